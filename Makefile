@@ -1,0 +1,42 @@
+# Needs make and Python 3.11 to 3.14 with venv; every target sets up what it needs in .venv, once.
+#   PYTHON=...  which interpreter (default: .venv's, or the newest on PATH)
+#   ARGS=...    more arguments, for test (pytest), demo (run.py) and lock
+VENV := .venv
+ARGS :=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint check lock matrix clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+# HOST counts only on make's own command line: some shells and build tools export a HOST that is no address to serve on.
+demo:  ## check and serve with the embedded model, no keys, no network (PORT=8010 HOST=127.0.0.1)
+	@sh .ci/setup $(VENV) requirements.txt
+	@exec $(VENV)/bin/python run.py --demo $${PORT:+--port "$$PORT"} $(if $(filter command,$(origin HOST)),--host "$$HOST") $(ARGS)
+
+test:  ## the project's own tests, with coverage (ARGS="-k port" for some of them)
+	@sh .ci/setup $(VENV) requirements-dev.txt
+	@rm -f .coverage .coverage.*
+	@$(VENV)/bin/python -m coverage run -m pytest $(ARGS); status=$$?; \
+	$(VENV)/bin/python -m coverage combine -q || test $$status -ne 0 || status=1; \
+	test $$status -eq 0 || exit $$status; \
+	exec $(VENV)/bin/python -m coverage report $(if $(ARGS),--fail-under=0)
+
+lint:  ## ruff and mypy
+	@sh .ci/setup $(VENV) requirements-dev.txt
+	@$(VENV)/bin/python -m ruff check .
+	@$(VENV)/bin/python -m mypy
+
+check: lint test  ## both
+
+lock:  ## write requirements*.txt from pyproject.toml (ARGS=--upgrade for newer releases)
+	@sh .ci/setup $(VENV) requirements.txt
+	@$(VENV)/bin/python .ci/lock $(ARGS)
+
+matrix:  ## the tests on every supported Python of this machine
+	@.ci/matrix $(ARGS)
+
+clean:  ## remove environments, caches and coverage; .preflight/ (reports, history, sessions) stays
+	@rm -rf .venv .venv-matrix .mypy_cache .ruff_cache .pytest_cache .coverage .coverage.* coverage.xml htmlcov
+	@find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

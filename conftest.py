@@ -1,0 +1,123 @@
+"""What every requirement can use: settings, environment, details, probes, application and port.
+
+The contract itself (severities, outcomes, order, deadlines, the report) is in preflight/contract.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from preflight import claim, settings
+from preflight.contract import Contract, Details, Link
+from preflight.probes import Probes
+
+ROOT = Path(__file__).parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of ``python run.py`` that a run of the suite alone can use."""
+    group = parser.getgroup("preflight", "requirements (pytest preflight)")
+    group.addoption("--host", metavar="H", help="address to serve on (127.0.0.1)")
+    group.addoption("--port", metavar="N", help="port to serve on (8002)")
+    group.addoption("--no-cleanup", action="store_true", help="leave alone whatever is on the port")
+    group.addoption("--offline", action="store_true", help="leave out what needs the network")
+    group.addoption("--demo", action="store_true", help="no env file, no keys, no network")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the contract if this is a run of the suite, and not of the project's own tests."""
+    if not _of_the_suite(config):
+        return
+    if not config.pluginmanager.hasplugin("pytest_jsonreport") and not config.pluginmanager.hasplugin(
+        "pytest_jsonreport.plugin"
+    ):
+        raise pytest.UsageError("the suite needs pytest-json-report: add -p pytest_jsonreport.plugin")
+    if getattr(config.option, "numprocesses", None) or hasattr(config, "workerinput"):
+        raise pytest.UsageError("the suite keeps an order, the port last: run it without -n")
+    link: Link | None = config.pluginmanager.get_plugin("preflight-launcher")
+    try:
+        chosen = settings.load(ROOT, options=link.options if link else _options(config))
+    except settings.SettingsError as error:
+        raise pytest.UsageError(str(error)) from None
+    option = config.option
+    if not option.json_report:
+        option.json_report, option.json_report_file = True, None
+    # What tests print or log, and pytest's own texts, could hold anything.
+    option.json_report_omit = ["collectors", "keywords", "log", "streams", "traceback", "warnings"]
+    config.pluginmanager.register(Contract(config, chosen, link), "preflight-contract")
+
+
+def _of_the_suite(config: pytest.Config) -> bool:
+    paths = [(config.invocation_params.dir / arg.split("::")[0]).resolve() for arg in config.args]
+    inside = [path.is_relative_to(ROOT / "preflight") for path in paths]
+    if any(inside) and not all(inside):
+        raise pytest.UsageError("run the suite (pytest preflight) and the project's own tests (pytest) separately")
+    return bool(inside) and all(inside)
+
+
+def _options(config: pytest.Config) -> dict[str, object]:
+    option = config.option
+    return {
+        "host": option.host,
+        "port": option.port,
+        "port_cleanup": "never" if option.no_cleanup else None,
+        "offline": True if option.offline else None,
+        "demo": True if option.demo else None,
+        # pytest has --ignore=PATH itself; what is no path there is a requirement's title or id here.
+        "ignore": [name for name in option.ignore or () if not Path(name).exists()] or None,
+    }
+
+
+@pytest.fixture(scope="session")
+def contract(pytestconfig: pytest.Config) -> Contract:
+    """This run of the suite."""
+    found = pytestconfig.pluginmanager.get_plugin("preflight-contract")
+    if not isinstance(found, Contract):
+        pytest.fail("this fixture is for the suite (pytest preflight)")
+    return found
+
+
+@pytest.fixture(scope="session", name="settings")
+def _settings(contract: Contract) -> settings.Settings:
+    """The requirements' parameters."""
+    return contract.settings
+
+
+@pytest.fixture(scope="session")
+def environment(contract: Contract) -> Mapping[str, str]:
+    """The variables that the application will see: the env file's, and above them the process's own."""
+    return contract.settings.environment
+
+
+@pytest.fixture
+def details(request: pytest.FixtureRequest, contract: Contract) -> Details:
+    """What this requirement found: a dict of JSON values, with ``summary`` and ``fix``."""
+    return contract.details_of(request.node)
+
+
+@pytest.fixture(scope="session")
+def probes(contract: Contract) -> Probes:
+    """The replies of the network, by name; all were asked when the run began."""
+    return contract.probes
+
+
+@pytest.fixture(scope="session")
+def application(contract: Contract) -> str | None:
+    """Why the application to serve does not import, in one line; None if it does."""
+    return contract.application()
+
+
+@pytest.fixture(scope="session")
+def port(contract: Contract) -> Iterator[claim.Claim]:
+    """The server's port: found, freed and held as far as this kind of run may (DESIGN: what stops what)."""
+    claimed = claim.claim(contract.origin, contract.settings, blocked=contract.blocking, on_step=contract.on_port_step)
+    if claimed.socket is not None and contract.link is not None:
+        # The very socket that was checked is the one that is served: the launcher gets it now.
+        contract.link.send("socket", (claimed.socket.fileno(),))
+    yield claimed
+    if claimed.socket is not None:
+        claimed.socket.close()

@@ -1,0 +1,125 @@
+"""Messages between the launcher and its children: one JSON object a line, with descriptors if need be."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+import threading
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+LIMIT = 64 * 1024 * 1024  # bytes a message; nobody who keeps to the protocol comes near
+
+
+class ChannelError(OSError):
+    """The other side does not keep to the protocol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message: what it is about, its data, and the open descriptors that came with it."""
+
+    kind: str
+    data: dict[str, Any] = field(default_factory=dict)
+    descriptors: tuple[int, ...] = ()
+
+
+class Channel:
+    """One end of a connected Unix stream socket.
+
+    Sending is safe from several threads. A channel whose other end has closed raises OSError on
+    :meth:`send` and gives None from :meth:`receive`.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._sending = threading.Lock()
+        self._buffer = bytearray()
+        self._descriptors: deque[int] = deque()
+        self._messages: deque[Message] = deque()
+        self.closed = False
+        """Whether the other end has closed (known once it was read from)."""
+
+    @classmethod
+    def pair(cls) -> tuple[Channel, socket.socket]:
+        """Our end, and the socket of the end that a child inherits."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        return cls(ours), theirs
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def send(self, kind: str, descriptors: Iterable[int] = (), **data: object) -> None:
+        """Send one message; ``descriptors`` are duplicated into the receiving process."""
+        passed = list(descriptors)
+        message = {"kind": kind, "descriptors": len(passed), "data": data}
+        line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        with self._sending:
+            if passed:
+                # They travel with the first byte; the rest of the line follows as usual.
+                socket.send_fds(self._socket, [line[:1]], passed)
+                line = line[1:]
+            self._socket.sendall(line)
+
+    def receive(self, timeout: float | None = None) -> Message | None:
+        """The next message, or None when the other end has closed.
+
+        Raises TimeoutError after ``timeout`` seconds, ChannelError for what is no message.
+        """
+        self._socket.settimeout(timeout)
+        while not self._messages:
+            if self.closed:
+                return None
+            self._read()
+        return self._messages.popleft()
+
+    def arrived(self) -> list[Message]:
+        """What can be read now, for a caller whose selector says that there is something."""
+        self._read()
+        messages = list(self._messages)
+        self._messages.clear()
+        return messages
+
+    def _read(self) -> None:
+        try:
+            data, ancillary, _flags, _address = self._socket.recvmsg(
+                1 << 16, socket.CMSG_SPACE(16 * array.array("i").itemsize), getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+            )
+        except ConnectionResetError:
+            data, ancillary = b"", []
+        for level, kind, packed in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                received = array.array("i")
+                received.frombytes(packed[: len(packed) - len(packed) % received.itemsize])
+                for descriptor in received:
+                    os.set_inheritable(descriptor, False)
+                    self._descriptors.append(descriptor)
+        if not data:
+            self.closed = True
+            return
+        self._buffer += data
+        if len(self._buffer) > LIMIT:
+            raise ChannelError(f"a message of more than {LIMIT} bytes")
+        *lines, rest = self._buffer.split(b"\n")
+        self._buffer = bytearray(rest)
+        self._messages.extend(self._decode(bytes(line)) for line in lines)
+
+    def _decode(self, line: bytes) -> Message:
+        try:
+            message = json.loads(line)
+            kind, data, count = message["kind"], message["data"], message["descriptors"]
+            descriptors = tuple(self._descriptors.popleft() for _ in range(count))
+        except (ValueError, KeyError, TypeError, IndexError):
+            raise ChannelError("something that is no message") from None
+        if not isinstance(kind, str) or not isinstance(data, dict):
+            raise ChannelError("something that is no message")
+        return Message(kind, data, descriptors)
+
+    def close(self) -> None:
+        self._socket.close()
+        while self._descriptors:
+            os.close(self._descriptors.popleft())

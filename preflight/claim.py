@@ -1,0 +1,88 @@
+"""Claim the server's port for a run of the suite: what may be stopped for it depends on the kind of run.
+
+| run | stops a stale holder | stops a live instance of ours |
+| --- | --- | --- |
+| start | yes, by policy | yes |
+| pytest | yes, by policy | never: the port is "served by our instance" |
+| check | no: says what a start would stop | never |
+| rerun | never | never |
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from preflight import instances, ports
+from preflight.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """How the claim went. The port is good if it is ``held``, ``obtainable`` or ``served_by`` an instance of ours."""
+
+    socket: socket.socket | None = None
+    obtainable: bool = False
+    """A start could have it (for runs that hold nothing)."""
+    served_by: instances.Record | None = None
+    untried: str = ""
+    """Why nothing was looked for or stopped at all."""
+    holders: tuple[ports.Holder, ...] = ()
+    stopped: tuple[ports.Holder, ...] = ()
+    would_stop: tuple[ports.Holder, ...] = ()
+    refusals: tuple[ports.Refusal, ...] = ()
+    steps: tuple[ports.Step, ...] = ()
+    problem: str = ""
+    fix: str = ""
+
+
+def claim(origin: str, settings: Settings, *, blocked: Sequence[str], on_step: Callable[[ports.Step], None]) -> Claim:
+    """Find, free and hold the port as far as a run of this ``origin`` may.
+
+    ``blocked`` says what blocks the start already: a start that is going to be refused never stops
+    a server that works.
+    """
+    host, port = settings.host, settings.port
+    records = instances.live(port)
+    policy = ports.Policy(
+        cleanup=settings.port_cleanup,
+        own=frozenset(record.pid for record in records),
+        grace=settings.port_grace,
+    )
+    if origin != "start":
+        holders = tuple(ports.listeners(host, port))
+        served_by = _serving(records, holders)
+        if served_by is not None or origin == "rerun":
+            problem = "" if served_by else f"port {port} is not served by an instance of ours"
+            return Claim(served_by=served_by, holders=holders, problem=problem)
+    if blocked:
+        return Claim(untried=f"not tried, and nothing was stopped: the start is blocked by {', '.join(blocked)}")
+    if origin == "check":
+        plan = ports.plan(host, port, policy)
+        return Claim(
+            obtainable=not plan.problem and not plan.refusals,
+            holders=plan.holders,
+            would_stop=plan.stop,
+            refusals=plan.refusals,
+            problem=plan.problem or "",
+            fix=plan.fix or "",
+        )
+    taken = ports.take(host, port, policy, on_step=on_step)
+    return Claim(
+        socket=taken.socket,
+        holders=taken.holders,
+        stopped=taken.holders if taken.steps else (),
+        refusals=taken.refusals,
+        steps=taken.steps,
+        problem=taken.problem or "",
+        fix=taken.fix or "",
+    )
+
+
+def _serving(records: Sequence[instances.Record], holders: Sequence[ports.Holder]) -> instances.Record | None:
+    """The instance of ours that all these holders belong to."""
+    for record in records:
+        if holders and all(record.pid in (holder.pid, holder.parent) for holder in holders):
+            return record
+    return None

@@ -1,0 +1,110 @@
+"""The command ``python run.py``: options, and what they ask for."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from preflight import __version__, formats
+from preflight.settings import Settings, SettingsError, load
+
+ROOT = Path(__file__).resolve().parent.parent
+
+EXIT_CODES = {
+    0: "served and stopped as asked, or nothing blocks",
+    1: "a critical requirement blocks",
+    2: "wrong usage or a wrong setting",
+    3: "the suite itself broke: there is no trustworthy report",
+    4: "the server ended by itself",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of the command; the README's table is held against this."""
+    codes = "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
+    options = argparse.ArgumentParser(
+        prog="run.py",
+        description="Check every requirement, then serve.",
+        epilog=f"Exit codes: {codes}; 130 or 143 when a signal stopped it before it served.",
+        allow_abbrev=False,
+    )
+    # No types and choices here: settings.py checks every value and says what is allowed.
+    options.add_argument("--host", metavar="H", help="address to serve on (127.0.0.1)")
+    options.add_argument("--port", metavar="N", help="port to serve on (8002)")
+    options.add_argument("--no-cleanup", action="store_true", help="leave alone whatever is on the port")
+    options.add_argument("--check-only", action="store_true", help="run the checks; start and stop nothing")
+    options.add_argument("--demo", action="store_true", help="no env file, no keys, no network")
+    options.add_argument("--offline", action="store_true", help="leave out what needs the network")
+    options.add_argument(
+        "--ignore", metavar="NAME", action="append", help="let this critical requirement fail (repeatable)"
+    )
+    options.add_argument("--app", metavar="MODULE:ATTR", help="the ASGI application to serve, or its factory")
+    options.add_argument("--report", metavar="PATH", type=Path, help="also write the report there")
+    options.add_argument(
+        "--format",
+        metavar="NAME",
+        choices=list(formats.FORMATS),
+        help="with --check-only: print the report in this format",
+    )
+    options.add_argument("--init", action="store_true", help="write a commented env file template")
+    options.add_argument("-v", "--verbose", action="store_true", help="show details")
+    options.add_argument("--version", action="version", version=f"preflight {__version__}")
+    return options
+
+
+def setting_options(arguments: argparse.Namespace) -> dict[str, object]:
+    """Those options that are settings, by setting name, as they were typed."""
+    return {
+        name: value
+        for name, value in {
+            "host": arguments.host,
+            "port": arguments.port,
+            "app": arguments.app,
+            "port_cleanup": "never" if arguments.no_cleanup else None,
+            "demo": True if arguments.demo else None,
+            "offline": True if arguments.offline else None,
+            "ignore": arguments.ignore,
+        }.items()
+        if value is not None
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line asks for; returns the exit code."""
+    options = parser()
+    arguments = options.parse_args(argv)
+    if arguments.format and not arguments.check_only:
+        options.error("--format goes with --check-only")
+    asked = setting_options(arguments)
+    try:
+        settings = load(ROOT, options=asked)
+    except SettingsError as error:
+        print(f"run.py: error: {error}", file=sys.stderr)
+        return 2
+    if arguments.init:
+        return _init(settings)
+
+    from preflight.launcher import Launcher
+
+    launcher = Launcher(
+        settings,
+        asked,
+        report_path=Path(os.path.abspath(arguments.report)) if arguments.report else None,
+        output_format=arguments.format or "",
+        verbose=arguments.verbose,
+    )
+    return launcher.check() if arguments.check_only else launcher.start()
+
+
+def _init(settings: Settings) -> int:
+    from preflight import template
+
+    try:
+        print(template.write(settings.envfile.path))
+    except OSError as error:
+        print(f"run.py: error: {settings.envfile.path}: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0

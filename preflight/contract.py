@@ -1,0 +1,432 @@
+"""The contract between a requirement and its run, as a pytest plugin that conftest.py registers.
+
+Each requirement declares a severity, a title and a fix with one marker::
+
+    @pytest.mark.critical("Python Version", fix="uv python install 3.13")
+    def test_python_version(settings, details): ...
+
+Marker arguments: the title; ``fix``, what a person can do about a failure (a requirement that knows
+better at run time sets ``details.fix``); ``needs``, what it cannot be asked without ("network",
+"env_file", "keys", "port"): under ``--offline`` and ``--demo`` it is then not applicable; and
+``ignorable=False`` for what ``--ignore`` must not let pass.
+
+The plugin enforces the declarations, keeps the order (the port last), holds each requirement to its
+deadline, turns pytest's outcomes into ours and publishes the report.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+import uuid
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, NoReturn, Protocol
+
+import pytest
+from _pytest.outcomes import Skipped  # pytest.skip.Exception is the same class under a name that mypy cannot follow
+
+from preflight import report
+from preflight.ports import Step
+from preflight.probes import Probes
+from preflight.redaction import Redactor
+from preflight.settings import Settings
+from preflight.worker import Worker
+
+NEEDS = {"network", "env_file", "keys", "port"}
+
+
+class Unknown(Skipped):
+    """The question could not be answered from here."""
+
+
+class NotApplicable(Skipped):
+    """The profile or an option leaves this requirement out."""
+
+
+class DeadlineExceeded(BaseException):
+    """A requirement ran past its deadline. No Exception: a requirement's own handlers must not catch it."""
+
+
+def unknown(message: str) -> NoReturn:
+    """End a requirement whose question could not be answered from here: it is shown and does not block."""
+    raise Unknown(message)
+
+
+class Details(dict[str, Any]):
+    """What a requirement found: JSON values, shown with ``-v`` and under /diagnostics, redacted."""
+
+    summary: str = ""
+    """A few words on what was found, shown behind the title when the requirement holds."""
+    fix: str = ""
+    """Takes the place of the marker's ``fix`` when the requirement knows better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """What a requirement's marker says."""
+
+    title: str
+    severity: str
+    requirement: str
+    fix: str = ""
+    needs: frozenset[str] = frozenset()
+    ignorable: bool = True
+
+
+class Link(Protocol):
+    """The launcher's side of a run that a launcher started (preflight.suite)."""
+
+    run_id: str
+    origin: str
+    takes_port: bool
+    options: dict[str, object]
+
+    def send(self, kind: str, descriptors: tuple[int, ...] = (), **data: object) -> None: ...
+
+    def application(self) -> str | None: ...
+
+
+def declaration(item: pytest.Item) -> Declaration:
+    """What ``item`` declares; raises ValueError with all that is wrong with it."""
+    markers = [mark for mark in item.iter_markers() if mark.name in report.SEVERITIES]
+    if len(markers) != 1:
+        found = " and ".join(mark.name for mark in markers) or "none"
+        raise ValueError(f"needs exactly one severity, critical or warning, and has {found}")
+    mark = markers[0]
+    if len(mark.args) != 1 or not isinstance(mark.args[0], str) or not mark.args[0].strip():
+        raise ValueError(f'needs a title: @pytest.mark.{mark.name}("Title")')
+    unexpected = mark.kwargs.keys() - {"fix", "needs", "ignorable"}
+    if unexpected:
+        raise ValueError(f"its marker has an unknown argument {min(unexpected)!r}")
+    needs = mark.kwargs.get("needs", ())
+    needs = frozenset([needs] if isinstance(needs, str) else needs)
+    if needs - NEEDS:
+        raise ValueError(f"needs {min(needs - NEEDS)!r}, which is none of {', '.join(sorted(NEEDS))}")
+    doc = getattr(getattr(item, "obj", None), "__doc__", None)
+    if not doc or not doc.strip():
+        raise ValueError("needs a docstring that states the requirement")
+    return Declaration(
+        title=mark.args[0].strip(),
+        severity=mark.name,
+        requirement=report.first_line(doc),
+        fix=mark.kwargs.get("fix", ""),
+        needs=needs,
+        ignorable=bool(mark.kwargs.get("ignorable", True)),
+    )
+
+
+class Contract:
+    """One run of the suite, seen from inside pytest."""
+
+    def __init__(self, config: pytest.Config, settings: Settings, link: Link | None) -> None:
+        self.config = config
+        self.settings = settings
+        self.link = link
+        self.origin = link.origin if link else "pytest"
+        self.run_id = link.run_id if link else uuid.uuid4().hex
+        self.redactor = Redactor.of(settings.environment, settings.envfile.values)
+        self.probes = Probes(settings)
+        self.started_at = report.now()
+        self.begun = time.monotonic()
+        self.declarations: dict[str, Declaration] = {}
+        self.checks: dict[str, report.Check] = {}
+        self.details: dict[str, Details] = {}
+        self.deselected = 0
+        self.problems: list[str] = []
+        self.report: report.Report | None = None
+        self.published: str = ""
+        self._worker: Worker | None = None
+        self._session: pytest.Session | None = None
+
+    # What requirements and fixtures ask.
+
+    @property
+    def blocking(self) -> list[str]:
+        """What blocks the start so far: titles of critical requirements, or that the suite is not whole."""
+        titles = [check.title for check in self.checks.values() if check.blocks]
+        partial = self.origin == "start" and self.selection != "all"
+        return [*titles, f"a suite of which only a part runs ({self.selection})"] if partial else titles
+
+    def application(self) -> str | None:
+        """Wait for the application's import; returns its error, if any, in one line."""
+        if self.link:
+            return self.link.application()
+        self._worker = self._worker or Worker(self.settings)
+        return self._worker.wait_for_import()
+
+    def on_port_step(self, step: Step) -> None:
+        """Show, while it happens, what is done to free the port."""
+        if self.link:
+            self.link.send("port", line=self.redactor.text(str(step)))
+
+    @property
+    def selection(self) -> str:
+        option = self.config.option
+        chosen = [word for word in (option.markexpr, option.keyword) if word]
+        return " and ".join(chosen) or ("a part" if self.deselected else "all")
+
+    def details_of(self, item: pytest.Item) -> Details:
+        return self.details.setdefault(item.nodeid, Details())
+
+    # Collection: declarations, order, selection.
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        self._session = session
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None]:
+        self._declare(items)
+        yield
+        # The application late, the port last, whatever else wanted to shuffle; else as they stand in the files.
+        items.sort(key=lambda item: ("port" in _fixtures(item), "application" in _fixtures(item)))
+
+    def _declare(self, items: list[pytest.Item]) -> None:
+        faults = []
+        titles: dict[str, str] = {}
+        for item in items:
+            try:
+                declared = declaration(item)
+            except ValueError as error:
+                faults.append(f"{item.nodeid}: {error}")
+                continue
+            if declared.title.casefold() in titles:
+                other = titles[declared.title.casefold()]
+                faults.append(f"{item.nodeid}: has the title {declared.title!r}, and so has {other}")
+            titles[declared.title.casefold()] = item.nodeid
+            self.declarations[item.nodeid] = declared
+        if faults:
+            self._broken(faults)
+            raise pytest.UsageError("\n".join(faults))
+        for name in self.settings.ignore:
+            named = [one for nodeid, one in self.declarations.items() if self._is_named(name, nodeid)]
+            if not named:
+                self._wrong_usage(f"--ignore {name}: there is no such requirement")
+            if not named[0].ignorable:
+                self._wrong_usage(f"--ignore {name}: this requirement cannot be ignored")
+
+    def _is_named(self, name: str, nodeid: str) -> bool:
+        return name == nodeid or name.casefold() == self.declarations[nodeid].title.casefold()
+
+    def _wrong_usage(self, message: str) -> NoReturn:
+        if self.link:
+            self.link.send("usage", message=message)
+        raise pytest.UsageError(message)
+
+    def _broken(self, problems: list[str]) -> None:
+        self.problems += problems
+        if self.link:
+            self.link.send("broken", problems=problems)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            lines = [line.removeprefix("E").strip() for line in str(report.longrepr).splitlines() if line.strip()]
+            self._broken([f"{report.nodeid}: cannot be collected: {lines[-1] if lines else 'no reason given'}"])
+
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        self.deselected += len(items)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if session.config.option.collectonly:
+            return
+        asked = [item for item in session.items if not self._left_out(self.declarations[item.nodeid])]
+        if any("probes" in _fixtures(item) for item in asked):
+            self.probes.start()
+        if self.link is None and any("application" in _fixtures(item) for item in asked):
+            self._worker = Worker(self.settings)
+        if self.link:
+            self.link.send("collected", titles=[self.declarations[item.nodeid].title for item in session.items])
+
+    # Each requirement: applicability, deadline, outcome.
+
+    def _left_out(self, declared: Declaration) -> str:
+        if self.settings.demo and declared.needs & {"network", "env_file", "keys"}:
+            return "left out by --demo"
+        if self.settings.offline and "network" in declared.needs:
+            return "left out by --offline"
+        if "port" in declared.needs and self.link and not self.link.takes_port:
+            return "the server that was started directly has its own port"
+        return ""
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        if self.link:
+            self.link.send("checking", title=self.declarations[nodeid].title)
+
+    # Inside all other wrappers: those have to see the beginning of a stage whose end they will see.
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None]:
+        reason = self._left_out(self.declarations[item.nodeid])
+        if reason:
+            raise NotApplicable(reason)
+        item.stash[_BEGUN] = time.monotonic()
+        with self._deadline(item):
+            yield
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None]:
+        with self._deadline(item):
+            yield
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None]:
+        with self._deadline(item):
+            yield
+
+    @contextlib.contextmanager
+    def _deadline(self, item: pytest.Item) -> Generator[None]:
+        """Interrupt the requirement at its own deadline or at the run's, whichever comes first."""
+        now = time.monotonic()
+        own = self.settings.requirement_timeout - (now - item.stash.get(_BEGUN, now))
+        whole = self.settings.run_timeout - (now - self.begun)
+        limit, message = min(
+            (own, f"ran past its deadline of {self.settings.requirement_timeout:g} s"),
+            (whole, f"ran past the whole run's deadline of {self.settings.run_timeout:g} s"),
+        )
+
+        def interrupt(_signal: int, _frame: FrameType | None) -> None:
+            raise DeadlineExceeded(message)
+
+        before = signal.signal(signal.SIGALRM, interrupt)
+        # Again every second: what swallowed the first one is interrupted once more.
+        signal.setitimer(signal.ITIMER_REAL, max(limit, 0.001), 1.0)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        stage = yield
+        declared = self.declarations[item.nodeid]
+        outcome, message = _outcome(stage, call)
+        ignored = declared.ignorable and any(self._is_named(name, item.nodeid) for name in self.settings.ignore)
+        if ignored and outcome in ("failed", "error", "timeout", "skipped") and declared.severity == "critical":
+            outcome, message = "ignored", f"ignored by --ignore: {message}"
+            stage.outcome = "skipped"
+        before = self.checks.get(item.nodeid)
+        if before is None or outcome != "passed":
+            details = self.details_of(item)
+            check = report.Check(
+                id=item.nodeid,
+                title=declared.title,
+                requirement=declared.requirement,
+                severity=declared.severity,
+                outcome=outcome,
+                message=message if outcome != "passed" else details.summary,
+                fix="" if outcome in ("passed", "not_applicable") else details.fix or declared.fix,
+                details=details,
+                duration=(before.duration if before else 0.0) + call.duration,
+            )
+        else:
+            # A stage that passes adds its time, and what the requirement has found by now.
+            found = self.details_of(item)
+            text = found.summary if before.outcome == "passed" else before.message
+            check = report.Check(
+                **{
+                    **{name: getattr(before, name) for name in before.__slots__},
+                    "message": text,
+                    "details": found,
+                    "duration": before.duration + call.duration,
+                }
+            )
+        self.checks[item.nodeid] = check
+        if stage.outcome != "passed":
+            # Never pytest's own representation: it shows values, and shortens them so that no redactor finds them.
+            shown = self.redactor.text(message)
+            stage.longrepr = (str(item.path), 0, shown) if stage.outcome == "skipped" else shown
+        stage.sections = []
+        if stage.when == "teardown" and self.link:
+            self.link.send("checked", title=declared.title, outcome=check.outcome, severity=check.severity)
+        return stage
+
+    # The end: the report.
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_json_modifyreport(self, json_report: dict[str, Any]) -> None:
+        self.report = report.build(
+            json_report,
+            tuple(self.checks.values()),
+            redactor=self.redactor,
+            run_id=self.run_id,
+            origin=self.origin,
+            selection=self.selection,
+            address=self.settings.address,
+            started_at=self.started_at,
+            problems=self.problems,
+        )
+        # Whoever asked pytest-json-report for a file of its own gets this document as well, and not the raw one.
+        json_report.clear()
+        json_report.update(self.report.to_json())
+        self._publish(self.report)
+
+    def _publish(self, found: report.Report) -> None:
+        session = self._session
+        if session is None or session.config.option.collectonly:
+            return
+        if self.link:
+            self.link.send("report", document=found.to_json())
+        elif session.exitstatus != pytest.ExitCode.INTERRUPTED or self.problems:
+            # A run that somebody stopped with Ctrl-C says nothing new.
+            try:
+                report.publish(found, self.settings.report_path)
+                self.published = str(self.settings.report_path)
+            except OSError as error:
+                session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+                self.published = f"NOT WRITTEN: {self.settings.report_path}: {error.strerror}"
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None]:
+        if exitstatus == pytest.ExitCode.OK and any(check.blocks for check in self.checks.values()):
+            # A skipped critical, say: green for pytest, and still no reason to start.
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        yield
+        if self._worker is not None:
+            self._worker.child.close()
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.report is None or self.link:
+            return
+        terminalreporter.write_sep("-", "preflight")
+        for check in (*self.report.blocking, *self.report.warnings):
+            terminalreporter.write_line(f"{check.severity} {check.outcome}: {check.title}: {check.message}")
+            if check.fix:
+                terminalreporter.write_line(f"    fix: {check.fix}")
+        terminalreporter.write_line(f"{self.report.status}; report: {self.published or 'not written'}")
+
+
+_BEGUN = pytest.StashKey[float]()
+
+
+def _fixtures(item: pytest.Item) -> Mapping[str, Any] | list[str]:
+    names: list[str] = getattr(item, "fixturenames", [])
+    return names
+
+
+def _outcome(stage: pytest.TestReport, call: pytest.CallInfo[None]) -> tuple[str, str]:
+    """Our outcome and its message for one stage of a requirement."""
+    error = call.excinfo.value if call.excinfo else None
+    if hasattr(stage, "wasxfail"):
+        return "skipped", "marked as expected to fail, which is no answer"
+    if error is None:
+        return ("passed", "") if stage.passed else ("error", report.first_line(str(stage.longrepr)))
+    said = report.first_line(str(error))
+    match error:
+        case DeadlineExceeded():
+            return "timeout", said
+        case Unknown():
+            return "unknown", said
+        case NotApplicable():
+            return "not_applicable", said
+        case Skipped():
+            return "skipped", f"skipped: {said}" if said else "skipped"
+        case AssertionError() | pytest.fail.Exception() if stage.when == "call":
+            # A rewritten assertion without a message shows values; the author's own words come first if any.
+            return "failed", said if said and not said.startswith("assert ") else "does not hold"
+    where = {"setup": "its set-up", "teardown": "its tear-down"}.get(stage.when, "it")
+    kind = type(error).__name__
+    return "error", f"{where} raised {kind}: {said}" if said else f"{where} raised {kind}"

@@ -1,0 +1,81 @@
+"""The env file: read once, parsed by python-dotenv, never executed and never quoted in a message."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dotenv.parser import parse_stream
+
+LIMIT = 1024 * 1024  # bytes; an env file of more than 1 MiB is a mistake, not a configuration
+
+
+@dataclass(frozen=True, slots=True)
+class EnvFile:
+    """What an env file holds, or why it cannot be used."""
+
+    path: Path
+    values: Mapping[str, str] = field(default_factory=dict, repr=False)
+    lines: Mapping[str, int] = field(default_factory=dict, repr=False)
+    problem: str | None = None
+    """One line that names the file and the line of a fault, never its content. None: the file is good."""
+    exists: bool = True
+
+
+def read(path: Path) -> EnvFile:
+    """Read and parse ``path``; values are taken literally (no ``${...}`` interpolation).
+
+    Never raises: whatever is wrong with the file is said in ``problem``, and what could be
+    parsed is in ``values`` nevertheless, so that it can be redacted.
+    """
+    try:
+        # O_NONBLOCK: opening a named pipe must not wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return EnvFile(path, problem=f"{path} does not exist", exists=False)
+    except OSError as error:
+        return EnvFile(path, problem=f"{path} cannot be read: {error.strerror}")
+    with os.fdopen(descriptor, "rb") as stream:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            return EnvFile(path, problem=f"{path} is a folder, not a file")
+        if not stat.S_ISREG(status.st_mode):
+            return EnvFile(path, problem=f"{path} is not a regular file")
+        if status.st_size > LIMIT:
+            size = status.st_size / LIMIT
+            return EnvFile(path, problem=f"{path} has {size:.1f} MiB, more than the 1 MiB allowed")
+        try:
+            raw = stream.read(LIMIT + 1)
+        except OSError as error:
+            return EnvFile(path, problem=f"{path} cannot be read: {error.strerror}")
+    if b"\0" in raw:
+        return EnvFile(path, problem=f"{path} is a binary file, not text")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        return EnvFile(path, problem=f"{path}:{line}: is not UTF-8 text")
+    return _parse(path, text)
+
+
+def _parse(path: Path, text: str) -> EnvFile:
+    values: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    problem: str | None = None
+    for binding in parse_stream(io.StringIO(text)):
+        # A binding's text starts with the blank lines before it; the reader wants the line itself.
+        original = binding.original
+        blank = original.string[: len(original.string) - len(original.string.lstrip())].count("\n")
+        line = original.line + blank
+        if binding.error:
+            problem = problem or f"{path}:{line}: this line is not NAME=value"
+        elif binding.key is not None and binding.value is None:
+            problem = problem or f"{path}:{line}: this line has a name and no '='"
+        elif binding.key is not None and binding.value is not None:
+            values[binding.key] = binding.value
+            lines[binding.key] = line
+    return EnvFile(path, values, lines, problem)

@@ -1,0 +1,321 @@
+"""A run's report: the only file that knows the JSON schema (see report.schema.json).
+
+The document is pytest-json-report's (what ran and how it ended) with one section of ours,
+``preflight``: what people read. The verdict is made here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from preflight.redaction import Redactor
+
+SCHEMA = 1
+SCHEMA_FILE = Path(__file__).with_name("report.schema.json")
+LONGEST_MESSAGE = 2_000  # characters of a message or fix; the rest is left out after redaction
+LONGEST_DETAILS = 20_000  # characters of JSON of one check's details
+LARGEST = 32 * 1024 * 1024  # bytes of a report file that we are willing to read
+
+SEVERITIES = ("critical", "warning")
+OUTCOMES = ("passed", "failed", "error", "timeout", "skipped", "unknown", "not_applicable", "ignored")
+PASSABLE = frozenset({"passed", "unknown", "not_applicable", "ignored"})
+"""Outcomes with which a critical requirement does not block a start."""
+
+
+class ReportError(Exception):
+    """A report file that is missing, corrupt or not ours; the message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """How one requirement fared in one run."""
+
+    id: str
+    title: str
+    requirement: str
+    severity: str
+    outcome: str
+    message: str = ""
+    fix: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    duration: float = 0.0  # seconds
+
+    @property
+    def blocks(self) -> bool:
+        return self.severity == "critical" and self.outcome not in PASSABLE
+
+    @property
+    def warns(self) -> bool:
+        """Whether it is worth a person's attention without blocking."""
+        return not self.blocks and self.outcome not in ("passed", "not_applicable")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One run's report."""
+
+    run_id: str
+    origin: str  # "start", "check", "pytest" or "rerun"
+    status: str  # "passed", "warnings", "failed" or "broken"
+    may_start: bool
+    started_at: str  # UTC, "2026-01-02T03:04:05Z"
+    duration: float  # seconds
+    selection: str  # "all", or the -m and -k expressions that chose
+    address: str
+    checks: tuple[Check, ...] = ()
+    reason: str = ""  # why it is broken, for people
+    python: str = ""
+    machine: str = ""
+    document: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """pytest-json-report's part: created, duration, exitcode, summary, tests."""
+
+    @property
+    def blocking(self) -> tuple[Check, ...]:
+        return tuple(check for check in self.checks if check.blocks)
+
+    @property
+    def warnings(self) -> tuple[Check, ...]:
+        return tuple(check for check in self.checks if check.warns)
+
+    @property
+    def summary(self) -> dict[str, int]:
+        """How many checks had which outcome; only outcomes that occurred, and the total."""
+        counts = {
+            outcome: count for outcome in OUTCOMES if (count := sum(check.outcome == outcome for check in self.checks))
+        }
+        return counts | {"total": len(self.checks)}
+
+    def check(self, title: str) -> Check | None:
+        return next((check for check in self.checks if check.title == title), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document as it is written: JSON values only."""
+        section = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "document"}
+        section["checks"] = [asdict(check) for check in self.checks]
+        return {**self.document, "preflight": {"schema": SCHEMA, **section}}
+
+    @classmethod
+    def from_json(cls, document: object) -> Report:
+        """The report in a parsed JSON document; raises ReportError for anything else."""
+        if not isinstance(document, dict) or not isinstance(document.get("preflight"), dict):
+            raise ReportError("it has no preflight section")
+        section = dict(document["preflight"])
+        if section.pop("schema", None) != SCHEMA:
+            raise ReportError(f"its schema is not {SCHEMA}")
+        rest = {key: value for key, value in document.items() if key != "preflight"}
+        try:
+            checks = tuple(Check(**check) for check in section.pop("checks"))
+            report = cls(**section, checks=checks, document=rest)
+            kinds = [(entry, getattr(report, entry.name)) for entry in fields(cls)]
+            kinds += [(entry, getattr(check, entry.name)) for check in checks for entry in fields(Check)]
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ReportError(f"it does not keep to the schema: {error}") from None
+        expected: dict[str, Any] = {"str": str, "float": (int, float), "bool": bool}
+        for entry, value in kinds:
+            if not isinstance(value, expected.get(str(entry.type), object)):
+                raise ReportError(f"it does not keep to the schema: {entry.name} is no {entry.type}")
+        if any(check.severity not in SEVERITIES or check.outcome not in OUTCOMES for check in checks):
+            raise ReportError("it has a severity or an outcome that does not exist")
+        if not all(isinstance(check.details, dict) for check in checks):
+            raise ReportError("it does not keep to the schema: details is no object")
+        return report
+
+
+def now() -> str:
+    """The time as reports write it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def python() -> str:
+    """The version of this interpreter."""
+    return sys.version.split()[0]
+
+
+def machine() -> str:
+    """System, release and processor; no name of a host."""
+    system = os.uname()
+    return f"{system.sysname} {system.release} {system.machine}"
+
+
+def first_line(text: str) -> str:
+    """The first line that says something."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+
+def _shortened(text: str, longest: int = LONGEST_MESSAGE) -> str:
+    return text if len(text) <= longest else text[:longest] + " …"
+
+
+def _clean(check: Check, redactor: Redactor) -> Check:
+    details = redactor.value(dict(check.details))
+    if len(json.dumps(details, default=str)) > LONGEST_DETAILS:
+        details = {"left_out": f"more than {LONGEST_DETAILS} characters"}
+    return Check(
+        id=redactor.text(check.id),
+        title=redactor.text(check.title),
+        requirement=redactor.text(check.requirement),
+        severity=check.severity,
+        outcome=check.outcome,
+        # Redacted whole and shortened after: the other way round half a secret could stay.
+        message=_shortened(first_line(redactor.text(check.message))),
+        fix=_shortened(first_line(redactor.text(check.fix))),
+        details=json.loads(json.dumps(details, default=lambda value: redactor.text(str(value)))),
+        duration=round(check.duration, 6),
+    )
+
+
+def _tests(document: Mapping[str, Any], redactor: Redactor) -> list[dict[str, Any]]:
+    """What ran, how it ended and how long each stage took; no texts that a test could have put there."""
+    kept = []
+    for test in document.get("tests", []):
+        entry = {"nodeid": redactor.text(test["nodeid"]), "lineno": test["lineno"], "outcome": test["outcome"]}
+        for stage in ("setup", "call", "teardown"):
+            if stage in test:
+                entry[stage] = {key: test[stage][key] for key in ("duration", "outcome")}
+        kept.append(entry)
+    return kept
+
+
+def build(
+    document: Mapping[str, Any],
+    checks: Sequence[Check],
+    *,
+    redactor: Redactor,
+    run_id: str,
+    origin: str,
+    selection: str,
+    address: str,
+    started_at: str,
+    problems: Iterable[str] = (),
+) -> Report:
+    """Make the report of a run from what pytest-json-report gathered and the checks.
+
+    ``problems`` are reasons not to trust the run at all; more are found here.
+    """
+    summary = document.get("summary", {})
+    collected = summary.get("collected", 0) - summary.get("deselected", 0)
+    ran = summary.get("total", 0)
+    reasons = [redactor.text(problem) for problem in problems]
+    if document.get("exitcode") not in (0, 1):
+        reasons.append(f"pytest ended with exit code {document.get('exitcode')}")
+    if not ran == collected == len(checks):
+        reasons.append(f"{collected} requirements were collected and {min(ran, len(checks))} ran")
+    if not checks:
+        reasons.append("the suite is empty")
+    elif not any(check.severity == "critical" for check in checks) and selection == "all":
+        reasons.append("the suite has no critical requirement")
+    checks = tuple(_clean(check, redactor) for check in checks)
+    blocked = any(check.blocks for check in checks)
+    status = (
+        "broken"
+        if reasons
+        else "failed"
+        if blocked
+        else "warnings"
+        if any(check.warns for check in checks)
+        else "passed"
+    )
+    return Report(
+        run_id=run_id,
+        origin=origin,
+        status=status,
+        may_start=status in ("passed", "warnings") and any(check.severity == "critical" for check in checks),
+        started_at=started_at,
+        duration=round(float(document.get("duration", 0.0)), 6),
+        selection=selection,
+        address=address,
+        checks=checks,
+        reason="; ".join(reasons),
+        python=python(),
+        machine=machine(),
+        document={
+            "created": document.get("created", time.time()),
+            "duration": document.get("duration", 0.0),
+            "exitcode": document.get("exitcode"),
+            "summary": dict(summary),
+            "tests": _tests(document, redactor),
+        },
+    )
+
+
+def broken(reason: str, *, run_id: str, origin: str, address: str, started_at: str, duration: float) -> Report:
+    """The report of a run that left none: it stands where the report would have stood."""
+    return Report(
+        run_id=run_id,
+        origin=origin,
+        status="broken",
+        may_start=False,
+        started_at=started_at,
+        duration=round(duration, 6),
+        selection="all",
+        address=address,
+        reason=reason,
+        python=python(),
+        machine=machine(),
+        document={"created": time.time(), "duration": duration, "exitcode": None, "summary": {}, "tests": []},
+    )
+
+
+def verdict(report: Report, *, run_id: str, exit_code: int | None) -> tuple[bool, str]:
+    """May the server start, and if the report is not to be trusted, why. It fails closed.
+
+    ``exit_code`` is how the process that ran the suite ended, None if it was killed. A report is
+    trusted only with the id of this very run, from a complete run of the whole suite.
+    """
+    if report.run_id != run_id:
+        return False, "the report is from another run"
+    if exit_code not in (0, 1):
+        return False, f"the suite ended with exit code {exit_code}"
+    if report.status == "broken":
+        return False, report.reason
+    if report.selection != "all":
+        return False, f"only a part of the suite ran ({report.selection})"
+    criticals = [check for check in report.checks if check.severity == "critical"]
+    if not criticals:
+        return False, "the suite has no critical requirement"
+    return report.may_start and not any(check.blocks for check in criticals), ""
+
+
+def publish(report: Report, path: Path) -> None:
+    """Write the report where others read it: whole or not at all, and for its owner only.
+
+    Raises OSError where that is not possible.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # A new file that follows no link; the rename then replaces whatever was there.
+    temporary = path.with_name(f".{path.name}.{report.run_id}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            json.dump(report.to_json(), stream, ensure_ascii=False)
+            stream.write("\n")
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def load(path: Path) -> Report:
+    """Read a published report; raises ReportError for what is missing, too large or no report."""
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(LARGEST + 1)
+    except OSError as error:
+        raise ReportError(f"{path}: {error.strerror}") from None
+    if len(raw) > LARGEST:
+        raise ReportError(f"{path}: more than {LARGEST} bytes")
+    try:
+        return Report.from_json(json.loads(raw))
+    except (ValueError, RecursionError) as error:
+        raise ReportError(f"{path}: is not valid JSON: {error}") from None
+    except ReportError as error:
+        raise ReportError(f"{path}: {error}") from None

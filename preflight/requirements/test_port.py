@@ -1,0 +1,51 @@
+"""The port, last: it is freed only when nothing else blocks the start."""
+
+from __future__ import annotations
+
+import pytest
+
+from preflight.claim import Claim
+from preflight.contract import Details, unknown
+from preflight.settings import Settings
+
+
+@pytest.mark.warning("Port Cleanup", needs="port")
+def test_port_cleanup(port: Claim, details: Details) -> None:
+    """Nothing had to be stopped on the port, or it stopped."""
+    details.update(
+        holders=[holder.to_dict() for holder in port.holders],
+        steps=[step.to_dict() for step in port.steps],
+        refusals=[refusal.to_dict() for refusal in port.refusals],
+    )
+    details.fix = port.fix
+    if port.untried:
+        unknown(port.untried)
+    if port.refusals:
+        left = port.refusals[0]
+        pytest.fail(f"left alone: {left.holder.describe()}: {left.reason}")
+    assert not port.stopped or port.socket is not None, port.problem
+    if port.would_stop:
+        details.summary = "a start would stop " + ", ".join(holder.describe() for holder in port.would_stop)
+    elif port.stopped:
+        details.summary = "stopped " + ", ".join(holder.describe() for holder in port.stopped)
+    else:
+        details.summary = "nothing to stop"
+
+
+@pytest.mark.critical("Server Port", needs="port", ignorable=False)
+def test_server_port(settings: Settings, port: Claim, details: Details) -> None:
+    """The port to serve on is held by us now, or a start could have it."""
+    details.update(
+        host=settings.host,
+        port=settings.port,
+        held=port.socket is not None,
+        served_by=port.served_by.instance_id if port.served_by else None,
+    )
+    details.fix = port.fix
+    if port.untried:
+        unknown(port.untried)
+    if port.served_by is not None:
+        details.summary = f"served by our instance (PID {port.served_by.pid}) since {port.served_by.since}"
+        return
+    assert port.socket is not None or port.obtainable, port.problem or f"{settings.address} cannot be had"
+    details.summary = f"{settings.address} is held" if port.socket else f"{settings.address} can be had"

@@ -1,0 +1,327 @@
+"""The requirements' parameters, for launcher, suite and server alike.
+
+Sources, in order of rising precedence: ``[tool.preflight]`` in pyproject.toml, the env file, the
+environment (``PREFLIGHT_`` + the name in capitals), the command line's options. Nothing is read at
+import; :func:`load` reads everything and hands out one frozen value.
+
+Plain dataclasses and tomllib: the launcher loads this before it has started anything.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from preflight import envfile
+
+PREFIX = "PREFLIGHT_"
+_ENV_FILE = Path("~/.ki_autoagent/config/.env")
+_STATE_DIR = Path(".preflight")
+T = TypeVar("T")
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the message is one line that names its source and what is allowed."""
+
+
+# Parsers: from what TOML, a variable or an option gives to the setting's type. They raise ValueError
+# with what is allowed, never with the value: it may be a secret in the wrong place.
+
+
+def text(value: object) -> str:
+    """A text with something in it."""
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("must be a text that is not empty")
+    return value.strip()
+
+
+def host(value: object) -> str:
+    """A host name or an IP address."""
+    name = text(value)
+    if re.search(r"[\s/\[\]@]", name) or (":" in name and name.count(":") == 1):
+        raise ValueError("must be a host name or an IP address, without port or brackets")
+    return name
+
+
+def switch(value: object) -> bool:
+    """True or false; as a variable also 1, yes, on and their opposites."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in {"1", "true", "yes", "on"}:
+        return True
+    if isinstance(value, str) and value.strip().lower() in {"", "0", "false", "no", "off"}:
+        return False
+    raise ValueError("must be true or false")
+
+
+def whole(low: int, high: int) -> Callable[[object], int]:
+    """A whole number in a range, both ends included."""
+
+    def parse(value: object) -> int:
+        allowed = f"must be a whole number from {low} to {high}"
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise ValueError(allowed)
+        if isinstance(value, str) and not re.fullmatch(r"\s*[0-9]{1,18}\s*", value):
+            raise ValueError(allowed)
+        number = int(value)
+        if not low <= number <= high:
+            raise ValueError(allowed)
+        return number
+
+    return parse
+
+
+_SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_BYTES = {"": 1, "b": 1} | {
+    prefix + unit: factor**power
+    for power, prefix in enumerate("kmgt", start=1)
+    for unit, factor in (("b", 1000), ("ib", 1024))
+}
+
+
+def _quantity(value: object, units: Mapping[str, float], allowed: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(allowed)
+    match = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)\s*", str(value))
+    if match is None or match[2].lower() not in units:
+        raise ValueError(allowed)
+    return float(match[1]) * units[match[2].lower()]
+
+
+def duration(low: float, high: float) -> Callable[[object], float]:
+    """Seconds: a number, or a text with a unit ("500ms", "2s", "1m")."""
+
+    def parse(value: object) -> float:
+        allowed = f'must be a time from {low:g} to {high:g} seconds, such as 2, "2s" or "500ms"'
+        seconds = _quantity(value, _SECONDS, allowed)
+        if not low <= seconds <= high:
+            raise ValueError(allowed)
+        return seconds
+
+    return parse
+
+
+def size(value: object) -> int:
+    """Bytes: a number, or a text with a unit ("512 MiB", "2 GB")."""
+    return int(_quantity(value, _BYTES, 'must be a size, such as "512 MiB" or "2 GB"'))
+
+
+def names(value: object) -> tuple[str, ...]:
+    """A list of texts; as a variable, separated by commas."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+        raise ValueError("must be a list of texts")
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def one_of(*allowed: str) -> Callable[[object], str]:
+    """One of a few words."""
+
+    def parse(value: object) -> str:
+        if value not in allowed:
+            raise ValueError("must be one of " + ", ".join(allowed))
+        return str(value)
+
+    return parse
+
+
+def specifier(value: object) -> str:
+    """A PEP 440 specifier; the shape only: packaging, which knows the rest, is not light enough for here."""
+    clause = r"(~=|===?|!=|<=?|>=?)\s*[0-9][0-9A-Za-z.*+!_-]*"
+    if not isinstance(value, str) or not re.fullmatch(rf"\s*{clause}\s*(,\s*{clause}\s*)*", value):
+        raise ValueError('must be a version specifier, such as ">=3.13.8" or ">=3.11,<3.14"')
+    return value.strip()
+
+
+def app(value: object) -> str:
+    """An application by name, ``module:attribute``."""
+    name = text(value)
+    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", name):
+        raise ValueError('must be MODULE:ATTRIBUTE, such as "server.app:create_app"')
+    return name
+
+
+def path(value: object) -> Path:
+    """A path; ``~`` is the home folder."""
+    try:
+        return Path(text(value)).expanduser()
+    except RuntimeError:
+        raise ValueError("must be a path; the home folder of ~ is not known here") from None
+
+
+def setting(default: T, parse: Callable[[object], T], about: str, *, anywhere: bool = True) -> T:
+    """Declare one setting.
+
+    ``about`` is its line in the README's table; ``anywhere=False`` keeps it out of pyproject.toml and
+    the env file, for switches that only the person who types the command should set.
+    """
+    value: T = field(default=default, metadata={"parse": parse, "about": about, "anywhere": anywhere})
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every parameter of the requirements, the launcher and the server."""
+
+    root: Path
+    envfile: envfile.EnvFile
+    environment: Mapping[str, str] = field(repr=False)
+    """The env file's variables below the process's own: what the application will see."""
+
+    host: str = setting("127.0.0.1", host, "address to serve on")
+    port: int = setting(8002, whole(1, 65535), "port to serve on")
+    app: str = setting("server.app:create_app", app, "the ASGI application, or a function that makes it")
+    python: str = setting(">=3.13.8", specifier, "the Python versions that the application runs on")
+    env_file: Path = setting(_ENV_FILE, path, "the file with the application's variables and keys")
+    state_dir: Path = setting(_STATE_DIR, path, "where reports are kept; beside pyproject.toml")
+    port_cleanup: str = setting(
+        "user", one_of("user", "own", "never"), "whose processes may be stopped to free the port"
+    )
+    port_grace: float = setting(5.0, duration(0, 60), "time between SIGTERM and SIGKILL")
+    probe_timeout: float = setting(2.0, duration(0.1, 60), "deadline of each question to the network")
+    requirement_timeout: float = setting(10.0, duration(0.1, 600), "deadline of each requirement")
+    run_timeout: float = setting(30.0, duration(1, 3600), "deadline of the whole run")
+    graceful_timeout: float = setting(4.0, duration(0, 600), "time for requests in flight when stopping")
+    disk_space: int = setting(1024**3, size, "free space wanted where the state folder is")
+    memory: int = setting(256 * 1024**2, size, "memory that should be available")
+    open_files: int = setting(1024, whole(1, 2**31), "open files that a process should be allowed")
+    plugins: tuple[str, ...] = setting((), names, "pytest plugins that the suite needs, by module name")
+    ignore: tuple[str, ...] = setting((), names, "critical requirements that may fail, by title or id")
+    demo: bool = setting(False, switch, "the embedded profile: no env file, no keys, no network")
+    offline: bool = setting(False, switch, "leave out what needs the network")
+    skip: bool = setting(
+        False, switch, "start an application directly without its suite (environment only)", anywhere=False
+    )
+
+    @property
+    def address(self) -> str:
+        """``host:port`` as it stands in a URL."""
+        return address(self.host, self.port)
+
+    @property
+    def report_path(self) -> Path:
+        return self.state_dir / "report.json"
+
+
+def address(host: str, port: int) -> str:
+    """``host:port``, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+SETTINGS = {entry.name: entry for entry in fields(Settings) if "parse" in entry.metadata}
+
+
+def pyproject(root: Path) -> dict[str, Any]:
+    """The project's pyproject.toml.
+
+    Raises SettingsError where it is missing or is not TOML.
+    """
+    file = root / "pyproject.toml"
+    try:
+        with file.open("rb") as stream:
+            return tomllib.load(stream)
+    except OSError as error:
+        raise SettingsError(f"{file}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file}: is not valid TOML: {error}") from None
+
+
+def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[str, object] | None = None) -> Settings:
+    """The settings of the project in ``root``.
+
+    ``options`` are the command line's, by setting name, None where one was not given. Raises
+    SettingsError, whose message names file and line, variable or option.
+    """
+    environ = dict(os.environ if environ is None else environ)
+    options = {name: value for name, value in (options or {}).items() if value is not None}
+    project = pyproject(root)
+    table = project.get("tool", {}).get("preflight", {})
+    if not isinstance(table, dict):
+        raise SettingsError("pyproject.toml: [tool.preflight] must be a table")
+
+    chosen: dict[str, object] = {}
+    for key, value in table.items():
+        where = _line(root, key)
+        if key not in SETTINGS or not SETTINGS[key].metadata["anywhere"]:
+            raise SettingsError(f"{where}: unknown setting {key!r} in [tool.preflight]{_nearest(key)}")
+        chosen[key] = _parse(key, value, f"{where}: {key}")
+
+    variables = _variables(environ, "environment variable", everywhere=True)
+    given = {name: _parse(name, value, _option(name)) for name, value in options.items()}
+
+    # Where the env file is cannot stand in the env file; the embedded profile has none.
+    early = chosen | variables | given
+    demo = bool(early.get("demo", False))
+    file = Path(str(early.get("env_file", SETTINGS["env_file"].default))).expanduser()
+    content = envfile.EnvFile(root / file, exists=False) if demo else envfile.read(root / file)
+    chosen |= _variables(content.values, str(content.path), lines=content.lines)
+    chosen |= variables | given
+    if demo:
+        chosen["demo"] = True
+        chosen["python"] = specifier(project.get("project", {}).get("requires-python", ">=3.11"))
+    if chosen.get("demo"):
+        chosen["offline"] = True
+    chosen["env_file"] = content.path
+    chosen["state_dir"] = root / Path(str(chosen.get("state_dir", SETTINGS["state_dir"].default)))
+
+    settings = Settings(
+        root=root,
+        envfile=content,
+        environment={**content.values, **environ},
+        **chosen,  # type: ignore[arg-type]  # each value went through its setting's own parser
+    )
+    if settings.port_grace + 1 > settings.requirement_timeout:
+        raise SettingsError("port_grace must be at least 1 second shorter than requirement_timeout")
+    return settings
+
+
+def _variables(
+    environ: Mapping[str, str], source: str, *, lines: Mapping[str, int] | None = None, everywhere: bool = False
+) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for variable, value in environ.items():
+        if not variable.startswith(PREFIX):
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        where = f"{source}:{lines[variable]}: {variable}" if lines else f"{source} {variable}"
+        if name not in SETTINGS or not (everywhere or SETTINGS[name].metadata["anywhere"]):
+            raise SettingsError(f"{where}: no such setting{_nearest(name, PREFIX)}")
+        found[name] = _parse(name, value, where)
+    return found
+
+
+def _parse(name: str, value: object, where: str) -> object:
+    try:
+        parsed: object = SETTINGS[name].metadata["parse"](value)
+    except ValueError as error:
+        raise SettingsError(f"{where} {error}") from None
+    return parsed
+
+
+def _option(name: str) -> str:
+    return "--no-cleanup" if name == "port_cleanup" else f"--{name.replace('_', '-')}"
+
+
+def _nearest(name: str, prefix: str = "") -> str:
+    import difflib  # only when something is wrong
+
+    close = difflib.get_close_matches(name, SETTINGS, n=1)
+    shown = prefix + close[0].upper() if close and prefix else close[0] if close else None
+    return f"; did you mean {shown!r}?" if shown else ""
+
+
+def _line(root: Path, key: str) -> str:
+    """``pyproject.toml:LINE`` of a key of our table; tomllib gives no positions."""
+    inside = False
+    lines = (root / "pyproject.toml").read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        if line.strip().startswith("["):
+            inside = line.split("#")[0].strip() == "[tool.preflight]"
+        elif inside and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]", line):
+            return f"pyproject.toml:{number}"
+    return "pyproject.toml"

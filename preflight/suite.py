@@ -1,0 +1,272 @@
+"""Run the suite in a child process, and bring back a report or say why there is none.
+
+The parent's side (:class:`Suite`, :func:`run`) is light; pytest is imported in the child only.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from preflight import children, report
+from preflight.channel import ChannelError, Message
+from preflight.redaction import Redactor
+from preflight.settings import Settings
+
+MARGIN = 1.0  # seconds beyond the run's deadline that pytest gets to write its report
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a run ended. ``exit_code`` is the command's: 0, 1 (blocked), 2 (usage) or 3 (no trustworthy report)."""
+
+    report: report.Report
+    exit_code: int
+    reason: str = ""
+    output: tuple[str, ...] = ()
+    """The end of what the suite printed, redacted; for the case that it broke."""
+    socket: socket.socket | None = None
+    """The listening socket that Server Port holds, if the run was to start something."""
+
+    @property
+    def may_start(self) -> bool:
+        return self.exit_code == 0
+
+
+class Suite:
+    """One run of the suite, started by the constructor.
+
+    The owner watches ``child.channel`` and ``child.output`` and calls :meth:`read_channel` and
+    ``child.read_output``; once :meth:`ended` says so, :meth:`result` tells.
+    """
+
+    def __init__(
+        self, settings: Settings, options: Mapping[str, object], origin: str, *, takes_port: bool = True
+    ) -> None:
+        self.settings = settings
+        self.origin = origin
+        self.run_id = uuid.uuid4().hex
+        self.started_at = report.now()
+        self.begun = time.monotonic()
+        self.titles: list[str] = []
+        self.checking = ""
+        self._document: object = None
+        self._usage = ""
+        self._problems: list[str] = []
+        self._socket: socket.socket | None = None
+        self._late = False
+        environ = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_DEBUG")
+        }
+        environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+        self._takes_port = takes_port
+        self.child = children.Child("preflight.suite", settings.root, environ)
+        self._tell(
+            "run",
+            run_id=self.run_id,
+            origin=origin,
+            takes_port=takes_port,
+            options=dict(options),
+            plugins=settings.plugins,
+        )
+
+    @property
+    def deadline(self) -> float:
+        """When the run is killed, on the monotonic clock."""
+        return self.begun + self.settings.run_timeout + MARGIN
+
+    def application(self, error: str | None) -> None:
+        """Tell the suite that the application has imported, or how it failed."""
+        self._tell("application", error=error)
+
+    def _tell(self, kind: str, **data: Any) -> None:
+        try:
+            self.child.channel.send(kind, **data)
+        except OSError:
+            pass  # it has died; that it did is noticed by ended()
+
+    def read_channel(self) -> list[Message]:
+        """Take in what the suite says; what is left over is for showing ("checking", "checked", "port")."""
+        try:
+            messages = self.child.channel.arrived()
+        except ChannelError as error:
+            self._problems.append(f"the suite sent {error}")
+            self.child.kill()
+            return []
+        for message in messages:
+            match message.kind:
+                case "collected":
+                    self.titles = list(message.data["titles"])
+                case "checking":
+                    self.checking = str(message.data["title"])
+                case "usage":
+                    self._usage = str(message.data["message"])
+                case "broken":
+                    self._problems += map(str, message.data["problems"])
+                case "report":
+                    self._document = message.data["document"]
+                case "socket":
+                    for descriptor in message.descriptors:
+                        self._socket = socket.socket(fileno=descriptor)
+        return messages
+
+    def ended(self) -> bool:
+        """Whether it is over; a run past its deadline is killed here."""
+        if time.monotonic() > self.deadline and not self.child.ended():
+            self._late = True
+            self.child.kill()
+        return self.child.ended()
+
+    def result(self, redactor: Redactor) -> Result:
+        """What came of it; call it once, after :meth:`ended`."""
+        # All it said is in the buffer by now; that the channel closes is not waited for, since a
+        # descendant that left the group could hold it.
+        while not self.child.channel.closed and select.select([self.child.channel], [], [], 0)[0]:
+            self.read_channel()
+        self.child.drain_output()
+        self.child.close()
+        output = tuple(redactor.text(line) for line in list(self.child.lines)[-20:] if line.strip())
+        ending: int | None = self.child.process.returncode
+        found, reason = self._report()
+        may_start, distrust = report.verdict(found, run_id=self.run_id, exit_code=ending)
+        if may_start and self._socket is None and self.origin == "start" and self._takes_port:
+            distrust = "every requirement passed, and no socket is held"
+        reason = redactor.text(reason or distrust)
+        exit_code = 2 if self._usage else 3 if reason else 0 if may_start else 1
+        if exit_code != 0 and self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if reason and found.status != "broken":
+            found = self._broken(reason)
+        return Result(found, exit_code, reason, output, self._socket)
+
+    def _report(self) -> tuple[report.Report, str]:
+        """The report, and if there is none to trust, one that stands in its place and the reason."""
+        where = f' while checking "{self.checking}"' if self.checking else " before its first check"
+        reasons = list(self._problems)
+        if self._usage:
+            reasons = [self._usage]
+        elif self._late:
+            reasons.append(f"the suite was stopped at its deadline of {self.settings.run_timeout:g} s{where}")
+        elif self._document is None and not reasons:
+            reasons.append(f"the suite ended without a report ({self.child.ending}){where}")
+        if self._document is not None:
+            try:
+                found = report.Report.from_json(self._document)
+            except report.ReportError as error:
+                reasons.append(f"the suite's report cannot be used: {error}")
+            else:
+                return found, "; ".join(reasons)
+        return self._broken("; ".join(reasons)), "; ".join(reasons)
+
+    def _broken(self, reason: str) -> report.Report:
+        return report.broken(
+            reason,
+            run_id=self.run_id,
+            origin=self.origin,
+            address=self.settings.address,
+            started_at=self.started_at,
+            duration=time.monotonic() - self.begun,
+        )
+
+    def abandon(self) -> None:
+        """End the run with no result."""
+        self.child.close()
+        if self._socket is not None:
+            self._socket.close()
+
+
+def run(
+    settings: Settings,
+    options: Mapping[str, object],
+    origin: str,
+    redactor: Redactor,
+    *,
+    on_message: Callable[[Message], None] = lambda _message: None,
+) -> Result:
+    """Run the suite beside an application that this process has imported already; blocks until it is over."""
+    suite = Suite(settings, options, origin, takes_port=False)
+    try:
+        suite.application(None)
+        watched: list[Any] = [suite.child.channel, suite.child.output]
+        while not suite.ended():
+            readable, _, _ = select.select(watched, [], [], 0.2 if len(watched) == 2 else 0.01)
+            for one in readable:
+                if one is suite.child.channel:
+                    for message in suite.read_channel():
+                        on_message(message)
+                    if suite.child.channel.closed:
+                        watched.remove(one)
+                else:
+                    suite.child.read_output()
+                    if suite.child.output_closed:
+                        watched.remove(one)
+        return suite.result(redactor)
+    except BaseException:
+        suite.abandon()
+        raise
+
+
+# The child's side.
+
+
+class Link:
+    """What the suite knows of the launcher; conftest.py finds it as the plugin "preflight-launcher"."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.__name__ = "preflight-launcher"  # pluggy takes a plugin's name from here
+        self._heard: dict[str, Any] = {}
+        self._condition = threading.Condition()
+        self._channel = children.attach(descriptor, self._hear, children.end_group)
+        run = self._wait("run")
+        self.run_id: str = run["run_id"]
+        self.origin: str = run["origin"]
+        self.takes_port: bool = run["takes_port"]
+        self.options: dict[str, object] = run["options"]
+        self.plugins: list[str] = run["plugins"]
+
+    def _hear(self, message: Message) -> None:
+        with self._condition:
+            self._heard[message.kind] = message.data
+            self._condition.notify_all()
+
+    def _wait(self, kind: str) -> dict[str, Any]:
+        with self._condition:
+            self._condition.wait_for(lambda: kind in self._heard)
+            data: dict[str, Any] = self._heard[kind]
+        return data
+
+    def application(self) -> str | None:
+        """Wait until the application has imported; returns its error if it did not."""
+        error: str | None = self._wait("application")["error"]
+        return error
+
+    def send(self, kind: str, descriptors: tuple[int, ...] = (), **data: object) -> None:
+        self._channel.send(kind, descriptors, **data)
+
+
+def main() -> int:
+    """The child: run pytest on the suite, with nothing but the plugins that it needs."""
+    link = Link(int(sys.argv[1]))
+    import pytest
+
+    arguments = ["--assert=plain", "--tb=native", "--show-capture=no", "--no-header", "-q", "-rN"]
+    arguments += ["-p", "no:cacheprovider", "-p", "pytest_jsonreport.plugin"]
+    for plugin in link.plugins:
+        arguments += ["-p", plugin]
+    arguments += ["-c", "pytest.ini", "--rootdir", ".", "preflight"]
+    return int(pytest.main(arguments, plugins=[link]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

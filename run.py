@@ -1,0 +1,23 @@
+#!/usr/bin/env python3
+"""Check every requirement, then serve: ``python run.py --help``.
+
+Only the standard library is imported here, and the syntax is old on purpose, until it is certain
+that this Python is new enough and that the packages are there.
+"""
+
+import sys
+
+
+def main() -> int:
+    """The command; returns its exit code."""
+    if sys.version_info < (3, 11):  # noqa: UP036  # who has an older one is told so
+        found = "{}.{}.{}".format(*sys.version_info[:3])
+        sys.stderr.write(f"run.py: needs Python 3.11 or newer, and this is {found} ({sys.executable})\n")
+        return 1
+    from preflight import bootstrap
+
+    return bootstrap.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

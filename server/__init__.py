@@ -1,0 +1,1 @@
+"""The agent server that the preflight guards: health, diagnostics and chat."""

@@ -1,0 +1,87 @@
+"""The application: it wires what stands beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from preflight import __version__, banners, report, suite
+from preflight.redaction import Redactor
+from preflight.settings import load
+from preflight.terminal import Terminal
+from preflight.worker import Instance
+from server import chat, diagnostics, health
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class BlockedStart(RuntimeError):
+    """The preflight blocks the start; the banner has said why."""
+
+
+class LifespanState:
+    """Lets the application's start-up see what its server put into the lifespan's state.
+
+    Starlette hands the state out and not in; the launcher's worker puts the instance there.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            scope["app"].state.instance = scope.get("state", {}).get("preflight")
+        await self.app(scope, receive, send)
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+    """Behind the launcher, take its instance; started directly, run the suite here."""
+    instance = app.state.instance
+    if instance is None:
+        instance = await asyncio.to_thread(examine)
+    app.state.instance = instance
+    yield {"preflight": instance}
+
+
+def examine() -> Instance:
+    """Run the suite for an application that was started without the launcher; its server owns the port.
+
+    Raises BlockedStart when a critical requirement blocks, and SettingsError.
+    """
+    settings = load(ROOT)
+    instance = Instance(report=None, settings=settings, instance_id="", since=report.now())
+    terminal = Terminal(Redactor.of(settings.environment, settings.envfile.values), sys.stderr)
+    if settings.skip:
+        terminal.show(banners.bar("PREFLIGHT SKIPPED (PREFLIGHT_SKIP): no requirement was checked", "dark_orange3"))
+        return instance
+    result = suite.run(settings, {}, "start", terminal.redactor)
+    try:
+        report.publish(result.report, settings.report_path)
+    except OSError as error:
+        raise BlockedStart(f"the report cannot be written to {settings.report_path}: {error.strerror}") from None
+    if result.report.checks:
+        terminal.show(banners.render(result.report, plain=terminal.plain))
+    if not result.may_start:
+        if result.reason:
+            terminal.show(banners.broken(result.reason, result.output, plain=terminal.plain))
+        titles = ", ".join(check.title for check in result.report.blocking)
+        raise BlockedStart(f"the preflight blocks the start: {result.reason or titles}")
+    instance.report = result.report
+    return instance
+
+
+def create_app() -> FastAPI:
+    """The agent server: health, diagnostics and chat."""
+    app = FastAPI(title="Agent server", version=__version__, lifespan=lifespan)
+    app.add_middleware(LifespanState)
+    app.state.connections = chat.Connections()
+    app.router.routes.extend([*health.routes, *diagnostics.routes, *chat.routes])
+    return app
