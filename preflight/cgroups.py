@@ -1,0 +1,49 @@
+"""Service unit and container of a process, told from the text of its /proc/PID/cgroup (cgroups(7))."""
+
+import re
+from dataclasses import dataclass
+
+_DESKTOP = re.compile(r"app-.+@.*\.service")
+_CONTAINER = re.compile(r"(?:^|[/:-])([0-9a-f]{64})(?:\.scope|\.slice)?(?:/|$)", re.MULTILINE)
+_LXC = re.compile(r"/lxc(?:\.payload[./]|/)([^/\n]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A systemd service."""
+
+    name: str
+    by_user: bool  # of the user's own systemd, not of the system's
+
+    @property
+    def stop_command(self) -> str:
+        """What a person types to stop it for good."""
+        return f"systemctl {'--user ' if self.by_user else ''}stop {self.name}"
+
+
+def unit(text: str) -> Unit | None:
+    """The service that the process belongs to, or None: a login session, a terminal, no systemd at all."""
+    for line in text.splitlines():
+        hierarchy, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if hierarchy != "0" and controllers != "name=systemd":
+            continue  # the other hierarchies of cgroup v1 are not systemd's
+        parts = path.split("/")
+        for at in range(len(parts) - 1, -1, -1):
+            name = parts[at]
+            if name.endswith(".scope"):
+                break  # by hand, in a terminal inside user@1000.service for example: nothing restarts it
+            if name.endswith(".service"):
+                if _DESKTOP.fullmatch(name):
+                    break  # an application that the desktop started, by the XDG naming; nothing restarts it
+                return Unit(name, any(part.startswith("user@") for part in parts[:at]))
+    return None
+
+
+def container(text: str) -> str | None:
+    """The container's id, 12 characters as docker and podman show it, or an LXC container's name."""
+    if found := _CONTAINER.search(text):
+        return found[1][:12]
+    if found := _LXC.search(text):
+        return found[1]
+    return None
