@@ -14,9 +14,12 @@ def main() -> int:
         found = "{}.{}.{}".format(*sys.version_info[:3])
         sys.stderr.write(f"run.py: needs Python 3.11 or newer, and this is {found} ({sys.executable})\n")
         return 1
-    from preflight import bootstrap
+    try:
+        from preflight import bootstrap
 
-    return bootstrap.run()
+        return bootstrap.run()
+    except KeyboardInterrupt:  # before the launcher listens to signals, or after
+        return 130
 
 
 if __name__ == "__main__":

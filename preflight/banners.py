@@ -57,7 +57,8 @@ def _block(check: Check, *, plain: bool, verbose: bool) -> RenderableType:
         Padding(Text(check.message or check.requirement), (0, 0, 0, 3)),
     ]
     if check.fix:
-        lines.append(Padding(Text.assemble(("Fix: ", "bold"), check.fix), (0, 0, 0, 3)))
+        # One line however long: what is wrapped here would be pasted as several commands.
+        lines.append(Text.assemble("   ", ("Fix: ", "bold"), check.fix, no_wrap=True, overflow="ignore"))
     if verbose:
         lines.append(Padding(_details(check), (0, 0, 0, 3)))
     return Group(*lines)

@@ -30,16 +30,34 @@ def declared() -> list[str]:
 
 
 def missing() -> list[str]:
-    """Declared dependencies without an importable module, as they are declared."""
+    """Declared dependencies of which nothing can be imported, as they are declared."""
     absent = []
     for dependency in declared():
         if ";" in dependency:
             continue  # only for some systems; Dependencies knows which
         name = re.split(r"[^A-Za-z0-9._-]", dependency, maxsplit=1)[0].lower()
-        module = MODULES.get(name, name.replace("-", "_"))
-        if importlib.util.find_spec(module) is None:
+        if not _found(MODULES.get(name, name.replace("-", "_"))) and not any(map(_found, _modules(name))):
             absent.append(dependency)
     return absent
+
+
+def _found(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # "a.b" without an "a"
+        return False
+
+
+def _modules(name: str) -> set[str]:
+    """The modules of a distribution that is not named like its module, by what it says it installed."""
+    import importlib.metadata  # 20 ms, and seldom needed
+
+    try:
+        files = importlib.metadata.files(name) or []
+    except importlib.metadata.PackageNotFoundError:
+        return set()
+    tops = {file.parts[0].partition(".")[0] for file in files if not file.parts[0].endswith((".dist-info", ".data"))}
+    return {top for top in tops if top.isidentifier()}
 
 
 def problem() -> list[str] | None:
@@ -66,11 +84,11 @@ def run() -> int:
     if lines is None:
         try:
             from preflight import commandline
-        except ImportError as error:
-            # Installed and broken: an upgrade that stopped half way, say.
-            lines = [f"Dependencies: cannot be imported: {error}", f"Fix: {install_command(declared())}"]
-        else:
+
             return commandline.main()
+        except ImportError as error:
+            # Installed and broken: an upgrade that stopped half way, say. Some are imported late.
+            lines = [f"Dependencies: cannot be imported: {error}", f"Fix: {install_command(declared())}"]
     show(lines)
     return 1
 

@@ -113,7 +113,7 @@ class Channel:
             message = json.loads(line)
             kind, data, count = message["kind"], message["data"], message["descriptors"]
             descriptors = tuple(self._descriptors.popleft() for _ in range(count))
-        except (ValueError, KeyError, TypeError, IndexError):
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError):
             raise ChannelError("something that is no message") from None
         if not isinstance(kind, str) or not isinstance(data, dict):
             raise ChannelError("something that is no message")

@@ -32,6 +32,7 @@ class Child:
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._rest = b""
         self.output_closed = False
+        self._closed = False
         with theirs:
             try:
                 # cwd: "-m" finds our packages there, and the application its modules.
@@ -102,10 +103,12 @@ class Child:
             pass  # empty already (macOS says EPERM for a group of zombies)
 
     def close(self) -> None:
-        """End it and let go of everything."""
+        """End it and let go of everything; more than once does no harm."""
         self.kill()
-        self.channel.close()
-        os.close(self.output)
+        if not self._closed:
+            self._closed = True
+            self.channel.close()
+            os.close(self.output)
 
     @property
     def ending(self) -> str:

@@ -37,6 +37,21 @@ class Claim:
     fix: str = ""
 
 
+def policy_of(settings: Settings, records: Sequence[instances.Record]) -> ports.Policy:
+    """What the settings allow to be stopped; ``records`` are the live instances on this port."""
+    return ports.Policy(
+        cleanup=settings.port_cleanup,
+        own=frozenset(record.pid for record in records),
+        grace=settings.port_grace,
+    )
+
+
+def told(step: ports.Step) -> str:
+    """One step for the terminal, where the log's time of day would be in the way."""
+    who = f"{step.name} (PID {step.pid})" if step.pid is not None else step.name
+    return f"  {step.action}: {who}: {step.result}"
+
+
 def claim(origin: str, settings: Settings, *, blocked: Sequence[str], on_step: Callable[[ports.Step], None]) -> Claim:
     """Find, free and hold the port as far as a run of this ``origin`` may.
 
@@ -45,14 +60,10 @@ def claim(origin: str, settings: Settings, *, blocked: Sequence[str], on_step: C
     """
     host, port = settings.host, settings.port
     records = instances.live(port)
-    policy = ports.Policy(
-        cleanup=settings.port_cleanup,
-        own=frozenset(record.pid for record in records),
-        grace=settings.port_grace,
-    )
+    policy = policy_of(settings, records)
     if origin != "start":
         holders = tuple(ports.listeners(host, port))
-        served_by = _serving(records, holders)
+        served_by = serving(records, holders)
         if served_by is not None or origin == "rerun":
             problem = "" if served_by else f"port {port} is not served by an instance of ours"
             return Claim(served_by=served_by, holders=holders, problem=problem)
@@ -68,11 +79,20 @@ def claim(origin: str, settings: Settings, *, blocked: Sequence[str], on_step: C
             problem=plan.problem or "",
             fix=plan.fix or "",
         )
-    taken = ports.take(host, port, policy, on_step=on_step)
+    stopping = False
+
+    def shown(step: ports.Step) -> None:
+        # That the port is held is news only where somebody had to go for it.
+        nonlocal stopping
+        stopping = stopping or step.action != "held"
+        if stopping:
+            on_step(step)
+
+    taken = ports.take(host, port, policy, on_step=shown)
     return Claim(
         socket=taken.socket,
         holders=taken.holders,
-        stopped=taken.holders if taken.steps else (),
+        stopped=taken.holders if stopping else (),
         refusals=taken.refusals,
         steps=taken.steps,
         problem=taken.problem or "",
@@ -80,7 +100,7 @@ def claim(origin: str, settings: Settings, *, blocked: Sequence[str], on_step: C
     )
 
 
-def _serving(records: Sequence[instances.Record], holders: Sequence[ports.Holder]) -> instances.Record | None:
+def serving(records: Sequence[instances.Record], holders: Sequence[ports.Holder]) -> instances.Record | None:
     """The instance of ours that all these holders belong to."""
     for record in records:
         if holders and all(record.pid in (holder.pid, holder.parent) for holder in holders):

@@ -47,8 +47,11 @@ def parser() -> argparse.ArgumentParser:
         "--format",
         metavar="NAME",
         choices=list(formats.FORMATS),
-        help="with --check-only: print the report in this format",
+        help="with --check-only, --port-status or --free-port: print in this format",
     )
+    options.add_argument("--port-status", action="store_true", help="show who holds the port, and stop")
+    options.add_argument("--free-port", action="store_true", help="free the port, gracefully, and stop")
+    options.add_argument("--dry-run", action="store_true", help="with --free-port: only say what it would do")
     options.add_argument("--init", action="store_true", help="write a commented env file template")
     options.add_argument("-v", "--verbose", action="store_true", help="show details")
     options.add_argument("--version", action="version", version=f"preflight {__version__}")
@@ -76,8 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line asks for; returns the exit code."""
     options = parser()
     arguments = options.parse_args(argv)
-    if arguments.format and not arguments.check_only:
-        options.error("--format goes with --check-only")
+    if arguments.format and not (arguments.check_only or arguments.port_status or arguments.free_port):
+        options.error("--format goes with --check-only, --port-status or --free-port")
+    if arguments.dry_run and not arguments.free_port:
+        options.error("--dry-run goes with --free-port")
     asked = setting_options(arguments)
     try:
         settings = load(ROOT, options=asked)
@@ -86,6 +91,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if arguments.init:
         return _init(settings)
+    if arguments.port_status or arguments.free_port:
+        from preflight import portcommand
+
+        as_json = arguments.format == "json"
+        if arguments.port_status:
+            return portcommand.status(settings, as_json=as_json)
+        return portcommand.free(settings, dry_run=arguments.dry_run, as_json=as_json)
 
     from preflight.launcher import Launcher
 

@@ -20,6 +20,7 @@ import contextlib
 import signal
 import time
 import uuid
+import warnings
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from types import FrameType
@@ -29,6 +30,7 @@ import pytest
 from _pytest.outcomes import Skipped  # pytest.skip.Exception is the same class under a name that mypy cannot follow
 
 from preflight import report
+from preflight.claim import told
 from preflight.ports import Step
 from preflight.probes import Probes
 from preflight.redaction import Redactor
@@ -133,6 +135,7 @@ class Contract:
         self.begun = time.monotonic()
         self.declarations: dict[str, Declaration] = {}
         self.checks: dict[str, report.Check] = {}
+        self._over: set[str] = set()
         self.details: dict[str, Details] = {}
         self.deselected = 0
         self.problems: list[str] = []
@@ -160,7 +163,7 @@ class Contract:
     def on_port_step(self, step: Step) -> None:
         """Show, while it happens, what is done to free the port."""
         if self.link:
-            self.link.send("port", line=self.redactor.text(str(step)))
+            self.link.send("port", line=self.redactor.text(told(step)))
 
     @property
     def selection(self) -> str:
@@ -192,12 +195,16 @@ class Contract:
             except ValueError as error:
                 faults.append(f"{item.nodeid}: {error}")
                 continue
+            if self.redactor.text(item.nodeid) != item.nodeid:
+                # pytest itself shows ids, in places that are out of reach.
+                faults.append(f"{item.nodeid}: has a secret in its id")
             if declared.title.casefold() in titles:
                 other = titles[declared.title.casefold()]
                 faults.append(f"{item.nodeid}: has the title {declared.title!r}, and so has {other}")
             titles[declared.title.casefold()] = item.nodeid
             self.declarations[item.nodeid] = declared
         if faults:
+            faults = [self.redactor.text(fault) for fault in faults]
             self._broken(faults)
             raise pytest.UsageError("\n".join(faults))
         for name in self.settings.ignore:
@@ -211,6 +218,7 @@ class Contract:
         return name == nodeid or name.casefold() == self.declarations[nodeid].title.casefold()
 
     def _wrong_usage(self, message: str) -> NoReturn:
+        self.problems.append(message)
         if self.link:
             self.link.send("usage", message=message)
         raise pytest.UsageError(message)
@@ -229,8 +237,8 @@ class Contract:
         self.deselected += len(items)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        if session.config.option.collectonly:
-            return
+        if session.config.option.collectonly or self.problems:
+            return  # pytest calls this after a usage error, too
         asked = [item for item in session.items if not self._left_out(self.declarations[item.nodeid])]
         if any("probes" in _fixtures(item) for item in asked):
             self.probes.start()
@@ -303,7 +311,7 @@ class Contract:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         stage = yield
         declared = self.declarations[item.nodeid]
-        outcome, message = _outcome(stage, call)
+        outcome, message = _outcome(item, stage, call)
         ignored = declared.ignorable and any(self._is_named(name, item.nodeid) for name in self.settings.ignore)
         if ignored and outcome in ("failed", "error", "timeout", "skipped") and declared.severity == "critical":
             outcome, message = "ignored", f"ignored by --ignore: {message}"
@@ -340,9 +348,17 @@ class Contract:
             shown = self.redactor.text(message)
             stage.longrepr = (str(item.path), 0, shown) if stage.outcome == "skipped" else shown
         stage.sections = []
+        stage.user_properties = [self.redactor.value(entry) for entry in stage.user_properties]
+        if stage.when == "teardown":
+            self._over.add(item.nodeid)
         if stage.when == "teardown" and self.link:
             self.link.send("checked", title=declared.title, outcome=check.outcome, severity=check.severity)
         return stage
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
+        # For pytest's own summary of warnings.
+        warning_message.message = self.redactor.text(str(warning_message.message))
 
     # The end: the report.
 
@@ -350,7 +366,8 @@ class Contract:
     def pytest_json_modifyreport(self, json_report: dict[str, Any]) -> None:
         self.report = report.build(
             json_report,
-            tuple(self.checks.values()),
+            # One that was broken off after its set-up has not passed.
+            tuple(check for nodeid, check in self.checks.items() if nodeid in self._over),
             redactor=self.redactor,
             run_id=self.run_id,
             origin=self.origin,
@@ -407,10 +424,12 @@ def _fixtures(item: pytest.Item) -> Mapping[str, Any] | list[str]:
     return names
 
 
-def _outcome(stage: pytest.TestReport, call: pytest.CallInfo[None]) -> tuple[str, str]:
+def _outcome(item: pytest.Item, stage: pytest.TestReport, call: pytest.CallInfo[None]) -> tuple[str, str]:
     """Our outcome and its message for one stage of a requirement."""
     error = call.excinfo.value if call.excinfo else None
-    if hasattr(stage, "wasxfail"):
+    # pytest itself decides on this after us, and lets both an xfail and an xpass go.
+    expected = stage.when == "call" and item.get_closest_marker("xfail") is not None
+    if expected or isinstance(error, pytest.xfail.Exception):
         return "skipped", "marked as expected to fail, which is no answer"
     if error is None:
         return ("passed", "") if stage.passed else ("error", report.first_line(str(stage.longrepr)))
@@ -424,6 +443,8 @@ def _outcome(stage: pytest.TestReport, call: pytest.CallInfo[None]) -> tuple[str
             return "not_applicable", said
         case Skipped():
             return "skipped", f"skipped: {said}" if said else "skipped"
+        case pytest.FixtureLookupError():
+            return "error", f"fixture {error.argname!r} not found"
         case AssertionError() | pytest.fail.Exception() if stage.when == "call":
             # A rewritten assertion without a message shows values; the author's own words come first if any.
             return "failed", said if said and not said.startswith("assert ") else "does not hold"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from dotenv.parser import parse_stream
 
 LIMIT = 1024 * 1024  # bytes; an env file of more than 1 MiB is a mistake, not a configuration
 
@@ -39,7 +38,7 @@ def read(path: Path) -> EnvFile:
         return EnvFile(path, problem=f"{path} does not exist", exists=False)
     except OSError as error:
         return EnvFile(path, problem=f"{path} cannot be read: {error.strerror}")
-    with os.fdopen(descriptor, "rb") as stream:
+    try:
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
             return EnvFile(path, problem=f"{path} is a folder, not a file")
@@ -48,10 +47,13 @@ def read(path: Path) -> EnvFile:
         if status.st_size > LIMIT:
             size = status.st_size / LIMIT
             return EnvFile(path, problem=f"{path} has {size:.1f} MiB, more than the 1 MiB allowed")
-        try:
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
             raw = stream.read(LIMIT + 1)
-        except OSError as error:
-            return EnvFile(path, problem=f"{path} cannot be read: {error.strerror}")
+    except OSError as error:
+        return EnvFile(path, problem=f"{path} cannot be read: {error.strerror}")
+    finally:
+        os.close(descriptor)
+    raw = raw.removeprefix(codecs.BOM_UTF8)  # some editors put it there; it would become part of the first name
     if b"\0" in raw:
         return EnvFile(path, problem=f"{path} is a binary file, not text")
     try:
@@ -63,6 +65,8 @@ def read(path: Path) -> EnvFile:
 
 
 def _parse(path: Path, text: str) -> EnvFile:
+    from dotenv.parser import parse_stream  # a launcher without an env file (--demo) does without it
+
     values: dict[str, str] = {}
     lines: dict[str, int] = {}
     problem: str | None = None
@@ -71,7 +75,7 @@ def _parse(path: Path, text: str) -> EnvFile:
         original = binding.original
         blank = original.string[: len(original.string) - len(original.string.lstrip())].count("\n")
         line = original.line + blank
-        if binding.error:
+        if binding.error or "=" in (binding.key or ""):  # a quoted name may hold one, an environment cannot
             problem = problem or f"{path}:{line}: this line is not NAME=value"
         elif binding.key is not None and binding.value is None:
             problem = problem or f"{path}:{line}: this line has a name and no '='"

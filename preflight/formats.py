@@ -9,8 +9,8 @@ from preflight.report import Report
 
 
 def as_json(report: Report) -> str:
-    """The report itself."""
-    return json.dumps(report.to_json(), indent=2, ensure_ascii=False)
+    """The report itself, in ASCII: it goes to standard output, whose encoding may know nothing else."""
+    return json.dumps(report.to_json(), indent=2)
 
 
 FORMATS: Mapping[str, Callable[[Report], str]] = {"json": as_json}

@@ -88,7 +88,7 @@ def live(port: int) -> list[Record]:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             file.unlink(missing_ok=True)  # nobody holds it: its launcher died without a word
         except BlockingIOError:
-            with contextlib.suppress(ValueError, TypeError):
+            with contextlib.suppress(ValueError, TypeError, RecursionError):
                 found.append(Record(**json.loads(os.pread(descriptor, 65536, 0))))
         finally:
             os.close(descriptor)

@@ -117,6 +117,8 @@ class Launcher:
             try:
                 if self.report_path is not None:
                     self._claim(self.report_path, origin)
+                if origin == "start":
+                    instances.runtime_folder()  # before anything is stopped: the record will be written there
                 result = self._examine(origin)
                 if origin == "check" or not result.may_start:
                     return result.exit_code
@@ -126,6 +128,10 @@ class Launcher:
                 self.terminal.line(f"Stopped by {stopped}; nothing was started.")
                 # No exit code of our own: nothing was served, and nothing was found out.
                 return 128 + stopped.number
+            except instances.RuntimeFolderError as error:
+                fix = "Fix: make it a folder of mode 0700 that is yours, or set XDG_RUNTIME_DIR to another place"
+                self._fail("THE RUNTIME FOLDER CANNOT BE USED: nothing was started", [str(error), fix])
+                return 1
             except Unpublishable as error:
                 self._fail("THE REPORT CANNOT BE WRITTEN: nothing was started", [str(error)])
                 return 3

@@ -7,6 +7,7 @@ QUESTIONS; a requirement then reads ``probes["name"]``.
 from __future__ import annotations
 
 import errno
+import http.client
 import socket
 import threading
 import time
@@ -139,7 +140,8 @@ def _failure(error: Exception, timeout: float) -> str:
     causes = list(_causes(error))
     if isinstance(error, requests.Timeout):
         return f"no answer within {timeout:g} s"
-    if isinstance(error, requests.exceptions.InvalidHeader | UnicodeError):
+    # http.client, which gets the header, says the rest with a plain ValueError.
+    if isinstance(error, requests.exceptions.InvalidHeader | UnicodeError) or type(error) is ValueError:
         return "the key has characters that no HTTP header can carry"
     if isinstance(error, requests.exceptions.SSLError):
         reason = next((cause.verify_message for cause in causes if hasattr(cause, "verify_message")), "")
@@ -151,6 +153,8 @@ def _failure(error: Exception, timeout: float) -> str:
         return "connection refused"
     if numbers & {errno.ENETUNREACH, errno.EHOSTUNREACH}:
         return "the host cannot be reached"
+    if any(isinstance(cause, http.client.HTTPException) and not isinstance(cause, OSError) for cause in causes):
+        return "what answers does not speak HTTP"
     if numbers & {errno.ECONNRESET, errno.EPIPE} or isinstance(error, requests.ConnectionError):
         return "the connection was closed without an answer"
     if isinstance(error, ValueError):

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
-from urllib.parse import quote, quote_plus, urlsplit
+from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 MASK = "[redacted]"
 SHORTEST = 8  # characters; a shorter value stands in too many harmless texts to be replaced blindly
@@ -45,6 +45,7 @@ def secrets(variables: Mapping[str, str]) -> Iterator[str]:
                 continue
             if password:
                 yield password
+                yield unquote(password)
 
 
 def _forms(secret: str) -> Iterator[str]:
@@ -52,10 +53,10 @@ def _forms(secret: str) -> Iterator[str]:
     yield json.dumps(secret)[1:-1]
     yield json.dumps(secret, ensure_ascii=False)[1:-1]
     yield repr(secret)[1:-1]
-    yield quote(secret, safe="")
-    yield quote(secret)
-    yield quote_plus(secret)
     raw = secret.encode("utf-8", "surrogateescape")
+    yield quote(raw, safe="")
+    yield quote(raw)
+    yield quote_plus(raw)
     for offset in range(3):
         # In base64 a text looks different at each of three offsets, and its edge characters mix with its
         # neighbours': leave those out.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,9 +26,13 @@ LONGEST_DETAILS = 20_000  # characters of JSON of one check's details
 LARGEST = 32 * 1024 * 1024  # bytes of a report file that we are willing to read
 
 SEVERITIES = ("critical", "warning")
+ORIGINS = ("start", "check", "pytest", "rerun")
+STATUSES = ("passed", "warnings", "failed", "broken")
 OUTCOMES = ("passed", "failed", "error", "timeout", "skipped", "unknown", "not_applicable", "ignored")
 PASSABLE = frozenset({"passed", "unknown", "not_applicable", "ignored"})
 """Outcomes with which a critical requirement does not block a start."""
+
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class ReportError(Exception):
@@ -124,6 +129,10 @@ class Report:
                 raise ReportError(f"it does not keep to the schema: {entry.name} is no {entry.type}")
         if any(check.severity not in SEVERITIES or check.outcome not in OUTCOMES for check in checks):
             raise ReportError("it has a severity or an outcome that does not exist")
+        if report.origin not in ORIGINS or report.status not in STATUSES:
+            raise ReportError("it has an origin or a status that does not exist")
+        if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z", report.started_at):
+            raise ReportError("it does not keep to the schema: started_at is no UTC time")
         if not all(isinstance(check.details, dict) for check in checks):
             raise ReportError("it does not keep to the schema: details is no object")
         return report
@@ -150,24 +159,50 @@ def first_line(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
+def printable(text: str) -> str:
+    """The text without what a terminal would obey or UTF-8 cannot carry.
+
+    A process's command line and a service's header come from others and may hold either.
+    """
+    return _UNPRINTABLE.sub("?", text)
+
+
 def _shortened(text: str, longest: int = LONGEST_MESSAGE) -> str:
     return text if len(text) <= longest else text[:longest] + " …"
 
 
+def _plain(value: Any) -> Any:
+    """The same JSON value with every text in it printable."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _details(check: Check, redactor: Redactor) -> Any:
+    """The details as JSON values that every JSON reader takes: infinity and "not a number" become texts."""
+    written = json.dumps(redactor.value(dict(check.details)), default=lambda value: redactor.text(str(value)))
+    if len(written) > LONGEST_DETAILS:
+        return {"left_out": f"more than {LONGEST_DETAILS} characters"}
+    return _plain(json.loads(written, parse_constant=str))
+
+
 def _clean(check: Check, redactor: Redactor) -> Check:
-    details = redactor.value(dict(check.details))
-    if len(json.dumps(details, default=str)) > LONGEST_DETAILS:
-        details = {"left_out": f"more than {LONGEST_DETAILS} characters"}
+    def text(value: str) -> str:
+        # Redacted first: a secret that is not printable is found as it is.
+        return printable(redactor.text(value))
+
     return Check(
-        id=redactor.text(check.id),
-        title=redactor.text(check.title),
-        requirement=redactor.text(check.requirement),
+        id=text(check.id),
+        title=text(check.title),
+        requirement=text(check.requirement),
         severity=check.severity,
         outcome=check.outcome,
         # Redacted whole and shortened after: the other way round half a secret could stay.
-        message=_shortened(first_line(redactor.text(check.message))),
-        fix=_shortened(first_line(redactor.text(check.fix))),
-        details=json.loads(json.dumps(details, default=lambda value: redactor.text(str(value)))),
+        message=_shortened(printable(first_line(redactor.text(check.message)))),
+        fix=_shortened(printable(first_line(redactor.text(check.fix)))),
+        details=_details(check, redactor),
         duration=round(check.duration, 6),
     )
 
@@ -176,7 +211,8 @@ def _tests(document: Mapping[str, Any], redactor: Redactor) -> list[dict[str, An
     """What ran, how it ended and how long each stage took; no texts that a test could have put there."""
     kept = []
     for test in document.get("tests", []):
-        entry = {"nodeid": redactor.text(test["nodeid"]), "lineno": test["lineno"], "outcome": test["outcome"]}
+        nodeid = printable(redactor.text(test["nodeid"]))
+        entry = {"nodeid": nodeid, "lineno": test["lineno"], "outcome": test["outcome"]}
         for stage in ("setup", "call", "teardown"):
             if stage in test:
                 entry[stage] = {key: test[stage][key] for key in ("duration", "outcome")}
@@ -203,7 +239,7 @@ def build(
     summary = document.get("summary", {})
     collected = summary.get("collected", 0) - summary.get("deselected", 0)
     ran = summary.get("total", 0)
-    reasons = [redactor.text(problem) for problem in problems]
+    reasons = [printable(redactor.text(problem)) for problem in problems]
     if document.get("exitcode") not in (0, 1):
         reasons.append(f"pytest ended with exit code {document.get('exitcode')}")
     if not ran == collected == len(checks):
@@ -230,7 +266,7 @@ def build(
         may_start=status in ("passed", "warnings") and any(check.severity == "critical" for check in checks),
         started_at=started_at,
         duration=round(float(document.get("duration", 0.0)), 6),
-        selection=selection,
+        selection=printable(redactor.text(selection)),
         address=address,
         checks=checks,
         reason="; ".join(reasons),
@@ -247,7 +283,10 @@ def build(
 
 
 def broken(reason: str, *, run_id: str, origin: str, address: str, started_at: str, duration: float) -> Report:
-    """The report of a run that left none: it stands where the report would have stood."""
+    """The report of a run that left none: it stands where the report would have stood.
+
+    ``reason`` is redacted already.
+    """
     return Report(
         run_id=run_id,
         origin=origin,
@@ -257,7 +296,7 @@ def broken(reason: str, *, run_id: str, origin: str, address: str, started_at: s
         duration=round(duration, 6),
         selection="all",
         address=address,
-        reason=reason,
+        reason=printable(reason),
         python=python(),
         machine=machine(),
         document={"created": time.time(), "duration": duration, "exitcode": None, "summary": {}, "tests": []},
@@ -272,10 +311,10 @@ def verdict(report: Report, *, run_id: str, exit_code: int | None) -> tuple[bool
     """
     if report.run_id != run_id:
         return False, "the report is from another run"
-    if exit_code not in (0, 1):
-        return False, f"the suite ended with exit code {exit_code}"
     if report.status == "broken":
         return False, report.reason
+    if exit_code not in (0, 1):
+        return False, f"the suite ended with exit code {exit_code}"
     if report.selection != "all":
         return False, f"only a part of the suite ran ({report.selection})"
     criticals = [check for check in report.checks if check.severity == "critical"]
@@ -304,6 +343,10 @@ def publish(report: Report, path: Path) -> None:
         raise
 
 
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
 def load(path: Path) -> Report:
     """Read a published report; raises ReportError for what is missing, too large or no report."""
     try:
@@ -314,7 +357,7 @@ def load(path: Path) -> Report:
     if len(raw) > LARGEST:
         raise ReportError(f"{path}: more than {LARGEST} bytes")
     try:
-        return Report.from_json(json.loads(raw))
+        return Report.from_json(json.loads(raw, parse_constant=_no_constant))
     except (ValueError, RecursionError) as error:
         raise ReportError(f"{path}: is not valid JSON: {error}") from None
     except ReportError as error:

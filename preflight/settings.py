@@ -147,11 +147,11 @@ def app(value: object) -> str:
 
 
 def path(value: object) -> Path:
-    """A path; ``~`` is the home folder."""
+    """A path; ``~`` is the home folder, and stays where that is not known: another source may have a path."""
     try:
         return Path(text(value)).expanduser()
     except RuntimeError:
-        raise ValueError("must be a path; the home folder of ~ is not known here") from None
+        return Path(text(value))
 
 
 def setting(default: T, parse: Callable[[object], T], about: str, *, anywhere: bool = True) -> T:
@@ -240,7 +240,8 @@ def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[
     environ = dict(os.environ if environ is None else environ)
     options = {name: value for name, value in (options or {}).items() if value is not None}
     project = pyproject(root)
-    table = project.get("tool", {}).get("preflight", {})
+    tool = project.get("tool", {})
+    table = tool.get("preflight", {}) if isinstance(tool, dict) else None
     if not isinstance(table, dict):
         raise SettingsError("pyproject.toml: [tool.preflight] must be a table")
 
@@ -257,17 +258,23 @@ def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[
     # Where the env file is cannot stand in the env file; the embedded profile has none.
     early = chosen | variables | given
     demo = bool(early.get("demo", False))
-    file = Path(str(early.get("env_file", SETTINGS["env_file"].default))).expanduser()
+    file = _at_home("env_file", early.get("env_file", _ENV_FILE), needed=not demo)
     content = envfile.EnvFile(root / file, exists=False) if demo else envfile.read(root / file)
-    chosen |= _variables(content.values, str(content.path), lines=content.lines)
+    late = _variables(content.values, str(content.path), lines=content.lines)
+    for name in ("env_file", "demo"):
+        if name in late:
+            variable = PREFIX + name.upper()
+            raise SettingsError(f"{content.path}:{content.lines[variable]}: {variable} cannot be set in the env file")
+    chosen |= late
     chosen |= variables | given
     if demo:
         chosen["demo"] = True
-        chosen["python"] = specifier(project.get("project", {}).get("requires-python", ">=3.11"))
+        floor = project.get("project", {}).get("requires-python", ">=3.11")
+        chosen["python"] = _parse("python", floor, "pyproject.toml: requires-python")
     if chosen.get("demo"):
         chosen["offline"] = True
     chosen["env_file"] = content.path
-    chosen["state_dir"] = root / Path(str(chosen.get("state_dir", SETTINGS["state_dir"].default)))
+    chosen["state_dir"] = root / _at_home("state_dir", chosen.get("state_dir", _STATE_DIR))
 
     settings = Settings(
         root=root,
@@ -278,6 +285,14 @@ def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[
     if settings.port_grace + 1 > settings.requirement_timeout:
         raise SettingsError("port_grace must be at least 1 second shorter than requirement_timeout")
     return settings
+
+
+def _at_home(name: str, value: object, *, needed: bool = True) -> Path:
+    """The path with ``~`` expanded; a process without a home folder (a container's made-up user) must name one."""
+    chosen = path(str(value))
+    if needed and chosen.parts[:1] and chosen.parts[0].startswith("~"):
+        raise SettingsError(f"{name}: the home folder of {chosen} is not known here; set {PREFIX}{name.upper()}")
+    return chosen
 
 
 def _variables(

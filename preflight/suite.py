@@ -137,11 +137,11 @@ class Suite:
         self.child.close()
         output = tuple(redactor.text(line) for line in list(self.child.lines)[-20:] if line.strip())
         ending: int | None = self.child.process.returncode
-        found, reason = self._report()
+        found, reason = self._report(redactor)
         may_start, distrust = report.verdict(found, run_id=self.run_id, exit_code=ending)
         if may_start and self._socket is None and self.origin == "start" and self._takes_port:
             distrust = "every requirement passed, and no socket is held"
-        reason = redactor.text(reason or distrust)
+        reason = reason or distrust
         exit_code = 2 if self._usage else 3 if reason else 0 if may_start else 1
         if exit_code != 0 and self._socket is not None:
             self._socket.close()
@@ -150,8 +150,8 @@ class Suite:
             found = self._broken(reason)
         return Result(found, exit_code, reason, output, self._socket)
 
-    def _report(self) -> tuple[report.Report, str]:
-        """The report, and if there is none to trust, one that stands in its place and the reason."""
+    def _report(self, redactor: Redactor) -> tuple[report.Report, str]:
+        """The report, and if there is none to trust, one that stands in its place and the reason, redacted."""
         where = f' while checking "{self.checking}"' if self.checking else " before its first check"
         reasons = list(self._problems)
         if self._usage:
@@ -166,8 +166,9 @@ class Suite:
             except report.ReportError as error:
                 reasons.append(f"the suite's report cannot be used: {error}")
             else:
-                return found, "; ".join(reasons)
-        return self._broken("; ".join(reasons)), "; ".join(reasons)
+                return found, report.printable(redactor.text("; ".join(reasons)))
+        reason = report.printable(redactor.text("; ".join(reasons)))
+        return self._broken(reason), reason
 
     def _broken(self, reason: str) -> report.Report:
         return report.broken(

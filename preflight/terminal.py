@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import TextIO
 
@@ -12,32 +13,40 @@ from rich.text import Text
 
 from preflight import banners
 from preflight.redaction import Redactor
+from preflight.report import printable
 
 
 class Terminal:
     """One place through which everything that people read goes; every text is redacted on its way."""
 
     def __init__(self, redactor: Redactor, stream: TextIO | None = None, *, verbose: bool = False) -> None:
-        # soft_wrap would leave long fixes to the terminal; rich wraps at words instead, in a pipe at 100 columns.
         stream = stream or sys.stdout
+        if isinstance(stream, io.TextIOWrapper):
+            # A character that this encoding does not know must not end a start.
+            stream.reconfigure(errors="backslashreplace")
         self.console = Console(file=stream, highlight=False, emoji=False, markup=False, width=_width(stream))
         self.redactor = redactor
         self.verbose = verbose
         self.plain = banners.plain(self.console)
         self._live: Live | None = None
 
+    def text(self, text: str) -> str:
+        """What may be shown of a text that comes from elsewhere."""
+        return printable(self.redactor.text(text))
+
     def line(self, text: str, style: str = "") -> None:
-        self.console.print(Text(self.redactor.text(text), style=style))
+        self.console.print(Text(self.text(text), style=style), crop=False)
 
     def show(self, what: RenderableType) -> None:
         """Print what banners.py made from a report, which is redacted already."""
-        self.console.print(what)
+        # Not cropped: a fix is one line however long it is, and the terminal folds it.
+        self.console.print(what, crop=False)
 
     def progress(self, checking: str, done: int, total: int) -> None:
         """Show which requirement is being checked; on a terminal only, and gone when it is over."""
         if not self.console.is_terminal or self.console.is_dumb_terminal:
             return
-        text = Text(self.redactor.text(f"{done}/{total} {checking} …"))
+        text = Text(self.text(f"{done}/{total} {checking} {'...' if self.plain else '…'}"))
         if self._live is None:
             spinner = "line" if self.plain else "dots"
             self._spinner = Spinner(spinner, text)
@@ -53,7 +62,7 @@ class Terminal:
 
 
 def _width(stream: TextIO) -> int | None:
-    """None lets rich ask the terminal; a pipe has no width, and 80 columns would cut commands in two."""
+    """None lets rich ask the terminal; a pipe has no width, and rich would take 80 columns."""
     import os
 
     return None if stream.isatty() or os.environ.get("COLUMNS") else 100

@@ -2,6 +2,10 @@
 
 import sys
 
-from preflight import bootstrap
+try:
+    from preflight import bootstrap
 
-sys.exit(bootstrap.run())
+    code = bootstrap.run()
+except KeyboardInterrupt:  # before the launcher listens to signals, or after
+    code = 130
+sys.exit(code)

@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from preflight import __version__, banners, report, suite
-from preflight.redaction import Redactor
-from preflight.settings import load
-from preflight.terminal import Terminal
+from preflight import __version__, report
+from preflight.settings import SettingsError, load
 from preflight.worker import Instance
 from server import chat, diagnostics, health
 
@@ -26,19 +24,38 @@ class BlockedStart(RuntimeError):
     """The preflight blocks the start; the banner has said why."""
 
 
-class LifespanState:
-    """Lets the application's start-up see what its server put into the lifespan's state.
+class Lifespan:
+    """Between the server and the application's start-up.
 
-    Starlette hands the state out and not in; the launcher's worker puts the instance there.
+    It lets the start-up see what the server put into the lifespan's state (the launcher's worker puts
+    the instance there; Starlette hands state out and not in), and makes a blocked start one line in the
+    server's log instead of a traceback.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            scope["app"].state.instance = scope.get("state", {}).get("preflight")
-        await self.app(scope, receive, send)
+        if scope["type"] != "lifespan":
+            await self.app(scope, receive, send)
+            return
+        scope["app"].state.instance = scope.get("state", {}).get("preflight")
+        failed: list[Message] = []
+
+        async def hold_back(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed":
+                failed.append(message)
+            else:
+                await send(message)
+
+        try:
+            await self.app(scope, receive, hold_back)
+        except BlockedStart as blocked:
+            await send({"type": "lifespan.startup.failed", "message": str(blocked)})
+        except BaseException:
+            for message in failed:
+                await send(message)
+            raise
 
 
 @asynccontextmanager
@@ -54,9 +71,17 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
 def examine() -> Instance:
     """Run the suite for an application that was started without the launcher; its server owns the port.
 
-    Raises BlockedStart when a critical requirement blocks, and SettingsError.
+    Raises BlockedStart when a critical requirement blocks or a setting is wrong.
     """
-    settings = load(ROOT)
+    # Only here: the launcher's worker has no use for them, and its import is a start's critical path.
+    from preflight import banners, suite
+    from preflight.redaction import Redactor
+    from preflight.terminal import Terminal
+
+    try:
+        settings = load(ROOT)
+    except SettingsError as error:
+        raise BlockedStart(str(error)) from None
     instance = Instance(report=None, settings=settings, instance_id="", since=report.now())
     terminal = Terminal(Redactor.of(settings.environment, settings.envfile.values), sys.stderr)
     if settings.skip:
@@ -81,7 +106,7 @@ def examine() -> Instance:
 def create_app() -> FastAPI:
     """The agent server: health, diagnostics and chat."""
     app = FastAPI(title="Agent server", version=__version__, lifespan=lifespan)
-    app.add_middleware(LifespanState)
+    app.add_middleware(Lifespan)
     app.state.connections = chat.Connections()
     app.router.routes.extend([*health.routes, *diagnostics.routes, *chat.routes])
     return app

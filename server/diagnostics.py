@@ -45,7 +45,7 @@ class Snapshot:
         try:
             status = os.stat(self.path)
         except OSError:
-            self._seen = self._report = None
+            self._seen, self._report, self.problem = None, None, ""
             return
         # A new report is a new file: the inode tells even where the clock does not.
         seen = (status.st_ino, status.st_mtime_ns, status.st_size)
@@ -105,8 +105,8 @@ def project(found: Report | None, instance: Instance) -> dict[str, Any]:
             "duration_ms": round(check.duration * 1000, 3),
             "timestamp": found.started_at if found else None,
         }
-        if "variable" in check.details:
-            body["api_keys"][check.details["variable"]] = {
+        if isinstance(variable := check.details.get("variable"), str):
+            body["api_keys"][variable] = {
                 "loaded": check.details.get("loaded"),
                 "source": check.details.get("source"),
             }

@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from preflight.contract import Details
+from preflight.contract import Details, unknown
 from preflight.settings import Settings
 
 
@@ -21,12 +21,12 @@ def test_environment_file(settings: Settings, details: Details) -> None:
     details.summary = f"{file.path}, {len(file.values)} variables"
 
 
-@pytest.mark.warning("Environment File Permissions", needs="env_file")
+@pytest.mark.warning("Environment File Permissions", fix="python run.py --init", needs="env_file")
 def test_environment_file_permissions(settings: Settings, details: Details) -> None:
     """Nobody but its owner can read the env file."""
     path = settings.envfile.path
     if not path.exists():
-        pytest.fail(f"{path} does not exist")
+        unknown(f"{path} does not exist")
     mode = stat.S_IMODE(path.stat().st_mode)
     details.update(path=str(path), mode=f"{mode:04o}")
     details.fix = f"chmod 600 {path}"

@@ -25,9 +25,9 @@ def test_port_cleanup(port: Claim, details: Details) -> None:
         pytest.fail(f"left alone: {left.holder.describe()}: {left.reason}")
     assert not port.stopped or port.socket is not None, port.problem
     if port.would_stop:
-        details.summary = "a start would stop " + ", ".join(holder.describe() for holder in port.would_stop)
+        details.summary = "a start would stop " + ", ".join(holder.title for holder in port.would_stop)
     elif port.stopped:
-        details.summary = "stopped " + ", ".join(holder.describe() for holder in port.stopped)
+        details.summary = "stopped " + ", ".join(holder.title for holder in port.stopped)
     else:
         details.summary = "nothing to stop"
 

@@ -35,4 +35,7 @@ def test_state_folder(settings: Settings, details: Details) -> None:
     finally:
         os.close(descriptor)
         probe.unlink()
+    report = settings.report_path
+    replaceable = not report.is_dir()
+    assert replaceable, f"{report} is a folder, where the report has to go"
     details.summary = str(folder)

@@ -1,0 +1,111 @@
+"""``--port-status`` and ``--free-port``: who holds the port, and freeing it without starting anything.
+
+Plain lines and no rich: this is typed when something is in the way, and should be over at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+
+from preflight import claim, instances, ports
+from preflight.redaction import Redactor
+from preflight.settings import Settings
+
+AVAILABLE = "available"
+IN_USE = "in use"
+FOREIGN = "in use by another user"
+OURS = "served by an instance of ours"
+
+
+def status(settings: Settings, *, as_json: bool = False) -> int:
+    """Show who holds the port; exit code 0 if it is available, else 1."""
+    plan = ports.plan(settings.host, settings.port, claim.policy_of(settings, instances.live(settings.port)))
+    shown = _described(settings, plan.holders, free=plan.free)
+    if plan.problem and not plan.holders:
+        shown["problem"] = plan.problem
+    _print(settings, shown, as_json=as_json)
+    return 0 if plan.free else 1
+
+
+def free(settings: Settings, *, dry_run: bool = False, as_json: bool = False) -> int:
+    """Free the port, or only say what that would do; exit code 0 if it is (or would be) free, else 1.
+
+    An instance of ours is stopped like anything else: it was asked for, and it gets its grace.
+    """
+    policy = claim.policy_of(settings, instances.live(settings.port))
+    if dry_run:
+        plan = ports.plan(settings.host, settings.port, policy)
+        shown = _described(settings, plan.holders, free=plan.free)
+        shown["would_stop"] = [holder.title for holder in plan.stop]
+        good, refusals, problem, fix = not plan.problem, plan.refusals, plan.problem, plan.fix
+    else:
+        shown = {}
+        redactor = _redactor(settings)
+
+        def on_step(step: ports.Step) -> None:
+            if not as_json and step.action != "held":
+                print(redactor.text(claim.told(step)), flush=True)
+
+        taken = ports.take(settings.host, settings.port, policy, on_step=on_step)
+        if taken.socket is not None:
+            taken.socket.close()
+        good, refusals, problem, fix = taken.socket is not None, taken.refusals, taken.problem, taken.fix
+        shown = _described(settings, () if good else taken.holders, free=good)
+        shown["stopped"] = [holder.title for holder in taken.holders] if good else []
+        shown["steps"] = [step.to_dict() for step in taken.steps]
+    shown["refusals"] = [refusal.to_dict() for refusal in refusals]
+    if problem:
+        shown["problem"], shown["fix"] = problem, fix or ""
+    _print(settings, shown, as_json=as_json)
+    return 0 if good else 1
+
+
+def _described(settings: Settings, holders: Sequence[ports.Holder], *, free: bool) -> dict[str, object]:
+    record = claim.serving(instances.live(settings.port), holders)
+    foreign = any(holder.uid not in (None, os.getuid()) or holder.pid is None for holder in holders)
+    state = AVAILABLE if free else OURS if record else FOREIGN if foreign else IN_USE
+    return {
+        "host": settings.host,
+        "port": settings.port,
+        "status": state,
+        "since": record.since if record else None,
+        "holders": [holder.to_dict() for holder in holders],
+    }
+
+
+def _redactor(settings: Settings) -> Redactor:
+    return Redactor.of(settings.environment, settings.envfile.values)
+
+
+def _print(settings: Settings, shown: Mapping[str, object], *, as_json: bool) -> None:
+    redacted = _redactor(settings).value(dict(shown))
+    print(json.dumps(redacted, indent=2) if as_json else "\n".join(_lines(redacted)), flush=True)
+
+
+def _lines(shown: Mapping[str, object]) -> list[str]:
+    since = f" since {shown['since']}" if shown["since"] else ""
+    lines = [f"Host    {shown['host']}", f"Port    {shown['port']}", f"Status  {shown['status']}{since}"]
+    holders = shown["holders"]
+    if isinstance(holders, list) and holders:
+        rows = [("PID", "USER", "NAME", "ADDRESS", "COMMAND")]
+        rows += [
+            (str(row["pid"] or "?"), row["user"] or "?", row["name"], ", ".join(row["addresses"]), row["command"])
+            for row in holders
+        ]
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        lines.append("")
+        lines += [
+            "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]) for row in rows
+        ]
+    would_stop, stopped, problem = shown.get("would_stop"), shown.get("stopped"), shown.get("problem")
+    if isinstance(would_stop, list) and not problem:
+        lines.append(f"Would stop: {', '.join(would_stop)}" if would_stop else "Nothing to stop.")
+    if isinstance(stopped, list) and stopped:
+        lines.append(f"Stopped: {', '.join(stopped)}")
+    if problem:
+        lines.append(f"Problem: {problem}")
+    if shown.get("fix"):
+        lines.append(f"Fix: {shown['fix']}")
+    return lines

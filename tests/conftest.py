@@ -1,0 +1,108 @@
+"""What the project's own tests share: warnings are errors, and nothing of the developer's machine leaks in."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from preflight import settings
+from preflight.redaction import Redactor
+from preflight.report import Check, Report, build
+from preflight.worker import Instance
+
+ROOT = Path(__file__).parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Warnings are errors here and not in pytest.ini, which the suite shares (a start must not fail for one)."""
+    for item in items:
+        if item.path.is_relative_to(ROOT / "tests"):
+            item.add_marker(pytest.mark.filterwarnings("error"), append=False)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home folder with runtime and state folders of its own, and none of our variables set."""
+    folder = tmp_path_factory.mktemp("home")
+    runtime = folder / "runtime"
+    runtime.mkdir(mode=0o700)
+    for name in list(os.environ):
+        if name.startswith(("PREFLIGHT_", "OPENAI_", "PERPLEXITY_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    monkeypatch.setenv("PREFLIGHT_STATE_DIR", str(folder / "state"))
+    return folder
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listened on a moment ago."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def make_check() -> Callable[..., Check]:
+    """Make a check; what is not said is that of one that passed."""
+
+    def make(title: str = "Python Version", outcome: str = "passed", **changes: object) -> Check:
+        values: dict[str, object] = {
+            "id": f"preflight/requirements/test_it.py::test_{title.lower().replace(' ', '_')}",
+            "title": title,
+            "requirement": f"{title} is as it should be.",
+            "severity": "critical",
+            "outcome": outcome,
+        }
+        return Check(**{**values, **changes})  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def make_report(make_check: Callable[..., Check]) -> Callable[..., Report]:
+    """Make the report of a complete run with these checks, as the suite does."""
+
+    def make(*checks: Check, **changes: object) -> Report:
+        checks = checks or (make_check(),)
+        count = len(checks)
+        document = {
+            "created": 1767323045.0,
+            "duration": 0.25,
+            "exitcode": 0,
+            "summary": {"passed": count, "total": count, "collected": count},
+            "tests": [
+                {"nodeid": one.id, "lineno": 1, "outcome": "passed", "call": {"duration": 0.1, "outcome": "passed"}}
+                for one in checks
+            ],
+        }
+        values: dict[str, object] = {
+            "redactor": Redactor(),
+            "run_id": "0123456789abcdef" * 2,
+            "origin": "start",
+            "selection": "all",
+            "address": "127.0.0.1:8002",
+            "started_at": "2026-01-02T03:04:05Z",
+        }
+        document |= changes.pop("document", {})  # type: ignore[call-overload]
+        return build(document, checks, **{**values, **changes})  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def make_instance() -> Callable[..., Instance]:
+    """Make what an application knows of itself, with the project's settings in the demo profile."""
+
+    def make(report: Report | None = None, **changes: object) -> Instance:
+        chosen = settings.load(ROOT, options={"demo": True})
+        values: dict[str, object] = {"instance_id": "abc", "since": "2026-01-02T03:04:06Z"}
+        return Instance(report=report, settings=chosen, **{**values, **changes})  # type: ignore[arg-type]
+
+    return make

@@ -1,0 +1,69 @@
+"""Places for real starts of the command, with and without what a start needs."""
+
+from __future__ import annotations
+
+import compileall
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.starts import ROOT, Place, Providers, equip, make_place
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes without coverage, which costs 0.5 s a start: for tables whose lines other tests run as well."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """A place whose tree is the checkout itself."""
+    place = make_place(tmp_path / "place")
+    yield place
+    place.close()
+
+
+@pytest.fixture(scope="session")
+def compiled_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the tree with its byte code, which further copies take along."""
+    tree = tmp_path_factory.mktemp("tree")
+    for name in ("preflight", "server"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("conftest.py", "pytest.ini", "run.py", "pyproject.toml"):
+        shutil.copy2(ROOT / name, tree / name)
+    compileall.compile_dir(tree, quiet=1)
+    return tree
+
+
+@pytest.fixture
+def project(tmp_path: Path, compiled_tree: Path) -> Iterator[Place]:
+    """A place with a copy of the tree, for tests that change it."""
+    shutil.copytree(compiled_tree, tmp_path / "project")
+    place = make_place(tmp_path / "place", tmp_path / "project")
+    yield place
+    place.close()
+
+
+@pytest.fixture
+def providers() -> Iterator[Providers]:
+    """Services that answer as a test tells them to."""
+    providers = Providers()
+    yield providers
+    providers.close()
+
+
+@pytest.fixture
+def equipped(place: Place, providers: Providers) -> Place:
+    """The checkout, with everything that a start without --demo needs."""
+    equip(place, providers)
+    return place
+
+
+@pytest.fixture
+def equipped_project(project: Place, providers: Providers) -> Place:
+    """A copy of the tree, with everything that a start without --demo needs."""
+    equip(project, providers)
+    return project

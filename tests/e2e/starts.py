@@ -1,0 +1,406 @@
+"""Real starts: a place of the test's own, the processes that it starts, and a server in place of the providers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from preflight import report
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 30.0  # seconds until a test gives up on something that should have happened
+KEYS = {
+    "OPENAI_API_KEY": "sk-canary-Zq7vXw2LmN8pRt4KdY6hJb3F-tail9351",
+    "PERPLEXITY_API_KEY": "pplx-canary-Hs5gTj9BnV1cXr8MwQ2eLk7P-end4826",
+}
+READY = "SERVER READY!"
+BLOCKED = "must fix before proceeding"
+BROKE = "THE PREFLIGHT ITSELF BROKE"
+
+# A server that listens on the port given, says so, and ends on SIGTERM unless told to ignore it.
+LISTENER = """
+import signal, socket, sys
+if "stubborn" in sys.argv:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+held = socket.socket()
+held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+held.bind(("127.0.0.1", int(sys.argv[1])))
+held.listen()
+print("listening", flush=True)
+while True:
+    signal.pause()
+"""
+
+# The smallest application that can be served.
+SMALL = """
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"small"})
+
+def factory():
+    return app
+"""
+
+
+def until(holds: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
+    """Wait for a condition."""
+    end = time.monotonic() + patience
+    while not holds():
+        assert time.monotonic() < end, f"waited {patience:g} s in vain until {what}"
+        time.sleep(0.01)
+
+
+def unused_port() -> int:
+    """A port that nothing listens on, below those that the system gives to clients."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+def listening(port: int) -> bool:
+    """Whether anything takes connections there."""
+    with socket.socket() as client:
+        client.settimeout(5)
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def get(url: str) -> tuple[int, str]:
+    """Status and text of an answer."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return int(answer.status), answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+class Started:
+    """A process that a test started, in a session of its own, and what it says."""
+
+    def __init__(self, command: list[str], cwd: Path, environ: Mapping[str, str], port: int) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._said: dict[str, bytes] = {"stdout": b"", "stderr": b""}
+        self._heard = threading.Condition()
+        self._readers = [
+            threading.Thread(target=self._read, args=(name, getattr(self.process, name).fileno()), daemon=True)
+            for name in self._said
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, name: str, descriptor: int) -> None:
+        while data := os.read(descriptor, 1 << 16):
+            with self._heard:
+                self._said[name] += data
+                self._heard.notify_all()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def stdout(self) -> str:
+        return self._said["stdout"].decode("utf-8", "replace")
+
+    @property
+    def stderr(self) -> str:
+        return self._said["stderr"].decode("utf-8", "replace")
+
+    @property
+    def output(self) -> str:
+        return self.stdout + self.stderr
+
+    def until_says(self, text: str) -> Started:
+        """Wait until it has said this; fails at once when it ends without."""
+        end = time.monotonic() + PATIENCE
+        with self._heard:
+            while text not in self.output:
+                over = not any(reader.is_alive() for reader in self._readers)
+                waiting = not over and time.monotonic() < end
+                assert waiting, f"it never said {text!r}:\n{self.output}"
+                self._heard.wait(0.1)
+        return self
+
+    def until_ready(self) -> Started:
+        return self.until_says(READY)
+
+    def wait(self, patience: float = PATIENCE) -> int:
+        """Its exit code, once it has ended and all that it said was read."""
+        try:
+            code = self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it did not end within {patience:g} s:\n{self.output}") from None
+        for reader in self._readers:
+            reader.join(5)
+        return code
+
+    def send(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Ask it to end; its exit code."""
+        self.send(number)
+        return self.wait()
+
+    def family(self) -> list[int]:
+        """The living processes that it started, itself not counted: its children leave its group, never its session."""
+        found = []
+        for process in psutil.process_iter(["pid", "status"]):
+            with contextlib.suppress(OSError, psutil.Error):
+                alive = process.info["status"] != psutil.STATUS_ZOMBIE
+                if process.pid != self.pid and alive and os.getsid(process.pid) == self.pid:
+                    found.append(process.pid)
+        return found
+
+    def left_nothing(self) -> None:
+        """It has ended, no process of its session is left, and nothing listens on its port."""
+        assert self.process.returncode is not None
+        until(lambda: not self.family(), "every process that it started has gone", 5)
+        assert not listening(self.port), f"something still listens on {self.port}"
+
+    def kill(self) -> None:
+        """End whatever is left of it."""
+        while family := self.family():
+            for pid in family:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+        if self.process.returncode is None:
+            self.process.kill()
+            self.process.wait()
+        for reader in self._readers:
+            reader.join(5)
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+@dataclass
+class Place:
+    """Where starts happen: a tree, and a home, a state folder, a port and an environment of the test's own."""
+
+    folder: Path
+    root: Path
+    port: int
+    environ: dict[str, str]
+    started: list[Started] = field(default_factory=list)
+
+    @property
+    def env_file(self) -> Path:
+        return self.folder / "home" / ".ki_autoagent" / "config" / ".env"
+
+    @property
+    def state(self) -> Path:
+        return Path(self.environ["PREFLIGHT_STATE_DIR"])
+
+    @property
+    def report_file(self) -> Path:
+        return self.state / "report.json"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def report(self) -> dict[str, Any]:
+        """Our section of the report that stands in the state folder."""
+        section: dict[str, Any] = json.loads(self.report_file.read_text())["preflight"]
+        return section
+
+    def check(self, title: str) -> dict[str, Any]:
+        """One check of the report in the state folder."""
+        return next(check for check in self.report()["checks"] if check["title"] == title)
+
+    def write_env_file(self, **variables: str) -> None:
+        """An env file that its owner alone can read."""
+        self.env_file.parent.mkdir(parents=True, exist_ok=True)
+        self.env_file.write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
+        self.env_file.chmod(0o600)
+
+    def write_module(self, name: str, source: str) -> None:
+        """A module that an application can be imported from."""
+        (self.folder / "modules").mkdir(exist_ok=True)
+        (self.folder / "modules" / f"{name}.py").write_text(source)
+
+    def write_requirement(self, name: str, source: str) -> None:
+        """One more file of requirements; only in a copy of the tree."""
+        assert self.root != ROOT
+        (self.root / "preflight" / "requirements" / f"test_{name}.py").write_text(source)
+
+    def write_suite(self, source: str) -> None:
+        """One file of requirements in place of all that there were; only in a copy of the tree."""
+        assert self.root != ROOT
+        shutil.rmtree(self.root / "preflight" / "requirements")
+        (self.root / "preflight" / "requirements").mkdir()
+        self.write_requirement("suite", source)
+
+    def plant_report(self, path: Path | None = None) -> None:
+        """A good report of an earlier run."""
+        good = report.Check("test_old.py::test_old", "Old", "It was good once.", "critical", "passed")
+        old = report.Report(
+            run_id="old",
+            origin="start",
+            status="passed",
+            may_start=True,
+            started_at=report.now(),
+            duration=0.1,
+            selection="all",
+            address=f"127.0.0.1:{self.port}",
+            checks=(good,),
+        )
+        report.publish(old, path or self.report_file)
+
+    def spawn(self, *command: str, environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> Started:
+        """Start any command here."""
+        one = Started(list(command), cwd or self.root, {**self.environ, **(environ or {})}, self.port)
+        self.started.append(one)
+        return one
+
+    def start(self, *options: str, **environ: str) -> Started:
+        """Start ``run.py`` on this place's port."""
+        return self.spawn(sys.executable, "run.py", "--port", str(self.port), *options, environ=environ)
+
+    def run(self, *options: str, **environ: str) -> Started:
+        """``run.py``, to its end."""
+        one = self.start(*options, **environ)
+        one.wait()
+        return one
+
+    def refused(self, *options: str, **environ: str) -> Started:
+        """A start that must be refused: it left nothing behind, and no earlier report as the current one."""
+        if self.state.is_dir():
+            self.plant_report()
+        one = self.run(*options, **environ)
+        assert one.process.returncode in (1, 2, 3), one.output
+        assert READY not in one.output
+        # The end of a broken suite's own output may hold one.
+        assert "Traceback" not in one.output.partition("The end of its output")[0]
+        one.left_nothing()
+        if self.report_file.exists():
+            assert self.report()["run_id"] != "old"
+            assert self.report()["may_start"] is False
+        return one
+
+    def listener(self, *arguments: str) -> Started:
+        """Somebody else's server on this place's port."""
+        program = self.folder / "listener.py"
+        program.write_text(LISTENER)
+        return self.spawn(sys.executable, str(program), str(self.port), *arguments).until_says("listening")
+
+    def close(self) -> None:
+        for one in self.started:
+            one.kill()
+
+
+def make_place(folder: Path, root: Path = ROOT) -> Place:
+    """A place with an empty home."""
+    dropped = ("PREFLIGHT_", "OPENAI_", "PERPLEXITY_", "PYTEST_", "XDG_", "LC_")
+    also = {"PYTHONDONTWRITEBYTECODE", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "COLUMNS", "TERM"}
+    environ = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(dropped) and name not in also and not name.lower().endswith("_proxy")
+    }
+    for name in ("home", "state", "runtime", "modules"):
+        (folder / name).mkdir(mode=0o700, parents=True)
+    environ |= {
+        "HOME": str(folder / "home"),
+        "XDG_RUNTIME_DIR": str(folder / "runtime"),
+        "PREFLIGHT_STATE_DIR": str(folder / "state"),
+        "PYTHONPATH": str(folder / "modules"),
+        "LC_ALL": "C.UTF-8",
+    }
+    place = Place(folder, root, unused_port(), environ)
+    place.write_module("small", SMALL)
+    return place
+
+
+@dataclass
+class Answer:
+    """How a service answers."""
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    hangs: bool = False
+
+
+class Providers:
+    """A server that stands in for both services; what it was asked is in ``requests``."""
+
+    def __init__(self) -> None:
+        self.openai, self.perplexity = Answer(), Answer()
+        self.requests: list[tuple[str, str | None]] = []
+        self._closing = threading.Event()
+        providers = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                providers.requests.append((self.path, self.headers.get("Authorization")))
+                answer = providers.openai if self.path.startswith("/openai/") else providers.perplexity
+                if answer.hangs:
+                    providers._closing.wait()
+                    return
+                self.send_response(answer.status)
+                for name, value in {"Content-Length": "2", **answer.headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(b"{}")
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The addresses of the two services."""
+        base = f"http://127.0.0.1:{self._server.server_port}"
+        return {"OPENAI_BASE_URL": f"{base}/openai/v1", "PERPLEXITY_BASE_URL": f"{base}/perplexity"}
+
+    def close(self) -> None:
+        self._closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5)
+
+
+def equip(place: Place, providers: Providers) -> None:
+    """All that a start needs: an env file with keys, a Python bound that holds, services that answer."""
+    place.write_env_file(**KEYS)
+    place.environ |= {"PREFLIGHT_PYTHON": ">=3.11", **providers.variables}

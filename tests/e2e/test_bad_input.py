@@ -1,0 +1,228 @@
+"""Bad input gets one clear line that names the file, the line or the option, and no traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.starts import KEYS, Place, Started
+
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
+CHECK = ("--check-only", "--offline", "--app", "small:app")
+
+
+def one_line(started: Started) -> str:
+    """What a wrong usage says: one line of error, behind argparse's usage where that is who says it."""
+    assert started.process.returncode == 2, started.output
+    assert started.stdout == ""
+    lines = [line for line in started.stderr.splitlines() if line.startswith("run.py: error: ")]
+    assert started.stderr.splitlines()[-1:] == lines
+    assert "Traceback" not in started.stderr
+    return lines[0].removeprefix("run.py: error: ")
+
+
+@pytest.mark.parametrize("port", ["0", "70000", "abc", "-1", "", "8002.5", "٣", "1e4"])
+def test_port(place: Place, port: str) -> None:
+    """A port that is none names the option and the range."""
+    started = place.spawn(sys.executable, "run.py", f"--port={port}")
+    started.wait()
+    assert one_line(started) == "--port must be a whole number from 1 to 65535"
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["--check"], "unrecognized arguments: --check"),
+        (["surplus"], "unrecognized arguments: surplus"),
+        (["--format", "json"], "--format goes with --check-only"),
+        (["--check-only", "--format", "nonsense"], "invalid choice: 'nonsense'"),
+        (["--app", "nonsense"], "--app must be MODULE:ATTRIBUTE"),
+        (["--host", "a b"], "--host must be a host name or an IP address"),
+        (["--host", ""], "--host must be a text that is not empty"),
+    ],
+)
+def test_options(place: Place, arguments: list[str], message: str) -> None:
+    """An unknown option or a wrong value names it."""
+    started = place.run(*arguments)
+    assert message in one_line(started)
+
+
+@pytest.mark.parametrize(
+    "variable, value, message",
+    [
+        ("PREFLIGHT_PORT", "abc", "must be a whole number from 1 to 65535"),
+        ("PREFLIGHT_PYTHON", "three", "must be a version specifier"),
+        ("PREFLIGHT_PROBE_TIMEOUT", "soon", "must be a time from 0.1 to 60 seconds"),
+        ("PREFLIGHT_DEMO", "perhaps", "must be true or false"),
+        ("PREFLIGHT_PORT_CLEANUP", "all", "must be one of user, own, never"),
+        ("PREFLIGHT_PROT", "1", "no such setting; did you mean 'PREFLIGHT_PORT'?"),
+    ],
+)
+def test_variables(place: Place, variable: str, value: str, message: str) -> None:
+    """A variable that is unknown or wrong is named, with the nearest known one."""
+    place.environ[variable] = value
+    started = place.spawn(sys.executable, "run.py")
+    started.wait()
+    line = one_line(started)
+    assert variable in line
+    assert message in line
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("prot = 1", "unknown setting 'prot' in [tool.preflight]; did you mean 'port'?"),
+        ('port = "many"', "port must be a whole number from 1 to 65535"),
+        ("port = true", "port must be a whole number from 1 to 65535"),
+        ("python = 3.13", "python must be a version specifier"),
+        ("ignore = [1]", "ignore must be a list of texts"),
+        ("skip = true", "unknown setting 'skip' in [tool.preflight]"),
+    ],
+)
+def test_settings_table(project: Place, line: str, message: str) -> None:
+    """An unknown key or a wrong type in pyproject.toml names file, line and key."""
+    file = project.root / "pyproject.toml"
+    before, ours, after = file.read_text().partition("[tool.preflight]\n")
+    table, _, rest = after.partition("\n[")
+    kept = [old for old in table.splitlines() if not old.startswith(f"{line.split(' ')[0]} =")]
+    file.write_text("\n".join([before + ours + line, *kept, f"\n[{rest}"]))
+    number = (before + ours).count("\n") + 1
+    started = project.spawn(sys.executable, "run.py")
+    started.wait()
+    assert one_line(started).startswith(f"pyproject.toml:{number}: {message}")
+
+
+def test_settings_file_that_is_no_toml(project: Place) -> None:
+    """A pyproject.toml that is no TOML is named with the place of the fault."""
+    (project.root / "pyproject.toml").write_text("[tool.preflight\n")
+    started = project.run()
+    assert "pyproject.toml: is not valid TOML" in one_line(started)
+    assert "line 1" in one_line(started)
+
+
+def test_settings_in_the_env_file(place: Place) -> None:
+    """A wrong setting in the env file is named by file and line."""
+    place.write_env_file(**KEYS, PREFLIGHT_PORT="many")
+    started = place.spawn(sys.executable, "run.py")
+    started.wait()
+    assert one_line(started) == f"{place.env_file}:3: PREFLIGHT_PORT must be a whole number from 1 to 65535"
+
+
+# What is a failed requirement.
+
+
+def folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def binary(file: Path) -> None:
+    file.write_bytes(b"OPENAI_API_KEY=\0\1\2")
+
+
+def latin(file: Path) -> None:
+    file.write_bytes("A=1\nB=2\nNAME=Jürgen\n".encode("latin-1"))
+
+
+def huge(file: Path) -> None:
+    os.truncate(file, 100 * 1024 * 1024)
+
+
+def pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def unreadable(file: Path) -> None:
+    file.chmod(0)
+
+
+def prose(file: Path) -> None:
+    file.write_text(
+        f"OPENAI_API_KEY={KEYS['OPENAI_API_KEY']}\n\n# a comment\nthis is no assignment, and it is secret\n"
+    )
+
+
+as_user = pytest.mark.skipif(os.geteuid() == 0, reason="root can read and write everything")
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (folder, " is a folder, not a file"),
+        (binary, " is a binary file, not text"),
+        (latin, ":3: is not UTF-8 text"),
+        (huge, " has 100.0 MiB, more than the 1 MiB allowed"),
+        (pipe, " is not a regular file"),
+        pytest.param(unreadable, " cannot be read: Permission denied", marks=as_user),
+        (prose, ":4: this line "),
+    ],
+)
+def test_env_file(place: Place, spoil: Callable[[Path], None], message: str) -> None:
+    """An env file that is no such thing is a failed requirement that says what it is, and never what is in it."""
+    place.write_env_file(**KEYS)
+    spoil(place.env_file)
+    started = place.run(*CHECK, PREFLIGHT_PYTHON=">=3.11")
+    assert started.process.returncode == 1
+    assert place.check("Environment File")["message"].startswith(f"{place.env_file}{message}")
+    assert "Traceback" not in started.output
+    assert "it is secret" not in started.output + place.report_file.read_text()
+
+
+def test_state_folder_that_cannot_be_made(place: Place) -> None:
+    """A state folder that cannot be made is a failed requirement, with the report on the terminal alone."""
+    started = place.run(*CHECK, "--demo", PREFLIGHT_STATE_DIR="/proc/no/such/place")
+    assert started.process.returncode == 1
+    assert "/proc/no/such/place cannot be made: " in " ".join(started.stdout.split())
+    assert "Traceback" not in started.output
+
+
+@as_user
+def test_state_folder_that_is_read_only(place: Place) -> None:
+    """A state folder that cannot be written is a failed requirement."""
+    place.state.chmod(0o500)
+    started = place.run(*CHECK, "--demo")
+    assert started.process.returncode == 1
+    assert "cannot be written: Permission denied" in " ".join(started.stdout.split())
+
+
+def test_state_folder_that_is_a_file(place: Place) -> None:
+    """A file in the place of the state folder is a failed requirement."""
+    place.state.rmdir()
+    place.state.write_text("")
+    started = place.run(*CHECK, "--demo")
+    assert started.process.returncode == 1
+    assert f"{place.state} cannot be made" in "".join(started.stdout.split("\n")).replace("   ", "")
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("nowhere:app", "nowhere:app does not import: ModuleNotFoundError: No module named 'nowhere'"),
+        ("small:absent", "AttributeError: module 'small' has no attribute 'absent'"),
+        ("small:__name__", "small:__name__ is no ASGI application: it cannot be called"),
+    ],
+)
+def test_application(place: Place, name: str, message: str) -> None:
+    """--app that does not import, or is no application, is a failed requirement with the reason."""
+    started = place.run("--check-only", "--demo", "--app", name)
+    assert started.process.returncode == 1
+    assert message in place.check("Application")["message"]
+    assert "Traceback" not in started.output
+
+
+def test_init(place: Place) -> None:
+    """--init writes a template for its owner alone, says what to do, and never replaces what is there."""
+    started = place.run("--init")
+    assert started.process.returncode == 0
+    assert f"Wrote {place.env_file}" in started.stdout
+    assert place.env_file.stat().st_mode & 0o777 == 0o600
+    place.env_file.write_text("OPENAI_API_KEY=mine\n")
+    assert "was left as it is" in place.run("--init").stdout
+    assert place.env_file.read_text() == "OPENAI_API_KEY=mine\n"

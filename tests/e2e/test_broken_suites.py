@@ -1,0 +1,416 @@
+"""Suites that are broken in every way known: none of them lets a server start, or an old report stand."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.e2e.starts import BLOCKED, BROKE, Place, Started, until
+
+HEAD = """
+import pytest, os, signal, time, ctypes
+from preflight.contract import unknown
+
+@pytest.mark.critical("First", fix="mend the first")
+def test_first():
+    "The first holds."
+
+"""
+TAIL = """
+
+@pytest.mark.critical("Last", fix="mend the last")
+def test_last():
+    "The last holds."
+"""
+
+
+def critical(body: str, arguments: str = "", decorators: str = "") -> str:
+    """A suite whose middle requirement is this one."""
+    middle = f'@pytest.mark.critical("Middle", fix="mend the middle")\n{decorators}'
+    return f'{HEAD}{middle}def test_middle({arguments}):\n    "The middle holds."\n    {body}\n{TAIL}'
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A suite, the exit code that it must lead to, and what is said about it."""
+
+    suite: str
+    code: int
+    said: str
+    outcome: str = ""
+    """Where pytest survives: the middle requirement's outcome. The last one then ran, too."""
+    environ: dict[str, str] = field(default_factory=dict)
+
+
+TITLE = '@pytest.mark.critical("Middle")\n'
+DOC = '    "Holds."\n'
+SWALLOW = "while True:\n        try:\n            time.sleep(0.01)\n        except {}:\n            pass"
+QUICK = {"PREFLIGHT_REQUIREMENT_TIMEOUT": "1.2", "PREFLIGHT_PORT_GRACE": "0.1"}
+
+SUITES = {
+    # Nothing that could be trusted comes out of these.
+    "empty": Broken("", 3, "the suite is empty"),
+    "no file's syntax": Broken("def :", 3, "SyntaxError: invalid syntax"),
+    "import error": Broken("import nowhere_to_be_found", 3, "No module named 'nowhere_to_be_found'"),
+    "exit at import": Broken("import os; os._exit(0)", 3, "ended without a report (exit code 0)"),
+    "sys.exit at import": Broken("import sys; sys.exit(0)", 3, "the suite is empty"),
+    "no critical": Broken(
+        f'import pytest\n@pytest.mark.warning("W")\ndef test_w():\n{DOC}', 3, "the suite has no critical requirement"
+    ),
+    "two severities": Broken(
+        f'{HEAD}{TITLE}@pytest.mark.warning("Middle")\ndef test_middle():\n{DOC}',
+        3,
+        "test_suite.py::test_middle: needs exactly one severity, critical or warning, and has",
+    ),
+    "no severity": Broken(f"{HEAD}def test_middle():\n{DOC}", 3, "test_middle: needs exactly one severity"),
+    "same title twice": Broken(
+        f'{HEAD}@pytest.mark.warning("first")\ndef test_middle():\n{DOC}',
+        3,
+        "test_middle: has the title 'first', and so",
+    ),
+    "os._exit(0)": Broken(critical("os._exit(0)"), 3, '(exit code 0) while checking "Middle"'),
+    "pytest.exit": Broken(
+        critical("pytest.exit('enough', returncode=0)"), 3, "3 requirements were collected and 1 ran"
+    ),
+    "segfault": Broken(critical("ctypes.string_at(0)"), 3, '(SIGSEGV) while checking "Middle"'),
+    "killed": Broken(critical("os.kill(os.getpid(), signal.SIGKILL)"), 3, '(SIGKILL) while checking "Middle"'),
+    "interrupted": Broken(critical("raise KeyboardInterrupt"), 3, "pytest ended with exit code 2"),
+    "the run's deadline": Broken(
+        # A mask keeps every signal away: only the launcher can end this one.
+        critical("signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()); time.sleep(3600)"),
+        3,
+        'the suite was stopped at its deadline of 1 s while checking "Middle"',
+        environ={"PREFLIGHT_RUN_TIMEOUT": "1"},
+    ),
+    "swallows every exception": Broken(
+        critical(SWALLOW.format("BaseException")),
+        3,
+        'the suite was stopped at its deadline of 2 s while checking "Middle"',
+        environ={**QUICK, "PREFLIGHT_RUN_TIMEOUT": "2"},
+    ),
+    # Here pytest survives: the requirement blocks, and the rest of the suite runs.
+    "fails": Broken(critical("assert False, 'found 1, needs 2'"), 1, "found 1, needs 2", "failed"),
+    "skipped": Broken(critical("pytest.skip('not today')"), 1, "skipped: not today", "skipped"),
+    "xfail": Broken(
+        critical("assert False", decorators="@pytest.mark.xfail\n"),
+        1,
+        "expected to fail, which is no answer",
+        "skipped",
+    ),
+    "xpass": Broken(
+        critical("pass", decorators="@pytest.mark.xfail(strict=False)\n"), 1, "expected to fail, which is no", "skipped"
+    ),
+    "strict xpass": Broken(
+        critical("pass", decorators="@pytest.mark.xfail(strict=True)\n"), 1, "which is no answer", "skipped"
+    ),
+    "unexpected exception": Broken(critical("{}['absent']"), 1, "it raised KeyError: 'absent'", "error"),
+    "broken tear-down": Broken(
+        "import pytest\n@pytest.fixture\ndef bad():\n    yield\n    raise OSError('not tidy')\n"
+        + critical("pass", "bad"),
+        1,
+        "its tear-down raised OSError: not tidy",
+        "error",
+    ),
+}
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize("broken", [pytest.param(broken, id=name) for name, broken in SUITES.items()])
+def test_broken_suite(project: Place, broken: Broken) -> None:
+    """A broken suite refuses the start, says why, and leaves no earlier report standing as the current one."""
+    project.write_suite(broken.suite)
+    started = project.refused("--demo", "--app", "small:app", **broken.environ)
+    assert started.process.returncode == broken.code, started.output
+    shown = " ".join(started.stdout.split())
+    assert broken.said in shown
+    assert (BROKE if broken.code == 3 else f"1 CRITICAL ERROR: {BLOCKED}") in shown
+    assert project.report()["status"] == ("broken" if broken.code == 3 else "failed")
+    if broken.outcome:
+        assert project.check("Middle")["outcome"] == broken.outcome
+        assert "Fix: mend the middle" in shown
+        assert [project.check(title)["outcome"] for title in ("First", "Last")] == ["passed", "passed"]
+
+
+FAULTS = (
+    HEAD
+    + """
+@pytest.mark.critical("A")
+@pytest.mark.critical("A")
+def test_severity_twice():
+    "Holds."
+
+@pytest.mark.critical
+def test_no_title():
+    "Holds."
+
+@pytest.mark.critical("B")
+def test_no_docstring():
+    pass
+
+@pytest.mark.critical("C", needs="luck")
+def test_unknown_need():
+    "Holds."
+
+@pytest.mark.critical("D", fx="misspelt")
+def test_unknown_argument():
+    "Holds."
+
+@pytest.mark.critical("E")
+@pytest.mark.parametrize("n", [1, 2])
+def test_parametrised(n):
+    "Holds."
+"""
+)
+
+
+def test_all_faults_at_once(project: Place) -> None:
+    """Every requirement that breaks the contract is named, with what is wrong with it, in one go."""
+    project.write_suite(FAULTS)
+    started = project.refused("--demo", "--app", "small:app")
+    assert started.process.returncode == 3
+    shown = " ".join(started.stdout.partition("The end of its output")[0].split())
+    for fault in (
+        "test_severity_twice: needs exactly one severity, critical or warning, and has critical and critical",
+        "test_no_title: needs a title",
+        "test_no_docstring: needs a docstring that states the requirement",
+        "test_unknown_need: needs 'luck', which is none of",
+        "test_unknown_argument: its marker has an unknown argument 'fx'",
+        "test_parametrised[2]: has the title 'E', and so has",
+    ):
+        assert fault in shown
+
+
+BLOCKING = (
+    HEAD
+    + """
+@pytest.fixture
+def bad():
+    raise OSError("no such thing")
+
+@pytest.mark.critical("Bare Assertion")
+def test_bare():
+    "Holds."
+    assert 1 == 2
+
+@pytest.mark.critical("Skip Mark")
+@pytest.mark.skip(reason="never")
+def test_skip():
+    "Holds."
+
+@pytest.mark.critical("Skipif Mark")
+@pytest.mark.skipif(True, reason="not here")
+def test_skipif():
+    "Holds."
+
+@pytest.mark.critical("Xfail Call")
+def test_xfail():
+    "Holds."
+    pytest.xfail("known")
+
+@pytest.mark.critical("Exit")
+def test_exit():
+    "Holds."
+    raise SystemExit(0)
+
+@pytest.mark.critical("Missing Fixture")
+def test_missing(absent):
+    "Holds."
+
+@pytest.mark.critical("Broken Fixture")
+def test_broken(bad):
+    "Holds."
+"""
+    + TAIL
+)
+
+
+def test_each_that_blocks_lets_the_others_run(project: Place) -> None:
+    """Requirements that end in every other way block, each with its own outcome, and none ends the suite."""
+    project.write_suite(BLOCKING)
+    started = project.refused("--demo", "--app", "small:app")
+    assert started.process.returncode == 1
+    found = {check["title"]: (check["outcome"], check["message"]) for check in project.report()["checks"]}
+    assert found == {
+        "First": ("passed", ""),
+        "Bare Assertion": ("failed", "does not hold"),
+        "Skip Mark": ("skipped", "skipped: never"),
+        "Skipif Mark": ("skipped", "skipped: not here"),
+        "Xfail Call": ("skipped", "marked as expected to fail, which is no answer"),
+        "Exit": ("error", "it raised SystemExit: 0"),
+        "Missing Fixture": ("error", "fixture 'absent' not found"),
+        "Broken Fixture": ("error", "its set-up raised OSError: no such thing"),
+        "Last": ("passed", ""),
+    }
+    assert f"7 CRITICAL ERRORS: {BLOCKED}" in started.stdout
+
+
+HANGING = (
+    HEAD
+    + """
+@pytest.fixture
+def slow():
+    time.sleep(3600)
+
+@pytest.mark.critical("Sleeps")
+def test_sleeps():
+    "Holds."
+    time.sleep(3600)
+
+@pytest.mark.critical("Waits")
+def test_waits():
+    "Holds."
+    import threading
+    threading.Event().wait()
+
+@pytest.mark.critical("Swallows")
+def test_swallows():
+    "Holds."
+    while True:
+        try:
+            time.sleep(0.01)
+        except Exception:
+            pass
+
+@pytest.mark.critical("Slow Fixture")
+def test_fixture(slow):
+    "Holds."
+"""
+    + TAIL
+)
+
+
+def test_hanging(project: Place) -> None:
+    """What hangs is interrupted at its own deadline, wherever it hangs, and the rest of the suite runs."""
+    project.write_suite(HANGING)
+    started = project.refused("--demo", "--app", "small:app", **QUICK)
+    assert started.process.returncode == 1
+    for title in ("Sleeps", "Waits", "Swallows", "Slow Fixture"):
+        check = project.check(title)
+        assert (check["outcome"], check["message"]) == ("timeout", "ran past its deadline of 1.2 s")
+        assert check["duration"] < 2
+    assert project.check("Last")["outcome"] == "passed"
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize(
+    "where, source",
+    [
+        ("conftest.py", "raise RuntimeError('broken conftest')"),
+        ("conftest.py", "import nowhere_to_be_found"),
+        ("conftest.py", "def :"),
+        ("conftest.py", "import os; os._exit(0)"),
+        ("conftest.py", ""),
+        ("preflight/requirements/conftest.py", "raise RuntimeError('broken conftest')"),
+    ],
+    ids=["raises", "imports", "syntax", "exits", "empty", "requirements"],
+)
+def test_broken_conftest(project: Place, where: str, source: str) -> None:
+    """A conftest.py that cannot be imported, or that is not ours, is no report, and no report is no start."""
+    (project.root / where).write_text(source)
+    started = project.refused("--demo", "--app", "small:app")
+    assert started.process.returncode == 3
+    assert BROKE in started.stdout
+    assert project.report()["reason"]
+
+
+def test_broken_plugin(project: Place) -> None:
+    """A plugin that the settings ask for and that cannot be loaded breaks the suite."""
+    started = project.refused("--demo", "--app", "small:app", PREFLIGHT_PLUGINS="nowhere_to_be_found")
+    assert started.process.returncode == 3
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def pytest_collection_modifyitems(items):\n    del items[1:]\n",
+        "def pytest_runtest_protocol(item):\n    return True if 'middle' in item.nodeid else None\n",
+        "def pytest_sessionfinish(session):\n    session.exitstatus = 0\n",
+    ],
+    ids=["fewer collected", "one not run", "exit code 0"],
+)
+def test_meddling_conftest(project: Place, source: str) -> None:
+    """Requirements that disappear on the way, or an exit code that was made up, are no way to a green verdict."""
+    project.write_suite(critical("assert False, 'not good'"))
+    (project.root / "preflight" / "requirements" / "conftest.py").write_text(source)
+    project.refused("--demo", "--app", "small:app")
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize("addopts", ["-x", "-k nothing", "-m warning", "--collect-only", "--version"])
+def test_addopts_are_left_out(place: Place, addopts: str) -> None:
+    """What PYTEST_ADDOPTS and PYTEST_PLUGINS would do to the suite does not happen: a blocked start stays blocked."""
+    place.environ |= {"PYTEST_ADDOPTS": addopts, "PYTEST_PLUGINS": "nowhere_to_be_found"}
+    started = place.refused("--offline", "--app", "small:app", PREFLIGHT_PYTHON=">=3.99")
+    assert started.process.returncode == 1
+    assert len(place.report()["checks"]) == 15
+    assert f"3 CRITICAL ERRORS: {BLOCKED}" in started.stdout
+
+
+def test_part_of_a_suite(project: Place) -> None:
+    """Options that drop requirements, written into pytest.ini, make a partial run, which lets nothing start."""
+    ini = project.root / "pytest.ini"
+    ini.write_text(ini.read_text().replace("addopts = ", "addopts = -k python "))
+    started = project.refused("--demo", "--app", "small:app")
+    assert started.process.returncode == 3
+    assert "only a part of the suite ran (python)" in started.stdout
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["state folder", "--report"])
+def test_report_that_cannot_be_written(place: Place, asked: bool) -> None:
+    """Where the report cannot be written nothing is started and nothing stopped."""
+    holder = place.listener()
+    occupied = place.folder / "occupied" / "report.json"
+    occupied.mkdir(parents=True)
+    if asked:
+        started = place.run("--demo", "--report", str(occupied))
+        assert started.process.returncode == 3
+        assert "THE REPORT CANNOT BE WRITTEN: nothing was started" in started.stdout
+        assert f"{occupied}: Is a directory" in "".join(started.stdout.splitlines())
+    else:
+        started = place.run("--demo", PREFLIGHT_STATE_DIR=str(occupied.parent))
+        assert started.process.returncode == 1
+        assert "State Folder" in started.stdout.partition(BLOCKED)[2]
+        assert "is a folder, where the report has to go" in " ".join(started.stdout.split())
+    assert "SIGTERM" not in started.output
+    assert "Traceback" not in started.output
+    assert holder.process.poll() is None
+
+
+def test_old_report_in_the_place_asked_for(project: Place) -> None:
+    """--report PATH: an old good report there does not survive a suite that breaks."""
+    path = project.folder / "ci" / "report.json"
+    project.plant_report(path)
+    project.write_suite("import os; os._exit(0)")
+    project.refused("--demo", "--app", "small:app", "--report", str(path))
+    assert '"run_id": "old"' not in path.read_text()
+    assert '"may_start": false' in path.read_text()
+
+
+def test_killed_from_outside(project: Place) -> None:
+    """A suite whose process somebody kills while it runs refuses the start."""
+    project.write_suite(critical("time.sleep(3600)"))
+    project.plant_report()
+    marker = project.folder / "pid"
+    suite = project.root / "preflight" / "requirements" / "test_suite.py"
+    new = f"{marker}.new"
+    write = f"open({new!r}, 'w').write(str(os.getpid())); os.rename({new!r}, {str(marker)!r})"
+    suite.write_text(suite.read_text().replace("time.sleep", f"{write}; time.sleep"))
+    started = project.start("--demo", "--app", "small:app")
+    until(marker.exists, "the requirement runs")
+    os.kill(int(marker.read_text()), signal.SIGKILL)
+    assert started.wait() == 3
+    assert '(SIGKILL) while checking "Middle"' in " ".join(started.stdout.split())
+    assert project.report()["status"] == "broken"
+    started.left_nothing()
+
+
+def test_left_over_processes_end_with_the_suite(project: Place) -> None:
+    """What a requirement started and forgot does not outlive the run, even while it holds the suite's output."""
+    source = f"import subprocess; subprocess.Popen([{sys.executable!r}, '-c', 'import time; time.sleep(3600)'])"
+    project.write_suite(critical(f"{source}; assert False, 'no'"))
+    started: Started = project.refused("--demo", "--app", "small:app")
+    assert started.process.returncode == 1

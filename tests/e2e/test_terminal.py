@@ -1,0 +1,146 @@
+"""What a terminal shows and a pipe does not: progress and colours."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.starts import BLOCKED, READY, Place, Providers
+
+ESCAPE = "\x1b["
+
+
+class Pseudo:
+    """The command on a terminal of its own, so that Ctrl-C is what it is for a person."""
+
+    def __init__(
+        self, place: Place, *options: str, columns: int = 100, term: str = "xterm-256color", **environ: str
+    ) -> None:
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        self.shown = ""
+        self.process = subprocess.Popen(
+            [sys.executable, "run.py", "--port", str(place.port), *options],
+            cwd=place.root,
+            env={**place.environ, "TERM": term, **environ},
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(slave)
+
+    def until_shows(self, text: str) -> None:
+        while text not in self.shown:
+            assert self._read(), f"it never showed {text!r}:\n{self.shown}"
+
+    def wait(self) -> int:
+        while self._read():
+            pass
+        return self.process.wait(30)
+
+    def _read(self) -> bool:
+        try:
+            data = os.read(self.master, 1 << 16)
+        except OSError:  # Linux says EIO when the last process has closed it
+            return False
+        self.shown += data.decode("utf-8", "replace")
+        return bool(data)
+
+    def press(self, key: bytes) -> None:
+        os.write(self.master, key)
+
+    def close(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        os.close(self.master)
+
+
+@pytest.fixture
+def opened() -> Iterator[list[Pseudo]]:
+    """Terminals that are closed, with what runs on them, after the test."""
+    terminals: list[Pseudo] = []
+    yield terminals
+    for terminal in terminals:
+        terminal.close()
+
+
+def plain_text(shown: str) -> str:
+    """What is shown without the escape codes."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+
+
+def test_progress_and_colours(equipped: Place, providers: Providers, opened: list[Pseudo]) -> None:
+    """While a slow service is waited for its requirement stands in the progress line; banners are coloured."""
+    providers.openai.hangs = True
+    terminal = Pseudo(equipped, "--check-only", "--app", "small:app", PREFLIGHT_PYTHON=">=3.99")
+    opened.append(terminal)
+    assert terminal.wait() == 1
+    assert re.search(r"\d+/15 OpenAI API Key …", plain_text(terminal.shown))
+    assert re.search(r"\x1b\[1;[0-9;]*41m[^\n]*" + re.escape(BLOCKED), terminal.shown)
+    assert "…" not in terminal.shown.partition(BLOCKED)[2]
+
+
+def test_no_color(equipped: Place, opened: list[Pseudo]) -> None:
+    """NO_COLOR: no colours in the banners, and the words stay."""
+    terminal = Pseudo(equipped, "--check-only", "--app", "small:app", NO_COLOR="1", PREFLIGHT_PYTHON=">=3.99")
+    opened.append(terminal)
+    assert terminal.wait() == 1
+    assert BLOCKED in terminal.shown
+    assert not re.search(r"\x1b\[[0-9;]*(3[0-9]|4[0-9]|9[0-9])(;[0-9;]*)?m", terminal.shown)
+
+
+def test_control_c(place: Place, opened: list[Pseudo]) -> None:
+    """Ctrl-C on a terminal while it serves drains and ends with exit code 0 and no traceback."""
+    terminal = Pseudo(place, "--demo")
+    opened.append(terminal)
+    terminal.until_shows(READY)
+    terminal.press(b"\x03")
+    assert terminal.wait() == 0
+    assert "Stopping (SIGINT)." in terminal.shown
+    assert "Traceback" not in terminal.shown
+
+
+@pytest.mark.parametrize("columns", [40])
+def test_narrow_terminal(place: Place, opened: list[Pseudo], columns: int) -> None:
+    """On a narrow terminal no line is wider than it is, but for fixes: those are whole, to be copied."""
+    terminal = Pseudo(place, "--check-only", "--offline", "--app", "small:app", columns=columns)
+    opened.append(terminal)
+    assert terminal.wait() == 1
+    lines = plain_text(terminal.shown).replace("\r", "\n").split("\n")
+    assert max(len(line) for line in lines if not line.startswith("   Fix: ")) <= columns
+
+
+@pytest.mark.parametrize("variables", [{"TERM": "dumb"}, {"PYTHONIOENCODING": "ascii"}])
+def test_terminal_without_emoji(place: Place, opened: list[Pseudo], variables: dict[str, str]) -> None:
+    """Where emoji cannot be shown there are words in their place."""
+    place.environ |= variables
+    terminal = Pseudo(place, "--check-only", "--offline", "--app", "small:app", term=variables.get("TERM", "xterm"))
+    opened.append(terminal)
+    assert terminal.wait() == 1
+    text = plain_text(terminal.shown)
+    assert "[FAILED] Environment File" in text
+    assert "✅" not in text
+    assert "❌" not in text
+    assert "Traceback" not in text
+
+
+def test_pipe(equipped: Place, providers: Providers) -> None:
+    """A pipe gets no escape codes and no progress, whatever TERM says."""
+    started = equipped.run("--check-only", "--app", "small:app", TERM="xterm-256color", PREFLIGHT_PYTHON=">=3.99")
+    assert BLOCKED in started.stdout
+    assert ESCAPE not in started.output
+    assert "…" not in started.stdout

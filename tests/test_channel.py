@@ -1,0 +1,217 @@
+"""The channel between launcher and children: real socket pairs, real descriptors, and what is no message."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from preflight import channel
+from preflight.channel import Channel, ChannelError, Message
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[Channel, Channel]]:
+    """Two ends of one channel."""
+    ours, theirs = Channel.pair()
+    other = Channel(theirs)
+    yield ours, other
+    ours.close()
+    other.close()
+
+
+@pytest.fixture
+def raw() -> Iterator[tuple[Channel, socket.socket]]:
+    """A channel, and the bare socket at its other end."""
+    ours, theirs = Channel.pair()
+    yield ours, theirs
+    ours.close()
+    theirs.close()
+
+
+def test_messages_in_order(ends: tuple[Channel, Channel]) -> None:
+    """What is sent arrives, whole and in order, both ways."""
+    one, two = ends
+    one.send("first", text="ä\n\u2028", number=1, nothing=None, nested={"a": [1.5]})
+    one.send("second")
+    assert two.receive(5) == Message(
+        "first", {"text": "ä\n\u2028", "number": 1, "nothing": None, "nested": {"a": [1.5]}}
+    )
+    assert two.receive(5) == Message("second")
+    two.send("back")
+    assert one.arrived() == [Message("back")]
+
+
+def test_large_message(ends: tuple[Channel, Channel]) -> None:
+    """A message larger than every buffer on the way arrives whole."""
+    one, two = ends
+    text = "x" * 3_000_000
+    sender = threading.Thread(target=one.send, args=("large",), kwargs={"text": text})
+    sender.start()
+    message = two.receive(10)
+    sender.join()
+    assert message is not None
+    assert message.data["text"] == text
+
+
+def test_several_threads(ends: tuple[Channel, Channel]) -> None:
+    """Messages that several threads send at once do not mix."""
+    one, two = ends
+
+    def send(thread: int) -> None:
+        for i in range(20):
+            one.send("m", thread=thread, i=i, pad="p" * 5000)
+
+    threads = [threading.Thread(target=send, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    received = [two.receive(10) for _ in range(80)]
+    for thread in threads:
+        thread.join()
+    for n in range(4):
+        assert [m.data["i"] for m in received if m and m.data["thread"] == n] == list(range(20))
+
+
+def test_descriptors(ends: tuple[Channel, Channel]) -> None:
+    """A descriptor arrives as a duplicate that works, is not inheritable, and belongs to its message."""
+    one, two = ends
+    reader, writer = os.pipe()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        one.send("before")
+        one.send("both", (writer, listener.fileno()), why="x")
+        one.send("after")
+        assert two.receive(5) == Message("before")
+        message = two.receive(5)
+        assert two.receive(5) == Message("after")
+        assert message is not None
+        assert message.kind == "both"
+        got_writer, got_listener = message.descriptors
+        assert got_writer not in (writer, listener.fileno())
+        assert not os.get_inheritable(got_writer)
+        assert fcntl.fcntl(got_writer, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+        os.close(writer)
+        os.write(got_writer, b"hello")
+        os.close(got_writer)
+        assert os.read(reader, 9) == b"hello"
+        os.close(reader)
+        address = listener.getsockname()
+    # The passed listener holds the port although the first one is closed.
+    with socket.socket(fileno=got_listener) as passed, socket.create_connection(address, 5):
+        connection, _ = passed.accept()
+        connection.close()
+
+
+def test_descriptors_nobody_took(ends: tuple[Channel, Channel]) -> None:
+    """Descriptors of a message that was never completed are closed with the channel."""
+    one, two = ends
+    reader, writer = os.pipe()
+    socket.send_fds(one._socket, [b"{"], [writer])
+    os.close(writer)
+    assert two.arrived() == []
+    two.close()
+    assert os.read(reader, 1) == b""  # the last writer is gone
+    os.close(reader)
+
+
+def test_pieces(raw: tuple[Channel, socket.socket]) -> None:
+    """A message that comes in pieces is a message when its end is there."""
+    ours, theirs = raw
+    line = json.dumps({"kind": "k", "data": {}, "descriptors": 0}).encode() + b"\n"
+    theirs.sendall(line + line[:10])
+    assert ours.arrived() == [Message("k")]
+    theirs.sendall(line[10:-1])
+    assert ours.arrived() == []
+    theirs.sendall(b"\n")
+    assert ours.arrived() == [Message("k")]
+
+
+def test_closed(ends: tuple[Channel, Channel]) -> None:
+    """A closed other end is None after its last message, and an OSError for whoever sends."""
+    one, two = ends
+    one.send("last")
+    one.close()
+    assert two.receive(5) == Message("last")
+    before = two.closed
+    assert two.receive(5) is None
+    assert (before, two.closed) == (False, True)
+    assert two.receive(5) is None
+    with pytest.raises(OSError, match=r"[Bb]roken pipe"):
+        two.send("nobody hears")
+
+
+def test_closed_with_unread_messages(ends: tuple[Channel, Channel]) -> None:
+    """An end that closes without having read (the system then says "reset") has closed like any other."""
+    one, two = ends
+    two.send("unread")
+    one.close()
+    assert two.arrived() == []
+    assert two.closed
+
+
+def test_timeout(ends: tuple[Channel, Channel]) -> None:
+    """Waiting ends at the time-out."""
+    with pytest.raises(TimeoutError):
+        ends[0].receive(0.01)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"no JSON",
+        b"[]",
+        b"3",
+        b"{}",
+        b'{"kind": "k", "data": {}}',
+        b'{"kind": 1, "data": {}, "descriptors": 0}',
+        b'{"kind": "k", "data": [], "descriptors": 0}',
+        b'{"kind": "k", "data": {}, "descriptors": 1}',
+        b'{"kind": "k", "data": {}, "descriptors": "x"}',
+        b"\xff\xfe",
+        b"[" * 100_000,
+    ],
+    ids=[
+        "text",
+        "list",
+        "number",
+        "empty",
+        "no count",
+        "kind",
+        "data",
+        "descriptor missing",
+        "count",
+        "bytes",
+        "deep",
+    ],
+)
+def test_no_message(raw: tuple[Channel, socket.socket], line: bytes) -> None:
+    """What is no message is an error, and its content is not repeated."""
+    ours, theirs = raw
+    sender = threading.Thread(target=theirs.sendall, args=(line + b"\n",))
+    sender.start()
+    with pytest.raises(ChannelError, match=r"^something that is no message$"):
+        ours.receive(5)
+    sender.join()
+
+
+def test_endless_message(raw: tuple[Channel, socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message without an end is an error before it has filled the memory."""
+    monkeypatch.setattr(channel, "LIMIT", 1000)
+    ours, theirs = raw
+    theirs.sendall(b"x" * 2000)
+    with pytest.raises(ChannelError, match="more than 1000 bytes"):
+        ours.receive(5)
+
+
+def test_selectable(ends: tuple[Channel, Channel]) -> None:
+    """A channel can be selected on."""
+    import select
+
+    one, two = ends
+    assert select.select([two], [], [], 0)[0] == []
+    one.send("x")
+    assert select.select([two], [], [], 5)[0] == [two]

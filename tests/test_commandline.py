@@ -1,0 +1,236 @@
+"""The command line: its options, what they become, and what a wrong one is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from preflight import __version__, commandline, formats, settings
+
+ROOT = Path(__file__).parents[1]
+
+
+def options_of(*argv: str) -> dict[str, object]:
+    """What these options are as settings."""
+    return commandline.setting_options(commandline.parser().parse_args(argv))
+
+
+@pytest.mark.parametrize(
+    "argv,expected",
+    [
+        ([], {}),
+        (["--host", "::1"], {"host": "::1"}),
+        (["--port", "abc"], {"port": "abc"}),
+        (["--app", "m:a"], {"app": "m:a"}),
+        (["--no-cleanup"], {"port_cleanup": "never"}),
+        (["--demo"], {"demo": True}),
+        (["--offline"], {"offline": True}),
+        (["--ignore", "A", "--ignore", "B, C"], {"ignore": ["A", "B, C"]}),
+    ],
+    ids=str,
+)
+def test_options_that_are_settings(argv: list[str], expected: dict[str, object]) -> None:
+    """An option that was given is passed on as it was typed; one that was not is left out."""
+    assert options_of(*argv) == expected
+
+
+def test_every_setting_option_is_a_setting() -> None:
+    """The parser and the settings do not drift apart."""
+    given = ["--host", "h", "--port", "1", "--app", "m:a", "--no-cleanup", "--demo", "--offline", "--ignore", "A"]
+    assert options_of(*given).keys() <= settings.SETTINGS.keys()
+
+
+def test_options_that_are_no_settings() -> None:
+    """The rest of the options, with their short forms."""
+    parser = commandline.parser()
+    given = parser.parse_args(["--check-only", "--report", "r.json", "--format", "json", "--init", "-v"])
+    assert (given.check_only, given.report, given.format, given.init, given.verbose) == (
+        True, Path("r.json"), "json", True, True,
+    )  # fmt: skip
+    given = parser.parse_args(["--verbose"])
+    assert (given.check_only, given.report, given.format, given.init, given.verbose) == (
+        False, None, None, False, True,
+    )  # fmt: skip
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """The help names every option with a line of its own, and every exit code."""
+    with pytest.raises(SystemExit) as ended:
+        commandline.main(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert ended.value.code == 0
+    for action in commandline.parser()._actions:
+        assert action.option_strings[0] in shown
+        assert action.help
+        assert " ".join(action.help.split()) in shown
+    for code, meaning in commandline.EXIT_CODES.items():
+        assert f"{code} {meaning}" in shown
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """--version says which."""
+    with pytest.raises(SystemExit) as ended:
+        commandline.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"preflight {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--no-such-option"],
+        ["--check"],
+        ["--po", "1"],
+        ["--port"],
+        ["--format", "xml", "--check-only"],
+        ["--format", "json"],
+        ["argument"],
+    ],
+    ids=["unknown", "abbreviated", "abbreviated setting", "no value", "format", "format without check", "argument"],
+)
+def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Wrong usage ends with 2 and a line that says what is wrong; options cannot be abbreviated."""
+    with pytest.raises(SystemExit) as ended:
+        commandline.main(argv)
+    assert ended.value.code == 2
+    shown = capsys.readouterr()
+    assert "run.py: error: " in shown.err
+    assert shown.out == ""
+
+
+@pytest.mark.parametrize(
+    "argv,message",
+    [
+        (["--port", "0"], "--port must be a whole number from 1 to 65535"),
+        (["--port", "70000"], "--port must be a whole number from 1 to 65535"),
+        (["--port", "abc"], "--port must be a whole number from 1 to 65535"),
+        (["--host", "a b"], "--host must be a host name or an IP address, without port or brackets"),
+        (["--app", "server"], '--app must be MODULE:ATTRIBUTE, such as "server.app:create_app"'),
+    ],
+    ids=["0", "70000", "abc", "host", "app"],
+)
+def test_wrong_setting(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong value ends with 2 and one line that names the option; nothing is started."""
+    assert commandline.main(argv) == 2
+    assert capsys.readouterr() == ("", f"run.py: error: {message}\n")
+
+
+def test_wrong_variable(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong variable is named like a wrong option."""
+    monkeypatch.setenv("PREFLIGHT_PORT", "x")
+    assert commandline.main(["--init"]) == 2
+    assert "environment variable PREFLIGHT_PORT must be" in capsys.readouterr().err
+
+
+def test_init(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--init writes the template where the env file belongs, for its owner alone, and says what to do next."""
+    file = home / ".ki_autoagent/config/.env"
+    assert commandline.main(["--init"]) == 0
+    assert file.stat().st_mode & 0o777 == 0o600
+    shown = capsys.readouterr()
+    assert shown.out == f"Wrote {file}. Now open it and fill in OPENAI_API_KEY, then run: python run.py\n"
+    assert shown.err == ""
+
+
+def test_init_never_overwrites(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An env file that is there stays, even a broken one."""
+    file = home / ".ki_autoagent/config/.env"
+    commandline.main(["--init"])
+    file.write_text("my own and broken\n")
+    file.chmod(0o644)
+    capsys.readouterr()
+    assert commandline.main(["--init"]) == 0
+    assert file.read_text() == "my own and broken\n"
+    assert file.stat().st_mode & 0o777 == 0o644
+    assert "was left as it is" in capsys.readouterr().out
+
+
+def test_init_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """--init follows the setting; where nothing can be written it says so and ends with 1."""
+    monkeypatch.setenv("PREFLIGHT_ENV_FILE", str(tmp_path / "mine.env"))
+    assert commandline.main(["--init"]) == 0
+    assert (tmp_path / "mine.env").exists()
+    monkeypatch.setenv("PREFLIGHT_ENV_FILE", str(tmp_path / "mine.env" / "below"))
+    capsys.readouterr()
+    assert commandline.main(["--init"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith(f"run.py: error: {tmp_path}/mine.env/below: ")
+    assert shown.err.count("\n") == 1
+
+
+def test_check_only_in_json(
+    home: Path, tmp_path: Path, free_port: int, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real check: with a format for machines its report is all that stands on standard output, and in the file."""
+    monkeypatch.chdir(tmp_path)
+    argv = ["--check-only", "--demo", "--port", str(free_port), "--format", "json", "--report", "a/r.json"]
+    code = commandline.main(argv)
+    shown = capfd.readouterr()
+    document = json.loads(shown.out)
+    assert shown.out.isascii()
+    assert document["preflight"]["origin"] == "check"
+    assert document["preflight"]["address"] == f"127.0.0.1:{free_port}"
+    assert code == (0 if document["preflight"]["may_start"] else 1)
+    for file in (tmp_path / "a" / "r.json", home / "state" / "report.json"):
+        assert json.loads(file.read_text())["preflight"]["run_id"] == document["preflight"]["run_id"]
+
+
+def test_check_only_in_banners(free_port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """A real check for people, with details."""
+    assert commandline.main(["--check-only", "--demo", "--port", str(free_port), "-v"]) == 0
+    shown = capsys.readouterr().out
+    assert "Python Version" in shown
+    assert "took " in shown
+    assert f"127.0.0.1:{free_port} is available." in shown
+
+
+def test_refused_start(free_port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """A start without an env file is refused with 1, and holds nothing afterwards."""
+    import socket
+
+    assert commandline.main(["--port", str(free_port), "--offline"]) == 1
+    shown = capsys.readouterr().out
+    assert "must fix before proceeding" in shown
+    assert "Environment File" in shown
+    with socket.create_server(("127.0.0.1", free_port)):
+        pass
+
+
+def test_secret_in_an_option(
+    home: Path, free_port: int, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that got into the wrong option is neither shown nor in the report that says so."""
+    key = "sk-canary-3f9a1c77e2Zq"
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    argv = ["--check-only", "--offline", "--port", str(free_port), "--ignore", key]
+    assert commandline.main(argv) == 2
+    shown = capfd.readouterr()
+    written = (home / "state" / "report.json").read_text()
+    for text in (shown.out, shown.err, written):
+        assert key[:8] not in text
+        assert key[-8:] not in text
+    assert "there is no such requirement" in written
+
+
+def test_unsafe_runtime_folder(home: Path, free_port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """A start that could not leave its record is refused before anything is stopped; a check needs none."""
+    folder = home / "runtime" / "preflight"
+    folder.mkdir()
+    folder.chmod(0o755)
+    assert commandline.main(["--demo", "--port", str(free_port)]) == 1
+    shown = capsys.readouterr().out
+    assert f"{folder}: is not a folder of mode 0700 that belongs to this user" in shown
+    assert "Fix: " in shown
+    assert commandline.main(["--demo", "--port", str(free_port), "--check-only"]) == 0
+
+
+def test_formats(make_report: object) -> None:
+    """A format is made from a report, in ASCII, for standard output of any encoding."""
+    assert callable(make_report)
+    found = make_report()
+    text = formats.FORMATS["json"](found)
+    assert text.isascii()
+    assert json.loads(text) == json.loads(json.dumps(found.to_json()))

@@ -1,0 +1,208 @@
+"""Diagnostics: a projection of the newest report for this address, read from real files."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+
+from preflight import __version__, report
+from preflight.report import Check, Report
+from preflight.worker import Instance
+from server import diagnostics
+from server.diagnostics import Snapshot, project
+
+MakeCheck = Callable[..., Check]
+MakeReport = Callable[..., Report]
+MakeInstance = Callable[..., Instance]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "report.json"
+
+
+def test_projection(make_check: MakeCheck, make_report: MakeReport, make_instance: MakeInstance) -> None:
+    """Every field of DESIGN's document, from one report."""
+    found = make_report(
+        make_check("Python Version", message="3.13.9", duration=0.0123456),
+        make_check(
+            "OpenAI API Key", "failed", message="not set", fix="set it",
+            details={"variable": "OPENAI_API_KEY", "loaded": False, "source": None, "verified": False},
+        ),
+        make_check("Perplexity API Key", severity="warning",
+                   details={"variable": "PERPLEXITY_API_KEY", "loaded": True, "source": "env file"}),
+        make_check("Dependencies", details={"pytest": "9.2.0"}),
+        make_check("OpenAI API", "unknown", severity="warning", message="refused", fix="check"),
+        make_check("Environment File", "not_applicable"),
+        make_check("Odd", details={"variable": ["not", "a", "name"]}),
+        make_check("Server Port", details={"host": "127.0.0.1", "port": 8002, "held": True}),
+        origin="pytest",
+    )  # fmt: skip
+    instance = make_instance(found, restarts=2)
+    body = project(found, instance)
+    json.dumps(body, allow_nan=False)
+    assert (body["status"], body["origin"], body["run_id"]) == ("failed", "pytest", found.run_id)
+    assert body["generated_at"] == "2026-01-02T03:04:05Z"
+    assert body["age_seconds"] == pytest.approx(time.time() - 1767323045 - 0.25, abs=5)
+    assert body["summary"] == {"passed": 5, "failed": 1, "unknown": 1, "not_applicable": 1, "total": 8}
+    server = body["server"]
+    assert server.pop("uptime_seconds") == pytest.approx(time.time() - 1767323046, abs=5)
+    assert server == {
+        "version": __version__,
+        "pid": os.getpid(),
+        "host": "127.0.0.1",
+        "port": 8002,
+        "instance_id": "abc",
+        "restarts": 2,
+    }
+    assert body["critical_errors"] == [{"title": "OpenAI API Key", "message": "not set", "fix": "set it"}]
+    assert body["warnings"] == [{"title": "OpenAI API", "message": "refused", "fix": "check"}]
+    assert body["checks"]["Python Version"] == {
+        "status": "✅ OK",
+        "severity": "critical",
+        "outcome": "passed",
+        "message": "3.13.9",
+        "details": {},
+        "fix": "",
+        "duration_ms": 12.346,
+        "timestamp": "2026-01-02T03:04:05Z",
+    }
+    assert body["api_keys"] == {
+        "OPENAI_API_KEY": {"loaded": False, "source": None},
+        "PERPLEXITY_API_KEY": {"loaded": True, "source": "env file"},
+    }
+    assert body["port"] == {"host": "127.0.0.1", "port": 8002, "held": True}
+    assert body["dependencies"] == {"pytest": "9.2.0"}
+
+
+def test_not_run(make_instance: MakeInstance) -> None:
+    """Without a report the document has the same keys and says that nothing has run."""
+    body = project(None, make_instance())
+    assert body["status"] == "not run"
+    assert body["reason"] == "no suite has run for this instance"
+    assert (body["checks"], body["critical_errors"], body["summary"]) == ({}, [], {"total": 0})
+    assert (body["generated_at"], body["age_seconds"], body["run_id"]) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    "severity,outcome,label",
+    [
+        ("critical", "passed", "✅ OK"),
+        ("critical", "failed", "❌ CRITICAL"),
+        ("critical", "error", "❌ CRITICAL"),
+        ("critical", "timeout", "❌ CRITICAL"),
+        ("critical", "skipped", "❌ CRITICAL"),
+        ("critical", "unknown", "⚠️ WARNING"),
+        ("critical", "ignored", "⚠️ WARNING"),
+        ("critical", "not_applicable", "⏭️ NOT APPLICABLE"),
+        ("warning", "passed", "✅ OK"),
+        ("warning", "failed", "⚠️ WARNING"),
+        ("warning", "not_applicable", "⏭️ NOT APPLICABLE"),
+    ],
+)
+def test_label(make_check: MakeCheck, severity: str, outcome: str, label: str) -> None:
+    """The status that clients show follows severity and outcome."""
+    assert diagnostics.label(make_check(severity=severity, outcome=outcome)) == label
+
+
+def test_own_report_without_a_file(make_report: MakeReport, make_instance: MakeInstance, path: Path) -> None:
+    """What the instance knows itself is enough."""
+    own = make_report()
+    assert Snapshot(path).latest(make_instance(own)) is own
+    assert Snapshot(path).latest(make_instance(None)) is None
+
+
+def test_newer_report_of_another_process(make_report: MakeReport, make_instance: MakeInstance, path: Path) -> None:
+    """A newer report shows without a restart, labelled with its origin; an older one does not; it can be replaced."""
+    own = make_report()
+    instance, snapshot = make_instance(own), Snapshot(path)
+    assert snapshot.latest(instance) is own
+    report.publish(make_report(origin="pytest", started_at="2026-01-02T04:00:00Z"), path)
+    found = snapshot.latest(instance)
+    assert found is not None
+    assert (found.origin, found.started_at) == ("pytest", "2026-01-02T04:00:00Z")
+    report.publish(make_report(origin="check", started_at="2026-01-02T05:00:00Z"), path)
+    found = snapshot.latest(instance)
+    assert found is not None
+    assert found.origin == "check"
+    report.publish(make_report(origin="check", started_at="2026-01-02T03:00:00Z"), path)
+    assert snapshot.latest(instance) is own
+    assert instance.report is own
+
+
+def test_other_address(make_report: MakeReport, make_instance: MakeInstance, path: Path) -> None:
+    """A report for another address is not ours to show."""
+    own = make_report()
+    report.publish(make_report(address="127.0.0.1:9999", started_at="2027-01-01T00:00:00Z"), path)
+    assert Snapshot(path).latest(make_instance(own)) is own
+    assert Snapshot(path).latest(make_instance(None)) is None
+
+
+def test_read_once(make_report: MakeReport, make_instance: MakeInstance, path: Path) -> None:
+    """A file that has not changed is not read again."""
+    report.publish(make_report(started_at="2026-01-02T04:00:00Z"), path)
+    snapshot = Snapshot(path)
+    first = snapshot.latest(make_instance())
+    assert first is not None
+    assert snapshot.latest(make_instance()) is first
+
+
+def test_corrupt_file(make_report: MakeReport, make_instance: MakeInstance, path: Path) -> None:
+    """A corrupt file is left aside and named; it is forgotten once it is mended or gone."""
+    own = make_report()
+    snapshot = Snapshot(path)
+    path.write_text("{")
+    assert snapshot.latest(make_instance(own)) is own
+    assert snapshot.problem.startswith(f"{path}: is not valid JSON")
+    path.unlink()
+    assert snapshot.latest(make_instance(own)) is own
+    assert snapshot.problem == ""
+    path.write_text("{")
+    snapshot.latest(make_instance(own))
+    report.publish(make_report(started_at="2026-01-02T04:00:00Z"), path)
+    found = snapshot.latest(make_instance(own))
+    assert found is not None
+    assert found is not own
+    assert snapshot.problem == ""
+
+
+def get(app: Starlette, instance: Instance) -> tuple[int, dict[bytes, bytes], Any]:
+    """One request, spoken in ASGI to the real route."""
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/diagnostics", "headers": [], "query_string": b""}
+    asyncio.run(app({**scope, "state": {"preflight": instance}}, receive, send))
+    body = b"".join(message.get("body", b"") for message in sent)
+    return sent[0]["status"], dict(sent[0]["headers"]), json.loads(body)
+
+
+def test_route(make_report: MakeReport, make_instance: MakeInstance, home: Path) -> None:
+    """GET answers with the projection, is never cached, and says which report it left aside."""
+    app = Starlette(routes=diagnostics.routes)
+    instance = make_instance(make_report())
+    status, headers, body = get(app, instance)
+    assert status == 200
+    assert headers[b"cache-control"] == b"no-store"
+    assert body["status"] == "passed"
+    assert "problem" not in body
+    (home / "state").mkdir()
+    (home / "state" / "report.json").write_text("{")
+    status, _, body = get(app, instance)
+    assert (status, body["status"]) == (200, "passed")
+    assert body["problem"].startswith("a report was left aside: ")
+    report.publish(make_report(origin="rerun", started_at="2026-01-02T04:00:00Z"), home / "state" / "report.json")
+    assert get(app, instance)[2]["origin"] == "rerun"

@@ -1,0 +1,93 @@
+"""Health: public, from memory, names only, and nobody's runs but this instance's own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+
+from preflight import __version__
+from preflight.report import Check, Report
+from preflight.worker import Instance
+from server import chat, health
+
+KEY = "sk-canary-3f9a1c77e2Zq"
+
+
+def get(instance: Instance, path: str) -> tuple[int, dict[str, Any]]:
+    """One request, spoken in ASGI to the real routes."""
+    app = Starlette(routes=health.routes)
+    app.state.connections = chat.Connections()
+    app.state.connections.open = 3
+    app.state.connections.sessions = 2
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b""}
+    asyncio.run(app({**scope, "state": {"preflight": instance}}, receive, send))
+    return sent[0]["status"], json.loads(b"".join(message.get("body", b"") for message in sent))
+
+
+@pytest.fixture
+def instances(
+    make_check: Callable[..., Check], make_report: Callable[..., Report], make_instance: Callable[..., Instance]
+) -> dict[str, Instance]:
+    """Instances in every state."""
+    failing = make_check("OpenAI API Key", "failed", message=KEY, fix=KEY, details={"key": KEY})
+    warning = make_check("Memory", "failed", severity="warning", message=KEY)
+    return {
+        "good": make_instance(make_report()),
+        "warnings": make_instance(make_report(make_check(), warning)),
+        "blocked": make_instance(make_report(failing, warning)),
+        "broken": make_instance(make_report(document={"exitcode": 3})),
+        "not run": make_instance(None),
+        "draining": make_instance(make_report(), draining=True),
+        "blocked and draining": make_instance(make_report(failing), draining=True),
+    }
+
+
+@pytest.mark.parametrize(
+    "state,status,code",
+    [
+        ("good", "healthy", 200),
+        ("warnings", "healthy", 200),
+        ("blocked", "unhealthy", 503),
+        ("broken", "unhealthy", 503),
+        ("not run", "healthy", 200),
+        ("draining", "draining", 503),
+        ("blocked and draining", "draining", 503),
+    ],
+)
+def test_health(instances: dict[str, Instance], state: str, status: str, code: int) -> None:
+    """Warnings stay 200; what blocks and a drain do not."""
+    instance = instances[state]
+    assert health.status(instance) == status
+    answered, body = get(instance, "/health")
+    assert (answered, body["status"]) == (code, status)
+    assert KEY not in json.dumps(body)
+    assert get(instance, "/health/ready")[0] == code
+    assert get(instance, "/health/ready")[1] == {"status": "ready" if code == 200 else status}
+    assert get(instance, "/health/live") == (200, {"status": "live"})
+
+
+def test_body(instances: dict[str, Instance]) -> None:
+    """The body is DESIGN's: names of what troubles, and counts."""
+    assert get(instances["blocked"], "/health")[1] == {
+        "status": "unhealthy",
+        "version": __version__,
+        "architecture": health.ARCHITECTURE,
+        "critical_errors": ["OpenAI API Key"],
+        "warnings": ["Memory"],
+        "active_connections": 3,
+        "active_sessions": 2,
+    }
+    assert get(instances["not run"], "/health")[1]["warnings"] == ["Preflight was not run"]

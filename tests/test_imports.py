@@ -1,0 +1,155 @@
+"""DESIGN's rules of import, held over the real files, and what they are for: a launcher that stays light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import preflight
+
+ROOT = Path(__file__).parents[1]
+SUITE = "preflight/requirements/"
+FILES = sorted(
+    str(path.relative_to(ROOT))
+    for path in [ROOT / "run.py", ROOT / "conftest.py", *ROOT.glob("preflight/**/*.py"), *ROOT.glob("server/**/*.py")]
+)
+
+
+def module_of(file: str) -> str:
+    """The name that a file is imported by."""
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def imports(file: str, *, lazily: bool = True) -> Iterator[str]:
+    """The modules that a file imports; ``lazily=False`` leaves out what functions import when they run."""
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"), file)
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if not lazily and (isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or _for_types_only(node)):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: a relative import"
+            assert node.module is not None
+            yield node.module
+            # "from preflight import ports" imports the module preflight.ports.
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        waiting += ast.iter_child_nodes(node)
+
+
+def _for_types_only(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def ours(file: str, *, lazily: bool = True) -> set[str]:
+    """The project's own modules among what a file imports."""
+    modules = {module_of(one) for one in FILES}
+    return {name for name in imports(file, lazily=lazily) if name in modules}
+
+
+def test_files_are_found() -> None:
+    """The rules are held over something."""
+    assert {"run.py", "conftest.py", "preflight/report.py", "server/app.py"} <= set(FILES)
+    assert any(file.startswith(SUITE) for file in FILES)
+    assert ours("server/diagnostics.py") >= {"preflight", "preflight.report", "preflight.worker"}
+    assert "preflight.commandline" in ours("preflight/bootstrap.py")
+    assert "preflight.commandline" not in ours("preflight/bootstrap.py", lazily=False)
+
+
+def test_run_imports_bootstrap_alone() -> None:
+    """run.py: the standard library, and preflight.bootstrap when it runs."""
+    assert ours("run.py") == {"preflight", "preflight.bootstrap"}
+    assert ours("run.py", lazily=False) == set()
+    top = {name.split(".")[0] for name in imports("run.py", lazily=False)}
+    assert top <= sys.stdlib_module_names
+
+
+def test_run_is_old_python() -> None:
+    """Whoever has an old Python is told so by run.py, and not by a syntax error."""
+    ast.parse((ROOT / "run.py").read_text(encoding="utf-8"), feature_version=(3, 7))
+
+
+@pytest.mark.parametrize("file", ["preflight/__init__.py", "preflight/bootstrap.py"])
+def test_standard_library_only(file: str) -> None:
+    """What runs before the packages are known to be there imports none of them."""
+    outside = {name.split(".")[0] for name in imports(file)} - sys.stdlib_module_names
+    assert outside <= {"preflight"}
+    assert ours(file, lazily=False) == set()
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("preflight/")])
+def test_preflight_never_imports_server(file: str) -> None:
+    """The application is named by a string."""
+    assert not [name for name in imports(file) if name.split(".")[0] == "server"]
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file.startswith(SUITE)] + ["conftest.py", "preflight/contract.py"]
+)
+def test_requirements_never_import_the_launcher(file: str) -> None:
+    """Requirements ask probes; the launcher, the command line and the suite's own runner are above them."""
+    above = {"preflight.launcher", "preflight.commandline", "preflight.suite"}
+    assert not ours(file) & above
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_nobody_imports_the_top(file: str) -> None:
+    """run.py, the requirements and the conftest are imported by nobody."""
+    found = set(imports(file))
+    assert not found & {"run", "conftest"}
+    assert not [name for name in found if name.startswith("preflight.requirements")]
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("server/")])
+def test_server_never_imports_the_command(file: str) -> None:
+    """The server stands on preflight's modules, not on its command; only its __main__ takes the command's way."""
+    above = {"preflight.launcher", "preflight.commandline"}
+    if not file.endswith("__main__.py"):
+        above.add("preflight.bootstrap")
+    assert not ours(file) & above
+
+
+def test_no_circles() -> None:
+    """Imports run one way: at import time no module of ours needs, through others, itself."""
+    needs = {module_of(file): ours(file, lazily=False) - {"preflight"} for file in FILES}
+    while needs:
+        free = [module for module, others in needs.items() if not others & needs.keys()]
+        assert free, f"a circle among {sorted(needs)}"
+        for module in free:
+            del needs[module]
+
+
+def test_launcher_stays_light() -> None:
+    """What the launcher imports before it has started its children is none of the heavy things."""
+    program = (
+        "import sys; from preflight import bootstrap, commandline, launcher, suite, worker\n"
+        "print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    heavy = {
+        "pydantic",
+        "asyncio",
+        "fastapi",
+        "starlette",
+        "uvicorn",
+        "langgraph",
+        "requests",
+        "rich",
+        "pytest",
+        "server",
+    }
+    assert heavy & set(done.stdout.split()) == set()
+
+
+def test_version() -> None:
+    """pyproject.toml and the package say the same version."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == preflight.__version__

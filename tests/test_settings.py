@@ -1,0 +1,297 @@
+"""Settings: where each may come from, which source wins, and what a wrong one is told."""
+
+from __future__ import annotations
+
+import pwd
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from preflight import settings
+from preflight.settings import Settings, SettingsError
+
+HERE = Path(__file__).parents[1]
+SECRET = "sk-canary-3f9a1c77e2"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A project with an env file, and nothing set."""
+    (tmp_path / ".env").write_text("")
+    write(tmp_path)
+    return tmp_path
+
+
+def write(root: Path, table: str = "", requires: str = ">=3.11,<3.15") -> None:
+    project = f'[project]\nname = "x"\nrequires-python = "{requires}"\n\n'
+    (root / "pyproject.toml").write_text(f'{project}[tool.preflight]\nenv_file = ".env"\n{table}')
+
+
+def load(root: Path, environ: dict[str, str] | None = None, **options: object) -> Settings:
+    return settings.load(root, environ or {}, options)
+
+
+def wrong(root: Path, environ: dict[str, str] | None = None, **options: object) -> str:
+    """The message about a wrong setting: always one line."""
+    with pytest.raises(SettingsError) as caught:
+        load(root, environ, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_defaults_as_shipped(home: Path) -> None:
+    """What the project ships with is what its pages say."""
+    found = settings.load(HERE, {})
+    assert (found.host, found.port, found.app) == ("127.0.0.1", 8002, "server.app:create_app")
+    assert found.python == ">=3.13.8"
+    assert found.env_file == home / ".ki_autoagent/config/.env"
+    assert found.state_dir == HERE / ".preflight"
+    assert found.report_path == HERE / ".preflight/report.json"
+    assert (found.port_grace, found.probe_timeout) == (5.0, 2.0)
+    assert (found.requirement_timeout, found.run_timeout) == (10.0, 30.0)
+    assert not found.envfile.exists
+    assert (found.demo, found.offline, found.skip) == (False, False, False)
+
+
+def test_precedence(root: Path) -> None:
+    """The table, the env file, the environment, the options: the later wins."""
+    assert load(root).port == 8002
+    write(root, "port = 1001\n")
+    assert load(root).port == 1001
+    (root / ".env").write_text("PREFLIGHT_PORT=1002\n")
+    assert load(root).port == 1002
+    environ = {"PREFLIGHT_PORT": "1003"}
+    assert load(root, environ).port == 1003
+    assert load(root, environ, port="1004").port == 1004
+    assert load(root, environ, port=None).port == 1003
+
+
+def test_environment_of_the_application(root: Path) -> None:
+    """The application sees the env file's variables, and above them the process's own."""
+    (root / ".env").write_text("A=file\nB=file\n")
+    found = load(root, {"B": "process", "C": "process"})
+    assert found.environment == {"A": "file", "B": "process", "C": "process"}
+    assert "process" not in repr(found)
+    assert found.env_file == root / ".env"
+
+
+def test_the_process_environment_is_the_default(root: Path, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """Nothing is read at import: each load sees the environment as it is then."""
+    assert settings.load(root).state_dir == home / "state"
+    monkeypatch.setenv("PREFLIGHT_PORT", "1234")
+    assert settings.load(root).port == 1234
+
+
+@pytest.mark.parametrize(
+    "table,name,value",
+    [
+        ('host = " ::1 "', "host", "::1"),
+        ("host = 'localhost'", "host", "localhost"),
+        ("port = 65535", "port", 65535),
+        ("app = 'my_app.web:app.inner'", "app", "my_app.web:app.inner"),
+        ("python = ' >=3.11, <3.14 '", "python", ">=3.11, <3.14"),
+        ("python = '~=3.12.0'", "python", "~=3.12.0"),
+        ("port_cleanup = 'never'", "port_cleanup", "never"),
+        ("port_grace = 0", "port_grace", 0.0),
+        ("probe_timeout = '500ms'", "probe_timeout", 0.5),
+        ("probe_timeout = 1.5", "probe_timeout", 1.5),
+        ("run_timeout = '1 m'", "run_timeout", 60.0),
+        ("run_timeout = '1h'", "run_timeout", 3600.0),
+        ("disk_space = '2 GB'", "disk_space", 2 * 10**9),
+        ("disk_space = '1.5 MiB'", "disk_space", 1536 * 1024),
+        ("memory = 17", "memory", 17),
+        ("plugins = ['one', ' two ', '']", "plugins", ("one", "two")),
+        ("ignore = 'Disk Space, Memory'", "ignore", ("Disk Space", "Memory")),
+        ("offline = true", "offline", True),
+    ],
+)
+def test_values(root: Path, table: str, name: str, value: object) -> None:
+    """Every type in every form that is allowed."""
+    write(root, table)
+    assert getattr(load(root), name) == value
+
+
+@pytest.mark.parametrize(
+    "word,value", [("1", True), ("Yes", True), ("on", True), ("0", False), ("", False), ("OFF", False)]
+)
+def test_switch_as_variable(root: Path, word: str, value: bool) -> None:
+    """A switch in the environment is a word for yes or no."""
+    assert load(root, {"PREFLIGHT_OFFLINE": word}).offline is value
+
+
+WRONG = {
+    "host": ["", "  ", 3, "a b", "localhost:80", "http://x", "[::1]", "me@x"],
+    "port": [0, 65536, 70000, "abc", "", "80.0", 80.0, True, "-1", "٣", "1" * 30],
+    "app": ["server", "server:", ":app", "server.app create_app", "3:x", 5],
+    "python": ["3.13", "", ">=", ">=3.13;", 3.13, "newest"],
+    "port_cleanup": ["always", "", 1],
+    "port_grace": [-1, 61, "5x", "soon", "", True, [], "1e3"],
+    "probe_timeout": [0, 0.05, "61s", "1 h", float("inf"), float("nan")],
+    "disk_space": ["1 XB", "-1", "much", False, {}],
+    "open_files": [0, "many"],
+    "plugins": [3, [1], {"a": 1}],
+    "offline": [1, "maybe", "2"],
+    "env_file": ["", 3],
+}
+
+
+@pytest.mark.parametrize("name,value", [(name, value) for name, values in WRONG.items() for value in values], ids=repr)
+def test_wrong_values(root: Path, name: str, value: object) -> None:
+    """A wrong value is told by option, with what is allowed and without the value, which may be a secret."""
+    message = wrong(root, {}, **{name: value})
+    option = "--no-cleanup" if name == "port_cleanup" else f"--{name.replace('_', '-')}"
+    assert message.startswith(f"{option} must be ")
+    if len(str(value)) > 6:
+        assert str(value) not in message
+
+
+@pytest.mark.parametrize("option", list(settings.SETTINGS))
+def test_every_setting_names_what_is_allowed(root: Path, option: str) -> None:
+    """No setting takes just anything, and none says "invalid" and nothing else."""
+    assert " must be " in wrong(root, {}, **{option: object()})
+
+
+def test_wrong_in_the_table(root: Path) -> None:
+    """A wrong value in pyproject.toml is told by file and line."""
+    write(root, '# port = 1\n\nport = "abc"\n')
+    assert wrong(root) == "pyproject.toml:9: port must be a whole number from 1 to 65535"
+
+
+def test_line_in_the_right_table(root: Path) -> None:
+    """The line is that of our table, whatever other tables hold; a table without a header has none."""
+    file = root / "pyproject.toml"
+    file.write_text('[tool.other]\nport = 1\n[tool.preflight]  # ours\n"port" = 0\n')
+    assert wrong(root).startswith("pyproject.toml:4: port must be ")
+    file.write_text("[tool]\npreflight = {port = 0}\n")
+    assert wrong(root).startswith("pyproject.toml: port must be ")
+
+
+def test_wrong_variable(root: Path) -> None:
+    """A wrong variable is told by name, and in the env file by line."""
+    assert wrong(root, {"PREFLIGHT_PORT": SECRET}) == (
+        "environment variable PREFLIGHT_PORT must be a whole number from 1 to 65535"
+    )
+    (root / ".env").write_text(f"A=1\n\nPREFLIGHT_PORT={SECRET}\n")
+    assert wrong(root) == f"{root}/.env:3: PREFLIGHT_PORT must be a whole number from 1 to 65535"
+
+
+def test_unknown(root: Path) -> None:
+    """An unknown setting is an error with the nearest known one."""
+    assert wrong(root, {"PREFLIGHT_PROT": "1"}) == (
+        "environment variable PREFLIGHT_PROT: no such setting; did you mean 'PREFLIGHT_PORT'?"
+    )
+    assert wrong(root, {"PREFLIGHT_ZZZZZZ": "1"}) == "environment variable PREFLIGHT_ZZZZZZ: no such setting"
+    write(root, "prot = 1\n")
+    assert wrong(root) == "pyproject.toml:7: unknown setting 'prot' in [tool.preflight]; did you mean 'port'?"
+
+
+def test_switch_of_the_environment_only(root: Path) -> None:
+    """Going without the suite is for the person who types the command, and for nobody's file."""
+    assert load(root, {"PREFLIGHT_SKIP": "1"}).skip
+    (root / ".env").write_text("PREFLIGHT_SKIP=1\n")
+    assert wrong(root).startswith(f"{root}/.env:1: PREFLIGHT_SKIP: no such setting")
+    (root / ".env").write_text("")
+    write(root, "skip = true\n")
+    assert "unknown setting 'skip'" in wrong(root)
+
+
+@pytest.mark.parametrize("line", ["PREFLIGHT_DEMO=1", "PREFLIGHT_ENV_FILE=other"])
+def test_too_late_in_the_env_file(root: Path, line: str) -> None:
+    """What decides whether and where there is an env file cannot stand in it."""
+    (root / ".env").write_text(f"\n{line}\n")
+    assert wrong(root) == f"{root}/.env:2: {line.split('=')[0]} cannot be set in the env file"
+
+
+def test_demo(root: Path) -> None:
+    """The embedded profile: no env file even if there is one, no network, and the project's own floor of Python."""
+    (root / ".env").write_text("OPENAI_API_KEY=abc\nPREFLIGHT_PORT=1\nthis line is broken\n")
+    for found in (load(root, demo=True), load(root, {"PREFLIGHT_DEMO": "1"})):
+        assert (found.demo, found.offline, found.python) == (True, True, ">=3.11,<3.15")
+        assert found.environment.keys() <= {"PREFLIGHT_DEMO"}
+        assert not found.envfile.exists
+        assert found.port == 8002
+    write(root, "demo = true")
+    assert load(root).demo
+    assert not load(root, {"PREFLIGHT_DEMO": "0"}).demo
+
+
+def test_demo_with_a_strange_floor(root: Path) -> None:
+    """A floor that is no specifier is told like any other wrong value."""
+    write(root, requires="newest")
+    assert wrong(root, demo=True).startswith("pyproject.toml: requires-python must be a version specifier")
+
+
+def test_paths(root: Path, home: Path, tmp_path: Path) -> None:
+    """Relative paths start at the project, ``~`` at the home folder."""
+    assert load(root, {"PREFLIGHT_STATE_DIR": "state"}).state_dir == root / "state"
+    assert load(root, {"PREFLIGHT_STATE_DIR": "~/state"}).state_dir == home / "state"
+    assert load(root, {"PREFLIGHT_ENV_FILE": "~/x.env"}).env_file == home / "x.env"
+
+
+def test_no_home_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's made-up user has no home folder: another place can be named, and --demo needs none."""
+
+    def nobody(_: object) -> None:
+        raise KeyError("no such user")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    write(root)
+    (root / "pyproject.toml").write_text('[tool.preflight]\nenv_file = "~/x/.env"\n')
+    assert wrong(root) == "env_file: the home folder of ~/x/.env is not known here; set PREFLIGHT_ENV_FILE"
+    assert load(root, {"PREFLIGHT_ENV_FILE": str(root / ".env")}).envfile.problem is None
+    assert load(root, demo=True).demo
+    assert wrong(root, {"PREFLIGHT_STATE_DIR": "~/s"}, demo=True).startswith("state_dir: the home folder of ~/s")
+
+
+def test_timeouts_that_contradict(root: Path) -> None:
+    """A requirement needs more time than the port's grace."""
+    assert "port_grace" in wrong(root, port_grace=10)
+    assert load(root, port_grace=10, requirement_timeout=11).port_grace == 10
+
+
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        ("[tool", "is not valid TOML"),
+        ("[tool]\npreflight = 3", "[tool.preflight] must be a table"),
+        ("tool = 3", "[tool.preflight] must be a table"),
+        ("a = '\xe9'", "is not valid TOML"),
+    ],
+    ids=["syntax", "number", "no table", "encoding"],
+)
+def test_broken_pyproject(root: Path, text: str, message: str) -> None:
+    """A pyproject.toml that cannot be used is named."""
+    (root / "pyproject.toml").write_bytes(text.encode("latin-1"))
+    found = wrong(root)
+    assert message in found
+    assert "pyproject.toml" in found
+
+
+def test_missing_pyproject(tmp_path: Path) -> None:
+    """No pyproject.toml is an error and not a start with defaults."""
+    assert wrong(tmp_path) == f"{tmp_path}/pyproject.toml: No such file or directory"
+
+
+def test_no_table_is_no_error(tmp_path: Path) -> None:
+    """A project without our table has the defaults."""
+    (tmp_path / "pyproject.toml").write_text("")
+    assert load(tmp_path, {"PREFLIGHT_ENV_FILE": "none"}).port == 8002
+
+
+@pytest.mark.parametrize(
+    "host,address", [("127.0.0.1", "127.0.0.1:80"), ("::1", "[::1]:80"), ("localhost", "localhost:80")], ids=str
+)
+def test_address(root: Path, host: str, address: str) -> None:
+    """An address is written as it stands in a URL."""
+    assert load(root, host=host, port=80).address == address
+
+
+def test_every_setting_says_what_it_is() -> None:
+    """The README's table is made of these lines."""
+    for entry in settings.SETTINGS.values():
+        assert entry.metadata["about"]
+        parse: Callable[[object], object] = entry.metadata["parse"]
+        assert callable(parse)
