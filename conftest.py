@@ -114,7 +114,13 @@ def application(contract: Contract) -> str | None:
 @pytest.fixture(scope="session")
 def port(contract: Contract) -> Iterator[claim.Claim]:
     """The server's port: found, freed and held as far as this kind of run may (DESIGN: what stops what)."""
-    claimed = claim.claim(contract.origin, contract.settings, blocked=contract.blocking, on_step=contract.on_port_step)
+    claimed = claim.claim(
+        contract.origin,
+        contract.settings,
+        blocked=contract.blocking,
+        on_step=contract.on_port_step,
+        inherited=contract.link.inherited if contract.link else None,
+    )
     if claimed.socket is not None and contract.link is not None:
         # The very socket that was checked is the one that is served: the launcher gets it now.
         contract.link.send("socket", (claimed.socket.fileno(),))

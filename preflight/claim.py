@@ -26,6 +26,8 @@ class Claim:
     obtainable: bool = False
     """A start could have it (for runs that hold nothing)."""
     served_by: instances.Record | None = None
+    handed_over: bool = False
+    """The socket is that of the running instance, which this start replaces without an outage."""
     untried: str = ""
     """Why nothing was looked for or stopped at all."""
     holders: tuple[ports.Holder, ...] = ()
@@ -52,11 +54,18 @@ def told(step: ports.Step) -> str:
     return f"  {step.action}: {who}: {step.result}"
 
 
-def claim(origin: str, settings: Settings, *, blocked: Sequence[str], on_step: Callable[[ports.Step], None]) -> Claim:
+def claim(
+    origin: str,
+    settings: Settings,
+    *,
+    blocked: Sequence[str],
+    on_step: Callable[[ports.Step], None],
+    inherited: socket.socket | None = None,
+) -> Claim:
     """Find, free and hold the port as far as a run of this ``origin`` may.
 
     ``blocked`` says what blocks the start already: a start that is going to be refused never stops
-    a server that works.
+    a server that works. ``inherited`` is the listening socket of an instance that this start replaces.
     """
     host, port = settings.host, settings.port
     records = instances.live(port)
@@ -69,6 +78,10 @@ def claim(origin: str, settings: Settings, *, blocked: Sequence[str], on_step: C
             return Claim(served_by=served_by, holders=holders, problem=problem)
     if blocked:
         return Claim(untried=f"not tried, and nothing was stopped: the start is blocked by {', '.join(blocked)}")
+    if inherited is not None:
+        if _listens_on(inherited, host, port):
+            return Claim(socket=inherited, handed_over=True)
+        inherited.close()
     if origin == "check":
         plan = ports.plan(host, port, policy)
         return Claim(
@@ -106,3 +119,12 @@ def serving(records: Sequence[instances.Record], holders: Sequence[ports.Holder]
         if holders and all(record.pid in (holder.pid, holder.parent) for holder in holders):
             return record
     return None
+
+
+def _listens_on(sock: socket.socket, host: str, port: int) -> bool:
+    """Whether the socket listens, and on the address that is wanted."""
+    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return False
+    bound = sock.getsockname()
+    wanted = {info[4][:2] for info in socket.getaddrinfo(host, port, sock.family, socket.SOCK_STREAM)}
+    return tuple(bound[:2]) in wanted

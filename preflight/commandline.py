@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from preflight import __version__, formats
 from preflight.settings import Settings, SettingsError, load
 
+TYPED_AT = time.time()  # as near to the command's start as this code can be
 ROOT = Path(__file__).resolve().parent.parent
 
 EXIT_CODES = {
@@ -18,7 +20,7 @@ EXIT_CODES = {
     1: "a critical requirement blocks",
     2: "wrong usage or a wrong setting",
     3: "the suite itself broke: there is no trustworthy report",
-    4: "the server ended by itself",
+    4: "the server kept crashing, or ended by itself where others restart it",
 }
 
 
@@ -49,6 +51,12 @@ def parser() -> argparse.ArgumentParser:
         choices=list(formats.FORMATS),
         help="with --check-only, --port-status or --free-port: print in this format",
     )
+    options.add_argument(
+        "--if-running", metavar="HOW", help="what to do about an instance of ours: replace, keep or fail (replace)"
+    )
+    options.add_argument(
+        "--supervise", action=argparse.BooleanOptionalAction, help="start a crashed worker again, or not"
+    )
     options.add_argument("--port-status", action="store_true", help="show who holds the port, and stop")
     options.add_argument("--free-port", action="store_true", help="free the port, gracefully, and stop")
     options.add_argument("--dry-run", action="store_true", help="with --free-port: only say what it would do")
@@ -70,6 +78,8 @@ def setting_options(arguments: argparse.Namespace) -> dict[str, object]:
             "demo": True if arguments.demo else None,
             "offline": True if arguments.offline else None,
             "ignore": arguments.ignore,
+            "if_running": arguments.if_running,
+            "supervise": arguments.supervise,
         }.items()
         if value is not None
     }
@@ -104,6 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     launcher = Launcher(
         settings,
         asked,
+        typed_at=TYPED_AT,
         report_path=Path(os.path.abspath(arguments.report)) if arguments.report else None,
         output_format=arguments.format or "",
         verbose=arguments.verbose,

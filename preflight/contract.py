@@ -17,9 +17,10 @@ deadline, turns pytest's outcomes into ours and publishes the report.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import socket
 import time
-import uuid
 import warnings
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
@@ -85,6 +86,7 @@ class Link(Protocol):
     origin: str
     takes_port: bool
     options: dict[str, object]
+    inherited: socket.socket | None
 
     def send(self, kind: str, descriptors: tuple[int, ...] = (), **data: object) -> None: ...
 
@@ -128,7 +130,7 @@ class Contract:
         self.settings = settings
         self.link = link
         self.origin = link.origin if link else "pytest"
-        self.run_id = link.run_id if link else uuid.uuid4().hex
+        self.run_id = link.run_id if link else os.urandom(16).hex()
         self.redactor = Redactor.of(settings.environment, settings.envfile.values)
         self.probes = Probes(settings)
         self.started_at = report.now()

@@ -1,7 +1,7 @@
-"""What two starters need to know of each other: the record of the instance that serves an address.
+"""All that two starters need to know of each other: start lock, instance record, control socket.
 
-A record is believed only while the launcher that wrote it holds a lock on it, so a crash leaves
-no believed record. Records live in the user's runtime folder, where all checkouts meet.
+They are in the user's runtime folder, where all checkouts meet. Lock and record stand on flock, so a
+crash leaves neither a stale lock nor a believed record.
 """
 
 from __future__ import annotations
@@ -10,15 +10,23 @@ import contextlib
 import fcntl
 import json
 import os
+import socket
 import stat
+import struct
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+from preflight.channel import Channel
+
+ANSWER = 2.0  # seconds that a running instance has to answer on its control socket
 
 
 class RuntimeFolderError(OSError):
-    """The runtime folder is not safe to use; the message is one line."""
+    """The runtime folder cannot be used; the message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +38,17 @@ class Record:
     host: str
     port: int
     since: str  # UTC, "2026-01-02T03:04:05Z"
+    up_at: float  # seconds since the epoch: when it was ready to serve, until then when it was published
     version: str
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"our instance (PID {self.pid}, since {self.since})"
 
 
 def runtime_folder() -> Path:
-    """This user's own folder for records and locks, mode 0700.
+    """This user's own folder for locks, records and control sockets, mode 0700.
 
     Raises RuntimeFolderError where something else stands in its place.
     """
@@ -51,34 +65,97 @@ def runtime_folder() -> Path:
     return folder
 
 
-@contextlib.contextmanager
-def serving(record: Record) -> Iterator[None]:
-    """Say that this process serves, for as long as the block runs.
+# The start lock.
 
-    Raises RuntimeFolderError, or OSError where the record cannot be written.
-    """
-    file = runtime_folder() / f"{record.port}.{record.instance_id}.json"
-    # Locked and whole before it gets its name: nobody ever sees a record that is not believable yet.
-    temporary = file.with_suffix(".new")
-    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.write(descriptor, json.dumps(asdict(record)).encode())
-        temporary.rename(file)
-        yield
-    finally:
-        file.unlink(missing_ok=True)
-        temporary.unlink(missing_ok=True)
-        os.close(descriptor)
+
+class StartLock:
+    """One start at a time for a user and a port; an object that is gone has let go."""
+
+    def __init__(self, port: int) -> None:
+        # Never unlinked: two starters would hold two locks of one name.
+        self._file = runtime_folder() / f"{port}.lock"
+        try:
+            self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise RuntimeFolderError(f"{self._file}: {error.strerror}") from None
+
+    def take(self, *, wait: bool) -> bool:
+        """Whether we have it; with ``wait`` it is waited for, as long as the other start takes."""
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+        for litter in self._file.parent.glob(f"{self._file.stem}.*.new"):
+            litter.unlink(missing_ok=True)  # only who has this lock publishes a record; that one died half way
+        return True
+
+    def release(self) -> None:
+        """Let the next starter go on; more than once does no harm."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+# The record.
+
+
+class Presence:
+    """An instance's record, believed for as long as this object holds its lock."""
+
+    def __init__(self, record: Record) -> None:
+        """Publish ``record``; raises RuntimeFolderError where that is not possible."""
+        self.record = record
+        self._file = _record_file(record)
+        # Locked and whole before it gets its name: nobody ever sees a record that is not believable yet.
+        temporary = self._file.with_suffix(".new")
+        try:
+            self._descriptor = os.open(
+                temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+            )
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._write()
+            temporary.rename(self._file)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise RuntimeFolderError(f"{temporary}: {error.strerror}") from None
+
+    def _write(self) -> None:
+        # Always of one length, so that writing it again leaves no rest of the old one.
+        os.pwrite(self._descriptor, json.dumps(asdict(self.record)).encode().ljust(1024), 0)
+
+    def came_up(self) -> None:
+        """Note that it serves from now on."""
+        self.record = replace(self.record, up_at=time.time())
+        self._write()
+
+    def __enter__(self) -> Presence:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Take the record away; more than once does no harm."""
+        if self._descriptor >= 0:
+            self._file.unlink(missing_ok=True)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _record_file(record: Record) -> Path:
+    return runtime_folder() / f"{record.port}.{record.instance_id}.json"
 
 
 def live(port: int) -> list[Record]:
-    """The instances that serve this port now, on whatever address; what a crash left behind is removed."""
+    """The instances that serve this port now, on whatever address, the newest first.
+
+    What a crash has left behind is removed on the way.
+    """
+    found = []
     try:
         folder = runtime_folder()
     except RuntimeFolderError:
         return []
-    found = []
     for file in folder.glob(f"{port}.*.json"):
         try:
             descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -87,9 +164,120 @@ def live(port: int) -> list[Record]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             file.unlink(missing_ok=True)  # nobody holds it: its launcher died without a word
+            file.with_suffix(".sock").unlink(missing_ok=True)
         except BlockingIOError:
             with contextlib.suppress(ValueError, TypeError, RecursionError):
                 found.append(Record(**json.loads(os.pread(descriptor, 65536, 0))))
         finally:
             os.close(descriptor)
-    return found
+    return sorted(found, key=lambda record: record.up_at, reverse=True)
+
+
+# The control socket.
+
+
+class Control:
+    """The serving instance's side: it hands its listening socket to a starter of the same user.
+
+    Messages: "handover" is answered by "socket" with the descriptor; "retire" asks to drain and end.
+    """
+
+    def __init__(self, record: Record) -> None:
+        """Listen; raises RuntimeFolderError where that is not possible."""
+        self._file = _record_file(record).with_suffix(".sock")
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with _folder_as_cwd(self._file):
+                before = os.umask(0o177)
+                try:
+                    self.socket.bind(self._file.name)
+                finally:
+                    os.umask(before)
+            self.socket.listen(16)
+            self.socket.setblocking(False)
+        except OSError as error:
+            self.socket.close()
+            raise RuntimeFolderError(f"{self._file}: {error.strerror}") from None
+
+    def accept(self) -> Channel | None:
+        """The channel of a caller; None if it is no process of this user."""
+        try:
+            caller, _address = self.socket.accept()
+        except OSError:
+            return None
+        caller.settimeout(ANSWER)
+        if peer_uid(caller) != os.getuid():
+            caller.close()
+            return None
+        return Channel(caller)
+
+    def end(self) -> None:
+        """Stop answering; more than once does no harm."""
+        self._file.unlink(missing_ok=True)
+        self.socket.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """A running instance's listening socket, and the line on which it can be asked to retire."""
+
+    record: Record
+    socket: socket.socket
+    channel: Channel
+
+    def retire(self) -> None:
+        """Ask the old instance to drain and end, now that another one serves."""
+        with contextlib.suppress(OSError):
+            self.channel.send("retire", pid=os.getpid())
+
+    def close(self) -> None:
+        """Let go of socket and line; the old instance goes on."""
+        self.socket.close()
+        self.channel.close()
+
+
+def ask_for_socket(record: Record) -> Handover | None:
+    """Ask a running instance for its listening socket; None if it does not answer in time."""
+    file = _record_file(record).with_suffix(".sock")
+    caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    caller.settimeout(ANSWER)
+    channel = Channel(caller)
+    try:
+        with _folder_as_cwd(file):
+            caller.connect(file.name)
+        if peer_uid(caller) != os.getuid():
+            raise ConnectionRefusedError
+        channel.send("handover")
+        answer = channel.receive(ANSWER)
+    except OSError:
+        answer = None
+    if answer is None or answer.kind != "socket" or len(answer.descriptors) != 1:
+        channel.close()
+        return None
+    return Handover(record, socket.socket(fileno=answer.descriptors[0]), channel)
+
+
+def peer_uid(connection: socket.socket) -> int | None:
+    """The user id of the process at the other end of a Unix socket, None where the system does not tell."""
+    try:
+        if sys.platform == "linux":
+            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            uid: int = struct.unpack("3i", credentials)[1]
+        else:
+            # struct xucred of LOCAL_PEERCRED: version, uid, ... (sys/ucred.h)
+            uid = struct.unpack("2I", connection.getsockopt(0, 1, 76)[:8])[1]
+    except (OSError, struct.error):
+        return None
+    return uid
+
+
+@contextlib.contextmanager
+def _folder_as_cwd(file: Path) -> Iterator[None]:
+    """A Unix socket's path has room for about 100 bytes: name it from inside its folder."""
+    before = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.chdir(file.parent)
+        yield
+    finally:
+        os.fchdir(before)
+        os.close(before)

@@ -6,6 +6,7 @@ The document is pytest-json-report's (what ran and how it ended) with one sectio
 
 from __future__ import annotations
 
+import calendar
 import contextlib
 import json
 import os
@@ -141,6 +142,11 @@ class Report:
 def now() -> str:
     """The time as reports write it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def epoch(stamp: str) -> float:
+    """A time as reports write it, in seconds since the epoch."""
+    return float(calendar.timegm(time.strptime(stamp, "%Y-%m-%dT%H:%M:%SZ")))
 
 
 def python() -> str:

@@ -187,6 +187,22 @@ class Settings:
     requirement_timeout: float = setting(10.0, duration(0.1, 600), "deadline of each requirement")
     run_timeout: float = setting(30.0, duration(1, 3600), "deadline of the whole run")
     graceful_timeout: float = setting(4.0, duration(0, 600), "time for requests in flight when stopping")
+    drain_delay: float | None = setting(
+        None,
+        duration(0, 60),
+        "time that new work is still accepted when stopping, for load balancers (0 s on loopback, else 1 s)",
+    )
+    supervise: bool | None = setting(
+        None, switch, "start a crashed worker again (yes, except under systemd, Kubernetes or a container runtime)"
+    )
+    restart_limit: int = setting(5, whole(1, 1_000_000), "crashes within restart_window after which it is given up")
+    restart_window: float = setting(60.0, duration(0.1, 86400), "see restart_limit")
+    restart_backoff: float = setting(
+        0.5, duration(0, 30), "wait before the second restart; doubles up to 30 s (the first is at once)"
+    )
+    if_running: str = setting(
+        "replace", one_of("replace", "keep", "fail"), "what to do when an instance of ours serves the address"
+    )
     disk_space: int = setting(1024**3, size, "free space wanted where the state folder is")
     memory: int = setting(256 * 1024**2, size, "memory that should be available")
     open_files: int = setting(1024, whole(1, 2**31), "open files that a process should be allowed")
@@ -202,6 +218,11 @@ class Settings:
     def address(self) -> str:
         """``host:port`` as it stands in a URL."""
         return address(self.host, self.port)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the address."""
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")
 
     @property
     def report_path(self) -> Path:

@@ -11,7 +11,6 @@ import socket
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,11 +48,18 @@ class Suite:
     """
 
     def __init__(
-        self, settings: Settings, options: Mapping[str, object], origin: str, *, takes_port: bool = True
+        self,
+        settings: Settings,
+        options: Mapping[str, object],
+        origin: str,
+        *,
+        takes_port: bool = True,
+        inherited: socket.socket | None = None,
     ) -> None:
+        """``inherited`` is the listening socket of the instance that this start replaces."""
         self.settings = settings
         self.origin = origin
-        self.run_id = uuid.uuid4().hex
+        self.run_id = os.urandom(16).hex()
         self.started_at = report.now()
         self.begun = time.monotonic()
         self.titles: list[str] = []
@@ -73,6 +79,7 @@ class Suite:
         self.child = children.Child("preflight.suite", settings.root, environ)
         self._tell(
             "run",
+            (inherited.fileno(),) if inherited is not None else (),
             run_id=self.run_id,
             origin=origin,
             takes_port=takes_port,
@@ -89,9 +96,9 @@ class Suite:
         """Tell the suite that the application has imported, or how it failed."""
         self._tell("application", error=error)
 
-    def _tell(self, kind: str, **data: Any) -> None:
+    def _tell(self, kind: str, descriptors: tuple[int, ...] = (), **data: Any) -> None:
         try:
-            self.child.channel.send(kind, **data)
+            self.child.channel.send(kind, descriptors, **data)
         except OSError:
             pass  # it has died; that it did is noticed by ended()
 
@@ -226,10 +233,13 @@ class Link:
 
     def __init__(self, descriptor: int) -> None:
         self.__name__ = "preflight-launcher"  # pluggy takes a plugin's name from here
-        self._heard: dict[str, Any] = {}
+        self._heard: dict[str, Message] = {}
         self._condition = threading.Condition()
         self._channel = children.attach(descriptor, self._hear, children.end_group)
-        run = self._wait("run")
+        message = self._wait("run")
+        run = message.data
+        inherited = [socket.socket(fileno=descriptor) for descriptor in message.descriptors]
+        self.inherited: socket.socket | None = inherited[0] if inherited else None
         self.run_id: str = run["run_id"]
         self.origin: str = run["origin"]
         self.takes_port: bool = run["takes_port"]
@@ -238,18 +248,17 @@ class Link:
 
     def _hear(self, message: Message) -> None:
         with self._condition:
-            self._heard[message.kind] = message.data
+            self._heard[message.kind] = message
             self._condition.notify_all()
 
-    def _wait(self, kind: str) -> dict[str, Any]:
+    def _wait(self, kind: str) -> Message:
         with self._condition:
             self._condition.wait_for(lambda: kind in self._heard)
-            data: dict[str, Any] = self._heard[kind]
-        return data
+            return self._heard[kind]
 
     def application(self) -> str | None:
         """Wait until the application has imported; returns its error if it did not."""
-        error: str | None = self._wait("application")["error"]
+        error: str | None = self._wait("application").data["error"]
         return error
 
     def send(self, kind: str, descriptors: tuple[int, ...] = (), **data: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Sequence
 from typing import TextIO
 
 from rich.console import Console, RenderableType
@@ -35,12 +36,25 @@ class Terminal:
         return printable(self.redactor.text(text))
 
     def line(self, text: str, style: str = "") -> None:
-        self.console.print(Text(self.text(text), style=style), crop=False)
+        self.show(Text(self.text(text), style=style))
 
     def show(self, what: RenderableType) -> None:
         """Print what banners.py made from a report, which is redacted already."""
         # Not cropped: a fix is one line however long it is, and the terminal folds it.
-        self.console.print(what, crop=False)
+        if self.console.is_terminal:
+            self.console.print(what, crop=False)
+            return
+        # rich fills lines up with blanks, which are in the way in a file.
+        with self.console.capture() as captured:
+            self.console.print(what, crop=False)
+        lines = [line.rstrip() for line in captured.get().splitlines()]
+        self.console.file.write("\n".join([*lines, ""]))
+        self.console.file.flush()
+
+    def fail(self, title: str, lines: Sequence[str]) -> None:
+        """A red banner for something that is no check's failure."""
+        shown = [self.text(line) for line in lines]
+        self.show(banners.failure(title, shown, plain=self.plain))
 
     def progress(self, checking: str, done: int, total: int) -> None:
         """Show which requirement is being checked; on a terminal only, and gone when it is over."""

@@ -16,8 +16,6 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preflight import children, report
@@ -25,26 +23,10 @@ from preflight.channel import ChannelError, Message
 from preflight.settings import Settings
 
 if TYPE_CHECKING:
-    import uvicorn
+    from preflight.serving import Server
 
 WELL_KNOWN = ("/ws/chat", "/health", "/diagnostics")
 """Routes whose addresses the launcher prints when the application has them."""
-
-
-@dataclass(slots=True)
-class Instance:
-    """What an application can know of the instance it runs in.
-
-    It is in the lifespan's and every request's state as ``preflight`` (ASGI: ``scope["state"]``).
-    """
-
-    report: report.Report | None
-    """The run that let this instance start, None where no suite ran."""
-    settings: Settings
-    instance_id: str
-    since: str
-    restarts: int = 0
-    draining: bool = False
 
 
 class Worker:
@@ -59,6 +41,8 @@ class Worker:
         """Why the application did not import, or did not start; one line."""
         self.routes: tuple[str, ...] = ()
         self.ready = False
+        self.cancelled = 0
+        """How many requests and turns it could not finish while it drained."""
         self._tell("application", name=settings.app)
 
     def _tell(self, kind: str, descriptors: tuple[int, ...] = (), **data: Any) -> None:
@@ -83,6 +67,8 @@ class Worker:
                     self.error = str(message.data["error"])
                 case "ready":
                     self.ready = True
+                case "drained":
+                    self.cancelled = int(message.data["cancelled"])
         return messages
 
     def ended(self) -> bool:
@@ -110,9 +96,12 @@ class Worker:
         """Hand over the listening socket; the worker serves on it."""
         self._tell("serve", (sock.fileno(),), options=dict(options), **instance)
 
-    def drain(self) -> None:
-        """Ask it to finish what it is doing and end."""
-        self._tell("drain")
+    def drain(self, *, replaced: bool, last: bool) -> None:
+        """Ask it to finish what it is doing and end.
+
+        ``replaced``: another worker serves the same socket already. ``last``: nobody will after this one.
+        """
+        self._tell("drain", replaced=replaced, last=last)
 
 
 # The child's side.
@@ -160,55 +149,30 @@ def _why(error: BaseException, root: str) -> str:
     return f"{line} ({places[-1]})" if places else line
 
 
-def _server(app: Any, settings: Settings, instance: Instance, on_ready: Any) -> uvicorn.Server:
-    import uvicorn
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            self.lifespan.state["preflight"] = instance
-            await super().startup(sockets)
-            if self.started:
-                on_ready()
-
-    config = uvicorn.Config(
-        app,
-        log_level="warning",  # the launcher says what happens; a line for each request would halve the speed
-        access_log=False,
-        ws_per_message_deflate=False,  # its memory is most of an idle connection's
-        proxy_headers=False,  # trust follows the socket's peer
-        server_header=False,
-        timeout_graceful_shutdown=max(1, int(settings.graceful_timeout)),
-    )
-    return Server(config)
-
-
 class _Main:
     """The worker's main thread imports and serves; a second one hears the launcher."""
 
     def __init__(self, descriptor: int) -> None:
         self._orders: dict[str, Message] = {}
         self._condition = threading.Condition()
-        self._serving: tuple[uvicorn.Server, Instance] | None = None
+        self._server: Server | None = None
         self._channel = children.attach(descriptor, self._hear, self._hung_up)
 
     def _hear(self, message: Message) -> None:
         with self._condition:
             self._orders[message.kind] = message
+            server = self._server
             self._condition.notify_all()
-        if message.kind == "drain":
-            self._drain()
-
-    def _drain(self) -> None:
-        if self._serving is not None:
-            server, instance = self._serving
-            instance.draining = True
-            server.should_exit = True
+        if message.kind == "drain" and server is not None:
+            server.drain(**message.data)
 
     def _hung_up(self) -> None:
         """The launcher is gone: answer what is in flight, then end, whatever happens."""
-        if self._serving is not None:
-            self._drain()
-            time.sleep(self._serving[1].settings.graceful_timeout + 1)
+        server = self._server
+        if server is not None:
+            # Another starter may have the socket by now.
+            server.drain(replaced=False, last=False)
+            time.sleep(server.instance.settings.graceful_timeout + 1)
         children.end_group()
 
     def _wait(self, kind: str) -> Message:
@@ -231,7 +195,8 @@ class _Main:
         gc.disable()
         try:
             app = load(name)
-            import uvicorn  # noqa: F401  # before the verdict, so that serving can begin at once after it
+            from preflight import serving
+            from preflight.instance import Instance  # before the verdict, so that serving can begin at once after it
         except (Exception, SystemExit) as error:  # noqa: BLE001
             # Whatever an application raises at import is an answer, sys.exit() included.
             self._say("failed", error=_why(error, os.getcwd()))
@@ -240,26 +205,18 @@ class _Main:
         gc.enable()
         routes = {getattr(route, "path", None) for route in getattr(app, "routes", ())}
         self._say("imported", routes=[path for path in WELL_KNOWN if path in routes])
-        return self._serve(app, self._wait("serve"))
 
-    def _serve(self, app: Any, order: Message) -> int:
-        from preflight import settings as settings_module
-
+        order = self._wait("serve")
         sock = socket.socket(fileno=order.descriptors[0])
-        data = order.data
-        settings = settings_module.load(Path.cwd(), options=data["options"])
-        instance = Instance(
-            report=report.Report.from_json(data["report"]),
-            settings=settings,
-            instance_id=data["instance_id"],
-            since=data["since"],
-            restarts=data["restarts"],
-        )
-        server = _server(app, settings, instance, lambda: self._say("ready"))
-        self._serving = server, instance
-        if "drain" in self._orders:
-            self._drain()
+        instance = Instance.of(order.data)
+        server = serving.Server(app, instance, on_ready=lambda: self._say("ready"))
+        with self._condition:
+            self._server = server
+            drain = self._orders.get("drain")
+        if drain is not None:
+            server.drain(**drain.data)
         server.run(sockets=[sock])
+        self._say("drained", cancelled=server.cancelled)
         return 0 if server.started else 3
 
 

@@ -13,8 +13,8 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from preflight import __version__, report
+from preflight.instance import Instance
 from preflight.settings import SettingsError, load
-from preflight.worker import Instance
 from server import chat, diagnostics, health
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,7 +82,7 @@ def examine() -> Instance:
         settings = load(ROOT)
     except SettingsError as error:
         raise BlockedStart(str(error)) from None
-    instance = Instance(report=None, settings=settings, instance_id="", since=report.now())
+    instance = Instance(settings=settings, report=None)
     terminal = Terminal(Redactor.of(settings.environment, settings.envfile.values), sys.stderr)
     if settings.skip:
         terminal.show(banners.bar("PREFLIGHT SKIPPED (PREFLIGHT_SKIP): no requirement was checked", "dark_orange3"))

@@ -12,6 +12,7 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from preflight import __version__
+from preflight.instance import SERVICE_RESTART, Instance
 from preflight.report import now
 from server.health import ARCHITECTURE
 
@@ -28,6 +29,8 @@ async def chat(socket: WebSocket) -> None:
     """Say who we are, then answer each message."""
     await socket.accept()
     connections: Connections = socket.app.state.connections
+    instance: Instance = socket.state.preflight
+    draining = asyncio.create_task(instance.drained())
     connections.open += 1
     connections.sessions += 1
     session_id = uuid.uuid4().hex
@@ -43,13 +46,21 @@ async def chat(socket: WebSocket) -> None:
             }
         )
         while True:
-            message = await socket.receive()
+            receiving = asyncio.ensure_future(socket.receive())
+            await asyncio.wait({receiving, draining}, return_when=asyncio.FIRST_COMPLETED)
+            if not receiving.done():
+                receiving.cancel()
+                await socket.close(*SERVICE_RESTART)
+                return
+            message = receiving.result()
             if message["type"] == "websocket.disconnect":
                 return
-            await socket.send_json(await _reply(message.get("text"), session_id))
+            with instance.work():
+                await socket.send_json(await _reply(message.get("text"), session_id))
     except WebSocketDisconnect:
         return
     finally:
+        draining.cancel()
         connections.open -= 1
         connections.sessions -= 1
 

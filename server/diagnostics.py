@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from preflight import __version__, report
+from preflight.instance import Instance, uptime
 from preflight.report import Check, Report, ReportError
-from preflight.worker import Instance
 
 OK, WARNING, CRITICAL, NOT_APPLICABLE = "✅ OK", "⚠️ WARNING", "❌ CRITICAL", "⏭️ NOT APPLICABLE"
 
@@ -73,19 +72,20 @@ def project(found: Report | None, instance: Instance) -> dict[str, Any]:
     body: dict[str, Any] = {
         "status": found.status if found else "not run",
         "generated_at": found.started_at if found else None,
-        "age_seconds": round(now - _epoch(found.started_at) - found.duration, 1) if found else None,
+        "age_seconds": round(now - report.epoch(found.started_at) - found.duration, 1) if found else None,
         "run_id": found.run_id if found else None,
         "origin": found.origin if found else None,
         "reason": found.reason if found else "no suite has run for this instance",
         "summary": found.summary if found else {"total": 0},
         "server": {
             "version": __version__,
-            "uptime_seconds": round(now - _epoch(instance.since), 1),
+            "uptime_seconds": uptime(instance.since),
+            "worker_uptime_seconds": uptime(instance.worker_since),
             "pid": os.getpid(),
             "host": settings.host,
             "port": settings.port,
             "instance_id": instance.instance_id,
-            "restarts": instance.restarts,
+            "restarts": dict(instance.restarts),
         },
         "critical_errors": [_brief(check) for check in found.blocking] if found else [],
         "warnings": [_brief(check) for check in found.warnings] if found else [],
@@ -119,10 +119,6 @@ def project(found: Report | None, instance: Instance) -> dict[str, Any]:
 
 def _brief(check: Check) -> dict[str, str]:
     return {"title": check.title, "message": check.message, "fix": check.fix}
-
-
-def _epoch(stamp: str) -> float:
-    return datetime.strptime(stamp, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
 
 
 async def diagnostics(request: Request) -> JSONResponse:

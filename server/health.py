@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from preflight import __version__
-from preflight.worker import Instance
+from preflight.instance import Instance
 
 ARCHITECTURE = "LangGraph StateGraph behind FastAPI"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from preflight import settings
+from preflight.instance import Instance
 from preflight.redaction import Redactor
 from preflight.report import Check, Report, build
-from preflight.worker import Instance
 
 ROOT = Path(__file__).parents[1]
 

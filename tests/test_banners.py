@@ -25,9 +25,9 @@ FIX = "/very/long/path/to/.venv/bin/python -m pip install " + " ".join(
 def text(what: RenderableType, width: int = 100) -> str:
     """What is shown, as the launcher shows it in a pipe."""
     stream = io.StringIO()
-    terminal = Terminal(Redactor(), stream)
-    terminal.console.width = width
-    terminal.show(what)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(width))
+        Terminal(Redactor(), stream).show(what)
     return stream.getvalue()
 
 
@@ -84,7 +84,7 @@ def test_singular(make_check: MakeCheck, make_report: MakeReport) -> None:
         banners.render(make_report(make_check(outcome="failed"), make_check("W", "failed", severity="warning")))
     )
     assert "1 CRITICAL ERROR: must fix" in shown
-    assert "1 WARNING " in shown
+    assert "1 WARNING\n" in shown
 
 
 def test_verbose(mixed: Report) -> None:

@@ -14,8 +14,8 @@ import pytest
 from starlette.applications import Starlette
 
 from preflight import __version__, report
+from preflight.instance import Instance
 from preflight.report import Check, Report
-from preflight.worker import Instance
 from server import diagnostics
 from server.diagnostics import Snapshot, project
 
@@ -46,7 +46,9 @@ def test_projection(make_check: MakeCheck, make_report: MakeReport, make_instanc
         make_check("Server Port", details={"host": "127.0.0.1", "port": 8002, "held": True}),
         origin="pytest",
     )  # fmt: skip
-    instance = make_instance(found, restarts=2)
+    instance = make_instance(
+        found, restarts={"count": 2, "last_exit": "SIGKILL", "last_exit_at": "2026-01-02T03:04:07Z"}
+    )
     body = project(found, instance)
     json.dumps(body, allow_nan=False)
     assert (body["status"], body["origin"], body["run_id"]) == ("failed", "pytest", found.run_id)
@@ -54,6 +56,7 @@ def test_projection(make_check: MakeCheck, make_report: MakeReport, make_instanc
     assert body["age_seconds"] == pytest.approx(time.time() - 1767323045 - 0.25, abs=5)
     assert body["summary"] == {"passed": 5, "failed": 1, "unknown": 1, "not_applicable": 1, "total": 8}
     server = body["server"]
+    assert server.pop("worker_uptime_seconds") == pytest.approx(0, abs=5)
     assert server.pop("uptime_seconds") == pytest.approx(time.time() - 1767323046, abs=5)
     assert server == {
         "version": __version__,
@@ -61,7 +64,7 @@ def test_projection(make_check: MakeCheck, make_report: MakeReport, make_instanc
         "host": "127.0.0.1",
         "port": 8002,
         "instance_id": "abc",
-        "restarts": 2,
+        "restarts": restarts,
     }
     assert body["critical_errors"] == [{"title": "OpenAI API Key", "message": "not set", "fix": "set it"}]
     assert body["warnings"] == [{"title": "OpenAI API", "message": "refused", "fix": "check"}]

@@ -11,8 +11,8 @@ import pytest
 from starlette.applications import Starlette
 
 from preflight import __version__
+from preflight.instance import Instance
 from preflight.report import Check, Report
-from preflight.worker import Instance
 from server import chat, health
 
 KEY = "sk-canary-3f9a1c77e2Zq"

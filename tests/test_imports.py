@@ -59,7 +59,7 @@ def test_files_are_found() -> None:
     """The rules are held over something."""
     assert {"run.py", "conftest.py", "preflight/report.py", "server/app.py"} <= set(FILES)
     assert any(file.startswith(SUITE) for file in FILES)
-    assert ours("server/diagnostics.py") >= {"preflight", "preflight.report", "preflight.worker"}
+    assert ours("server/diagnostics.py") >= {"preflight", "preflight.report", "preflight.instance"}
     assert "preflight.commandline" in ours("preflight/bootstrap.py")
     assert "preflight.commandline" not in ours("preflight/bootstrap.py", lazily=False)
 

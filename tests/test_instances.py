@@ -18,10 +18,10 @@ from preflight.instances import Record, RuntimeFolderError
 ROOT = Path(__file__).parents[1]
 PROGRAM = """
 import os, sys
-from preflight.instances import Record, serving
+from preflight.instances import Presence, Record
 pid, port = os.getpid(), int(sys.argv[1])
-record = Record(f"id-of-{pid}", pid, "127.0.0.1", port, "2026-01-02T03:04:05Z", "0.1.0")
-with serving(record):
+record = Record(f"id-of-{pid}", pid, "127.0.0.1", port, "2026-01-02T03:04:05Z", 1767323045.0, "0.1.0")
+with Presence(record):
     print("serving", flush=True)
     sys.stdin.readline()
 print("over", flush=True)
@@ -75,7 +75,7 @@ def folder(home: Path) -> Path:
 
 
 def record(port: int = 8002, name: str = "abc") -> Record:
-    return Record(name, os.getpid(), "127.0.0.1", port, "2026-01-02T03:04:05Z", "0.1.0")
+    return Record(name, os.getpid(), "127.0.0.1", port, "2026-01-02T03:04:05Z", 1767323045.0, "0.1.0")
 
 
 def test_live_while_it_serves(start: Callable[[int], Instance], folder: Path) -> None:
@@ -83,7 +83,13 @@ def test_live_while_it_serves(start: Callable[[int], Instance], folder: Path) ->
     instance = start(8002)
     (found,) = instances.live(8002)
     assert found == Record(
-        f"id-of-{instance.process.pid}", instance.process.pid, "127.0.0.1", 8002, "2026-01-02T03:04:05Z", "0.1.0"
+        f"id-of-{instance.process.pid}",
+        instance.process.pid,
+        "127.0.0.1",
+        8002,
+        "2026-01-02T03:04:05Z",
+        1767323045.0,
+        "0.1.0",
     )
     assert instances.live(8002) == [found]
     assert instances.live(8003) == instances.live(80) == []
@@ -114,7 +120,7 @@ def test_several_instances(start: Callable[[int], Instance]) -> None:
 
 def test_lock_is_not_inherited(folder: Path) -> None:
     """A child of an instance does not keep its record alive."""
-    with instances.serving(record()):
+    with instances.Presence(record()):
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
         assert instances.live(8002) == [record()]
         (file,) = folder.iterdir()
@@ -128,14 +134,14 @@ def test_record_is_its_owners(folder: Path) -> None:
     """Record and folder are readable by their owner alone; an error inside the block removes the record, too."""
     before = os.umask(0)
     try:
-        with instances.serving(record()):
+        with instances.Presence(record()):
             (file,) = folder.iterdir()
             assert file.stat().st_mode & 0o777 == 0o600
             assert folder.stat().st_mode & 0o777 == 0o700
             assert json.loads(file.read_text()) == asdict(record())
     finally:
         os.umask(before)
-    with pytest.raises(KeyError), instances.serving(record()):
+    with pytest.raises(KeyError), instances.Presence(record()):
         raise KeyError
     assert os.listdir(folder) == []
 
@@ -144,7 +150,7 @@ def test_same_id_twice(folder: Path) -> None:
     """A record is nobody else's to replace."""
     (folder.parent / "preflight").mkdir(mode=0o700)
     (folder / "8002.abc.new").symlink_to("elsewhere")
-    with pytest.raises(FileExistsError), instances.serving(record()):
+    with pytest.raises(RuntimeFolderError), instances.Presence(record()):
         pass
     assert not (folder / "elsewhere").exists()
 
@@ -191,7 +197,7 @@ def refused(folder: Path) -> None:
         instances.runtime_folder()
     assert "\n" not in str(caught.value)
     assert instances.live(8002) == []
-    with pytest.raises(RuntimeFolderError), instances.serving(record()):
+    with pytest.raises(RuntimeFolderError), instances.Presence(record()):
         pass
 
 

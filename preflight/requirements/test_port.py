@@ -26,6 +26,8 @@ def test_port_cleanup(port: Claim, details: Details) -> None:
     assert not port.stopped or port.socket is not None, port.problem
     if port.would_stop:
         details.summary = "a start would stop " + ", ".join(holder.title for holder in port.would_stop)
+    elif port.handed_over:
+        details.summary = "the running instance is replaced without an outage"
     elif port.stopped:
         details.summary = "stopped " + ", ".join(holder.title for holder in port.stopped)
     else:
@@ -48,4 +50,8 @@ def test_server_port(settings: Settings, port: Claim, details: Details) -> None:
         details.summary = f"served by our instance (PID {port.served_by.pid}) since {port.served_by.since}"
         return
     assert port.socket is not None or port.obtainable, port.problem or f"{settings.address} cannot be had"
-    details.summary = f"{settings.address} is held" if port.socket else f"{settings.address} can be had"
+    details.summary = (
+        f"{settings.address} is held{', handed over by the running instance' if port.handed_over else ''}"
+        if port.socket
+        else f"{settings.address} can be had"
+    )

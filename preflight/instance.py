@@ -1,0 +1,71 @@
+"""What an application can know of the instance it runs in, and tell it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from preflight.report import Report, epoch, now
+from preflight.settings import Settings, load
+
+SERVICE_RESTART = (1012, "the server restarts or stops: connect again")
+"""Code and reason with which WebSockets are closed when an instance drains (RFC 6455, IANA's registry)."""
+
+
+@dataclass(slots=True)
+class Instance:
+    """One serving instance, as its worker sees it.
+
+    It is in the lifespan's and every request's state as ``preflight`` (ASGI: ``scope["state"]``).
+    """
+
+    settings: Settings
+    report: Report | None
+    """The run that let this instance start, None where no suite ran."""
+    instance_id: str = ""
+    since: str = field(default_factory=now)
+    worker_since: str = field(default_factory=now)
+    restarts: Mapping[str, Any] = field(default_factory=lambda: {"count": 0, "last_exit": "", "last_exit_at": ""})
+    draining: bool = False
+    works: int = 0
+    """Pieces of work in flight beyond HTTP requests; see :meth:`work`."""
+    _drain: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @classmethod
+    def of(cls, order: Mapping[str, Any]) -> Instance:
+        """The instance that the launcher describes to its worker."""
+        return cls(
+            settings=load(Path.cwd(), options=order["options"]),
+            report=Report.from_json(order["report"]),
+            instance_id=order["instance_id"],
+            since=order["since"],
+            restarts=order["restarts"],
+        )
+
+    @contextlib.contextmanager
+    def work(self) -> Iterator[None]:
+        """A piece of work, such as a chat turn, that a drain waits for although no HTTP request is open."""
+        self.works += 1
+        try:
+            yield
+        finally:
+            self.works -= 1
+
+    def start_draining(self) -> None:
+        """Announce that no new work should come; in the event loop's thread."""
+        self.draining = True
+        self._drain.set()
+
+    async def drained(self) -> None:
+        """Wait until this instance drains: then finish what is in flight and close."""
+        await self._drain.wait()
+
+
+def uptime(since: str) -> float:
+    """Seconds since a time as reports write it."""
+    return round(time.time() - epoch(since), 1)

@@ -1,0 +1,181 @@
+"""uvicorn with an orderly end: announce it, answer what was accepted, let work finish, then close."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import select
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from preflight.instance import SERVICE_RESTART, Instance
+
+CLOSE = (b"connection", b"close")
+TICK = 0.01  # seconds between two looks at what is still going on
+LINGER = 0.25  # seconds that idle keep-alive connections get to send a last request, when nobody replaces us
+DELAY = 1.0  # seconds of drain_delay where other machines can reach us
+GOODBYE = 0.2  # seconds that what was cancelled gets to clean up
+SO_ATTACH_FILTER = 26  # socket(7); the module socket has no name for it
+
+
+class WebSocket(WebSocketsSansIOProtocol):
+    """uvicorn's own, with a reason in the close frame of a server that stops."""
+
+    def shutdown(self) -> None:
+        """Close with 1012 and leave the client time to answer it: unread messages would turn the close into a reset."""
+        if self.close_sent or not self.handshake_complete or self.transport.is_closing():
+            super().shutdown()
+            return
+        self.stop_keepalive()
+        code, reason = SERVICE_RESTART
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.conn.send_close(code, reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.close_timer = self.loop.call_later(LINGER, self.transport.close)
+
+
+class Server(uvicorn.Server):
+    """Serves one application on a listening socket that it was given."""
+
+    def __init__(self, app: Any, instance: Instance, on_ready: Callable[[], None]) -> None:
+        settings = instance.settings
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_level="warning",  # the launcher says what happens
+                access_log=False,  # a line for each request takes almost half of the speed
+                ws=WebSocket,
+                ws_per_message_deflate=False,  # its memory is most of an idle connection's
+                proxy_headers=False,  # trust follows the socket's peer
+                server_header=False,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self.config.timeout_graceful_shutdown = GOODBYE  # type: ignore[assignment]  # it is handed to wait_for()
+        self.instance = instance
+        self.cancelled = 0
+        self._on_ready = on_ready
+        self._replaced = self._last = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._budget = settings.graceful_timeout
+        # On loopback no load balancer has to notice first.
+        self._delay = settings.drain_delay
+        if self._delay is None:
+            self._delay = 0.0 if settings.loopback else min(DELAY, self._budget / 4)
+
+    def drain(self, *, replaced: bool, last: bool) -> None:
+        """Begin the end, from any thread.
+
+        ``replaced``: another worker serves the same socket already. ``last``: nobody accepts on it after us.
+        """
+        self._replaced, self._last = replaced, last
+        self.should_exit = True
+        if self._loop is not None and not self._loop.is_closed():
+            try:
+                self._loop.call_soon_threadsafe(self._announce)
+            except RuntimeError:
+                pass  # closed in this very moment: it has drained
+
+    def _announce(self) -> None:
+        """From now on readiness says no, and every answer is its connection's last."""
+        if not self.instance.draining:
+            self.instance.start_draining()
+        if CLOSE not in self.server_state.default_headers:
+            self.server_state.default_headers = [*self.server_state.default_headers, CLOSE]
+        for connection in self.server_state.connections:
+            # A request in flight has its headers already, unless its answer has not begun.
+            cycle = getattr(connection, "cycle", None)
+            if cycle is not None and not getattr(cycle, "response_started", True):
+                cycle.keep_alive = False
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application's lifespan with the instance in its state, then serve."""
+        self._loop = asyncio.get_running_loop()
+        self.lifespan.state["preflight"] = self.instance
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        """uvicorn's tick makes the default headers anew each second."""
+        done = await super().on_tick(counter)
+        if done or self.instance.draining:
+            self._announce()
+        return done
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drain within graceful_timeout, then cancel what is left."""
+        loop = asyncio.get_running_loop()
+        self._announce()
+        deadline = loop.time() + self._budget
+        await asyncio.sleep(self._delay or 0.0)
+        if self._last:
+            for sock in sockets or ():
+                await self._empty(sock, deadline)
+        for server in self.servers:
+            server.close()
+        for sock in sockets or ():
+            sock.close()  # the port is free now, if nobody else holds it
+        await asyncio.sleep(TICK)  # connections accepted in the last turn of the loop get their protocols
+        self._announce()
+        # Idle connections of a replaced instance may take their time: nobody waits for us.
+        linger = deadline if self._replaced else loop.time() + LINGER
+        while loop.time() < deadline and (self._busy() or (self._idle() and loop.time() < linger)):
+            await asyncio.sleep(TICK)
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        goodbye = loop.time() + LINGER
+        while self._unfinished() and loop.time() < deadline:
+            await asyncio.sleep(TICK)
+        while self.server_state.connections and loop.time() < min(goodbye, deadline):
+            await asyncio.sleep(TICK)
+        self.cancelled = self._unfinished()
+        for task in self.server_state.tasks:
+            task.cancel(msg="graceful_timeout is over")
+        await super().shutdown(sockets)
+
+    async def _empty(self, sock: socket.socket, deadline: float) -> None:
+        """Accept what waits in the queue, since closing the socket would reset it, and let nothing more in."""
+        loop = asyncio.get_running_loop()
+        lock(sock)
+        quiet = 0
+        while quiet < 3 and loop.time() < deadline:
+            waiting = select.select([sock], [], [], 0)[0]
+            quiet = 0 if waiting else quiet + 1
+            await asyncio.sleep(0 if waiting else TICK / 5)
+
+    def _busy(self) -> bool:
+        """Whether requests or pieces of work are in flight; WebSockets are not waited for beyond their work."""
+        return self.instance.works > 0 or any(
+            (cycle := getattr(connection, "cycle", None)) is not None and not cycle.response_complete
+            for connection in self.server_state.connections
+        )
+
+    def _idle(self) -> bool:
+        """Whether keep-alive connections are open."""
+        return any(hasattr(connection, "cycle") for connection in self.server_state.connections)
+
+    def _unfinished(self) -> int:
+        """Requests, WebSockets and pieces of work that have not ended."""
+        return max(self.instance.works, len(self.server_state.tasks))
+
+
+def lock(sock: socket.socket) -> None:
+    """Let no further connection into a listening socket's queue; those in it stay. For good: only before closing it.
+
+    Nobody else may go on listening on it. Linux only; elsewhere a connection that comes in the last
+    moment before the socket closes is reset.
+    """
+    if sys.platform != "linux":
+        return
+    # One instruction of classic BPF, "return 0": the listener does not even see another packet. A client's
+    # SYN is lost, and when it is sent again the port is closed or somebody else's.
+    program = array.array("B", struct.pack("HBBI", 0x06, 0, 0, 0))
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, program.buffer_info()[0]))

@@ -1,0 +1,283 @@
+"""A serving instance: its worker is started again when it crashes, drained when asked, handed over when replaced.
+
+The listening socket stays open here from the verdict to the end, so connections wait in its backlog
+while there is no worker, and none is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from preflight import __version__, instances, report
+from preflight.channel import Channel
+from preflight.events import Loop
+from preflight.restarts import Restarts, somebody_elses_task
+from preflight.settings import Settings, address
+from preflight.worker import Worker
+
+if TYPE_CHECKING:
+    from preflight.terminal import Terminal
+
+MARGIN = 0.75  # seconds beyond graceful_timeout that a worker gets to say goodbye
+TAIL = 20  # lines of a worker's output in a banner
+
+
+class Supervisor:
+    """Serves with a worker that has imported the application, until asked to stop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        options: Mapping[str, object],
+        *,
+        loop: Loop,
+        terminal: Terminal,
+        worker: Worker,
+        sock: socket.socket,
+        found: report.Report,
+        instance_id: str,
+        started: Callable[[], None],
+    ) -> None:
+        """``started`` is called once the server answers; ``found`` is the run that let it start."""
+        self.settings = settings
+        self.options = options
+        self.loop = loop
+        self.terminal = terminal
+        self.worker: Worker | None = worker
+        self._socket = sock
+        self._found = found
+        self._started = started
+        now = time.time()
+        self.record = instances.Record(
+            instance_id, os.getpid(), settings.host, settings.port, report.now(), now, __version__
+        )
+        self._restarts = Restarts(
+            limit=settings.restart_limit, window=settings.restart_window, backoff=settings.restart_backoff
+        )
+        self._count = 0
+        self._last_exit = ""
+        self._last_exit_at = ""
+        self._handed = False
+        self._ready_at: float | None = None
+        self._announced = False
+        self._callers: list[Channel] = []
+        self._given: list[Channel] = []
+        """Callers that have our socket and have not gone: if we end, the queue is theirs."""
+        self._replaced_by: int | None = None
+        self._presence: instances.Presence | None = None
+
+    def run(self) -> int:
+        """Serve; returns the command's exit code."""
+        self._presence = presence = instances.Presence(self.record)
+        try:
+            control = instances.Control(self.record)
+        except instances.RuntimeFolderError:
+            presence.end()
+            raise
+        self.loop.watch(control.socket, lambda: self._called(control))
+        if self.worker is not None:
+            for line in self.worker.child.lines:
+                self._print(line)
+        try:
+            exit_code = self._serve()
+        finally:
+            self.loop.unwatch(control.socket)
+            control.end()
+            presence.end()
+        if exit_code is not None:
+            return exit_code
+        # The record is gone before the drain: who looks for an instance now finds the one that replaces us.
+        self._drain()
+        return 0
+
+    def _serve(self) -> int | None:
+        """Serve until the worker is given up (an exit code) or somebody asks to stop (None)."""
+        while not self._asked_to_end():
+            worker = self.worker
+            if worker is None:
+                raise RuntimeError("there is no worker to serve with")
+            if worker.imported and not self._handed:
+                self._hand_over(worker)
+            if worker.ready and self._ready_at is None:
+                self._on_ready(worker)
+            if worker.ended():
+                exit_code = self._crashed(worker)
+                if exit_code is not None:
+                    return exit_code
+                continue
+            self.loop.turn(0.5)
+        return None
+
+    def _asked_to_end(self) -> bool:
+        return bool(self.loop.stops) or self._replaced_by is not None
+
+    def _hand_over(self, worker: Worker) -> None:
+        self._handed = True
+        worker.serve(
+            self._socket,
+            self.options,
+            report=self._found.to_json(),
+            instance_id=self.record.instance_id,
+            since=self.record.since,
+            restarts={"count": self._count, "last_exit": self._last_exit, "last_exit_at": self._last_exit_at},
+        )
+
+    def _on_ready(self, worker: Worker) -> None:
+        self._ready_at = time.monotonic()
+        if self._announced:
+            self.terminal.line(f"The worker is back (PID {worker.child.pid}).")
+            return
+        self._announced = True
+        if self._presence is not None:
+            self._presence.came_up()
+        self._announce(worker)
+        self._started()
+
+    def _announce(self, worker: Worker) -> None:
+        """The green banner, once the server has truly answered."""
+        from preflight import banners
+
+        url = f"http://{self.settings.address}"
+        if not answers(self.settings.host, self.settings.port):
+            lines = [f"{url} gave no HTTP answer within {PATIENCE:g} s."]
+            self.terminal.fail("THE SERVER IS UP BUT DOES NOT ANSWER", lines)
+            return
+        addresses = [("Server", url)]
+        addresses += [("WebSocket", f"ws://{self.settings.address}{path}") for path in worker.routes if "/ws/" in path]
+        addresses += [(path.strip("/").title(), url + path) for path in worker.routes if "/ws/" not in path]
+        self.terminal.show(banners.ready(addresses, plain=self.terminal.plain))
+
+    # Crashes.
+
+    def _crashed(self, worker: Worker) -> int | None:
+        """The worker ended without having been asked to: start another one, or give up with an exit code."""
+        now = time.monotonic()
+        ready_for = None if self._ready_at is None else now - self._ready_at
+        worker.child.drain_output()
+        ending = worker.child.ending
+        if ending == "SIGKILL":
+            ending += ", possibly because memory ran out"
+        delay = self._restarts.failed(now, ready_for)
+        keeper = None if self.settings.supervise else "--no-supervise"
+        if self.settings.supervise is None:
+            keeper = somebody_elses_task()
+        if keeper is not None or delay is None:
+            return self._give_up(worker, ending, keeper)
+        self._count += 1
+        self._last_exit, self._last_exit_at = ending, report.now()
+        when = "at once" if delay == 0 else f"in {delay:.1f} s"
+        self.terminal.line(f"The worker ended ({ending}); another one starts {when}. Connections wait.", "yellow")
+        self._dismiss(worker)
+        until = now + delay
+        while time.monotonic() < until and not self._asked_to_end():
+            self.loop.turn(until - time.monotonic())
+        if not self._asked_to_end():
+            self._employ(Worker(self.settings))
+        return None
+
+    def _give_up(self, worker: Worker, ending: str, keeper: str | None) -> int:
+        if keeper is not None:
+            title, reason = "THE SERVER ENDED", f"Starting it again is left to {keeper}."
+        elif self._announced:
+            title, reason = "THE SERVER KEEPS CRASHING: given up", f"It was started {self._count + 1} times."
+        else:
+            title, reason = "THE SERVER DOES NOT START: given up", f"It was started {self._count + 1} times."
+        lines = [f"The worker ended: {worker.error or ending}. {reason}"]
+        lines += ["The end of its output:", *list(worker.child.lines)[-TAIL:]] if worker.child.lines else []
+        self.terminal.fail(title, lines)
+        return 4
+
+    def _employ(self, worker: Worker) -> None:
+        self.worker, self._handed, self._ready_at = worker, False, None
+        self.loop.watch_child(worker.child, worker.read_channel, lambda: self.on_output(worker))
+
+    def _dismiss(self, worker: Worker) -> None:
+        self.loop.unwatch_child(worker.child)
+        worker.child.close()
+        self.worker = None
+
+    def on_output(self, worker: Worker) -> None:
+        """Pass on what the worker prints, redacted."""
+        for line in worker.child.read_output():
+            self._print(line)
+
+    def _print(self, line: str) -> None:
+        print(self.terminal.redactor.text(line), file=sys.stderr, flush=True)
+
+    # Being replaced.
+
+    def _called(self, control: instances.Control) -> None:
+        channel = control.accept()
+        if channel is not None:
+            self._callers.append(channel)
+            self.loop.watch(channel, lambda: self._heard(channel))
+
+    def _heard(self, channel: Channel) -> None:
+        """A starter wants the socket, or tells us to retire."""
+        try:
+            for message in channel.arrived():
+                if message.kind == "handover":
+                    channel.send("socket", (self._socket.fileno(),))
+                    self._given.append(channel)
+                elif message.kind == "retire":
+                    self._replaced_by = int(message.data.get("pid", 0))
+        except (OSError, ValueError, TypeError):
+            self._hang_up(channel)
+        else:
+            if channel.closed:
+                self._hang_up(channel)
+
+    def _hang_up(self, channel: Channel) -> None:
+        self.loop.unwatch(channel)
+        self._callers.remove(channel)
+        if channel in self._given:
+            self._given.remove(channel)
+        channel.close()
+
+    # The end.
+
+    def _drain(self) -> None:
+        """Let the worker finish what it is doing; a second signal, or its deadline, ends it at once."""
+        if self._replaced_by is not None:
+            self.terminal.line(f"Replaced by another start (PID {self._replaced_by}); stopping.")
+        else:
+            self.terminal.line(f"Stopping ({signal.Signals(self.loop.stops[0]).name}).")
+        worker = self.worker
+        if worker is None or not self._handed:
+            return
+        signals = len(self.loop.stops)
+        replaced = self._replaced_by is not None
+        worker.drain(replaced=replaced, last=not replaced and not self._given)
+        # The worker has it, and closes it first of all: the port is free long before the last answer.
+        self._socket.close()
+        deadline = time.monotonic() + self.settings.graceful_timeout + MARGIN
+        while not worker.ended() and len(self.loop.stops) <= signals and time.monotonic() < deadline:
+            self.loop.turn(min(0.5, deadline - time.monotonic()))
+        worker.child.drain_output()
+        if not worker.ended():
+            self.terminal.line("Not everything was finished in time.", "yellow")
+        elif worker.cancelled:
+            what = "request or turn was" if worker.cancelled == 1 else "requests or turns were"
+            self.terminal.line(f"{worker.cancelled} {what} not finished in time.", "yellow")
+
+
+PATIENCE = 2.0  # seconds that the server has to answer its first request
+
+
+def answers(host: str, port: int, timeout: float = PATIENCE) -> bool:
+    """Whether an HTTP server answers there, whatever it answers."""
+    # Wildcard addresses are not for connecting to.
+    target = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    request = f"GET /health HTTP/1.1\r\nHost: {address(target, port)}\r\nConnection: close\r\n\r\n"
+    try:
+        with socket.create_connection((target, port), timeout) as connection:
+            connection.sendall(request.encode("ascii"))
+            return connection.recv(8) == b"HTTP/1.1"
+    except (OSError, UnicodeError):
+        return False
