@@ -46,9 +46,8 @@ def test_projection(make_check: MakeCheck, make_report: MakeReport, make_instanc
         make_check("Server Port", details={"host": "127.0.0.1", "port": 8002, "held": True}),
         origin="pytest",
     )  # fmt: skip
-    instance = make_instance(
-        found, restarts={"count": 2, "last_exit": "SIGKILL", "last_exit_at": "2026-01-02T03:04:07Z"}
-    )
+    restarts = {"count": 2, "last_exit": "SIGKILL", "last_exit_at": "2026-01-02T03:04:07Z"}
+    instance = make_instance(found, restarts=restarts)
     body = project(found, instance)
     json.dumps(body, allow_nan=False)
     assert (body["status"], body["origin"], body["run_id"]) == ("failed", "pytest", found.run_id)
