@@ -18,7 +18,7 @@ def test_environment_file(settings: Settings, details: Details) -> None:
     if file.exists:
         details.fix = f"open {file.path} and mend it; nothing but NAME=value and # comments belongs there"
     assert file.problem is None, file.problem
-    details.summary = f"{file.path}, {len(file.values)} variables"
+    details.summary = f"{file.path}, {len(file.values)} variable{'' if len(file.values) == 1 else 's'}"
 
 
 @pytest.mark.warning("Environment File Permissions", fix="python run.py --init", needs="env_file")
