@@ -18,7 +18,7 @@ demo:  ## check and serve with the embedded model, no keys, no network (PORT=801
 test:  ## the project's own tests, with coverage (ARGS="-k port" for some of them)
 	@sh .ci/setup $(VENV) requirements-dev.txt
 	@rm -f .coverage .coverage.*
-	@$(VENV)/bin/python -m coverage run -m pytest $(ARGS); status=$$?; \
+	@$(VENV)/bin/python -m coverage run -m pytest -n 3 --dist worksteal $(ARGS); status=$$?; \
 	$(VENV)/bin/python -m coverage combine -q || test $$status -ne 0 || status=1; \
 	test $$status -eq 0 || exit $$status; \
 	exec $(VENV)/bin/python -m coverage report $(if $(ARGS),--fail-under=0)

@@ -337,6 +337,7 @@ def make_place(folder: Path, root: Path = ROOT) -> Place:
     for name in ("home", "state", "runtime", "modules"):
         (folder / name).mkdir(mode=0o700, parents=True)
     environ |= {
+        "COLUMNS": "1000",  # a message is one line, however long the path of a temporary folder in it
         "HOME": str(folder / "home"),
         "XDG_RUNTIME_DIR": str(folder / "runtime"),
         "PREFLIGHT_STATE_DIR": str(folder / "state"),

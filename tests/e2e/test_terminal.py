@@ -33,7 +33,7 @@ class Pseudo:
         self.process = subprocess.Popen(
             [sys.executable, "run.py", "--port", str(place.port), *options],
             cwd=place.root,
-            env={**place.environ, "TERM": term, **environ},
+            env={name: value for name, value in place.environ.items() if name != "COLUMNS"} | {"TERM": term} | environ,
             stdin=slave,
             stdout=slave,
             stderr=slave,
