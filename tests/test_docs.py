@@ -55,7 +55,7 @@ def default(value: Any) -> str:
 
 def settings_rows() -> Iterator[tuple[str, ...]]:
     for name, entry in settings.SETTINGS.items():
-        value = entry.default
+        value: Any = entry.default
         if entry.metadata["parse"] is settings.size:
             units = ((1024**3, "GiB"), (1024**2, "MiB"))
             value = next(f"{value // unit} {word}" for unit, word in units if value % unit == 0)
