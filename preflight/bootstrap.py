@@ -17,7 +17,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 # Distributions whose module has another name than they have.
-MODULES = {"python-dotenv": "dotenv", "pytest-json-report": "pytest_jsonreport"}
+MODULES = {
+    "python-dotenv": "dotenv",
+    "pytest-json-report": "pytest_jsonreport",
+    "langgraph-checkpoint-sqlite": "langgraph",  # inside of it; looking there would import
+}
 
 
 def declared() -> list[str]:

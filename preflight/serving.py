@@ -8,7 +8,7 @@ import select
 import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import uvicorn
@@ -19,13 +19,26 @@ from preflight.instance import SERVICE_RESTART, Instance
 CLOSE = (b"connection", b"close")
 TICK = 0.01  # seconds between two looks at what is still going on
 LINGER = 0.25  # seconds that idle keep-alive connections get to send a last request, when nobody replaces us
+FRAME = 1024 * 1024  # bytes of the largest WebSocket message that is read at all; beyond, the close code is 1009
 DELAY = 1.0  # seconds of drain_delay where other machines can reach us
 GOODBYE = 0.2  # seconds that what was cancelled gets to clean up
 SO_ATTACH_FILTER = 26  # socket(7); the module socket has no name for it
 
 
 class WebSocket(WebSocketsSansIOProtocol):
-    """uvicorn's own, with a reason in the close frame of a server that stops."""
+    """uvicorn's own, with a reason in the close frame of a server that stops.
+
+    It lets an application drop a client that does not read: ASGI's own close waits until it does.
+    """
+
+    def run_asgi(self) -> Coroutine[Any, Any, None]:
+        self.scope["extensions"]["preflight.abort"] = {"abort": self.transport.abort}
+        return super().run_asgi()
+
+    def start_keepalive(self) -> None:
+        """The handshake is over: what it was about need not be kept for as long as the connection is."""
+        super().start_keepalive()
+        del self.request, self.response
 
     def shutdown(self) -> None:
         """Close with 1012 and leave the client time to answer it: unread messages would turn the close into a reset."""
@@ -52,6 +65,7 @@ class Server(uvicorn.Server):
                 log_level="warning",  # the launcher says what happens
                 access_log=False,  # a line for each request takes almost half of the speed
                 ws=WebSocket,
+                ws_max_size=FRAME,
                 ws_per_message_deflate=False,  # its memory is most of an idle connection's
                 proxy_headers=False,  # trust follows the socket's peer
                 server_header=False,

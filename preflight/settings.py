@@ -76,7 +76,7 @@ def whole(low: int, high: int) -> Callable[[object], int]:
     return parse
 
 
-_SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "b": 1} | {
     prefix + unit: factor**power
     for power, prefix in enumerate("kmgt", start=1)
@@ -94,7 +94,7 @@ def _quantity(value: object, units: Mapping[str, float], allowed: str) -> float:
 
 
 def duration(low: float, high: float) -> Callable[[object], float]:
-    """Seconds: a number, or a text with a unit ("500ms", "2s", "1m")."""
+    """Seconds: a number, or a text with a unit ("500ms", "2s", "1m", "30d")."""
 
     def parse(value: object) -> float:
         allowed = f'must be a time from {low:g} to {high:g} seconds, such as 2, "2s" or "500ms"'
@@ -206,6 +206,17 @@ class Settings:
     disk_space: int = setting(1024**3, size, "free space wanted where the state folder is")
     memory: int = setting(256 * 1024**2, size, "memory that should be available")
     open_files: int = setting(1024, whole(1, 2**31), "open files that a process should be allowed")
+    turn_timeout: float = setting(120.0, duration(0.1, 3600), "deadline of each chat turn")
+    chat_connections: int = setting(2000, whole(1, 1_000_000), "chat connections at once; one more is closed with 1013")
+    chat_message_size: int = setting(64 * 1024, size, "the longest chat message that is taken, in bytes of its frame")
+    chat_rate: int = setting(
+        20, whole(1, 100_000), "chat messages a second from a connection, five times as many in a burst; then 1008"
+    )
+    session_age: float = setting(
+        30 * 86400.0, duration(60, 3650 * 86400), "time after its last message that a chat session is kept"
+    )
+    session_limit: int = setting(10_000, whole(1, 10_000_000), "chat sessions kept; the oldest make room")
+    session_size: int = setting(16 * 1024**2, size, "text that a chat session may hold")
     plugins: tuple[str, ...] = setting((), names, "pytest plugins that the suite needs, by module name")
     ignore: tuple[str, ...] = setting((), names, "critical requirements that may fail, by title or id")
     demo: bool = setting(False, switch, "the embedded profile: no env file, no keys, no network")

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from preflight import __version__, report
 from preflight.instance import Instance
 from preflight.settings import SettingsError, load
-from server import chat, diagnostics, health
+from server import archive, chat, diagnostics, health
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -65,7 +65,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     if instance is None:
         instance = await asyncio.to_thread(examine)
     app.state.instance = instance
-    yield {"preflight": instance}
+    async with app.state.connections.running(instance):
+        yield {"preflight": instance}
 
 
 def examine() -> Instance:
@@ -107,6 +108,6 @@ def create_app() -> FastAPI:
     """The agent server: health, diagnostics and chat."""
     app = FastAPI(title="Agent server", version=__version__, lifespan=lifespan)
     app.add_middleware(Lifespan)
-    app.state.connections = chat.Connections()
-    app.router.routes.extend([*health.routes, *diagnostics.routes, *chat.routes])
+    app.state.connections = chat.Chat()
+    app.router.routes.extend([*health.routes, *diagnostics.routes, *chat.routes, *archive.routes])
     return app

@@ -1,84 +1,84 @@
-"""The chat over WebSocket: JSON text frames, one object each."""
+"""/ws/chat: the way in. Light, because every start imports it; what it leads to is imported when it is needed.
+
+The protocol is in messages.py and docs/chat.md, a connection in connections.py, a session's turns in turns.py, what
+is kept in sessions.py, and who answers in agent.py.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import importlib
-import json
-import uuid
-from typing import Any
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from starlette.routing import WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.types import Receive, Scope, Send
 
-from preflight import __version__
-from preflight.instance import SERVICE_RESTART, Instance
-from preflight.report import now
-from server.health import ARCHITECTURE
+from preflight.instance import Instance
+
+if TYPE_CHECKING:
+    from server.hub import Hub
+
+log = logging.getLogger(__name__)
+WARM_AFTER = 0.5  # seconds of serving, so that a start's own first answers do not compete with the import
 
 
-class Connections:
-    """How many connections and sessions there are."""
+class Chat:
+    """The chat of one application, in its state as ``connections``."""
 
     def __init__(self) -> None:
-        self.open = 0
-        self.sessions = 0
+        self._instance: Instance | None = None
+        self._hub: Hub | None = None
+
+    @property
+    def open(self) -> int:
+        """Connections."""
+        return len(self._hub.connections) if self._hub else 0
+
+    @property
+    def sessions(self) -> int:
+        """Sessions that a connection follows, or that a turn runs in."""
+        return len(self._hub.live) if self._hub else 0
+
+    @property
+    def hub(self) -> Hub:
+        """Made when first asked for, in the event loop."""
+        if self._hub is None:
+            from server.hub import Hub
+
+            if self._instance is None:
+                raise RuntimeError("the application has not started")
+            self._hub = Hub(self._instance)
+        return self._hub
+
+    @asynccontextmanager
+    async def running(self, instance: Instance) -> AsyncIterator[None]:
+        """For as long as the application serves. The agent is imported in the background soon after its start."""
+        self._instance = instance
+        warming = asyncio.get_running_loop().create_task(self._warm())
+        try:
+            yield
+        finally:
+            warming.cancel()
+            if self._hub is not None:
+                await self._hub.close()
+
+    async def _warm(self) -> None:
+        await asyncio.sleep(WARM_AFTER)
+        try:
+            await self.hub.agent()
+        except Exception as error:  # noqa: BLE001  # the first message tries again, and tells its sender
+            log.warning("the agent is not ready: %s: %s", type(error).__name__, error)
 
 
-async def chat(socket: WebSocket) -> None:
-    """Say who we are, then answer each message."""
-    await socket.accept()
-    connections: Connections = socket.app.state.connections
-    instance: Instance = socket.state.preflight
-    draining = asyncio.create_task(instance.drained())
-    connections.open += 1
-    connections.sessions += 1
-    session_id = uuid.uuid4().hex
-    try:
-        await socket.send_json(
-            {
-                "type": "connected",
-                "session_id": session_id,
-                "client_id": uuid.uuid4().hex,
-                "version": __version__,
-                "architecture": ARCHITECTURE,
-                "requires_init": True,
-            }
-        )
-        while True:
-            receiving = asyncio.ensure_future(socket.receive())
-            await asyncio.wait({receiving, draining}, return_when=asyncio.FIRST_COMPLETED)
-            if not receiving.done():
-                receiving.cancel()
-                await socket.close(*SERVICE_RESTART)
-                return
-            message = receiving.result()
-            if message["type"] == "websocket.disconnect":
-                return
-            with instance.work():
-                await socket.send_json(await _reply(message.get("text"), session_id))
-    except WebSocketDisconnect:
-        return
-    finally:
-        draining.cancel()
-        connections.open -= 1
-        connections.sessions -= 1
+class Endpoint:
+    """An ASGI application and no function: Starlette's wrapping of one costs a connection memory."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        from server.connections import serve
+
+        await serve(scope["app"].state.connections.hub, scope, receive, send)
 
 
-async def _reply(frame: str | None, session_id: str) -> dict[str, Any]:
-    if frame is None:
-        return {"type": "error", "code": "not_text", "message": "send JSON in text frames"}
-    try:
-        content = json.loads(frame)
-    except ValueError:
-        return {"type": "error", "code": "bad_json", "message": "this is not JSON"}
-    text = content.get("content") if isinstance(content, dict) else None
-    if not isinstance(text, str) or not text.strip():
-        return {"type": "error", "code": "empty", "message": 'send {"type": "chat", "content": "..."}'}
-    # Importing LangGraph takes most of a second: not before somebody talks, and never in the event loop.
-    agent = await asyncio.to_thread(importlib.import_module, "server.agent")
-    answer = await agent.answer(text)
-    return {"type": "result", "content": answer, "success": True, "session_id": session_id, "timestamp": now()}
-
-
-routes = [WebSocketRoute("/ws/chat", chat)]
+routes = [WebSocketRoute("/ws/chat", Endpoint())]

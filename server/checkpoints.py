@@ -1,0 +1,94 @@
+"""LangGraph's SQLite checkpointer in the store's own thread and transactions.
+
+Imported in the background, with LangGraph. Only the newest checkpoint of a session is kept: the transcript is
+what is accepted and shown, a checkpoint is what the graph remembers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
+from langgraph.checkpoint.sqlite import SqliteSaver
+
+from server.sessions import Store
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoints(SqliteSaver):
+    """The checkpointer of one store.
+
+    Its asynchronous methods take one way to the store's thread each, where LangGraph's own take eight.
+    """
+
+    def __init__(self, store: Store) -> None:
+        # In memory only until the first question: the store's connection comes with each job.
+        super().__init__(sqlite3.connect(":memory:", check_same_thread=False))
+        self.conn.close()
+        self._store = store
+
+    @contextmanager
+    def cursor(self, transaction: bool = True) -> Iterator[sqlite3.Cursor]:  # noqa: ARG002  # LangGraph's
+        """A cursor in the store's transaction: committing is the store's."""
+        cursor = self.conn.cursor()
+        try:
+            yield cursor
+        finally:
+            cursor.close()
+
+    async def prepare(self) -> None:
+        """Make the tables; again where the store had to open its file anew. Raises StoreError."""
+
+        def work(db: sqlite3.Connection) -> None:
+            self.conn = db
+            self.is_setup = False
+            self.setup()
+
+        await self._store.run(work, "alone")
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        def work(db: sqlite3.Connection) -> CheckpointTuple | None:
+            self.conn = db
+            return self.get_tuple(config)
+
+        return await self._store.run(work)
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        def work(db: sqlite3.Connection) -> None:
+            self.conn = db
+            self.put(config, checkpoint, metadata, new_versions)
+            place = (thread, config["configurable"]["checkpoint_ns"], checkpoint["id"])
+            for table in ("checkpoints", "writes"):
+                db.execute(
+                    f"DELETE FROM {table} WHERE thread_id = ? AND checkpoint_ns = ? AND checkpoint_id <> ?",  # noqa: S608
+                    place,
+                )
+
+        thread = str(config["configurable"]["thread_id"])
+        # Not waited for: the turn's answer follows it into the same transaction or a later one, and fails with it.
+        self._store.submit(work, "write").add_done_callback(_note)
+        namespace = config["configurable"]["checkpoint_ns"]
+        return {"configurable": {"thread_id": thread, "checkpoint_ns": namespace, "checkpoint_id": checkpoint["id"]}}
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Nothing: these would let a turn go on in its middle. Ours begin anew, from the transcript."""
+
+
+def _note(future: asyncio.Future[None]) -> None:
+    if not future.cancelled() and (error := future.exception()) is not None:
+        log.warning("a checkpoint was not saved: %s", error)

@@ -1,0 +1,132 @@
+"""What the connections of one application share: the store, the agent, the live sessions, the way out."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+import json
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Collection
+from typing import TYPE_CHECKING, Any
+
+from preflight.instance import SERVICE_RESTART, Instance
+from preflight.redaction import Redactor
+from server import messages, sessions
+from server.turns import Session
+
+if TYPE_CHECKING:
+    from server.agent import Agent
+    from server.connections import Connection
+
+log = logging.getLogger(__name__)
+SPELL = 100  # turns after which a pause is used to give memory back
+PAUSE = 1.0  # seconds without a turn that are a pause
+
+
+class Hub:
+    """Made in the event loop; everything in it happens there."""
+
+    def __init__(self, instance: Instance) -> None:
+        settings = instance.settings
+        self.instance = instance
+        self.settings = settings
+        self.redactor = Redactor.of(settings.environment, settings.envfile.values)
+        self.store = sessions.Store(settings.state_dir / "sessions.sqlite", **sessions.limits(settings))
+        self.connections: set[Connection] = set()
+        self.live: dict[str, Session] = {}
+        self.rerun: Callable[[], Awaitable[dict[str, Any]]] | None = None
+        """Starts a re-run of the suite, or joins the one that is going on; None where the server has none."""
+        self._agent: Agent | None = None
+        self._turns = 0  # since memory was given back
+        self._pause: asyncio.TimerHandle | None = None
+        self._making: asyncio.Task[Agent] | None = None
+        self._draining = asyncio.create_task(self._drain())
+
+    def render(self, message: messages.Server) -> str:
+        """A message as it leaves: redacted. The only way out."""
+        return json.dumps(self.redactor.value(message.model_dump(exclude_none=True)), ensure_ascii=False)
+
+    async def agent(self) -> Agent:
+        """The agent, imported and made in the background; whoever comes first begins it, and all wait for it.
+
+        Raises StoreError, or whatever its import raises; the next call tries again.
+        """
+        if self._agent is None:
+            if self._making is None or self._making.done():
+                self._making = asyncio.create_task(self._make())
+            # One who is cancelled leaves it to the others.
+            self._agent = await asyncio.shield(self._making)
+        return self._agent
+
+    async def _make(self) -> Agent:
+        agent, checkpoints = await asyncio.to_thread(_load)
+        checkpointer = checkpoints.Checkpoints(self.store)
+        await checkpointer.prepare()
+        # In a thread: with a key this imports langchain-openai.
+        made: Agent = await asyncio.to_thread(agent.make, self.instance, self.redactor, checkpointer, self.rerun)
+        return made
+
+    def session(self, session_id: str, workspace: str | None = None) -> Session:
+        """The live session of this id."""
+        if session_id not in self.live:
+            self.live[session_id] = Session(self, session_id, workspace)
+        return self.live[session_id]
+
+    def turned(self) -> None:
+        """A turn has ended."""
+        self._turns += 1
+        if self._turns >= SPELL:
+            if self._pause is not None:
+                self._pause.cancel()
+            self._pause = asyncio.get_running_loop().call_later(PAUSE, self._rest)
+
+    def _rest(self) -> None:
+        self._turns, self._pause = 0, None
+        # Its own thread: it waits for no one, and nobody for it.
+        threading.Thread(target=_trim, name="trim", daemon=True).start()
+
+    async def delete(self, chosen: Collection[str] | None) -> int:
+        """Delete sessions, None for all; their turns are cancelled and their connections closed. Raises StoreError."""
+        ends = [self.live[one].end() for one in list(self.live) if chosen is None or one in chosen]
+        await asyncio.gather(*ends)
+        return await self.store.delete(chosen)
+
+    async def _drain(self) -> None:
+        """When the instance drains, idle connections close at once and the others after their turn."""
+        await self.instance.drained()
+        for connection in list(self.connections):
+            if connection.session is None or not connection.session.busy:
+                connection.close(*SERVICE_RESTART)
+
+    async def close(self) -> None:
+        """End what is left; unfinished turns are on disk."""
+        self._draining.cancel()
+        if self._pause is not None:
+            self._pause.cancel()
+        if self._making is not None:
+            self._making.cancel()
+        await asyncio.gather(*(session.abandon() for session in list(self.live.values())))
+        await self.store.close()
+
+
+def _trim() -> None:
+    """Give free memory back: after many turns at once glibc keeps some 30 MiB that nothing is in (measured)."""
+    import ctypes
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, others need none
+    if trim is not None:
+        trim(0)
+
+
+def _load() -> tuple[Any, Any]:
+    """Import what the agent needs. Collecting garbage meanwhile finds none, and takes a third of the time."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return importlib.import_module("server.agent"), importlib.import_module("server.checkpoints")
+    finally:
+        gc.freeze()
+        if collecting:
+            gc.enable()

@@ -1,0 +1,274 @@
+"""The chat's messages: what a client may send and what the server sends, one model a type.
+
+Their JSON Schema is served (see archive.py) and docs/chat.md explains them. Optional fields that have no
+value are left out of what is sent.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.json_schema import models_json_schema
+
+LAST = 20  # messages in `initialized`
+PAGE = 100  # messages in `history`, at most
+
+Code = Literal[
+    "init_required",
+    "already_initialized",
+    "bad_json",
+    "not_text",
+    "unknown_type",
+    "invalid",
+    "empty",
+    "too_large",
+    "queue_full",
+    "draining",
+    "storage",
+    "session_full",
+    "sessions_full",
+    "session_deleted",
+    "nothing_to_cancel",
+    "cancelled",
+    "timeout",
+    "interrupted",
+    "provider_auth",
+    "provider_rate_limit",
+    "provider_rejected",
+    "provider_error",
+    "provider_unreachable",
+    "provider_timeout",
+    "provider_incomplete",
+    "provider_invalid",
+    "internal",
+]
+Id = Annotated[str, Field(max_length=128)]
+
+
+class _Message(BaseModel):
+    # Built when first used: building all of them would be a part of every start.
+    model_config = ConfigDict(defer_build=True, frozen=True)
+
+
+# From the client. Fields that are not known are left alone: clients exist that send more.
+
+
+class Init(_Message):
+    """Begin, or resume the session `session_id`."""
+
+    type: Literal["init"]
+    session_id: Id | None = None
+    workspace_path: str | None = Field(default=None, max_length=4096)
+
+
+class Chat(_Message):
+    """Say something; the text is in `content`, `message` or `task`."""
+
+    type: Literal["chat", "message", "task"]
+    content: str | None = None
+    message: str | None = None
+    task: str | None = None
+    id: Id | None = None
+    """The client's own; sent again with the same one, a message is taken once."""
+
+    @property
+    def text(self) -> str:
+        return next((text for text in (self.content, self.message, self.task) if text and text.strip()), "")
+
+
+class Cancel(_Message):
+    """Stop the turn with this `turn_id` or client `id`; without either, the one that runs."""
+
+    type: Literal["cancel"]
+    turn_id: Id | None = None
+    id: Id | None = None
+
+
+class Ping(_Message):
+    """Ask for a `pong`."""
+
+    type: Literal["ping"]
+    id: Id | None = None
+
+
+class GetHistory(_Message):
+    """Ask for messages before the one with number `before`; without it, for the last ones."""
+
+    type: Literal["history"]
+    before: int | None = Field(default=None, ge=1, lt=2**63)
+    limit: int = Field(default=LAST, ge=1, le=PAGE)
+    id: Id | None = None
+
+
+Client = Annotated[Init | Chat | Cancel | Ping | GetHistory, Field(discriminator="type")]
+CLIENT: TypeAdapter[Init | Chat | Cancel | Ping | GetHistory] = TypeAdapter(Client, config=ConfigDict(defer_build=True))
+TYPES = frozenset({"init", "chat", "message", "task", "cancel", "ping", "history"})
+
+
+# From the server.
+
+
+class Entry(_Message):
+    """One message of a session's transcript."""
+
+    seq: int
+    turn_id: str
+    role: Literal["user", "assistant", "error"]
+    content: str
+    timestamp: str
+    id: str | None = None
+    code: str | None = None
+
+
+class Connected(_Message):
+    """The first message: send `init` now."""
+
+    type: Literal["connected"] = "connected"
+    session_id: str
+    client_id: str
+    version: str
+    architecture: str
+    requires_init: bool = True
+
+
+class Initialized(_Message):
+    """The session that this connection follows from now on, with its last messages, oldest first."""
+
+    type: Literal["initialized"] = "initialized"
+    session_id: str
+    resumed: bool
+    messages: list[Entry]
+
+
+class Accepted(_Message):
+    """The message is on disk: whatever happens now, its turn gets a `result` or an `error`."""
+
+    type: Literal["accepted"] = "accepted"
+    session_id: str
+    turn_id: str
+    content: str
+    timestamp: str
+    position: int
+    """Turns of this session that come first."""
+    duplicate: bool = False
+    """It had been accepted before."""
+    id: str | None = None
+
+
+class Status(_Message):
+    """What becomes of a turn."""
+
+    type: Literal["status"] = "status"
+    session_id: str
+    turn_id: str
+    status: Literal["working", "resumed", "waiting"]
+    message: str | None = None
+
+
+class Progress(_Message):
+    """A node of the graph has begun."""
+
+    type: Literal["progress"] = "progress"
+    session_id: str
+    turn_id: str
+    node: str
+
+
+class Token(_Message):
+    """The next piece of the answer; `index` counts from 0."""
+
+    type: Literal["token"] = "token"
+    session_id: str
+    turn_id: str
+    index: int
+    content: str
+
+
+class Result(_Message):
+    """The whole answer: the turn is over."""
+
+    type: Literal["result"] = "result"
+    session_id: str
+    turn_id: str
+    content: str
+    success: bool = True
+    timestamp: str
+    id: str | None = None
+
+
+class Error(_Message):
+    """What went wrong; with a `turn_id`, that turn is over."""
+
+    type: Literal["error"] = "error"
+    code: Code
+    message: str
+    timestamp: str
+    session_id: str | None = None
+    turn_id: str | None = None
+    id: str | None = None
+    retry: bool | None = None
+    """Whether trying again may help."""
+    retry_after: float | None = None
+    """Seconds to wait first, as the service asked for."""
+
+
+class Pong(_Message):
+    """The answer to `ping`."""
+
+    type: Literal["pong"] = "pong"
+    timestamp: str
+    id: str | None = None
+
+
+class History(_Message):
+    """A page of the transcript, oldest first; `more`: there are older ones."""
+
+    type: Literal["history"] = "history"
+    session_id: str
+    messages: list[Entry]
+    more: bool
+    id: str | None = None
+
+
+Server = Connected | Initialized | Accepted | Status | Progress | Token | Result | Error | Pong | History
+
+FROM_CLIENT: tuple[type[BaseModel], ...] = (Init, Chat, Cancel, Ping, GetHistory)
+FROM_SERVER: tuple[type[BaseModel], ...] = (
+    Connected,
+    Initialized,
+    Accepted,
+    Status,
+    Progress,
+    Token,
+    Result,
+    Error,
+    Pong,
+    History,
+)
+
+
+def parse(document: dict[str, Any]) -> Init | Chat | Cancel | Ping | GetHistory:
+    """The message in a JSON object whose type is one of TYPES; raises ValueError with what is wrong, in one line."""
+    try:
+        return CLIENT.validate_python(document)
+    except ValidationError as error:
+        # Where and why, never the value: it is not ours to repeat.
+        faults = [
+            (".".join(str(part) for part in fault["loc"][1:]), fault["msg"])
+            for fault in error.errors(include_url=False, include_input=False, include_context=False)
+        ]
+        raise ValueError("; ".join(f"{where}: {why}" if where else why for where, why in faults[:3])) from None
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of both directions: `oneOf` under `client` and `server` in `$defs`."""
+    models: list[Any] = [(model, "validation") for model in FROM_CLIENT] + [
+        (model, "serialization") for model in FROM_SERVER
+    ]
+    references, document = models_json_schema(models, ref_template="#/$defs/{model}")
+    document["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    document["title"] = "Messages of /ws/chat"
+    for name, members, mode in (("client", FROM_CLIENT, "validation"), ("server", FROM_SERVER, "serialization")):
+        document["$defs"][name] = {"oneOf": [references[member, mode] for member in members]}  # type: ignore[index]
+    return dict(document)

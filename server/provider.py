@@ -1,0 +1,210 @@
+"""The language model behind an OpenAI-compatible service, and what its failures mean to a person.
+
+What a service says in an error is not passed on: a rejected key comes back shortened, which redaction by
+value cannot see. The words here are ours; only the status and the service's own short code are taken over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import random
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.runnables import Runnable
+
+ATTEMPTS = 3  # requests for one answer
+BACKOFF = 0.5  # seconds before the second attempt where the service gives no hint; doubles
+MODEL = "gpt-4o-mini"
+RESEARCH_MODEL = "sonar"
+
+Model = Runnable[Any, AIMessage]
+
+
+@dataclass(eq=False)
+class ProviderError(Exception):
+    """The model gave no answer. ``code`` is a client's (see messages.py), ``retry``: trying again may help."""
+
+    code: str
+    message: str
+    retry: bool
+    retry_after: float | None = None  # seconds, as the service asks
+    again: bool = False
+    """Whether to try again here, at once."""
+
+
+def openai(environment: Mapping[str, str], patience: float) -> BaseChatModel:
+    """The model of OPENAI_API_KEY, OPENAI_BASE_URL and OPENAI_MODEL; ``patience`` in seconds without a sign of life."""
+    return _model(
+        environment.get("OPENAI_BASE_URL") or "https://api.openai.com/v1",
+        environment["OPENAI_API_KEY"],
+        environment.get("OPENAI_MODEL") or MODEL,
+        patience,
+    )
+
+
+def perplexity(environment: Mapping[str, str], patience: float) -> BaseChatModel:
+    """The model of PERPLEXITY_API_KEY, PERPLEXITY_BASE_URL and PERPLEXITY_MODEL."""
+    return _model(
+        environment.get("PERPLEXITY_BASE_URL") or "https://api.perplexity.ai",
+        environment["PERPLEXITY_API_KEY"],
+        environment.get("PERPLEXITY_MODEL") or RESEARCH_MODEL,
+        patience,
+    )
+
+
+def _model(base: str, key: str, name: str, patience: float) -> BaseChatModel:
+    from langchain_openai import ChatOpenAI  # 0.4 s and 22 MiB: only where there is a key
+    from pydantic import SecretStr
+
+    return ChatOpenAI(
+        model=name,
+        base_url=base,
+        api_key=SecretStr(key),
+        timeout=patience,
+        stream_chunk_timeout=patience,
+        max_retries=0,  # ours are bounded by the turn
+        use_responses_api=False,  # compatible services speak chat completions
+    )
+
+
+async def stream(model: Model, messages: Sequence[BaseMessage], longest_wait: float) -> AsyncIterator[AIMessageChunk]:
+    """The model's answer, piece by piece, from the first attempt that gets through.
+
+    Waits as the service asks, up to ``longest_wait`` seconds. Raises ProviderError.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        begun = False
+        try:
+            finished = False
+            async for chunk in model.astream(list(messages)):
+                if not isinstance(chunk, AIMessageChunk):
+                    raise TypeError(f"a model that streams {type(chunk).__name__}")
+                begun = begun or bool(chunk.content)
+                finished = finished or bool(chunk.response_metadata.get("finish_reason"))
+                yield chunk
+            if not finished:
+                raise _half_way()
+            return
+        except Exception as error:  # explained to the user, whatever it is
+            failure = explain(error)
+            wait = _wait(failure, attempt)
+            # What was shown cannot be taken back: no second attempt after the first word.
+            if begun and failure.again:
+                failure = _half_way()
+            if begun or wait is None or wait > longest_wait:
+                raise failure from error
+        await asyncio.sleep(wait)
+
+
+async def ask(model: Model, messages: Sequence[BaseMessage], longest_wait: float) -> AIMessage:
+    """The model's whole answer; as :func:`stream`."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return await model.ainvoke(list(messages))
+        except Exception as error:  # explained to the user, whatever it is
+            failure = explain(error)
+            wait = _wait(failure, attempt)
+            if wait is None or wait > longest_wait:
+                raise failure from error
+        await asyncio.sleep(wait)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _half_way() -> ProviderError:
+    return ProviderError("provider_incomplete", "The model's answer stopped half way. Try again.", retry=True)
+
+
+def _wait(failure: ProviderError, attempt: int) -> float | None:
+    """Seconds before the next attempt, None if there is none."""
+    if not failure.again or attempt == ATTEMPTS:
+        return None
+    if failure.retry_after is not None:
+        return failure.retry_after
+    return BACKOFF * 2.0 ** (attempt - 1) * random.uniform(0.75, 1.25)
+
+
+def explain(error: Exception) -> ProviderError:
+    """What happened, in our words, and whether trying again helps."""
+    if isinstance(error, ProviderError):
+        return error
+    import openai as sdk  # imported already by whatever failed; the embedded model fails in no way of these
+
+    if isinstance(error, sdk.APIStatusError):
+        return _status(error.status_code, _code(error.code), _retry_after(error.response.headers))
+    if isinstance(error, TimeoutError | sdk.APITimeoutError):  # langchain's own for a stream is a TimeoutError
+        return ProviderError("provider_timeout", "The model's service stopped answering. Try again later.", retry=True)
+    if isinstance(error, json.JSONDecodeError | sdk.APIResponseValidationError | UnicodeDecodeError):
+        return ProviderError(
+            "provider_invalid", "The model's service sent something that is no valid answer. Try again.", retry=True
+        )
+    if isinstance(error, sdk.APIConnectionError):
+        return ProviderError(
+            "provider_unreachable",
+            "The model's service cannot be reached, or hung up. Check the network and OPENAI_BASE_URL.",
+            retry=True,
+            again=True,
+        )
+    if isinstance(error, sdk.APIError):  # an error that came inside a stream
+        code = _code(error.code)
+        return ProviderError("provider_error", f"The model's service broke off{code}. Try again later.", retry=True)
+    if isinstance(error, ConnectionError) or type(error).__module__.startswith(("httpx", "httpcore")):
+        return _half_way()
+    if isinstance(error, TypeError | ValueError | KeyError | AttributeError):
+        # The client libraries raise these for an answer of another shape than they expect.
+        return ProviderError(
+            "provider_invalid", f"The model's answer cannot be understood ({type(error).__name__}).", retry=True
+        )
+    return ProviderError("provider_error", f"The model could not be asked ({type(error).__name__}).", retry=True)
+
+
+def _status(status: int, code: str, after: float | None) -> ProviderError:
+    said = f"(HTTP {status}{code})"
+    if status in (401, 403):
+        return ProviderError(
+            "provider_auth",
+            f"The model's service refuses the key {said}. Trying again does not help: set a valid OPENAI_API_KEY.",
+            retry=False,
+        )
+    if status == 429 and "quota" in code:
+        return ProviderError(
+            "provider_rate_limit",
+            f"The account's quota is used up {said}: raise it, or wait for its renewal.",
+            retry=False,
+        )
+    if status == 429:
+        wait = f"Try again in {after:g} s." if after is not None else "Try again later."
+        return ProviderError(
+            "provider_rate_limit", f"The model's service asks to slow down {said}. {wait}", True, after, again=True
+        )
+    if status >= 500:
+        message = f"The model's service has a fault of its own {said}. Try again later."
+        return ProviderError("provider_error", message, True, after, again=True)
+    return ProviderError(
+        "provider_rejected",
+        f"The model's service does not take the request {said}. Check OPENAI_MODEL (it must be able to call tools)"
+        " and OPENAI_BASE_URL.",
+        retry=False,
+    )
+
+
+def _code(code: object) -> str:
+    """The service's own short code, if it looks like one."""
+    return f", {code}" if isinstance(code, str) and re.fullmatch(r"[a-z_]{2,40}", code) else ""
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    for name, divisor in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers[name]) / divisor
+        except (KeyError, ValueError):
+            continue
+        if math.isfinite(seconds) and seconds >= 0:
+            return seconds
+    return None

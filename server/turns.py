@@ -1,0 +1,430 @@
+"""A live session: its turns, one at a time, and those who follow them.
+
+A turn is on disk before it is announced and answered on disk before its answer is: whatever happens in between, the
+next one who resumes the session finds it unfinished, and it is done again or answered with an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import traceback
+import uuid
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from preflight import redaction
+from preflight.instance import SERVICE_RESTART
+from server import sessions
+from server.messages import Accepted, Code, Error, Progress, Result, Server, Status, Token
+from server.sessions import Line, NoSession, SessionFull, StoreError, TooManySessions, stamp
+
+if TYPE_CHECKING:
+    from server.connections import Connection
+    from server.hub import Hub
+
+log = logging.getLogger(__name__)
+
+QUEUE = 16  # turns of a session that wait or run
+BEGINNINGS = 2  # times that a turn is begun: a turn that ends the server twice is not tried a third time
+LOOK = 0.2  # seconds between two looks at a turn that another process works on
+
+
+class Refused(Exception):
+    """A message that is not accepted: what its sender is told."""
+
+    def __init__(self, code: Code, message: str, *, retry: bool | None = None) -> None:
+        super().__init__(message)
+        self.code: Code = code
+        self.message = message
+        self.retry = retry
+
+
+class Postponed(Exception):
+    """The server drains before this turn has begun: it stays open, for the next server."""
+
+
+@dataclass(slots=True, eq=False)
+class Turn:
+    """A message that was accepted."""
+
+    id: str
+    text: str
+    client: str | None
+    task: asyncio.Task[str] | None = None
+    cancelled: bool = False
+
+
+class Session:
+    """One session, while somebody follows it or a turn of it runs."""
+
+    __slots__ = ("_arriving", "_current", "_hub", "_runner", "_waiting", "_watchers", "followers", "id", "workspace")
+
+    def __init__(self, hub: Hub, session_id: str, workspace: str | None) -> None:
+        self.id = session_id
+        self.workspace = workspace
+        self.followers: set[Connection] = set()
+        self._hub = hub
+        self._waiting: deque[Turn] = deque()
+        self._current: Turn | None = None
+        self._arriving: set[str] = set()  # turns between their acceptance and the queue
+        self._runner: asyncio.Task[None] | None = None
+        self._watchers: dict[str, asyncio.Task[None]] = {}  # of turns that another process works on
+
+    @property
+    def busy(self) -> bool:
+        """Whether a turn runs, or is just being accepted."""
+        return self._runner is not None or bool(self._arriving)
+
+    def publish(self, message: Server) -> None:
+        """Send to all who follow; rendered and redacted once."""
+        if self.followers:
+            text = self._hub.render(message)
+            for connection in list(self.followers):
+                connection.push(text)
+
+    def leave(self, connection: Connection) -> None:
+        """This connection does not follow any more."""
+        self.followers.discard(connection)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Forget a session that nobody follows and that has nothing to do."""
+        if not self.followers and not self.busy and not self._watchers and self._hub.live.get(self.id) is self:
+            del self._hub.live[self.id]
+
+    # Messages.
+
+    async def say(self, sender: Connection, text: str, client: str | None) -> None:
+        """Put a message on disk, tell everybody, and queue its turn. Raises Refused."""
+        if self._hub.instance.draining:
+            raise Refused("draining", "The server is restarting: send it again after connecting anew.", retry=True)
+        if len(self._waiting) + (self._current is not None) + len(self._arriving) >= QUEUE:
+            raise Refused("queue_full", f"{QUEUE} messages of this session wait already: try again later.", retry=True)
+        turn = Turn(uuid.uuid4().hex, self._hub.redactor.text(text), client)
+        self._arriving.add(turn.id)
+        try:
+            taken = await self._hub.store.accept(
+                self.id, turn.id, turn.text, client=client, workspace=self.workspace, keep=frozenset(self._hub.live)
+            )
+            if taken.duplicate:
+                self._again(sender, turn, taken)
+                return
+            self.publish(
+                Accepted(
+                    session_id=self.id,
+                    turn_id=turn.id,
+                    content=turn.text,
+                    timestamp=taken.timestamp,
+                    position=len(self._waiting) + (self._current is not None),
+                    id=client,
+                )
+            )
+            self._enqueue(turn)
+        except SessionFull as error:
+            raise Refused("session_full", str(error), retry=False) from None
+        except TooManySessions as error:
+            raise Refused("sessions_full", str(error), retry=True) from None
+        except StoreError as error:
+            raise Refused("storage", f"The message was not saved and is not accepted: {error}", retry=True) from None
+        finally:
+            self._arriving.discard(turn.id)
+            if not self.busy:
+                self._idle()
+
+    def _again(self, sender: Connection, turn: Turn, taken: sessions.Taken) -> None:
+        """A message that was accepted before, and whose sender does not know: said again, done once."""
+        accepted = Accepted(
+            session_id=self.id,
+            turn_id=taken.turn_id,
+            content=turn.text,
+            timestamp=taken.timestamp,
+            position=0,
+            duplicate=True,
+            id=turn.client,
+        )
+        sender.send(accepted)
+        if taken.answer is not None:
+            sender.send(self._ending(taken.answer, turn.client))
+
+    def _enqueue(self, turn: Turn) -> None:
+        self._waiting.append(turn)
+        if self._runner is None:
+            self._runner = asyncio.create_task(self._run())
+
+    def cancel(self, turn_id: str | None, client: str | None) -> bool:
+        """Cancel the turn that is meant: by its id, by its sender's, or the one that runs. False: there is none."""
+        for turn in [*([self._current] if self._current else []), *self._waiting]:
+            if turn_id in (None, turn.id) and client in (None, turn.client):
+                turn.cancelled = True
+                if turn.task is not None:
+                    turn.task.cancel()
+                return True
+        return False
+
+    # Turns.
+
+    async def _run(self) -> None:
+        """Do what is queued; while the instance drains, only what is already begun."""
+        try:
+            while self._waiting and not self._hub.instance.draining:
+                self._current = self._waiting.popleft()
+                # A drain waits for it, and for its answer to be sent.
+                with self._hub.instance.work():
+                    await self._attempt(self._current)
+                    await self._flush()
+                self._hub.turned()
+                self._current = None
+        finally:
+            self._current = self._runner = None
+            if not self.busy:
+                self._idle()
+
+    def _idle(self) -> None:
+        if self._hub.instance.draining:
+            for connection in list(self.followers):
+                connection.close(*SERVICE_RESTART)
+        self._settle()
+
+    async def _flush(self) -> None:
+        """Before the connections close, give followers who read a moment to get everything."""
+        if not self._hub.instance.draining:
+            return
+        pumps = [pump for connection in self.followers if (pump := connection.pump) is not None]
+        if pumps:
+            await asyncio.wait(pumps, timeout=1)
+
+    async def _attempt(self, turn: Turn) -> None:
+        try:
+            await self._perform(turn)
+        except Exception as error:  # noqa: BLE001  # said to the user and in the log
+            # A fault of ours; the turn stays open, and the ones behind it get their chance.
+            log.error("a turn broke: %s", self._hub.redactor.text("".join(traceback.format_exception(error))))
+            said = f"The server broke ({type(error).__name__}); resume the session to have it tried again."
+            self.publish(self._error(turn, "internal", said, retry=True))
+
+    async def _perform(self, turn: Turn) -> None:
+        self.publish(Status(session_id=self.id, turn_id=turn.id, status="working"))
+        task = turn.task = asyncio.create_task(self._answer(turn))
+        if turn.cancelled:
+            task.cancel()
+        try:
+            await asyncio.wait((task,))
+        finally:
+            task.cancel()  # for the one who waits is cancelled: the server ends, and the turn stays open
+        if not task.cancelled() and isinstance(task.exception(), Postponed):
+            return
+        failure = self._failure(turn, task)
+        role, content = ("assistant", task.result()) if failure is None else ("error", failure.message)
+        try:
+            at = await self._hub.store.finish(self.id, turn.id, role, content, failure.code if failure else None)
+        except NoSession:
+            return
+        except StoreError as error:
+            said = f"The answer was not saved ({error}): resume the session to have it made again."
+            self.publish(self._error(turn, "storage", said, retry=True))
+            return
+        if failure is not None:
+            self.publish(failure)
+        else:
+            self.publish(Result(session_id=self.id, turn_id=turn.id, content=content, timestamp=at, id=turn.client))
+
+    async def _answer(self, turn: Turn) -> str:
+        """Let the agent answer, and tell how it goes."""
+        agent = await self._hub.agent()
+        async with agent.slots, asyncio.timeout(self._hub.settings.turn_timeout):
+            if self._hub.instance.draining:
+                raise Postponed
+            words = Words(self._hub.redactor, self._hub.settings.environment)
+            index, answer = 0, ""
+            async for kind, text in agent.answer(self.id, turn.id, turn.text):
+                if kind == "node":
+                    self.publish(Progress(session_id=self.id, turn_id=turn.id, node=text))
+                elif kind == "token":
+                    if piece := words.feed(text):
+                        self.publish(Token(session_id=self.id, turn_id=turn.id, index=index, content=piece))
+                        index += 1
+                else:
+                    answer = unbroken(text)
+            if piece := words.rest():
+                self.publish(Token(session_id=self.id, turn_id=turn.id, index=index, content=piece))
+            return answer
+
+    def _failure(self, turn: Turn, task: asyncio.Task[str]) -> Error | None:
+        """What to say of a turn that has no answer."""
+        if task.cancelled():
+            return self._error(turn, "cancelled", "The turn was cancelled.", retry=False)
+        error = task.exception()
+        if error is None:
+            return None
+        if isinstance(error, StoreError):
+            return self._error(turn, "storage", f"The agent's memory cannot be used: {error}", retry=True)
+        # Known without an import of what raises it: that may be what failed.
+        if type(error).__name__ == "ProviderError":
+            after: float | None = getattr(error, "retry_after", None)
+            retry = bool(getattr(error, "retry", False))
+            code: Code = getattr(error, "code", "provider_error")
+            return self._error(turn, code, str(getattr(error, "message", "")), retry=retry, after=after)
+        if isinstance(error, TimeoutError):
+            limit = self._hub.settings.turn_timeout
+            return self._error(turn, "timeout", f"There was no answer within {limit:g} s. Try again.", retry=True)
+        trace = "".join(traceback.format_exception(error))
+        log.error("a turn broke: %s", self._hub.redactor.text(trace))
+        return self._error(
+            turn, "internal", f"The agent broke ({type(error).__name__}); see the server's log.", retry=True
+        )
+
+    def _error(
+        self, turn: Turn, code: Code, message: str, *, retry: bool | None = None, after: float | None = None
+    ) -> Error:
+        return Error(
+            code=code,
+            message=message,
+            timestamp=now(),
+            session_id=self.id,
+            turn_id=turn.id,
+            id=turn.client,
+            retry=retry,
+            retry_after=after,
+        )
+
+    def _ending(self, line: Line, client: str | None) -> Result | Error:
+        """How a turn ended, as it was said when it did."""
+        if line.role == "assistant":
+            return Result(
+                session_id=self.id, turn_id=line.turn_id, content=line.content, timestamp=line.timestamp, id=client
+            )
+        code: Code = line.code or "internal"  # type: ignore[assignment]  # one of ours was written
+        return Error(
+            code=code,
+            message=line.content,
+            timestamp=line.timestamp,
+            session_id=self.id,
+            turn_id=line.turn_id,
+            id=client,
+        )
+
+    # What an earlier process left unfinished.
+
+    async def recover(self) -> None:
+        """Take up turns that were accepted and never answered. Raises StoreError."""
+        for found in await self._hub.store.open_turns(self.id):
+            known = {turn.id for turn in self._waiting} | self._arriving | set(self._watchers)
+            if found.turn_id in known or (self._current is not None and self._current.id == found.turn_id):
+                continue
+            turn = Turn(found.turn_id, found.content, found.id)
+            if found.owner != self._hub.store.owner and await asyncio.to_thread(sessions.alive, found.owner):
+                # An instance that is being replaced still works on it.
+                self.publish(
+                    Status(
+                        session_id=self.id,
+                        turn_id=turn.id,
+                        status="waiting",
+                        message="another process works on this turn",
+                    )
+                )
+                self._watchers[turn.id] = asyncio.create_task(self._watch(turn, found.owner))
+                continue
+            await self._take_over(turn, found.owner)
+
+    async def _take_over(self, turn: Turn, owner: str) -> None:
+        beginnings = await self._hub.store.claim(turn.id, owner)
+        if beginnings is None:
+            return
+        if beginnings > BEGINNINGS:
+            message = "The server ended in the middle of this turn, more than once; it is not tried again."
+            await self._hub.store.finish(self.id, turn.id, "error", message, "interrupted")
+            self.publish(self._error(turn, "interrupted", message, retry=True))
+            return
+        self.publish(
+            Status(session_id=self.id, turn_id=turn.id, status="resumed", message="the server had ended in this turn")
+        )
+        self._enqueue(turn)
+
+    async def _watch(self, turn: Turn, owner: str) -> None:
+        try:
+            while True:
+                line = await self._hub.store.answer_of(self.id, turn.id)
+                if line is not None:
+                    self.publish(self._ending(line, turn.client))
+                    return
+                if not await asyncio.to_thread(sessions.alive, owner):
+                    await self._take_over(turn, owner)
+                    return
+                await asyncio.sleep(LOOK)
+        except StoreError as error:
+            self.publish(self._error(turn, "storage", str(error), retry=True))
+        finally:
+            del self._watchers[turn.id]
+            self._settle()
+
+    # The end.
+
+    async def end(self) -> None:
+        """The session is deleted: nothing of it goes on."""
+        for connection in list(self.followers):
+            connection.send(
+                Error(code="session_deleted", message="The session was deleted.", timestamp=now(), session_id=self.id)
+            )
+            connection.close(1000, "the session was deleted")
+        await self.abandon()
+
+    async def abandon(self) -> None:
+        """Stop what goes on; turns that are not answered stay open on disk."""
+        self._waiting.clear()
+        tasks = [*self._watchers.values(), *([self._runner] if self._runner else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def now() -> str:
+    """The time as messages write it."""
+    import time
+
+    return stamp(time.time())
+
+
+def unbroken(text: str) -> str:
+    """The text with halves of surrogate pairs, which no frame and no database takes, replaced."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+class Words:
+    """Redacts a stream: a secret must not slip through in two pieces.
+
+    Held back is what could be a secret's beginning: the last word, a bearer header's first one, and where a secret
+    itself has spaces in it, as many characters as the longest of those.
+    """
+
+    _CUT = re.compile(r"[^\x21-\x7e](?=[\x21-\x7e]*$)")  # the last character that ends a word
+    _BEARER = re.compile(r"(bearer|basic)\s*$", re.IGNORECASE)
+
+    def __init__(self, redactor: redaction.Redactor, environment: Iterable[str] | object) -> None:
+        known = redaction.secrets(environment) if hasattr(environment, "items") else ()  # type: ignore[arg-type]
+        spread = [len(secret) for secret in known if re.search(r"[^\x21-\x7e]", secret.strip())]
+        self._redactor = redactor
+        self._spread = max(spread, default=0) * 6  # escaped forms are longer
+        self._held = ""
+
+    def feed(self, text: str) -> str:
+        """What may go out now that this has come."""
+        self._held += text
+        found = self._CUT.search(self._held, 0, max(0, len(self._held) - self._spread))
+        cut = found.end() if found else 0
+        if cut and (header := self._BEARER.search(self._held[:cut])):
+            cut = header.start()
+        out, self._held = self._held[:cut], self._held[cut:]
+        return self._redactor.text(unbroken(out))
+
+    def rest(self) -> str:
+        """The end."""
+        out, self._held = self._held, ""
+        return self._redactor.text(unbroken(out))

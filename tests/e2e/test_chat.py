@@ -1,0 +1,497 @@
+"""The chat on the real server, over a real WebSocket: protocol, memory, limits, crashes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from websockets.sync.client import connect
+
+from preflight.instance import SERVICE_RESTART
+from server.sessions import Store
+from tests.e2e.chatting import Client, Provider, client, counts, kill_worker, worker_of
+from tests.e2e.starts import KEYS, PATIENCE, ROOT, Place, Started, get, make_place, until
+
+
+@pytest.fixture(scope="module")
+def demo_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    place = make_place(tmp_path_factory.mktemp("demo") / "place")
+    yield place
+    place.close()
+
+
+@pytest.fixture(scope="module")
+def demo(demo_place: Place) -> Started:
+    """A server on the embedded model."""
+    return demo_place.start("--demo", "--supervise").until_ready()
+
+
+class Live:
+    """A server on a model that does what a test tells it to."""
+
+    def __init__(self, place: Place, **variables: str) -> None:
+        self.place = place
+        self.provider = Provider(place)
+        place.write_env_file(**KEYS)
+        place.environ |= {
+            "PREFLIGHT_PYTHON": ">=3.11",
+            "OPENAI_BASE_URL": f"{self.provider.url}/v1",
+            "PERPLEXITY_BASE_URL": f"{self.provider.url}/perplexity/v1",
+            "PREFLIGHT_TURN_TIMEOUT": "8s",
+            **variables,
+        }
+        self.started = place.start("--supervise").until_ready()
+        self.url = self.started.url
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    place = make_place(tmp_path_factory.mktemp("live") / "place")
+    yield Live(place)
+    place.close()
+
+
+def raw(port: int, buffer: int | None = None) -> socket.socket:
+    """A WebSocket without a client library, after the handshake; at most a byte has been read."""
+    one = socket.socket()
+    if buffer is not None:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    one.settimeout(PATIENCE)
+    one.connect(("127.0.0.1", port))
+    upgrade = (
+        f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {'A' * 22}=="
+    )
+    one.sendall(f"GET /ws/chat HTTP/1.1\r\nHost: 127.0.0.1\r\n{upgrade}\r\n\r\n".encode())
+    assert one.recv(1) == b"H"  # the server has answered, and takes frames from here on
+    return one
+
+
+def delete(url: str) -> str:
+    with urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+# A turn that lasts until a test has done what it came for, or for its deadline.
+SLOW = {"type": "delay", "seconds": 2}
+
+
+# -- the protocol ---------------------------------------------------------------------------------------------
+
+
+def test_a_first_message_waits_for_the_agent(demo: Started) -> None:
+    """It is accepted at once, and answered when the agent has been imported."""
+    with client(demo.url) as one:
+        assert one.connected["requires_init"] is True
+        assert re.fullmatch(r"[0-9a-f]{32}", one.connected["session_id"])
+        assert one.init() == {
+            "type": "initialized",
+            "session_id": one.connected["session_id"],
+            "resumed": False,
+            "messages": [],
+        }
+        assert "The server is serving" in one.answer("status")
+
+
+def test_a_turn(demo: Started) -> None:
+    """`accepted`, `status`, `progress` and `token` in their order, then `result`, which is what the tokens make."""
+    with client(demo.url) as one:
+        one.init(workspace_path="/work")
+        came = one.ask("which key is missing and where do I put it?", id="mine")
+        kinds = [message["type"] for message in came]
+        assert kinds[:3] == ["accepted", "status", "progress"]
+        assert [m["node"] for m in came if m["type"] == "progress"] == ["supervisor", "diagnostics", "responder"]
+        tokens = [m for m in came if m["type"] == "token"]
+        assert [m["index"] for m in tokens] == list(range(len(tokens)))
+        assert len(tokens) > 1
+        result = came[-1]
+        assert "".join(m["content"] for m in tokens) == result["content"]
+        assert (result["success"], result["id"], came[0]["id"]) == (True, "mine", "mine")
+        assert result["session_id"] == one.connected["session_id"]
+        assert {m["turn_id"] for m in came} == {result["turn_id"]}
+        assert "OPENAI_API_KEY" in result["content"]
+        assert ".ki_autoagent/config/.env" in result["content"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "chat", "content": "help"},
+        {"type": "message", "message": "help"},
+        {"type": "task", "task": "help"},
+        {"type": "chat", "task": "help", "extra": [1]},
+    ],
+    ids=["chat", "message", "task", "mixed"],
+)
+def test_the_aliases(demo: Started, message: dict[str, object]) -> None:
+    """Text comes under three names in messages of three types."""
+    with client(demo.url) as one:
+        one.init()
+        one.socket.send(json.dumps(message))
+        assert one.until("result", "error")[-1]["type"] == "result"
+
+
+def test_what_is_no_message_gets_an_error_and_keeps_the_connection(demo: Started) -> None:
+    """One code for each way of being wrong."""
+    with client(demo.url) as one:
+        for kind in ("chat", "ping", "cancel", "history"):
+            one.send(kind, content="too early")
+            assert one.refusal() == "init_required"
+        one.init()
+        frames: list[tuple[str | bytes, str]] = [
+            ("no json", "bad_json"),
+            ("[" * 50_000, "bad_json"),
+            ("[1, 2]", "bad_json"),
+            (b'{"type": "ping"}', "not_text"),
+            ('{"type": "dance"}', "unknown_type"),
+            ('{"type": ["ping"]}', "unknown_type"),
+            ("{}", "unknown_type"),
+            ('{"type": "chat"}', "empty"),
+            ('{"type": "chat", "content": " \\n "}', "empty"),
+            ('{"type": "chat", "content": 5}', "invalid"),
+            ('{"type": "chat", "content": "\\ud800"}', "bad_json"),
+            (json.dumps({"type": "chat", "content": "x" * 70_000}), "too_large"),
+            (json.dumps({"type": "chat", "content": "é" * 40_000}, ensure_ascii=False), "too_large"),
+            ('{"type": "history", "limit": 1000}', "invalid"),
+            ('{"type": "init"}', "already_initialized"),
+            ('{"type": "cancel"}', "nothing_to_cancel"),
+        ]
+        for frame, code in frames:
+            one.socket.send(frame)
+            assert one.refusal() == code, frame[:50]
+        assert one.send("ping", id="p").receive("pong")["id"] == "p"
+
+
+def test_every_message_is_within_the_schema(demo: Started) -> None:
+    """The schema that is served describes what clients may send, too."""
+    import jsonschema
+
+    schema = json.loads(get(f"{demo.url}/chat/schema.json")[1])
+    validator = jsonschema.Draft202012Validator({**schema, "$ref": "#/$defs/client"})
+    validator.validate({"type": "init", "session_id": None})
+    validator.validate({"type": "task", "task": "x", "id": "1"})
+    assert not validator.is_valid({"type": "dance"})
+    assert not validator.is_valid({"type": "chat", "content": 5})
+
+
+# -- memory ---------------------------------------------------------------------------------------------------
+
+
+def test_resume_follow_and_history(demo: Started) -> None:
+    """Another connection resumes the session, sees what was said, and follows what is said from then on."""
+    with client(demo.url) as first:
+        session = first.init()["session_id"]
+        first.answer("uptime")
+        with client(demo.url) as second:
+            begun = second.init(session_id=session)
+            assert (begun["resumed"], begun["session_id"]) == (True, session)
+            assert [m["role"] for m in begun["messages"]] == ["user", "assistant"]
+            assert begun["messages"][0]["content"] == "uptime"
+            assert counts(demo.url) == (2, 1)
+            first.send("chat", content="versions")
+            assert second.until("result")[0]["type"] == "accepted"
+            first.until("result")
+            page = second.send("history", limit=1, before=begun["messages"][1]["seq"]).receive("history")
+            assert [m["content"] for m in page["messages"]] == ["uptime"]
+            assert page["more"] is False
+            assert second.send("history", limit=3).receive("history")["more"] is True
+        until(lambda: counts(demo.url) == (1, 1), "the second has left")
+    until(lambda: counts(demo.url) == (0, 0), "both have left")
+    with client(demo.url) as third:
+        begun = third.init(session_id="0" * 32)
+        assert (begun["resumed"], begun["session_id"]) == (False, third.connected["session_id"])
+
+
+def test_a_message_that_is_sent_again_is_done_once(demo: Started) -> None:
+    """With the same id it is accepted as what it was, with the answer that it had."""
+    with client(demo.url) as one:
+        one.init()
+        first = one.ask("uptime", id="a")
+        again = one.ask("uptime", id="a")
+        assert [m["type"] for m in again] == ["accepted", "result"]
+        assert again[0]["duplicate"] is True
+        assert again[1] == first[-1]
+        assert len(one.send("history").receive("history")["messages"]) == 2
+
+
+def test_sessions_are_listed_exported_and_deleted(demo: Started) -> None:
+    """Over HTTP; deleting one ends those who follow it."""
+    with client(demo.url) as one, client(demo.url) as other:
+        session = one.init(workspace_path="/somewhere")["session_id"]
+        one.answer("uptime")
+        listed = json.loads(get(f"{demo.url}/sessions?limit=1")[1])
+        entry = listed["sessions"][0]
+        assert (entry["session_id"], entry["messages"], entry["active"]) == (session, 2, True)
+        assert entry["workspace_path"] == "/somewhere"
+        exported = json.loads(get(f"{demo.url}/sessions/{session}")[1])
+        assert [line["role"] for line in exported["transcript"]] == ["user", "assistant"]
+        assert json.loads(delete(f"{demo.url}/sessions/{session}")) == {"deleted": 1}
+        assert one.refusal() == "session_deleted"
+        assert one.closed()[0] == 1000
+        assert get(f"{demo.url}/sessions/{session}")[0] == 404
+        assert get(f"{demo.url}/sessions?limit=x")[0] == 400
+        assert other.init(session_id=session)["resumed"] is False
+
+
+# -- limits ---------------------------------------------------------------------------------------------------
+
+
+def test_a_flood_closes_the_connection(demo: Started) -> None:
+    """With 1008, after what had come within the rate was answered; the session is still there."""
+    with client(demo.url) as one:
+        one.init()
+        for _ in range(300):
+            one.socket.send('{"type": "ping"}')
+        assert one.closed() == (1008, "too many messages; slow down")
+
+
+def test_a_frame_that_is_too_large_is_not_even_read(demo: Started) -> None:
+    """Its length alone closes the connection, with 1009."""
+    with raw(demo.port) as one:
+        one.sendall(bytes([0x81, 0xFF]) + (2 * 1024 * 1024).to_bytes(8, "big") + bytes(4))
+        said = b""
+        while part := one.recv(4096):
+            said += part
+    assert (1009).to_bytes(2, "big") in said
+
+
+def test_a_client_that_does_not_read_is_dropped_and_loses_nothing(demo: Started) -> None:
+    """The server lets go of it, others go on, and it finds everything when it resumes."""
+    with client(demo.url) as talker:
+        session = talker.init()["session_id"]
+        slow = raw(demo.port, buffer=4096)
+        init = json.dumps({"type": "init", "session_id": session}).encode()
+        slow.sendall(bytes([0x81, 0x80 | len(init), 0, 0, 0, 0]) + init)
+        # `accepted` repeats the text to all who follow: this is what fills its socket and then its queue.
+        said = 0
+        while said < 10 or counts(demo.url)[0] == 2:
+            assert talker.ask("help " + "x" * 60_000)[-1]["type"] == "result"
+            said += 1
+            assert said < 150, "nobody was dropped"
+        slow.close()
+        with client(demo.url) as again:
+            begun = again.init(session_id=session)
+            assert begun["messages"][-1]["role"] == "assistant"
+        exported = json.loads(get(f"{demo.url}/sessions/{session}")[1])
+        assert len(exported["transcript"]) == 2 * said
+
+
+def test_caps(place: Place) -> None:
+    """Connections and the text of a session have bounds that are settings."""
+    limits = {"PREFLIGHT_CHAT_CONNECTIONS": "2", "PREFLIGHT_SESSION_SIZE": "100", "PREFLIGHT_SESSION_LIMIT": "2"}
+    started = place.start("--demo", "--supervise", **limits).until_ready()
+    with client(started.url) as one, client(started.url) as two:
+        with connect(started.url.replace("http", "ws") + "/ws/chat") as third, pytest.raises(Exception, match="1013"):
+            third.recv(10)
+        assert counts(started.url)[0] == 2
+        one.init()
+        two.init()
+        assert one.ask("help " + "x" * 200)[-1]["code"] == "session_full"
+        one.answer("ok?")
+        assert one.ask("uptime")[-1]["code"] == "session_full"
+        two.answer("ok?")
+    with client(started.url) as three:
+        three.init()
+        three.answer("ok?")
+        assert json.loads(get(f"{started.url}/sessions")[1])["total"] == 2
+
+
+def test_a_full_disk_is_said_and_the_connection_lives_on(place: Place) -> None:
+    """Nothing is accepted that is not on disk; when there is room again, it goes on."""
+    started = place.start("--demo", "--supervise").until_ready()
+    with client(started.url) as one:
+        one.init()
+        one.answer("help")
+        worker = psutil.Process(worker_of(started.url))
+        before = worker.rlimit(psutil.RLIMIT_FSIZE)
+        worker.rlimit(psutil.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+        refused = one.ask("help", id="x")
+        assert [m["type"] for m in refused] == ["error"]
+        assert (refused[0]["code"], refused[0]["retry"], refused[0]["id"]) == ("storage", True, "x")
+        assert "sessions.sqlite" in refused[0]["message"]
+        worker.rlimit(psutil.RLIMIT_FSIZE, before)
+        assert one.ask("help", id="x")[-1]["type"] == "result"
+        assert get(f"{started.url}/health")[0] == 200
+
+
+# -- turns ----------------------------------------------------------------------------------------------------
+
+
+def test_turns_queue_and_can_be_cancelled(live: Live) -> None:
+    """One runs, the next waits; a cancelled one ends with an error of its own, and the next one begins."""
+    live.provider.will(SLOW)
+    with client(live.url) as one:
+        one.init()
+        one.send("chat", content="first", id="1").send("chat", content="second", id="2").send(
+            "chat", content="3", id="3"
+        )
+        came = one.until("accepted") + one.until("accepted") + one.until("accepted")
+        accepted = [m for m in came if m["type"] == "accepted"]
+        assert [(m["id"], m["position"]) for m in accepted] == [("1", 0), ("2", 1), ("3", 2)]
+        one.send("cancel", id="3").send("cancel")
+        ended = one.until("error")[-1]
+        assert (ended["code"], ended["turn_id"], ended["id"]) == ("cancelled", accepted[0]["turn_id"], "1")
+        second = one.until("result", "error")[-1]
+        assert (second["type"], second["id"]) == ("result", "2")
+        third = one.until("result", "error")[-1]
+        assert (third["code"], third["id"]) == ("cancelled", "3")
+
+
+def test_the_queue_is_bounded(live: Live) -> None:
+    """Beyond sixteen a message is not accepted, and its sender is told."""
+    live.provider.will({**SLOW, "times": None})
+    with client(live.url) as one:
+        session = one.init()["session_id"]
+        for number in range(17):
+            one.send("chat", content="x", id=str(number))
+        refused = one.until("error")[-1]
+        assert (refused["code"], refused["id"], refused["retry"]) == ("queue_full", "16", True)
+        assert delete(f"{live.url}/sessions/{session}")
+
+
+def test_a_turn_has_a_deadline(place: Place) -> None:
+    """Then its sender is told that there was no answer in time."""
+    live = Live(place, PREFLIGHT_TURN_TIMEOUT="1s")
+    live.provider.will({"type": "stream_fault", "kind": "stall", "after_chunks": 1, "stall_seconds": 60})
+    with client(live.url) as one:
+        one.init()
+        end = one.ask("hello")[-1]
+        assert end["code"] in ("timeout", "provider_timeout")
+        assert end["retry"] is True
+
+
+# -- restarts and crashes -------------------------------------------------------------------------------------
+
+
+def test_a_crash_in_a_turn_loses_nothing(live: Live) -> None:
+    """kill -9: the session resumes with the message among its last ones, and the turn is done; the second time it
+    is answered with an error that carries its id."""
+    live.provider.will(SLOW)
+    with client(live.url) as one:
+        session = one.init()["session_id"]
+        one.send("chat", content="survive this", id="s").until("progress")
+        one.send("chat", content="and this", id="t").until("accepted")
+        kill_worker(live.started)
+    with client(live.url) as two:
+        begun = two.init(session_id=session)
+        assert begun["resumed"] is True
+        assert [m["content"] for m in begun["messages"]] == ["survive this", "and this"]
+        came = two.until("result")
+        assert [m["status"] for m in came if m["type"] == "status"].count("resumed") == 2
+        assert came[-1]["id"] == "s"
+        assert two.until("result")[-1]["id"] == "t"
+    live.provider.will({**SLOW, "times": None})
+    with client(live.url) as three:
+        three.init(session_id=session)
+        turn = three.send("chat", content="poison").until("progress")[0]["turn_id"]
+        for _ in range(2):
+            live.started.stderr  # noqa: B018  # what it said so far is read
+            pid = worker_of(live.url)
+            psutil.Process(pid).kill()
+            until(lambda pid=pid: worker_of(live.url) != pid, "another worker serves")  # type: ignore[misc]
+            last = Client(live.url)
+            last.init(session_id=session)
+            came = last.until("progress", "error")
+        end = came[-1]
+        assert (end["type"], end["code"], end["turn_id"]) == ("error", "interrupted", turn)
+        last.close()
+    live.provider.will()
+
+
+def test_a_drain_finishes_the_turn_and_says_when_to_come_back(place: Place) -> None:
+    """The connection in a turn closes after its result, an idle one at once, both with 1012; a start later the
+    session is there."""
+    live = Live(place)
+    live.provider.will({"type": "delay", "seconds": 1})
+    with client(live.url) as busy, client(live.url) as idle:
+        session = busy.init()["session_id"]
+        idle.init()
+        busy.send("chat", content="the last one").until("progress")
+        live.started.send(signal.SIGTERM)
+        assert idle.closed() == SERVICE_RESTART
+        assert busy.until("result", "error")[-1]["type"] == "result"
+        assert busy.closed()[0] == 1012
+    assert live.started.wait() == 0
+    again = place.start("--supervise").until_ready()
+    with client(again.url) as one:
+        begun = one.init(session_id=session)
+        assert [m["role"] for m in begun["messages"]] == ["user", "assistant"]
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["answers", "ends"])
+def test_a_turn_of_another_process(demo_place: Place, demo: Started, ends: bool) -> None:
+    """As while an instance is replaced: its answer is waited for, and the turn taken over only when it has ended."""
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    session, turn, owner = f"{ends:032}", f"turn {ends}", f"{other.pid}:{psutil.Process(other.pid).create_time():.2f}"
+
+    async def both() -> None:
+        store = Store(demo_place.state / "sessions.sqlite", age=1e9, limit=100, size=1 << 20, owner=owner)
+        await store.accept(session, turn, "uptime", client=None, workspace=None, keep=())
+        with client(demo.url) as one:
+            begun = one.init(session_id=session)
+            assert [m["content"] for m in begun["messages"]] == ["uptime"]
+            assert one.receive("status")["status"] == "waiting"
+            if ends:
+                other.communicate(b"\n")
+                assert one.receive("status")["status"] == "resumed"
+                assert "This instance has run for" in one.until("result")[-1]["content"]
+            else:
+                await store.finish(session, turn, "assistant", "from elsewhere")
+                end = one.receive("result")
+                assert (end["turn_id"], end["content"]) == (turn, "from elsewhere")
+        await store.close()
+
+    try:
+        asyncio.run(both())
+    finally:
+        other.kill()
+        other.communicate()
+
+
+# -- the documented client ------------------------------------------------------------------------------------
+
+
+def test_the_five_line_client_works_as_printed(demo: Started, tmp_path: Path) -> None:
+    """The Python one of docs/chat.md."""
+    found = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "chat.md").read_text(), re.DOTALL)
+    assert found is not None
+    assert len([line for line in found[1].splitlines() if line]) == 5
+    program = tmp_path / "chat.py"
+    program.write_text(found[1])
+    url = f"ws://127.0.0.1:{demo.port}/ws/chat"
+    done = subprocess.run(
+        [sys.executable, program, url, "what failed?"], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert done.stderr == ""
+    assert "Nothing critical failed" in done.stdout
+
+
+def test_health_is_quick_while_the_agent_is_imported(place: Place) -> None:
+    """Importing happens beside the serving."""
+    started = place.start("--demo", "--supervise").until_ready()
+    with client(started.url) as one:
+        one.init()
+        one.send("chat", content="status")
+        slowest = 0.0
+        while True:
+            begun = time.monotonic()
+            assert get(f"{started.url}/health")[0] == 200
+            slowest = max(slowest, time.monotonic() - begun)
+            try:
+                message = json.loads(one.socket.recv(0))
+            except TimeoutError:
+                continue
+            if message["type"] == "result":
+                break
+        assert slowest < 0.5

@@ -1,0 +1,213 @@
+"""The store of sessions: what is accepted is on disk, limits hold, and a disk that fails is said."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import stat
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.sessions import NoSession, SessionFull, Store, StoreError, TooManySessions, alive, whoami
+
+DAY = 86400.0
+
+
+def with_store(path: Path, work: Callable[[Store], Awaitable[Any]], **changes: Any) -> Any:
+    """Run `work` on a store of this file, then close it."""
+
+    async def run() -> Any:
+        store = Store(path, **{"age": DAY, "limit": 100, "size": 100_000, **changes})
+        try:
+            return await work(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(run())
+
+
+async def say(store: Store, session: str, turn: str, text: str = "hello", **changes: Any) -> Any:
+    return await store.accept(session, turn, text, **{"client": None, "workspace": None, "keep": (), **changes})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "sessions.sqlite"
+
+
+def test_accepted_is_on_disk(path: Path) -> None:
+    """Another connection to the file sees the message the moment that it is accepted."""
+
+    async def work(store: Store) -> None:
+        taken = await say(store, "s", "t", workspace="/w")
+        with sqlite3.connect(path) as other:
+            assert other.execute("SELECT turn, content FROM transcript").fetchall() == [("t", "hello")]
+            assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        other.close()
+        assert taken.duplicate is False
+        assert [turn.turn_id for turn in await store.open_turns("s")] == ["t"]
+        await store.finish("s", "t", "assistant", "hi")
+        assert await store.open_turns("s") == []
+        answer = await store.answer_of("s", "t")
+        assert answer is not None
+        assert (answer.role, answer.content) == ("assistant", "hi")
+
+    with_store(path, work)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_a_message_with_a_known_id_is_taken_once(path: Path) -> None:
+    """Of two connections that send it at the same moment as well."""
+
+    async def work(store: Store) -> None:
+        both = await asyncio.gather(*(say(store, "s", turn, client="mine") for turn in ("a", "b")))
+        assert [taken.duplicate for taken in both] == [False, True]
+        assert both[0].turn_id == both[1].turn_id
+        assert (await say(store, "other", "c", client="mine")).duplicate is False
+
+    with_store(path, work)
+
+
+def test_history_in_pages(path: Path) -> None:
+    """The last lines, oldest first, bounded by number and size."""
+
+    async def work(store: Store) -> None:
+        for number in range(5):
+            await say(store, "s", f"t{number}", f"text {number}")
+        lines, more = await store.history("s", before=None, limit=2, size=1000)
+        assert ([line.content for line in lines], more) == (["text 3", "text 4"], True)
+        lines, more = await store.history("s", before=lines[0].seq, limit=10, size=1000)
+        assert ([line.content for line in lines], more) == (["text 0", "text 1", "text 2"], False)
+        lines, more = await store.history("s", before=None, limit=10, size=1)
+        assert ([line.content for line in lines], more) == (["text 4"], True)
+        assert await store.history("none", before=None, limit=10, size=1) == ([], False)
+
+    with_store(path, work)
+
+
+def test_limits(path: Path) -> None:
+    """A session's size, the number of sessions, and their age; what is in use is spared."""
+
+    async def size(store: Store) -> None:
+        await say(store, "s", "a", "x" * 60)
+        with pytest.raises(SessionFull, match="100 bytes"):
+            await say(store, "s", "b", "x" * 60)
+        with pytest.raises(SessionFull):
+            await say(store, "new", "c", "é" * 60)
+        assert not await store.exists("new")
+
+    async def number(store: Store) -> None:
+        for name in ("a", "b", "c"):
+            await say(store, name, f"turn {name}")
+        assert [one["session_id"] for one in (await store.page(offset=0, limit=9))[0]] == ["c", "b"]
+        await say(store, "d", "turn d", keep={"b"})
+        assert {one["session_id"] for one in (await store.page(offset=0, limit=9))[0]} == {"b", "d"}
+        with pytest.raises(TooManySessions):
+            await say(store, "e", "turn e", keep={"b", "d"})
+
+    with_store(path.with_name("size"), size, size=100)
+    with_store(path.with_name("number"), number, limit=2)
+
+    async def old(store: Store) -> None:
+        await say(store, "old", "t")
+        await store.run(lambda db: db.execute("UPDATE sessions SET updated = ?", (time.time() - 2 * DAY,)), "write")
+        await say(store, "new", "u")
+        assert not await store.exists("old")
+
+    with_store(path, old)
+
+
+def test_export_and_delete(path: Path) -> None:
+    """What was exported is all of it; what was deleted is gone, and a turn that ends later adds nothing."""
+
+    async def work(store: Store) -> None:
+        await say(store, "s", "t")
+        await say(store, "u", "v")
+        exported = await store.export("s")
+        assert exported["unanswered"] == 1
+        assert [line["content"] for line in exported["transcript"]] == ["hello"]
+        assert await store.delete(["s", "none"]) == 1
+        with pytest.raises(NoSession):
+            await store.export("s")
+        with pytest.raises(NoSession):
+            await store.finish("s", "t", "assistant", "too late")
+        assert await store.delete(None) == 1
+
+    with_store(path, work)
+
+
+def test_turns_of_a_process_that_is_gone_are_taken_over_once(path: Path) -> None:
+    """And counted, so that one which ends the server is not begun for ever."""
+
+    async def first(store: Store) -> None:
+        await say(store, "s", "t")
+
+    async def second(store: Store) -> None:
+        [found] = await store.open_turns("s")
+        assert (found.owner, found.attempts) == ("1:dead", 1)
+        assert not alive(found.owner)
+        taken = await asyncio.gather(store.claim("t", found.owner), store.claim("t", found.owner))
+        assert sorted(map(str, taken)) == ["2", "None"]
+
+    with_store(path, first, owner="1:dead")
+    with_store(path, second)
+    assert alive(whoami())
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    """Every question says so, and the store works once it can."""
+    (tmp_path / "state").write_text("a file where the folder should be")
+
+    async def work(store: Store) -> None:
+        for _ in range(2):
+            with pytest.raises(StoreError, match=r"sessions\.sqlite"):
+                await say(store, "s", "t")
+        (tmp_path / "state").unlink()
+        assert (await say(store, "s", "t")).turn_id == "t"
+
+    with_store(tmp_path / "state" / "sessions.sqlite", work)
+
+
+def test_a_file_that_is_no_database_is_set_aside(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Kept under another name, said in the log, and the service goes on; one of a newer version is left alone."""
+    path.parent.mkdir()
+    path.write_text("not a database at all, but long enough to be read as one" * 100)
+
+    async def work(store: Store) -> None:
+        await say(store, "s", "t")
+
+    with_store(path, work)
+    assert len(list(path.parent.glob("*.broken-*"))) == 1
+    assert "no SQLite database" in caplog.text
+    newer = sqlite3.connect(path.with_name("newer"))
+    newer.execute("PRAGMA user_version = 99")
+    newer.close()
+
+    async def refused(store: Store) -> None:
+        with pytest.raises(StoreError, match="newer version"):
+            await say(store, "s", "t")
+
+    with_store(path.with_name("newer"), refused)
+
+
+def test_one_job_that_breaks_takes_no_other_with_it(path: Path) -> None:
+    """Jobs share a transaction, and each has its own outcome."""
+
+    async def work(store: Store) -> None:
+        def breaks(db: sqlite3.Connection) -> None:
+            db.execute("UPDATE sessions SET messages = 99")
+            raise ValueError("mine")
+
+        await say(store, "s", "t0")
+        results = await asyncio.gather(
+            say(store, "s", "t1"), store.run(breaks, "write"), say(store, "s", "t2"), return_exceptions=True
+        )
+        assert isinstance(results[1], ValueError)
+        assert (await store.export("s"))["messages"] == 3
+
+    with_store(path, work)
