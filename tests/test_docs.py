@@ -57,7 +57,7 @@ def settings_rows() -> Iterator[tuple[str, ...]]:
     for name, entry in settings.SETTINGS.items():
         value: Any = entry.default
         if entry.metadata["parse"] is settings.size:
-            units = ((1024**3, "GiB"), (1024**2, "MiB"))
+            units = ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB"))
             value = next(f"{value // unit} {word}" for unit, word in units if value % unit == 0)
         yield f"`{name}`", f"`{settings.PREFIX}{name.upper()}`", default(value), str(entry.metadata["about"])
 

@@ -463,10 +463,12 @@ def test_a_turn_of_another_process(demo_place: Place, demo: Started, ends: bool)
 
 
 def test_the_five_line_client_works_as_printed(demo: Started, tmp_path: Path) -> None:
-    """The Python one of docs/chat.md."""
-    found = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "chat.md").read_text(), re.DOTALL)
+    """The Python one of the README, which docs/chat.md repeats."""
+    readme, chat = ((ROOT / name).read_text() for name in ("README.md", "docs/chat.md"))
+    found = re.search(r"```python\n(import json, sys.*?)```", readme, re.DOTALL)
     assert found is not None
-    assert len([line for line in found[1].splitlines() if line]) == 5
+    assert found[0] in chat
+    assert len(found[1].splitlines()) == 5
     program = tmp_path / "chat.py"
     program.write_text(found[1])
     url = f"ws://127.0.0.1:{demo.port}/ws/chat"
