@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=60, help="messages a second of all together, in the paced part")
     parser.add_argument("--kills", type=int, default=100)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is stopped then, too
     which = options.which or ["connections", "turns", "crashes"]
     if "turns" in which:
         asyncio.run(turns())

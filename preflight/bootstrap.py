@@ -10,6 +10,7 @@ import importlib.util
 import os
 import re
 import shlex
+import signal
 import sys
 import tomllib
 from pathlib import Path
@@ -84,6 +85,20 @@ def install_command(requirements: list[str]) -> str:
 
 def run() -> int:
     """The command, if everything that it is made of is there; returns its exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # for as long as the process lives
+    try:
+        exit_code = _run()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing is claimed, and the interpreter's own flush finds a place.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return exit_code
+
+
+def _run() -> int:
     lines = problem()
     if lines is None:
         try:

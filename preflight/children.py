@@ -66,14 +66,16 @@ class Child:
         self.lines.extend(texts)
         return texts
 
-    def drain_output(self) -> None:
-        """Read what is left after the process has gone."""
+    def drain_output(self) -> list[str]:
+        """The lines that are left after the process has gone."""
+        left: list[str] = []
         os.set_blocking(self.output, False)
         try:
             while not self.output_closed:
-                self.read_output()
+                left += self.read_output()
         except BlockingIOError:
             pass  # a descendant that left the group still holds the pipe: not ours to wait for
+        return left
 
     def ended(self) -> bool:
         """Whether the process is gone; the rest of its group is then ended, and the process reaped."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from preflight import instances, ports
-from preflight.settings import Settings
+from preflight.settings import Settings, address
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +40,21 @@ class Claim:
 
 
 def policy_of(settings: Settings, records: Sequence[instances.Record]) -> ports.Policy:
-    """What the settings allow to be stopped; ``records`` are the live instances on this port."""
+    """What the settings allow to be stopped; ``records`` are the live instances on this port.
+
+    An instance of ours says itself how long it may take to finish what it is doing.
+    """
     return ports.Policy(
         cleanup=settings.port_cleanup,
         own=frozenset(record.pid for record in records),
-        grace=settings.port_grace,
+        spare=ports.INFRASTRUCTURE | frozenset(settings.port_spare),
+        grace=max([settings.port_grace, *(record.stops_within for record in records)]),
     )
 
 
-def told(step: ports.Step) -> str:
-    """One step for the terminal, where the log's time of day would be in the way."""
-    who = f"{step.name} (PID {step.pid})" if step.pid is not None else step.name
-    return f"  {step.action}: {who}: {step.result}"
+def told(step: ports.Step, *, when: bool = False) -> str:
+    """One step for people; ``when`` puts the time before it, to the millisecond."""
+    return f"  {step}" if when else f"  {step.what}"
 
 
 def claim(
@@ -67,15 +70,43 @@ def claim(
     ``blocked`` says what blocks the start already: a start that is going to be refused never stops
     a server that works. ``inherited`` is the listening socket of an instance that this start replaces.
     """
+    try:
+        if origin != "pytest":
+            return _claim(origin, settings, blocked, on_step, inherited)
+        # A start that goes on has no record yet: wait for it, rather than taking the port from under it.
+        with instances.StartLock(settings.port) as lock:
+            lock.take(wait=True)
+            return _claim(origin, settings, blocked, on_step, inherited)
+    except ports.PortUnavailable as error:
+        return Claim(problem=str(error), fix=error.fix)
+    except instances.RuntimeFolderError as error:
+        return Claim(problem=str(error), fix="make it a folder of mode 0700 that is yours, or set XDG_RUNTIME_DIR")
+
+
+def _claim(
+    origin: str,
+    settings: Settings,
+    blocked: Sequence[str],
+    on_step: Callable[[ports.Step], None],
+    inherited: socket.socket | None,
+) -> Claim:
     host, port = settings.host, settings.port
     records = instances.live(port)
     policy = policy_of(settings, records)
     if origin != "start":
         holders = tuple(ports.listeners(host, port))
-        served_by = serving(records, holders)
-        if served_by is not None or origin == "rerun":
-            problem = "" if served_by else f"port {port} is not served by an instance of ours"
-            return Claim(served_by=served_by, holders=holders, problem=problem)
+        ours = serving(records, holders)
+        if ours is not None and ours.host == host:
+            return Claim(served_by=ours, holders=holders)
+        if origin == "rerun":
+            return Claim(holders=holders, problem=f"port {port} is not served by an instance of ours")
+        if origin == "pytest" and ours is not None:
+            where = address(ours.host, ours.port)
+            return Claim(
+                holders=holders,
+                problem=f"{ours.name} serves {where}, which this run never stops",
+                fix="stop it, or choose another port",
+            )
     if blocked:
         return Claim(untried=f"not tried, and nothing was stopped: the start is blocked by {', '.join(blocked)}")
     if inherited is not None:
@@ -126,5 +157,8 @@ def _listens_on(sock: socket.socket, host: str, port: int) -> bool:
     if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         return False
     bound = sock.getsockname()
-    wanted = {info[4][:2] for info in socket.getaddrinfo(host, port, sock.family, socket.SOCK_STREAM)}
+    try:
+        wanted = {info[4][:2] for info in socket.getaddrinfo(host, port, sock.family, socket.SOCK_STREAM)}
+    except OSError:
+        return False
     return tuple(bound[:2]) in wanted

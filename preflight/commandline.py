@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from preflight import __version__, formats
 from preflight.settings import Settings, SettingsError, load
@@ -24,10 +25,24 @@ EXIT_CODES = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """argparse repeats what it does not understand, and that may be a key in the wrong place."""
+
+    def error(self, message: str) -> NoReturn:
+        from preflight.redaction import Redactor
+
+        try:
+            settings = load(ROOT)
+            redactor = Redactor.of(settings.environment, settings.envfile.values)
+        except SettingsError:
+            redactor = Redactor.of(os.environ)
+        super().error(redactor.text(message))
+
+
 def parser() -> argparse.ArgumentParser:
     """The options of the command; the README's table is held against this."""
     codes = "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
-    options = argparse.ArgumentParser(
+    options = _Parser(
         prog="run.py",
         description="Check every requirement, then serve.",
         epilog=f"Exit codes: {codes}; 130 or 143 when a signal stopped it before it served.",
@@ -37,7 +52,8 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--host", metavar="H", help="address to serve on (127.0.0.1)")
     options.add_argument("--port", metavar="N", help="port to serve on (8002)")
     options.add_argument("--no-cleanup", action="store_true", help="leave alone whatever is on the port")
-    options.add_argument("--check-only", action="store_true", help="run the checks; start and stop nothing")
+    instead = options.add_mutually_exclusive_group()
+    instead.add_argument("--check-only", action="store_true", help="run the checks; start and stop nothing")
     options.add_argument("--demo", action="store_true", help="no env file, no keys, no network")
     options.add_argument("--offline", action="store_true", help="leave out what needs the network")
     options.add_argument(
@@ -57,10 +73,10 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--supervise", action=argparse.BooleanOptionalAction, help="start a crashed worker again, or not"
     )
-    options.add_argument("--port-status", action="store_true", help="show who holds the port, and stop")
-    options.add_argument("--free-port", action="store_true", help="free the port, gracefully, and stop")
+    instead.add_argument("--port-status", action="store_true", help="show who holds the port, and stop")
+    instead.add_argument("--free-port", action="store_true", help="free the port, gracefully, and stop")
     options.add_argument("--dry-run", action="store_true", help="with --free-port: only say what it would do")
-    options.add_argument("--init", action="store_true", help="write a commented env file template")
+    instead.add_argument("--init", action="store_true", help="write a commented env file template")
     options.add_argument("-v", "--verbose", action="store_true", help="show details")
     options.add_argument("--version", action="version", version=f"preflight {__version__}")
     return options
@@ -107,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         as_json = arguments.format == "json"
         if arguments.port_status:
             return portcommand.status(settings, as_json=as_json)
-        return portcommand.free(settings, dry_run=arguments.dry_run, as_json=as_json)
+        return portcommand.free(settings, dry_run=arguments.dry_run, as_json=as_json, verbose=arguments.verbose)
 
     from preflight.launcher import Launcher
 

@@ -165,7 +165,8 @@ class Contract:
     def on_port_step(self, step: Step) -> None:
         """Show, while it happens, what is done to free the port."""
         if self.link:
-            self.link.send("port", line=self.redactor.text(told(step)))
+            line, stamped = told(step), told(step, when=True)
+            self.link.send("port", line=self.redactor.text(line), stamped=self.redactor.text(stamped))
 
     @property
     def selection(self) -> str:

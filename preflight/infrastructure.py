@@ -46,6 +46,5 @@ FORWARDERS: dict[str, str] = {
     "kubectl": "end the port forwarding: kill {pid}",
     "ssh": _SSH,
     "autossh": _SSH,
-    "sshd": _SSH,
     "sshd-session": _SSH,
 }

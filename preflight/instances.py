@@ -14,7 +14,6 @@ import socket
 import stat
 import struct
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -40,6 +39,8 @@ class Record:
     since: str  # UTC, "2026-01-02T03:04:05Z"
     up_at: float  # seconds since the epoch: when it was ready to serve, until then when it was published
     version: str
+    stops_within: float = 0.0
+    """Seconds that it may take to finish what it is doing once it is asked to stop."""
 
     @property
     def name(self) -> str:
@@ -53,7 +54,12 @@ def runtime_folder() -> Path:
     Raises RuntimeFolderError where something else stands in its place.
     """
     given = os.environ.get("XDG_RUNTIME_DIR")
-    folder = Path(given) / "preflight" if given else Path(tempfile.gettempdir()) / f"preflight-{os.getuid()}"
+    if given:
+        folder = Path(given) / "preflight"
+    else:
+        import tempfile  # brings shutil, bz2, lzma and random; a person's session does without
+
+        folder = Path(tempfile.gettempdir()) / f"preflight-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, parents=bool(given), exist_ok=True)
         status = folder.lstat()
@@ -88,6 +94,12 @@ class StartLock:
         for litter in self._file.parent.glob(f"{self._file.stem}.*.new"):
             litter.unlink(missing_ok=True)  # only who has this lock publishes a record; that one died half way
         return True
+
+    def __enter__(self) -> StartLock:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.release()
 
     def release(self) -> None:
         """Let the next starter go on; more than once does no harm."""
@@ -173,6 +185,13 @@ def live(port: int) -> list[Record]:
     return sorted(found, key=lambda record: record.up_at, reverse=True)
 
 
+def overlap(one: str, other: str) -> bool:
+    """Whether a server on one host could be in the way of one on the other, on the same port."""
+    names = {"localhost": "127.0.0.1"}
+    one, other = names.get(one, one), names.get(other, other)
+    return one == other or bool({one, other} & {"0.0.0.0", "::"})
+
+
 # The control socket.
 
 
@@ -251,10 +270,15 @@ def ask_for_socket(record: Record) -> Handover | None:
         answer = channel.receive(ANSWER)
     except OSError:
         answer = None
-    if answer is None or answer.kind != "socket" or len(answer.descriptors) != 1:
-        channel.close()
-        return None
-    return Handover(record, socket.socket(fileno=answer.descriptors[0]), channel)
+    if answer is not None and answer.kind == "socket" and len(answer.descriptors) == 1:
+        try:
+            return Handover(record, socket.socket(fileno=answer.descriptors[0]), channel)
+        except OSError:
+            pass  # whatever it is, it is no socket
+    for descriptor in answer.descriptors if answer is not None else ():
+        os.close(descriptor)
+    channel.close()
+    return None
 
 
 def peer_uid(connection: socket.socket) -> int | None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from preflight import __version__, formats, instances, report
 from preflight.events import Loop
-from preflight.settings import Settings
+from preflight.settings import Settings, address
 from preflight.suite import Result, Suite
 from preflight.supervisor import Supervisor
 from preflight.worker import Worker
@@ -115,7 +115,10 @@ class Launcher:
             # No exit code of our own: nothing was served, and nothing was found out.
             return 128 + stopped.number
         except Unpublishable as error:
-            self.terminal.fail("THE REPORT CANNOT BE WRITTEN: nothing was started", [str(error)])
+            self.terminal.fail(
+                "THE REPORT CANNOT BE WRITTEN: nothing was started",
+                [str(error), "Fix: make room or name another place"],
+            )
             return 3
         finally:
             self._let_go()
@@ -150,7 +153,7 @@ class Launcher:
         running = self._running()
         if running is None:
             return None
-        serves = f"{running.name} serves {self.settings.address}"
+        serves = f"{running.name} serves {address(running.host, running.port)}"
         if running.up_at >= self.typed_at:
             # Twenty starts in the same second are one wish.
             self.terminal.line(f"{serves}: it came up meanwhile. Nothing to do.")
@@ -161,14 +164,17 @@ class Launcher:
         if self.settings.if_running == "fail":
             self.terminal.fail("ALREADY RUNNING", [f"{serves}.", "Fix: stop it, or start with --if-running replace"])
             return 1
-        # If it does not answer, it is stopped like any other holder of the port: by the suite, last.
-        self._handover = instances.ask_for_socket(running)
+        # If it does not answer, it is stopped like any other holder of the port: by the suite, last. So is
+        # one on another address, whose socket is of no use here.
+        if running.host == self.settings.host:
+            self._handover = instances.ask_for_socket(running)
         return None
 
     def _running(self) -> instances.Record | None:
-        """The instance that serves this very address."""
-        ours = (self.settings.host, self.settings.port)
-        return next((record for record in instances.live(ours[1]) if (record.host, record.port) == ours), None)
+        """The instance of ours that is in the way: on this very address, or on one that overlaps with it."""
+        records = instances.live(self.settings.port)
+        same = [record for record in records if record.host == self.settings.host]
+        return next((record for record in same or records if instances.overlap(record.host, self.settings.host)), None)
 
     # The checks.
 
@@ -207,7 +213,7 @@ class Launcher:
                 case "checked":
                     self._done += 1
                 case "port" if not self.output_format:
-                    self.terminal.line(str(message.data["line"]))
+                    self.terminal.line(str(message.data["stamped" if self.verbose else "line"]))
 
     def _worker_printed(self, worker: Worker) -> None:
         if self._supervisor is not None:
@@ -300,6 +306,9 @@ class Launcher:
             raise Unpublishable(f"{path}: {error.strerror}") from None
 
     def _present(self, result: Result) -> None:
+        if result.exit_code == 2:
+            print(f"run.py: error: {result.reason}", file=sys.stderr)
+            return
         if self.output_format:
             print(formats.FORMATS[self.output_format](result.report), flush=True)
             return
@@ -308,5 +317,5 @@ class Launcher:
         plain, verbose = self.terminal.plain, self.terminal.verbose
         if result.report.checks:
             self.terminal.show(banners.render(result.report, plain=plain, verbose=verbose))
-        if result.exit_code in (2, 3):
+        if result.exit_code == 3:
             self.terminal.show(banners.broken(result.reason, result.output, plain=plain))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 
 from preflight import claim, instances, ports
@@ -15,6 +16,7 @@ from preflight.settings import Settings
 
 AVAILABLE = "available"
 IN_USE = "in use"
+UNAVAILABLE = "not available here"
 FOREIGN = "in use by another user"
 OURS = "served by an instance of ours"
 
@@ -24,12 +26,12 @@ def status(settings: Settings, *, as_json: bool = False) -> int:
     plan = ports.plan(settings.host, settings.port, claim.policy_of(settings, instances.live(settings.port)))
     shown = _described(settings, plan.holders, free=plan.free)
     if plan.problem and not plan.holders:
-        shown["problem"] = plan.problem
+        shown |= {"status": UNAVAILABLE, "problem": plan.problem, "fix": plan.fix or ""}
     _print(settings, shown, as_json=as_json)
     return 0 if plan.free else 1
 
 
-def free(settings: Settings, *, dry_run: bool = False, as_json: bool = False) -> int:
+def free(settings: Settings, *, dry_run: bool = False, as_json: bool = False, verbose: bool = False) -> int:
     """Free the port, or only say what that would do; exit code 0 if it is (or would be) free, else 1.
 
     An instance of ours is stopped like anything else: it was asked for, and it gets its grace.
@@ -46,7 +48,7 @@ def free(settings: Settings, *, dry_run: bool = False, as_json: bool = False) ->
 
         def on_step(step: ports.Step) -> None:
             if not as_json and step.action != "held":
-                print(redactor.text(claim.told(step)), flush=True)
+                print(redactor.text(claim.told(step, when=verbose)), flush=True)
 
         taken = ports.take(settings.host, settings.port, policy, on_step=on_step)
         if taken.socket is not None:
@@ -89,15 +91,23 @@ def _lines(shown: Mapping[str, object]) -> list[str]:
     lines = [f"Host    {shown['host']}", f"Port    {shown['port']}", f"Status  {shown['status']}{since}"]
     holders = shown["holders"]
     if isinstance(holders, list) and holders:
-        rows = [("PID", "USER", "NAME", "ADDRESS", "COMMAND")]
+        rows = [("PID", "USER", "NAME", "SINCE", "BELONGS TO", "ADDRESS", "COMMAND")]
         rows += [
-            (str(row["pid"] or "?"), row["user"] or "?", row["name"], ", ".join(row["addresses"]), row["command"])
+            (
+                str(row["pid"] or "?"),
+                row["user"] or "?",
+                row["name"],
+                time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["started_at"])) if row["started_at"] else "?",
+                row["unit"] or row["container"] or row["parent_name"] or "?",
+                ", ".join(row["addresses"]),
+                row["command"],
+            )
             for row in holders
         ]
-        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
         lines.append("")
         lines += [
-            "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]) for row in rows
+            "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
         ]
     would_stop, stopped, problem = shown.get("would_stop"), shown.get("stopped"), shown.get("problem")
     if isinstance(would_stop, list) and not problem:

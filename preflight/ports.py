@@ -27,7 +27,7 @@ from preflight.sockets import BOUND, CLOSE, LISTEN, TIME_WAIT, Endpoint
 from preflight.stopping import Step, Tree, end
 
 __all__ = [
-    "Holder", "Plan", "Policy", "PortUnavailable", "Refusal", "Step", "Taken",
+    "INFRASTRUCTURE", "Holder", "Plan", "Policy", "PortUnavailable", "Refusal", "Step", "Taken",
     "hold", "listeners", "plan", "take",
 ]  # fmt: skip
 

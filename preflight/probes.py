@@ -29,6 +29,13 @@ class Question:
     key: str | None = None
     method: str = "GET"
 
+    @property
+    def shown(self) -> str:
+        """The URL without what may be secret in it: a user's password, a query."""
+        scheme, mark, rest = self.url.partition("?")[0].partition("://")
+        host, slash, path = rest.partition("/")
+        return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -48,7 +55,7 @@ def openai(environment: Mapping[str, str]) -> Question:
     https://platform.openai.com/docs/api-reference/models/list
     """
     base = environment.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-    return Question(f"{base.rstrip('/')}/models", environment.get("OPENAI_API_KEY"))
+    return Question(_below(base, "/models"), environment.get("OPENAI_API_KEY"))
 
 
 def perplexity(environment: Mapping[str, str]) -> Question:
@@ -57,7 +64,13 @@ def perplexity(environment: Mapping[str, str]) -> Question:
     https://docs.perplexity.ai/api-reference/async-chat-completions-get
     """
     base = environment.get("PERPLEXITY_BASE_URL") or "https://api.perplexity.ai"
-    return Question(f"{base.rstrip('/')}/async/chat/completions", environment.get("PERPLEXITY_API_KEY"))
+    return Question(_below(base, "/async/chat/completions"), environment.get("PERPLEXITY_API_KEY"))
+
+
+def _below(base: str, path: str) -> str:
+    """A route below a base URL; the base's query (an api-version, say) stays behind it."""
+    address, mark, query = base.partition("?")
+    return f"{address.rstrip('/')}{path}{mark}{query}"
 
 
 QUESTIONS: Mapping[str, Callable[[Mapping[str, str]], Question]] = {"openai": openai, "perplexity": perplexity}
@@ -94,9 +107,9 @@ class Probes(Mapping[str, Reply]):
     def __getitem__(self, name: str) -> Reply:
         question = self._questions[name]
         if name not in self._threads:
-            return Reply(question.url, failure="not asked (offline)")
+            return Reply(question.shown, failure="not asked (offline)")
         self._threads[name].join(max(0.0, self._begun + self._timeout - time.monotonic()))
-        late = Reply(question.url, failure=f"no answer within {self._timeout:g} s", seconds=self._timeout)
+        late = Reply(question.shown, failure=f"no answer within {self._timeout:g} s", seconds=self._timeout)
         return self._replies.get(name, late)
 
     def __iter__(self) -> Iterator[str]:
@@ -124,13 +137,13 @@ def ask(question: Question, timeout: float) -> Reply:
             question.method, question.url, auth=Bearer(), timeout=timeout, allow_redirects=False, stream=True
         ) as response:
             return Reply(
-                question.url,
+                question.shown,
                 status=response.status_code,
                 retry_after=response.headers.get("Retry-After"),
                 seconds=time.monotonic() - begun,
             )
     except (requests.RequestException, ValueError) as error:
-        return Reply(question.url, failure=_failure(error, timeout), seconds=time.monotonic() - begun)
+        return Reply(question.shown, failure=_failure(error, timeout), seconds=time.monotonic() - begun)
 
 
 def _failure(error: Exception, timeout: float) -> str:

@@ -6,7 +6,6 @@ The document is pytest-json-report's (what ran and how it ended) with one sectio
 
 from __future__ import annotations
 
-import calendar
 import contextlib
 import json
 import os
@@ -146,6 +145,8 @@ def now() -> str:
 
 def epoch(stamp: str) -> float:
     """A time as reports write it, in seconds since the epoch."""
+    import calendar  # brings datetime and locale, which a start has no use for
+
     return float(calendar.timegm(time.strptime(stamp, "%Y-%m-%dT%H:%M:%SZ")))
 
 

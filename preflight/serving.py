@@ -181,6 +181,13 @@ class Server(uvicorn.Server):
         return max(self.instance.works, len(self.server_state.tasks))
 
 
+def prepare() -> None:
+    """Import what uvicorn else imports when it begins to serve, so that serving can begin at once."""
+    import uvicorn.lifespan.on
+    import uvicorn.loops.auto
+    import uvicorn.protocols.http.auto  # noqa: F401
+
+
 def lock(sock: socket.socket) -> None:
     """Let no further connection into a listening socket's queue; those in it stay. For good: only before closing it.
 

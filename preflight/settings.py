@@ -182,6 +182,9 @@ class Settings:
     port_cleanup: str = setting(
         "user", one_of("user", "own", "never"), "whose processes may be stopped to free the port"
     )
+    port_spare: tuple[str, ...] = setting(
+        (), names, "further names of processes that are never stopped, beyond databases and other infrastructure"
+    )
     port_grace: float = setting(5.0, duration(0, 60), "time between SIGTERM and SIGKILL")
     probe_timeout: float = setting(2.0, duration(0.1, 60), "deadline of each question to the network")
     requirement_timeout: float = setting(10.0, duration(0.1, 600), "deadline of each requirement")

@@ -30,10 +30,15 @@ class Step:
     name: str
     result: str
 
-    def __str__(self) -> str:
+    @property
+    def what(self) -> str:
+        """The action, without its time."""
         who = self.name if self.pid is None else f"{self.name} (PID {self.pid})"
+        return f"{self.action}: {who}: {self.result}"
+
+    def __str__(self) -> str:
         clock = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self.at))
-        return f"{clock}.{int(self.at * 1000) % 1000:03}Z {self.action} {who}: {self.result}"
+        return f"{clock}.{int(self.at * 1000) % 1000:03}Z {self.what}"
 
     def to_dict(self) -> dict[str, object]:
         """Field by field, ready for JSON."""

@@ -55,7 +55,14 @@ class Supervisor:
         self._started = started
         now = time.time()
         self.record = instances.Record(
-            instance_id, os.getpid(), settings.host, settings.port, report.now(), now, __version__
+            instance_id,
+            os.getpid(),
+            settings.host,
+            settings.port,
+            report.now(),
+            now,
+            __version__,
+            stops_within=settings.graceful_timeout + MARGIN + 1.0,
         )
         self._restarts = Restarts(
             limit=settings.restart_limit, window=settings.restart_window, backoff=settings.restart_backoff
@@ -159,7 +166,7 @@ class Supervisor:
         """The worker ended without having been asked to: start another one, or give up with an exit code."""
         now = time.monotonic()
         ready_for = None if self._ready_at is None else now - self._ready_at
-        worker.child.drain_output()
+        self._print_rest(worker)
         ending = worker.child.ending
         if ending == "SIGKILL":
             ending += ", possibly because memory ran out"
@@ -207,6 +214,11 @@ class Supervisor:
         for line in worker.child.read_output():
             self._print(line)
 
+    def _print_rest(self, worker: Worker) -> None:
+        """Its last words, which may still be in the pipe when it has ended."""
+        for line in worker.child.drain_output():
+            self._print(line)
+
     def _print(self, line: str) -> None:
         print(self.terminal.redactor.text(line), file=sys.stderr, flush=True)
 
@@ -224,10 +236,11 @@ class Supervisor:
             for message in channel.arrived():
                 if message.kind == "handover":
                     channel.send("socket", (self._socket.fileno(),))
-                    self._given.append(channel)
+                    if channel not in self._given:
+                        self._given.append(channel)
                 elif message.kind == "retire":
                     self._replaced_by = int(message.data.get("pid", 0))
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, OverflowError):
             self._hang_up(channel)
         else:
             if channel.closed:
@@ -259,7 +272,7 @@ class Supervisor:
         deadline = time.monotonic() + self.settings.graceful_timeout + MARGIN
         while not worker.ended() and len(self.loop.stops) <= signals and time.monotonic() < deadline:
             self.loop.turn(min(0.5, deadline - time.monotonic()))
-        worker.child.drain_output()
+        self._print_rest(worker)
         if not worker.ended():
             self.terminal.line("Not everything was finished in time.", "yellow")
         elif worker.cancelled:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import io
 import sys
+import time
 from collections.abc import Sequence
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console, RenderableType
-from rich.live import Live
-from rich.spinner import Spinner
 from rich.text import Text
 
 from preflight import banners
 from preflight.redaction import Redactor
 from preflight.report import printable
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+TURNS = 12.5  # frames of the spinner a second
 
 
 class Terminal:
@@ -30,6 +34,7 @@ class Terminal:
         self.verbose = verbose
         self.plain = banners.plain(self.console)
         self._live: Live | None = None
+        self._doing = ""
 
     def text(self, text: str) -> str:
         """What may be shown of a text that comes from elsewhere."""
@@ -60,14 +65,19 @@ class Terminal:
         """Show which requirement is being checked; on a terminal only, and gone when it is over."""
         if not self.console.is_terminal or self.console.is_dumb_terminal:
             return
-        text = Text(self.text(f"{done}/{total} {checking} {'...' if self.plain else '…'}"))
+        self._doing = self.text(f"{done}/{total} {checking} {'...' if self.plain else '…'}")
         if self._live is None:
-            spinner = "line" if self.plain else "dots"
-            self._spinner = Spinner(spinner, text)
-            self._live = Live(self._spinner, console=self.console, transient=True, refresh_per_second=12.5)
+            from rich.live import Live  # without a terminal it is not needed
+
+            self._live = Live(
+                get_renderable=self._turning, console=self.console, transient=True, refresh_per_second=TURNS
+            )
             self._live.start()
-        else:
-            self._spinner.update(text=text)
+
+    def _turning(self) -> Text:
+        # rich has a spinner, but that brings its tables: 0.9 MiB, for as long as the launcher serves.
+        frames = "-\\|/" if self.plain else "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+        return Text(f"{frames[int(time.monotonic() * TURNS) % len(frames)]} {self._doing}")
 
     def progress_over(self) -> None:
         if self._live is not None:

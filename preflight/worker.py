@@ -205,6 +205,7 @@ class _Main:
         gc.enable()
         routes = {getattr(route, "path", None) for route in getattr(app, "routes", ())}
         self._say("imported", routes=[path for path in WELL_KNOWN if path in routes])
+        serving.prepare()  # while the suite ends
 
         order = self._wait("serve")
         sock = socket.socket(fileno=order.descriptors[0])

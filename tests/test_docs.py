@@ -49,7 +49,7 @@ def default(value: Any) -> str:
     if isinstance(value, tuple):
         return f"`{', '.join(value)}`" if value else "none"
     if isinstance(value, float):
-        return f"`{value:g}s`"
+        return f"`{value:g}s`" if value < 86400 else f"`{value / 86400:g}d`"
     return f"`{value}`"
 
 

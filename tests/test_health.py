@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from starlette.applications import Starlette
 from preflight import __version__
 from preflight.instance import Instance
 from preflight.report import Check, Report
-from server import chat, health
+from server import health
 
 KEY = "sk-canary-3f9a1c77e2Zq"
 
@@ -21,9 +22,7 @@ KEY = "sk-canary-3f9a1c77e2Zq"
 def get(instance: Instance, path: str) -> tuple[int, dict[str, Any]]:
     """One request, spoken in ASGI to the real routes."""
     app = Starlette(routes=health.routes)
-    app.state.connections = chat.Connections()
-    app.state.connections.open = 3
-    app.state.connections.sessions = 2
+    app.state.connections = SimpleNamespace(open=3, sessions=2)
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:

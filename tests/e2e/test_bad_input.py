@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -226,3 +227,44 @@ def test_init(place: Place) -> None:
     place.env_file.write_text("OPENAI_API_KEY=mine\n")
     assert "was left as it is" in place.run("--init").stdout
     assert place.env_file.read_text() == "OPENAI_API_KEY=mine\n"
+
+
+@pytest.mark.parametrize(
+    "options", [("--port-status",), ("--check-only", "--demo"), ("--check-only", "--format", "json")]
+)
+def test_whoever_reads_the_output_has_gone(place: Place, options: tuple[str, ...]) -> None:
+    """A closed pipe ends the command quietly, with the exit code of SIGPIPE, which claims nothing."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "run.py", "--port", str(place.port), *options]
+    done = subprocess.run(
+        command, cwd=place.root, env=place.environ, stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert done.returncode == 141
+    assert b"Traceback" not in done.stderr
+    assert b"Exception ignored" not in done.stderr
+
+
+def test_no_output_at_all(place: Place) -> None:
+    """Closed standard output is no reason to fail."""
+    command = f"exec {sys.executable} run.py --check-only --demo --port {place.port} >&-"
+    done = subprocess.run(["sh", "-c", command], cwd=place.root, env=place.environ, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
+
+
+def test_one_thing_at_a_time(place: Place) -> None:
+    """Options that each ask for something else than a start exclude each other."""
+    started = place.run("--port-status", "--free-port")
+    assert started.process.returncode == 2
+    assert "not allowed with" in started.stderr
+
+
+def test_a_key_where_argparse_speaks(place: Place) -> None:
+    """What argparse repeats of the command line is redacted, too."""
+    key = "sk-canary-3f9a1c77e2Zq"
+    started = place.run("--format", key, OPENAI_API_KEY=key)
+    assert started.process.returncode == 2
+    assert "invalid choice" in started.stderr
+    assert key[:8] not in started.output

@@ -1,0 +1,353 @@
+"""The end of an instance: announced, orderly, in time, and complete."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from preflight.serving import LINGER
+from tests.e2e.starts import Place, Started, get, listening, until
+from tests.e2e.test_replace import worker_of
+
+# Answers /slow when the gate is there, says how far it is, and leaves WebSockets to whoever closes them.
+SLOW = """
+import asyncio, os
+gate = os.environ["GATE"]
+
+async def app(scope, receive, send):
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        print("disconnect", (await receive())["code"], flush=True)
+    if scope["type"] != "http":
+        return
+    if scope["path"] == "/slow":
+        print("slow began", flush=True)
+        try:
+            while not os.path.exists(gate):
+                await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            print("slow was cancelled", flush=True)
+            raise
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"done"})
+"""
+
+
+class Asked(threading.Thread):
+    """A request that is on its way."""
+
+    def __init__(self, port: int, path: str = "/slow") -> None:
+        super().__init__()
+        self.status = 0
+        self.connection = ""
+        self.error = ""
+        self._port = port
+        self._path = path
+        self.start()
+
+    def run(self) -> None:
+        client = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
+        try:
+            client.request("GET", self._path)
+            answer = client.getresponse()
+            answer.read()
+            self.status, self.connection = answer.status, answer.getheader("Connection", "")
+        except (OSError, http.client.HTTPException) as error:
+            self.error = repr(error)
+        finally:
+            client.close()
+
+    def answered(self) -> bool:
+        self.join(20)
+        assert self.error == ""
+        return self.status == 200
+
+
+def slow(place: Place, **environ: str) -> Started:
+    """An instance of the slow application."""
+    place.write_module("slow", SLOW)
+    gate = str(place.folder / "gate")
+    return place.start("--demo", "--app", "slow:app", GATE=gate, **environ).until_ready()
+
+
+def open_gate(place: Place) -> None:
+    (place.folder / "gate").touch()
+
+
+def begun(started: Started, count: int = 1) -> None:
+    """Wait until that many slow requests are being answered."""
+    until(lambda: started.stderr.count("slow began") == count, f"{count} slow requests have begun")
+
+
+def test_not_ready_while_it_drains(place: Place) -> None:
+    """During the delay for load balancers: not ready, but alive and answering, every answer its connection's last."""
+    started = place.start("--demo", PREFLIGHT_DRAIN_DELAY="1s").until_ready()
+    kept = http.client.HTTPConnection("127.0.0.1", place.port, timeout=10)
+    kept.request("GET", "/health/ready")
+    answer = kept.getresponse()
+    assert (answer.status, answer.getheader("Connection")) == (200, None)
+    answer.read()
+    begin = time.monotonic()
+    started.send(signal.SIGTERM)
+    until(lambda: get(f"{place.url}/health/ready")[0] == 503, "it is not ready any more", 0.8)
+    assert json.loads(get(f"{place.url}/health/ready")[1]) == {"status": "draining"}
+    assert get(f"{place.url}/health")[0] == 503
+    assert json.loads(get(f"{place.url}/health")[1])["status"] == "draining"
+    assert get(f"{place.url}/health/live")[0] == 200
+    kept.request("GET", "/diagnostics")
+    answer = kept.getresponse()
+    assert (answer.status, answer.getheader("Connection")) == (200, "close")
+    answer.read()
+    kept.close()
+    assert started.wait() == 0
+    assert 1 <= time.monotonic() - begin < 4
+    assert "Stopping (SIGTERM)." in started.stdout
+    started.left_nothing()
+
+
+def test_no_delay_on_loopback(place: Place) -> None:
+    """Where only this machine can reach it there is no load balancer to wait for."""
+    started = place.start("--demo", "--app", "small:app").until_ready()
+    begin = time.monotonic()
+    assert started.stop() == 0
+    assert time.monotonic() - begin < 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_slow_request_is_answered(place: Place, number: int) -> None:
+    """A request in flight is answered, its connection is closed with the answer, and only then it ends."""
+    started = slow(place)
+    asked = Asked(place.port)
+    begun(started)
+    started.send(number)
+    until(lambda: not listening(place.port), "nobody is let in any more")
+    assert started.process.poll() is None
+    open_gate(place)
+    assert asked.answered()
+    assert asked.connection == "close"
+    assert started.wait() == 0
+    assert "not finished" not in started.output
+    started.left_nothing()
+
+
+def test_accept_queue_is_answered(place: Place) -> None:
+    """Requests that nobody has accepted yet when the end comes are answered as well."""
+    started = slow(place)
+    worker = worker_of(started)
+    os.kill(worker, signal.SIGSTOP)
+    clients = []
+    for _ in range(20):
+        client = http.client.HTTPConnection("127.0.0.1", place.port, timeout=20)
+        client.request("GET", "/")  # connected by the kernel; the worker sees nothing of it
+        clients.append(client)
+    started.send(signal.SIGTERM)
+    started.until_says("Stopping")
+    os.kill(worker, signal.SIGCONT)
+    for client in clients:
+        answer = client.getresponse()
+        assert (answer.status, answer.read()) == (200, b"done")
+        client.close()
+    assert started.wait() == 0
+    started.left_nothing()
+
+
+def test_connection_without_a_request_yet(place: Place) -> None:
+    """A connection whose request is only half there when the end comes does not keep it from coming."""
+    started = slow(place)
+    with socket.create_connection(("127.0.0.1", place.port), 10) as half:
+        half.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
+        begin = time.monotonic()
+        assert started.stop() == 0
+        assert time.monotonic() - begin < 4.75
+    started.left_nothing()
+
+
+def test_load(place: Place) -> None:
+    """SIGTERM under load: whoever was let in is answered; the others are turned away at the door."""
+    started = slow(place)
+    lost: list[str] = []
+    counts: list[int] = []
+
+    def ask() -> None:
+        while True:
+            try:
+                client = socket.create_connection(("127.0.0.1", place.port), 10)
+            except OSError:
+                break  # turned away
+            connected = time.monotonic()
+            with client:
+                waited, data = 0.0, b""
+                try:
+                    client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                    waited = time.monotonic() - connected
+                    while part := client.recv(4096):
+                        data += part
+                except OSError as error:
+                    # Nobody is waited for who connects and then says nothing for a while, as a starved thread does.
+                    if waited < LINGER / 2:
+                        after = time.monotonic() - connected
+                        lost.append(
+                            f"{error!r}: sent {waited:.3f} s, reset {after:.3f} s after connecting; got {data!r}"
+                        )
+                    continue
+                if not (data.startswith(b"HTTP/1.1 200") and data.endswith(b"done\r\n0\r\n\r\n")):
+                    lost.append(repr(data))
+            counts[:] = [*counts, 1][-100:]
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(counts) >= 100, "there is some load")
+    assert started.stop() == 0
+    for thread in threads:
+        thread.join(20)
+    assert lost == []
+    started.left_nothing()
+
+
+# WebSockets.
+
+
+def closed_with(receive: Callable[[], object]) -> tuple[int, str]:
+    """Code and reason of the close frame that ends this connection."""
+    with pytest.raises(ConnectionClosed) as caught:
+        receive()
+    frame = caught.value.rcvd
+    assert frame is not None, "it was cut off"
+    return frame.code, frame.reason
+
+
+def test_chat_is_told_why(place: Place) -> None:
+    """A chat is closed with 1012 (service restart) and a reason, so that its client knows to come back."""
+    started = place.start("--demo").until_ready()
+    with connect(f"ws://127.0.0.1:{place.port}/ws/chat") as chat:
+        assert json.loads(chat.recv(timeout=10))["type"] == "connected"
+        begin = time.monotonic()
+        started.send(signal.SIGTERM)
+        code, reason = closed_with(lambda: chat.recv(timeout=10))
+    assert code == 1012
+    assert "connect again" in reason
+    assert started.wait() == 0
+    assert time.monotonic() - begin < 3, "a chat that nobody writes in is no reason to wait"
+    started.left_nothing()
+
+
+def test_turn_is_finished(place: Place) -> None:
+    """A chat turn in flight is finished, and its result is delivered before the connection is closed."""
+    started = place.start("--demo", PREFLIGHT_GRACEFUL_TIMEOUT="25s").until_ready()
+    with connect(f"ws://127.0.0.1:{place.port}/ws/chat") as chat:
+        chat.send(json.dumps({"type": "init"}))
+        chat.send(json.dumps({"type": "chat", "content": "what failed?"}))
+        until(lambda: json.loads(chat.recv(timeout=20))["type"] == "accepted", "the turn has begun")
+        started.send(signal.SIGTERM)
+        until(lambda: json.loads(chat.recv(timeout=20))["type"] == "result", "the result is delivered")
+        assert closed_with(lambda: chat.recv(timeout=10))[0] == 1012
+    assert started.wait() == 0
+    assert "not finished" not in started.output
+    started.left_nothing()
+
+
+def test_foreign_websocket_is_told_why(place: Place) -> None:
+    """An application that knows nothing of draining has its WebSockets closed with 1012 and a reason."""
+    started = slow(place)
+    with connect(f"ws://127.0.0.1:{place.port}/any") as chat:
+        started.send(signal.SIGTERM)
+        code, reason = closed_with(lambda: chat.recv(timeout=10))
+    assert code == 1012
+    assert reason
+    assert started.wait() == 0
+    assert "disconnect 1012" in started.output
+    started.left_nothing()
+
+
+# When it is not over in time.
+
+
+def test_cancelled_and_counted(place: Place) -> None:
+    """What is not finished after graceful_timeout is cancelled, and the last line says how much that was."""
+    started = slow(place, PREFLIGHT_GRACEFUL_TIMEOUT="500ms")
+    asked = [Asked(place.port) for _ in range(2)]
+    begun(started, 2)
+    begin = time.monotonic()
+    assert started.stop() == 0
+    assert 0.4 < time.monotonic() - begin < 3
+    assert "2 requests or turns were not finished in time." in started.stdout
+    assert started.stderr.count("slow was cancelled") == 2
+    for one in asked:
+        one.join(10)
+        assert one.status != 200
+    started.left_nothing()
+
+
+def test_one_that_does_not_let_itself_be_cancelled(place: Place) -> None:
+    """A worker that hangs beyond its time is killed."""
+    place.write_module(
+        "hanging",
+        "import time\n"
+        "async def app(scope, receive, send):\n"
+        "    if scope['type'] == 'http' and scope['path'] == '/hang':\n"
+        "        print('hanging', flush=True)\n"
+        "        time.sleep(3600)\n",
+    )
+    started = place.start("--demo", "--app", "hanging:app", PREFLIGHT_GRACEFUL_TIMEOUT="200ms").until_ready()
+    asked = Asked(place.port, "/hang")
+    started.until_says("hanging")
+    begin = time.monotonic()
+    assert started.stop() == 0
+    assert time.monotonic() - begin < 4
+    assert "Not everything was finished in time." in started.stdout
+    asked.join(10)
+    started.left_nothing()
+
+
+def test_second_signal(place: Place) -> None:
+    """A second signal does not wait for what is in flight."""
+    started = slow(place, PREFLIGHT_GRACEFUL_TIMEOUT="60s")
+    asked = Asked(place.port)
+    begun(started)
+    started.send(signal.SIGTERM)
+    started.until_says("Stopping")
+    begin = time.monotonic()
+    assert started.stop() == 0
+    assert time.monotonic() - begin < 3
+    asked.join(10)
+    assert asked.status == 0
+    started.left_nothing()
+
+
+@pytest.mark.parametrize("moment", ["serving", "draining"])
+def test_launcher_is_killed(place: Place, moment: str) -> None:
+    """kill -9 of the launcher: the worker answers what is in flight and ends; no process stays, the port is free."""
+    started = slow(place)
+    asked = Asked(place.port)
+    begun(started)
+    if moment == "draining":
+        started.send(signal.SIGTERM)
+        started.until_says("Stopping")
+    assert started.stop(signal.SIGKILL) == -signal.SIGKILL
+    assert started.family()
+    open_gate(place)
+    assert asked.answered()
+    started.left_nothing()
+
+
+def test_launcher_is_killed_and_a_request_hangs(place: Place) -> None:
+    """kill -9 of the launcher with a request that never ends: the worker ends all the same, in time."""
+    started = slow(place, PREFLIGHT_GRACEFUL_TIMEOUT="300ms")
+    asked = Asked(place.port)
+    begun(started)
+    assert started.stop(signal.SIGKILL) == -signal.SIGKILL
+    until(lambda: not started.family(), "the worker has gone", 5)
+    asked.join(10)
+    started.left_nothing()

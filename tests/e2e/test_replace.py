@@ -1,0 +1,342 @@
+"""One start after another on one address: the second replaces the first, and no client notices."""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+
+from tests.e2e.starts import READY, Place, Started, get, until
+
+
+def child(started: Started, module: str) -> int | None:
+    """The PID of the launcher's suite or worker, None while there is none."""
+    try:
+        for process in psutil.Process(started.pid).children():
+            if module in process.cmdline():
+                return process.pid
+    except psutil.Error:
+        pass
+    return None
+
+
+def worker_of(started: Started) -> int:
+    """The PID of its worker."""
+    pid = child(started, "preflight.worker")
+    assert pid is not None, started.output
+    return pid
+
+
+class Clients:
+    """Clients that ask all the time: some keep their connection, some connect anew for each request.
+
+    As HTTP allows, a request on a reused connection is tried once more when that was closed meanwhile.
+    """
+
+    def __init__(self, port: int, *, keeping: int = 3, reconnecting: int = 2, path: str = "/health/live") -> None:
+        self.refused: list[str] = []
+        self.failed: list[str] = []
+        self.answered = 0
+        self._port = port
+        self._path = path
+        self._over = threading.Event()
+        self._counting = threading.Lock()
+        self._threads = [threading.Thread(target=self._ask, args=(n < keeping,)) for n in range(keeping + reconnecting)]
+
+    def __enter__(self) -> Clients:
+        for thread in self._threads:
+            thread.start()
+        self.go_on()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(20)
+
+    def go_on(self, count: int = 50) -> None:
+        """Wait until that many more requests were answered."""
+        wanted = self.answered + count
+        until(lambda: self.answered >= wanted or bool(self.refused), "more requests are answered")
+
+    def _ask(self, keep: bool) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
+        reused = False
+        while not self._over.is_set():
+            try:
+                connection.request("GET", self._path, headers={} if keep else {"Connection": "close"})
+                answer = connection.getresponse()
+                answer.read()
+            except ConnectionRefusedError as error:
+                self.refused.append(repr(error))
+                return
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                if not reused:
+                    self.failed.append(repr(error))
+                reused = False
+                continue
+            if answer.status != 200:
+                self.failed.append(f"status {answer.status}")
+            # http.client drops a connection after an answer with "Connection: close".
+            reused = connection.sock is not None
+            with self._counting:
+                self.answered += 1
+            self._over.wait(0.003)  # the machine's processors are for those that start
+        connection.close()
+
+    def lost_nothing(self) -> None:
+        """Nobody was refused and every request was answered."""
+        assert (self.refused, self.failed) == ([], [])
+
+
+def server(place: Place) -> dict[str, object]:
+    """What /diagnostics says of the instance that answers."""
+    part: dict[str, object] = json.loads(get(f"{place.url}/diagnostics")[1])["server"]
+    return part
+
+
+def start_is_over(place: Place) -> bool:
+    """Whether nobody holds the start lock of this port."""
+    with (place.folder / "runtime" / "preflight" / f"{place.port}.lock").open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def broken_application(place: Place) -> None:
+    place.write_module("guarded", "raise RuntimeError('not today')")
+
+
+def test_replaced_under_load(place: Place) -> None:
+    """The second start gets the socket, serves, and the first one ends by itself: no request is lost on the way."""
+    old = place.start("--demo").until_ready()
+    before = server(place)
+    with Clients(place.port) as clients:
+        new = place.start("--demo").until_ready()
+        assert old.wait() == 0
+        clients.go_on()
+    clients.lost_nothing()
+    assert f"Replaced by another start (PID {new.pid}); stopping." in old.stdout
+    assert f"127.0.0.1:{place.port} is served by our instance (PID {old.pid}, since " in new.stdout
+    assert "which goes on until this start is ready" in new.stdout
+    assert "SIGTERM" not in old.output + new.output
+    after = server(place)
+    assert after["instance_id"] != before["instance_id"]
+    assert after["pid"] == worker_of(new)
+    assert not old.family()
+    assert new.stop() == 0
+    new.left_nothing()
+
+
+def test_replaced_again_and_again(place: Place) -> None:
+    """What was handed over can be handed over again."""
+    current = place.start("--demo", "--app", "small:app").until_ready()
+    with Clients(place.port, path="/") as clients:
+        for _ in range(2):
+            following = place.start("--demo", "--app", "small:app").until_ready()
+            assert current.wait() == 0
+            assert not current.family()
+            current = following
+    clients.lost_nothing()
+    assert current.stop() == 0
+    current.left_nothing()
+
+
+def test_failing_preflight_leaves_the_old_one(place: Place) -> None:
+    """A start that is refused does not touch the instance that serves, and says that it is still serving."""
+    broken_application(place)
+    old = place.start("--demo").until_ready()
+    worker, before = worker_of(old), server(place)
+    with Clients(place.port) as clients:
+        new = place.run("--demo", "--app", "guarded:app")
+        clients.go_on()
+    clients.lost_nothing()
+    assert new.process.returncode == 1
+    assert READY not in new.output
+    assert f"our instance (PID {old.pid}, since " in new.stdout
+    assert f") is still serving 127.0.0.1:{place.port}." in new.stdout
+    assert not new.family()
+    assert worker_of(old) == worker
+    assert server(place)["instance_id"] == before["instance_id"]
+    assert get(f"{place.url}/health")[0] == 200
+    assert get(f"{place.url}/health/ready")[0] == 200
+    assert old.stop() == 0
+    assert "Replaced" not in old.output
+    old.left_nothing()
+
+
+def test_killed_starter_leaves_the_old_one(place: Place) -> None:
+    """A starter that is killed with the socket in its hands is no concern of the instance's."""
+    place.write_module("guarded", "import time\nprint('importing', flush=True)\ntime.sleep(3600)\n")
+    old = place.start("--demo").until_ready()
+    new = place.start("--demo", "--app", "guarded:app").until_says("is served by")
+    until(lambda: child(new, "preflight.suite") is not None, "its suite runs")
+    assert new.stop(signal.SIGKILL) == -signal.SIGKILL
+    until(lambda: not new.family(), "its children have gone", 5)
+    assert get(f"{place.url}/health")[0] == 200
+    assert old.stop() == 0
+    old.left_nothing()
+
+
+def test_stopped_launcher_gets_signals(place: Place) -> None:
+    """An instance whose launcher does not answer is stopped like any other holder of the port."""
+    old = place.start("--demo", "--app", "small:app").until_ready()
+    until(lambda: start_is_over(place), "it has let go of the start lock")
+    old.send(signal.SIGSTOP)
+    new = place.start("--demo", "--app", "small:app").until_ready()
+    assert re.search(rf"SIGTERM: \S+ \(PID {old.pid}\)", new.stdout)
+    assert old.wait() in (0, -signal.SIGTERM, -signal.SIGKILL)
+    until(lambda: not old.family(), "the old one's children have gone", 5)
+    assert get(place.url) == (200, "small")
+    assert new.stop() == 0
+    new.left_nothing()
+
+
+@pytest.mark.parametrize("how, code", [("keep", 0), ("fail", 1)])
+def test_if_running(place: Place, how: str, code: int) -> None:
+    """With keep a running instance is good enough, with fail it is an error; either way it says who serves."""
+    old = place.start("--demo", "--app", "small:app").until_ready()
+    worker = worker_of(old)
+    new = place.run("--demo", "--app", "small:app", "--if-running", how)
+    assert new.process.returncode == code, new.output
+    said = f"our instance (PID {old.pid}, since "
+    assert said in new.stdout
+    assert f"serves 127.0.0.1:{place.port}" in new.stdout
+    assert ("ALREADY RUNNING" in new.stdout) is (how == "fail")
+    assert "requirements" not in new.stdout
+    assert worker_of(old) == worker
+    assert old.stop() == 0
+
+
+@pytest.mark.parametrize("how", ["keep", "fail"])
+def test_if_nothing_is_running(place: Place, how: str) -> None:
+    """Where nothing runs, keep and fail start like any other."""
+    started = place.start("--demo", "--app", "small:app", "--if-running", how).until_ready()
+    assert started.stop() == 0
+    started.left_nothing()
+
+
+def test_twenty_at_once(place: Place) -> None:
+    """Twenty starts in the same moment are one wish: one serves, the others say so, and none kills another."""
+    gate = place.folder / "gate"
+    place.write_module(
+        "guarded",
+        "import os, time\nwhile not os.path.exists(os.environ['GATE']):\n    time.sleep(0.01)\nfrom small import app\n",
+    )
+    everybody = [place.start("--demo", "--app", "guarded:app", GATE=str(gate)) for _ in range(20)]
+
+    def entered() -> bool:
+        said = [one.stdout for one in everybody]
+        return sum("waiting for it" in text for text in said) == 19 and sum("Preflight " in text for text in said) == 1
+
+    until(entered, "one starts and nineteen wait for it")
+    gate.touch()
+    for one in everybody:
+        until(lambda one=one: READY in one.stdout or one.process.poll() is not None, "it serves or has ended")  # type: ignore[misc]
+    until(lambda: sum(one.process.poll() is None for one in everybody) == 1, "nineteen have ended")
+    (serving,) = (one for one in everybody if one.process.returncode is None)
+    assert READY in serving.stdout
+    for one in everybody:
+        assert "SIGTERM" not in one.output
+        assert "SIGKILL" not in one.output
+        if one is not serving:
+            assert one.wait() == 0, one.output
+            assert f"our instance (PID {serving.pid}, since " in one.stdout
+            assert "it came up meanwhile. Nothing to do." in one.stdout
+            assert READY not in one.stdout
+    assert get(place.url) == (200, "small")
+    assert serving.stop() == 0
+    serving.left_nothing()
+
+
+def test_checks_beside_an_instance(place: Place) -> None:
+    """--check-only and ``pytest preflight`` pass beside a live instance, name it, and leave it alone."""
+    old = place.start("--demo").until_ready()
+    worker = worker_of(old)
+    pytest_ = [sys.executable, "-m", "pytest", "preflight", "--demo", f"--port={place.port}"]
+    with Clients(place.port, keeping=1, reconnecting=1) as clients:
+        check = place.run("--demo", "--check-only")
+        assert check.process.returncode == 0, check.output
+        found = place.check("Server Port")
+        assert found["outcome"] == "passed"
+        assert f"served by our instance (PID {old.pid})" in json.dumps(found)
+        plain = place.spawn(*pytest_)
+        assert plain.wait() == 0, plain.output
+        found = place.check("Server Port")
+        assert found["outcome"] == "passed"
+        assert f"served by our instance (PID {old.pid})" in json.dumps(found)
+    clients.lost_nothing()
+    assert "SIGTERM" not in check.output + plain.output
+    assert worker_of(old) == worker
+    assert old.stop() == 0
+    old.left_nothing()
+
+
+def test_stopped_while_the_next_one_starts(place: Place) -> None:
+    """The old one is stopped while the new one checks: whoever connected in between is answered by the new one."""
+    gate = place.folder / "gate"
+    place.write_module(
+        "guarded",
+        "import os, time\n"
+        "print('importing', flush=True)\n"
+        "while not os.path.exists(os.environ['GATE']):\n"
+        "    time.sleep(0.01)\n"
+        "from small import app\n",
+    )
+    old = place.start("--demo", "--app", "small:app").until_ready()
+    with Clients(place.port, path="/", keeping=2) as clients:
+        new = place.start("--demo", "--app", "guarded:app", GATE=str(gate)).until_says("is served by")
+        until(lambda: child(new, "preflight.suite") is not None, "its suite runs")
+        assert old.stop() == 0
+        gate.touch()
+        new.until_ready()
+        clients.go_on()
+    clients.lost_nothing()
+    assert new.stop() == 0
+    new.left_nothing()
+
+
+def test_old_one_finishes_what_it_does(place: Place) -> None:
+    """A request that the old instance is answering is answered by it, however soon the new one serves."""
+    gate = place.folder / "gate"
+    place.write_module(
+        "guarded",
+        "import asyncio, os\n"
+        "from small import app as small\n"
+        "async def app(scope, receive, send):\n"
+        "    if scope['type'] == 'http' and scope['path'] == '/slow':\n"
+        "        print('slow began', flush=True)\n"
+        "        while not os.path.exists(os.environ['GATE']):\n"
+        "            await asyncio.sleep(0.01)\n"
+        "    await small(scope, receive, send)\n",
+    )
+    old = place.start("--demo", "--app", "guarded:app", GATE=str(gate)).until_ready()
+    answers: list[tuple[int, str]] = []
+    asking = threading.Thread(target=lambda: answers.append(get(f"{place.url}/slow")))
+    asking.start()
+    old.until_says("slow began")
+    new = place.start("--demo", "--app", "small:app").until_ready()
+    old.until_says("Replaced by another start")
+    assert old.process.poll() is None
+    begun = time.monotonic()
+    gate.touch()
+    asking.join(10)
+    assert answers == [(200, "small")]
+    assert old.wait() == 0
+    assert time.monotonic() - begun < 3
+    assert "not finished" not in old.output
+    assert os.getpgid(new.pid) == new.pid
+    assert new.stop() == 0
+    new.left_nothing()

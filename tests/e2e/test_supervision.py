@@ -1,0 +1,238 @@
+"""A worker that crashes is started again on the same socket; what crashes on and on is given up."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import threading
+import time
+
+import pytest
+
+from preflight import report
+from tests.e2e.starts import READY, Place, Started, get, until
+from tests.e2e.test_replace import Clients, child, worker_of
+
+# Ends when it is asked to; its life goes on in a file, so that it can know how often it was started.
+CRASHING = """
+import os, sys
+lives = os.environ["LIVES"]
+with open(lives, "a") as file:
+    file.write("x")
+life = os.path.getsize(lives)
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        if str(life) in os.environ.get("FAILING", "").split(","):
+            await send({"type": "lifespan.startup.failed", "message": f"no start-up in life {life}"})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    if scope["path"] == "/crash":
+        print(f"last words of life {life}", flush=True)
+        os._exit(7)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": f"life {life}".encode()})
+"""
+BACK = "The worker is back (PID "
+
+
+def supervised(place: Place, *options: str, backoff: str = "10ms", **environ: str) -> Started:
+    """A supervised instance; in a container, as CI is, that is off by itself."""
+    return place.start("--demo", "--supervise", *options, PREFLIGHT_RESTART_BACKOFF=backoff, **environ)
+
+
+def crashing(place: Place, *options: str, failing: str = "", backoff: str = "10ms", **environ: str) -> Started:
+    """An instance of an application that crashes."""
+    place.write_module("crashing", CRASHING)
+    lives = str(place.folder / "lives")
+    return supervised(
+        place, "--app", "crashing:app", *options, backoff=backoff, LIVES=lives, FAILING=failing, **environ
+    )
+
+
+def kill_worker(started: Started) -> int:
+    """kill -9; returns the PID that it had."""
+    pid = worker_of(started)
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def test_killed_worker_comes_back(place: Place) -> None:
+    """kill -9 under load: no connection is refused, another worker goes on, and /diagnostics counts it."""
+    started = supervised(place).until_ready()
+    restarts = json.loads(get(f"{place.url}/diagnostics")[1])["server"]["restarts"]
+    assert restarts == {"count": 0, "last_exit": "", "last_exit_at": ""}
+    instance = json.loads(get(f"{place.url}/diagnostics")[1])["server"]["instance_id"]
+    with Clients(place.port, keeping=3, reconnecting=3) as clients:
+        for count in (1, 2):
+            killed = kill_worker(started)
+            until(lambda count=count: started.stdout.count(BACK) == count, "the worker is back")  # type: ignore[misc]
+            clients.go_on(30)
+            assert worker_of(started) != killed
+    assert clients.refused == []
+    assert len(clients.failed) <= 2 * 6, "a crash costs a client at most the request that was being answered"
+    server = json.loads(get(f"{place.url}/diagnostics")[1])["server"]
+    assert server["restarts"]["count"] == 2
+    assert server["restarts"]["last_exit"] == "SIGKILL, possibly because memory ran out"
+    assert 0 <= time.time() - report.epoch(server["restarts"]["last_exit_at"]) < 60
+    assert server["instance_id"] == instance
+    assert server["uptime_seconds"] >= server["worker_uptime_seconds"]
+    assert server["pid"] == worker_of(started)
+    assert get(f"{place.url}/health")[0] == 200
+    assert "The worker ended (SIGKILL, possibly because memory ran out); another one starts at once." in started.stdout
+    assert started.stdout.count(READY) == 1
+    assert started.stop() == 0
+    started.left_nothing()
+
+
+def test_connections_wait(place: Place) -> None:
+    """Between two workers there is nobody to answer: who connects then waits, and is answered by the next one."""
+    started = crashing(place, backoff="1s").until_ready()
+    for life in (1, 2):
+        assert get(place.url) == (200, f"life {life}")
+        until(lambda: child(started, "preflight.worker") is not None, "there is a worker")
+        kill_worker(started)
+        started.until_says("another one starts at once" if life == 1 else "another one starts in ")
+        # Now nobody is there; the first restart is at once, the second one takes at least half a second.
+        assert get(place.url) == (200, f"life {life + 1}")
+    assert re.search(r"another one starts in (0\.[5-9]|1\.0) s\. Connections wait\.", started.stdout)
+    assert started.stop() == 0
+
+
+def crash(place: Place) -> None:
+    """Make the worker crash by a request, whether or not it is answered."""
+    client = http.client.HTTPConnection("127.0.0.1", place.port, timeout=10)
+    try:
+        client.request("GET", "/crash")
+        client.getresponse().read()
+    except (OSError, http.client.HTTPException):
+        pass
+    finally:
+        client.close()
+
+
+def test_given_up_after_five(place: Place) -> None:
+    """Five crashes within the window: exit code 4, a red banner, and the end of what the worker said."""
+    started = crashing(place).until_ready()
+    for life in range(1, 6):
+        assert started.process.poll() is None, started.output
+        crash(place)
+        started.until_says(f"last words of life {life}")
+    assert started.wait() == 4
+    banner = started.stdout.partition("THE SERVER KEEPS CRASHING: given up")[2]
+    assert "The worker ended: exit code 7. It was started 5 times." in banner
+    assert "last words of life 5" in banner.partition("The end of its output:")[2]
+    assert "Traceback" not in started.output
+    started.left_nothing()
+
+
+def test_limit_is_a_setting(place: Place) -> None:
+    """With a limit of two the second crash is the last."""
+    started = crashing(place, PREFLIGHT_RESTART_LIMIT="2").until_ready()
+    for life in (1, 2):
+        crash(place)
+        started.until_says(f"last words of life {life}")
+    assert started.wait() == 4
+    assert "It was started 2 times." in started.stdout
+
+
+def test_secrets_in_the_last_words(equipped: Place) -> None:
+    """What a crashing worker says is shown without secrets."""
+    equipped.write_module("telling", "import os\nprint('key', os.environ['OPENAI_API_KEY'], flush=True)\n" + CRASHING)
+    lives = str(equipped.folder / "lives")
+    started = equipped.start("--no-supervise", "--app", "telling:app", LIVES=lives).until_ready()
+    crash(equipped)
+    assert started.wait() == 4
+    assert "key [redacted]" in started.stdout.partition("The end of its output:")[2]
+    assert "canary" not in started.output
+
+
+def test_never_ready(place: Place) -> None:
+    """An application whose start-up fails is tried twice, then given up with what it said."""
+    started = crashing(place, failing="1,2,3")
+    assert started.wait() == 4
+    assert "THE SERVER DOES NOT START: given up" in started.stdout
+    assert "It was started 2 times." in started.stdout
+    assert "no start-up in life 2" in started.output
+    assert (place.folder / "lives").read_text() == "xx"
+    assert READY not in started.output
+    started.left_nothing()
+
+
+def test_ready_at_the_second_time(place: Place) -> None:
+    """An application whose start-up fails once is served all the same."""
+    started = crashing(place, failing="1").until_ready()
+    assert get(place.url) == (200, "life 2")
+    assert started.stop() == 0
+
+
+def test_never_ready_again(place: Place) -> None:
+    """An application that served, and whose start-up fails from then on, is given up as one that crashes."""
+    started = crashing(place, failing="2,3").until_ready()
+    crash(place)
+    assert started.wait() == 4
+    assert "THE SERVER KEEPS CRASHING: given up" in started.stdout
+    assert (place.folder / "lives").read_text() == "xxx"
+    started.left_nothing()
+
+
+def test_import_fails_at_the_restart(place: Place) -> None:
+    """An application that cannot be imported any more is said to be that."""
+    started = crashing(place).until_ready()
+    place.write_module("crashing", "raise RuntimeError('edited meanwhile')")
+    crash(place)
+    assert started.wait() == 4
+    assert "The worker ended: RuntimeError: edited meanwhile" in started.stdout
+    started.left_nothing()
+
+
+@pytest.mark.parametrize("environ", [{}, {"PREFLIGHT_SUPERVISE": "0"}, {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}])
+def test_left_to_others(place: Place, environ: dict[str, str]) -> None:
+    """Where somebody else restarts us, or nobody shall, the first crash is the end: exit code 4 at once."""
+    options = [] if environ else ["--no-supervise"]
+    started = place.start("--demo", "--app", "small:app", *options, **environ).until_ready()
+    kill_worker(started)
+    assert started.wait() == 4
+    assert "THE SERVER ENDED" in started.stdout
+    assert "SIGKILL, possibly because memory ran out" in started.stdout
+    keeper = "Kubernetes" if "KUBERNETES_SERVICE_HOST" in environ else "--no-supervise"
+    assert f"is left to {keeper}." in started.stdout
+    started.left_nothing()
+
+
+def test_stopped_while_it_waits(place: Place) -> None:
+    """SIGTERM while the launcher waits to restart ends it at once, not after the wait."""
+    started = crashing(place, backoff="30s").until_ready()
+    for words in ("another one starts at once", "another one starts in "):
+        until(lambda: child(started, "preflight.worker") is not None, "there is a worker")
+        crash(place)
+        started.until_says(words)
+    begun = time.monotonic()
+    assert started.stop() == 0
+    assert time.monotonic() - begun < 5
+    started.left_nothing()
+
+
+def test_replaced_while_it_waits(place: Place) -> None:
+    """An instance between two workers still hands over its socket: nobody who waits in its queue is lost."""
+    old = crashing(place, backoff="30s").until_ready()
+    for words in ("another one starts at once", "another one starts in "):
+        until(lambda: child(old, "preflight.worker") is not None, "there is a worker")
+        crash(place)
+        old.until_says(words)
+    answers: list[tuple[int, str]] = []
+    asking = threading.Thread(target=lambda: answers.append(get(place.url)))
+    asking.start()
+    new = place.start("--demo", "--app", "small:app").until_ready()
+    assert old.wait() == 0
+    asking.join(10)
+    assert answers == [(200, "small")]
+    assert new.stop() == 0
+    new.left_nothing()

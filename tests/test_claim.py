@@ -1,0 +1,118 @@
+"""What a run may do about the port: the policy that settings and live instances make."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from preflight import claim, instances, ports, settings
+from preflight.instances import Presence, Record, StartLock
+
+ROOT = Path(__file__).parent.parent
+
+
+def record(host: str, port: int, *, stops_within: float = 0.0) -> Record:
+    return Record("abc", os.getpid(), host, port, "2026-01-02T03:04:05Z", 1767323045.0, "0.1.0", stops_within)
+
+
+def load(port: int, **options: object) -> settings.Settings:
+    return settings.load(ROOT, options={"demo": True, "port": port, **options})
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+def test_an_instance_gets_the_time_that_it_says_it_needs(home: Path) -> None:
+    """Grace first: nobody is killed in the middle of a drain that its settings allow."""
+    chosen = load(8002, port_grace="5s")
+    assert claim.policy_of(chosen, []).grace == 5
+    assert claim.policy_of(chosen, [record("127.0.0.1", 8002, stops_within=21.5)]).grace == 21.5
+    assert claim.policy_of(chosen, [record("127.0.0.1", 8002, stops_within=1)]).grace == 5
+
+
+def test_names_that_are_never_stopped_are_a_setting(home: Path) -> None:
+    """The setting adds to what is spared anyway."""
+    chosen = load(8002, port_spare=["my-broker"])
+    assert claim.policy_of(chosen, []).spare == ports.INFRASTRUCTURE | {"my-broker"}
+
+
+@pytest.mark.parametrize("origin", ["check", "pytest", "rerun"])
+def test_served_by_an_instance_of_ours(home: Path, listener: socket.socket, origin: str) -> None:
+    """On the very address, its runs beside it pass and hold nothing."""
+    port = listener.getsockname()[1]
+    with Presence(record("127.0.0.1", port)):
+        found = claim.claim(origin, load(port), blocked=[], on_step=lambda _step: None)
+    assert found.served_by is not None
+    assert found.socket is None
+
+
+def test_an_instance_on_an_overlapping_address(home: Path, listener: socket.socket) -> None:
+    """It does not serve the address that is asked for: a check says so, and pytest does not stop it."""
+    port = listener.getsockname()[1]
+    with Presence(record("127.0.0.1", port)):
+        checked = claim.claim("check", load(port, host="0.0.0.0"), blocked=[], on_step=lambda _step: None)
+        tested = claim.claim("pytest", load(port, host="0.0.0.0"), blocked=[], on_step=lambda _step: None)
+    assert checked.served_by is None
+    assert checked.holders
+    assert tested.served_by is None
+    assert "serves 127.0.0.1" in tested.problem
+    assert "never stops" in tested.problem
+
+
+def test_a_host_that_does_not_resolve(home: Path, free_port: int) -> None:
+    """The claim says so and how to mend it; it does not raise."""
+    found = claim.claim("check", load(free_port, host="nosuch.invalid"), blocked=[], on_step=lambda _step: None)
+    assert "nosuch.invalid" in found.problem
+    assert found.fix
+
+
+PYTEST = """
+import sys
+from pathlib import Path
+from preflight import claim, settings
+chosen = settings.load(Path.cwd(), options={"demo": True, "port": int(sys.argv[1])})
+print("asking", flush=True)
+found = claim.claim("pytest", chosen, blocked=[], on_step=lambda step: None)
+print("served" if found.served_by else "held" if found.socket else found.problem, flush=True)
+"""
+
+
+def test_a_start_that_goes_on_is_waited_for(home: Path, listener: socket.socket) -> None:
+    """pytest does not take the port from under a start, which has no record yet: it waits for the start's lock."""
+    port = listener.getsockname()[1]
+    with StartLock(port) as lock:
+        assert lock.take(wait=False)
+        command = [sys.executable, "-c", PYTEST, str(port)]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as asking:
+            assert asking.stdout is not None
+            assert asking.stdout.readline() == "asking\n"
+            # The start ends well: only now there is a record. Without the lock we would be a stale listener.
+            with Presence(record("127.0.0.1", port)):
+                lock.release()
+                assert asking.stdout.readline() == "served\n"
+
+
+@pytest.mark.parametrize(
+    "one, other, meet",
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.1", "localhost", True),
+        ("127.0.0.1", "0.0.0.0", True),
+        ("::", "127.0.0.1", True),
+        ("127.0.0.1", "127.0.0.2", False),
+        ("127.0.0.1", "::1", False),
+    ],
+)
+def test_hosts_that_meet(one: str, other: str, meet: bool) -> None:
+    """Two servers are in each other's way on the same host, and wherever one takes all addresses."""
+    assert instances.overlap(one, other) is meet
+    assert instances.overlap(other, one) is meet
