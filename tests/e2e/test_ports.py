@@ -591,7 +591,7 @@ def test_every_step_is_told_as_it_happens(machine: Machine, start: Start) -> Non
         assert [step.action for step in told] == ["SIGTERM", "exited", "held"]
         assert [step.pid for step in told] == [listener.pid, listener.pid, os.getpid()]
         assert before <= told[0].at <= told[1].at <= told[2].at <= time.time()
-        assert f"SIGTERM {taken.holders[0].name} (PID {listener.pid}): sent" in str(told[0])
+        assert f"SIGTERM: {taken.holders[0].name} (PID {listener.pid}): sent" in str(told[0])
         assert json.loads(json.dumps(told[0].to_dict()))["action"] == "SIGTERM"
 
 
