@@ -36,7 +36,10 @@ class Loop:
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Catch signals for as long as the block runs; SIGCHLD only wakes :meth:`turn`."""
-        before = {number: signal.signal(number, self._note) for number in (*STOPPING, signal.SIGCHLD)}
+        caught = [*STOPPING, signal.SIGCHLD]
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+            caught.remove(signal.SIGHUP)  # nohup: it is to outlive its terminal
+        before = {number: signal.signal(number, self._note) for number in caught}
         wakeup = signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         try:
             yield

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -90,7 +89,7 @@ class Supervisor:
         self.loop.watch(control.socket, lambda: self._called(control))
         if self.worker is not None:
             for line in self.worker.child.lines:
-                self._print(line)
+                self.terminal.pass_on(line)
         try:
             exit_code = self._serve()
         finally:
@@ -212,15 +211,12 @@ class Supervisor:
     def on_output(self, worker: Worker) -> None:
         """Pass on what the worker prints, redacted."""
         for line in worker.child.read_output():
-            self._print(line)
+            self.terminal.pass_on(line)
 
     def _print_rest(self, worker: Worker) -> None:
         """Its last words, which may still be in the pipe when it has ended."""
         for line in worker.child.drain_output():
-            self._print(line)
-
-    def _print(self, line: str) -> None:
-        print(self.terminal.redactor.text(line), file=sys.stderr, flush=True)
+            self.terminal.pass_on(line)
 
     # Being replaced.
 

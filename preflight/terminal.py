@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
+import os
 import sys
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Iterator, Sequence
+from typing import IO, TYPE_CHECKING, TextIO
 
 from rich.console import Console, RenderableType
 from rich.text import Text
@@ -45,16 +48,23 @@ class Terminal:
 
     def show(self, what: RenderableType) -> None:
         """Print what banners.py made from a report, which is redacted already."""
-        # Not cropped: a fix is one line however long it is, and the terminal folds it.
-        if self.console.is_terminal:
-            self.console.print(what, crop=False)
-            return
-        # rich fills lines up with blanks, which are in the way in a file.
-        with self.console.capture() as captured:
-            self.console.print(what, crop=False)
-        lines = [line.rstrip() for line in captured.get().splitlines()]
-        self.console.file.write("\n".join([*lines, ""]))
-        self.console.file.flush()
+        with surviving(self.console.file):
+            # Not cropped: a fix is one line however long it is, and the terminal folds it.
+            if self.console.is_terminal:
+                self.console.print(what, crop=False)
+                return
+            # rich fills lines up with blanks, which are in the way in a file.
+            with self.console.capture() as captured:
+                self.console.print(what, crop=False)
+            lines = [line.rstrip() for line in captured.get().splitlines()]
+            self.console.file.write("\n".join([*lines, ""]))
+            self.console.file.flush()
+
+    def pass_on(self, line: str) -> None:
+        """A line that the worker printed, redacted, on standard error."""
+        with surviving(sys.stderr):
+            sys.stderr.write(self.redactor.text(line) + "\n")
+            sys.stderr.flush()
 
     def fail(self, title: str, lines: Sequence[str]) -> None:
         """A red banner for something that is no check's failure."""
@@ -85,8 +95,22 @@ class Terminal:
             self._live = None
 
 
+@contextlib.contextmanager
+def surviving(stream: IO[str]) -> Iterator[None]:
+    """Let nobody stop serving because nobody reads: what cannot be written is lost, and what follows is tried again.
+
+    A pipe or a terminal that has gone does not come back; the stream then leads nowhere, so that the
+    interpreter's last flush does not fail either. A full disk may have room again.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.EPIPE, errno.EIO):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
 def _width(stream: TextIO) -> int | None:
     """None lets rich ask the terminal; a pipe has no width, and rich would take 80 columns."""
-    import os
-
     return None if stream.isatty() or os.environ.get("COLUMNS") else 100
