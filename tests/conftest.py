@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,9 @@ from preflight import settings
 from preflight.instance import Instance
 from preflight.redaction import Redactor
 from preflight.report import Check, Report, build
+
+# In the background of a shell SIGINT is ignored, and children inherit that: tests send it to theirs.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
 
