@@ -260,8 +260,9 @@ class Supervisor:
         worker = self.worker
         if worker is None or not self._handed:
             return
-        signals = len(self.loop.stops)
         replaced = self._replaced_by is not None
+        # Counted from what brought us here, not from now: the second signal may have come meanwhile.
+        signals = 0 if replaced else 1
         worker.drain(replaced=replaced, last=not replaced and not self._given)
         # The worker has it, and closes it first of all: the port is free long before the last answer.
         self._socket.close()

@@ -15,8 +15,9 @@ from preflight.instance import Instance
 from preflight.redaction import Redactor
 from preflight.report import Check, Report, build
 
-# In the background of a shell SIGINT is ignored, and children inherit that: tests send it to theirs.
+# In the background of a shell SIGINT is ignored, under nohup SIGHUP, and children inherit that: tests send both to theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).parents[1]
 
