@@ -15,7 +15,7 @@ from preflight.instance import Instance
 from preflight.redaction import Redactor
 from preflight.report import Check, Report, build
 
-# In the background of a shell SIGINT is ignored, under nohup SIGHUP, and children inherit that: tests send both to theirs.
+# In the background of a shell SIGINT is ignored, under nohup SIGHUP, and children inherit that: tests send both.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
