@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from preflight import __version__, report
 from preflight.instance import Instance
 from preflight.settings import SettingsError, load
-from server import archive, chat, diagnostics, health
+from server import archive, chat, diagnostics, health, pages
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -109,5 +109,5 @@ def create_app() -> FastAPI:
     app = FastAPI(title="Agent server", version=__version__, lifespan=lifespan)
     app.add_middleware(Lifespan)
     app.state.connections = chat.Chat()
-    app.router.routes.extend([*health.routes, *diagnostics.routes, *chat.routes, *archive.routes])
+    app.router.routes.extend([*health.routes, *diagnostics.routes, *chat.routes, *archive.routes, *pages.routes])
     return app

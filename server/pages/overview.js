@@ -1,0 +1,62 @@
+// The state at a glance: word, sign and colour, how long ago, and the same in the title and the icon of the tab.
+
+import { VERDICTS, ago, brief, clock, element, plural, summed } from "./words.js";
+
+const ORIGINS = { start: "the start", check: "a check beside the server", pytest: "pytest", rerun: "a re-run" };
+const ICONS = { passed: "passed", warnings: "warnings", failed: "failed", broken: "failed", "not run": "waiting" };
+
+const at = (id) => document.getElementById(id);
+
+export class Overview {
+  #shown = null;
+  #since = 0; // when the shown report's run ended, on this page's own clock
+  #took = 0; // milliseconds of all its checks
+
+  // Show a report; `past` is true for one that is not the latest.
+  show(diagnostics, past) {
+    this.#shown = diagnostics;
+    this.#since = diagnostics.age_seconds === null ? 0 : performance.now() - diagnostics.age_seconds * 1000;
+    this.#took = Object.values(diagnostics.checks).reduce((sum, check) => sum + check.duration_ms, 0);
+    const verdict = VERDICTS[diagnostics.status];
+    at("overview").dataset.state = diagnostics.status;
+    at("overview").classList.toggle("is-past", past);
+    at("seal").setAttribute("href", `#sign-${verdict.sign}`);
+    at("verdict").textContent = past ? `${verdict.word}, then` : verdict.word;
+    at("summary").textContent = this.#summary(diagnostics);
+    at("reason").textContent = [diagnostics.reason, diagnostics.problem].filter(Boolean).join("; ");
+    at("reason").hidden = !at("reason").textContent;
+    at("now").hidden = !past;
+    this.tick();
+  }
+
+  #summary({ status, summary, critical_errors: errors, warnings }) {
+    const named = (checks) => checks.slice(0, 3).map((check) => check.title).join(", ") + (checks.length > 3 ? ", …" : "");
+    const parts = [];
+    if (errors.length) parts.push(`${plural(errors.length, "critical check")} in the way: ${named(errors)}.`);
+    if (warnings.length) parts.push(`${plural(warnings.length, "warning")}: ${named(warnings)}.`);
+    if (status === "passed") parts.push("Every requirement that was checked holds.");
+    if (summary.total) parts.push(`${summary.total} checks: ${summed(summary)}.`);
+    return parts.join(" ");
+  }
+
+  // Once a second: how long ago it was.
+  tick() {
+    const shown = this.#shown;
+    if (!shown) return;
+    if (!shown.generated_at) {
+      at("when").textContent = "";
+      return;
+    }
+    const time = element("time", { dateTime: shown.generated_at, title: clock(shown.generated_at) });
+    time.textContent = ago((performance.now() - this.#since) / 1000);
+    at("when").replaceChildren("Checked ", time, ` by ${ORIGINS[shown.origin]}; the checks took ${brief(this.#took)}.`);
+  }
+
+  // The tab says how it is now, whatever the page shows; null: nobody knows.
+  static tab(diagnostics) {
+    const word = diagnostics ? VERDICTS[diagnostics.status].word : "No connection";
+    document.title = `${word} – Preflight`;
+    const icon = `static/${diagnostics ? ICONS[diagnostics.status] : "lost"}.svg`;
+    if (at("favicon").getAttribute("href") !== icon) at("favicon").setAttribute("href", icon);
+  }
+}
