@@ -121,16 +121,36 @@ def _brief(check: Check) -> dict[str, str]:
     return {"title": check.title, "message": check.message, "fix": check.fix}
 
 
+def snapshot(app: Any, instance: Instance) -> Snapshot:
+    """The application's one look at the published report."""
+    if not hasattr(app.state, "snapshot"):
+        app.state.snapshot = Snapshot(instance.settings.report_path)
+    kept: Snapshot = app.state.snapshot
+    return kept
+
+
+def document(app: Any, instance: Instance) -> dict[str, Any]:
+    """What is known now: the projected report, and what stands in the way of knowing more."""
+    kept = snapshot(app, instance)
+    body = project(kept.latest(instance), instance)
+    problems = [f"a report was left aside: {kept.problem}"] if kept.problem else []
+    if instance.rerun_problem:
+        problems.append(f"the last re-run: {instance.rerun_problem}")
+    if problems:
+        body["problem"] = "; ".join(problems)
+    return body
+
+
+def stamp(app: Any, instance: Instance) -> object:
+    """Changes whenever the document does, beyond its ages; costs one look at the report's file."""
+    kept = snapshot(app, instance)
+    found = kept.latest(instance)
+    return found and found.run_id, kept.problem, instance.rerun_problem
+
+
 async def diagnostics(request: Request) -> JSONResponse:
     """The most recent report for this address, whoever made it."""
-    instance: Instance = request.state.preflight
-    state = request.app.state
-    if not hasattr(state, "snapshot"):
-        state.snapshot = Snapshot(instance.settings.report_path)
-    found = state.snapshot.latest(instance)
-    body = project(found, instance)
-    if state.snapshot.problem:
-        body["problem"] = f"a report was left aside: {state.snapshot.problem}"
+    body = document(request.app, request.state.preflight)
     return JSONResponse(body, headers={"Cache-Control": "no-store"})
 
 

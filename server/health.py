@@ -15,10 +15,13 @@ ARCHITECTURE = "LangGraph StateGraph behind FastAPI"
 
 
 def status(instance: Instance) -> str:
-    """ "healthy", "unhealthy" or "draining"; warnings do not make it unhealthy."""
+    """ "healthy", "unhealthy" or "draining"; warnings do not make it unhealthy.
+
+    Only a re-run can be what blocks: a start that is blocked serves nothing.
+    """
     if instance.draining:
         return "draining"
-    blocked = instance.report is not None and not instance.report.may_start
+    blocked = instance.settings.rerun_gates and instance.report is not None and not instance.report.may_start
     return "unhealthy" if blocked else "healthy"
 
 
@@ -28,6 +31,8 @@ async def health(request: Request) -> JSONResponse:
     found = instance.report
     connections = request.app.state.connections
     warnings = [check.title for check in found.warnings] if found else ["Preflight was not run"]
+    if instance.rerun_problem:
+        warnings.append("The last re-run broke")
     body: dict[str, Any] = {
         "status": status(instance),
         "version": __version__,

@@ -28,7 +28,13 @@ PAUSE = 1.0  # seconds without a turn that are a pause
 class Hub:
     """Made in the event loop; everything in it happens there."""
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(
+        self,
+        instance: Instance,
+        rerun: Callable[[], Awaitable[dict[str, Any]]] | None = None,
+        observe_turn: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:
+        """``rerun`` starts a re-run of the suite, or joins the one that goes on; None where the server has none."""
         settings = instance.settings
         self.instance = instance
         self.settings = settings
@@ -36,8 +42,8 @@ class Hub:
         self.store = sessions.Store(settings.state_dir / "sessions.sqlite", **sessions.limits(settings))
         self.connections: set[Connection] = set()
         self.live: dict[str, Session] = {}
-        self.rerun: Callable[[], Awaitable[dict[str, Any]]] | None = None
-        """Starts a re-run of the suite, or joins the one that is going on; None where the server has none."""
+        self.rerun = rerun
+        self._observe_turn = observe_turn
         self._agent: Agent | None = None
         self._turns = 0  # since memory was given back
         self._pause: asyncio.TimerHandle | None = None
@@ -74,8 +80,9 @@ class Hub:
             self.live[session_id] = Session(self, session_id, workspace)
         return self.live[session_id]
 
-    def turned(self) -> None:
-        """A turn has ended."""
+    def turned(self, seconds: float) -> None:
+        """A turn has ended after this time."""
+        self._observe_turn(seconds)
         self._turns += 1
         if self._turns >= SPELL:
             if self._pause is not None:
