@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from preflight import report
+from preflight import history, report
 from preflight.instance import Instance
 from preflight.redaction import Redactor
 from preflight.suite import Result, Suite
@@ -270,7 +270,7 @@ class Reruns:
             report.publish(result.report, path)
         except OSError as error:
             return result, f"its report cannot be written to {path}: {error.strerror}"
-        return result, ""
+        return result, history.keep(result.report, self.instance.settings)
 
     def _judge(self, result: Result) -> None:
         """A report to go by takes the place of the one before. A broken run says nothing, and is shown."""

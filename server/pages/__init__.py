@@ -15,6 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from server.negotiation import unchanged
+
 FOLDER = Path(__file__).parent
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -40,8 +42,7 @@ class Asset:
     def answer(self, request: Request, **headers: str) -> Response:
         """The file, or 304 if the client has it. A browser keeps it and asks each time, so that versions never mix."""
         headers = {"ETag": self.etag, "Cache-Control": "no-cache", **headers}
-        offered = request.headers.get("if-none-match", "")
-        if self.etag in (tag.strip().removeprefix("W/") for tag in offered.split(",")):
+        if unchanged(request.headers.get("if-none-match", ""), self.etag):
             return Response(status_code=304, headers=headers)
         return Response(self.body, media_type=self.media_type, headers=headers)
 
@@ -57,9 +58,14 @@ def assets() -> Mapping[str, Asset]:
     return found
 
 
-async def page(request: Request) -> Response:
+def page(request: Request) -> Response:
     """The page; what it shows it asks /diagnostics for."""
     return assets()[PAGE].answer(request, **{"Content-Security-Policy": POLICY, "Vary": "Accept"})
+
+
+async def root(request: Request) -> Response:
+    """The page."""
+    return page(request)
 
 
 async def static(request: Request) -> Response:
@@ -68,4 +74,4 @@ async def static(request: Request) -> Response:
     return asset.answer(request) if asset else Response(status_code=404)
 
 
-routes = [Route("/", page), Route("/static/{name}", static)]
+routes = [Route("/", root), Route("/static/{name}", static)]
