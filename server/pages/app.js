@@ -64,6 +64,12 @@ history.addEventListener("open", ({ detail: { entry } }) => {
   else location.hash = `run=${encodeURIComponent(entry.run_id)}`;
 });
 addEventListener("hashchange", open);
+// Without the address, where the run that is shown stands.
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  at("checks").focus();
+  at("checks").scrollIntoView();
+});
 at("now").addEventListener("click", back);
 
 live.addEventListener("snapshot", async ({ detail: { diagnostics, run } }) => {
@@ -135,3 +141,4 @@ setInterval(() => {
 
 live.start();
 chat.start();
+Overview.prepare().catch(() => {}); // the tab's title says the same

@@ -4,7 +4,7 @@ import { webSocket } from "./live.js";
 import { announce, element } from "./words.js";
 
 const KEY = "preflight-chat"; // the session's id; whoever has it can read the session, so it stays in this tab
-const FIRST = 500, LONGEST = 15_000; // milliseconds between attempts to connect
+const FIRST = 500, LONGEST = 10_000; // milliseconds between attempts to connect
 const FOR_GOOD = new Set([1000]); // the session was deleted
 
 const WORKING = { supervisor: "Thinking…", diagnostics: "Looking at the diagnostics…", research: "Looking it up…", responder: "Answering…" };
@@ -31,6 +31,9 @@ export class Chat {
       this.#say();
     });
     this.#at("text").addEventListener("focus", () => this.#connect());
+    document.getElementById("ideas").addEventListener("click", ({ target }) => {
+      if (target.closest("button")) this.#say(target.textContent);
+    });
     this.#at("stop").addEventListener("click", () => this.#send({ type: "cancel" }));
     this.#at("new").addEventListener("click", () => this.#begin());
     // A session is taken up again; without one, nothing is connected until somebody wants to talk.
@@ -82,12 +85,14 @@ export class Chat {
     this.#at("text").focus();
   }
 
-  #say() {
+  // Say what is written in the field, or one of the ideas.
+  #say(idea) {
     const field = this.#at("text");
-    const text = field.value.trim();
+    const text = idea ?? field.value.trim();
+    field.focus();
     if (!text) return;
     const id = Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-    field.value = "";
+    if (!idea) field.value = "";
     this.#outbox.push({ id, text });
     this.#mine.set(id, this.#bubble("user", text, "pending"));
     this.#at("new").hidden = false;
@@ -192,12 +197,14 @@ export class Chat {
     const who = element("span", { className: "unseen", textContent: role === "user" ? "You: " : role === "error" ? "Error: " : "Server: " });
     const bubble = element("div", { className: `bubble ${role} ${more}` }, who, element("div", { className: "text", textContent: text }));
     this.#transcript.append(bubble);
+    document.getElementById("ideas").hidden = true;
     this.#follow();
     return bubble;
   }
 
   #clear() {
     this.#transcript.replaceChildren();
+    document.getElementById("ideas").hidden = false;
     this.#turns.clear();
     this.#mine.clear();
   }

@@ -6,6 +6,7 @@ import { ask } from "./live.js";
 
 const ORDER = ["failed", "warnings", "unknown", "passed", "left-out"];
 const PAST = 30; // runs of one check that are shown
+const MANY = 200; // checks from which on only those that are seen are laid out
 const COMMANDS = /^(?:sudo |[A-Z_]+=\S+ )*(?:\.?\/\S+|python[\d.]*|pip|uv|pytest|chmod|chown|ulimit|systemctl|docker|podman|kill|kubectl|ss|lsof|git|npm|curl|export|apt-get|brew|mkdir)\s+\S/;
 
 // What to paste into a terminal: the command that a fix begins with, without the prose around it; else all of it.
@@ -45,6 +46,7 @@ export class Checks {
     for (const [title, row] of this.#rows) if (!kept.has(title)) row.item.remove();
     this.#rows = kept;
     for (const [severity, rows] of sorted) this.#arrange(severity, rows);
+    this.section.classList.toggle("many", entries.length > MANY);
     this.section.querySelector("#nothing").hidden = entries.length > 0;
     if (focused !== document.activeElement && focused?.isConnected) focused.focus({ preventScroll: true });
   }

@@ -44,6 +44,7 @@ export class History extends EventTarget {
     const stop = buttons.find((one) => one.dataset.run === (had || shown)) ?? buttons.at(-1);
     if (stop) stop.tabIndex = 0;
     if (had) stop?.focus();
+    this.#tell(null);
     if (atEnd) strip.scrollLeft = strip.scrollWidth;
   }
 
@@ -65,7 +66,7 @@ export class History extends EventTarget {
   }
 
   #tell(button) {
-    const run = button && this.find(button.dataset.run);
+    const run = this.find((button ?? this.#strip.querySelector("[aria-current]"))?.dataset.run);
     const away = run && ago((Date.now() - Date.parse(run.started_at)) / 1000);
     this.#picked.textContent = run ? `${this.#describe(run)} (${away})` : "";
   }

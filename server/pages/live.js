@@ -2,7 +2,7 @@
 //
 // Events: "link" ({state, retryAt, refused}), "snapshot" ({diagnostics, run}), and the server's messages by their type.
 
-const FIRST = 500, LONGEST = 15_000; // milliseconds between attempts
+const FIRST = 500, LONGEST = 10_000; // milliseconds between attempts
 const POLL = 5_000; // between looks where there are no live updates
 const GRACE = 1_000; // so long a connection may be away before anybody is told
 const PING = 20_000, PATIENCE = 10_000; // when to ask whether it is still there, and how long to wait for anything

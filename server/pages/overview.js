@@ -5,6 +5,9 @@ import { VERDICTS, ago, brief, clock, element, plural, summed } from "./words.js
 const ORIGINS = { start: "the start", check: "a check beside the server", pytest: "pytest", rerun: "a re-run" };
 const ICONS = { passed: "passed", warnings: "warnings", failed: "failed", broken: "failed", "not run": "waiting" };
 
+// As data: an icon that has to be asked for cannot say that there is nobody to ask.
+const icons = new Map();
+
 const at = (id) => document.getElementById(id);
 
 export class Overview {
@@ -21,7 +24,7 @@ export class Overview {
     at("overview").dataset.state = diagnostics.status;
     at("overview").classList.toggle("is-past", past);
     at("seal").setAttribute("href", `#sign-${verdict.sign}`);
-    at("verdict").textContent = past ? `${verdict.word}, then` : verdict.word;
+    at("verdict").textContent = past ? `${verdict.word}, back then` : verdict.word;
     at("summary").textContent = this.#summary(diagnostics);
     at("reason").textContent = [diagnostics.reason, diagnostics.problem].filter(Boolean).join("; ");
     at("reason").hidden = !at("reason").textContent;
@@ -52,11 +55,21 @@ export class Overview {
     at("when").replaceChildren("Checked ", time, ` by ${ORIGINS[shown.origin]}; the checks took ${brief(this.#took)}.`);
   }
 
+  // Fetch the tab's icons while there is a server.
+  static async prepare() {
+    await Promise.all([...new Set(Object.values(ICONS)), "lost"].map(async (name) => {
+      const answer = await fetch(`static/${name}.svg`);
+      if (answer.ok) icons.set(name, `data:image/svg+xml,${encodeURIComponent(await answer.text())}`);
+    }));
+  }
+
   // The tab says how it is now, whatever the page shows; null: nobody knows.
   static tab(diagnostics) {
     const word = diagnostics ? VERDICTS[diagnostics.status].word : "No connection";
     document.title = `${word} – Preflight`;
-    const icon = `static/${diagnostics ? ICONS[diagnostics.status] : "lost"}.svg`;
-    if (at("favicon").getAttribute("href") !== icon) at("favicon").setAttribute("href", icon);
+    const icon = diagnostics ? ICONS[diagnostics.status] : "lost";
+    if (at("favicon").dataset.icon === icon) return;
+    at("favicon").dataset.icon = icon;
+    at("favicon").setAttribute("href", icons.get(icon) ?? `static/${icon}.svg`);
   }
 }

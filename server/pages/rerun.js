@@ -78,7 +78,6 @@ export class Rerun {
   }
 
   #over() {
-    if (!this.#busy) return;
     this.#busy = false;
     at("run").hidden = true;
     this.tick();
