@@ -358,8 +358,8 @@ def publish(report: Report, path: Path) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            json.dump(report.to_json(), stream, ensure_ascii=False)
-            stream.write("\n")
+            # In one piece: json.dump() encodes in Python, several times as slow as the C that makes a text.
+            stream.write(json.dumps(report.to_json(), ensure_ascii=False) + "\n")
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
