@@ -152,7 +152,9 @@ def parsed(command: str) -> tuple[str, dict[str, str], str]:
     assert match is not None, command
 
     def data(text: str) -> str:
-        return text.replace("%0D", "\r").replace("%0A", "\n").replace("%3A", ":").replace("%2C", ",").replace("%25", "%")
+        return (
+            text.replace("%0D", "\r").replace("%0A", "\n").replace("%3A", ":").replace("%2C", ",").replace("%25", "%")
+        )
 
     properties = dict(one.split("=", 1) for one in match[2].split(","))
     return match[1], {name: data(value) for name, value in properties.items()}, data(match[3])
