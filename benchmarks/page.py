@@ -54,7 +54,10 @@ WATCH = """
     new MutationObserver((_, observer) => {
         if (document.querySelectorAll(".check").length < checks) return;
         observer.disconnect();
-        requestAnimationFrame(() => setTimeout(() => { window.shown = performance.now(); }));
+        requestAnimationFrame(() => setTimeout(() => {
+            window.shown = performance.now();
+            document.documentElement.dataset.shown = "yes";
+        }));
     }).observe(document, { childList: true, subtree: true });
 }
 """
@@ -90,7 +93,7 @@ def main() -> None:
                     page = browser.new_page(viewport={"width": 1280, "height": 900})
                     page.add_init_script(f"({WATCH})({chosen.checks})")
                     page.goto(here.url)
-                    page.wait_for_function("window.shown")
+                    page.wait_for_selector("html[data-shown]", state="attached")
                     if number > 0:  # the first fills the caches
                         table.add("rendering", page.evaluate("shown - arrived"))
                         table.add("the page", page.evaluate("shown"))

@@ -123,12 +123,12 @@ class Application(FastAPI):
     def __init__(self, direct: Sequence[BaseRoute], **options: Any) -> None:
         """``direct`` are routes whose endpoints answer in raw ASGI, before the framework's own way."""
         super().__init__(**options)
-        self._direct = direct
         self.router.routes.extend(direct)
+        self._entrance: ASGIApp = Front(super().__call__, direct)
 
-    def build_middleware_stack(self) -> ASGIApp:
-        """FastAPI's own middleware is behind it all."""
-        return Front(super().build_middleware_stack(), self._direct)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self  # as Starlette does, for those who answer before it
+        await self._entrance(scope, receive, send)
 
 
 def create_app() -> FastAPI:
