@@ -63,6 +63,8 @@ history.addEventListener("open", ({ detail: { entry } }) => {
   if (entry.run_id === latest?.run_id) back();
   else location.hash = `run=${encodeURIComponent(entry.run_id)}`;
 });
+facts.addEventListener("health", ({ detail: { status } }) => overview.itself(status));
+chat.addEventListener("connected", () => facts.look());
 addEventListener("hashchange", open);
 // Without the address, where the run that is shown stands.
 document.querySelector(".skip").addEventListener("click", (event) => {

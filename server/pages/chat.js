@@ -9,7 +9,8 @@ const FOR_GOOD = new Set([1000]); // the session was deleted
 
 const WORKING = { supervisor: "Thinking…", diagnostics: "Looking at the diagnostics…", research: "Looking it up…", responder: "Answering…" };
 
-export class Chat {
+// Events: "connected", when a session is followed.
+export class Chat extends EventTarget {
   #socket = null;
   #ready = false; // after `initialized`
   #attempts = 0;
@@ -134,6 +135,7 @@ export class Chat {
   #initialized({ session_id: session, resumed, messages }) {
     this.#attempts = 0;
     this.#ready = true;
+    this.dispatchEvent(new Event("connected"));
     const wanted = sessionStorage.getItem(KEY);
     sessionStorage.setItem(KEY, session);
     this.#clear();

@@ -5,7 +5,8 @@ import { clock, element, lasting } from "./words.js";
 
 const LOOK = 10_000; // milliseconds between two looks at /health
 
-export class Facts {
+// Events: "health" ({status}, null where it does not answer).
+export class Facts extends EventTarget {
   #list;
   #server = null;
   #seen = 0;
@@ -13,6 +14,7 @@ export class Facts {
   #values = new Map();
 
   constructor(list) {
+    super();
     this.#list = list;
     setInterval(() => document.hidden || this.look(), LOOK);
   }
@@ -32,6 +34,7 @@ export class Facts {
       this.#health = null; // the line to the server says that it is lost
     }
     this.tick();
+    this.dispatchEvent(new CustomEvent("health", { detail: { status: this.#health?.status ?? null } }));
   }
 
   // Once a second: it has been up for a while longer.

@@ -13,11 +13,14 @@ const at = (id) => document.getElementById(id);
 export class Overview {
   #shown = null;
   #since = 0; // when the shown report's run ended, on this page's own clock
+  #past = false;
+  #health = null;
   #took = 0; // milliseconds of all its checks
 
   // Show a report; `past` is true for one that is not the latest.
   show(diagnostics, past) {
     this.#shown = diagnostics;
+    this.#past = past;
     this.#since = diagnostics.age_seconds === null ? 0 : performance.now() - diagnostics.age_seconds * 1000;
     this.#took = Object.values(diagnostics.checks).reduce((sum, check) => sum + check.duration_ms, 0);
     const verdict = VERDICTS[diagnostics.status];
@@ -29,6 +32,7 @@ export class Overview {
     at("reason").textContent = [diagnostics.reason, diagnostics.problem].filter(Boolean).join("; ");
     at("reason").hidden = !at("reason").textContent;
     at("now").hidden = !past;
+    this.itself(this.#health);
     this.tick();
   }
 
@@ -40,6 +44,18 @@ export class Overview {
     if (status === "passed") parts.push("Every requirement that was checked holds.");
     if (summary.total) parts.push(`${summary.total} checks: ${summed(summary)}.`);
     return parts.join(" ");
+  }
+
+  // What /health says, null if nothing: it goes by this server's own runs, and the report may be somebody else's.
+  itself(health) {
+    this.#health = health;
+    const shown = this.#shown;
+    const good = shown && shown.status !== "failed" && shown.status !== "broken";
+    const differs = shown && health && !this.#past && (health === "healthy") !== good;
+    const text = health === "draining" ? "It takes no new work: it is stopping, or being replaced."
+      : differs ? `The server itself still goes by its own last run and says: ${health}. Check again to let it see for itself.` : "";
+    at("itself").textContent = text;
+    at("itself").hidden = !text;
   }
 
   // Once a second: how long ago it was.

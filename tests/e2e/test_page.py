@@ -168,8 +168,8 @@ def test_first_paint_with_a_red_report(red: Place, visit: Open) -> None:
     assert len(widths) == 17
     assert max(widths) == 1
     assert min(widths) < 0.1
-    # Its own server goes on: what others found beside it is not its own verdict.
-    expect(page.locator("#facts")).to_contain_text("healthy")
+    # What others found beside it is not the server's own verdict, and the page says so.
+    expect(page.locator("#itself")).to_contain_text("goes by its own last run and says: healthy")
 
 
 def test_a_rerun_is_seen_live_and_flips(project: Place, model: Path, visit: Open) -> None:
@@ -208,6 +208,7 @@ def test_a_rerun_is_seen_live_and_flips(project: Place, model: Path, visit: Open
         ]
         expect(one.locator(".past-run").last).to_have_class(re.compile("flipped"))
     expect(page.locator("#facts")).to_contain_text("unhealthy")
+    expect(page.locator("#itself")).to_be_hidden()
     seen = page.evaluate("seen")
     assert "Collecting the checks" in seen
     assert any(re.fullmatch(r"\d+ of 17: Model File", step) for step in seen)
