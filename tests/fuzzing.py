@@ -1,4 +1,4 @@
-"""How much made-up input a fuzz test takes: a few hundred in the suite, `FUZZ=10000 pytest -k fuzz` for long runs."""
+"""How much made-up input a fuzz test takes: a hundred pieces in the suite, `FUZZ=10000 pytest -k fuzz` for long runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-EXAMPLES = int(os.environ.get("FUZZ", "200"))
+EXAMPLES = int(os.environ.get("FUZZ", "100"))
 
 # The same inputs in every run of the suite, other ones in every long run.
 fuzzed = settings(
