@@ -32,7 +32,11 @@ OUTCOMES = ("passed", "failed", "error", "timeout", "skipped", "unknown", "not_a
 PASSABLE = frozenset({"passed", "unknown", "not_applicable", "ignored"})
 """Outcomes with which a critical requirement does not block a start."""
 
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+# Any month's 31st is a day here; a month or a year that nobody can count with is not.
+_STAMP = re.compile(
+    r"[1-9][0-9]{3}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])T(?:[01][0-9]|2[0-3]):[0-5][0-9]:(?:[0-5][0-9]|60)Z"
+)
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class ReportError(Exception):
@@ -122,7 +126,9 @@ class Report:
             kinds = [(entry, getattr(report, entry.name)) for entry in fields(cls)]
             kinds += [(entry, getattr(check, entry.name)) for check in checks for entry in fields(Check)]
         except (TypeError, KeyError, AttributeError) as error:
-            raise ReportError(f"it does not keep to the schema: {error}") from None
+            # What is wrong may be a key, of whatever characters and length.
+            why = _shortened(printable(str(error)).replace("\n", "?"), 200)
+            raise ReportError(f"it does not keep to the schema: {why}") from None
         expected: dict[str, Any] = {"str": str, "float": (int, float), "bool": bool}
         for entry, value in kinds:
             if not isinstance(value, expected.get(str(entry.type), object)):
@@ -131,7 +137,7 @@ class Report:
             raise ReportError("it has a severity or an outcome that does not exist")
         if report.origin not in ORIGINS or report.status not in STATUSES:
             raise ReportError("it has an origin or a status that does not exist")
-        if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z", report.started_at):
+        if not _STAMP.fullmatch(report.started_at):
             raise ReportError("it does not keep to the schema: started_at is no UTC time")
         if not all(isinstance(check.details, dict) for check in checks):
             raise ReportError("it does not keep to the schema: details is no object")
@@ -147,7 +153,7 @@ def epoch(stamp: str) -> float:
     """A time as reports write it, in seconds since the epoch."""
     import calendar  # brings datetime and locale, which a start has no use for
 
-    return float(calendar.timegm(time.strptime(stamp, "%Y-%m-%dT%H:%M:%SZ")))
+    return float(calendar.timegm(tuple(map(int, re.findall(r"[0-9]+", stamp)))))
 
 
 def python() -> str:
