@@ -1,4 +1,4 @@
-"""How much made-up input a fuzz test takes: a hundred pieces in the suite, `FUZZ=10000 pytest -k fuzz` for long runs."""
+"""How much made-up input a fuzz test takes: a hundred pieces in the suite, more with `FUZZ=10000 pytest -k fuzz`."""
 
 from __future__ import annotations
 
