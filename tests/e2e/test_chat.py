@@ -171,6 +171,7 @@ def test_what_is_no_message_gets_an_error_and_keeps_the_connection(demo: Started
             one.socket.send(frame)
             assert one.refusal() == code, frame[:50]
         assert one.send("ping", id="p").receive("pong")["id"] == "p"
+        assert one.send("dance", id="d").receive("error")["id"] == "d"
 
 
 def test_before_init_everything_else_is_init_required(demo: Started) -> None:
