@@ -119,6 +119,8 @@ class Entry(_Message):
     timestamp: str
     id: str | None = None
     code: str | None = None
+    retry: bool | None = None
+    retry_after: float | None = None
 
 
 class Connected(_Message):
@@ -210,7 +212,7 @@ class Error(_Message):
     retry: bool | None = None
     """Whether trying again may help."""
     retry_after: float | None = None
-    """Seconds to wait first, as the service asked for."""
+    """Seconds to wait first, from `timestamp` on, as the service asked for."""
 
 
 class Pong(_Message):

@@ -32,6 +32,8 @@ class Tool:
     answer: Callable[..., Awaitable[Answer]]
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     required: tuple[str, ...] = ()
+    acts: bool = False
+    """It does something, and does not only look: only a person's own words may lead to it."""
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -64,7 +66,7 @@ def from_data(text: str) -> Any:
 
 
 class Machine:
-    """The tools of one instance. ``rerun`` starts a re-run of the suite, where the server has one."""
+    """The tools of one instance. ``rerun`` starts a re-run of the suite, where the server has one; see hub.py."""
 
     def __init__(
         self,
@@ -99,18 +101,27 @@ class Machine:
             Tool("check_history", "How one check fared in past runs.", self.check_history, {"name": name}, ("name",)),
         ]
         if rerun is not None:
-            tools.append(Tool("start_rerun", "Run all checks again, now; says where to follow it.", rerun))
+            tools.append(Tool("start_rerun", "Run all checks again, now; says where to follow it.", rerun, acts=True))
         self.tools: dict[str, Tool] = {tool.name: tool for tool in tools}
 
     @property
-    def schemas(self) -> list[dict[str, Any]]:
-        return [tool.schema for tool in self.tools.values()]
+    def acts(self) -> bool:
+        """Whether there is a tool that does something."""
+        return any(tool.acts for tool in self.tools.values())
 
-    async def call(self, name: str, arguments: Mapping[str, Any]) -> str:
+    def offered(self, *, acting: bool) -> dict[str, Tool]:
+        """The tools that a model may call; ``acting``: also those that do something."""
+        return {name: tool for name, tool in self.tools.items() if acting or not tool.acts}
+
+    def schemas(self, *, acting: bool) -> list[dict[str, Any]]:
+        return [tool.schema for tool in self.offered(acting=acting).values()]
+
+    async def call(self, name: str, arguments: Mapping[str, Any], *, acting: bool = False) -> str:
         """Answer a model's question, redacted, as data; a question that cannot be answered says so in it."""
-        tool = self.tools.get(name)
+        offered = self.offered(acting=acting)
+        tool = offered.get(name)
         if tool is None:
-            answer: Answer = {"error": f"there is no such tool; there are {', '.join(self.tools)}"}
+            answer: Answer = {"error": f"there is no such tool now; there are {', '.join(offered)}"}
         else:
             known = {key: value for key, value in arguments.items() if key in tool.parameters}
             fault = _fault(tool, known)
