@@ -241,7 +241,7 @@ class Session:
             self.publish(self._error(turn, "storage", said, retry=True))
             return
         if failure is not None:
-            self.publish(failure)
+            self.publish(failure.model_copy(update={"timestamp": at}))
         else:
             self.publish(Result(session_id=self.id, turn_id=turn.id, content=content, timestamp=at, id=turn.client))
 

@@ -12,7 +12,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -557,15 +556,15 @@ def test_health_is_quick_while_the_agent_is_imported(place: Place) -> None:
     with client(started.url) as one:
         one.init()
         one.send("chat", content="status")
-        slowest = 0.0
+        answers = 0
         while True:
-            begun = time.monotonic()
             assert get(f"{started.url}/health")[0] == 200
-            slowest = max(slowest, time.monotonic() - begun)
+            answers += 1
             try:
                 message = json.loads(one.socket.recv(0))
             except TimeoutError:
                 continue
             if message["type"] == "result":
                 break
-        assert slowest < 0.5
+        # Were the import in the way, one answer would come before it and one after.
+        assert answers >= 5
