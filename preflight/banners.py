@@ -79,17 +79,30 @@ def banner(title: str, style: str, checks: Iterable[Check], *, plain: bool, verb
 
 def passed(checks: Sequence[Check], *, plain: bool, verbose: bool) -> RenderableType:
     """One short line for each check that needs no attention."""
-    marks = [(check, *sign(check, plain=plain)) for check in checks]
-    signs = max(cell_len(mark) for _check, mark, _style in marks)
-    titles = max(cell_len(check.title) for check in checks)
     lines: list[RenderableType] = []
-    for check, mark, style in marks:
+    indent = _width_of_signs(checks, plain=plain) + 1
+    for check, line in zip(checks, _lines(checks, plain=plain), strict=True):
+        lines.append(line)
+        if verbose:
+            lines.append(Padding(_details(check), (0, 0, 0, indent)))
+    return Group(*lines)
+
+
+def _width_of_signs(checks: Sequence[Check], *, plain: bool) -> int:
+    return max(cell_len(sign(check, plain=plain)[0]) for check in checks)
+
+
+def _lines(checks: Sequence[Check], *, plain: bool) -> list[Text]:
+    """A line for each check: sign, title and message, each below the other."""
+    signs = _width_of_signs(checks, plain=plain)
+    titles = max(cell_len(check.title) for check in checks)
+    lines = []
+    for check in checks:
+        mark, style = sign(check, plain=plain)
         gap = " " * (signs - cell_len(mark) + 1)
         title = check.title + " " * (titles - cell_len(check.title) + 1 if check.message else 0)
         lines.append(Text.assemble((mark, style), gap, title, (check.message, "bright_black")))
-        if verbose:
-            lines.append(Padding(_details(check), (0, 0, 0, signs + 1)))
-    return Group(*lines)
+    return lines
 
 
 def render(report: Report, *, plain: bool = False, verbose: bool = False) -> RenderableType:
@@ -109,6 +122,28 @@ def render(report: Report, *, plain: bool = False, verbose: bool = False) -> Ren
         parts.append(banner(title, "red", report.blocking, plain=plain, verbose=verbose))
     parts.append(Text(count(report), style="bold"))
     return Group(*parts)
+
+
+def watched(
+    report: Report, changes: Iterable[str], head: str, *, plain: bool = False, height: int = 24
+) -> RenderableType:
+    """What ``--watch`` shows in place: what blocks, the other checks as far as there is room, what changed last."""
+    good = [check for check in report.checks if not check.blocks and not check.warns]
+    rest = [*report.warnings, *good]
+    blocks = [_block(check, plain=plain, verbose=False) for check in report.blocking]
+    below = [Text(count(report), style="bold"), *(Text(line) for line in changes)]
+    room = max(3, height - 3 * len(blocks) - len(below) - 4)
+    parts: list[RenderableType] = [Text(head if not plain else head.replace("·", "-"), style="bold")]
+    if report.status == "broken":
+        parts.append(Text(f"the preflight itself broke: {report.reason}", style="red"))
+    parts += blocks
+    lines = _lines(rest[:room], plain=plain) if rest else []
+    for line in (*lines, *below):
+        line.no_wrap, line.overflow = True, "ellipsis"
+    parts += lines
+    if len(rest) > room:
+        parts.append(Text(f"and {len(rest) - room} more", style="bright_black"))
+    return Group(*parts, _rule("bright_black", plain), *below)
 
 
 def broken(reason: str, output: Sequence[str] = (), *, plain: bool = False) -> RenderableType:

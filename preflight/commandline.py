@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from preflight import __version__, formats
-from preflight.settings import Settings, SettingsError, load
+from preflight.settings import Settings, SettingsError, duration, load
 
 TYPED_AT = time.time()  # as near to the command's start as this code can be
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,8 +65,20 @@ def parser() -> argparse.ArgumentParser:
         "--format",
         metavar="NAME",
         choices=list(formats.FORMATS),
-        help="with --check-only, --port-status or --free-port: print in this format",
+        help="with --check-only: print the report as json, text, junit, github or markdown and nothing else; "
+        "with --history, --port-status or --free-port: json",
     )
+    options.add_argument(
+        "--wait", metavar="SECONDS", help="as long as something blocks, check again, for so long at most"
+    )
+    instead.add_argument(
+        "--watch",
+        metavar="SECONDS",
+        nargs="?",
+        const="5",
+        help="repeat the checks, every 5 s unless said otherwise, and show what changes; start and stop nothing",
+    )
+    instead.add_argument("--history", action="store_true", help="show past runs and what flipped, and stop")
     options.add_argument(
         "--if-running", metavar="HOW", help="what to do about an instance of ours: replace, keep or fail (replace)"
     )
@@ -105,8 +117,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line asks for; returns the exit code."""
     options = parser()
     arguments = options.parse_args(argv)
-    if arguments.format and not (arguments.check_only or arguments.port_status or arguments.free_port):
-        options.error("--format goes with --check-only, --port-status or --free-port")
+    if arguments.format and not arguments.check_only:
+        if not (arguments.history or arguments.port_status or arguments.free_port):
+            options.error("--format goes with --check-only, --history, --port-status or --free-port")
+        if arguments.format != "json":
+            options.error(f"--format {arguments.format} goes with --check-only")
+    instead = (arguments.watch, arguments.history, arguments.init, arguments.port_status, arguments.free_port)
+    if arguments.wait and any(instead):
+        options.error("--wait goes with a start or --check-only")
+    wait = _seconds(options, "--wait", arguments.wait, low=0.0)
+    watch = _seconds(options, "--watch", arguments.watch, low=1.0)
     if arguments.dry_run and not arguments.free_port:
         options.error("--dry-run goes with --free-port")
     asked = setting_options(arguments)
@@ -125,17 +145,49 @@ def main(argv: Sequence[str] | None = None) -> int:
             return portcommand.status(settings, as_json=as_json)
         return portcommand.free(settings, dry_run=arguments.dry_run, as_json=as_json, verbose=arguments.verbose)
 
+    if arguments.history:
+        from preflight import historycommand
+
+        return historycommand.show(settings, as_json=arguments.format == "json")
+
     from preflight.launcher import Launcher
 
-    launcher = Launcher(
-        settings,
-        asked,
-        typed_at=TYPED_AT,
-        report_path=Path(os.path.abspath(arguments.report)) if arguments.report else None,
-        output_format=arguments.format or "",
-        verbose=arguments.verbose,
-    )
-    return launcher.check() if arguments.check_only else launcher.start()
+    def make(settings: Settings, *, patient: bool = False) -> Launcher:
+        return Launcher(
+            settings,
+            asked,
+            typed_at=TYPED_AT,
+            report_path=Path(os.path.abspath(arguments.report)) if arguments.report else None,
+            output_format=arguments.format or "",
+            verbose=arguments.verbose,
+            patient=patient,
+        )
+
+    if wait is None and watch is None:
+        launcher = make(settings)
+        return launcher.check() if arguments.check_only else launcher.start()
+
+    from preflight import waiting
+
+    def round_of(patient: bool) -> Launcher:
+        return make(load(ROOT, options=asked), patient=patient)
+
+    try:
+        if watch is not None:
+            return waiting.watch(round_of, watch)
+        return waiting.wait(round_of, wait or 0.0, start=not arguments.check_only)
+    except SettingsError as error:
+        print(f"run.py: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _seconds(options: argparse.ArgumentParser, name: str, value: str | None, *, low: float) -> float | None:
+    if value is None:
+        return None
+    try:
+        return duration(low, 86400.0)(value)
+    except ValueError as error:
+        options.error(f"{name} {error}")
 
 
 def _init(settings: Settings) -> int:

@@ -30,7 +30,7 @@ from typing import Any, NoReturn, Protocol
 import pytest
 from _pytest.outcomes import Skipped  # pytest.skip.Exception is the same class under a name that mypy cannot follow
 
-from preflight import report
+from preflight import history, report
 from preflight.claim import told
 from preflight.ports import Step
 from preflight.probes import Probes
@@ -143,6 +143,7 @@ class Contract:
         self.problems: list[str] = []
         self.report: report.Report | None = None
         self.published: str = ""
+        self.unkept: str = ""
         self._worker: Worker | None = None
         self._session: pytest.Session | None = None
 
@@ -395,6 +396,7 @@ class Contract:
             try:
                 report.publish(found, self.settings.report_path)
                 self.published = str(self.settings.report_path)
+                self.unkept = history.keep(found, self.settings)
             except OSError as error:
                 session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
                 self.published = f"NOT WRITTEN: {self.settings.report_path}: {error.strerror}"
@@ -416,6 +418,8 @@ class Contract:
             terminalreporter.write_line(f"{check.severity} {check.outcome}: {check.title}: {check.message}")
             if check.fix:
                 terminalreporter.write_line(f"    fix: {check.fix}")
+        if self.unkept:
+            terminalreporter.write_line(self.unkept)
         terminalreporter.write_line(f"{self.report.status}; report: {self.published or 'not written'}")
 
 

@@ -1,11 +1,21 @@
-"""A report in the formats of other tools. A format never decides the verdict or what may be seen."""
+"""A report in the formats of other tools. A format never decides the verdict or what may be seen.
+
+Every function makes a text from a report, which is redacted already; the texts are Unicode, to be
+written as UTF-8 whatever the locale says, because that is what their readers expect.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
-from preflight.report import Report
+from preflight import __version__
+from preflight.report import Check, Report, first_line
+
+WIDTH = 100  # columns of the banner as text
+NOT_RUN = "no suite has run for this instance"
 
 
 def as_json(report: Report) -> str:
@@ -13,4 +23,217 @@ def as_json(report: Report) -> str:
     return json.dumps(report.to_json(), indent=2)
 
 
-FORMATS: Mapping[str, Callable[[Report], str]] = {"json": as_json}
+def as_text(report: Report) -> str:
+    """The banner without colour."""
+    import io
+
+    from rich.console import Console
+
+    from preflight import banners
+
+    # Whatever the environment says of terminals and colours.
+    console = Console(
+        file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False,
+        highlight=False, emoji=False, markup=False,
+    )  # fmt: skip
+    with console.capture() as captured:
+        if report.checks or report.status != "broken":
+            console.print(banners.render(report), crop=False)
+        if report.status == "broken":
+            console.print(banners.broken(report.reason), crop=False)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+# JUnit's XML, as Jenkins (xunit plugin, junit-10.xsd), GitLab and Maven's surefire read it.
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def as_junit(report: Report) -> str:
+    """JUnit XML: a failure or an error is what blocks, and nothing else.
+
+    What could not be asked is skipped, a warning is a test that passed with something to say.
+    """
+    from xml.etree import ElementTree
+
+    def element(tag: str, text: str = "", /, **attributes: str) -> ElementTree.Element:
+        made = ElementTree.Element(tag, {key: _NOT_XML.sub("?", value) for key, value in attributes.items()})
+        made.text = _NOT_XML.sub("?", text) or None
+        return made
+
+    cases = [_case(check, element) for check in report.checks]
+    if report.status == "broken":
+        case = element("testcase", name="Preflight", classname="preflight", time="0.000")
+        case.append(element("error", report.reason, message=first_line(report.reason), type="broken"))
+        cases.append(case)
+    counts = {
+        name: str(sum(case.find(kind) is not None for case in cases))
+        for name, kind in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped"))
+    }
+    total = {"tests": str(len(cases)), "time": f"{report.duration:.3f}"}
+    suite = element("testsuite", name="preflight", timestamp=report.started_at, **total, **counts)
+    facts = {"run_id": report.run_id, "origin": report.origin, "status": report.status, "address": report.address}
+    properties = element("properties")
+    properties.extend(element("property", name=name, value=value) for name, value in facts.items())
+    suite.append(properties)
+    suite.extend(cases)
+    # No attribute "skipped" up here: the schema has none.
+    suites = element("testsuites", name="preflight", failures=counts["failures"], errors=counts["errors"], **total)
+    suites.append(suite)
+    ElementTree.indent(suites)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(suites, encoding="unicode")
+
+
+def _case(check: Check, element: Callable[..., Any]) -> Any:
+    classname = check.id.partition("::")[0].removesuffix(".py").replace("/", ".")
+    case = element("testcase", name=check.title, classname=classname, time=f"{check.duration:.3f}")
+    said = "\n".join(_said(check))
+    if check.blocks:
+        kind = "error" if check.outcome in ("error", "timeout") else "failure"
+        case.append(element(kind, said, message=check.message, type=check.outcome))
+    elif check.outcome in ("unknown", "not_applicable"):
+        case.append(element("skipped", message=f"{_words(check.outcome)}: {check.message}"))
+    elif check.warns:
+        case.append(element("system-out", f"warning ({check.outcome}): {said}"))
+    return case
+
+
+# GitHub's workflow commands.
+
+
+def as_github(report: Report) -> str:
+    """An annotation for everything that is not as it should be: errors block, warnings and notices do not.
+
+    The count comes last, as a notice. A file and a line lead to the requirement itself.
+    """
+    lines = {test["nodeid"]: test["lineno"] + 1 for test in report.document.get("tests", ()) if test.get("lineno")}
+    commands = []
+    for check in (*report.blocking, *report.warnings):
+        level = "error" if check.blocks else "notice" if check.outcome == "unknown" else "warning"
+        place = {"file": check.id.partition("::")[0], "line": str(lines.get(check.id, 1)), "title": check.title}
+        commands.append(_command(level, place, "\n".join(_said(check))))
+    if report.status == "broken":
+        commands.append(_command("error", {"title": "The preflight itself broke"}, report.reason))
+    commands.append(_command("notice", {"title": f"Preflight: {_verdict(report)}"}, _count(report)))
+    return "\n".join(commands)
+
+
+def _command(level: str, properties: Mapping[str, str], message: str) -> str:
+    """One workflow command; the escapes are those of GitHub's own toolkit (actions/core, command.ts)."""
+
+    def data(text: str) -> str:
+        return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+    shown = ",".join(
+        f"{name}={data(value).replace(':', '%3A').replace(',', '%2C')}" for name, value in properties.items()
+    )
+    return f"::{level} {shown}::{data(message)}"
+
+
+# Markdown, for a job's summary, a comment or a mail.
+
+# As character references: those are text whatever stands around them, and divide no table's cells.
+_MARKUP = str.maketrans(
+    {character: f"&#{ord(character)};" for character in "&<>|`*_[]~@#\\!$"} | dict.fromkeys("\r\n", " ")
+)
+
+
+def as_markdown(report: Report) -> str:
+    """A heading with the verdict, a table with what needs attention first, and the count."""
+    from preflight.banners import sign
+
+    lines = [f"## Preflight: {_verdict(report)}", ""]
+    if report.status == "broken":
+        lines += [report.reason.translate(_MARKUP), ""]
+    if report.checks:
+        good = [check for check in report.checks if not check.blocks and not check.warns]
+        lines += ["| | Requirement | Severity | Outcome | Found | Fix |", "| --- | --- | --- | --- | --- | --- |"]
+        for check in (*report.blocking, *report.warnings, *good):
+            mark, _style = sign(check, plain=False)
+            cells = [check.title, check.severity, _words(check.outcome), check.message]
+            fix = f"<code>{check.fix.translate(_MARKUP)}</code>" if check.fix else ""
+            lines.append(f"| {' | '.join([mark, *(cell.translate(_MARKUP) for cell in cells), fix])} |")
+        lines.append("")
+    lines.append(
+        f"{_count(report)} · {report.address.translate(_MARKUP)} · Python {report.python} · {report.started_at}"
+    )
+    return "\n".join(lines)
+
+
+# application/health+json (draft-inadarei-api-health-check-06).
+
+
+def as_health(report: Report | None) -> str:
+    """The health check response format for HTTP APIs; None where no suite has run."""
+    body: dict[str, Any] = {
+        "status": _health(report),
+        "version": __version__.partition(".")[0],
+        "releaseId": __version__,
+        "serviceId": "preflight",
+        "description": "the requirements of this server",
+    }
+    if report is None:
+        return json.dumps(body | {"output": NOT_RUN})
+    body["description"] += f" ({report.address})"
+    body["notes"] = [_count(report)]
+    if report.status == "broken":
+        body["output"] = report.reason
+    elif report.blocking:
+        body["output"] = "; ".join(f"{check.title}: {check.message}" for check in report.blocking)
+    checks: dict[str, list[dict[str, Any]]] = {}
+    for check in report.checks:
+        one: dict[str, Any] = {
+            "componentId": check.id,
+            "componentType": "system",
+            "observedValue": check.outcome,
+            "observedUnit": "outcome",
+            "status": "fail" if check.blocks else "warn" if check.warns else "pass",
+            "time": report.started_at,
+        }
+        if one["status"] != "pass":
+            one["output"] = "; ".join(_said(check))
+        # A colon would divide the name of a component from that of a measurement.
+        checks.setdefault(check.title.replace(":", " -"), []).append(one)
+    return json.dumps(body | {"checks": checks}, ensure_ascii=False)
+
+
+def _health(report: Report | None) -> str:
+    if report is None:
+        return "warn"
+    return {"passed": "pass", "warnings": "warn"}.get(report.status, "fail")
+
+
+# What several of them say.
+
+
+def _said(check: Check) -> list[str]:
+    return [check.message or check.requirement, *([f"Fix: {check.fix}"] if check.fix else [])]
+
+
+def _words(outcome: str) -> str:
+    return outcome.replace("_", " ")
+
+
+def _verdict(report: Report) -> str:
+    return {
+        "passed": "nothing blocks",
+        "warnings": "nothing blocks, with warnings",
+        "failed": "blocked",
+        "broken": "broke, no trustworthy report",
+    }[report.status]
+
+
+def _count(report: Report) -> str:
+    from preflight.banners import count
+
+    return count(report)
+
+
+FORMATS: Mapping[str, Callable[[Report], str]] = {
+    "json": as_json,
+    "text": as_text,
+    "junit": as_junit,
+    "github": as_github,
+    "markdown": as_markdown,
+}
+"""The names that ``--format`` takes."""

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from preflight import __version__, formats, instances, report
+from preflight import __version__, formats, history, instances, report
 from preflight.events import Loop
 from preflight.settings import Settings, address
 from preflight.suite import Result, Suite
@@ -54,14 +54,21 @@ class Launcher:
         report_path: Path | None = None,
         output_format: str = "",
         verbose: bool = False,
+        patient: bool = False,
     ) -> None:
-        """``typed_at`` is when the command began, in seconds since the epoch."""
+        """``typed_at`` is when the command began, in seconds since the epoch.
+
+        ``patient``: somebody will try again if this blocks, so nothing is shown or published then; what was
+        found is in ``result``.
+        """
         self.settings = settings
         self.options = options
         self.typed_at = typed_at
         self.report_path = report_path
         self.output_format = output_format
         self.verbose = verbose
+        self.patient = patient
+        self.result: Result | None = None
         self.run_id = os.urandom(16).hex()
         self._loop = Loop()
         self._lock: instances.StartLock | None = None
@@ -72,6 +79,7 @@ class Launcher:
         self._supervisor: Supervisor | None = None
         self._done = 0
         self._application_told = False
+        self._silent = False
 
     def check(self) -> int:
         """Run the checks and say what they found; start and stop nothing. Returns the exit code."""
@@ -79,6 +87,33 @@ class Launcher:
             with self._loop.running():
                 return self._guarded("check")
         finally:
+            self._loop.close()
+
+    def again(self) -> Launcher:
+        """Another one like this, which can be used only once."""
+        other = Launcher(
+            self.settings,
+            self.options,
+            typed_at=self.typed_at,
+            report_path=self.report_path,
+            output_format=self.output_format,
+            verbose=self.verbose,
+            patient=self.patient,
+        )
+        other.terminal = self.terminal
+        return other
+
+    def examine(self) -> Result:
+        """Run the checks and leave it to the caller what to say of them; start and stop nothing.
+
+        Raises Stopped when a signal asks to stop.
+        """
+        self._silent = True
+        try:
+            with self._loop.running():
+                return self._examine("check")
+        finally:
+            self._let_go()
             self._loop.close()
 
     def start(self) -> int:
@@ -102,7 +137,10 @@ class Launcher:
         try:
             if self.report_path is not None:
                 self._claim(self.report_path, origin)
-            result = self._examine(origin)
+            self.result = result = self._examine(origin)
+            if self.patient and result.exit_code in (1, 3):
+                return result.exit_code
+            self.conclude(result)
             if origin == "check":
                 return result.exit_code
             if not result.may_start:
@@ -118,13 +156,17 @@ class Launcher:
             # No exit code of our own: nothing was served, and nothing was found out.
             return 128 + stopped.number
         except Unpublishable as error:
-            self.terminal.fail(
-                "THE REPORT CANNOT BE WRITTEN: nothing was started",
-                [str(error), "Fix: make room or name another place"],
-            )
+            self.unwritten(error)
             return 3
         finally:
             self._let_go()
+
+    def unwritten(self, error: Unpublishable) -> None:
+        """Say that a report could not be written."""
+        self.terminal.fail(
+            "THE REPORT CANNOT BE WRITTEN: nothing was started",
+            [str(error), "Fix: make room or name another place"],
+        )
 
     def _unsafe(self, error: instances.RuntimeFolderError) -> int:
         fix = "Fix: make it a folder of mode 0700 that is yours, or set XDG_RUNTIME_DIR to another place"
@@ -194,7 +236,7 @@ class Launcher:
         self._suite = suite = Suite(self.settings, self.options, origin, inherited=inherited)
         self._loop.watch_child(worker.child, worker.read_channel, lambda: self._worker_printed(worker))
         self._loop.watch_child(suite.child, lambda: self._suite_spoke(suite), suite.child.read_output)
-        if not self.output_format:
+        if not self.output_format and not self._silent:
             self._header(origin)
         while not suite.ended():
             self._loop.turn(min(0.5, suite.deadline - time.monotonic()))
@@ -208,13 +250,12 @@ class Launcher:
         result = suite.result(self.terminal.redactor)
         self._socket = result.socket
         self.terminal.progress_over()
-        if result.exit_code != 2:  # who typed an option wrongly has found out nothing
-            self._publish(result.report)
-        self._present(result)
         return result
 
     def _suite_spoke(self, suite: Suite) -> None:
         for message in suite.read_channel():
+            if self._silent:
+                continue
             match message.kind:
                 case "checking":
                     title = str(message.data["title"])
@@ -301,10 +342,19 @@ class Launcher:
         )
         self._write(unfinished, path)
 
-    def _publish(self, found: report.Report) -> None:
+    def conclude(self, result: Result) -> None:
+        """Publish a run, keep it in the history and show it. Raises Unpublishable."""
+        if result.exit_code != 2:  # who typed an option wrongly has found out nothing
+            self.publish(result.report)
+        self._present(result)
+
+    def publish(self, found: report.Report, *, keep: bool = True) -> None:
+        """Write a run's report, and keep it in the history. Raises Unpublishable."""
         state_folder = found.check("State Folder")
         if not (state_folder and state_folder.blocks):  # else it has been said already, and it blocks
             self._write(found, self.settings.report_path)
+            if keep and (unkept := history.keep(found, self.settings)):
+                self.terminal.line(unkept, "yellow")
         if self.report_path is not None:
             self._write(found, self.report_path)
 
@@ -319,7 +369,13 @@ class Launcher:
             print(f"run.py: error: {result.reason}", file=sys.stderr)
             return
         if self.output_format:
-            print(formats.FORMATS[self.output_format](result.report), flush=True)
+            from preflight.terminal import surviving
+
+            text = formats.FORMATS[self.output_format](result.report)
+            with surviving(sys.stdout):
+                # UTF-8 whatever the locale: it is what readers of these formats expect.
+                sys.stdout.buffer.write(text.encode("utf-8") + b"\n")
+                sys.stdout.buffer.flush()
             return
         from preflight import banners
 

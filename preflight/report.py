@@ -347,8 +347,8 @@ def publish(report: Report, path: Path) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            json.dump(report.to_json(), stream, ensure_ascii=False)
-            stream.write("\n")
+            # Not json.dump: that one is written in Python, and takes four times as long.
+            stream.write(json.dumps(report.to_json(), ensure_ascii=False) + "\n")
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

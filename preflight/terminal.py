@@ -71,11 +71,20 @@ class Terminal:
         shown = [self.text(line) for line in lines]
         self.show(banners.failure(title, shown, plain=self.plain))
 
+    @property
+    def animated(self) -> bool:
+        """Whether something can be shown in place of what was shown before."""
+        return self.console.is_terminal and not self.console.is_dumb_terminal
+
     def progress(self, checking: str, done: int, total: int) -> None:
         """Show which requirement is being checked; on a terminal only, and gone when it is over."""
-        if not self.console.is_terminal or self.console.is_dumb_terminal:
+        self.doing(f"{done}/{total} {checking}")
+
+    def doing(self, what: str) -> None:
+        """Show what is going on; on a terminal only, and gone when it is over."""
+        if not self.animated:
             return
-        self._doing = self.text(f"{done}/{total} {checking} {'...' if self.plain else '…'}")
+        self._doing = self.text(f"{what} {'...' if self.plain else '…'}")
         if self._live is None:
             from rich.live import Live  # without a terminal it is not needed
 
@@ -88,6 +97,15 @@ class Terminal:
         # rich has a spinner, but that brings its tables: 0.9 MiB, for as long as the launcher serves.
         frames = "-\\|/" if self.plain else "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
         return Text(f"{frames[int(time.monotonic() * TURNS) % len(frames)]} {self._doing}")
+
+    def screen(self, what: RenderableType) -> None:
+        """Show this in place of what the screen showed before; on a terminal only. It stays when it is over."""
+        from rich.live import Live
+
+        if self._live is None:
+            self._live = Live(console=self.console, auto_refresh=False, vertical_overflow="crop")
+            self._live.start()
+        self._live.update(what, refresh=True)
 
     def progress_over(self) -> None:
         if self._live is not None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from preflight import __version__, report
 from preflight.instance import Instance
 from preflight.settings import SettingsError, load
-from server import archive, chat, diagnostics, health
+from server import archive, chat, diagnostics, health, history
+from server.answers import Front
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -76,6 +78,7 @@ def examine() -> Instance:
     """
     # Only here: the launcher's worker has no use for them, and its import is a start's critical path.
     from preflight import banners, suite
+    from preflight import history as past
     from preflight.redaction import Redactor
     from preflight.terminal import Terminal
 
@@ -93,6 +96,8 @@ def examine() -> Instance:
         report.publish(result.report, settings.report_path)
     except OSError as error:
         raise BlockedStart(f"the report cannot be written to {settings.report_path}: {error.strerror}") from None
+    if unkept := past.keep(result.report, settings):
+        terminal.line(unkept, "yellow")
     if result.report.checks:
         terminal.show(banners.render(result.report, plain=terminal.plain))
     if not result.may_start:
@@ -104,10 +109,25 @@ def examine() -> Instance:
     return instance
 
 
+class Application(FastAPI):
+    """FastAPI with what comes before it: the whole way of a request, from the outside in."""
+
+    def __init__(self, direct: Sequence[BaseRoute], **options: Any) -> None:
+        """``direct`` are routes whose endpoints answer in raw ASGI, before the framework's own way."""
+        super().__init__(**options)
+        self.router.routes.extend(direct)
+        self._entrance: ASGIApp = Front(super().__call__, direct)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self  # as Starlette does, for those who answer before it
+        await self._entrance(scope, receive, send)
+
+
 def create_app() -> FastAPI:
     """The agent server: health, diagnostics and chat."""
-    app = FastAPI(title="Agent server", version=__version__, lifespan=lifespan)
+    direct = [*health.routes(), *diagnostics.routes()]
+    app = Application(direct, title="Agent server", version=__version__, lifespan=lifespan)
     app.add_middleware(Lifespan)
     app.state.connections = chat.Chat()
-    app.router.routes.extend([*health.routes, *diagnostics.routes, *chat.routes, *archive.routes])
+    app.router.routes.extend([*history.routes, *chat.routes, *archive.routes])
     return app

@@ -5,18 +5,29 @@ A GET reads a snapshot and never runs a check.
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import json
 import os
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
-from preflight import __version__, report
+from preflight import __version__, formats, report
 from preflight.instance import Instance, uptime
 from preflight.report import Check, Report, ReportError
+from server.answers import Answer, Header
+from server.negotiation import accepted, unchanged
+
+FRESH = 1.0  # seconds that a made answer is given to others, too: its ages are at most that old
+GLANCE = 0.02  # seconds between two looks at whether there is a newer report
+NO_STORE: Header = (b"cache-control", b"no-store")
 
 OK, WARNING, CRITICAL, NOT_APPLICABLE = "✅ OK", "⚠️ WARNING", "❌ CRITICAL", "⏭️ NOT APPLICABLE"
 
@@ -121,17 +132,153 @@ def _brief(check: Check) -> dict[str, str]:
     return {"title": check.title, "message": check.message, "fix": check.fix}
 
 
-async def diagnostics(request: Request) -> JSONResponse:
-    """The most recent report for this address, whoever made it."""
-    instance: Instance = request.state.preflight
-    state = request.app.state
-    if not hasattr(state, "snapshot"):
-        state.snapshot = Snapshot(instance.settings.report_path)
-    found = state.snapshot.latest(instance)
-    body = project(found, instance)
-    if state.snapshot.problem:
-        body["problem"] = f"a report was left aside: {state.snapshot.problem}"
-    return JSONResponse(body, headers={"Cache-Control": "no-store"})
+def snapshot(app: Any, instance: Instance) -> Snapshot:
+    """The application's one look at the published report."""
+    if not hasattr(app.state, "snapshot"):
+        app.state.snapshot = Snapshot(instance.settings.report_path)
+    kept: Snapshot = app.state.snapshot
+    return kept
 
 
-routes = [Route("/diagnostics", diagnostics)]
+def document(app: Any, instance: Instance) -> dict[str, Any]:
+    """What is known now: the projected report, and what stands in the way of knowing more."""
+    kept = snapshot(app, instance)
+    body = project(kept.latest(instance), instance)
+    if kept.problem:
+        body["problem"] = f"a report was left aside: {kept.problem}"
+    return body
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One way to write down what :func:`document` says."""
+
+    media_type: str
+    render: Callable[[Report | None, Mapping[str, Any]], str]
+    slow: bool = False
+    """Takes long enough that other requests would notice: made in a thread."""
+
+
+def _as_json(_found: Report | None, body: Mapping[str, Any]) -> str:
+    return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _as_text(found: Report | None, body: Mapping[str, Any]) -> str:
+    lines = [formats.as_text(found) if found else formats.NOT_RUN, *([body["problem"]] if "problem" in body else [])]
+    return "\n".join([*lines, ""])
+
+
+def _as_health(found: Report | None, _body: Mapping[str, Any]) -> str:
+    return formats.as_health(found)
+
+
+FORMATS: Mapping[str, Format] = {
+    "json": Format("application/json", _as_json),
+    "text": Format("text/plain; charset=utf-8", _as_text, slow=True),
+    "health": Format("application/health+json", _as_health),
+}
+"""By the name that ``?format=`` takes; the first is what everybody gets who does not care."""
+
+MEDIA_TYPES = {name: one.media_type for name, one in FORMATS.items()}
+_ANY = ("", "*/*", MEDIA_TYPES["json"])
+
+
+class UnknownFormatError(ValueError):
+    """A format that nobody knows; the message names those that there are."""
+
+
+def chosen(scope: Scope, accept: str) -> str:
+    """The name of the format that a request asks for; raises UnknownFormatError."""
+    if scope["query_string"]:
+        for name, value in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True):
+            if name == "format":
+                if value in FORMATS:
+                    return str(value)
+                raise UnknownFormatError(f"format is one of {', '.join(FORMATS)}")
+    return "json" if accept in _ANY else accepted(accept, MEDIA_TYPES)
+
+
+def _entity_tag(name: str, body: Mapping[str, Any]) -> str:
+    """Stands for the run and the process that answers; not for their ages, which change all the time: a weak one."""
+    server = body["server"]
+    facts = [name, body["run_id"], body["origin"], body["status"], body.get("problem")]
+    facts += [server["instance_id"], server["pid"], server["restarts"]]
+    return f'W/"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}"'
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What was answered last in one format."""
+
+    found: Report | None
+    problem: str
+    until: float  # on the monotonic clock
+    etag: str
+    whole: Answer
+    same: Answer
+    """The 304."""
+
+
+class Diagnostics:
+    """The most recent report for this address, whoever made it, in the format that the client wants."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, _Made] = {}
+        self._looked: dict[str, float] = {}  # when, on the monotonic clock
+        self._making = asyncio.Lock()
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        instance: Instance = scope["state"]["preflight"]
+        accept = if_none_match = ""
+        for name, value in scope["headers"]:
+            if name == b"accept":
+                accept += ("," if accept else "") + value.decode("latin-1")
+            elif name == b"if-none-match":
+                if_none_match = value.decode("latin-1")
+        try:
+            wanted = chosen(scope, accept)
+        except UnknownFormatError as error:
+            body = json.dumps({"error": str(error)}).encode()
+            await Answer(400, MEDIA_TYPES["json"], body, [NO_STORE]).send(send)
+            return
+        made = self._good(scope["app"], instance, wanted)
+        if made is None and FORMATS[wanted].slow:
+            async with self._making:  # one makes it, the others wait for that
+                made = self._good(scope["app"], instance, wanted)
+                if made is None:
+                    made = await asyncio.to_thread(self._make, scope["app"], instance, wanted)
+        elif made is None:
+            made = self._make(scope["app"], instance, wanted)
+        same = if_none_match and unchanged(if_none_match, made.etag)
+        await (made.same if same else made.whole).send(send)
+
+    def _good(self, app: Any, instance: Instance, name: str) -> _Made | None:
+        made, now = self._made.get(name), time.monotonic()
+        if made is None or now >= made.until:
+            return None
+        if now < self._looked[name] + GLANCE:
+            return made
+        kept = snapshot(app, instance)
+        if kept.latest(instance) is not made.found or kept.problem != made.problem:
+            return None
+        self._looked[name] = now
+        return made
+
+    def _make(self, app: Any, instance: Instance, name: str) -> _Made:
+        kept = snapshot(app, instance)
+        found, problem = kept.latest(instance), kept.problem
+        body = document(app, instance)
+        one, etag = FORMATS[name], _entity_tag(name, body)
+        headers = [NO_STORE, (b"etag", etag.encode()), (b"vary", b"accept")]
+        made = _Made(
+            found, problem, time.monotonic() + FRESH, etag,
+            whole=Answer(200, one.media_type, one.render(found, body).encode(), headers),
+            same=Answer(304, "", b"", headers),
+        )  # fmt: skip
+        self._made[name], self._looked[name] = made, time.monotonic()
+        return made
+
+
+def routes() -> list[Route]:
+    """The routes of one application."""
+    return [Route("/diagnostics", Diagnostics(), methods=["GET"])]

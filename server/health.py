@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from preflight import __version__
 from preflight.instance import Instance
+from server.answers import Answer
 
 ARCHITECTURE = "LangGraph StateGraph behind FastAPI"
+JSON = "application/json"
 
 
 def status(instance: Instance) -> str:
@@ -22,39 +24,66 @@ def status(instance: Instance) -> str:
     return "unhealthy" if blocked else "healthy"
 
 
-async def health(request: Request) -> JSONResponse:
+def _answer(body: dict[str, Any], *, good: bool) -> Answer:
+    return Answer(200 if good else 503, JSON, json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+class Health:
     """Whether this instance is well, and what troubles it by name."""
-    instance: Instance = request.state.preflight
-    found = instance.report
-    connections = request.app.state.connections
-    warnings = [check.title for check in found.warnings] if found else ["Preflight was not run"]
-    body: dict[str, Any] = {
-        "status": status(instance),
-        "version": __version__,
-        "architecture": ARCHITECTURE,
-        "critical_errors": [check.title for check in found.blocking] if found else [],
-        "warnings": warnings,
-        "active_connections": connections.open,
-        "active_sessions": connections.sessions,
-    }
-    return JSONResponse(body, 200 if body["status"] == "healthy" else 503)
+
+    def __init__(self) -> None:
+        self._made: tuple[tuple[object, ...], Answer] | None = None
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        instance: Instance = scope["state"]["preflight"]
+        connections = scope["app"].state.connections
+        # All that the answer is made from; nearly always what it was the last time.
+        facts = (status(instance), instance.report, connections.open, connections.sessions)
+        if self._made is None or self._made[0] != facts:
+            self._made = (facts, self._make(*facts))
+        await self._made[1].send(send)
+
+    @staticmethod
+    def _make(state: str, found: Any, connections: int, sessions: int) -> Answer:
+        body = {
+            "status": state,
+            "version": __version__,
+            "architecture": ARCHITECTURE,
+            "critical_errors": [check.title for check in found.blocking] if found else [],
+            "warnings": [check.title for check in found.warnings] if found else ["Preflight was not run"],
+            "active_connections": connections,
+            "active_sessions": sessions,
+        }
+        return _answer(body, good=state == "healthy")
 
 
-async def live(_request: Request) -> JSONResponse:
+class Live:
     """The process answers; that is all this says."""
-    return JSONResponse({"status": "live"})
+
+    def __init__(self) -> None:
+        self._answer = _answer({"status": "live"}, good=True)
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        await self._answer.send(send)
 
 
-async def ready(request: Request) -> JSONResponse:
+class Ready:
     """The verdict is good and the server is not draining."""
-    state = status(request.state.preflight)
-    if state == "healthy":
-        return JSONResponse({"status": "ready"})
-    return JSONResponse({"status": state}, 503)
+
+    def __init__(self) -> None:
+        self._answers = {
+            state: _answer({"status": state.replace("healthy", "ready") if good else state}, good=good)
+            for state, good in (("healthy", True), ("unhealthy", False), ("draining", False))
+        }
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        await self._answers[status(scope["state"]["preflight"])].send(send)
 
 
-routes = [
-    Route("/health", health),
-    Route("/health/live", live),
-    Route("/health/ready", ready),
-]
+def routes() -> list[Route]:
+    """The routes of one application."""
+    return [
+        Route("/health", Health(), methods=["GET"]),
+        Route("/health/live", Live(), methods=["GET"]),
+        Route("/health/ready", Ready(), methods=["GET"]),
+    ]

@@ -194,7 +194,7 @@ def get(app: Starlette, instance: Instance) -> tuple[int, dict[bytes, bytes], An
 
 def test_route(make_report: MakeReport, make_instance: MakeInstance, home: Path) -> None:
     """GET answers with the projection, is never cached, and says which report it left aside."""
-    app = Starlette(routes=diagnostics.routes)
+    app = Starlette(routes=diagnostics.routes())
     instance = make_instance(make_report())
     status, headers, body = get(app, instance)
     assert status == 200

@@ -32,6 +32,8 @@ def shown(action: argparse.Action) -> str:
     if isinstance(action, argparse.BooleanOptionalAction):
         return f"`--[no-]{names[0].removeprefix('--')}`"
     value = f" {action.metavar}" if action.metavar else ""
+    if action.nargs == "?":
+        value = f" [{action.metavar}]"
     return ", ".join(f"`{name}{value}`" for name in names)
 
 

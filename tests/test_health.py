@@ -21,7 +21,7 @@ KEY = "sk-canary-3f9a1c77e2Zq"
 
 def get(instance: Instance, path: str) -> tuple[int, dict[str, Any]]:
     """One request, spoken in ASGI to the real routes."""
-    app = Starlette(routes=health.routes)
+    app = Starlette(routes=health.routes())
     app.state.connections = SimpleNamespace(open=3, sessions=2)
     sent: list[Any] = []
 

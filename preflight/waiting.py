@@ -1,0 +1,207 @@
+"""Checks that are repeated: ``--wait`` until nothing blocks, ``--watch`` for as long as somebody looks.
+
+Every round is a whole run of its own, as a check: it stops nothing, holds no port and takes no lock, however
+long this lasts. The settings are read again each time, so an env file that appears meanwhile counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from preflight import history
+from preflight.events import Loop
+from preflight.launcher import Launcher, Stopped, Unpublishable
+from preflight.settings import SettingsError
+
+if TYPE_CHECKING:
+    from preflight.report import Report
+    from preflight.suite import Result
+    from preflight.terminal import Terminal
+
+PAUSE = 1.0  # seconds between two rounds of waiting
+SHOWN = 8  # changes that stay on the screen
+
+Make = Callable[[bool], Launcher]
+"""Makes the launcher of one round, from settings that are read for it; it is told whether to be patient.
+
+Raises SettingsError.
+"""
+
+
+class Rounds:
+    """One run after the other, and what changed between them."""
+
+    def __init__(self, make: Make) -> None:
+        self._make = make
+        self._past: list[history.Run] = []  # newest first
+        self._terminal: Terminal | None = None
+        self.loop = Loop()
+
+    def launcher(self, *, patient: bool = True) -> Launcher:
+        """The next round's launcher, on the same terminal as those before. Raises SettingsError."""
+        launcher = self._make(patient)
+        if self._terminal is None:
+            self._terminal = launcher.terminal
+        else:
+            # An env file that has changed has other secrets.
+            self._terminal.redactor = launcher.terminal.redactor
+            launcher.terminal = self._terminal
+        return launcher
+
+    def publish(self, launcher: Launcher, found: Report) -> list[str]:
+        """Publish a round's report and tell what is new in it, a line each. Raises Unpublishable.
+
+        It is kept only if something is new: else an hour of looking would fill the history.
+        """
+        run = history.Run.of(found)
+        lines = []
+        if self._past:
+            for flip in history.flips([run, *self._past])[0]:
+                why = run.checks[flip.title].message
+                lines.append(f"{flip.title}: {flip.before} -> {flip.after}{f' ({why})' if why else ''}")
+        if not self._past or _verdict(run) != _verdict(self._past[0]):
+            lines.append(_verdict(run))
+        launcher.publish(found, keep=bool(lines))
+        # One that broke says nothing of the checks: what the one before it said still counts.
+        self._past = [run, *[past for past in self._past if past.checks][:1]]
+        return lines
+
+    def pause(self, seconds: float) -> None:
+        """Wait; raises Stopped when a signal asks to stop."""
+        end = time.monotonic() + seconds
+        while not self.loop.stops and (left := end - time.monotonic()) > 0:
+            self.loop.turn(left)
+        if self.loop.stops:
+            raise Stopped(self.loop.stops[0])
+
+
+def _verdict(run: history.Run) -> str:
+    if run.status == "broken":
+        return f"the preflight itself broke: {run.reason}"
+    return f"blocked by {', '.join(run.blocking)}" if run.blocking else "nothing blocks"
+
+
+def _clock() -> str:
+    return time.strftime("%H:%M:%S")
+
+
+def _line(terminal: Terminal, text: str) -> None:
+    """A line that is one, however long, where no terminal folds it."""
+    from rich.console import Group
+    from rich.text import Text
+
+    # In a group: rich joins bare texts, and forgets how they are to be wrapped.
+    terminal.show(Group(Text(terminal.text(text), no_wrap=not terminal.animated, overflow="ignore")))
+
+
+def wait(make: Make, seconds: float, *, start: bool) -> int:
+    """Check until nothing blocks, for so many seconds at most, then start or say how it is; returns the exit code.
+
+    The first and the last try are what was asked for, a start or a check. Raises SettingsError.
+    """
+    until = time.monotonic() + seconds
+    rounds = Rounds(make)
+    try:
+        while True:
+            launcher = rounds.launcher(patient=time.monotonic() < until)
+            code = launcher.start() if start else launcher.check()
+            if not launcher.patient or launcher.result is None or launcher.result.exit_code not in (1, 3):
+                return code
+            with rounds.loop.running():
+                launcher, result = _until_nothing_blocks(rounds, launcher, launcher.result, until)
+            if result.exit_code != 0 or not start:
+                launcher.conclude(result)
+                return result.exit_code
+    except Stopped as stopped:
+        launcher.terminal.progress_over()
+        launcher.terminal.line(f"Stopped by {stopped}; nothing was started.")
+        return 128 + stopped.number
+    except Unpublishable as error:
+        launcher.terminal.progress_over()
+        launcher.unwritten(error)
+        return 3
+    finally:
+        rounds.loop.close()
+
+
+def _until_nothing_blocks(rounds: Rounds, launcher: Launcher, result: Result, until: float) -> tuple[Launcher, Result]:
+    """Rounds after one that blocked; returns the last one."""
+    terminal = launcher.terminal
+    while True:
+        for line in rounds.publish(launcher, result.report):
+            _line(terminal, f"{_clock()} {line}")
+        left = until - time.monotonic()
+        if result.exit_code == 0 or left <= 0:
+            terminal.progress_over()
+            return launcher, result
+        terminal.doing(f"Waiting for {_awaited(result)}, {left:.0f} s left")
+        rounds.pause(min(PAUSE, left))
+        launcher = rounds.launcher()
+        result = launcher.examine()
+        if result.exit_code == 2:
+            terminal.progress_over()
+            return launcher, result
+
+
+def _awaited(result: Result) -> str:
+    return ", ".join(check.title for check in result.report.blocking) or "a suite that does not break"
+
+
+def watch(make: Make, seconds: float) -> int:
+    """Check again and again, with so many seconds between, and show what changes until somebody stops it.
+
+    Returns the exit code that the last round would have had. Raises SettingsError if the first one cannot begin.
+    """
+    rounds = Rounds(make)
+    launcher = rounds.launcher()
+    terminal = launcher.terminal
+    log: deque[str] = deque(maxlen=SHOWN)
+    code: int | None = None
+    try:
+        with rounds.loop.running():
+            while True:
+                result = launcher.examine()
+                if result.exit_code == 2:
+                    launcher.conclude(result)
+                    return 2
+                code = result.exit_code
+                _show(terminal, launcher, result, rounds.publish(launcher, result.report), log, seconds)
+                rounds.pause(seconds)
+                launcher = _next(rounds, launcher)
+    except Stopped as stopped:
+        return 128 + stopped.number if code is None else code
+    except Unpublishable as error:
+        terminal.progress_over()
+        launcher.unwritten(error)
+        return 3
+    finally:
+        terminal.progress_over()
+        rounds.loop.close()
+
+
+def _next(rounds: Rounds, launcher: Launcher) -> Launcher:
+    """The next round's launcher; with the settings of the last one where those of now cannot be read."""
+    try:
+        return rounds.launcher()
+    except SettingsError as error:
+        launcher.terminal.line(f"{_clock()} the settings of before, because: {error}", "yellow")
+        return launcher.again()
+
+
+def _show(
+    terminal: Terminal, launcher: Launcher, result: Result, changes: list[str], log: deque[str], seconds: float
+) -> None:
+    changes = [f"{_clock()} {line}" for line in changes]
+    if not terminal.animated:
+        for line in changes:
+            _line(terminal, line)
+        return
+    from preflight import banners
+
+    log.extend(changes)
+    head = f"{launcher.settings.address} · {_clock()} · every {seconds:g} s · Ctrl-C ends"
+    height = terminal.console.height
+    terminal.screen(banners.watched(result.report, log, head, plain=terminal.plain, height=height))

@@ -1,0 +1,212 @@
+"""One snapshot in many formats: over HTTP by Accept or ?format=, on the command line by --format."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.e2e.starts import BLOCKED, Place, make_place
+
+AT_ONCE = ("--check-only", "--offline", "--app", "small:app")
+MEMORY = {"PREFLIGHT_MEMORY": "900 TiB"}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """An instance of the demo profile that started with a warning."""
+    place = make_place(tmp_path_factory.mktemp("formats") / "place")
+    place.environ |= MEMORY
+    instance = place.start("--demo").until_ready()
+    yield place
+    instance.stop()
+    place.close()
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def ask(place: Place, path: str, method: str = "GET", **headers: str) -> Reply:
+    """One request with these headers and no others."""
+    connection = http.client.HTTPConnection("127.0.0.1", place.port, timeout=20)
+    try:
+        connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        answer = connection.getresponse()
+        return Reply(answer.status, answer.headers, answer.read())
+    finally:
+        connection.close()
+
+
+def test_json_by_default(served: Place) -> None:
+    """No Accept, */*, JSON, and what nobody can make: JSON, and 200."""
+    for accept in ({}, {"Accept": "*/*"}, {"Accept": "application/json"}, {"Accept": "image/png"}):
+        reply = ask(served, "/diagnostics", **accept)
+        assert (reply.status, reply.headers["Content-Type"]) == (200, "application/json")
+        assert reply.json["status"] == "warnings"
+        assert reply.headers["Cache-Control"] == "no-store"
+        assert "accept" in reply.headers["Vary"]
+
+
+@pytest.mark.parametrize("how", [{"path": "?format=text"}, {"accept": "text/plain"}])
+def test_text(served: Place, how: dict[str, str]) -> None:
+    """The banner without colour."""
+    headers = {"Accept": how["accept"]} if "accept" in how else {}
+    reply = ask(served, f"/diagnostics{how.get('path', '')}", **headers)
+    assert (reply.status, reply.headers["Content-Type"]) == (200, "text/plain; charset=utf-8")
+    text = reply.body.decode()
+    assert "1 WARNING" in text
+    assert "15 requirements: " in text
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("how", [{"path": "?format=health"}, {"accept": "application/health+json, */*;q=0.1"}])
+def test_health_json(served: Place, how: dict[str, str]) -> None:
+    """The health-check draft's document."""
+    headers = {"Accept": how["accept"]} if "accept" in how else {}
+    reply = ask(served, f"/diagnostics{how.get('path', '')}", **headers)
+    assert (reply.status, reply.headers["Content-Type"]) == (200, "application/health+json")
+    assert reply.json["status"] == "warn"
+    assert reply.json["checks"]["Memory"][0]["status"] == "warn"
+    assert reply.json["checks"]["Python Version"][0]["status"] == "pass"
+
+
+def test_format_wins_over_accept(served: Place) -> None:
+    """?format= is what somebody typed."""
+    reply = ask(served, "/diagnostics?x=1&format=text", Accept="application/json")
+    assert reply.headers["Content-Type"].startswith("text/plain")
+
+
+@pytest.mark.parametrize("query", ["format=xml", "format=", "format=JSON"])
+def test_unknown_format(served: Place, query: str) -> None:
+    """400, with those that there are."""
+    reply = ask(served, f"/diagnostics?{query}")
+    assert reply.status == 400
+    assert reply.json["error"].startswith("format is one of json, text, health")
+
+
+def test_head_and_other_methods(served: Place) -> None:
+    """HEAD has the headers and no body; what changes something is not allowed here."""
+    for path in ("/diagnostics", "/health", "/health/live", "/health/ready"):
+        whole, head = ask(served, path), ask(served, path, "HEAD")
+        assert (head.status, head.body) == (200, b"")
+        assert head.headers["Content-Type"] == whole.headers["Content-Type"]
+        assert ask(served, path, "POST").status == 405
+
+
+def test_entity_tag(served: Place) -> None:
+    """The tag stands for the run, not for its age: 304 later on, 200 with another tag after another run."""
+    first = ask(served, "/diagnostics")
+    etag = first.headers["ETag"]
+    assert etag.startswith('W/"')
+    time.sleep(1.2)  # the ages are others now
+    later = ask(served, "/diagnostics")
+    assert later.headers["ETag"] == etag
+    assert later.json["age_seconds"] >= first.json["age_seconds"] + 1
+    for header in (etag, etag.removeprefix("W/"), f'"other", {etag}', "*"):
+        same = ask(served, "/diagnostics", If_None_Match=header)
+        assert (same.status, same.body) == (304, b"")
+        assert same.headers["ETag"] == etag
+    assert ask(served, "/diagnostics", If_None_Match='"other"').status == 200
+    tags = {ask(served, f"/diagnostics?format={name}").headers["ETag"] for name in ("json", "text", "health")}
+    assert len(tags) == 3
+    served.run("--check-only", "--demo", "--app", "small:app")
+    changed = ask(served, "/diagnostics", If_None_Match=etag)
+    assert changed.status == 200
+    assert changed.json["run_id"] == served.report()["run_id"]
+    assert ask(served, "/diagnostics?format=text", If_None_Match=next(iter(tags))).status == 200
+
+
+def test_many_at_once(served: Place) -> None:
+    """200 requests for every format at once: each is answered whole, and no run is made."""
+    runs = len(list((served.state / "history").iterdir()))
+    wanted = ["application/json", "text/plain", "application/health+json", "*/*"] * 50
+    with ThreadPoolExecutor(20) as pool:
+        replies = list(pool.map(lambda accept: ask(served, "/diagnostics", Accept=accept), wanted))
+    assert {reply.status for reply in replies} == {200}
+    assert all(len(reply.body) == int(reply.headers["Content-Length"]) for reply in replies)
+    assert len(list((served.state / "history").iterdir())) == runs
+
+
+def test_the_status_does_not_depend_on_the_format(place: Place) -> None:
+    """After a check that blocks beside it the server still answers 200 in every format, and says fail in it."""
+    started = place.start("--demo").until_ready()
+    assert place.run("--check-only", "--offline", "--app", "small:app").process.returncode == 1
+    assert ask(place, "/diagnostics").json["status"] == "failed"
+    text = ask(place, "/diagnostics?format=text")
+    assert (text.status, BLOCKED in text.body.decode()) == (200, True)
+    health = ask(place, "/diagnostics?format=health")
+    assert (health.status, health.json["status"]) == (200, "fail")
+    assert ask(place, "/health").status == 200  # what others run is not this instance's
+    assert started.stop() == 0
+
+
+def test_without_a_run(place: Place) -> None:
+    """PREFLIGHT_SKIP: nothing is known, in every format."""
+    import sys
+
+    started = place.spawn(
+        *(sys.executable, "-m", "uvicorn", "--factory", "server.app:create_app", "--port", str(place.port)),
+        environ={"PREFLIGHT_SKIP": "1", "PREFLIGHT_DEMO": "1", "PREFLIGHT_PORT": str(place.port)},
+    )
+    started.until_says("Uvicorn running")
+    assert ask(place, "/diagnostics").json["status"] == "not run"
+    assert ask(place, "/diagnostics?format=text").body == b"no suite has run for this instance\n"
+    assert ask(place, "/diagnostics?format=health").json["status"] == "warn"
+    assert ask(place, "/diagnostics/history").json == []
+    assert ask(place, "/diagnostics/checks/Memory").status == 404
+    started.stop()
+
+
+@pytest.mark.parametrize("name", ["json", "text", "junit", "github", "markdown"])
+def test_on_the_command_line(place: Place, name: str) -> None:
+    """Each format alone on standard output, with the exit code and the report that the banners would come with."""
+    blocked = place.run(*AT_ONCE, "--format", name, PREFLIGHT_PYTHON=">=3.99")
+    assert blocked.process.returncode == 1
+    assert blocked.stderr == ""
+    assert place.report()["may_start"] is False
+    assert "requires Python &#62;=3.99" in blocked.stdout or "requires Python >" in blocked.stdout.replace("&gt;", ">")
+    begins = {"json": "{", "text": "✅", "junit": "<?xml", "github": "::error ", "markdown": "## Preflight: blocked"}
+    assert blocked.stdout.startswith(begins[name])
+    if name == "junit":
+        suite = ElementTree.fromstring(blocked.stdout.encode())[0]
+        assert suite.attrib["failures"] == "3"
+    passed = place.run("--check-only", "--demo", "--app", "small:app", "--format", name)
+    assert passed.process.returncode == 0
+    assert place.report()["may_start"] is True
+
+
+@pytest.mark.parametrize("name", ["text", "junit", "github", "markdown"])
+def test_of_a_broken_suite(project: Place, name: str) -> None:
+    """A suite that breaks is said in every format, with exit code 3."""
+    project.write_suite("import os; os._exit(0)")
+    started = project.run(*AT_ONCE, "--format", name)
+    assert started.process.returncode == 3
+    assert "the suite ended without a report" in started.stdout
+
+
+def test_utf8_whatever_the_locale(place: Place) -> None:
+    """In a locale that knows ASCII alone the formats are UTF-8, as their readers expect."""
+    started = place.run(*AT_ONCE, "--format", "markdown", PYTHONIOENCODING="ascii", LC_ALL="C", PYTHONUTF8="0")
+    assert started.process.returncode == 1
+    assert "❌" in started.stdout
+
+
+def test_wrong_usage(place: Place) -> None:
+    """A format that is none, and formats where there is no report to write."""
+    for options in (("--check-only", "--format", "xml"), ("--port-status", "--format", "junit"), ("--format", "text")):
+        assert place.run(*options).process.returncode == 2

@@ -1,0 +1,204 @@
+"""Past runs: every way to run the suite leaves one, and the server and the command show them."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.e2e.starts import Place, Started, get, make_place
+
+CHECK = ("--check-only", "--demo", "--app", "small:app")
+ENTRY = {
+    "run_id",
+    "origin",
+    "status",
+    "may_start",
+    "started_at",
+    "duration",
+    "address",
+    "selection",
+    "reason",
+    "summary",
+    "blocking",
+    "warnings",
+    "flips",
+}
+
+
+def answer(place: Place, path: str, status: int = 200) -> Any:
+    """The body of an answer with this status."""
+    found, text = get(place.url + path)
+    assert found == status, text
+    return json.loads(text)
+
+
+def listed(started: Started) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = json.loads(started.stdout)
+    return entries
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """An instance that serves, after three checks beside it: one with a failing warning in the middle."""
+    place = make_place(tmp_path_factory.mktemp("history") / "place")
+    instance = place.start("--demo").until_ready()
+    for memory in ("1 MiB", "900 TiB", "1 MiB"):
+        assert place.run(*CHECK, PREFLIGHT_MEMORY=memory).process.returncode == 0
+    yield place
+    instance.stop()
+    place.close()
+
+
+def test_listed(served: Place) -> None:
+    """Every run is there, newest first, with what flipped; the server's own start is the oldest."""
+    found = answer(served, "/diagnostics/history")
+    assert [one["origin"] for one in found] == ["check", "check", "check", "start"]
+    assert all(one.keys() == ENTRY for one in found)
+    assert [one["started_at"] for one in found] == sorted((one["started_at"] for one in found), reverse=True)
+    assert found[0]["run_id"] == served.report()["run_id"]
+    assert [one["warnings"] for one in found] == [[], ["Memory"], [], []]
+    assert found[0]["flips"] == [{"title": "Memory", "from": "failed", "to": "passed"}]
+    assert found[1]["flips"] == [{"title": "Memory", "from": "passed", "to": "failed"}]
+    assert found[1]["status"] == "warnings"
+    assert {one["address"] for one in found} == {f"127.0.0.1:{served.port}"}
+
+
+def test_pages(served: Place) -> None:
+    """limit and offset cut a page out; what they cannot be is said with 400."""
+    whole = answer(served, "/diagnostics/history")
+    assert answer(served, "/diagnostics/history?limit=2&offset=1") == whole[1:3]
+    assert answer(served, "/diagnostics/history?offset=100") == []
+    for query in ("limit=0", "limit=1001", "limit=x", "offset=-1", "offset=", f"limit={'9' * 5000}"):
+        assert "limit is from 1 to 1000" in answer(served, f"/diagnostics/history?{query}", 400)["error"]
+
+
+def test_one_run(served: Place) -> None:
+    """A past run as /diagnostics shows the present one; 404 for what there is not."""
+    for entry in answer(served, "/diagnostics/history"):
+        body = answer(served, f"/diagnostics/history/{entry['run_id']}")
+        assert body.keys() == answer(served, "/diagnostics").keys()
+        assert (body["run_id"], body["origin"], body["status"]) == (
+            entry["run_id"],
+            entry["origin"],
+            entry["status"],
+        )
+        assert [one["title"] for one in body["warnings"]] == entry["warnings"]
+    for wrong in ("nobody", "%2e%2e%2freport", "x" * 300):
+        answer(served, f"/diagnostics/history/{wrong}", 404)
+
+
+def test_one_check(served: Place) -> None:
+    """How one check fared, newest first, and how often it flipped; 404 for a title that no run had."""
+    body = answer(served, "/diagnostics/checks/Memory")
+    assert (body["title"], body["severity"], body["flips"]) == ("Memory", "warning", 2)
+    assert [one["outcome"] for one in body["runs"]] == ["passed", "failed", "passed", "passed"]
+    assert "needs 921600.0 GiB" in body["runs"][1]["message"]
+    assert body["runs"][0].keys() == {
+        "run_id", "started_at", "origin", "address", "outcome", "message", "duration_ms",
+    }  # fmt: skip
+    assert [one["outcome"] for one in answer(served, "/diagnostics/checks/Memory?limit=1&offset=1")["runs"]] == [
+        "failed"
+    ]
+    assert answer(served, f"/diagnostics/checks/{quote('Python Version')}")["flips"] == 0
+    answer(served, "/diagnostics/checks/Nonsense", 404)
+    answer(served, "/diagnostics/checks/a/b/c", 404)
+    answer(served, "/diagnostics/checks/Memory?limit=no", 400)
+
+
+def test_the_command_shows_the_same(served: Place) -> None:
+    """--history: a line for each run in a pipe, and --format json the very array that the server answers with."""
+    found = answer(served, "/diagnostics/history")
+    assert listed(served.run("--history", "--format", "json")) == found
+    shown = served.run("--history")
+    assert shown.process.returncode == 0
+    head, *lines = shown.stdout.splitlines()
+    assert head.split() == ["When", "Origin", "Address", "Status", "Took", "Troubled", "by", "Flips"]
+    assert len(lines) == len(found)
+    assert re.search(r"check +127\.0\.0\.1:\d+ +⚠️ warnings +\d\.\d\d s +Memory +Memory: passed → failed$", lines[1])
+    assert "\x1b" not in shown.output
+    assert served.report()["run_id"] == found[0]["run_id"]  # looking is no run
+
+
+def test_nothing_there_yet(place: Place) -> None:
+    """--history before the first run says so, and is no error."""
+    shown = place.run("--history")
+    assert shown.process.returncode == 0
+    assert shown.stdout == f"No run has been kept yet in {place.state / 'history'}.\n"
+    assert listed(place.run("--history", "--format", "json")) == []
+    assert place.run("--history", "--format", "junit").process.returncode == 2
+
+
+def test_every_origin(project: Place) -> None:
+    """A check, a plain pytest run, a refused start, a suite that breaks, a direct start: each leaves one run."""
+    project.run(*CHECK)
+    project.spawn(sys.executable, "-m", "pytest", "preflight", "--demo", "-m", "critical", "-q").wait()
+    assert project.run("--offline", "--app", "small:app").process.returncode == 1
+    direct = project.spawn(
+        *(sys.executable, "-m", "uvicorn", "--factory", "server.app:create_app", "--port", str(project.port)),
+        environ={"PREFLIGHT_DEMO": "1", "PREFLIGHT_PORT": str(project.port)},
+    )
+    direct.until_says("Uvicorn running")
+    direct.stop()
+    project.write_suite("import os; os._exit(0)")
+    assert project.run(*CHECK).process.returncode == 3
+    found = listed(project.run("--history", "--format", "json"))
+    assert [(one["origin"], one["status"]) for one in found] == [
+        ("check", "broken"),
+        ("start", "passed"),
+        ("start", "failed"),
+        ("pytest", "passed"),
+        ("check", "passed"),
+    ]
+    assert found[0]["reason"]
+    assert found[3]["selection"] == "critical"
+    assert "Python Version" in found[2]["blocking"]
+
+
+def test_wrong_usage_is_no_run(place: Place) -> None:
+    """Who types an option wrongly has found out nothing."""
+    assert place.run(*CHECK, "--ignore", "Nonsense").process.returncode == 2
+    assert not (place.state / "history").exists()
+
+
+def test_pruned(place: Place) -> None:
+    """The setting says how many are kept."""
+    for _ in range(3):
+        place.run(*CHECK, PREFLIGHT_HISTORY="2")
+    found = listed(place.run("--history", "--format", "json"))
+    assert len(found) == 2
+    assert found[0]["run_id"] == place.report()["run_id"]
+    assert place.run("--check-only", PREFLIGHT_HISTORY="0").process.returncode == 2
+
+
+def test_no_room_for_history(place: Place) -> None:
+    """A history that cannot be written is said in one line; verdict, exit code and report are what they were."""
+    (place.state / "history").write_text("in the way")
+    checked = place.run(*CHECK)
+    assert checked.process.returncode == 0
+    assert checked.output.count("This run is not in the history: ") == 1
+    assert place.report()["may_start"] is True
+    shown = place.run("--history")
+    assert shown.process.returncode == 1
+    assert "THE HISTORY CANNOT BE READ" in shown.output
+    started = place.start("--demo").until_ready()
+    assert answer(place, "/diagnostics")["status"] == "passed"
+    assert "cannot be read" in answer(place, "/diagnostics/history", 503)["error"]
+    assert started.stop() == 0
+
+
+def test_a_lost_history_folder(place: Place) -> None:
+    """Somebody clears the folder under a running server: what it knows itself is still there."""
+    started = place.start("--demo").until_ready()
+    for file in (place.state / "history").iterdir():
+        file.unlink()
+    [only] = answer(place, "/diagnostics/history")
+    assert only["run_id"] == place.report()["run_id"]
+    assert answer(place, f"/diagnostics/history/{only['run_id']}")["run_id"] == only["run_id"]
+    assert answer(place, "/diagnostics/checks/Memory")["flips"] == 0
+    assert started.stop() == 0

@@ -1,0 +1,333 @@
+"""--watch and --wait: checks that are repeated, on a terminal and in a pipe, and what they leave alone."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.starts import BLOCKED, KEYS, READY, Place, get, listening, until
+from tests.e2e.test_terminal import Pseudo, plain_text
+
+# A requirement that holds as long as a file is there, and a suite around it that is quick.
+SUITE = """
+import pytest
+
+@pytest.mark.critical("Database", fix="start the database")
+def test_database(settings, details):
+    \"\"\"The database has come up.\"\"\"
+    found = (settings.root / "up").exists()
+    assert found, "it does not answer"
+    details.summary = "answers"
+
+@pytest.mark.critical("Second", fix="start the second")
+def test_second(settings):
+    \"\"\"The second service has come up.\"\"\"
+    found = (settings.root / "second").exists()
+    assert found, "it is not there either"
+
+@pytest.mark.critical("Server Port", needs="port", ignorable=False)
+def test_server_port(settings, port):
+    \"\"\"The port can be had.\"\"\"
+    if port.untried:
+        from preflight.contract import unknown
+        unknown(port.untried)
+    assert port.socket is not None or port.obtainable or port.served_by is not None, port.problem
+"""
+AT_ONCE = ("--check-only", "--app", "small:app")
+CLOCK = r"\d\d:\d\d:\d\d "
+
+
+@pytest.fixture
+def services(project: Place) -> Place:
+    """A project that needs two services, of which one is up."""
+    project.write_suite(SUITE)
+    project.environ |= {"PREFLIGHT_DEMO": "1", "PREFLIGHT_APP": "small:app"}
+    (project.root / "second").touch()
+    return project
+
+
+@pytest.fixture
+def opened() -> Iterator[list[Pseudo]]:
+    """Terminals that are closed, with what runs on them, after the test."""
+    terminals: list[Pseudo] = []
+    yield terminals
+    for terminal in terminals:
+        terminal.close()
+
+
+def history(place: Place) -> int:
+    """How many runs are kept."""
+    return len(list((place.state / "history").glob("*.json")))
+
+
+# --wait.
+
+
+def test_a_start_waits(services: Place) -> None:
+    """What is missing comes up meanwhile: the start goes on then, and says what it waited for."""
+    started = services.start("--wait", "30").until_says("blocked by Database")
+    assert not listening(services.port)
+    assert BLOCKED not in started.stdout
+    (services.root / "up").touch()
+    started.until_ready()
+    assert re.search(CLOCK + r"Database: failed -> passed \(answers\)", started.stdout)
+    assert re.search(CLOCK + "nothing blocks", started.stdout)
+    assert get(services.url)[1] == "small"
+    assert services.report()["origin"] == "start"
+    assert started.stop() == 0
+    started.left_nothing()
+
+
+def test_nothing_to_wait_for(services: Place) -> None:
+    """A start that nothing blocks is a start like any other: one run, one header."""
+    (services.root / "up").touch()
+    started = services.start("--wait", "30").until_ready()
+    assert started.stdout.count("Preflight ") == 1
+    assert history(services) == 1
+    assert started.stop() == 0
+
+
+def test_in_vain(services: Place) -> None:
+    """When the time is over the banner says what still blocks: exit code 1, nothing started."""
+    began = time.monotonic()
+    started = services.run("--wait", "2s")
+    took = time.monotonic() - began
+    assert started.process.returncode == 1
+    assert took > 2
+    assert f"1 CRITICAL ERROR: {BLOCKED}" in started.stdout
+    assert started.stdout.count("it does not answer") == 1
+    assert READY not in started.stdout
+    assert services.report()["may_start"] is False
+    started.left_nothing()
+
+
+def test_only_what_is_new_is_kept(services: Place) -> None:
+    """Rounds that found nothing new are published, and do not fill the history."""
+    started = services.start(*AT_ONCE, "--wait", "30").until_says("blocked by Database")
+    first = services.report()["run_id"]
+    for _ in range(2):  # rounds go on
+        before = services.report()["run_id"]
+        end = time.monotonic() + 20
+        while services.report()["run_id"] == before and time.monotonic() < end:
+            time.sleep(0.05)
+    assert services.report()["run_id"] != first
+    assert history(services) == 1
+    (services.root / "up").touch()
+    assert started.wait() == 0
+    assert history(services) == 2
+    assert services.report()["status"] == "passed"
+
+
+def test_a_check_waits(services: Place) -> None:
+    """With --check-only and a format: standard output holds the last round's report and nothing else."""
+    started = services.start(*AT_ONCE, "--wait", "30", "--format", "json").until_says("blocked by Database")
+    (services.root / "up").touch()
+    assert started.wait() == 0
+    assert json.loads(started.stdout)["preflight"]["status"] == "passed"
+    assert "blocked by Database" in started.stderr
+
+
+def test_the_port_is_neither_freed_nor_held(services: Place) -> None:
+    """Somebody's server on the port lives for as long as something else blocks, and goes when nothing does."""
+    holder = services.listener()
+    started = services.start("--wait", "30").until_says("blocked by Database")
+    time.sleep(2.5)  # a round or two
+    assert holder.process.poll() is None
+    assert listening(services.port)
+    assert "SIGTERM" not in started.output
+    (services.root / "up").touch()
+    started.until_ready()
+    assert holder.wait() == -signal.SIGTERM
+    assert get(services.url)[1] == "small"
+    assert started.stop() == 0
+
+
+def test_a_running_instance_goes_on(services: Place) -> None:
+    """A start that waits neither keeps others from starting nor holds a socket that nobody answers on."""
+    (services.root / "up").touch()
+    old = services.start().until_ready()
+    (services.root / "up").unlink()
+    waiting = services.start("--wait", "30").until_says("blocked by Database")
+    assert old.stop() == 0
+    assert not listening(services.port)  # no queue that nobody looks after
+    (services.root / "up").touch()
+    waiting.until_ready()
+    assert waiting.stop() == 0
+
+
+def test_a_busy_port_is_waited_for(services: Place) -> None:
+    """With --no-cleanup a start waits until the port's holder has gone by itself."""
+    (services.root / "up").touch()
+    holder = services.listener()
+    started = services.start("--no-cleanup", "--wait", "30").until_says("blocked by Server Port")
+    holder.stop()
+    started.until_ready()
+    assert started.stop() == 0
+
+
+def test_a_suite_that_breaks_is_tried_again(services: Place) -> None:
+    """A folder that is mounted late can break the suite itself: that mends itself, too."""
+    suite = services.root / "preflight" / "requirements" / "test_suite.py"
+    source = suite.read_text()
+    (services.root / "up").touch()
+    suite.write_text("import not_mounted_yet\n")
+    started = services.start(*AT_ONCE, "--wait", "30").until_says("the preflight itself broke")
+    suite.write_text(source)
+    assert started.wait() == 0
+
+
+def test_the_env_file_is_read_again(place: Place) -> None:
+    """A file that appears while a start waits counts, for requirements and application; its key stays inside."""
+    place.write_module(
+        "told",
+        "import os\nKEY = os.environ.get('OPENAI_API_KEY', 'none')\n"
+        "async def app(scope, receive, send):\n"
+        "    if scope['type'] == 'http':\n"
+        "        await send({'type': 'http.response.start', 'status': 200, 'headers': []})\n"
+        "        await send({'type': 'http.response.body', 'body': str(len(KEY)).encode()})\n",
+    )
+    place.environ |= {"PREFLIGHT_PYTHON": ">=3.11"}
+    started = place.start("--offline", "--app", "told:app", "--wait", "30").until_says("blocked by Environment File")
+    temporary = place.env_file.with_name("new")
+    place.env_file.parent.mkdir(parents=True)
+    temporary.write_text("".join(f"{name}={value}\n" for name, value in KEYS.items()))
+    temporary.chmod(0o600)
+    temporary.rename(place.env_file)
+    started.until_ready()
+    assert get(place.url)[1] == str(len(KEYS["OPENAI_API_KEY"]))
+    assert not any(key in started.output for key in KEYS.values())
+    assert started.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(services: Place, number: int) -> None:
+    """A signal ends the waiting at once: 128 and its number, as before any start, and nothing is left."""
+    started = services.start("--wait", "60").until_says("blocked by Database")
+    time.sleep(0.3)
+    assert started.stop(number) == 128 + number
+    assert "nothing was started" in started.output
+    assert "Traceback" not in started.output
+    started.left_nothing()
+
+
+def test_shown_on_a_terminal(services: Place, opened: list[Pseudo]) -> None:
+    """On a terminal a line says what is waited for and for how long, and is gone afterwards."""
+    terminal = Pseudo(services, "--check-only", "--wait", "4")
+    opened.append(terminal)
+    assert terminal.wait() == 1
+    text = plain_text(terminal.shown)
+    assert re.search(r"Waiting for Database, \d s left …", text)
+    assert "Waiting" not in text.partition(BLOCKED)[2]
+
+
+# --watch.
+
+
+def test_watch_in_a_pipe(services: Place) -> None:
+    """A line for the beginning and one for each change; every round is published, what is new is kept."""
+    watching = services.start("--watch", "1").until_says("blocked by Database")
+    first = services.report()
+    assert first["origin"] == "check"
+    (services.root / "up").touch()
+    watching.until_says("nothing blocks")
+    (services.root / "second").unlink()
+    until(lambda: len(watching.stdout.splitlines()) == 7, "it has said what changed")
+    lines = watching.stdout.splitlines()
+    assert all(re.match(CLOCK, line) for line in lines)
+    assert [re.sub(CLOCK, "", line) for line in lines] == [
+        "blocked by Database",
+        "Database: failed -> passed (answers)",
+        "Server Port: unknown -> passed",
+        "nothing blocks",
+        "Second: passed -> failed (it is not there either)",
+        "Server Port: passed -> unknown (not tried, and nothing was stopped: the start is blocked by Second)",
+        "blocked by Second",
+    ]
+    assert history(services) == 3
+    assert services.report()["run_id"] != first["run_id"]
+    assert not listening(services.port)
+    assert watching.stop(signal.SIGINT) == 1
+    assert "Traceback" not in watching.output
+    watching.left_nothing()
+
+
+def test_watch_ends_with_the_last_verdict(services: Place) -> None:
+    """Ctrl-C while nothing blocks: exit code 0."""
+    (services.root / "up").touch()
+    watching = services.start("--watch", "1").until_says("nothing blocks")
+    time.sleep(1.5)
+    assert watching.stop(signal.SIGINT) == 0
+
+
+def test_watch_beside_a_server(services: Place) -> None:
+    """It stops nothing: neither an instance of ours nor somebody's server."""
+    (services.root / "up").touch()
+    served = services.start().until_ready()
+    watching = services.start("--watch", "1").until_says("nothing blocks")
+    time.sleep(1.5)
+    assert get(services.url)[1] == "small"
+    assert watching.stop(signal.SIGINT) == 0
+    assert served.stop() == 0
+    holder = services.listener()
+    watching = services.start("--watch", "1").until_says("nothing blocks")
+    time.sleep(1.5)
+    assert watching.stop(signal.SIGTERM) == 0
+    assert holder.process.poll() is None
+
+
+def test_watch_on_a_terminal(services: Place, opened: list[Pseudo]) -> None:
+    """Everything is shown in place, with what changed; Ctrl-C leaves the last state and the cursor there."""
+    terminal = Pseudo(services, "--watch", "1")
+    opened.append(terminal)
+    terminal.until_shows("start the database")
+    (services.root / "up").touch()
+    terminal.until_shows("nothing blocks")
+    terminal.press(b"\x03")
+    assert terminal.wait() == 0
+    assert "\x1b[1A\x1b[2K" in terminal.shown  # lines are written over
+    assert terminal.shown.rstrip().endswith("\x1b[?25h")
+    last = plain_text(terminal.shown.rpartition("\x1b[2K")[2])
+    assert "every 1 s · Ctrl-C ends" in last
+    assert "✅ Database    answers" in last
+    assert "start the database" not in last
+    assert "Database: failed -> passed (answers)" in last
+    assert "Traceback" not in terminal.shown
+
+
+def test_settings_that_break_meanwhile(services: Place) -> None:
+    """A settings table that cannot be read is said, and the watch goes on with the settings of before."""
+    watching = services.start("--watch", "1").until_says("blocked by Database")
+    table = services.root / "pyproject.toml"
+    good = table.read_text()
+    table.write_text(good.replace("[tool.preflight]", "[tool.preflight]\nnonsense = 1"))
+    watching.until_says("the settings of before, because: pyproject.toml:")
+    table.write_text(good)
+    (services.root / "up").touch()
+    watching.until_says("nothing blocks")
+    assert watching.stop(signal.SIGINT) == 0
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (("--wait", "x"), "--wait must be a time from 0 to 86400 seconds"),
+        (("--watch", "0.5"), "--watch must be a time from 1 to 86400 seconds"),
+        (("--wait", "1", "--watch"), "--wait goes with a start or --check-only"),
+        (("--wait", "1", "--history"), "--wait goes with a start or --check-only"),
+        (("--watch", "--check-only"), "not allowed with"),
+        (("--watch", "--format", "json"), "--format goes with"),
+        (("--wait", "1", "--ignore", "Nonsense", "--demo"), "there is no such requirement"),
+        (("--watch", "--ignore", "Nonsense", "--demo"), "there is no such requirement"),
+    ],
+)
+def test_wrong_usage(place: Place, options: tuple[str, ...], message: str) -> None:
+    """Exit code 2 and one line, at once: waiting makes it no better."""
+    started = place.run(*options)
+    assert started.process.returncode == 2
+    assert message in started.stderr
+    assert "Traceback" not in started.output
