@@ -42,6 +42,8 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         chosen = settings.load(ROOT, options=link.options if link else _options(config))
     except settings.SettingsError as error:
+        if link:
+            link.send("usage", message=str(error))
         raise pytest.UsageError(str(error)) from None
     option = config.option
     if not option.json_report:

@@ -10,11 +10,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from preflight import instances, ports
+from preflight.processes import ancestors, here
 from preflight.settings import Settings, address
 
 
@@ -95,14 +97,14 @@ def _claim(
 ) -> Claim:
     host, port = settings.host, settings.port
     records = instances.live(port)
+    if origin == "rerun":
+        return _still_served(settings, records)
     policy = policy_of(settings, records)
     if origin != "start":
         holders = tuple(ports.listeners(host, port))
         ours = serving(records, holders)
         if ours is not None and ours.host == host:
             return Claim(served_by=ours, holders=holders)
-        if origin == "rerun":
-            return Claim(holders=holders, problem=f"port {port} is not served by an instance of ours")
         if origin == "pytest" and ours is not None:
             where = address(ours.host, ours.port)
             return Claim(
@@ -144,6 +146,24 @@ def _claim(
         steps=taken.steps,
         problem=taken.problem or "",
         fix=taken.fix or "",
+    )
+
+
+def _still_served(settings: Settings, records: Sequence[instances.Record]) -> Claim:
+    """Whether the very instance that this re-run belongs to serves the address.
+
+    While it is being replaced, the instance that comes holds the same socket: that is no fault.
+    """
+    holders = tuple(ports.listeners(settings.host, settings.port))
+    own = {os.getpid(), *ancestors(here(), os.getpid())}
+    for record in records:
+        held = any(record.pid in (holder.pid, holder.parent) for holder in holders)
+        if record.pid in own and record.host == settings.host and held:
+            return Claim(served_by=record, holders=holders)
+    return Claim(
+        holders=holders,
+        problem=f"{settings.address} is not served by this instance any more",
+        fix="start it again: python run.py",
     )
 
 

@@ -249,7 +249,10 @@ class Contract:
         if self.link is None and any("application" in _fixtures(item) for item in asked):
             self._worker = Worker(self.settings)
         if self.link:
-            self.link.send("collected", titles=[self.declarations[item.nodeid].title for item in session.items])
+            self.link.send("collected", titles=[self._title(item.nodeid) for item in session.items])
+
+    def _title(self, nodeid: str) -> str:
+        return report.shown(self.declarations[nodeid].title, self.redactor)
 
     # Each requirement: applicability, deadline, outcome.
 
@@ -264,7 +267,7 @@ class Contract:
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         if self.link:
-            self.link.send("checking", title=self.declarations[nodeid].title)
+            self.link.send("checking", title=self._title(nodeid))
 
     # Inside all other wrappers: those have to see the beginning of a stage whose end they will see.
     @pytest.hookimpl(wrapper=True, trylast=True)
@@ -356,7 +359,7 @@ class Contract:
         if stage.when == "teardown":
             self._over.add(item.nodeid)
         if stage.when == "teardown" and self.link:
-            self.link.send("checked", title=declared.title, outcome=check.outcome, severity=check.severity)
+            self.link.send("checked", **report.in_brief(check, self.redactor))
         return stage
 
     @pytest.hookimpl(tryfirst=True)

@@ -26,8 +26,13 @@ class Instance:
 
     settings: Settings
     report: Report | None
-    """The run that let this instance start, None where no suite ran."""
+    """This instance's latest run that can be trusted: its start's, then its re-runs'. None where no suite ran."""
     instance_id: str = ""
+    """Empty where no launcher is behind it."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """The command line's, by setting name; a re-run gets the same."""
+    rerun_problem: str = ""
+    """Why the last re-run left no report to go by; empty where it did."""
     since: str = field(default_factory=now)
     worker_since: str = field(default_factory=now)
     restarts: Mapping[str, Any] = field(default_factory=lambda: {"count": 0, "last_exit": "", "last_exit_at": ""})
@@ -41,6 +46,7 @@ class Instance:
         """The instance that the launcher describes to its worker."""
         return cls(
             settings=load(Path.cwd(), options=order["options"]),
+            options=order["options"],
             report=Report.from_json(order["report"]),
             instance_id=order["instance_id"],
             since=order["since"],

@@ -201,23 +201,40 @@ def _details(check: Check, redactor: Redactor) -> Any:
     return _plain(json.loads(written, parse_constant=str))
 
 
-def _clean(check: Check, redactor: Redactor) -> Check:
-    def text(value: str) -> str:
-        # Redacted first: a secret that is not printable is found as it is.
-        return printable(redactor.text(value))
+def shown(text: str, redactor: Redactor) -> str:
+    """The text as it may be seen. Redacted first: a secret that is not printable is found as it is."""
+    return printable(redactor.text(text))
 
+
+def _line(text: str, redactor: Redactor) -> str:
+    # Redacted whole and shortened after: the other way round half a secret could stay.
+    return _shortened(printable(first_line(redactor.text(text))))
+
+
+def _clean(check: Check, redactor: Redactor) -> Check:
     return Check(
-        id=text(check.id),
-        title=text(check.title),
-        requirement=text(check.requirement),
+        id=shown(check.id, redactor),
+        title=shown(check.title, redactor),
+        requirement=shown(check.requirement, redactor),
         severity=check.severity,
         outcome=check.outcome,
-        # Redacted whole and shortened after: the other way round half a secret could stay.
-        message=_shortened(printable(first_line(redactor.text(check.message)))),
-        fix=_shortened(printable(first_line(redactor.text(check.fix)))),
+        message=_line(check.message, redactor),
+        fix=_line(check.fix, redactor),
         details=_details(check, redactor),
         duration=round(check.duration, 6),
     )
+
+
+def in_brief(check: Check, redactor: Redactor) -> dict[str, Any]:
+    """A check as it is told while its run goes on: redacted, and without its details."""
+    return {
+        "title": shown(check.title, redactor),
+        "severity": check.severity,
+        "outcome": check.outcome,
+        "message": _line(check.message, redactor),
+        "fix": _line(check.fix, redactor),
+        "duration_ms": round(check.duration * 1000, 3),
+    }
 
 
 def _tests(document: Mapping[str, Any], redactor: Redactor) -> list[dict[str, Any]]:

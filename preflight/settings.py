@@ -106,6 +106,19 @@ def duration(low: float, high: float) -> Callable[[object], float]:
     return parse
 
 
+def interval(low: float, high: float) -> Callable[[object], float]:
+    """Seconds between two repetitions, as :func:`duration` takes them, or 0 for none."""
+
+    def parse(value: object) -> float:
+        allowed = f'must be 0 (off) or a time from {low:g} to {high:g} seconds, such as "60s" or "5m"'
+        seconds = _quantity(value, _SECONDS, allowed)
+        if seconds != 0 and not low <= seconds <= high:
+            raise ValueError(allowed)
+        return seconds
+
+    return parse
+
+
 def size(value: object) -> int:
     """Bytes: a number, or a text with a unit ("512 MiB", "2 GB")."""
     return int(_quantity(value, _BYTES, 'must be a size, such as "512 MiB" or "2 GB"'))
@@ -206,6 +219,10 @@ class Settings:
     )
     if_running: str = setting(
         "replace", one_of("replace", "keep", "fail"), "what to do when an instance of ours serves the address"
+    )
+    refresh: float = setting(0.0, interval(10, 30 * 86400), "time between re-runs in the background (0: none)")
+    rerun_gates: bool = setting(
+        True, switch, "take the server out of rotation (503) while a critical requirement fails in its re-runs"
     )
     disk_space: int = setting(1024**3, size, "free space wanted where the state folder is")
     memory: int = setting(256 * 1024**2, size, "memory that should be available")

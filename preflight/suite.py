@@ -54,13 +54,17 @@ class Suite:
         options: Mapping[str, object],
         origin: str,
         *,
+        run_id: str = "",
         takes_port: bool = True,
         inherited: socket.socket | None = None,
     ) -> None:
-        """``inherited`` is the listening socket of the instance that this start replaces."""
+        """``run_id`` is made here unless it was given out already.
+
+        ``inherited`` is the listening socket of the instance that this start replaces.
+        """
         self.settings = settings
         self.origin = origin
-        self.run_id = os.urandom(16).hex()
+        self.run_id = run_id or os.urandom(16).hex()
         self.started_at = report.now()
         self.begun = time.monotonic()
         self.titles: list[str] = []
@@ -69,7 +73,7 @@ class Suite:
         self._usage = ""
         self._problems: list[str] = []
         self._socket: socket.socket | None = None
-        self._late = False
+        self._killed = False
         environ = {
             name: value
             for name, value in os.environ.items()
@@ -78,6 +82,8 @@ class Suite:
         environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         self._takes_port = takes_port
         self.child = children.Child("preflight.suite", settings.root, environ)
+        if origin == "rerun":
+            self.child.step_back()
         self._tell(
             "run",
             (inherited.fileno(),) if inherited is not None else (),
@@ -92,6 +98,11 @@ class Suite:
     def deadline(self) -> float:
         """When the run is killed, on the monotonic clock."""
         return self.begun + self.settings.run_timeout + MARGIN
+
+    @property
+    def late(self) -> bool:
+        """Whether it is past its deadline: the next call of :meth:`ended` kills it."""
+        return time.monotonic() > self.deadline
 
     def application(self, error: str | None) -> None:
         """Tell the suite that the application has imported, or how it failed."""
@@ -130,8 +141,8 @@ class Suite:
 
     def ended(self) -> bool:
         """Whether it is over; a run past its deadline is killed here."""
-        if time.monotonic() > self.deadline and not self.child.ended():
-            self._late = True
+        if self.late and not self.child.ended():
+            self._killed = True
             self.child.kill()
         return self.child.ended()
 
@@ -164,7 +175,7 @@ class Suite:
         reasons = list(self._problems)
         if self._usage:
             reasons = [self._usage]
-        elif self._late:
+        elif self._killed:
             reasons.append(f"the suite was stopped at its deadline of {self.settings.run_timeout:g} s{where}")
         elif self._document is None and not reasons:
             reasons.append(f"the suite ended without a report ({self.child.ending}){where}")

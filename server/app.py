@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from preflight import __version__, report
 from preflight.instance import Instance
 from preflight.settings import SettingsError, load
-from server import archive, chat, diagnostics, health, history
+from server import archive, chat, diagnostics, followers, health, history, metrics, reruns
 from server.answers import Front
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,7 +67,15 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     if instance is None:
         instance = await asyncio.to_thread(examine)
     app.state.instance = instance
-    async with app.state.connections.running(instance):
+    app.state.reruns = runs = reruns.Reruns(instance)
+    app.state.followers = live = followers.Followers(
+        instance,
+        runs,
+        document=lambda: diagnostics.document(app, instance),
+        stamp=lambda: diagnostics.stamp(app, instance),
+    )
+    app.state.connections.rerun = runs.for_agent
+    async with app.state.connections.running(instance), runs.running(), live.running():
         yield {"preflight": instance}
 
 
@@ -124,10 +132,13 @@ class Application(FastAPI):
 
 
 def create_app() -> FastAPI:
-    """The agent server: health, diagnostics and chat."""
+    """The agent server: health, diagnostics, metrics and chat."""
     direct = [*health.routes(), *diagnostics.routes()]
     app = Application(direct, title="Agent server", version=__version__, lifespan=lifespan)
+    app.state.metrics = metrics.Metrics()
+    app.add_middleware(metrics.InFlight, metrics=app.state.metrics)
     app.add_middleware(Lifespan)
-    app.state.connections = chat.Chat()
-    app.router.routes.extend([*history.routes, *chat.routes, *archive.routes])
+    app.state.connections = chat.Chat(app.state.metrics.turns.observe)
+    for part in (history, reruns, followers, metrics, chat, archive):
+        app.router.routes.extend(part.routes)
     return app

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.routing import WebSocketRoute
 from starlette.types import Receive, Scope, Send
@@ -27,7 +27,11 @@ WARM_AFTER = 0.5  # seconds of serving, so that a start's own first answers do n
 class Chat:
     """The chat of one application, in its state as ``connections``."""
 
-    def __init__(self) -> None:
+    def __init__(self, observe_turn: Callable[[float], None] = lambda _seconds: None) -> None:
+        """``observe_turn`` is told how long each turn took, in seconds."""
+        self.rerun: Callable[[], Awaitable[dict[str, Any]]] | None = None
+        """Starts a re-run of the suite; None where the server has none. Set before the first connection."""
+        self._observe_turn = observe_turn
         self._instance: Instance | None = None
         self._hub: Hub | None = None
 
@@ -49,7 +53,7 @@ class Chat:
 
             if self._instance is None:
                 raise RuntimeError("the application has not started")
-            self._hub = Hub(self._instance)
+            self._hub = Hub(self._instance, self.rerun, self._observe_turn)
         return self._hub
 
     @asynccontextmanager

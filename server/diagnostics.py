@@ -144,9 +144,19 @@ def document(app: Any, instance: Instance) -> dict[str, Any]:
     """What is known now: the projected report, and what stands in the way of knowing more."""
     kept = snapshot(app, instance)
     body = project(kept.latest(instance), instance)
-    if kept.problem:
-        body["problem"] = f"a report was left aside: {kept.problem}"
+    problems = [f"a report was left aside: {kept.problem}"] if kept.problem else []
+    if instance.rerun_problem:
+        problems.append(f"the last re-run: {instance.rerun_problem}")
+    if problems:
+        body["problem"] = "; ".join(problems)
     return body
+
+
+def stamp(app: Any, instance: Instance) -> object:
+    """Changes whenever the document does, beyond its ages; costs one look at the report's file."""
+    kept = snapshot(app, instance)
+    found = kept.latest(instance)
+    return found and found.run_id, kept.problem, instance.rerun_problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +220,7 @@ def _entity_tag(name: str, body: Mapping[str, Any]) -> str:
 class _Made:
     """What was answered last in one format."""
 
-    found: Report | None
-    problem: str
+    stamp: object
     until: float  # on the monotonic clock
     etag: str
     whole: Answer
@@ -258,20 +267,19 @@ class Diagnostics:
             return None
         if now < self._looked[name] + GLANCE:
             return made
-        kept = snapshot(app, instance)
-        if kept.latest(instance) is not made.found or kept.problem != made.problem:
+        if stamp(app, instance) != made.stamp:
             return None
         self._looked[name] = now
         return made
 
     def _make(self, app: Any, instance: Instance, name: str) -> _Made:
-        kept = snapshot(app, instance)
-        found, problem = kept.latest(instance), kept.problem
+        # The stamp first: what changes meanwhile makes the next answer a new one.
+        known, found = stamp(app, instance), snapshot(app, instance).latest(instance)
         body = document(app, instance)
         one, etag = FORMATS[name], _entity_tag(name, body)
         headers = [NO_STORE, (b"etag", etag.encode()), (b"vary", b"accept")]
         made = _Made(
-            found, problem, time.monotonic() + FRESH, etag,
+            known, time.monotonic() + FRESH, etag,
             whole=Answer(200, one.media_type, one.render(found, body).encode(), headers),
             same=Answer(304, "", b"", headers),
         )  # fmt: skip

@@ -311,6 +311,8 @@ def _history(result: Mapping[str, Any]) -> str:
 
 
 def _rerun(result: Mapping[str, Any]) -> str:
+    if "error" in result:
+        return f"No re-run was started: {result['error']}."
     run = result.get("run_id")
     return f"A re-run has been started{f' (run {run})' if run else ''}; ask me what failed when it is done."
 

@@ -17,10 +17,13 @@ JSON = "application/json"
 
 
 def status(instance: Instance) -> str:
-    """ "healthy", "unhealthy" or "draining"; warnings do not make it unhealthy."""
+    """ "healthy", "unhealthy" or "draining"; warnings do not make it unhealthy.
+
+    Only a re-run can be what blocks: a start that is blocked serves nothing.
+    """
     if instance.draining:
         return "draining"
-    blocked = instance.report is not None and not instance.report.may_start
+    blocked = instance.settings.rerun_gates and instance.report is not None and not instance.report.may_start
     return "unhealthy" if blocked else "healthy"
 
 
@@ -38,19 +41,24 @@ class Health:
         instance: Instance = scope["state"]["preflight"]
         connections = scope["app"].state.connections
         # All that the answer is made from; nearly always what it was the last time.
-        facts = (status(instance), instance.report, connections.open, connections.sessions)
+        facts = (
+            status(instance), instance.report, bool(instance.rerun_problem), connections.open, connections.sessions
+        )  # fmt: skip
         if self._made is None or self._made[0] != facts:
             self._made = (facts, self._make(*facts))
         await self._made[1].send(send)
 
     @staticmethod
-    def _make(state: str, found: Any, connections: int, sessions: int) -> Answer:
+    def _make(state: str, found: Any, rerun_broke: bool, connections: int, sessions: int) -> Answer:
+        warnings = [check.title for check in found.warnings] if found else ["Preflight was not run"]
+        if rerun_broke:
+            warnings.append("The last re-run broke")
         body = {
             "status": state,
             "version": __version__,
             "architecture": ARCHITECTURE,
             "critical_errors": [check.title for check in found.blocking] if found else [],
-            "warnings": [check.title for check in found.warnings] if found else ["Preflight was not run"],
+            "warnings": warnings,
             "active_connections": connections,
             "active_sessions": sessions,
         }

@@ -28,7 +28,13 @@ PAUSE = 1.0  # seconds without a turn that are a pause
 class Hub:
     """Made in the event loop; everything in it happens there."""
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(
+        self,
+        instance: Instance,
+        rerun: Callable[[], Awaitable[dict[str, Any]]] | None = None,
+        observe_turn: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:
+        """``rerun`` starts a re-run of the suite, or joins the one that goes on; None where the server has none."""
         settings = instance.settings
         self.instance = instance
         self.settings = settings
@@ -36,14 +42,15 @@ class Hub:
         self.store = sessions.Store(settings.state_dir / "sessions.sqlite", **sessions.limits(settings))
         self.connections: set[Connection] = set()
         self.live: dict[str, Session] = {}
-        self.rerun: Callable[[], Awaitable[dict[str, Any]]] | None = None
+        self.rerun = rerun
         """Starts a re-run of the suite, or joins the one that is going on; None where the server has none.
 
-        Set before the agent is made. It returns as soon as the run has begun, and not when it ends, a JSON object
-        with at least ``run_id``; what else is in it (where to follow the run) goes to the model as well. Where no
-        run can be started it returns ``{"error": "why, in one line"}`` and nothing else, which is what the person is
-        told; what it raises becomes a tool that broke. Whatever it returns is redacted.
+        It returns as soon as the run has begun, and not when it ends, a JSON object with at least ``run_id``; what
+        else is in it (where to follow the run) goes to the model as well. Where no run can be started it returns
+        ``{"error": "why, in one line"}`` and nothing else, which is what the person is told; what it raises becomes a
+        tool that broke. Whatever it returns is redacted.
         """
+        self._observe_turn = observe_turn
         self._agent: Agent | None = None
         self._turns = 0  # since memory was given back
         self._pause: asyncio.TimerHandle | None = None
@@ -80,8 +87,9 @@ class Hub:
             self.live[session_id] = Session(self, session_id, workspace)
         return self.live[session_id]
 
-    def turned(self) -> None:
-        """A turn has ended."""
+    def turned(self, seconds: float) -> None:
+        """A turn has ended after this time."""
+        self._observe_turn(seconds)
         self._turns += 1
         if self._turns >= SPELL:
             if self._pause is not None:

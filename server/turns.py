@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 import traceback
 import uuid
 from collections import deque
@@ -184,9 +185,11 @@ class Session:
                 self._current = self._waiting.popleft()
                 # A drain waits for it, and for its answer to be sent.
                 with self._hub.instance.work():
+                    begun = time.monotonic()
                     await self._attempt(self._current)
+                    spent = time.monotonic() - begun
                     await self._flush()
-                self._hub.turned()
+                self._hub.turned(spent)
                 self._current = None
         finally:
             self._current = self._runner = None
@@ -411,8 +414,6 @@ class Session:
 
 def now() -> str:
     """The time as messages write it."""
-    import time
-
     return stamp(time.time())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -53,6 +54,39 @@ def test_served_by_an_instance_of_ours(home: Path, listener: socket.socket, orig
         found = claim.claim(origin, load(port), blocked=[], on_step=lambda _step: None)
     assert found.served_by is not None
     assert found.socket is None
+
+
+def test_served_by_another_instance(home: Path, listener: socket.socket) -> None:
+    """A re-run asks whether its own instance serves: another one's socket is none of ours."""
+    port = listener.getsockname()[1]
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        other = Record("abc", stranger.pid, "127.0.0.1", port, "2026-01-02T03:04:05Z", 1767323045.0, "0.1.0", 0.0)
+        with Presence(other):
+            found = claim.claim("rerun", load(port), blocked=[], on_step=lambda _step: None)
+        stranger.kill()
+    assert found.served_by is None
+    assert found.socket is None
+    assert "is not served by this instance any more" in found.problem
+
+
+def test_replaced_while_it_goes_on(home: Path, listener: socket.socket) -> None:
+    """The instance that comes holds the same socket for a while: that is no fault of a re-run in the old one."""
+    port = listener.getsockname()[1]
+    program = (
+        "import subprocess, sys\n"
+        "print(subprocess.Popen(['sleep', '60'], pass_fds=[int(sys.argv[1])], stdout=subprocess.DEVNULL).pid)"
+    )
+    command = [sys.executable, "-c", program, str(listener.fileno())]
+    # Its parent ends at once: a holder that is neither this process nor a child of it.
+    done = subprocess.run(command, pass_fds=[listener.fileno()], stdout=subprocess.PIPE, text=True, check=True)
+    holder = int(done.stdout)
+    try:
+        with Presence(record("127.0.0.1", port)):
+            found = claim.claim("rerun", load(port), blocked=[], on_step=lambda _step: None)
+    finally:
+        os.kill(holder, signal.SIGKILL)
+    assert {one.pid for one in found.holders} == {os.getpid(), holder}
+    assert found.served_by is not None
 
 
 def test_an_instance_on_an_overlapping_address(home: Path, listener: socket.socket) -> None:

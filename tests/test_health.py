@@ -36,6 +36,27 @@ def get(instance: Instance, path: str) -> tuple[int, dict[str, Any]]:
     return sent[0]["status"], json.loads(b"".join(message.get("body", b"") for message in sent))
 
 
+def test_a_rerun_that_must_not_take_it_out_of_rotation(
+    instances: dict[str, Instance], monkeypatch: pytest.MonkeyPatch, make_instance: Callable[..., Instance]
+) -> None:
+    """With rerun_gates off what fails is named, and the answer stays 200; a drain is a drain."""
+    monkeypatch.setenv("PREFLIGHT_RERUN_GATES", "no")
+    lenient = make_instance(instances["blocked"].report)
+    status, body = get(lenient, "/health")
+    assert (status, body["status"], body["critical_errors"]) == (200, "healthy", ["OpenAI API Key"])
+    assert get(lenient, "/health/ready")[0] == 200
+    lenient.draining = True
+    assert get(lenient, "/health")[0] == 503
+
+
+def test_a_rerun_that_broke(instances: dict[str, Instance]) -> None:
+    """It is named, without its reason, and the verdict before it stays."""
+    instances["good"].rerun_problem = KEY
+    status, body = get(instances["good"], "/health")
+    assert (status, body["status"], body["warnings"]) == (200, "healthy", ["The last re-run broke"])
+    assert KEY not in json.dumps(body)
+
+
 @pytest.fixture
 def instances(
     make_check: Callable[..., Check], make_report: Callable[..., Report], make_instance: Callable[..., Instance]

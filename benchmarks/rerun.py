@@ -1,0 +1,175 @@
+"""What a re-run costs those whom the server answers meanwhile, and what a requirement costs a run.
+
+    python benchmarks/rerun.py [--rounds 10] [--requirements 1000] [--repeats 5]
+
+First /health under a steady load, in turns without and with a re-run going on, and followed over /ws/diagnostics.
+Then `run.py --check-only` with many trivial requirements beside those that are shipped. In a copy of the tree,
+loopback only; it stops what it started and ends by itself.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from websockets.asyncio.client import connect
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.check import run  # noqa: E402  # the checkout is not installed
+from benchmarks.ports import Table, milliseconds  # noqa: E402
+from benchmarks.start import describe  # noqa: E402
+from tests.e2e.starts import Place, make_place  # noqa: E402
+
+CONNECTIONS = 16
+PAUSE = 0.02  # seconds between two requests of a connection
+QUIET = 1.0  # seconds of a round without a re-run
+REQUEST = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+ASK = b"POST /diagnostics/run HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+TRIVIAL = '''
+@pytest.mark.{severity}("Trivial {number}", fix="never needed")
+def test_trivial_{number}(details: Details) -> None:
+    """Requirement {number} of many."""
+    details.update(number={number})
+    details.summary = "number {number} is fine"
+'''
+
+
+@contextmanager
+def copy() -> Iterator[Place]:
+    """A copy of the tree, with a home of its own."""
+    with tempfile.TemporaryDirectory(prefix="preflight-benchmark-") as folder:
+        tree = Path(folder) / "tree"
+        for name in ("preflight", "server"):
+            shutil.copytree(ROOT / name, tree / name)
+        for name in ("conftest.py", "pytest.ini", "run.py", "pyproject.toml"):
+            shutil.copy2(ROOT / name, tree / name)
+        place = make_place(Path(folder) / "place", tree)
+        try:
+            yield place
+        finally:
+            place.close()
+
+
+class Load:
+    """Connections that ask for /health at a steady rate, and how long each answer took, by what went on meanwhile."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.rerunning = self.over = False
+        self.took: dict[bool, list[float]] = {False: [], True: []}
+
+    async def connection(self, offset: float) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        due = time.perf_counter() + offset
+        while not self.over:
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            meanwhile, sent = self.rerunning, time.perf_counter()
+            writer.write(REQUEST)
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+            length = int(head.lower().partition(b"content-length:")[2].split()[0])
+            await reader.readexactly(length)
+            if meanwhile == self.rerunning:
+                self.took[meanwhile].append((time.perf_counter() - sent) * 1000)
+            due += PAUSE
+        writer.close()
+
+    async def rounds(self, count: int) -> float:
+        """Returns how long a re-run took, in seconds, on average."""
+        spent = 0.0
+        async with connect(f"ws://127.0.0.1:{self.port}/ws/diagnostics") as live:
+            for _ in range(count):
+                await asyncio.sleep(QUIET)
+                began = time.perf_counter()
+                self.rerunning = True
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                writer.write(ASK)
+                assert (await reader.read()).startswith(b"HTTP/1.1 202")
+                writer.close()
+                while json.loads(await live.recv())["type"] != "run_finished":
+                    pass
+                self.rerunning = False
+                spent += time.perf_counter() - began
+        self.over = True
+        return spent / count
+
+
+def quantile(values: list[float], part: float) -> float:
+    """The value that this part of them does not exceed."""
+    return sorted(values)[min(len(values) - 1, int(len(values) * part))]
+
+
+async def health(port: int, rounds: int) -> None:
+    """The first measurement."""
+    load = Load(port)
+    offsets = [PAUSE * number / CONNECTIONS for number in range(CONNECTIONS)]
+    async with asyncio.TaskGroup() as group:
+        for offset in offsets:
+            group.create_task(load.connection(offset))
+        average = await group.create_task(load.rounds(rounds))
+    print(f"/health, {CONNECTIONS / PAUSE:.0f} requests a second; {rounds} re-runs of {average * 1000:.0f} ms each")
+    for name, meanwhile in (("without a re-run", False), ("while one goes on", True)):
+        took = load.took[meanwhile]
+        shown = ", ".join(f"{name} {quantile(took, part):.2f} ms" for name, part in (("p50", 0.5), ("p99", 0.99)))
+        print(f"  {name}: {shown}, at most {max(took):.2f} ms, n = {len(took)}")
+    ratio = quantile(load.took[True], 0.99) / quantile(load.took[False], 0.99)
+    print(f"  p99 while one goes on against without: {ratio:.2f}x  [target: at most 2x]")
+
+
+def requirements(place: Place, count: int, repeats: int) -> None:
+    """The second measurement."""
+    head = "import pytest\nfrom preflight.contract import Details\n"
+    bodies = [
+        TRIVIAL.format(number=number, severity="critical" if number % 2 else "warning") for number in range(count)
+    ]
+    file = place.root / "preflight" / "requirements" / "test_many.py"
+    report = place.folder / "many.json"
+    command = [sys.executable, "run.py", "--check-only", "--demo", "--port", str(place.port), "--report", str(report)]
+    table = Table(f"run.py --check-only --demo, the whole command; {count} trivial requirements more")
+    sizes = {}
+    for number in range(repeats + 1):
+        for way, source in (("as shipped", ""), ("with many more", head + "".join(bodies))):
+            file.write_text(source)
+            spent = milliseconds(lambda: run(command, place.root, place.environ))
+            sizes[way] = report.stat().st_size
+            if number > 0:  # the first round fills the caches
+                table.add(way, spent)
+    table.show(against="as shipped")
+    each = (table.median("with many more") - table.median("as shipped")) / count
+    print(f"  a requirement: {each:.2f} ms  [target: under 1.5 ms]")
+    print(f"  the report: {sizes['with many more'] / 1e6:.2f} MB  [target: under 2 MB]")
+
+
+def main() -> None:
+    """Both."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--rounds", type=int, default=10, help="re-runs")
+    options.add_argument("--requirements", type=int, default=1000)
+    options.add_argument("--repeats", type=int, default=5, help="of the second measurement")
+    chosen = options.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    describe()
+    with copy() as place:
+        reruns = place.root / "server" / "reruns.py"
+        reruns.write_text(reruns.read_text().replace("INTERVAL = 10.0", "INTERVAL = 0.0"))
+        started = place.start("--demo").until_ready()
+        time.sleep(3)  # the agent is imported in the background
+        asyncio.run(health(place.port, chosen.rounds))
+        started.stop()
+    if chosen.requirements:
+        with copy() as place:
+            requirements(place, chosen.requirements, chosen.repeats)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""/metrics: the snapshot that /diagnostics shows, and what goes on in this process, for Prometheus.
+
+Everything is read when it is asked for; between two scrapes only turns and requests are counted. The library is
+imported with the first scrape, so that no start waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from preflight import __version__, report
+from preflight.instance import Instance
+from preflight.report import Report
+from server import diagnostics, health
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.core import Metric
+
+BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)  # seconds of a chat turn
+
+
+class Histogram:
+    """How often something took how long."""
+
+    def __init__(self, buckets: tuple[float, ...]) -> None:
+        self.buckets = buckets
+        self.counts = [0] * (len(buckets) + 1)
+        self.sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(self.buckets, seconds)] += 1
+        self.sum += seconds
+
+    @property
+    def cumulative(self) -> list[tuple[str, int]]:
+        """Upper bounds and how many were not above them, as Prometheus has it."""
+        bounds = [*map(str, self.buckets), "+Inf"]
+        return list(zip(bounds, accumulate(self.counts), strict=True))
+
+
+class InFlight:
+    """Counts the HTTP requests that are being answered."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        self._metrics.in_flight += 1
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self._metrics.in_flight -= 1
+
+
+class Metrics:
+    """What one application counts itself, and its registry."""
+
+    def __init__(self) -> None:
+        self.turns = Histogram(BUCKETS)
+        self.in_flight = 0
+        self._scraping = asyncio.Lock()
+        self._state: State | None = None
+        self._registry: CollectorRegistry | None = None
+
+    async def scrape(self, state: State, accept: str) -> tuple[bytes, str]:
+        """The exposition and its content type: the text format, or OpenMetrics for those who accept that."""
+        async with self._scraping:
+            self._state = state
+            return await asyncio.to_thread(self._render, accept)
+
+    def _render(self, accept: str) -> tuple[bytes, str]:
+        from prometheus_client import CollectorRegistry, ProcessCollector
+        from prometheus_client.exposition import choose_encoder
+
+        if self._registry is None:
+            self._registry = CollectorRegistry()
+            self._registry.register(self)
+            ProcessCollector(registry=self._registry)
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+    def describe(self) -> list[Metric]:
+        """Nothing in advance: what there is depends on the report."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """What the registry asks for during a scrape."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+        state = self._state
+        if state is None:
+            return
+
+        def gauge(name: str, about: str, value: float) -> Metric:
+            return GaugeMetricFamily(name, about, value=value)
+
+        instance, found = state.instance, state.report
+        build = GaugeMetricFamily("preflight_build_info", "Version of the server.", labels=["version", "python"])
+        build.add_metric([__version__, report.python()], 1)
+        yield build
+        yield gauge(
+            "preflight_may_start",
+            "Whether the most recent report for this address lets a server start; 0 where there is no report.",
+            found is not None and found.may_start,
+        )
+        yield gauge(
+            "preflight_healthy",
+            "Whether /health answers 200: this instance's own verdict, and not draining.",
+            health.status(instance) == "healthy",
+        )
+        if found is not None:
+            yield from _run(found)
+        reruns = CounterMetricFamily(
+            "preflight_reruns", "Re-runs of this process, by how they ended.", labels=["status"]
+        )
+        for status in report.STATUSES:
+            reruns.add_metric([status], state.rerun_endings.get(status, 0))
+        yield reruns
+        yield CounterMetricFamily(
+            "preflight_worker_restarts", "Crashes after which the worker was started again.",
+            value=float(instance.restarts.get("count", 0)),
+        )  # fmt: skip
+        yield gauge("preflight_http_requests_in_flight", "Requests being answered, this one included.", self.in_flight)
+        yield gauge("preflight_chat_connections", "Open chat connections.", state.connections)
+        yield gauge("preflight_chat_sessions", "Chat sessions that are followed or have a turn.", state.sessions)
+        yield HistogramMetricFamily(
+            "preflight_chat_turn_duration_seconds", "Chat turns, from the beginning of the work to the saved answer.",
+            buckets=self.turns.cumulative, sum_value=self.turns.sum,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a scrape shows, taken in the event loop at one moment."""
+
+    instance: Instance
+    report: Report | None
+    connections: int
+    sessions: int
+    rerun_endings: dict[str, int] = field(default_factory=dict)
+
+
+def _run(found: Report) -> Iterator[Metric]:
+    """The most recent run and its checks."""
+    from prometheus_client.core import GaugeMetricFamily
+
+    ended = report.epoch(found.started_at) + found.duration
+    shape: tuple[tuple[str, str, float], ...] = (
+        ("timestamp_seconds", "When the most recent run ended, in seconds since the epoch.", ended),
+        ("age_seconds", "Time since the most recent run ended.", max(0.0, time.time() - ended)),
+        ("duration_seconds", "How long the most recent run took.", found.duration),
+    )
+    for name, about, value in shape:
+        yield GaugeMetricFamily(f"preflight_last_run_{name}", about, value=value)
+    info = GaugeMetricFamily("preflight_last_run_info", "The most recent run.", labels=["origin", "status"])
+    info.add_metric([found.origin, found.status], 1)
+    yield info
+    labels = ["check", "severity"]
+    ok = GaugeMetricFamily(
+        "preflight_check_ok", "Whether the requirement holds (or is not applicable): 1 yes, 0 no.", labels=labels
+    )
+    outcome = GaugeMetricFamily(
+        "preflight_check_outcome", "1 for the outcome that the requirement had.", labels=[*labels, "outcome"]
+    )
+    duration = GaugeMetricFamily("preflight_check_duration_seconds", "How long the check took.", labels=labels)
+    for check in found.checks:
+        own = [check.title, check.severity]
+        ok.add_metric(own, not (check.blocks or check.warns))
+        outcome.add_metric([*own, check.outcome], 1)
+        duration.add_metric(own, check.duration)
+    yield from (ok, outcome, duration)
+
+
+async def metrics(request: Request) -> Response:
+    """One scrape."""
+    app: Any = request.app
+    instance: Instance = request.state.preflight
+    state = State(
+        instance,
+        diagnostics.snapshot(app, instance).latest(instance),
+        app.state.connections.open,
+        app.state.connections.sessions,
+        dict(app.state.reruns.endings),
+    )
+    body, content_type = await app.state.metrics.scrape(state, request.headers.get("accept", ""))
+    return Response(body, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
+
+
+routes = [Route("/metrics", metrics)]

@@ -1,0 +1,328 @@
+"""Re-runs: the suite once more, beside the live server, in a child process.
+
+One at a time: who asks while one goes on gets that one. A re-run stops nothing, runs at a lower priority than the
+server, and is killed with its whole group at its deadline. What it finds is published like any other run's report
+and is what /health says from then on; a re-run that broke is shown, and the verdict before it stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import random
+import select
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from preflight import history, report
+from preflight.instance import Instance
+from preflight.redaction import Redactor
+from preflight.suite import Result, Suite
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 10.0  # seconds between a re-run's end and the next one's beginning
+REMEMBERED = 20  # runs whose state can be asked for
+JITTER = 0.1  # by which a pause in the background is longer or shorter, so that many servers do not check in step
+LOOK = 0.02  # seconds between two looks at whether the suite has ended
+
+Message = dict[str, Any]
+
+
+class Draining(Exception):
+    """The server stops: it begins no re-run."""
+
+
+class TooSoon(Exception):
+    """The last re-run has only just ended."""
+
+    def __init__(self, seconds: float) -> None:
+        self.retry_after = math.ceil(seconds)
+        super().__init__(f"the last re-run has only just ended: try again in {self.retry_after} s")
+
+
+@dataclass(eq=False)
+class Run:
+    """One re-run, as those who follow it see it."""
+
+    run_id: str
+    state: str = "running"  # then "finished" or "broken"
+    started_at: str = field(default_factory=report.now)
+    finished_at: str | None = None
+    checking: str | None = None
+    done: int = 0
+    total: int | None = None  # None until the suite is collected
+    status: str | None = None  # the report's
+    reason: str = ""
+    checks: list[Message] = field(default_factory=list)
+
+    @property
+    def path(self) -> str:
+        """Where it can be followed."""
+        return f"/diagnostics/run/{self.run_id}"
+
+    def document(self) -> Message:
+        """JSON values."""
+        return {**vars(self), "checks": list(self.checks)}
+
+
+class Reruns:
+    """The re-runs of one instance. Made in the event loop; everything but writing reports happens there."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self.listeners: list[Callable[[Message], None]] = []
+        """Told every step, in messages for /ws/diagnostics."""
+        self.endings: Counter[str] = Counter()
+        """How many re-runs ended with which status."""
+        self._runs: OrderedDict[str, Run] = OrderedDict()
+        self._task: asyncio.Task[None] | None = None
+        self._ended = -math.inf  # when the last one did, on the event loop's clock
+        settings = instance.settings
+        self._redactor = Redactor.of(settings.environment, settings.envfile.values)
+
+    @property
+    def current(self) -> Run | None:
+        """The one that goes on."""
+        last = self.last
+        return last if last is not None and last.state == "running" else None
+
+    @property
+    def last(self) -> Run | None:
+        """The newest, whether or not it is over."""
+        return next(reversed(self._runs.values()), None)
+
+    def find(self, run_id: str) -> Run | None:
+        """One of the last few runs."""
+        return self._runs.get(run_id)
+
+    def start(self, asked_by: str) -> Run:
+        """Begin a re-run, or join the one that goes on. Raises Draining and TooSoon."""
+        run = self.current
+        if run is None:
+            if self.instance.draining:
+                raise Draining("the server is stopping or being replaced")
+            wait = self._ended + INTERVAL - asyncio.get_running_loop().time()
+            if wait > 0:
+                raise TooSoon(wait)
+            run = Run(os.urandom(16).hex())
+            self._runs[run.run_id] = run
+            while len(self._runs) > REMEMBERED:
+                self._runs.popitem(last=False)
+            self._task = asyncio.create_task(self._perform(run))
+        # The one place that every call for a re-run passes.
+        log.info("re-run %s asked for by %s", run.run_id, asked_by)
+        return run
+
+    async def for_agent(self) -> Message:
+        """The agent's tool: the same way, with an answer in every case."""
+        try:
+            run = self.start("the agent")
+        except (Draining, TooSoon) as refused:
+            return {"error": str(refused)}
+        return {"run_id": run.run_id, "state": run.state, "follow": f"GET {run.path}"}
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """For as long as the application serves; a drain ends what goes on."""
+        await self._recall()
+        tasks = [asyncio.create_task(self._drain())]
+        if self.instance.settings.refresh:
+            tasks.append(asyncio.create_task(self._repeat(self.instance.settings.refresh)))
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await self._abandon()
+
+    async def _recall(self) -> None:
+        """A worker in the place of one that crashed: what the instance's last re-run found still counts."""
+        instance = self.instance
+        if not instance.restarts.get("count"):
+            return
+        try:
+            found = await asyncio.to_thread(report.load, instance.settings.report_path)
+        except report.ReportError:
+            return  # then it starts from the run that let the instance start
+        ours = found.origin == "rerun" and found.address == instance.settings.address
+        if ours and found.started_at >= instance.since and found.status != "broken":
+            instance.report = found
+
+    async def _repeat(self, pause: float) -> None:
+        """The background's re-runs: one after a pause since the last one, whoever asked for that."""
+        while True:
+            await asyncio.sleep(max(INTERVAL, pause * random.uniform(1 - JITTER, 1 + JITTER)))
+            try:
+                self.start("the background (refresh)")
+            except TooSoon:
+                continue  # somebody else's has only just told how it is
+            except Draining:
+                return
+            if self._task is not None:
+                await asyncio.wait((self._task,))
+
+    async def _drain(self) -> None:
+        await self.instance.drained()
+        await self._abandon()
+
+    async def _abandon(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+
+    # One run.
+
+    async def _perform(self, run: Run) -> None:
+        self._tell("run_started", run, started_at=run.started_at, total=run.total)
+        try:
+            suite = self._begin(run)
+            await self._follow(run, suite)
+            result, unpublished = await asyncio.to_thread(self._conclude, suite)
+        except asyncio.CancelledError:
+            self._finish(run, "broken", "ended before it was over: the server is stopping or being replaced")
+            raise
+        except Exception as error:  # noqa: BLE001  # said, and the next re-run gets its chance
+            told = f"the suite could not be run: {type(error).__name__}: {error}"
+            self.instance.rerun_problem = report.shown(told, self._redactor)
+            log.warning("re-run %s broke: %s", run.run_id, self.instance.rerun_problem)
+            self._finish(run, "broken", self.instance.rerun_problem)
+        else:
+            self._judge(result)
+            if unpublished:
+                log.warning("re-run %s: %s", run.run_id, unpublished)
+            self._finish(run, result.report.status, result.reason or unpublished)
+
+    def _begin(self, run: Run) -> Suite:
+        # A child of our own: half a millisecond, measured with everything imported.
+        suite = Suite(
+            self.instance.settings,
+            self.instance.options,
+            "rerun",
+            run_id=run.run_id,
+            # Started directly, the server around us owns the port.
+            takes_port=bool(self.instance.instance_id),
+        )
+        suite.application(None)  # it is imported: it is this process
+        return suite
+
+    async def _follow(self, run: Run, suite: Suite) -> None:
+        """Until the suite has ended, or was killed at its deadline; cancelled, the suite is killed as well."""
+        loop = asyncio.get_running_loop()
+        channel, output = suite.child.channel, suite.child.output
+
+        def spoke() -> None:
+            for message in suite.read_channel():
+                self._heard(run, message.kind, message.data)
+            if channel.closed:
+                loop.remove_reader(channel.fileno())
+
+        def printed() -> None:
+            suite.child.read_output()
+            if suite.child.output_closed:
+                loop.remove_reader(output)
+
+        loop.add_reader(channel.fileno(), spoke)
+        loop.add_reader(output, printed)
+        over = False
+        try:
+            while not await self._over(suite):  # noqa: ASYNC110  # no event tells of the end of a process
+                await asyncio.sleep(LOOK)
+            over = True
+            while not channel.closed and select.select([channel], [], [], 0)[0]:
+                spoke()  # its last words
+        finally:
+            loop.remove_reader(channel.fileno())
+            loop.remove_reader(output)
+            if not over:
+                suite.abandon()
+
+    async def _over(self, suite: Suite) -> bool:
+        # Killing a group and waiting for its end takes as long as the kernel likes.
+        return await asyncio.to_thread(suite.ended) if suite.late else suite.ended()
+
+    def _heard(self, run: Run, kind: str, data: Message) -> None:
+        match kind:
+            case "collected":
+                run.total = len(data["titles"])
+            case "checking":
+                run.checking = data["title"]
+                self._tell("checking", run, title=run.checking, done=run.done, total=run.total)
+            case "checked":
+                run.checks.append(data)
+                run.done += 1
+                self._tell("checked", run, check=data, done=run.done, total=run.total)
+
+    def _conclude(self, suite: Suite) -> tuple[Result, str]:
+        """In a thread: read what is left, publish and keep the report. Returns why that was not possible, too."""
+        result = suite.result(self._redactor)
+        path = self.instance.settings.report_path
+        try:
+            report.publish(result.report, path)
+        except OSError as error:
+            return result, f"its report cannot be written to {path}: {error.strerror}"
+        return result, history.keep(result.report, self.instance.settings)
+
+    def _judge(self, result: Result) -> None:
+        """A report to go by takes the place of the one before. A broken run says nothing, and is shown."""
+        self.instance.rerun_problem = result.reason
+        if result.reason:
+            log.warning("re-run %s broke, the verdict before it stays: %s", result.report.run_id, result.reason)
+            return
+        before = self.instance.report is None or self.instance.report.may_start
+        self.instance.report = result.report
+        if result.report.may_start != before:
+            said = ", ".join(check.title for check in result.report.blocking) or "nothing blocks any more"
+            log.warning("re-run %s changed the verdict: %s", result.report.run_id, said)
+
+    def _finish(self, run: Run, status: str, reason: str) -> None:
+        self._ended = asyncio.get_running_loop().time()
+        self.endings[status] += 1
+        run.state = "broken" if status == "broken" else "finished"
+        run.finished_at, run.checking = report.now(), None
+        run.status, run.reason = status, reason
+        self._tell("run_finished", run, status=run.status, state=run.state)
+
+    def _tell(self, kind: str, run: Run, **said: object) -> None:
+        for listener in self.listeners:
+            listener({"type": kind, "run_id": run.run_id, **said})
+
+
+# Over HTTP.
+
+
+async def run(request: Request) -> JSONResponse:
+    """Begin a re-run, or join the one that goes on."""
+    reruns: Reruns = request.app.state.reruns
+    peer = request.client.host if request.client else "an unknown peer"
+    try:
+        begun = reruns.start(peer)
+    except TooSoon as soon:
+        body = {"error": str(soon), "retry_after": soon.retry_after}
+        return JSONResponse(body, 429, headers={"Retry-After": str(soon.retry_after)})
+    except Draining as draining:
+        return JSONResponse({"error": str(draining)}, 503)
+    return JSONResponse(begun.document(), 202, headers={"Location": begun.path, "Cache-Control": "no-store"})
+
+
+async def state(request: Request) -> JSONResponse:
+    """How far a re-run is, or how it ended."""
+    found = request.app.state.reruns.find(request.path_params["run_id"])
+    if found is None:
+        return JSONResponse({"error": f"no such run; the last {REMEMBERED} of this process are known"}, 404)
+    return JSONResponse(found.document(), headers={"Cache-Control": "no-store"})
+
+
+routes = [
+    Route("/diagnostics/run", run, methods=["POST"]),
+    Route("/diagnostics/run/{run_id}", state),
+]

@@ -1,0 +1,509 @@
+"""Re-runs in a live server: real suites in real child processes, asked for and followed over HTTP and WebSocket."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from preflight import report
+from tests.e2e.chatting import Client, kill_worker, worker_of
+from tests.e2e.starts import KEYS, PATIENCE, Place, Started, get, until, unused_port
+
+Document = dict[str, Any]
+STATE = {
+    "run_id", "state", "started_at", "finished_at", "checking", "done", "total", "status", "reason", "checks",
+}  # fmt: skip
+
+# A requirement that says that it ran, and does what a file in the state folder tells it.
+PROBE = '''
+import os, signal, subprocess, time
+from pathlib import Path
+import pytest
+STATE = Path(os.environ["PREFLIGHT_STATE_DIR"])
+
+@pytest.mark.critical("Probe", fix="remove the file")
+def test_probe():
+    """It is told what to do."""
+    with (STATE / "ran").open("a") as ran:
+        ran.write(f"{os.getpid()}\\n")
+    told = STATE / "told"
+    what = told.read_text() if told.exists() else ""
+    if what == "slow":
+        time.sleep(0.6)
+    elif what == "exit":
+        os._exit(0)
+    elif what == "hang":
+        child = subprocess.Popen(["sleep", "600"])
+        (STATE / "sleeper").write_text(str(child.pid))
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+        time.sleep(600)
+    assert what != "fail", "was told to fail with " + os.environ.get("OPENAI_API_KEY", "no key")
+'''
+
+
+def post(url: str, path: str = "/diagnostics/run") -> tuple[int, dict[str, str], Document]:
+    """Status, headers (in small letters) and body of the answer to a POST."""
+    request = urllib.request.Request(url + path, b"", method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            status, headers, body = answer.status, answer.headers, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            status, headers, body = error.code, error.headers, error.read()
+    return int(status), {name.lower(): value for name, value in headers.items()}, json.loads(body)
+
+
+def answer(url: str, path: str) -> Document:
+    body: Document = json.loads(get(url + path)[1])
+    return body
+
+
+def over(url: str, run_id: str) -> Document:
+    """A run's state, once it is over."""
+    found: Document = {}
+
+    def ended() -> bool:
+        nonlocal found
+        found = answer(url, f"/diagnostics/run/{run_id}")
+        return bool(found["state"] != "running")
+
+    until(ended, f"run {run_id} is over")
+    return found
+
+
+def rerun(url: str) -> Document:
+    """A whole re-run; its state at the end."""
+    status, _headers, begun = post(url)
+    assert status == 202, begun
+    return over(url, begun["run_id"])
+
+
+@pytest.fixture
+def told(project: Place) -> Place:
+    """A copy of the tree with the requirement above, where re-runs may follow one another at once."""
+    project.write_requirement("probe", PROBE)
+    hasten(project, "server/reruns.py", "INTERVAL = 10.0", "INTERVAL = 0.0")
+    return project
+
+
+def hasten(project: Place, file: str, slow: str, quick: str) -> None:
+    """Shorten a time in a copy of the tree."""
+    path = project.root / file
+    source = path.read_text()
+    assert source.count(slow) == 1
+    path.write_text(source.replace(slow, quick))
+
+
+def tell(place: Place, what: str) -> None:
+    (place.state / "told").write_text(what)
+
+
+def runs(place: Place) -> list[str]:
+    """A line for each time that the requirement ran."""
+    file = place.state / "ran"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+@contextmanager
+def following(url: str) -> Iterator[ClientConnection]:
+    with connect(url.replace("http", "ws", 1) + "/ws/diagnostics", max_size=None) as socket:
+        yield socket
+
+
+def heard(socket: ClientConnection) -> Document:
+    message: Document = json.loads(socket.recv(PATIENCE))
+    return message
+
+
+def close_code(socket: ClientConnection, *, saying: str = "") -> int:
+    """The code that the server closes with; meanwhile ``saying`` is sent for each message that comes."""
+    try:
+        while True:
+            if saying:
+                socket.send(saying)
+            socket.recv(PATIENCE)
+    except ConnectionClosed as closed:
+        return closed.rcvd.code if closed.rcvd else 1006
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended; nobody may have noticed yet."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_a_rerun(place: Place) -> None:
+    """202 and where to follow it; its report is published; Server Port is served by this instance, which goes on."""
+    started = place.start("--demo").until_ready()
+    worker = worker_of(started.url)
+    first = place.report()["run_id"]
+    status, headers, begun = post(started.url)
+    assert status == 202
+    assert begun.keys() == STATE
+    assert headers["location"] == f"/diagnostics/run/{begun['run_id']}"
+    assert (begun["state"], begun["status"], begun["finished_at"]) == ("running", None, None)
+    ended = over(started.url, begun["run_id"])
+    assert ended.keys() == STATE
+    assert (ended["state"], ended["status"], ended["reason"]) == ("finished", "passed", "")
+    assert ended["done"] == ended["total"] == len(ended["checks"]) == 15
+    assert ended["finished_at"] >= ended["started_at"]
+    checks = {check.pop("title"): check for check in ended["checks"]}
+    assert checks["Server Port"].keys() == {"severity", "outcome", "message", "fix", "duration_ms"}
+    assert checks["Server Port"]["message"].startswith(f"served by our instance (PID {started.pid})")
+    assert checks["Port Cleanup"]["message"] == "nothing to stop"
+    assert checks["Application"]["outcome"] == "passed"
+
+    assert place.report()["run_id"] == begun["run_id"] != first
+    assert place.report()["origin"] == "rerun"
+    shown = answer(started.url, "/diagnostics")
+    assert (shown["run_id"], shown["origin"]) == (begun["run_id"], "rerun")
+    assert answer(started.url, "/health")["status"] == "healthy"
+    assert worker_of(started.url) == worker
+    assert get(f"{started.url}/diagnostics/run/nosuch")[0] == 404
+    assert get(f"{started.url}/diagnostics/run")[0] == 405
+
+    # The start's own run did not count; this one does.
+    status, headers, refused = post(started.url)
+    assert status == 429
+    assert 1 <= int(headers["retry-after"]) == refused["retry_after"] <= 10
+    assert "try again" in refused["error"]
+    assert started.stop() == 0
+
+
+def test_many_ask_and_one_runs(project: Place) -> None:
+    """50 POSTs at once get the same run; 300 GETs at once start none."""
+    project.write_requirement("probe", PROBE)
+    started = project.start("--demo").until_ready()
+    assert len(runs(project)) == 1
+    with ThreadPoolExecutor(25) as crowd:
+        statuses = {status for status, _ in crowd.map(get, [f"{started.url}/diagnostics"] * 300)}
+        assert statuses == {200}
+        assert len(runs(project)) == 1
+        tell(project, "slow")
+        answers = list(crowd.map(post, [started.url] * 50))
+    assert {status for status, _, _ in answers} == {202}
+    (run_id,) = {begun["run_id"] for _, _, begun in answers}
+    assert over(started.url, run_id)["status"] == "passed"
+    assert len(runs(project)) == 2
+    assert post(started.url)[0] == 429
+    assert started.stop() == 0
+
+
+def test_a_flip_takes_it_out_of_rotation_and_back(told: Place) -> None:
+    """A critical that fails in a re-run is 503 for /health and /health/ready, never for /health/live."""
+    told.environ["OPENAI_API_KEY"] = KEYS["OPENAI_API_KEY"]
+    started = told.start("--demo").until_ready()
+    url = started.url
+    tell(told, "fail")
+    ended = rerun(url)
+    assert (ended["state"], ended["status"]) == ("finished", "failed")
+    assert [check["message"] for check in ended["checks"] if check["outcome"] == "failed"] == [
+        "was told to fail with [redacted]"
+    ]
+    status, text = get(f"{url}/health")
+    assert status == 503
+    assert (json.loads(text)["status"], json.loads(text)["critical_errors"]) == ("unhealthy", ["Probe"])
+    assert get(f"{url}/health/ready") == (503, '{"status":"unhealthy"}')
+    assert get(f"{url}/health/live")[0] == 200
+    assert answer(url, "/diagnostics")["checks"]["Probe"]["fix"] == "remove the file"
+    tell(told, "")
+    assert rerun(url)["status"] == "passed"
+    assert get(f"{url}/health")[0] == get(f"{url}/health/ready")[0] == 200
+    assert "changed the verdict: Probe" in started.output
+    assert KEYS["OPENAI_API_KEY"] not in started.output
+    assert started.stop() == 0
+
+
+def test_a_setting_keeps_it_in_rotation(told: Place) -> None:
+    """With rerun_gates off the error is named, and nothing becomes 503."""
+    started = told.start("--demo", PREFLIGHT_RERUN_GATES="no").until_ready()
+    tell(told, "fail")
+    assert rerun(started.url)["status"] == "failed"
+    status, text = get(f"{started.url}/health")
+    assert (status, json.loads(text)["critical_errors"]) == (200, ["Probe"])
+    assert get(f"{started.url}/health/ready")[0] == 200
+    assert answer(started.url, "/diagnostics")["status"] == "failed"
+    assert started.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "what, why", [("exit", 'ended without a report (exit code 0) while checking "Probe"'), ("hang", "deadline of 4 s")]
+)
+def test_a_broken_rerun(told: Place, what: str, why: str) -> None:
+    """A suite that crashes or hangs is ended with its group and shown; the verdict before it stays, and so the server.
+
+    The next re-run is as good as any.
+    """
+    started = told.start("--demo", PREFLIGHT_RUN_TIMEOUT="4s").until_ready()
+    before = set(started.family())
+    tell(told, what)
+    ended = rerun(started.url)
+    assert (ended["state"], ended["status"]) == ("broken", "broken")
+    assert why in ended["reason"]
+    until(lambda: set(started.family()) == before, "nothing of the suite is left", 5)
+    if what == "hang":
+        assert gone(int((told.state / "sleeper").read_text()))
+    health = answer(started.url, "/health")
+    assert (health["status"], health["warnings"]) == ("healthy", ["The last re-run broke"])
+    shown = answer(started.url, "/diagnostics")
+    assert (shown["status"], shown["run_id"]) == ("broken", ended["run_id"])
+    assert why in shown["problem"]
+    tell(told, "")
+    assert rerun(started.url)["status"] == "passed"
+    assert answer(started.url, "/health")["warnings"] == []
+    assert "problem" not in answer(started.url, "/diagnostics")
+    assert started.stop() == 0
+
+
+def test_wrong_settings_since_the_start(told: Place) -> None:
+    """What somebody broke in pyproject.toml while the server runs is the re-run's reason, word for word."""
+    started = told.start("--demo").until_ready()
+    file = told.root / "pyproject.toml"
+    file.write_text(file.read_text().replace("[tool.preflight]", "[tool.preflight]\nprot = 1"))
+    ended = rerun(started.url)
+    assert ended["status"] == "broken"
+    assert "unknown setting 'prot' in [tool.preflight]; did you mean 'port'?" in ended["reason"]
+    assert get(f"{started.url}/health")[0] == 200
+    assert started.stop() == 0
+
+
+def test_followed_check_by_check(told: Place) -> None:
+    """A snapshot first, every step, and a fresh snapshot at the end."""
+    told.environ["OPENAI_API_KEY"] = KEYS["OPENAI_API_KEY"]
+    started = told.start("--demo").until_ready()
+    tell(told, "fail")
+    with following(started.url) as socket:
+        first = heard(socket)
+        assert (first["type"], first["run"]) == ("snapshot", None)
+        assert first["diagnostics"]["origin"] == "start"
+        run_id = post(started.url)[2]["run_id"]
+        came = [heard(socket)]
+        while came[-1]["type"] != "run_finished":
+            came.append(heard(socket))
+            if came[-1]["type"] == "snapshot":
+                came.pop()  # the report is published a moment before the end is told
+        last = heard(socket)
+        assert {message["run_id"] for message in came} == {run_id}
+        assert came[0] == {**came[0], "type": "run_started", "total": None}
+        steps = came[1:-1]
+        assert [step["type"] for step in steps] == ["checking", "checked"] * 16
+        assert [step["done"] for step in steps[1::2]] == list(range(1, 17))
+        assert {step["total"] for step in steps} == {16}
+        assert [one["title"] for one in steps[::2]] == [one["check"]["title"] for one in steps[1::2]]
+        probe = next(step["check"] for step in steps[1::2] if step["check"]["title"] == "Probe")
+        assert probe["message"] == "was told to fail with [redacted]"
+        assert came[-1] == {"type": "run_finished", "run_id": run_id, "status": "failed", "state": "finished"}
+        assert last["type"] == "snapshot"
+        assert last["diagnostics"]["run_id"] == last["run"]["run_id"] == run_id
+        assert last["run"]["state"] == "finished"
+        assert KEYS["OPENAI_API_KEY"] not in json.dumps([came, last])
+    assert started.stop() == 0
+
+
+def test_a_follower_who_comes_in_the_middle(told: Place) -> None:
+    """What has happened so far is in its snapshot, and it misses nothing of the rest."""
+    started = told.start("--demo").until_ready()
+    tell(told, "slow")
+    run_id = post(started.url)[2]["run_id"]
+    until(lambda: answer(started.url, f"/diagnostics/run/{run_id}")["checking"] == "Probe", "the slow one is checked")
+    with following(started.url) as socket:
+        run = heard(socket)["run"]
+        assert (run["state"], run["checking"]) == ("running", "Probe")
+        done = len(run["checks"])
+        assert 0 < done == run["done"] < run["total"]
+        while (message := heard(socket))["type"] != "run_finished":
+            done += message["type"] == "checked"
+        assert done == run["total"]
+    assert started.stop() == 0
+
+
+def test_followers_who_speak(place: Place) -> None:
+    """A ping is answered, anything else is told off, and too much of it ends the connection."""
+    started = place.start("--demo").until_ready()
+    with following(started.url) as socket:
+        heard(socket)
+        socket.send('{"type": "ping"}')
+        assert heard(socket) == {"type": "pong"}
+        for nonsense in ("{", "[]", '{"type": "run"}', "x" * 5000, b"\x00", "[" * 900):
+            socket.send(nonsense)
+            assert heard(socket)["type"] == "error"
+        assert close_code(socket, saying="x") == 1008
+    assert get(f"{started.url}/health")[0] == 200
+    assert started.stop() == 0
+
+
+def test_another_process_publishes(place: Place) -> None:
+    """Followers get a snapshot of a newer report, whoever made it; /health does not follow it."""
+    started = place.start("--demo").until_ready()
+    with following(started.url) as socket:
+        first = heard(socket)
+        assert place.run("--check-only", "--demo", PREFLIGHT_PYTHON=">=3.99").process.returncode in (0, 1)
+        second = heard(socket)
+        assert second["type"] == "snapshot"
+        assert second["diagnostics"]["origin"] == "check"
+        assert second["diagnostics"]["run_id"] != first["diagnostics"]["run_id"]
+    assert started.stop() == 0
+
+
+def test_more_followers_than_there_is_room_for(project: Place) -> None:
+    """One more is closed with 1013, and there is room again when one leaves."""
+    hasten(project, "server/followers.py", "FOLLOWERS = 200", "FOLLOWERS = 2")
+    started = project.start("--demo").until_ready()
+    with following(started.url) as one:
+        with following(started.url) as other:
+            assert heard(one)["type"] == heard(other)["type"] == "snapshot"
+            with following(started.url) as third:
+                assert close_code(third) == 1013
+
+        def room() -> bool:
+            with following(started.url) as again:
+                try:
+                    return bool(heard(again)["type"] == "snapshot")
+                except ConnectionClosed:
+                    return False
+
+        until(room, "there is room again")
+    assert started.stop() == 0
+
+
+def test_a_drain_ends_it(told: Place) -> None:
+    """A server that stops ends the re-run with its group, begins no other, and sends its followers to the next one."""
+    started = told.start("--demo", PREFLIGHT_DRAIN_DELAY="2s").until_ready()
+    tell(told, "hang")
+    run_id = post(started.url)[2]["run_id"]
+    until((told.state / "sleeper").exists, "the suite hangs")
+    until(lambda: bool((told.state / "sleeper").read_text()), "and has said which its child is")
+    with following(started.url) as socket:
+        assert heard(socket)["run"]["state"] == "running"
+        started.send(signal.SIGTERM)
+        until(lambda: get(f"{started.url}/health/ready")[0] == 503, "it drains", 10)
+        status, _headers, refused = post(started.url)
+        assert (status, "stopping" in refused["error"]) == (503, True)
+        assert over(started.url, run_id)["state"] == "broken"
+        assert close_code(socket) == 1012
+    assert started.wait() == 0
+    started.left_nothing()
+    sleeper = int((told.state / "sleeper").read_text())
+    until(lambda: gone(sleeper), "the suite's child has gone", 5)
+
+
+def test_a_crash_of_the_worker_forgets_no_verdict(told: Place) -> None:
+    """The worker that takes its place is as unhealthy as the one that crashed."""
+    started = told.start("--demo", "--supervise").until_ready()
+    tell(told, "fail")
+    assert rerun(started.url)["status"] == "failed"
+    kill_worker(started)
+    status, text = get(f"{started.url}/health")
+    assert (status, json.loads(text)["critical_errors"]) == (503, ["Probe"])
+    assert started.stop() == 0
+
+
+def test_in_the_background(told: Place) -> None:
+    """The setting repeats it, with pauses."""
+    hasten(told, "preflight/settings.py", "interval(10, 30 * 86400)", "interval(0.1, 30 * 86400)")
+    started = told.start("--demo", PREFLIGHT_REFRESH="0.3s").until_ready()
+    tell(told, "fail")
+    until(lambda: get(f"{started.url}/health")[0] == 503, "it has noticed by itself")
+    tell(told, "")
+    until(lambda: get(f"{started.url}/health")[0] == 200, "and that it is over")
+    assert started.stop() == 0
+
+
+def test_the_agent_starts_one(place: Place) -> None:
+    """The chat's re-run goes the same way, limit included."""
+    started = place.start("--demo").until_ready()
+    chat = Client(started.url)
+    chat.init()
+    said = chat.answer("run the checks again")
+    until(lambda: place.report()["origin"] == "rerun", "its report is published")
+    run_id = place.report()["run_id"]
+    assert run_id in said
+    assert over(started.url, run_id)["status"] == "passed"
+    assert "try again in" in chat.answer("run the checks again")
+    chat.close()
+    assert post(started.url)[0] == 429
+    assert started.stop() == 0
+
+
+def test_a_server_that_was_started_directly(place: Place) -> None:
+    """Its re-run leaves the port to the server around it."""
+    port = unused_port()
+    command = ["-m", "uvicorn", "--factory", "server.app:create_app", "--port", str(port), "--log-level", "warning"]
+    started = place.spawn(sys.executable, *command, environ={"PREFLIGHT_DEMO": "1", "PREFLIGHT_PORT": str(port)})
+    url = f"http://127.0.0.1:{port}"
+    until(lambda: _up(url), "it serves")
+    ended = rerun(url)
+    assert ended["status"] == "passed"
+    outcomes = {check["title"]: check["outcome"] for check in ended["checks"]}
+    assert outcomes["Server Port"] == "not_applicable"
+    assert answer(url, "/diagnostics")["origin"] == "rerun"
+    os.kill(started.pid, signal.SIGTERM)
+    started.wait()
+
+
+def _up(url: str) -> bool:
+    try:
+        return get(f"{url}/health/live")[0] == 200
+    except OSError:
+        return False
+
+
+def test_health_answers_while_it_goes_on(told: Place) -> None:
+    """Nothing waits for a re-run, and it runs at a lower priority than the server."""
+    started: Started = told.start("--demo").until_ready()
+    worker = worker_of(started.url)
+    tell(told, "slow")
+    run_id = post(started.url)[2]["run_id"]
+    until(lambda: len(runs(told)) == 2, "the slow one is checked")
+    suite = psutil.Process(int(runs(told)[-1]))
+    assert suite.nice() > psutil.Process(worker).nice()
+    slowest = 0.0
+    while answer(started.url, f"/diagnostics/run/{run_id}")["state"] == "running":
+        begun = time.monotonic()
+        assert get(f"{started.url}/health")[0] == 200
+        slowest = max(slowest, time.monotonic() - begun)
+    assert slowest < 0.5  # the requirement alone sleeps longer
+    assert report.load(told.report_file).run_id == run_id
+    assert started.stop() == 0
+
+
+def test_metrics_follow_it(told: Place) -> None:
+    """A scrape of the live server: the re-run's outcome, a chat's turn, and no secret."""
+    told.environ["OPENAI_API_KEY"] = KEYS["OPENAI_API_KEY"]
+    started = told.start("--demo").until_ready()
+    tell(told, "fail")
+    rerun(started.url)
+    chat = Client(started.url)
+    chat.init()
+    chat.answer("help")
+    _, text = get(f"{started.url}/metrics")
+    for line in (
+        'preflight_check_ok{check="Probe",severity="critical"} 0.0',
+        'preflight_check_outcome{check="Probe",outcome="failed",severity="critical"} 1.0',
+        "preflight_healthy 0.0",
+        'preflight_reruns_total{status="failed"} 1.0',
+        "preflight_chat_connections 1.0",
+        "preflight_chat_sessions 1.0",
+        "preflight_chat_turn_duration_seconds_count 1.0",
+        "preflight_worker_restarts_total 0.0",
+    ):
+        assert f"\n{line}\n" in text
+    assert KEYS["OPENAI_API_KEY"] not in text
+    chat.close()
+    assert started.stop() == 0

@@ -1,0 +1,188 @@
+"""Metrics: what a scrape shows, by names and units that promtool is content with."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prometheus_client import parser
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+
+from preflight import __version__
+from preflight.instance import Instance
+from preflight.report import Check, Report
+from server import metrics
+from server.metrics import BUCKETS, Histogram, InFlight, Metrics
+
+ROOT = Path(__file__).parents[1]
+MakeCheck = Callable[..., Check]
+MakeReport = Callable[..., Report]
+MakeInstance = Callable[..., Instance]
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def application() -> Starlette:
+    """The real route behind the real counter."""
+    counted = Metrics()
+    app = Starlette(routes=metrics.routes, middleware=[Middleware(InFlight, metrics=counted)])
+    app.state.metrics = counted
+    app.state.connections = SimpleNamespace(open=3, sessions=2)
+    app.state.reruns = SimpleNamespace(endings={"failed": 2})
+    return app
+
+
+def scrape(app: Starlette, instance: Instance, accept: str = "") -> tuple[str, str]:
+    """One scrape, spoken in ASGI: content type and text."""
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"accept", accept.encode())]
+    scope = {"type": "http", "method": "GET", "path": "/metrics", "headers": headers, "query_string": b""}
+    asyncio.run(app({**scope, "state": {"preflight": instance}}, receive, send))
+    assert sent[0]["status"] == 200
+    return dict(sent[0]["headers"])[b"content-type"].decode(), b"".join(one.get("body", b"") for one in sent).decode()
+
+
+def samples(text: str) -> Samples:
+    """What Prometheus itself would read."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in parser.text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(found: Samples, name: str, **labels: str) -> float:
+    return found[name, frozenset(labels.items())]
+
+
+@pytest.fixture
+def failed(make_check: MakeCheck, make_report: MakeReport) -> Report:
+    """A report of a re-run with a bit of everything."""
+    return make_report(
+        make_check("Python Version", duration=0.25),
+        make_check("OpenAI API Key", "failed"),
+        make_check("OpenAI API", "unknown", severity="warning"),
+        make_check("Environment File", "not_applicable"),
+        make_check('Odd "title" \\ of\ntwo lines', "timeout", severity="warning"),
+        origin="rerun",
+    )
+
+
+def test_what_a_scrape_shows(failed: Report, make_instance: MakeInstance) -> None:
+    """Every check by title, severity and outcome; the run; the server."""
+    app = application()
+    instance = make_instance(failed, restarts={"count": 4})
+    content_type, text = scrape(app, instance)
+    assert content_type.startswith("text/plain; version=")
+    found = samples(text)
+    odd = 'Odd "title" \\ of\ntwo lines'
+    for title, severity, outcome, ok in (
+        ("Python Version", "critical", "passed", 1),
+        ("OpenAI API Key", "critical", "failed", 0),
+        ("OpenAI API", "warning", "unknown", 0),
+        ("Environment File", "critical", "not_applicable", 1),
+        (odd, "warning", "timeout", 0),
+    ):
+        labels = {"check": title, "severity": severity}
+        assert value(found, "preflight_check_ok", **labels) == ok
+        assert value(found, "preflight_check_outcome", **labels, outcome=outcome) == 1
+        assert value(found, "preflight_check_duration_seconds", **labels) == (0.25 if title == "Python Version" else 0)
+    assert sum(name == "preflight_check_outcome" for name, _ in found) == 5
+    assert value(found, "preflight_may_start") == 0
+    assert value(found, "preflight_healthy") == 0
+    assert value(found, "preflight_last_run_timestamp_seconds") == pytest.approx(1767323045.25)
+    assert value(found, "preflight_last_run_age_seconds") == pytest.approx(time.time() - 1767323045.25, abs=5)
+    assert value(found, "preflight_last_run_duration_seconds") == 0.25
+    assert value(found, "preflight_last_run_info", origin="rerun", status="failed") == 1
+    assert value(found, "preflight_reruns_total", status="failed") == 2
+    assert value(found, "preflight_reruns_total", status="passed") == 0
+    assert value(found, "preflight_worker_restarts_total") == 4
+    assert value(found, "preflight_chat_connections") == 3
+    assert value(found, "preflight_chat_sessions") == 2
+    assert value(found, "preflight_http_requests_in_flight") == 1
+    version = ".".join(map(str, sys.version_info[:3]))
+    assert value(found, "preflight_build_info", version=__version__, python=version) == 1
+    assert app.state.metrics.in_flight == 0
+
+
+def test_a_report_that_changes(make_check: MakeCheck, make_report: MakeReport, make_instance: MakeInstance) -> None:
+    """Each scrape reads the snapshot anew, and an outcome that is over leaves no series."""
+    app = application()
+    instance = make_instance(make_report(make_check("One", "failed")))
+    assert value(samples(scrape(app, instance)[1]), "preflight_check_ok", check="One", severity="critical") == 0
+    instance.report = make_report(make_check("One"))
+    found = samples(scrape(app, instance)[1])
+    assert value(found, "preflight_check_ok", check="One", severity="critical") == 1
+    assert [dict(labels)["outcome"] for name, labels in found if name == "preflight_check_outcome"] == ["passed"]
+    assert value(found, "preflight_may_start") == value(found, "preflight_healthy") == 1
+    instance.draining = True
+    assert value(samples(scrape(app, instance)[1]), "preflight_healthy") == 0
+
+
+def test_not_run(make_instance: MakeInstance) -> None:
+    """Without a report nothing is claimed of checks, and the verdict is not good."""
+    found = samples(scrape(application(), make_instance(None))[1])
+    assert value(found, "preflight_may_start") == 0
+    assert not [name for name, _ in found if name.startswith(("preflight_check", "preflight_last_run"))]
+
+
+def test_turns(make_instance: MakeInstance, failed: Report) -> None:
+    """A histogram: buckets add up, and a bound belongs to its bucket."""
+    app = application()
+    for seconds in (0.01, 0.011, 3.0, 500.0):
+        app.state.metrics.turns.observe(seconds)
+    found = samples(scrape(app, make_instance(failed))[1])
+    name = "preflight_chat_turn_duration_seconds"
+    assert value(found, f"{name}_bucket", le="0.01") == 1
+    assert value(found, f"{name}_bucket", le="0.025") == value(found, f"{name}_bucket", le="2.5") == 2
+    assert value(found, f"{name}_bucket", le="120.0") == 3
+    assert value(found, f"{name}_bucket", le="+Inf") == value(found, f"{name}_count") == 4
+    assert value(found, f"{name}_sum") == pytest.approx(503.021)
+    assert len(Histogram(BUCKETS).cumulative) == len(BUCKETS) + 1
+
+
+def test_open_metrics(make_instance: MakeInstance, failed: Report) -> None:
+    """Who accepts OpenMetrics gets it."""
+    content_type, text = scrape(application(), make_instance(failed), "application/openmetrics-text")
+    assert content_type.startswith("application/openmetrics-text")
+    assert text.endswith("# EOF\n")
+
+
+def test_promtool(make_instance: MakeInstance, failed: Report) -> None:
+    """Names, units and help keep to Prometheus' conventions."""
+    promtool = shutil.which("promtool")
+    if promtool is None and not os.environ.get("CI"):
+        pytest.skip("promtool is not installed (Debian: prometheus)")
+    assert promtool is not None
+    _, text = scrape(application(), make_instance(failed))
+    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    # It does complain of what does not keep to them.
+    bad = re.sub(r"preflight_reruns_total", "preflight_reruns", text)
+    assert subprocess.run([promtool, "check", "metrics"], input=bad, capture_output=True, text=True).returncode != 0
+
+
+def test_no_start_waits_for_the_library() -> None:
+    """The application imports without prometheus_client: it comes with the first scrape."""
+    program = "import sys, server.app; server.app.create_app(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    modules = done.stdout.split()
+    assert "server.metrics" in modules
+    assert "prometheus_client" not in modules
