@@ -10,15 +10,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from preflight import report
+from preflight.history import FOLDER, History
 from preflight.instance import Instance
 from preflight.redaction import Redactor
-from preflight.report import Check, Report, ReportError
+from preflight.report import Check, Report
 from server.diagnostics import Snapshot, label, project
 
 LONGEST = 12_000  # characters of a tool's result
 KEYS = {"OPENAI_API_KEY": "the language model", "PERPLEXITY_API_KEY": "research (optional)"}
-KEPT = 50  # past reports that a history looks through
+PAST = 20  # past runs that a check is looked up in
 
 Answer = dict[str, Any]
 
@@ -77,6 +77,7 @@ class Machine:
         self._instance = instance
         self._redactor = redactor
         self._snapshot = Snapshot(instance.settings.report_path)
+        self._history = History(instance.settings.state_dir / FOLDER)
         self._rerun = rerun
         name = {"type": "string", "description": "the check's title, or words from it"}
         tools = [
@@ -225,31 +226,20 @@ class Machine:
         return await asyncio.to_thread(look)
 
     async def check_history(self, name: str) -> Answer:
-        """One check in the runs whose reports are kept, newest first."""
+        """One check in the runs that are kept, newest first."""
         latest = self._latest()
-
-        def look() -> list[Report]:
-            found = [one for one in (latest, self._instance.report) if one is not None]
-            folder = self._instance.settings.state_dir / "history"
-            files = sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)[:KEPT]
-            for file in files:
-                try:
-                    found.append(report.load(file))
-                except ReportError:
-                    continue  # one that is broken hides none of the others
-            return sorted({one.run_id: one for one in found}.values(), key=lambda one: one.started_at, reverse=True)
-
-        runs = await asyncio.to_thread(look)
         check = find(name, latest.checks) if latest else None
         if check is None:
             titles = [one.title for one in latest.checks] if latest else []
             return {"error": "no check of that name", "checks": titles}
+        known = [one for one in (latest, self._instance.report) if one is not None]
+        runs = await asyncio.to_thread(self._history.runs, limit=PAST, besides=known)
         past = [
             {"at": run.started_at, "origin": run.origin, "outcome": one.outcome, "message": one.message}
-            for run in runs
-            if (one := run.check(check.title)) is not None
+            for run, _flips in runs
+            if (one := run.checks.get(check.title)) is not None
         ]
-        return {"title": check.title, "runs": past[:20]}
+        return {"title": check.title, "runs": past}
 
 
 def find(name: str, checks: tuple[Check, ...]) -> Check | None:
