@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from preflight import __version__, report
 from preflight.instance import Instance
 from preflight.settings import SettingsError, load
-from server import archive, chat, diagnostics, health
+from server import archive, chat, diagnostics, health, login, openapi
+from server.security import HEADERS, NO_STORE, Access, Guard
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -66,7 +70,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         instance = await asyncio.to_thread(examine)
     app.state.instance = instance
     async with app.state.connections.running(instance):
-        yield {"preflight": instance}
+        yield {"preflight": instance, "access": Access(instance.settings)}
 
 
 def examine() -> Instance:
@@ -104,10 +108,33 @@ def examine() -> Instance:
     return instance
 
 
+async def refused(_request: Request, error: Exception) -> JSONResponse:
+    """No such route, no such method: in the same shape as every other refusal."""
+    if not isinstance(error, HTTPException):
+        raise error
+    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+
+
+async def broken(_request: Request, _error: Exception) -> JSONResponse:
+    """A fault of ours; the server's log says which. It is answered outside of the guard, which adds the headers."""
+    headers = {name.decode(): value.decode() for name, value in (*HEADERS, NO_STORE)}
+    return JSONResponse({"error": "a fault of the server; its log says more"}, 500, headers=headers)
+
+
 def create_app() -> FastAPI:
-    """The agent server: health, diagnostics and chat."""
-    app = FastAPI(title="Agent server", version=__version__, lifespan=lifespan)
+    """The agent server: health, diagnostics, chat, and the guard before them."""
+    app = FastAPI(
+        title="Agent server",
+        version=__version__,
+        lifespan=lifespan,
+        # FastAPI's own pages load scripts from elsewhere and run them inline; its document knows none of our routes.
+        openapi_url=None,
+        exception_handlers={HTTPException: refused, Exception: broken},
+    )
     app.add_middleware(Lifespan)
+    app.add_middleware(Guard)  # added last, so it stands before everything
     app.state.connections = chat.Chat()
-    app.router.routes.extend([*health.routes, *diagnostics.routes, *chat.routes, *archive.routes])
+    for routes in (health.routes, diagnostics.routes, chat.routes, archive.routes, login.routes, openapi.routes):
+        app.router.routes.extend(routes)
+    app.openapi = openapi.document  # type: ignore[method-assign]  # as FastAPI's manual says
     return app
