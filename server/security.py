@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 RawHeaders = list[tuple[bytes, bytes]]
 
+HEALTH = frozenset({"/health", "/health/live", "/health/ready"})
 LOGIN = frozenset({"/login", "/login.css"})
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 TOKEN_PROTOCOL = "preflight.token."  # noqa: S105
@@ -130,7 +131,7 @@ class Access:
     def refusal(self, scope: Scope) -> Refusal | None:
         """Why this request must not go on; None if it may."""
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-        if path == "/health" or path.startswith("/health/"):
+        if path in HEALTH:
             return None
         headers = _watched(scope["headers"])
         if headers is None:
