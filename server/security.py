@@ -303,9 +303,13 @@ class Guard:
 def _protected(send: Send) -> Send:
     async def protect(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = message.get("headers", ())
-            added = HEADERS if any(name == b"cache-control" for name, _ in headers) else [*HEADERS, NO_STORE]
-            message["headers"] = [*headers, *added]
+            headers = [*message.get("headers", ()), *HEADERS]
+            for name, _ in headers:
+                if name == b"cache-control":
+                    break
+            else:
+                headers.append(NO_STORE)
+            message["headers"] = headers
         await send(message)
 
     return protect
