@@ -7,8 +7,9 @@ Each requirement declares a severity, a title and a fix with one marker::
 
 Marker arguments: the title; ``fix``, what a person can do about a failure (a requirement that knows
 better at run time sets ``details.fix``); ``needs``, what it cannot be asked without ("network",
-"env_file", "keys", "port"): under ``--offline`` and ``--demo`` it is then not applicable; and
-``ignorable=False`` for what ``--ignore`` must not let pass.
+"env_file", "keys", "port"): under ``--offline`` and ``--demo`` it is then not applicable, or "agent",
+our own server: it is not when another application is served; and ``ignorable=False`` for what
+``--ignore`` must not let pass.
 
 The plugin enforces the declarations, keeps the order (the port last), holds each requirement to its
 deadline, turns pytest's outcomes into ours and publishes the report.
@@ -38,7 +39,8 @@ from preflight.redaction import Redactor
 from preflight.settings import Settings
 from preflight.worker import Worker
 
-NEEDS = {"network", "env_file", "keys", "port"}
+NEEDS = {"network", "env_file", "keys", "port", "agent"}
+AGENT = "server.app"
 
 
 class Unknown(Skipped):
@@ -261,6 +263,8 @@ class Contract:
             return "left out by --demo"
         if self.settings.offline and "network" in declared.needs:
             return "left out by --offline"
+        if "agent" in declared.needs and self.settings.app.partition(":")[0] != AGENT:
+            return f"{self.settings.app} is served, which has its own way to say who may see what"
         if "port" in declared.needs and self.link and not self.link.takes_port:
             return "the server that was started directly has its own port"
         return ""

@@ -31,7 +31,9 @@ BURST = 5.0  # seconds' worth of messages that may come at once
 async def serve(hub: Hub, scope: Scope, receive: Receive, send: Send) -> None:
     """Serve one connection until it closes."""
     await receive()  # websocket.connect
-    await send({"type": "websocket.accept"})
+    # A browser that offered subprotocols (its token is one) ends the connection if none is chosen.
+    chosen = messages.PROTOCOL if messages.PROTOCOL in scope.get("subprotocols", ()) else None
+    await send({"type": "websocket.accept", "subprotocol": chosen})
     if hub.instance.draining or len(hub.connections) >= hub.settings.chat_connections:
         code, reason = SERVICE_RESTART if hub.instance.draining else (1013, "too many connections; try again later")
         await send({"type": "websocket.close", "code": code, "reason": reason})

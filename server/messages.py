@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.json_schema import models_json_schema
 
+PROTOCOL = "preflight.v1"  # the WebSocket subprotocol, for clients that offer any
 LAST = 20  # messages in `initialized`
 PAGE = 100  # messages in `history`, at most
 

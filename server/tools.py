@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from preflight import report
 from preflight.history import FOLDER, History
 from preflight.instance import Instance
 from preflight.redaction import Redactor

@@ -26,7 +26,7 @@ from langchain_core.messages import (
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langgraph.checkpoint.memory import InMemorySaver
 
-from preflight import report, settings
+from preflight import history, settings
 from preflight.instance import Instance
 from preflight.redaction import Redactor
 from preflight.report import Check, Report
@@ -147,7 +147,7 @@ def test_past_runs(failing: Instance, make_check: MakeCheck, make_report: MakeRe
     """Reports in the history folder count, one that is broken hides none."""
     folder = failing.settings.state_dir / "history"
     past = make_report(make_check("Python Version"), run_id="old", started_at="2025-01-01T00:00:00Z")
-    report.publish(past, folder / "old.json")
+    assert history.keep(past, failing.settings) == ""
     (folder / "bad.json").write_text("{")
     said = ask(make(failing, Redactor(), None), "history of Python Version")
     assert "2025-01-01T00:00:00Z (start): passed" in said
