@@ -160,7 +160,7 @@ class Http(HttpToolsProtocol):
         self.number = 0
         """Which connection of this server it is; the clock is too coarse to tell."""
         self.since = 0.0
-        """When the client's turn began: to send a request, its head or its body."""
+        """When the client's turn began: to send a request, its head or its body. 0 until the clock has been read."""
         self.surplus = False
         """Whether it is one connection too many: only /health is answered then, and once."""
         self._answering: RequestResponseCycle | None = None
@@ -204,6 +204,8 @@ class Http(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse(self._why or 400)
             return
+        if not self.since:
+            self.since = self.loop.time()
         if self._pending > LARGEST_HEAD and self.reading:
             self._refuse(431)
 
@@ -212,7 +214,7 @@ class Http(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.reading = HEAD
-        self.since = self.loop.time()
+        self.since = 0.0
 
     def on_url(self, url: bytes) -> None:
         self.url += url
@@ -220,8 +222,6 @@ class Http(HttpToolsProtocol):
             self._stop(414)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.reading == BODY:
-            return  # a trailer: the application has the headers already, and was not asked about these
         if len(self.headers) == MOST_HEADERS:
             self._stop(431)
         name = name.lower()
@@ -242,7 +242,10 @@ class Http(HttpToolsProtocol):
         self._pending = self._body = 0
         super().on_headers_complete()
         self.reading = BODY
-        self.since = self.loop.time()
+        self.since = 0.0
+        if self.cycle is not None and self.cycle.scope is self.scope:
+            # What follows a body in chunks is no header: the application has those already, and acts on them.
+            self.headers = []
 
     def on_body(self, body: bytes) -> None:
         self._pending = 0
@@ -252,11 +255,10 @@ class Http(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._pending = 0
-        self.reading = NOTHING
-        if not self.busy:
-            self.since = self.loop.time()  # the answer came before the end of the body
         super().on_message_complete()
+        self.reading = NOTHING
+        self.since = 0.0
+        self._pending = 0
 
     def _stop(self, status: int) -> None:
         self._why = status
@@ -292,6 +294,7 @@ class Http(HttpToolsProtocol):
         if not self._should_upgrade():
             # HTTP/2, say: the request is answered as what it is otherwise. The parser reads on in no case.
             self._deaf = True
+            self.since = self.loop.time()
             self.cycle.keep_alive = False
         elif self.surplus:
             self._refuse(503)

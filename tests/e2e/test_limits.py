@@ -187,7 +187,9 @@ def test_announced_body(raw: Raw) -> None:
     assert status(raw.until_closed()) == 413
 
 
-@pytest.mark.parametrize("length", ["18446744073709551615", "99999999999999999999999999", "1e3", "-1", "+1", "0x10", ""])
+@pytest.mark.parametrize(
+    "length", ["18446744073709551615", "99999999999999999999999999", "1e3", "-1", "+1", "0x10", ""]
+)
 def test_odd_length(raw: Raw, length: str) -> None:
     """A length that is none, or beyond all numbers, gets an answer of its own, not a traceback."""
     raw.send(f"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n".encode())
