@@ -52,7 +52,7 @@ class Launcher:
         output_format: str = "",
         verbose: bool = False,
     ) -> None:
-        """``typed_at`` is when the command began, in seconds since the epoch."""
+        """``typed_at`` is when the command began, on the monotonic clock."""
         self.settings = settings
         self.options = options
         self.typed_at = typed_at
