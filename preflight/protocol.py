@@ -243,7 +243,8 @@ class Http(HttpToolsProtocol):
         super().on_headers_complete()
         self.reading = BODY
         self.since = 0.0
-        if self.cycle is not None and self.cycle.scope is self.scope:
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and cycle.scope is self.scope:
             # What follows a body in chunks is no header: the application has those already, and acts on them.
             self.headers = []
 
