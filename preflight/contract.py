@@ -39,6 +39,7 @@ from preflight.redaction import Redactor
 from preflight.settings import Settings
 from preflight.worker import Worker
 
+LONGEST_TITLE = 200  # characters
 NEEDS = {"network", "env_file", "keys", "port", "agent"}
 AGENT = "server.app"
 
@@ -104,6 +105,8 @@ def declaration(item: pytest.Item) -> Declaration:
     mark = markers[0]
     if len(mark.args) != 1 or not isinstance(mark.args[0], str) or not mark.args[0].strip():
         raise ValueError(f'needs a title: @pytest.mark.{mark.name}("Title")')
+    if len(mark.args[0]) > LONGEST_TITLE:
+        raise ValueError(f"its title has {len(mark.args[0])} characters, and {LONGEST_TITLE} are allowed")
     unexpected = mark.kwargs.keys() - {"fix", "needs", "ignorable"}
     if unexpected:
         raise ValueError(f"its marker has an unknown argument {min(unexpected)!r}")
@@ -210,7 +213,7 @@ class Contract:
             titles[declared.title.casefold()] = item.nodeid
             self.declarations[item.nodeid] = declared
         if faults:
-            faults = [self.redactor.text(fault) for fault in faults]
+            faults = [self.redactor.beginning(fault, report.LONGEST_MESSAGE) for fault in faults]
             self._broken(faults)
             raise pytest.UsageError("\n".join(faults))
         for name in self.settings.ignore:
@@ -230,6 +233,7 @@ class Contract:
         raise pytest.UsageError(message)
 
     def _broken(self, problems: list[str]) -> None:
+        problems = [self.redactor.beginning(problem, report.LONGEST_MESSAGE) for problem in problems]
         self.problems += problems
         if self.link:
             self.link.send("broken", problems=problems)
@@ -320,6 +324,8 @@ class Contract:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        # Its own representation is thrown away below; of a message of 50 MB it takes minutes and gigabytes.
+        vars(item).update(repr_failure=_nothing, _repr_failure_py=_nothing)
         stage = yield
         declared = self.declarations[item.nodeid]
         outcome, message = _outcome(item, stage, call)
@@ -356,10 +362,13 @@ class Contract:
         self.checks[item.nodeid] = check
         if stage.outcome != "passed":
             # Never pytest's own representation: it shows values, and shortens them so that no redactor finds them.
-            shown = self.redactor.text(message)
+            shown = self.redactor.beginning(message, report.LONGEST_MESSAGE)
             stage.longrepr = (str(item.path), 0, shown) if stage.outcome == "skipped" else shown
         stage.sections = []
-        stage.user_properties = [self.redactor.value(entry) for entry in stage.user_properties]
+        stage.user_properties = [
+            (self.redactor.beginning(str(name), LONGEST_TITLE), report.limited(value, self.redactor))
+            for name, value in stage.user_properties
+        ]
         if stage.when == "teardown":
             self._over.add(item.nodeid)
         if stage.when == "teardown" and self.link:
@@ -369,7 +378,7 @@ class Contract:
     @pytest.hookimpl(tryfirst=True)
     def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
         # For pytest's own summary of warnings.
-        warning_message.message = self.redactor.text(str(warning_message.message))
+        warning_message.message = self.redactor.beginning(str(warning_message.message), report.LONGEST_MESSAGE)
 
     # The end: the report.
 
@@ -428,6 +437,10 @@ class Contract:
         if self.unkept:
             terminalreporter.write_line(self.unkept)
         terminalreporter.write_line(f"{self.report.status}; report: {self.published or 'not written'}")
+
+
+def _nothing(*_args: object, **_options: object) -> str:
+    return ""
 
 
 _BEGUN = pytest.StashKey[float]()

@@ -38,7 +38,9 @@ class Record:
     host: str
     port: int
     since: str  # UTC, "2026-01-02T03:04:05Z"
-    up_at: float  # seconds since the epoch: when it was ready to serve, until then when it was published
+    up_at: float
+    """When it was ready to serve, until then when it was published: seconds on this machine's monotonic clock, which
+    all processes share and nobody can set."""
     version: str
     stops_within: float = 0.0
     """Seconds that it may take to finish what it is doing once it is asked to stop."""
@@ -151,7 +153,7 @@ class Presence:
 
     def came_up(self) -> None:
         """Note that it serves from now on."""
-        self.record = replace(self.record, up_at=time.time())
+        self.record = replace(self.record, up_at=time.monotonic())
         self._write()
 
     def __enter__(self) -> Presence:

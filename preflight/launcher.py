@@ -56,7 +56,7 @@ class Launcher:
         verbose: bool = False,
         patient: bool = False,
     ) -> None:
-        """``typed_at`` is when the command began, in seconds since the epoch.
+        """``typed_at`` is when the command began, on the monotonic clock.
 
         ``patient``: somebody will try again if this blocks, so nothing is shown or published then; what was
         found is in ``result``.

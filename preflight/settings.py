@@ -263,6 +263,16 @@ class Settings:
     disk_space: int = setting(1024**3, size, "free space wanted where the state folder is")
     memory: int = setting(256 * 1024**2, size, "memory that should be available")
     open_files: int = setting(1024, whole(1, 2**31), "open files that a process should be allowed")
+    connections: int = setting(
+        4096, whole(1, 1_000_000), "connections at once; then idle ones are closed, and what is left gets 503"
+    )
+    request_size: int = setting(1024**2, size, "the largest body of a request; beyond, the answer is 413")
+    request_timeout: float = setting(
+        10.0,
+        duration(0.1, 3600),
+        "time that a client has to send a request's head, and to send a body or take an answer"
+        " (a second more for every 8 KiB)",
+    )
     turn_timeout: float = setting(120.0, duration(0.1, 3600), "deadline of each chat turn")
     chat_connections: int = setting(2000, whole(1, 1_000_000), "chat connections at once; one more is closed with 1013")
     chat_message_size: int = setting(64 * 1024, size, "the longest chat message that is taken, in bytes of its frame")

@@ -52,14 +52,13 @@ class Supervisor:
         self._socket = sock
         self._found = found
         self._started = started
-        now = time.time()
         self.record = instances.Record(
             instance_id,
             os.getpid(),
             settings.host,
             settings.port,
             report.now(),
-            now,
+            time.monotonic(),
             __version__,
             stops_within=settings.graceful_timeout + MARGIN + 1.0,
         )

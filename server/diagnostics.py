@@ -39,6 +39,7 @@ class Snapshot:
         self.path = path
         self.problem = ""
         self._seen: tuple[int, int, int] | None = None
+        self._newest: tuple[int, int, int] | None = None
         self._report: Report | None = None
 
     def latest(self, instance: Instance) -> Report | None:
@@ -47,8 +48,11 @@ class Snapshot:
         own, found = instance.report, self._report
         if found is None or found.address != instance.settings.address:
             return own
-        if own is not None and found.started_at < own.started_at:
+        # An own report from the future tells that the clock was set back: then the file, which began as our own
+        # report, is what came after it.
+        if own is not None and self._seen != self._newest and found.started_at < own.started_at <= report.now():
             return own
+        self._newest = self._seen
         return found
 
     def _refresh(self) -> None:
@@ -83,7 +87,7 @@ def project(found: Report | None, instance: Instance) -> dict[str, Any]:
     body: dict[str, Any] = {
         "status": found.status if found else "not run",
         "generated_at": found.started_at if found else None,
-        "age_seconds": round(now - report.epoch(found.started_at) - found.duration, 1) if found else None,
+        "age_seconds": max(0.0, round(now - report.epoch(found.started_at) - found.duration, 1)) if found else None,
         "run_id": found.run_id if found else None,
         "origin": found.origin if found else None,
         "reason": found.reason if found else "no suite has run for this instance",
@@ -143,8 +147,11 @@ def snapshot(app: Any, instance: Instance) -> Snapshot:
 def document(app: Any, instance: Instance) -> dict[str, Any]:
     """What is known now: the projected report, and what stands in the way of knowing more."""
     kept = snapshot(app, instance)
-    body = project(kept.latest(instance), instance)
+    found = kept.latest(instance)
+    body = project(found, instance)
     problems = [f"a report was left aside: {kept.problem}"] if kept.problem else []
+    if found is not None and found.started_at > report.now():
+        problems.append(f"the clock was set back: this report was made at {found.started_at}, and it is {report.now()}")
     if instance.rerun_problem:
         problems.append(f"the last re-run: {instance.rerun_problem}")
     if problems:
