@@ -239,6 +239,7 @@ async def turns(rounds: int = 300) -> None:
             without.append(time.perf_counter() - begun)
             begun = time.perf_counter()
             await store.accept("s", f"t{number}", text, client=None, workspace=None, keep=())
+            await store.begin(f"t{number}")
             answer = ""
             async for kind, said in kept.answer("s", f"t{number}", text):
                 answer = said if kind == "answer" else answer

@@ -15,6 +15,9 @@ from preflight.channel import Channel, Message
 
 KEPT_LINES = 200
 NICER = 10  # by which a child that steps back is nicer than we are: a tenth of our share of a busy processor
+KEPT = 1024 * 1024  # bytes of those lines, or a little less
+# Of a longer line the beginning is kept. Who shows it shows less: a secret across the cut is then redacted whole.
+LONGEST_LINE = 192 * 1024
 
 
 class Child:
@@ -30,8 +33,11 @@ class Child:
         environ["PYTHONUNBUFFERED"] = "1"
         self.channel, theirs = Channel.pair()
         self.output, output = os.pipe()
-        self.lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self.lines: deque[str] = deque()
+        """The end of its output."""
+        self._kept = 0
         self._rest = b""
+        self._skips = False  # the rest of a line that was too long
         self.output_closed = False
         self._closed = False
         with theirs:
@@ -65,11 +71,17 @@ class Child:
         if not data:
             self.output_closed = True
             data = b"\n" if self._rest else b""
+        if self._skips:
+            _, end, data = data.partition(b"\n")
+            self._skips = not end
         *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > 1 << 16:  # a line without an end is shown in pieces
-            lines, self._rest = [*lines, self._rest], b""
-        texts = [line.decode("utf-8", "replace") for line in lines]
+        if len(self._rest) > LONGEST_LINE:
+            lines, self._rest, self._skips = [*lines, self._rest], b"", True
+        texts = [line[:LONGEST_LINE].decode("utf-8", "replace") for line in lines]
         self.lines.extend(texts)
+        self._kept += sum(map(len, texts))
+        while len(self.lines) > KEPT_LINES or self._kept > KEPT:
+            self._kept -= len(self.lines.popleft())
         return texts
 
     def drain_output(self) -> list[str]:

@@ -77,7 +77,10 @@ def claim(
             return _claim(origin, settings, blocked, on_step, inherited)
         # A start that goes on has no record yet: wait for it, rather than taking the port from under it.
         with instances.StartLock(settings.port) as lock:
-            lock.take(wait=True)
+            if not lock.take(patience := settings.requirement_timeout / 2):
+                pid = lock.holder()
+                other = f"another start of port {settings.port} has been going on for {patience:g} s (PID {pid})"
+                return Claim(problem=other, fix=f"wait for it, or end it: kill {pid}")
             return _claim(origin, settings, blocked, on_step, inherited)
     except ports.PortUnavailable as error:
         return Claim(problem=str(error), fix=error.fix)

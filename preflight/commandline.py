@@ -13,7 +13,7 @@ from typing import NoReturn
 from preflight import __version__, formats
 from preflight.settings import Settings, SettingsError, duration, load
 
-TYPED_AT = time.time()  # as near to the command's start as this code can be
+TYPED_AT = time.monotonic()  # as near to the command's start as this code can be
 ROOT = Path(__file__).resolve().parent.parent
 
 EXIT_CODES = {

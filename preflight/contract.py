@@ -7,8 +7,9 @@ Each requirement declares a severity, a title and a fix with one marker::
 
 Marker arguments: the title; ``fix``, what a person can do about a failure (a requirement that knows
 better at run time sets ``details.fix``); ``needs``, what it cannot be asked without ("network",
-"env_file", "keys", "port"): under ``--offline`` and ``--demo`` it is then not applicable; and
-``ignorable=False`` for what ``--ignore`` must not let pass.
+"env_file", "keys", "port"): under ``--offline`` and ``--demo`` it is then not applicable, or "agent",
+our own server: it is not when another application is served; and ``ignorable=False`` for what
+``--ignore`` must not let pass.
 
 The plugin enforces the declarations, keeps the order (the port last), holds each requirement to its
 deadline, turns pytest's outcomes into ours and publishes the report.
@@ -38,7 +39,9 @@ from preflight.redaction import Redactor
 from preflight.settings import Settings
 from preflight.worker import Worker
 
-NEEDS = {"network", "env_file", "keys", "port"}
+LONGEST_TITLE = 200  # characters
+NEEDS = {"network", "env_file", "keys", "port", "agent"}
+AGENT = "server.app"
 
 
 class Unknown(Skipped):
@@ -102,6 +105,8 @@ def declaration(item: pytest.Item) -> Declaration:
     mark = markers[0]
     if len(mark.args) != 1 or not isinstance(mark.args[0], str) or not mark.args[0].strip():
         raise ValueError(f'needs a title: @pytest.mark.{mark.name}("Title")')
+    if len(mark.args[0]) > LONGEST_TITLE:
+        raise ValueError(f"its title has {len(mark.args[0])} characters, and {LONGEST_TITLE} are allowed")
     unexpected = mark.kwargs.keys() - {"fix", "needs", "ignorable"}
     if unexpected:
         raise ValueError(f"its marker has an unknown argument {min(unexpected)!r}")
@@ -208,7 +213,7 @@ class Contract:
             titles[declared.title.casefold()] = item.nodeid
             self.declarations[item.nodeid] = declared
         if faults:
-            faults = [self.redactor.text(fault) for fault in faults]
+            faults = [self.redactor.beginning(fault, report.LONGEST_MESSAGE) for fault in faults]
             self._broken(faults)
             raise pytest.UsageError("\n".join(faults))
         for name in self.settings.ignore:
@@ -228,6 +233,7 @@ class Contract:
         raise pytest.UsageError(message)
 
     def _broken(self, problems: list[str]) -> None:
+        problems = [self.redactor.beginning(problem, report.LONGEST_MESSAGE) for problem in problems]
         self.problems += problems
         if self.link:
             self.link.send("broken", problems=problems)
@@ -261,6 +267,8 @@ class Contract:
             return "left out by --demo"
         if self.settings.offline and "network" in declared.needs:
             return "left out by --offline"
+        if "agent" in declared.needs and self.settings.app.partition(":")[0] != AGENT:
+            return f"{self.settings.app} is served, which has its own way to say who may see what"
         if "port" in declared.needs and self.link and not self.link.takes_port:
             return "the server that was started directly has its own port"
         return ""
@@ -316,6 +324,8 @@ class Contract:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        # Its own representation is thrown away below; of a message of 50 MB it takes minutes and gigabytes.
+        vars(item).update(repr_failure=_nothing, _repr_failure_py=_nothing)
         stage = yield
         declared = self.declarations[item.nodeid]
         outcome, message = _outcome(item, stage, call)
@@ -352,10 +362,13 @@ class Contract:
         self.checks[item.nodeid] = check
         if stage.outcome != "passed":
             # Never pytest's own representation: it shows values, and shortens them so that no redactor finds them.
-            shown = self.redactor.text(message)
+            shown = self.redactor.beginning(message, report.LONGEST_MESSAGE)
             stage.longrepr = (str(item.path), 0, shown) if stage.outcome == "skipped" else shown
         stage.sections = []
-        stage.user_properties = [self.redactor.value(entry) for entry in stage.user_properties]
+        stage.user_properties = [
+            (self.redactor.beginning(str(name), LONGEST_TITLE), report.limited(value, self.redactor))
+            for name, value in stage.user_properties
+        ]
         if stage.when == "teardown":
             self._over.add(item.nodeid)
         if stage.when == "teardown" and self.link:
@@ -365,7 +378,7 @@ class Contract:
     @pytest.hookimpl(tryfirst=True)
     def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
         # For pytest's own summary of warnings.
-        warning_message.message = self.redactor.text(str(warning_message.message))
+        warning_message.message = self.redactor.beginning(str(warning_message.message), report.LONGEST_MESSAGE)
 
     # The end: the report.
 
@@ -424,6 +437,10 @@ class Contract:
         if self.unkept:
             terminalreporter.write_line(self.unkept)
         terminalreporter.write_line(f"{self.report.status}; report: {self.published or 'not written'}")
+
+
+def _nothing(*_args: object, **_options: object) -> str:
+    return ""
 
 
 _BEGUN = pytest.StashKey[float]()

@@ -73,5 +73,5 @@ class Instance:
 
 
 def uptime(since: str) -> float:
-    """Seconds since a time as reports write it."""
-    return round(time.time() - epoch(since), 1)
+    """Seconds since a time as reports write it; none since one that the clock, set back, has still to reach."""
+    return round(max(0.0, time.time() - epoch(since)), 1)

@@ -22,6 +22,7 @@ from pathlib import Path
 from preflight.channel import Channel
 
 ANSWER = 2.0  # seconds that a running instance has to answer on its control socket
+POLL = 0.02  # seconds between two tries for a lock: flock itself waits for ever, for a suspended process, too
 
 
 class RuntimeFolderError(OSError):
@@ -37,7 +38,9 @@ class Record:
     host: str
     port: int
     since: str  # UTC, "2026-01-02T03:04:05Z"
-    up_at: float  # seconds since the epoch: when it was ready to serve, until then when it was published
+    up_at: float
+    """When it was ready to serve, until then when it was published: seconds on this machine's monotonic clock, which
+    all processes share and nobody can set."""
     version: str
     stops_within: float = 0.0
     """Seconds that it may take to finish what it is doing once it is asked to stop."""
@@ -85,15 +88,28 @@ class StartLock:
         except OSError as error:
             raise RuntimeFolderError(f"{self._file}: {error.strerror}") from None
 
-    def take(self, *, wait: bool) -> bool:
-        """Whether we have it; with ``wait`` it is waited for, as long as the other start takes."""
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            return False
+    def take(self, patience: float = 0.0) -> bool:
+        """Whether we have it; other starts are waited for, but for none of them longer than ``patience`` seconds."""
+        holder, since = self.holder(), time.monotonic()
+        while True:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() - since >= patience:
+                    return False
+            time.sleep(POLL)
+            if self.holder() != holder:  # the next in the queue, with a time of its own
+                holder, since = self.holder(), time.monotonic()
+        os.pwrite(self._descriptor, f"{os.getpid():<16}".encode(), 0)
         for litter in self._file.parent.glob(f"{self._file.stem}.*.new"):
             litter.unlink(missing_ok=True)  # only who has this lock publishes a record; that one died half way
         return True
+
+    def holder(self) -> int:
+        """The PID of the process that had it last; 0 if nobody ever had."""
+        said = os.pread(self._descriptor, 16, 0).strip()
+        return int(said) if said.isdigit() else 0
 
     def __enter__(self) -> StartLock:
         return self
@@ -137,7 +153,7 @@ class Presence:
 
     def came_up(self) -> None:
         """Note that it serves from now on."""
-        self.record = replace(self.record, up_at=time.time())
+        self.record = replace(self.record, up_at=time.monotonic())
         self._write()
 
     def __enter__(self) -> Presence:
@@ -263,7 +279,7 @@ def ask_for_socket(record: Record) -> Handover | None:
     channel = Channel(caller)
     try:
         with _folder_as_cwd(file):
-            caller.connect(file.name)
+            _connect(caller, file.name)
         if peer_uid(caller) != os.getuid():
             raise ConnectionRefusedError
         channel.send("handover")
@@ -279,6 +295,18 @@ def ask_for_socket(record: Record) -> Handover | None:
         os.close(descriptor)
     channel.close()
     return None
+
+
+def _connect(caller: socket.socket, name: str) -> None:
+    """Connect within ANSWER seconds; a Unix socket says EAGAIN at once while the other's queue is full."""
+    until = time.monotonic() + ANSWER
+    while True:
+        try:
+            return caller.connect(name)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(POLL)
 
 
 def peer_uid(connection: socket.socket) -> int | None:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from preflight.terminal import Terminal
 
 
+START_UP = 60.0  # seconds that another start's server may take to come up after its checks
+
+
 class Stopped(Exception):
     """A signal asked the launcher to stop; ``number`` is the signal's."""
 
@@ -53,7 +56,7 @@ class Launcher:
         verbose: bool = False,
         patient: bool = False,
     ) -> None:
-        """``typed_at`` is when the command began, in seconds since the epoch.
+        """``typed_at`` is when the command began, on the monotonic clock.
 
         ``patient``: somebody will try again if this blocks, so nothing is shown or published then; what was
         found is in ``result``.
@@ -189,9 +192,15 @@ class Launcher:
     def _enter(self) -> int | None:
         """Be the only start of this port, and find a running instance; an exit code if there is nothing to do."""
         self._lock = instances.StartLock(self.settings.port)
-        if not self._lock.take(wait=False):
+        if not self._lock.take():
             self.terminal.line(f"Another start of port {self.settings.port} is going on; waiting for it.")
-            self._lock.take(wait=True)
+            patience = self.settings.run_timeout + START_UP
+            if not self._lock.take(patience):
+                pid = self._lock.holder()
+                what = f"PID {pid} has been starting on port {self.settings.port} for more than {patience:g} s."
+                fix = f"Fix: see what it waits for, or end it: kill -CONT {pid}; kill {pid}"
+                self.terminal.fail("ANOTHER START DOES NOT END", [what, fix])
+                return 1
         running = self._running()
         if running is None:
             return None

@@ -15,6 +15,7 @@ from typing import TypeVar
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 MASK = "[redacted]"
+REACH = 64 * 1024  # characters that are looked at beyond a cut, so that a secret there is seen whole
 SHORTEST = 8  # characters; a shorter value stands in too many harmless texts to be replaced blindly
 
 T = TypeVar("T")
@@ -78,6 +79,7 @@ class Redactor:
         # The longest first: one secret may contain another.
         ordered = sorted(forms, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, ordered))) if ordered else None
+        self._reach = max([REACH, *map(len, ordered[:1])])
 
     @classmethod
     def of(cls, *environments: Mapping[str, str]) -> Redactor:
@@ -89,6 +91,25 @@ class Redactor:
             text = self._known.sub(MASK, text)
         text = _BEARER.sub(rf"\1 {MASK}", text)
         return _URL_PASSWORD.sub(rf"\1:{MASK}", text)
+
+    def beginning(self, text: str, longest: int) -> str:
+        """The redacted text; of a longer one the first ``longest`` characters or fewer, and no part of a secret.
+
+        It looks no further than it has to: the text may be of any size.
+        """
+        if len(text) <= longest:
+            return self.text(text)
+        seen = text[: longest + self._reach]
+        cut = longest
+        while True:
+            for pattern in filter(None, (self._known, _BEARER, _URL_PASSWORD)):
+                # One character more: a password is known by the @ behind it.
+                across = (match.start() for match in pattern.finditer(seen) if match.start() < cut <= match.end())
+                before, cut = cut, min(across, default=cut)
+                if cut < before:
+                    break
+            else:
+                return self.text(seen[:cut]) + " …"
 
     def value(self, value: T) -> T:
         """The same JSON value with every text in it redacted, keys included."""

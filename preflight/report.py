@@ -7,6 +7,7 @@ The document is pytest-json-report's (what ran and how it ended) with one sectio
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -23,6 +24,10 @@ SCHEMA = 1
 SCHEMA_FILE = Path(__file__).with_name("report.schema.json")
 LONGEST_MESSAGE = 2_000  # characters of a message or fix; the rest is left out after redaction
 LONGEST_DETAILS = 20_000  # characters of JSON of one check's details
+LONGEST_REASON = 20_000  # characters of why a report is broken
+MESSAGES, DETAILS = 250_000, 500_000  # characters of all checks together: each gets its share where there are many
+LOOKED_AT = 100_000  # characters of a text in which its first line is looked for
+DEEPEST = 40  # levels of lists and objects in each other
 LARGEST = 32 * 1024 * 1024  # bytes of a report file that we are willing to read
 
 SEVERITIES = ("critical", "warning")
@@ -32,7 +37,12 @@ OUTCOMES = ("passed", "failed", "error", "timeout", "skipped", "unknown", "not_a
 PASSABLE = frozenset({"passed", "unknown", "not_applicable", "ignored"})
 """Outcomes with which a critical requirement does not block a start."""
 
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+# Any month's 31st is a day here; a month or a year that nobody can count with is not.
+_STAMP = re.compile(
+    r"[1-9][0-9]{3}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])T(?:[01][0-9]|2[0-3]):[0-5][0-9]:(?:[0-5][0-9]|60)Z"
+)
+_LINE_END = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")  # where str.splitlines() splits
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class ReportError(Exception):
@@ -122,7 +132,9 @@ class Report:
             kinds = [(entry, getattr(report, entry.name)) for entry in fields(cls)]
             kinds += [(entry, getattr(check, entry.name)) for check in checks for entry in fields(Check)]
         except (TypeError, KeyError, AttributeError) as error:
-            raise ReportError(f"it does not keep to the schema: {error}") from None
+            # What is wrong may be a key, of whatever characters and length.
+            why = _shortened(printable(str(error)).replace("\n", "?"), 200)
+            raise ReportError(f"it does not keep to the schema: {why}") from None
         expected: dict[str, Any] = {"str": str, "float": (int, float), "bool": bool}
         for entry, value in kinds:
             if not isinstance(value, expected.get(str(entry.type), object)):
@@ -131,7 +143,7 @@ class Report:
             raise ReportError("it has a severity or an outcome that does not exist")
         if report.origin not in ORIGINS or report.status not in STATUSES:
             raise ReportError("it has an origin or a status that does not exist")
-        if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z", report.started_at):
+        if not _STAMP.fullmatch(report.started_at):
             raise ReportError("it does not keep to the schema: started_at is no UTC time")
         if not all(isinstance(check.details, dict) for check in checks):
             raise ReportError("it does not keep to the schema: details is no object")
@@ -147,7 +159,7 @@ def epoch(stamp: str) -> float:
     """A time as reports write it, in seconds since the epoch."""
     import calendar  # brings datetime and locale, which a start has no use for
 
-    return float(calendar.timegm(time.strptime(stamp, "%Y-%m-%dT%H:%M:%SZ")))
+    return float(calendar.timegm(tuple(map(int, re.findall(r"[0-9]+", stamp)))))
 
 
 def python() -> str:
@@ -163,7 +175,9 @@ def machine() -> str:
 
 def first_line(text: str) -> str:
     """The first line that says something."""
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+    text = text.lstrip()  # not splitlines(): there may be millions
+    end = _LINE_END.search(text)
+    return text[: end.start()].rstrip() if end else text.rstrip()
 
 
 def printable(text: str) -> str:
@@ -174,7 +188,7 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub("?", text)
 
 
-def _shortened(text: str, longest: int = LONGEST_MESSAGE) -> str:
+def _shortened(text: str, longest: int) -> str:
     return text if len(text) <= longest else text[:longest] + " …"
 
 
@@ -187,12 +201,19 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-def _details(check: Check, redactor: Redactor) -> Any:
-    """The details as JSON values that every JSON reader takes: infinity and "not a number" become texts."""
-    written = json.dumps(redactor.value(dict(check.details)), default=lambda value: redactor.text(str(value)))
-    if len(written) > LONGEST_DETAILS:
-        return {"left_out": f"more than {LONGEST_DETAILS} characters"}
-    return _plain(json.loads(written, parse_constant=str))
+def _exceeds(value: object, longest: int) -> bool:
+    """Whether this is more than it is worth to redact and write; found out without looking at all of it."""
+    waiting = [(value, 0)]
+    while waiting:
+        one, depth = waiting.pop()
+        longest -= len(one) if isinstance(one, str | bytes | bytearray) else 2
+        if longest < 0 or depth > DEEPEST:
+            return True
+        if isinstance(one, Mapping):
+            waiting += [(part, depth + 1) for pair in itertools.islice(one.items(), longest + 1) for part in pair]
+        elif isinstance(one, list | tuple):
+            waiting += [(part, depth + 1) for part in one[: longest + 1]]
+    return False
 
 
 def shown(text: str, redactor: Redactor) -> str:
@@ -200,21 +221,42 @@ def shown(text: str, redactor: Redactor) -> str:
     return printable(redactor.text(text))
 
 
-def _line(text: str, redactor: Redactor) -> str:
-    # Redacted whole and shortened after: the other way round half a secret could stay.
-    return _shortened(printable(first_line(redactor.text(text))))
+def limited(value: object, redactor: Redactor, longest: int = LONGEST_DETAILS) -> Any:
+    """What a requirement found, redacted, as JSON values that every reader takes; too much of it is left out.
+
+    Infinity and "not a number" become texts, and so does whatever JSON does not know.
+    """
+    left_out = {"left_out": f"more than {longest} characters"}
+    if _exceeds(value, 2 * longest):  # redaction may make it shorter
+        return left_out
+    try:
+        written = json.dumps(redactor.value(value), default=lambda other: redactor.beginning(str(other), longest))
+    except Exception as error:  # noqa: BLE001  # an object may raise what it likes; the rest of the report stands
+        return {"left_out": f"cannot be written: {type(error).__name__}"}
+    return left_out if len(written) > longest else _plain(json.loads(written, parse_constant=str))
 
 
-def _clean(check: Check, redactor: Redactor) -> Check:
+def _line(text: str, redactor: Redactor, longest: int = LONGEST_MESSAGE) -> str:
+    # Redacted first: a secret that is not printable is found as it is, and half of one would stay in a cut.
+    return _shortened(printable(first_line(redactor.beginning(text, LOOKED_AT))), longest)
+
+
+def _clean(check: Check, redactor: Redactor, share: int) -> Check:
+    """The check as it is written; ``share`` is the part of all there is room for, 1 for the only check."""
+    longest = max(100, min(LONGEST_MESSAGE, MESSAGES // share))
+
+    def line(value: str) -> str:
+        return _line(value, redactor, longest)
+
     return Check(
-        id=shown(check.id, redactor),
-        title=shown(check.title, redactor),
-        requirement=shown(check.requirement, redactor),
+        id=line(check.id),
+        title=line(check.title),
+        requirement=line(check.requirement),
         severity=check.severity,
         outcome=check.outcome,
-        message=_line(check.message, redactor),
-        fix=_line(check.fix, redactor),
-        details=_details(check, redactor),
+        message=line(check.message),
+        fix=line(check.fix),
+        details=limited(dict(check.details), redactor, max(100, min(LONGEST_DETAILS, DETAILS // share))),
         duration=round(check.duration, 6),
     )
 
@@ -222,7 +264,7 @@ def _clean(check: Check, redactor: Redactor) -> Check:
 def in_brief(check: Check, redactor: Redactor) -> dict[str, Any]:
     """A check as it is told while its run goes on: redacted, and without its details."""
     return {
-        "title": shown(check.title, redactor),
+        "title": _line(check.title, redactor),
         "severity": check.severity,
         "outcome": check.outcome,
         "message": _line(check.message, redactor),
@@ -235,7 +277,7 @@ def _tests(document: Mapping[str, Any], redactor: Redactor) -> list[dict[str, An
     """What ran, how it ended and how long each stage took; no texts that a test could have put there."""
     kept = []
     for test in document.get("tests", []):
-        nodeid = printable(redactor.text(test["nodeid"]))
+        nodeid = _shortened(printable(redactor.beginning(test["nodeid"], LOOKED_AT)), LONGEST_MESSAGE)
         entry = {"nodeid": nodeid, "lineno": test["lineno"], "outcome": test["outcome"]}
         for stage in ("setup", "call", "teardown"):
             if stage in test:
@@ -263,7 +305,7 @@ def build(
     summary = document.get("summary", {})
     collected = summary.get("collected", 0) - summary.get("deselected", 0)
     ran = summary.get("total", 0)
-    reasons = [printable(redactor.text(problem)) for problem in problems]
+    reasons = [printable(redactor.beginning(problem, LONGEST_MESSAGE)) for problem in problems]
     if document.get("exitcode") not in (0, 1):
         reasons.append(f"pytest ended with exit code {document.get('exitcode')}")
     if not ran == collected == len(checks):
@@ -272,7 +314,7 @@ def build(
         reasons.append("the suite is empty")
     elif not any(check.severity == "critical" for check in checks) and selection == "all":
         reasons.append("the suite has no critical requirement")
-    checks = tuple(_clean(check, redactor) for check in checks)
+    checks = tuple(_clean(check, redactor, len(checks)) for check in checks)
     blocked = any(check.blocks for check in checks)
     status = (
         "broken"
@@ -293,7 +335,7 @@ def build(
         selection=printable(redactor.text(selection)),
         address=address,
         checks=checks,
-        reason="; ".join(reasons),
+        reason=_shortened("; ".join(reasons), LONGEST_REASON),
         python=python(),
         machine=machine(),
         document={
@@ -320,7 +362,7 @@ def broken(reason: str, *, run_id: str, origin: str, address: str, started_at: s
         duration=round(duration, 6),
         selection="all",
         address=address,
-        reason=printable(reason),
+        reason=_shortened(printable(reason), LONGEST_REASON),
         python=python(),
         machine=machine(),
         document={"created": time.time(), "duration": duration, "exitcode": None, "summary": {}, "tests": []},

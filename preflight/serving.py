@@ -14,10 +14,12 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from preflight import protocol
 from preflight.instance import SERVICE_RESTART, Instance
 
 CLOSE = (b"connection", b"close")
 TICK = 0.01  # seconds between two looks at what is still going on
+SWEEP = 5  # ticks of uvicorn, which are 0.1 s, between two looks at deadlines of clients
 LINGER = 0.25  # seconds that idle keep-alive connections get to send a last request, when nobody replaces us
 FRAME = 1024 * 1024  # bytes of the largest WebSocket message that is read at all; beyond, the close code is 1009
 DELAY = 1.0  # seconds of drain_delay where other machines can reach us
@@ -64,6 +66,7 @@ class Server(uvicorn.Server):
                 app,
                 log_level="warning",  # the launcher says what happens
                 access_log=False,  # a line for each request takes almost half of the speed
+                http=protocol.Http,
                 ws=WebSocket,
                 ws_max_size=FRAME,
                 ws_per_message_deflate=False,  # its memory is most of an idle connection's
@@ -73,6 +76,7 @@ class Server(uvicorn.Server):
             )
         )
         self.config.timeout_graceful_shutdown = GOODBYE  # type: ignore[assignment]  # it is handed to wait_for()
+        self.server_state: protocol.State = protocol.State(protocol.Limits.of(settings))
         self.instance = instance
         self.cancelled = 0
         self._on_ready = on_ready
@@ -120,6 +124,8 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """uvicorn's tick makes the default headers anew each second."""
         done = await super().on_tick(counter)
+        if counter % SWEEP == 0:
+            self.server_state.sweep(asyncio.get_running_loop().time())
         if done or self.instance.draining:
             self._announce()
         return done
@@ -141,7 +147,7 @@ class Server(uvicorn.Server):
         self._announce()
         # Idle connections of a replaced instance may take their time: nobody waits for us.
         linger = deadline if self._replaced else loop.time() + LINGER
-        while loop.time() < deadline and (self._busy() or (self._idle() and loop.time() < linger)):
+        while loop.time() < deadline and (self._busy() or (self._idle() and loop.time() < linger) or self._asked()):
             await asyncio.sleep(TICK)
         for connection in list(self.server_state.connections):
             connection.shutdown()
@@ -176,6 +182,15 @@ class Server(uvicorn.Server):
         """Whether keep-alive connections are open."""
         return any(hasattr(connection, "cycle") for connection in self.server_state.connections)
 
+    def _asked(self) -> bool:
+        """Whether a request waits on an idle connection that the event loop has not come to read: let it."""
+        waiting = select.poll()
+        for connection in self.server_state.connections:
+            sock = connection.transport.get_extra_info("socket") if hasattr(connection, "cycle") else None
+            if sock is not None and sock.fileno() >= 0:
+                waiting.register(sock.fileno(), select.POLLIN)
+        return bool(waiting.poll(0))
+
     def _unfinished(self) -> int:
         """Requests, WebSockets and pieces of work that have not ended."""
         return max(self.instance.works, len(self.server_state.tasks))
@@ -184,8 +199,7 @@ class Server(uvicorn.Server):
 def prepare() -> None:
     """Import what uvicorn else imports when it begins to serve, so that serving can begin at once."""
     import uvicorn.lifespan.on
-    import uvicorn.loops.auto
-    import uvicorn.protocols.http.auto  # noqa: F401
+    import uvicorn.loops.auto  # noqa: F401
 
 
 def lock(sock: socket.socket) -> None:

@@ -167,13 +167,49 @@ def path(value: object) -> Path:
         return Path(text(value))
 
 
-def setting(default: T, parse: Callable[[object], T], about: str, *, anywhere: bool = True) -> T:
+def token(value: object) -> str:
+    """A secret that travels in HTTP headers; how good it is, the requirement Exposure judges."""
+    if not isinstance(value, str) or not re.fullmatch(r"[!-~]{1,512}", value.strip()):
+        raise ValueError("must be 1 to 512 letters, digits and signs of ASCII, without spaces")
+    return value.strip()
+
+
+def hosts(value: object) -> tuple[str, ...]:
+    """Host names or addresses as they stand in a Host header, each with or without a port."""
+    found = tuple(name.lower() for name in names(value))
+    if not all(re.fullmatch(r"(\[[0-9a-f:.]+\]|[\w.-]+)(:[0-9]{1,5})?", name, re.ASCII) for name in found):
+        raise ValueError('must be host names or addresses, such as "agent.example", "agent.example:8443" or "[::1]"')
+    return found
+
+
+def origins(value: object) -> tuple[str, ...]:
+    """Origins of web pages as browsers send them."""
+    found = tuple(name.lower() for name in names(value))
+    if not all(re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/?#@*]+", name) for name in found):
+        raise ValueError('must be origins, such as "https://agent.example", without a path and without wildcards')
+    return found
+
+
+def networks(value: object) -> tuple[str, ...]:
+    """IP addresses or networks."""
+    import ipaddress  # only where there is one
+
+    found = names(value)
+    try:
+        return tuple(str(ipaddress.ip_network(name, strict=False)) for name in found)
+    except ValueError:
+        raise ValueError('must be IP addresses or networks, such as "10.0.0.7" or "10.0.0.0/24"') from None
+
+
+def setting(default: T, parse: Callable[[object], T], about: str, *, anywhere: bool = True, secret: bool = False) -> T:
     """Declare one setting.
 
     ``about`` is its line in the README's table; ``anywhere=False`` keeps it out of pyproject.toml and
-    the env file, for switches that only the person who types the command should set.
+    the env file, for switches that only the person who types the command should set. ``secret=True`` keeps
+    it out of pyproject.toml, which is under version control, and out of ``repr``.
     """
-    value: T = field(default=default, metadata={"parse": parse, "about": about, "anywhere": anywhere})
+    metadata = {"parse": parse, "about": about, "anywhere": anywhere, "secret": secret}
+    value: T = field(default=default, repr=not secret, metadata=metadata)
     return value
 
 
@@ -227,6 +263,16 @@ class Settings:
     disk_space: int = setting(1024**3, size, "free space wanted where the state folder is")
     memory: int = setting(256 * 1024**2, size, "memory that should be available")
     open_files: int = setting(1024, whole(1, 2**31), "open files that a process should be allowed")
+    connections: int = setting(
+        4096, whole(1, 1_000_000), "connections at once; then idle ones are closed, and what is left gets 503"
+    )
+    request_size: int = setting(1024**2, size, "the largest body of a request; beyond, the answer is 413")
+    request_timeout: float = setting(
+        10.0,
+        duration(0.1, 3600),
+        "time that a client has to send a request's head, and to send a body or take an answer"
+        " (a second more for every 8 KiB)",
+    )
     turn_timeout: float = setting(120.0, duration(0.1, 3600), "deadline of each chat turn")
     chat_connections: int = setting(2000, whole(1, 1_000_000), "chat connections at once; one more is closed with 1013")
     chat_message_size: int = setting(64 * 1024, size, "the longest chat message that is taken, in bytes of its frame")
@@ -238,6 +284,21 @@ class Settings:
     )
     session_limit: int = setting(10_000, whole(1, 10_000_000), "chat sessions kept; the oldest make room")
     session_size: int = setting(16 * 1024**2, size, "text that a chat session may hold")
+    token: str | None = setting(
+        None,
+        token,
+        "what opens the server to others: 16 characters or more, never in pyproject.toml",
+        secret=True,
+    )
+    allowed_hosts: tuple[str, ...] = setting(
+        (), hosts, "names in the Host header that are answered, beside loopback's and the address served on"
+    )
+    allowed_origins: tuple[str, ...] = setting(
+        (), origins, "origins of other web pages that may open WebSockets here and send requests"
+    )
+    trusted_proxies: tuple[str, ...] = setting(
+        (), networks, "addresses of reverse proxies whose X-Forwarded-For and -Proto count; then nobody is local"
+    )
     plugins: tuple[str, ...] = setting((), names, "pytest plugins that the suite needs, by module name")
     ignore: tuple[str, ...] = setting((), names, "critical requirements that may fail, by title or id")
     demo: bool = setting(False, switch, "the embedded profile: no env file, no keys, no network")
@@ -254,11 +315,18 @@ class Settings:
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach the address."""
-        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+        # The address itself: a name that begins like one may lead anywhere (127.0.0.1.example.com).
+        return self.host.lower() in ("localhost", "::1") or bool(re.fullmatch(r"127(\.[0-9]{1,3}){3}", self.host))
 
     @property
     def report_path(self) -> Path:
         return self.state_dir / "report.json"
+
+
+TOKEN_LENGTH = 16
+"""Characters that a token needs before anybody but the local user may use it."""
+NEW_TOKEN = """python -c "import secrets; print('PREFLIGHT_TOKEN=' + secrets.token_urlsafe(32))\""""  # noqa: S105
+"""A command that makes one, as a line for the env file."""
 
 
 def address(host: str, port: int) -> str:
@@ -303,6 +371,8 @@ def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[
         where = _line(root, key)
         if key not in SETTINGS or not SETTINGS[key].metadata["anywhere"]:
             raise SettingsError(f"{where}: unknown setting {key!r} in [tool.preflight]{_nearest(key)}")
+        if SETTINGS[key].metadata["secret"]:
+            raise SettingsError(f"{where}: {key} is a secret: set {PREFIX}{key.upper()} in the env file instead")
         chosen[key] = _parse(key, value, f"{where}: {key}")
 
     variables = _variables(environ, "environment variable", everywhere=True)

@@ -154,7 +154,8 @@ class Suite:
             self.read_channel()
         self.child.drain_output()
         self.child.close()
-        output = tuple(redactor.text(line) for line in list(self.child.lines)[-20:] if line.strip())
+        lines = [line for line in list(self.child.lines)[-20:] if line.strip()]
+        output = tuple(redactor.beginning(line, report.LONGEST_MESSAGE) for line in lines)
         ending: int | None = self.child.process.returncode
         found, reason = self._report(redactor)
         may_start, distrust = report.verdict(found, run_id=self.run_id, exit_code=ending)
@@ -185,8 +186,8 @@ class Suite:
             except report.ReportError as error:
                 reasons.append(f"the suite's report cannot be used: {error}")
             else:
-                return found, report.printable(redactor.text("; ".join(reasons)))
-        reason = report.printable(redactor.text("; ".join(reasons)))
+                return found, report.printable(redactor.beginning("; ".join(reasons), report.LONGEST_REASON))
+        reason = report.printable(redactor.beginning("; ".join(reasons), report.LONGEST_REASON))
         return self._broken(reason), reason
 
     def _broken(self, reason: str) -> report.Report:

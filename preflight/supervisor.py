@@ -52,14 +52,13 @@ class Supervisor:
         self._socket = sock
         self._found = found
         self._started = started
-        now = time.time()
         self.record = instances.Record(
             instance_id,
             os.getpid(),
             settings.host,
             settings.port,
             report.now(),
-            now,
+            time.monotonic(),
             __version__,
             stops_within=settings.graceful_timeout + MARGIN + 1.0,
         )
@@ -142,15 +141,17 @@ class Supervisor:
         self._announced = True
         if self._presence is not None:
             self._presence.came_up()
-        self._announce(worker)
+        answered = answers(self.settings.host, self.settings.port)
+        # Before the banner: who acts on it finds the way free.
         self._started()
+        self._announce(worker, answered=answered)
 
-    def _announce(self, worker: Worker) -> None:
-        """The green banner, once the server has truly answered."""
+    def _announce(self, worker: Worker, *, answered: bool) -> None:
+        """The green banner, if the server has truly answered."""
         from preflight import banners
 
         url = f"http://{self.settings.address}"
-        if not answers(self.settings.host, self.settings.port):
+        if not answered:
             lines = [f"{url} gave no HTTP answer within {PATIENCE:g} s."]
             self.terminal.fail("THE SERVER IS UP BUT DOES NOT ANSWER", lines)
             return

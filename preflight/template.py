@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from preflight.settings import NEW_TOKEN
+
 PLACEHOLDER = "paste-your-key-here"
 
 TEMPLATE = f"""\
@@ -18,6 +20,10 @@ OPENAI_API_KEY={PLACEHOLDER}
 # Perplexity: optional, for research.
 # PERPLEXITY_API_KEY={PLACEHOLDER}
 # PERPLEXITY_BASE_URL=https://api.perplexity.ai
+
+# What opens diagnostics and chat to others: needed to serve on anything but loopback. A line for here, made by
+#   {NEW_TOKEN}
+# PREFLIGHT_TOKEN={PLACEHOLDER}
 
 # Settings of the preflight may stand here as well, for example:
 # PREFLIGHT_PORT=8002

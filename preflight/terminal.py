@@ -16,11 +16,12 @@ from rich.text import Text
 
 from preflight import banners
 from preflight.redaction import Redactor
-from preflight.report import printable
+from preflight.report import LONGEST_MESSAGE, printable
 
 if TYPE_CHECKING:
     from rich.live import Live
 
+LONGEST_LINE = 64 * 1024  # characters of a line that are shown
 TURNS = 12.5  # frames of the spinner a second
 
 
@@ -41,7 +42,7 @@ class Terminal:
 
     def text(self, text: str) -> str:
         """What may be shown of a text that comes from elsewhere."""
-        return printable(self.redactor.text(text))
+        return printable(self.redactor.beginning(text, LONGEST_LINE))
 
     def line(self, text: str, style: str = "") -> None:
         self.show(Text(self.text(text), style=style))
@@ -63,12 +64,12 @@ class Terminal:
     def pass_on(self, line: str) -> None:
         """A line that the worker printed, redacted, on standard error."""
         with surviving(sys.stderr):
-            sys.stderr.write(self.redactor.text(line) + "\n")
+            sys.stderr.write(self.redactor.beginning(line, LONGEST_LINE) + "\n")
             sys.stderr.flush()
 
     def fail(self, title: str, lines: Sequence[str]) -> None:
         """A red banner for something that is no check's failure."""
-        shown = [self.text(line) for line in lines]
+        shown = [printable(self.redactor.beginning(line, LONGEST_MESSAGE)) for line in lines]
         self.show(banners.failure(title, shown, plain=self.plain))
 
     @property

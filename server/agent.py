@@ -108,7 +108,8 @@ class Agent:
         """``longest_wait``: seconds before another attempt, at most. ``research_off``: why there is no researcher."""
         self._model = model
         self._deciding = model.bind_tools(HANDOFFS)
-        self._diagnosing = model.bind_tools(machine.schemas)
+        self._diagnosing = model.bind_tools(machine.schemas(acting=False))
+        self._acting = model.bind_tools(machine.schemas(acting=True)) if machine.acts else None
         self._machine = machine
         self._researcher = researcher
         self._research_off = research_off
@@ -157,8 +158,14 @@ class Agent:
         writer(("node", "diagnostics"))
         asked = self._asked(state, DIAGNOSE)
         found: list[BaseMessage] = []
-        for _ in range(ROUNDS):
-            reply = await ask(self._diagnosing, [*asked, *found], self._longest_wait)
+        for number in range(ROUNDS):
+            # A tool that acts is within reach only while nothing from outside is in the prompt: before the first
+            # result of this turn, and without our answers to earlier ones, which repeat such text.
+            acting = number == 0 and self._acting is not None
+            if number == 0 and self._acting is not None:
+                reply = await ask(self._acting, [_own_words(message) for message in asked], self._longest_wait)
+            else:
+                reply = await ask(self._diagnosing, [*asked, *found], self._longest_wait)
             if not reply.tool_calls and not reply.invalid_tool_calls:
                 break
             # Made anew: nothing of a model's message but its calls goes on.
@@ -169,7 +176,7 @@ class Agent:
             ]
             found.append(AIMessage("", tool_calls=[*calls, *broken]))
             for call in calls:
-                result = await self._machine.call(call["name"], call["args"])
+                result = await self._machine.call(call["name"], call["args"], acting=acting)
                 found.append(ToolMessage(result, tool_call_id=call["id"], name=call["name"]))
             for call in broken:
                 said = as_data("tools", {"error": "the arguments are no JSON object"})
@@ -209,6 +216,11 @@ class Agent:
         writer(("answer", text))
         turn = [HumanMessage(state["question"], id=state["turn_id"]), AIMessage(text, id=f"{state['turn_id']}-answer")]
         return {"memory": turn, "findings": None, "question": "", "query": ""}  # type: ignore[typeddict-item]  # the reducer's word
+
+
+def _own_words(message: BaseMessage) -> BaseMessage:
+    """A message of the conversation as it is, but without our words. It stays: some services want turns alternate."""
+    return AIMessage("(answered)") if isinstance(message, AIMessage) else message
 
 
 DIAGNOSTICS = "\0diagnostics"  # in `query`: no research, and nothing that a model could write

@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from preflight import __version__, report
 from preflight.instance import Instance
 from preflight.settings import SettingsError, load
-from server import archive, chat, diagnostics, followers, health, history, metrics, pages, reruns
+from server import archive, chat, diagnostics, followers, health, history, login, metrics, openapi, pages, reruns
 from server.answers import Front
+from server.security import Access, Guard
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -76,7 +80,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     )
     app.state.connections.rerun = runs.for_agent
     async with app.state.connections.running(instance), runs.running(), live.running():
-        yield {"preflight": instance}
+        yield {"preflight": instance, "access": Access(instance.settings)}
 
 
 def examine() -> Instance:
@@ -124,21 +128,41 @@ class Application(FastAPI):
         """``direct`` are routes whose endpoints answer in raw ASGI, before the framework's own way."""
         super().__init__(**options)
         self.router.routes.extend(direct)
-        self._entrance: ASGIApp = Front(super().__call__, direct)
+        self._entrance: ASGIApp = Guard(Front(super().__call__, direct))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["app"] = self  # as Starlette does, for those who answer before it
         await self._entrance(scope, receive, send)
 
 
+async def refused(_request: Request, error: Exception) -> JSONResponse:
+    """No such route, no such method: in the same shape as every other refusal."""
+    if not isinstance(error, HTTPException):
+        raise error
+    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+
+
+async def broken(_request: Request, _error: Exception) -> JSONResponse:
+    """A fault of ours; the server's log says which."""
+    return JSONResponse({"error": "a fault of the server; its log says more"}, 500)
+
+
 def create_app() -> FastAPI:
-    """The agent server: the page, health, diagnostics, metrics and chat."""
-    direct = [*health.routes(), *diagnostics.routes()]
-    app = Application(direct, title="Agent server", version=__version__, lifespan=lifespan)
+    """The agent server: the page, health, diagnostics, metrics and chat, and the guard before them."""
+    app = Application(
+        [*health.routes(), *diagnostics.routes()],
+        title="Agent server",
+        version=__version__,
+        lifespan=lifespan,
+        # FastAPI's own pages load scripts from elsewhere and run them inline; its document knows none of our routes.
+        openapi_url=None,
+        exception_handlers={HTTPException: refused, Exception: broken},
+    )
     app.state.metrics = metrics.Metrics()
     app.add_middleware(metrics.InFlight, metrics=app.state.metrics)
     app.add_middleware(Lifespan)
     app.state.connections = chat.Chat(app.state.metrics.turns.observe)
-    for part in (reruns, followers, history, metrics, chat, archive, pages):
+    for part in (history, reruns, followers, metrics, chat, archive, login, openapi, pages):
         app.router.routes.extend(part.routes)
+    app.openapi = openapi.document  # type: ignore[method-assign]  # as FastAPI's manual says
     return app

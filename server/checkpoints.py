@@ -17,7 +17,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
 from langgraph.checkpoint.sqlite import SqliteSaver
 
-from server.sessions import Store
+from server.sessions import Store, known
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +68,9 @@ class Checkpoints(SqliteSaver):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         def work(db: sqlite3.Connection) -> None:
+            # In the transaction that writes: a session that was deleted meanwhile leaves no text behind.
+            if not known(db, thread):
+                return
             self.conn = db
             self.put(config, checkpoint, metadata, new_versions)
             place = (thread, config["configurable"]["checkpoint_ns"], checkpoint["id"])

@@ -23,13 +23,17 @@ if TYPE_CHECKING:
 
 OUTBOX = 512 * 1024  # characters that wait for a client that does not read; then it is dropped
 PAGE = 128 * 1024  # characters of messages in `initialized` and in `history`
+NO_MESSAGE: frozenset[Code] = frozenset({"not_text", "too_large", "bad_json", "unknown_type"})
+INIT_FIRST = 'Send {"type": "init"} first.'
 BURST = 5.0  # seconds' worth of messages that may come at once
 
 
 async def serve(hub: Hub, scope: Scope, receive: Receive, send: Send) -> None:
     """Serve one connection until it closes."""
     await receive()  # websocket.connect
-    await send({"type": "websocket.accept"})
+    # A browser that offered subprotocols (its token is one) ends the connection if none is chosen.
+    chosen = messages.PROTOCOL if messages.PROTOCOL in scope.get("subprotocols", ()) else None
+    await send({"type": "websocket.accept", "subprotocol": chosen})
     if hub.instance.draining or len(hub.connections) >= hub.settings.chat_connections:
         code, reason = SERVICE_RESTART if hub.instance.draining else (1013, "too many connections; try again later")
         await send({"type": "websocket.close", "code": code, "reason": reason})
@@ -164,9 +168,13 @@ class Connection:
     async def _take(self, frame: str | None) -> None:
         document: Any = None
         try:
-            document = self._decode(frame)
-            message = messages.parse(document)
-            await self._handle(message)
+            document = self._object(frame)
+            kind = document.get("type")
+            if not isinstance(kind, str) or kind not in TYPES:
+                raise Refused("unknown_type", f"Send one of these types: {', '.join(sorted(TYPES))}.")
+            if self.session is None and kind != "init":
+                raise Refused("init_required", INIT_FIRST)
+            await self._handle(messages.parse(document))
         except Refused as refused:
             self._refuse(refused.code, refused.message, document, refused.retry)
         except StoreError as error:
@@ -174,8 +182,8 @@ class Connection:
         except ValueError as error:  # of messages.parse
             self._refuse("invalid", str(error), document)
 
-    def _decode(self, frame: str | None) -> dict[str, Any]:
-        """The JSON object in a frame, of a type that exists. Raises Refused."""
+    def _object(self, frame: str | None) -> dict[str, Any]:
+        """The JSON object in a frame, its texts redacted: nothing goes further as a client sent it. Raises Refused."""
         if frame is None:
             raise Refused("not_text", "Send JSON in text frames.")
         limit = self._hub.settings.chat_message_size
@@ -190,15 +198,14 @@ class Connection:
             raise Refused("bad_json", "This is not valid JSON.") from None
         if not isinstance(document, dict):
             raise Refused("bad_json", "Send a JSON object.")
-        kind = document.get("type")
-        if not isinstance(kind, str) or kind not in TYPES:
-            raise Refused("unknown_type", f"Send one of these types: {', '.join(sorted(TYPES))}.")
-        if self.session is None and kind != "init":
-            raise Refused("init_required", 'Send {"type": "init"} first.')
-        return document
+        redact = self._hub.redactor.text
+        return {name: redact(value) if isinstance(value, str) else value for name, value in document.items()}
 
     def _refuse(self, code: Code, message: str, document: Any, retry: bool | None = None) -> None:
         own = document.get("id") if isinstance(document, dict) else None
+        if self.session is None and code in NO_MESSAGE:
+            # Whatever else is wrong with it, it is no `init`.
+            code, message = "init_required", f"{INIT_FIRST} {message}"
         self.send(
             Error(
                 code=code,
@@ -216,7 +223,7 @@ class Connection:
             return
         session = self.session
         if session is None:
-            raise Refused("init_required", 'Send {"type": "init"} first.')
+            raise Refused("init_required", INIT_FIRST)
         match message:
             case Chat():
                 if not message.text:
@@ -242,11 +249,10 @@ class Connection:
         session_id = wanted if resumed and wanted else self._id
         # From here on nothing is missed: what is published meanwhile comes after `initialized`.
         self._held = []
-        workspace = self._hub.redactor.text(message.workspace_path) if message.workspace_path else None
-        session = self._hub.session(session_id, workspace)
+        session = self._hub.session(session_id, message.workspace_path or None)
         session.followers.add(self)
         try:
-            lines, _more = await self._hub.store.history(session_id, before=None, limit=LAST, size=PAGE)
+            lines = await self._hub.store.recent(session_id, limit=LAST, size=PAGE)
         except StoreError:
             self._held = None
             session.leave(self)
@@ -271,6 +277,8 @@ def entries(lines: list[Line]) -> list[Entry]:
             timestamp=line.timestamp,
             id=line.id,
             code=line.code,
+            retry=line.retry,
+            retry_after=line.retry_after,
         )
         for line in lines
     ]

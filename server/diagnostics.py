@@ -41,6 +41,7 @@ class Snapshot:
         self.path = path
         self.problem = ""
         self._seen: tuple[int, int, int] | None = None
+        self._newest: tuple[int, int, int] | None = None
         self._report: Report | None = None
 
     def latest(self, instance: Instance) -> Report | None:
@@ -49,8 +50,11 @@ class Snapshot:
         own, found = instance.report, self._report
         if found is None or found.address != instance.settings.address:
             return own
-        if own is not None and found.started_at < own.started_at:
+        # An own report from the future tells that the clock was set back: then the file, which began as our own
+        # report, is what came after it.
+        if own is not None and self._seen != self._newest and found.started_at < own.started_at <= report.now():
             return own
+        self._newest = self._seen
         return found
 
     def _refresh(self) -> None:
@@ -85,7 +89,7 @@ def project(found: Report | None, instance: Instance) -> dict[str, Any]:
     body: dict[str, Any] = {
         "status": found.status if found else "not run",
         "generated_at": found.started_at if found else None,
-        "age_seconds": round(now - report.epoch(found.started_at) - found.duration, 1) if found else None,
+        "age_seconds": max(0.0, round(now - report.epoch(found.started_at) - found.duration, 1)) if found else None,
         "run_id": found.run_id if found else None,
         "origin": found.origin if found else None,
         "reason": found.reason if found else "no suite has run for this instance",
@@ -145,8 +149,11 @@ def snapshot(app: Any, instance: Instance) -> Snapshot:
 def document(app: Any, instance: Instance) -> dict[str, Any]:
     """What is known now: the projected report, and what stands in the way of knowing more."""
     kept = snapshot(app, instance)
-    body = project(kept.latest(instance), instance)
+    found = kept.latest(instance)
+    body = project(found, instance)
     problems = [f"a report was left aside: {kept.problem}"] if kept.problem else []
+    if found is not None and found.started_at > report.now():
+        problems.append(f"the clock was set back: this report was made at {found.started_at}, and it is {report.now()}")
     if instance.rerun_problem:
         problems.append(f"the last re-run: {instance.rerun_problem}")
     if problems:
@@ -279,12 +286,13 @@ class Diagnostics:
         return made
 
     def _make(self, app: Any, instance: Instance, name: str) -> _Made:
-        seen, found = stamp(app, instance), snapshot(app, instance).latest(instance)
+        # The stamp first: what changes meanwhile makes the next answer a new one.
+        known, found = stamp(app, instance), snapshot(app, instance).latest(instance)
         body = document(app, instance)
         one, etag = FORMATS[name], _entity_tag(name, body)
         headers = [NO_STORE, (b"etag", etag.encode()), (b"vary", b"accept")]
         made = _Made(
-            seen, time.monotonic() + FRESH, etag,
+            known, time.monotonic() + FRESH, etag,
             whole=Answer(200, one.media_type, one.render(found, body).encode(), headers),
             same=Answer(304, "", b"", headers),
         )  # fmt: skip

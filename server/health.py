@@ -41,15 +41,17 @@ class Health:
         instance: Instance = scope["state"]["preflight"]
         connections = scope["app"].state.connections
         # All that the answer is made from; nearly always what it was the last time.
-        facts = (status(instance), instance.report, instance.rerun_problem, connections.open, connections.sessions)
+        facts = (
+            status(instance), instance.report, bool(instance.rerun_problem), connections.open, connections.sessions
+        )  # fmt: skip
         if self._made is None or self._made[0] != facts:
             self._made = (facts, self._make(*facts))
         await self._made[1].send(send)
 
     @staticmethod
-    def _make(state: str, found: Any, problem: str, connections: int, sessions: int) -> Answer:
+    def _make(state: str, found: Any, rerun_broke: bool, connections: int, sessions: int) -> Answer:
         warnings = [check.title for check in found.warnings] if found else ["Preflight was not run"]
-        if problem:
+        if rerun_broke:
             warnings.append("The last re-run broke")
         body = {
             "status": state,

@@ -43,6 +43,13 @@ class Hub:
         self.connections: set[Connection] = set()
         self.live: dict[str, Session] = {}
         self.rerun = rerun
+        """Starts a re-run of the suite, or joins the one that is going on; None where the server has none.
+
+        It returns as soon as the run has begun, and not when it ends, a JSON object with at least ``run_id``; what
+        else is in it (where to follow the run) goes to the model as well. Where no run can be started it returns
+        ``{"error": "why, in one line"}`` and nothing else, which is what the person is told; what it raises becomes a
+        tool that broke. Whatever it returns is redacted.
+        """
         self._observe_turn = observe_turn
         self._agent: Agent | None = None
         self._turns = 0  # since memory was given back

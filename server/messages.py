@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.json_schema import models_json_schema
 
+PROTOCOL = "preflight.v1"  # the WebSocket subprotocol, for clients that offer any
 LAST = 20  # messages in `initialized`
 PAGE = 100  # messages in `history`, at most
 
@@ -119,6 +120,8 @@ class Entry(_Message):
     timestamp: str
     id: str | None = None
     code: str | None = None
+    retry: bool | None = None
+    retry_after: float | None = None
 
 
 class Connected(_Message):
@@ -210,7 +213,7 @@ class Error(_Message):
     retry: bool | None = None
     """Whether trying again may help."""
     retry_after: float | None = None
-    """Seconds to wait first, as the service asked for."""
+    """Seconds to wait first, from `timestamp` on, as the service asked for."""
 
 
 class Pong(_Message):

@@ -11,8 +11,11 @@ import json
 import math
 import random
 import re
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -137,7 +140,11 @@ def explain(error: Exception) -> ProviderError:
     import openai as sdk  # imported already by whatever failed; the embedded model fails in no way of these
 
     if isinstance(error, sdk.APIStatusError):
-        return _status(error.status_code, _code(error.code), _retry_after(error.response.headers))
+        headers = error.response.headers
+        failure = _status(error.status_code, _code(error.code), _retry_after(headers))
+        # OpenAI's own hint, which its client libraries follow.
+        hint = headers.get("x-should-retry")
+        return replace(failure, again=hint == "true") if hint in ("true", "false") else failure
     if isinstance(error, TimeoutError | sdk.APITimeoutError):  # langchain's own for a stream is a TimeoutError
         return ProviderError("provider_timeout", "The model's service stopped answering. Try again later.", retry=True)
     if isinstance(error, json.JSONDecodeError | sdk.APIResponseValidationError | UnicodeDecodeError):
@@ -183,6 +190,14 @@ def _status(status: int, code: str, after: float | None) -> ProviderError:
         return ProviderError(
             "provider_rate_limit", f"The model's service asks to slow down {said}. {wait}", True, after, again=True
         )
+    if status == 408:
+        return ProviderError(
+            "provider_timeout", f"The model's service gave up waiting {said}. Try again later.", True, after, again=True
+        )
+    if status == 409:
+        return ProviderError(
+            "provider_error", f"The model's service is in a conflict {said}. Try again later.", True, after, again=True
+        )
     if status >= 500:
         message = f"The model's service has a fault of its own {said}. Try again later."
         return ProviderError("provider_error", message, True, after, again=True)
@@ -200,6 +215,7 @@ def _code(code: object) -> str:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait: a number, or a date (RFC 9110, 10.2.3)."""
     for name, divisor in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
             seconds = float(headers[name]) / divisor
@@ -207,4 +223,9 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
             continue
         if math.isfinite(seconds) and seconds >= 0:
             return seconds
-    return None
+    try:
+        at = parsedate_to_datetime(headers["retry-after"])
+    except (KeyError, ValueError):
+        return None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return max(0.0, math.ceil(at.timestamp() - time.time()))

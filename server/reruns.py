@@ -263,7 +263,7 @@ class Reruns:
                 self._tell("checked", run, check=data, done=run.done, total=run.total)
 
     def _conclude(self, suite: Suite) -> tuple[Result, str]:
-        """In a thread: read what is left, publish the report. Returns why it was not published, too."""
+        """In a thread: read what is left, publish and keep the report. Returns why that was not possible, too."""
         result = suite.result(self._redactor)
         path = self.instance.settings.report_path
         try:

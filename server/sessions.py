@@ -25,7 +25,7 @@ Kind = Literal["read", "write", "alone"]
 
 BATCH = 256  # jobs that share a transaction
 BUSY = 5.0  # seconds to wait for another process (an instance that is being replaced)
-VERSION = 1
+VERSION = 2
 SCHEMA = """
 PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA journal_mode = WAL;
@@ -37,19 +37,26 @@ CREATE TABLE IF NOT EXISTS sessions (
 CREATE INDEX IF NOT EXISTS sessions_updated ON sessions (updated);
 CREATE TABLE IF NOT EXISTS transcript (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, session TEXT NOT NULL, turn TEXT NOT NULL, role TEXT NOT NULL,
-    content TEXT NOT NULL, at REAL NOT NULL, client TEXT, code TEXT
+    content TEXT NOT NULL, at REAL NOT NULL, client TEXT, code TEXT, retry INTEGER, retry_after REAL
 );
 CREATE INDEX IF NOT EXISTS transcript_session ON transcript (session, seq);
 CREATE UNIQUE INDEX IF NOT EXISTS transcript_client ON transcript (session, client)
     WHERE role = 'user' AND client IS NOT NULL;
--- Turns that were accepted and have no answer yet.
+-- Turns that were accepted and have no answer yet; attempts are those that began.
 CREATE TABLE IF NOT EXISTS turns (
     turn TEXT PRIMARY KEY, session TEXT NOT NULL, seq INTEGER NOT NULL, owner TEXT NOT NULL, attempts INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS turns_session ON turns (session, seq);
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 COMMIT;
 """
+# From version 1: how a failed turn said whether trying again helps.
+UPGRADE = (
+    "ALTER TABLE transcript ADD COLUMN retry INTEGER",
+    "ALTER TABLE transcript ADD COLUMN retry_after REAL",
+    "PRAGMA user_version = 2",
+)
+LINE = "seq, turn, role, content, at, client, code, retry, retry_after"
 
 
 class StoreError(Exception):
@@ -79,6 +86,8 @@ class Line:
     timestamp: str
     id: str | None
     code: str | None
+    retry: bool | None  # of an error: whether trying again may help
+    retry_after: float | None  # seconds to wait first, from ``timestamp``
 
     def to_json(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if value is not None}
@@ -141,9 +150,19 @@ class Store:
         """
         return await self.run(lambda db: self._accept(db, session, turn, content, client, workspace, keep), "write")
 
-    async def finish(self, session: str, turn: str, role: str, content: str, code: str | None = None) -> str:
+    async def finish(
+        self,
+        session: str,
+        turn: str,
+        role: str,
+        content: str,
+        code: str | None = None,
+        retry: bool | None = None,
+        retry_after: float | None = None,
+    ) -> str:
         """Put the answer to a turn on disk, or its error; returns its timestamp. Raises StoreError."""
-        return await self.run(lambda db: self._finish(db, session, turn, role, content, code), "write")
+        ending = (role, content, code, retry, retry_after)
+        return await self.run(lambda db: self._finish(db, session, turn, *ending), "write")
 
     async def open_turns(self, session: str) -> list[Open]:
         """The session's turns without an answer, oldest first."""
@@ -154,16 +173,25 @@ class Store:
         return await self.run(lambda db: [Open(*row) for row in db.execute(query, (session,))])
 
     async def claim(self, turn: str, owner: str) -> int | None:
-        """Take over a turn from a process that is gone; returns its beginnings, None if it is not ``owner``'s."""
+        """Take over a turn from a process that is gone; returns how often it began, None if it is not ``owner``'s."""
 
         def work(db: sqlite3.Connection) -> int | None:
             changed = db.execute(
-                "UPDATE turns SET owner = ?, attempts = attempts + 1 WHERE turn = ? AND owner = ? RETURNING attempts",
+                "UPDATE turns SET owner = ? WHERE turn = ? AND owner = ? RETURNING attempts",
                 (self.owner, turn, owner),
             ).fetchone()
             return int(changed[0]) if changed else None
 
         return await self.run(work, "write")
+
+    async def begin(self, turn: str) -> None:
+        """Count that a turn begins, before it does. Raises NoSession where it was deleted, StoreError."""
+
+        def work(db: sqlite3.Connection) -> None:
+            if db.execute("UPDATE turns SET attempts = attempts + 1 WHERE turn = ?", (turn,)).rowcount == 0:
+                raise NoSession("the session was deleted meanwhile")
+
+        await self.run(work, "write")
 
     async def answer_of(self, session: str, turn: str) -> Line | None:
         """How a turn ended, None while it has not."""
@@ -175,27 +203,19 @@ class Store:
         With them, whether there are older ones.
         """
 
-        def work(db: sqlite3.Connection) -> tuple[list[Line], bool]:
-            rows = db.execute(
-                "SELECT seq, turn, role, content, at, client, code FROM transcript"
-                " WHERE session = ? AND seq < ? ORDER BY seq DESC LIMIT ?",
-                (session, before or 2**62, limit + 1),
-            )
-            lines: list[Line] = []
-            room = size
-            for row in rows:
-                room -= len(row[3])
-                # One line always: a page that is empty would look like the beginning.
-                if len(lines) == limit or (room < 0 and lines):
-                    return lines[::-1], True
-                lines.append(_line(row))
-            return lines[::-1], False
+        return await self.run(lambda db: _history(db, session, before, limit, size))
+
+    async def recent(self, session: str, *, limit: int, size: int) -> list[Line]:
+        """As :meth:`history` the last lines, and as many more as reach back to the oldest turn without an answer."""
+
+        def work(db: sqlite3.Connection) -> list[Line]:
+            oldest = db.execute("SELECT min(seq) FROM turns WHERE session = ?", (session,)).fetchone()[0]
+            return _history(db, session, None, limit, size, oldest)[0]
 
         return await self.run(work)
 
     async def exists(self, session: str) -> bool:
-        query = "SELECT 1 FROM sessions WHERE id = ?"
-        return await self.run(lambda db: db.execute(query, (session,)).fetchone() is not None)
+        return await self.run(lambda db: known(db, session))
 
     async def page(self, *, offset: int, limit: int) -> tuple[list[dict[str, Any]], int]:
         """Sessions, the latest used first, and how many there are."""
@@ -222,7 +242,7 @@ class Store:
             if row is None:
                 raise NoSession("there is no such session")
             lines = db.execute(
-                "SELECT seq, turn, role, content, at, client, code FROM transcript WHERE session = ? ORDER BY seq",
+                f"SELECT {LINE} FROM transcript WHERE session = ? ORDER BY seq",  # noqa: S608  # names from here
                 (session,),
             )
             return _session(row) | {"transcript": [_line(line).to_json() for line in lines]}
@@ -359,12 +379,16 @@ class Store:
             version = int(db.execute("PRAGMA user_version").fetchone()[0])
             if version > VERSION:
                 raise StoreError(f"{self.path} was written by a newer version of this server")
-            if version < VERSION:
+            if version == 0:
                 db.executescript(SCHEMA)
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA cache_size = -4096")  # KiB
             db.execute("PRAGMA journal_size_limit = 8388608")  # bytes of a WAL that is not in use
             db.execute("BEGIN IMMEDIATE")
+            # Read again: another process may have been first.
+            if db.execute("PRAGMA user_version").fetchone()[0] == 1:
+                for statement in UPGRADE:
+                    db.execute(statement)
             self._forget_old(db, ())
             db.execute("COMMIT")
         except BaseException:
@@ -400,12 +424,20 @@ class Store:
             raise SessionFull(
                 f"this session holds as much as a session may ({self.size} bytes); begin a new one or delete this one"
             )
-        seq = _append(db, session, turn, "user", content, now, client, None)
-        db.execute("INSERT INTO turns VALUES (?, ?, ?, ?, 1)", (turn, session, seq, self.owner))
+        seq = _append(db, session, turn, "user", content, now, client)
+        db.execute("INSERT INTO turns VALUES (?, ?, ?, ?, 0)", (turn, session, seq, self.owner))
         return Taken(turn, stamp(now))
 
     def _finish(
-        self, db: sqlite3.Connection, session: str, turn: str, role: str, content: str, code: str | None
+        self,
+        db: sqlite3.Connection,
+        session: str,
+        turn: str,
+        role: str,
+        content: str,
+        code: str | None,
+        retry: bool | None,
+        retry_after: float | None,
     ) -> str:
         if db.execute("DELETE FROM turns WHERE turn = ? AND session = ?", (turn, session)).rowcount == 0:
             # Deleted meanwhile, or another process has answered: there is nothing to add to.
@@ -414,7 +446,7 @@ class Store:
                 raise NoSession("the session was deleted meanwhile")
             return answer.timestamp
         now = time.time()
-        _append(db, session, turn, role, content, now, None, code)
+        _append(db, session, turn, role, content, now, None, code, retry, retry_after)
         return stamp(now)
 
     def _make_room(self, db: sqlite3.Connection, keep: Collection[str]) -> None:
@@ -436,6 +468,11 @@ class Store:
         for session in [row[0] for row in old]:
             if session not in keep:
                 _delete(db, session)
+
+
+def known(db: sqlite3.Connection, session: str) -> bool:
+    """Whether there is such a session."""
+    return db.execute("SELECT 1 FROM sessions WHERE id = ?", (session,)).fetchone() is not None
 
 
 def _settle(batch: list[_Job[Any]]) -> None:
@@ -471,11 +508,14 @@ def _append(
     content: str,
     at: float,
     client: str | None,
-    code: str | None,
+    code: str | None = None,
+    retry: bool | None = None,
+    retry_after: float | None = None,
 ) -> int:
     row = db.execute(
-        "INSERT INTO transcript (session, turn, role, content, at, client, code) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (session, turn, role, content, at, client, code),
+        "INSERT INTO transcript (session, turn, role, content, at, client, code, retry, retry_after)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (session, turn, role, content, at, client, code, retry, retry_after),
     )
     db.execute(
         "UPDATE sessions SET updated = ?, messages = messages + 1, bytes = bytes + ? WHERE id = ?",
@@ -487,15 +527,36 @@ def _append(
 def _delete(db: sqlite3.Connection, session: str) -> int:
     for table, column in (("transcript", "session"), ("turns", "session")):
         db.execute(f"DELETE FROM {table} WHERE {column} = ?", (session,))  # noqa: S608  # names from here
-    known = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE name IN ('checkpoints', 'writes')")}
-    for table in known:  # LangGraph's; not there before the first turn
+    found = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE name IN ('checkpoints', 'writes')")}
+    for table in found:  # LangGraph's; not there before the first turn
         db.execute(f"DELETE FROM {table} WHERE thread_id = ?", (session,))  # noqa: S608  # names from here
     return db.execute("DELETE FROM sessions WHERE id = ?", (session,)).rowcount
 
 
+def _history(
+    db: sqlite3.Connection, session: str, before: int | None, limit: int, size: int, oldest: int | None = None
+) -> tuple[list[Line], bool]:
+    """The last lines before number ``before``, bounded, but from number ``oldest`` on all; are there older ones?"""
+    rows = db.execute(
+        f"SELECT {LINE} FROM transcript WHERE session = ? AND seq < ? ORDER BY seq DESC",  # noqa: S608  # names from here
+        (session, before or 2**62),
+    )
+    lines: list[Line] = []
+    room = size
+    for row in rows:
+        room -= len(row[3])
+        # One line always: a page that is empty would look like the beginning.
+        full = len(lines) >= limit or (room < 0 and lines)
+        if full and (oldest is None or row[0] < oldest):
+            rows.close()
+            return lines[::-1], True
+        lines.append(_line(row))
+    return lines[::-1], False
+
+
 def _answer(db: sqlite3.Connection, session: str, turn: str) -> Line | None:
     row = db.execute(
-        "SELECT seq, turn, role, content, at, client, code FROM transcript"
+        f"SELECT {LINE} FROM transcript"  # noqa: S608  # names from here
         " WHERE session = ? AND turn = ? AND role <> 'user' ORDER BY seq DESC LIMIT 1",
         (session, turn),
     ).fetchone()
@@ -503,8 +564,9 @@ def _answer(db: sqlite3.Connection, session: str, turn: str) -> Line | None:
 
 
 def _line(row: Any) -> Line:
-    seq, turn, role, content, at, client, code = row
-    return Line(seq, turn, role, content, stamp(at), client, code)
+    seq, turn, role, content, at, client, code, retry, retry_after = row
+    again = None if retry is None else bool(retry)
+    return Line(seq, turn, role, content, stamp(at), client, code, again, retry_after)
 
 
 def _session(row: Any) -> dict[str, Any]:

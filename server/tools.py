@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from preflight import report
+from preflight.history import FOLDER, History
 from preflight.instance import Instance
 from preflight.redaction import Redactor
-from preflight.report import Check, Report, ReportError
+from preflight.report import Check, Report
 from server.diagnostics import Snapshot, label, project
 
 LONGEST = 12_000  # characters of a tool's result
 KEYS = {"OPENAI_API_KEY": "the language model", "PERPLEXITY_API_KEY": "research (optional)"}
-KEPT = 50  # past reports that a history looks through
+PAST = 20  # past runs that a check is looked up in
 
 Answer = dict[str, Any]
 
@@ -32,6 +33,8 @@ class Tool:
     answer: Callable[..., Awaitable[Answer]]
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     required: tuple[str, ...] = ()
+    acts: bool = False
+    """It does something, and does not only look: only a person's own words may lead to it."""
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -64,7 +67,7 @@ def from_data(text: str) -> Any:
 
 
 class Machine:
-    """The tools of one instance. ``rerun`` starts a re-run of the suite, where the server has one."""
+    """The tools of one instance. ``rerun`` starts a re-run of the suite, where the server has one; see hub.py."""
 
     def __init__(
         self,
@@ -75,6 +78,7 @@ class Machine:
         self._instance = instance
         self._redactor = redactor
         self._snapshot = Snapshot(instance.settings.report_path)
+        self._history = History(instance.settings.state_dir / FOLDER)
         self._rerun = rerun
         name = {"type": "string", "description": "the check's title, or words from it"}
         tools = [
@@ -99,18 +103,27 @@ class Machine:
             Tool("check_history", "How one check fared in past runs.", self.check_history, {"name": name}, ("name",)),
         ]
         if rerun is not None:
-            tools.append(Tool("start_rerun", "Run all checks again, now; says where to follow it.", rerun))
+            tools.append(Tool("start_rerun", "Run all checks again, now; says where to follow it.", rerun, acts=True))
         self.tools: dict[str, Tool] = {tool.name: tool for tool in tools}
 
     @property
-    def schemas(self) -> list[dict[str, Any]]:
-        return [tool.schema for tool in self.tools.values()]
+    def acts(self) -> bool:
+        """Whether there is a tool that does something."""
+        return any(tool.acts for tool in self.tools.values())
 
-    async def call(self, name: str, arguments: Mapping[str, Any]) -> str:
+    def offered(self, *, acting: bool) -> dict[str, Tool]:
+        """The tools that a model may call; ``acting``: also those that do something."""
+        return {name: tool for name, tool in self.tools.items() if acting or not tool.acts}
+
+    def schemas(self, *, acting: bool) -> list[dict[str, Any]]:
+        return [tool.schema for tool in self.offered(acting=acting).values()]
+
+    async def call(self, name: str, arguments: Mapping[str, Any], *, acting: bool = False) -> str:
         """Answer a model's question, redacted, as data; a question that cannot be answered says so in it."""
-        tool = self.tools.get(name)
+        offered = self.offered(acting=acting)
+        tool = offered.get(name)
         if tool is None:
-            answer: Answer = {"error": f"there is no such tool; there are {', '.join(self.tools)}"}
+            answer: Answer = {"error": f"there is no such tool now; there are {', '.join(offered)}"}
         else:
             known = {key: value for key, value in arguments.items() if key in tool.parameters}
             fault = _fault(tool, known)
@@ -214,31 +227,20 @@ class Machine:
         return await asyncio.to_thread(look)
 
     async def check_history(self, name: str) -> Answer:
-        """One check in the runs whose reports are kept, newest first."""
+        """One check in the runs that are kept, newest first."""
         latest = self._latest()
-
-        def look() -> list[Report]:
-            found = [one for one in (latest, self._instance.report) if one is not None]
-            folder = self._instance.settings.state_dir / "history"
-            files = sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)[:KEPT]
-            for file in files:
-                try:
-                    found.append(report.load(file))
-                except ReportError:
-                    continue  # one that is broken hides none of the others
-            return sorted({one.run_id: one for one in found}.values(), key=lambda one: one.started_at, reverse=True)
-
-        runs = await asyncio.to_thread(look)
         check = find(name, latest.checks) if latest else None
         if check is None:
             titles = [one.title for one in latest.checks] if latest else []
             return {"error": "no check of that name", "checks": titles}
+        known = [one for one in (latest, self._instance.report) if one is not None]
+        runs = await asyncio.to_thread(self._history.runs, limit=PAST, besides=known)
         past = [
             {"at": run.started_at, "origin": run.origin, "outcome": one.outcome, "message": one.message}
-            for run in runs
-            if (one := run.check(check.title)) is not None
+            for run, _flips in runs
+            if (one := run.checks.get(check.title)) is not None
         ]
-        return {"title": check.title, "runs": past[:20]}
+        return {"title": check.title, "runs": past}
 
 
 def find(name: str, checks: tuple[Check, ...]) -> Check | None:

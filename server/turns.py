@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 QUEUE = 16  # turns of a session that wait or run
+QUEUE_TEXT = 256 * 1024  # bytes of their text together; `initialized` shows all of it, and clients take frames of 1 MiB
 BEGINNINGS = 2  # times that a turn is begun: a turn that ends the server twice is not tried a third time
 LOOK = 0.2  # seconds between two looks at a turn that another process works on
 
@@ -58,6 +59,11 @@ class Turn:
     task: asyncio.Task[str] | None = None
     cancelled: bool = False
 
+    @property
+    def size(self) -> int:
+        """Bytes of its text."""
+        return len(self.text.encode())
+
 
 class Session:
     """One session, while somebody follows it or a turn of it runs."""
@@ -71,7 +77,7 @@ class Session:
         self._hub = hub
         self._waiting: deque[Turn] = deque()
         self._current: Turn | None = None
-        self._arriving: set[str] = set()  # turns between their acceptance and the queue
+        self._arriving: dict[str, Turn] = {}  # turns between their acceptance and the queue
         self._runner: asyncio.Task[None] | None = None
         self._watchers: dict[str, asyncio.Task[None]] = {}  # of turns that another process works on
 
@@ -103,10 +109,14 @@ class Session:
         """Put a message on disk, tell everybody, and queue its turn. Raises Refused."""
         if self._hub.instance.draining:
             raise Refused("draining", "The server is restarting: send it again after connecting anew.", retry=True)
-        if len(self._waiting) + (self._current is not None) + len(self._arriving) >= QUEUE:
+        before = [*([self._current] if self._current else []), *self._waiting, *self._arriving.values()]
+        if len(before) >= QUEUE:
             raise Refused("queue_full", f"{QUEUE} messages of this session wait already: try again later.", retry=True)
-        turn = Turn(uuid.uuid4().hex, self._hub.redactor.text(text), client)
-        self._arriving.add(turn.id)
+        turn = Turn(uuid.uuid4().hex, text, client)
+        if before and sum(one.size for one in [*before, turn]) > QUEUE_TEXT:
+            said = f"More than {QUEUE_TEXT} bytes of this session's messages would wait: try again later."
+            raise Refused("queue_full", said, retry=True)
+        self._arriving[turn.id] = turn
         try:
             taken = await self._hub.store.accept(
                 self.id, turn.id, turn.text, client=client, workspace=self.workspace, keep=frozenset(self._hub.live)
@@ -132,7 +142,7 @@ class Session:
         except StoreError as error:
             raise Refused("storage", f"The message was not saved and is not accepted: {error}", retry=True) from None
         finally:
-            self._arriving.discard(turn.id)
+            del self._arriving[turn.id]
             if not self.busy:
                 self._idle()
 
@@ -216,14 +226,17 @@ class Session:
             task.cancel()
         try:
             await asyncio.wait((task,))
-        finally:
-            task.cancel()  # for the one who waits is cancelled: the server ends, and the turn stays open
+        except asyncio.CancelledError:
+            # The server ends, and the turn stays open; or the session does: nothing of it goes on behind that.
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            raise
         if not task.cancelled() and isinstance(task.exception(), Postponed):
             return
         failure = self._failure(turn, task)
         role, content = ("assistant", task.result()) if failure is None else ("error", failure.message)
         try:
-            at = await self._hub.store.finish(self.id, turn.id, role, content, failure.code if failure else None)
+            at = await self._finish(turn, role, content, failure)
         except NoSession:
             return
         except StoreError as error:
@@ -231,9 +244,14 @@ class Session:
             self.publish(self._error(turn, "storage", said, retry=True))
             return
         if failure is not None:
-            self.publish(failure)
+            self.publish(failure.model_copy(update={"timestamp": at}))
         else:
             self.publish(Result(session_id=self.id, turn_id=turn.id, content=content, timestamp=at, id=turn.client))
+
+    async def _finish(self, turn: Turn, role: str, content: str, failure: Error | None) -> str:
+        """Put the end of a turn on disk; returns its timestamp. Raises StoreError."""
+        hints = (failure.code, failure.retry, failure.retry_after) if failure else ()
+        return await self._hub.store.finish(self.id, turn.id, role, content, *hints)
 
     async def _answer(self, turn: Turn) -> str:
         """Let the agent answer, and tell how it goes."""
@@ -241,6 +259,8 @@ class Session:
         async with agent.slots, asyncio.timeout(self._hub.settings.turn_timeout):
             if self._hub.instance.draining:
                 raise Postponed
+            # On disk before anything of it is done: what may end the server is counted.
+            await self._hub.store.begin(turn.id)
             words = Words(self._hub.redactor, self._hub.settings.environment)
             index, answer = 0, ""
             async for kind, text in agent.answer(self.id, turn.id, turn.text):
@@ -308,6 +328,8 @@ class Session:
             session_id=self.id,
             turn_id=line.turn_id,
             id=client,
+            retry=line.retry,
+            retry_after=line.retry_after,
         )
 
     # What an earlier process left unfinished.
@@ -315,7 +337,7 @@ class Session:
     async def recover(self) -> None:
         """Take up turns that were accepted and never answered. Raises StoreError."""
         for found in await self._hub.store.open_turns(self.id):
-            known = {turn.id for turn in self._waiting} | self._arriving | set(self._watchers)
+            known = {turn.id for turn in self._waiting} | {*self._arriving, *self._watchers}
             if found.turn_id in known or (self._current is not None and self._current.id == found.turn_id):
                 continue
             turn = Turn(found.turn_id, found.content, found.id)
@@ -337,10 +359,11 @@ class Session:
         beginnings = await self._hub.store.claim(turn.id, owner)
         if beginnings is None:
             return
-        if beginnings > BEGINNINGS:
+        if beginnings >= BEGINNINGS:
             message = "The server ended in the middle of this turn, more than once; it is not tried again."
-            await self._hub.store.finish(self.id, turn.id, "error", message, "interrupted")
-            self.publish(self._error(turn, "interrupted", message, retry=True))
+            failure = self._error(turn, "interrupted", message, retry=True)
+            await self._finish(turn, "error", message, failure)
+            self.publish(failure)
             return
         self.publish(
             Status(session_id=self.id, turn_id=turn.id, status="resumed", message="the server had ended in this turn")
@@ -382,6 +405,11 @@ class Session:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # One that was cancelled before its first step has left everything as it was.
+        self._watchers = {turn: task for turn, task in self._watchers.items() if not task.done()}
+        if self._runner is not None and self._runner.done():
+            self._current = self._runner = None
+        self._settle()
 
 
 def now() -> str:

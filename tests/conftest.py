@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from preflight import settings
 from preflight.instance import Instance
 from preflight.redaction import Redactor
 from preflight.report import Check, Report, build
+from tests.services import Service
 
 # In the background of a shell SIGINT is ignored, under nohup SIGHUP, and children inherit that: tests send both.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -51,6 +52,13 @@ def free_port() -> int:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
         return port
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    """An HTTP server that answers what a test tells it to."""
+    with Service() as one:
+        yield one
 
 
 @pytest.fixture

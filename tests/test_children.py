@@ -80,13 +80,26 @@ def test_output(start: Start) -> None:
 
 
 def test_many_lines(start: Start) -> None:
-    """Of much output the end is kept; a line without an end is shown in pieces and not kept for ever."""
+    """Of much output the end is kept; of a line without an end the beginning, as soon as it is too long."""
     child = start("for n in range(1000): print(n)\nsys.stdout.write('x' * 200_000); time.sleep(60)")
     seen: list[str] = []
     while not seen or not seen[-1].startswith("x"):
         seen += lines(child, 1)
     assert seen[:1000] == [str(n) for n in range(1000)]
     assert len(child.lines) == children.KEPT_LINES
+
+
+def test_long_lines(start: Start) -> None:
+    """Of a long line the beginning is there, once, and the next one whole; all that is kept has a bound."""
+    child = start("for n in range(40): print(n, 'x' * 1_000_000); print(n, 'next')\nos.write(1, b'y' * 1_000_000)")
+    found = lines(child, 80)
+    assert [line.partition(" ")[0] for line in found[:80:2]] == [str(n) for n in range(40)]
+    assert {len(line) for line in found[:80:2]} <= {children.LONGEST_LINE}
+    assert found[1:80:2] == [f"{n} next" for n in range(40)]
+    while not child.output_closed:
+        child.read_output()
+    assert set(child.lines[-1]) == {"y"}
+    assert sum(map(len, child.lines)) <= children.KEPT
 
 
 def test_own_group_and_no_input(start: Start, tmp_path: Path) -> None:

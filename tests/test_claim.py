@@ -109,6 +109,42 @@ def test_a_host_that_does_not_resolve(home: Path, free_port: int) -> None:
     assert found.fix
 
 
+def test_an_inherited_socket_is_taken_over(home: Path, listener: socket.socket) -> None:
+    """A start that replaces an instance goes on with the very socket that it was handed."""
+    port = listener.getsockname()[1]
+    found = claim.claim("start", load(port), blocked=[], on_step=lambda _step: None, inherited=listener.dup())
+    assert found.handed_over
+    assert found.socket is not None
+    with found.socket:
+        assert found.socket.getsockname() == listener.getsockname()
+
+
+@pytest.mark.parametrize("wrong", ["address", "silent"])
+def test_an_inherited_socket_that_is_of_no_use(home: Path, free_port: int, wrong: str) -> None:
+    """One of another address, or that does not listen, is closed, and the port is taken as if there were none."""
+    if wrong == "address":
+        other = socket.create_server(("127.0.0.1", 0))
+    else:
+        other = socket.socket()
+        other.bind(("127.0.0.1", 0))
+    found = claim.claim("start", load(free_port), blocked=[], on_step=lambda _step: None, inherited=other)
+    assert not found.handed_over
+    assert other.fileno() == -1
+    assert found.socket is not None
+    with found.socket:
+        assert found.socket.getsockname() == ("127.0.0.1", free_port)
+
+
+def test_a_blocked_start_takes_nothing_over(home: Path, listener: socket.socket) -> None:
+    """Even a socket that is there for the taking is left to the instance that serves on it."""
+    port = listener.getsockname()[1]
+    inherited = listener.dup()
+    found = claim.claim("start", load(port), blocked=["Disk"], on_step=lambda _step: None, inherited=inherited)
+    inherited.close()
+    assert found.socket is None
+    assert "blocked by Disk" in found.untried
+
+
 PYTEST = """
 import sys
 from pathlib import Path
@@ -124,7 +160,7 @@ def test_a_start_that_goes_on_is_waited_for(home: Path, listener: socket.socket)
     """pytest does not take the port from under a start, which has no record yet: it waits for the start's lock."""
     port = listener.getsockname()[1]
     with StartLock(port) as lock:
-        assert lock.take(wait=False)
+        assert lock.take()
         command = [sys.executable, "-c", PYTEST, str(port)]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as asking:
             assert asking.stdout is not None
@@ -133,6 +169,18 @@ def test_a_start_that_goes_on_is_waited_for(home: Path, listener: socket.socket)
             with Presence(record("127.0.0.1", port)):
                 lock.release()
                 assert asking.stdout.readline() == "served\n"
+
+
+def test_a_start_that_does_not_end(home: Path, listener: socket.socket) -> None:
+    """pytest says which process is in the way, before its own deadline does."""
+    port = listener.getsockname()[1]
+    with StartLock(port) as lock:
+        assert lock.take()
+        found = claim.claim(
+            "pytest", load(port, requirement_timeout="2s", port_grace="0s"), blocked=[], on_step=lambda _step: None
+        )
+    assert found.problem == f"another start of port {port} has been going on for 1 s (PID {os.getpid()})"
+    assert found.fix == f"wait for it, or end it: kill {os.getpid()}"
 
 
 @pytest.mark.parametrize(

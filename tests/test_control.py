@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import stat
@@ -29,9 +30,9 @@ LOCKER = """
 import os, sys
 from preflight.instances import StartLock
 lock = StartLock(int(sys.argv[1]))
-if not lock.take(wait=False):
+if not lock.take():
     print("waiting", flush=True)
-    lock.take(wait=True)
+    lock.take(60)
 print("locked", flush=True)
 if "child" in sys.argv:
     import subprocess
@@ -122,10 +123,26 @@ def test_second_waits(start: Start) -> None:
     assert first.says() == "locked"
     second = start(LOCKER, PORT)
     assert second.says() == "waiting"
-    assert StartLock(PORT).take(wait=False) is False
+    assert StartLock(PORT).take() is False
     first.go_on()
     assert first.says() == "released"
     assert second.says() == "locked"
+
+
+def test_a_start_that_does_not_end(start: Start) -> None:
+    """A suspended start is not waited for without end, and its PID is known; each start has a time of its own."""
+    first = start(LOCKER, PORT)
+    assert first.says() == "locked"
+    lock = StartLock(PORT)
+    os.kill(first.process.pid, signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        assert lock.take(0.2) is False
+        assert time.monotonic() - begun >= 0.2
+        assert lock.holder() == first.process.pid
+    finally:
+        os.kill(first.process.pid, signal.SIGCONT)
+        lock.release()
 
 
 def test_other_ports_do_not_wait(start: Start) -> None:
@@ -133,7 +150,7 @@ def test_other_ports_do_not_wait(start: Start) -> None:
     first = start(LOCKER, PORT)
     assert first.says() == "locked"
     lock = StartLock(PORT + 1)
-    assert lock.take(wait=False) is True
+    assert lock.take() is True
     lock.release()
     lock.release()
 
@@ -157,7 +174,7 @@ def test_not_inherited(start: Start) -> None:
         first.process.kill()
         first.process.wait()
         lock = StartLock(PORT)
-        until(lambda: lock.take(wait=False), "the lock is free", 5)
+        until(lambda: lock.take(), "the lock is free", 5)
         lock.release()
     finally:
         os.kill(child, signal.SIGKILL)
@@ -169,7 +186,7 @@ def test_lock_sweeps_what_died_half_way(home: Path) -> None:
     (folder / f"{PORT}.dead.new").write_text("{}")
     (folder / f"{PORT + 1}.alive.new").write_text("{}")
     lock = StartLock(PORT)
-    assert lock.take(wait=False)
+    assert lock.take()
     assert sorted(os.listdir(folder)) == [f"{PORT}.lock", f"{PORT + 1}.alive.new"]
     assert stat.S_IMODE((folder / f"{PORT}.lock").stat().st_mode) == 0o600
     lock.release()
@@ -276,6 +293,56 @@ def test_never_reading_instance(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ask_for_socket(record()) is None
     assert time.monotonic() - begun < 2
     control.end()
+
+
+def test_full_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy instance whose queue of callers is full is waited for, as long as it does come to them."""
+    monkeypatch.setattr(instances, "ANSWER", 0.3)
+    control = Control(record())
+    waiting: list[socket.socket] = []
+    name = str(instances.runtime_folder() / f"{PORT}.abc.sock")
+    try:
+        while True:
+            one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            one.setblocking(False)
+            waiting.append(one)
+            try:
+                one.connect(name)
+            except BlockingIOError:
+                break
+        assert ask_for_socket(record()) is None
+        monkeypatch.setattr(instances, "ANSWER", 20.0)
+        given = socket.create_server(("127.0.0.1", 0))
+
+        callers: list[Channel] = []
+
+        def work_off() -> None:
+            time.sleep(0.1)
+            for _ in range(len(waiting) + 1):
+                select.select([control.socket], [], [], 10)
+                channel = control.accept()
+                assert channel is not None
+                callers.append(channel)
+                if channel.receive(5) is not None:
+                    channel.send("socket", (given.fileno(),))
+                    return
+
+        for one in waiting:
+            one.shutdown(socket.SHUT_WR)
+        thread = threading.Thread(target=work_off)
+        thread.start()
+        handover = ask_for_socket(record())
+        thread.join()
+        for channel in callers:
+            channel.close()
+        assert handover is not None
+        assert handover.socket.getsockname() == given.getsockname()
+        handover.close()
+        given.close()
+    finally:
+        for one in waiting:
+            one.close()
+        control.end()
 
 
 def test_stopped_instance(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

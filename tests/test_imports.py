@@ -127,13 +127,18 @@ def test_no_circles() -> None:
             del needs[module]
 
 
-def test_launcher_stays_light() -> None:
-    """What the launcher imports before it has started its children is none of the heavy things."""
+def test_launcher_stays_light(tmp_path: Path) -> None:
+    """What the launcher imports before it has started its children, an env file read, is none of the heavy things."""
+    file = tmp_path / ".env"
+    file.write_text("NAME=value\n")
     program = (
-        "import sys; from preflight import bootstrap, commandline, launcher, suite, worker\n"
+        "import sys; from pathlib import Path\n"
+        "from preflight import bootstrap, commandline, envfile, launcher, suite, worker\n"
+        "assert envfile.read(Path(sys.argv[1])).values == {'NAME': 'value'}\n"
         "print(*sorted({name.split('.')[0] for name in sys.modules}))"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", program, str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     heavy = {
         "pydantic",
         "asyncio",
@@ -145,6 +150,8 @@ def test_launcher_stays_light() -> None:
         "rich",
         "pytest",
         "server",
+        "logging",
+        "tempfile",
     }
     assert heavy & set(done.stdout.split()) == set()
 

@@ -136,3 +136,34 @@ def test_undecodable_value() -> None:
     """A variable that is no UTF-8 is a secret like another."""
     secret = "caf\udce9-secret-value"
     assert Redactor([secret]).text(f"<{secret}> {shlex.quote(secret)}") == f"<{MASK}> '{MASK}'"
+
+
+@pytest.mark.parametrize("secret", [KEY, "correct horse battery staple", "k" * 70_000], ids=["key", "words", "long"])
+@pytest.mark.parametrize("around", ["{}", "A=Bearer {}", "x://me:{}@host"], ids=["bare", "bearer", "url"])
+def test_beginning(secret: str, around: str) -> None:
+    """Wherever a long text is cut, no part of a secret is left, and what was before the secret is."""
+    redactor = Redactor([secret])
+    text = "-" * 100 + around.format(secret) + "-" * 200_000
+    place = text.index(secret)
+    for longest in (*range(90, 180, 7), place + 1, place + len(secret) - 1, place + len(secret)):
+        found = redactor.beginning(text, longest)
+        assert secret[:4] not in found
+        assert found.startswith("-" * 90)
+        assert len(found) <= longest + len(MASK) + 2
+
+
+def test_beginning_of_a_short_text() -> None:
+    """A text that is short enough is the same, redacted."""
+    assert Redactor([KEY]).beginning(f"a {KEY} b", 100) == f"a {MASK} b"
+
+
+def test_beginning_keeps_what_is_harmless() -> None:
+    """Without a secret at the cut it is where it was asked for."""
+    assert Redactor([KEY]).beginning("x" * 500, 100) == "x" * 100 + " \u2026"
+
+
+@pytest.mark.parametrize("length", range(1, 40))
+def test_password_at_the_cut(length: int) -> None:
+    """A password inside a URL that nobody knew is found by what is behind the cut."""
+    text = "-" * 50 + "postgres://me:hunter2hunter2@host/" + "-" * 500
+    assert "hunter" not in Redactor().beginning(text, 50 + length)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from server.sessions import NoSession, SessionFull, Store, StoreError, TooManySessions, alive, whoami
+from server.sessions import SCHEMA, NoSession, SessionFull, Store, StoreError, TooManySessions, alive, whoami
 
 DAY = 86400.0
 
@@ -90,6 +90,74 @@ def test_history_in_pages(path: Path) -> None:
     with_store(path, work)
 
 
+def test_the_last_lines_reach_back_to_the_oldest_open_turn(path: Path) -> None:
+    """However many lines came after it, and however long they are; without one they are bounded."""
+
+    async def work(store: Store) -> None:
+        await say(store, "s", "before")
+        await store.finish("s", "before", "assistant", "done")
+        await say(store, "s", "open", "the oldest")
+        for number in range(4):
+            await say(store, "s", f"t{number}", "x" * 50)
+            await store.finish("s", f"t{number}", "assistant", "y" * 50)
+        lines = await store.recent("s", limit=2, size=60)
+        assert [line.turn_id for line in lines] == ["open", "t0", "t0", "t1", "t1", "t2", "t2", "t3", "t3"]
+        assert len(await store.recent("s", limit=10, size=1000)) == 10
+        await store.finish("s", "open", "assistant", "at last")
+        assert [line.content for line in await store.recent("s", limit=2, size=60)] == ["y" * 50, "at last"]
+
+    with_store(path, work)
+
+
+def test_a_failed_turn_keeps_what_was_said_of_trying_again(path: Path) -> None:
+    """For who asks later: whether it may help, and how long to wait."""
+
+    async def work(store: Store) -> None:
+        await say(store, "s", "t")
+        await store.finish("s", "t", "error", "slow down", "provider_rate_limit", True, 2.5)
+        await say(store, "s", "u")
+        await store.finish("s", "u", "error", "no", "provider_auth", False)
+        hints = [(line.code, line.retry, line.retry_after) for line in await store.recent("s", limit=9, size=999)]
+        assert hints == [
+            (None, None, None),
+            ("provider_rate_limit", True, 2.5),
+            (None, None, None),
+            ("provider_auth", False, None),
+        ]
+        assert (await store.export("s"))["transcript"][1]["retry_after"] == 2.5
+
+    with_store(path, work)
+
+
+def test_a_file_of_the_first_version_is_brought_up_to_date(path: Path) -> None:
+    """With what is in it, and by whoever of two comes first."""
+    path.parent.mkdir()
+    old = sqlite3.connect(path)
+    first = SCHEMA.replace(", retry INTEGER, retry_after REAL", "").replace("user_version = 2", "user_version = 1")
+    assert first.count("retry") == 0
+    old.executescript(first)
+    old.execute("INSERT INTO sessions VALUES ('s', ?, ?, 1, 5, NULL)", (time.time(), time.time()))
+    old.execute("INSERT INTO transcript VALUES (1, 's', 't', 'user', 'hello', 0, NULL, NULL)")
+    old.execute("INSERT INTO turns VALUES ('t', 's', 1, '1:dead', 1)")
+    old.commit()
+    old.close()
+
+    async def work(store: Store) -> None:
+        assert [turn.content for turn in await store.open_turns("s")] == ["hello"]
+        await store.finish("s", "t", "error", "no", "timeout", True)
+        answer = await store.answer_of("s", "t")
+        assert answer is not None
+        assert answer.retry is True
+
+    async def both() -> None:
+        stores = [Store(path, age=DAY, limit=9, size=999) for _ in range(2)]
+        assert await asyncio.gather(*(store.exists("s") for store in stores)) == [True, True]
+        await asyncio.gather(*(store.close() for store in stores))
+
+    asyncio.run(both())
+    with_store(path, work)
+
+
 def test_limits(path: Path) -> None:
     """A session's size, the number of sessions, and their age; what is in use is spared."""
 
@@ -136,23 +204,27 @@ def test_export_and_delete(path: Path) -> None:
             await store.export("s")
         with pytest.raises(NoSession):
             await store.finish("s", "t", "assistant", "too late")
+        with pytest.raises(NoSession):
+            await store.begin("t")
         assert await store.delete(None) == 1
 
     with_store(path, work)
 
 
 def test_turns_of_a_process_that_is_gone_are_taken_over_once(path: Path) -> None:
-    """And counted, so that one which ends the server is not begun for ever."""
+    """Their beginnings are counted, and neither their acceptance nor who took them over."""
 
     async def first(store: Store) -> None:
         await say(store, "s", "t")
+        assert [turn.attempts for turn in await store.open_turns("s")] == [0]
+        await store.begin("t")
 
     async def second(store: Store) -> None:
         [found] = await store.open_turns("s")
         assert (found.owner, found.attempts) == ("1:dead", 1)
         assert not alive(found.owner)
         taken = await asyncio.gather(store.claim("t", found.owner), store.claim("t", found.owner))
-        assert sorted(map(str, taken)) == ["2", "None"]
+        assert sorted(map(str, taken)) == ["1", "None"]
 
     with_store(path, first, owner="1:dead")
     with_store(path, second)

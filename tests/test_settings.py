@@ -107,6 +107,9 @@ def test_the_process_environment_is_the_default(root: Path, monkeypatch: pytest.
         ("plugins = ['one', ' two ', '']", "plugins", ("one", "two")),
         ("ignore = 'Disk Space, Memory'", "ignore", ("Disk Space", "Memory")),
         ("offline = true", "offline", True),
+        ("allowed_hosts = 'Agent.Example, [::1]:80'", "allowed_hosts", ("agent.example", "[::1]:80")),
+        ("allowed_origins = ['https://Agent.example:8443']", "allowed_origins", ("https://agent.example:8443",)),
+        ("trusted_proxies = '10.0.0.7/24, ::1'", "trusted_proxies", ("10.0.0.0/24", "::1/128")),
     ],
 )
 def test_values(root: Path, table: str, name: str, value: object) -> None:
@@ -123,7 +126,7 @@ def test_switch_as_variable(root: Path, word: str, value: bool) -> None:
     assert load(root, {"PREFLIGHT_OFFLINE": word}).offline is value
 
 
-WRONG = {
+WRONG: dict[str, list[object]] = {
     "host": ["", "  ", 3, "a b", "localhost:80", "http://x", "[::1]", "me@x"],
     "port": [0, 65536, 70000, "abc", "", "80.0", 80.0, True, "-1", "٣", "1" * 30],
     "app": ["server", "server:", ":app", "server.app create_app", "3:x", 5],
@@ -135,6 +138,10 @@ WRONG = {
     "disk_space": ["1 XB", "-1", "much", False, {}],
     "open_files": [0, "many"],
     "plugins": [3, [1], {"a": 1}],
+    "token": ["", " ", "two words", "sécret", "a\nb", "x" * 600, 3],
+    "allowed_hosts": ["*", "http://agent.example", "a b", "::1", "agent.example:port", [3]],
+    "allowed_origins": ["*", "null", "agent.test", "https://agent.test/path", "https://*.example"],
+    "trusted_proxies": ["proxy.example", "10.0.0.256", "10.0.0.0/33"],
     "offline": [1, "maybe", "2"],
     "env_file": ["", 3],
 }
@@ -298,3 +305,36 @@ def test_every_setting_says_what_it_is() -> None:
         assert entry.metadata["about"]
         parse: Callable[[object], object] = entry.metadata["parse"]
         assert callable(parse)
+
+
+def test_the_token_is_a_secret(root: Path) -> None:
+    """It comes from the env file or the environment, shows in no repr, and in pyproject.toml it is a mistake."""
+    token = "canary-0123456789abcdef"
+    (root / ".env").write_text(f"PREFLIGHT_TOKEN={token}\n")
+    found = load(root, {"PREFLIGHT_ENV_FILE": ".env"})
+    assert found.token == token
+    assert token not in repr(found)
+    assert load(root, {"PREFLIGHT_TOKEN": token[::-1]}).token == token[::-1]
+    write(root, f'token = "{token}"\n')
+    message = wrong(root)
+    assert "token is a secret: set PREFLIGHT_TOKEN in the env file instead" in message
+    assert token not in message
+
+
+@pytest.mark.parametrize(
+    "host,loopback",
+    [
+        ("127.0.0.1", True),
+        ("127.1.2.3", True),
+        ("::1", True),
+        ("LocalHost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("127.0.0.1.evil.test", False),
+        ("127.evil.test", False),
+        ("10.0.0.5", False),
+    ],
+)
+def test_loopback(root: Path, host: str, loopback: bool) -> None:
+    """Only addresses that are loopback's are: a name that begins like one may lead anywhere."""
+    assert load(root, {}, host=host).loopback is loopback

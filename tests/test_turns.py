@@ -1,12 +1,23 @@
-"""Redaction of a stream: a secret that comes in pieces does not get out in pieces."""
+"""A session's turns without a server, and the redaction of a stream: no secret gets out in pieces."""
 
 from __future__ import annotations
 
+import asyncio
 import random
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import ChatGenerationChunk
 
+from preflight.instance import Instance
 from preflight.redaction import MASK, Redactor
+from server.agent import Agent
+from server.connections import Connection
+from server.embedded import EmbeddedModel
+from server.hub import Hub
+from server.tools import Machine
 from server.turns import Words, unbroken
 
 SECRETS = {
@@ -50,3 +61,54 @@ def test_half_a_pair() -> None:
     assert unbroken("a\ud83d") == "a\ufffd"
     assert unbroken("a\ud83d\ude00") == "a😀"
     assert unbroken("ok") == "ok"
+
+
+class Lingering(EmbeddedModel):
+    """A model that takes its time, and needs a moment to let go."""
+
+    seen: list[str] = []  # noqa: RUF012  # pydantic copies it
+    begun: Any
+
+    async def _astream(self, messages: list[BaseMessage], *_: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
+        self.seen.append("begun")
+        self.begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.05)
+            self.seen.append("let go")
+        for chunk in self._stream(messages, **kwargs):
+            yield chunk
+
+
+def test_deleting_a_session_waits_for_what_runs_in_it(make_instance: Callable[..., Instance]) -> None:
+    """Whoever deletes it knows that nothing goes on; turns that have not begun are not begun, and nobody is live."""
+
+    async def run() -> list[str]:
+        hub = Hub(make_instance())
+        model = Lingering(begun=asyncio.Event())
+        hub._agent = Agent(model, Machine(hub.instance, hub.redactor), redactor=hub.redactor, longest_wait=1)
+
+        async def nowhere(_event: Any) -> None:
+            """This client is not there."""
+
+        sender = Connection(hub, nowhere, None)
+        session = hub.session("s")
+        for _ in range(2):
+            await session.say(sender, "help", None)
+        await model.begun.wait()
+        assert [turn.attempts for turn in await hub.store.open_turns("s")] == [1, 0]
+        assert await hub.delete(["s"]) == 1
+        assert hub.live == {}
+        seen = list(model.seen)
+        # Before its turn has had a chance to begin, as well: in the very moment that it was queued.
+        session = hub.session("t")
+        await session.say(sender, "help", None)
+        await session.end()
+        assert hub.live == {}
+        assert await hub.delete(None) == 1
+        await hub.close()
+        assert model.seen == seen
+        return seen
+
+    assert asyncio.run(run()) == ["begun", "let go"]

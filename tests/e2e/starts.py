@@ -27,6 +27,7 @@ from preflight import report
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0  # seconds until a test gives up on something that should have happened
+MEASURED = "COVERAGE_PROCESS_CONFIG" in os.environ  # by coverage, which sets it for the processes that it follows
 KEYS = {
     "OPENAI_API_KEY": "sk-canary-Zq7vXw2LmN8pRt4KdY6hJb3F-tail9351",
     "PERPLEXITY_API_KEY": "pplx-canary-Hs5gTj9BnV1cXr8MwQ2eLk7P-end4826",
@@ -194,6 +195,11 @@ class Started:
 
     def kill(self) -> None:
         """End whatever is left of it."""
+        if MEASURED and self.process.poll() is None:
+            # What is killed leaves no coverage data.
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                self.send(signal.SIGTERM)
+                self.process.wait(6)
         while family := self.family():
             for pid in family:
                 with contextlib.suppress(ProcessLookupError):

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import resource
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from preflight.instance import SERVICE_RESTART
@@ -145,9 +147,6 @@ def test_the_aliases(demo: Started, message: dict[str, object]) -> None:
 def test_what_is_no_message_gets_an_error_and_keeps_the_connection(demo: Started) -> None:
     """One code for each way of being wrong."""
     with client(demo.url) as one:
-        for kind in ("chat", "ping", "cancel", "history"):
-            one.send(kind, content="too early")
-            assert one.refusal() == "init_required"
         one.init()
         frames: list[tuple[str | bytes, str]] = [
             ("no json", "bad_json"),
@@ -171,6 +170,29 @@ def test_what_is_no_message_gets_an_error_and_keeps_the_connection(demo: Started
             one.socket.send(frame)
             assert one.refusal() == code, frame[:50]
         assert one.send("ping", id="p").receive("pong")["id"] == "p"
+        assert one.send("dance", id="d").receive("error")["id"] == "d"
+
+
+def test_before_init_everything_else_is_init_required(demo: Started) -> None:
+    """Whatever it is, and what else is wrong with it is said as well; an `init` with a fault has its own code."""
+    frames: list[tuple[str | bytes, str]] = [
+        *((json.dumps({"type": kind, "content": "early"}), "init") for kind in ("chat", "ping", "cancel", "history")),
+        ('{"type": "dance"}', "one of these types"),
+        ("{}", "one of these types"),
+        ("no json", "not valid JSON"),
+        ("[1, 2]", "JSON object"),
+        (b'{"type": "init"}', "text frames"),
+        (json.dumps({"type": "chat", "content": "x" * 70_000}), "bytes"),
+    ]
+    with client(demo.url) as one:
+        for frame, said in frames:
+            one.socket.send(frame)
+            refused = one.receive("error")
+            assert refused["code"] == "init_required", frame[:50]
+            assert '{"type": "init"}' in refused["message"]
+            assert said in refused["message"]
+        assert one.send("init", session_id=5).refusal() == "invalid"
+        assert one.init()["resumed"] is False
 
 
 def test_every_message_is_within_the_schema(demo: Started) -> None:
@@ -251,8 +273,10 @@ def test_a_flood_closes_the_connection(demo: Started) -> None:
     """With 1008, after what had come within the rate was answered; the session is still there."""
     with client(demo.url) as one:
         one.init()
-        for _ in range(300):
-            one.socket.send('{"type": "ping"}')
+        # The close may come before the last of them has been sent.
+        with contextlib.suppress(ConnectionClosed):
+            for _ in range(300):
+                one.socket.send('{"type": "ping"}')
         assert one.closed() == (1008, "too many messages; slow down")
 
 
@@ -360,6 +384,45 @@ def test_the_queue_is_bounded(live: Live) -> None:
         assert delete(f"{live.url}/sessions/{session}")
 
 
+def test_the_text_that_waits_is_bounded(live: Live) -> None:
+    """So that all of it can be shown to who resumes, in a frame that clients take."""
+    live.provider.will({**SLOW, "times": None})
+    with client(live.url) as one:
+        session = one.init()["session_id"]
+        for number in range(5):
+            one.send("chat", content="x" * 60_000, id=str(number))
+        refused = one.until("error")[-1]
+        assert (refused["code"], refused["id"], refused["retry"]) == ("queue_full", "4", True)
+        with client(live.url) as two:
+            begun = two.init(session_id=session)
+            assert [m["id"] for m in begun["messages"]] == ["0", "1", "2", "3"]
+        assert delete(f"{live.url}/sessions/{session}")
+
+
+def test_a_session_that_is_deleted_in_a_turn_is_gone(live: Live) -> None:
+    """Nothing of it stays on disk, in no table, and nobody is counted."""
+    live.provider.will({**SLOW, "times": None})
+    with client(live.url) as one:
+        session = one.init()["session_id"]
+        one.send("chat", content="a word to forget", id="1").send("chat", content="and another")
+        one.until("progress")
+        assert delete(f"{live.url}/sessions/{session}")
+        assert one.closed()[0] == 1000
+    until(lambda: counts(live.url) == (0, 0), "nobody is counted")
+    live.provider.will()
+    with sqlite3.connect(live.place.state / "sessions.sqlite") as db:
+        for table, column in (
+            ("sessions", "id"),
+            ("transcript", "session"),
+            ("turns", "session"),
+            ("checkpoints", "thread_id"),
+            ("writes", "thread_id"),
+        ):
+            rows = db.execute(f"SELECT count(*) FROM {table} WHERE {column} = ?", (session,))
+            assert rows.fetchone() == (0,), table
+    db.close()
+
+
 def test_a_turn_has_a_deadline(place: Place) -> None:
     """Then its sender is told that there was no answer in time."""
     live = Live(place, PREFLIGHT_TURN_TIMEOUT="1s")
@@ -376,7 +439,7 @@ def test_a_turn_has_a_deadline(place: Place) -> None:
 
 def test_a_crash_in_a_turn_loses_nothing(live: Live) -> None:
     """kill -9: the session resumes with the message among its last ones, and the turn is done; the second time it
-    is answered with an error that carries its id."""
+    is answered with an error that carries its id, while the one behind it, which never ran, gets its answer."""
     live.provider.will(SLOW)
     with client(live.url) as one:
         session = one.init()["session_id"]
@@ -395,18 +458,21 @@ def test_a_crash_in_a_turn_loses_nothing(live: Live) -> None:
     with client(live.url) as three:
         three.init(session_id=session)
         turn = three.send("chat", content="poison").until("progress")[0]["turn_id"]
+        three.send("chat", content="innocent", id="i").until("accepted")
         for _ in range(2):
             live.started.stderr  # noqa: B018  # what it said so far is read
             pid = worker_of(live.url)
             psutil.Process(pid).kill()
             until(lambda pid=pid: worker_of(live.url) != pid, "another worker serves")  # type: ignore[misc]
             last = Client(live.url)
-            last.init(session_id=session)
+            assert [m["content"] for m in last.init(session_id=session)["messages"]][-2:] == ["poison", "innocent"]
             came = last.until("progress", "error")
         end = came[-1]
         assert (end["type"], end["code"], end["turn_id"]) == ("error", "interrupted", turn)
+        live.provider.will()
+        end = last.until("result", "error")[-1]
+        assert (end["type"], end["id"]) == ("result", "i")
         last.close()
-    live.provider.will()
 
 
 def test_a_drain_finishes_the_turn_and_says_when_to_come_back(place: Place) -> None:
@@ -438,9 +504,14 @@ def test_a_turn_of_another_process(demo_place: Place, demo: Started, ends: bool)
     async def both() -> None:
         store = Store(demo_place.state / "sessions.sqlite", age=1e9, limit=100, size=1 << 20, owner=owner)
         await store.accept(session, turn, "uptime", client=None, workspace=None, keep=())
+        for number in range(15):
+            other_turn = f"{number} {turn}"
+            await store.accept(session, other_turn, "more", client=None, workspace=None, keep=())
+            await store.finish(session, other_turn, "assistant", "done")
         with client(demo.url) as one:
             begun = one.init(session_id=session)
-            assert [m["content"] for m in begun["messages"]] == ["uptime"]
+            # More than are shown otherwise: it has no answer yet.
+            assert [m["content"] for m in begun["messages"]] == ["uptime", *["more", "done"] * 15]
             assert one.receive("status")["status"] == "waiting"
             if ends:
                 other.communicate(b"\n")
@@ -485,15 +556,15 @@ def test_health_is_quick_while_the_agent_is_imported(place: Place) -> None:
     with client(started.url) as one:
         one.init()
         one.send("chat", content="status")
-        slowest = 0.0
+        answers = 0
         while True:
-            begun = time.monotonic()
             assert get(f"{started.url}/health")[0] == 200
-            slowest = max(slowest, time.monotonic() - begun)
+            answers += 1
             try:
                 message = json.loads(one.socket.recv(0))
             except TimeoutError:
                 continue
             if message["type"] == "result":
                 break
-        assert slowest < 0.5
+        # Were the import in the way, one answer would come before it and one after.
+        assert answers >= 5

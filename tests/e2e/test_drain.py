@@ -166,6 +166,29 @@ def test_accept_queue_is_answered(place: Place) -> None:
     started.left_nothing()
 
 
+def test_request_that_a_busy_worker_has_not_read(place: Place) -> None:
+    """A worker that was kept from its event loop reads what came meanwhile before it closes idle connections."""
+    started = slow(place)
+    worker = worker_of(started)
+    clients = [http.client.HTTPConnection("127.0.0.1", place.port, timeout=20) for _ in range(5)]
+    for client in clients:
+        client.request("GET", "/")
+        assert client.getresponse().read() == b"done"  # kept open: an idle connection from now on
+    started.send(signal.SIGTERM)
+    started.until_says("Stopping")
+    os.kill(worker, signal.SIGSTOP)
+    for client in clients:
+        client.request("GET", "/")
+    time.sleep(0.5)  # longer than idle connections are waited for
+    os.kill(worker, signal.SIGCONT)
+    for client in clients:
+        answer = client.getresponse()
+        assert (answer.status, answer.read()) == (200, b"done")
+        client.close()
+    assert started.wait() == 0
+    started.left_nothing()
+
+
 def test_connection_without_a_request_yet(place: Place) -> None:
     """A connection whose request is only half there when the end comes does not keep it from coming."""
     started = slow(place)

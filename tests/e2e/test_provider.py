@@ -117,6 +117,8 @@ def test_research(live: Live) -> None:
     [
         pytest.param([{"type": "fail", "status": 401}], "provider_auth", False, 1, id="401"),
         pytest.param([{"type": "fail", "status": 404}], "provider_rejected", False, 1, id="404"),
+        pytest.param([{"type": "fail", "status": 408, "times": None}], "provider_timeout", True, 3, id="408"),
+        pytest.param([{"type": "fail", "status": 409, "times": None}], "provider_error", True, 3, id="409"),
         pytest.param([{"type": "fail", "status": 500, "times": None}], "provider_error", True, 3, id="500"),
         pytest.param(
             [{"type": "fail", "status": 429, "retry_after": 60, "times": None}],
@@ -149,7 +151,7 @@ def test_failures(live: Live, behaviours: list[Message], code: str, retry: bool,
         assert end["retry_after"] == 60
         assert "60 s" in end["message"]
     assert not any(key[:12] in json.dumps(end) for key in KEYS.values())
-    if code != "provider_timeout":  # the service notes a request when it is over
+    if requests == 3 or code != "provider_timeout":  # the service notes a request when it is over
         assert len(live.asked()) == requests
     live.provider.will(QUIET, says("Back again."))
     assert turn(live)[-1]["content"] == "Back again."
@@ -163,14 +165,34 @@ def test_a_short_wait_that_the_service_asks_for_is_waited(live: Live) -> None:
     assert findings["passed"], findings
 
 
+def test_a_failed_turn_says_the_same_when_it_is_asked_for_again(live: Live) -> None:
+    """With its `id` it is the turn that it was, hints included, here and in the history; a new `id` is a new turn."""
+    live.provider.will({"type": "fail", "status": 429, "retry_after": 60}, QUIET, says("Here I am."))
+    with client(live.url) as one:
+        session = one.init()["session_id"]
+        failed = one.ask("hello", id="a")[-1]
+        assert (failed["code"], failed["retry"], failed["retry_after"]) == ("provider_rate_limit", True, 60)
+        again = one.ask("hello", id="a")
+        assert again[0]["duplicate"] is True
+        assert again[-1] == failed
+    with client(live.url) as two:
+        entry = two.init(session_id=session)["messages"][-1]
+        assert (entry["role"], entry["retry"], entry["retry_after"]) == ("error", True, 60)
+        assert two.ask("hello", id="b")[-1]["content"] == "Here I am."
+
+
 def test_a_key_in_a_message_goes_nowhere(live: Live) -> None:
     """Not to the service, not to the disk, not to who follows."""
     key = KEYS["OPENAI_API_KEY"]
     live.provider.will(QUIET, says(f"Your key is {key} and that is that."))
     with client(live.url) as one:
-        session = one.init()["session_id"]
-        came = one.ask(f"is {key} right?")
+        session = one.init(workspace_path=f"/work/{key}")["session_id"]
+        came = one.ask(f"is {key} right?", id=f"mine {key}")
+        again = one.ask(f"is {key} right?", id=f"mine {key}")
+        assert one.send("cancel", id=key, turn_id=key).refusal() == "nothing_to_cancel"
     assert key not in json.dumps(came)
+    assert came[-1]["id"] == "mine [redacted]"
+    assert [(m["type"], m.get("duplicate")) for m in again] == [("accepted", True), ("result", None)]
     assert came[-1]["content"] == "Your key is [redacted] and that is that."
     assert "".join(m["content"] for m in came if m["type"] == "token") == came[-1]["content"]
     assert key not in get(f"{live.url}/sessions/{session}")[1]

@@ -23,7 +23,7 @@ def test_serves(equipped: Place, providers: Providers) -> None:
     started.until_says(f"Diagnostics  http://{address}/diagnostics")
     for line in (f"{address} is available.", f"ws://{address}/ws/chat", f"http://{address}/health"):
         assert line in started.stdout
-    assert "15 requirements: 15 passed" in started.stdout
+    assert "16 requirements: 16 passed" in started.stdout
     assert json.loads(get(f"{started.url}/health")[1])["status"] == "healthy"
     assert sorted(providers.requests) == [
         ("/openai/v1/models", f"Bearer {KEYS['OPENAI_API_KEY']}"),
@@ -169,7 +169,7 @@ def test_warnings_do_not_block(equipped: Place) -> None:
     equipped.write_env_file(OPENAI_API_KEY=KEYS["OPENAI_API_KEY"])
     equipped.env_file.chmod(0o644)
     started = equipped.start().until_ready()
-    banner = unwrapped(started.stdout.partition("2 WARNINGS")[2].partition("15 requirements")[0])
+    banner = unwrapped(started.stdout.partition("2 WARNINGS")[2].partition("16 requirements")[0])
     assert "Environment File Permissions" in banner
     assert f"Fix: chmod 600 {equipped.env_file}" in banner
     assert "PERPLEXITY_API_KEY is not set (optional service)" in banner
@@ -305,7 +305,7 @@ def test_killed_launcher_leaves_nothing(equipped: Place, providers: Providers, m
 def test_python_m_server(place: Place) -> None:
     """``python -m server`` takes the launcher's way."""
     started = place.spawn(sys.executable, "-m", "server", "--demo", "--port", str(place.port)).until_ready()
-    assert "15 requirements: 9 passed" in started.stdout
+    assert "16 requirements: 10 passed" in started.stdout
     assert json.loads(get(f"{started.url}/diagnostics")[1])["origin"] == "start"
     assert started.stop() == 0
     started.left_nothing()
@@ -359,7 +359,7 @@ def test_uvicorn_runs_the_suite(place: Place) -> None:
     started = place.spawn(sys.executable, *UVICORN, str(place.port), environ={"PREFLIGHT_DEMO": "1"}).until_says(
         SERVING
     )
-    assert "7 passed, 8 not applicable" in started.stderr
+    assert "8 passed, 8 not applicable" in started.stderr
     until(lambda: listening(place.port), "uvicorn listens")
     assert json.loads(get(f"{place.url}/health")[1])["status"] == "healthy"
     body = json.loads(get(f"{place.url}/diagnostics")[1])

@@ -1,0 +1,431 @@
+"""Who may see what: decided here, in one pass over a request's headers, before anything else looks at it.
+
+Three questions, in this order. Is it a name of ours that was asked for (Host: a web page whose name was rebound to
+this address brings its own)? Does another web page ask (Origin, Sec-Fetch-Site)? And who asks: somebody with the
+token, or, where there is none and nobody else can reach the server, somebody on this machine? Every path needs a good
+answer to all three, save ``/health``, which says no more than names, and the way in, ``/login``.
+
+Trust follows the socket's peer, never a header. SECURITY.md has the threats and the tests that hold the answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import ipaddress
+import json
+import logging
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from preflight.instance import Instance
+from preflight.settings import TOKEN_LENGTH, Settings
+
+log = logging.getLogger(__name__)
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+HEALTH = frozenset({"/health", "/health/live", "/health/ready"})
+LOGIN = frozenset({"/login", "/login.css"})
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+TOKEN_PROTOCOL = "preflight.token."  # noqa: S105
+"""Before a token, in base64url without padding, among the subprotocols that a WebSocket offers."""
+
+POLICY = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS: RawHeaders = [
+    (b"content-security-policy", POLICY),
+    (b"x-content-type-options", b"nosniff"),
+    # Under no-referrer browsers send "Origin: null" with our own forms, the login's among them.
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+]
+NO_STORE = (b"cache-control", b"no-store")
+
+WATCHED = frozenset(
+    {
+        b"host", b"origin", b"authorization", b"cookie", b"accept",
+        b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest",
+    }
+)  # fmt: skip
+ONCE = frozenset({b"host", b"origin", b"authorization"})
+FORWARDING = frozenset({b"forwarded", b"via", b"x-real-ip", b"true-client-ip", b"cf-connecting-ip"})
+
+SESSION = 12 * 3600  # seconds that a login lasts
+REVOKED = 10_000  # ended sessions that are remembered until they would have expired
+
+FREE = 3  # wrong tokens of one peer that are answered at once
+FIRST_DELAY, LONGEST_DELAY = 0.5, 8.0  # seconds; doubles with each further one
+FORGET = 300.0  # seconds after the last one
+PEERS = 4096  # that are remembered; the one that was quiet for longest makes room
+WAITING = 64  # wrong tokens whose answers wait at once; the next is answered with 429
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request is not let through."""
+
+    status: int
+    error: str
+    guessed: bool = False
+    """A wrong token came with it, as opposed to none."""
+    login: bool = False
+    """A person in a browser can log in instead."""
+
+
+class Throttle:
+    """How long each peer waits for the answer to a wrong token. Right ones never come here."""
+
+    def __init__(self) -> None:
+        self._peers: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self.waiting = 0
+
+    def failed(self, peer: str, now: float) -> float:
+        """Count one more wrong token; returns the seconds to wait before it is answered."""
+        count, last = self._peers.pop(peer, (0, now))
+        if now - last > FORGET:
+            count = 0
+        self._peers[peer] = (count + 1, now)
+        if len(self._peers) > PEERS:
+            self._peers.popitem(last=False)
+        return 0.0 if count < FREE else min(FIRST_DELAY * 2.0 ** min(count - FREE, 16), LONGEST_DELAY)
+
+
+class Access:
+    """What one instance's settings allow. In the lifespan's and every request's state as ``access``."""
+
+    def __init__(self, settings: Settings) -> None:
+        token = settings.token
+        self.has_token = token is not None
+        # Digests are equally long: comparing them tells nothing about the token's length either.
+        self._digest = _digest(token.encode()) if token else b""
+        self._key = hmac.digest((token or "").encode(), b"preflight: sessions of the login form", "sha256")
+        self._for_others = token is not None and len(token) >= TOKEN_LENGTH
+        self._trusts_local = token is None and settings.loopback and not settings.trusted_proxies
+        self._names = {b"localhost", b"127.0.0.1", b"[::1]", _in_host(settings.host)}
+        self._names |= {name.encode() for name in settings.allowed_hosts if _without_port(name)}
+        port = b":%d" % settings.port
+        self._hosts = self._names | {name + port for name in self._names}
+        self._hosts |= {name.encode() for name in settings.allowed_hosts}
+        self._wildcard = settings.host in ("0.0.0.0", "::")
+        self._origins = frozenset(origin.encode() for origin in settings.allowed_origins)
+        self._proxies = [ipaddress.ip_network(network) for network in settings.trusted_proxies]
+        # Cookies know no ports: two instances on one machine must not overwrite each other's.
+        self._cookie = f"preflight_{settings.port}"
+        self._revoked: OrderedDict[str, int] = OrderedDict()
+        self._throttle = Throttle()
+
+    # The decision.
+
+    def refusal(self, scope: Scope) -> Refusal | None:
+        """Why this request must not go on; None if it may."""
+        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+        if path in HEALTH:
+            return None
+        headers = _watched(scope["headers"])
+        if headers is None:
+            return Refusal(400, "a header is there twice that must be there once")
+        host = headers.get(b"host", b"").lower()
+        if host not in self._hosts and not self._is_own(host, scope.get("server")):
+            return Refusal(421, "this server does not go by that name: PREFLIGHT_ALLOWED_HOSTS can add one")
+        origin = headers.get(b"origin")
+        same_origin = origin is not None and origin.lower() in (b"http://" + host, b"https://" + host)
+        foreign = origin.lower() not in self._origins if origin is not None else _from_elsewhere(scope, headers)
+        if foreign and not same_origin:
+            return Refusal(403, "another web page asked for this: PREFLIGHT_ALLOWED_ORIGINS can allow it to")
+        if path in LOGIN and scope["type"] == "http":
+            return None
+        if not self.has_token:
+            return self._without_token(scope, headers)
+        if not self._for_others and not _is_loopback(scope.get("client")):
+            return Refusal(403, f"the token is too short for others: it needs {TOKEN_LENGTH} characters")
+        offered = _offered(scope, headers)
+        if offered is not None:
+            return None if self.is_token(offered) else Refusal(401, "that is not the token", guessed=True)
+        browser = scope["type"] == "http" and scope["method"] == "GET" and b"text/html" in headers.get(b"accept", b"")
+        if not self.has_session(headers.get(b"cookie", b"")):
+            return Refusal(401, "a token is needed: Authorization: Bearer ..., or log in at /login", login=browser)
+        # A browser sends the cookie along whoever made it ask, so who did has to be known before anything changes.
+        harmless = scope["type"] == "http" and scope["method"] in SAFE and origin is None
+        if not same_origin and not harmless:
+            return Refusal(403, "with the login's cookie, only pages of this server may do that")
+        return None
+
+    def _without_token(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Refusal | None:
+        if not self._trusts_local or not _is_loopback(scope.get("client")):
+            return Refusal(403, "there is no token, so this machine alone is served: set PREFLIGHT_TOKEN")
+        if b"forwarded" in headers:
+            return Refusal(403, "there is no token, and this came through a proxy: set PREFLIGHT_TOKEN")
+        return None
+
+    def _is_own(self, host: bytes, server: tuple[str, int | None] | None) -> bool:
+        """Whether it is the address or the port that this very connection came to.
+
+        The port is another one than the settings' where another server than ours has bound it.
+        """
+        if server is None or server[1] is None:
+            return False
+        name = host.removesuffix(b":%d" % server[1])
+        return name in self._names or (self._wildcard and name == _in_host(server[0].removeprefix("::ffff:")))
+
+    # Proofs.
+
+    def is_token(self, offered: bytes) -> bool:
+        """Whether this is the token; takes the same time whatever it is."""
+        return hmac.compare_digest(_digest(offered), self._digest)
+
+    def new_session(self) -> str:
+        """The value of a login's cookie: when it ends and a random name, signed. The token is not in it."""
+        content = f"{int(time.time()) + SESSION}.{secrets.token_urlsafe(12)}"
+        return f"{content}.{self._signature(content)}"
+
+    def has_session(self, cookies: bytes) -> bool:
+        """Whether there is a cookie of a login that has neither expired nor been ended."""
+        return self._session(cookies) is not None
+
+    def end_session(self, cookies: bytes) -> None:
+        """Let a login's cookie count no more, for as long as this process serves."""
+        session = self._session(cookies)
+        if session is not None:
+            name, expires = session
+            self._revoked[name] = expires
+            if len(self._revoked) > REVOKED:
+                self._revoked.popitem(last=False)
+
+    def cookie(self, value: str, scope: Scope) -> str:
+        """A Set-Cookie header; an empty value removes it."""
+        secure = "; Secure" if scope["scheme"] == "https" else ""
+        age = SESSION if value else 0
+        return f"{self._cookie}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Strict{secure}"
+
+    def _session(self, cookies: bytes) -> tuple[str, int] | None:
+        """Name and end of the session, if it counts."""
+        for part in cookies.decode("latin-1").split(";"):
+            name, _, value = part.strip().partition("=")
+            content, _, signature = value.rpartition(".")
+            if name != self._cookie or not hmac.compare_digest(
+                signature.encode("latin-1"), self._signature(content).encode()
+            ):
+                continue
+            expires, _, session = content.partition(".")
+            if int(expires) > time.time() and session not in self._revoked:
+                return session, int(expires)
+        return None
+
+    def _signature(self, content: str) -> str:
+        return hmac.new(self._key, content.encode("latin-1"), "sha256").hexdigest()
+
+    # Wrong ones.
+
+    async def failed(self, scope: Scope, instance: Instance) -> bool:
+        """Say in the log who offered a wrong token, and wait the longer the more often they have.
+
+        False: too many wait already, so that this one is to be told off at once.
+        """
+        peer = scope["client"][0] if scope.get("client") else "unknown"
+        log.warning("wrong token from %s at %r", peer, scope["path"][:200])
+        delay = self._throttle.failed(_neighbourhood(peer), time.monotonic())
+        if not delay:
+            return True
+        if self._throttle.waiting >= WAITING:
+            return False
+        self._throttle.waiting += 1
+        try:
+            await asyncio.wait_for(instance.drained(), delay)  # nobody waits for it when the server stops
+        except TimeoutError:
+            pass
+        finally:
+            self._throttle.waiting -= 1
+        return True
+
+    # Proxies.
+
+    def look_through_proxies(self, scope: Scope) -> None:
+        """Put the client that a trusted proxy names in the proxy's place. For limits and logs: it earns no trust."""
+        if not self._proxies or not scope.get("client") or not self._is_proxy(scope["client"][0]):
+            return
+        chain = [entry.strip() for entry in _joined(scope["headers"], b"x-forwarded-for").split(",") if entry.strip()]
+        # From the near end: what stands before the first stranger may be made up.
+        for entry in reversed(chain):
+            if not _is_address(entry):
+                break
+            scope["client"] = (entry, 0)
+            if not self._is_proxy(entry):
+                break
+        proto = _joined(scope["headers"], b"x-forwarded-proto").rpartition(",")[2].strip().lower()
+        if proto in ("http", "https"):
+            scope["scheme"] = proto if scope["type"] == "http" else proto.replace("http", "ws")
+
+    def _is_proxy(self, peer: str) -> bool:
+        try:
+            address = ipaddress.ip_address(peer.removeprefix("::ffff:"))
+        except ValueError:
+            return False
+        return any(address in network for network in self._proxies)
+
+
+class Guard:
+    """ASGI middleware that lets through what :class:`Access` allows, and gives every answer its headers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        access: Access = scope["state"]["access"]
+        refusal = access.refusal(scope)
+        access.look_through_proxies(scope)
+        if refusal is not None:
+            await _refuse(refusal, scope, receive, send)
+        elif scope["type"] == "http":
+            await self.app(scope, receive, _protected(send))
+        else:
+            # Nobody behind this needs to see a token, or could answer with one.
+            scope["subprotocols"] = [
+                name for name in scope.get("subprotocols", ()) if not name.startswith(TOKEN_PROTOCOL)
+            ]
+            await self.app(scope, receive, send)
+
+
+def _protected(send: Send) -> Send:
+    async def protect(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = [*message.get("headers", ()), *HEADERS]
+            for name, _ in headers:
+                if name == b"cache-control":
+                    break
+            else:
+                headers.append(NO_STORE)
+            # Not into the message itself: an answer that is made once is sent many times.
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return protect
+
+
+async def _refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+    access: Access = scope["state"]["access"]
+    status, error = refusal.status, refusal.error
+    if refusal.guessed and not await access.failed(scope, scope["state"]["preflight"]):
+        status, error = 429, "too many wrong tokens"
+    headers: RawHeaders = [*HEADERS, NO_STORE]
+    if refusal.login:
+        path = scope["path"] + ("?" + scope["query_string"].decode("latin-1") if scope["query_string"] else "")
+        status, body = 303, b""
+        headers.append((b"location", f"/login?next={quote(path, safe='/')}".encode()))
+    else:
+        body = json.dumps({"error": error}).encode()
+        headers.append((b"content-type", b"application/json"))
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    elif status == 429:
+        headers.append((b"retry-after", b"%d" % LONGEST_DELAY))
+    headers.append((b"content-length", b"%d" % len(body)))
+    kind = "http.response"
+    if scope["type"] == "websocket":
+        # Before it is accepted, so that a page that must not open it learns nothing from it.
+        await receive()
+        if "websocket.http.response" not in scope.get("extensions", {}):
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        kind = "websocket.http.response"
+    await send({"type": f"{kind}.start", "status": status, "headers": headers})
+    await send({"type": f"{kind}.body", "body": body})
+
+
+# What stands in a request.
+
+
+def _watched(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes] | None:
+    """The headers that decisions stand on; None where one that may be there once is there twice.
+
+    ``forwarded`` is in it if the request came through a proxy that says so, in whatever way.
+    """
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        name = name.lower()  # ASGI says that they are; what lets somebody in does not rely on it
+        if name in WATCHED:
+            if name in found:
+                if name in ONCE:
+                    return None
+                value = found[name] + b"; " + value
+            found[name] = value
+        elif name in FORWARDING or name.startswith(b"x-forwarded"):
+            found[b"forwarded"] = value
+    return found
+
+
+def _from_elsewhere(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a browser says that another site's page asks, unless a person followed its link."""
+    if headers.get(b"sec-fetch-site", b"none") in (b"same-origin", b"none"):
+        return False
+    followed = headers.get(b"sec-fetch-mode") == b"navigate" and headers.get(b"sec-fetch-dest") == b"document"
+    return not (followed and scope["type"] == "http" and scope["method"] == "GET")
+
+
+def _offered(scope: Scope, headers: Mapping[bytes, bytes]) -> bytes | None:
+    """The token that came in the Authorization header or, from a WebSocket, among its subprotocols."""
+    scheme, _, value = headers.get(b"authorization", b"").strip().partition(b" ")
+    if scheme.lower() == b"bearer":
+        return value.strip()
+    for name in scope.get("subprotocols", ()):
+        if name.startswith(TOKEN_PROTOCOL):
+            encoded = name.removeprefix(TOKEN_PROTOCOL).rstrip("=")
+            try:
+                return base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+            except ValueError:
+                return b""
+    return None
+
+
+def _digest(token: bytes) -> bytes:
+    return hashlib.sha256(token).digest()
+
+
+def _is_loopback(client: tuple[str, int] | None) -> bool:
+    # The kernel's own text of the socket's peer. None: it is not known, for example on a Unix socket.
+    return client is not None and (client[0] == "::1" or client[0].removeprefix("::ffff:").startswith("127."))
+
+
+def _in_host(address: str) -> bytes:
+    """An address as it stands in a Host header."""
+    return (f"[{address}]" if ":" in address else address).lower().encode("utf-8", "surrogateescape")
+
+
+def _without_port(host: str) -> bool:
+    return host.endswith("]") or ":" not in host
+
+
+def _joined(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> str:
+    return ",".join(value.decode("latin-1") for name, value in headers if name.lower() == wanted)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _neighbourhood(peer: str) -> str:
+    """Whom a peer is counted as: with IPv6 everybody has a whole /64 of addresses."""
+    if ":" not in peer:
+        return peer
+    try:
+        return str(ipaddress.ip_network(f"{peer}/64", strict=False))
+    except ValueError:
+        return peer

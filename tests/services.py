@@ -1,0 +1,66 @@
+"""A language model's service on a real socket, which answers as it is told to, header by header."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+COMPLETION = {
+    "id": "1",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "m",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Sunny."}, "finish_reason": "stop"}],
+}
+
+Answer = tuple[int, Mapping[str, str], Mapping[str, Any]]
+
+
+class Service:
+    """Answers each POST with the next status, headers and body; after the last one with a completion."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        """When requests came, in seconds since the epoch."""
+        self._next: list[Answer] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["content-length"]))
+                outer.times.append(time.time())
+                status, headers, body = outer._next.pop(0) if outer._next else (200, {}, COMPLETION)
+                content = json.dumps(body).encode()
+                self.send_response(status)
+                for name, value in {
+                    **headers,
+                    "content-type": "application/json",
+                    "content-length": str(len(content)),
+                }.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                """Nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+
+    def answers(self, *answers: Answer) -> None:
+        """What it answers next."""
+        self._next = list(answers)
+
+    def __enter__(self) -> Service:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

@@ -1,0 +1,465 @@
+"""The guard's decisions, one request at a time, without a server: names, origins, proofs, and who waits."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preflight import settings
+from preflight.instance import Instance
+from preflight.settings import Settings
+from server import login, security
+from server.app import create_app
+from server.security import FREE, LONGEST_DELAY, PEERS, SESSION, WAITING, Access, Throttle
+
+ROOT = Path(__file__).parents[1]
+TOKEN = "canary-Zq7vXw2LmN8pRt4KdY6hJb3F"
+HOST = "127.0.0.1:8002"
+
+
+def load(token: str | None = TOKEN, **options: object) -> Settings:
+    environ = {} if token is None else {"PREFLIGHT_TOKEN": token}
+    return settings.load(ROOT, environ, {"demo": True, **options})
+
+
+def request(path: str = "/diagnostics", method: str = "GET", *, peer: str = "127.0.0.1", **headers: str) -> Any:
+    """A request as a server hands it over; underscores in names of headers stand for hyphens."""
+    named = {"host": HOST, **headers}
+    return {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": b"",
+        "scheme": "http",
+        "client": (peer, 40000),
+        "server": ("127.0.0.1", 8002),
+        "headers": [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in named.items()],
+    }
+
+
+def websocket(*subprotocols: str, **headers: str) -> Any:
+    scope = request("/ws/chat", **headers)
+    del scope["method"]
+    return {**scope, "type": "websocket", "scheme": "ws", "subprotocols": list(subprotocols)}
+
+
+def status(access: Access, scope: Any) -> int:
+    """The status of a refusal, 200 for none."""
+    refusal = access.refusal(scope)
+    return refusal.status if refusal else 200
+
+
+BEARER = {"authorization": f"Bearer {TOKEN}"}
+ROUTES: list[Any] = create_app().routes
+OURS = sorted({route.path for route in ROUTES})
+
+
+@pytest.mark.parametrize("path", [*OURS, "/nowhere", "//health", "/healthy", "/health/../docs", "/HEALTH"])
+def test_everything_is_protected_by_default(path: str) -> None:
+    """A path needs the token unless it stands on the short list of those that do not, routes that do not exist too."""
+    public = path in {"/health", "/health/live", "/health/ready", "/login", "/login.css"}
+    assert status(Access(load()), request(path)) == (200 if public else 401)
+    assert status(Access(load()), request(path, **BEARER)) == 200
+
+
+@pytest.mark.parametrize(
+    "header,right",
+    [
+        (f"Bearer {TOKEN}", True),
+        (f"bearer  {TOKEN} ", True),
+        (f"Bearer {TOKEN}x", False),
+        (f"Bearer {TOKEN[:-1]}", False),
+        (f"Bearer {TOKEN.lower()}", False),
+        ("Bearer", False),
+        ("Bearer \xff\xfe", False),
+        (TOKEN, False),
+        (f"Basic {base64.b64encode(TOKEN.encode()).decode()}", False),
+    ],
+)
+def test_bearer(header: str, right: bool) -> None:
+    """The token itself and nothing near it."""
+    assert status(Access(load()), request(authorization=header)) == (200 if right else 401)
+
+
+def test_tokens_are_compared_by_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compared is equally long whatever was offered, and compare_digest does it."""
+    compared: list[tuple[int, int]] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((len(one), len(other)))
+        return one == other
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    access = Access(load())
+    for offered in (b"", b"x", TOKEN.encode(), b"x" * 10_000):
+        access.is_token(offered)
+    assert compared == [(32, 32)] * 4
+
+
+@pytest.mark.parametrize(
+    "host,allowed",
+    [
+        (HOST, True),
+        ("127.0.0.1", True),
+        ("localhost", True),
+        ("LocalHost:8002", True),
+        ("[::1]:8002", True),
+        ("[::1]", True),
+        ("agent.example", True),
+        ("agent.example:8002", True),
+        ("other.example:9000", True),
+        ("other.example", False),
+        ("agent.example:9000", False),
+        ("localhost:9000", False),
+        ("evil.test", False),
+        ("evil.test:8002", False),
+        ("localhost.evil.test", False),
+        ("127.0.0.1.evil.test:8002", False),
+        ("evil.test:127.0.0.1", False),
+        ("localhost:8002@evil.test", False),
+        ("10.0.0.5:8002", False),
+        ("", False),
+        ("\xff", False),
+    ],
+)
+def test_host(host: str, allowed: bool) -> None:
+    """A name that is none of ours is not answered, whoever asks: a rebound name brings its own."""
+    access = Access(load(allowed_hosts="agent.example, other.example:9000"))
+    assert status(access, request(host=host, **BEARER)) == (200 if allowed else 421)
+    assert status(access, request("/login", host=host)) == (200 if allowed else 421)
+    assert status(access, request("/health", host=host)) == 200
+
+
+def test_host_of_a_connection() -> None:
+    """Under another server than ours the port is the connection's; on a wildcard address, the address is, too."""
+    elsewhere = request(host="localhost:9123", **BEARER) | {"server": ("127.0.0.1", 9123)}
+    assert status(Access(load()), elsewhere) == 200
+    network = request(host="10.0.0.5:8002", peer="10.0.0.9", **BEARER) | {"server": ("10.0.0.5", 8002)}
+    assert status(Access(load()), network) == 421
+    assert status(Access(load(host="0.0.0.0")), network) == 200
+    assert status(Access(load(host="::")), network | {"server": ("::ffff:10.0.0.5", 8002)}) == 200
+    rebound = request(host="evil.test:8002", peer="10.0.0.9", **BEARER) | {"server": ("10.0.0.5", 8002)}
+    assert status(Access(load(host="0.0.0.0")), rebound) == 421
+    assert status(Access(load(host="::1")), request(host="[::1]:8002", **BEARER)) == 200
+    assert status(Access(load()), request(host="evil.test", **BEARER) | {"server": None}) == 421
+
+
+@pytest.mark.parametrize("name", ["host", "origin", "authorization"])
+def test_twice(name: str) -> None:
+    """A header that may be there once and is there twice leaves it open which one counts."""
+    scope = request(origin=f"http://{HOST}", **BEARER)
+    scope["headers"].append((name.encode(), b"x"))
+    assert status(Access(load()), scope) == 400
+
+
+@pytest.mark.parametrize(
+    "origin,allowed",
+    [
+        (f"http://{HOST}", True),
+        (f"https://{HOST}", True),
+        (f"HTTP://{HOST}", True),
+        ("https://friend.example", True),
+        ("http://friend.example", False),
+        ("http://localhost:8002", False),  # another origin than the one in Host
+        ("http://127.0.0.1", False),
+        ("http://127.0.0.1:3000", False),
+        ("https://evil.example", False),
+        (f"http://{HOST}.evil.example", False),
+        (f"http://evil.example/http://{HOST}", False),
+        ("null", False),
+        ("", False),
+    ],
+)
+@pytest.mark.parametrize("token", [TOKEN, None])
+def test_origin(token: str | None, origin: str, allowed: bool) -> None:
+    """Only this server's own pages and those of listed origins may ask, with and without a token."""
+    access = Access(load(token, allowed_origins="https://friend.example"))
+    proof = BEARER if token else {}
+    expected = 200 if allowed else 403
+    assert status(access, websocket(origin=origin, **proof)) == expected
+    for method in ("GET", "POST", "DELETE"):
+        assert status(access, request(method=method, origin=origin, **proof)) == expected
+    mixed = websocket(**proof)
+    mixed["headers"].append((b"Origin", origin.encode()))
+    assert status(access, mixed) == expected
+
+
+@pytest.mark.parametrize("token", [TOKEN, None])
+def test_sec_fetch_site(token: str | None) -> None:
+    """Where a browser sends no Origin it says whose page asks: another's may lead a person here, and nothing else."""
+    access = Access(load(token))
+    proof = BEARER if token else {}
+    for site in ("cross-site", "same-site"):
+        said = {"sec_fetch_site": site, **proof}
+        followed = {**said, "sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}
+        assert status(access, request(**said)) == 403
+        assert status(access, request(method="POST", **said)) == 403
+        assert status(access, request(method="POST", **followed)) == 403
+        assert status(access, request(**{**followed, "sec_fetch_dest": "iframe"})) == 403
+        assert status(access, request(**followed)) == 200
+        assert status(access, websocket(**said)) == 403
+    for site in ("same-origin", "none"):
+        assert status(access, request(method="POST", sec_fetch_site=site, **proof)) == 200
+
+
+def test_the_local_user_is_trusted() -> None:
+    """On loopback without a token this machine is served, a POST without Origin included."""
+    access = Access(load(None))
+    for peer in ("127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"):
+        assert status(access, request(peer=peer)) == 200
+        assert status(access, request("/diagnostics/run", "POST", peer=peer)) == 200
+    assert status(access, websocket()) == 200
+    for peer in ("10.0.0.9", "::ffff:10.0.0.9", "fe80::1", "1270.0.0.1"):
+        assert status(access, request(peer=peer)) == 403
+    assert status(access, request() | {"client": None}) == 403
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["x_forwarded_for", "x_forwarded_host", "x_forwarded_proto", "forwarded", "via", "x_real_ip", "cf_connecting_ip"],
+)
+def test_headers_earn_no_trust(header: str) -> None:
+    """Trust follows the socket's peer: a header makes nobody local, and one that a proxy left takes it away."""
+    access = Access(load(None))
+    assert status(access, request(peer="10.0.0.9", **{header: "127.0.0.1"})) == 403
+    assert status(access, request(**{header: "127.0.0.1"})) == 403
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"host": "0.0.0.0"}, {"host": "10.0.0.5"}, {"trusted_proxies": "127.0.0.1"}, {"host": "127.0.0.1.evil.test"}],
+)
+def test_only_there(options: dict[str, str]) -> None:
+    """Without a token nobody is trusted where others can come, through a proxy or by themselves."""
+    assert status(Access(load(None, **options)), request()) == 403
+
+
+def test_short_token() -> None:
+    """A token of fewer than 16 characters is good for this machine and not for others."""
+    access = Access(load("short", host="0.0.0.0"))
+    right = {"authorization": "Bearer short"}
+    assert status(access, request(**right)) == 200
+    assert status(access, request()) == 401
+    assert status(access, request(peer="10.0.0.9", **right)) == 403
+
+
+def encoded(token: str) -> str:
+    return "preflight.token." + base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+
+
+def test_subprotocol() -> None:
+    """A WebSocket may bring the token among its subprotocols; an HTTP request may not, nor may either in its URL."""
+    access = Access(load())
+    assert status(access, websocket("preflight.v1", encoded(TOKEN), origin=f"http://{HOST}")) == 200
+    assert status(access, websocket(encoded(TOKEN) + "=")) == 200
+    for wrong in (encoded(TOKEN + "x"), "preflight.token.", "preflight.token.!", "preflight.v1", TOKEN):
+        assert status(access, websocket(wrong)) == 401
+    assert status(access, request() | {"subprotocols": []}) == 401
+    query = f"token={TOKEN}&access_token={TOKEN}".encode()
+    assert status(access, websocket() | {"query_string": query}) == 401
+    assert status(access, request() | {"query_string": query}) == 401
+
+
+# The login's cookie.
+
+
+def cookie(access: Access) -> str:
+    return access.cookie(access.new_session(), request()).split(";")[0]
+
+
+def test_cookie() -> None:
+    """It is not the token, not readable by scripts, not sent by other sites, and Secure where the way is."""
+    access = Access(load())
+    header = access.cookie(access.new_session(), request())
+    assert re.fullmatch(r"preflight_8002=[\w.-]+; Path=/; Max-Age=43200; HttpOnly; SameSite=Strict", header)
+    assert TOKEN not in header
+    assert access.cookie("x", request() | {"scheme": "https"}).endswith("; Secure")
+    assert status(access, request(cookie=f"a=b; {cookie(access)}; c=d")) == 200
+    assert status(Access(load()), request(cookie=cookie(access))) == 200  # a restart asks nobody to log in again
+    assert status(Access(load(TOKEN + "x")), request(cookie=cookie(access))) == 401  # a new token does
+
+
+def test_forged_cookies() -> None:
+    """What was not signed with this token counts for nothing, whatever it looks like."""
+    access = Access(load())
+    name, _, value = cookie(access).partition("=")
+    expires, session, signature = value.split(".")
+    for forged in (
+        "",
+        "..",
+        "x",
+        f"{int(expires) + 9}.{session}.{signature}",
+        f"{expires}.{session}x.{signature}",
+        f"{expires}.{session}.{'0' * 64}",
+        f"{expires}.{session}.",
+        f"{expires}.{session}.\xe9",
+        TOKEN,
+    ):
+        assert status(access, request(cookie=f"{name}={forged}")) == 401
+    assert status(access, request(cookie=f"preflight_9000={value}")) == 401
+
+
+def test_cookies_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login ends with its time, or when its person says so."""
+    access = Access(load())
+    ended, kept = cookie(access), cookie(access)
+    access.end_session(ended.encode())
+    access.end_session(b"preflight_8002=made.up.entirely")
+    assert (status(access, request(cookie=ended)), status(access, request(cookie=kept))) == (401, 200)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + SESSION + 1)
+    assert status(access, request(cookie=kept)) == 401
+
+
+def test_a_cookie_alone_changes_nothing() -> None:
+    """Browsers send cookies whoever made them ask: what changes something needs this very origin as well."""
+    access = Access(load(allowed_origins="https://friend.example"))
+    proof = {"cookie": cookie(access)}
+    own, friend = {"origin": f"http://{HOST}"}, {"origin": "https://friend.example"}
+    assert status(access, request(**proof)) == 200
+    assert status(access, request(method="POST", **proof)) == 403
+    assert status(access, request(method="POST", **proof, **friend)) == 403
+    assert status(access, request(method="POST", **proof, **own)) == 200
+    assert status(access, websocket(**proof)) == 403
+    assert status(access, websocket(**proof, **friend)) == 403
+    assert status(access, websocket(**proof, **own)) == 200
+
+
+@pytest.mark.parametrize(
+    "target,kept",
+    [
+        ("/docs", True),
+        ("/diagnostics?a=b#c", True),
+        ("//evil.example", False),
+        ("/\\evil.example", False),
+        ("/\t/evil.example", False),
+        ("https://evil.example", False),
+        ("evil", False),
+        ("", False),
+        ("/\r\nSet-Cookie: a=b", False),
+    ],
+)
+def test_the_login_leads_nowhere_else(target: str, kept: bool) -> None:
+    """Where the login leads is a path of this server, however it is written."""
+    assert login.own_path(target) == (target if kept else login.HOME)
+
+
+# Wrong tokens.
+
+
+def test_throttle() -> None:
+    """The first few are answered at once, then each wait is twice the last one, up to a bound; peace is forgotten."""
+    throttle = Throttle()
+    waits = [throttle.failed("10.0.0.9", 100.0) for _ in range(FREE + 8)]
+    assert waits[:FREE] == [0.0] * FREE
+    assert waits[FREE : FREE + 4] == [0.5, 1.0, 2.0, 4.0]
+    assert waits[-1] == LONGEST_DELAY
+    assert throttle.failed("10.0.0.8", 100.0) == 0.0
+    assert throttle.failed("10.0.0.9", 100.0 + security.FORGET + 1) == 0.0
+
+
+def test_throttle_is_bounded() -> None:
+    """However many peers there are, as many are remembered as fit."""
+    throttle = Throttle()
+    for number in range(PEERS * 2):
+        throttle.failed(str(number), 0.0)
+    assert len(throttle._peers) == PEERS
+
+
+def test_neighbours() -> None:
+    """Whoever has one IPv6 address has a whole /64 of them."""
+    assert security._neighbourhood("2001:db8:1:2:3:4:5:6") == security._neighbourhood("2001:db8:1:2::1")
+    assert security._neighbourhood("2001:db8:1:3::1") != security._neighbourhood("2001:db8:1:2::1")
+    assert security._neighbourhood("10.0.0.9") == "10.0.0.9"
+
+
+def test_waits_end_with_the_server(make_instance: Callable[..., Instance]) -> None:
+    """As many answers wait as may, the next is told off at once, and a drain waits for none of them."""
+
+    async def guess() -> tuple[list[bool], float]:
+        access, instance = Access(load()), make_instance()
+        begun = time.monotonic()
+        waiting = [asyncio.create_task(access.failed(request(), instance)) for _ in range(FREE + WAITING + 5)]
+        await asyncio.sleep(0.05)
+        instance.start_draining()
+        return await asyncio.gather(*waiting), time.monotonic() - begun
+
+    answers, seconds = asyncio.run(guess())
+    assert answers.count(False) == 5
+    assert seconds < 2
+
+
+def test_a_wrong_token_is_logged(make_instance: Callable[..., Instance], caplog: pytest.LogCaptureFixture) -> None:
+    """With peer and path, on one line, and never with what was offered."""
+    scope = request("/diagnostics\nforged line", authorization="Bearer guess-canary-123")
+    asyncio.run(Access(load()).failed(scope, make_instance()))
+    assert caplog.messages == [r"wrong token from 127.0.0.1 at '/diagnostics\nforged line'"]
+
+
+# Proxies.
+
+
+@pytest.mark.parametrize(
+    "peer,chain,proto,client,scheme",
+    [
+        ("10.0.0.2", "203.0.113.7", "https", "203.0.113.7", "https"),
+        ("10.0.0.2", "127.0.0.1, 203.0.113.7, 10.0.0.3", "https", "203.0.113.7", "https"),
+        ("::ffff:10.0.0.2", "2001:db8::7", "http", "2001:db8::7", "http"),
+        ("10.0.0.2", "nonsense", "gopher", "10.0.0.2", "http"),
+        ("10.0.0.2", "", "", "10.0.0.2", "http"),
+        ("203.0.113.7", "127.0.0.1", "https", "203.0.113.7", "http"),
+    ],
+)
+def test_proxies(peer: str, chain: str, proto: str, client: str, scheme: str) -> None:
+    """A trusted proxy says who asks and how, from the near end of its list; anybody else's headers say nothing."""
+    access = Access(load(trusted_proxies="10.0.0.0/24"))
+    for one in (request(peer=peer, x_forwarded_for=chain, x_forwarded_proto=proto), None):
+        scope = one or websocket(x_forwarded_for=chain, x_forwarded_proto=proto) | {"client": (peer, 1)}
+        access.look_through_proxies(scope)
+        assert scope["client"][0].removeprefix("::ffff:") == client
+        assert scope["scheme"] == (scheme if one else scheme.replace("http", "ws"))
+
+
+def test_no_proxies() -> None:
+    """Without the setting nobody's headers count."""
+    scope = request(x_forwarded_for="203.0.113.7", x_forwarded_proto="https")
+    Access(load()).look_through_proxies(scope)
+    assert (scope["client"][0], scope["scheme"]) == ("127.0.0.1", "http")
+
+
+# The document, and SECURITY.md.
+
+
+def test_openapi_has_every_route() -> None:
+    """Each route and method stands in the document, and none that does not exist."""
+    routed = {
+        (route.path.replace(":path}", "}"), method.lower())
+        for route in ROUTES
+        for method in getattr(route, "methods", None) or ()
+        if method != "HEAD"
+    }
+    described = {(path, method) for path, methods in create_app().openapi()["paths"].items() for method in methods}
+    assert described == routed
+
+
+def test_the_tests_in_the_threat_table_exist() -> None:
+    """Each answer in SECURITY.md names the tests that prove it, and they are there."""
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "`tests/" in line]
+    assert len(rows) >= 15
+    for row in rows:
+        for named in re.findall(r"`(tests/[^`]+)`", row):
+            file, _, test = named.partition("::")
+            assert (ROOT / file).exists(), named
+            if test:
+                assert re.search(
+                    rf"^def {re.escape(test)}\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE
+                ), named
