@@ -14,6 +14,7 @@ from pathlib import Path
 from preflight.channel import Channel, Message
 
 KEPT_LINES = 200
+LONGEST = 1 << 16  # bytes that are kept of a line without an end
 
 
 class Child:
@@ -24,13 +25,19 @@ class Child:
     pipe: whoever shows it redacts it first.
     """
 
+    on_signal: Callable[[str, int, str, str], object]
+    """Called for each signal that it was sent: the signal, the PID, the module, and why."""
+
     def __init__(self, module: str, root: Path, environ: Mapping[str, str]) -> None:
         environ = {name: value for name, value in environ.items() if name != "PYTHONSAFEPATH"}
         environ["PYTHONUNBUFFERED"] = "1"
+        self.module = module
+        self.on_signal = lambda *_: None
         self.channel, theirs = Channel.pair()
         self.output, output = os.pipe()
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._rest = b""
+        self._cutting = False
         self.output_closed = False
         self._closed = False
         with theirs:
@@ -60,8 +67,16 @@ class Child:
             self.output_closed = True
             data = b"\n" if self._rest else b""
         *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > 1 << 16:  # a line without an end is shown in pieces
-            lines, self._rest = [*lines, self._rest], b""
+        if self._cutting and lines:
+            lines, self._cutting = lines[1:], False  # the end of a line of which enough was kept
+        if self._cutting:
+            self._rest = b""
+        elif len(self._rest) > LONGEST:
+            from preflight.redaction import CUT  # seldom
+
+            # In pieces it would never be redacted right: what comes until its end is dropped.
+            lines = [*lines, self._rest[:LONGEST] + CUT.encode()]
+            self._rest, self._cutting = b"", True
         texts = [line.decode("utf-8", "replace") for line in lines]
         self.lines.extend(texts)
         return texts
@@ -90,23 +105,28 @@ class Child:
                 return False
         self._signal_group(signal.SIGKILL)
         self.process.wait()
+        if self._signal_group(0):  # it is not reaped by now: there was somebody besides the process itself
+            self.on_signal("SIGKILL", self.pid, self.module, "it has ended, and what it started has not")
         return True
 
-    def kill(self) -> None:
+    def kill(self, why: str = "it is not needed any more") -> None:
         """End the whole group at once and wait for the process; more than once does no harm."""
         if not self.ended():
             self._signal_group(signal.SIGKILL)
+            self.on_signal("SIGKILL", self.pid, self.module, why)
             self.process.wait()
 
-    def _signal_group(self, number: int) -> None:
+    def _signal_group(self, number: int) -> bool:
+        """Whether anybody was there to get it."""
         try:
             os.killpg(self.pid, number)
         except (ProcessLookupError, PermissionError):
-            pass  # empty already (macOS says EPERM for a group of zombies)
+            return False  # empty already (macOS says EPERM for a group of zombies)
+        return True
 
-    def close(self) -> None:
+    def close(self, why: str = "it is not needed any more") -> None:
         """End it and let go of everything; more than once does no harm."""
-        self.kill()
+        self.kill(why)
         if not self._closed:
             self._closed = True
             self.channel.close()
