@@ -55,7 +55,7 @@ class LogFile:
 
     def write(self, line: str) -> None:
         """Append one line. What cannot be written (a full disk) is lost and counted, and nobody stops for it."""
-        said = f"{self._lost} lines were lost here\n" if self._lost else ""
+        said = f"lines lost here: {self._lost}\n" if self._lost else ""
         data = (("\n" if self._torn else "") + said + line + "\n").encode("utf-8", "replace")
         try:
             self._follow(len(data))

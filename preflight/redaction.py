@@ -101,9 +101,9 @@ def _ways(character: str) -> str:
         high, low = divmod(code - 0x10000, 0x400)
         ways.append(rf"\\{{1,16}}u{_hex(0xD800 + high, 4)}\\{{1,16}}u{_hex(0xDC00 + low, 4)}")
         ways.append(rf"\\{{1,16}}U{_hex(code, 8)}")
-    ways.append(rf"&(?:amp;){{0,4}}#(?:0{{0,4}}{code}|[xX]0{{0,4}}{_hex(code, 1)});")
+    ways.append(rf"\\{{0,7}}&(?:amp;){{0,4}}#(?:0{{0,4}}{code}|[xX]0{{0,4}}{_hex(code, 1)});")
     if character in _NAMED:
-        ways.append(rf"&(?:amp;){{0,4}}{_NAMED[character]};")
+        ways.append(rf"\\{{0,7}}&(?:amp;){{0,4}}{_NAMED[character]};")
     if character in _LETTERS:
         ways.append(rf"\\{{1,16}}{_LETTERS[character]}")
     if character == "\n":
@@ -111,7 +111,7 @@ def _ways(character: str) -> str:
     if character == " ":
         ways.append(r"\+")
     if character == "'":
-        ways.append(r"""'"'"'|'\\\\+''""")  # shell quotes
+        ways.append(r"""'"'"'|'\\''""")  # shell quotes
     return f"(?:{'|'.join(ways)})"
 
 
