@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -94,33 +94,37 @@ class Outbox:
 
     def __init__(self, send: Callable[[Event], object]) -> None:
         self._send = send
-        self._waiting: queue.Queue[Event] = queue.Queue(BACKLOG)
+        self._waiting: deque[Event] = deque()
         self._lost = 0
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
     def put(self, event: Event) -> None:
         """Take an event; from any thread."""
-        with self._lock:
-            if self._lost:
-                event = Event(event.kind, event.pid, event.uid, event.at, {**event.fields, "lost_before": self._lost})
-            try:
-                self._waiting.put_nowait(event)
-            except queue.Full:
+        with self._changed:
+            if len(self._waiting) >= BACKLOG:
                 self._lost += 1
                 return
-            self._lost = 0
+            if self._lost:
+                event = Event(event.kind, event.pid, event.uid, event.at, {**event.fields, "lost_before": self._lost})
+                self._lost = 0
+            self._waiting.append(event)
+            self._changed.notify_all()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
                 self._thread.start()
 
     def flush(self, timeout: float) -> None:
         """Wait up to ``timeout`` seconds until all that was put is sent."""
-        deadline = time.monotonic() + timeout
-        while self._waiting.unfinished_tasks and time.monotonic() < deadline:
-            time.sleep(0.005)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting, timeout)
 
     def _run(self) -> None:
         while True:
-            self._send(self._waiting.get())
-            self._waiting.task_done()
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._waiting))
+                event = self._waiting[0]
+            self._send(event)
+            with self._changed:
+                self._waiting.popleft()
+                self._changed.notify_all()

@@ -365,6 +365,12 @@ class Contract:
         return stage
 
     @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        # pytest puts the reason there after makereport.
+        if hasattr(report, "wasxfail"):
+            report.wasxfail = self.redactor.text(str(report.wasxfail))
+
+    @pytest.hookimpl(tryfirst=True)
     def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
         # For pytest's own summary of warnings.
         warning_message.message = self.redactor.text(str(warning_message.message))

@@ -37,6 +37,12 @@ _WINDOW = 8
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{4,}(?:=*(?:\\+r)?(?:\\+n|\r?\n)[ \t]*[A-Za-z0-9+/_-]+)*")
 _BREAK = re.compile(r"=*(?:\\+r)?(?:\\+n|\r?\n)[ \t]*")
 
+# What is left of a secret that somebody has shortened is known by this many characters of its beginning or end.
+_FRAGMENT = 6
+_REACH = 200  # characters between dots and the end of a secret
+_DOTS = re.compile(r"\.\.\.|…|\\u2026")
+_CUT_OFF = re.compile(r"[\\'\"`)\]}>,;:!?\s]*(?:$|\.\.\.|…|\\u2026)")
+
 _NAMED = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos"}
 _LETTERS = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
 
@@ -72,8 +78,12 @@ def _passwords(url: str) -> Iterator[str]:
 
 def _pattern(secret: str) -> str:
     """A regular expression for the secret in whatever way each of its characters is written."""
+    return "".join(_stretches(secret))
+
+
+def _stretches(secret: str) -> list[str]:
     # Backslashes in a row are taken together: one by one they could be shared out in too many ways.
-    return "".join(_stretch(stretch[0]) for stretch in re.finditer(r"\\+|[^\\]", secret, re.DOTALL))
+    return [_stretch(stretch[0]) for stretch in re.finditer(r"\\+|[^\\]", secret, re.DOTALL)]
 
 
 def _stretch(text: str) -> str:
@@ -146,6 +156,8 @@ class Redactor:
         secrets = sorted({part for value in values for part in _parts(value)})
         # One by one and not as one alternation: they may overlap, and a literal beginning is found quickly.
         self._known = [re.compile(_pattern(secret)) for secret in secrets]
+        self._begun = [(secret, re.compile(_pattern(secret[:_FRAGMENT]))) for secret in secrets]
+        self._ended = [re.compile(_pattern(secret[-_FRAGMENT:])) for secret in secrets]
         self._encoded = frozenset(window for secret in secrets for window in _windows(secret))
 
     @classmethod
@@ -158,6 +170,7 @@ class Redactor:
         spans = [match.span() for known in self._known for match in known.finditer(text)]
         if self._encoded:
             spans += self._in_base64(text)
+            spans += self._shortened(text)
         if spans:
             text = _masked(text, spans)
         text = _BEARER.sub(rf"\1 {MASK}", text)
@@ -171,6 +184,28 @@ class Redactor:
         elif len(redacted) <= LONGEST_LINE:
             return redacted
         return f"{redacted[:LONGEST_LINE].removesuffix(CUT)}{CUT}"
+
+    def _shortened(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where somebody has shortened a text in the middle of a secret: at its end, or at dots that stand for a part.
+
+        ``int("...")`` does that to what it cannot read.
+        """
+        for secret, begun in self._begun:
+            for match in begun.finditer(text):
+                reached = match.start()
+                for stretch in _stretches(secret):
+                    further = re.compile(stretch).match(text, reached)
+                    if further is None:
+                        break
+                    reached = further.end()
+                if _CUT_OFF.match(text, reached):
+                    yield match.start(), reached
+        if _DOTS.search(text):
+            for ended in self._ended:
+                for match in ended.finditer(text):
+                    dots = [one.end() for one in _DOTS.finditer(text, max(0, match.start() - _REACH), match.start())]
+                    if dots:
+                        yield dots[-1], match.end()
 
     def _in_base64(self, text: str) -> Iterator[tuple[int, int]]:
         """Where secrets stand in base64, of either alphabet, lines broken or not."""
