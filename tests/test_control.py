@@ -281,10 +281,10 @@ try:
 except PermissionError:
     print("kept out")
 else:
-    caller.sendall(b'{"kind":"handover","descriptors":0,"data":{}}\\n')
     try:
+        caller.sendall(b'{"kind":"handover","descriptors":0,"data":{}}\\n')
         print(caller.recv(100) or "hung up")
-    except ConnectionResetError:
+    except (ConnectionResetError, BrokenPipeError):
         print("hung up")
 """
 
