@@ -59,7 +59,7 @@ class Snapshot:
         try:
             status = os.stat(self.path)
         except OSError:
-            self._seen, self._report, self.problem = None, None, ""
+            self._seen = self._report = None  # a problem with the last one stays until there is a good one
             return
         # A new report is a new file: the inode tells even where the clock does not.
         seen = (status.st_ino, status.st_mtime_ns, status.st_size)
@@ -67,7 +67,7 @@ class Snapshot:
             return
         self._seen, self.problem = seen, ""
         try:
-            self._report = report.load(self.path)
+            self._report = report.load_or_set_aside(self.path)
         except ReportError as error:
             # Not trusted, not fatal: what this instance knows itself stays.
             self._report, self.problem = None, str(error)
