@@ -26,7 +26,6 @@ from server.answers import Answer, Header
 from server.negotiation import accepted, unchanged
 
 FRESH = 1.0  # seconds that a made answer is given to others, too: its ages are at most that old
-GLANCE = 0.02  # seconds between two looks at whether there is a newer report
 NO_STORE: Header = (b"cache-control", b"no-store")
 
 OK, WARNING, CRITICAL, NOT_APPLICABLE = "✅ OK", "⚠️ WARNING", "❌ CRITICAL", "⏭️ NOT APPLICABLE"
@@ -240,7 +239,6 @@ class Diagnostics:
 
     def __init__(self) -> None:
         self._made: dict[str, _Made] = {}
-        self._looked: dict[str, float] = {}  # when, on the monotonic clock
         self._making = asyncio.Lock()
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
@@ -269,14 +267,11 @@ class Diagnostics:
         await (made.same if same else made.whole).send(send)
 
     def _good(self, app: Any, instance: Instance, name: str) -> _Made | None:
-        made, now = self._made.get(name), time.monotonic()
-        if made is None or now >= made.until:
+        made = self._made.get(name)
+        if made is None or time.monotonic() >= made.until:
             return None
-        if now < self._looked[name] + GLANCE:
-            return made
         if stamp(app, instance) != made.stamp:
             return None
-        self._looked[name] = now
         return made
 
     def _make(self, app: Any, instance: Instance, name: str) -> _Made:
@@ -290,7 +285,7 @@ class Diagnostics:
             whole=Answer(200, one.media_type, one.render(found, body).encode(), headers),
             same=Answer(304, "", b"", headers),
         )  # fmt: skip
-        self._made[name], self._looked[name] = made, time.monotonic()
+        self._made[name] = made
         return made
 
 
