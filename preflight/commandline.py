@@ -39,6 +39,16 @@ class _Parser(argparse.ArgumentParser):
         super().error(redactor.text(message))
 
 
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """Made for every option; left to itself it asks shutil for the width: 0.5 MiB of a launcher's 20."""
+    columns = os.environ.get("COLUMNS", "")
+    try:
+        width = int(columns) if columns.isdigit() and int(columns) else os.get_terminal_size().columns
+    except OSError:
+        width = 80  # no terminal
+    return argparse.HelpFormatter(prog, width=max(width, 20) - 2)
+
+
 def parser() -> argparse.ArgumentParser:
     """The options of the command; the README's table is held against this."""
     codes = "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
@@ -47,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
         description="Check every requirement, then serve.",
         epilog=f"Exit codes: {codes}; 130 or 143 when a signal stopped it before it served.",
         allow_abbrev=False,
+        formatter_class=_formatter,
     )
     # No types and choices here: settings.py checks every value and says what is allowed.
     options.add_argument("--host", metavar="H", help="address to serve on (127.0.0.1)")
