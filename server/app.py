@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from preflight import __version__, report
 from preflight.instance import Instance
 from preflight.settings import SettingsError, load
-from server import archive, chat, diagnostics, followers, health, history, login, metrics, openapi, reruns
+from server import archive, chat, diagnostics, followers, health, history, login, metrics, openapi, pages, reruns
 from server.answers import Front
 from server.security import Access, Guard
 
@@ -160,7 +160,7 @@ async def broken(_request: Request, _error: Exception) -> JSONResponse:
 
 
 def create_app() -> FastAPI:
-    """The agent server: health, diagnostics, metrics and chat, and the guard before them."""
+    """The agent server: the page, health, diagnostics, metrics and chat, and the guard before them."""
     app = Application(
         [*health.routes(), *diagnostics.routes()],
         title="Agent server",
@@ -174,7 +174,7 @@ def create_app() -> FastAPI:
     app.add_middleware(metrics.InFlight, metrics=app.state.metrics)
     app.add_middleware(Lifespan)
     app.state.connections = chat.Chat(app.state.metrics.turns.observe)
-    for part in (history, reruns, followers, metrics, chat, archive, login, openapi):
+    for part in (history, reruns, followers, metrics, chat, archive, login, openapi, pages):
         app.router.routes.extend(part.routes)
     app.openapi = openapi.document  # type: ignore[method-assign]  # as FastAPI's manual says
     return app

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from preflight import __version__, formats, report
 from preflight.instance import Instance, uptime
 from preflight.report import Check, Report, ReportError
+from server import pages
 from server.answers import Answer, Header
 from server.negotiation import accepted, unchanged
 
@@ -195,7 +197,8 @@ FORMATS: Mapping[str, Format] = {
 }
 """By the name that ``?format=`` takes; the first is what everybody gets who does not care."""
 
-MEDIA_TYPES = {name: one.media_type for name, one in FORMATS.items()}
+MEDIA_TYPES = {**{name: one.media_type for name, one in FORMATS.items()}, "html": "text/html"}
+"""HTML is the page, which asks for the JSON itself."""
 _ANY = ("", "*/*", MEDIA_TYPES["json"])
 
 
@@ -208,9 +211,9 @@ def chosen(scope: Scope, accept: str) -> str:
     if scope["query_string"]:
         for name, value in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True):
             if name == "format":
-                if value in FORMATS:
+                if value in MEDIA_TYPES:
                     return str(value)
-                raise UnknownFormatError(f"format is one of {', '.join(FORMATS)}")
+                raise UnknownFormatError(f"format is one of {', '.join(MEDIA_TYPES)}")
     return "json" if accept in _ANY else accepted(accept, MEDIA_TYPES)
 
 
@@ -241,7 +244,7 @@ class Diagnostics:
         self._made: dict[str, _Made] = {}
         self._making = asyncio.Lock()
 
-    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         instance: Instance = scope["state"]["preflight"]
         accept = if_none_match = ""
         for name, value in scope["headers"]:
@@ -254,6 +257,9 @@ class Diagnostics:
         except UnknownFormatError as error:
             body = json.dumps({"error": str(error)}).encode()
             await Answer(400, MEDIA_TYPES["json"], body, [NO_STORE]).send(send)
+            return
+        if wanted == "html":
+            await pages.page(Request(scope))(scope, receive, send)
             return
         made = self._good(scope["app"], instance, wanted)
         if made is None and FORMATS[wanted].slow:

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from server.security import Access
 
 LONGEST = 8 * 1024  # bytes of a login's body
-HOME = "/docs"
+HOME = "/"
 
 PAGE = """\
 <!DOCTYPE html>

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from preflight import __version__
 from preflight.report import ORIGINS, OUTCOMES, SEVERITIES, STATUSES
-from server import diagnostics
+from server import diagnostics, pages
 
 Schema = dict[str, Any]
 
@@ -201,6 +201,7 @@ def error(about: str) -> Schema:
 
 HTML, CSS = "text/html", "text/css"
 PAGE = answer("a page", TEXT, HTML)
+SAME = {"description": "what If-None-Match names is still so"}
 SEE_OTHER = {"description": "somewhere else", "headers": {"Location": {"schema": TEXT, "required": True}}}
 GUARDED: dict[str, Schema] = {
     "400": error("a header is there twice that must be there once"),
@@ -263,6 +264,22 @@ PATHS: dict[str, dict[str, Schema]] = {
             guarded=False,
         )
     },
+    "/": {"get": operation("The page.", TO_LOGIN | {"200": PAGE, "304": SAME})},
+    "/static/{name}": {
+        "get": operation(
+            "A file of the page.",
+            TO_LOGIN
+            | {
+                "200": {
+                    "description": "the file",
+                    "content": {kind.partition(";")[0]: {"schema": TEXT} for kind in pages.TYPES.values()},
+                },
+                "304": SAME,
+                "404": error("no such file"),
+            },
+            parameters=[{"name": "name", "in": "path", "required": True, "schema": TEXT}],
+        )
+    },
     "/diagnostics": {
         "get": operation(
             "The most recent report for this address, whoever made it.",
@@ -274,9 +291,10 @@ PATHS: dict[str, dict[str, Schema]] = {
                         "application/json": {"schema": ref("Diagnostics")},
                         "application/health+json": {"schema": ANYTHING},
                         "text/plain": {"schema": TEXT},
+                        HTML: {"schema": TEXT},
                     },
                 },
-                "304": {"description": "what If-None-Match names is still so"},
+                "304": SAME,
                 "400": error("no such format"),
             },
             parameters=[
@@ -284,7 +302,7 @@ PATHS: dict[str, dict[str, Schema]] = {
                     "name": "format",
                     "in": "query",
                     "description": "wins over Accept",
-                    "schema": choice(*diagnostics.FORMATS),
+                    "schema": choice(*diagnostics.MEDIA_TYPES),
                 }
             ],
         )

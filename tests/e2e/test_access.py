@@ -33,8 +33,9 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 GUARDED = [
     *("/diagnostics", "/diagnostics/history", "/diagnostics/history/x", "/diagnostics/checks/x", "/diagnostics/run/x"),
     *("/sessions", "/sessions/x", "/chat/schema.json", "/metrics", "/docs", "/openapi.json"),
+    *("/", "/static/app.js"),
 ]
-NOWHERE = ["/", "/redoc", "/nowhere", "/health/../diagnostics"]
+NOWHERE = ["/redoc", "/nowhere", "/health/../diagnostics"]
 PUBLIC = ["/health", "/health/live", "/health/ready"]
 
 
@@ -253,7 +254,7 @@ def test_bad_logins(guarded: Live) -> None:
     assert 'value="/&quot;&gt;&lt;b&gt;"' in wrong.text
     assert "nearly" not in wrong.text
     assert "set-cookie" not in wrong.headers
-    assert log_in(guarded, next="https://evil.example").headers["location"] == "/docs"
+    assert log_in(guarded, next="https://evil.example").headers["location"] == "/"
     evil = {"Origin": "https://evil.example"}
     assert guarded.ask("/login", "POST", data={"token": TOKEN}, headers=evil).status_code == 403
     assert guarded.ask("/login", "POST", data=b"x" * 10_000).status_code == 413

@@ -1,0 +1,146 @@
+// The page: what was heard from the server goes to the parts that show it.
+
+import { Chat } from "./chat.js";
+import { Checks } from "./checks.js";
+import { Facts } from "./facts.js";
+import { History } from "./history.js";
+import { Live, ask } from "./live.js";
+import { Overview } from "./overview.js";
+import { Rerun } from "./rerun.js";
+import { OUTCOMES, VERDICTS, announce, clock } from "./words.js";
+
+const at = (id) => document.getElementById(id);
+
+const live = new Live();
+const checks = new Checks(at("checks"));
+const chat = new Chat();
+const facts = new Facts(at("facts"));
+const history = new History(at("past"));
+const overview = new Overview();
+const rerun = new Rerun(live);
+
+let latest = null; // what /diagnostics said last
+let shown = null; // the id of the past run that the page shows, null for now
+let lostAt = 0;
+let retryAt = 0;
+
+// The run that the page shows stands in the address, so that Back leads back to now.
+const wanted = () => (location.hash.startsWith("#run=") ? decodeURIComponent(location.hash.slice(5)) : null);
+
+function show(diagnostics) {
+  const past = shown !== null;
+  overview.show(diagnostics, past);
+  checks.show(diagnostics, history.find(diagnostics.run_id)?.flips);
+  history.show(diagnostics.run_id);
+}
+
+async function open() {
+  const runId = wanted();
+  if (runId === null || runId === latest?.run_id) {
+    if (shown !== null) announce("Back to now.");
+    shown = null;
+    if (latest) show(latest);
+    return;
+  }
+  try {
+    const diagnostics = await ask(`diagnostics/history/${encodeURIComponent(runId)}`);
+    if (wanted() !== runId) return;
+    shown = runId;
+    show(diagnostics);
+    announce(`This is the run of ${clock(diagnostics.generated_at)}: ${VERDICTS[diagnostics.status].word}. The button Back to now leads back.`);
+  } catch (error) {
+    announce(`That run cannot be shown: ${error.message}`);
+    back();
+  }
+}
+
+function back() {
+  location.hash = "";
+  at("rerun").focus();
+}
+
+history.addEventListener("open", ({ detail: { entry } }) => {
+  if (entry.run_id === latest?.run_id) back();
+  else location.hash = `run=${encodeURIComponent(entry.run_id)}`;
+});
+facts.addEventListener("health", ({ detail: { status } }) => overview.itself(status));
+chat.addEventListener("connected", () => facts.look());
+addEventListener("hashchange", open);
+// Without the address, where the run that is shown stands.
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  at("checks").focus();
+  at("checks").scrollIntoView();
+});
+at("now").addEventListener("click", back);
+
+live.addEventListener("snapshot", async ({ detail: { diagnostics, run } }) => {
+  const before = latest;
+  latest = diagnostics;
+  Overview.tab(diagnostics);
+  facts.show(diagnostics.server);
+  at("address").textContent = `${diagnostics.server.host}:${diagnostics.server.port}`;
+  const isNew = before?.run_id !== diagnostics.run_id;
+  if (shown === null) show(diagnostics);
+  if (isNew) {
+    await history.refresh(at("address").textContent).catch(() => {}); // the report itself is shown without its past
+    if (latest !== diagnostics) return;
+    if (shown === null) show(diagnostics);
+    else history.show(shown);
+    if (before) tell(before, diagnostics);
+    else if (wanted() !== null) open();
+  }
+  if (run?.state === "running" && shown === null) run.checks.forEach((check) => checks.update(check));
+});
+
+live.addEventListener("checked", ({ detail: { check } }) => {
+  if (shown === null) checks.update(check);
+});
+
+// What is new in the newest report, in words.
+function tell(before, after) {
+  const flips = Object.entries(after.checks)
+    .filter(([title, check]) => before.checks[title] && before.checks[title].outcome !== check.outcome)
+    .map(([title, check]) => `${title}: was ${OUTCOMES[before.checks[title].outcome]}, now ${OUTCOMES[check.outcome]}`);
+  announce([`Checked: ${VERDICTS[after.status].word}.`, ...flips].join(" "));
+}
+
+live.addEventListener("link", ({ detail }) => {
+  const { state, refused } = detail;
+  retryAt = detail.retryAt ?? 0;
+  const lost = state === "lost" || state === "refused";
+  if (at("link").dataset.link === state && state !== "refused") return;
+  at("link").dataset.link = state;
+  at("link-text").textContent = { live: "Live", polling: "Refreshed every 5 s", lost: "No connection", refused: "Not allowed" }[state];
+  at("lost").hidden = !lost;
+  document.body.classList.toggle("is-lost", lost);
+  if (lost) {
+    const title = state === "lost" ? "The server does not answer." : "The server lets this page see nothing.";
+    if (!lostAt) announce(title);
+    lostAt ||= Date.now();
+    at("lost-title").textContent = title;
+    at("lost-text").textContent = state === "lost" ? "What you see is how it was before." : refused.message;
+    at("login").hidden = refused?.status !== 401;
+    at("login").href = `login?next=${encodeURIComponent(location.pathname)}`;
+    Overview.tab(null);
+  } else if (lostAt) {
+    lostAt = 0;
+    announce("The server answers again.");
+    chat.hurry();
+    if (latest) Overview.tab(latest);
+  }
+});
+
+setInterval(() => {
+  overview.tick();
+  facts.tick();
+  rerun.tick();
+  if (lostAt) {
+    const seconds = Math.max(0, Math.ceil((retryAt - Date.now()) / 1000));
+    at("lost-retry").textContent = `${seconds ? `Trying again in ${seconds} s.` : "Trying again…"}`;
+  }
+}, 1000);
+
+live.start();
+chat.start();
+Overview.prepare().catch(() => {}); // the tab's title says the same

@@ -1,0 +1,222 @@
+// The chat: /ws/chat as docs/chat.md has it, with streaming, and resumed after a reload or a lost connection.
+
+import { webSocket } from "./live.js";
+import { announce, element } from "./words.js";
+
+const KEY = "preflight-chat"; // the session's id; whoever has it can read the session, so it stays in this tab
+const FIRST = 500, LONGEST = 10_000; // milliseconds between attempts to connect
+const FOR_GOOD = new Set([1000]); // the session was deleted
+
+const WORKING = { supervisor: "Thinking…", diagnostics: "Looking at the diagnostics…", research: "Looking it up…", responder: "Answering…" };
+
+// Events: "connected", when a session is followed.
+export class Chat extends EventTarget {
+  #socket = null;
+  #ready = false; // after `initialized`
+  #attempts = 0;
+  #retry = 0;
+  #outbox = []; // what the server has not accepted yet: {id, text}
+  #turns = new Map(); // turn_id -> the bubble of its answer
+  #mine = new Map(); // id of a message -> its bubble
+  #at = (id) => document.getElementById(`chat-${id}`);
+  #transcript = document.getElementById("transcript");
+
+  start() {
+    this.#at("form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#say();
+    });
+    this.#at("text").addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      event.preventDefault();
+      this.#say();
+    });
+    this.#at("text").addEventListener("focus", () => this.#connect());
+    document.getElementById("ideas").addEventListener("click", ({ target }) => {
+      if (target.closest("button")) this.#say(target.textContent);
+    });
+    this.#at("stop").addEventListener("click", () => this.#send({ type: "cancel" }));
+    this.#at("new").addEventListener("click", () => this.#begin());
+    // A session is taken up again; without one, nothing is connected until somebody wants to talk.
+    if (sessionStorage.getItem(KEY)) this.#connect();
+  }
+
+  // The server is there again: no need to wait for the next attempt.
+  hurry() {
+    if (this.#retry) this.#connect();
+  }
+
+  #connect() {
+    if (this.#socket) return;
+    clearTimeout(this.#retry);
+    this.#retry = 0;
+    const socket = (this.#socket = webSocket("ws/chat"));
+    socket.onmessage = ({ data }) => this.#take(JSON.parse(data));
+    socket.onclose = ({ code, reason }) => socket === this.#socket && this.#closed(code, reason);
+  }
+
+  #closed(code, reason) {
+    this.#socket = null;
+    this.#ready = false;
+    if (FOR_GOOD.has(code)) {
+      this.#begin();
+      this.#state("That conversation was deleted; this is a new one.");
+      return;
+    }
+    const pause = Math.min(LONGEST, FIRST * 2 ** Math.min(this.#attempts, 10)) * (0.75 + Math.random() / 2);
+    this.#attempts += 1;
+    if (this.#attempts > 1) this.#state(reason ? `Not connected: ${reason}.` : "Not connected; trying again…");
+    this.#retry = setTimeout(() => this.#connect(), pause);
+  }
+
+  // Forget the session in this tab; it stays on the server until it is too old.
+  #begin() {
+    sessionStorage.removeItem(KEY);
+    const socket = this.#socket;
+    this.#socket = null;
+    this.#ready = false;
+    socket?.close();
+    clearTimeout(this.#retry);
+    this.#retry = 0;
+    this.#outbox = [];
+    this.#clear();
+    this.#state("");
+    this.#at("new").hidden = true;
+    this.#at("stop").hidden = true;
+    this.#at("text").focus();
+  }
+
+  // Say what is written in the field, or one of the ideas.
+  #say(idea) {
+    const field = this.#at("text");
+    const text = idea ?? field.value.trim();
+    field.focus();
+    if (!text) return;
+    const id = Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+    if (!idea) field.value = "";
+    this.#outbox.push({ id, text });
+    this.#mine.set(id, this.#bubble("user", text, "pending"));
+    this.#at("new").hidden = false;
+    if (this.#ready) this.#send({ type: "chat", content: text, id });
+    else this.#connect();
+  }
+
+  #send(message) {
+    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
+  }
+
+  #take(message) {
+    const { type, turn_id: turn } = message;
+    if (type === "connected") {
+      const session = sessionStorage.getItem(KEY);
+      this.#send(session ? { type: "init", session_id: session } : { type: "init" });
+    } else if (type === "initialized") {
+      this.#initialized(message);
+    } else if (type === "accepted") {
+      this.#accepted(message);
+    } else if (type === "status") {
+      this.#state(message.message ?? { working: "Working…", resumed: "Begun again…", waiting: "Waiting for its turn…" }[message.status]);
+      if (message.status === "resumed") this.#answer(turn).replaceChildren();
+    } else if (type === "progress") {
+      this.#state(WORKING[message.node] ?? "Working…");
+    } else if (type === "token") {
+      const answer = this.#answer(turn);
+      // Who comes in the middle of an answer has missed its beginning until the result brings it.
+      if (message.index > 0 && !answer.hasChildNodes()) answer.append("… ");
+      answer.append(message.content);
+      this.#follow();
+    } else if (type === "result") {
+      this.#end(turn, "assistant", message.content);
+    } else if (type === "error") {
+      this.#failed(message);
+    }
+  }
+
+  #initialized({ session_id: session, resumed, messages }) {
+    this.#attempts = 0;
+    this.#ready = true;
+    this.dispatchEvent(new Event("connected"));
+    const wanted = sessionStorage.getItem(KEY);
+    sessionStorage.setItem(KEY, session);
+    this.#clear();
+    for (const { role, content, turn_id: turn, id } of messages) {
+      const bubble = this.#bubble(role, content);
+      if (role !== "user") this.#turns.set(turn, bubble);
+      else if (id) this.#mine.set(id, bubble);
+    }
+    this.#state(wanted && !resumed ? "The server does not know the earlier conversation any more; this is a new one." : "");
+    // The same id again: what was accepted before the connection broke is not done twice.
+    for (const { id, text } of this.#outbox) {
+      if (!this.#mine.has(id)) this.#mine.set(id, this.#bubble("user", text, "pending"));
+      this.#send({ type: "chat", content: text, id });
+    }
+    const last = messages.at(-1);
+    const answering = last?.role === "user";
+    if (answering) this.#answer(last.turn_id);
+    this.#at("stop").hidden = !answering && this.#outbox.length === 0;
+    this.#at("new").hidden = messages.length === 0 && this.#outbox.length === 0;
+  }
+
+  #accepted({ id, content, turn_id: turn, duplicate }) {
+    this.#outbox = this.#outbox.filter((message) => message.id !== id);
+    const bubble = this.#mine.get(id) ?? this.#bubble("user", content);
+    bubble.classList.remove("pending");
+    bubble.lastChild.textContent = content;
+    if (!duplicate) this.#answer(turn);
+    this.#at("stop").hidden = false;
+  }
+
+  #failed({ turn_id: turn, id, code, message }) {
+    if (turn) {
+      this.#end(turn, "error", message);
+    } else if (id && this.#mine.has(id)) {
+      this.#outbox = this.#outbox.filter((one) => one.id !== id);
+      this.#mine.get(id).classList.replace("pending", "refused");
+      this.#state(`Not sent: ${message}`);
+    } else if (code !== "nothing_to_cancel") {
+      this.#state(message);
+    }
+  }
+
+  #end(turn, role, content) {
+    const answer = this.#answer(turn);
+    answer.textContent = content;
+    const bubble = answer.parentElement;
+    bubble.className = `bubble ${role}`;
+    this.#state("");
+    this.#at("stop").hidden = true;
+    this.#follow();
+    announce(`${role === "error" ? "Error" : "Answer"}: ${content}`);
+  }
+
+  // The place of a turn's answer, made when it is first needed.
+  #answer(turn) {
+    if (!this.#turns.has(turn)) this.#turns.set(turn, this.#bubble("assistant", "", "working"));
+    return this.#turns.get(turn).lastChild;
+  }
+
+  #bubble(role, text, more = "") {
+    const who = element("span", { className: "unseen", textContent: role === "user" ? "You: " : role === "error" ? "Error: " : "Server: " });
+    const bubble = element("div", { className: `bubble ${role} ${more}` }, who, element("div", { className: "text", textContent: text }));
+    this.#transcript.append(bubble);
+    document.getElementById("ideas").hidden = true;
+    this.#follow();
+    return bubble;
+  }
+
+  #clear() {
+    this.#transcript.replaceChildren();
+    document.getElementById("ideas").hidden = false;
+    this.#turns.clear();
+    this.#mine.clear();
+  }
+
+  #follow() {
+    this.#transcript.scrollTop = this.#transcript.scrollHeight;
+  }
+
+  #state(text) {
+    const place = this.#at("state");
+    if (place.textContent !== text) place.textContent = text;
+  }
+}

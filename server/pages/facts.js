@@ -1,0 +1,63 @@
+// What the server says of itself. /health is asked now and then, for it is made to be: connections change all the time.
+
+import { ask } from "./live.js";
+import { clock, element, lasting } from "./words.js";
+
+const LOOK = 10_000; // milliseconds between two looks at /health
+
+// Events: "health" ({status}, null where it does not answer).
+export class Facts extends EventTarget {
+  #list;
+  #server = null;
+  #seen = 0;
+  #health = null;
+  #values = new Map();
+
+  constructor(list) {
+    super();
+    this.#list = list;
+    setInterval(() => document.hidden || this.look(), LOOK);
+  }
+
+  // Show what /diagnostics says of the server.
+  show(server) {
+    this.#server = server;
+    this.#seen = performance.now();
+    this.tick();
+    this.look();
+  }
+
+  async look() {
+    try {
+      this.#health = await ask("health");
+    } catch {
+      this.#health = null; // the line to the server says that it is lost
+    }
+    this.tick();
+    this.dispatchEvent(new CustomEvent("health", { detail: { status: this.#health?.status ?? null } }));
+  }
+
+  // Once a second: it has been up for a while longer.
+  tick() {
+    const server = this.#server;
+    if (!server) return;
+    const { count, last_exit: last, last_exit_at: at } = server.restarts;
+    this.#put("Health", this.#health?.status ?? "unknown");
+    this.#put("Address", `${server.host}:${server.port}`);
+    this.#put("Version", server.version);
+    this.#put("Up for", lasting(server.uptime_seconds + (performance.now() - this.#seen) / 1000));
+    this.#put("Restarts", count ? `${count}, the last ${at ? clock(at) : "one"}: ${last || "no word why"}` : "none");
+    this.#put("Chats", this.#health ? `${this.#health.active_connections} connected, ${this.#health.active_sessions} in use` : "unknown");
+    this.#put("Process", `PID ${server.pid}`);
+  }
+
+  #put(name, text) {
+    let value = this.#values.get(name);
+    if (!value) {
+      value = element("dd");
+      this.#values.set(name, value);
+      this.#list.append(element("div", {}, element("dt", { textContent: name }), value));
+    }
+    if (value.textContent !== text) value.textContent = text;
+  }
+}

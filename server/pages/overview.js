@@ -1,0 +1,91 @@
+// The state at a glance: word, sign and colour, how long ago, and the same in the title and the icon of the tab.
+
+import { VERDICTS, ago, brief, clock, element, plural, summed } from "./words.js";
+
+const ORIGINS = { start: "the start", check: "a check beside the server", pytest: "pytest", rerun: "a re-run" };
+const ICONS = { passed: "passed", warnings: "warnings", failed: "failed", broken: "failed", "not run": "waiting" };
+
+// As data: an icon that has to be asked for cannot say that there is nobody to ask.
+const icons = new Map();
+
+const at = (id) => document.getElementById(id);
+
+export class Overview {
+  #shown = null;
+  #since = 0; // when the shown report's run ended, on this page's own clock
+  #past = false;
+  #health = null;
+  #took = 0; // milliseconds of all its checks
+
+  // Show a report; `past` is true for one that is not the latest.
+  show(diagnostics, past) {
+    this.#shown = diagnostics;
+    this.#past = past;
+    this.#since = diagnostics.age_seconds === null ? 0 : performance.now() - diagnostics.age_seconds * 1000;
+    this.#took = Object.values(diagnostics.checks).reduce((sum, check) => sum + check.duration_ms, 0);
+    const verdict = VERDICTS[diagnostics.status];
+    at("overview").dataset.state = diagnostics.status;
+    at("overview").classList.toggle("is-past", past);
+    at("seal").setAttribute("href", `#sign-${verdict.sign}`);
+    at("verdict").textContent = past ? `${verdict.word}, back then` : verdict.word;
+    at("summary").textContent = this.#summary(diagnostics);
+    at("reason").textContent = [diagnostics.reason, diagnostics.problem].filter(Boolean).join("; ");
+    at("reason").hidden = !at("reason").textContent;
+    at("now").hidden = !past;
+    this.itself(this.#health);
+    this.tick();
+  }
+
+  #summary({ status, summary, critical_errors: errors, warnings }) {
+    const named = (checks) => checks.slice(0, 3).map((check) => check.title).join(", ") + (checks.length > 3 ? ", …" : "");
+    const parts = [];
+    if (errors.length) parts.push(`${plural(errors.length, "critical check")} in the way: ${named(errors)}.`);
+    if (warnings.length) parts.push(`${plural(warnings.length, "warning")}: ${named(warnings)}.`);
+    if (status === "passed") parts.push("Every requirement that was checked holds.");
+    if (summary.total) parts.push(`${summary.total} checks: ${summed(summary)}.`);
+    return parts.join(" ");
+  }
+
+  // What /health says, null if nothing: it goes by this server's own runs, and the report may be somebody else's.
+  itself(health) {
+    this.#health = health;
+    const shown = this.#shown;
+    const good = shown && shown.status !== "failed" && shown.status !== "broken";
+    const differs = shown && health && !this.#past && (health === "healthy") !== good;
+    const text = health === "draining" ? "It takes no new work: it is stopping, or being replaced."
+      : differs ? `The server itself still goes by its own last run and says: ${health}. Check again to let it see for itself.` : "";
+    at("itself").textContent = text;
+    at("itself").hidden = !text;
+  }
+
+  // Once a second: how long ago it was.
+  tick() {
+    const shown = this.#shown;
+    if (!shown) return;
+    if (!shown.generated_at) {
+      at("when").textContent = "";
+      return;
+    }
+    const time = element("time", { dateTime: shown.generated_at, title: clock(shown.generated_at) });
+    time.textContent = ago((performance.now() - this.#since) / 1000);
+    at("when").replaceChildren("Checked ", time, ` by ${ORIGINS[shown.origin]}; the checks took ${brief(this.#took)}.`);
+  }
+
+  // Fetch the tab's icons while there is a server.
+  static async prepare() {
+    await Promise.all([...new Set(Object.values(ICONS)), "lost"].map(async (name) => {
+      const answer = await fetch(`static/${name}.svg`);
+      if (answer.ok) icons.set(name, `data:image/svg+xml,${encodeURIComponent(await answer.text())}`);
+    }));
+  }
+
+  // The tab says how it is now, whatever the page shows; null: nobody knows.
+  static tab(diagnostics) {
+    const word = diagnostics ? VERDICTS[diagnostics.status].word : "No connection";
+    document.title = `${word} – Preflight`;
+    const icon = diagnostics ? ICONS[diagnostics.status] : "lost";
+    if (at("favicon").dataset.icon === icon) return;
+    at("favicon").dataset.icon = icon;
+    at("favicon").setAttribute("href", icons.get(icon) ?? `static/${icon}.svg`);
+  }
+}

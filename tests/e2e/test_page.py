@@ -1,0 +1,563 @@
+"""The page, as people use it: in a real browser, before a real server."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, WebSocket, expect
+
+from server import pages
+from tests.e2e.browser import chromium
+from tests.e2e.chatting import kill_worker, worker_of
+from tests.e2e.starts import PATIENCE, Place, get, make_place, until
+
+COMMAND = "curl -o model.bin https://models.example/latest"
+MODEL = '''
+import time
+from pathlib import Path
+
+import pytest
+
+MODEL = Path({path!r})
+GATE = MODEL.with_name("gate")
+
+
+@pytest.mark.critical("Model File", fix="{command}, and start it again")
+def test_model(details):
+    """The model that the agent loads is there."""
+    details.update(path=str(MODEL))
+    assert MODEL.exists(), "<img src=x onerror=alert(1)> is not there, and this has no space: " + "x" * 300
+
+
+@pytest.mark.warning("After It")
+def test_after():
+    """Comes after it, and takes as long as the test wants."""
+    while not GATE.exists():
+        time.sleep(0.01)
+'''
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all of these tests."""
+    expect.set_options(timeout=1000 * PATIENCE)
+    with chromium() as browser:
+        yield browser
+
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Open]:
+    """Open a place's page; at the end, nothing was against the page's own policy and no script has failed."""
+    contexts: list[BrowserContext] = []
+    faults: list[str] = []
+
+    def visit(place: Place, path: str = "/", **options: Any) -> Page:
+        settings: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}, "locale": "en-GB", **options}
+        context = browser.new_context(**settings)
+        context.grant_permissions(["clipboard-read", "clipboard-write"])
+        context.set_default_timeout(1000 * PATIENCE)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda said: faults.extend([said.text] if "Security Policy" in said.text else []))
+        page.on("request", lambda asked: faults.extend([] if _is_ours(asked.url, place) else [asked.url]))
+        page.goto(place.url + path)
+        if page.url.startswith(place.url + "/login"):
+            page.get_by_label("Token").fill(place.environ["PREFLIGHT_TOKEN"])
+            page.get_by_role("button", name="Log in").click()
+        expect(page.locator(".check").first).to_be_visible()
+        expect(page.locator("#link-text")).to_have_text("Live")
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+def _is_ours(url: str, place: Place) -> bool:
+    return url.startswith((place.url + "/", f"ws://127.0.0.1:{place.port}/", "data:"))
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A green server that no test changes, with a few runs in its past."""
+    place = make_place(tmp_path_factory.mktemp("served") / "place")
+    instance = place.start("--demo").until_ready()
+    place.run("--demo", "--check-only", PREFLIGHT_MEMORY="900 TiB")
+    place.run("--demo", "--check-only")
+    yield place
+    instance.stop()
+    place.close()
+
+
+@pytest.fixture
+def model(project: Place) -> Path:
+    """What one more critical requirement of ``project`` asks for."""
+    path = project.folder / "model.bin"
+    path.write_text("a model")
+    path.with_name("gate").touch()
+    project.write_requirement("model", MODEL.format(path=str(path), command=COMMAND))
+    return path
+
+
+@pytest.fixture
+def red(project: Place, model: Path) -> Place:
+    """A server whose address has a red report: a check beside it found something."""
+    project.start("--demo").until_ready()
+    model.unlink()
+    assert project.run("--demo", "--check-only").process.returncode == 1
+    return project
+
+
+def row(page: Page, title: str) -> str:
+    """Selector of a check's row."""
+    return f'.check:has([data-part="title"]:text-is("{title}"))'
+
+
+def of(place: Place, severity: str = "") -> int:
+    """How many checks the latest report has, all or those of a severity."""
+    return sum(check["severity"] == severity or not severity for check in place.report()["checks"])
+
+
+def violations(page: Page) -> list[str]:
+    """What axe-core has to say against the page as it is now."""
+    found = Axe().run(page)
+    return [
+        f"{one['id']}: {node['html'][:120]}: {node['failureSummary']}"
+        for one in found.response["violations"]
+        for node in one["nodes"]
+    ]
+
+
+def test_first_paint_with_a_red_report(red: Place, visit: Open) -> None:
+    """A red report is seen at once: word, title, and the failed check first with its message, details and fix."""
+    page = visit(red)
+    expect(page.locator("#verdict")).to_have_text("Not ready")
+    expect(page).to_have_title("Not ready – Preflight")
+    expect(page.locator("#summary")).to_contain_text("1 critical check in the way: Model File")
+    expect(page.locator("#when")).to_contain_text("by a check beside the server")
+    first = page.locator(".check").first
+    expect(first.locator("[data-part=title]")).to_have_text("Model File")
+    expect(first.locator("[data-part=outcome]")).to_have_text("failed: ")
+    # Text of a report is text, whatever it looks like.
+    expect(first.locator("[data-part=message]")).to_contain_text("<img src=x onerror=alert(1)> is not there")
+    assert page.locator("img").count() == 0
+    expect(first.locator(".fix code")).to_have_text(COMMAND)
+    expect(first.locator(".facts")).to_contain_text("model.bin")
+    headings = page.locator(".group h3 span").all_inner_texts()
+    assert headings == [f"Critical: 1 of {of(red, 'critical')} needs attention", "Warnings: all good"]
+    first.get_by_role("button", name="Copy the fix of Model File").click()
+    expect(first.locator(".copy")).to_contain_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == COMMAND
+    # The slowest has the whole bar.
+    widths = page.locator(".bar span").evaluate_all(
+        "bars => bars.map(bar => bar.offsetWidth / bar.parentElement.offsetWidth)"
+    )
+    assert len(widths) == of(red)
+    assert max(widths) == 1
+    assert min(widths) < 0.1
+    # What others found beside it is not the server's own verdict, and the page says so.
+    expect(page.locator("#itself")).to_contain_text("goes by its own last run and says: healthy")
+
+
+def test_a_rerun_is_seen_live_and_flips(project: Place, model: Path, visit: Open) -> None:
+    """Everybody who looks sees a re-run check by check, and then what flipped; the next one has to wait."""
+    project.start("--demo").until_ready()
+    page, other = visit(project), visit(project)
+    expect(page.locator("#verdict")).to_have_text("Ready")
+    model.unlink()
+    gate = model.with_name("gate")
+    gate.unlink()
+    page.evaluate(
+        """() => {
+            window.seen = [];
+            const watch = () => seen.push(document.getElementById("checking").textContent);
+            new MutationObserver(watch).observe(document.getElementById("checking"), { childList: true });
+        }"""
+    )
+    page.get_by_role("button", name="Check again").click()
+    expect(page.get_by_role("button", name="Checking…")).to_have_attribute("aria-disabled", "true")
+    expect(other.get_by_role("button", name="Checking…")).to_be_visible()
+    # While the run goes on: the check that failed is red, the whole is not yet.
+    expect(page.locator(row(page, "Model File"))).to_have_attribute("data-sign", "failed")
+    expect(page.locator("#overview")).to_have_attribute("data-state", "passed")
+    expect(page.locator("#checking")).to_have_text(re.compile(r"\d+ of \d+: After It"))
+    gate.touch()
+    for one in (page, other):
+        expect(one.locator("#verdict")).to_have_text("Not ready")
+        expect(one).to_have_title("Not ready – Preflight")
+        expect(one.locator(row(one, "Model File")).locator("[data-part=flip]")).to_have_text("was passed")
+        expect(one.locator(".check").first).to_contain_text("Model File")
+        expect(one.locator("#run")).to_be_hidden()
+        expect(one.locator("#announcer")).to_have_text("Checked: Not ready. Model File: was passed, now failed")
+        assert one.locator(".past-run").evaluate_all("runs => runs.map(run => run.dataset.state)") == [
+            "passed",
+            "failed",
+        ]
+        expect(one.locator(".past-run").last).to_have_class(re.compile("flipped"))
+    expect(page.locator("#facts")).to_contain_text("unhealthy")
+    expect(page.locator("#itself")).to_be_hidden()
+    seen = page.evaluate("seen")
+    assert "Collecting the checks" in seen
+    assert any(re.fullmatch(rf"\d+ of {of(project)}: Model File", step) for step in seen)
+    assert project.report()["origin"] == "rerun"
+    # Too soon: the button counts the seconds, and keeps the focus.
+    page.get_by_role("button", name="Check again").click()
+    expect(page.locator("#rerun")).to_have_text(re.compile(r"Again in \d+ s"))
+    expect(page.locator("#rerun")).to_be_focused()
+    left = int(re.sub(r"\D", "", page.locator("#rerun").inner_text()))
+    assert 1 <= left <= 10
+    expect(page.locator("#rerun")).not_to_have_text(f"Again in {left} s")
+
+
+def test_a_check_of_another_process_shows_up(served: Place, visit: Open) -> None:
+    """A report that somebody else publishes for this address appears by itself, and time goes on meanwhile."""
+    page = visit(served)
+    runs = page.locator(".past-run").count()
+    before = page.locator("#when time").get_attribute("datetime")
+    served.run("--demo", "--check-only")
+    expect(page.locator(".past-run")).to_have_count(runs + 1)
+    assert page.locator("#when time").get_attribute("datetime") != before
+    expect(page.locator("#when time")).to_have_text("3 s ago")
+
+
+def test_past_runs(served: Place, visit: Open) -> None:
+    """A run in the strip opens with a click, is marked as past, and there are two ways back to now."""
+    page = visit(served)
+    expect(page.locator("#verdict")).to_have_text("Ready")
+    warned = page.locator('.past-run[data-state="warnings"]')
+    assert re.fullmatch(
+        r"Ready, with warnings, .+, check: \d+ passed, 1 failed, \d+ left out, 1 flip: Memory",
+        str(warned.get_attribute("aria-label")),
+    )
+    warned.click()
+    expect(page.locator("#verdict")).to_have_text("Ready, with warnings, back then")
+    expect(warned).to_have_attribute("aria-current", "true")
+    memory = page.locator(row(page, "Memory"))
+    expect(memory.locator("[data-part=flip]")).to_have_text("was passed")
+    expect(page).to_have_title("Ready – Preflight")  # the tab says how it is now
+    page.reload()
+    expect(page.locator("#verdict")).to_have_text("Ready, with warnings, back then")
+    page.get_by_role("button", name="Back to now").click()
+    expect(page.locator("#verdict")).to_have_text("Ready")
+    expect(page.get_by_role("button", name="Back to now")).to_be_hidden()
+    expect(page.locator("#rerun")).to_be_focused()
+    page.go_back()
+    expect(page.locator("#verdict")).to_have_text("Ready, with warnings, back then")
+    page.go_forward()
+    expect(page.locator("#verdict")).to_have_text("Ready")
+    # One check's past.
+    memory.locator("summary").click()
+    memory.get_by_role("button", name="Earlier results of Memory").click()
+    past = memory.locator(".outcomes li")
+    expect(past.nth(1)).to_be_visible()
+    assert {"passed", "warnings"} == set(past.evaluate_all("all => all.map(one => one.dataset.sign)"))
+
+
+def test_it_says_that_the_server_is_gone_and_back(place: Place, visit: Open) -> None:
+    """A server that ends is missed in words, in the tab and for screen readers; the next one is found by itself."""
+    first = place.start("--demo").until_ready()
+    page = visit(place)
+    pid = worker_of(place.url)
+    expect(page.locator("#facts")).to_contain_text(f"PID {pid}")
+    page.evaluate(
+        """() => {
+            window.said = [];
+            const region = document.getElementById("announcer");
+            new MutationObserver(() => said.push(region.textContent)).observe(region, { childList: true });
+        }"""
+    )
+    assert first.stop() == 0
+    expect(page.locator("#lost")).to_be_visible()
+    expect(page.locator("#lost")).to_contain_text("The server does not answer.")
+    expect(page.locator("#link-text")).to_have_text("No connection")
+    expect(page).to_have_title("No connection – Preflight")
+    assert violations(page) == []
+    page.get_by_role("button", name="Check again").click()
+    expect(page.locator("#checking")).to_contain_text("The checks were not started")
+    place.start("--demo").until_ready()
+    expect(page.locator("#lost")).to_be_hidden()
+    expect(page.locator("#link-text")).to_have_text("Live")
+    expect(page.locator("#run")).to_be_hidden()
+    expect(page).to_have_title("Ready – Preflight")
+    expect(page.locator("#facts")).to_contain_text(f"PID {worker_of(place.url)}")
+    said = [text for text in page.evaluate("said") if text.startswith("The server")]
+    assert said == ["The server does not answer.", "The server answers again."]
+
+
+def test_a_crash_is_no_drama(place: Place, visit: Open) -> None:
+    """A worker that crashes and is replaced: the page goes on and shows the restart."""
+    started = place.start("--demo", "--supervise").until_ready()
+    page = visit(place)
+    expect(page.locator("#facts")).to_contain_text("none")
+    kill_worker(started)
+    expect(page.locator("#facts")).to_contain_text("1, the last ")
+    expect(page.locator("#link-text")).to_have_text("Live")
+    expect(page.locator("#lost")).to_be_hidden()
+
+
+def test_chat_streams_and_resumes(place: Place, visit: Open) -> None:
+    """Answers come in pieces; a reload and another server find the conversation again, and nothing is said twice."""
+    first = place.start("--demo").until_ready()
+    page = visit(place)
+    frames: list[dict[str, object]] = []
+
+    def hear(socket: WebSocket) -> None:
+        if socket.url.endswith("/ws/chat"):
+            socket.on("framereceived", lambda data: frames.append(json.loads(data)))
+
+    page.on("websocket", hear)
+    page.evaluate(
+        """() => {
+            window.grown = new Set();
+            const look = () => grown.add(document.querySelector(".bubble.working .text")?.textContent.length ?? 0);
+            const options = { childList: true, subtree: true };
+            new MutationObserver(look).observe(document.getElementById("transcript"), options);
+        }"""
+    )
+    field = page.get_by_label("Your question")
+    field.fill("What failed?")
+    field.press("Enter")
+    answers = page.locator(".bubble.assistant:not(.working)")
+    expect(answers).to_have_count(1)
+    answer = answers.inner_text()
+    assert "failed" in answer
+    assert sum(frame["type"] == "token" for frame in frames) > 1
+    assert page.evaluate("grown.size") > 2  # seen in more than one length: it was streamed
+    session = page.evaluate("sessionStorage.getItem('preflight-chat')")
+
+    page.reload()
+    expect(page.locator(".bubble.user")).to_have_text(re.compile("What failed"))
+    assert answers.inner_text() == answer
+    resumed = [frame for frame in frames if frame["type"] == "initialized"][-1]
+    assert (resumed["resumed"], resumed["session_id"]) == (True, session)
+
+    assert first.stop() == 0
+    expect(page.locator("#lost")).to_be_visible()
+    field.fill("Which Python is it?")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".bubble.pending")).to_contain_text("Which Python is it?")
+    place.start("--demo").until_ready()
+    expect(answers).to_have_count(2)
+    expect(page.locator(".bubble.user")).to_have_count(2)
+    assert page.locator(".bubble.pending").count() == 0
+    assert page.evaluate("sessionStorage.getItem('preflight-chat')") == session
+    page.get_by_role("button", name="Start over").click()
+    expect(page.locator(".bubble")).to_have_count(0)
+
+
+def test_keyboard_alone(red: Place, visit: Open) -> None:
+    """Everything can be reached and used without a pointer, in the order of reading, and the focus is always seen."""
+    page = visit(red)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the checks")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#checks")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.locator(row(page, "Model File")).locator("summary")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.locator(".copy").first).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator(".copy").first).to_contain_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == COMMAND
+
+    # The whole way, from the top to where the browser takes over.
+    page.reload()
+    expect(page.locator("#link-text")).to_have_text("Live")
+    stops = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        stop = page.evaluate(
+            """() => {
+                const one = document.activeElement, style = getComputedStyle(one);
+                const shown = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
+                return { name: one.id || one.className || one.tagName, shown, body: one === document.body };
+            }"""
+        )
+        if stop["body"]:
+            break
+        assert stop["shown"], stop
+        stops.append(stop["name"])
+    assert stop["body"], "the focus never leaves the page"
+    assert stops[:2] == ["skip", "rerun"]
+    assert stops[2].startswith("past-run")
+    assert not stops[3].startswith("past-run")  # one stop for the whole strip
+    assert stops.count("SUMMARY") == of(red)
+    assert stops.index("SUMMARY") < stops.index("chat-text") < stops.index("chat-send")
+
+    page.locator("#rerun").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Enter")
+    expect(page.locator("#overview")).to_have_class(re.compile("is-past"))
+    expect(page.locator(".past-run").first).to_be_focused()
+    page.keyboard.press("Shift+Tab")
+    expect(page.get_by_role("button", name="Back to now")).to_be_focused()
+    page.locator(".skip").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#checks")).to_be_focused()
+    expect(page.locator("#overview")).to_have_class(re.compile("is-past"))  # still the same run
+    page.get_by_role("button", name="Back to now").focus()
+    page.keyboard.press("Space")
+    expect(page.locator("#verdict")).to_have_text("Not ready")
+
+    summary = page.locator(row(page, "Python Version")).locator("summary")
+    summary.focus()
+    page.keyboard.press("Space")
+    expect(page.locator(row(page, "Python Version")).locator(".facts")).to_contain_text("passed")
+    page.locator("#chat-text").focus()
+    page.keyboard.type("What failed?")
+    page.keyboard.press("Enter")
+    expect(page.locator(".bubble.assistant:not(.working)")).to_contain_text("Model File")
+    expect(page.locator("#chat-text")).to_be_focused()
+
+
+def test_narrow(red: Place, visit: Open) -> None:
+    """At 360 pixels nothing scrolls sideways, whatever is open, and everything can be hit with a finger."""
+    page = visit(red, viewport={"width": 360, "height": 740}, has_touch=True)
+    page.locator("summary").last.click()
+    page.locator(".ideas button").first.click()
+    expect(page.locator(".bubble.assistant:not(.working)")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    outside = page.locator("main *").evaluate_all(
+        """all => all.filter(one => !one.closest(".strip") && one.checkVisibility())
+            .filter(one => one.getBoundingClientRect().right > 361).map(one => one.outerHTML.slice(0, 100))"""
+    )
+    assert outside == []
+    small = page.locator("button, summary, textarea").evaluate_all(
+        """all => all.filter(one => one.checkVisibility()).map(one => one.getBoundingClientRect())
+            .filter(box => box.width < 24 || box.height < 24).length"""
+    )
+    assert small == 0
+    assert violations(page) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_light_and_dark(red: Place, visit: Open, scheme: str) -> None:
+    """The page follows the system's scheme, and axe-core finds nothing against it: red, with a chat, in the past."""
+    page = visit(red, color_scheme=scheme)
+    red_, green, blue = map(int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor")))
+    assert (red_ + green + blue > 600) == (scheme == "light")
+    assert violations(page) == []
+    page.locator("summary").last.click()
+    page.locator(".ideas button").first.click()
+    expect(page.locator(".bubble.assistant:not(.working)")).to_be_visible()
+    page.get_by_role("button", name="Earlier results of Model File").click()
+    expect(page.locator(".outcomes li").first).to_be_visible()
+    assert violations(page) == []
+    page.locator(".past-run").first.click()
+    expect(page.locator("#overview")).to_have_class(re.compile("is-past"))
+    assert violations(page) == []
+
+
+def test_for_screen_readers(served: Place, visit: Open) -> None:
+    """Landmarks, headings in order, and nothing that only a colour says."""
+    page = visit(served)
+    for landmark in (page.get_by_role("banner"), page.get_by_role("main"), page.get_by_role("contentinfo")):
+        expect(landmark).to_have_count(1)
+    for name in ("Past runs", "Checks", "Server", "Ask the server"):
+        expect(page.get_by_role("region", name=name, exact=True)).to_be_visible()
+    levels = page.locator("h1, h2, h3").evaluate_all(
+        "all => all.filter(one => one.checkVisibility()).map(one => one.tagName)"
+    )
+    assert levels == ["H1", "H2", "H2", "H3", "H3", "H2", "H2"]
+    said = page.locator("[data-part=outcome]").all_inner_texts()
+    assert len(said) == of(served)
+    assert set(said) == {"passed:", "left out:"}
+    expect(page.get_by_role("status").first).to_have_attribute("id", "announcer")
+
+
+def test_behind_a_login(place: Place, visit: Open) -> None:
+    """Where there is a token, the page comes after the login, works with its cookie, and says when that has ended."""
+    place.environ["PREFLIGHT_TOKEN"] = "canary-Zq7vXw2LmN8pRt4KdY6hJb3F"
+    place.start("--demo").until_ready()
+    page = visit(place)
+    assert page.url == place.url + "/"
+    page.get_by_role("button", name="What failed?").click()
+    expect(page.locator(".bubble.assistant:not(.working)")).to_contain_text("failed")
+    page.get_by_role("button", name="Check again").click()
+    expect(page.locator("#when")).to_contain_text("by a re-run")
+    page.context.clear_cookies()
+    page.locator(".past-run").first.click()
+    expect(page.locator("#announcer")).to_contain_text("That run cannot be shown")
+
+
+def test_reduced_motion(served: Place, visit: Open) -> None:
+    """Nothing moves for those who asked for that."""
+    page = visit(served, reduced_motion="reduce")
+    moving = "one => [getComputedStyle(one).transitionDuration, getComputedStyle(one).animationName]"
+    assert page.locator("#progress-bar").evaluate(moving) == ["0s", "none"]
+
+
+def ask(url: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers in small letters, and body."""
+    request = urllib.request.Request(url, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, {name.lower(): value for name, value in answer.headers.items()}, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, {name.lower(): value for name, value in error.headers.items()}, error.read()
+
+
+def test_files(served: Place) -> None:
+    """Every file of the page has its type and an entity tag; what is no file of the page is not there."""
+    names = [path.name for path in pages.FOLDER.iterdir() if path.suffix in pages.TYPES]
+    assert len(names) >= 10
+    for name in names:
+        status, headers, body = ask(f"{served.url}/static/{name}")
+        assert status == 200
+        assert headers["content-type"] == pages.TYPES[Path(name).suffix]
+        assert body == (pages.FOLDER / name).read_bytes()
+        assert ask(f"{served.url}/static/{name}", If_None_Match=headers["etag"])[::2] == (304, b"")
+    for name in ("__init__.py", "..%2f__init__.py", "nothing.js"):
+        assert ask(f"{served.url}/static/{name}")[0] == 404
+
+
+def test_nothing_inline_and_nothing_from_elsewhere() -> None:
+    """The page keeps to its own policy: no script, style or handler within it, no address of another server."""
+    text = (pages.FOLDER / pages.PAGE).read_text()
+    assert re.findall(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", text) == []
+    for path in pages.FOLDER.iterdir():
+        if path.suffix in pages.TYPES:
+            found = re.findall(r"(?:https?:)?//[\w.-]+\.\w+[^\s\"']*", path.read_text())
+            assert [one for one in found if "www.w3.org" not in one] == [], path.name
+            assert "innerHTML" not in path.read_text()
+
+
+def test_browsers_get_the_page_and_programs_the_report(served: Place) -> None:
+    """/diagnostics shows the page to those who want HTML above all, under a strict policy; everybody else gets JSON."""
+    chromium = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
+    for path, accept in (("/", "*/*"), ("/diagnostics", chromium), ("/diagnostics?format=html", "application/json")):
+        status, headers, body = ask(served.url + path, Accept=accept)
+        assert status == 200
+        assert headers["content-type"].startswith("text/html")
+        assert "script-src 'self'" in headers["content-security-policy"]
+        assert body == (pages.FOLDER / pages.PAGE).read_bytes()
+    for path, accept in (
+        ("/diagnostics", "*/*"),
+        ("/diagnostics", "application/json"),
+        ("/diagnostics?format=json", chromium),
+    ):
+        _status, headers, body = ask(served.url + path, Accept=accept)
+        assert headers["content-type"].startswith("application/json")
+        assert json.loads(body)["status"] == "passed"
+    assert get(served.url + "/diagnostics")[0] == 200
+
+
+def test_the_page_at_diagnostics(served: Place, visit: Open) -> None:
+    """A browser that opens /diagnostics sees the page."""
+    page = visit(served, "/diagnostics")
+    expect(page.locator("#verdict")).to_have_text("Ready")
+    until(lambda: page.locator(".past-run").count() >= 3, "the past runs are shown")
