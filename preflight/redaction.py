@@ -37,6 +37,7 @@ _BREAK = re.compile(r"=*(?:\\+r)?(?:\\+n|\r?\n)[ \t]*")
 
 # What is left of a secret that somebody has shortened is known by this many characters of its beginning or end.
 _FRAGMENT = 6
+_OVERLAP = 64  # characters
 _REACH = 200  # characters between dots and the end of a secret
 _DOTS = re.compile(r"\.\.\.|…|\\u2026")
 _CUT_OFF = re.compile(r"[\\'\"`)\]}>,;:!?\s]*(?:$|\.\.\.|…|\\u2026)")
@@ -156,6 +157,7 @@ class Redactor:
         self._known = [re.compile(_pattern(secret)) for secret in secrets]
         self._begun = [(secret, re.compile(_pattern(secret[:_FRAGMENT]))) for secret in secrets]
         self._ended = [re.compile(_pattern(secret[-_FRAGMENT:])) for secret in secrets]
+        self._steps: dict[str, Sequence[re.Pattern[str]]] = {}
         self._reach = max([REACH, *(8 * len(secret) for secret in secrets)])
         self._encoded = frozenset(window for secret in secrets for window in _windows(secret))
 
@@ -192,21 +194,29 @@ class Redactor:
         ``int("...")`` does that to what it cannot read.
         """
         for secret, begun in self._begun:
-            for match in begun.finditer(text):
+            match = begun.search(text)
+            while match is not None:
                 reached = match.start()
-                for stretch in _stretches(secret):
-                    further = re.compile(stretch).match(text, reached)
+                for stretch in self._stretches(secret):
+                    further = stretch.match(text, reached)
                     if further is None:
                         break
                     reached = further.end()
                 if _CUT_OFF.match(text, reached):
                     yield match.start(), reached
+                # A long secret may repeat itself: what was gone through is not gone through from each of its places.
+                match = begun.search(text, max(match.end(), reached - _OVERLAP))
         if _DOTS.search(text):
             for ended in self._ended:
                 for match in ended.finditer(text):
                     dots = [one.end() for one in _DOTS.finditer(text, max(0, match.start() - _REACH), match.start())]
                     if dots:
                         yield dots[-1], match.end()
+
+    def _stretches(self, secret: str) -> Sequence[re.Pattern[str]]:
+        if secret not in self._steps:
+            self._steps[secret] = [re.compile(stretch) for stretch in _stretches(secret)]
+        return self._steps[secret]
 
     def _in_base64(self, text: str) -> Iterator[tuple[int, int]]:
         """Where secrets stand in base64, of either alphabet, lines broken or not."""

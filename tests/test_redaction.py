@@ -268,7 +268,7 @@ def test_undecodable_value() -> None:
     assert Redactor([secret]).text(f"<{secret}> {shlex.quote(secret)}") == f"<{MASK}> '{MASK}'"
 
 
-@pytest.mark.parametrize("secret", [KEY, "correct horse battery staple", "k" * 70_000], ids=["key", "words", "long"])
+@pytest.mark.parametrize("secret", [KEY, "correct horse battery staple", "k" * 9_000], ids=["key", "words", "long"])
 @pytest.mark.parametrize("around", ["{}", "A=Bearer {}", "x://me:{}@host"], ids=["bare", "bearer", "url"])
 def test_beginning(secret: str, around: str) -> None:
     """Wherever a long text is cut, no part of a secret is left, and what was before the secret is."""
