@@ -43,7 +43,7 @@ def test_every_route(place: Place, guarded: bool) -> None:
     counted = re.search(r"(\d+) generated, (\d+) passed", done.stdout)
     assert counted is not None, done.stdout
     assert counted[1] == counted[2]
-    assert int(counted[1]) > 2 * EXAMPLES
+    assert int(counted[1]) >= EXAMPLES // 2
     print(done.stdout)
     assert "Traceback" not in started.output
     assert started.stop() == 0
