@@ -28,9 +28,14 @@ class Child:
     pipe: whoever shows it redacts it first.
     """
 
+    on_signal: Callable[[str, int, str, str], object]
+    """Called for each signal that it was sent: the signal, the PID, the module, and why."""
+
     def __init__(self, module: str, root: Path, environ: Mapping[str, str]) -> None:
         environ = {name: value for name, value in environ.items() if name != "PYTHONSAFEPATH"}
         environ["PYTHONUNBUFFERED"] = "1"
+        self.module = module
+        self.on_signal = lambda *_: None
         self.channel, theirs = Channel.pair()
         self.output, output = os.pipe()
         self.lines: deque[str] = deque()
@@ -108,23 +113,28 @@ class Child:
                 return False
         self._signal_group(signal.SIGKILL)
         self.process.wait()
+        if self._signal_group(0):  # it is not reaped by now: there was somebody besides the process itself
+            self.on_signal("SIGKILL", self.pid, self.module, "it has ended, and what it started has not")
         return True
 
-    def kill(self) -> None:
+    def kill(self, why: str = "it is not needed any more") -> None:
         """End the whole group at once and wait for the process; more than once does no harm."""
         if not self.ended():
             self._signal_group(signal.SIGKILL)
+            self.on_signal("SIGKILL", self.pid, self.module, why)
             self.process.wait()
 
-    def _signal_group(self, number: int) -> None:
+    def _signal_group(self, number: int) -> bool:
+        """Whether anybody was there to get it."""
         try:
             os.killpg(self.pid, number)
         except (ProcessLookupError, PermissionError):
-            pass  # empty already (macOS says EPERM for a group of zombies)
+            return False  # empty already (macOS says EPERM for a group of zombies)
+        return True
 
-    def close(self) -> None:
+    def close(self, why: str = "it is not needed any more") -> None:
         """End it and let go of everything; more than once does no harm."""
-        self.kill()
+        self.kill(why)
         if not self._closed:
             self._closed = True
             self.channel.close()

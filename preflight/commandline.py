@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from preflight import __version__, formats
+from preflight import __version__, formats, log
 from preflight.settings import Settings, SettingsError, duration, load
 
 TYPED_AT = time.monotonic()  # as near to the command's start as this code can be
@@ -39,6 +39,16 @@ class _Parser(argparse.ArgumentParser):
         super().error(redactor.text(message))
 
 
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """Made for every option; left to itself it asks shutil for the width: 0.5 MiB of a launcher's 20."""
+    columns = os.environ.get("COLUMNS", "")
+    try:
+        width = int(columns) if columns.isdigit() and int(columns) else os.get_terminal_size().columns
+    except OSError:
+        width = 80  # no terminal
+    return argparse.HelpFormatter(prog, width=max(width, 20) - 2)
+
+
 def parser() -> argparse.ArgumentParser:
     """The options of the command; the README's table is held against this."""
     codes = "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
@@ -47,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
         description="Check every requirement, then serve.",
         epilog=f"Exit codes: {codes}; 130 or 143 when a signal stopped it before it served.",
         allow_abbrev=False,
+        formatter_class=_formatter,
     )
     # No types and choices here: settings.py checks every value and says what is allowed.
     options.add_argument("--host", metavar="H", help="address to serve on (127.0.0.1)")
@@ -89,6 +100,10 @@ def parser() -> argparse.ArgumentParser:
     instead.add_argument("--free-port", action="store_true", help="free the port, gracefully, and stop")
     options.add_argument("--dry-run", action="store_true", help="with --free-port: only say what it would do")
     instead.add_argument("--init", action="store_true", help="write a commented env file template")
+    instead.add_argument(
+        "--bundle", metavar="PATH", type=Path, help="write what helps others to help you, without secrets, and stop"
+    )
+    options.add_argument("--log-file", metavar="PATH", help="write output and audit there as well; it rotates")
     options.add_argument("-v", "--verbose", action="store_true", help="show details")
     options.add_argument("--version", action="version", version=f"preflight {__version__}")
     return options
@@ -108,6 +123,7 @@ def setting_options(arguments: argparse.Namespace) -> dict[str, object]:
             "ignore": arguments.ignore,
             "if_running": arguments.if_running,
             "supervise": arguments.supervise,
+            "log_file": os.path.abspath(arguments.log_file) if arguments.log_file else None,
         }.items()
         if value is not None
     }
@@ -137,13 +153,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if arguments.init:
         return _init(settings)
+    if arguments.bundle:
+        from preflight import bundle
+
+        return bundle.command(settings, arguments.bundle)
+    try:
+        log_file = log.LogFile(settings.log_file) if settings.log_file else None
+    except OSError as error:
+        print(f"run.py: error: the log file {settings.log_file} cannot be used: {error.strerror}", file=sys.stderr)
+        return 2
     if arguments.port_status or arguments.free_port:
         from preflight import portcommand
 
         as_json = arguments.format == "json"
         if arguments.port_status:
             return portcommand.status(settings, as_json=as_json)
-        return portcommand.free(settings, dry_run=arguments.dry_run, as_json=as_json, verbose=arguments.verbose)
+        return portcommand.free(
+            settings, dry_run=arguments.dry_run, as_json=as_json, verbose=arguments.verbose, log_file=log_file
+        )
 
     if arguments.history:
         from preflight import historycommand
@@ -160,6 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             report_path=Path(os.path.abspath(arguments.report)) if arguments.report else None,
             output_format=arguments.format or "",
             verbose=arguments.verbose,
+            log_file=log_file,
             patient=patient,
         )
 

@@ -31,8 +31,9 @@ from typing import Any, NoReturn, Protocol
 import pytest
 from _pytest.outcomes import Skipped  # pytest.skip.Exception is the same class under a name that mypy cannot follow
 
-from preflight import history, report
+from preflight import audit, history, report
 from preflight.claim import told
+from preflight.log import Log, LogFile
 from preflight.ports import Step
 from preflight.probes import Probes
 from preflight.redaction import Redactor
@@ -137,6 +138,8 @@ class Contract:
         self.origin = link.origin if link else "pytest"
         self.run_id = link.run_id if link else os.urandom(16).hex()
         self.redactor = Redactor.of(settings.environment, settings.envfile.values)
+        # Behind a launcher that is the launcher's task.
+        self.log = Log(self.redactor) if link else _log(settings, self.redactor)
         self.probes = Probes(settings)
         self.started_at = report.now()
         self.begun = time.monotonic()
@@ -172,7 +175,10 @@ class Contract:
         """Show, while it happens, what is done to free the port."""
         if self.link:
             line, stamped = told(step), told(step, when=True)
-            self.link.send("port", line=self.redactor.text(line), stamped=self.redactor.text(stamped))
+            told_step = self.redactor.value(step.to_dict())
+            self.link.send("port", line=self.redactor.text(line), stamped=self.redactor.text(stamped), step=told_step)
+        elif event := audit.freeing(step, self.settings.address):
+            self.log.audit(event)
 
     @property
     def selection(self) -> str:
@@ -376,6 +382,12 @@ class Contract:
         return stage
 
     @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        # pytest puts the reason there after makereport.
+        if hasattr(report, "wasxfail"):
+            report.wasxfail = self.redactor.text(str(report.wasxfail))
+
+    @pytest.hookimpl(tryfirst=True)
     def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
         # For pytest's own summary of warnings.
         warning_message.message = self.redactor.beginning(str(warning_message.message), report.LONGEST_MESSAGE)
@@ -425,6 +437,9 @@ class Contract:
         yield
         if self._worker is not None:
             self._worker.child.close()
+        if self.link is None and self.report is not None:
+            about = {"status": self.report.status, "may_start": self.report.may_start, "run_id": self.run_id}
+            self.log.audit(audit.Event.now("run", by="command", parent=os.getppid(), origin="pytest", **about))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.report is None or self.link:
@@ -444,6 +459,13 @@ def _nothing(*_args: object, **_options: object) -> str:
 
 
 _BEGUN = pytest.StashKey[float]()
+
+
+def _log(settings: Settings, redactor: Redactor) -> Log:
+    try:
+        return Log(redactor, LogFile(settings.log_file) if settings.log_file else None, settings.log_format)
+    except OSError as error:
+        raise pytest.UsageError(f"the log file {settings.log_file} cannot be used: {error.strerror}") from None
 
 
 def _fixtures(item: pytest.Item) -> Mapping[str, Any] | list[str]:

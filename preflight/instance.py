@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from preflight.audit import Event
+from preflight.log import direct
+from preflight.redaction import Redactor
 from preflight.report import Report, epoch, now
 from preflight.settings import Settings, load
 
@@ -37,6 +40,8 @@ class Instance:
     worker_since: str = field(default_factory=now)
     restarts: Mapping[str, Any] = field(default_factory=lambda: {"count": 0, "last_exit": "", "last_exit_at": ""})
     draining: bool = False
+    note: Callable[[Event], object] | None = None
+    """Takes an event to where the audit is kept; None: to Python's logging. See :meth:`audit`."""
     works: int = 0
     """Pieces of work in flight beyond HTTP requests; see :meth:`work`."""
     _drain: asyncio.Event = field(default_factory=asyncio.Event)
@@ -52,6 +57,16 @@ class Instance:
             since=order["since"],
             restarts=order["restarts"],
         )
+
+    def audit(self, kind: str, **fields: Any) -> None:
+        """Record that something happened, from any thread and without waiting.
+
+        Say who and what: ``instance.audit("login_failed", peer="10.0.0.7:51234", path="/diagnostics")``. Values are
+        JSON's, and never a secret (they are redacted on their way out all the same); None is left out.
+        """
+        if self.note is None:
+            self.note = direct(self.settings, Redactor.of(self.settings.environment, self.settings.envfile.values))
+        self.note(Event.now(kind, **fields))
 
     @contextlib.contextmanager
     def work(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from preflight import __version__, formats, history, instances, report
+from preflight import __version__, audit, formats, history, instances, report
 from preflight.events import Loop
 from preflight.settings import Settings, address
 from preflight.suite import Result, Suite
@@ -24,6 +24,7 @@ from preflight.supervisor import Supervisor
 from preflight.worker import Worker
 
 if TYPE_CHECKING:
+    from preflight.log import LogFile
     from preflight.terminal import Terminal
 
 
@@ -54,6 +55,7 @@ class Launcher:
         report_path: Path | None = None,
         output_format: str = "",
         verbose: bool = False,
+        log_file: LogFile | None = None,
         patient: bool = False,
     ) -> None:
         """``typed_at`` is when the command began, on the monotonic clock.
@@ -67,6 +69,7 @@ class Launcher:
         self.report_path = report_path
         self.output_format = output_format
         self.verbose = verbose
+        self._log_file = log_file
         self.patient = patient
         self.result: Result | None = None
         self.run_id = os.urandom(16).hex()
@@ -141,9 +144,12 @@ class Launcher:
             if self.patient and result.exit_code in (1, 3):
                 return result.exit_code
             self.conclude(result)
+            self._audit_run(result)
             if origin == "check":
                 return result.exit_code
             if not result.may_start:
+                why = [check.title for check in result.report.blocking] or [result.reason]
+                self._refused(why, result.exit_code, run_id=result.report.run_id)
                 if self._handover is not None:
                     self.terminal.line(
                         f"{self._handover.record.name} is still serving {self.settings.address}.", "bold"
@@ -156,6 +162,7 @@ class Launcher:
             # No exit code of our own: nothing was served, and nothing was found out.
             return 128 + stopped.number
         except Unpublishable as error:
+            self._refused([f"the report cannot be written: {error}"], 3)
             self.unwritten(error)
             return 3
         finally:
@@ -170,6 +177,7 @@ class Launcher:
 
     def _unsafe(self, error: instances.RuntimeFolderError) -> int:
         fix = "Fix: make it a folder of mode 0700 that is yours, or set XDG_RUNTIME_DIR to another place"
+        self._refused([f"the runtime folder cannot be used: {error}"], 1)
         self.terminal.fail("THE RUNTIME FOLDER CANNOT BE USED: nothing was started", [str(error), fix])
         return 1
 
@@ -213,6 +221,7 @@ class Launcher:
             self.terminal.line(f"{serves}. Nothing to do.")
             return 0
         if self.settings.if_running == "fail":
+            self._refused([f"{serves}, and --if-running is fail"], 1)
             self.terminal.fail("ALREADY RUNNING", [f"{serves}.", "Fix: stop it, or start with --if-running replace"])
             return 1
         # If it does not answer, it is stopped like any other holder of the port: by the suite, last. So is
@@ -234,6 +243,8 @@ class Launcher:
         self._worker = worker = Worker(self.settings)
         inherited = self._handover.socket if self._handover is not None else None
         self._suite = suite = Suite(self.settings, self.options, origin, inherited=inherited)
+        for child in (worker.child, suite.child):
+            child.on_signal = self._signalled
         self._loop.watch_child(worker.child, worker.read_channel, lambda: self._worker_printed(worker))
         self._loop.watch_child(suite.child, lambda: self._suite_spoke(suite), suite.child.read_output)
         if not self.output_format and not self._silent:
@@ -262,8 +273,12 @@ class Launcher:
                     self.terminal.progress(title, self._done, len(suite.titles))
                 case "checked":
                     self._done += 1
-                case "port" if not self.output_format:
-                    self.terminal.line(str(message.data["stamped" if self.verbose else "line"]))
+                case "port":
+                    if not self.output_format:
+                        self.terminal.line(str(message.data["stamped" if self.verbose else "line"]))
+                    why = f"it is in the way on {self.settings.address}"
+                    if event := audit.signalled(message.data["step"], why, pid=suite.child.pid):
+                        self.terminal.log.audit(event)
 
     def _worker_printed(self, worker: Worker) -> None:
         if self._supervisor is not None:
@@ -296,18 +311,46 @@ class Launcher:
         if self._lock is not None:
             self._lock.release()
 
+    # The audit.
+
+    def _signalled(self, name: str, pid: int, module: str, why: str) -> None:
+        """A child of ours was sent a signal."""
+        event = audit.Event.now("signal", signal=name, to=pid, name=module, why=why, result="sent")
+        self.terminal.log.audit(event)
+
+    def _audit_run(self, result: Result) -> None:
+        if result.exit_code == 2:  # who typed an option wrongly has run nothing
+            return
+        found = result.report
+        about = {"origin": found.origin, "status": found.status, "may_start": result.may_start, "run_id": found.run_id}
+        self.terminal.log.audit(audit.Event.now("run", by="command", parent=os.getppid(), **about))
+
+    def _refused(self, why: list[str], exit_code: int, run_id: str | None = None) -> None:
+        event = audit.Event.now(
+            "refused",
+            by="command",
+            parent=os.getppid(),
+            address=self.settings.address,
+            why=why,
+            exit_code=exit_code,
+            run_id=run_id,
+        )
+        self.terminal.log.audit(event)
+
     # What is shown.
 
     @cached_property
     def terminal(self) -> Terminal:
         """Where everything goes that people read."""
+        from preflight.log import Log
         from preflight.redaction import Redactor
         from preflight.terminal import Terminal
 
         redactor = Redactor.of(self.settings.environment, self.settings.envfile.values)
         # With a format for machines, standard output is the machine's.
         stream = sys.stderr if self.output_format else sys.stdout
-        return Terminal(redactor, stream, verbose=self.verbose)
+        log = Log(redactor, self._log_file, self.settings.log_format)
+        return Terminal(redactor, stream, verbose=self.verbose, log=log)
 
     def _header(self, origin: str) -> None:
         when = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -352,11 +395,21 @@ class Launcher:
         """Write a run's report, and keep it in the history. Raises Unpublishable."""
         state_folder = found.check("State Folder")
         if not (state_folder and state_folder.blocks):  # else it has been said already, and it blocks
+            self._set_aside(self.settings.report_path)
             self._write(found, self.settings.report_path)
             if keep and (unkept := history.keep(found, self.settings)):
                 self.terminal.line(unkept, "yellow")
         if self.report_path is not None:
             self._write(found, self.report_path)
+
+    def _set_aside(self, path: Path) -> None:
+        """Keep a corrupt report of an earlier run for whoever wants to look into it."""
+        if not os.path.lexists(path):
+            return
+        try:
+            report.load_or_set_aside(path)
+        except report.ReportError as error:
+            self.terminal.line(f"The report of an earlier run was not used: {error}", "yellow")
 
     def _write(self, found: report.Report, path: Path) -> None:
         try:

@@ -10,7 +10,8 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 
-from preflight import claim, instances, ports
+from preflight import audit, claim, instances, ports
+from preflight.log import Log, LogFile
 from preflight.redaction import Redactor
 from preflight.settings import Settings
 
@@ -23,15 +24,28 @@ OURS = "served by an instance of ours"
 
 def status(settings: Settings, *, as_json: bool = False) -> int:
     """Show who holds the port; exit code 0 if it is available, else 1."""
+    shown = described(settings)
+    _print(settings, shown, as_json=as_json)
+    return 0 if shown["status"] == AVAILABLE else 1
+
+
+def described(settings: Settings) -> dict[str, object]:
+    """Who holds the port, as JSON values; commands in it may contain secrets."""
     plan = ports.plan(settings.host, settings.port, claim.policy_of(settings, instances.live(settings.port)))
     shown = _described(settings, plan.holders, free=plan.free)
     if plan.problem and not plan.holders:
         shown |= {"status": UNAVAILABLE, "problem": plan.problem, "fix": plan.fix or ""}
-    _print(settings, shown, as_json=as_json)
-    return 0 if plan.free else 1
+    return shown
 
 
-def free(settings: Settings, *, dry_run: bool = False, as_json: bool = False, verbose: bool = False) -> int:
+def free(
+    settings: Settings,
+    *,
+    dry_run: bool = False,
+    as_json: bool = False,
+    verbose: bool = False,
+    log_file: LogFile | None = None,
+) -> int:
     """Free the port, or only say what that would do; exit code 0 if it is (or would be) free, else 1.
 
     An instance of ours is stopped like anything else: it was asked for, and it gets its grace.
@@ -45,8 +59,11 @@ def free(settings: Settings, *, dry_run: bool = False, as_json: bool = False, ve
     else:
         shown = {}
         redactor = _redactor(settings)
+        log = Log(redactor, log_file, settings.log_format)
 
         def on_step(step: ports.Step) -> None:
+            if event := audit.freeing(step, settings.address):
+                log.audit(event)
             if not as_json and step.action != "held":
                 print(redactor.text(claim.told(step, when=verbose)), flush=True)
 

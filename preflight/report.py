@@ -7,10 +7,12 @@ The document is pytest-json-report's (what ran and how it ended) with one sectio
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
 import re
+import stat
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +20,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from preflight import files
 from preflight.redaction import Redactor
 
 SCHEMA = 1
@@ -29,6 +32,7 @@ MESSAGES, DETAILS = 250_000, 500_000  # characters of all checks together: each 
 LOOKED_AT = 100_000  # characters of a text in which its first line is looked for
 DEEPEST = 40  # levels of lists and objects in each other
 LARGEST = 32 * 1024 * 1024  # bytes of a report file that we are willing to read
+CORRUPT_KEPT = 3  # corrupt reports that are kept to be looked into
 
 SEVERITIES = ("critical", "warning")
 ORIGINS = ("start", "check", "pytest", "rerun")
@@ -47,6 +51,18 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udff
 
 class ReportError(Exception):
     """A report file that is missing, corrupt or not ours; the message is one line."""
+
+
+class OtherSchema(ReportError):
+    """A report of another version of this project: of no use here, and nothing wrong with it."""
+
+
+class CorruptReport(ReportError):
+    """A report file that is none; ``inode`` is the file's number."""
+
+    def __init__(self, message: str, inode: int) -> None:
+        super().__init__(message)
+        self.inode = inode
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +140,7 @@ class Report:
             raise ReportError("it has no preflight section")
         section = dict(document["preflight"])
         if section.pop("schema", None) != SCHEMA:
-            raise ReportError(f"its schema is not {SCHEMA}")
+            raise OtherSchema(f"its schema is not {SCHEMA}")
         rest = {key: value for key, value in document.items() if key != "preflight"}
         try:
             checks = tuple(Check(**check) for check in section.pop("checks"))
@@ -394,19 +410,10 @@ def publish(report: Report, path: Path) -> None:
 
     Raises OSError where that is not possible.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # A new file that follows no link; the rename then replaces whatever was there.
-    temporary = path.with_name(f".{path.name}.{report.run_id}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            # Not json.dump: that one is written in Python, and takes four times as long.
-            stream.write(json.dumps(report.to_json(), ensure_ascii=False) + "\n")
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    files.reach(path.parent)
+    files.sweep(path)
+    content = json.dumps(report.to_json(), ensure_ascii=False) + "\n"
+    files.publish(path, content.encode("utf-8"), mark=report.run_id)
 
 
 def _no_constant(name: str) -> None:
@@ -415,16 +422,69 @@ def _no_constant(name: str) -> None:
 
 def load(path: Path) -> Report:
     """Read a published report; raises ReportError for what is missing, too large or no report."""
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[Report, int]:
+    """The report, and the number of the file that it was in."""
     try:
-        with path.open("rb") as stream:
+        # O_NONBLOCK: a named pipe in its place must not keep us waiting for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        why = "is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise ReportError(f"{path}: {why}") from None
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise ReportError(f"{path}: is a directory")
+        if not stat.S_ISREG(status.st_mode):
+            raise ReportError(f"{path}: is not a regular file")
+        if status.st_uid not in (0, os.geteuid()):
+            raise ReportError(f"{path}: belongs to another user")
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
             raw = stream.read(LARGEST + 1)
     except OSError as error:
         raise ReportError(f"{path}: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
+    inode = status.st_ino
     if len(raw) > LARGEST:
-        raise ReportError(f"{path}: more than {LARGEST} bytes")
+        raise CorruptReport(f"{path}: more than {LARGEST} bytes", inode)
     try:
-        return Report.from_json(json.loads(raw, parse_constant=_no_constant))
+        return Report.from_json(json.loads(raw, parse_constant=_no_constant)), inode
     except (ValueError, RecursionError) as error:
-        raise ReportError(f"{path}: is not valid JSON: {error}") from None
-    except ReportError as error:
+        raise CorruptReport(f"{path}: is not valid JSON: {error}", inode) from None
+    except OtherSchema as error:
         raise ReportError(f"{path}: {error}") from None
+    except ReportError as error:
+        raise CorruptReport(f"{path}: {error}", inode) from None
+
+
+def load_or_set_aside(path: Path) -> Report:
+    """Like :func:`load`, and a corrupt file is renamed, so that whoever wants to can look into it.
+
+    The ReportError says so.
+    """
+    try:
+        return load(path)
+    except CorruptReport as error:
+        aside = _set_aside(path, error.inode)
+        raise ReportError(f"{error}; it is now {aside.name}" if aside else str(error)) from None
+
+
+def _set_aside(path: Path, inode: int) -> Path | None:
+    """Rename the corrupt report, over the oldest one if there are enough; None where that is not possible."""
+    places = [path.with_name(f"{path.name}.corrupt-{number}") for number in range(1, CORRUPT_KEPT + 1)]
+    try:
+        aside = min(places, key=lambda place: place.lstat().st_mtime if os.path.lexists(place) else 0.0)
+        os.replace(path, aside)
+        if os.stat(aside, follow_symlinks=False).st_ino != inode:
+            # A good one was published in this very moment: give it back, unless there is a newer one yet.
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, path)
+            os.unlink(aside)
+            return None
+        os.utime(aside)  # the oldest is the one that was set aside first
+    except OSError:
+        return None
+    return aside

@@ -221,6 +221,8 @@ class Settings:
     envfile: envfile.EnvFile
     environment: Mapping[str, str] = field(repr=False)
     """The env file's variables below the process's own: what the application will see."""
+    sources: Mapping[str, str] = field(repr=False)
+    """Where each setting that is no default comes from, by setting name."""
 
     host: str = setting("127.0.0.1", host, "address to serve on")
     port: int = setting(8002, whole(1, 65535), "port to serve on")
@@ -303,6 +305,12 @@ class Settings:
     ignore: tuple[str, ...] = setting((), names, "critical requirements that may fail, by title or id")
     demo: bool = setting(False, switch, "the embedded profile: no env file, no keys, no network")
     offline: bool = setting(False, switch, "leave out what needs the network")
+    log_file: Path | None = setting(
+        None, path, "where output and audit are written as well, mode 0600, rotated at 5 MiB; beside pyproject.toml"
+    )
+    log_format: str = setting(
+        "text", one_of("text", "json"), "lines of the log file; with json the audit goes to standard error, too"
+    )
     skip: bool = setting(
         False, switch, "start an application directly without its suite (environment only)", anywhere=False
     )
@@ -367,6 +375,7 @@ def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[
         raise SettingsError("pyproject.toml: [tool.preflight] must be a table")
 
     chosen: dict[str, object] = {}
+    sources: dict[str, str] = {}
     for key, value in table.items():
         where = _line(root, key)
         if key not in SETTINGS or not SETTINGS[key].metadata["anywhere"]:
@@ -374,6 +383,7 @@ def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[
         if SETTINGS[key].metadata["secret"]:
             raise SettingsError(f"{where}: {key} is a secret: set {PREFIX}{key.upper()} in the env file instead")
         chosen[key] = _parse(key, value, f"{where}: {key}")
+        sources[key] = where
 
     variables = _variables(environ, "environment variable", everywhere=True)
     given = {name: _parse(name, value, _option(name)) for name, value in options.items()}
@@ -390,19 +400,25 @@ def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[
             raise SettingsError(f"{content.path}:{content.lines[variable]}: {variable} cannot be set in the env file")
     chosen |= late
     chosen |= variables | given
+    sources |= dict.fromkeys(late, "the env file") | dict.fromkeys(variables, "the environment")
+    sources |= {name: f"option {_option(name)}" for name in given}
     if demo:
         chosen["demo"] = True
+        sources["python"] = "the embedded profile"
         floor = project.get("project", {}).get("requires-python", ">=3.11")
         chosen["python"] = _parse("python", floor, "pyproject.toml: requires-python")
     if chosen.get("demo"):
         chosen["offline"] = True
     chosen["env_file"] = content.path
+    if "log_file" in chosen:
+        chosen["log_file"] = root / _at_home("log_file", chosen["log_file"])
     chosen["state_dir"] = root / _at_home("state_dir", chosen.get("state_dir", _STATE_DIR))
 
     settings = Settings(
         root=root,
         envfile=content,
         environment={**content.values, **environ},
+        sources=sources,
         **chosen,  # type: ignore[arg-type]  # each value went through its setting's own parser
     )
     if settings.port_grace + 1 > settings.requirement_timeout:

@@ -120,7 +120,7 @@ class Suite:
             messages = self.child.channel.arrived()
         except ChannelError as error:
             self._problems.append(f"the suite sent {error}")
-            self.child.kill()
+            self.child.kill(f"it sent {error}")
             return []
         for message in messages:
             match message.kind:
@@ -143,7 +143,7 @@ class Suite:
         """Whether it is over; a run past its deadline is killed here."""
         if self.late and not self.child.ended():
             self._killed = True
-            self.child.kill()
+            self.child.kill("it ran past its deadline")
         return self.child.ended()
 
     def result(self, redactor: Redactor) -> Result:
@@ -214,9 +214,14 @@ def run(
     redactor: Redactor,
     *,
     on_message: Callable[[Message], None] = lambda _message: None,
+    on_signal: Callable[[str, int, str, str], object] = lambda *_: None,
 ) -> Result:
-    """Run the suite beside an application that this process has imported already; blocks until it is over."""
+    """Run the suite beside an application that this process has imported already; blocks until it is over.
+
+    ``on_signal`` is called like a child's (see children.py), for the audit.
+    """
     suite = Suite(settings, options, origin, takes_port=False)
+    suite.child.on_signal = on_signal
     try:
         suite.application(None)
         watched: list[Any] = [suite.child.channel, suite.child.output]

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from preflight import __version__, instances, report
+from preflight.audit import Event
 from preflight.channel import Channel
 from preflight.events import Loop
 from preflight.restarts import Restarts, somebody_elses_task
@@ -76,6 +77,7 @@ class Supervisor:
         """Callers that have our socket and have not gone: if we end, the queue is theirs."""
         self._replaced_by: int | None = None
         self._presence: instances.Presence | None = None
+        worker.on_audit = self._reported
 
     def run(self) -> int:
         """Serve; returns the command's exit code."""
@@ -88,7 +90,7 @@ class Supervisor:
         self.loop.watch(control.socket, lambda: self._called(control))
         if self.worker is not None:
             for line in self.worker.child.lines:
-                self.terminal.pass_on(line)
+                self.terminal.pass_on(line, self.worker.child.pid)
         try:
             exit_code = self._serve()
         finally:
@@ -202,6 +204,7 @@ class Supervisor:
 
     def _employ(self, worker: Worker) -> None:
         self.worker, self._handed, self._ready_at = worker, False, None
+        worker.on_audit, worker.child.on_signal = self._reported, self._signalled
         self.loop.watch_child(worker.child, worker.read_channel, lambda: self.on_output(worker))
 
     def _dismiss(self, worker: Worker) -> None:
@@ -212,12 +215,20 @@ class Supervisor:
     def on_output(self, worker: Worker) -> None:
         """Pass on what the worker prints, redacted."""
         for line in worker.child.read_output():
-            self.terminal.pass_on(line)
+            self.terminal.pass_on(line, worker.child.pid)
 
     def _print_rest(self, worker: Worker) -> None:
         """Its last words, which may still be in the pipe when it has ended."""
         for line in worker.child.drain_output():
-            self.terminal.pass_on(line)
+            self.terminal.pass_on(line, worker.child.pid)
+
+    def _signalled(self, name: str, pid: int, module: str, why: str) -> None:
+        """A worker was sent a signal."""
+        self.terminal.log.audit(Event.now("signal", signal=name, to=pid, name=module, why=why, result="sent"))
+
+    def _reported(self, event: Event) -> None:
+        """What the application reports, a failed login say, people see nowhere else."""
+        self.terminal.log.audit(event, shown=False)
 
     # Being replaced.
 
@@ -273,6 +284,7 @@ class Supervisor:
         self._print_rest(worker)
         if not worker.ended():
             self.terminal.line("Not everything was finished in time.", "yellow")
+            worker.child.kill("it did not finish in time")
         elif worker.cancelled:
             what = "request or turn was" if worker.cancelled == 1 else "requests or turns were"
             self.terminal.line(f"{worker.cancelled} {what} not finished in time.", "yellow")

@@ -15,6 +15,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from preflight import banners
+from preflight.log import Log
 from preflight.redaction import Redactor
 from preflight.report import LONGEST_MESSAGE, printable
 
@@ -28,13 +29,17 @@ TURNS = 12.5  # frames of the spinner a second
 class Terminal:
     """One place through which everything that people read goes; every text is redacted on its way."""
 
-    def __init__(self, redactor: Redactor, stream: TextIO | None = None, *, verbose: bool = False) -> None:
+    def __init__(
+        self, redactor: Redactor, stream: TextIO | None = None, *, verbose: bool = False, log: Log | None = None
+    ) -> None:
+        """``log`` gets what is shown as well."""
         stream = stream or sys.stdout
         if isinstance(stream, io.TextIOWrapper):
             # A character that this encoding does not know must not end a start.
             stream.reconfigure(errors="backslashreplace")
         self.console = Console(file=stream, highlight=False, emoji=False, markup=False, width=_width(stream))
         self.redactor = redactor
+        self.log = log or Log(redactor)
         self.verbose = verbose
         self.plain = banners.plain(self.console)
         self._live: Live | None = None
@@ -49,6 +54,7 @@ class Terminal:
 
     def show(self, what: RenderableType) -> None:
         """Print what banners.py made from a report, which is redacted already."""
+        self._note(what)
         with surviving(self.console.file):
             # Not cropped: a fix is one line however long it is, and the terminal folds it.
             if self.console.is_terminal:
@@ -61,8 +67,20 @@ class Terminal:
             self.console.file.write("\n".join([*lines, ""]))
             self.console.file.flush()
 
-    def pass_on(self, line: str) -> None:
-        """A line that the worker printed, redacted, on standard error."""
+    def _note(self, what: RenderableType) -> None:
+        """The same in the log, without colours."""
+        if self.log.file is None:
+            return
+        paper = Console(file=io.StringIO(), width=200, no_color=True, highlight=False, emoji=False, markup=False)
+        with paper.capture() as captured:
+            paper.print(what, crop=False)
+        for line in captured.get().splitlines():
+            if line.strip():
+                self.log.line("launcher", os.getpid(), line.rstrip())
+
+    def pass_on(self, line: str, pid: int) -> None:
+        """A line that the worker ``pid`` printed, redacted, on standard error."""
+        self.log.line("worker", pid, line)
         with surviving(sys.stderr):
             sys.stderr.write(self.redactor.beginning(line, LONGEST_LINE) + "\n")
             sys.stderr.flush()

@@ -15,16 +15,18 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from preflight import children, report
+from preflight.audit import Event, Outbox
 from preflight.channel import ChannelError, Message
 from preflight.settings import Settings
 
 if TYPE_CHECKING:
     from preflight.serving import Server
 
+FLUSH = 0.2  # seconds that the last events get to reach the launcher
 WELL_KNOWN = ("/ws/chat", "/health", "/diagnostics")
 """Routes whose addresses the launcher prints when the application has them."""
 
@@ -41,6 +43,8 @@ class Worker:
         """Why the application did not import, or did not start; one line."""
         self.routes: tuple[str, ...] = ()
         self.ready = False
+        self.on_audit: Callable[[Event], object] = lambda _event: None
+        """Called for each event that the application reports."""
         self.cancelled = 0
         """How many requests and turns it could not finish while it drained."""
         self._tell("application", name=settings.app)
@@ -57,7 +61,7 @@ class Worker:
             messages = self.child.channel.arrived()
         except ChannelError as error:
             self.error = f"the worker sent {error}"
-            self.child.kill()
+            self.child.kill(f"it sent {error}")
             return []
         for message in messages:
             match message.kind:
@@ -67,6 +71,11 @@ class Worker:
                     self.error = str(message.data["error"])
                 case "ready":
                     self.ready = True
+                case "audit":
+                    try:
+                        self.on_audit(Event.of_message(message.data))
+                    except (KeyError, TypeError, ValueError, OverflowError):
+                        pass  # no event: not from our side of the channel
                 case "drained":
                     self.cancelled = int(message.data["cancelled"])
         return messages
@@ -210,6 +219,8 @@ class _Main:
         order = self._wait("serve")
         sock = socket.socket(fileno=order.descriptors[0])
         instance = Instance.of(order.data)
+        outbox = Outbox(lambda event: self._say("audit", **event.to_message()))
+        instance.note = outbox.put
         server = serving.Server(app, instance, on_ready=lambda: self._say("ready"))
         with self._condition:
             self._server = server
@@ -217,6 +228,7 @@ class _Main:
         if drain is not None:
             server.drain(**drain.data)
         server.run(sockets=[sock])
+        outbox.flush(FLUSH)
         self._say("drained", cancelled=server.cancelled)
         return 0 if server.started else 3
 

@@ -91,6 +91,7 @@ def examine() -> Instance:
     # Only here: the launcher's worker has no use for them, and its import is a start's critical path.
     from preflight import banners, suite
     from preflight import history as past
+    from preflight.log import LogFile, direct
     from preflight.redaction import Redactor
     from preflight.terminal import Terminal
 
@@ -98,12 +99,21 @@ def examine() -> Instance:
         settings = load(ROOT)
     except SettingsError as error:
         raise BlockedStart(str(error)) from None
-    instance = Instance(settings=settings, report=None)
-    terminal = Terminal(Redactor.of(settings.environment, settings.envfile.values), sys.stderr)
+    redactor = Redactor.of(settings.environment, settings.envfile.values)
+    terminal = Terminal(redactor, sys.stderr)
+    try:
+        log_file = LogFile(settings.log_file) if settings.log_file else None
+    except OSError as error:
+        raise BlockedStart(f"the log file {settings.log_file} cannot be used: {error.strerror}") from None
+    instance = Instance(settings=settings, report=None, note=direct(settings, redactor, log_file))
+
+    def on_signal(name: str, pid: int, module: str, why: str) -> None:
+        instance.audit("signal", signal=name, to=pid, name=module, why=why, result="sent")
+
     if settings.skip:
         terminal.show(banners.bar("PREFLIGHT SKIPPED (PREFLIGHT_SKIP): no requirement was checked", "dark_orange3"))
         return instance
-    result = suite.run(settings, {}, "start", terminal.redactor)
+    result = suite.run(settings, {}, "start", redactor, on_signal=on_signal)
     try:
         report.publish(result.report, settings.report_path)
     except OSError as error:
@@ -115,6 +125,8 @@ def examine() -> Instance:
     if not result.may_start:
         if result.reason:
             terminal.show(banners.broken(result.reason, result.output, plain=terminal.plain))
+        why = [check.title for check in result.report.blocking] or [result.reason]
+        instance.audit("refused", by="server", why=why, run_id=result.report.run_id)
         titles = ", ".join(check.title for check in result.report.blocking)
         raise BlockedStart(f"the preflight blocks the start: {result.reason or titles}")
     instance.report = result.report

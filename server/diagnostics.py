@@ -28,7 +28,6 @@ from server.answers import Answer, Header
 from server.negotiation import accepted, unchanged
 
 FRESH = 1.0  # seconds that a made answer is given to others, too: its ages are at most that old
-GLANCE = 0.02  # seconds between two looks at whether there is a newer report
 NO_STORE: Header = (b"cache-control", b"no-store")
 
 OK, WARNING, CRITICAL, NOT_APPLICABLE = "✅ OK", "⚠️ WARNING", "❌ CRITICAL", "⏭️ NOT APPLICABLE"
@@ -61,7 +60,7 @@ class Snapshot:
         try:
             status = os.stat(self.path)
         except OSError:
-            self._seen, self._report, self.problem = None, None, ""
+            self._seen = self._report = None  # a problem with the last one stays until there is a good one
             return
         # A new report is a new file: the inode tells even where the clock does not.
         seen = (status.st_ino, status.st_mtime_ns, status.st_size)
@@ -69,7 +68,7 @@ class Snapshot:
             return
         self._seen, self.problem = seen, ""
         try:
-            self._report = report.load(self.path)
+            self._report = report.load_or_set_aside(self.path)
         except ReportError as error:
             # Not trusted, not fatal: what this instance knows itself stays.
             self._report, self.problem = None, str(error)
@@ -243,7 +242,6 @@ class Diagnostics:
 
     def __init__(self) -> None:
         self._made: dict[str, _Made] = {}
-        self._looked: dict[str, float] = {}  # when, on the monotonic clock
         self._making = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -275,14 +273,11 @@ class Diagnostics:
         await (made.same if same else made.whole).send(send)
 
     def _good(self, app: Any, instance: Instance, name: str) -> _Made | None:
-        made, now = self._made.get(name), time.monotonic()
-        if made is None or now >= made.until:
+        made = self._made.get(name)
+        if made is None or time.monotonic() >= made.until:
             return None
-        if now < self._looked[name] + GLANCE:
-            return made
         if stamp(app, instance) != made.stamp:
             return None
-        self._looked[name] = now
         return made
 
     def _make(self, app: Any, instance: Instance, name: str) -> _Made:
@@ -296,7 +291,7 @@ class Diagnostics:
             whole=Answer(200, one.media_type, one.render(found, body).encode(), headers),
             same=Answer(304, "", b"", headers),
         )  # fmt: skip
-        self._made[name], self._looked[name] = made, time.monotonic()
+        self._made[name] = made
         return made
 
 

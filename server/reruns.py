@@ -26,6 +26,7 @@ from starlette.routing import Route
 from preflight import history, report
 from preflight.instance import Instance
 from preflight.redaction import Redactor
+from preflight.settings import address
 from preflight.suite import Result, Suite
 
 log = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ class Reruns:
                 self._runs.popitem(last=False)
             self._task = asyncio.create_task(self._perform(run))
         # The one place that every call for a re-run passes.
-        log.info("re-run %s asked for by %s", run.run_id, asked_by)
+        self.instance.audit("rerun", by=asked_by, run_id=run.run_id)
         return run
 
     async def for_agent(self) -> Message:
@@ -212,8 +213,12 @@ class Reruns:
             # Started directly, the server around us owns the port.
             takes_port=bool(self.instance.instance_id),
         )
+        suite.child.on_signal = self._signalled
         suite.application(None)  # it is imported: it is this process
         return suite
+
+    def _signalled(self, name: str, pid: int, module: str, why: str) -> None:
+        self.instance.audit("signal", signal=name, to=pid, name=module, why=why)
 
     async def _follow(self, run: Run, suite: Suite) -> None:
         """Until the suite has ended, or was killed at its deadline; cancelled, the suite is killed as well."""
@@ -303,7 +308,7 @@ class Reruns:
 async def run(request: Request) -> JSONResponse:
     """Begin a re-run, or join the one that goes on."""
     reruns: Reruns = request.app.state.reruns
-    peer = request.client.host if request.client else "an unknown peer"
+    peer = address(*request.client) if request.client else "unknown"
     try:
         begun = reruns.start(peer)
     except TooSoon as soon:

@@ -16,7 +16,6 @@ import hashlib
 import hmac
 import ipaddress
 import json
-import logging
 import secrets
 import time
 from collections import OrderedDict
@@ -27,9 +26,7 @@ from urllib.parse import quote
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from preflight.instance import Instance
-from preflight.settings import TOKEN_LENGTH, Settings
-
-log = logging.getLogger(__name__)
+from preflight.settings import TOKEN_LENGTH, Settings, address
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -229,12 +226,12 @@ class Access:
     # Wrong ones.
 
     async def failed(self, scope: Scope, instance: Instance) -> bool:
-        """Say in the log who offered a wrong token, and wait the longer the more often they have.
+        """Record who offered a wrong token, and wait the longer the more often they have.
 
         False: too many wait already, so that this one is to be told off at once.
         """
-        peer = scope["client"][0] if scope.get("client") else "unknown"
-        log.warning("wrong token from %s at %r", peer, scope["path"][:200])
+        peer, port = scope["client"] if scope.get("client") else ("unknown", 0)
+        instance.audit("login_failed", peer=address(peer, port), path=scope["path"])
         delay = self._throttle.failed(_neighbourhood(peer), time.monotonic())
         if not delay:
             return True

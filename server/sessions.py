@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
+from preflight import files
+
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Kind = Literal["read", "write", "alone"]
@@ -353,9 +355,11 @@ class Store:
                 log.warning("closing %s failed: %s", self.path, error)
 
     def _open(self) -> sqlite3.Connection:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.own(self.path.parent)
         # Made here and not by SQLite, for its mode; what SQLite puts beside it gets the same one.
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        for file in (self.path, *(self.path.with_name(self.path.name + ending) for ending in ("-wal", "-shm"))):
+            if file == self.path or os.path.lexists(file):
+                os.close(files.opened(file, os.O_RDWR))
         try:
             db = self._connect()
         except sqlite3.DatabaseError as error:
@@ -368,7 +372,7 @@ class Store:
                 file = self.path.with_name(self.path.name + ending)
                 if file.exists():
                     file.rename(aside.with_name(aside.name + ending))
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+            os.close(files.opened(self.path, os.O_RDWR))
             db = self._connect()
         self._connection = db
         return db

@@ -285,6 +285,44 @@ def test_peer_uid() -> None:
         assert instances.peer_uid(one) == os.getuid()
 
 
+# Calls the control socket as somebody else, from inside its folder: what is above that is not asked.
+STRANGER = """
+import os, socket, sys
+os.chdir(os.path.dirname(sys.argv[1]))
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+caller = socket.socket(socket.AF_UNIX)
+caller.settimeout(10)
+try:
+    caller.connect(os.path.basename(sys.argv[1]))
+except PermissionError:
+    print("kept out")
+else:
+    try:
+        caller.sendall(b'{"kind":"handover","descriptors":0,"data":{}}\\n')
+        print(caller.recv(100) or "hung up")
+    except (ConnectionResetError, BrokenPipeError):
+        print("hung up")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("opened", [False, True], ids=["as it is", "modes wide open"])
+def test_another_user_calls(opened: bool) -> None:
+    """A real process of another user: the modes keep it out, and where somebody has opened them, its user id does."""
+    control = Control(record())
+    (path,) = instances.runtime_folder().glob("*.sock")
+    if opened:
+        path.chmod(0o777)
+        path.parent.chmod(0o711)
+    stranger = subprocess.Popen([sys.executable, "-c", STRANGER, str(path)], stdout=subprocess.PIPE, text=True)
+    if opened:
+        assert select.select([control.socket], [], [], 20)[0]
+        assert control.accept() is None
+    said, _ = stranger.communicate(timeout=20)
+    control.end()
+    assert said == ("hung up\n" if opened else "kept out\n")
+
+
 def test_never_reading_instance(monkeypatch: pytest.MonkeyPatch) -> None:
     """An instance that never answers is given up in time."""
     monkeypatch.setattr(instances, "ANSWER", 0.2)

@@ -134,6 +134,7 @@ def test_launcher_stays_light(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path\n"
         "from preflight import bootstrap, commandline, envfile, launcher, suite, worker\n"
+        "commandline.parser().parse_args(['--demo'])\n"
         "assert envfile.read(Path(sys.argv[1])).values == {'NAME': 'value'}\n"
         "print(*sorted({name.split('.')[0] for name in sys.modules}))"
     )
@@ -152,6 +153,7 @@ def test_launcher_stays_light(tmp_path: Path) -> None:
         "server",
         "logging",
         "tempfile",
+        "shutil",
     }
     assert heavy & set(done.stdout.split()) == set()
 

@@ -397,6 +397,57 @@ def test_load_corrupt(tmp_path: Path, content: bytes) -> None:
         report.load(path)
 
 
+def test_a_corrupt_report_is_set_aside(tmp_path: Path, make_report: MakeReport) -> None:
+    """It is renamed and said; of many the latest are kept; one of another version and a good one stay."""
+    path = tmp_path / "report.json"
+    for number in range(1, report.CORRUPT_KEPT + 3):
+        path.write_text("{" * number)
+        with pytest.raises(ReportError, match=r"is not valid JSON.*; it is now report\.json\.corrupt-[123]$"):
+            report.load_or_set_aside(path)
+        os.utime(max(tmp_path.iterdir(), key=lambda file: file.stat().st_mtime_ns), (number, number))
+    kept = {file.name: len(file.read_text()) for file in tmp_path.iterdir()}
+    assert kept == {"report.json.corrupt-1": 4, "report.json.corrupt-2": 5, "report.json.corrupt-3": 3}
+    report.publish(make_report(), path)
+    assert report.load_or_set_aside(path) == make_report()
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+    with pytest.raises(ReportError, match=r"its schema is not 1$"):
+        report.load_or_set_aside(path)
+    assert path.exists()
+
+
+def test_a_good_report_is_not_set_aside(
+    tmp_path: Path, make_report: MakeReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that another process publishes between the look and the renaming stays the current one."""
+    path = tmp_path / "report.json"
+    path.write_text("{")
+    rename = os.replace
+
+    def publish_first(source: Path, target: Path) -> None:
+        monkeypatch.setattr(os, "replace", rename)
+        report.publish(make_report(), path)
+        os.replace(source, target)
+
+    monkeypatch.setattr(os, "replace", publish_first)
+    with pytest.raises(ReportError):
+        report.load_or_set_aside(path)
+    assert report.load(path) == make_report()
+    assert os.listdir(tmp_path) == ["report.json"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's file")
+def test_load_another_users(tmp_path: Path, make_report: MakeReport) -> None:
+    """Somebody else's report is not believed, and nor is one behind a link."""
+    path = tmp_path / "report.json"
+    report.publish(make_report(), path)
+    (tmp_path / "link.json").symlink_to(path)
+    with pytest.raises(ReportError, match="is a symbolic link"):
+        report.load(tmp_path / "link.json")
+    os.chown(path, 65534, 65534)
+    with pytest.raises(ReportError, match="belongs to another user"):
+        report.load(path)
+
+
 def test_load_missing_and_huge(tmp_path: Path) -> None:
     """A missing file, a folder and a far too large file are ReportErrors that say so."""
     with pytest.raises(ReportError, match="No such file"):

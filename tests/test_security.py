@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from preflight import settings
+from preflight.audit import Event
 from preflight.instance import Instance
 from preflight.settings import Settings
 from server import login, security
@@ -397,11 +398,16 @@ def test_waits_end_with_the_server(make_instance: Callable[..., Instance]) -> No
     assert seconds < 2
 
 
-def test_a_wrong_token_is_logged(make_instance: Callable[..., Instance], caplog: pytest.LogCaptureFixture) -> None:
-    """With peer and path, on one line, and never with what was offered."""
+def test_a_wrong_token_is_recorded(make_instance: Callable[..., Instance]) -> None:
+    """With peer and path, and never with what was offered."""
     scope = request("/diagnostics\nforged line", authorization="Bearer guess-canary-123")
-    asyncio.run(Access(load()).failed(scope, make_instance()))
-    assert caplog.messages == [r"wrong token from 127.0.0.1 at '/diagnostics\nforged line'"]
+    instance, told = make_instance(), list[Event]()
+    instance.note = told.append
+    asyncio.run(Access(load()).failed(scope, instance))
+    ((kind, fields),) = [(event.kind, event.fields) for event in told]
+    port = scope["client"][1]
+    assert (kind, fields) == ("login_failed", {"peer": f"127.0.0.1:{port}", "path": "/diagnostics\nforged line"})
+    assert len(told[0].to_text().splitlines()) == 1
 
 
 # Proxies.

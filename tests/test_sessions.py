@@ -56,9 +56,31 @@ def test_accepted_is_on_disk(path: Path) -> None:
         assert answer is not None
         assert (answer.role, answer.content) == ("assistant", "hi")
 
+        files = [path.with_name(path.name + ending) for ending in ("", "-wal", "-shm")]
+        assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600] * 3
+
     with_store(path, work)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_files_of_others(path: Path) -> None:
+    """A database that others could read is closed to them; one behind a link is not used at all."""
+
+    async def work(store: Store) -> None:
+        await say(store, "s", "t")
+
+    with_store(path, work)
+    path.chmod(0o644)
+    with_store(path, work_again)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to(path.with_name("elsewhere"))
+    with pytest.raises(StoreError, match="is a symbolic link"):
+        with_store(path, work)
+
+
+async def work_again(store: Store) -> None:
+    await say(store, "s", "again")
 
 
 def test_a_message_with_a_known_id_is_taken_once(path: Path) -> None:

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 
 import pytest
 
+from preflight import files
 from preflight.contract import Details
 from preflight.settings import Settings
+
+OURS = re.compile(r"\.|report\.|history$|sessions\.sqlite")  # in a folder with other names modes are left alone
 
 
 @pytest.mark.critical("State Folder")
 def test_state_folder(settings: Settings, details: Details) -> None:
-    """The state folder can be made, written and locked."""
+    """The state folder is safe from other users, and can be written and locked."""
     folder = settings.state_dir
     details.update(path=str(folder))
     details.fix = f"make {folder} a folder that you can write, or set PREFLIGHT_STATE_DIR to another one"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.own(folder)
+        private = files.tighten(folder, OURS)
+    except files.Unsafe as error:
+        pytest.fail(f"{folder} is not safe: {error.strerror}")
     except OSError as error:
         pytest.fail(f"{folder} cannot be made: {error.strerror}")
     probe = folder / f".probe-{os.getpid()}"
@@ -38,4 +45,4 @@ def test_state_folder(settings: Settings, details: Details) -> None:
     report = settings.report_path
     replaceable = not report.is_dir()
     assert replaceable, f"{report} is a folder, where the report has to go"
-    details.summary = str(folder)
+    details.summary = str(folder) if private else f"{folder}, where other users can see names of files"

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import json
 import shutil
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from preflight import envfile, report
+from preflight.redaction import MASK
+from tests.e2e.canaries import CANARIES, SECRETS, WAYS, env_file, found, suite
+from tests.e2e.chatting import client
 from tests.e2e.starts import KEYS, Answer, Place, Providers, Started, equip, get, make_place, until
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
@@ -304,3 +312,167 @@ def test_application_that_logs_it(equipped: Place, providers: Providers) -> None
     equipped.started.remove(started)
     started.kill()
     nothing_leaked(equipped, started_output, *whole)
+
+
+# Twelve kinds of secret, and every place where something comes out.
+
+NAMES = ",".join({**KEYS, **CANARIES})
+
+
+def canary_place(place: Place) -> Place:
+    """A place whose env file holds the twelve."""
+    place.env_file.parent.mkdir(parents=True, exist_ok=True)
+    place.env_file.write_text(env_file(), encoding="utf-8")
+    place.env_file.chmod(0o600)
+    place.environ |= {"CANARIES": NAMES, "PREFLIGHT_PYTHON": ">=3.11", "PREFLIGHT_OFFLINE": "1"}
+    return place
+
+
+def outputs(place: Place, **more: str) -> dict[str, str]:
+    """All that came out: what was said, and every file but the env file and what tests put there."""
+    said = {f"output {number}": started.output for number, started in enumerate(place.started)} | more
+    for file in place.folder.rglob("*"):
+        if file.is_file() and file != place.env_file and file.suffix not in (".py", ".pyc", ".zip"):
+            said[str(file)] = file.read_bytes().decode("utf-8", "replace")
+    for file in place.folder.rglob("*.zip"):
+        with zipfile.ZipFile(file) as archive:
+            said |= {f"{file}/{name}": f"{name}\n{archive.read(name).decode()}" for name in archive.namelist()}
+    return said
+
+
+def nothing_came_out(place: Place, **more: str) -> None:
+    leaks = {where: forms for where, text in outputs(place, **more).items() if (forms := found(text))}
+    assert leaks == {}
+
+
+def test_canaries_are_what_they_should_be(place: Place) -> None:
+    """The twelve arrive as they were meant, and the search finds each of them in each form."""
+    canary_place(place)
+    held = envfile.read(place.env_file)
+    assert held.problem is None
+    assert held.values == {**KEYS, **CANARIES}
+    assert len(CANARIES) == 12
+    assert len(WAYS) >= 25
+    for secret in SECRETS:
+        assert found(f"x{secret.strip()}y")
+        for before in ("", "a", "ab"):
+            assert found(base64.b64encode(f"{before}{secret.strip()}z".encode()).decode())
+        assert found(secret.strip()[-8:])
+        assert found(html.escape(secret.strip()))
+
+
+@pytest.fixture(scope="module")
+def canaries(tmp_path_factory: pytest.TempPathFactory, compiled_tree: Path) -> Iterator[Place]:
+    """A project with a requirement for each way to fail."""
+    folder = tmp_path_factory.mktemp("canaries")
+    shutil.copytree(compiled_tree, folder / "project")
+    place = canary_place(make_place(folder / "place", folder / "project"))
+    place.write_suite(suite())
+    yield place
+    place.close()
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_canaries_in_a_refused_start(canaries: Place, form: str) -> None:
+    """All ways at once: banner, report, log, standard error and bundle hold nothing of the twelve."""
+    log = str(canaries.folder / f"{form}.log")
+    environ = {"PREFLIGHT_LOG_FILE": log, "PREFLIGHT_LOG_FORMAT": form}
+    started = canaries.refused("--app", "small:app", "-v", **environ)
+    assert started.process.returncode == 1, started.output
+    assert len(canaries.report()["checks"]) == len(WAYS)
+    assert started.stdout.count(MASK) > len(WAYS)
+    bundled = canaries.run("--bundle", str(canaries.folder / f"{form}.zip"), **environ)
+    assert bundled.process.returncode == 0, bundled.output
+    assert "refused" in Path(log).read_text()
+    nothing_came_out(canaries)
+
+
+def test_canaries_in_a_report_for_machines(canaries: Place) -> None:
+    """--format json and --report."""
+    path = canaries.folder / "elsewhere.json"
+    started = canaries.run("--check-only", "--format", "json", "--report", str(path), "--app", "small:app")
+    assert len(json.loads(started.stdout)["preflight"]["checks"]) == len(WAYS)
+    nothing_came_out(canaries)
+
+
+def test_canaries_in_plain_pytest(canaries: Place) -> None:
+    """Plain pytest, and the files that its plugins write."""
+    files = ["--junitxml", str(canaries.state / "junit.xml"), "--json-report"]
+    files.append(f"--json-report-file={canaries.state}/raw.json")
+    started = canaries.spawn(
+        sys.executable, "-m", "pytest", "preflight", "-vv", "-rA", "--tb=long", "--showlocals", *files,
+        environ={"PREFLIGHT_APP": "small:app", "PREFLIGHT_LOG_FILE": str(canaries.folder / "pytest.log")},
+    )  # fmt: skip
+    assert started.wait() == 1
+    assert (canaries.state / "junit.xml").exists()
+    nothing_came_out(canaries)
+
+
+def test_canaries_that_nobody_redacted(canaries: Place) -> None:
+    """A report in the history and a log from before there was redaction: the bundle redacts them."""
+    say = " and ".join(SECRETS)
+    check = report.Check("t.py::t", "Old", "It held.", "critical", "failed", say, say, {say: [say]})
+    old = report.Report("old", "start", "failed", False, report.now(), 0.1, "all", "127.0.0.1:8002", (check,))
+    history, log = canaries.state / "history", canaries.folder / "old.log"
+    report.publish(old, history / "old.json")
+    log.write_text(f"{say}\n{base64.encodebytes(say.encode()).decode()}")
+    out = canaries.folder / "old.zip"
+    assert canaries.run("--bundle", str(out), PREFLIGHT_LOG_FILE=str(log)).process.returncode == 0
+    (history / "old.json").unlink()
+    log.unlink()
+    with zipfile.ZipFile(out) as archive:
+        assert {"history/old.json", "log.txt"} <= set(archive.namelist())
+    nothing_came_out(canaries)
+
+
+LEAKY_SERVER = """
+import base64, html, json, os, sys
+from urllib.parse import quote
+from server.app import create_app
+
+SECRETS = [os.environ[name] for name in os.environ["CANARIES"].split(",")]
+
+async def app(scope, receive, send):
+    if scope["type"] == "http" and scope["path"] == "/leak":
+        for secret in SECRETS:
+            encoded = base64.b64encode(secret.encode()).decode()
+            written = secret, repr(secret), json.dumps(secret), quote(secret, safe=""), html.escape(secret), encoded
+            for said in written:
+                print(said, flush=True)
+                scope["state"]["preflight"].audit("login_failed", peer="::1", said=said, **{"k " + secret: [secret]})
+        print(base64.encodebytes("\\n".join(SECRETS).encode()).decode(), file=sys.stderr, flush=True)
+        print("that was all", flush=True)
+        raise RuntimeError(SECRETS)
+    await guarded(scope, receive, send)
+
+guarded = create_app()
+"""
+
+
+def test_canaries_while_it_serves(place: Place) -> None:
+    """What the application prints, logs, raises and audits, every route's answer, and the frames of a chat."""
+    canary_place(place)
+    place.write_module("leaky", LEAKY_SERVER)
+    # In the environment, since --demo reads no env file; the embedded model then answers without a network.
+    place.environ |= {**KEYS, **CANARIES}
+    log = place.folder / "serving.log"
+    started = place.start("--demo", "--app", "leaky:app", "--log-file", str(log)).until_ready()
+    answers = {}
+    paths = ["/health", "/health/live", "/health/ready", "/diagnostics", "/sessions", "/chat/schema.json"]
+    paths += ["/openapi.json", "/docs", "/nowhere", "/leak", "/metrics", "/"]
+    frames = []
+    with client(started.url) as chat:
+        chat.init()
+        for secret in SECRETS:
+            frames += chat.ask(f"what about {secret} and {json.dumps(secret)}?")
+        frames += chat.ask("what failed, and which keys are there?")
+    for path in paths:
+        answers[path] = get(started.url + path)[1]
+    sessions = json.loads(answers["/sessions"])["sessions"]
+    answers["/sessions/{id}"] = get(f"{started.url}/sessions/{sessions[0]['session_id']}")[1]
+    until(lambda: "that was all" in log.read_text() and "RuntimeError" in log.read_text(), "the log has it all")
+    assert place.run("--bundle", str(place.folder / "serving.zip"), "--log-file", str(log)).process.returncode == 0
+    assert started.stop() == 0
+    assert log.read_text().count("login_failed") == len({**KEYS, **CANARIES}) * 6
+    assert len(frames) > 3 * len(SECRETS)
+    nothing_came_out(place, frames=json.dumps(frames, ensure_ascii=False), **answers)

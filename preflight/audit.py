@@ -1,0 +1,130 @@
+"""The audit: who did what to whom, and when; one structured line each.
+
+Recorded are every signal sent, every start refused, every run, and what a server reports of its visitors
+(failed logins, re-runs). The launcher alone writes for its children; see log.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from preflight.stopping import Step
+
+SIGNALS = ("SIGTERM", "SIGCONT", "SIGKILL")
+"""Those actions of a Step that are signals."""
+BACKLOG = 1000  # events that may wait for a launcher that is busy; what comes beyond is counted
+
+_BARE = re.compile(r"[\w.:/@+,-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that must be possible to find out later."""
+
+    kind: str  # "signal", "refused", "run", "rerun", "login_failed", ...
+    pid: int  # the process that did it
+    uid: int
+    at: float  # seconds since the epoch
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def now(cls, kind: str, **fields: Any) -> Event:
+        """This process did it, just now; fields that are None are left out."""
+        known = {name: value for name, value in fields.items() if value is not None}
+        return cls(kind, os.getpid(), os.getuid(), time.time(), known)
+
+    def to_json(self) -> dict[str, Any]:
+        """Flat, and ready for JSON; what an event is about cannot take the place of who and when."""
+        own = {"at": stamp(self.at), "source": "audit", "event": self.kind, "uid": self.uid, "pid": self.pid}
+        return own | {name: value for name, value in self.fields.items() if name not in own}
+
+    def to_text(self) -> str:
+        """``signal uid=0 pid=12 to=34 why="it holds the port"``, for people and for grep."""
+        entries = {name: value for name, value in self.to_json().items() if name not in ("at", "source", "event")}
+        return " ".join([self.kind, *(f"{name}={_shown(value)}" for name, value in entries.items())])
+
+    def to_message(self) -> dict[str, Any]:
+        """For the channel to the launcher."""
+        return {"event": self.kind, "pid": self.pid, "uid": self.uid, "at": self.at, "fields": dict(self.fields)}
+
+    @classmethod
+    def of_message(cls, data: Mapping[str, Any]) -> Event:
+        """An event that a child sent. Raises KeyError, TypeError or ValueError for anything else."""
+        at = float(data["at"])
+        if not 0 <= at < 1e11:
+            raise ValueError("at is no time")
+        return cls(str(data["event"]), int(data["pid"]), int(data["uid"]), at, dict(data["fields"]))
+
+
+def signalled(step: Mapping[str, Any], why: str, *, pid: int | None = None) -> Event | None:
+    """The event of a step on the way to a free port (``Step.to_dict()``), None if it is no signal."""
+    if step["action"] not in SIGNALS:
+        return None
+    fields = {"signal": step["action"], "to": step["pid"], "name": step["name"], "why": why, "result": step["result"]}
+    return Event("signal", os.getpid() if pid is None else pid, os.getuid(), float(step["at"]), fields)
+
+
+def freeing(step: Step, address: str) -> Event | None:
+    """The event of a step that this very process has taken to free ``address``."""
+    return signalled(step.to_dict(), f"it is in the way on {address}")
+
+
+def stamp(at: float) -> str:
+    """UTC to the millisecond: "2026-01-02T03:04:05.678Z"."""
+    clock = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
+    return f"{clock}.{int(at * 1000) % 1000:03}Z"
+
+
+def _shown(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text if _BARE.fullmatch(text) else json.dumps(text)
+
+
+class Outbox:
+    """A worker's events on their way to the launcher: whoever reports one never waits for that."""
+
+    def __init__(self, send: Callable[[Event], object]) -> None:
+        self._send = send
+        self._waiting: deque[Event] = deque()
+        self._lost = 0
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def put(self, event: Event) -> None:
+        """Take an event; from any thread."""
+        with self._changed:
+            if len(self._waiting) >= BACKLOG:
+                self._lost += 1
+                return
+            if self._lost:
+                event = Event(event.kind, event.pid, event.uid, event.at, {**event.fields, "lost_before": self._lost})
+                self._lost = 0
+            self._waiting.append(event)
+            self._changed.notify_all()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
+                self._thread.start()
+
+    def flush(self, timeout: float) -> None:
+        """Wait up to ``timeout`` seconds until all that was put is sent."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting, timeout)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._waiting))
+                event = self._waiting[0]
+            self._send(event)
+            with self._changed:
+                self._waiting.popleft()
+                self._changed.notify_all()

@@ -1,0 +1,167 @@
+"""Files and folders that are this user's alone: made with their modes, never through somebody else's link."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import stat
+from pathlib import Path
+
+LINKS = 40  # symbolic links on the way to a file, as many as Linux follows
+
+
+class Unsafe(PermissionError):
+    """Somebody else could have a hand in this file or folder; ``strerror`` says how."""
+
+    def __init__(self, path: str | Path, why: str) -> None:
+        super().__init__(errno.EPERM, why, str(path))
+
+
+def reach(path: Path) -> None:
+    """Make the folder with mode 0700 unless it is there, and see that nobody else had a hand in the way to it.
+
+    Raises Unsafe for one that is reached, in a folder that anybody can write, by a link or through another
+    user's folder. Raises OSError where it cannot be made.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _walk(path)
+
+
+def own(path: Path) -> None:
+    """Like :func:`reach`, for a folder whose files are trusted: raises Unsafe where anybody can write, too."""
+    reach(path)
+    if path.stat().st_mode & stat.S_IWOTH:
+        raise Unsafe(path, "anybody can write in this folder")
+
+
+def _walk(path: Path) -> None:
+    """See that every step to ``path`` is safe: in a folder that anybody can write, names may be anybody's."""
+    waiting = list(Path(os.path.abspath(path)).parts[:0:-1])
+    current, links = Path("/"), 0
+    while waiting:
+        shared = current.stat().st_mode & stat.S_IWOTH
+        step = current / waiting.pop()
+        status = step.lstat()
+        if shared and stat.S_ISLNK(status.st_mode):
+            raise Unsafe(step, f"{step} is a symbolic link in a folder that anybody can write")
+        if shared and status.st_uid not in (0, os.geteuid()):
+            raise Unsafe(step, f"{step} belongs to another user, in a folder that anybody can write")
+        if not stat.S_ISLNK(status.st_mode):
+            current = step
+            continue
+        links += 1
+        if links > LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+        target = Path(os.path.normpath(current / step.readlink()))
+        waiting += target.parts[:0:-1]
+        current = Path("/")
+
+
+def tighten(path: Path, ours: re.Pattern[str]) -> bool:
+    """Give the folder mode 0700 if it is this user's and everything in it has a name of ``ours``.
+
+    Returns whether nobody else can look into it. A folder that is also used for other things is left alone.
+    """
+    status = path.stat()
+    if not status.st_mode & 0o077:
+        return True
+    if status.st_uid != os.geteuid() or not all(ours.match(name) for name in os.listdir(path)):
+        return False
+    path.chmod(0o700)
+    return True
+
+
+def opened(path: Path, flags: int) -> int:
+    """A descriptor of this user's own regular file, which is made with mode 0600 or tightened to it.
+
+    Raises Unsafe for a link, another user's file, and what is no file.
+    """
+    try:
+        # O_NONBLOCK: a named pipe must not wait for its other end.
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise Unsafe(path, "is a symbolic link") from None
+        if error.errno == errno.ENXIO:
+            raise Unsafe(path, "is not a regular file") from None
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise Unsafe(path, "is not a regular file")
+        if status.st_uid != os.geteuid():
+            raise Unsafe(path, "belongs to another user")
+        if status.st_mode & 0o077:
+            os.fchmod(descriptor, 0o600)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def publish(path: Path, content: bytes, *, mark: str = "", replace: bool = True) -> None:
+    """Write a whole file or nothing, mode 0600, whatever happens meanwhile: a crash, a full disk, a power cut.
+
+    ``mark`` goes into the name under which it is written first. Without ``replace`` a file that is there
+    stays (FileExistsError). Raises OSError where it cannot be written.
+    """
+    mark = mark or os.urandom(8).hex()
+    # A new file that follows no link; the rename then replaces whatever was there.
+    temporary = path.with_name(f".{path.name}.{mark}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            with contextlib.suppress(OSError):  # some network file systems have no locks
+                # Held while it is being written: see sweep().
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stream.write(content)
+            stream.flush()
+            # Without it some file systems bring an empty file back after a power cut.
+            os.fsync(descriptor)
+            if replace:
+                os.replace(temporary, path)
+            else:
+                os.link(temporary, path)
+                os.unlink(temporary)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def sweep(path: Path) -> None:
+    """Remove what writers of ``path`` have left that were killed half way; never a living writer's."""
+    litter = re.compile(rf"\.{re.escape(path.name)}\.[^.]+\.([0-9]{{1,10}})")
+    try:
+        names = os.listdir(path.parent)
+    except OSError:
+        return
+    for name in names:
+        match = litter.fullmatch(name)
+        if match is None or _alive(int(match[1])):
+            continue
+        try:
+            descriptor = os.open(path.with_name(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            continue
+        try:
+            # In another container its PID means nothing here, and the lock still does.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(path.with_name(name))
+        except OSError:
+            pass  # it is being written, or somebody else has removed it
+        finally:
+            os.close(descriptor)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True

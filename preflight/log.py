@@ -1,0 +1,165 @@
+"""The log: what launcher and worker said, and the audit; redacted, a line each, in a file that rotates.
+
+A writer of our own: the launcher has a small memory budget, which Python's logging is not in (1.5 MiB), and
+``logging.handlers`` follow links, keep the umask's mode and lose lines when two processes rotate.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from preflight import files
+from preflight.audit import Event, stamp
+from preflight.report import printable
+
+if TYPE_CHECKING:
+    from preflight.redaction import Redactor
+    from preflight.settings import Settings
+
+SIZE = 5 * 1024 * 1024  # bytes after which a log file is rotated
+LONGEST_LINE = 8 * 1024  # characters of a line
+KEPT = 4  # rotated files that are kept: log.1 is the youngest
+
+
+class LogFile:
+    """A file that several processes may append to: whole lines, mode 0600, never through a link."""
+
+    def __init__(self, path: Path, *, size: int = SIZE, kept: int = KEPT) -> None:
+        """``size`` in bytes; raises OSError where the file cannot be written."""
+        self.path = path
+        self._size = size
+        self._kept = kept
+        self._descriptor = -1
+        self._torn = False
+        self._lost = 0
+        files.reach(path.parent)
+        self._open()
+
+    def _open(self) -> None:
+        self.close()
+        self._descriptor = files.opened(self.path, os.O_WRONLY | os.O_APPEND)
+
+    def close(self) -> None:
+        """Let go of the file; more than once does no harm."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def write(self, line: str) -> None:
+        """Append one line. What cannot be written (a full disk) is lost and counted, and nobody stops for it."""
+        said = f"lines lost here: {self._lost}\n" if self._lost else ""
+        data = (("\n" if self._torn else "") + said + line + "\n").encode("utf-8", "replace")
+        try:
+            self._follow(len(data))
+            written = os.write(self._descriptor, data)
+        except OSError:
+            self._lost += 1
+            return
+        self._torn = written < len(data)
+        self._lost = int(self._torn)
+
+    def _follow(self, more: int) -> None:
+        """Be at the file that has the name now, and rotate it when it is full."""
+        status = os.fstat(self._descriptor) if self._descriptor >= 0 else None
+        if status is None or not self._named(status):
+            self._open()  # somebody else has rotated it, or removed it
+            status = os.fstat(self._descriptor)
+        if not status.st_size or status.st_size + more <= self._size:
+            return
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if self._named(status):
+                for number in range(self._kept, 0, -1):
+                    older = self._numbered(number - 1)
+                    if os.path.lexists(older):
+                        os.replace(older, self._numbered(number))
+        except OSError:
+            return  # another process is about it, or it cannot be: this line goes where we are
+        self._open()
+
+    def _named(self, status: os.stat_result) -> bool:
+        try:
+            named = os.lstat(self.path)
+        except OSError:
+            return False
+        return (named.st_ino, named.st_dev) == (status.st_ino, status.st_dev)
+
+    def _numbered(self, number: int) -> Path:
+        return self.path.with_name(f"{self.path.name}.{number}") if number else self.path
+
+
+class Log:
+    """Redacts and writes; without a file and with text as its format it keeps quiet."""
+
+    def __init__(
+        self,
+        redactor: Redactor,
+        file: LogFile | None = None,
+        form: str = "text",
+        echo: Callable[[str], object] = lambda line: _say(sys.stderr, line),
+    ) -> None:
+        """``form``: "text" or "json"; with "json" the audit goes to ``echo`` as well."""
+        self.redactor = redactor
+        self.file = file
+        self.form = form
+        self._echo = echo
+
+    def line(self, source: str, pid: int, text: str) -> None:
+        """A line that somebody said: "launcher", "worker" or "suite"."""
+        if self.file is None:
+            return
+        at = stamp(time.time())
+        said = _one_line(self.redactor.beginning(text, LONGEST_LINE))
+        if self.form == "json":
+            self.file.write(_json({"at": at, "source": source, "pid": pid, "text": said}))
+        else:
+            self.file.write(f"{at} {source}[{pid}] {said}")
+
+    def audit(self, event: Event, *, shown: bool = True) -> None:
+        """An event; ``shown``: people see it elsewhere, so as text it need not stand on standard error, too."""
+        fields = self.redactor.value(dict(event.fields))
+        line = self._rendered(replace(event, kind=self.redactor.text(event.kind), fields=fields))
+        if len(line) > LONGEST_LINE:
+            line = self._rendered(replace(event, fields={"left_out": f"more than {LONGEST_LINE} characters"}))
+        if self.file is not None:
+            self.file.write(line)
+        if self.form == "json" or not shown:
+            self._echo(line)
+
+    def _rendered(self, event: Event) -> str:
+        if self.form == "json":
+            return _json(event.to_json())
+        return f"{stamp(event.at)} audit {_one_line(event.to_text())}"
+
+
+def direct(settings: Settings, redactor: Redactor, file: LogFile | None = None) -> Callable[[Event], None]:
+    """Takes the events of an application that was started without the launcher: to Python's logging, and the file."""
+    import logging  # the launcher does without
+
+    logger = logging.getLogger("preflight.audit")
+    log = Log(redactor, file, settings.log_format, echo=lambda line: logger.warning("%s", line))
+    return lambda event: log.audit(event, shown=False)
+
+
+def _one_line(text: str) -> str:
+    return printable(text).replace("\n", "?")
+
+
+def _json(record: dict[str, Any]) -> str:
+    return json.dumps(record, default=str)
+
+
+def _say(stream: IO[str], line: str) -> None:
+    try:
+        stream.write(line + "\n")
+        stream.flush()
+    except OSError:
+        pass  # nobody reads it: no reason to stop

@@ -1,0 +1,190 @@
+"""Files that are this user's alone: no links, nobody else's hand, and whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from preflight import files
+from preflight.files import Unsafe
+
+ROOT = Path(__file__).parents[1]
+NOBODY = 65534
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's files")
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """A folder like /tmp."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    return folder
+
+
+def test_own_makes_it(tmp_path: Path) -> None:
+    """The folder is made for its owner alone, whatever the umask says."""
+    before = os.umask(0)
+    try:
+        files.own(tmp_path / "a")
+    finally:
+        os.umask(before)
+    assert mode(tmp_path / "a") == 0o700
+
+
+def test_own_refuses_what_anybody_can_write(shared: Path) -> None:
+    """Whose files are trusted is no folder in which anybody can put one."""
+    with pytest.raises(Unsafe, match="anybody can write in this folder"):
+        files.own(shared)
+    files.reach(shared)
+
+
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_link_in_a_shared_folder(shared: Path, tmp_path: Path, below: str) -> None:
+    """Under /tmp somebody else could have put the link there."""
+    (tmp_path / "real").mkdir()
+    (shared / "link").symlink_to(tmp_path / "real")
+    with pytest.raises(Unsafe, match="is a symbolic link in a folder that anybody can write"):
+        files.own(shared / "link" / below)
+
+
+def test_link_elsewhere(tmp_path: Path) -> None:
+    """A link that only its owner could have made is followed, also where it is relative or points to another one."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "one").symlink_to("real")
+    (tmp_path / "two").symlink_to(tmp_path / "one")
+    files.own(tmp_path / "two" / "folder")
+    assert (tmp_path / "real" / "folder").is_dir()
+
+
+def test_link_into_a_shared_folder(shared: Path, tmp_path: Path) -> None:
+    """The way behind a link is looked at as well."""
+    (tmp_path / "real").mkdir()
+    (shared / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "mine").symlink_to(shared / "link")
+    with pytest.raises(Unsafe, match="shared/link is a symbolic link"):
+        files.own(tmp_path / "mine")
+
+
+@as_root
+def test_another_users_folder(shared: Path) -> None:
+    """Somebody else's folder under /tmp is refused, and so is everything in it."""
+    (shared / "theirs").mkdir()
+    os.chown(shared / "theirs", NOBODY, NOBODY)
+    for path in (shared / "theirs", shared / "theirs" / "state"):
+        with pytest.raises(Unsafe, match="belongs to another user"):
+            files.own(path)
+
+
+def test_tighten(tmp_path: Path) -> None:
+    """A folder of ours that others can look into is closed; one that is used for other things is not."""
+    ours = re.compile(r"report\.")
+    folder = tmp_path / "state"
+    folder.mkdir()
+    folder.chmod(0o755)
+    (folder / "report.json").touch()
+    assert files.tighten(folder, ours)
+    assert mode(folder) == 0o700
+    folder.chmod(0o755)
+    (folder / "thesis.tex").touch()
+    assert not files.tighten(folder, ours)
+    assert mode(folder) == 0o755
+
+
+def test_opened(tmp_path: Path) -> None:
+    """A file is made with mode 0600, and one with a wider mode gets it."""
+    path = tmp_path / "log"
+    for _ in range(2):
+        os.close(files.opened(path, os.O_WRONLY | os.O_APPEND))
+        assert mode(path) == 0o600
+        path.chmod(0o664)
+
+
+def link(path: Path) -> None:
+    path.symlink_to(path.with_name("target"))
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def theirs(path: Path) -> None:
+    path.touch()
+    os.chown(path, NOBODY, NOBODY)
+
+
+@pytest.mark.parametrize(
+    "make, why",
+    [
+        (link, "is a symbolic link"),
+        (pipe, "is not a regular file"),
+        pytest.param(theirs, "belongs to another user", marks=as_root),
+    ],
+)
+def test_opened_refuses(tmp_path: Path, make: Callable[[Path], None], why: str) -> None:
+    """Links, pipes and other users' files are not written, and a pipe is not waited for."""
+    make(tmp_path / "log")
+    with pytest.raises(Unsafe) as caught:
+        files.opened(tmp_path / "log", os.O_WRONLY | os.O_APPEND)
+    assert caught.value.strerror == why
+    assert not (tmp_path / "target").exists()
+
+
+def test_publish_without_replacing(tmp_path: Path) -> None:
+    """A file that is there stays, and nothing is left beside it."""
+    path = tmp_path / "file"
+    files.publish(path, b"one", replace=False)
+    with pytest.raises(FileExistsError):
+        files.publish(path, b"two", replace=False)
+    files.publish(path, b"three")
+    assert (path.read_bytes(), mode(path), os.listdir(tmp_path)) == (b"three", 0o600, ["file"])
+
+
+# Begins to publish, and stops right before the new file gets its name.
+WRITER = """
+import os, sys
+from pathlib import Path
+from preflight import files
+def stop(name, arguments):
+    if name == "os.rename":
+        print("written", flush=True)
+        sys.stdin.readline()
+sys.addaudithook(stop)
+files.publish(Path(sys.argv[1]), b"content", mark="abc")
+"""
+
+
+def test_sweep(tmp_path: Path) -> None:
+    """What a writer left that was killed half way is swept; a living writer's file is not, and gets its name."""
+    path = tmp_path / "report.json"
+    writers = []
+    for _ in range(2):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path)],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "written\n"
+        writers.append(writer)
+    dead, living = writers
+    dead.send_signal(signal.SIGKILL)
+    dead.communicate()
+    (tmp_path / ".report.json.note").touch()
+    (tmp_path / f".other.json.abc.{dead.pid}").touch()
+    files.sweep(path)
+    left = {".report.json.note", f".other.json.abc.{dead.pid}", f".report.json.abc.{living.pid}"}
+    assert set(os.listdir(tmp_path)) == left
+    living.communicate("go on\n")
+    assert path.read_bytes() == b"content"
