@@ -75,6 +75,8 @@ def _parser() -> ModuleType:
         raise ModuleNotFoundError("python-dotenv is not installed", name="dotenv")
     parser = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(parser)
+    if not hasattr(parser, "parse_stream"):
+        raise ImportError("python-dotenv has no parse_stream", name="dotenv")
     return parser
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Sequence
 
@@ -12,7 +11,7 @@ from preflight.history import Flip, Run
 from preflight.redaction import Redactor
 from preflight.report import epoch
 from preflight.settings import Settings
-from preflight.terminal import Terminal, surviving
+from preflight.terminal import Terminal
 
 WIDE = 10_000  # columns where no terminal folds lines: a line of a pipe is a run
 STATUSES = {
@@ -33,9 +32,7 @@ def show(settings: Settings, *, as_json: bool = False) -> int:
         return 1
     if as_json:
         entries = terminal.redactor.value([history.entry(run, flipped) for run, flipped in found])
-        with surviving(sys.stdout):
-            sys.stdout.write(json.dumps(entries, indent=2) + "\n")
-            sys.stdout.flush()
+        print(json.dumps(entries, indent=2), flush=True)
     elif found:
         _table(terminal, found)
     else:

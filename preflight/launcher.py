@@ -422,10 +422,8 @@ class Launcher:
             print(f"run.py: error: {result.reason}", file=sys.stderr)
             return
         if self.output_format:
-            from preflight.terminal import surviving
-
             text = formats.FORMATS[self.output_format](result.report)
-            with surviving(sys.stdout):
+            if sys.stdout is not None:  # closed from the beginning: nobody wants it
                 # UTF-8 whatever the locale: it is what readers of these formats expect.
                 sys.stdout.buffer.write(text.encode("utf-8") + b"\n")
                 sys.stdout.buffer.flush()

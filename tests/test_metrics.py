@@ -92,7 +92,7 @@ def test_what_a_scrape_shows(failed: Report, make_instance: MakeInstance) -> Non
     content_type, text = scrape(app, instance)
     assert content_type.startswith("text/plain; version=")
     found = samples(text)
-    odd = 'Odd "title" \\ of\ntwo lines'
+    odd = 'Odd "title" \\ of'
     for title, severity, outcome, ok in (
         ("Python Version", "critical", "passed", 1),
         ("OpenAI API Key", "critical", "failed", 0),

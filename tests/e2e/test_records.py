@@ -191,8 +191,8 @@ def test_a_worker_that_talks_without_end(place: Place) -> None:
     until(lambda: "] next\n" in log_of(place).read_text(), "the next line has come")
     assert started.stop() == 0
     assert max(map(len, log_of(place).read_text().splitlines())) < 10_000
-    assert "… [cut]" in log_of(place).read_text()
-    assert len(started.stderr) < 20_000
+    assert " …\n" in log_of(place).read_text()
+    assert len(started.stderr) < 70_000
 
 
 @pytest.mark.parametrize("planted", ["link", "folder", "pipe"])
@@ -233,7 +233,7 @@ def test_bundle(equipped: Place) -> None:
     out = equipped.folder / "out.zip"
     written = equipped.run("--bundle", str(out), "--log-file", str(log_of(equipped)))
     assert written.process.returncode == 0, written.output
-    assert written.stdout.startswith(f"Wrote {out} (1 report, ")
+    assert re.match(rf"Wrote {re.escape(str(out))} \(\d+ reports?, ", written.stdout)
     assert written.stdout.count("\n") == 1
     assert written.stderr == ""
     with zipfile.ZipFile(out) as archive:
@@ -283,7 +283,7 @@ def test_litter_is_swept(place: Place) -> None:
     (place.state / f".report.json.abc.{gone.pid}").write_text("half")
     (place.state / f".report.json.abc.{os.getpid()}").write_text("half")
     place.run("--check-only", "--demo", "--app", "small:app")
-    assert sorted(os.listdir(place.state)) == [f".report.json.abc.{os.getpid()}", "report.json"]
+    assert sorted(os.listdir(place.state)) == [f".report.json.abc.{os.getpid()}", "history", "report.json"]
 
 
 def test_state_folder_is_closed(place: Place) -> None:
