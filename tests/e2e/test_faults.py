@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.chatting import client, kill_worker
-from tests.e2e.starts import BLOCKED, LISTENER, Place, Started, get
+from tests.e2e.starts import BLOCKED, LISTENER, Place, Started, get, until
 
 UNSHARE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
 
