@@ -81,7 +81,10 @@ class Worker:
                     except (KeyError, TypeError, ValueError, OverflowError):
                         pass  # no event: not from our side of the channel
                 case "notice":
-                    self.notices.append(Notice(**message.data))
+                    try:
+                        self.notices.append(Notice(**{name: str(value) for name, value in message.data.items()}))
+                    except TypeError:
+                        pass  # no notice: not from our side of the channel
                 case "drained":
                     self.cancelled = int(message.data["cancelled"])
         return messages
