@@ -35,7 +35,7 @@ def test_every_route(place: Place, guarded: bool) -> None:
         client.answer("help")
         client.socket.close()
     if "FUZZ" not in os.environ:
-        command += ["--generation-deterministic"]
+        command += ["--generation-deterministic", "--phases", "coverage" if guarded else "fuzzing"]
     done = subprocess.run(
         command, cwd=place.folder, env=place.environ, capture_output=True, text=True, timeout=3600, check=False
     )
@@ -43,7 +43,7 @@ def test_every_route(place: Place, guarded: bool) -> None:
     counted = re.search(r"(\d+) generated, (\d+) passed", done.stdout)
     assert counted is not None, done.stdout
     assert counted[1] == counted[2]
-    assert int(counted[1]) >= EXAMPLES // 2
+    assert int(counted[1]) >= min(EXAMPLES // 2, 5000)
     print(done.stdout)
     assert "Traceback" not in started.output
     assert started.stop() == 0
