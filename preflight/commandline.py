@@ -99,6 +99,7 @@ def parser() -> argparse.ArgumentParser:
     instead.add_argument("--port-status", action="store_true", help="show who holds the port, and stop")
     instead.add_argument("--free-port", action="store_true", help="free the port, gracefully, and stop")
     options.add_argument("--dry-run", action="store_true", help="with --free-port: only say what it would do")
+    instead.add_argument("--test-notify", action="store_true", help="send a test message to those who are to be told")
     instead.add_argument("--init", action="store_true", help="write a commented env file template")
     instead.add_argument(
         "--bundle", metavar="PATH", type=Path, help="write what helps others to help you, without secrets, and stop"
@@ -139,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.format != "json":
             options.error(f"--format {arguments.format} goes with --check-only")
     instead = (arguments.watch, arguments.history, arguments.init, arguments.port_status, arguments.free_port)
-    if arguments.wait and any(instead):
+    if arguments.wait and (any(instead) or arguments.test_notify):
         options.error("--wait goes with a start or --check-only")
     wait = _seconds(options, "--wait", arguments.wait, low=0.0)
     watch = _seconds(options, "--watch", arguments.watch, low=1.0)
@@ -153,6 +154,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if arguments.init:
         return _init(settings)
+    if arguments.test_notify:
+        return _test_notify(settings)
     if arguments.bundle:
         from preflight import bundle
 
@@ -216,6 +219,27 @@ def _seconds(options: argparse.ArgumentParser, name: str, value: str | None, *, 
         return duration(low, 86400.0)(value)
     except ValueError as error:
         options.error(f"{name} {error}")
+
+
+def _test_notify(settings: Settings) -> int:
+    """0 if every service took the message, 1 if not, 2 if there is none or nothing to send with."""
+    from preflight import notices, notify
+    from preflight.redaction import Redactor
+
+    if not settings.notify:
+        where = "in the environment" if settings.demo else f"in {settings.envfile.path} or the environment"
+        print(f"run.py: error: nobody is to be told: set PREFLIGHT_NOTIFY {where}", file=sys.stderr)
+        return 2
+    if not notify.installed():
+        command = notify.install_command(settings.root)
+        print(f"run.py: error: notifications need apprise; fix: {command}", file=sys.stderr)
+        return 2
+    redactor = Redactor.of(settings.environment, settings.envfile.values)
+    message = "This is how you will hear of checks that fail or hold again, and of crashes."
+    tried = notify.try_out(settings, redactor, notices.make(settings, "success", "This is a test", message))
+    for service in tried:
+        print(f"{service.name}: {f'NOT delivered: {service.problem}' if service.problem else 'delivered'}")
+    return 1 if any(service.problem for service in tried) else 0
 
 
 def _init(settings: Settings) -> int:

@@ -8,8 +8,8 @@ Each requirement declares a severity, a title and a fix with one marker::
 Marker arguments: the title; ``fix``, what a person can do about a failure (a requirement that knows
 better at run time sets ``details.fix``); ``needs``, what it cannot be asked without ("network",
 "env_file", "keys", "port"): under ``--offline`` and ``--demo`` it is then not applicable, or "agent",
-our own server: it is not when another application is served; and ``ignorable=False`` for what
-``--ignore`` must not let pass.
+our own server: it is not when another application is served, or "notify", somebody to tell; and
+``ignorable=False`` for what ``--ignore`` must not let pass.
 
 The plugin enforces the declarations, keeps the order (the port last), holds each requirement to its
 deadline, turns pytest's outcomes into ours and publishes the report.
@@ -41,7 +41,7 @@ from preflight.settings import Settings
 from preflight.worker import Worker
 
 LONGEST_TITLE = 200  # characters
-NEEDS = {"network", "env_file", "keys", "port", "agent"}
+NEEDS = {"network", "env_file", "keys", "port", "agent", "notify"}
 AGENT = "server.app"
 
 
@@ -275,6 +275,8 @@ class Contract:
             return "left out by --offline"
         if "agent" in declared.needs and self.settings.app.partition(":")[0] != AGENT:
             return f"{self.settings.app} is served, which has its own way to say who may see what"
+        if "notify" in declared.needs and not self.settings.notify:
+            return "PREFLIGHT_NOTIFY is not set: nobody is to be told"
         if "port" in declared.needs and self.link and not self.link.takes_port:
             return "the server that was started directly has its own port"
         return ""

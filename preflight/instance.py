@@ -39,6 +39,13 @@ class Instance:
     since: str = field(default_factory=now)
     worker_since: str = field(default_factory=now)
     restarts: Mapping[str, Any] = field(default_factory=lambda: {"count": 0, "last_exit": "", "last_exit_at": ""})
+    tell: Callable[[Report], None] = lambda _found: None
+    """Has people told what a run of the suite beside the server found otherwise than they know.
+
+    To be called with the report of every such run, and not in the event loop: it reads and writes a file.
+    """
+    notifications: Mapping[str, Any] = field(default_factory=dict)
+    """What became of the notices so far; see :class:`preflight.notify.Tally`. Empty where there is nobody to tell."""
     draining: bool = False
     note: Callable[[Event], object] | None = None
     """Takes an event to where the audit is kept; None: to Python's logging. See :meth:`audit`."""
@@ -56,6 +63,7 @@ class Instance:
             instance_id=order["instance_id"],
             since=order["since"],
             restarts=order["restarts"],
+            notifications=order["notifications"],
         )
 
     def audit(self, kind: str, **fields: Any) -> None:

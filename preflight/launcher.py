@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from preflight import __version__, audit, formats, history, instances, report
+from preflight import __version__, audit, formats, history, instances, notices, report
 from preflight.events import Loop
 from preflight.settings import Settings, address
 from preflight.suite import Result, Suite
@@ -25,9 +25,12 @@ from preflight.worker import Worker
 
 if TYPE_CHECKING:
     from preflight.log import LogFile
+    from preflight.notify import Notifier
     from preflight.terminal import Terminal
 
 
+TELLING = 10.0  # seconds that a command which ends by itself waits for notifications to be delivered
+PARTING = 1.5  # and one that was asked to end
 START_UP = 60.0  # seconds that another start's server may take to come up after its checks
 
 
@@ -150,6 +153,7 @@ class Launcher:
             if not result.may_start:
                 why = [check.title for check in result.report.blocking] or [result.reason]
                 self._refused(why, result.exit_code, run_id=result.report.run_id)
+                self._tell(result)
                 if self._handover is not None:
                     self.terminal.line(
                         f"{self._handover.record.name} is still serving {self.settings.address}.", "bold"
@@ -167,6 +171,8 @@ class Launcher:
             return 3
         finally:
             self._let_go()
+            # Last of all: nobody has to wait for it.
+            self._finish_telling()
 
     def unwritten(self, error: Unpublishable) -> None:
         """Say that a report could not be written."""
@@ -187,6 +193,7 @@ class Launcher:
             self._suite.abandon()
         worker = self._supervisor.worker if self._supervisor is not None else self._worker
         if worker is not None:
+            self._loop.unwatch_child(worker.child)
             worker.child.close()
         if self._socket is not None:
             self._socket.close()
@@ -299,6 +306,7 @@ class Launcher:
             found=result.report,
             instance_id=self.run_id,
             started=self._started,
+            notifier=self.notifier,
         )
         return self._supervisor.run()
 
@@ -351,6 +359,35 @@ class Launcher:
         stream = sys.stderr if self.output_format else sys.stdout
         log = Log(redactor, self._log_file, self.settings.log_format)
         return Terminal(redactor, stream, verbose=self.verbose, log=log)
+
+    @cached_property
+    def notifier(self) -> Notifier | None:
+        """Who tells people about changes; None where nobody is to be told."""
+        if not self.settings.notify:
+            return None
+        from preflight.notify import Notifier
+
+        return Notifier(
+            self.settings, self._loop, self.terminal.redactor, lambda line: self.terminal.line(line, "yellow")
+        )
+
+    def tell_refused(self, result: Result, loop: Loop) -> None:
+        """Tell people about a start that was given up after waiting; its own loop is closed by now."""
+        self._loop = loop
+        self._tell(result)
+        self._finish_telling()
+
+    def _finish_telling(self) -> None:
+        if "notifier" in vars(self) and self.notifier is not None:
+            self.notifier.finish(PARTING if self._loop.stops else TELLING)
+
+    def _tell(self, result: Result) -> None:
+        """Tell about a refused start; what was typed wrongly is for who typed it."""
+        if self.notifier is None or result.exit_code == 2:
+            return
+        notice = notices.news(result.report, self.settings)
+        if notice is not None:
+            self.notifier.tell(notice)
 
     def _header(self, origin: str) -> None:
         when = time.strftime("%Y-%m-%d %H:%M:%S")

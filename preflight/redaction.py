@@ -14,8 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from preflight.settings import split_urls
+
 MASK = "[redacted]"
 REACH = 64 * 1024  # characters that are looked at beyond a cut, so that a secret there is seen whole
+NOTIFY = "PREFLIGHT_NOTIFY"
+"""The variable with the addresses of notifications: to know such a URL is to be able to write there."""
 SHORTEST = 8  # characters; a shorter value stands in too many harmless texts to be replaced blindly
 
 T = TypeVar("T")
@@ -26,6 +30,8 @@ _KEY_LIKE = re.compile(
     re.IGNORECASE,
 )
 _BEARER = re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
+_HOST = re.compile(r"(?:localhost|[0-9]+(?:\.[0-9]+){3}|\[[0-9a-fA-F:.]+\]|(?:[a-z0-9-]+\.)+[a-z]{2,})(?::[0-9]+)?/?")
+_WORD = re.compile(r"(?=.{1,16}$)[A-Z]?[a-z]+(?:[-_ ][A-Z]?[a-z]+)*")
 _URL_PASSWORD = re.compile(r"(?<=://)([^\s/:@]*):([^\s/@]+)(?=@)")
 # A password with a slash, a question mark or an "@" that nobody has encoded, up to the last "@" there is.
 _ODD_URL_PASSWORD = re.compile(r"://[^\s/:@]*:(\S+)@")
@@ -54,12 +60,35 @@ def key_like(name: str) -> bool:
 def secrets(variables: Mapping[str, str]) -> Iterator[str]:
     """The secrets in these variables: values of key-like names, and passwords inside URLs."""
     for name, value in variables.items():
+        if name == NOTIFY:
+            for url in split_urls(value):
+                yield from _inside(url)
+            continue
         if key_like(name):
             yield value
         if "://" in value:
             for password in {*_passwords(value)}:
                 yield password
                 yield unquote(password)
+
+
+def _inside(url: str) -> Iterator[str]:
+    """A URL that is a secret as a whole, and the secrets in it, wherever its service wants them.
+
+    Tokens stand in the place of user, password, host, path and query alike. Words and the names of hosts stay: they
+    occur in harmless texts, too.
+    """
+    yield url
+    place, _, query = url.partition("://")[2].partition("?")
+    login, _, place = place.rpartition("@")
+    for part in (login, *login.split(":")):
+        yield part
+        yield unquote(part)
+    for part in re.split(r"[/:&=#,]", f"{place}/{query}"):
+        plain = unquote(part)
+        if not (_WORD.fullmatch(plain) or _HOST.fullmatch(plain)):
+            yield part
+            yield plain
 
 
 def _passwords(url: str) -> Iterator[str]:

@@ -132,6 +132,20 @@ def names(value: object) -> tuple[str, ...]:
     return tuple(part.strip() for part in parts if part.strip())
 
 
+def urls(value: object) -> tuple[str, ...]:
+    """URLs, separated by commas or blanks."""
+    found = split_urls(value) if isinstance(value, str) else []
+    if not isinstance(value, str) or not all(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://.", url) for url in found):
+        raise ValueError("must be URLs (scheme://...), separated by commas or blanks")
+    return tuple(found)
+
+
+def split_urls(text: str) -> list[str]:
+    """The URLs in a text; a comma separates only before the next one's scheme, because it may be part of a URL."""
+    parts = re.split(r"\s+|,(?=[A-Za-z][A-Za-z0-9+.-]*://)", text)
+    return [part.strip(",") for part in parts if part.strip(",")]
+
+
 def one_of(*allowed: str) -> Callable[[object], str]:
     """One of a few words."""
 
@@ -303,6 +317,12 @@ class Settings:
     )
     plugins: tuple[str, ...] = setting((), names, "pytest plugins that the suite needs, by module name")
     ignore: tuple[str, ...] = setting((), names, "critical requirements that may fail, by title or id")
+    notify: tuple[str, ...] = setting(
+        (),
+        urls,
+        "whom to tell about changes: Apprise URLs, separated by commas or blanks (env file or environment only)",
+        secret=True,
+    )
     demo: bool = setting(False, switch, "the embedded profile: no env file, no keys, no network")
     offline: bool = setting(False, switch, "leave out what needs the network")
     log_file: Path | None = setting(

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from preflight import __version__, instances, report
+from preflight import __version__, instances, notices, report
 from preflight.audit import Event
 from preflight.channel import Channel
 from preflight.events import Loop
@@ -22,6 +22,7 @@ from preflight.settings import Settings, address
 from preflight.worker import Worker
 
 if TYPE_CHECKING:
+    from preflight.notify import Notifier
     from preflight.terminal import Terminal
 
 MARGIN = 0.75  # seconds beyond graceful_timeout that a worker gets to say goodbye
@@ -43,8 +44,12 @@ class Supervisor:
         found: report.Report,
         instance_id: str,
         started: Callable[[], None],
+        notifier: Notifier | None = None,
     ) -> None:
-        """``started`` is called once the server answers; ``found`` is the run that let it start."""
+        """``started`` is called once the server answers; ``found`` is the run that let it start.
+
+        ``notifier`` tells people about crashes and changes, if anybody wants to be told.
+        """
         self.settings = settings
         self.options = options
         self.loop = loop
@@ -53,6 +58,9 @@ class Supervisor:
         self._socket = sock
         self._found = found
         self._started = started
+        self._notifier = notifier
+        if notifier is not None:
+            notifier.on_change = self._count_notices
         self.record = instances.Record(
             instance_id,
             os.getpid(),
@@ -71,6 +79,8 @@ class Supervisor:
         self._last_exit_at = ""
         self._handed = False
         self._ready_at: float | None = None
+        self._crashed_at: float | None = None
+        """When the first of the crashes was since which no worker was ready."""
         self._announced = False
         self._callers: list[Channel] = []
         self._given: list[Channel] = []
@@ -113,6 +123,7 @@ class Supervisor:
                 self._hand_over(worker)
             if worker.ready and self._ready_at is None:
                 self._on_ready(worker)
+            self._pass_on_notices(worker)
             if worker.ended():
                 exit_code = self._crashed(worker)
                 if exit_code is not None:
@@ -133,10 +144,15 @@ class Supervisor:
             instance_id=self.record.instance_id,
             since=self.record.since,
             restarts={"count": self._count, "last_exit": self._last_exit, "last_exit_at": self._last_exit_at},
+            notifications=self._notifier.tally if self._notifier is not None else {},
         )
 
     def _on_ready(self, worker: Worker) -> None:
         self._ready_at = time.monotonic()
+        if self._crashed_at is not None:
+            down = self._ready_at - self._crashed_at
+            self._tell("success", "The server came back", f"Another worker serves since {down:.1f} s after the crash.")
+            self._crashed_at = None
         if self._announced:
             self.terminal.line(f"The worker is back (PID {worker.child.pid}).")
             return
@@ -147,6 +163,10 @@ class Supervisor:
         # Before the banner: who acts on it finds the way free.
         self._started()
         self._announce(worker, answered=answered)
+        if answered:
+            self._tell_news()
+        else:
+            self._tell("failure", "The server is up but does not answer", f"Nothing came within {PATIENCE:g} s.")
 
     def _announce(self, worker: Worker, *, answered: bool) -> None:
         """The green banner, if the server has truly answered."""
@@ -182,6 +202,9 @@ class Supervisor:
         self._last_exit, self._last_exit_at = ending, report.now()
         when = "at once" if delay == 0 else f"in {delay:.1f} s"
         self.terminal.line(f"The worker ended ({ending}); another one starts {when}. Connections wait.", "yellow")
+        if self._crashed_at is None:
+            self._crashed_at = now
+        self._tell("failure", "The server crashed", f"The worker ended ({ending}); another one starts {when}.")
         self._dismiss(worker)
         until = now + delay
         while time.monotonic() < until and not self._asked_to_end():
@@ -198,9 +221,55 @@ class Supervisor:
         else:
             title, reason = "THE SERVER DOES NOT START: given up", f"It was started {self._count + 1} times."
         lines = [f"The worker ended: {worker.error or ending}. {reason}"]
+        self._tell_end(title, lines[0])
         lines += ["The end of its output:", *list(worker.child.lines)[-TAIL:]] if worker.child.lines else []
         self.terminal.fail(title, lines)
         return 4
+
+    # Telling people who are not looking.
+
+    def _tell(self, level: str, headline: str, *lines: str) -> None:
+        if self._notifier is not None:
+            self._notifier.tell(notices.make(self.settings, level, headline, *lines))
+
+    def _tell_news(self) -> None:
+        """What the run that let this instance start found; if that is nothing new, see that there is a way to tell."""
+        if self._notifier is None:
+            return
+        notice = notices.news(self._found, self.settings)
+        if notice is not None:
+            self._notifier.tell(notice)
+        else:
+            self._notifier.verify()
+
+    def _tell_end(self, title: str, reason: str) -> None:
+        """The server is given up. People know that from now on, and a start that follows is told as its return."""
+        if self._notifier is None:
+            return
+        self._tell("failure", title.capitalize(), reason)
+        ended = report.broken(
+            "the server ended",
+            run_id=self.record.instance_id,
+            origin="start",
+            address=self.settings.address,
+            started_at=report.now(),
+            duration=0.0,
+        )
+        notices.know(ended, self.settings)
+
+    def _pass_on_notices(self, worker: Worker) -> None:
+        """What the worker wants to be told: its re-runs' findings."""
+        while worker.notices:
+            notice = worker.notices.pop(0)
+            if self._notifier is not None:
+                self._notifier.tell(notice)
+
+    def _count_notices(self) -> None:
+        """Let the worker know what became of the notices, for /diagnostics."""
+        if self._notifier is not None and self.worker is not None and self._handed:
+            self.worker.count_notices(self._notifier.tally)
+
+    # Workers.
 
     def _employ(self, worker: Worker) -> None:
         self.worker, self._handed, self._ready_at = worker, False, None

@@ -25,6 +25,10 @@ OPENAI_API_KEY={PLACEHOLDER}
 #   {NEW_TOKEN}
 # PREFLIGHT_TOKEN={PLACEHOLDER}
 
+# Whom to tell when a check or the server changes: URLs of Apprise (https://appriseit.com), separated by commas.
+# They are secrets like keys. Try them: python run.py --test-notify
+# PREFLIGHT_NOTIFY=mailto://USER:PASSWORD@example.org,slack://TOKEN-A/TOKEN-B/TOKEN-C
+
 # Settings of the preflight may stand here as well, for example:
 # PREFLIGHT_PORT=8002
 """

@@ -114,6 +114,9 @@ def wait(make: Make, seconds: float, *, start: bool) -> int:
                 launcher, result = _until_nothing_blocks(rounds, launcher, launcher.result, until)
             if result.exit_code != 0 or not start:
                 launcher.conclude(result)
+                if start:
+                    with rounds.loop.running():
+                        launcher.tell_refused(result, rounds.loop)
                 return result.exit_code
     except Stopped as stopped:
         launcher.terminal.progress_over()

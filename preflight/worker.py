@@ -16,11 +16,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from preflight import children, report
 from preflight.audit import Event, Outbox
 from preflight.channel import ChannelError, Message
+from preflight.notices import Notice, news
 from preflight.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ class Worker:
         self.ready = False
         self.on_audit: Callable[[Event], object] = lambda _event: None
         """Called for each event that the application reports."""
+        self.notices: list[Notice] = []
+        """What people are to be told, not yet told."""
         self.cancelled = 0
         """How many requests and turns it could not finish while it drained."""
         self._tell("application", name=settings.app)
@@ -76,6 +80,11 @@ class Worker:
                         self.on_audit(Event.of_message(message.data))
                     except (KeyError, TypeError, ValueError, OverflowError):
                         pass  # no event: not from our side of the channel
+                case "notice":
+                    try:
+                        self.notices.append(Notice(**{name: str(value) for name, value in message.data.items()}))
+                    except TypeError:
+                        pass  # no notice: not from our side of the channel
                 case "drained":
                     self.cancelled = int(message.data["cancelled"])
         return messages
@@ -104,6 +113,10 @@ class Worker:
     def serve(self, sock: socket.socket, options: Mapping[str, object], **instance: object) -> None:
         """Hand over the listening socket; the worker serves on it."""
         self._tell("serve", (sock.fileno(),), options=dict(options), **instance)
+
+    def count_notices(self, tally: Mapping[str, Any]) -> None:
+        """Let it know what became of the notices so far."""
+        self._tell("notifications", tally=dict(tally))
 
     def drain(self, *, replaced: bool, last: bool) -> None:
         """Ask it to finish what it is doing and end.
@@ -174,6 +187,8 @@ class _Main:
             self._condition.notify_all()
         if message.kind == "drain" and server is not None:
             server.drain(**message.data)
+        if message.kind == "notifications" and server is not None:
+            server.instance.notifications = message.data["tally"]
 
     def _hung_up(self) -> None:
         """The launcher is gone: answer what is in flight, then end, whatever happens."""
@@ -194,6 +209,12 @@ class _Main:
             self._channel.send(kind, **data)
         except OSError:
             pass  # the launcher is gone, and _hung_up deals with that
+
+    def _tell(self, found: report.Report, settings: Settings) -> None:
+        """Have people told what a run of the suite beside the server found, if it is new to them."""
+        notice = news(found, settings)
+        if notice is not None:
+            self._say("notice", **asdict(notice))
 
     def run(self) -> int:
         # Ctrl-C in a terminal is the launcher's; it drains us in order.
@@ -221,10 +242,14 @@ class _Main:
         instance = Instance.of(order.data)
         outbox = Outbox(lambda event: self._say("audit", **event.to_message()))
         instance.note = outbox.put
+        if instance.settings.notify:
+            instance.tell = lambda found: self._tell(found, instance.settings)
         server = serving.Server(app, instance, on_ready=lambda: self._say("ready"))
         with self._condition:
             self._server = server
-            drain = self._orders.get("drain")
+            drain, tally = self._orders.get("drain"), self._orders.get("notifications")
+        if tally is not None:
+            instance.notifications = tally.data["tally"]
         if drain is not None:
             server.drain(**drain.data)
         server.run(sockets=[sock])

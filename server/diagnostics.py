@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from preflight import __version__, formats, report
 from preflight.instance import Instance, uptime
+from preflight.notify import unattended
 from preflight.report import Check, Report, ReportError
 from server import pages
 from server.answers import Answer, Header
@@ -103,6 +104,7 @@ def project(found: Report | None, instance: Instance) -> dict[str, Any]:
             "instance_id": instance.instance_id,
             "restarts": dict(instance.restarts),
         },
+        "notifications": dict(instance.notifications) or unattended(settings),
         "critical_errors": [_brief(check) for check in found.blocking] if found else [],
         "warnings": [_brief(check) for check in found.warnings] if found else [],
         "checks": {},
@@ -221,7 +223,7 @@ def _entity_tag(name: str, body: Mapping[str, Any]) -> str:
     """Stands for the run and the process that answers; not for their ages, which change all the time: a weak one."""
     server = body["server"]
     facts = [name, body["run_id"], body["origin"], body["status"], body.get("problem")]
-    facts += [server["instance_id"], server["pid"], server["restarts"]]
+    facts += [server["instance_id"], server["pid"], server["restarts"], body["notifications"]]
     return f'W/"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}"'
 
 

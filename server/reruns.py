@@ -271,6 +271,7 @@ class Reruns:
         """In a thread: read what is left, publish and keep the report. Returns why that was not possible, too."""
         result = suite.result(self._redactor)
         path = self.instance.settings.report_path
+        self.instance.tell(result.report)
         try:
             report.publish(result.report, path)
         except OSError as error:

@@ -46,6 +46,8 @@ def test_projection(make_check: MakeCheck, make_report: MakeReport, make_instanc
         make_check("Server Port", details={"host": "127.0.0.1", "port": 8002, "held": True}),
         origin="pytest",
     )  # fmt: skip
+    assert project(found, make_instance(found))["notifications"]["configured"] == 0
+    assert project(found, make_instance(found, notifications={"pending": 7}))["notifications"] == {"pending": 7}
     restarts = {"count": 2, "last_exit": "SIGKILL", "last_exit_at": "2026-01-02T03:04:07Z"}
     instance = make_instance(found, restarts=restarts)
     body = project(found, instance)

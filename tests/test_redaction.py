@@ -52,6 +52,31 @@ def test_secrets_of_variables() -> None:
     assert found == ["one", "pass%40word", "pass@word"]
 
 
+@pytest.mark.parametrize(
+    "url,parts",
+    [
+        ("slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXr/#a,#b", ["T1JJ3T3L2", "A1BRTD4JD", "TIiajkdnlazkcOXr"]),
+        ("json://someuser:pass%20word@hook.example.org/x", ["someuser", "pass word", "pass%20word"]),
+        ("tgram://123456789:abcdefg_hijklmnop/12315544/", ["123456789", "abcdefg_hijklmnop", "12315544"]),
+        ("mailto://h.example.org?user=me@example.org&pass=hunter22", ["me@example.org", "hunter22"]),
+        ("json://127.0.0.1:8080/services?+X-Token=abcd1234", ["abcd1234"]),
+    ],
+)
+def test_addresses_of_notifications(url: str, parts: list[str]) -> None:
+    """To know the URL is to be able to write there: all of it goes, and every part that may be a token."""
+    redactor = Redactor.of({"PREFLIGHT_NOTIFY": f"json://other.example.org,{url} xml://localhost"})
+    assert redactor.text(f"<{url}>") == f"<{MASK}>"
+    for part in parts:
+        assert redactor.text(f"a {part} b") == f"a {MASK} b"
+
+
+def test_words_and_hosts_of_notifications_stay() -> None:
+    """What occurs in harmless texts is no secret because a URL has it, too."""
+    urls = "json://localhost:8002/services/preflight,mailto://127.0.0.1:2525/?mode=insecure ntfy://hook.example.org/x"
+    harmless = "127.0.0.1:8002 localhost services preflight insecure hook.example.org 127.0.0.1:2525 8002"
+    assert Redactor.of({"PREFLIGHT_NOTIFY": urls}).text(harmless) == harmless
+
+
 @pytest.mark.parametrize("secret", [KEY, AWKWARD], ids=["plain", "awkward"])
 @pytest.mark.parametrize(
     "form",

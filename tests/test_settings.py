@@ -207,6 +207,35 @@ def test_switch_of_the_environment_only(root: Path) -> None:
     assert "unknown setting 'skip'" in wrong(root)
 
 
+@pytest.mark.parametrize(
+    "value,urls",
+    [
+        ("json://a/b", ("json://a/b",)),
+        (" json://a , xml://b,tgram://c\nd://e ,", ("json://a", "xml://b", "tgram://c", "d://e")),
+        ("slack://A/B/C/#one,#two,mailto://u:p@h?to=x@y,z@y", ("slack://A/B/C/#one,#two", "mailto://u:p@h?to=x@y,z@y")),
+        ("", ()),
+    ],
+)
+def test_urls(root: Path, value: str, urls: tuple[str, ...]) -> None:
+    """Notifications go to URLs separated by commas or blanks; a comma inside a URL belongs to it."""
+    assert load(root, {"PREFLIGHT_NOTIFY": value}).notify == urls
+
+
+def test_a_secret_setting(root: Path) -> None:
+    """URLs of notifications stand in the env file or the environment: not in pyproject.toml, no message, no repr."""
+    (root / ".env").write_text(f"PREFLIGHT_NOTIFY=json://host/{SECRET}\n")
+    found = load(root)
+    assert found.notify == (f"json://host/{SECRET}",)
+    assert SECRET not in repr(found)
+    (root / ".env").write_text(f"PREFLIGHT_NOTIFY={SECRET}\n")
+    assert wrong(root) == (
+        f"{root}/.env:1: PREFLIGHT_NOTIFY must be URLs (scheme://...), separated by commas or blanks"
+    )
+    (root / ".env").write_text("")
+    write(root, f"notify = 'json://host/{SECRET}'\n")
+    assert wrong(root) == "pyproject.toml:7: notify is a secret: set PREFLIGHT_NOTIFY in the env file instead"
+
+
 @pytest.mark.parametrize("line", ["PREFLIGHT_DEMO=1", "PREFLIGHT_ENV_FILE=other"])
 def test_too_late_in_the_env_file(root: Path, line: str) -> None:
     """What decides whether and where there is an env file cannot stand in it."""

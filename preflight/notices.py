@@ -1,0 +1,108 @@
+"""What people are told: short messages made from a run's changes and from what happens to the server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from preflight import report
+from preflight.changes import Change, changes
+from preflight.report import Report, ReportError
+from preflight.settings import Settings
+
+LONGEST = 300  # characters of a check's message or fix
+MOST = 20  # checks that a message names
+
+SIGNS = {"success": "✅", "warning": "⚠️", "failure": "❌"}
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One message. Not redacted: who sends it does that."""
+
+    title: str
+    body: str
+    level: str = "failure"
+    """ "success", "warning" or "failure": services show it as a colour or a sign."""
+
+
+def make(settings: Settings, level: str, headline: str, *lines: str) -> Notice:
+    """A notice that says where it comes from: one person may look after several servers."""
+    place = f"{settings.address} on {os.uname().nodename}"
+    return Notice(f"{SIGNS[level]} {headline} ({place})", "\n".join(lines), level)
+
+
+def news(found: Report, settings: Settings) -> Notice | None:
+    """What this run found otherwise than people know; None if there is nothing to tell. Then they know it.
+
+    What they know is kept in the state folder, and is not the published report: a check or a run in CI publishes
+    its report without telling anybody.
+    """
+    try:
+        before = report.load(_known(settings))
+    except ReportError:
+        before = None
+    changed = [change for change in changes(before, found) if change.matters]
+    if changed or before is None:
+        know(found, settings)
+    return _of(changed, found, settings) if changed else None
+
+
+def know(found: Report, settings: Settings) -> None:
+    """Remember what people were told."""
+    try:
+        report.publish(found, _known(settings))
+    except OSError:
+        pass  # told once more next time, and the requirement State Folder has said what is wrong
+
+
+def _known(settings: Settings) -> Path:
+    return settings.state_dir / "told" / f"{settings.host}-{settings.port}.json"
+
+
+def _of(changed: Sequence[Change], found: Report, settings: Settings) -> Notice:
+    order = {"blocks": 0, "warns": 1, "ok": 2, "": 3}
+    checks = sorted((change for change in changed if change.title), key=lambda change: order[change.after])
+    verdicts = [change for change in changed if not change.title]
+    level, headline = _headline(verdicts[0] if verdicts else None, checks, found)
+    lines = [found.reason] if found.reason else []
+    for change in checks[:MOST]:
+        lines += _lines(change)
+    if len(checks) > MOST:
+        lines.append(f"and {len(checks) - MOST} more")
+    counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in found.summary.items())
+    lines.append(f"Run {found.run_id[:8]} ({found.origin}, {found.started_at}): {found.status}; {counts}")
+    return make(settings, level, headline, *lines)
+
+
+def _headline(verdict: Change | None, checks: Sequence[Change], found: Report) -> tuple[str, str]:
+    start = found.origin != "rerun"
+    if verdict is not None:
+        match verdict.after:
+            case "broken":
+                return "failure", "The preflight itself broke" + (": nothing was started" if start else "")
+            case "blocked":
+                return "failure", "The start is blocked" if start else "The server is unhealthy"
+        return "success", "The server came back" if start else "The server is healthy again"
+    if any(change.after == "blocks" for change in checks):
+        return "failure", "A critical requirement fails"
+    if any(change.after == "warns" for change in checks):
+        return "warning", "A check warns"
+    return "success", "A check holds again"
+
+
+def _lines(change: Change) -> list[str]:
+    check = change.check
+    if check is None or not change.after:
+        return [f"{change.title}: is not checked any more"]
+    if change.after == "ok":
+        return [f"✅ {change.title}: {_short(check.message or 'holds again')}"]
+    sign = SIGNS["failure" if change.after == "blocks" else "warning"]
+    lines = [f"{sign} {change.title}: {_short(check.message or check.requirement)}"]
+    return [*lines, f"   Fix: {_short(check.fix)}"] if check.fix else lines
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else text[:LONGEST] + " …"

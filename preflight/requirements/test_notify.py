@@ -1,0 +1,29 @@
+"""Telling people about changes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import pytest
+from packaging.requirements import Requirement
+
+from preflight import notify
+from preflight.contract import Details
+from preflight.settings import Settings
+
+
+@pytest.mark.warning("Notifications", needs="notify")
+def test_notifications(settings: Settings, details: Details) -> None:
+    """What sends notifications is installed where PREFLIGHT_NOTIFY names services to tell."""
+    # Whether the URLs are right is asked once the server is up: importing Apprise would double a start's time.
+    details.update(services=len(settings.notify))
+    details.fix = notify.install_command(settings.root)
+    for wanted in map(Requirement, notify.wanted(settings.root)):
+        try:
+            details[wanted.name] = version = importlib.metadata.version(wanted.name)
+        except importlib.metadata.PackageNotFoundError:
+            pytest.fail(f"{wanted.name} is not installed: nobody would be told of anything")
+        fits = wanted.specifier.contains(version, prereleases=True)
+        assert fits, f"{wanted.name} is {version}, needs {wanted.specifier}"
+    count = len(settings.notify)
+    details.summary = f"{count} service{'' if count == 1 else 's'} to tell"

@@ -1,0 +1,129 @@
+"""What people are told of a run, and when."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from preflight import notices, report, settings
+from preflight.notices import Notice, news
+from preflight.report import Check, Report
+from preflight.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+MakeCheck = Callable[..., Check]
+MakeReport = Callable[..., Report]
+
+
+@pytest.fixture
+def chosen(home: Path) -> Settings:
+    return settings.load(ROOT, options={"demo": True})
+
+
+def headline(notice: Notice | None) -> str:
+    assert notice is not None
+    sign, rest = notice.title.split(" ", 1)
+    assert sign == notices.SIGNS[notice.level]
+    said, place = rest.rstrip(")").split(" (")
+    assert place == f"127.0.0.1:8002 on {os.uname().nodename}"
+    return said
+
+
+def test_a_life(make_check: MakeCheck, make_report: MakeReport, chosen: Settings) -> None:
+    """Told is what differs from what people know, once, and by severity."""
+    good = make_report(make_check("A"), make_check("B"))
+    warned = make_report(make_check("A"), make_check("B", "unknown"))
+    blocked = make_report(make_check("A", "failed"), make_check("B", "unknown"))
+    worse = make_report(make_check("A", "failed"), make_check("B", "failed"))
+    assert news(good, chosen) is None
+    assert headline(news(warned, chosen)) == "A check warns"
+    assert news(warned, chosen) is None
+    assert headline(news(blocked, chosen)) == "The start is blocked"
+    assert headline(news(worse, chosen)) == "A critical requirement fails"
+    assert headline(news(good, chosen)) == "The server came back"
+    assert news(good, chosen) is None
+
+
+def test_a_rerun_speaks_of_the_server(make_check: MakeCheck, make_report: MakeReport, chosen: Settings) -> None:
+    """Beside a live server no start is blocked."""
+    good = make_report(make_check("A"), origin="rerun")
+    assert news(good, chosen) is None
+    assert headline(news(make_report(make_check("A", "failed"), origin="rerun"), chosen)) == "The server is unhealthy"
+    assert headline(news(good, chosen)) == "The server is healthy again"
+
+
+def test_first_start_that_is_blocked(make_check: MakeCheck, make_report: MakeReport, chosen: Settings) -> None:
+    """Who has never been told anything is told what does not hold."""
+    assert headline(news(make_report(make_check("A", "failed")), chosen)) == "The start is blocked"
+
+
+def test_message(make_check: MakeCheck, make_report: MakeReport, chosen: Settings) -> None:
+    """One message names all flips, the worst first, with message and fix, and the run."""
+    news(make_report(make_check("Good"), make_check("Bad"), make_check("Gone", "unknown"), make_check("W")), chosen)
+    after = make_report(
+        make_check("Good", "failed", message="is not there", fix="make it"),
+        make_check("Bad", "timeout"),
+        make_check("W", "unknown", message="no answer"),
+    )
+    notice = news(after, chosen)
+    assert notice is not None
+    assert notice.level == "failure"
+    assert notice.body.splitlines() == [
+        "❌ Good: is not there",
+        "   Fix: make it",
+        "❌ Bad: Bad is as it should be.",
+        "⚠️ W: no answer",
+        "Gone: is not checked any more",
+        "Run 01234567 (start, 2026-01-02T03:04:05Z): failed; 1 failed, 1 timeout, 1 unknown, 3 total",
+    ]
+
+
+def test_long_messages(make_check: MakeCheck, make_report: MakeReport, chosen: Settings) -> None:
+    """A message stays readable, however much is wrong."""
+    checks = [make_check(f"C{number}", "failed", message="m" * 1000, fix="f" * 1000) for number in range(50)]
+    notice = news(make_report(*checks), chosen)
+    assert notice is not None
+    assert "and 30 more" in notice.body
+    assert max(map(len, notice.body.splitlines())) < 320
+
+
+def test_broken_run(make_report: MakeReport, chosen: Settings) -> None:
+    """A suite that broke is told with its reason."""
+    news(make_report(), chosen)
+    ended = report.broken(
+        "the suite is empty", run_id="b", origin="start", address="a", started_at=report.now(), duration=0.0
+    )
+    notice = news(ended, chosen)
+    assert headline(notice) == "The preflight itself broke: nothing was started"
+    assert notice is not None
+    assert notice.body.startswith("the suite is empty\n")
+
+
+def test_each_address_has_its_own(make_check: MakeCheck, make_report: MakeReport, chosen: Settings) -> None:
+    """Two servers with one state folder do not tell each other's flips."""
+    other = settings.load(ROOT, options={"demo": True, "port": "8003"})
+    assert news(make_report(), chosen) is None
+    assert news(make_report(), other) is None
+    failed = make_report(make_check(outcome="failed"))
+    assert news(failed, chosen) is not None
+    assert news(make_report(), other) is None
+
+
+def test_private(make_report: MakeReport, chosen: Settings) -> None:
+    """What people were told is its owner's alone, and stays where a run fails to keep it."""
+    news(make_report(), chosen)
+    (kept,) = (chosen.state_dir / "told").iterdir()
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert kept.parent.stat().st_mode & 0o077 == 0
+
+
+def test_nowhere_to_keep_it(make_check: MakeCheck, make_report: MakeReport, chosen: Settings) -> None:
+    """Without a place to remember, it is told each time rather than never."""
+    chosen.state_dir.parent.mkdir(exist_ok=True)
+    chosen.state_dir.write_text("")
+    failed = make_report(make_check(outcome="failed"))
+    assert news(failed, chosen) is not None
+    assert news(failed, chosen) is not None

@@ -1,0 +1,251 @@
+"""The queue and the sender, against real services."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from preflight import notify, report, settings
+from preflight.events import Loop
+from preflight.notices import Notice
+from preflight.notify import Notifier
+from preflight.redaction import Redactor
+from tests.receivers import Mailbox, Receiver
+
+ROOT = Path(__file__).parents[1]
+TEST = Notice("❌ A headline (here)", "A line\nand another", "failure")
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture
+def mailbox() -> Iterator[Mailbox]:
+    mailbox = Mailbox()
+    yield mailbox
+    mailbox.close()
+
+
+class Telling:
+    """A notifier with a loop of its own, and what it said."""
+
+    def __init__(self, *urls: str, tries: int = 1) -> None:
+        self.loop = Loop()
+        self.said: list[str] = []
+        environ = {**os.environ, "PREFLIGHT_NOTIFY": " ".join(urls)}
+        chosen = settings.load(ROOT, environ, {"demo": True})
+        redactor = Redactor.of(chosen.environment)
+        self.notifier = Notifier(chosen, self.loop, redactor, self.said.append, tries=tries)
+
+    def until(self, holds: Callable[[], bool], what: str) -> None:
+        end = time.monotonic() + 30
+        while not holds():
+            assert time.monotonic() < end, f"waited in vain until {what}: {self.notifier.tally} {self.said}"
+            self.loop.turn(0.1)
+
+    def until_told(self) -> None:
+        self.until(lambda: self.notifier.pending == 0, "all is told")
+
+    def sender(self) -> int:
+        child = self.notifier._child
+        assert child is not None
+        return child.pid
+
+
+@pytest.fixture
+def telling() -> Iterator[Callable[..., Telling]]:
+    made: list[Telling] = []
+
+    def make(*urls: str, tries: int = 1) -> Telling:
+        made.append(Telling(*urls, tries=tries))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.notifier.finish(0)
+        one.loop.close()
+
+
+def test_delivered_everywhere(telling: Callable[..., Telling], receiver: Receiver, mailbox: Mailbox) -> None:
+    """Every service gets the notice once, lines kept; then nothing is left running."""
+    one = telling(receiver.url(), mailbox.url)
+    one.notifier.tell(TEST)
+    sender = one.sender()
+    one.until_told()
+    assert receiver.taken == [
+        {"version": "1.0", "title": TEST.title, "message": TEST.body, "attachments": [], "type": "failure"}
+    ]
+    assert mailbox.text(0).splitlines() == [TEST.title, "A line", "and another"]
+    tally = one.notifier.tally
+    assert report.epoch(tally.pop("last_delivered_at")) == pytest.approx(time.time(), abs=30)
+    assert tally == {
+        "configured": 2,
+        "pending": 0,
+        "delivered": 2,
+        "undelivered": 0,
+        "dropped": 0,
+        "problem": "",
+        "problem_at": None,
+    }
+    with pytest.raises(ProcessLookupError):
+        os.kill(sender, 0)
+    assert one.said == []
+
+
+def test_retried_with_back_off(telling: Callable[..., Telling], receiver: Receiver) -> None:
+    """A service that fails twice gets the message at the third try, after pauses of one and two seconds, once."""
+    receiver.failures = 2
+    one = telling(receiver.url(), tries=notify.TRIES)
+    one.notifier.tell(TEST)
+    one.until_told()
+    first, second, third = receiver.tried
+    assert 1 <= second - first < 2
+    assert 2 <= third - second < 4
+    assert len(receiver.taken) == 1
+    assert one.notifier.tally["undelivered"] == 0
+
+
+def test_not_delivered(telling: Callable[..., Telling], receiver: Receiver) -> None:
+    """After the last try it is said, in one line that names no more of the URL than its scheme."""
+    receiver.failures = 9
+    one = telling(receiver.url("/T1canary99/hook"), "json://127.0.0.1:1/T2canary99", tries=2)
+    one.notifier.tell(TEST)
+    one.until_told()
+    assert sorted(one.said) == [
+        "Not delivered to json (1 of 2): ❌ A headline (here): HTTP 500 (tried 2 times)",
+        "Not delivered to json (2 of 2): ❌ A headline (here): connection refused (tried 2 times)",
+    ]
+    tally = one.notifier.tally
+    assert (tally["delivered"], tally["undelivered"], tally["last_delivered_at"]) == (0, 2, None)
+    assert tally["problem"].startswith("json (")
+    assert "canary" not in str(tally)
+
+
+def test_one_service_waits_for_no_other(telling: Callable[..., Telling], receiver: Receiver) -> None:
+    """Where one service hangs, the others are told what follows all the same, in order."""
+    hanging = Receiver()
+    hanging.hangs = True
+    one = telling(hanging.url(), receiver.url())
+    try:
+        for number in range(3):
+            one.notifier.tell(Notice(f"✅ {number} (here)", "text", "success"))
+        one.until(lambda: len(receiver.taken) == 3, "the second service has all")
+        assert receiver.titles == ["0", "1", "2"]
+        assert one.notifier.pending == 3
+        begun = time.monotonic()
+        one.notifier.finish(0.2)
+        assert time.monotonic() - begun < 2
+        assert one.said == ["3 notifications were not delivered before the end."]
+    finally:
+        hanging.close()
+
+
+def test_the_queue_is_bounded(telling: Callable[..., Telling], receiver: Receiver) -> None:
+    """What a dead service waits for does not grow: the oldest are dropped, and counted. Telling never waits."""
+    receiver.hangs = True
+    one = telling(receiver.url())
+    begun = time.monotonic()
+    for number in range(notify.WAITING + 10):
+        one.notifier.tell(Notice(f"✅ {number} (here)", "text", "success"))
+    assert time.monotonic() - begun < 1
+    tally = one.notifier.tally
+    assert (tally["pending"], tally["dropped"]) == (notify.WAITING + 1, 9)
+    waiting = one.notifier.services[0].waiting
+    assert (waiting[0].title, waiting[-1].title) == ("✅ 10 (here)", f"✅ {notify.WAITING + 9} (here)")
+
+
+def test_the_sender_dies(telling: Callable[..., Telling], receiver: Receiver) -> None:
+    """What a dead sender had in hand is said to be lost, what waits goes out with another one."""
+    receiver.hangs = True
+    one = telling(receiver.url())
+    one.notifier.tell(TEST)
+    one.notifier.tell(Notice("✅ The next one (here)", "text", "success"))
+    one.until(lambda: bool(receiver.tried), "it has arrived")
+    receiver.hangs = False
+    first = one.sender()
+    os.kill(first, signal.SIGKILL)
+    one.until_told()
+    assert one.said == ["Not delivered to json: ❌ A headline (here): the process that sends ended (SIGKILL)"]
+    assert receiver.titles == ["The next one"]
+    tally = one.notifier.tally
+    assert (tally["delivered"], tally["undelivered"]) == (1, 1)
+
+
+def test_the_sender_hangs(telling: Callable[..., Telling], receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sender that does not answer for longer than all its tries can take is ended, and another one goes on."""
+    one = telling(receiver.url())
+    one.notifier.tell(TEST)
+    os.kill(one.sender(), signal.SIGSTOP)
+    monkeypatch.setattr(notify, "LATEST", 0.1)
+    time.sleep(0.2)
+    one.notifier.tell(Notice("✅ The next one (here)", "text", "success"))
+    monkeypatch.undo()
+    one.until_told()
+    assert one.said == ["Not delivered to json: ❌ A headline (here): the process that sends ended (SIGKILL)"]
+    assert receiver.titles == ["The next one"]
+
+
+def test_secrets_are_redacted(telling: Callable[..., Telling], receiver: Receiver) -> None:
+    """What people are told holds no secret, and nothing that a terminal would obey."""
+    url = receiver.url("/T1canary99")
+    one = telling(url)
+    one.notifier.tell(Notice(f"❌ {url} (here)", "token T1canary99\x1b[31m\nBearer abcdefgh12345678", "failure"))
+    one.until_told()
+    (message,) = receiver.taken
+    assert message["title"] == "❌ [redacted] (here)"
+    assert message["message"] == "token [redacted]?[31m\nBearer [redacted]"
+
+
+def test_verify(telling: Callable[..., Telling], receiver: Receiver) -> None:
+    """A URL that could never be sent to is said when the server starts; nothing is sent, and nothing waited for."""
+    one = telling("nosuch://T1canary99", receiver.url())
+    one.notifier.verify()
+    assert one.notifier.pending == 0
+    one.until(lambda: bool(one.said) and one.notifier._child is None, "both are looked at")
+    assert one.said == ["Notifications cannot be sent to nosuch (1 of 2): apprise does not understand this URL"]
+    assert receiver.tried == []
+    tally = one.notifier.tally
+    assert tally["problem"] == "nosuch (1 of 2): apprise does not understand this URL"
+    assert (tally["undelivered"], tally["delivered"]) == (0, 0)
+
+
+def test_unattended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no launcher is there to send, /diagnostics says so, if anybody is waiting to be told."""
+    assert notify.unattended(settings.load(ROOT, options={"demo": True}))["problem"] == ""
+    monkeypatch.setenv("PREFLIGHT_NOTIFY", "json://127.0.0.1:1")
+    tally = notify.unattended(settings.load(ROOT, options={"demo": True}))
+    assert (tally["configured"], tally["problem"]) == (1, "started without run.py: nobody is told")
+
+
+@pytest.mark.parametrize(
+    "logged,said",
+    [
+        ("Failed to send JSON POST notification: error=503.", "HTTP 503"),
+        ("Socket Exception: [Errno 111] Connection refused", "connection refused"),
+        ("(Caused by NameResolutionError(...: Name or service not known", "the name of its host is not known"),
+        ("Read timed out. (read timeout=4.0)", "no answer in time"),
+        ("[Errno 101] Network is unreachable", "the network does not reach it"),
+        ("SSLCertVerificationError: certificate verify failed", "its certificate is not trusted"),
+        ("Socket Exception: (535, b'5.7.8 bad credentials T1canary99')", "it does not accept the login"),
+        ("something with T1canary99", "it did not take the message"),
+    ],
+)
+def test_reason(logged: str, said: str) -> None:
+    """Why a service did not take a message, in words that are written down here."""
+    assert notify.reason(logged) == said
+
+
+def test_what_to_install() -> None:
+    """The extra of pyproject.toml is what the fix installs."""
+    assert notify.installed()
+    assert notify.wanted(ROOT) == ["apprise>=2.2"]
+    assert "apprise>=2.2" in notify.install_command(ROOT)
