@@ -108,6 +108,16 @@ SCHEMAS: dict[str, Schema] = {
         api_keys=table(record(loaded=maybe(TRUTH), source=maybe(TEXT))),
         port=ANYTHING,
         dependencies=ANYTHING,
+        notifications=record(
+            configured=COUNT,
+            pending=COUNT,
+            delivered=COUNT,
+            undelivered=COUNT,
+            dropped=COUNT,
+            last_delivered_at=maybe(TEXT),
+            problem=TEXT,
+            problem_at=maybe(TEXT),
+        ),
         optional={"problem": TEXT},
     ),
     "Line": record(
