@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from preflight import __version__, bootstrap, envfile, files, portcommand, report
-from preflight.redaction import MASK, Redactor, key_like
+from preflight.keys import key_like
+from preflight.redaction import MASK, Redactor
 from preflight.settings import SETTINGS, Settings
 
 MARK = "bundle.json"
