@@ -39,6 +39,9 @@ _REACH = 200  # characters between dots and the end of a secret
 _DOTS = re.compile(r"\.\.\.|…|\\u2026")
 _CUT_OFF = re.compile(r"[\\'\"`)\]}>,;:!?\s]*(?:$|\.\.\.|…|\\u2026)")
 
+# Fields of our documents whose texts are words of ours.
+_ENUMERATED = frozenset({"action", "origin", "outcome", "severity", "status"})
+
 _PLAIN = re.compile(r"[A-Za-z0-9_.~-]+")  # what nobody encodes
 _NAMED = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos"}
 _LETTERS = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
@@ -260,6 +263,25 @@ class Redactor:
     def value(self, value: T) -> T:
         """The same JSON value with every text in it redacted, keys included."""
         return self._value(value)  # type: ignore[return-value]  # the same shape comes back
+
+    def document(self, value: T) -> T:
+        """The same JSON value of a form of ours: what we call things stays, whatever somebody chose as a password.
+
+        That is the keys, but for those below ``details``, and the words of enumerations. Every other text is redacted.
+        """
+        return self._document(value)  # type: ignore[return-value]  # the same shape comes back
+
+    def _document(self, value: object, key: str = "") -> object:
+        if isinstance(value, Mapping) and key != "details":
+            return {str(name): self._document(item, str(name)) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._document(item, key) for item in value]
+        return value if key in _ENUMERATED and isinstance(value, str) else self._value(value)
+
+    def identifier(self, nodeid: str) -> str:
+        """A requirement's id, redacted where it is not a name in the project's source: in its parameters."""
+        name, bracket, parameters = nodeid.partition("[")
+        return f"{name}{self.text(bracket + parameters)}"
 
     def _value(self, value: object) -> object:
         if isinstance(value, str):
