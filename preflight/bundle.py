@@ -21,12 +21,13 @@ import stat
 import sys
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from preflight import __version__, bootstrap, envfile, files, portcommand, report
-from preflight.redaction import MASK, Redactor, key_like
+from preflight.keys import common_secrets, key_like
+from preflight.redaction import MASK, Redactor
 from preflight.settings import SETTINGS, Settings
 
 MARK = "bundle.json"
@@ -42,6 +43,18 @@ _LOOKS_SECRET = re.compile(
     r"|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)"
 )
+# A holder of a port, as it is named in messages (ports.Holder.describe): what follows is its command.
+_DESCRIBED = re.compile(r"(\(PID [0-9]+, user [^()]*\)): ([^\n]+)")
+_SHORTEST = 4  # characters of a secret that is taken out as a whole word
+_SWITCHES = frozenset({"true", "false", "none", "null", "auto", "basic", "bearer", "default", "enabled", "disabled"})
+# What reports and settings are made of stays, whatever somebody chose as a password.
+_OURS = {
+    "severity": frozenset(report.SEVERITIES),
+    "origin": frozenset(report.ORIGINS),
+    "status": frozenset(report.STATUSES),
+    "outcome": frozenset(report.OUTCOMES),
+    "setting": frozenset(SETTINGS),
+}
 _HOMES = re.compile(r"/(?:home|Users)/[^/\s:\"']+")
 
 Counts = Counter[tuple[str, str]]
@@ -114,7 +127,8 @@ class Bundle:
         """What was redacted: in which file, where in it, what, and how often; never a value."""
         # With --demo the env file has not been read; what is in it is secret all the same.
         given = settings.envfile if settings.envfile.values else envfile.read(settings.envfile.path)
-        self._scrubber = Scrubber(Redactor.of(settings.environment, given.values))
+        known = (settings.environment, given.values)
+        self._scrubber = Scrubber(Redactor.of(*known), common_secrets(*known))
 
     def zipped(self) -> bytes:
         """The whole bundle."""
@@ -140,7 +154,7 @@ class Bundle:
             yield name, document
         yield "settings.json", self._settings()
         yield "system.json", _system(self.settings)
-        yield "port.json", self._port()
+        yield "port.json", portcommand.described(self.settings)
 
     def _report_files(self) -> Iterator[tuple[str, Path]]:
         if os.path.lexists(self.settings.report_path):
@@ -166,14 +180,6 @@ class Bundle:
                 value = str(value)
             rows.append({"setting": name, "value": value, "source": self.settings.sources.get(name, "the default")})
         return rows
-
-    def _port(self) -> object:
-        shown = portcommand.described(self.settings)
-        holders = shown["holders"]
-        for holder in holders if isinstance(holders, list) else ():
-            # Arguments of other people's programs may be anything; the program's name helps.
-            holder["command"] = _program(str(holder["command"]))
-        return shown
 
     def _log(self) -> str:
         """The end of the log, with the end of the one before it where the log is young."""
@@ -212,10 +218,15 @@ class Bundle:
 
 
 class Scrubber:
-    """Takes secrets, and what tells who and where this is, out of texts and JSON values."""
+    """Takes secrets, arguments of other programs, and what tells who and where this is out of texts and JSON values.
 
-    def __init__(self, redactor: Redactor) -> None:
+    ``words`` are secrets that are short or common: here, unlike elsewhere, they go wherever they are a whole word.
+    """
+
+    def __init__(self, redactor: Redactor, words: Iterable[str] = ()) -> None:
         self._redactor = redactor
+        known = {word for word in words if len(word) >= _SHORTEST and word.lower() not in _SWITCHES}
+        self._words = [_word(word) for word in sorted(known, key=len, reverse=True)]
         user, home = _user()
         homes = {home, os.path.realpath(home), os.environ.get("HOME", "")} - {"", "/"}
         self._rules = [("home folder", _path(one), "~") for one in sorted(homes, key=len, reverse=True)]
@@ -233,6 +244,13 @@ class Scrubber:
     def text(self, text: str, where: str, counts: Counts) -> str:
         """The text, scrubbed. What was taken out is counted, also what was when it was written."""
         text = self.secrets(text)
+        for word in self._words:
+            text = word.sub(MASK, text)
+        # Arguments of other people's programs may be anything; the program's name helps.
+        text = _DESCRIBED.sub(lambda found: f"{found[1]}: {_program(found[2])}", text)
+        return self._counted(text, where, counts)
+
+    def _counted(self, text: str, where: str, counts: Counts) -> str:
         if masks := text.count(MASK):
             counts[where, "secret"] += masks
         for what, pattern, mark in self._rules:
@@ -241,21 +259,28 @@ class Scrubber:
                 counts[where, what] += found
         return text
 
-    def value(self, value: object, where: str, counts: Counts) -> object:
-        """The same for a JSON value; ``where`` is its JSON path."""
+    def value(self, value: object, where: str, counts: Counts, key: str = "") -> object:
+        """The same for a JSON value; ``where`` is its JSON path, ``key`` what it is called."""
         if isinstance(value, str):
-            return self.text(value, where, counts)
+            if value in _OURS.get(key, ()):
+                return value
+            if key in ("id", "nodeid"):
+                return self._counted(self._redactor.identifier(value), where, counts)
+            return self.text(_program(value) if key == "command" else value, where, counts)
         if isinstance(value, Mapping):
             scrubbed: dict[str, object] = {}
             for key, item in value.items():
                 name = str(key)
                 # Keys of details are texts like others. Ours are words that a user may happen to be called by.
-                if ".details" in where or not name.isidentifier():
-                    name = self.text(name, f"{where} (a key)", counts)
-                scrubbed[name] = self.value(item, f"{where}.{name}", counts)
+                shown = name
+                if ".details" in where:
+                    shown = self.text(name, f"{where} (a key)", counts)
+                elif not name.isidentifier():
+                    shown = self._counted(self.secrets(name), f"{where} (a key)", counts)
+                scrubbed[shown] = self.value(item, f"{where}.{shown}", counts, name)
             return scrubbed
         if isinstance(value, list | tuple):
-            return [self.value(item, f"{where}[{number}]", counts) for number, item in enumerate(value)]
+            return [self.value(item, f"{where}[{number}]", counts, key) for number, item in enumerate(value)]
         return value
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from preflight import instances, ports
+from preflight.keys import common_secrets
 from preflight.processes import ancestors, here
 from preflight.settings import Settings, address
 
@@ -51,6 +52,7 @@ def policy_of(settings: Settings, records: Sequence[instances.Record]) -> ports.
         own=frozenset(record.pid for record in records),
         spare=ports.INFRASTRUCTURE | frozenset(settings.port_spare),
         grace=max([settings.port_grace, *(record.stops_within for record in records)]),
+        secrets=common_secrets(settings.environment, settings.envfile.values),
     )
 
 
@@ -101,7 +103,7 @@ def _claim(
         return _still_served(settings, records)
     policy = policy_of(settings, records)
     if origin != "start":
-        holders = tuple(ports.listeners(host, port))
+        holders = tuple(ports.listeners(host, port, secrets=policy.secrets))
         ours = serving(records, holders)
         if ours is not None and ours.host == host:
             return Claim(served_by=ours, holders=holders)
@@ -154,7 +156,8 @@ def _still_served(settings: Settings, records: Sequence[instances.Record]) -> Cl
 
     While it is being replaced, the instance that comes holds the same socket: that is no fault.
     """
-    holders = tuple(ports.listeners(settings.host, settings.port))
+    secrets = common_secrets(settings.environment, settings.envfile.values)
+    holders = tuple(ports.listeners(settings.host, settings.port, secrets=secrets))
     own = {os.getpid(), *ancestors(here(), os.getpid())}
     for record in records:
         held = any(record.pid in (holder.pid, holder.parent) for holder in holders)

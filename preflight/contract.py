@@ -175,7 +175,7 @@ class Contract:
         """Show, while it happens, what is done to free the port."""
         if self.link:
             line, stamped = told(step), told(step, when=True)
-            told_step = self.redactor.value(step.to_dict())
+            told_step = self.redactor.document(step.to_dict())
             self.link.send("port", line=self.redactor.text(line), stamped=self.redactor.text(stamped), step=told_step)
         elif event := audit.freeing(step, self.settings.address):
             self.log.audit(event)
@@ -210,7 +210,7 @@ class Contract:
             except ValueError as error:
                 faults.append(f"{item.nodeid}: {error}")
                 continue
-            if self.redactor.text(item.nodeid) != item.nodeid:
+            if self.redactor.identifier(item.nodeid) != item.nodeid:
                 # pytest itself shows ids, in places that are out of reach.
                 faults.append(f"{item.nodeid}: has a secret in its id")
             if declared.title.casefold() in titles:

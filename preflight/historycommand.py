@@ -31,7 +31,7 @@ def show(settings: Settings, *, as_json: bool = False) -> int:
         terminal.fail("THE HISTORY CANNOT BE READ", [f"{settings.state_dir / history.FOLDER}: {error.strerror}"])
         return 1
     if as_json:
-        entries = terminal.redactor.value([history.entry(run, flipped) for run, flipped in found])
+        entries = terminal.redactor.document([history.entry(run, flipped) for run, flipped in found])
         print(json.dumps(entries, indent=2), flush=True)
     elif found:
         _table(terminal, found)

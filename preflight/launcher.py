@@ -397,11 +397,14 @@ class Launcher:
 
     def _port_status(self) -> str:
         from preflight import ports
+        from preflight.keys import common_secrets
 
         if self._handover is not None:
             old = self._handover.record.name
             return f"{self.settings.address} is served by {old}, which goes on until this start is ready."
-        plan = ports.plan(self.settings.host, self.settings.port, ports.Policy(cleanup="never"))
+        secrets = common_secrets(self.settings.environment, self.settings.envfile.values)
+        policy = ports.Policy(cleanup="never", secrets=secrets)
+        plan = ports.plan(self.settings.host, self.settings.port, policy)
         if plan.free:
             return f"{self.settings.address} is available."
         if plan.holders:

@@ -99,7 +99,7 @@ def _redactor(settings: Settings) -> Redactor:
 
 
 def _print(settings: Settings, shown: Mapping[str, object], *, as_json: bool) -> None:
-    redacted = _redactor(settings).value(dict(shown))
+    redacted = _redactor(settings).document(dict(shown))
     print(json.dumps(redacted, indent=2) if as_json else "\n".join(_lines(redacted)), flush=True)
 
 

@@ -11,10 +11,9 @@ do.
 
 import errno
 import os
-import shlex
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -45,7 +44,7 @@ class Holder:
 
     pid: int | None
     name: str
-    command: str  # joined with shlex; may contain secrets: redact before showing
+    command: str  # joined with shlex, what looks like a secret masked; still redacted by value before it is shown
     user: str | None
     uid: int | None
     started_at: float | None  # seconds since the epoch
@@ -81,6 +80,7 @@ class Policy:
     own: frozenset[int] = frozenset()  # PIDs of this project's instances, known by their record
     spare: frozenset[str] = INFRASTRUCTURE  # process names never stopped
     grace: float = 5.0  # seconds between SIGTERM and SIGKILL
+    secrets: frozenset[str] = field(default=frozenset(), repr=False)  # no argument that has one of them is shown
 
     def __post_init__(self) -> None:
         if self.cleanup not in ("user", "own", "never"):
@@ -127,13 +127,14 @@ class Taken:
 # -- the public questions ------------------------------------------------------------------------------------
 
 
-def listeners(host: str, port: int, *, machine: Machine | None = None) -> list[Holder]:
+def listeners(host: str, port: int, *, secrets: Collection[str] = (), machine: Machine | None = None) -> list[Holder]:
     """Every process with a listening socket that overlaps this address, oldest first.
 
+    No argument of theirs that contains one of these ``secrets`` is shown (see keys.common_secrets).
     Sockets whose owner cannot be seen come as a Holder without PID. Raises PortUnavailable when `host` does
     not resolve or `port` is none.
     """
-    return [found.holder for found in _find(resolve(host, port), machine or here())]
+    return [found.holder for found in _find(resolve(host, port), machine or here(), secrets)]
 
 
 def plan(host: str, port: int, policy: Policy, *, machine: Machine | None = None) -> Plan:
@@ -147,7 +148,7 @@ def plan(host: str, port: int, policy: Policy, *, machine: Machine | None = None
             return Plan(False, problem=str(error), fix=error.fix)
     else:
         return Plan(True)
-    found = _find(target, machine)
+    found = _find(target, machine, policy.secrets)
     if not found:
         return Plan(False, (), (), (), *_unexplained(target, machine))
     stop, refusals = _decide(found, _Asking.of(target.port, policy, machine))
@@ -203,7 +204,7 @@ class _Found:
     inodes: frozenset[int]
 
 
-def _find(target: Target, machine: Machine) -> list[_Found]:
+def _find(target: Target, machine: Machine, secrets: Collection[str]) -> list[_Found]:
     found: list[_Found] = []
     for _ in range(2):  # a socket without owner may just have been passed on or closed: look again
         endpoints = overlapping(target, machine.listening(target.port))
@@ -221,7 +222,7 @@ def _find(target: Target, machine: Machine) -> list[_Found]:
         seen = [process for process in processes.values() if process is not None]
         seen.sort(key=lambda process: (process.stamp, process.pid))
         found = [
-            _Found(_holder(process, held[process.pid], machine), process, _inodes(held[process.pid]))
+            _Found(_holder(process, held[process.pid], machine, secrets), process, _inodes(held[process.pid]))
             for process in seen
         ]
         if not hidden:
@@ -234,13 +235,15 @@ def _inodes(endpoints: Sequence[Endpoint]) -> frozenset[int]:
     return frozenset(endpoint.inode for endpoint in endpoints if endpoint.inode)
 
 
-def _holder(process: Process, endpoints: Sequence[Endpoint], machine: Machine) -> Holder:
+def _holder(process: Process, endpoints: Sequence[Endpoint], machine: Machine, secrets: Collection[str]) -> Holder:
+    from preflight import arguments  # a start on a free port has no use for it
+
     parent = machine.process(process.parent) if process.parent else None
     service = cgroups.unit(process.cgroup)
     return Holder(
         pid=process.pid,
         name=process.name,
-        command=shlex.join(process.argv),
+        command=arguments.shown(process.argv, secrets),
         user=user_name(process.uid),
         uid=process.uid,
         started_at=process.started_at,
@@ -438,7 +441,7 @@ class _Attempt:
         for again in range(_ROUNDS):
             if self.held is not None:
                 break
-            found = _find(self.target, self.machine)
+            found = _find(self.target, self.machine, self.policy.secrets)
             if again and (new := next((one for one in found if not one.inodes & known), None)) is not None:
                 return self._replaced(new, began)
             # In a later round only processes are left that were forked from a holder after it was looked at:

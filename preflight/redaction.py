@@ -10,103 +10,53 @@ from __future__ import annotations
 
 import base64
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
 
-from preflight.settings import split_urls
+from preflight.keys import common, secrets
 
 MASK = "[redacted]"
 REACH = 64 * 1024  # characters that are looked at beyond a cut, so that a secret there is seen whole
-NOTIFY = "PREFLIGHT_NOTIFY"
-"""The variable with the addresses of notifications: to know such a URL is to be able to write there."""
-SHORTEST = 8  # characters; a shorter value stands in too many harmless texts to be replaced blindly
 
 T = TypeVar("T")
 
-_KEY_LIKE = re.compile(
-    r"(?:^|_)(?:API_?KEYS?|KEYS?|TOKENS?|SECRETS?|PASSWORDS?|PASSWD|PASS|PASSPHRASE|CREDENTIALS?"
-    r"|AUTHORIZATION|DSN|PAT|COOKIE|SIGNATURE|WEBHOOK)(?:_|$)|(?:APIKEY|TOKEN|SECRET|PASSWORD)$",
-    re.IGNORECASE,
-)
 _BEARER = re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
-_HOST = re.compile(r"(?:localhost|[0-9]+(?:\.[0-9]+){3}|\[[0-9a-fA-F:.]+\]|(?:[a-z0-9-]+\.)+[a-z]{2,})(?::[0-9]+)?/?")
-_WORD = re.compile(r"(?=.{1,16}$)[A-Z]?[a-z]+(?:[-_ ][A-Z]?[a-z]+)*")
 _URL_PASSWORD = re.compile(r"(?<=://)([^\s/:@]*):([^\s/@]+)(?=@)")
-# A password with a slash, a question mark or an "@" that nobody has encoded, up to the last "@" there is.
-_ODD_URL_PASSWORD = re.compile(r"://[^\s/:@]*:(\S+)@")
 
 # Base64 is looked for in windows of 8 characters: 6 bytes, which stand nowhere by chance.
 _WINDOW = 8
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{4,}(?:=*(?:\\+r)?(?:\\+n|\r?\n)[ \t]*[A-Za-z0-9+/_-]+)*")
-_BREAK = re.compile(r"=*(?:\\+r)?(?:\\+n|\r?\n)[ \t]*")
+# A run of it may be broken into lines, and its signs escaped for a URL or in JSON.
+_SIGN = r"(?:%(?:25){0,4}2[bBfF]|\\{1,16}(?:/|u002[bBfF]))"
+_BREAK = r"(?:=|%(?:25){0,4}3[dD]){0,2}(?:\\{1,16}r)?(?:\\{1,16}n|\r?\n|%(?:25){0,4}0[aA])[ \t]*"
+_BASE64 = re.compile(rf"[A-Za-z0-9+/_-]+(?:(?:{_SIGN}|{_BREAK})[A-Za-z0-9+/_-]*)*")
+_OTHER = re.compile(rf"(?P<sign>{_SIGN})|{_BREAK}")
 
 # What is left of a secret that somebody has shortened is known by this many characters of its beginning or end.
 _FRAGMENT = 6
-_OVERLAP = 64  # characters
 _REACH = 200  # characters between dots and the end of a secret
 _DOTS = re.compile(r"\.\.\.|…|\\u2026")
 _CUT_OFF = re.compile(r"[\\'\"`)\]}>,;:!?\s]*(?:$|\.\.\.|…|\\u2026)")
 
+# Fields of our documents whose texts are words of ours.
+_ENUMERATED = frozenset({"action", "origin", "outcome", "severity", "status"})
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.~-]+")  # what nobody encodes
 _NAMED = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos"}
 _LETTERS = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
 
 
-def key_like(name: str) -> bool:
-    """Whether a variable of this name holds a secret, judged by the words in it."""
-    return _KEY_LIKE.search(name) is not None
+def _literal(secret: str) -> str:
+    """The longest part of a secret that stands in a text as it is, however the rest of it is written."""
+    return max(_PLAIN.findall(secret), key=len, default="")
 
 
-def secrets(variables: Mapping[str, str]) -> Iterator[str]:
-    """The secrets in these variables: values of key-like names, and passwords inside URLs."""
-    for name, value in variables.items():
-        if name == NOTIFY:
-            for url in split_urls(value):
-                yield from _inside(url)
-            continue
-        if key_like(name):
-            yield value
-        if "://" in value:
-            for password in {*_passwords(value)}:
-                yield password
-                yield unquote(password)
-
-
-def _inside(url: str) -> Iterator[str]:
-    """A URL that is a secret as a whole, and the secrets in it, wherever its service wants them.
-
-    Tokens stand in the place of user, password, host, path and query alike. Words and the names of hosts stay: they
-    occur in harmless texts, too.
-    """
-    yield url
-    place, _, query = url.partition("://")[2].partition("?")
-    login, _, place = place.rpartition("@")
-    for part in (login, *login.split(":")):
-        yield part
-        yield unquote(part)
-    for part in re.split(r"[/:&=#,]", f"{place}/{query}"):
-        plain = unquote(part)
-        if not (_WORD.fullmatch(plain) or _HOST.fullmatch(plain)):
-            yield part
-            yield plain
-
-
-def _passwords(url: str) -> Iterator[str]:
-    """The passwords in a URL, or in several; key-like parameters of its query as well."""
-    yield from (found[2] for found in _URL_PASSWORD.finditer(url))
-    yield from _ODD_URL_PASSWORD.findall(url)
-    try:
-        parts = urlsplit(url)
-        yield from (value for name, value in parse_qsl(parts.query) if key_like(name.replace("-", "_")))
-        if parts.password:
-            yield parts.password
-    except ValueError:
-        return
-
-
-def _pattern(secret: str) -> str:
+def _pattern(secret: str) -> re.Pattern[str]:
     """A regular expression for the secret in whatever way each of its characters is written."""
-    return "".join(_stretches(secret))
+    first, *others = _stretches(secret)
+    # Each way to write the first character begins with another one: so where it may begin is found quickly.
+    return re.compile("".join([first.replace(r"\\{0,7}", ""), *others]))
 
 
 def _stretches(secret: str) -> list[str]:
@@ -117,35 +67,38 @@ def _stretches(secret: str) -> list[str]:
 def _stretch(text: str) -> str:
     if text.startswith("\\"):
         count = len(text)
-        others = (r"%(?:25){0,4}5[cC]", r"&(?:amp;){0,4}#(?:92|[xX]5[cC]);", r"\\{1,16}(?:x|u00)5[cC]")
-        return rf"(?:\\{{{count},{8 * count}}}|" + "|".join(f"(?:{other}){{{count}}}" for other in others) + ")"
-    if (text.isascii() and text.isalnum()) or text in "-_.~":  # what nobody encodes
-        return re.escape(text)
-    return _ways(text)
+        others = (r"%(?:25){0,4}5[cC]", r"&(?:amp;){0,4}#(?:92|[xX]5[cC]);", r"\\\\{0,15}(?:x|u00)5[cC]")
+        return (
+            rf"(?:\\\\{{{count - 1},{8 * count - 1}}}|" + "|".join(f"(?:{other}){{{count}}}" for other in others) + ")"
+        )
+    return re.escape(text) if _PLAIN.fullmatch(text) else _ways(text)
 
 
 def _ways(character: str) -> str:
     """All the ways to write a character; each escape may be escaped again, and bounds keep that from taking long."""
     code = ord(character)
+    escape = r"\\\\{0,15}"  # one backslash or more
     ways = [rf"\\{{0,7}}{re.escape(character)}"]
     raw = character.encode("utf-8", "surrogateescape")
     ways.append("".join(rf"%(?:25){{0,4}}{_hex(byte, 2)}" for byte in raw))
-    ways.append("".join(rf"\\{{1,16}}x{_hex(byte, 2)}" for byte in raw))  # the repr of bytes
+    ways.append("".join(rf"{escape}x{_hex(byte, 2)}" for byte in raw))  # the repr of bytes
     if code < 0x100:
-        ways.append(rf"\\{{1,16}}x{_hex(code, 2)}")
+        ways.append(rf"{escape}x{_hex(code, 2)}")
+    if 0x80 <= code < 0x100:
+        ways.append(rf"%(?:25){{0,4}}{_hex(code, 2)}")  # latin-1
     if code < 0x10000:
-        ways.append(rf"\\{{1,16}}u{_hex(code, 4)}")
+        ways.append(rf"{escape}u{_hex(code, 4)}")
     else:
         high, low = divmod(code - 0x10000, 0x400)
-        ways.append(rf"\\{{1,16}}u{_hex(0xD800 + high, 4)}\\{{1,16}}u{_hex(0xDC00 + low, 4)}")
-        ways.append(rf"\\{{1,16}}U{_hex(code, 8)}")
+        ways.append(rf"{escape}u{_hex(0xD800 + high, 4)}{escape}u{_hex(0xDC00 + low, 4)}")
+        ways.append(rf"{escape}U{_hex(code, 8)}")
     ways.append(rf"\\{{0,7}}&(?:amp;){{0,4}}#(?:0{{0,4}}{code}|[xX]0{{0,4}}{_hex(code, 1)});")
     if character in _NAMED:
         ways.append(rf"\\{{0,7}}&(?:amp;){{0,4}}{_NAMED[character]};")
     if character in _LETTERS:
-        ways.append(rf"\\{{1,16}}{_LETTERS[character]}")
+        ways.append(rf"{escape}{_LETTERS[character]}")
     if character == "\n":
-        ways.append(r"\r\n|\\{1,16}r\\{1,16}n|%(?:25){0,4}0[dD]%(?:25){0,4}0[aA]")
+        ways.append(rf"\r\n|{escape}r{escape}n|%(?:25){{0,4}}0[dD]%(?:25){{0,4}}0[aA]")
     if character == " ":
         ways.append(r"\+")
     if character == "'":
@@ -160,35 +113,58 @@ def _hex(number: int, digits: int) -> str:
 
 def _windows(secret: str) -> Iterator[str]:
     """Every fourth window of the secret's base64, at each of the three offsets that it can begin at."""
-    raw = secret.encode("utf-8", "surrogateescape")
-    for offset in range(3):
-        encoded = base64.b64encode(b"\0" * offset + raw).decode("ascii").rstrip("=")
-        # The edge characters mix with their neighbours'.
-        first, last = (offset * 8 + 5) // 6, (offset + len(raw)) * 8 // 6
-        for start in (*range(first, last - _WINDOW, 4), last - _WINDOW):
-            if start >= first:
-                yield encoded[start : start + _WINDOW]
+    raws = {secret.encode("utf-8", "surrogateescape"), secret.encode("latin-1", "ignore")}  # HTTP's Basic is latin-1
+    for raw in raws:
+        for offset in range(3):
+            encoded = base64.b64encode(b"\0" * offset + raw).decode("ascii").rstrip("=")
+            # The edge characters mix with their neighbours'.
+            first, last = (offset * 8 + 5) // 6, (offset + len(raw)) * 8 // 6
+            for start in (*range(first, last - _WINDOW, 4), last - _WINDOW):
+                if start >= first:
+                    yield encoded[start : start + _WINDOW]
 
 
 def _parts(secret: str) -> Iterator[str]:
     """The secret, and its lines: a value of several lines is often printed line by line."""
     for part in (secret, *secret.splitlines()):
-        if len(part.strip()) >= SHORTEST:
+        if not common(part.strip()):
             yield part.strip()
+
+
+class _Known:
+    """A part of a text, known in whatever way it is written; compiled when a text may have it."""
+
+    __slots__ = ("_literal", "_regex", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._literal = _literal(text)
+        self._regex: re.Pattern[str] | None = None
+
+    def within(self, text: str) -> re.Pattern[str] | None:
+        """The regular expression that finds it, None where a look shows that it is not in the text."""
+        if self._literal not in text:
+            return None
+        if self._regex is None:
+            self._regex = _pattern(self.text)
+        return self._regex
 
 
 class Redactor:
     """Replaces known secrets, bearer headers and passwords inside URLs in texts and JSON values."""
 
     def __init__(self, values: Iterable[str] = ()) -> None:
-        secrets = sorted({part for value in values for part in _parts(value)})
+        self._secrets = sorted({part for value in values for part in _parts(value)})
         # One by one and not as one alternation: they may overlap, and a literal beginning is found quickly.
-        self._known = [re.compile(_pattern(secret)) for secret in secrets]
-        self._begun = [(secret, re.compile(_pattern(secret[:_FRAGMENT]))) for secret in secrets]
-        self._ended = [re.compile(_pattern(secret[-_FRAGMENT:])) for secret in secrets]
-        self._steps: dict[str, Sequence[re.Pattern[str]]] = {}
-        self._reach = max([REACH, *(8 * len(secret) for secret in secrets)])
-        self._encoded = frozenset(window for secret in secrets for window in _windows(secret))
+        self._known = [_Known(secret) for secret in self._secrets]
+        self._begun = [(secret, _Known(secret[:_FRAGMENT])) for secret in self._secrets]
+        self._ended = [_Known(secret[-_FRAGMENT:]) for secret in self._secrets]
+        self._steps: dict[str, re.Pattern[str]] = {}
+        self._reach = max([REACH, *(8 * len(secret) for secret in self._secrets)])
+
+    @cached_property
+    def _encoded(self) -> frozenset[str]:
+        return frozenset(window for secret in self._secrets for window in _windows(secret))
 
     @classmethod
     def of(cls, *environments: Mapping[str, str]) -> Redactor:
@@ -197,8 +173,10 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """The text without any secret."""
-        spans = [match.span() for known in self._known for match in known.finditer(text)]
-        if self._encoded:
+        spans = [
+            match.span() for known in self._known if (found := known.within(text)) for match in found.finditer(text)
+        ]
+        if self._secrets:
             spans += self._in_base64(text)
             spans += self._shortened(text)
         if spans:
@@ -223,46 +201,87 @@ class Redactor:
         ``int("...")`` does that to what it cannot read.
         """
         for secret, begun in self._begun:
-            match = begun.search(text)
-            while match is not None:
-                reached = match.start()
-                for stretch in self._stretches(secret):
-                    further = stretch.match(text, reached)
-                    if further is None:
-                        break
-                    reached = further.end()
-                if _CUT_OFF.match(text, reached):
-                    yield match.start(), reached
-                # A long secret may repeat itself: what was gone through is not gone through from each of its places.
-                match = begun.search(text, max(match.end(), reached - _OVERLAP))
+            if (found := begun.within(text)) is not None:
+                yield from self._cut_off(secret, found, text)
         if _DOTS.search(text):
             for ended in self._ended:
-                for match in ended.finditer(text):
+                if (found := ended.within(text)) is None:
+                    continue
+                for match in found.finditer(text):
                     dots = [one.end() for one in _DOTS.finditer(text, max(0, match.start() - _REACH), match.start())]
                     if dots:
                         yield dots[-1], match.end()
 
-    def _stretches(self, secret: str) -> Sequence[re.Pattern[str]]:
-        if secret not in self._steps:
-            self._steps[secret] = [re.compile(stretch) for stretch in _stretches(secret)]
-        return self._steps[secret]
+    def _cut_off(self, secret: str, begun: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:
+        """Beginnings of the secret that stand before a cut.
+
+        A secret may repeat itself, and a text the secret: what has been gone through is not gone through again, but
+        goes on as a shorter beginning of the secret (the algorithm of Knuth, Morris and Pratt).
+        """
+        match = begun.search(text)
+        if match is None:
+            return
+        stretches = _stretches(secret)
+        shorter = _shorter(stretches)
+        enough = len(_stretches(secret[:_FRAGMENT]))
+        while match is not None:
+            reached, cut = match.start(), -1
+            places: deque[int] = deque()  # where each stretch begins
+            while True:
+                whole = len(places) == len(stretches)
+                further = None if whole else self._step(stretches[len(places)]).match(text, reached)
+                if further is not None:
+                    places.append(reached)
+                    reached = further.end()
+                    continue
+                if places and cut != reached and _CUT_OFF.match(text, cut := reached):
+                    yield places[0], reached
+                kept = shorter[len(places)]
+                while len(places) > kept:
+                    places.popleft()
+                if kept < enough:
+                    break
+            match = begun.search(text, max(match.start() + 1, places[0] if places else reached))
+
+    def _step(self, stretch: str) -> re.Pattern[str]:
+        if stretch not in self._steps:
+            self._steps[stretch] = re.compile(stretch)
+        return self._steps[stretch]
 
     def _in_base64(self, text: str) -> Iterator[tuple[int, int]]:
         """Where secrets stand in base64, of either alphabet, lines broken or not."""
         for run in _BASE64.finditer(text):
             if run.end() - run.start() < _WINDOW:
                 continue
-            plain, places = _joined(run)
+            plain, places, ends = _joined(run)
             plain = plain.replace("-", "+").replace("_", "/")
             for start in range(len(plain) - _WINDOW + 1):
                 if plain[start : start + _WINDOW] in self._encoded:
                     # Its edges, which no window reaches, go as well.
-                    last = min(start + _WINDOW + 4, len(plain)) - 1
-                    yield places[max(0, start - 2)], places[last] + 1
+                    yield places[max(0, start - 2)], ends[min(start + _WINDOW + 4, len(plain)) - 1]
 
     def value(self, value: T) -> T:
         """The same JSON value with every text in it redacted, keys included."""
         return self._value(value)  # type: ignore[return-value]  # the same shape comes back
+
+    def document(self, value: T) -> T:
+        """The same JSON value of a form of ours: what we call things stays, whatever somebody chose as a password.
+
+        That is the keys, but for those below ``details``, and the words of enumerations. Every other text is redacted.
+        """
+        return self._document(value)  # type: ignore[return-value]  # the same shape comes back
+
+    def _document(self, value: object, key: str = "") -> object:
+        if isinstance(value, Mapping) and key != "details":
+            return {str(name): self._document(item, str(name)) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._document(item, key) for item in value]
+        return value if key in _ENUMERATED and isinstance(value, str) else self._value(value)
+
+    def identifier(self, nodeid: str) -> str:
+        """A requirement's id, redacted where it is not a name in the project's source: in its parameters."""
+        name, bracket, parameters = nodeid.partition("[")
+        return f"{name}{self.text(bracket + parameters)}"
 
     def _value(self, value: object) -> object:
         if isinstance(value, str):
@@ -274,15 +293,40 @@ class Redactor:
         return value
 
 
-def _joined(run: re.Match[str]) -> tuple[str, Sequence[int]]:
-    """A run of base64 without its line breaks, and where each of its characters stands."""
+def _shorter(stretches: Sequence[str]) -> list[int]:
+    """For each number of first stretches, how many of the last among them are the first of all again."""
+    lengths = [0, 0]
+    for stretch in stretches[1:]:
+        kept = lengths[-1]
+        while kept and stretch != stretches[kept]:
+            kept = lengths[kept]
+        lengths.append(kept + (stretch == stretches[kept]))
+    return lengths
+
+
+def _joined(run: re.Match[str]) -> tuple[str, Sequence[int], Sequence[int]]:
+    """A run of base64 without its line breaks and escapes, and where each of its characters begins and ends."""
     text, first = run[0], run.start()
-    breaks = [one.span() for one in _BREAK.finditer(text)]
-    if not breaks:
-        return text, range(first, run.end())
-    starts, ends = [0, *(end for _, end in breaks)], [*(start for start, _ in breaks), len(text)]
-    kept = [place for start, end in zip(starts, ends, strict=True) for place in range(start, end)]
-    return "".join(text[place] for place in kept), [first + place for place in kept]
+    others = list(_OTHER.finditer(text))
+    if not others:
+        return text, range(first, run.end()), range(first + 1, run.end() + 1)
+    plain: list[str] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    reached = 0
+    for other in others:
+        plain.append(text[reached : other.start()])
+        starts += range(first + reached, first + other.start())
+        ends += range(first + reached + 1, first + other.start() + 1)
+        if sign := other["sign"]:
+            plain.append("+" if sign[-1] in "bB" else "/")
+            starts.append(first + other.start())
+            ends.append(first + other.end())
+        reached = other.end()
+    plain.append(text[reached:])
+    starts += range(first + reached, run.end())
+    ends += range(first + reached + 1, run.end() + 1)
+    return "".join(plain), starts, ends
 
 
 def _masked(text: str, spans: Iterable[tuple[int, int]]) -> str:

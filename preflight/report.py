@@ -257,6 +257,10 @@ def _line(text: str, redactor: Redactor, longest: int = LONGEST_MESSAGE) -> str:
     return _shortened(printable(first_line(redactor.beginning(text, LOOKED_AT))), longest)
 
 
+def _identifier(nodeid: str, redactor: Redactor, longest: int = LONGEST_MESSAGE) -> str:
+    return _shortened(printable(first_line(redactor.identifier(nodeid[:LOOKED_AT]))), longest)
+
+
 def _clean(check: Check, redactor: Redactor, share: int) -> Check:
     """The check as it is written; ``share`` is the part of all there is room for, 1 for the only check."""
     longest = max(100, min(LONGEST_MESSAGE, MESSAGES // share))
@@ -265,7 +269,7 @@ def _clean(check: Check, redactor: Redactor, share: int) -> Check:
         return _line(value, redactor, longest)
 
     return Check(
-        id=line(check.id),
+        id=_identifier(check.id, redactor, longest),
         title=line(check.title),
         requirement=line(check.requirement),
         severity=check.severity,
@@ -293,7 +297,7 @@ def _tests(document: Mapping[str, Any], redactor: Redactor) -> list[dict[str, An
     """What ran, how it ended and how long each stage took; no texts that a test could have put there."""
     kept = []
     for test in document.get("tests", []):
-        nodeid = _shortened(printable(redactor.beginning(test["nodeid"], LOOKED_AT)), LONGEST_MESSAGE)
+        nodeid = _identifier(test["nodeid"], redactor)
         entry = {"nodeid": nodeid, "lineno": test["lineno"], "outcome": test["outcome"]}
         for stage in ("setup", "call", "teardown"):
             if stage in test:

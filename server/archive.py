@@ -17,7 +17,7 @@ NO_STORE = {"Cache-Control": "no-store"}
 
 
 def _answer(chat: Chat, body: Mapping[str, Any], status: int = 200) -> JSONResponse:
-    return JSONResponse(chat.hub.redactor.value(dict(body)), status, headers=NO_STORE)
+    return JSONResponse(chat.hub.redactor.document(dict(body)), status, headers=NO_STORE)
 
 
 async def sessions(request: Request) -> JSONResponse:

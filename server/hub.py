@@ -59,7 +59,7 @@ class Hub:
 
     def render(self, message: messages.Server) -> str:
         """A message as it leaves: redacted. The only way out."""
-        return json.dumps(self.redactor.value(message.model_dump(exclude_none=True)), ensure_ascii=False)
+        return json.dumps(self.redactor.document(message.model_dump(exclude_none=True)), ensure_ascii=False)
 
     async def agent(self) -> Agent:
         """The agent, imported and made in the background; whoever comes first begins it, and all wait for it.

@@ -195,13 +195,15 @@ class Machine:
     async def port_status(self, port: int | None = None) -> Answer:
         """Who listens; what a person could do about holders that must be left alone."""
         from preflight import claim, instances, ports
+        from preflight.keys import common_secrets
 
         settings = self._instance.settings
         number = port or settings.port
+        secrets = common_secrets(settings.environment, settings.envfile.values)
 
         def look() -> Answer:
             try:
-                holders = ports.listeners(settings.host, number)
+                holders = ports.listeners(settings.host, number, secrets=secrets)
             except ports.PortUnavailable as error:
                 return {"port": number, "error": str(error)}
             ours = claim.serving(instances.live(number), tuple(holders))

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from preflight import redaction
+from preflight import keys, redaction
 from preflight.instance import SERVICE_RESTART
 from server import sessions
 from server.messages import Accepted, Code, Error, Progress, Result, Server, Status, Token
@@ -437,7 +437,7 @@ class Words:
     _BEARER = re.compile(r"(bearer|basic)\s*$", re.IGNORECASE)
 
     def __init__(self, redactor: redaction.Redactor, environment: Iterable[str] | object) -> None:
-        known = redaction.secrets(environment) if hasattr(environment, "items") else ()  # type: ignore[arg-type]
+        known = keys.secrets(environment) if hasattr(environment, "items") else ()  # type: ignore[arg-type]
         spread = [len(secret) for secret in known if re.search(r"[^\x21-\x7e]", secret.strip())]
         self._redactor = redactor
         self._spread = max(spread, default=0) * 6  # escaped forms are longer

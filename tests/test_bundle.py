@@ -226,3 +226,50 @@ def test_harmless_texts_stay() -> None:
     scrubber = Scrubber(Redactor())
     text = f"preflight/requirements/test_port.py::test_server_port {getpass.getuser()}x risk-based sk-short"
     assert scrubber.text(text, "", Counter()) == text
+
+
+HOLDER = {"pid": 4711, "command": "lst.py --password hunt3r2 -u admin:other7 --weird s3cr3t"}
+
+
+def test_short_secrets_and_commands(home: Path, env_file: Path, make_report: MakeReport, make_check: MakeCheck) -> None:
+    """A secret of seven characters goes as a whole word; of commands in reports, old ones too, the program stays."""
+    env_file.write_text(f"OPENAI_API_KEY={KEY}\nDB_PASSWORD=hunt3r2\n")
+    said = f"left alone: lst (PID 4711, user dev): {HOLDER['command']}: it is infrastructure"
+    check = make_check(message=said, details={"holders": [HOLDER], "refusals": [{"holder": HOLDER, "hunt3r2": 1}]})
+    report.publish(make_report(check), home / "state" / "report.json")
+    report.publish(make_report(check), home / "state" / "history" / "20260102T030405Z.json")
+    log = home / "preflight.log"
+    log.write_text(f"password is 'hunt3r2' and {said}\nhunt3r25 is another word\n")
+    found = _zipped(chosen(log_file=str(log)))
+    for name in ("report.json", "history/20260102T030405Z.json", "log.txt"):
+        assert not re.search(r"hunt3r2\b|other7|s3cr3t", found[name]), name
+        assert "(PID 4711, user " in found[name]
+    details = json.loads(found["report.json"])["preflight"]["checks"][0]["details"]
+    assert details["holders"][0]["command"] == "lst.py"
+    assert details["refusals"][0][MASK] == 1
+    assert "hunt3r25 is another word" in found["log.txt"]
+
+
+@pytest.mark.parametrize("password", ["critical", "preflight", "passed", "port", "not_applicable", "test_example"])
+def test_words_of_ours_stay(
+    password: str, home: Path, env_file: Path, make_report: MakeReport, make_check: MakeCheck
+) -> None:
+    """Whatever somebody chose as a password, a report in a bundle is a report: keys, enumerations and ids stay."""
+    env_file.write_text(f"DB_PASSWORD={password}\n")
+    nodeid = "preflight/requirements/test_example.py::test_example"
+    checks = [
+        make_check("One", id=nodeid, message=f"it is {password} here", details={password: password}),
+        make_check("Two", "not_applicable", id=f"{nodeid}[{password}]"),
+    ]
+    report.publish(make_report(*checks), home / "state" / "report.json")
+    found = _zipped(chosen())
+    again = Report.from_json(json.loads(found["report.json"]))
+    assert [(check.severity, check.outcome) for check in again.checks] == [
+        ("critical", "passed"),
+        ("critical", "not_applicable"),
+    ]
+    assert again.checks[0].id == nodeid
+    assert again.checks[0].message == f"it is {MASK} here"
+    assert again.checks[0].details == {MASK: MASK}
+    assert {row["setting"] for row in json.loads(found["settings.json"])} == set(settings.SETTINGS)
+    assert {"host", "port", "status", "holders"} <= set(json.loads(found["port.json"]))

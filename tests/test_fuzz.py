@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from preflight import envfile, report, settings
 from preflight.channel import Channel, ChannelError, Message
-from preflight.redaction import MASK, Redactor, key_like
+from preflight.keys import key_like
+from preflight.redaction import MASK, Redactor
 from preflight.report import Report, ReportError
 from preflight.settings import SETTINGS, SettingsError
 from tests.fuzzing import fuzzed

@@ -17,7 +17,8 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from preflight.redaction import MASK, Redactor, key_like, secrets
+from preflight.keys import common, common_secrets, key_like, secrets
+from preflight.redaction import MASK, Redactor
 
 KEY = "sk-canary-3f9a1c77e2Zq"
 AWKWARD = "p\u00e4ss/w+rd \"quoted\" \\ 'single'&=%"
@@ -28,7 +29,10 @@ AWKWARD = "p\u00e4ss/w+rd \"quoted\" \\ 'single'&=%"
     [
         "OPENAI_API_KEY", "OPENAI_APIKEY", "key", "AWS_ACCESS_KEY_ID", "GITHUB_TOKEN", "NPM_TOKENS", "MYTOKEN",
         "DB_PASSWORD", "PGPASSWORD", "DB_PASS", "SSH_PASSPHRASE", "CLIENT_SECRET", "SENTRY_DSN", "SESSION_COOKIE",
-        "SLACK_WEBHOOK_URL", "GITLAB_PAT", "HTTP_AUTHORIZATION",
+        "SLACK_WEBHOOK_URL", "GITLAB_PAT", "HTTP_AUTHORIZATION", "MYSQL_PWD", "SMTP_AUTH", "REDIS_AUTH", "JWT",
+        "DBPASS", "MY_CREDS", "ENCRYPTION_SALT", "OTP_SEED", "SECRETKEY", "ACCESSKEY", "PRIVATEKEY", "ENCRYPTIONKEY",
+        "OPENAI_APIKEY1", "TOKEN2", "STRIPE_SK", "API-KEY", "api.key", "AccountKey", "SharedAccessKey",
+        "SLACK_HOOK_URL", "DOOR_PIN", "clientSecret",
     ],
 )  # fmt: skip
 def test_key_like(name: str) -> None:
@@ -36,10 +40,56 @@ def test_key_like(name: str) -> None:
     assert key_like(name)
 
 
-@pytest.mark.parametrize("name", ["PATH", "HOME", "MONKEY", "KEYBOARD", "COMPASS", "TOKENIZERS_PARALLELISM", "SPAT"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PATH", "HOME", "MONKEY", "KEYBOARD", "COMPASS", "TOKENIZERS_PARALLELISM", "SPAT", "PWD", "OLDPWD",
+        "SSH_AUTH_SOCK", "COOKIE_DOMAIN", "API_KEY_HEADER", "PASSWORD_STORE_DIR", "TOKEN_URL", "PUBLIC_KEY",
+        "SSH_PUBLIC_KEY", "KEY_FILE", "TOKEN_TYPE", "SharedAccessKeyName", "XAUTHORITY", "PYTHONHASHSEED", "",
+    ],
+)  # fmt: skip
 def test_not_key_like(name: str) -> None:
-    """A part of a word is no word."""
+    """A part of a word is no word, and what says where something is or what it is like is not the thing."""
     assert not key_like(name)
+
+
+@pytest.mark.parametrize(
+    "value, secret",
+    [
+        ("Server=db;Uid=me;Password=s3cret pass-1;", "s3cret pass-1"),
+        ("AccountName=x;AccountKey=Zm9vYmFyYmF6+/==;EndpointSuffix=y", "Zm9vYmFyYmF6+/=="),
+        ("Endpoint=sb://x.example.org/;SharedAccessKeyName=root;SharedAccessKey=abc123def456=", "abc123def456="),
+        ("host=db user=me password='one-two-3' dbname=x", "one-two-3"),
+    ],
+)
+def test_connection_strings(value: str, secret: str) -> None:
+    """A password in a connection string is known by its name there, whatever the variable is called."""
+    redactor = Redactor.of({"CONNECTION": value})
+    assert secret not in redactor.text(f"cannot log in with {secret}")
+    assert redactor.text("Endpoint root AccountName dbname") == "Endpoint root AccountName dbname"
+
+
+def test_parts_of_a_hook() -> None:
+    """Of a webhook's URL also the path and its parts are secret; the host is not."""
+    redactor = Redactor.of({"SLACK_HOOK_URL": "https://hooks.slack.com/services/T1JJ3T3L2/B1BRTD4JD/TIiajkdnlazkcOXr"})
+    assert redactor.text('"POST /services/T1JJ3T3L2/B1BRTD4JD/TIiajkdnlazkcOXr"') == f'"POST /{MASK}"'
+    assert redactor.text("with TIiajkdnlazkcOXr") == f"with {MASK}"
+    assert redactor.text("services of hooks.slack.com") == "services of hooks.slack.com"
+
+
+@pytest.mark.parametrize("value", ["preflight", "container", "critical", "localhost", "password", "db-1.example.org"])
+def test_common_values_stay(value: str) -> None:
+    """A word or the name of a host stands in too many harmless texts; it is known as a secret all the same."""
+    assert Redactor.of({"DB_PASSWORD": value}).text(f"see {value}/x") == f"see {value}/x"
+    assert common_secrets({"DB_PASSWORD": value, "PIN": "1234", "A_KEY": KEY}) == {value, "1234"}
+
+
+@pytest.mark.parametrize(
+    "value", ["sunshine1", "xkcdqwrt", "correct horse", "abcdefghijklmnop", "a1b2c3d4.e5f6a7b8.c9d0e1f2a3"]
+)
+def test_uncommon_values(value: str) -> None:
+    """Anything else is replaced."""
+    assert not common(value)
 
 
 def test_secrets_of_variables() -> None:
@@ -56,7 +106,7 @@ def test_secrets_of_variables() -> None:
     "url,parts",
     [
         ("slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXr/#a,#b", ["T1JJ3T3L2", "A1BRTD4JD", "TIiajkdnlazkcOXr"]),
-        ("json://someuser:pass%20word@hook.example.org/x", ["someuser", "pass word", "pass%20word"]),
+        ("json://some-user-77:pass%20word@hook.example.org/x", ["some-user-77", "pass word", "pass%20word"]),
         ("tgram://123456789:abcdefg_hijklmnop/12315544/", ["123456789", "abcdefg_hijklmnop", "12315544"]),
         ("mailto://h.example.org?user=me@example.org&pass=hunter22", ["me@example.org", "hunter22"]),
         ("json://127.0.0.1:8080/services?+X-Token=abcd1234", ["abcd1234"]),
@@ -118,6 +168,38 @@ def test_base64(before: str, after: str, encode: object) -> None:
             decoded = base64.urlsafe_b64decode(piece.replace("+", "-").replace("/", "_") + "=" * (-len(piece) % 4))
             assert secret[:8].encode() not in decoded
             assert secret[-8:].encode() not in decoded
+
+
+@pytest.mark.parametrize("before", ["", "a", "ab", "user:"])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda s: quote(s, safe=""),
+        lambda s: quote(quote(s, safe=""), safe=""),
+        lambda s: s.replace("/", "\\/"),
+        lambda s: json.dumps(s.replace("/", "\\/")),
+        lambda s: s.replace("+", "\\u002b"),
+    ],
+    ids=["url", "url twice", "slashes escaped", "slashes escaped twice", "plus escaped"],
+)
+def test_base64_with_escapes(before: str, write: Callable[[str], str]) -> None:
+    """Base64 whose signs are escaped for a URL or in JSON goes as a whole, but for its edges."""
+    secret = "\u00ff\u00fe>?" * 3 + KEY + "\u00fb\u00ef\u00be" * 5
+    encoded = base64.b64encode((before + secret + "z").encode()).decode()
+    text = Redactor([secret]).text(f"<{write(encoded)}>")
+    assert re.fullmatch(r"<\"?[^\[]{0,10}\[redacted\][^\]]{0,10}\"?>", text)
+
+
+def test_latin_1() -> None:
+    """HTTP's Basic authentication and old forms encode in latin-1."""
+    secret = "p\u00e4ss-w\u00f6rd-\u00fc-1234"
+    redactor = Redactor([secret])
+    assert redactor.text(quote(secret, encoding="latin-1")) == MASK
+    encoded = base64.b64encode(f"me:{secret}".encode("latin-1")).decode()
+    left = redactor.text(encoded).split(MASK)
+    assert len(left) == 2
+    assert len(left[0]) <= 6
+    assert len(left[1]) <= 4
 
 
 def test_lines_of_a_secret() -> None:
@@ -219,6 +301,15 @@ def test_shortened_texts(secret: str, shorten: Callable[[str], str]) -> None:
             assert written not in text
 
 
+def test_a_shortened_secret_that_repeats_itself() -> None:
+    """Where a longer beginning breaks off, a shorter one within it may go on to the cut."""
+    a, b = "first-part-" * 9, "second-part-0123456789" * 4
+    secret = a + a + b
+    shown = Redactor([secret]).text(f"x{a}{a}{a}{b[:50]}...")
+    assert shown == f"x{a}{MASK}..."
+    assert Redactor(["k" * 50]).text("k" * 40) == MASK
+
+
 def test_beginnings_that_are_no_cut() -> None:
     """A word that a secret happens to begin with stays where the text goes on."""
     redactor = Redactor(["preflight-secret-1234"])
@@ -257,6 +348,37 @@ def test_hostile_texts(hostile: str) -> None:
     begun = time.process_time()
     redactor.text(hostile)
     assert time.process_time() - begun < 5
+
+
+def test_many_secrets_and_a_long_text() -> None:
+    """Fifty secrets that begin with a special character, or that have nothing else, do not make a text take long."""
+    signs = [*string.punctuation, *string.punctuation][:50]
+    chosen = random.Random(3)
+    odd = [sign + "".join(chosen.choices(string.ascii_letters, k=20)) for sign in signs]
+    only = ["".join(chosen.choices(string.punctuation, k=12)) for _ in signs]
+    text = 'the lazy dog 1234 %20 \\ & "x" path/to/file\n' * 24_000
+    for known in (odd, only):
+        begun = time.process_time()
+        assert Redactor(known).text(text) == text
+        assert time.process_time() - begun < 5
+
+
+@pytest.mark.parametrize("text", ["k" * 200_000, ("k" * 8_999 + "x") * 20, ("k" * 100 + "...") * 2_000])
+def test_texts_that_repeat_a_secret(text: str) -> None:
+    """A secret that repeats itself, in texts that repeat its beginning."""
+    begun = time.process_time()
+    Redactor(["k" * 9_000]).text(text)
+    assert time.process_time() - begun < 5
+
+
+@pytest.mark.parametrize(
+    "value", ["://:" * 260_000, "://:a@" * 170_000, "a=" * 500_000, "key=;" * 200_000, "; " * 500_000]
+)
+def test_hostile_variables(value: str) -> None:
+    """An env file of a MiB that is made to take long does not."""
+    begun = time.process_time()
+    list(secrets({"VALUE": value}))
+    assert time.process_time() - begun < 3
 
 
 def test_short_values_stay() -> None:

@@ -256,6 +256,50 @@ def test_key_on_the_command_line_of_a_holder(equipped: Place) -> None:
     nothing_leaked(equipped)
 
 
+SHORT = ("hunt3r2", "sk-live-9", "s3cr3t")
+
+
+@pytest.mark.parametrize("spared", [False, True], ids=["stopped", "left alone"])
+def test_short_secrets_on_the_command_line_of_a_holder(equipped: Place, spared: bool) -> None:
+    """A secret too short to be replaced blindly, ours or somebody else's, is nowhere: it is never put there."""
+    equipped.write_env_file(**KEYS, DB_PASSWORD=SHORT[0])
+    holder = equipped.listener("x" + SHORT[0], f"--api-key={SHORT[1]}", "-u", f"admin:{SHORT[2]}", "--verbose")
+    log = str(equipped.folder / "log")
+    options = ["-v", "--app", "small:app", "--log-file", log, *(["--no-cleanup"] if spared else [])]
+    status = equipped.run("--port-status", "--format", "json")
+    assert "--verbose" in status.stdout
+    assert "listener.py" in equipped.run("--port-status").stdout
+    if spared:
+        equipped.refused(*options)
+    else:
+        started = equipped.start(*options).until_ready()
+        holder.wait()
+        assert started.stop() == 0
+    out = equipped.folder / "out.zip"
+    assert equipped.run("--bundle", str(out), "--log-file", log).process.returncode == 0
+    said = outputs(equipped)
+    assert any("listener.py" in text for where, text in said.items() if "report.json" in where)
+    assert any("history/" in where for where in said)
+    for where, text in said.items():
+        assert not any(secret in text for secret in SHORT), where
+
+
+@pytest.mark.parametrize("password", ["preflight", "container", "critical", "not_applicable", "test_server_port"])
+def test_password_that_is_a_word_of_ours(equipped: Place, password: str) -> None:
+    """A password that is one of the words that reports are made of: the start, the report and the commands hold."""
+    equipped.write_env_file(**KEYS, DB_PASSWORD=password)
+    equipped.listener()
+    shown = json.loads(equipped.run("--port-status", "--format", "json").stdout)
+    assert shown["holders"][0]["container"] is None
+    assert shown["status"] == "in use"
+    assert "PID" in equipped.run("--port-status").stdout
+    started = equipped.run("--check-only", "--app", "small:app")
+    assert started.process.returncode == 0, started.output
+    checks = report.load(equipped.state / "report.json").checks
+    assert "preflight/requirements/test_port.py::test_server_port" in {check.id for check in checks}
+    assert {check.severity for check in checks} == {"critical", "warning"}
+
+
 # The application.
 
 LEAKY_APP = """

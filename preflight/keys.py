@@ -1,0 +1,150 @@
+"""Which variables hold secrets, judged by their names, and which parts of their values are secret by themselves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from preflight.settings import split_urls
+
+NOTIFY = "PREFLIGHT_NOTIFY"
+"""The variable with the addresses of notifications: to know such a URL is to be able to write there."""
+SHORTEST = 8  # characters; a shorter value stands in too many harmless texts to be replaced blindly
+
+_WORDS = frozenset(
+    {
+        "AUTH", "AUTHORIZATION", "COOKIE", "COOKIES", "CRED", "CREDENTIAL", "CREDENTIALS", "CREDS", "DSN", "HOOK",
+        "HOOKS", "JWT", "KEYS", "OTP", "PASSPHRASE", "PASSWORDS", "PAT", "PIN", "SALT", "SECRETS", "SEED",
+        "SIGNATURE", "SK", "TOKENS", "WEBHOOKS",
+    }
+)  # fmt: skip
+_ENDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASS", "PWD", "JWT", "WEBHOOK")
+_OTHERS = frozenset(
+    {
+        "BYPASS", "COMPASS", "DONKEY", "HOCKEY", "HOTKEY", "JOCKEY", "MONKEY", "OLDPWD", "PUBKEY", "PUBLICKEY",
+        "TURKEY", "WHISKEY",
+    }
+)  # fmt: skip
+# What a name ends with that says where or what something is, and not the thing.
+_ABOUT = frozenset({"DIR", "DOMAIN", "FILE", "HEADER", "NAME", "PATH", "SOCK", "TYPE", "URI", "URL"})
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_NAME = re.compile(r"[\w .-]{1,64}")
+_WORD = re.compile(r"(?!.*[bcdfghjklmnpqrstvwxz]{5})(?=.*[aeiouy])[A-Z]?[a-z]{1,11}")
+_LABEL = r"[a-z]{1,15}[0-9]{0,3}(?:-[a-z0-9]{1,8}){0,3}"
+_HOST = re.compile(
+    rf"(?:localhost|[0-9]{{1,3}}(?:\.[0-9]{{1,3}}){{3}}|\[[0-9a-fA-F:.]+\]|(?:{_LABEL}\.){{1,6}}[a-z]{{2,8}})"
+    r"(?::[0-9]{1,5})?/?"
+)
+
+
+def key_like(name: str) -> bool:
+    """Whether a variable of this name holds a secret, judged by the words in it.
+
+    ``DB_PASSWORD``, ``api-key``, ``AccountKey`` and ``TOKEN2`` do; ``PUBLIC_KEY``, ``TOKEN_URL`` and
+    ``COOKIE_DOMAIN`` do not. The URL of a webhook does.
+    """
+    words = [word.upper().rstrip("0123456789") for word in re.split(r"[^A-Za-z0-9]+", _HUMP.sub("_", name))]
+    words = [word for word in words if word]
+    if words == ["PWD"]:  # the shell's folder
+        return False
+    if words and words[-1] in _ABOUT:
+        return words[-1] in ("URL", "URI") and _is_hook(words)
+    return any(
+        word in _WORDS or (word.endswith(_ENDS) and word not in _OTHERS and before != "PUBLIC")
+        for before, word in zip(["", *words], words, strict=False)
+    )
+
+
+def _is_hook(words: list[str]) -> bool:
+    return any(word.endswith(("HOOK", "HOOKS")) for word in words)
+
+
+def common(value: str) -> bool:
+    """Whether a value stands in too many harmless texts to be replaced blindly.
+
+    It is short, or a single word of small letters, or the name of a host.
+    """
+    return len(value) < SHORTEST or bool(_WORD.fullmatch(value) or _HOST.fullmatch(value))
+
+
+def secrets(variables: Mapping[str, str]) -> Iterator[str]:
+    """The secrets in these variables.
+
+    They are values of key-like names; passwords and key-like parameters inside URLs and connection strings, whatever
+    the variable's name; and of a webhook's URL also the parts.
+    """
+    for name, value in variables.items():
+        if name == NOTIFY:
+            for url in split_urls(value):
+                yield from _inside(url)
+            continue
+        if key_like(name):
+            yield value
+            if "://" in value and _is_hook(name.upper().split("_")):
+                yield from _inside(value)
+        if "://" in value:
+            for password in {*_passwords(value)}:
+                yield password
+                yield unquote(password)
+        if "=" in value:
+            yield from _assigned(value)
+
+
+def common_secrets(*environments: Mapping[str, str]) -> frozenset[str]:
+    """The secrets that are not replaced blindly (see `common`): they must never be put into a text."""
+    found = {value.strip() for variables in environments for value in secrets(variables)}
+    return frozenset(value for value in found if value and common(value))
+
+
+def _passwords(url: str) -> Iterator[str]:
+    """The passwords in a URL, or in several; key-like parameters of its query as well."""
+    # A password may have a slash, a question mark or an "@" in it that nobody has encoded: up to the last "@".
+    for text in url.split():
+        pieces = text.split("://")
+        for place, piece in enumerate(pieces[1:], start=1):
+            yield from _login(piece)
+            if place == 1 and len(pieces) > 2 and "@" in pieces[-1]:
+                yield from _login("://".join(pieces[1:]))  # one that has "://" in it
+    try:
+        parts = urlsplit(url)
+        yield from (value for name, value in parse_qsl(parts.query) if key_like(name))
+        if parts.password:
+            yield parts.password
+    except ValueError:
+        return
+
+
+def _login(place: str) -> Iterator[str]:
+    """The password in what stands behind ``://``: up to the first "@" that ends a host's part, and to the last one."""
+    for login in (place.partition("/")[0].rpartition("@")[0], place.partition("@")[0], place.rpartition("@")[0]):
+        user, _, password = login.partition(":")
+        if password and "/" not in user and "@" not in user:
+            yield password
+
+
+def _inside(url: str) -> Iterator[str]:
+    """A URL that is a secret as a whole, and the secrets in it, wherever its service wants them.
+
+    Tokens stand in the place of user, password, host, path and query alike. Words and the names of hosts stay: they
+    occur in harmless texts, too.
+    """
+    yield url
+    rest = url.partition("://")[2]
+    place, question, query = rest.partition("?")
+    login, _, place = place.rpartition("@")
+    # Not with the host: where a text is shortened, the name of a host would look like such a part's beginning.
+    path = place.partition("/")[2]
+    parts = (login, *login.split(":"), path, *re.split(r"[/:&=#,]", f"{place}/{query}" if question else place))
+    for part in parts:
+        if not common(unquote(part)):
+            yield part
+            yield unquote(part)
+
+
+def _assigned(value: str) -> Iterator[str]:
+    """What key-like names have in a connection string: ``Password=...;AccountKey=...`` or ``host=... password=...``."""
+    for part in (*value.split(";"), *value.split()):
+        name, sign, held = part.partition("=")
+        if sign and _NAME.fullmatch(name) and key_like(name):
+            yield held.strip().strip("\"'")
