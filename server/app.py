@@ -79,8 +79,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         stamp=lambda: diagnostics.stamp(app, instance),
     )
     app.state.connections.rerun = runs.for_agent
+    access = Access(instance.settings)
     async with app.state.connections.running(instance), runs.running(), live.running():
-        yield {"preflight": instance, "access": Access(instance.settings)}
+        yield {"preflight": instance, "access": access}
+    access.guesses.tell(instance)
 
 
 def examine() -> Instance:
