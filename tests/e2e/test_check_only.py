@@ -35,7 +35,7 @@ def test_good(equipped: Place) -> None:
     """With everything in order: exit code 0, the count, the report, and nothing started."""
     started = equipped.run(*AT_ONCE)
     assert started.process.returncode == 0
-    assert "16 requirements: 15 passed, 1 not applicable" in started.stdout
+    assert "17 requirements: 16 passed, 1 not applicable" in started.stdout
     assert "can be had" in started.stdout
     assert READY not in started.stdout
     assert started.stderr == ""
