@@ -62,6 +62,7 @@ class Supervisor:
             time.monotonic(),
             __version__,
             stops_within=settings.graceful_timeout + MARGIN + 1.0,
+            log_file=str(settings.log_file or ""),
         )
         self._restarts = Restarts(
             limit=settings.restart_limit, window=settings.restart_window, backoff=settings.restart_backoff

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from preflight import __version__, report
 from preflight.instance import Instance
 from preflight.settings import SettingsError, load
-from server import archive, chat, diagnostics, followers, health, history, login, metrics, openapi, pages, reruns
+from server import archive, chat, diagnostics, followers, health, history, login, logs, metrics, openapi, pages, reruns
 from server.answers import Front
 from server.security import Access, Guard
 
@@ -102,6 +102,7 @@ def examine() -> Instance:
     except SettingsError as error:
         raise BlockedStart(str(error)) from None
     redactor = Redactor.of(settings.environment, settings.envfile.values)
+    logs.redact(redactor)
     terminal = Terminal(redactor, sys.stderr)
     try:
         log_file = LogFile(settings.log_file) if settings.log_file else None
