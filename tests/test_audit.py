@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from preflight import audit
+from preflight import audit, launcher, settings
 from preflight.audit import Event, Outbox
 from preflight.instance import Instance
+from preflight.instances import StartLock
 from preflight.log import LONGEST_LINE, Log, LogFile, direct
 from preflight.redaction import MASK, Redactor
 from preflight.stopping import Step
@@ -148,6 +149,29 @@ def test_direct_with_a_file(
     instance.audit("rerun", by="10.0.0.7:51234")
     assert len(lines(path)) == 1
     assert lines(path)[0] in caplog.text
+
+
+def test_another_start_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start that gave up waiting for another one is recorded as refused, like any other."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("PREFLIGHT_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setattr(launcher, "START_UP", 0.0)
+    chosen = settings.load(ROOT, options={"demo": True, "run_timeout": "1s"})
+    with StartLock(chosen.port) as other:
+        assert other.take()
+        assert launcher.Launcher(chosen, {}, typed_at=time.monotonic()).start() == 1
+    (line,) = lines(tmp_path / "state" / "audit.log")
+    assert "audit refused" in line
+    assert f"another start does not end: PID {os.getpid()} has been starting" in line
+    assert "exit_code=1" in line
+
+
+def test_lost_events_are_counted() -> None:
+    """What the outbox took and the launcher did not get is known by its number."""
+    outbox = Outbox(lambda _event: None)
+    for number in range(audit.BACKLOG + 7):
+        outbox.put(Event.now("x", number=number))
+    assert outbox.taken == audit.BACKLOG + 7
 
 
 # What the log makes of them.

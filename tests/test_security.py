@@ -570,7 +570,7 @@ def test_the_tests_in_the_threat_table_exist() -> None:
     """Each answer in SECURITY.md names the tests that prove it, and they are there."""
     text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if line.startswith("| ") and "`tests/" in line]
-    assert len(rows) >= 15
+    assert len(rows) >= 40
     for row in rows:
         for named in re.findall(r"`(tests/[^`]+)`", row):
             file, _, test = named.partition("::")
@@ -579,3 +579,19 @@ def test_the_tests_in_the_threat_table_exist() -> None:
                 assert re.search(
                     rf"^def {re.escape(test)}\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE
                 ), named
+
+
+def test_every_subject_has_its_threats() -> None:
+    """Each subject of SECURITY.md's table is there, and each row under it names the test that proves its answer."""
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    threats = text.partition("## Threats and answers\n")[2].partition("\n## ")[0]
+    subjects = {part.partition("\n")[0]: part for part in threats.split("\n### ")[1:]}
+    assert set(subjects) == {
+        "Secrets", "Who may see what", "Browsers", "Files", "Limits", "Hostile input", "Audit", "The support bundle",
+        "Processes and verdicts", "The agent",
+    }  # fmt: skip
+    for subject, part in subjects.items():
+        rows = [line for line in part.splitlines() if line.startswith("| ")][2:]
+        assert rows, subject
+        for row in rows:
+            assert re.search(r"\| `tests/[^|]+` \|$", row), row
