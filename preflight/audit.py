@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +78,11 @@ def freeing(step: Step, address: str) -> Event | None:
     return signalled(step.to_dict(), f"it is in the way on {address}")
 
 
+def refused(why: Sequence[str], exit_code: int, *, kind: str = "refused", **about: object) -> Event:
+    """The event of a start by command that came to nothing, and what it came to nothing for."""
+    return Event.now(kind, by="command", parent=os.getppid(), why=list(why), exit_code=exit_code, **about)
+
+
 def stamp(at: float) -> str:
     """UTC to the millisecond: "2026-01-02T03:04:05.678Z"."""
     clock = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
@@ -96,12 +101,15 @@ class Outbox:
         self._send = send
         self._waiting: deque[Event] = deque()
         self._lost = 0
+        self.taken = 0
+        """How many events were put, those that are lost among them."""
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
     def put(self, event: Event) -> None:
         """Take an event; from any thread."""
         with self._changed:
+            self.taken += 1
             if len(self._waiting) >= BACKLOG:
                 self._lost += 1
                 return

@@ -1,6 +1,6 @@
 """``--bundle PATH``: what somebody else needs in order to help, in one file that is safe to attach to a public issue.
 
-Reports, settings with their sources, versions, who holds the port, the end of the log; and a list of what was
+Reports, settings with their sources, versions, who holds the port, the end of audit and log; and a list of what was
 redacted where. Everything passes the redactor once more, also what was redacted when it was written, and what
 tells who and where this is (home folders, the user's and the machine's name) goes as well.
 """
@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from preflight import __version__, bootstrap, envfile, files, portcommand, report
+from preflight import __version__, bootstrap, envfile, files, instances, portcommand, report
 from preflight.keys import common_secrets, key_like
 from preflight.redaction import MASK, Redactor
 from preflight.settings import SETTINGS, Settings
@@ -95,7 +95,7 @@ def write(settings: Settings, path: Path) -> str:
     except FileExistsError:
         raise BundleError(f"{path} has just been made by somebody else; it was left as it is") from None
     reports = f"{bundle.reports} report{'' if bundle.reports == 1 else 's'}"
-    contents = [reports, "settings", "versions", "port", *(["log"] if settings.log_file else [])]
+    contents = [reports, "settings", "versions", "port", *bundle.logs]
     masked = sum(entry["count"] for entry in bundle.redactions)
     return (
         f"Wrote {path} ({', '.join(contents)}; {masked} redactions, listed in redactions.json)."
@@ -121,6 +121,8 @@ class Bundle:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.reports = 0
+        self.logs: list[str] = []
+        """Of audit and log, what was found."""
         self.problems: list[str] = []
         """What could not be taken along, and why."""
         self.redactions: list[dict[str, Any]] = []
@@ -136,8 +138,10 @@ class Bundle:
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, document in self._documents():
                 archive.writestr(name, self._scrubbed(name, document))
-            if log := self._log():
-                archive.writestr("log.txt", self._scrubbed_lines("log.txt", log))
+            for name, path in (("audit", self.settings.audit_path), ("log", self._log_file())):
+                if text := self._tail(f"{name}.txt", path):
+                    self.logs.append(name)
+                    archive.writestr(f"{name}.txt", self._scrubbed_lines(f"{name}.txt", text))
             mark = {"format": FORMAT, "made_at": report.now(), "version": __version__, "problems": self.problems}
             archive.writestr(MARK, self._scrubbed(MARK, mark))
             archive.writestr("redactions.json", json.dumps(self.redactions, indent=2) + "\n")
@@ -181,10 +185,17 @@ class Bundle:
             rows.append({"setting": name, "value": value, "source": self.settings.sources.get(name, "the default")})
         return rows
 
-    def _log(self) -> str:
-        """The end of the log, with the end of the one before it where the log is young."""
-        path = self.settings.log_file
+    def _log_file(self) -> Path | None:
+        """The log that is set here, or that an instance which serves this port now says it writes."""
+        if self.settings.log_file is not None:
+            return self.settings.log_file
+        said = [record.log_file for record in instances.live(self.settings.port) if record.log_file]
+        return Path(said[0]) if said else None
+
+    def _tail(self, name: str, path: Path | None) -> str:
+        """The end of a log, with the end of the one before it where the log is young."""
         if path is None:
+            self.problems.append(f"{name}: no log file is set, and no instance says that it writes one: --log-file")
             return ""
         text = b""
         for file in (path, path.with_name(f"{path.name}.1")):
@@ -192,7 +203,7 @@ class Bundle:
                 text = _tail(file, LOG - len(text)) + text
             except OSError as error:
                 if file == path:
-                    self.problems.append(f"log.txt: {error.strerror}")
+                    self.problems.append(f"{name}: {error.strerror}")
         return text.decode("utf-8", "replace")
 
     def _scrubbed(self, name: str, document: object) -> str:

@@ -147,11 +147,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.dry_run and not arguments.free_port:
         options.error("--dry-run goes with --free-port")
     asked = setting_options(arguments)
+    starts = not (arguments.check_only or arguments.bundle or any(instead))
+
+    def wrong(error: SettingsError) -> int:
+        print(f"run.py: error: {error}", file=sys.stderr)
+        if starts:
+            _refused([str(error)], log_path=asked.get("log_file"))
+        return 2
+
     try:
         settings = load(ROOT, options=asked)
     except SettingsError as error:
-        print(f"run.py: error: {error}", file=sys.stderr)
-        return 2
+        return wrong(error)
     if arguments.init:
         return _init(settings)
     if arguments.test_notify:
@@ -164,6 +171,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         log_file = log.LogFile(settings.log_file) if settings.log_file else None
     except OSError as error:
         print(f"run.py: error: the log file {settings.log_file} cannot be used: {error.strerror}", file=sys.stderr)
+        if starts:
+            _refused([f"the log file cannot be used: {error.strerror}"], settings)
         return 2
     if arguments.port_status or arguments.free_port:
         from preflight import portcommand
@@ -208,8 +217,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             return waiting.watch(round_of, watch)
         return waiting.wait(round_of, wait or 0.0, start=not arguments.check_only)
     except SettingsError as error:
-        print(f"run.py: error: {error}", file=sys.stderr)
-        return 2
+        return wrong(error)
+
+
+def _refused(why: list[str], settings: Settings | None = None, log_path: object = None) -> None:
+    """Record a start that ended before there was a launcher, as far as it is known where to."""
+    import contextlib
+
+    from preflight import audit
+    from preflight.redaction import Redactor
+
+    known = settings.envfile.values if settings else {}
+    redactor = Redactor.of(settings.environment if settings else os.environ, known)
+    form, trail = (settings.log_format, settings.audit_path) if settings else ("text", None)
+    kept = log.Log(redactor, form=form, trail=trail)
+    if log_path:
+        with contextlib.suppress(OSError):  # what is wrong has been said
+            kept.file = log.LogFile(Path(str(log_path)))
+    kept.audit(audit.refused(why, 2))
 
 
 def _seconds(options: argparse.ArgumentParser, name: str, value: str | None, *, low: float) -> float | None:

@@ -152,6 +152,8 @@ class Contract:
         self.report: report.Report | None = None
         self.published: str = ""
         self.unkept: str = ""
+        self.steps: list[str] = []
+        """What was done to free the port, where no launcher shows it."""
         self._worker: Worker | None = None
         self._session: pytest.Session | None = None
 
@@ -177,7 +179,9 @@ class Contract:
             line, stamped = told(step), told(step, when=True)
             told_step = self.redactor.document(step.to_dict())
             self.link.send("port", line=self.redactor.text(line), stamped=self.redactor.text(stamped), step=told_step)
-        elif event := audit.freeing(step, self.settings.address):
+            return
+        self.steps.append(self.redactor.text(told(step, when=True)))
+        if event := audit.freeing(step, self.settings.address):
             self.log.audit(event)
 
     @property
@@ -447,6 +451,8 @@ class Contract:
         if self.report is None or self.link:
             return
         terminalreporter.write_sep("-", "preflight")
+        for step in self.steps:
+            terminalreporter.write_line(step)
         for check in (*self.report.blocking, *self.report.warnings):
             terminalreporter.write_line(f"{check.severity} {check.outcome}: {check.title}: {check.message}")
             if check.fix:
@@ -465,9 +471,10 @@ _BEGUN = pytest.StashKey[float]()
 
 def _log(settings: Settings, redactor: Redactor) -> Log:
     try:
-        return Log(redactor, LogFile(settings.log_file) if settings.log_file else None, settings.log_format)
+        file = LogFile(settings.log_file) if settings.log_file else None
     except OSError as error:
         raise pytest.UsageError(f"the log file {settings.log_file} cannot be used: {error.strerror}") from None
+    return Log(redactor, file, settings.log_format, trail=settings.audit_path)
 
 
 def _fixtures(item: pytest.Item) -> Mapping[str, Any] | list[str]:

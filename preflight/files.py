@@ -23,7 +23,7 @@ class Unsafe(PermissionError):
 def reach(path: Path) -> None:
     """Make the folder with mode 0700 unless it is there, and see that nobody else had a hand in the way to it.
 
-    Raises Unsafe for one that is reached, in a folder that anybody can write, by a link or through another
+    Raises Unsafe for one that is reached, in a folder that others can write, by a link or through another
     user's folder. Raises OSError where it cannot be made.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -31,24 +31,42 @@ def reach(path: Path) -> None:
 
 
 def own(path: Path) -> None:
-    """Like :func:`reach`, for a folder whose files are trusted: raises Unsafe where anybody can write, too."""
+    """Like :func:`reach`, for a folder whose files are trusted: raises Unsafe where others own it or write, too."""
     reach(path)
-    if path.stat().st_mode & stat.S_IWOTH:
-        raise Unsafe(path, "anybody can write in this folder")
+    status = path.stat()
+    if status.st_uid not in (0, os.geteuid()):
+        raise Unsafe(path, "belongs to another user")
+    if writers := _writers(status):
+        raise Unsafe(path, f"{writers} can write in this folder")
+
+
+def no_link(path: Path) -> None:
+    """Raises Unsafe for a symbolic link, wherever it leads; what is not there is none."""
+    if path.is_symlink():
+        raise Unsafe(path, "is a symbolic link")
+
+
+def _writers(status: os.stat_result) -> str:
+    """Who else can write in a folder, for people; empty where nobody but its owner can, and root."""
+    if status.st_mode & stat.S_IWOTH:
+        return "anybody"
+    # A user's own group (umask 002) has nobody else in it; another user's, or one that was chosen, has.
+    private = status.st_uid == os.geteuid() and status.st_gid == os.getegid()
+    return "a group" if status.st_mode & stat.S_IWGRP and not private else ""
 
 
 def _walk(path: Path) -> None:
-    """See that every step to ``path`` is safe: in a folder that anybody can write, names may be anybody's."""
+    """See that every step to ``path`` is safe: in a folder that others can write, names may be anybody's."""
     waiting = list(Path(os.path.abspath(path)).parts[:0:-1])
     current, links = Path("/"), 0
     while waiting:
-        shared = current.stat().st_mode & stat.S_IWOTH
+        writers = _writers(current.stat())
         step = current / waiting.pop()
         status = step.lstat()
-        if shared and stat.S_ISLNK(status.st_mode):
-            raise Unsafe(step, f"{step} is a symbolic link in a folder that anybody can write")
-        if shared and status.st_uid not in (0, os.geteuid()):
-            raise Unsafe(step, f"{step} belongs to another user, in a folder that anybody can write")
+        if writers and stat.S_ISLNK(status.st_mode):
+            raise Unsafe(step, f"{step} is a symbolic link in a folder that {writers} can write")
+        if writers and status.st_uid not in (0, os.geteuid()):
+            raise Unsafe(step, f"{step} belongs to another user, in a folder that {writers} can write")
         if not stat.S_ISLNK(status.st_mode):
             current = step
             continue
@@ -60,15 +78,16 @@ def _walk(path: Path) -> None:
         current = Path("/")
 
 
-def tighten(path: Path, ours: re.Pattern[str]) -> bool:
-    """Give the folder mode 0700 if it is this user's and everything in it has a name of ``ours``.
+def tighten(path: Path, ours: re.Pattern[str], *, made_for_us: bool = False) -> bool:
+    """Give the folder mode 0700 if it is this user's and made for us: everything in it has a name of ``ours``.
 
-    Returns whether nobody else can look into it. A folder that is also used for other things is left alone.
+    ``made_for_us`` says so whatever is in it. Returns whether nobody else can look into it. A folder that is also
+    used for other things is left alone.
     """
     status = path.stat()
     if not status.st_mode & 0o077:
         return True
-    if status.st_uid != os.geteuid() or not all(ours.match(name) for name in os.listdir(path)):
+    if status.st_uid != os.geteuid() or not (made_for_us or all(ours.match(name) for name in os.listdir(path))):
         return False
     path.chmod(0o700)
     return True

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from preflight import report
+from preflight import files, report
 from preflight.report import Check, Report, ReportError
 from preflight.settings import Settings
 
@@ -141,6 +141,7 @@ def keep(found: Report, settings: Settings) -> str:
     folder = settings.state_dir / FOLDER
     name = f"{re.sub('[-:]', '', found.started_at)}-{found.run_id}.json"
     try:
+        files.no_link(folder)
         report.publish(found, folder / name)
         _prune(folder, settings.history, name)
     except OSError as error:
@@ -162,8 +163,8 @@ def _prune(folder: Path, limit: int, latest: str) -> None:
 def _abandoned(folder: Path) -> list[str]:
     """What processes that died in the middle of writing have left."""
     found = []
-    with os.scandir(folder) as files:
-        for file in files:
+    with os.scandir(folder) as entries:
+        for file in entries:
             if file.name.startswith(".") and _NAME.match(file.name, 1):
                 try:
                     if time.time() - file.stat(follow_symlinks=False).st_mtime > ABANDONED:
@@ -182,8 +183,9 @@ def _listing(folder: Path) -> list[tuple[str, int, str, _Seen]]:
     Raises OSError where the folder cannot be read.
     """
     found = []
-    with os.scandir(folder) as files:
-        for file in files:
+    files.no_link(folder)
+    with os.scandir(folder) as entries:
+        for file in entries:
             match = _NAME.fullmatch(file.name)
             if match is None:
                 continue

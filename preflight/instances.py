@@ -22,6 +22,7 @@ from pathlib import Path
 from preflight.channel import Channel
 
 ANSWER = 2.0  # seconds that a running instance has to answer on its control socket
+RECORD = 8192  # bytes of a record's file
 POLL = 0.02  # seconds between two tries for a lock: flock itself waits for ever, for a suspended process, too
 
 
@@ -44,6 +45,8 @@ class Record:
     version: str
     stops_within: float = 0.0
     """Seconds that it may take to finish what it is doing once it is asked to stop."""
+    log_file: str = ""
+    """Where it writes its log, if anywhere: who asks for help later need not say it again."""
 
     @property
     def name(self) -> str:
@@ -149,7 +152,7 @@ class Presence:
 
     def _write(self) -> None:
         # Always of one length, so that writing it again leaves no rest of the old one.
-        os.pwrite(self._descriptor, json.dumps(asdict(self.record)).encode().ljust(1024), 0)
+        os.pwrite(self._descriptor, json.dumps(asdict(self.record)).encode().ljust(RECORD), 0)
 
     def came_up(self) -> None:
         """Note that it serves from now on."""

@@ -86,6 +86,8 @@ class Launcher:
         self._done = 0
         self._application_told = False
         self._silent = False
+        self._why: list[str] = []
+        """Why a start was refused, once that is known."""
 
     def check(self) -> int:
         """Run the checks and say what they found; start and stop nothing. Returns the exit code."""
@@ -127,6 +129,12 @@ class Launcher:
 
         Raises KeyboardInterrupt if it is interrupted while another start of this address goes on.
         """
+        exit_code = self._start()
+        if not self.undecided:
+            self.refused(exit_code)
+        return exit_code
+
+    def _start(self) -> int:
         try:
             exit_code = self._enter()
             if exit_code is not None:
@@ -139,20 +147,23 @@ class Launcher:
             self._let_go()
             self._loop.close()
 
+    @property
+    def undecided(self) -> bool:
+        """Whether it blocked, and somebody will try again."""
+        return self.patient and self.result is not None and self.result.exit_code in (1, 3)
+
     def _guarded(self, origin: str) -> int:
         try:
             if self.report_path is not None:
                 self._claim(self.report_path, origin)
             self.result = result = self._examine(origin)
-            if self.patient and result.exit_code in (1, 3):
+            if self.undecided:
                 return result.exit_code
             self.conclude(result)
             self._audit_run(result)
             if origin == "check":
                 return result.exit_code
             if not result.may_start:
-                why = [check.title for check in result.report.blocking] or [result.reason]
-                self._refused(why, result.exit_code, run_id=result.report.run_id)
                 self._tell(result)
                 if self._handover is not None:
                     self.terminal.line(
@@ -166,7 +177,6 @@ class Launcher:
             # No exit code of our own: nothing was served, and nothing was found out.
             return 128 + stopped.number
         except Unpublishable as error:
-            self._refused([f"the report cannot be written: {error}"], 3)
             self.unwritten(error)
             return 3
         finally:
@@ -176,6 +186,7 @@ class Launcher:
 
     def unwritten(self, error: Unpublishable) -> None:
         """Say that a report could not be written."""
+        self._why = [f"the report cannot be written: {error}"]
         self.terminal.fail(
             "THE REPORT CANNOT BE WRITTEN: nothing was started",
             [str(error), "Fix: make room or name another place"],
@@ -183,7 +194,7 @@ class Launcher:
 
     def _unsafe(self, error: instances.RuntimeFolderError) -> int:
         fix = "Fix: make it a folder of mode 0700 that is yours, or set XDG_RUNTIME_DIR to another place"
-        self._refused([f"the runtime folder cannot be used: {error}"], 1)
+        self._why = [f"the runtime folder cannot be used: {error}"]
         self.terminal.fail("THE RUNTIME FOLDER CANNOT BE USED: nothing was started", [str(error), fix])
         return 1
 
@@ -214,6 +225,7 @@ class Launcher:
                 pid = self._lock.holder()
                 what = f"PID {pid} has been starting on port {self.settings.port} for more than {patience:g} s."
                 fix = f"Fix: see what it waits for, or end it: kill -CONT {pid}; kill {pid}"
+                self._why = [f"another start does not end: {what}"]
                 self.terminal.fail("ANOTHER START DOES NOT END", [what, fix])
                 return 1
         running = self._running()
@@ -228,7 +240,7 @@ class Launcher:
             self.terminal.line(f"{serves}. Nothing to do.")
             return 0
         if self.settings.if_running == "fail":
-            self._refused([f"{serves}, and --if-running is fail"], 1)
+            self._why = [f"{serves}, and --if-running is fail"]
             self.terminal.fail("ALREADY RUNNING", [f"{serves}.", "Fix: stop it, or start with --if-running replace"])
             return 1
         # If it does not answer, it is stopped like any other holder of the port: by the suite, last. So is
@@ -308,7 +320,9 @@ class Launcher:
             started=self._started,
             notifier=self.notifier,
         )
-        return self._supervisor.run()
+        exit_code = self._supervisor.run()
+        self._why = self._supervisor.given_up
+        return exit_code
 
     def _started(self) -> None:
         """The server answers: the old instance, if any, may go, and the next starter come."""
@@ -333,15 +347,28 @@ class Launcher:
         about = {"origin": found.origin, "status": found.status, "may_start": result.may_start, "run_id": found.run_id}
         self.terminal.log.audit(audit.Event.now("run", by="command", parent=os.getppid(), **about))
 
-    def _refused(self, why: list[str], exit_code: int, run_id: str | None = None) -> None:
-        event = audit.Event.now(
-            "refused",
-            by="command",
-            parent=os.getppid(),
+    def give_up(self, result: Result) -> None:
+        """Publish and show the run after which no other will be tried. Raises Unpublishable."""
+        self.conclude(result)
+        self._audit_run(result)
+        self.result = result
+
+    def refused(self, exit_code: int) -> None:
+        """Record a start that came to nothing; not one that served and ended as asked, or that a signal stopped."""
+        if exit_code not in (1, 2, 3, 4):
+            return
+        found = self.result.report if self.result is not None else None
+        why = self._why
+        if not why and self.result is not None:
+            why = [check.title for check in self.result.report.blocking] or [self.result.reason]
+        # What has served was not refused.
+        served = self._supervisor is not None and self._supervisor.announced
+        event = audit.refused(
+            why,
+            exit_code,
+            kind="given_up" if served else "refused",
             address=self.settings.address,
-            why=why,
-            exit_code=exit_code,
-            run_id=run_id,
+            run_id=found.run_id if found else None,
         )
         self.terminal.log.audit(event)
 
@@ -357,7 +384,7 @@ class Launcher:
         redactor = Redactor.of(self.settings.environment, self.settings.envfile.values)
         # With a format for machines, standard output is the machine's.
         stream = sys.stderr if self.output_format else sys.stdout
-        log = Log(redactor, self._log_file, self.settings.log_format)
+        log = Log(redactor, self._log_file, self.settings.log_format, trail=self.settings.audit_path)
         return Terminal(redactor, stream, verbose=self.verbose, log=log)
 
     @cached_property

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SIZE = 5 * 1024 * 1024  # bytes after which a log file is rotated
 LONGEST_LINE = 8 * 1024  # characters of a line
+LONGEST_FIELD = 500  # characters of a field of an event, as JSON
 KEPT = 4  # rotated files that are kept: log.1 is the youngest
 
 
@@ -97,7 +98,7 @@ class LogFile:
 
 
 class Log:
-    """Redacts and writes; without a file and with text as its format it keeps quiet."""
+    """Redacts and writes; without a file, a trail and with text as its format it keeps quiet."""
 
     def __init__(
         self,
@@ -105,12 +106,19 @@ class Log:
         file: LogFile | None = None,
         form: str = "text",
         echo: Callable[[str], object] = lambda line: _say(sys.stderr, line),
+        trail: Path | None = None,
     ) -> None:
-        """``form``: "text" or "json"; with "json" the audit goes to ``echo`` as well."""
+        """``form``: "text" or "json"; with "json" the audit goes to ``echo`` as well.
+
+        ``file`` gets all that is said and the audit, ``trail`` the audit alone. It is made with its folder when
+        there is something to record, and left where that folder cannot be used.
+        """
         self.redactor = redactor
         self.file = file
         self.form = form
         self._echo = echo
+        self._trail = trail
+        self._trail_file: LogFile | None = None
 
     def line(self, source: str, pid: int, text: str) -> None:
         """A line that somebody said: "launcher", "worker" or "suite"."""
@@ -125,14 +133,31 @@ class Log:
 
     def audit(self, event: Event, *, shown: bool = True) -> None:
         """An event; ``shown``: people see it elsewhere, so as text it need not stand on standard error, too."""
-        fields = self.redactor.value(dict(event.fields))
-        line = self._rendered(replace(event, kind=self.redactor.text(event.kind), fields=fields))
-        if len(line) > LONGEST_LINE:
-            line = self._rendered(replace(event, fields={"left_out": f"more than {LONGEST_LINE} characters"}))
+        # Redacted first, and cut then: of a secret that was cut, the beginning would stay.
+        redacted = self.redactor.value(dict(event.fields))
+        fields = {_cut(name): _cut(value) for name, value in redacted.items()}
+        event = replace(event, kind=_cut(self.redactor.text(event.kind)), fields=fields)
+        line = self._rendered(event)
+        for number, name in enumerate(sorted(fields, key=lambda name: -_size(name) - _size(fields[name])), start=1):
+            if len(line) <= LONGEST_LINE:
+                break
+            del fields[name]
+            line = self._rendered(replace(event, fields={**fields, "left_out": number}))
         if self.file is not None:
             self.file.write(line)
+        if trail := self._open_trail():
+            trail.write(line)
         if self.form == "json" or not shown:
             self._echo(line)
+
+    def _open_trail(self) -> LogFile | None:
+        if self._trail_file is None and self._trail is not None:
+            try:
+                files.own(self._trail.parent)
+                self._trail_file = LogFile(self._trail)
+            except OSError:
+                return None  # the requirement State Folder says why
+        return self._trail_file
 
     def _rendered(self, event: Event) -> str:
         if self.form == "json":
@@ -145,8 +170,25 @@ def direct(settings: Settings, redactor: Redactor, file: LogFile | None = None) 
     import logging  # the launcher does without
 
     logger = logging.getLogger("preflight.audit")
-    log = Log(redactor, file, settings.log_format, echo=lambda line: logger.warning("%s", line))
+    log = Log(redactor, file, settings.log_format, lambda line: logger.warning("%s", line), trail=settings.audit_path)
     return lambda event: log.audit(event, shown=False)
+
+
+def _cut(value: Any) -> Any:
+    """What fits of a field's value. Its other fields say who and what: a long one must not crowd them out."""
+    if isinstance(value, str):
+        value = _one_line(value)
+    if _size(value) <= LONGEST_FIELD:
+        return value
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    kept = text[:LONGEST_FIELD]
+    while _size(kept) > LONGEST_FIELD:  # what is no ASCII becomes longer
+        kept = kept[: len(kept) * LONGEST_FIELD // _size(kept)]
+    return kept + " …"
+
+
+def _size(value: object) -> int:
+    return len(json.dumps(value, default=str))
 
 
 def _one_line(text: str) -> str:

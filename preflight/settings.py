@@ -326,7 +326,10 @@ class Settings:
     demo: bool = setting(False, switch, "the embedded profile: no env file, no keys, no network")
     offline: bool = setting(False, switch, "leave out what needs the network")
     log_file: Path | None = setting(
-        None, path, "where output and audit are written as well, mode 0600, rotated at 5 MiB; beside pyproject.toml"
+        None,
+        path,
+        "where output and audit are written as well, mode 0600, rotated at 5 MiB; beside pyproject.toml"
+        " (the audit is in state_dir/audit.log in any case)",
     )
     log_format: str = setting(
         "text", one_of("text", "json"), "lines of the log file; with json the audit goes to standard error, too"
@@ -349,6 +352,15 @@ class Settings:
     @property
     def report_path(self) -> Path:
         return self.state_dir / "report.json"
+
+    @property
+    def default_state_dir(self) -> Path:
+        """The state folder of a project that names no other."""
+        return self.root / _STATE_DIR
+
+    @property
+    def audit_path(self) -> Path:
+        return self.state_dir / "audit.log"
 
 
 TOKEN_LENGTH = 16

@@ -70,6 +70,7 @@ class Supervisor:
             time.monotonic(),
             __version__,
             stops_within=settings.graceful_timeout + MARGIN + 1.0,
+            log_file=str(settings.log_file or ""),
         )
         self._restarts = Restarts(
             limit=settings.restart_limit, window=settings.restart_window, backoff=settings.restart_backoff
@@ -81,7 +82,10 @@ class Supervisor:
         self._ready_at: float | None = None
         self._crashed_at: float | None = None
         """When the first of the crashes was since which no worker was ready."""
-        self._announced = False
+        self.announced = False
+        """Whether it has been served at all."""
+        self.given_up: list[str] = []
+        """Why this instance was given up, if it was."""
         self._callers: list[Channel] = []
         self._given: list[Channel] = []
         """Callers that have our socket and have not gone: if we end, the queue is theirs."""
@@ -153,10 +157,10 @@ class Supervisor:
             down = self._ready_at - self._crashed_at
             self._tell("success", "The server came back", f"Another worker serves since {down:.1f} s after the crash.")
             self._crashed_at = None
-        if self._announced:
+        if self.announced:
             self.terminal.line(f"The worker is back (PID {worker.child.pid}).")
             return
-        self._announced = True
+        self.announced = True
         if self._presence is not None:
             self._presence.came_up()
         answered = answers(self.settings.host, self.settings.port)
@@ -216,12 +220,13 @@ class Supervisor:
     def _give_up(self, worker: Worker, ending: str, keeper: str | None) -> int:
         if keeper is not None:
             title, reason = "THE SERVER ENDED", f"Starting it again is left to {keeper}."
-        elif self._announced:
+        elif self.announced:
             title, reason = "THE SERVER KEEPS CRASHING: given up", f"It was started {self._count + 1} times."
         else:
             title, reason = "THE SERVER DOES NOT START: given up", f"It was started {self._count + 1} times."
         lines = [f"The worker ended: {worker.error or ending}. {reason}"]
         self._tell_end(title, lines[0])
+        self.given_up = lines[:1]
         lines += ["The end of its output:", *list(worker.child.lines)[-TAIL:]] if worker.child.lines else []
         self.terminal.fail(title, lines)
         return 4
@@ -287,7 +292,8 @@ class Supervisor:
             self.terminal.pass_on(line, worker.child.pid)
 
     def _print_rest(self, worker: Worker) -> None:
-        """Its last words, which may still be in the pipe when it has ended."""
+        """Its last words and events, which may still be in the pipes when it has ended."""
+        worker.read_rest()
         for line in worker.child.drain_output():
             self.terminal.pass_on(line, worker.child.pid)
 
@@ -351,6 +357,8 @@ class Supervisor:
         while not worker.ended() and len(self.loop.stops) <= signals and time.monotonic() < deadline:
             self.loop.turn(min(0.5, deadline - time.monotonic()))
         self._print_rest(worker)
+        if lost := worker.lost:
+            self.terminal.log.audit(Event.now("events_lost", count=lost, worker=worker.child.pid))
         if not worker.ended():
             self.terminal.line("Not everything was finished in time.", "yellow")
             worker.child.kill("it did not finish in time")

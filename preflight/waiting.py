@@ -108,13 +108,14 @@ def wait(make: Make, seconds: float, *, start: bool) -> int:
         while True:
             launcher = rounds.launcher(patient=time.monotonic() < until)
             code = launcher.start() if start else launcher.check()
-            if not launcher.patient or launcher.result is None or launcher.result.exit_code not in (1, 3):
+            if not launcher.undecided or launcher.result is None:
                 return code
             with rounds.loop.running():
                 launcher, result = _until_nothing_blocks(rounds, launcher, launcher.result, until)
             if result.exit_code != 0 or not start:
-                launcher.conclude(result)
+                launcher.give_up(result)
                 if start:
+                    launcher.refused(result.exit_code)
                     with rounds.loop.running():
                         launcher.tell_refused(result, rounds.loop)
                 return result.exit_code
@@ -125,6 +126,8 @@ def wait(make: Make, seconds: float, *, start: bool) -> int:
     except Unpublishable as error:
         launcher.terminal.progress_over()
         launcher.unwritten(error)
+        if start:
+            launcher.refused(3)
         return 3
     finally:
         rounds.loop.close()

@@ -28,7 +28,7 @@ from preflight.settings import Settings
 if TYPE_CHECKING:
     from preflight.serving import Server
 
-FLUSH = 0.2  # seconds that the last events get to reach the launcher
+FLUSH = 0.5  # seconds that the last events get to reach the launcher
 WELL_KNOWN = ("/ws/chat", "/health", "/diagnostics")
 """Routes whose addresses the launcher prints when the application has them."""
 
@@ -51,6 +51,8 @@ class Worker:
         """What people are to be told, not yet told."""
         self.cancelled = 0
         """How many requests and turns it could not finish while it drained."""
+        self._events = 0
+        self._reported = 0
         self._tell("application", name=settings.app)
 
     def _tell(self, kind: str, descriptors: tuple[int, ...] = (), **data: Any) -> None:
@@ -76,6 +78,7 @@ class Worker:
                 case "ready":
                     self.ready = True
                 case "audit":
+                    self._events += 1
                     try:
                         self.on_audit(Event.of_message(message.data))
                     except (KeyError, TypeError, ValueError, OverflowError):
@@ -87,7 +90,18 @@ class Worker:
                         pass  # no notice: not from our side of the channel
                 case "drained":
                     self.cancelled = int(message.data["cancelled"])
+                    self._reported = int(message.data["events"])
         return messages
+
+    def read_rest(self) -> None:
+        """Take in what is left of what it said, without waiting for more."""
+        while not self.child.channel.closed and select.select([self.child.channel], [], [], 0)[0]:
+            self.read_channel()
+
+    @property
+    def lost(self) -> int:
+        """How many events it had that did not come; known once it has drained."""
+        return max(0, self._reported - self._events)
 
     def ended(self) -> bool:
         """Whether it is gone; then ``error`` is set if the application had not imported."""
@@ -254,7 +268,7 @@ class _Main:
             server.drain(**drain.data)
         server.run(sockets=[sock])
         outbox.flush(FLUSH)
-        self._say("drained", cancelled=server.cancelled)
+        self._say("drained", cancelled=server.cancelled, events=outbox.taken)
         return 0 if server.started else 3
 
 

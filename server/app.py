@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from preflight import __version__, report
 from preflight.instance import Instance
 from preflight.settings import SettingsError, load
-from server import archive, chat, diagnostics, followers, health, history, login, metrics, openapi, pages, reruns
+from server import archive, chat, diagnostics, followers, health, history, login, logs, metrics, openapi, pages, reruns
 from server.answers import Front
 from server.security import Access, Guard
 
@@ -79,8 +79,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         stamp=lambda: diagnostics.stamp(app, instance),
     )
     app.state.connections.rerun = runs.for_agent
+    access = Access(instance.settings)
     async with app.state.connections.running(instance), runs.running(), live.running():
-        yield {"preflight": instance, "access": Access(instance.settings)}
+        yield {"preflight": instance, "access": access}
+    access.guesses.tell(instance)
 
 
 def examine() -> Instance:
@@ -100,6 +102,7 @@ def examine() -> Instance:
     except SettingsError as error:
         raise BlockedStart(str(error)) from None
     redactor = Redactor.of(settings.environment, settings.envfile.values)
+    logs.redact(redactor)
     terminal = Terminal(redactor, sys.stderr)
     try:
         log_file = LogFile(settings.log_file) if settings.log_file else None

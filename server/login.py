@@ -84,7 +84,9 @@ async def login(request: Request) -> Response:
         answer.headers["set-cookie"] = access.cookie(access.new_session(), request.scope)
         return answer
     if not await access.failed(request.scope, request.state.preflight):
-        return _page(target, "Too many wrong tokens. Wait a moment, then try again.", 429)
+        page = _page(target, "Too many wrong tokens. Wait a moment, then try again.", 429)
+        page.headers["connection"] = "close"
+        return page
     return _page(target, "That is not the token.", 401)
 
 

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import ipaddress
 import json
 import secrets
 import time
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -57,7 +58,13 @@ WATCHED = frozenset(
     }
 )  # fmt: skip
 ONCE = frozenset({b"host", b"origin", b"authorization"})
-FORWARDING = frozenset({b"forwarded", b"via", b"x-real-ip", b"true-client-ip", b"cf-connecting-ip"})
+FORWARDING = frozenset(
+    {
+        b"forwarded", b"via", b"x-real-ip", b"true-client-ip", b"client-ip", b"x-client-ip", b"x-cluster-client-ip",
+        b"cf-connecting-ip", b"cf-ray", b"fastly-client-ip", b"x-original-forwarded-for", b"x-envoy-external-address",
+        b"x-amzn-trace-id",
+    }
+)  # fmt: skip
 
 SESSION = 12 * 3600  # seconds that a login lasts
 REVOKED = 10_000  # ended sessions that are remembered until they would have expired
@@ -66,7 +73,12 @@ FREE = 3  # wrong tokens of one peer that are answered at once
 FIRST_DELAY, LONGEST_DELAY = 0.5, 8.0  # seconds; doubles with each further one
 FORGET = 300.0  # seconds after the last one
 PEERS = 4096  # that are remembered; the one that was quiet for longest makes room
-WAITING = 64  # wrong tokens whose answers wait at once; the next is answered with 429
+WAITING = 64  # wrong tokens whose answers wait at once; the next is answered with 429, and its connection closed
+NEIGHBOURS_WAITING = 4  # of those, the most of one peer: nobody takes up all of them alone
+
+TOLD_EVERY = 60.0  # seconds
+TOLD_OF_ONE, TOLD = 5, 30  # wrong tokens of a peer, and of all, that are recorded one by one in that time
+MOST_NAMED = 10  # peers of which the rest is recorded, each with its number
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +98,8 @@ class Throttle:
 
     def __init__(self) -> None:
         self._peers: OrderedDict[str, tuple[int, float]] = OrderedDict()
-        self.waiting = 0
+        self.waiting: Counter[str] = Counter()
+        """Answers that wait, by peer."""
 
     def failed(self, peer: str, now: float) -> float:
         """Count one more wrong token; returns the seconds to wait before it is answered."""
@@ -97,6 +110,64 @@ class Throttle:
         if len(self._peers) > PEERS:
             self._peers.popitem(last=False)
         return 0.0 if count < FREE else min(FIRST_DELAY * 2.0 ** min(count - FREE, 16), LONGEST_DELAY)
+
+    @contextlib.contextmanager
+    def place(self, peer: str) -> Iterator[bool]:
+        """A place to wait in; False where this peer, or all of them together, have taken up theirs."""
+        if self.waiting[peer] >= NEIGHBOURS_WAITING or self.waiting.total() >= WAITING:
+            yield False
+            return
+        self.waiting[peer] += 1
+        try:
+            yield True
+        finally:
+            self.waiting[peer] -= 1
+            if not self.waiting[peer]:
+                del self.waiting[peer]
+
+
+class Guesses:
+    """What the audit is told of wrong tokens: the first ones singly, then how many more there were.
+
+    Who has no token must not be able to fill the audit, which rotates, until nothing else is left in it.
+    """
+
+    def __init__(self) -> None:
+        self._singly: Counter[str] = Counter()
+        self._more: Counter[str] = Counter()
+        self._since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def record(self, instance: Instance, peer: str, port: int, path: str) -> None:
+        """Record a wrong token, now or with others at the end of this minute."""
+        loop = asyncio.get_running_loop()
+        if self._timer is None:
+            self._since = loop.time()
+            self._timer = loop.call_later(TOLD_EVERY, self.tell, instance)
+        who = _neighbourhood(peer)
+        if self._singly[who] < TOLD_OF_ONE and self._singly.total() < TOLD:
+            self._singly[who] += 1
+            instance.audit("login_failed", peer=address(peer, port), path=path)
+        else:
+            # The empty name stands for those that there is no room to name.
+            self._more[who if who in self._more or len(self._more) < PEERS else ""] += 1
+
+    def tell(self, instance: Instance) -> None:
+        """Record how many more there were since the last time; nothing where there were none."""
+        if self._timer is None:
+            return
+        self._timer.cancel()
+        seconds = round(asyncio.get_running_loop().time() - self._since, 1)
+        unnamed = self._more.pop("", 0)
+        named = self._more.most_common(MOST_NAMED)
+        for who, count in named:
+            instance.audit("login_failed", peer=who, more=count, seconds=seconds)
+        rest = unnamed + self._more.total() - sum(count for _who, count in named)
+        if rest:
+            instance.audit("login_failed", peer="others", more=rest, seconds=seconds)
+        self._singly.clear()
+        self._more.clear()
+        self._timer = None
 
 
 class Access:
@@ -122,13 +193,14 @@ class Access:
         self._cookie = f"preflight_{settings.port}"
         self._revoked: OrderedDict[str, int] = OrderedDict()
         self._throttle = Throttle()
+        self.guesses = Guesses()
 
     # The decision.
 
     def refusal(self, scope: Scope) -> Refusal | None:
         """Why this request must not go on; None if it may."""
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-        if path in HEALTH:
+        if path in HEALTH and scope["type"] == "http":
             return None
         headers = _watched(scope["headers"])
         if headers is None:
@@ -145,7 +217,8 @@ class Access:
             return None
         if not self.has_token:
             return self._without_token(scope, headers)
-        if not self._for_others and not _is_loopback(scope.get("client")):
+        direct = _is_loopback(scope.get("client")) and not self._proxies and b"forwarded" not in headers
+        if not self._for_others and not direct:
             return Refusal(403, f"the token is too short for others: it needs {TOKEN_LENGTH} characters")
         offered = _offered(scope, headers)
         if offered is not None:
@@ -231,20 +304,17 @@ class Access:
         False: too many wait already, so that this one is to be told off at once.
         """
         peer, port = scope["client"] if scope.get("client") else ("unknown", 0)
-        instance.audit("login_failed", peer=address(peer, port), path=scope["path"])
-        delay = self._throttle.failed(_neighbourhood(peer), time.monotonic())
+        # Whole: it is cut where it is written, after it has been redacted.
+        self.guesses.record(instance, peer, port, scope["path"])
+        who = _neighbourhood(peer)
+        delay = self._throttle.failed(who, time.monotonic())
         if not delay:
             return True
-        if self._throttle.waiting >= WAITING:
-            return False
-        self._throttle.waiting += 1
-        try:
-            await asyncio.wait_for(instance.drained(), delay)  # nobody waits for it when the server stops
-        except TimeoutError:
-            pass
-        finally:
-            self._throttle.waiting -= 1
-        return True
+        with self._throttle.place(who) as found:
+            if found:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(instance.drained(), delay)  # nobody waits for it when the server stops
+            return found
 
     # Proxies.
 
@@ -329,7 +399,8 @@ async def _refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) 
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     elif status == 429:
-        headers.append((b"retry-after", b"%d" % LONGEST_DELAY))
+        # Whoever goes on guessing pays for each with a connection.
+        headers += [(b"retry-after", b"%d" % LONGEST_DELAY), (b"connection", b"close")]
     headers.append((b"content-length", b"%d" % len(body)))
     kind = "http.response"
     if scope["type"] == "websocket":

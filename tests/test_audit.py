@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from preflight import audit
+from preflight import audit, launcher, settings
 from preflight.audit import Event, Outbox
 from preflight.instance import Instance
+from preflight.instances import StartLock
 from preflight.log import LONGEST_LINE, Log, LogFile, direct
 from preflight.redaction import MASK, Redactor
 from preflight.stopping import Step
@@ -150,6 +151,29 @@ def test_direct_with_a_file(
     assert lines(path)[0] in caplog.text
 
 
+def test_another_start_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start that gave up waiting for another one is recorded as refused, like any other."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("PREFLIGHT_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setattr(launcher, "START_UP", 0.0)
+    chosen = settings.load(ROOT, options={"demo": True, "run_timeout": "1s"})
+    with StartLock(chosen.port) as other:
+        assert other.take()
+        assert launcher.Launcher(chosen, {}, typed_at=time.monotonic()).start() == 1
+    (line,) = lines(tmp_path / "state" / "audit.log")
+    assert "audit refused" in line
+    assert f"another start does not end: PID {os.getpid()} has been starting" in line
+    assert "exit_code=1" in line
+
+
+def test_lost_events_are_counted() -> None:
+    """What the outbox took and the launcher did not get is known by its number."""
+    outbox = Outbox(lambda _event: None)
+    for number in range(audit.BACKLOG + 7):
+        outbox.put(Event.now("x", number=number))
+    assert outbox.taken == audit.BACKLOG + 7
+
+
 # What the log makes of them.
 
 
@@ -182,7 +206,75 @@ def test_long_lines(path: Path) -> None:
     said, event = map(json.loads, lines(path))
     assert said["text"] == "x" * LONGEST_LINE + " …"
     assert event["event"] == "refused"
-    assert "left_out" in event
+    assert re.fullmatch("y{400,500} …", event["why"])
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize(
+    "long", ["\x01" * 8000, "ü" * 8000, "\U0001f600" * 8000, ["a" * 900, "b" * 900], {"k": ["\x01" * 8000]}]
+)
+def test_a_long_field_crowds_out_no_other(path: Path, form: str, long: object) -> None:
+    """Who did it is there however long what they sent, and however it is written in JSON."""
+    log = Log(Redactor(), LogFile(path), form)
+    log.audit(Event.now("login_failed", peer="10.0.0.7:51234", path=long, more=3))
+    (line,) = lines(path)
+    assert len(line) < 1000
+    assert "10.0.0.7:51234" in line
+    if form == "json":
+        assert json.loads(line).keys() >= {"peer", "path", "more", "pid", "uid"}
+
+
+def test_many_long_fields(path: Path) -> None:
+    """Of too many the longest go, and how many did is said."""
+    log = Log(Redactor(), LogFile(path), "json")
+    log.audit(Event.now("made_up", peer="10.0.0.7:51234", **{f"field{number}": "x" * 5000 for number in range(100)}))
+    (line,) = lines(path)
+    event = json.loads(line)
+    assert len(line) <= LONGEST_LINE + 50
+    assert event["peer"] == "10.0.0.7:51234"
+    assert event["left_out"] + len([name for name in event if name.startswith("field")]) == 100
+
+
+def test_a_secret_is_redacted_before_it_is_cut(path: Path) -> None:
+    """Of one that goes over the end of what is kept nothing stays."""
+    log = Log(Redactor([KEY]), LogFile(path))
+    for begin in range(480, 500):
+        log.audit(Event.now("login_failed", path="/" * begin + KEY))
+    assert KEY[:6] not in path.read_text()
+
+
+# Where it is kept.
+
+
+def test_trail(tmp_path: Path) -> None:
+    """The audit has a file of its own beside the log; it is made when there is something to record, not before."""
+    trail = tmp_path / "state" / "audit.log"
+    log = Log(Redactor([KEY]), LogFile(tmp_path / "log"), trail=trail)
+    log.line("worker", 12, "said")
+    assert not trail.parent.exists()
+    log.audit(Event.now("run", said=KEY))
+    assert [line.split()[2] for line in lines(trail)] == ["run"]
+    assert KEY not in trail.read_text()
+    assert len(lines(tmp_path / "log")) == 2
+    assert (stat.S_IMODE(trail.stat().st_mode), stat.S_IMODE(trail.parent.stat().st_mode)) == (0o600, 0o700)
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "writable"])
+def test_no_place_for_a_trail(tmp_path: Path, kind: str) -> None:
+    """Where the state folder cannot be used nothing is written, and nobody stops for it."""
+    folder = tmp_path / "state"
+    if kind == "file":
+        folder.touch()
+    elif kind == "writable":
+        folder.mkdir()
+        folder.chmod(0o777)
+    else:
+        folder.mkdir(mode=0o700)
+        (folder / "audit.log").symlink_to(tmp_path / "target")
+    log = Log(Redactor(), trail=folder / "audit.log")
+    log.audit(Event.now("run"))
+    assert not (tmp_path / "target").exists()
+    assert kind != "writable" or list(folder.iterdir()) == []
 
 
 def test_json_lines(path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import io
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from preflight import bundle, report, settings
+from preflight import bundle, instances, report, settings
 from preflight.bundle import BundleError, Scrubber
 from preflight.redaction import MASK, Redactor
 from preflight.report import Check, Report
@@ -32,6 +33,11 @@ def chosen(**options: object) -> settings.Settings:
     return settings.load(ROOT, options={"demo": True, **options})
 
 
+def read_zipped(content: bytes) -> dict[str, str]:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return {name: archive.read(name).decode() for name in archive.namelist()}
+
+
 def read(path: Path) -> dict[str, str]:
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
@@ -45,6 +51,30 @@ def env_file(home: Path) -> Path:
     file.parent.mkdir(parents=True)
     file.write_text(f"OPENAI_API_KEY={KEY}\n")
     return file
+
+
+def test_nothing_to_take_along(home: Path, env_file: Path) -> None:
+    """Where there is no audit and no log is known, the bundle says so."""
+    found = read_zipped(bundle.Bundle(chosen(port="18002")).zipped())
+    assert {"audit.txt", "log.txt"}.isdisjoint(found)
+    problems = json.loads(found["bundle.json"])["problems"]
+    assert "audit.txt: No such file or directory" in problems
+    assert "log.txt: no log file is set, and no instance says that it writes one: --log-file" in problems
+
+
+def test_log_of_the_running_instance(home: Path, env_file: Path) -> None:
+    """The audit is always taken along, and the log of which an instance on this port says that it writes it."""
+    asked = chosen(port="18002")
+    asked.audit_path.parent.mkdir()
+    asked.audit_path.write_text(f"audit run said={KEY}\n")
+    log = home / "some.log"
+    log.write_text(f"said {KEY}\n")
+    record = instances.Record(
+        "abc", os.getpid(), "127.0.0.1", 18002, "2026-01-02T03:04:05Z", 1.0, "0.1.0", 0.0, str(log)
+    )
+    with instances.Presence(record):
+        found = read_zipped(bundle.Bundle(asked).zipped())
+    assert (found["audit.txt"], found["log.txt"]) == (f"audit run said={MASK}\n", f"said {MASK}\n")
 
 
 def test_contents(home: Path, env_file: Path, make_report: MakeReport, make_check: MakeCheck) -> None:

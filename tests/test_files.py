@@ -88,6 +88,57 @@ def test_another_users_folder(shared: Path) -> None:
             files.own(path)
 
 
+@as_root
+@pytest.mark.parametrize("shared_mode", [0o2775, 0o770])
+def test_folder_of_another_users_group(tmp_path: Path, shared_mode: int) -> None:
+    """Where a group can write it is shared as if anybody could: no links, nobody else's folders, no state in it."""
+    folder = tmp_path / "group"
+    folder.mkdir()
+    (tmp_path / "real").mkdir()
+    (folder / "link").symlink_to(tmp_path / "real")
+    (folder / "theirs").mkdir()
+    os.chown(folder / "theirs", NOBODY, NOBODY)
+    os.chown(folder, 0, NOBODY)
+    folder.chmod(shared_mode)
+    with pytest.raises(Unsafe, match="is a symbolic link in a folder that a group can write"):
+        files.own(folder / "link")
+    with pytest.raises(Unsafe, match="belongs to another user, in a folder that a group can write"):
+        files.reach(folder / "theirs")
+    with pytest.raises(Unsafe, match="a group can write in this folder"):
+        files.own(folder)
+    files.own(folder / "ours")
+
+
+def test_folder_of_ones_own_group(tmp_path: Path) -> None:
+    """With the umask 002 a user's own group may write everywhere, and has nobody else in it."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    folder.chmod(0o775)
+    (tmp_path / "real").mkdir()
+    (folder / "link").symlink_to(tmp_path / "real")
+    files.own(folder / "link")
+    files.own(folder)
+
+
+@as_root
+def test_own_is_ones_own(tmp_path: Path) -> None:
+    """A folder of another user is none to trust, wherever it is, and whoever looks."""
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    os.chown(folder, NOBODY, NOBODY)
+    with pytest.raises(Unsafe, match="belongs to another user"):
+        files.own(folder)
+
+
+def test_no_link(tmp_path: Path) -> None:
+    """A link is refused wherever it leads; a folder, and what is not there, are none."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(Unsafe, match="is a symbolic link"):
+        files.no_link(tmp_path / "link")
+    files.no_link(tmp_path)
+    files.no_link(tmp_path / "nothing")
+
+
 def test_tighten(tmp_path: Path) -> None:
     """A folder of ours that others can look into is closed; one that is used for other things is not."""
     ours = re.compile(r"report\.")
@@ -101,6 +152,8 @@ def test_tighten(tmp_path: Path) -> None:
     (folder / "thesis.tex").touch()
     assert not files.tighten(folder, ours)
     assert mode(folder) == 0o755
+    assert files.tighten(folder, ours, made_for_us=True)
+    assert mode(folder) == 0o700
 
 
 def test_opened(tmp_path: Path) -> None:

@@ -19,7 +19,19 @@ from preflight.instance import Instance
 from preflight.settings import Settings
 from server import login, security
 from server.app import create_app
-from server.security import FREE, LONGEST_DELAY, PEERS, SESSION, WAITING, Access, Throttle
+from server.security import (
+    FREE,
+    LONGEST_DELAY,
+    NEIGHBOURS_WAITING,
+    PEERS,
+    SESSION,
+    TOLD,
+    TOLD_OF_ONE,
+    WAITING,
+    Access,
+    Guard,
+    Throttle,
+)
 
 ROOT = Path(__file__).parents[1]
 TOKEN = "canary-Zq7vXw2LmN8pRt4KdY6hJb3F"
@@ -225,7 +237,23 @@ def test_the_local_user_is_trusted() -> None:
 
 @pytest.mark.parametrize(
     "header",
-    ["x_forwarded_for", "x_forwarded_host", "x_forwarded_proto", "forwarded", "via", "x_real_ip", "cf_connecting_ip"],
+    [
+        "x_forwarded_for",
+        "x_forwarded_host",
+        "x_forwarded_proto",
+        "forwarded",
+        "via",
+        "x_real_ip",
+        "cf_connecting_ip",
+        "client_ip",
+        "x_client_ip",
+        "x_cluster_client_ip",
+        "fastly_client_ip",
+        "x_original_forwarded_for",
+        "x_envoy_external_address",
+        "cf_ray",
+        "x_amzn_trace_id",
+    ],
 )
 def test_headers_earn_no_trust(header: str) -> None:
     """Trust follows the socket's peer: a header makes nobody local, and one that a proxy left takes it away."""
@@ -250,6 +278,23 @@ def test_short_token() -> None:
     assert status(access, request(**right)) == 200
     assert status(access, request()) == 401
     assert status(access, request(peer="10.0.0.9", **right)) == 403
+
+
+def test_short_token_behind_a_proxy() -> None:
+    """Who comes through a proxy is none of this machine's, although the proxy is."""
+    right = {"authorization": "Bearer short"}
+    assert status(Access(load("short")), request(**right)) == 200
+    assert status(Access(load("short")), request(x_forwarded_for="127.0.0.1", **right)) == 403
+    assert status(Access(load("short", trusted_proxies="127.0.0.1")), request(**right)) == 403
+    assert status(Access(load(trusted_proxies="127.0.0.1")), request(x_forwarded_for="203.0.113.7", **BEARER)) == 200
+
+
+@pytest.mark.parametrize("path", sorted(security.HEALTH))
+def test_health_is_no_way_in_for_websockets(path: str) -> None:
+    """What is public of health is its answer to a request: a WebSocket to its path is like any other."""
+    assert status(Access(load()), websocket() | {"path": path}) == 401
+    assert status(Access(load()), websocket(host="evil.test") | {"path": path}) == 421
+    assert status(Access(load(None)), websocket(origin="https://evil.example") | {"path": path}) == 403
 
 
 def encoded(token: str) -> str:
@@ -383,19 +428,84 @@ def test_neighbours() -> None:
 
 
 def test_waits_end_with_the_server(make_instance: Callable[..., Instance]) -> None:
-    """As many answers wait as may, the next is told off at once, and a drain waits for none of them."""
+    """As many answers wait as may, of one peer and of all; the next is told off at once, a drain waits for none."""
+    peers = WAITING // NEIGHBOURS_WAITING
 
     async def guess() -> tuple[list[bool], float]:
         access, instance = Access(load()), make_instance()
         begun = time.monotonic()
-        waiting = [asyncio.create_task(access.failed(request(), instance)) for _ in range(FREE + WAITING + 5)]
+        waiting = [
+            asyncio.create_task(access.failed(request(peer=f"10.0.0.{peer}"), instance))
+            for peer in range(peers + 2)
+            for _ in range(FREE + NEIGHBOURS_WAITING + 5)
+        ]
         await asyncio.sleep(0.05)
         instance.start_draining()
         return await asyncio.gather(*waiting), time.monotonic() - begun
 
     answers, seconds = asyncio.run(guess())
-    assert answers.count(False) == 5
+    assert answers.count(False) == peers * 5 + 2 * (NEIGHBOURS_WAITING + 5)
     assert seconds < 2
+
+
+def test_too_many_guesses_cost_a_connection(make_instance: Callable[..., Instance]) -> None:
+    """What is told off at once is told so on a connection that ends with it; a right token is let in all the same."""
+
+    async def guess() -> list[dict[bytes, bytes]]:
+        instance, sent = make_instance(), list[Any]()
+        scope = request(authorization="Bearer guess") | {"state": {"access": Access(load()), "preflight": instance}}
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                sent.append(message)
+
+        async def receive() -> Any:
+            raise AssertionError
+
+        guard = Guard(None)  # type: ignore[arg-type]  # nothing comes as far as the application
+        waiting = [asyncio.create_task(guard(dict(scope), receive, send)) for _ in range(FREE + NEIGHBOURS_WAITING + 3)]
+        await asyncio.sleep(0.05)
+        assert status(scope["state"]["access"], request(**BEARER)) == 200
+        instance.start_draining()
+        await asyncio.gather(*waiting)
+        return [dict(message["headers"]) for message in sent if message["status"] == 429]
+
+    refused = asyncio.run(guess())
+    assert len(refused) == 3
+    assert {headers[b"connection"] for headers in refused} == {b"close"}
+
+
+def test_a_flood_of_guesses_does_not_fill_the_audit(
+    make_instance: Callable[..., Instance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first ones of a peer are recorded singly, of all peers not many; then how many more, by peer."""
+    monkeypatch.setattr(security, "TOLD_EVERY", 0.2)
+    instance, told = make_instance(), list[Event]()
+    instance.note = told.append
+
+    async def guess() -> None:
+        guesses = security.Guesses()
+        for number in range(2000):
+            guesses.record(instance, "10.0.0.9", 40000 + number, "/" + "x" * 7000)
+        assert len(told) == TOLD_OF_ONE
+        for peer in range(PEERS * 2):
+            guesses.record(instance, f"2001:db8:{peer:x}::1", 1, "/")
+        assert len(told) == TOLD
+        await asyncio.sleep(0.3)
+        assert len(told) == TOLD + security.MOST_NAMED + 1
+        guesses.record(instance, "10.0.0.9", 1, "/again")
+        guesses.record(instance, "10.0.0.9", 2, "/again")
+        guesses.tell(instance)
+        guesses.tell(instance)
+
+    asyncio.run(guess())
+    assert {event.kind for event in told} == {"login_failed"}
+    first = told[TOLD].fields
+    assert (first["peer"], first["more"]) == ("10.0.0.9", 2000 - TOLD_OF_ONE)
+    assert first["seconds"] >= 0.2
+    counted = sum(event.fields.get("more", 1) for event in told)
+    assert counted == 2000 + PEERS * 2 + 2
+    assert [event.fields.get("path") for event in told[-2:]] == ["/again", "/again"]
 
 
 def test_a_wrong_token_is_recorded(make_instance: Callable[..., Instance]) -> None:
@@ -460,7 +570,7 @@ def test_the_tests_in_the_threat_table_exist() -> None:
     """Each answer in SECURITY.md names the tests that prove it, and they are there."""
     text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if line.startswith("| ") and "`tests/" in line]
-    assert len(rows) >= 15
+    assert len(rows) >= 40
     for row in rows:
         for named in re.findall(r"`(tests/[^`]+)`", row):
             file, _, test = named.partition("::")
@@ -469,3 +579,19 @@ def test_the_tests_in_the_threat_table_exist() -> None:
                 assert re.search(
                     rf"^def {re.escape(test)}\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE
                 ), named
+
+
+def test_every_subject_has_its_threats() -> None:
+    """Each subject of SECURITY.md's table is there, and each row under it names the test that proves its answer."""
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    threats = text.partition("## Threats and answers\n")[2].partition("\n## ")[0]
+    subjects = {part.partition("\n")[0]: part for part in threats.split("\n### ")[1:]}
+    assert set(subjects) == {
+        "Secrets", "Who may see what", "Browsers", "Files", "Limits", "Hostile input", "Audit", "The support bundle",
+        "Processes and verdicts", "The agent",
+    }  # fmt: skip
+    for subject, part in subjects.items():
+        rows = [line for line in part.splitlines() if line.startswith("| ")][2:]
+        assert rows, subject
+        for row in rows:
+            assert re.search(r"\| `tests/[^|]+` \|$", row), row

@@ -21,12 +21,15 @@ def test_exposure(settings: Settings, details: Details) -> None:
     if settings.demo:
         # There is no env file that is read.
         details.fix = f'export "$({NEW_TOKEN})", or serve on 127.0.0.1'
-    if settings.loopback:
+    if settings.loopback and not settings.trusted_proxies:
         details.summary = "this machine only" + (", with a token" if settings.token else "")
         return
     others = f"others can reach {settings.host}"
+    if settings.loopback:
+        others += " through a trusted proxy"
+        details.fix = details.fix.replace("serve on 127.0.0.1", "unset PREFLIGHT_TRUSTED_PROXIES")
     needed = f"PREFLIGHT_TOKEN must be set to at least {TOKEN_LENGTH} characters"
     assert settings.token is not None, f"{others} and there is no token: {needed}"
     assert filled_in, f"{others} and the token is still the template's placeholder: {needed}"
     assert long_enough, f"{others} and the token is too short: {needed}"
-    details.summary = f"others can reach {settings.host}; a token protects it"
+    details.summary = f"{others}; a token protects it"

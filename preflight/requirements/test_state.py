@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import shlex
+import stat
 
 import pytest
 
@@ -12,7 +14,8 @@ from preflight import files
 from preflight.contract import Details
 from preflight.settings import Settings
 
-OURS = re.compile(r"\.|report\.|history$|sessions\.sqlite")  # in a folder with other names modes are left alone
+# In a folder with other names modes are left alone.
+OURS = re.compile(r"\.|report\.|audit\.log|history$|sessions\.sqlite")
 
 
 @pytest.mark.critical("State Folder")
@@ -23,7 +26,7 @@ def test_state_folder(settings: Settings, details: Details) -> None:
     details.fix = f"make {folder} a folder that you can write, or set PREFLIGHT_STATE_DIR to another one"
     try:
         files.own(folder)
-        private = files.tighten(folder, OURS)
+        files.tighten(folder, OURS, made_for_us=folder == settings.default_state_dir)
     except files.Unsafe as error:
         pytest.fail(f"{folder} is not safe: {error.strerror}")
     except OSError as error:
@@ -45,4 +48,18 @@ def test_state_folder(settings: Settings, details: Details) -> None:
     report = settings.report_path
     replaceable = not report.is_dir()
     assert replaceable, f"{report} is a folder, where the report has to go"
-    details.summary = str(folder) if private else f"{folder}, where other users can see names of files"
+    details.summary = str(folder)
+
+
+@pytest.mark.warning("State Folder Mode")
+def test_state_folder_mode(settings: Settings, details: Details) -> None:
+    """Nobody else can look into the state folder."""
+    folder = settings.state_dir
+    try:
+        mode = stat.S_IMODE(folder.stat().st_mode)
+    except OSError:
+        return  # what State Folder says
+    details.update(path=str(folder), mode=f"{mode:04o}")
+    details.fix = f"chmod 700 {shlex.quote(str(folder))}"
+    assert not mode & 0o077, f"{folder} has mode {mode:04o}, so other users can see what is in it; it needs 0700"
+    details.summary = f"mode {mode:04o}"

@@ -351,12 +351,14 @@ def test_settings(place: Place) -> None:
     assert started.stop() == 0
 
 
-def test_behind_a_proxy_nobody_is_local(place: Place) -> None:
-    """With a proxy configured and no token, not even this machine is served, but health is."""
-    started = place.start("--demo", PREFLIGHT_TRUSTED_PROXIES="127.0.0.1").until_ready()
-    assert get(f"{started.url}/diagnostics")[0] == 403
-    assert get(f"{started.url}/health")[0] == 200
-    assert started.stop() == 0
+@pytest.mark.parametrize("token", [{}, {"PREFLIGHT_TOKEN": "fifteen-letters"}])
+def test_behind_a_proxy_nobody_is_local(place: Place, token: dict[str, str]) -> None:
+    """With a proxy configured the address is not this machine's alone: Exposure wants a good token for it."""
+    place.refused("--demo", PREFLIGHT_TRUSTED_PROXIES="127.0.0.1", **token)
+    check = place.check("Exposure")
+    assert check["outcome"] == "failed"
+    assert "others can reach 127.0.0.1 through a trusted proxy" in check["message"]
+    assert "unset PREFLIGHT_TRUSTED_PROXIES" in check["fix"]
 
 
 # Other machines.

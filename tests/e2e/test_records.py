@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
 import stat
 import sys
+import threading
+import time
 import zipfile
+from collections import Counter
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -155,6 +161,160 @@ def test_application_without_launcher(place: Place) -> None:
     assert line in started.stderr
 
 
+# The audit's own file.
+
+
+def audited(place: Place) -> str:
+    """What is in the state folder's audit."""
+    return (place.state / "audit.log").read_text(encoding="utf-8")
+
+
+def test_audit_by_default(place: Place) -> None:
+    """Nobody has to ask for it: plain pytest shows what it stopped, and the state folder keeps who did it."""
+    holder = place.listener()
+    environ = {"PREFLIGHT_PORT": str(place.port), "PREFLIGHT_APP": "small:app"}
+    run = place.spawn(sys.executable, "-m", "pytest", "preflight", "--demo", environ=environ)
+    assert run.wait() == 0
+    assert re.search(rf"^ +\d{{4}}-\S+Z SIGTERM: python.* \(PID {holder.pid}\): sent$", run.stdout, re.MULTILINE)
+    assert re.search(rf"audit signal uid=\d+ pid={run.pid} signal=SIGTERM to={holder.pid} ", audited(place))
+    assert place.run("--check-only", "--demo", "--app", "small:app").process.returncode == 0
+    assert re.findall(r"audit run .* origin=(\w+)", audited(place)) == ["pytest", "check"]
+    assert stat.S_IMODE((place.state / "audit.log").stat().st_mode) == 0o600
+
+
+def test_a_look_leaves_nothing(place: Place) -> None:
+    """What only shows something makes no state folder."""
+    place.state.rmdir()
+    for option in ("--port-status", "--history", "--help", "--version", "--init"):
+        place.run(option)
+    place.run("--free-port", "--dry-run")
+    assert not place.state.exists()
+
+
+FALLING = """
+import os
+async def app(scope, receive, send):
+    os._exit(9)
+"""
+
+
+# Answers the launcher's look at its health, and nothing else.
+STAYING = """
+    if scope["type"] == "lifespan" or scope["path"] != "/health":
+        os._exit(9) if scope["type"] == "http" else await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"here"})
+"""
+
+
+@pytest.mark.parametrize(
+    "options,environ,exit_code,why",
+    [
+        (["--wait", "1"], {"PREFLIGHT_PYTHON": ">=99"}, 1, "Python Version"),
+        (["--demo", "--no-supervise", "--app", "falling:app"], {}, 4, "The worker ended: exit code 9"),
+        (["--demo", "--log-file", "/dev/null/log"], {}, 2, "the log file cannot be used"),
+        (["--demo", "--ignore", "Server Port"], {}, 2, "this requirement cannot be ignored"),
+    ],
+)
+def test_every_refused_start(
+    place: Place, options: list[str], environ: dict[str, str], exit_code: int, why: str
+) -> None:
+    """However a start comes to nothing, it is recorded once, with the exit code and why."""
+    place.write_module("falling", FALLING)
+    started = place.run("--offline", *options, **environ)
+    assert started.process.returncode == exit_code, started.output
+    (refused,) = (line for line in audited(place).splitlines() if "audit refused" in line)
+    assert f"exit_code={exit_code}" in refused
+    assert f"pid={started.pid} " in refused
+    assert why in refused
+
+
+def test_a_wrong_setting_is_recorded_where_it_was_asked_for(place: Place) -> None:
+    """Where the state folder is cannot be known then; a log file that was named is."""
+    started = place.run("--log-file", str(log_of(place)), PREFLIGHT_PORT_GRACE="nonsense")
+    assert started.process.returncode == 2
+    assert re.search(r"audit refused .*PREFLIGHT_PORT_GRACE.* exit_code=2", log_of(place).read_text())
+
+
+def test_given_up(place: Place) -> None:
+    """What has served and cannot any more was not refused; it is recorded as what it is."""
+    place.write_module("crashing", FALLING.replace("os._exit(9)", STAYING))
+    started = place.start("--demo", "--no-supervise", "--app", "crashing:app").until_ready()
+    with contextlib.suppress(OSError):
+        get(f"{place.url}/x")
+    assert started.wait() == 4
+    assert re.search(r"audit given_up .*The worker ended: exit code 9.* exit_code=4", audited(place))
+
+
+# Reports a lot at its very end, while the launcher is held up.
+LAST_WORDS = """
+import os, signal, subprocess
+async def app(scope, receive, send):
+    if scope["type"] != "lifespan":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"here"})
+        return
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    launcher = os.getppid()
+    subprocess.Popen(["sh", "-c", f"sleep 0.7; kill -CONT {launcher}"], start_new_session=True)
+    os.kill(launcher, signal.SIGSTOP)
+    for number in range(64):
+        scope["state"]["preflight"].audit("last_word", number=number, filler="x" * 400)
+    await send({"type": "lifespan.shutdown.complete"})
+"""
+
+
+def test_last_words(place: Place) -> None:
+    """What a worker reports at its end is recorded, also where the launcher had no time for it then."""
+    place.write_module("last", LAST_WORDS)
+    started = place.start("--demo", "--app", "last:app").until_ready()
+    assert started.stop() == 0
+    assert [int(number) for number in re.findall(r"audit last_word .* number=(\d+)", audited(place))] == [*range(64)]
+    assert "events_lost" not in audited(place)
+
+
+def test_strangers_cannot_wash_the_audit_away(place: Place) -> None:
+    """A flood of wrong tokens is some lines; what was refused at once was refused with its connection."""
+    token = "canary-Zq7vXw2LmN8pRt4KdY6hJb3F"
+    started = place.start("--demo", PREFLIGHT_TOKEN=token).until_ready()
+    statuses: Counter[int | str] = Counter()
+    enough = threading.Event()
+
+    def guess() -> None:
+        while not enough.is_set():
+            with (
+                contextlib.suppress(OSError, HTTPException),
+                contextlib.closing(HTTPConnection("127.0.0.1", place.port, timeout=20)) as one,
+            ):
+                one.request("GET", "/" + "x" * 7800, headers={"Authorization": "Bearer guess"})
+                answer = one.getresponse()
+                statuses[answer.status] += 1
+                statuses["kept"] += answer.status == 429 and "close" not in answer.getheader("connection", "")
+
+    guessers = [threading.Thread(target=guess) for _ in range(16)]
+    for one in guessers:
+        one.start()
+    begun = time.monotonic()
+    right = Request(f"{place.url}/diagnostics", headers={"Authorization": f"Bearer {token}"})
+    with urlopen(right, timeout=10) as answer:
+        assert answer.status == 200
+    assert time.monotonic() - begun < 2, "a right token does not wait"
+    until(lambda: statuses[429] > 500, "many were told off")
+    enough.set()
+    started.process.terminate()  # nobody waits for the server's end either
+    for one in guessers:
+        one.join(30)
+    assert started.wait() == 0
+    assert statuses["kept"] == 0
+    lines = [line for line in audited(place).splitlines() if "login_failed" in line]
+    assert len(lines) == 6
+    assert max(map(len, lines)) < 1000
+    assert re.search(r"peer=127\.0\.0\.1 more=\d{3,} seconds=", lines[-1])
+    assert "audit run " in audited(place)
+
+
 # The log file.
 
 
@@ -191,7 +351,7 @@ def test_a_worker_that_talks_without_end(place: Place) -> None:
     until(lambda: "] next\n" in log_of(place).read_text(), "the next line has come")
     assert started.stop() == 0
     assert max(map(len, log_of(place).read_text().splitlines())) < 10_000
-    assert " …\n" in log_of(place).read_text()
+    assert "x …\n" in log_of(place).read_text()
     assert len(started.stderr) < 70_000
 
 
@@ -231,7 +391,7 @@ def test_bundle(equipped: Place) -> None:
     equipped.refused("--app", "small:app", "--log-file", str(log_of(equipped)), PREFLIGHT_PYTHON=f">=99.{len(KEY)}")
     started = equipped.start("--app", "small:app", "--log-file", str(log_of(equipped))).until_ready()
     out = equipped.folder / "out.zip"
-    written = equipped.run("--bundle", str(out), "--log-file", str(log_of(equipped)))
+    written = equipped.run("--bundle", str(out))  # the running instance's record says where its log is
     assert written.process.returncode == 0, written.output
     assert re.match(rf"Wrote {re.escape(str(out))} \(\d+ reports?, ", written.stdout)
     assert written.stdout.count("\n") == 1
@@ -240,6 +400,7 @@ def test_bundle(equipped: Place) -> None:
         found = {name: archive.read(name).decode() for name in archive.namelist()}
     assert json.loads(found["port.json"])["status"] == "served by an instance of ours"
     assert "audit refused" in found["log.txt"]
+    assert "audit refused" in found["audit.txt"]
     assert json.loads(found["report.json"])["preflight"]["status"] == "warnings" or READY in found["log.txt"]
     whole = "".join(found.values())
     for key in KEYS.values():
@@ -283,7 +444,7 @@ def test_litter_is_swept(place: Place) -> None:
     (place.state / f".report.json.abc.{gone.pid}").write_text("half")
     (place.state / f".report.json.abc.{os.getpid()}").write_text("half")
     place.run("--check-only", "--demo", "--app", "small:app")
-    assert sorted(os.listdir(place.state)) == [f".report.json.abc.{os.getpid()}", "history", "report.json"]
+    assert sorted(os.listdir(place.state)) == [f".report.json.abc.{os.getpid()}", "audit.log", "history", "report.json"]
 
 
 def test_state_folder_is_closed(place: Place) -> None:
@@ -291,6 +452,31 @@ def test_state_folder_is_closed(place: Place) -> None:
     place.state.chmod(0o755)
     place.run("--check-only", "--demo", "--app", "small:app")
     assert stat.S_IMODE(place.state.stat().st_mode) == 0o700
+
+
+def test_state_folder_that_is_used_for_other_things(place: Place) -> None:
+    """It is left as it is, and a warning says what to do; nothing is blocked for it."""
+    place.state.chmod(0o755)
+    (place.state / "thesis.tex").touch()
+    assert place.run("--check-only", "--demo", "--app", "small:app").process.returncode == 0
+    check = place.check("State Folder Mode")
+    assert check["outcome"] == "failed"
+    assert f"{place.state} has mode 0755" in check["message"]
+    assert check["fix"] == f"chmod 700 {place.state}"
+    place.state.chmod(0o700)
+    place.run("--check-only", "--demo", "--app", "small:app")
+    assert place.check("State Folder Mode")["outcome"] == "passed"
+
+
+def test_history_behind_a_link(place: Place) -> None:
+    """It is not followed: the run counts, and is said not to be kept."""
+    (place.folder / "elsewhere").mkdir()
+    (place.state / "history").symlink_to(place.folder / "elsewhere")
+    started = place.run("--check-only", "--demo", "--app", "small:app")
+    assert started.process.returncode == 0
+    assert f"This run is not in the history: {place.state / 'history'}: is a symbolic link" in started.stdout
+    assert list((place.folder / "elsewhere").iterdir()) == []
+    assert "THE HISTORY CANNOT BE READ" in place.run("--history").stdout
 
 
 def hostile(place: Place, kind: str) -> tuple[Path, str]:

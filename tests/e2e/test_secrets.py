@@ -358,6 +358,36 @@ def test_application_that_logs_it(equipped: Place, providers: Providers) -> None
     nothing_leaked(equipped, started_output, *whole)
 
 
+BARE_APP = """
+import logging, os
+from server.app import create_app
+
+KEY = os.environ["OPENAI_API_KEY"]
+guarded = create_app()
+
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        logging.getLogger("mine").error("failed with %s", KEY)
+        raise RuntimeError(f"what came of {KEY}")
+    await guarded(scope, receive, send)
+"""
+
+
+def test_bare_uvicorn(place: Place) -> None:
+    """Without the launcher too: a traceback, the access log and the application's own logging are redacted."""
+    place.write_module("bare", BARE_APP)
+    key = KEYS["OPENAI_API_KEY"]
+    command = [sys.executable, "-m", "uvicorn", "bare:app", "--port", str(place.port)]
+    started = place.spawn(*command, environ={"PREFLIGHT_DEMO": "1", "OPENAI_API_KEY": key})
+    started.until_says("Uvicorn running on")
+    assert get(f"{place.url}/search?q={key}")[0] == 500
+    until(lambda: "RuntimeError" in started.output, "the failure is logged")
+    assert "RuntimeError: what came of [redacted]" in started.output
+    assert "failed with [redacted]" in started.output
+    assert 'GET /search?q=[redacted] HTTP/1.1" 500' in started.output
+    assert key not in started.output
+
+
 # Twelve kinds of secret, and every place where something comes out.
 
 NAMES = ",".join({**KEYS, **CANARIES})
