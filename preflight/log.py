@@ -147,6 +147,7 @@ class Log:
             self.file.write(line)
         if trail := self._open_trail():
             trail.write(line)
+            trail.close()  # seldom used, and held open it would be in the way of whoever unmounts the disk
         if self.form == "json" or not shown:
             self._echo(line)
 
