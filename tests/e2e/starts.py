@@ -334,7 +334,16 @@ class Place:
 def make_place(folder: Path, root: Path = ROOT) -> Place:
     """A place with an empty home."""
     dropped = ("PREFLIGHT_", "OPENAI_", "PERPLEXITY_", "PYTEST_", "XDG_", "LC_")
-    also = {"PYTHONDONTWRITEBYTECODE", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "COLUMNS", "TERM"}
+    also = {
+        "PYTHONDONTWRITEBYTECODE",
+        "NO_COLOR",
+        "FORCE_COLOR",
+        "CLICOLOR_FORCE",
+        "TTY_COMPATIBLE",
+        "COLUMNS",
+        "TERM",
+        "CI",
+    }
     environ = {
         name: value
         for name, value in os.environ.items()
