@@ -123,6 +123,7 @@ live.addEventListener("link", ({ detail }) => {
     at("login").hidden = refused?.status !== 401;
     at("login").href = `login?next=${encodeURIComponent(location.pathname)}`;
     Overview.tab(null);
+    overview.itself(null);
   } else if (lostAt) {
     lostAt = 0;
     announce("The server answers again.");

@@ -276,6 +276,9 @@ def test_it_says_that_the_server_is_gone_and_back(place: Place, visit: Open) -> 
             window.said = [];
             const region = document.getElementById("announcer");
             new MutationObserver(() => said.push(region.textContent)).observe(region, { childList: true });
+            window.links = [];
+            const link = document.getElementById("link-text");
+            new MutationObserver(() => links.push(link.textContent)).observe(link, { childList: true });
         }"""
     )
     assert first.stop() == 0
@@ -283,6 +286,8 @@ def test_it_says_that_the_server_is_gone_and_back(place: Place, visit: Open) -> 
     expect(page.locator("#lost")).to_contain_text("The server does not answer.")
     expect(page.locator("#link-text")).to_have_text("No connection")
     expect(page).to_have_title("No connection – Preflight")
+    expect(page.locator("#itself")).to_be_hidden()
+    assert page.evaluate("links") == ["No connection"]  # nobody went by what it said while it was stopping
     assert violations(page) == []
     page.get_by_role("button", name="Check again").click()
     expect(page.locator("#checking")).to_contain_text("The checks were not started")
