@@ -91,8 +91,13 @@ class Followers:
     def _snapshot(self) -> str:
         self._shown = self._stamp()
         last = self._reruns.last
-        run = last.document() if last is not None else None
-        return json.dumps({"type": "snapshot", "diagnostics": self._document(), "run": run}, ensure_ascii=False)
+        message = {
+            "type": "snapshot",
+            "diagnostics": self._document(),
+            "run": last.document() if last is not None else None,
+            "again_in": round(self._reruns.again_in, 3),
+        }
+        return json.dumps(message, ensure_ascii=False)
 
     async def _look(self) -> None:
         """While somebody follows: other processes publish reports as well."""

@@ -175,6 +175,8 @@ def test_a_rerun_is_seen_live_and_flips(project: Place, model: Path, visit: Open
     """Everybody who looks sees a re-run check by check, and then what flipped; the next one has to wait."""
     project.start("--demo").until_ready()
     page, other = visit(project), visit(project)
+    refused: list[str] = []
+    page.on("response", lambda answer: refused.extend([answer.url] if answer.status == 429 else []))
     expect(page.locator("#verdict")).to_have_text("Ready")
     model.unlink()
     gate = model.with_name("gate")
@@ -212,13 +214,21 @@ def test_a_rerun_is_seen_live_and_flips(project: Place, model: Path, visit: Open
     assert "Collecting the checks" in seen
     assert any(re.fullmatch(rf"\d+ of {of(project)}: Model File", step) for step in seen)
     assert project.report()["origin"] == "rerun"
-    # Too soon: the button counts the seconds, and keeps the focus.
-    page.get_by_role("button", name="Check again").click()
-    expect(page.locator("#rerun")).to_have_text(re.compile(r"Again in \d+ s"))
+    # Too soon for the next one: everybody's button counts the seconds by itself, and keeps the focus.
+    newcomer = visit(project)
+    for one in (page, other, newcomer):
+        expect(one.locator("#rerun")).to_have_text(re.compile(r"Again in \d+ s"))
+        expect(one.locator("#rerun")).to_have_attribute("aria-disabled", "true")
     expect(page.locator("#rerun")).to_be_focused()
     left = int(re.sub(r"\D", "", page.locator("#rerun").inner_text()))
     assert 1 <= left <= 10
     expect(page.locator("#rerun")).not_to_have_text(f"Again in {left} s")
+    # When it has counted down, the server takes the next one: no click was refused.
+    expect(page.get_by_role("button", name="Check again")).not_to_have_attribute("aria-disabled", "true")
+    page.get_by_role("button", name="Check again").click()
+    expect(page.locator("#announcer")).to_have_text("Checking again.")
+    expect(page.locator("#rerun")).to_have_text(re.compile(r"Again in \d+ s"))
+    assert refused == []
 
 
 def test_a_check_of_another_process_shows_up(served: Place, visit: Open) -> None:
