@@ -143,6 +143,8 @@ def violations(page: Page) -> list[str]:
 def test_first_paint_with_a_red_report(red: Place, visit: Open) -> None:
     """A red report is seen at once: word, title, and the failed check first with its message, details and fix."""
     page = visit(red)
+    asked = page.evaluate("performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert f"{red.url}/diagnostics/history?limit=60&address=127.0.0.1%3A{red.port}" in asked
     expect(page.locator("#verdict")).to_have_text("Not ready")
     expect(page).to_have_title("Not ready – Preflight")
     expect(page.locator("#summary")).to_contain_text("1 critical check in the way: Model File")
