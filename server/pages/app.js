@@ -78,7 +78,7 @@ live.addEventListener("snapshot", async ({ detail: { diagnostics, run } }) => {
   const before = latest;
   latest = diagnostics;
   Overview.tab(diagnostics);
-  facts.show(diagnostics.server);
+  facts.show(diagnostics);
   at("address").textContent = `${diagnostics.server.host}:${diagnostics.server.port}`;
   const isNew = before?.run_id !== diagnostics.run_id;
   if (shown === null) show(diagnostics);

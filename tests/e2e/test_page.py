@@ -324,6 +324,19 @@ def test_a_crash_is_no_drama(place: Place, visit: Open) -> None:
     expect(page.locator("#lost")).to_be_hidden()
 
 
+def test_it_says_that_nobody_could_be_told(place: Place, served: Place, visit: Open) -> None:
+    """A notification that does not arrive is a line of the facts, as it happens; else there is none."""
+    place.start("--demo", "--supervise", PREFLIGHT_NOTIFY="json://127.0.0.1:1/canaryTopic3").until_ready()
+    page = visit(place)
+    assert "Notifications" not in page.locator("#facts dt").all_inner_texts()
+    kill_worker(place.started[-1])  # that is news
+    line = page.locator("#facts div", has=page.locator("dt", has_text="Notifications")).locator("dd")
+    expect(line).to_have_text(re.compile(r"not delivered, .+: json: connection refused"))
+    assert "canaryTopic3" not in page.content()
+    assert violations(page) == []
+    assert "Notifications" not in visit(served).locator("#facts dt").all_inner_texts()
+
+
 def test_chat_streams_and_resumes(place: Place, visit: Open) -> None:
     """Answers come in pieces; a reload and another server find the conversation again, and nothing is said twice."""
     first = place.start("--demo").until_ready()
