@@ -15,6 +15,7 @@ from starlette.routing import WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from preflight.instance import SERVICE_RESTART, Instance
+from server.messages import PROTOCOL
 from server.reruns import Message, Reruns
 
 FOLLOWERS = 200  # at once; one more is closed with 1013
@@ -190,7 +191,9 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         followers: Followers = scope["app"].state.followers
         await receive()  # websocket.connect
-        await send({"type": "websocket.accept"})
+        # A browser that offered subprotocols (its token is one) ends the connection if none is chosen.
+        chosen = PROTOCOL if PROTOCOL in scope.get("subprotocols", ()) else None
+        await send({"type": "websocket.accept", "subprotocol": chosen})
         if followers.instance.draining or followers.full:
             code, reason = SERVICE_RESTART if followers.instance.draining else (1013, "too many followers; try later")
             await send({"type": "websocket.close", "code": code, "reason": reason})
