@@ -166,7 +166,7 @@ def stamp(app: Any, instance: Instance) -> object:
     """Changes whenever the document does, beyond its ages; costs one look at the report's file."""
     kept = snapshot(app, instance)
     found = kept.latest(instance)
-    return found and found.run_id, kept.problem, instance.rerun_problem
+    return found and found.run_id, kept.problem, instance.rerun_problem, instance.notifications.get("problem_at")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from starlette.routing import WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from preflight.instance import SERVICE_RESTART, Instance
+from server.messages import PROTOCOL
 from server.reruns import Message, Reruns
 
 FOLLOWERS = 200  # at once; one more is closed with 1013
@@ -91,8 +92,13 @@ class Followers:
     def _snapshot(self) -> str:
         self._shown = self._stamp()
         last = self._reruns.last
-        run = last.document() if last is not None else None
-        return json.dumps({"type": "snapshot", "diagnostics": self._document(), "run": run}, ensure_ascii=False)
+        message = {
+            "type": "snapshot",
+            "diagnostics": self._document(),
+            "run": last.document() if last is not None else None,
+            "again_in": round(self._reruns.again_in, 3),
+        }
+        return json.dumps(message, ensure_ascii=False)
 
     async def _look(self) -> None:
         """While somebody follows: other processes publish reports as well."""
@@ -185,7 +191,9 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         followers: Followers = scope["app"].state.followers
         await receive()  # websocket.connect
-        await send({"type": "websocket.accept"})
+        # A browser that offered subprotocols (its token is one) ends the connection if none is chosen.
+        chosen = PROTOCOL if PROTOCOL in scope.get("subprotocols", ()) else None
+        await send({"type": "websocket.accept", "subprotocol": chosen})
         if followers.instance.draining or followers.full:
             code, reason = SERVICE_RESTART if followers.instance.draining else (1013, "too many followers; try later")
             await send({"type": "websocket.close", "code": code, "reason": reason})

@@ -102,6 +102,11 @@ class Reruns:
         """The newest, whether or not it is over."""
         return next(reversed(self._runs.values()), None)
 
+    @property
+    def again_in(self) -> float:
+        """Seconds until the next re-run may begin; 0 where nobody has to wait."""
+        return max(0.0, self._ended + INTERVAL - asyncio.get_running_loop().time())
+
     def find(self, run_id: str) -> Run | None:
         """One of the last few runs."""
         return self._runs.get(run_id)
@@ -112,9 +117,8 @@ class Reruns:
         if run is None:
             if self.instance.draining:
                 raise Draining("the server is stopping or being replaced")
-            wait = self._ended + INTERVAL - asyncio.get_running_loop().time()
-            if wait > 0:
-                raise TooSoon(wait)
+            if self.again_in:
+                raise TooSoon(self.again_in)
             run = Run(os.urandom(16).hex())
             self._runs[run.run_id] = run
             while len(self._runs) > REMEMBERED:
@@ -296,7 +300,7 @@ class Reruns:
         run.state = "broken" if status == "broken" else "finished"
         run.finished_at, run.checking = report.now(), None
         run.status, run.reason = status, reason
-        self._tell("run_finished", run, status=run.status, state=run.state)
+        self._tell("run_finished", run, status=run.status, state=run.state, again_in=round(self.again_in, 3))
 
     def _tell(self, kind: str, run: Run, **said: object) -> None:
         for listener in self.listeners:

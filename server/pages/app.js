@@ -78,7 +78,7 @@ live.addEventListener("snapshot", async ({ detail: { diagnostics, run } }) => {
   const before = latest;
   latest = diagnostics;
   Overview.tab(diagnostics);
-  facts.show(diagnostics.server);
+  facts.show(diagnostics);
   at("address").textContent = `${diagnostics.server.host}:${diagnostics.server.port}`;
   const isNew = before?.run_id !== diagnostics.run_id;
   if (shown === null) show(diagnostics);
@@ -123,6 +123,7 @@ live.addEventListener("link", ({ detail }) => {
     at("login").hidden = refused?.status !== 401;
     at("login").href = `login?next=${encodeURIComponent(location.pathname)}`;
     Overview.tab(null);
+    overview.itself(null);
   } else if (lostAt) {
     lostAt = 0;
     announce("The server answers again.");

@@ -9,6 +9,7 @@ const LOOK = 10_000; // milliseconds between two looks at /health
 export class Facts extends EventTarget {
   #list;
   #server = null;
+  #notifications = null;
   #seen = 0;
   #health = null;
   #values = new Map();
@@ -19,9 +20,10 @@ export class Facts extends EventTarget {
     setInterval(() => document.hidden || this.look(), LOOK);
   }
 
-  // Show what /diagnostics says of the server.
-  show(server) {
+  // Show what /diagnostics says of the server, and of the notifications that it sends.
+  show({ server, notifications }) {
     this.#server = server;
+    this.#notifications = notifications;
     this.#seen = performance.now();
     this.tick();
     this.look();
@@ -49,6 +51,14 @@ export class Facts extends EventTarget {
     this.#put("Restarts", count ? `${count}, the last ${at ? clock(at) : "one"}: ${last || "no word why"}` : "none");
     this.#put("Chats", this.#health ? `${this.#health.active_connections} connected, ${this.#health.active_sessions} in use` : "unknown");
     this.#put("Process", `PID ${server.pid}`);
+    const { problem, problem_at: since } = this.#notifications;
+    if (problem) this.#put("Notifications", `not delivered${since ? `, ${clock(since)}` : ""}: ${problem}`);
+    else this.#drop("Notifications");
+  }
+
+  #drop(name) {
+    this.#values.get(name)?.parentElement.remove();
+    this.#values.delete(name);
   }
 
   #put(name, text) {

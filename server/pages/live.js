@@ -5,6 +5,7 @@
 const FIRST = 500, LONGEST = 10_000; // milliseconds between attempts
 const POLL = 5_000; // between looks where there are no live updates
 const GRACE = 1_000; // so long a connection may be away before anybody is told
+const SERVICE_RESTART = 1012; // the close code of a server that stops or is replaced
 const PING = 20_000, PATIENCE = 10_000; // when to ask whether it is still there, and how long to wait for anything
 
 export class Refused extends Error {
@@ -81,14 +82,14 @@ export class Live extends EventTarget {
       this.#attempts = 0;
       this.tell(message.type, message);
     };
-    socket.onclose = () => {
+    socket.onclose = ({ code }) => {
       clearTimeout(late);
-      if (socket === this.#socket) this.#ended();
+      if (socket === this.#socket) this.#ended(code);
     };
   }
 
   // The connection is over, or was never made.
-  async #ended() {
+  async #ended(code) {
     const socket = this.#socket;
     this.#socket = null;
     socket.close();
@@ -98,9 +99,16 @@ export class Live extends EventTarget {
       this.#retry = setTimeout(() => this.#connect(), Math.random() * GRACE / 4);
       return;
     }
+    if (this.#grace && code === SERVICE_RESTART) {
+      this.#again(Math.random() * GRACE / 4); // the old one, once more
+      return;
+    }
     const attempts = (this.#attempts += 1);
     const pause = Math.min(LONGEST, FIRST * 2 ** Math.min(attempts - 1, 10)) * (0.75 + Math.random() / 2);
     try {
+      // What a server says that is about to go is no news of the one that comes.
+      const leaving = code === SERVICE_RESTART || (await ask("health")).status === "draining";
+      if (leaving) throw new Refused(503, "the server is stopping or being replaced");
       await this.refresh();
       this.#again(POLL);
       this.#become("polling");

@@ -18,10 +18,10 @@ export class Rerun {
     live.addEventListener("run_started", ({ detail }) => this.#progress("", 0, detail.total));
     live.addEventListener("checking", ({ detail }) => this.#progress(detail.title, detail.done, detail.total));
     live.addEventListener("checked", ({ detail }) => this.#progress(detail.check.title, detail.done, detail.total));
-    live.addEventListener("run_finished", () => this.#over());
-    live.addEventListener("snapshot", ({ detail: { run } }) => {
+    live.addEventListener("run_finished", ({ detail }) => this.#over(detail.again_in));
+    live.addEventListener("snapshot", ({ detail: { run, again_in: again } }) => {
       if (run?.state === "running") this.#progress(run.checking, run.done, run.total);
-      else this.#over();
+      else this.#over(again);
     });
   }
 
@@ -77,8 +77,10 @@ export class Rerun {
     this.tick();
   }
 
-  #over() {
+  // `again` is in how many seconds the server takes the next one; undefined where it has not said.
+  #over(again) {
     this.#busy = false;
+    if (again !== undefined) this.#wait = performance.now() + again * 1000;
     at("run").hidden = true;
     this.tick();
   }

@@ -37,6 +37,7 @@ GUARDED = [
     *PAGE,
 ]
 NOWHERE = ["/redoc", "/nowhere", "/health/../diagnostics"]
+SOCKETS = {"/ws/chat": "connected", "/ws/diagnostics": "snapshot"}  # and the first message of each
 PUBLIC = ["/health", "/health/live", "/health/ready"]
 
 
@@ -55,17 +56,17 @@ class Live:
         options = {"allow_redirects": False, "timeout": 20, **options}
         return requests.request(method, self.started.url + path, **options)
 
-    def chat(self, *subprotocols: str, origin: str | None = None, **headers: str) -> tuple[int, str | None]:
+    def shake(self, path: str, *subprotocols: str, origin: str | None = None, **headers: str) -> tuple[int, str | None]:
         """The handshake's status, and the subprotocol that was chosen."""
         try:
             with connect(
-                f"ws://{self.host}/ws/chat",
+                f"ws://{self.host}{path}",
                 origin=Origin(origin) if origin else None,
                 subprotocols=[Subprotocol(name) for name in subprotocols] or None,
                 additional_headers={name.replace("_", "-"): value for name, value in headers.items()},
-            ) as chat:
-                assert json.loads(chat.recv(timeout=30))["type"] == "connected"
-                return 101, chat.subprotocol
+            ) as socket:
+                assert json.loads(socket.recv(timeout=30))["type"] == SOCKETS[path]
+                return 101, socket.subprotocol
         except InvalidStatus as refused:
             return refused.response.status_code, None
 
@@ -176,25 +177,27 @@ def subprotocol(token: str) -> str:
     return "preflight.token." + base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
 
 
-def test_chat(guarded: Live) -> None:
-    """The chat opens with the header or with a subprotocol, and the one that is chosen is not the token."""
-    assert guarded.chat() == (401, None)
-    assert guarded.chat("preflight.v1") == (401, None)
-    assert guarded.chat(**BEARER) == (101, None)
-    assert guarded.chat("preflight.v1", subprotocol(TOKEN)) == (101, "preflight.v1")
-    assert guarded.chat(subprotocol(TOKEN), "other") == (101, None)
-    assert guarded.chat(Authorization="Bearer wrong")[0] == 401
-    with pytest.raises(InvalidStatus, match="401"), connect(f"ws://{guarded.host}/ws/chat?token={TOKEN}"):
+@pytest.mark.parametrize("path", SOCKETS)
+def test_sockets(guarded: Live, path: str) -> None:
+    """They open with the header or with a subprotocol, and the one that is chosen is never the token."""
+    assert guarded.shake(path) == (401, None)
+    assert guarded.shake(path, "preflight.v1") == (401, None)
+    assert guarded.shake(path, **BEARER) == (101, None)
+    assert guarded.shake(path, "preflight.v1", subprotocol(TOKEN)) == (101, "preflight.v1")
+    assert guarded.shake(path, subprotocol(TOKEN), "other") == (101, None)
+    assert guarded.shake(path, Authorization="Bearer wrong")[0] == 401
+    with pytest.raises(InvalidStatus, match="401"), connect(f"ws://{guarded.host}{path}?token={TOKEN}"):
         pass
 
 
-def test_handshakes_with_odd_headers(guarded: Live, local: Live) -> None:
+@pytest.mark.parametrize("path", SOCKETS)
+def test_handshakes_with_odd_headers(guarded: Live, local: Live, path: str) -> None:
     """Origin is seen however it is written, and a second one is no way round the first."""
 
     def status(live: Live, *lines: str) -> str:
         key = base64.b64encode(os.urandom(16)).decode()
         head = [
-            "GET /ws/chat HTTP/1.1", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13",
+            f"GET {path} HTTP/1.1", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13",
             f"Sec-WebSocket-Key: {key}", *lines,
         ]  # fmt: skip
         with socket.create_connection(("127.0.0.1", live.started.port), 10) as one:
@@ -235,8 +238,9 @@ def test_login(guarded: Live) -> None:
     for path in GUARDED:
         assert guarded.ask(path, headers=cookie).status_code in (200, 404)
     assert guarded.ask("/login?next=/docs", headers=cookie).headers["location"] == "/docs"
-    assert guarded.chat(origin=own["Origin"], **cookie)[0] == 101
-    assert guarded.chat(**cookie)[0] == 403
+    for path in SOCKETS:
+        assert guarded.shake(path, origin=own["Origin"], **cookie)[0] == 101
+        assert guarded.shake(path, **cookie)[0] == 403
     assert guarded.ask("/sessions", "DELETE", headers=cookie).status_code == 403
     assert guarded.ask("/sessions", "DELETE", headers={**cookie, "Origin": "https://evil.example"}).status_code == 403
     assert guarded.ask("/sessions", "DELETE", headers={**cookie, **own}).status_code == 200
@@ -282,14 +286,16 @@ def test_the_local_user(local: Live) -> None:
         assert local.ask(path).status_code in (200, 404)
     assert local.ask("/sessions", "DELETE").status_code == 200
     assert local.ask("/diagnostics/run", "POST").status_code not in (401, 403)
-    assert local.chat() == (101, None)
-    assert local.chat(origin=f"http://{local.host}") == (101, None)
+    for path in SOCKETS:
+        assert local.shake(path) == (101, None)
+        assert local.shake(path, origin=f"http://{local.host}") == (101, None)
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "http://localhost:3000", "null", "http://127.0.0.1"])
 def test_other_origins(local: Live, origin: str) -> None:
     """Pages of others are refused: at the handshake, for what changes something, and for reading."""
-    assert local.chat(origin=origin) == (403, None)
+    for path in SOCKETS:
+        assert local.shake(path, origin=origin) == (403, None)
     for method in ("GET", "POST", "DELETE"):
         assert local.ask("/sessions", method, headers={"Origin": origin}).status_code == 403
     assert local.ask("/diagnostics/run", "POST", headers={"Origin": origin}).status_code == 403
@@ -345,7 +351,8 @@ def test_settings(place: Place) -> None:
     assert live.ask("/diagnostics", headers={**through, **BEARER}).status_code == 200
     done = live.ask("/login", "POST", data={"token": TOKEN}, headers={**through, "Origin": "https://agent.example"})
     assert done.headers["set-cookie"].endswith("; Secure")
-    assert live.chat("preflight.v1", subprotocol(TOKEN), origin="https://friend.example") == (101, "preflight.v1")
+    for path in SOCKETS:
+        assert live.shake(path, subprotocol(TOKEN), origin="https://friend.example")[0] == 101
     assert live.ask("/diagnostics", headers={**through, "Authorization": "Bearer guess"}).status_code == 401
     until(lambda: "login_failed" in started.output and "peer=203.0.113.7:0" in started.output, "it is said who tried")
     assert started.stop() == 0

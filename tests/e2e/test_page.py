@@ -143,6 +143,8 @@ def violations(page: Page) -> list[str]:
 def test_first_paint_with_a_red_report(red: Place, visit: Open) -> None:
     """A red report is seen at once: word, title, and the failed check first with its message, details and fix."""
     page = visit(red)
+    asked = page.evaluate("performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert f"{red.url}/diagnostics/history?limit=60&address=127.0.0.1%3A{red.port}" in asked
     expect(page.locator("#verdict")).to_have_text("Not ready")
     expect(page).to_have_title("Not ready – Preflight")
     expect(page.locator("#summary")).to_contain_text("1 critical check in the way: Model File")
@@ -175,6 +177,8 @@ def test_a_rerun_is_seen_live_and_flips(project: Place, model: Path, visit: Open
     """Everybody who looks sees a re-run check by check, and then what flipped; the next one has to wait."""
     project.start("--demo").until_ready()
     page, other = visit(project), visit(project)
+    refused: list[str] = []
+    page.on("response", lambda answer: refused.extend([answer.url] if answer.status == 429 else []))
     expect(page.locator("#verdict")).to_have_text("Ready")
     model.unlink()
     gate = model.with_name("gate")
@@ -212,13 +216,21 @@ def test_a_rerun_is_seen_live_and_flips(project: Place, model: Path, visit: Open
     assert "Collecting the checks" in seen
     assert any(re.fullmatch(rf"\d+ of {of(project)}: Model File", step) for step in seen)
     assert project.report()["origin"] == "rerun"
-    # Too soon: the button counts the seconds, and keeps the focus.
-    page.get_by_role("button", name="Check again").click()
-    expect(page.locator("#rerun")).to_have_text(re.compile(r"Again in \d+ s"))
+    # Too soon for the next one: everybody's button counts the seconds by itself, and keeps the focus.
+    newcomer = visit(project)
+    for one in (page, other, newcomer):
+        expect(one.locator("#rerun")).to_have_text(re.compile(r"Again in \d+ s"))
+        expect(one.locator("#rerun")).to_have_attribute("aria-disabled", "true")
     expect(page.locator("#rerun")).to_be_focused()
     left = int(re.sub(r"\D", "", page.locator("#rerun").inner_text()))
     assert 1 <= left <= 10
     expect(page.locator("#rerun")).not_to_have_text(f"Again in {left} s")
+    # When it has counted down, the server takes the next one: no click was refused.
+    expect(page.get_by_role("button", name="Check again")).not_to_have_attribute("aria-disabled", "true")
+    page.get_by_role("button", name="Check again").click()
+    expect(page.locator("#announcer")).to_have_text("Checking again.")
+    expect(page.locator("#rerun")).to_have_text(re.compile(r"Again in \d+ s"))
+    assert refused == []
 
 
 def test_a_check_of_another_process_shows_up(served: Place, visit: Open) -> None:
@@ -276,6 +288,9 @@ def test_it_says_that_the_server_is_gone_and_back(place: Place, visit: Open) -> 
             window.said = [];
             const region = document.getElementById("announcer");
             new MutationObserver(() => said.push(region.textContent)).observe(region, { childList: true });
+            window.links = [];
+            const link = document.getElementById("link-text");
+            new MutationObserver(() => links.push(link.textContent)).observe(link, { childList: true });
         }"""
     )
     assert first.stop() == 0
@@ -283,6 +298,8 @@ def test_it_says_that_the_server_is_gone_and_back(place: Place, visit: Open) -> 
     expect(page.locator("#lost")).to_contain_text("The server does not answer.")
     expect(page.locator("#link-text")).to_have_text("No connection")
     expect(page).to_have_title("No connection – Preflight")
+    expect(page.locator("#itself")).to_be_hidden()
+    assert page.evaluate("links") == ["No connection"]  # nobody went by what it said while it was stopping
     assert violations(page) == []
     page.get_by_role("button", name="Check again").click()
     expect(page.locator("#checking")).to_contain_text("The checks were not started")
@@ -305,6 +322,19 @@ def test_a_crash_is_no_drama(place: Place, visit: Open) -> None:
     expect(page.locator("#facts")).to_contain_text("1, the last ")
     expect(page.locator("#link-text")).to_have_text("Live")
     expect(page.locator("#lost")).to_be_hidden()
+
+
+def test_it_says_that_nobody_could_be_told(place: Place, served: Place, visit: Open) -> None:
+    """A notification that does not arrive is a line of the facts, as it happens; else there is none."""
+    place.start("--demo", "--supervise", PREFLIGHT_NOTIFY="json://127.0.0.1:1/canaryTopic3").until_ready()
+    page = visit(place)
+    assert "Notifications" not in page.locator("#facts dt").all_inner_texts()
+    kill_worker(place.started[-1])  # that is news
+    line = page.locator("#facts div", has=page.locator("dt", has_text="Notifications")).locator("dd")
+    expect(line).to_have_text(re.compile(r"not delivered, .+: json: connection refused"))
+    assert "canaryTopic3" not in page.content()
+    assert violations(page) == []
+    assert "Notifications" not in visit(served).locator("#facts dt").all_inner_texts()
 
 
 def test_chat_streams_and_resumes(place: Place, visit: Open) -> None:

@@ -186,6 +186,24 @@ def test_a_rerun(place: Place) -> None:
     assert started.stop() == 0
 
 
+def test_followers_hear_when_the_next_one_may_begin(place: Place) -> None:
+    """Nobody has to wait at first; after a re-run everybody is told for how long, and it is as long as the 429 says."""
+    started = place.start("--demo").until_ready()
+    with following(started.url) as socket:
+        assert heard(socket)["again_in"] == 0
+        assert post(started.url)[0] == 202
+        while (message := heard(socket))["type"] != "run_finished":
+            pass
+        assert 9 < message["again_in"] <= 10
+        assert 9 < heard(socket)["again_in"] <= message["again_in"]
+    with following(started.url) as latecomer:
+        left = heard(latecomer)["again_in"]
+    status, _headers, refused = post(started.url)
+    assert status == 429
+    assert refused["retry_after"] <= left + 1
+    assert started.stop() == 0
+
+
 def test_many_ask_and_one_runs(project: Place) -> None:
     """50 POSTs at once get the same run; 300 GETs at once start none."""
     project.write_requirement("probe", PROBE)
@@ -309,7 +327,8 @@ def test_followed_check_by_check(told: Place) -> None:
         assert [one["title"] for one in steps[::2]] == [one["check"]["title"] for one in steps[1::2]]
         probe = next(step["check"] for step in steps[1::2] if step["check"]["title"] == "Probe")
         assert probe["message"] == "was told to fail with [redacted]"
-        assert came[-1] == {"type": "run_finished", "run_id": run_id, "status": "failed", "state": "finished"}
+        ended = {"type": "run_finished", "run_id": run_id, "status": "failed", "state": "finished"}
+        assert came[-1] == {**ended, "again_in": 0}  # this copy lets nobody wait
         assert last["type"] == "snapshot"
         assert last["diagnostics"]["run_id"] == last["run"]["run_id"] == run_id
         assert last["run"]["state"] == "finished"

@@ -7,17 +7,20 @@ import html
 import json
 import shutil
 import sys
+import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from websockets.sync.client import connect
 
 from preflight import envfile, report
 from preflight.redaction import MASK
 from tests.e2e.canaries import CANARIES, SECRETS, WAYS, env_file, found, suite
 from tests.e2e.chatting import client
-from tests.e2e.starts import KEYS, Answer, Place, Providers, Started, equip, get, make_place, until
+from tests.e2e.starts import KEYS, PATIENCE, Answer, Place, Providers, Started, equip, get, make_place, until
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -469,6 +472,18 @@ def test_canaries_in_a_report_for_machines(canaries: Place) -> None:
     nothing_came_out(canaries)
 
 
+@pytest.mark.parametrize("form", ["text", "junit", "github", "markdown"])
+def test_canaries_in_formats(canaries: Place, form: str) -> None:
+    """The other formats of --check-only, and the table of --history afterwards."""
+    started = canaries.run("--check-only", "--format", form, "--app", "small:app")
+    assert started.process.returncode == 1, started.output
+    assert started.stdout.count(MASK.strip("[]")) >= len(WAYS) / 2  # Markdown escapes the brackets
+    past = canaries.run("--history")
+    assert past.process.returncode == 0, past.output
+    assert "failed" in past.stdout
+    nothing_came_out(canaries)
+
+
 def test_canaries_in_plain_pytest(canaries: Place) -> None:
     """Plain pytest, and the files that its plugins write."""
     files = ["--junitxml", str(canaries.state / "junit.xml"), "--json-report"]
@@ -550,3 +565,30 @@ def test_canaries_while_it_serves(place: Place) -> None:
     assert log.read_text().count("login_failed") == len({**KEYS, **CANARIES}) * 6
     assert len(frames) > 3 * len(SECRETS)
     nothing_came_out(place, frames=json.dumps(frames, ensure_ascii=False), **answers)
+
+
+def test_canaries_in_a_rerun(project: Place) -> None:
+    """All ways at once beside a live server: every route that shows it, in every format, and the frames of /ws/."""
+    canary_place(project)
+    project.environ |= {**KEYS, **CANARIES}
+    started = project.start("--demo").until_ready()
+    project.write_requirement("leaky", suite())
+    frames = []
+    with connect(started.url.replace("http", "ws", 1) + "/ws/diagnostics", max_size=None) as socket:
+        frames.append(str(socket.recv(PATIENCE)))
+        request = urllib.request.Request(f"{started.url}/diagnostics/run", b"", method="POST")
+        with urllib.request.urlopen(request, timeout=PATIENCE) as begun:
+            run_id = json.loads(begun.read())["run_id"]
+        while json.loads(frames[-1])["type"] != "run_finished":
+            frames.append(str(socket.recv(PATIENCE)))
+        frames.append(str(socket.recv(PATIENCE)))
+    paths = ["/health", "/diagnostics", "/diagnostics?format=text", "/diagnostics?format=health", "/metrics"]
+    paths += ["/diagnostics/history", f"/diagnostics/history/{run_id}", f"/diagnostics/run/{run_id}"]
+    paths += [f"/diagnostics/checks/{quote(way.title())}" for way in WAYS]
+    answers = {path: get(started.url + path) for path in paths}
+    assert {path: status for path, (status, _) in answers.items() if status != 200} == {"/health": 503}
+    talkative = {path for path, (_, text) in answers.items() if text.count(MASK) > len(WAYS) / 2}
+    assert talkative >= {*paths[1:4], *paths[6:8]}
+    assert sum(MASK in frame for frame in frames) > len(WAYS) / 2
+    assert started.stop() == 0
+    nothing_came_out(project, frames="\n".join(frames), **{path: text for path, (_, text) in answers.items()})
