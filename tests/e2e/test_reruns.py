@@ -264,6 +264,9 @@ def test_a_broken_rerun(told: Place, what: str, why: str) -> None:
     shown = answer(started.url, "/diagnostics")
     assert (shown["status"], shown["run_id"]) == ("broken", ended["run_id"])
     assert why in shown["problem"]
+    _, scraped = get(f"{started.url}/metrics")
+    assert '\npreflight_last_run_info{origin="rerun",status="broken"} 1.0\n' in scraped
+    assert '\npreflight_check_blocks{check="Probe",severity="critical"} 0.0\n' in scraped
     tell(told, "")
     assert rerun(started.url)["status"] == "passed"
     assert answer(started.url, "/health")["warnings"] == []
