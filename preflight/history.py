@@ -1,7 +1,8 @@
 """Past runs: each published report is kept as a file of its own, and this is what they say together.
 
-``state_dir/history/<when it began>-<run id>.json``: names sort by time, files are written once, whole
-or not at all, and for their owner only. What is there and is no report of ours is passed over.
+``state_dir/history/<when it began>-<run id>.<address>.json``: names sort by time, files are written once, whole
+or not at all, and for their owner only. What is there and is no report of ours is passed over. The address is in the
+name so that servers that share the folder do not crowd out each other's runs; names without one are read as well.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from preflight import files, report
 from preflight.report import Check, Report, ReportError
@@ -24,9 +25,11 @@ from preflight.settings import Settings
 FOLDER = "history"
 LOOK_BACK = 50  # runs before those asked for that are read for what changed
 REMEMBERED = 100_000  # checks of past runs that stay in memory, about 100 bytes each; the rest is read again
+ADDRESSES = 50  # whose runs are kept: those with the latest ones, where each run has another port
+LONGEST_KEY = 40  # characters of an address in a file's name
 ABANDONED = 3600.0  # seconds after which a file that was never finished is somebody's who died
 
-_NAME = re.compile(r"(\d{8}T\d{6}Z)-([0-9A-Za-z_-]{1,64})\.json")
+_NAME = re.compile(r"(\d{8}T\d{6}Z)-([0-9A-Za-z_-]{1,64})(?:\.([0-9A-Za-z._]+))?\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,26 +137,37 @@ def entry(run: Run, flipped: Iterable[Flip]) -> dict[str, Any]:
 
 
 def keep(found: Report, settings: Settings) -> str:
-    """Keep a report and let the oldest ones go; returns why that was not possible, in one line, or "".
+    """Keep a report and let the oldest ones of its address go; returns why that was not possible, in one line, or "".
 
     Never a reason against a start: whoever published the report says what is returned, and goes on.
     """
     folder = settings.state_dir / FOLDER
-    name = f"{re.sub('[-:]', '', found.started_at)}-{found.run_id}.json"
+    name = f"{re.sub('[-:]', '', found.started_at)}-{found.run_id}.{_key(found.address)}.json"
     try:
         files.no_link(folder)
         report.publish(found, folder / name)
-        _prune(folder, settings.history, name)
+        _prune(folder, settings.history, name, _key(found.address))
     except OSError as error:
         return f"This run is not in the history: {folder}: {error.strerror}"
     return ""
 
 
-def _prune(folder: Path, limit: int, latest: str) -> None:
-    """Leave ``limit`` files, the newest; ``latest`` stays even where the clock was set back and it looks old."""
-    gone = [name for _stamp, _mtime, name, _seen in _listing(folder)[limit:] if name != latest]
-    gone += _abandoned(folder)
-    for name in gone:
+def _key(address: str) -> str:
+    """The address as a part of a file's name. Two may look the same there: the report itself says which it is."""
+    return re.sub("[^0-9A-Za-z.]", "_", address)[-LONGEST_KEY:]  # the end has the port
+
+
+def _prune(folder: Path, limit: int, latest: str, key: str) -> None:
+    """Leave ``limit`` files of an address, the newest, and those of other addresses unless there are too many.
+
+    ``latest`` stays even where the clock was set back and it looks old. Files whose names have no address count as
+    files of this one.
+    """
+    listing = _listing(folder)
+    addresses = list(dict.fromkeys(file.key for file in listing))
+    gone = [file.name for file in [file for file in listing if file.key in (key, "")][limit:]]
+    gone += [file.name for file in listing if file.key in addresses[ADDRESSES:] and file.key != key]
+    for name in {*gone, *_abandoned(folder)} - {latest}:
         try:
             os.unlink(folder / name)
         except FileNotFoundError:
@@ -177,8 +191,19 @@ def _abandoned(folder: Path) -> list[str]:
 _Seen = tuple[int, int, int]
 
 
-def _listing(folder: Path) -> list[tuple[str, int, str, _Seen]]:
-    """The kept files, newest first: when the run began, when the file was written, its name, and what tells a change.
+class _File(NamedTuple):
+    """A kept file; files sort in the order of their runs."""
+
+    stamp: str  # when the run began
+    written: int  # nanoseconds: runs of the same second stand in the order in which they ended
+    name: str
+    run_id: str
+    key: str  # of the address, empty in a name of old
+    seen: _Seen  # tells a change
+
+
+def _listing(folder: Path) -> list[_File]:
+    """The kept files, newest first.
 
     Raises OSError where the folder cannot be read.
     """
@@ -195,8 +220,7 @@ def _listing(folder: Path) -> list[tuple[str, int, str, _Seen]]:
                 continue  # another run has pruned it
             if stat.S_ISREG(status.st_mode):
                 seen = (status.st_ino, status.st_mtime_ns, status.st_size)
-                # Runs of the same second stand in the order in which they ended.
-                found.append((match[1], status.st_mtime_ns, file.name, seen))
+                found.append(_File(match[1], status.st_mtime_ns, file.name, match[2], match[3] or "", seen))
     found.sort(reverse=True)
     return found
 
@@ -213,37 +237,43 @@ class History:
         self._known: dict[str, tuple[_Seen, Run | None]] = {}
 
     def runs(
-        self, *, offset: int = 0, limit: int, besides: Iterable[Report] = ()
+        self, *, offset: int = 0, limit: int, address: str | None = None, besides: Iterable[Report] = ()
     ) -> list[tuple[Run, tuple[Flip, ...]]]:
-        """Past runs with what flipped in each, newest first.
+        """Past runs with what flipped in each, newest first; of one address, or of all.
 
         ``besides`` are runs that count although they may not be kept, where the disk is full, say. Files that
         hold no report are left out. Raises OSError where the folder is there and cannot be read.
         """
         with self._lock:
-            found = self._read(offset + limit + LOOK_BACK)
+            found = self._read(offset + limit + LOOK_BACK, address)
         kept = {run.run_id for run in found}
-        more = {one.run_id: Run.of(one) for one in besides if one.run_id not in kept}
+        more = {
+            one.run_id: Run.of(one)
+            for one in besides
+            if one.run_id not in kept and address in (None, one.address)
+        }  # fmt: skip
         if more:
             found = sorted([*more.values(), *found], key=lambda run: run.started_at, reverse=True)
         return list(zip(found, flips(found), strict=True))[offset : offset + limit]
 
-    def _read(self, count: int) -> list[Run]:
+    def _read(self, count: int, address: str | None) -> list[Run]:
         try:
             listing = _listing(self._folder)
         except FileNotFoundError:
             listing = []  # nothing was kept yet
-        names = {name for _stamp, _mtime, name, _seen in listing}
+        names = {file.name for file in listing}
         for name in self._known.keys() - names:
             del self._known[name]
         runs: list[Run] = []
-        for _stamp, _mtime, name, seen in listing:
+        for file in listing:
             if len(runs) == count:
                 break
-            known = self._known.get(name)
-            if known is None or known[0] != seen:
-                known = self._known[name] = (seen, self._load(name))
-            if known[1] is not None:
+            if address is not None and file.key not in (_key(address), ""):
+                continue
+            known = self._known.get(file.name)
+            if known is None or known[0] != file.seen:
+                known = self._known[file.name] = (file.seen, self._load(file.name))
+            if known[1] is not None and address in (None, known[1].address):
                 runs.append(known[1])
         self._forget()
         return runs
@@ -269,10 +299,10 @@ class History:
             listing = _listing(self._folder)
         except FileNotFoundError:
             return None
-        for _stamp, _mtime, name, _seen in listing:
-            if name.partition("-")[2] == f"{run_id}.json":
+        for file in listing:
+            if file.run_id == run_id:
                 try:
-                    return report.load(self._folder / name)
+                    return report.load(self._folder / file.name)
                 except ReportError:
                     return None
         return None

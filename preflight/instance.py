@@ -44,6 +44,11 @@ class Instance:
 
     To be called with the report of every such run, and not in the event loop: it reads and writes a file.
     """
+    remember: Callable[[], None] = lambda: None
+    """Has the launcher keep ``report`` and ``rerun_problem`` for the worker that takes this one's place in a crash.
+
+    To be called whenever a re-run has ended, and not in the event loop: a report may be large.
+    """
     notifications: Mapping[str, Any] = field(default_factory=dict)
     """What became of the notices so far; see :class:`preflight.notify.Tally`. Empty where there is nobody to tell."""
     draining: bool = False
@@ -60,6 +65,7 @@ class Instance:
             settings=load(Path.cwd(), options=order["options"]),
             options=order["options"],
             report=Report.from_json(order["report"]),
+            rerun_problem=order["rerun_problem"],
             instance_id=order["instance_id"],
             since=order["since"],
             restarts=order["restarts"],

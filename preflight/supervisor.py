@@ -57,6 +57,8 @@ class Supervisor:
         self.worker: Worker | None = worker
         self._socket = sock
         self._found = found
+        self._judged: Mapping[str, object] = {"report": found.to_json(), "rerun_problem": ""}
+        """What a worker goes by: the run that let us start, then what the re-runs of the workers before it found."""
         self._started = started
         self._notifier = notifier
         if notifier is not None:
@@ -144,7 +146,7 @@ class Supervisor:
         worker.serve(
             self._socket,
             self.options,
-            report=self._found.to_json(),
+            **self._judged,
             instance_id=self.record.instance_id,
             since=self.record.since,
             restarts={"count": self._count, "last_exit": self._last_exit, "last_exit_at": self._last_exit_at},
@@ -193,6 +195,7 @@ class Supervisor:
         now = time.monotonic()
         ready_for = None if self._ready_at is None else now - self._ready_at
         self._print_rest(worker)
+        self._judged = worker.judged or self._judged
         ending = worker.child.ending
         if ending == "SIGKILL":
             ending += ", possibly because memory ran out"

@@ -26,6 +26,7 @@ from preflight.notices import Notice, news
 from preflight.settings import Settings
 
 if TYPE_CHECKING:
+    from preflight.instance import Instance
     from preflight.serving import Server
 
 FLUSH = 0.5  # seconds that the last events get to reach the launcher
@@ -49,6 +50,8 @@ class Worker:
         """Called for each event that the application reports."""
         self.notices: list[Notice] = []
         """What people are to be told, not yet told."""
+        self.judged: dict[str, Any] = {}
+        """What its last re-run left to go by, if there was one: ``report`` as JSON and ``rerun_problem``."""
         self.cancelled = 0
         """How many requests and turns it could not finish while it drained."""
         self._events = 0
@@ -88,6 +91,8 @@ class Worker:
                         self.notices.append(Notice(**{name: str(value) for name, value in message.data.items()}))
                     except TypeError:
                         pass  # no notice: not from our side of the channel
+                case "judged":
+                    self.judged = message.data
                 case "drained":
                     self.cancelled = int(message.data["cancelled"])
                     self._reported = int(message.data["events"])
@@ -230,6 +235,11 @@ class _Main:
         if notice is not None:
             self._say("notice", **asdict(notice))
 
+    def _remember(self, instance: Instance) -> None:
+        """What holds now will hold for the worker after us, whatever becomes of the files meanwhile."""
+        if instance.report is not None:
+            self._say("judged", report=instance.report.to_json(), rerun_problem=instance.rerun_problem)
+
     def run(self) -> int:
         # Ctrl-C in a terminal is the launcher's; it drains us in order.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -258,6 +268,7 @@ class _Main:
         instance.note = outbox.put
         if instance.settings.notify:
             instance.tell = lambda found: self._tell(found, instance.settings)
+        instance.remember = lambda: self._remember(instance)
         server = serving.Server(app, instance, on_ready=lambda: self._say("ready"))
         with self._condition:
             self._server = server

@@ -44,16 +44,18 @@ def _page(query: Mapping[str, str]) -> tuple[int, int]:
 
 
 async def _runs(request: Request, limit: int, offset: int) -> list[tuple[Run, tuple[Flip, ...]]]:
+    """A page of the runs of the address that ?address= names, or of all."""
     instance: Instance = request.state.preflight
     found = kept(request.app, instance)
+    address = request.query_params.get("address")
     # What this instance knows itself counts even where the disk is full.
     latest = diagnostics.snapshot(request.app, instance).latest(instance)
     besides = [one for one in (instance.report, latest) if one is not None]
-    return await asyncio.to_thread(found.runs, offset=offset, limit=limit, besides=besides)
+    return await asyncio.to_thread(found.runs, offset=offset, limit=limit, address=address, besides=besides)
 
 
 async def runs(request: Request) -> JSONResponse:
-    """Past runs with what flipped in each, newest first (?limit, ?offset)."""
+    """Past runs with what flipped in each, newest first (?limit, ?offset, ?address)."""
     try:
         limit, offset = _page(request.query_params)
     except ValueError as error:
@@ -81,7 +83,7 @@ async def run(request: Request) -> JSONResponse:
 
 
 async def check(request: Request) -> JSONResponse:
-    """How one check fared in the past, newest first (?limit, ?offset), and how often it flipped in all."""
+    """How one check fared in the past, newest first (?limit, ?offset, ?address), and how often it flipped in all."""
     title: str = request.path_params["title"]
     try:
         limit, offset = _page(request.query_params)

@@ -126,6 +126,13 @@ class Metrics:
         )
         if found is not None:
             yield from _run(found)
+        if (trusted := state.trusted) is not None:
+            yield gauge(
+                "preflight_last_trusted_run_timestamp_seconds",
+                "When the most recent run that did not break ended, in seconds since the epoch; the checks are its.",
+                _ended(trusted),
+            )
+            yield from _checks(trusted)
         reruns = CounterMetricFamily(
             "preflight_reruns", "Re-runs of this process, by how they ended.", labels=["status"]
         )
@@ -155,12 +162,21 @@ class State:
     sessions: int
     rerun_endings: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def trusted(self) -> Report | None:
+        """The most recent run that says something about its checks: a broken one does not."""
+        return next((one for one in (self.report, self.instance.report) if one and one.status != "broken"), None)
+
+
+def _ended(found: Report) -> float:
+    return report.epoch(found.started_at) + found.duration
+
 
 def _run(found: Report) -> Iterator[Metric]:
-    """The most recent run and its checks."""
+    """The most recent run, whether or not it broke."""
     from prometheus_client.core import GaugeMetricFamily
 
-    ended = report.epoch(found.started_at) + found.duration
+    ended = _ended(found)
     shape: tuple[tuple[str, str, float], ...] = (
         ("timestamp_seconds", "When the most recent run ended, in seconds since the epoch.", ended),
         ("age_seconds", "Time since the most recent run ended.", max(0.0, time.time() - ended)),
@@ -171,9 +187,20 @@ def _run(found: Report) -> Iterator[Metric]:
     info = GaugeMetricFamily("preflight_last_run_info", "The most recent run.", labels=["origin", "status"])
     info.add_metric([found.origin, found.status], 1)
     yield info
+
+
+def _checks(found: Report) -> Iterator[Metric]:
+    """How each check of a run fared."""
+    from prometheus_client.core import GaugeMetricFamily
+
     labels = ["check", "severity"]
     ok = GaugeMetricFamily(
         "preflight_check_ok", "Whether the requirement holds (or is not applicable): 1 yes, 0 no.", labels=labels
+    )
+    blocks = GaugeMetricFamily(
+        "preflight_check_blocks",
+        "Whether the requirement is critical and does not hold, so that it blocks: 1 yes, 0 no.",
+        labels=labels,
     )
     outcome = GaugeMetricFamily(
         "preflight_check_outcome", "1 for the outcome that the requirement had.", labels=[*labels, "outcome"]
@@ -182,9 +209,10 @@ def _run(found: Report) -> Iterator[Metric]:
     for check in found.checks:
         own = [check.title, check.severity]
         ok.add_metric(own, not (check.blocks or check.warns))
+        blocks.add_metric(own, check.blocks)
         outcome.add_metric([*own, check.outcome], 1)
         duration.add_metric(own, check.duration)
-    yield from (ok, outcome, duration)
+    yield from (ok, blocks, outcome, duration)
 
 
 async def metrics(request: Request) -> Response:

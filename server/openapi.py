@@ -248,6 +248,7 @@ RUN_ID = {"name": "run_id", "in": "path", "required": True, "schema": TEXT}
 PAGE_OF_RUNS = [
     query("limit", "how many", 1, 1000, 100),
     query("offset", "how many to leave out", 0, 2**31 - 1, 0),
+    {"name": "address", "in": "query", "description": "host:port; without it, of all addresses", "schema": TEXT},
 ]
 SESSION_ID = {"name": "session_id", "in": "path", "required": True, "schema": TEXT}
 

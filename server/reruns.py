@@ -139,7 +139,6 @@ class Reruns:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """For as long as the application serves; a drain ends what goes on."""
-        await self._recall()
         tasks = [asyncio.create_task(self._drain())]
         if self.instance.settings.refresh:
             tasks.append(asyncio.create_task(self._repeat(self.instance.settings.refresh)))
@@ -149,19 +148,6 @@ class Reruns:
             for task in tasks:
                 task.cancel()
             await self._abandon()
-
-    async def _recall(self) -> None:
-        """A worker in the place of one that crashed: what the instance's last re-run found still counts."""
-        instance = self.instance
-        if not instance.restarts.get("count"):
-            return
-        try:
-            found = await asyncio.to_thread(report.load, instance.settings.report_path)
-        except report.ReportError:
-            return  # then it starts from the run that let the instance start
-        ours = found.origin == "rerun" and found.address == instance.settings.address
-        if ours and found.started_at >= instance.since and found.status != "broken":
-            instance.report = found
 
     async def _repeat(self, pause: float) -> None:
         """The background's re-runs: one after a pause since the last one, whoever asked for that."""
@@ -193,6 +179,8 @@ class Reruns:
             suite = self._begin(run)
             await self._follow(run, suite)
             result, unpublished = await asyncio.to_thread(self._conclude, suite)
+            self._judge(result)
+            await asyncio.to_thread(self.instance.remember)
         except asyncio.CancelledError:
             self._finish(run, "broken", "ended before it was over: the server is stopping or being replaced")
             raise
@@ -200,9 +188,9 @@ class Reruns:
             told = f"the suite could not be run: {type(error).__name__}: {error}"
             self.instance.rerun_problem = report.shown(told, self._redactor)
             log.warning("re-run %s broke: %s", run.run_id, self.instance.rerun_problem)
+            await asyncio.to_thread(self.instance.remember)
             self._finish(run, "broken", self.instance.rerun_problem)
         else:
-            self._judge(result)
             if unpublished:
                 log.warning("re-run %s: %s", run.run_id, unpublished)
             self._finish(run, result.report.status, result.reason or unpublished)

@@ -52,7 +52,7 @@ def test_kept_for_the_owner_only(chosen: settings.Settings, past: Callable[..., 
     found = past(4)
     assert history.keep(found, chosen) == ""
     [file] = folder(chosen).iterdir()
-    assert file.name == "20260102T000405Z-run4.json"
+    assert file.name == "20260102T000405Z-run4.127.0.0.1_8002.json"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(folder(chosen).stat().st_mode) == 0o700
     assert report.load(file) == found
@@ -77,6 +77,45 @@ def test_the_latest_is_never_removed(chosen: settings.Settings, past: Callable[.
     assert ids(History(folder(one)).runs(limit=100)) == ["run32", "run6"]
 
 
+def test_each_address_has_room_of_its_own(chosen: settings.Settings, past: Callable[..., Report]) -> None:
+    """Servers that share the folder do not crowd out each other's runs, and each can be asked for its own."""
+    few = replace(chosen, history=2)
+    other = "[::1]:8003"
+    for minute in (1, 2):
+        history.keep(past(minute, address=other), few)
+    for minute in range(10, 20):
+        history.keep(past(minute), few)
+    kept = History(folder(few))
+    assert ids(kept.runs(limit=100)) == ["run19", "run18", "run2", "run1"]
+    assert ids(kept.runs(limit=100, address=other)) == ["run2", "run1"]
+    assert ids(kept.runs(limit=1, address=other, besides=[past(30), past(3, address=other)])) == ["run3"]
+    assert ids(kept.runs(limit=100, address="127.0.0.1_8002")) == []  # it only looks the same in a file's name
+    assert kept.report("run1") == past(1, address=other)
+
+
+def test_many_addresses(
+    chosen: settings.Settings, past: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where each run has another port, the addresses that ran longest ago go whole."""
+    monkeypatch.setattr(history, "ADDRESSES", 3)
+    for minute in range(8):
+        history.keep(past(minute, address=f"127.0.0.1:{9000 + minute}"), chosen)
+    assert ids(History(folder(chosen)).runs(limit=100)) == ["run7", "run6", "run5"]
+
+
+def test_names_of_old(chosen: settings.Settings, past: Callable[..., Report]) -> None:
+    """Files whose names have no address are read, by their reports' addresses, and make room for the new ones."""
+    folder(chosen).mkdir(mode=0o700)
+    report.publish(past(1), folder(chosen) / "20260102T000105Z-run1.json")
+    report.publish(past(2, address="[::1]:1"), folder(chosen) / "20260102T000205Z-run2.json")
+    kept = History(folder(chosen))
+    assert ids(kept.runs(limit=10)) == ["run2", "run1"]
+    assert ids(kept.runs(limit=10, address="127.0.0.1:8002")) == ["run1"]
+    assert kept.report("run2") == past(2, address="[::1]:1")
+    history.keep(past(3), replace(chosen, history=2))
+    assert ids(kept.runs(limit=10)) == ["run3", "run2"]
+
+
 def test_two_runs_of_the_same_second(chosen: settings.Settings, past: Callable[..., Report]) -> None:
     """They stand in the order in which they were kept, whatever their ids; with room for one, the later stays."""
     for name in ("zz", "aa"):
@@ -94,7 +133,7 @@ def test_a_corrupt_file_in_the_middle(
     """It hides no other run, stops no comparison across it, and does not keep pruning from its work."""
     for minute, outcome in ((1, "passed"), (2, "passed"), (3, "failed")):
         history.keep(past(minute, make_check(outcome=outcome)), chosen)
-    (folder(chosen) / "20260102T000205Z-run2.json").write_bytes(content)
+    (folder(chosen) / "20260102T000205Z-run2.127.0.0.1_8002.json").write_bytes(content)
     found = History(folder(chosen)).runs(limit=100)
     assert ids(found) == ["run3", "run1"]
     assert found[0][1] == (Flip("Python Version", "passed", "failed"),)
@@ -119,7 +158,7 @@ def test_foreign_files(chosen: settings.Settings, past: Callable[..., Report], t
 def test_what_a_killed_process_left(chosen: settings.Settings, past: Callable[..., Report]) -> None:
     """Half a file of somebody who died goes after an hour; one that is being written stays."""
     history.keep(past(1), chosen)
-    old, fresh = (folder(chosen) / f".20260102T000205Z-{name}.json.{name}.1" for name in ("old", "fresh"))
+    old, fresh = (folder(chosen) / f".20260102T000205Z-{name}.127.0.0.1_8002.json.{name}.1" for name in ("old", "fresh"))
     old.write_text("{")
     fresh.write_text("{")
     os.utime(old, (time.time() - 4000, time.time() - 4000))
@@ -203,9 +242,9 @@ def test_each_file_is_read_once(
     assert kept.runs(limit=10) == first
     assert len(read) == 5
     history.keep(past(9), chosen)
-    (folder(chosen) / "20260102T000005Z-run0.json").write_text("{")
+    (folder(chosen) / "20260102T000005Z-run0.127.0.0.1_8002.json").write_text("{")
     assert ids(kept.runs(limit=10)) == ["run9", "run4", "run3", "run2", "run1"]
-    assert sorted(read[5:]) == ["20260102T000005Z-run0.json", "20260102T000905Z-run9.json"]
+    assert sorted(read[5:]) == ["20260102T000005Z-run0.127.0.0.1_8002.json", "20260102T000905Z-run9.127.0.0.1_8002.json"]
 
 
 def test_reads_no_more_than_it_needs(
@@ -248,7 +287,7 @@ def test_one_report(chosen: settings.Settings, past: Callable[..., Report]) -> N
     assert kept.report("run1") == found
     assert kept.report("run") is None
     assert kept.report("../report") is None
-    (folder(chosen) / "20260102T000105Z-run1.json").write_text("{")
+    (folder(chosen) / "20260102T000105Z-run1.127.0.0.1_8002.json").write_text("{")
     assert kept.report("run1") is None
 
 

@@ -19,7 +19,7 @@ from prometheus_client import parser
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from preflight import __version__
+from preflight import __version__, report
 from preflight.instance import Instance
 from preflight.report import Check, Report
 from server import metrics
@@ -78,7 +78,7 @@ def failed(make_check: MakeCheck, make_report: MakeReport) -> Report:
     return make_report(
         make_check("Python Version", duration=0.25),
         make_check("OpenAI API Key", "failed"),
-        make_check("OpenAI API", "unknown", severity="warning"),
+        make_check("OpenAI API", "unknown"),
         make_check("Environment File", "not_applicable"),
         make_check('Odd "title" \\ of\ntwo lines', "timeout", severity="warning"),
         origin="rerun",
@@ -93,15 +93,16 @@ def test_what_a_scrape_shows(failed: Report, make_instance: MakeInstance) -> Non
     assert content_type.startswith("text/plain; version=")
     found = samples(text)
     odd = 'Odd "title" \\ of'
-    for title, severity, outcome, ok in (
-        ("Python Version", "critical", "passed", 1),
-        ("OpenAI API Key", "critical", "failed", 0),
-        ("OpenAI API", "warning", "unknown", 0),
-        ("Environment File", "critical", "not_applicable", 1),
-        (odd, "warning", "timeout", 0),
+    for title, severity, outcome, ok, blocks in (
+        ("Python Version", "critical", "passed", 1, 0),
+        ("OpenAI API Key", "critical", "failed", 0, 1),
+        ("OpenAI API", "critical", "unknown", 0, 0),
+        ("Environment File", "critical", "not_applicable", 1, 0),
+        (odd, "warning", "timeout", 0, 0),
     ):
         labels = {"check": title, "severity": severity}
         assert value(found, "preflight_check_ok", **labels) == ok
+        assert value(found, "preflight_check_blocks", **labels) == blocks
         assert value(found, "preflight_check_outcome", **labels, outcome=outcome) == 1
         assert value(found, "preflight_check_duration_seconds", **labels) == (0.25 if title == "Python Version" else 0)
     assert sum(name == "preflight_check_outcome" for name, _ in found) == 5
@@ -136,11 +137,34 @@ def test_a_report_that_changes(make_check: MakeCheck, make_report: MakeReport, m
     assert value(samples(scrape(app, instance)[1]), "preflight_healthy") == 0
 
 
+def test_a_run_that_broke(
+    make_check: MakeCheck, make_report: MakeReport, make_instance: MakeInstance, home: Path
+) -> None:
+    """It is the last run, and no good one; the checks stay those of the run before, which is dated."""
+    instance = make_instance(make_report(make_check("One", "failed"), started_at="2026-01-02T03:04:05Z"))
+    ended = report.broken(
+        "hung", run_id="b", origin="rerun", address=instance.settings.address,
+        started_at="2026-01-02T04:04:05Z", duration=1.0,
+    )  # fmt: skip
+    (home / "state").mkdir(mode=0o700)
+    report.publish(ended, instance.settings.report_path)
+    found = samples(scrape(application(), instance)[1])
+    assert value(found, "preflight_last_run_info", origin="rerun", status="broken") == 1
+    assert value(found, "preflight_may_start") == 0
+    assert value(found, "preflight_check_blocks", check="One", severity="critical") == 1
+    assert value(found, "preflight_last_trusted_run_timestamp_seconds") == pytest.approx(1767323045.25)
+    assert value(found, "preflight_last_run_timestamp_seconds") == pytest.approx(1767326646)
+    instance.report = None
+    names = {name for name, _ in samples(scrape(application(), instance)[1])}
+    assert "preflight_last_run_info" in names
+    assert not [name for name in names if name.startswith(("preflight_check", "preflight_last_trusted"))]
+
+
 def test_not_run(make_instance: MakeInstance) -> None:
     """Without a report nothing is claimed of checks, and the verdict is not good."""
     found = samples(scrape(application(), make_instance(None))[1])
     assert value(found, "preflight_may_start") == 0
-    assert not [name for name, _ in found if name.startswith(("preflight_check", "preflight_last_run"))]
+    assert not [name for name, _ in found if name.startswith(("preflight_check", "preflight_last"))]
 
 
 def test_turns(make_instance: MakeInstance, failed: Report) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.e2e.starts import Place, Started, get, make_place
+from tests.e2e.starts import Place, Started, get, make_place, unused_port
 
 CHECK = ("--check-only", "--demo", "--app", "small:app")
 ENTRY = {
@@ -76,6 +76,24 @@ def test_pages(served: Place) -> None:
     assert answer(served, "/diagnostics/history?offset=100") == []
     for query in ("limit=0", "limit=1001", "limit=x", "offset=-1", "offset=", f"limit={'9' * 5000}"):
         assert "limit is from 1 to 1000" in answer(served, f"/diagnostics/history?{query}", 400)["error"]
+
+
+def test_two_addresses(place: Place) -> None:
+    """Many runs for another address in the same state folder hide none of this server's, in either list."""
+    started = place.start("--demo", PREFLIGHT_HISTORY="2").until_ready()
+    other = unused_port()
+    for _ in range(3):
+        place.run(*CHECK, "--port", str(other), PREFLIGHT_HISTORY="2")
+    assert [one["origin"] for one in answer(place, "/diagnostics/history")] == ["check", "check", "start"]
+    own, others = f"?limit=1&address=127.0.0.1:{place.port}", f"?address=127.0.0.1:{other}"
+    [only] = answer(place, f"/diagnostics/history{own}")
+    assert (only["origin"], only["address"]) == ("start", f"127.0.0.1:{place.port}")
+    assert [one["origin"] for one in answer(place, f"/diagnostics/history{others}")] == ["check"] * 2
+    assert [one["run_id"] for one in answer(place, f"/diagnostics/checks/Memory{own}")["runs"]] == [only["run_id"]]
+    assert len(answer(place, f"/diagnostics/checks/Memory{others}")["runs"]) == 2
+    assert answer(place, "/diagnostics/history?address=nobody:1") == []
+    answer(place, "/diagnostics/checks/Memory?address=nobody:1", 404)
+    assert started.stop() == 0
 
 
 def test_one_run(served: Place) -> None:

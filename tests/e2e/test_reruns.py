@@ -282,6 +282,9 @@ def test_a_broken_rerun(told: Place, what: str, why: str) -> None:
     shown = answer(started.url, "/diagnostics")
     assert (shown["status"], shown["run_id"]) == ("broken", ended["run_id"])
     assert why in shown["problem"]
+    _, scraped = get(f"{started.url}/metrics")
+    assert '\npreflight_last_run_info{origin="rerun",status="broken"} 1.0\n' in scraped
+    assert '\npreflight_check_blocks{check="Probe",severity="critical"} 0.0\n' in scraped
     tell(told, "")
     assert rerun(started.url)["status"] == "passed"
     assert answer(started.url, "/health")["warnings"] == []
@@ -431,6 +434,37 @@ def test_a_crash_of_the_worker_forgets_no_verdict(told: Place) -> None:
     kill_worker(started)
     status, text = get(f"{started.url}/health")
     assert (status, json.loads(text)["critical_errors"]) == (503, ["Probe"])
+    assert started.stop() == 0
+
+
+def test_a_crash_of_the_worker_after_other_runs(told: Place) -> None:
+    """A check beside it publishes its own report, and one kept run is all there is: the verdict outlives the crash.
+
+    So does a re-run that broke since, through a second crash as well; the next good one ends both.
+    """
+    started = told.start("--demo", "--supervise", PREFLIGHT_HISTORY="1").until_ready()
+    tell(told, "fail")
+    assert rerun(started.url)["status"] == "failed"
+    tell(told, "")
+    checked = told.run("--check-only", "--demo", "--app", "small:app", PREFLIGHT_HISTORY="1")
+    assert checked.process.returncode == 0, checked.output
+    assert told.report()["origin"] == "check"
+    kill_worker(started)
+    status, text = get(f"{started.url}/health")
+    assert (status, json.loads(text)["critical_errors"]) == (503, ["Probe"])
+    tell(told, "exit")
+    assert rerun(started.url)["status"] == "broken"
+    for _ in range(2):
+        kill_worker(started)
+        status, text = get(f"{started.url}/health")
+        health = json.loads(text)
+        assert (status, health["critical_errors"], health["warnings"]) == (503, ["Probe"], ["The last re-run broke"])
+        assert 'while checking "Probe"' in answer(started.url, "/diagnostics")["problem"]
+    tell(told, "")
+    assert rerun(started.url)["status"] == "passed"
+    kill_worker(started)
+    status, text = get(f"{started.url}/health")
+    assert (status, json.loads(text)["warnings"]) == (200, [])
     assert started.stop() == 0
 
 
