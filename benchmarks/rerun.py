@@ -1,8 +1,9 @@
-"""What a re-run costs those whom the server answers meanwhile, and what a requirement costs a run.
+"""What a re-run costs those whom the server answers meanwhile, what starts one, and what a requirement costs a run.
 
-    python benchmarks/rerun.py [--rounds 10] [--requirements 1000] [--repeats 5]
+    python benchmarks/rerun.py [--rounds 10] [--crowd 1000] [--requirements 1000] [--repeats 5]
 
 First /health under a steady load, in turns without and with a re-run going on, and followed over /ws/diagnostics.
+Then how many suite runs a crowd starts: many GETs on /diagnostics at once, and 50 POSTs on /diagnostics/run at once.
 Then `run.py --check-only` with many trivial requirements beside those that are shipped. In a copy of the tree,
 loopback only; it stops what it started and ends by itself.
 """
@@ -15,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,8 +33,11 @@ from tests.e2e.starts import Place, make_place  # noqa: E402
 
 CONNECTIONS = 16
 PAUSE = 0.02  # seconds between two requests of a connection
+AFTERWARDS = 5.0  # seconds in which a run that somebody started would have ended
 QUIET = 1.0  # seconds of a round without a re-run
 REQUEST = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+LOOK = b"GET /diagnostics HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+CALLERS = 50  # who ask for a re-run at once
 ASK = b"POST /diagnostics/run HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 TRIVIAL = '''
@@ -126,8 +131,48 @@ async def health(port: int, rounds: int) -> None:
     print(f"  p99 while one goes on against without: {ratio:.2f}x  [target: at most 2x]")
 
 
-def requirements(place: Place, count: int, repeats: int) -> None:
+async def together(port: int, request: bytes, count: int) -> list[bytes]:
+    """The answers to that many requests, each on a connection of its own; the first is sent when all are open."""
+    opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(count)]
+    for _reader, writer in opened:
+        writer.write(request)
+    answers = await asyncio.gather(*(reader.read() for reader, _writer in opened))
+    for _reader, writer in opened:
+        writer.close()
+    return answers
+
+
+async def crowds(place: Place, count: int) -> None:
     """The second measurement."""
+
+    def kept() -> int:
+        return len(list((place.state / "history").glob("*.json")))
+
+    def told(answers: list[bytes]) -> str:
+        return ", ".join(f"{number} x {status}" for status, number in Counter(map(status_of, answers)).items())
+
+    def status_of(answer: bytes) -> str:
+        return answer[9:12].decode() or "none"
+
+    before, began = kept(), time.perf_counter()
+    looked = await together(place.port, LOOK, count)
+    spent = time.perf_counter() - began
+    await asyncio.sleep(AFTERWARDS)
+    print(f"{count} GETs on /diagnostics at once, answered in {spent * 1000:.0f} ms: {told(looked)}")
+    print(f"  suite runs started: {kept() - before}  [target: 0]")
+    before = kept()
+    async with connect(f"ws://127.0.0.1:{place.port}/ws/diagnostics") as live:
+        asked = await together(place.port, ASK, CALLERS)
+        while json.loads(await live.recv())["type"] != "run_finished":
+            pass
+    await asyncio.sleep(AFTERWARDS)
+    runs = {json.loads(answer.partition(b"\r\n\r\n")[2]).get("run_id") for answer in asked}
+    print(f"{CALLERS} POSTs on /diagnostics/run at once: {told(asked)}; runs that they name: {len(runs)}")
+    print(f"  suite runs started: {kept() - before}  [target: exactly 1]")
+
+
+def requirements(place: Place, count: int, repeats: int) -> None:
+    """The third measurement."""
     head = "import pytest\nfrom preflight.contract import Details\n"
     bodies = [
         TRIVIAL.format(number=number, severity="critical" if number % 2 else "warning") for number in range(count)
@@ -151,11 +196,12 @@ def requirements(place: Place, count: int, repeats: int) -> None:
 
 
 def main() -> None:
-    """Both."""
+    """All of them."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--rounds", type=int, default=10, help="re-runs")
+    options.add_argument("--crowd", type=int, default=1000, help="GETs at once")
     options.add_argument("--requirements", type=int, default=1000)
-    options.add_argument("--repeats", type=int, default=5, help="of the second measurement")
+    options.add_argument("--repeats", type=int, default=5, help="of the third measurement")
     chosen = options.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     describe()
@@ -165,6 +211,11 @@ def main() -> None:
         started = place.start("--demo").until_ready()
         time.sleep(3)  # the agent is imported in the background
         asyncio.run(health(place.port, chosen.rounds))
+        started.stop()
+    with copy() as place:
+        started = place.start("--demo").until_ready()
+        time.sleep(3)
+        asyncio.run(crowds(place, chosen.crowd))
         started.stop()
     if chosen.requirements:
         with copy() as place:
