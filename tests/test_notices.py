@@ -114,17 +114,20 @@ def test_after_a_rerun_that_broke(make_check: MakeCheck, make_report: MakeReport
     assert news(ended, chosen) is None
     told = news(warned, chosen)
     assert headline(told) == again
-    assert told is not None and len(told.body.splitlines()) == 1
+    assert told is not None
+    assert len(told.body.splitlines()) == 1
     assert news(warned, chosen) is None
     assert headline(news(blocked, chosen)) == "The server is unhealthy"
     assert headline(news(ended, chosen)) == "The preflight itself broke"
     told = news(blocked, chosen)
     assert headline(told) == f"{again}: the server is still unhealthy"
-    assert told is not None and len(told.body.splitlines()) == 1
+    assert told is not None
+    assert len(told.body.splitlines()) == 1
     assert news(ended, chosen) is not None
     told = news(good, chosen)
     assert headline(told) == "The server is healthy again"
-    assert told is not None and [line[:2] for line in told.body.splitlines()] == ["✅ ", "✅ ", "Ru"]
+    assert told is not None
+    assert [line[:2] for line in told.body.splitlines()] == ["✅ ", "✅ ", "Ru"]
     assert news(ended, chosen) is not None
     assert headline(news(blocked, chosen)) == "The server is unhealthy"
 
