@@ -163,8 +163,11 @@ def as_markdown(report: Report) -> str:
 # application/health+json (draft-inadarei-api-health-check-06).
 
 
-def as_health(report: Report | None) -> str:
-    """The health check response format for HTTP APIs; None where no suite has run."""
+def as_health(report: Report | None, problem: str = "") -> str:
+    """The health check response format for HTTP APIs; None where no suite has run.
+
+    ``problem`` is what stands beside the report, such as a notification that could not be delivered: a note.
+    """
     body: dict[str, Any] = {
         "status": _health(report),
         "version": __version__.partition(".")[0],
@@ -172,10 +175,11 @@ def as_health(report: Report | None) -> str:
         "serviceId": "preflight",
         "description": "the requirements of this server",
     }
+    notes = [problem] if problem else []
     if report is None:
-        return json.dumps(body | {"output": NOT_RUN})
+        return json.dumps(body | ({"notes": notes} if notes else {}) | {"output": NOT_RUN}, ensure_ascii=False)
     body["description"] += f" ({report.address})"
-    body["notes"] = [_count(report)]
+    body["notes"] = [_count(report), *notes]
     if report.status == "broken":
         body["output"] = report.reason
     elif report.blocking:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from preflight import report
@@ -40,10 +40,7 @@ def news(found: Report, settings: Settings) -> Notice | None:
     What they know is kept in the state folder, and is not the published report: a check or a run in CI publishes
     its report without telling anybody.
     """
-    try:
-        before = report.load(_known(settings))
-    except ReportError:
-        before = None
+    before = _told(settings)
     changed = [change for change in changes(before, found) if change.matters]
     if changed or before is None:
         know(found, settings)
@@ -51,11 +48,22 @@ def news(found: Report, settings: Settings) -> Notice | None:
 
 
 def know(found: Report, settings: Settings) -> None:
-    """Remember what people were told."""
+    """Remember what people were told. A run that broke says nothing of the checks it lacks: they stay as they were."""
+    before = _told(settings)
+    if found.status == "broken" and before is not None:
+        checks = {check.title: check for check in (*before.checks, *found.checks)}
+        found = replace(found, checks=tuple(checks.values()))
     try:
         report.publish(found, _known(settings))
     except OSError:
         pass  # told once more next time, and the requirement State Folder has said what is wrong
+
+
+def _told(settings: Settings) -> Report | None:
+    try:
+        return report.load(_known(settings))
+    except ReportError:
+        return None
 
 
 def _known(settings: Settings) -> Path:
@@ -80,6 +88,12 @@ def _of(changed: Sequence[Change], found: Report, settings: Settings) -> Notice:
 def _headline(verdict: Change | None, checks: Sequence[Change], found: Report) -> tuple[str, str]:
     start = found.origin != "rerun"
     if verdict is not None:
+        if verdict.before == "broken" and verdict.after != "broken" and not start:
+            # What broke was a re-run: how the server stands is news only if a check makes it so.
+            if verdict.after == "good" and not any(change.before == "blocks" for change in checks):
+                return "success", "The checks can be run again"
+            if verdict.after == "blocked" and not any(change.after == "blocks" for change in checks):
+                return "failure", "The checks can be run again: the server is still unhealthy"
         match verdict.after:
             case "broken":
                 return "failure", "The preflight itself broke" + (": nothing was started" if start else "")

@@ -244,7 +244,7 @@ class Settings:
     python: str = setting(">=3.13.8", specifier, "the Python versions that the application runs on")
     env_file: Path = setting(_ENV_FILE, path, "the file with the application's variables and keys")
     state_dir: Path = setting(_STATE_DIR, path, "where reports are kept; beside pyproject.toml")
-    history: int = setting(200, whole(1, 100_000), "past runs of an address whose reports are kept, for /diagnostics/history")
+    history: int = setting(200, whole(1, 100_000), "past runs that are kept of each address, for /diagnostics/history")
     port_cleanup: str = setting(
         "user", one_of("user", "own", "never"), "whose processes may be stopped to free the port"
     )

@@ -157,16 +157,26 @@ def document(app: Any, instance: Instance) -> dict[str, Any]:
         problems.append(f"the clock was set back: this report was made at {found.started_at}, and it is {report.now()}")
     if instance.rerun_problem:
         problems.append(f"the last re-run: {instance.rerun_problem}")
+    if undelivered := _undelivered(body["notifications"]):
+        problems.append(undelivered)
     if problems:
         body["problem"] = "; ".join(problems)
     return body
+
+
+def _undelivered(tally: Mapping[str, Any]) -> str:
+    """Why people may not know, in one line; empty where the last notice arrived, or nobody is to be told."""
+    if not tally["problem"] or (tally["problem_at"] or "~") < (tally["last_delivered_at"] or ""):
+        return ""
+    return f"notifications: {tally['problem']}"
 
 
 def stamp(app: Any, instance: Instance) -> object:
     """Changes whenever the document does, beyond its ages; costs one look at the report's file."""
     kept = snapshot(app, instance)
     found = kept.latest(instance)
-    return found and found.run_id, kept.problem, instance.rerun_problem, instance.notifications.get("problem_at")
+    undelivered = _undelivered(told) if (told := instance.notifications) else ""
+    return found and found.run_id, kept.problem, instance.rerun_problem, undelivered
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +198,8 @@ def _as_text(found: Report | None, body: Mapping[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _as_health(found: Report | None, _body: Mapping[str, Any]) -> str:
-    return formats.as_health(found)
+def _as_health(found: Report | None, body: Mapping[str, Any]) -> str:
+    return formats.as_health(found, body.get("problem", ""))
 
 
 FORMATS: Mapping[str, Format] = {

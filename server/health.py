@@ -10,10 +10,13 @@ from starlette.types import Receive, Scope, Send
 
 from preflight import __version__
 from preflight.instance import Instance
-from server.answers import Answer
+from server.answers import Answer, Header
+from server.negotiation import accepted
 
 ARCHITECTURE = "LangGraph StateGraph behind FastAPI"
 JSON = "application/json"
+MEDIA_TYPES = {"json": JSON, "health": "application/health+json"}
+VARY: Header = (b"vary", b"accept")
 
 
 def status(instance: Instance) -> str:
@@ -27,42 +30,67 @@ def status(instance: Instance) -> str:
     return "unhealthy" if blocked else "healthy"
 
 
-def _answer(body: dict[str, Any], *, good: bool) -> Answer:
-    return Answer(200 if good else 503, JSON, json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode())
+def _answer(body: dict[str, Any], *, good: bool, media_type: str = JSON) -> Answer:
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    return Answer(200 if good else 503, media_type, text.encode(), [VARY])
 
 
 class Health:
-    """Whether this instance is well, and what troubles it by name."""
+    """Whether this instance is well, and what troubles it by name; by Accept in the health-check draft's format."""
 
     def __init__(self) -> None:
-        self._made: tuple[tuple[object, ...], Answer] | None = None
+        self._made: dict[str, tuple[tuple[object, ...], Answer]] = {}
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        accept = ""
+        for name, value in scope["headers"]:
+            if name == b"accept":
+                accept += ("," if accept else "") + value.decode("latin-1")
+        wanted = "json" if accept in ("", "*/*", JSON) else accepted(accept, MEDIA_TYPES)
         instance: Instance = scope["state"]["preflight"]
         connections = scope["app"].state.connections
         # All that the answer is made from; nearly always what it was the last time.
         facts = (
             status(instance), instance.report, bool(instance.rerun_problem), connections.open, connections.sessions
         )  # fmt: skip
-        if self._made is None or self._made[0] != facts:
-            self._made = (facts, self._make(*facts))
-        await self._made[1].send(send)
+        made = self._made.get(wanted)
+        if made is None or made[0] != facts:
+            made = self._made[wanted] = (facts, self._make(wanted, *facts))
+        await made[1].send(send)
 
     @staticmethod
-    def _make(state: str, found: Any, rerun_broke: bool, connections: int, sessions: int) -> Answer:
+    def _make(wanted: str, state: str, found: Any, rerun_broke: bool, connections: int, sessions: int) -> Answer:
         warnings = [check.title for check in found.warnings] if found else ["Preflight was not run"]
         if rerun_broke:
             warnings.append("The last re-run broke")
+        errors = [check.title for check in found.blocking] if found else []
+        if wanted == "health":
+            return _draft(state, errors, warnings)
         body = {
             "status": state,
             "version": __version__,
             "architecture": ARCHITECTURE,
-            "critical_errors": [check.title for check in found.blocking] if found else [],
+            "critical_errors": errors,
             "warnings": warnings,
             "active_connections": connections,
             "active_sessions": sessions,
         }
         return _answer(body, good=state == "healthy")
+
+
+def _draft(state: str, errors: list[str], warnings: list[str]) -> Answer:
+    """As draft-inadarei-api-health-check-06 wants it: "fail" with 503, "pass" and "warn" with 200."""
+    good = state == "healthy"
+    body: dict[str, Any] = {
+        "status": "fail" if not good else "warn" if errors or warnings else "pass",
+        "version": __version__.partition(".")[0],
+        "releaseId": __version__,
+        "serviceId": "preflight",
+        "description": ARCHITECTURE,
+    }
+    if troubles := [*(["draining"] if state == "draining" else []), *errors, *warnings]:
+        body["output"] = "; ".join(troubles)
+    return _answer(body, good=good, media_type=MEDIA_TYPES["health"])
 
 
 class Live:

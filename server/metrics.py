@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from preflight import __version__, report
 from preflight.instance import Instance
+from preflight.notify import unattended
 from preflight.report import Report
 from server import diagnostics, health
 
@@ -143,6 +144,15 @@ class Metrics:
             "preflight_worker_restarts", "Crashes after which the worker was started again.",
             value=float(instance.restarts.get("count", 0)),
         )  # fmt: skip
+        tally = instance.notifications or unattended(instance.settings)
+        notices = CounterMetricFamily(
+            "preflight_notifications", "Notifications, counted for each service, by what became of them.",
+            labels=["result"],
+        )  # fmt: skip
+        for result in ("delivered", "undelivered", "dropped"):
+            notices.add_metric([result], tally[result])
+        yield notices
+        yield gauge("preflight_notifications_pending", "Notifications that wait or are being sent.", tally["pending"])
         yield gauge("preflight_http_requests_in_flight", "Requests being answered, this one included.", self.in_flight)
         yield gauge("preflight_chat_connections", "Open chat connections.", state.connections)
         yield gauge("preflight_chat_sessions", "Chat sessions that are followed or have a turn.", state.sessions)

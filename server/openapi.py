@@ -71,6 +71,15 @@ SCHEMAS: dict[str, Schema] = {
         active_connections=COUNT,
         active_sessions=COUNT,
     ),
+    "HealthDraft": {
+        "type": "object",
+        "properties": {
+            "status": choice("pass", "warn", "fail"),
+            **dict.fromkeys(("version", "releaseId", "serviceId", "description", "output"), TEXT),
+        },
+        "required": ["status", "version", "releaseId", "serviceId", "description"],
+        "additionalProperties": False,
+    },
     "Live": record(status=choice("live")),
     "Ready": record(status=choice("ready", "unhealthy", "draining")),
     "Brief": record(title=TEXT, message=TEXT, fix=TEXT),
@@ -222,6 +231,12 @@ GUARDED: dict[str, Schema] = {
 }
 TO_LOGIN: dict[str, Schema] = {"303": SEE_OTHER | {"description": "a browser without access: to the login"}}
 HISTORY = {"503": error("the history cannot be read now")}
+HEALTH: Schema = {
+    "content": {
+        "application/json": {"schema": ref("Health")},
+        "application/health+json": {"schema": ref("HealthDraft")},
+    }
+}
 STORE = {"503": error("the sessions cannot be read or written now")}
 
 
@@ -257,8 +272,8 @@ PATHS: dict[str, dict[str, Schema]] = {
         "get": operation(
             "Whether this instance is well, and what troubles it by name.",
             {
-                "200": answer("it is, warnings included", ref("Health")),
-                "503": answer("it is not, or it drains", ref("Health")),
+                "200": HEALTH | {"description": "it is, warnings included"},
+                "503": HEALTH | {"description": "it is not, or it drains"},
             },
             public=True,
             guarded=False,

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from starlette.applications import Starlette
 
 from preflight import __version__, report
 from preflight.instance import Instance
+from preflight.notify import Tally
 from preflight.report import Check, Report
 from server import diagnostics
 from server.diagnostics import Snapshot, project
@@ -115,6 +117,19 @@ def test_not_run(make_instance: MakeInstance) -> None:
 def test_label(make_check: MakeCheck, severity: str, outcome: str, label: str) -> None:
     """The status that clients show follows severity and outcome."""
     assert diagnostics.label(make_check(severity=severity, outcome=outcome)) == label
+
+
+def test_what_people_were_not_told(make_report: MakeReport, make_instance: MakeInstance) -> None:
+    """A notice that did not arrive is a problem until a later one arrives."""
+    app = Starlette()
+    tally = Tally(1, undelivered=1, problem="json: HTTP 500", problem_at="2026-01-02T03:05:00Z")
+    instance = make_instance(make_report(), notifications=asdict(tally))
+    assert diagnostics.document(app, instance)["problem"] == "notifications: json: HTTP 500"
+    before = diagnostics.stamp(app, instance)
+    for arrived, gone in (("2026-01-02T03:04:00Z", False), ("2026-01-02T03:05:01Z", True)):
+        instance.notifications = asdict(replace(tally, last_delivered_at=arrived))
+        assert ("problem" not in diagnostics.document(app, instance)) == gone
+        assert (diagnostics.stamp(app, instance) != before) == gone
 
 
 def test_own_report_without_a_file(make_report: MakeReport, make_instance: MakeInstance, path: Path) -> None:

@@ -19,8 +19,14 @@ from server import health
 KEY = "sk-canary-3f9a1c77e2Zq"
 
 
-def get(instance: Instance, path: str) -> tuple[int, dict[str, Any]]:
+def get(instance: Instance, path: str, accept: str = "") -> tuple[int, dict[str, Any]]:
     """One request, spoken in ASGI to the real routes."""
+    status, _headers, body = ask(instance, path, accept)
+    return status, body
+
+
+def ask(instance: Instance, path: str, accept: str) -> tuple[int, dict[bytes, bytes], dict[str, Any]]:
+    """The same, with the answer's headers."""
     app = Starlette(routes=health.routes())
     app.state.connections = SimpleNamespace(open=3, sessions=2)
     sent: list[Any] = []
@@ -31,9 +37,11 @@ def get(instance: Instance, path: str) -> tuple[int, dict[str, Any]]:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b""}
+    headers = [(b"accept", accept.encode())] if accept else []
+    scope = {"type": "http", "method": "GET", "path": path, "headers": headers, "query_string": b""}
     asyncio.run(app({**scope, "state": {"preflight": instance}}, receive, send))
-    return sent[0]["status"], json.loads(b"".join(message.get("body", b"") for message in sent))
+    body = json.loads(b"".join(message.get("body", b"") for message in sent))
+    return sent[0]["status"], dict(sent[0]["headers"]), body
 
 
 def test_a_rerun_that_must_not_take_it_out_of_rotation(
@@ -111,3 +119,35 @@ def test_body(instances: dict[str, Instance]) -> None:
         "active_sessions": 2,
     }
     assert get(instances["not run"], "/health")[1]["warnings"] == ["Preflight was not run"]
+
+
+@pytest.mark.parametrize(
+    "state, code, status, output",
+    [
+        ("good", 200, "pass", None),
+        ("warnings", 200, "warn", "Memory"),
+        ("blocked", 503, "fail", "OpenAI API Key; Memory"),
+        ("not run", 200, "warn", "Preflight was not run"),
+        ("draining", 503, "fail", "draining"),
+    ],
+)
+def test_draft(instances: dict[str, Instance], state: str, code: int, status: str, output: str | None) -> None:
+    """Who accepts the health-check draft's format gets it, with the status code that the draft wants; names only."""
+    found, headers, body = ask(instances[state], "/health", "application/health+json, application/json;q=0.5")
+    assert (found, headers[b"content-type"], headers[b"vary"]) == (code, b"application/health+json", b"accept")
+    assert (body["status"], body.get("output"), body["releaseId"]) == (status, output, __version__)
+    assert KEY not in json.dumps(body)
+    for accept in ("*/*", "text/html,*/*;q=0.8", "application/json"):
+        found, headers, body = ask(instances[state], "/health", accept)
+        assert (found, headers[b"content-type"]) == (code, b"application/json")
+        assert "critical_errors" in body
+
+
+def test_draft_of_a_rerun_that_does_not_gate(
+    instances: dict[str, Instance], monkeypatch: pytest.MonkeyPatch, make_instance: Callable[..., Instance]
+) -> None:
+    """With rerun_gates off the answer is 200, and so it does not say fail."""
+    monkeypatch.setenv("PREFLIGHT_RERUN_GATES", "no")
+    lenient = make_instance(instances["blocked"].report)
+    status, body = get(lenient, "/health", "application/health+json")
+    assert (status, body["status"], body["output"]) == (200, "warn", "OpenAI API Key; Memory")

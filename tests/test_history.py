@@ -158,7 +158,9 @@ def test_foreign_files(chosen: settings.Settings, past: Callable[..., Report], t
 def test_what_a_killed_process_left(chosen: settings.Settings, past: Callable[..., Report]) -> None:
     """Half a file of somebody who died goes after an hour; one that is being written stays."""
     history.keep(past(1), chosen)
-    old, fresh = (folder(chosen) / f".20260102T000205Z-{name}.127.0.0.1_8002.json.{name}.1" for name in ("old", "fresh"))
+    old, fresh = (
+        folder(chosen) / f".20260102T000205Z-{name}.127.0.0.1_8002.json.{name}.1" for name in ("old", "fresh")
+    )
     old.write_text("{")
     fresh.write_text("{")
     os.utime(old, (time.time() - 4000, time.time() - 4000))
@@ -244,7 +246,10 @@ def test_each_file_is_read_once(
     history.keep(past(9), chosen)
     (folder(chosen) / "20260102T000005Z-run0.127.0.0.1_8002.json").write_text("{")
     assert ids(kept.runs(limit=10)) == ["run9", "run4", "run3", "run2", "run1"]
-    assert sorted(read[5:]) == ["20260102T000005Z-run0.127.0.0.1_8002.json", "20260102T000905Z-run9.127.0.0.1_8002.json"]
+    assert sorted(read[5:]) == [
+        "20260102T000005Z-run0.127.0.0.1_8002.json",
+        "20260102T000905Z-run9.127.0.0.1_8002.json",
+    ]
 
 
 def test_reads_no_more_than_it_needs(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ from starlette.middleware import Middleware
 
 from preflight import __version__, report
 from preflight.instance import Instance
+from preflight.notify import Tally
 from preflight.report import Check, Report
 from server import metrics
 from server.metrics import BUCKETS, Histogram, InFlight, Metrics
@@ -135,6 +137,17 @@ def test_a_report_that_changes(make_check: MakeCheck, make_report: MakeReport, m
     assert value(found, "preflight_may_start") == value(found, "preflight_healthy") == 1
     instance.draining = True
     assert value(samples(scrape(app, instance)[1]), "preflight_healthy") == 0
+
+
+def test_notifications(make_instance: MakeInstance, failed: Report) -> None:
+    """What became of the notices; nothing where there is nobody to tell."""
+    tally = Tally(2, pending=1, delivered=4, undelivered=3, dropped=2)
+    found = samples(scrape(application(), make_instance(failed, notifications=asdict(tally)))[1])
+    for result, count in (("delivered", 4), ("undelivered", 3), ("dropped", 2)):
+        assert value(found, "preflight_notifications_total", result=result) == count
+    assert value(found, "preflight_notifications_pending") == 1
+    nobody = samples(scrape(application(), make_instance(failed))[1])
+    assert value(nobody, "preflight_notifications_total", result="undelivered") == 0
 
 
 def test_a_run_that_broke(

@@ -102,6 +102,36 @@ def test_broken_run(make_report: MakeReport, chosen: Settings) -> None:
     assert notice.body.startswith("the suite is empty\n")
 
 
+def test_after_a_rerun_that_broke(make_check: MakeCheck, make_report: MakeReport, chosen: Settings) -> None:
+    """It takes nothing back of what people know: the same findings after it are no news, and no recovery."""
+    good = make_report(make_check("A"), make_check("W"), origin="rerun")
+    warned = make_report(make_check("A"), make_check("W", "unknown"), origin="rerun")
+    blocked = make_report(make_check("A", "failed"), make_check("W", "unknown"), origin="rerun")
+    ended = report.broken("hung", run_id="b", origin="rerun", address="a", started_at=report.now(), duration=0.0)
+    again = "The checks can be run again"
+    assert headline(news(warned, chosen)) == "A check warns"
+    assert headline(news(ended, chosen)) == "The preflight itself broke"
+    assert news(ended, chosen) is None
+    told = news(warned, chosen)
+    assert headline(told) == again
+    assert told is not None
+    assert len(told.body.splitlines()) == 1
+    assert news(warned, chosen) is None
+    assert headline(news(blocked, chosen)) == "The server is unhealthy"
+    assert headline(news(ended, chosen)) == "The preflight itself broke"
+    told = news(blocked, chosen)
+    assert headline(told) == f"{again}: the server is still unhealthy"
+    assert told is not None
+    assert len(told.body.splitlines()) == 1
+    assert news(ended, chosen) is not None
+    told = news(good, chosen)
+    assert headline(told) == "The server is healthy again"
+    assert told is not None
+    assert [line[:2] for line in told.body.splitlines()] == ["✅ ", "✅ ", "Ru"]
+    assert news(ended, chosen) is not None
+    assert headline(news(blocked, chosen)) == "The server is unhealthy"
+
+
 def test_each_address_has_its_own(make_check: MakeCheck, make_report: MakeReport, chosen: Settings) -> None:
     """Two servers with one state folder do not tell each other's flips."""
     other = settings.load(ROOT, options={"demo": True, "port": "8003"})

@@ -293,6 +293,14 @@ def test_undelivered(place: Place, receiver: Receiver) -> None:
     tally = notifications(place)
     assert (tally["delivered"], tally["pending"], tally["last_delivered_at"]) == (0, 0, None)
     assert tally["problem"].startswith(("json (", "slack ("))
+    said = f"notifications: {tally['problem']}"
+    assert json.loads(get(f"{place.url}/diagnostics")[1])["problem"] == said
+    assert get(f"{place.url}/diagnostics?format=text")[1].splitlines()[-1] == said
+    assert json.loads(get(f"{place.url}/diagnostics?format=health")[1])["notes"][-1] == said
+    scraped = get(f"{place.url}/metrics")[1]
+    assert '\npreflight_notifications_total{result="undelivered"} 3.0\n' in scraped
+    assert "\npreflight_notifications_pending 0.0\n" in scraped
+    answers.append(scraped)
     headline = "✅ The server came back (127.0.0.1:"
     assert f"Not delivered to json (1 of 3): {headline}" in started.stdout
     assert "HTTP 500 (tried 5 times)" in started.stdout

@@ -238,6 +238,12 @@ def test_a_flip_takes_it_out_of_rotation_and_back(told: Place) -> None:
     assert status == 503
     assert (json.loads(text)["status"], json.loads(text)["critical_errors"]) == ("unhealthy", ["Probe"])
     assert get(f"{url}/health/ready") == (503, '{"status":"unhealthy"}')
+    draft = urllib.request.Request(f"{url}/health", headers={"Accept": "application/health+json"})
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(draft, timeout=PATIENCE)
+    with refused.value as failed:
+        assert (failed.code, failed.headers["Content-Type"]) == (503, "application/health+json")
+        assert {"status": "fail", "output": "Probe"}.items() <= json.load(failed).items()
     assert get(f"{url}/health/live")[0] == 200
     assert answer(url, "/diagnostics")["checks"]["Probe"]["fix"] == "remove the file"
     tell(told, "")
