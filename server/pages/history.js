@@ -26,7 +26,7 @@ export class History extends EventTarget {
   // Ask the server for its past; what it cannot tell stays as it is.
   async refresh(address) {
     const found = await ask(`diagnostics/history?limit=${SHOWN}&address=${encodeURIComponent(address)}`);
-    this.runs = found.filter((run) => run.address === address);
+    this.runs = found;
     this.#section.hidden = this.runs.length === 0;
   }
 
