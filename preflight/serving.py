@@ -18,6 +18,7 @@ from preflight import protocol
 from preflight.instance import SERVICE_RESTART, Instance
 
 CLOSE = (b"connection", b"close")
+SWITCH = 0.0005  # seconds
 TICK = 0.01  # seconds between two looks at what is still going on
 SWEEP = 5  # ticks of uvicorn, which are 0.1 s, between two looks at deadlines of clients
 LINGER = 0.25  # seconds that idle keep-alive connections get to send a last request, when nobody replaces us
@@ -116,6 +117,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application's lifespan with the instance in its state, then serve."""
         self._loop = asyncio.get_running_loop()
+        # A thread that computes (a re-run's report, say) lets the event loop in after this time, and not after 5 ms.
+        sys.setswitchinterval(SWITCH)
         self.lifespan.state["preflight"] = self.instance
         await super().startup(sockets)
         if self.started:

@@ -8,6 +8,8 @@ from http import HTTPStatus
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.security import protected
+
 Header = tuple[bytes, bytes]
 
 
@@ -22,7 +24,7 @@ class Answer:
         self._start: Message = {
             "type": "http.response.start",
             "status": int(HTTPStatus(status)),
-            "headers": [*(about if content_type else ()), *headers],
+            "headers": protected([*(about if content_type else ()), *headers]),
         }
         self._body: Message = {"type": "http.response.body", "body": body}
 

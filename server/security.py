@@ -367,17 +367,20 @@ class Guard:
             await self.app(scope, receive, send)
 
 
+def protected(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
+    """An answer's headers with those that every answer has, the last of which tells that they are there."""
+    own = list(headers)
+    if all(name != b"cache-control" for name, _ in own):
+        own.append(NO_STORE)
+    return [*own, *HEADERS]
+
+
 def _protected(send: Send) -> Send:
     async def protect(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = [*message.get("headers", ()), *HEADERS]
-            for name, _ in headers:
-                if name == b"cache-control":
-                    break
-            else:
-                headers.append(NO_STORE)
-            # Not into the message itself: an answer that is made once is sent many times.
-            message = {**message, "headers": headers}
+            headers = message.get("headers", ())
+            if not headers or headers[-1] is not HEADERS[-1]:  # else it was made with them, to be sent many times
+                message["headers"] = protected(headers)
         await send(message)
 
     return protect
