@@ -18,13 +18,15 @@ class Answer:
 
     __slots__ = ("_body", "_start")
 
-    def __init__(self, status: int, content_type: str, body: bytes, headers: Iterable[Header] = ()) -> None:
-        """Without a content type there is no body, as in a 304."""
+    def __init__(
+        self, status: int, content_type: str, body: bytes, headers: Iterable[Header] = (), *, shown: bool = True
+    ) -> None:
+        """Without a content type there is no body, as in a 304; ``shown``: by a browser (see security.py)."""
         about = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
         self._start: Message = {
             "type": "http.response.start",
             "status": int(HTTPStatus(status)),
-            "headers": protected([*(about if content_type else ()), *headers]),
+            "headers": protected([*(about if content_type else ()), *headers], shown=shown),
         }
         self._body: Message = {"type": "http.response.body", "body": body}
 

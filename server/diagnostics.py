@@ -301,7 +301,7 @@ class Diagnostics:
         made = _Made(
             known, time.monotonic() + FRESH, etag,
             whole=Answer(200, one.media_type, one.render(found, body).encode(), headers),
-            same=Answer(304, "", b"", headers),
+            same=Answer(304, "", b"", headers, shown=False),
         )  # fmt: skip
         self._made[name] = made
         return made

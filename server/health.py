@@ -32,7 +32,7 @@ def status(instance: Instance) -> str:
 
 def _answer(body: dict[str, Any], *, good: bool, media_type: str = JSON) -> Answer:
     text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-    return Answer(200 if good else 503, media_type, text.encode(), [VARY])
+    return Answer(200 if good else 503, media_type, text.encode(), [VARY], shown=False)
 
 
 class Health:

@@ -41,13 +41,14 @@ POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+NOSNIFF = (b"x-content-type-options", b"nosniff")
 HEADERS: RawHeaders = [
     (b"content-security-policy", POLICY),
-    (b"x-content-type-options", b"nosniff"),
     # Under no-referrer browsers send "Origin: null" with our own forms, the login's among them.
     (b"referrer-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
+    NOSNIFF,  # the last of them: it tells that they are there
 ]
 NO_STORE = (b"cache-control", b"no-store")
 
@@ -367,19 +368,23 @@ class Guard:
             await self.app(scope, receive, send)
 
 
-def protected(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
-    """An answer's headers with those that every answer has, the last of which tells that they are there."""
+def protected(headers: Iterable[tuple[bytes, bytes]], *, shown: bool = True) -> RawHeaders:
+    """An answer's headers with those that every answer has.
+
+    ``shown=False`` is for what no browser shows and everybody may have, such as a health check's answer, most of
+    whose cost is its headers'.
+    """
     own = list(headers)
     if all(name != b"cache-control" for name, _ in own):
         own.append(NO_STORE)
-    return [*own, *HEADERS]
+    return [*own, *(HEADERS if shown else [NOSNIFF])]
 
 
 def _protected(send: Send) -> Send:
     async def protect(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = message.get("headers", ())
-            if not headers or headers[-1] is not HEADERS[-1]:  # else it was made with them, to be sent many times
+            if not headers or headers[-1] is not NOSNIFF:  # else it was made with them, to be sent many times
                 message["headers"] = protected(headers)
         await send(message)
 
