@@ -371,8 +371,8 @@ class Guard:
 def protected(headers: Iterable[tuple[bytes, bytes]], *, shown: bool = True) -> RawHeaders:
     """An answer's headers with those that every answer has.
 
-    ``shown=False`` is for what no browser shows and everybody may have, such as a health check's answer, most of
-    whose cost is its headers'.
+    ``shown=False`` is for what no browser shows and is asked for most, such as a health check's answer: every header
+    costs time.
     """
     own = list(headers)
     if all(name != b"cache-control" for name, _ in own):
