@@ -150,7 +150,7 @@ class Server(uvicorn.Server):
         self._announce()
         # Idle connections of a replaced instance may take their time: nobody waits for us.
         linger = deadline if self._replaced else loop.time() + LINGER
-        while loop.time() < deadline and (self._busy() or (self._idle() and loop.time() < linger) or self._asked()):
+        while loop.time() < deadline and (self._busy() or (self._idle() and loop.time() < linger)):
             await asyncio.sleep(TICK)
         for connection in list(self.server_state.connections):
             connection.shutdown()
@@ -184,15 +184,6 @@ class Server(uvicorn.Server):
     def _idle(self) -> bool:
         """Whether keep-alive connections are open."""
         return any(hasattr(connection, "cycle") for connection in self.server_state.connections)
-
-    def _asked(self) -> bool:
-        """Whether a request waits on an idle connection that the event loop has not come to read: let it."""
-        waiting = select.poll()
-        for connection in self.server_state.connections:
-            sock = connection.transport.get_extra_info("socket") if hasattr(connection, "cycle") else None
-            if sock is not None and sock.fileno() >= 0:
-                waiting.register(sock.fileno(), select.POLLIN)
-        return bool(waiting.poll(0))
 
     def _unfinished(self) -> int:
         """Requests, WebSockets and pieces of work that have not ended."""

@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,6 +16,9 @@ from preflight.instance import Instance
 from preflight.redaction import Redactor
 from preflight.report import Check, Report, build
 from tests.services import Service
+
+if TYPE_CHECKING:
+    from tests.receivers import Mailbox, Receiver
 
 # In the background of a shell SIGINT is ignored, under nohup SIGHUP, and children inherit that: tests send both.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -59,6 +63,26 @@ def service() -> Iterator[Service]:
     """An HTTP server that answers what a test tells it to."""
     with Service() as one:
         yield one
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """Takes notifications as JSON over HTTP."""
+    from tests.receivers import Receiver  # brings a mail server, which hardly any test needs
+
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture
+def mailbox() -> Iterator[Mailbox]:
+    """Takes notifications as mail."""
+    from tests.receivers import Mailbox
+
+    mailbox = Mailbox()
+    yield mailbox
+    mailbox.close()
 
 
 @pytest.fixture

@@ -21,20 +21,6 @@ ROOT = Path(__file__).parents[1]
 TEST = Notice("❌ A headline (here)", "A line\nand another", "failure")
 
 
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    receiver = Receiver()
-    yield receiver
-    receiver.close()
-
-
-@pytest.fixture
-def mailbox() -> Iterator[Mailbox]:
-    mailbox = Mailbox()
-    yield mailbox
-    mailbox.close()
-
-
 class Telling:
     """A notifier with a loop of its own, and what it said."""
 

@@ -166,25 +166,22 @@ def test_accept_queue_is_answered(place: Place) -> None:
     started.left_nothing()
 
 
-def test_request_that_a_busy_worker_has_not_read(place: Place) -> None:
-    """A worker that was kept from its event loop reads what came meanwhile before it closes idle connections."""
+def test_last_request_on_an_idle_connection(place: Place) -> None:
+    """As long as a drain goes on, a client's idle connection is good for one more request, and told to be over then."""
     started = slow(place)
-    worker = worker_of(started)
-    clients = [http.client.HTTPConnection("127.0.0.1", place.port, timeout=20) for _ in range(5)]
-    for client in clients:
-        client.request("GET", "/")
-        assert client.getresponse().read() == b"done"  # kept open: an idle connection from now on
+    client = http.client.HTTPConnection("127.0.0.1", place.port, timeout=20)
+    client.request("GET", "/")
+    assert client.getresponse().read() == b"done"  # kept open: an idle connection from now on
+    asked = Asked(place.port)
+    begun(started)
     started.send(signal.SIGTERM)
-    started.until_says("Stopping")
-    os.kill(worker, signal.SIGSTOP)
-    for client in clients:
-        client.request("GET", "/")
-    time.sleep(0.5)  # longer than idle connections are waited for
-    os.kill(worker, signal.SIGCONT)
-    for client in clients:
-        answer = client.getresponse()
-        assert (answer.status, answer.read()) == (200, b"done")
-        client.close()
+    until(lambda: not listening(place.port), "the drain has begun")
+    client.request("GET", "/")
+    answer = client.getresponse()
+    assert (answer.status, answer.read(), answer.getheader("connection")) == (200, b"done", "close")
+    client.close()
+    open_gate(place)
+    assert asked.answered()
     assert started.wait() == 0
     started.left_nothing()
 

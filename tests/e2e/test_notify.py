@@ -7,7 +7,6 @@ import signal
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,20 +27,6 @@ def test_told():
     "It is told to hold."
     assert not Path(os.environ["HOME"], "fail").exists(), "was told to fail"
 """
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    receiver = Receiver()
-    yield receiver
-    receiver.close()
-
-
-@pytest.fixture
-def mailbox() -> Iterator[Mailbox]:
-    mailbox = Mailbox()
-    yield mailbox
-    mailbox.close()
 
 
 def notifications(place: Place) -> dict[str, Any]:

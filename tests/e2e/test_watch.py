@@ -65,6 +65,13 @@ def history(place: Place) -> int:
     return len(list((place.state / "history").glob("*.json")))
 
 
+def rounds(place: Place, count: int = 2) -> None:
+    """Wait until so many more runs have been published."""
+    for _ in range(count):
+        before = place.report()["run_id"]
+        until(lambda before=before: place.report()["run_id"] != before, "there is another round", 20)  # type: ignore[misc]
+
+
 # --wait.
 
 
@@ -110,11 +117,7 @@ def test_only_what_is_new_is_kept(services: Place) -> None:
     """Rounds that found nothing new are published, and do not fill the history."""
     started = services.start(*AT_ONCE, "--wait", "30").until_says("blocked by Database")
     first = services.report()["run_id"]
-    for _ in range(2):  # rounds go on
-        before = services.report()["run_id"]
-        end = time.monotonic() + 20
-        while services.report()["run_id"] == before and time.monotonic() < end:
-            time.sleep(0.05)
+    rounds(services)
     assert services.report()["run_id"] != first
     assert history(services) == 1
     (services.root / "up").touch()
@@ -136,7 +139,7 @@ def test_the_port_is_neither_freed_nor_held(services: Place) -> None:
     """Somebody's server on the port lives for as long as something else blocks, and goes when nothing does."""
     holder = services.listener()
     started = services.start("--wait", "30").until_says("blocked by Database")
-    time.sleep(2.5)  # a round or two
+    rounds(services)
     assert holder.process.poll() is None
     assert listening(services.port)
     assert "SIGTERM" not in started.output
@@ -208,7 +211,6 @@ def test_the_env_file_is_read_again(place: Place) -> None:
 def test_interrupted(services: Place, number: int) -> None:
     """A signal ends the waiting at once: 128 and its number, as before any start, and nothing is left."""
     started = services.start("--wait", "60").until_says("blocked by Database")
-    time.sleep(0.3)
     assert started.stop(number) == 128 + number
     assert "nothing was started" in started.output
     assert "Traceback" not in started.output
@@ -260,7 +262,7 @@ def test_watch_ends_with_the_last_verdict(services: Place) -> None:
     """Ctrl-C while nothing blocks: exit code 0."""
     (services.root / "up").touch()
     watching = services.start("--watch", "1").until_says("nothing blocks")
-    time.sleep(1.5)
+    rounds(services, 1)
     assert watching.stop(signal.SIGINT) == 0
 
 
@@ -269,13 +271,13 @@ def test_watch_beside_a_server(services: Place) -> None:
     (services.root / "up").touch()
     served = services.start().until_ready()
     watching = services.start("--watch", "1").until_says("nothing blocks")
-    time.sleep(1.5)
+    rounds(services, 1)
     assert get(services.url)[1] == "small"
     assert watching.stop(signal.SIGINT) == 0
     assert served.stop() == 0
     holder = services.listener()
     watching = services.start("--watch", "1").until_says("nothing blocks")
-    time.sleep(1.5)
+    rounds(services, 1)
     assert watching.stop(signal.SIGTERM) == 0
     assert holder.process.poll() is None
 
