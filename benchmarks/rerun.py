@@ -2,10 +2,10 @@
 
     python benchmarks/rerun.py [--rounds 10] [--crowd 1000] [--requirements 1000] [--repeats 5]
 
-First /health under a steady load, in turns without and with a re-run going on, and followed over /ws/diagnostics.
-Then how many suite runs a crowd starts: many GETs on /diagnostics at once, and 50 POSTs on /diagnostics/run at once.
-Then `run.py --check-only` with many trivial requirements beside those that are shipped. In a copy of the tree,
-loopback only; it stops what it started and ends by itself.
+First /health under a steady load, in turns without and with a re-run going on, which nobody follows, or somebody
+over /ws/diagnostics. Then how many suite runs a crowd starts: many GETs on /diagnostics at once, and 50 POSTs on
+/diagnostics/run at once. Then `run.py --check-only` with many trivial requirements beside those that are shipped. In
+a copy of the tree, loopback only; it stops what it started and ends by itself.
 """
 
 import argparse
@@ -40,6 +40,43 @@ LOOK = b"GET /diagnostics HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r
 CALLERS = 50  # who ask for a re-run at once
 ASK = b"POST /diagnostics/run HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
+# Asks for re-runs; prints when each began and ended. Unless it follows them, it looks for the report that they publish:
+# the server has no more to do than it would have without anybody.
+ASKER = """
+import json, os, socket, sys, time
+from websockets.sync.client import connect
+
+port, rounds, way, quiet, report = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], float(sys.argv[4]), sys.argv[5]
+request = sys.argv[6].encode()
+
+
+def ask():
+    asking = socket.create_connection(("127.0.0.1", port))
+    began = time.perf_counter()
+    asking.sendall(request)
+    while asking.recv(65536):
+        pass
+    return began
+
+
+for _ in range(rounds):
+    if way == "followed":
+        with connect(f"ws://127.0.0.1:{port}/ws/diagnostics") as live:
+            time.sleep(quiet)
+            began = ask()
+            while json.loads(live.recv())["type"] != "run_finished":
+                pass
+            ended = time.perf_counter()
+    else:
+        time.sleep(quiet)
+        before = os.stat(report).st_ino
+        began = ask()
+        while os.stat(report).st_ino == before:
+            time.sleep(0.02)
+        ended = time.perf_counter()
+    print(began, ended, flush=True)
+"""
+
 TRIVIAL = '''
 @pytest.mark.{severity}("Trivial {number}", fix="never needed")
 def test_trivial_{number}(details: Details) -> None:
@@ -66,47 +103,42 @@ def copy() -> Iterator[Place]:
 
 
 class Load:
-    """Connections that ask for /health at a steady rate, and how long each answer took, by what went on meanwhile."""
+    """Connections that ask for /health at a steady rate: when each request was sent, and how long its answer took."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self.rerunning = self.over = False
-        self.took: dict[bool, list[float]] = {False: [], True: []}
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.over = False
+        self.took: list[tuple[float, float]] = []  # seconds on the monotonic clock, milliseconds
 
     async def connection(self, offset: float) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.place.port)
         due = time.perf_counter() + offset
         while not self.over:
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            meanwhile, sent = self.rerunning, time.perf_counter()
+            sent = time.perf_counter()
             writer.write(REQUEST)
             head = await reader.readuntil(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200")
             length = int(head.lower().partition(b"content-length:")[2].split()[0])
             await reader.readexactly(length)
-            if meanwhile == self.rerunning:
-                self.took[meanwhile].append((time.perf_counter() - sent) * 1000)
+            self.took.append((sent, (time.perf_counter() - sent) * 1000))
             due += PAUSE
         writer.close()
 
-    async def rounds(self, count: int) -> float:
-        """Returns how long a re-run took, in seconds, on average."""
-        spent = 0.0
-        async with connect(f"ws://127.0.0.1:{self.port}/ws/diagnostics") as live:
-            for _ in range(count):
-                await asyncio.sleep(QUIET)
-                began = time.perf_counter()
-                self.rerunning = True
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                writer.write(ASK)
-                assert (await reader.read()).startswith(b"HTTP/1.1 202")
-                writer.close()
-                while json.loads(await live.recv())["type"] != "run_finished":
-                    pass
-                self.rerunning = False
-                spent += time.perf_counter() - began
-        self.over = True
-        return spent / count
+    async def beside(self, rounds: int, way: str) -> list[tuple[float, float]]:
+        """Put the load on, have another process ask for re-runs meanwhile; returns when each began and ended."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(CONNECTIONS):
+                group.create_task(self.connection(PAUSE * number / CONNECTIONS))
+            # In a process of its own: what it does must not hold up those who measure.
+            arguments = (self.place.port, rounds, way, QUIET, self.place.state / "report.json", ASK.decode())
+            asker = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", ASKER, *map(str, arguments), stdout=asyncio.subprocess.PIPE
+            )
+            output, _ = await asker.communicate()
+            self.over = True
+        assert asker.returncode == 0
+        return [(float(line.split()[0]), float(line.split()[1])) for line in output.decode().splitlines()]
 
 
 def quantile(values: list[float], part: float) -> float:
@@ -114,20 +146,22 @@ def quantile(values: list[float], part: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * part))]
 
 
-async def health(port: int, rounds: int) -> None:
-    """The first measurement."""
-    load = Load(port)
-    offsets = [PAUSE * number / CONNECTIONS for number in range(CONNECTIONS)]
-    async with asyncio.TaskGroup() as group:
-        for offset in offsets:
-            group.create_task(load.connection(offset))
-        average = await group.create_task(load.rounds(rounds))
-    print(f"/health, {CONNECTIONS / PAUSE:.0f} requests a second; {rounds} re-runs of {average * 1000:.0f} ms each")
+async def health(place: Place, rounds: int, way: str) -> None:
+    """The first measurement, where re-runs are followed by somebody or by nobody."""
+    load = Load(place)
+    runs = await load.beside(rounds, way)
+    average = sum(ended - began for began, ended in runs) / len(runs)
+    print(
+        f"/health, {CONNECTIONS / PAUSE:.0f} requests a second; {rounds} re-runs of {average * 1000:.0f} ms each, {way}"
+    )
+    took: dict[bool, list[float]] = {False: [], True: []}
+    for sent, spent in load.took:
+        took[any(began <= sent <= ended for began, ended in runs)].append(spent)
     for name, meanwhile in (("without a re-run", False), ("while one goes on", True)):
-        took = load.took[meanwhile]
-        shown = ", ".join(f"{name} {quantile(took, part):.2f} ms" for name, part in (("p50", 0.5), ("p99", 0.99)))
-        print(f"  {name}: {shown}, at most {max(took):.2f} ms, n = {len(took)}")
-    ratio = quantile(load.took[True], 0.99) / quantile(load.took[False], 0.99)
+        values = took[meanwhile]
+        shown = ", ".join(f"{name} {quantile(values, part):.2f} ms" for name, part in (("p50", 0.5), ("p99", 0.99)))
+        print(f"  {name}: {shown}, at most {max(values):.2f} ms, n = {len(values)}")
+    ratio = quantile(took[True], 0.99) / quantile(took[False], 0.99)
     print(f"  p99 while one goes on against without: {ratio:.2f}x  [target: at most 2x]")
 
 
@@ -210,7 +244,8 @@ def main() -> None:
         reruns.write_text(reruns.read_text().replace("INTERVAL = 10.0", "INTERVAL = 0.0"))
         started = place.start("--demo").until_ready()
         time.sleep(3)  # the agent is imported in the background
-        asyncio.run(health(place.port, chosen.rounds))
+        for way in ("not followed", "followed"):
+            asyncio.run(health(place, chosen.rounds, way))
         started.stop()
     with copy() as place:
         started = place.start("--demo").until_ready()

@@ -72,6 +72,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         instance = await asyncio.to_thread(examine)
     app.state.instance = instance
     app.state.reruns = runs = reruns.Reruns(instance)
+    runs.published = diagnostics.snapshot(app, instance).refresh
     app.state.followers = live = followers.Followers(
         instance,
         runs,

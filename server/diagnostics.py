@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
@@ -34,45 +34,57 @@ NO_STORE: Header = (b"cache-control", b"no-store")
 OK, WARNING, CRITICAL, NOT_APPLICABLE = "✅ OK", "⚠️ WARNING", "❌ CRITICAL", "⏭️ NOT APPLICABLE"
 
 
+class _Read(NamedTuple):
+    """What was found at a look into the report's file."""
+
+    seen: tuple[int, int, int] | None = None
+    """Tells a change; None where there is no file."""
+    report: Report | None = None
+    problem: str = ""
+
+
 class Snapshot:
-    """The published report, read again only when its file has changed."""
+    """The published report, read again only when its file has changed; from any thread."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.problem = ""
-        self._seen: tuple[int, int, int] | None = None
+        self._read = _Read()
         self._newest: tuple[int, int, int] | None = None
-        self._report: Report | None = None
+
+    @property
+    def problem(self) -> str:
+        """Why the last report that was found could not be used; empty where it could."""
+        return self._read.problem
 
     def latest(self, instance: Instance) -> Report | None:
         """The newest report for the instance's address: its own, or one that another process wrote since."""
-        self._refresh()
-        own, found = instance.report, self._report
+        seen, found, _problem = self.refresh()
+        own = instance.report
         if found is None or found.address != instance.settings.address:
             return own
         # An own report from the future tells that the clock was set back: then the file, which began as our own
         # report, is what came after it.
-        if own is not None and self._seen != self._newest and found.started_at < own.started_at <= report.now():
+        if own is not None and seen != self._newest and found.started_at < own.started_at <= report.now():
             return own
-        self._newest = self._seen
+        self._newest = seen
         return found
 
-    def _refresh(self) -> None:
+    def refresh(self) -> _Read:
+        """Look whether the file has changed, and read it if so, which takes time in proportion to the report."""
         try:
             status = os.stat(self.path)
         except OSError:
-            self._seen = self._report = None  # a problem with the last one stays until there is a good one
-            return
+            self._read = _Read(problem=self._read.problem)  # a problem stays until there is a good report
+            return self._read
         # A new report is a new file: the inode tells even where the clock does not.
         seen = (status.st_ino, status.st_mtime_ns, status.st_size)
-        if seen == self._seen:
-            return
-        self._seen, self.problem = seen, ""
-        try:
-            self._report = report.load_or_set_aside(self.path)
-        except ReportError as error:
-            # Not trusted, not fatal: what this instance knows itself stays.
-            self._report, self.problem = None, str(error)
+        if seen != self._read.seen:
+            try:
+                self._read = _Read(seen, report.load_or_set_aside(self.path))
+            except ReportError as error:
+                # Not trusted, not fatal: what this instance knows itself stays.
+                self._read = _Read(seen, problem=str(error))
+        return self._read
 
 
 def label(check: Check) -> str:

@@ -1,6 +1,8 @@
 """/ws/diagnostics: those who follow the diagnostics live, re-runs check by check. The protocol is in docs/live.md.
 
-What is sent is rendered once for all. Nobody is waited for: who does not read is dropped, and may come again.
+What is sent is rendered once for all, and news wait for each other a moment: a suite says forty things within a few
+hundredths of a second, and whoever follows need not wake up for each of them. Nobody is waited for: who does not
+read is dropped, and may come again.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ FOLLOWERS = 200  # at once; one more is closed with 1013
 OUTBOX = 4 * 1024 * 1024  # characters that wait for a follower who does not read
 FRAME = 1024  # characters of a message from a follower
 RATE, BURST = 5.0, 50.0  # messages a second from a follower, and at once; then 1008
+GATHER = 0.02  # seconds from a piece of news until it is sent, with all that came meanwhile
 LOOK = 1.0  # seconds between two looks at whether another process has published a report
 
 
@@ -41,6 +44,8 @@ class Followers:
         self._shown: object = None  # the stamp of the last snapshot
         self._followers: set[Follower] = set()
         self._watch: asyncio.Task[None] | None = None
+        self._news: list[Message] = []
+        self._gathering: asyncio.TimerHandle | None = None
         reruns.listeners.append(self._tell)
 
     @asynccontextmanager
@@ -56,6 +61,7 @@ class Followers:
 
     async def _drain(self) -> None:
         await self.instance.drained()
+        self._deliver()
         for follower in list(self._followers):
             follower.close(*SERVICE_RESTART)
 
@@ -65,7 +71,8 @@ class Followers:
         return len(self._followers) >= FOLLOWERS
 
     def join(self, follower: Follower) -> None:
-        """From here on it misses nothing: what is known now comes first."""
+        """From here on it misses nothing, and hears nothing twice: what is known now comes first."""
+        self._deliver()
         self._followers.add(follower)
         follower.push(self._snapshot())
         if self._watch is None:
@@ -81,8 +88,19 @@ class Followers:
     def _tell(self, message: Message) -> None:
         if not self._followers:
             return
-        self._push(json.dumps(message, ensure_ascii=False))
-        if message["type"] == "run_finished":
+        self._news.append(message)
+        if self._gathering is None:
+            self._gathering = asyncio.get_running_loop().call_later(GATHER, self._deliver)
+
+    def _deliver(self) -> None:
+        """Send the news, and after those of a run's end how everything is now."""
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+        news, self._news = self._news, []
+        for message in news:
+            self._push(json.dumps(message, ensure_ascii=False))
+        if any(message["type"] == "run_finished" for message in news):
             self._push(self._snapshot())
 
     def _push(self, text: str) -> None:
@@ -105,6 +123,7 @@ class Followers:
         while True:
             await asyncio.sleep(LOOK)
             if self._stamp() != self._shown:
+                self._deliver()
                 self._push(self._snapshot())
 
 
@@ -143,6 +162,7 @@ class Follower:
             while isinstance(text := await self._outbox.get(), str):
                 self._size -= len(text)
                 await self._send({"type": "websocket.send", "text": text})
+                await asyncio.sleep(0)  # news come in bunches: other requests get their turn in between
             code, reason = text
             await self._send({"type": "websocket.close", "code": code, "reason": reason})
         except (OSError, RuntimeError):

@@ -81,6 +81,8 @@ class Reruns:
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
+        self.published: Callable[[], object] = lambda: None
+        """Called in a thread when a report was published: the time to read it, since there nobody waits for that."""
         self.listeners: list[Callable[[Message], None]] = []
         """Told every step, in messages for /ws/diagnostics."""
         self.endings: Counter[str] = Counter()
@@ -268,6 +270,7 @@ class Reruns:
             report.publish(result.report, path)
         except OSError as error:
             return result, f"its report cannot be written to {path}: {error.strerror}"
+        self.published()
         return result, history.keep(result.report, self.instance.settings)
 
     def _judge(self, result: Result) -> None:

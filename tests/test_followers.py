@@ -1,0 +1,55 @@
+"""Followers: what each of them hears, and when; the connections themselves are in tests/e2e/test_reruns.py."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+from preflight.instance import Instance
+from server.followers import GATHER, Follower, Followers
+from server.reruns import Reruns
+
+
+class Listener:
+    """Somebody who follows: its end of the connection keeps what arrives."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self.follower = Follower(self._take, None)
+
+    async def _take(self, event: MutableMapping[str, Any]) -> None:
+        message = json.loads(event["text"])
+        self.heard.append(message.get("title", message["type"]))
+
+
+def test_news_come_together_and_in_order(make_instance: Callable[..., Instance]) -> None:
+    """News wait a moment for each other; who joins meanwhile has them in its snapshot, and hears them no more."""
+
+    async def follow() -> None:
+        reruns = Reruns(make_instance())
+        followers = Followers(reruns.instance, reruns, dict, lambda: None)
+
+        def tell(kind: str, **said: object) -> None:
+            for listener in reruns.listeners:
+                listener({"type": kind, **said})
+
+        tell("nobody is there")
+        first, second = Listener(), Listener()
+        followers.join(first.follower)
+        tell("checking", title="Disk Space")
+        tell("checking", title="Memory")
+        await asyncio.sleep(0)
+        assert first.heard == ["snapshot"]
+        followers.join(second.follower)
+        tell("checking", title="Open Files")
+        tell("run_finished")
+        await asyncio.sleep(GATHER * 10)
+        assert first.heard == ["snapshot", "Disk Space", "Memory", "Open Files", "run_finished", "snapshot"]
+        assert second.heard == ["snapshot", "Open Files", "run_finished", "snapshot"]
+        for one in (first, second):
+            followers.leave(one.follower)
+            one.follower.gone()
+
+    asyncio.run(follow())
