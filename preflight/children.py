@@ -31,7 +31,8 @@ class Child:
     on_signal: Callable[[str, int, str, str], object]
     """Called for each signal that it was sent: the signal, the PID, the module, and why."""
 
-    def __init__(self, module: str, root: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, module: str, root: Path, environ: Mapping[str, str], *, steps_back: bool = False) -> None:
+        """``steps_back``: this process, and all that it will start, gives way to us and to others."""
         environ = {name: value for name, value in environ.items() if name != "PYTHONSAFEPATH"}
         environ["PYTHONUNBUFFERED"] = "1"
         self.module = module
@@ -45,11 +46,19 @@ class Child:
         self._skips = False  # the rest of a line that was too long
         self.output_closed = False
         self._closed = False
+        command = [sys.executable, "-m", module, str(theirs.fileno())]
+        if steps_back:
+            from shutil import which  # the launcher, which has no such children, stays small
+
+            # Whoever starts a process waits until it has become its program (vfork), and competes for a processor
+            # with it from then on: for milliseconds, unless it gives way by that time.
+            if nice := which("nice", path=environ.get("PATH")):
+                command = [nice, "-n", str(NICER), *command]
         with theirs:
             try:
                 # cwd: "-m" finds our packages there, and the application its modules.
                 self.process = subprocess.Popen(
-                    [sys.executable, "-m", module, str(theirs.fileno())],
+                    command,
                     cwd=root,
                     env=environ,
                     stdin=subprocess.DEVNULL,
@@ -60,15 +69,13 @@ class Child:
                 )
             finally:
                 os.close(output)
+        if steps_back:
+            own = os.getpriority(os.PRIO_PROCESS, 0)
+            os.setpriority(os.PRIO_PROCESS, self.pid, min(own + NICER, 19))  # where there is no nice(1), too
 
     @property
     def pid(self) -> int:
         return self.process.pid
-
-    def step_back(self) -> None:
-        """Let this process, and all that it will start, give way to us and to others."""
-        own = os.getpriority(os.PRIO_PROCESS, 0)
-        os.setpriority(os.PRIO_PROCESS, self.pid, min(own + NICER, 19))
 
     def read_output(self) -> list[str]:
         """The lines that came since; call it when ``output`` is readable."""

@@ -81,9 +81,7 @@ class Suite:
         }
         environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         self._takes_port = takes_port
-        self.child = children.Child("preflight.suite", settings.root, environ)
-        if origin == "rerun":
-            self.child.step_back()
+        self.child = children.Child("preflight.suite", settings.root, environ, steps_back=origin == "rerun")
         self._tell(
             "run",
             (inherited.fileno(),) if inherited is not None else (),
