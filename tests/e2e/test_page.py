@@ -143,8 +143,8 @@ def violations(page: Page) -> list[str]:
 def test_first_paint_with_a_red_report(red: Place, visit: Open) -> None:
     """A red report is seen at once: word, title, and the failed check first with its message, details and fix."""
     page = visit(red)
-    asked = page.evaluate("performance.getEntriesByType('resource').map(entry => entry.name)")
-    assert f"{red.url}/diagnostics/history?limit=60&address=127.0.0.1%3A{red.port}" in asked
+    history = f"{red.url}/diagnostics/history?limit=60&address=127.0.0.1%3A{red.port}"
+    page.wait_for_function("url => performance.getEntriesByName(url).length", arg=history)
     expect(page.locator("#verdict")).to_have_text("Not ready")
     expect(page).to_have_title("Not ready – Preflight")
     expect(page.locator("#summary")).to_contain_text("1 critical check in the way: Model File")
@@ -309,6 +309,7 @@ def test_it_says_that_the_server_is_gone_and_back(place: Place, visit: Open) -> 
     expect(page.locator("#run")).to_be_hidden()
     expect(page).to_have_title("Ready – Preflight")
     expect(page.locator("#facts")).to_contain_text(f"PID {worker_of(place.url)}")
+    page.wait_for_function("said.includes('The server answers again.')")  # a moment after it can be seen
     said = [text for text in page.evaluate("said") if text.startswith("The server")]
     assert said == ["The server does not answer.", "The server answers again."]
 
