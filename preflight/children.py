@@ -47,12 +47,14 @@ class Child:
         self.output_closed = False
         self._closed = False
         command = [sys.executable, "-m", module, str(theirs.fileno())]
+        nice = None
         if steps_back:
             from shutil import which  # the launcher, which has no such children, stays small
 
             # Whoever starts a process waits until it has become its program (vfork), and competes for a processor
             # with it from then on: for milliseconds, unless it gives way by that time.
-            if nice := which("nice", path=environ.get("PATH")):
+            nice = which("nice", path=environ.get("PATH"))
+            if nice:
                 command = [nice, "-n", str(NICER), *command]
         with theirs:
             try:
@@ -69,9 +71,9 @@ class Child:
                 )
             finally:
                 os.close(output)
-        if steps_back:
+        if steps_back and not nice:  # which adds to what it finds, and may come after us
             own = os.getpriority(os.PRIO_PROCESS, 0)
-            os.setpriority(os.PRIO_PROCESS, self.pid, min(own + NICER, 19))  # where there is no nice(1), too
+            os.setpriority(os.PRIO_PROCESS, self.pid, min(own + NICER, 19))
 
     @property
     def pid(self) -> int:
