@@ -6,6 +6,7 @@ import array
 import json
 import os
 import socket
+import struct
 import threading
 from collections import deque
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 LIMIT = 64 * 1024 * 1024  # bytes a message; nobody who keeps to the protocol comes near
+PATIENCE = 5.0  # seconds that a child which does not read can keep us waiting
 
 
 class ChannelError(OSError):
@@ -48,22 +50,32 @@ class Channel:
     def pair(cls) -> tuple[Channel, socket.socket]:
         """Our end, and the socket of the end that a child inherits."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        patience = struct.pack("ll", int(PATIENCE), int(PATIENCE % 1 * 1e6))  # struct timeval
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
         return cls(ours), theirs
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
     def send(self, kind: str, descriptors: Iterable[int] = (), **data: object) -> None:
-        """Send one message; ``descriptors`` are duplicated into the receiving process."""
+        """Send one message; ``descriptors`` are duplicated into the receiving process.
+
+        Raises OSError where nobody hears it. A child that does not read hears nothing any more from then on: half a
+        message may have reached it, and it finds its channel closed behind that.
+        """
         passed = list(descriptors)
         message = {"kind": kind, "descriptors": len(passed), "data": data}
         line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
         with self._sending:
-            if passed:
-                # They travel with the first byte; the rest of the line follows as usual.
-                socket.send_fds(self._socket, [line[:1]], passed)
-                line = line[1:]
-            self._socket.sendall(line)
+            try:
+                if passed:
+                    # They travel with the first byte; the rest of the line follows as usual.
+                    socket.send_fds(self._socket, [line[:1]], passed)
+                    line = line[1:]
+                self._socket.sendall(line)
+            except BlockingIOError:
+                self._socket.shutdown(socket.SHUT_WR)
+                raise ChannelError("the other side does not read") from None
 
     def receive(self, timeout: float | None = None) -> Message | None:
         """The next message, or None when the other end has closed.

@@ -47,15 +47,6 @@ class Child:
         self.output_closed = False
         self._closed = False
         command = [sys.executable, "-m", module, str(theirs.fileno())]
-        nice = None
-        if steps_back:
-            from shutil import which  # the launcher, which has no such children, stays small
-
-            # Whoever starts a process waits until it has become its program (vfork), and competes for a processor
-            # with it from then on: for milliseconds, unless it gives way by that time.
-            nice = which("nice", path=environ.get("PATH"))
-            if nice:
-                command = [nice, "-n", str(NICER), *command]
         with theirs:
             try:
                 # cwd: "-m" finds our packages there, and the application its modules.
@@ -71,7 +62,7 @@ class Child:
                 )
             finally:
                 os.close(output)
-        if steps_back and not nice:  # which adds to what it finds, and may come after us
+        if steps_back:
             own = os.getpriority(os.PRIO_PROCESS, 0)
             os.setpriority(os.PRIO_PROCESS, self.pid, min(own + NICER, 19))
 

@@ -8,13 +8,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from preflight.audit import Event
 from preflight.log import direct
 from preflight.redaction import Redactor
 from preflight.report import Report, epoch, now
 from preflight.settings import Settings, load
+
+if TYPE_CHECKING:
+    from preflight.rerun import Runner
 
 SERVICE_RESTART = (1012, "the server restarts or stops: connect again")
 """Code and reason with which WebSockets are closed when an instance drains (RFC 6455, IANA's registry)."""
@@ -39,16 +42,8 @@ class Instance:
     since: str = field(default_factory=now)
     worker_since: str = field(default_factory=now)
     restarts: Mapping[str, Any] = field(default_factory=lambda: {"count": 0, "last_exit": "", "last_exit_at": ""})
-    tell: Callable[[Report], None] = lambda _found: None
-    """Has people told what a run of the suite beside the server found otherwise than they know.
-
-    To be called with the report of every such run, and not in the event loop: it reads and writes a file.
-    """
-    remember: Callable[[], None] = lambda: None
-    """Has the launcher keep ``report`` and ``rerun_problem`` for the worker that takes this one's place in a crash.
-
-    To be called whenever a re-run has ended, and not in the event loop: a report may be large.
-    """
+    runner: Runner | None = None
+    """Runs the suite again: the launcher, where there is one."""
     notifications: Mapping[str, Any] = field(default_factory=dict)
     """What became of the notices so far; see :class:`preflight.notify.Tally`. Empty where there is nobody to tell."""
     draining: bool = False

@@ -24,6 +24,10 @@ from preflight.settings import Settings
 MARGIN = 1.0  # seconds beyond the run's deadline that pytest gets to write its report
 
 
+class Abandoned(Exception):
+    """Nobody wants to know any more how the run ends."""
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """How a run ended. ``exit_code`` is the command's: 0, 1 (blocked), 2 (usage) or 3 (no trustworthy report)."""
@@ -55,10 +59,11 @@ class Suite:
         origin: str,
         *,
         run_id: str = "",
+        environ: Mapping[str, str] | None = None,
         takes_port: bool = True,
         inherited: socket.socket | None = None,
     ) -> None:
-        """``run_id`` is made here unless it was given out already.
+        """``run_id`` is made here unless it was given out already; ``environ`` is this process's own otherwise.
 
         ``inherited`` is the listening socket of the instance that this start replaces.
         """
@@ -76,7 +81,7 @@ class Suite:
         self._killed = False
         environ = {
             name: value
-            for name, value in os.environ.items()
+            for name, value in (os.environ if environ is None else environ).items()
             if name not in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_DEBUG")
         }
         environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
@@ -144,12 +149,20 @@ class Suite:
             self.child.kill("it ran past its deadline")
         return self.child.ended()
 
+    def read_rest(self) -> list[Message]:
+        """Take in what is left of what it said, once it has ended.
+
+        All of it is in the buffer by then; that the channel closes is not waited for, since a descendant that left
+        the group could hold it.
+        """
+        messages: list[Message] = []
+        while not self.child.channel.closed and select.select([self.child.channel], [], [], 0)[0]:
+            messages += self.read_channel()
+        return messages
+
     def result(self, redactor: Redactor) -> Result:
         """What came of it; call it once, after :meth:`ended`."""
-        # All it said is in the buffer by now; that the channel closes is not waited for, since a
-        # descendant that left the group could hold it.
-        while not self.child.channel.closed and select.select([self.child.channel], [], [], 0)[0]:
-            self.read_channel()
+        self.read_rest()
         self.child.drain_output()
         self.child.close()
         lines = [line for line in list(self.child.lines)[-20:] if line.strip()]
@@ -211,19 +224,24 @@ def run(
     origin: str,
     redactor: Redactor,
     *,
+    run_id: str = "",
     on_message: Callable[[Message], None] = lambda _message: None,
     on_signal: Callable[[str, int, str, str], object] = lambda *_: None,
+    wanted: Callable[[], bool] = lambda: True,
 ) -> Result:
     """Run the suite beside an application that this process has imported already; blocks until it is over.
 
-    ``on_signal`` is called like a child's (see children.py), for the audit.
+    ``on_signal`` is called like a child's (see children.py), for the audit. Raises Abandoned as soon as the run is
+    not ``wanted`` any more; then it has ended, with all that it started.
     """
-    suite = Suite(settings, options, origin, takes_port=False)
+    suite = Suite(settings, options, origin, run_id=run_id, takes_port=False)
     suite.child.on_signal = on_signal
     try:
         suite.application(None)
         watched: list[Any] = [suite.child.channel, suite.child.output]
         while not suite.ended():
+            if not wanted():
+                raise Abandoned
             readable, _, _ = select.select(watched, [], [], 0.2 if len(watched) == 2 else 0.01)
             for one in readable:
                 if one is suite.child.channel:
@@ -235,6 +253,8 @@ def run(
                     suite.child.read_output()
                     if suite.child.output_closed:
                         watched.remove(one)
+        for message in suite.read_rest():
+            on_message(message)
         return suite.result(redactor)
     except BaseException:
         suite.abandon()

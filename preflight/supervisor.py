@@ -17,6 +17,7 @@ from preflight import __version__, instances, notices, report
 from preflight.audit import Event
 from preflight.channel import Channel
 from preflight.events import Loop
+from preflight.rerun import Ending, Rerun, broken, publish
 from preflight.restarts import Restarts, somebody_elses_task
 from preflight.settings import Settings, address
 from preflight.worker import Worker
@@ -58,7 +59,8 @@ class Supervisor:
         self._socket = sock
         self._found = found
         self._judged: Mapping[str, object] = {"report": found.to_json(), "rerun_problem": ""}
-        """What a worker goes by: the run that let us start, then what the re-runs of the workers before it found."""
+        """What a worker goes by: the run that let us start, then what the re-runs found."""
+        self._rerun: Rerun | None = None
         self._started = started
         self._notifier = notifier
         if notifier is not None:
@@ -129,13 +131,13 @@ class Supervisor:
                 self._hand_over(worker)
             if worker.ready and self._ready_at is None:
                 self._on_ready(worker)
-            self._pass_on_notices(worker)
             if worker.ended():
                 exit_code = self._crashed(worker)
                 if exit_code is not None:
                     return exit_code
                 continue
-            self.loop.turn(0.5)
+            self._see_to_rerun(worker)
+            self.loop.turn(min(0.5, self._rerun.left) if self._rerun is not None else 0.5)
         return None
 
     def _asked_to_end(self) -> bool:
@@ -170,7 +172,8 @@ class Supervisor:
         self._started()
         self._announce(worker, answered=answered)
         if answered:
-            self._tell_news()
+            if not self._tell_news(self._found) and self._notifier is not None:
+                self._notifier.verify()  # that there is a way to tell
         else:
             self._tell("failure", "The server is up but does not answer", f"Nothing came within {PATIENCE:g} s.")
 
@@ -194,8 +197,8 @@ class Supervisor:
         """The worker ended without having been asked to: start another one, or give up with an exit code."""
         now = time.monotonic()
         ready_for = None if self._ready_at is None else now - self._ready_at
+        self._end_rerun()
         self._print_rest(worker)
-        self._judged = worker.judged or self._judged
         ending = worker.child.ending
         if ending == "SIGKILL":
             ending += ", possibly because memory ran out"
@@ -240,15 +243,14 @@ class Supervisor:
         if self._notifier is not None:
             self._notifier.tell(notices.make(self.settings, level, headline, *lines))
 
-    def _tell_news(self) -> None:
-        """What the run that let this instance start found; if that is nothing new, see that there is a way to tell."""
+    def _tell_news(self, found: report.Report) -> bool:
+        """Tell what a run found otherwise than people know; returns whether there was anything to tell."""
         if self._notifier is None:
-            return
-        notice = notices.news(self._found, self.settings)
+            return False
+        notice = notices.news(found, self.settings)
         if notice is not None:
             self._notifier.tell(notice)
-        else:
-            self._notifier.verify()
+        return notice is not None
 
     def _tell_end(self, title: str, reason: str) -> None:
         """The server is given up. People know that from now on, and a start that follows is told as its return."""
@@ -264,13 +266,6 @@ class Supervisor:
             duration=0.0,
         )
         notices.know(ended, self.settings)
-
-    def _pass_on_notices(self, worker: Worker) -> None:
-        """What the worker wants to be told: its re-runs' findings."""
-        while worker.notices:
-            notice = worker.notices.pop(0)
-            if self._notifier is not None:
-                self._notifier.tell(notice)
 
     def _count_notices(self) -> None:
         """Let the worker know what became of the notices, for /diagnostics."""
@@ -301,12 +296,48 @@ class Supervisor:
             self.terminal.pass_on(line, worker.child.pid)
 
     def _signalled(self, name: str, pid: int, module: str, why: str) -> None:
-        """A worker was sent a signal."""
+        """A worker or a re-run was sent a signal."""
         self.terminal.log.audit(Event.now("signal", signal=name, to=pid, name=module, why=why, result="sent"))
 
     def _reported(self, event: Event) -> None:
         """What the application reports, a failed login say, people see nowhere else."""
         self.terminal.log.audit(event, shown=False)
+
+    # Re-runs.
+
+    def _see_to_rerun(self, worker: Worker) -> None:
+        """Begin the re-run that the worker wants, end one that it does not want any more, conclude one that is over."""
+        if self._rerun is not None and self._rerun.run_id != worker.rerun:
+            self._end_rerun()
+        if self._rerun is not None and self._rerun.ended():
+            rerun, self._rerun = self._rerun, None
+            self._conclude(worker, rerun.conclude(self.terminal.redactor))
+        elif self._rerun is None and worker.rerun:
+            run_id = worker.rerun
+            try:
+                self._rerun = Rerun(
+                    self.settings,
+                    self.options,
+                    run_id,
+                    self.loop,
+                    heard=lambda step, data: worker.rerun_goes_on(run_id, step, data),
+                    on_signal=self._signalled,
+                )
+            except OSError as error:
+                why = report.shown(f"the suite could not be run: {error}", self.terminal.redactor)
+                self._conclude(worker, publish(broken(self.settings, run_id, why), self.settings))
+
+    def _conclude(self, worker: Worker, ending: Ending) -> None:
+        """A report to go by takes the place of the one before; of a broken run it is only known that it broke."""
+        judged = self._judged if ending.reason else {"report": ending.report.to_json()}
+        self._judged = {**judged, "rerun_problem": ending.reason}
+        worker.rerun_is_over(ending)
+        self._tell_news(ending.report)
+
+    def _end_rerun(self) -> None:
+        if self._rerun is not None:
+            self._rerun.abandon()
+            self._rerun = None
 
     # Being replaced.
 
@@ -347,6 +378,7 @@ class Supervisor:
             self.terminal.line(f"Replaced by another start (PID {self._replaced_by}); stopping.")
         else:
             self.terminal.line(f"Stopping ({signal.Signals(self.loop.stops[0]).name}).")
+        self._end_rerun()
         worker = self.worker
         if worker is None or not self._handed:
             return

@@ -16,20 +16,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from preflight import children, report
 from preflight.audit import Event, Outbox
 from preflight.channel import ChannelError, Message
-from preflight.notices import Notice, news
 from preflight.settings import Settings
 
 if TYPE_CHECKING:
-    from preflight.instance import Instance
+    from preflight.rerun import Ending, Heard
     from preflight.serving import Server
 
 FLUSH = 0.5  # seconds that the last events get to reach the launcher
+OVER = "over"  # the last step of a re-run
 WELL_KNOWN = ("/ws/chat", "/health", "/diagnostics")
 """Routes whose addresses the launcher prints when the application has them."""
 
@@ -48,10 +47,8 @@ class Worker:
         self.ready = False
         self.on_audit: Callable[[Event], object] = lambda _event: None
         """Called for each event that the application reports."""
-        self.notices: list[Notice] = []
-        """What people are to be told, not yet told."""
-        self.judged: dict[str, Any] = {}
-        """What its last re-run left to go by, if there was one: ``report`` as JSON and ``rerun_problem``."""
+        self.rerun = ""
+        """The id of the re-run that it wants, for as long as it wants that to go on; empty while it wants none."""
         self.cancelled = 0
         """How many requests and turns it could not finish while it drained."""
         self._events = 0
@@ -86,13 +83,8 @@ class Worker:
                         self.on_audit(Event.of_message(message.data))
                     except (KeyError, TypeError, ValueError, OverflowError):
                         pass  # no event: not from our side of the channel
-                case "notice":
-                    try:
-                        self.notices.append(Notice(**{name: str(value) for name, value in message.data.items()}))
-                    except TypeError:
-                        pass  # no notice: not from our side of the channel
-                case "judged":
-                    self.judged = message.data
+                case "rerun":
+                    self.rerun = str(message.data["run_id"])
                 case "drained":
                     self.cancelled = int(message.data["cancelled"])
                     self._reported = int(message.data["events"])
@@ -132,6 +124,15 @@ class Worker:
     def serve(self, sock: socket.socket, options: Mapping[str, object], **instance: object) -> None:
         """Hand over the listening socket; the worker serves on it."""
         self._tell("serve", (sock.fileno(),), options=dict(options), **instance)
+
+    def rerun_goes_on(self, run_id: str, step: str, data: Mapping[str, Any]) -> None:
+        """Tell it a step of the re-run that it wants."""
+        self._tell("rerun", run_id=run_id, step=step, data=dict(data))
+
+    def rerun_is_over(self, ending: Ending) -> None:
+        """Tell it what came of that re-run."""
+        self.rerun = ""
+        self._tell("rerun", run_id=ending.report.run_id, step=OVER, data=ending.to_json())
 
     def count_notices(self, tally: Mapping[str, Any]) -> None:
         """Let it know what became of the notices so far."""
@@ -190,6 +191,38 @@ def _why(error: BaseException, root: str) -> str:
     return f"{line} ({places[-1]})" if places else line
 
 
+class _Reruns:
+    """Has the launcher run the suite again; a :class:`preflight.rerun.Runner`."""
+
+    def __init__(self, say: Callable[..., None]) -> None:
+        self._say = say
+        self._followed: tuple[str, Heard, Callable[[Ending], object]] | None = None
+
+    def begin(self, run_id: str, heard: Heard, over: Callable[[Ending], object]) -> None:
+        """Have it begin one; both are called in the thread that hears the launcher."""
+        self._followed = (run_id, heard, over)
+        self._say("rerun", run_id=run_id)
+
+    def end(self, run_id: str) -> None:
+        """Have it end that one."""
+        if self._followed is not None and self._followed[0] == run_id:
+            self._followed = None
+            self._say("rerun", run_id="")
+
+    def hear(self, run_id: str, step: str, data: dict[str, Any]) -> None:
+        """What the launcher says of a re-run."""
+        if self._followed is None or self._followed[0] != run_id:
+            return  # nobody wants to know any more
+        _run_id, heard, over = self._followed
+        if step != OVER:
+            heard(step, data)
+            return
+        from preflight.rerun import Ending
+
+        self._followed = None
+        over(Ending.from_json(data))
+
+
 class _Main:
     """The worker's main thread imports and serves; a second one hears the launcher."""
 
@@ -197,6 +230,7 @@ class _Main:
         self._orders: dict[str, Message] = {}
         self._condition = threading.Condition()
         self._server: Server | None = None
+        self._reruns = _Reruns(self._say)
         self._channel = children.attach(descriptor, self._hear, self._hung_up)
 
     def _hear(self, message: Message) -> None:
@@ -208,6 +242,8 @@ class _Main:
             server.drain(**message.data)
         if message.kind == "notifications" and server is not None:
             server.instance.notifications = message.data["tally"]
+        if message.kind == "rerun":
+            self._reruns.hear(**message.data)
 
     def _hung_up(self) -> None:
         """The launcher is gone: answer what is in flight, then end, whatever happens."""
@@ -228,17 +264,6 @@ class _Main:
             self._channel.send(kind, **data)
         except OSError:
             pass  # the launcher is gone, and _hung_up deals with that
-
-    def _tell(self, found: report.Report, settings: Settings) -> None:
-        """Have people told what a run of the suite beside the server found, if it is new to them."""
-        notice = news(found, settings)
-        if notice is not None:
-            self._say("notice", **asdict(notice))
-
-    def _remember(self, instance: Instance) -> None:
-        """What holds now will hold for the worker after us, whatever becomes of the files meanwhile."""
-        if instance.report is not None:
-            self._say("judged", report=instance.report.to_json(), rerun_problem=instance.rerun_problem)
 
     def run(self) -> int:
         # Ctrl-C in a terminal is the launcher's; it drains us in order.
@@ -266,9 +291,7 @@ class _Main:
         instance = Instance.of(order.data)
         outbox = Outbox(lambda event: self._say("audit", **event.to_message()))
         instance.note = outbox.put
-        if instance.settings.notify:
-            instance.tell = lambda found: self._tell(found, instance.settings)
-        instance.remember = lambda: self._remember(instance)
+        instance.runner = self._reruns
         server = serving.Server(app, instance, on_ready=lambda: self._say("ready"))
         with self._condition:
             self._server = server

@@ -1,18 +1,18 @@
-"""Re-runs: the suite once more, beside the live server, in a child process.
+"""Re-runs: the suite once more, beside the live server; who asked for it, how far it is, and what is made of it.
 
 One at a time: who asks while one goes on gets that one. A re-run stops nothing, runs at a lower priority than the
-server, and is killed with its whole group at its deadline. What it finds is published like any other run's report
-and is what /health says from then on; a re-run that broke is shown, and the verdict before it stays.
+server, and is killed with its whole group at its deadline (preflight/rerun.py). What it finds is published like any
+other run's report and is what /health says from then on; a re-run that broke is shown, and the verdict before it stays.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import os
 import random
-import select
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -23,18 +23,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from preflight import history, report
+from preflight import report
 from preflight.instance import Instance
 from preflight.redaction import Redactor
+from preflight.rerun import Ending, Here
 from preflight.settings import address
-from preflight.suite import Result, Suite
 
 log = logging.getLogger(__name__)
 
 INTERVAL = 10.0  # seconds between a re-run's end and the next one's beginning
 REMEMBERED = 20  # runs whose state can be asked for
 JITTER = 0.1  # by which a pause in the background is longer or shorter, so that many servers do not check in step
-LOOK = 0.02  # seconds between two looks at whether the suite has ended
+PATIENCE = 15.0  # seconds beyond a run's deadline after which nothing more is expected of whoever runs it
 
 Message = dict[str, Any]
 
@@ -77,12 +77,12 @@ class Run:
 
 
 class Reruns:
-    """The re-runs of one instance. Made in the event loop; everything but writing reports happens there."""
+    """The re-runs of one instance. Made in the event loop, where everything happens but the runs themselves."""
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
         self.published: Callable[[], object] = lambda: None
-        """Called in a thread when a report was published: the time to read it, since there nobody waits for that."""
+        """Called in another thread when a report may have been published: the time to read it."""
         self.listeners: list[Callable[[Message], None]] = []
         """Told every step, in messages for /ws/diagnostics."""
         self.endings: Counter[str] = Counter()
@@ -91,7 +91,11 @@ class Reruns:
         self._task: asyncio.Task[None] | None = None
         self._ended = -math.inf  # when the last one did, on the event loop's clock
         settings = instance.settings
-        self._redactor = Redactor.of(settings.environment, settings.envfile.values)
+        redactor = Redactor.of(settings.environment, settings.envfile.values)
+        self._runner = instance.runner or Here(settings, instance.options, redactor, self._signalled)
+
+    def _signalled(self, name: str, pid: int, module: str, why: str) -> None:
+        self.instance.audit("signal", signal=name, to=pid, name=module, why=why)
 
     @property
     def current(self) -> Run | None:
@@ -176,81 +180,38 @@ class Reruns:
     # One run.
 
     async def _perform(self, run: Run) -> None:
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[Ending] = loop.create_future()
+
+        def heard(step: str, data: Message) -> None:
+            _soon(loop, lambda: self._heard(run, step, data))
+
+        def over(ending: Ending) -> None:
+            # Here nobody waits for the time that it takes to read what was published.
+            self.published()
+            _soon(loop, lambda: None if ended.done() else ended.set_result(ending))
+
         self._tell("run_started", run, started_at=run.started_at, total=run.total)
         try:
-            suite = self._begin(run)
-            await self._follow(run, suite)
-            result, unpublished = await asyncio.to_thread(self._conclude, suite)
-            self._judge(result)
-            await asyncio.to_thread(self.instance.remember)
+            self._runner.begin(run.run_id, heard, over)
+            async with asyncio.timeout(self.instance.settings.run_timeout + PATIENCE):
+                ending = await ended
         except asyncio.CancelledError:
+            self._runner.end(run.run_id)
             self._finish(run, "broken", "ended before it was over: the server is stopping or being replaced")
             raise
-        except Exception as error:  # noqa: BLE001  # said, and the next re-run gets its chance
-            told = f"the suite could not be run: {type(error).__name__}: {error}"
-            self.instance.rerun_problem = report.shown(told, self._redactor)
-            log.warning("re-run %s broke: %s", run.run_id, self.instance.rerun_problem)
-            await asyncio.to_thread(self.instance.remember)
+        except (TimeoutError, RuntimeError) as error:  # there was no answer, or no thread to wait for one
+            self._runner.end(run.run_id)
+            self._broke(run.run_id, str(error) or "whoever was to run the suite did not say how it ended")
             self._finish(run, "broken", self.instance.rerun_problem)
         else:
-            if unpublished:
-                log.warning("re-run %s: %s", run.run_id, unpublished)
-            self._finish(run, result.report.status, result.reason or unpublished)
+            self._judge(ending)
+            if ending.unpublished:
+                log.warning("re-run %s: %s", run.run_id, ending.unpublished)
+            self._finish(run, ending.report.status, ending.reason or ending.unpublished)
 
-    def _begin(self, run: Run) -> Suite:
-        # A child of our own: half a millisecond, measured with everything imported.
-        suite = Suite(
-            self.instance.settings,
-            self.instance.options,
-            "rerun",
-            run_id=run.run_id,
-            # Started directly, the server around us owns the port.
-            takes_port=bool(self.instance.instance_id),
-        )
-        suite.child.on_signal = self._signalled
-        suite.application(None)  # it is imported: it is this process
-        return suite
-
-    def _signalled(self, name: str, pid: int, module: str, why: str) -> None:
-        self.instance.audit("signal", signal=name, to=pid, name=module, why=why)
-
-    async def _follow(self, run: Run, suite: Suite) -> None:
-        """Until the suite has ended, or was killed at its deadline; cancelled, the suite is killed as well."""
-        loop = asyncio.get_running_loop()
-        channel, output = suite.child.channel, suite.child.output
-
-        def spoke() -> None:
-            for message in suite.read_channel():
-                self._heard(run, message.kind, message.data)
-            if channel.closed:
-                loop.remove_reader(channel.fileno())
-
-        def printed() -> None:
-            suite.child.read_output()
-            if suite.child.output_closed:
-                loop.remove_reader(output)
-
-        loop.add_reader(channel.fileno(), spoke)
-        loop.add_reader(output, printed)
-        over = False
-        try:
-            while not await self._over(suite):  # noqa: ASYNC110  # no event tells of the end of a process
-                await asyncio.sleep(LOOK)
-            over = True
-            while not channel.closed and select.select([channel], [], [], 0)[0]:
-                spoke()  # its last words
-        finally:
-            loop.remove_reader(channel.fileno())
-            loop.remove_reader(output)
-            if not over:
-                suite.abandon()
-
-    async def _over(self, suite: Suite) -> bool:
-        # Killing a group and waiting for its end takes as long as the kernel likes.
-        return await asyncio.to_thread(suite.ended) if suite.late else suite.ended()
-
-    def _heard(self, run: Run, kind: str, data: Message) -> None:
-        match kind:
+    def _heard(self, run: Run, step: str, data: Message) -> None:
+        match step:
             case "collected":
                 run.total = len(data["titles"])
             case "checking":
@@ -261,29 +222,21 @@ class Reruns:
                 run.done += 1
                 self._tell("checked", run, check=data, done=run.done, total=run.total)
 
-    def _conclude(self, suite: Suite) -> tuple[Result, str]:
-        """In a thread: read what is left, publish and keep the report. Returns why that was not possible, too."""
-        result = suite.result(self._redactor)
-        path = self.instance.settings.report_path
-        self.instance.tell(result.report)
-        try:
-            report.publish(result.report, path)
-        except OSError as error:
-            return result, f"its report cannot be written to {path}: {error.strerror}"
-        self.published()
-        return result, history.keep(result.report, self.instance.settings)
-
-    def _judge(self, result: Result) -> None:
+    def _judge(self, ending: Ending) -> None:
         """A report to go by takes the place of the one before. A broken run says nothing, and is shown."""
-        self.instance.rerun_problem = result.reason
-        if result.reason:
-            log.warning("re-run %s broke, the verdict before it stays: %s", result.report.run_id, result.reason)
+        if ending.reason:
+            self._broke(ending.report.run_id, ending.reason)
             return
+        self.instance.rerun_problem = ""
         before = self.instance.report is None or self.instance.report.may_start
-        self.instance.report = result.report
-        if result.report.may_start != before:
-            said = ", ".join(check.title for check in result.report.blocking) or "nothing blocks any more"
-            log.warning("re-run %s changed the verdict: %s", result.report.run_id, said)
+        self.instance.report = ending.report
+        if ending.report.may_start != before:
+            said = ", ".join(check.title for check in ending.report.blocking) or "nothing blocks any more"
+            log.warning("re-run %s changed the verdict: %s", ending.report.run_id, said)
+
+    def _broke(self, run_id: str, why: str) -> None:
+        self.instance.rerun_problem = why
+        log.warning("re-run %s broke, the verdict before it stays: %s", run_id, why)
 
     def _finish(self, run: Run, status: str, reason: str) -> None:
         self._ended = asyncio.get_running_loop().time()
@@ -296,6 +249,12 @@ class Reruns:
     def _tell(self, kind: str, run: Run, **said: object) -> None:
         for listener in self.listeners:
             listener({"type": kind, "run_id": run.run_id, **said})
+
+
+def _soon(loop: asyncio.AbstractEventLoop, act: Callable[[], object]) -> None:
+    """Have the event loop do this, from another thread."""
+    with contextlib.suppress(RuntimeError):  # closed: nobody wants to know any more
+        loop.call_soon_threadsafe(act)
 
 
 # Over HTTP.

@@ -59,6 +59,24 @@ def test_large_message(ends: tuple[Channel, Channel]) -> None:
     assert message.data["text"] == text
 
 
+def test_a_child_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps nobody waiting for ever; what it finds, should it read again, is the end."""
+    monkeypatch.setattr(channel, "PATIENCE", 0.2)
+    ours, theirs = Channel.pair()
+    child = Channel(theirs)
+    ours.send("first")
+    with pytest.raises(ChannelError, match="does not read"):
+        ours.send("large", text="x" * 3_000_000)
+    with pytest.raises(OSError):
+        ours.send("later")
+    assert child.receive(5) == Message("first")
+    assert child.receive(5) is None
+    child.send("still heard")
+    assert ours.receive(5) == Message("still heard")
+    ours.close()
+    child.close()
+
+
 def test_several_threads(ends: tuple[Channel, Channel]) -> None:
     """Messages that several threads send at once do not mix."""
     one, two = ends

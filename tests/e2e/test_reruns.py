@@ -432,6 +432,23 @@ def test_a_drain_ends_it(told: Place) -> None:
     until(lambda: gone(sleeper), "the suite's child has gone", 5)
 
 
+def test_a_crash_of_the_worker_ends_it(told: Place) -> None:
+    """Whoever asked for it has gone; the worker that takes its place gets one of its own."""
+    started = told.start("--demo", "--supervise").until_ready()
+    first = told.report()["run_id"]
+    tell(told, "hang")
+    run_id = post(started.url)[2]["run_id"]
+    until(lambda: (told.state / "sleeper").exists() and (told.state / "sleeper").read_text() != "", "the suite hangs")
+    kill_worker(started)
+    until(lambda: gone(int((told.state / "sleeper").read_text())), "the suite's child has gone", 5)
+    assert get(f"{started.url}/diagnostics/run/{run_id}")[0] == 404
+    assert told.report()["run_id"] == first
+    tell(told, "")
+    assert rerun(started.url)["status"] == "passed"
+    assert get(f"{started.url}/health")[0] == 200
+    assert started.stop() == 0
+
+
 def test_a_crash_of_the_worker_forgets_no_verdict(told: Place) -> None:
     """The worker that takes its place is as unhealthy as the one that crashed."""
     started = told.start("--demo", "--supervise").until_ready()
@@ -501,20 +518,40 @@ def test_the_agent_starts_one(place: Place) -> None:
     assert started.stop() == 0
 
 
-def test_a_server_that_was_started_directly(place: Place) -> None:
-    """Its re-run leaves the port to the server around it."""
+def directly(place: Place) -> Started:
+    """A server that was started with uvicorn, without the launcher."""
     port = unused_port()
     command = ["-m", "uvicorn", "--factory", "server.app:create_app", "--port", str(port), "--log-level", "warning"]
     started = place.spawn(sys.executable, *command, environ={"PREFLIGHT_DEMO": "1", "PREFLIGHT_PORT": str(port)})
-    url = f"http://127.0.0.1:{port}"
-    until(lambda: _up(url), "it serves")
-    ended = rerun(url)
+    started.url = f"http://127.0.0.1:{port}"
+    until(lambda: _up(started.url), "it serves")
+    return started
+
+
+def test_a_server_that_was_started_directly(place: Place) -> None:
+    """Its re-run leaves the port to the server around it, and is told step by step as well."""
+    started = directly(place)
+    ended = rerun(started.url)
     assert ended["status"] == "passed"
+    assert ended["done"] == ended["total"] == len(ended["checks"]) > 10
     outcomes = {check["title"]: check["outcome"] for check in ended["checks"]}
     assert outcomes["Server Port"] == "not_applicable"
-    assert answer(url, "/diagnostics")["origin"] == "rerun"
+    assert answer(started.url, "/diagnostics")["origin"] == "rerun"
     os.kill(started.pid, signal.SIGTERM)
     started.wait()
+
+
+def test_a_server_that_was_started_directly_stops(told: Place) -> None:
+    """It ends the re-run that goes on, and what that has started."""
+    started = directly(told)
+    tell(told, "hang")
+    post(started.url)
+    until(lambda: (told.state / "sleeper").exists() and (told.state / "sleeper").read_text() != "", "the suite hangs")
+    os.kill(started.pid, signal.SIGTERM)
+    started.wait()
+    started.left_nothing()
+    assert gone(int((told.state / "sleeper").read_text()))
+    assert told.report()["origin"] == "start"
 
 
 def _up(url: str) -> bool:
@@ -533,6 +570,7 @@ def test_health_answers_while_it_goes_on(told: Place) -> None:
     until(lambda: len(runs(told)) == 2, "the slow one is checked")
     suite = psutil.Process(int(runs(told)[-1]))
     assert suite.nice() > psutil.Process(worker).nice()
+    assert suite.ppid() == started.pid  # the launcher's child: it costs the worker nothing to start it
     slowest = 0.0
     while answer(started.url, f"/diagnostics/run/{run_id}")["state"] == "running":
         begun = time.monotonic()

@@ -1,0 +1,181 @@
+"""A re-run: the suite once more, beside a server that goes on serving.
+
+Behind the launcher it is the launcher's child, like a start's suite: what it takes to start it, to judge what it found
+and to keep that costs the server nothing (:class:`Rerun`). Where a server was started directly, a thread of it sees to
+all that (:class:`Here`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from preflight import history, report, suite
+from preflight.channel import Message
+from preflight.events import Loop
+from preflight.redaction import Redactor
+from preflight.report import Report
+from preflight.settings import Settings
+from preflight.suite import Result, Suite
+
+Heard = Callable[[str, dict[str, Any]], object]
+"""Takes a step of a run that goes on: "collected", "checking" or "checked", and its data."""
+OnSignal = Callable[[str, int, str, str], object]
+"""Takes a signal that a child was sent; see children.py."""
+
+STEPS = ("collected", "checking", "checked")
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What came of a re-run."""
+
+    report: Report
+    reason: str = ""
+    """Why the run is no evidence of anything; empty where its report is one to go by."""
+    unpublished: str = ""
+    """Why others cannot read the report; empty where they can."""
+
+    def to_json(self) -> dict[str, Any]:
+        """For the channel to the worker."""
+        return {"report": self.report.to_json(), "reason": self.reason, "unpublished": self.unpublished}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Ending:
+        """The other way. Raises ReportError where there is no report in it."""
+        return cls(Report.from_json(data["report"]), data["reason"], data["unpublished"])
+
+
+class Runner(Protocol):
+    """Whoever runs the suite for a server, one run at a time."""
+
+    def begin(self, run_id: str, heard: Heard, over: Callable[[Ending], object]) -> None:
+        """Begin a run; both are called in other threads, ``over`` once, unless the run is ended before."""
+
+    def end(self, run_id: str) -> None:
+        """End a run with all that it has started, and say nothing more of it; one that is over is left alone."""
+
+
+def publish(result: Result, settings: Settings) -> Ending:
+    """Publish a run's report, keep it in the history, and say what came of the run."""
+    try:
+        report.publish(result.report, settings.report_path)
+    except OSError as error:
+        unpublished = f"its report cannot be written to {settings.report_path}: {error.strerror}"
+    else:
+        unpublished = history.keep(result.report, settings)
+    return Ending(result.report, result.reason, unpublished)
+
+
+def broken(settings: Settings, run_id: str, reason: str) -> Result:
+    """The result of a run that came to nothing. ``reason`` is redacted already."""
+    found = report.broken(
+        reason,
+        run_id=run_id,
+        origin="rerun",
+        address=settings.address,
+        started_at=report.now(),
+        duration=0.0,
+    )
+    return Result(found, 3, found.reason)
+
+
+class Rerun:
+    """One re-run as the launcher sees it, driven by its event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        options: Mapping[str, object],
+        run_id: str,
+        loop: Loop,
+        *,
+        heard: Heard,
+        on_signal: OnSignal,
+    ) -> None:
+        """Begin it. Raises OSError where no process can be had."""
+        self.run_id = run_id
+        self._settings = settings
+        self._loop = loop
+        self._heard = heard
+        # It sees what the application sees, not what the env file has become since.
+        self._suite = Suite(settings, options, "rerun", run_id=run_id, environ=settings.environment)
+        child = self._suite.child
+        child.on_signal = on_signal
+        self._suite.application(None)  # it is imported, and serves
+        loop.watch_child(child, lambda: self._pass_on(self._suite.read_channel()), child.read_output)
+
+    def _pass_on(self, messages: list[Message]) -> None:
+        for message in messages:
+            if message.kind in STEPS:
+                self._heard(message.kind, message.data)
+
+    @property
+    def left(self) -> float:
+        """Seconds until its deadline, when :meth:`ended` ends it."""
+        return self._suite.deadline - time.monotonic()
+
+    def ended(self) -> bool:
+        """Whether it is over; one past its deadline is killed here."""
+        return self._suite.ended()
+
+    def conclude(self, redactor: Redactor) -> Ending:
+        """What came of it, published; call it once, after :meth:`ended`."""
+        self._loop.unwatch_child(self._suite.child)
+        self._pass_on(self._suite.read_rest())
+        return publish(self._suite.result(redactor), self._settings)
+
+    def abandon(self) -> None:
+        """End it with no result."""
+        self._loop.unwatch_child(self._suite.child)
+        self._suite.abandon()
+
+
+class Here:
+    """Runs the suite for the server in whose process it is: in a thread, which waits."""
+
+    def __init__(
+        self, settings: Settings, options: Mapping[str, object], redactor: Redactor, on_signal: OnSignal
+    ) -> None:
+        self._settings = settings
+        self._options = options
+        self._redactor = redactor
+        self._on_signal = on_signal
+        self._wanted = ""
+
+    def begin(self, run_id: str, heard: Heard, over: Callable[[Ending], object]) -> None:
+        """See :class:`Runner`."""
+        self._wanted = run_id
+        # No daemon: the process does not end before the suite has.
+        threading.Thread(target=self._run, name="re-run", args=(run_id, heard, over)).start()
+
+    def end(self, run_id: str) -> None:
+        """See :class:`Runner`; the suite is gone a moment later."""
+        if self._wanted == run_id:
+            self._wanted = ""
+
+    def _run(self, run_id: str, heard: Heard, over: Callable[[Ending], object]) -> None:
+        def on_message(message: Message) -> None:
+            if message.kind in STEPS:
+                heard(message.kind, message.data)
+
+        try:
+            result = suite.run(
+                self._settings,
+                self._options,
+                "rerun",
+                self._redactor,
+                run_id=run_id,
+                on_message=on_message,
+                on_signal=self._on_signal,
+                wanted=lambda: self._wanted == run_id,
+            )
+        except suite.Abandoned:
+            return
+        except OSError as error:
+            why = f"the suite could not be run: {report.shown(str(error), self._redactor)}"
+            result = broken(self._settings, run_id, why)
+        over(publish(result, self._settings))
