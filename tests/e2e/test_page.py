@@ -175,6 +175,7 @@ def test_first_paint_with_a_red_report(red: Place, visit: Open) -> None:
 
 def test_a_rerun_is_seen_live_and_flips(project: Place, model: Path, visit: Open) -> None:
     """Everybody who looks sees a re-run check by check, and then what flipped; the next one has to wait."""
+    project.hasten("server/reruns.py", "INTERVAL = 10.0", "INTERVAL = 5.0")
     project.start("--demo").until_ready()
     page, other = visit(project), visit(project)
     refused: list[str] = []
@@ -223,7 +224,7 @@ def test_a_rerun_is_seen_live_and_flips(project: Place, model: Path, visit: Open
         expect(one.locator("#rerun")).to_have_attribute("aria-disabled", "true")
     expect(page.locator("#rerun")).to_be_focused()
     left = int(re.sub(r"\D", "", page.locator("#rerun").inner_text()))
-    assert 1 <= left <= 10
+    assert 1 <= left <= 5
     expect(page.locator("#rerun")).not_to_have_text(f"Again in {left} s")
     # When it has counted down, the server takes the next one: no click was refused.
     expect(page.get_by_role("button", name="Check again")).not_to_have_attribute("aria-disabled", "true")
@@ -325,12 +326,13 @@ def test_a_crash_is_no_drama(place: Place, visit: Open) -> None:
     expect(page.locator("#lost")).to_be_hidden()
 
 
-def test_it_says_that_nobody_could_be_told(place: Place, served: Place, visit: Open) -> None:
+def test_it_says_that_nobody_could_be_told(project: Place, served: Place, visit: Open) -> None:
     """A notification that does not arrive is a line of the facts, as it happens; else there is none."""
-    place.start("--demo", "--supervise", PREFLIGHT_NOTIFY="json://127.0.0.1:1/canaryTopic3").until_ready()
-    page = visit(place)
+    project.hasten("preflight/notify.py", "PAUSE = 1.0", "PAUSE = 0.1")
+    project.start("--demo", "--supervise", PREFLIGHT_NOTIFY="json://127.0.0.1:1/canaryTopic3").until_ready()
+    page = visit(project)
     assert "Notifications" not in page.locator("#facts dt").all_inner_texts()
-    kill_worker(place.started[-1])  # that is news
+    kill_worker(project.started[-1])  # that is news
     line = page.locator("#facts div", has=page.locator("dt", has_text="Notifications")).locator("dd")
     expect(line).to_have_text(re.compile(r"not delivered, .+: json: connection refused"))
     assert "canaryTopic3" not in page.content()

@@ -96,16 +96,8 @@ def rerun(url: str) -> Document:
 def told(project: Place) -> Place:
     """A copy of the tree with the requirement above, where re-runs may follow one another at once."""
     project.write_requirement("probe", PROBE)
-    hasten(project, "server/reruns.py", "INTERVAL = 10.0", "INTERVAL = 0.0")
+    project.hasten("server/reruns.py", "INTERVAL = 10.0", "INTERVAL = 0.0")
     return project
-
-
-def hasten(project: Place, file: str, slow: str, quick: str) -> None:
-    """Shorten a time in a copy of the tree."""
-    path = project.root / file
-    source = path.read_text()
-    assert source.count(slow) == 1
-    path.write_text(source.replace(slow, quick))
 
 
 def tell(place: Place, what: str) -> None:
@@ -392,7 +384,7 @@ def test_another_process_publishes(place: Place) -> None:
 
 def test_more_followers_than_there_is_room_for(project: Place) -> None:
     """One more is closed with 1013, and there is room again when one leaves."""
-    hasten(project, "server/followers.py", "FOLLOWERS = 200", "FOLLOWERS = 2")
+    project.hasten("server/followers.py", "FOLLOWERS = 200", "FOLLOWERS = 2")
     started = project.start("--demo").until_ready()
     with following(started.url) as one:
         with following(started.url) as other:
@@ -493,7 +485,7 @@ def test_a_crash_of_the_worker_after_other_runs(told: Place) -> None:
 
 def test_in_the_background(told: Place) -> None:
     """The setting repeats it, with pauses."""
-    hasten(told, "preflight/settings.py", "interval(10, 30 * 86400)", "interval(0.1, 30 * 86400)")
+    told.hasten("preflight/settings.py", "interval(10, 30 * 86400)", "interval(0.1, 30 * 86400)")
     started = told.start("--demo", PREFLIGHT_REFRESH="0.3s").until_ready()
     tell(told, "fail")
     until(lambda: get(f"{started.url}/health")[0] == 503, "it has noticed by itself")
