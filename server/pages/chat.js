@@ -5,10 +5,13 @@ import { announce, element } from "./words.js";
 
 const KEY = "preflight-chat"; // the session's id; whoever has it can read the session, so it stays in this tab
 const FIRST = 500, LONGEST = 10_000; // milliseconds between attempts to connect
-const DELETED = 1000, TOO_BIG = 1009; // close codes: the session was deleted; a frame that is too large to be read at all
+const DELETED = 1000; // the close code of a session that was deleted
+const FRAME = 1024 * 1024; // bytes beyond which the server cuts the connection instead of reading a message
 const NEAR = 24; // pixels from the end of the transcript that count as its end
 
 const WORKING = { supervisor: "Thinking…", diagnostics: "Looking at the diagnostics…", research: "Looking it up…", responder: "Answering…" };
+
+const sized = (message) => new TextEncoder().encode(JSON.stringify(message)).length; // in bytes, as it is sent
 
 // Events: "connected", when a session is followed.
 export class Chat extends EventTarget {
@@ -70,10 +73,9 @@ export class Chat extends EventTarget {
       this.#note("That conversation was deleted; this is a new one.");
       return;
     }
-    if (code === TOO_BIG) this.#giveBack(reason || "it is too long");
     const pause = Math.min(LONGEST, FIRST * 2 ** Math.min(this.#attempts, 10)) * (0.75 + Math.random() / 2);
     this.#attempts += 1;
-    if (this.#attempts > 1 && code !== TOO_BIG) this.#state(reason ? `Not connected: ${reason}.` : "Not connected; trying again…");
+    if (this.#attempts > 1) this.#state(reason ? `Not connected: ${reason}.` : "Not connected; trying again…");
     this.#retry = setTimeout(() => this.#connect(), pause);
   }
 
@@ -100,6 +102,10 @@ export class Chat extends EventTarget {
     field.focus();
     if (!text) return;
     const id = Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+    if (sized({ type: "chat", content: text, id }) > FRAME) {
+      this.#note("Not sent: a message has 1 MiB at most. Your text is still in the field; shorten it.");
+      return;
+    }
     if (!idea) field.value = "";
     this.#notice = "";
     this.#outbox.push({ id, text });
@@ -187,8 +193,7 @@ export class Chat extends EventTarget {
   // A message that the server does not take, because it is too long, goes back to where it can be shortened. The server
   // has not read whose it is; whichever is the longest of those that wait is too long, if any of them is.
   #giveBack(why) {
-    const size = ({ text }) => new TextEncoder().encode(JSON.stringify(text)).length;
-    const longest = this.#outbox.reduce((one, other) => (one && size(one) >= size(other) ? one : other), null);
+    const longest = this.#outbox.reduce((one, other) => (one && sized(one) >= sized(other) ? one : other), null);
     if (!longest) return;
     this.#outbox = this.#outbox.filter((message) => message !== longest);
     this.#mine.get(longest.id)?.remove();

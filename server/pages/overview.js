@@ -42,7 +42,7 @@ export class Overview {
     const named = (checks) => checks.slice(0, 3).map((check) => check.title).join(", ") + (checks.length > 3 ? ", …" : "");
     const parts = [];
     const [first] = Object.values(checks);
-    if (status === "broken" && first) parts.push(`What follows is how the last run that went through found it, ${clock(first.timestamp)}.`);
+    if (status === "broken" && first) parts.push(`Below is the last run that went through, of ${clock(first.timestamp)}.`);
     if (errors.length) parts.push(`${plural(errors.length, "critical check")} in the way: ${named(errors)}.`);
     if (warnings.length) parts.push(`${plural(warnings.length, "warning")}: ${named(warnings)}.`);
     if (status === "passed") parts.push("Every requirement that was checked holds.");

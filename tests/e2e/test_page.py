@@ -147,7 +147,7 @@ def visit(browser: Browser) -> Iterator[Open]:
         path: str = "/",
         *,
         link: str = "Live",
-        before: Callable[[Page], None] | None = None,
+        before: Callable[[Page], object] = lambda _page: None,
         **options: Any,
     ) -> Page:
         settings: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}, "locale": "en-GB", **options}
@@ -159,8 +159,7 @@ def visit(browser: Browser) -> Iterator[Open]:
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda said: faults.extend([said.text] if "Security Policy" in said.text else []))
         page.on("request", lambda asked: faults.extend([] if _is_ours(asked.url, place) else [asked.url]))
-        if before is not None:
-            before(page)
+        before(page)
         page.goto(place.url + path)
         if page.url.startswith(place.url + "/login"):
             page.get_by_label("Token").fill(place.environ["PREFLIGHT_TOKEN"])
@@ -263,7 +262,8 @@ def test_first_paint_with_a_red_report(red: Place, visit: Open) -> None:
     """A red report is seen at once: word, title, and the failed check first with its message, details and fix."""
     page = visit(red)
     history = f"{red.url}/diagnostics/history?limit=60&address=127.0.0.1%3A{red.port}"
-    page.wait_for_function("url => performance.getEntriesByName(url).length", arg=history)
+    asked = "url => performance.getEntriesByName(url).length"
+    until(lambda: page.evaluate(asked, history) > 0, "the past is asked for")
     expect(page.locator("#verdict")).to_have_text("Not ready")
     expect(page).to_have_title("Not ready – Preflight")
     expect(page.locator("#summary")).to_contain_text("1 critical check in the way: Model File")
@@ -371,7 +371,7 @@ def test_a_check_of_another_process_shows_up(served: Place, visit: Open) -> None
     served.run("--demo", "--check-only")
     expect(page.locator(".past-run")).to_have_count(runs + 1)
     assert page.locator("#when time").get_attribute("datetime") != before
-    expect(page.locator("#when time")).to_have_text("3 s ago")
+    expect(page.locator("#when time")).to_have_text(re.compile(r"^([3-9]|\d\d) s ago$"))
     expect(page.locator("#picked")).to_have_text(re.compile(r"\(([3-9]|\d\d) s ago\)$"))
 
 
@@ -701,8 +701,8 @@ def test_a_message_that_is_too_long(served: Place, visit: Open) -> None:
     field.fill("first")
     field.press("Enter")
     expect(page.locator(".bubble.assistant:not(.working)")).to_have_count(1)
-    # In UTF-8 longer than the limit, in characters not; and so long that the connection is closed.
-    for text in ("ä" * 40_000, "x" * 1_100_000):
+    # In UTF-8 longer than the limit, in characters not; and so long that it would cost the connection.
+    for text, times in (("ä" * 40_000, 1), ("x" * 1_100_000, 0)):
         sent.clear()
         field.evaluate("(one, text) => { one.value = text; }", text)
         field.press("Enter")
@@ -715,7 +715,7 @@ def test_a_message_that_is_too_long(served: Place, visit: Open) -> None:
         expect(page.locator(".bubble.pending")).to_have_count(0)
         expect(page.locator(".bubble.working")).to_have_count(0)
         expect(state).to_have_text("")
-        assert len(sent) == 2
+        assert len(sent) == times + 1
     expect(page.locator(".bubble.user")).to_have_count(3)
 
 
@@ -733,7 +733,8 @@ def test_a_conversation_deleted_elsewhere(served: Place, visit: Open) -> None:
     expect(page.locator("#rerun")).to_be_focused()
     expect(page.locator(".bubble")).to_have_count(0)
     page.get_by_label("Your question").focus()
-    page.wait_for_function("sessionStorage.getItem('preflight-chat') !== null")
+    key = "sessionStorage.getItem('preflight-chat')"
+    until(lambda: page.evaluate(key) is not None, "there is a new conversation")
     expect(state).to_have_text("That conversation was deleted; this is a new one.")
     page.keyboard.type("What failed?")
     page.keyboard.press("Enter")
@@ -936,9 +937,7 @@ def test_a_broken_run_and_what_was_known_before(red: Place, visit: Open) -> None
     expect(page.locator("#verdict")).to_have_text("The suite broke")
     expect(page.locator("#reason")).to_have_text(why)
     summary = page.locator("#summary")
-    expect(summary).to_have_text(
-        re.compile(r"^What follows is how the last run that went through found it, .*\d\d:\d\d")
-    )
+    expect(summary).to_have_text(re.compile(r"^Below is the last run that went through, of .*\d\d:\d\d:\d\d"))
     expect(summary).to_contain_text("1 critical check in the way: Model File.")
     expect(page.locator("#when")).to_have_text(re.compile(r"^Tried .+ by a re-run\.$"))
     expect(page.locator("#nothing")).to_be_hidden()
