@@ -24,7 +24,7 @@ def as_json(report: Report) -> str:
 
 
 def as_text(report: Report) -> str:
-    """The banner without colour."""
+    """The verdict, when and where it was found, and the banner without colour."""
     import io
 
     from rich.console import Console
@@ -36,12 +36,17 @@ def as_text(report: Report) -> str:
         file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False,
         highlight=False, emoji=False, markup=False,
     )  # fmt: skip
+    when = report.started_at.replace("T", " ").replace("Z", " UTC")
     with console.capture() as captured:
         if report.checks or report.status != "broken":
             console.print(banners.render(report), crop=False)
         if report.status == "broken":
-            console.print(banners.broken(report.reason), crop=False)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+            console.print(banners.broken(report.reason, beside_a_server=report.origin == "rerun"), crop=False)
+    head = [
+        f"Preflight: {_verdict(report)}",
+        f"{report.address} · {when} · {report.origin} · Python {report.python}",
+    ]
+    return "\n".join([*head, *(line.rstrip() for line in captured.get().splitlines())])
 
 
 # JUnit's XML, as Jenkins (xunit plugin, junit-10.xsd), GitLab and Maven's surefire read it.

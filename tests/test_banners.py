@@ -191,6 +191,8 @@ def test_broken() -> None:
     assert "the suite was killed\nThe end of its output:" in shown
     assert "   [last]" in shown
     assert "output" not in text(banners.broken("why"))
+    beside = text(banners.broken("why", beside_a_server=True))
+    assert "THE PREFLIGHT ITSELF BROKE: the verdict before it stays" in beside
 
 
 def test_failure() -> None:
