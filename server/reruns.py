@@ -205,6 +205,7 @@ class Reruns:
             self._broke(run.run_id, str(error) or "whoever was to run the suite did not say how it ended")
             self._finish(run, "broken", self.instance.rerun_problem)
         else:
+            run.started_at = ending.report.started_at  # the suite's own word, which everybody else shows
             self._judge(ending)
             if ending.unpublished:
                 log.warning("re-run %s: %s", run.run_id, ending.unpublished)
