@@ -22,7 +22,7 @@ def _answer(chat: Chat, body: Mapping[str, Any], status: int = 200) -> JSONRespo
 
 async def sessions(request: Request) -> JSONResponse:
     """GET: the sessions, the latest used first (?limit, ?offset). DELETE: all of them."""
-    from server.sessions import StoreError
+    from server.database import StoreError
 
     chat: Chat = request.app.state.connections
     try:
@@ -45,7 +45,8 @@ async def sessions(request: Request) -> JSONResponse:
 
 async def session(request: Request) -> JSONResponse:
     """GET: one session with its whole transcript. DELETE: delete it."""
-    from server.sessions import NoSession, StoreError
+    from server.database import StoreError
+    from server.sessions import NoSession
 
     chat: Chat = request.app.state.connections
     session_id: str = request.path_params["session_id"]

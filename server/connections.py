@@ -13,9 +13,10 @@ from starlette.types import Receive, Scope, Send
 from preflight import __version__
 from preflight.instance import SERVICE_RESTART
 from server import messages
+from server.database import StoreError
 from server.health import ARCHITECTURE
 from server.messages import LAST, TYPES, Cancel, Chat, Code, Connected, Entry, Error, GetHistory, Init, Ping, Pong
-from server.sessions import Line, StoreError
+from server.sessions import Line
 from server.turns import Refused, Session, now
 
 if TYPE_CHECKING:
@@ -272,7 +273,7 @@ def entries(lines: list[Line]) -> list[Entry]:
         Entry(
             seq=line.seq,
             turn_id=line.turn_id,
-            role=line.role,  # type: ignore[arg-type]  # one of the three was written
+            role=line.role,
             content=line.content,
             timestamp=line.timestamp,
             id=line.id,

@@ -75,7 +75,7 @@ class Hub:
 
     async def _make(self) -> Agent:
         agent, checkpoints = await asyncio.to_thread(_load)
-        checkpointer = checkpoints.Checkpoints(self.store)
+        checkpointer = checkpoints.Checkpoints(self.store.database)
         await checkpointer.prepare()
         # In a thread: with a key this imports langchain-openai.
         made: Agent = await asyncio.to_thread(agent.make, self.instance, self.redactor, checkpointer, self.rerun)

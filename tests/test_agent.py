@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import socket
 import subprocess
@@ -32,6 +33,7 @@ from preflight.redaction import Redactor
 from preflight.report import Check, Report
 from server.agent import REMEMBERED, REMEMBERED_CHARACTERS, Agent, make, remember
 from server.checkpoints import Checkpoints
+from server.database import StoreError
 from server.embedded import EmbeddedModel, intent, pieces, plan, subject
 from server.provider import ProviderError
 from server.sessions import Store
@@ -264,7 +266,7 @@ def test_the_graph_remembers_turns_that_ended_and_one_checkpoint(failing: Instan
 
     async def run() -> None:
         store = Store(tmp_path / "s.sqlite", age=1e9, limit=10, size=1 << 20)
-        checkpointer = Checkpoints(store)
+        checkpointer = Checkpoints(store.database)
         await checkpointer.prepare()
         model = Recorder()
         agent = Agent(
@@ -278,9 +280,31 @@ def test_the_graph_remembers_turns_that_ended_and_one_checkpoint(failing: Instan
             f"help {number}" for number in range(5, 12)
         ]
         query = "SELECT (SELECT count(*) FROM checkpoints), (SELECT count(*) FROM writes)"
-        assert await store.run(lambda db: db.execute(query).fetchone()) == (1, 0)
+        assert await store.database.run(lambda db: db.execute(query).fetchone()) == (1, 0)
         await store.delete(["s"])
-        assert await store.run(lambda db: db.execute(query).fetchone()) == (0, 0)
+        assert await store.database.run(lambda db: db.execute(query).fetchone()) == (0, 0)
+        await store.close()
+
+    asyncio.run(run())
+
+
+def test_a_file_that_had_to_be_made_anew_takes_checkpoints(failing: Instance, tmp_path: Path) -> None:
+    """A session in a new file is remembered like any other."""
+
+    async def run() -> None:
+        store = Store(tmp_path / "s.sqlite", age=1e9, limit=10, size=1 << 20)
+        checkpointer = Checkpoints(store.database)
+        await checkpointer.prepare()
+        agent = make(failing, Redactor(), checkpointer)
+        for name in os.listdir(tmp_path):
+            os.unlink(tmp_path / name)
+        with pytest.raises(StoreError):
+            await store.database.run(lambda db: db.execute("SELECT * FROM missing"))
+        await store.accept("s", "t", "help", client=None, workspace=None, keep=())
+        async for _ in agent.answer("s", "t", "help"):
+            pass
+        query = "SELECT count(*) FROM checkpoints"
+        assert await store.database.run(lambda db: db.execute(query).fetchone()) == (1,)
         await store.close()
 
     asyncio.run(run())
@@ -291,7 +315,7 @@ def test_a_session_that_is_deleted_in_a_turn_gets_no_checkpoint(failing: Instanc
 
     async def run() -> None:
         store = Store(tmp_path / "s.sqlite", age=1e9, limit=10, size=1 << 20)
-        checkpointer = Checkpoints(store)
+        checkpointer = Checkpoints(store.database)
         await checkpointer.prepare()
         agent = make(failing, Redactor(), checkpointer)
         for session in ("s", "other"):
@@ -300,7 +324,7 @@ def test_a_session_that_is_deleted_in_a_turn_gets_no_checkpoint(failing: Instanc
                 if kind == "answer" and session == "s":
                     assert await store.delete(["s"]) == 1
         query = "SELECT thread_id FROM checkpoints UNION ALL SELECT thread_id FROM writes"
-        assert await store.run(lambda db: db.execute(query).fetchall()) == [("other",)]
+        assert await store.database.run(lambda db: db.execute(query).fetchall()) == [("other",)]
         await store.close()
 
     asyncio.run(run())
