@@ -218,7 +218,7 @@ class Connection:
             )
         )
 
-    async def _handle(self, message: Init | Chat | Cancel | Ping | GetHistory) -> None:
+    async def _handle(self, message: messages.Client) -> None:
         if isinstance(message, Init):
             await self._begin(message)
             return
