@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.json_schema import models_json_schema
 
-PROTOCOL = "preflight.v1"  # the WebSocket subprotocol, for clients that offer any
 LAST = 20  # messages in `initialized`
 PAGE = 100  # messages in `history`, at most
 

@@ -210,7 +210,7 @@ class Session:
         """Before the connections close, give followers who read a moment to get everything."""
         if not self._hub.instance.draining:
             return
-        pumps = [pump for connection in self.followers if (pump := connection.pump) is not None]
+        pumps = [pump for connection in self.followers if (pump := connection.outbox.pump) is not None]
         if pumps:
             await asyncio.wait(pumps, timeout=1)
 

@@ -21,6 +21,7 @@ from server.embedded import EmbeddedModel
 from server.hub import Hub
 from server.tools import Toolbox
 from server.turns import Words, unbroken
+from server.websocket import Outbox
 
 SECRETS = {
     "A_KEY": "sk-canary-Zq7vXw2LmN8p",
@@ -97,7 +98,7 @@ def test_deleting_a_session_waits_for_what_runs_in_it(make_instance: Callable[..
         async def nowhere(_event: Any) -> None:
             """This client is not there."""
 
-        sender = Connection(hub, nowhere, None)
+        sender = Connection(hub, Outbox({}, nowhere, 1000))
         session = hub.session("s")
         for _ in range(2):
             await session.say(sender, "help", None)
