@@ -214,20 +214,25 @@ async def ask(chat: ClientConnection, text: str, accepted: list[float], answered
 
 async def turns(rounds: int = 300) -> None:
     """A turn with the transcript and the checkpointer, against the same graph with neither."""
-    from preflight import settings
+    from preflight import history, settings
     from preflight.instance import Instance
     from preflight.redaction import Redactor
     from server import agent, sessions
     from server.checkpoints import Checkpoints
+    from server.diagnostics import Snapshot
+    from server.sessions import Reply
+    from server.tools import Toolbox
 
     folder = Path(tempfile.mkdtemp(prefix="chat-", dir=ROOT))
     try:
         instance = Instance(settings=settings.load(ROOT, {}, {"demo": True}), report=None)
         store = sessions.Store(folder / "sessions.sqlite", age=1e9, limit=1000, size=1 << 30)
-        checkpointer = Checkpoints(store)
+        checkpointer = Checkpoints(store.database)
         await checkpointer.prepare()
-        bare = agent.make(instance, Redactor(), None)
-        kept = agent.make(instance, Redactor(), checkpointer)
+        past = history.History(instance.settings.state_dir / history.FOLDER)
+        toolbox = Toolbox(instance, Redactor(), Snapshot(instance.settings.report_path), past)
+        bare = agent.make(instance, Redactor(), toolbox, None)
+        kept = agent.make(instance, Redactor(), toolbox, checkpointer)
         text = "help " + "x" * 2043  # 2 KB; no tool is asked: what is left is graph and persistence
         without, with_, sizes = [], [], []
         gc.collect()
@@ -243,10 +248,10 @@ async def turns(rounds: int = 300) -> None:
             answer = ""
             async for kind, said in kept.answer("s", f"t{number}", text):
                 answer = said if kind == "answer" else answer
-            await store.finish("s", f"t{number}", "assistant", answer)
+            await store.finish("s", f"t{number}", Reply("assistant", answer))
             with_.append(time.perf_counter() - begun)
             if number + 1 in (100, 200, 300):
-                await store.run(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall(), "alone")
+                await store.database.run(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall(), "alone")
                 sizes.append((folder / "sessions.sqlite").stat().st_size)
         await store.close()
     finally:

@@ -38,8 +38,8 @@ class Event:
 
     @classmethod
     def now(cls, kind: str, **fields: Any) -> Event:
-        """This process did it, just now; fields that are None are left out."""
-        known = {name: value for name, value in fields.items() if value is not None}
+        """This process did it, just now; fields that are None are left out, and what JSON has no value for is text."""
+        known = {name: _plain(value) for name, value in fields.items() if value is not None}
         return cls(kind, os.getpid(), os.getuid(), time.time(), known)
 
     def to_json(self) -> dict[str, Any]:
@@ -89,6 +89,17 @@ def stamp(at: float) -> str:
     return f"{clock}.{int(at * 1000) % 1000:03}Z"
 
 
+def _plain(value: object) -> object:
+    """The same as a JSON value; as it is now, whatever becomes of it until it is written."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    return str(value)
+
+
 def _shown(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     return text if _BARE.fullmatch(text) else json.dumps(text)
@@ -132,7 +143,12 @@ class Outbox:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._waiting))
                 event = self._waiting[0]
-            self._send(event)
+            try:
+                self._send(event)
+                lost = False
+            except Exception:  # noqa: BLE001  # whatever it is: this one is counted, and the next one gets its chance
+                lost = True
             with self._changed:
                 self._waiting.popleft()
+                self._lost += lost
                 self._changed.notify_all()

@@ -71,7 +71,8 @@ class Instance:
         """Record that something happened, from any thread and without waiting.
 
         Say who and what: ``instance.audit("login_failed", peer="10.0.0.7:51234", path="/diagnostics")``. Values are
-        JSON's, and never a secret (they are redacted on their way out all the same); None is left out.
+        JSON's, others become text, and None is left out. Never a secret (they are redacted on their way out all the
+        same).
         """
         if self.note is None:
             self.note = direct(self.settings, Redactor.of(self.settings.environment, self.settings.envfile.values))

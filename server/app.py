@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from preflight import __version__, report
+from preflight.history import FOLDER, History
 from preflight.instance import Instance
 from preflight.settings import SettingsError, load
 from server import archive, chat, diagnostics, followers, health, history, login, logs, metrics, openapi, pages, reruns
@@ -72,16 +73,18 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         instance = await asyncio.to_thread(examine)
     app.state.instance = instance
     app.state.reruns = runs = reruns.Reruns(instance)
-    runs.published = diagnostics.snapshot(app, instance).refresh
+    app.state.snapshot = snapshot = diagnostics.Snapshot(instance.settings.report_path)
+    app.state.history = kept = History(instance.settings.state_dir / FOLDER)
+    runs.published = snapshot.refresh
     app.state.followers = live = followers.Followers(
         instance,
         runs,
-        document=lambda: diagnostics.document(app, instance),
-        stamp=lambda: diagnostics.stamp(app, instance),
+        document=lambda: diagnostics.document(snapshot, instance),
+        stamp=lambda: diagnostics.stamp(snapshot, instance),
     )
     app.state.connections.rerun = runs.for_agent
     access = Access(instance.settings)
-    async with app.state.connections.running(instance), runs.running(), live.running():
+    async with app.state.connections.running(instance, snapshot, kept), runs.running(), live.running():
         yield {"preflight": instance, "access": access}
     access.guesses.tell(instance)
 

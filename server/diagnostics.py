@@ -29,7 +29,6 @@ from server.answers import Answer, Header
 from server.negotiation import accepted, unchanged
 
 FRESH = 1.0  # seconds that a made answer is given to others, too: its ages are at most that old
-NO_STORE: Header = (b"cache-control", b"no-store")
 
 OK, WARNING, CRITICAL, NOT_APPLICABLE = "✅ OK", "⚠️ WARNING", "❌ CRITICAL", "⏭️ NOT APPLICABLE"
 
@@ -151,20 +150,11 @@ def _brief(check: Check) -> dict[str, str]:
     return {"title": check.title, "message": check.message, "fix": check.fix}
 
 
-def snapshot(app: Any, instance: Instance) -> Snapshot:
-    """The application's one look at the published report."""
-    if not hasattr(app.state, "snapshot"):
-        app.state.snapshot = Snapshot(instance.settings.report_path)
-    kept: Snapshot = app.state.snapshot
-    return kept
-
-
-def document(app: Any, instance: Instance) -> dict[str, Any]:
+def document(snapshot: Snapshot, instance: Instance) -> dict[str, Any]:
     """What is known now: the projected report, and what stands in the way of knowing more."""
-    kept = snapshot(app, instance)
-    found = kept.latest(instance)
+    found = snapshot.latest(instance)
     body = project(found, instance)
-    problems = [f"a report was left aside: {kept.problem}"] if kept.problem else []
+    problems = [f"a report was left aside: {snapshot.problem}"] if snapshot.problem else []
     if found is not None and found.started_at > report.now():
         problems.append(f"the clock was set back: this report was made at {found.started_at}, and it is {report.now()}")
     if instance.rerun_problem:
@@ -183,12 +173,11 @@ def _undelivered(tally: Mapping[str, Any]) -> str:
     return f"notifications: {tally['problem']}"
 
 
-def stamp(app: Any, instance: Instance) -> object:
+def stamp(snapshot: Snapshot, instance: Instance) -> object:
     """Changes whenever the document does, beyond its ages; costs one look at the report's file."""
-    kept = snapshot(app, instance)
-    found = kept.latest(instance)
+    found = snapshot.latest(instance)
     undelivered = _undelivered(told) if (told := instance.notifications) else ""
-    return found and found.run_id, kept.problem, instance.rerun_problem, undelivered
+    return found and found.run_id, snapshot.problem, instance.rerun_problem, undelivered
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,36 +269,37 @@ class Diagnostics:
             wanted = chosen(scope, accept)
         except UnknownFormatError as error:
             body = json.dumps({"error": str(error)}).encode()
-            await Answer(400, MEDIA_TYPES["json"], body, [NO_STORE]).send(send)
+            await Answer(400, MEDIA_TYPES["json"], body).send(send)
             return
         if wanted == "html":
             await pages.page(Request(scope))(scope, receive, send)
             return
-        made = self._good(scope["app"], instance, wanted)
+        snapshot: Snapshot = scope["app"].state.snapshot
+        made = self._good(snapshot, instance, wanted)
         if made is None and FORMATS[wanted].slow:
             async with self._making:  # one makes it, the others wait for that
-                made = self._good(scope["app"], instance, wanted)
+                made = self._good(snapshot, instance, wanted)
                 if made is None:
-                    made = await asyncio.to_thread(self._make, scope["app"], instance, wanted)
+                    made = await asyncio.to_thread(self._make, snapshot, instance, wanted)
         elif made is None:
-            made = self._make(scope["app"], instance, wanted)
+            made = self._make(snapshot, instance, wanted)
         same = if_none_match and unchanged(if_none_match, made.etag)
         await (made.same if same else made.whole).send(send)
 
-    def _good(self, app: Any, instance: Instance, name: str) -> _Made | None:
+    def _good(self, snapshot: Snapshot, instance: Instance, name: str) -> _Made | None:
         made = self._made.get(name)
         if made is None or time.monotonic() >= made.until:
             return None
-        if stamp(app, instance) != made.stamp:
+        if stamp(snapshot, instance) != made.stamp:
             return None
         return made
 
-    def _make(self, app: Any, instance: Instance, name: str) -> _Made:
+    def _make(self, snapshot: Snapshot, instance: Instance, name: str) -> _Made:
         # The stamp first: what changes meanwhile makes the next answer a new one.
-        known, found = stamp(app, instance), snapshot(app, instance).latest(instance)
-        body = document(app, instance)
+        known, found = stamp(snapshot, instance), snapshot.latest(instance)
+        body = document(snapshot, instance)
         one, etag = FORMATS[name], _entity_tag(name, body)
-        headers = [NO_STORE, (b"etag", etag.encode()), (b"vary", b"accept")]
+        headers: list[Header] = [(b"etag", etag.encode()), (b"vary", b"accept")]
         made = _Made(
             known, time.monotonic() + FRESH, etag,
             whole=Answer(200, one.media_type, one.render(found, body).encode(), headers),

@@ -23,7 +23,7 @@ from preflight import __version__, report
 from preflight.instance import Instance
 from preflight.notify import unattended
 from preflight.report import Report
-from server import diagnostics, health
+from server import health
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -52,7 +52,10 @@ class Histogram:
 
 
 class InFlight:
-    """Counts the HTTP requests that are being answered."""
+    """Counts the HTTP requests that are being answered.
+
+    It stands behind :class:`server.answers.Front`, whose answers are over before anybody could look.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
@@ -153,7 +156,11 @@ class Metrics:
             notices.add_metric([result], tally[result])
         yield notices
         yield gauge("preflight_notifications_pending", "Notifications that wait or are being sent.", tally["pending"])
-        yield gauge("preflight_http_requests_in_flight", "Requests being answered, this one included.", self.in_flight)
+        yield gauge(
+            "preflight_http_requests_in_flight",
+            "Requests being answered, this one included, but for those that /health and /diagnostics answer at once.",
+            self.in_flight,
+        )
         yield gauge("preflight_chat_connections", "Open chat connections.", state.connections)
         yield gauge("preflight_chat_sessions", "Chat sessions that are followed or have a turn.", state.sessions)
         yield HistogramMetricFamily(
@@ -231,13 +238,13 @@ async def metrics(request: Request) -> Response:
     instance: Instance = request.state.preflight
     state = State(
         instance,
-        diagnostics.snapshot(app, instance).latest(instance),
+        app.state.snapshot.latest(instance),
         app.state.connections.open,
         app.state.connections.sessions,
         dict(app.state.reruns.endings),
     )
     body, content_type = await app.state.metrics.scrape(state, request.headers.get("accept", ""))
-    return Response(body, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
+    return Response(body, headers={"Content-Type": content_type})
 
 
 routes = [Route("/metrics", metrics)]

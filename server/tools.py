@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from preflight import report
-from preflight.history import FOLDER, History
+from preflight.history import History
 from preflight.instance import Instance
 from preflight.redaction import Redactor
 from preflight.report import Check, Report
@@ -66,19 +66,21 @@ def from_data(text: str) -> Any:
         return None
 
 
-class Machine:
+class Toolbox:
     """The tools of one instance. ``rerun`` starts a re-run of the suite, where the server has one; see hub.py."""
 
     def __init__(
         self,
         instance: Instance,
         redactor: Redactor,
+        snapshot: Snapshot,
+        history: History,
         rerun: Callable[[], Awaitable[Answer]] | None = None,
     ) -> None:
         self._instance = instance
         self._redactor = redactor
-        self._snapshot = Snapshot(instance.settings.report_path)
-        self._history = History(instance.settings.state_dir / FOLDER)
+        self._snapshot = snapshot
+        self._history = history
         self._rerun = rerun
         name = {"type": "string", "description": "the check's title, or words from it"}
         tools = [

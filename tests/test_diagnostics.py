@@ -121,15 +121,15 @@ def test_label(make_check: MakeCheck, severity: str, outcome: str, label: str) -
 
 def test_what_people_were_not_told(make_report: MakeReport, make_instance: MakeInstance) -> None:
     """A notice that did not arrive is a problem until a later one arrives."""
-    app = Starlette()
     tally = Tally(1, undelivered=1, problem="json: HTTP 500", problem_at="2026-01-02T03:05:00Z")
     instance = make_instance(make_report(), notifications=asdict(tally))
-    assert diagnostics.document(app, instance)["problem"] == "notifications: json: HTTP 500"
-    before = diagnostics.stamp(app, instance)
+    snapshot = Snapshot(instance.settings.report_path)
+    assert diagnostics.document(snapshot, instance)["problem"] == "notifications: json: HTTP 500"
+    before = diagnostics.stamp(snapshot, instance)
     for arrived, gone in (("2026-01-02T03:04:00Z", False), ("2026-01-02T03:05:01Z", True)):
         instance.notifications = asdict(replace(tally, last_delivered_at=arrived))
-        assert ("problem" not in diagnostics.document(app, instance)) == gone
-        assert (diagnostics.stamp(app, instance) != before) == gone
+        assert ("problem" not in diagnostics.document(snapshot, instance)) == gone
+        assert (diagnostics.stamp(snapshot, instance) != before) == gone
 
 
 def test_own_report_without_a_file(make_report: MakeReport, make_instance: MakeInstance, path: Path) -> None:
@@ -211,6 +211,7 @@ def test_route(make_report: MakeReport, make_instance: MakeInstance, home: Path)
     """GET answers with the projection, is never cached, and says which report it left aside."""
     app = Starlette(routes=diagnostics.routes())
     instance = make_instance(make_report())
+    app.state.snapshot = Snapshot(instance.settings.report_path)
     status, headers, body = get(app, instance)
     assert status == 200
     assert headers[b"cache-control"] == b"no-store"

@@ -8,8 +8,9 @@ from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from preflight.instance import Instance
-from server.followers import GATHER, Follower, Followers
+from server.followers import GATHER, OUTBOX, Follower, Followers
 from server.reruns import Reruns
+from server.websocket import Outbox
 
 
 class Listener:
@@ -17,7 +18,7 @@ class Listener:
 
     def __init__(self) -> None:
         self.heard: list[str] = []
-        self.follower = Follower(self._take, None)
+        self.follower = Follower(Outbox({}, self._take, OUTBOX))
 
     async def _take(self, event: MutableMapping[str, Any]) -> None:
         message = json.loads(event["text"])
@@ -50,6 +51,6 @@ def test_news_come_together_and_in_order(make_instance: Callable[..., Instance])
         assert second.heard == ["snapshot", "Open Files", "run_finished", "snapshot"]
         for one in (first, second):
             followers.leave(one.follower)
-            one.follower.gone()
+            one.follower.outbox.end()
 
     asyncio.run(follow())

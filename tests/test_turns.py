@@ -11,14 +11,17 @@ import pytest
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk
 
+from preflight.history import FOLDER, History
 from preflight.instance import Instance
 from preflight.redaction import MASK, Redactor
 from server.agent import Agent
 from server.connections import Connection
+from server.diagnostics import Snapshot
 from server.embedded import EmbeddedModel
 from server.hub import Hub
-from server.tools import Machine
+from server.tools import Toolbox
 from server.turns import Words, unbroken
+from server.websocket import Outbox
 
 SECRETS = {
     "A_KEY": "sk-canary-Zq7vXw2LmN8p",
@@ -85,14 +88,17 @@ def test_deleting_a_session_waits_for_what_runs_in_it(make_instance: Callable[..
     """Whoever deletes it knows that nothing goes on; turns that have not begun are not begun, and nobody is live."""
 
     async def run() -> list[str]:
-        hub = Hub(make_instance())
+        instance = make_instance()
+        looks = Snapshot(instance.settings.report_path), History(instance.settings.state_dir / FOLDER)
+        hub = Hub(instance, *looks)
         model = Lingering(begun=asyncio.Event())
-        hub._agent = Agent(model, Machine(hub.instance, hub.redactor), redactor=hub.redactor, longest_wait=1)
+        tools = Toolbox(instance, hub.redactor, *looks)
+        hub._agent = Agent(model, tools, redactor=hub.redactor, longest_wait=1)
 
         async def nowhere(_event: Any) -> None:
             """This client is not there."""
 
-        sender = Connection(hub, nowhere, None)
+        sender = Connection(hub, Outbox({}, nowhere, 1000))
         session = hub.session("s")
         for _ in range(2):
             await session.say(sender, "help", None)
