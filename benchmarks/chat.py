@@ -214,13 +214,14 @@ async def ask(chat: ClientConnection, text: str, accepted: list[float], answered
 
 async def turns(rounds: int = 300) -> None:
     """A turn with the transcript and the checkpointer, against the same graph with neither."""
-    from preflight import history, settings
+    from preflight import settings
     from preflight.instance import Instance
     from preflight.redaction import Redactor
     from server import agent, sessions
     from server.checkpoints import Checkpoints
-    from server.diagnostics import Snapshot
+    from server.history import Past
     from server.sessions import Reply
+    from server.snapshot import Snapshot
     from server.tools import Toolbox
 
     folder = Path(tempfile.mkdtemp(prefix="chat-", dir=ROOT))
@@ -229,8 +230,8 @@ async def turns(rounds: int = 300) -> None:
         store = sessions.Store(folder / "sessions.sqlite", age=1e9, limit=1000, size=1 << 30)
         checkpointer = Checkpoints(store.database)
         await checkpointer.prepare()
-        past = history.History(instance.settings.state_dir / history.FOLDER)
-        toolbox = Toolbox(instance, Redactor(), Snapshot(instance.settings.report_path), past)
+        snapshot = Snapshot(instance)
+        toolbox = Toolbox(instance, Redactor(), snapshot, Past(instance, snapshot))
         bare = agent.make(instance, Redactor(), toolbox, None)
         kept = agent.make(instance, Redactor(), toolbox, checkpointer)
         text = "help " + "x" * 2043  # 2 KB; no tool is asked: what is left is graph and persistence

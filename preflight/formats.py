@@ -168,11 +168,13 @@ def as_markdown(report: Report) -> str:
 # application/health+json (draft-inadarei-api-health-check-06).
 
 
-def as_health(report: Report | None, problem: str = "") -> str:
+def as_health(report: Report | None, problem: str = "", checked: Report | None = None) -> str:
     """The health check response format for HTTP APIs; None where no suite has run.
 
     ``problem`` is what stands beside the report, such as a notification that could not be delivered: a note.
+    ``checked`` is the report that the checks are taken from, where that is another one.
     """
+    checked = checked or report
     body: dict[str, Any] = {
         "status": _health(report),
         "version": __version__.partition(".")[0],
@@ -181,23 +183,23 @@ def as_health(report: Report | None, problem: str = "") -> str:
         "description": "the requirements of this server",
     }
     notes = [problem] if problem else []
-    if report is None:
+    if report is None or checked is None:
         return json.dumps(body | ({"notes": notes} if notes else {}) | {"output": NOT_RUN}, ensure_ascii=False)
     body["description"] += f" ({report.address})"
-    body["notes"] = [_count(report), *notes]
+    body["notes"] = [_count(checked), *notes]
     if report.status == "broken":
         body["output"] = report.reason
     elif report.blocking:
         body["output"] = "; ".join(f"{check.title}: {check.message}" for check in report.blocking)
     checks: dict[str, list[dict[str, Any]]] = {}
-    for check in report.checks:
+    for check in checked.checks:
         one: dict[str, Any] = {
             "componentId": check.id,
             "componentType": "system",
             "observedValue": check.outcome,
             "observedUnit": "outcome",
             "status": "fail" if check.blocks else "warn" if check.warns else "pass",
-            "time": report.started_at,
+            "time": checked.started_at,
         }
         if one["status"] != "pass":
             one["output"] = "; ".join(_said(check))

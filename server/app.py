@@ -17,12 +17,12 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from preflight import __version__, report
-from preflight.history import FOLDER, History
 from preflight.instance import Instance
 from preflight.settings import SettingsError, load
 from server import archive, chat, diagnostics, followers, health, history, login, logs, metrics, openapi, pages, reruns
 from server.answers import Front
 from server.security import Access, Guard
+from server.snapshot import Snapshot
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -73,18 +73,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         instance = await asyncio.to_thread(examine)
     app.state.instance = instance
     app.state.reruns = runs = reruns.Reruns(instance)
-    app.state.snapshot = snapshot = diagnostics.Snapshot(instance.settings.report_path)
-    app.state.history = kept = History(instance.settings.state_dir / FOLDER)
-    runs.published = snapshot.refresh
-    app.state.followers = live = followers.Followers(
-        instance,
-        runs,
-        document=lambda: diagnostics.document(snapshot, instance),
-        stamp=lambda: diagnostics.stamp(snapshot, instance),
-    )
+    app.state.snapshot = snapshot = Snapshot(instance)
+    app.state.past = past = history.Past(instance, snapshot)
+    runs.published = snapshot.accept
+    app.state.followers = live = followers.Followers(instance, runs, snapshot)
     app.state.connections.rerun = runs.for_agent
     access = Access(instance.settings)
-    async with app.state.connections.running(instance, snapshot, kept), runs.running(), live.running():
+    async with app.state.connections.running(instance, snapshot, past), runs.running(), live.running():
         yield {"preflight": instance, "access": access}
     access.guesses.tell(instance)
 

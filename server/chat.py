@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from starlette.routing import WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
-from preflight.history import History
 from preflight.instance import Instance
 
 if TYPE_CHECKING:
-    from server.diagnostics import Snapshot
+    from server.history import Past
     from server.hub import Hub
+    from server.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 WARM_AFTER = 0.5  # seconds of serving, so that a start's own first answers do not compete with the import
@@ -34,7 +34,7 @@ class Chat:
         self.rerun: Callable[[], Awaitable[dict[str, Any]]] | None = None
         """Starts a re-run of the suite; None where the server has none. Set before the first connection."""
         self._observe_turn = observe_turn
-        self._known: tuple[Instance, Snapshot, History] | None = None
+        self._known: tuple[Instance, Snapshot, Past] | None = None
         self._hub: Hub | None = None
 
     @property
@@ -59,12 +59,12 @@ class Chat:
         return self._hub
 
     @asynccontextmanager
-    async def running(self, instance: Instance, snapshot: Snapshot, history: History) -> AsyncIterator[None]:
+    async def running(self, instance: Instance, snapshot: Snapshot, past: Past) -> AsyncIterator[None]:
         """For as long as the application serves. The agent is imported in the background soon after its start.
 
-        ``snapshot`` and ``history``: the application's looks at what has been published, now and before.
+        ``snapshot`` and ``past``: the application's looks at what has been published, now and before.
         """
-        self._known = instance, snapshot, history
+        self._known = instance, snapshot, past
         warming = asyncio.get_running_loop().create_task(self._warm())
         try:
             yield

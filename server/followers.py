@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,7 +16,9 @@ from starlette.routing import WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from preflight.instance import SERVICE_RESTART, Instance
+from server import diagnostics
 from server.reruns import Message, Reruns
+from server.snapshot import Snapshot
 from server.websocket import POLICY_VIOLATION, Allowance, Outbox, admitted
 
 FOLLOWERS = 200  # at once; one more is closed with 1013
@@ -28,18 +30,12 @@ LOOK = 1.0  # seconds between two looks at whether another process has published
 
 
 class Followers:
-    """All of one application. ``document`` makes what GET /diagnostics answers; ``stamp`` changes whenever that does.
+    """All of one application. In the event loop only."""
 
-    In the event loop only.
-    """
-
-    def __init__(
-        self, instance: Instance, reruns: Reruns, document: Callable[[], Message], stamp: Callable[[], object]
-    ) -> None:
+    def __init__(self, instance: Instance, reruns: Reruns, snapshot: Snapshot) -> None:
         self.instance = instance
         self._reruns = reruns
-        self._document = document
-        self._stamp = stamp
+        self._snapshot = snapshot
         self._shown: object = None  # the stamp of the last snapshot
         self._followers: set[Follower] = set()
         self._watch: asyncio.Task[None] | None = None
@@ -69,11 +65,12 @@ class Followers:
         """Whether there is no room for another one."""
         return len(self._followers) >= FOLLOWERS
 
-    def join(self, follower: Follower) -> None:
+    async def join(self, follower: Follower) -> None:
         """From here on it misses nothing, and hears nothing twice: what is known now comes first."""
+        await self._snapshot.look()
         self._deliver()
         self._followers.add(follower)
-        follower.outbox.push(self._snapshot())
+        follower.outbox.push(self._known())
         if self._watch is None:
             self._watch = asyncio.create_task(self._look())
 
@@ -100,18 +97,18 @@ class Followers:
         for message in news:
             self._push(json.dumps(message, ensure_ascii=False))
         if any(message["type"] == "run_finished" for message in news):
-            self._push(self._snapshot())
+            self._push(self._known())
 
     def _push(self, text: str) -> None:
         for follower in list(self._followers):
             follower.outbox.push(text)
 
-    def _snapshot(self) -> str:
-        self._shown = self._stamp()
+    def _known(self) -> str:
+        self._shown = diagnostics.stamp(self._snapshot)
         last = self._reruns.last
         message = {
             "type": "snapshot",
-            "diagnostics": self._document(),
+            "diagnostics": diagnostics.document(self._snapshot),
             "run": last.document() if last is not None else None,
             "again_in": round(self._reruns.again_in, 3),
         }
@@ -121,9 +118,10 @@ class Followers:
         """While somebody follows: other processes publish reports as well."""
         while True:
             await asyncio.sleep(LOOK)
-            if self._stamp() != self._shown:
+            await self._snapshot.look()
+            if diagnostics.stamp(self._snapshot) != self._shown:
                 self._deliver()
-                self._push(self._snapshot())
+                self._push(self._known())
 
 
 class Follower:
@@ -163,7 +161,7 @@ class Endpoint:
         if not await admitted(scope, receive, send, followers.instance, full):
             return
         follower = Follower(Outbox(scope, send, OUTBOX))
-        followers.join(follower)
+        await followers.join(follower)
         try:
             while (event := await receive())["type"] != "websocket.disconnect":
                 follower.take(event.get("text"))

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any
 
-from preflight.history import History
 from preflight.instance import SERVICE_RESTART, Instance
 from preflight.redaction import Redactor
 from server import messages, sessions
@@ -20,7 +19,8 @@ from server.turns import Session
 if TYPE_CHECKING:
     from server.agent import Agent
     from server.connections import Connection
-    from server.diagnostics import Snapshot
+    from server.history import Past
+    from server.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 SPELL = 100  # turns after which a pause is used to give memory back
@@ -34,11 +34,11 @@ class Hub:
         self,
         instance: Instance,
         snapshot: Snapshot,
-        history: History,
+        past: Past,
         rerun: Callable[[], Awaitable[dict[str, Any]]] | None = None,
         observe_turn: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
-        """``snapshot`` and ``history``: the application's looks at the reports. The others are explained below."""
+        """``snapshot`` and ``past``: the application's looks at the reports. The others are explained below."""
         settings = instance.settings
         self.instance = instance
         self.settings = settings
@@ -54,7 +54,7 @@ class Hub:
         ``{"error": "why, in one line"}`` and nothing else, which is what the person is told; what it raises becomes a
         tool that broke. Whatever it returns is redacted.
         """
-        self._snapshot, self._history = snapshot, history
+        self._snapshot, self._past = snapshot, past
         self._observe_turn = observe_turn  # told how many seconds each turn took
         self._agent: Agent | None = None
         self._turns = 0  # since memory was given back
@@ -82,7 +82,7 @@ class Hub:
         agent, checkpoints, tools = await asyncio.to_thread(_load)
         checkpointer = checkpoints.Checkpoints(self.store.database)
         await checkpointer.prepare()
-        toolbox = tools.Toolbox(self.instance, self.redactor, self._snapshot, self._history, self.rerun)
+        toolbox = tools.Toolbox(self.instance, self.redactor, self._snapshot, self._past, self.rerun)
         # In a thread: with a key this imports langchain-openai.
         made: Agent = await asyncio.to_thread(agent.make, self.instance, self.redactor, toolbox, checkpointer)
         return made

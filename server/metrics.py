@@ -175,14 +175,11 @@ class State:
 
     instance: Instance
     report: Report | None
+    trusted: Report | None
+    """The newest report that says something of its checks."""
     connections: int
     sessions: int
     rerun_endings: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def trusted(self) -> Report | None:
-        """The most recent run that says something about its checks: a broken one does not."""
-        return next((one for one in (self.report, self.instance.report) if one and one.status != "broken"), None)
 
 
 def _ended(found: Report) -> float:
@@ -236,9 +233,11 @@ async def metrics(request: Request) -> Response:
     """One scrape."""
     app: Any = request.app
     instance: Instance = request.state.preflight
+    await app.state.snapshot.look()
     state = State(
         instance,
-        app.state.snapshot.latest(instance),
+        app.state.snapshot.latest(),
+        app.state.snapshot.trusted(),
         app.state.connections.open,
         app.state.connections.sessions,
         dict(app.state.reruns.endings),

@@ -34,10 +34,11 @@ from preflight.report import Check, Report
 from server.agent import REMEMBERED, REMEMBERED_CHARACTERS, Agent, make, remember
 from server.checkpoints import Checkpoints
 from server.database import StoreError
-from server.diagnostics import Snapshot
 from server.embedded import EmbeddedModel, intent, pieces, plan, subject
+from server.history import Past
 from server.provider import ProviderError
 from server.sessions import Store
+from server.snapshot import Snapshot
 from server.tools import LONGEST, Tool, Toolbox, as_data, find, from_data
 from tests.conftest import ROOT
 from tests.services import COMPLETION, Service
@@ -61,8 +62,8 @@ Rerun = Callable[[], Awaitable[dict[str, Any]]]
 
 def toolbox(instance: Instance, redactor: Redactor | None = None, rerun: Rerun | None = None) -> Toolbox:
     """The tools of an instance, with looks of their own at its reports."""
-    kept = history.History(instance.settings.state_dir / history.FOLDER)
-    return Toolbox(instance, redactor or Redactor(), Snapshot(instance.settings.report_path), kept, rerun)
+    snapshot = Snapshot(instance)
+    return Toolbox(instance, redactor or Redactor(), snapshot, Past(instance, snapshot), rerun)
 
 
 def agent_of(

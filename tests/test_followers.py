@@ -10,6 +10,7 @@ from typing import Any
 from preflight.instance import Instance
 from server.followers import GATHER, OUTBOX, Follower, Followers
 from server.reruns import Reruns
+from server.snapshot import Snapshot
 from server.websocket import Outbox
 
 
@@ -30,7 +31,7 @@ def test_news_come_together_and_in_order(make_instance: Callable[..., Instance])
 
     async def follow() -> None:
         reruns = Reruns(make_instance())
-        followers = Followers(reruns.instance, reruns, dict, lambda: None)
+        followers = Followers(reruns.instance, reruns, Snapshot(reruns.instance))
 
         def tell(kind: str, **said: object) -> None:
             for listener in reruns.listeners:
@@ -38,12 +39,12 @@ def test_news_come_together_and_in_order(make_instance: Callable[..., Instance])
 
         tell("nobody is there")
         first, second = Listener(), Listener()
-        followers.join(first.follower)
+        await followers.join(first.follower)
         tell("checking", title="Disk Space")
         tell("checking", title="Memory")
         await asyncio.sleep(0)
         assert first.heard == ["snapshot"]
-        followers.join(second.follower)
+        await followers.join(second.follower)
         tell("checking", title="Open Files")
         tell("run_finished")
         await asyncio.sleep(GATHER * 10)

@@ -26,9 +26,9 @@ from preflight.notify import Tally
 from preflight.report import Check, Report
 from server import metrics
 from server.app import create_app
-from server.diagnostics import Snapshot
 from server.metrics import BUCKETS, Histogram, InFlight, Metrics
 from server.security import Access
+from server.snapshot import Snapshot
 
 ROOT = Path(__file__).parents[1]
 MakeCheck = Callable[..., Check]
@@ -58,7 +58,7 @@ def scrape(app: Starlette, instance: Instance, accept: str = "") -> tuple[str, s
         sent.append(message)
 
     if not hasattr(app.state, "snapshot"):
-        app.state.snapshot = Snapshot(instance.settings.report_path)
+        app.state.snapshot = Snapshot(instance)
     headers = [(b"accept", accept.encode())]
     scope = {"type": "http", "method": "GET", "path": "/metrics", "headers": headers, "query_string": b""}
     asyncio.run(app({**scope, "state": {"preflight": instance}}, receive, send))
@@ -190,7 +190,7 @@ def test_which_requests_are_in_flight(make_instance: MakeInstance, path: str, co
     """All but those that are answered at once, before the framework's own way."""
     instance = make_instance(None)
     app = create_app()
-    app.state.snapshot = Snapshot(instance.settings.report_path)
+    app.state.snapshot = Snapshot(instance)
     seen: list[int] = []
 
     async def receive() -> dict[str, Any]:

@@ -11,14 +11,14 @@ import pytest
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk
 
-from preflight.history import FOLDER, History
 from preflight.instance import Instance
 from preflight.redaction import MASK, Redactor
 from server.agent import Agent
 from server.connections import Connection
-from server.diagnostics import Snapshot
 from server.embedded import EmbeddedModel
+from server.history import Past
 from server.hub import Hub
+from server.snapshot import Snapshot
 from server.tools import Toolbox
 from server.turns import Words, unbroken
 from server.websocket import Outbox
@@ -89,10 +89,11 @@ def test_deleting_a_session_waits_for_what_runs_in_it(make_instance: Callable[..
 
     async def run() -> list[str]:
         instance = make_instance()
-        looks = Snapshot(instance.settings.report_path), History(instance.settings.state_dir / FOLDER)
-        hub = Hub(instance, *looks)
+        snapshot = Snapshot(instance)
+        past = Past(instance, snapshot)
+        hub = Hub(instance, snapshot, past)
         model = Lingering(begun=asyncio.Event())
-        tools = Toolbox(instance, hub.redactor, *looks)
+        tools = Toolbox(instance, hub.redactor, snapshot, past)
         hub._agent = Agent(model, tools, redactor=hub.redactor, longest_wait=1)
 
         async def nowhere(_event: Any) -> None:
