@@ -23,7 +23,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from preflight import ports, processes  # noqa: E402  # the checkout is not installed
+from preflight import ports  # noqa: E402  # the checkout is not installed
+from preflight.ports import linux as processes  # noqa: E402
 
 GRACE = 0.5  # seconds, for the process that ignores SIGTERM
 

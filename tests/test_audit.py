@@ -22,8 +22,8 @@ from preflight.audit import Event, Outbox
 from preflight.instance import Instance
 from preflight.instances import StartLock
 from preflight.log import LONGEST_LINE, Log, LogFile, direct
+from preflight.ports.stopping import Step
 from preflight.redaction import MASK, Redactor
-from preflight.stopping import Step
 
 ROOT = Path(__file__).parents[1]
 KEY = "sk-canary-3f9a1c77e2Zq"

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from preflight import ports, processes
+from preflight import ports
 from preflight.ports import Policy, Taken, hold, listeners, plan, take
-from preflight.processes import Linux, Machine, Portable
+from preflight.ports import linux as processes
+from preflight.ports.linux import Linux, Machine, Portable
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ROOT / "tests" / "e2e" / "programs"

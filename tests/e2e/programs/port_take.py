@@ -13,7 +13,8 @@ import sys
 
 import psutil  # noqa: F401  # imported lazily later on, when --user may not be able to read it any more
 
-from preflight import arguments, ports, processes  # noqa: F401  # the first like psutil
+from preflight import arguments, ports  # noqa: F401  # the first like psutil
+from preflight.ports import linux as processes
 
 options = argparse.ArgumentParser(description=__doc__)
 options.add_argument("host")

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from preflight import sockets
+from preflight.ports import sockets
 
 if TYPE_CHECKING:
     import psutil

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-from preflight.processes import Handle, Machine
+from preflight.ports.linux import Handle, Machine
 
 Note = Callable[[str, int, str, str], None]  # action, PID, name, result, as in Step
 

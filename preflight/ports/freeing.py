@@ -18,12 +18,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from preflight import cgroups
-from preflight.binding import PortUnavailable, Target, bind, listen, overlapping, resolve, user_name
-from preflight.infrastructure import FORWARDERS, INFRASTRUCTURE
-from preflight.processes import Handle, Machine, Process, ancestors, descendants, here
-from preflight.sockets import BOUND, CLOSE, LISTEN, TIME_WAIT, Endpoint
-from preflight.stopping import Step, Tree, end
+from preflight.ports import cgroups
+from preflight.ports.binding import PortUnavailable, Target, bind, listen, overlapping, resolve, user_name
+from preflight.ports.linux import Handle, Machine, Process, ancestors, descendants, here
+from preflight.ports.sockets import BOUND, CLOSE, LISTEN, TIME_WAIT, Endpoint
+from preflight.ports.spared import FORWARDERS, INFRASTRUCTURE
+from preflight.ports.stopping import Step, Tree, end
 
 __all__ = [
     "INFRASTRUCTURE", "Holder", "Plan", "Policy", "PortUnavailable", "Refusal", "Step", "Taken",

@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from preflight.processes import Machine
-from preflight.sockets import Endpoint
+from preflight.ports.linux import Machine
+from preflight.ports.sockets import Endpoint
 
 _SOME_ADDRESS = "use an address of this machine: --host 127.0.0.1, or --host 0.0.0.0 for all of them"
 

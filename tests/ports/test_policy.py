@@ -12,14 +12,27 @@ from pathlib import Path
 
 import pytest
 
-from preflight import binding, cgroups, ports, sockets
-from preflight.infrastructure import FORWARDERS, INFRASTRUCTURE
-from preflight.ports import Holder, Policy, PortUnavailable, Refusal, Step, hold, listeners, plan, take
-from preflight.processes import Linux, Portable, Process, ancestors, descendants, here
-from preflight.sockets import Endpoint
+from preflight.ports import (
+    Holder,
+    Policy,
+    PortUnavailable,
+    Refusal,
+    Step,
+    binding,
+    cgroups,
+    freeing,
+    hold,
+    listeners,
+    plan,
+    sockets,
+    take,
+)
+from preflight.ports.linux import Linux, Portable, Process, ancestors, descendants, here
+from preflight.ports.sockets import Endpoint
+from preflight.ports.spared import FORWARDERS, INFRASTRUCTURE
 
-ROOT = Path(__file__).parents[1]
-OURS = ["ports", "binding", "sockets", "processes", "stopping", "cgroups", "infrastructure"]
+ROOT = Path(__file__).parents[2]
+OURS = ["freeing", "binding", "sockets", "linux", "stopping", "cgroups", "spared"]
 
 DOCKER_ID = "4f1c" * 16
 V4_WILDCARD, V6_WILDCARD = bytes(4), bytes(16)
@@ -116,7 +129,7 @@ def test_taking_a_port_stays_light() -> None:
 @pytest.mark.parametrize("module", OURS)
 def test_nothing_shells_out(module: str) -> None:
     """Who listens is read from the system, never from another program's output."""
-    tree = ast.parse((ROOT / "preflight" / f"{module}.py").read_text())
+    tree = ast.parse((ROOT / "preflight" / "ports" / f"{module}.py").read_text())
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     called = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
@@ -312,7 +325,7 @@ def test_container_of_a_control_group(text: str, container: str | None) -> None:
 def decide(
     process: Process, *, policy: Policy | None = None, cgroup: str = "", uid: int | None = None
 ) -> tuple[str, str] | None:
-    asking = ports._Asking(
+    asking = freeing._Asking(
         port=8002,
         policy=policy or Policy(),
         machine=here(),
