@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from preflight.ports.stopping import Step
+    from preflight.ports import Step
 
 SIGNALS = ("SIGTERM", "SIGCONT", "SIGKILL")
 """Those actions of a Step that are signals."""

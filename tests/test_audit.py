@@ -22,7 +22,7 @@ from preflight.audit import Event, Outbox
 from preflight.instance import Instance
 from preflight.instances import StartLock
 from preflight.log import LONGEST_LINE, Log, LogFile, direct
-from preflight.ports.stopping import Step
+from preflight.ports import Step
 from preflight.redaction import MASK, Redactor
 
 ROOT = Path(__file__).parents[1]

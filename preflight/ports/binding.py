@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from preflight.ports.linux import Machine
+from preflight.ports.machine import Machine
 from preflight.ports.sockets import Endpoint
 
 _SOME_ADDRESS = "use an address of this machine: --host 127.0.0.1, or --host 0.0.0.0 for all of them"

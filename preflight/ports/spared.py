@@ -1,7 +1,7 @@
 """Names of processes that are never stopped for a port, as data.
 
 A name is what the kernel calls the process (`/proc/PID/comm`, `ps -o comm`) or the file name of its first
-argument. The kernel keeps 15 characters on Linux; the comparison in `ports` knows that.
+argument. The kernel keeps 15 characters on Linux; the comparison in `policy` knows that.
 """
 
 _DATA_STORES = (

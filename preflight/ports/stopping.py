@@ -10,8 +10,9 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
-from preflight.ports.linux import Handle, Machine
+from preflight.ports.machine import Handle, Machine
 
 Note = Callable[[str, int, str, str], None]  # action, PID, name, result, as in Step
 
@@ -45,8 +46,7 @@ class Step:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(NamedTuple):
     """A process to be asked first, and those to be swept after it, parents before children."""
 
     top: Handle

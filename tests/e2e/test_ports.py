@@ -17,9 +17,11 @@ from typing import Any
 import pytest
 
 from preflight import ports
-from preflight.ports import Policy, Taken, hold, listeners, plan, take
-from preflight.ports import linux as processes
-from preflight.ports.linux import Linux, Machine, Portable
+from preflight.ports import Machine, Policy, Taken, here, listeners, plan, take
+from preflight.ports.binding import listen, resolve
+from preflight.ports.linux import Linux
+from preflight.ports.machine import Process
+from preflight.ports.portable import Portable
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ROOT / "tests" / "e2e" / "programs"
@@ -140,7 +142,7 @@ def uvicorn(tmp_path: Path) -> Iterator[Callable[..., Started]]:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    with hold(host, 0) as held:
+    with socket.create_server((host, 0)) as held:
         return int(held.getsockname()[1])
 
 
@@ -197,31 +199,32 @@ def test_a_free_port_is_held_at_once(machine: Machine) -> None:
         assert [step.action for step in taken.steps] == ["held"]
 
 
-def test_hold_waits_for_a_busy_port_until_its_deadline(start: Start) -> None:
-    """hold() comes back with the port when it is given up, not before and not much later."""
+def test_listening_waits_for_a_busy_port_until_its_deadline(start: Start) -> None:
+    """It comes back with the port when that is given up, not before and not much later."""
     listener = start("port_listener", "--on-term", "later", "--later", "0.2")
+    target = resolve("127.0.0.1", listener.port)
     with pytest.raises(ports.PortUnavailable) as refused:
-        hold("127.0.0.1", listener.port)
+        listen(target, here())
     assert refused.value.errno == errno.EADDRINUSE
     assert "\n" not in str(refused.value)
     os.kill(listener.pid, signal.SIGTERM)
-    with hold("127.0.0.1", listener.port, deadline=10) as ours:
+    with listen(target, here(), deadline=10) as ours:
         assert ours.getsockname()[1] == listener.port
         assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
 
 
-def test_hold_gives_up_at_its_deadline(start: Start) -> None:
+def test_listening_gives_up_at_its_deadline(start: Start) -> None:
     """A port that stays busy raises, after the time given."""
     listener = start("port_listener")
     began = time.monotonic()
     with pytest.raises(ports.PortUnavailable, match="in use"):
-        hold("127.0.0.1", listener.port, deadline=0.1)
+        listen(resolve("127.0.0.1", listener.port), here(), deadline=0.1)
     assert 0.1 <= time.monotonic() - began < 2
 
 
 def test_time_wait_is_not_in_use(machine: Machine) -> None:
     """A port with connections in TIME_WAIT is held at once, because the server would bind it too."""
-    with hold("127.0.0.1", 0) as listener:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)) as client:
             accepted, _ = listener.accept()
@@ -559,7 +562,7 @@ def test_a_suspended_holder_can_end(machine: Machine, start: Start) -> None:
         assert actions(taken, listener.pid) == ["SIGTERM", "SIGCONT", "exited"]
 
 
-NOTHING = processes.Process(0, "", (), 0, None, 0.0, 0.0, False, "")
+NOTHING = Process(0, "", (), 0, None, 0.0, 0.0, False, "")
 
 
 def test_a_full_backlog_is_in_use(machine: Machine, start: Start) -> None:
@@ -675,7 +678,7 @@ def outcome_of(attempt: Started) -> dict[str, Any]:
 
 def test_this_process_as_holder(machine: Machine) -> None:
     """Taking a port twice does not end in suicide."""
-    with hold("127.0.0.1", 0) as ours:
+    with socket.create_server(("127.0.0.1", 0)) as ours:
         refused(take("127.0.0.1", ours.getsockname()[1], QUICK, machine=machine), "it is this process")
 
 
@@ -775,9 +778,7 @@ def test_a_handle_is_refused_for_another_start_time(machine: Machine, start: Sta
     listener = start("port_listener")
     process = machine.process(listener.pid)
     assert process is not None
-    other = processes.Process(
-        **{**{name: getattr(process, name) for name in process.__slots__}, "stamp": process.stamp - 1}
-    )
+    other = Process(**{**{name: getattr(process, name) for name in process.__slots__}, "stamp": process.stamp - 1})
     assert machine.handle(other) is None
     handle = machine.handle(process)
     assert handle is not None
