@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from preflight.ports.binding import PortUnavailable, Target, bind, listen, resolve
 from preflight.ports.explanations import Trouble, left_alone, unexplained, unstoppable
 from preflight.ports.holders import Found, Holder, find
-from preflight.ports.machine import Handle, Machine, Process, descendants, here
+from preflight.ports.machine import Handle, Machine, Process, ancestors, descendants, here
 from preflight.ports.policy import Asking, Policy, Refusal, decide
 from preflight.ports.stopping import Step, Tree, end
 
@@ -101,6 +101,8 @@ class _Attempt:
     backlog: int
     held: socket.socket | None = None
     first: tuple[Holder, ...] = ()  # who was there when it began
+    inodes: set[int] = field(default_factory=set)  # of the sockets that were there
+    adopters: set[int] = field(default_factory=set)  # who takes in what the first leave behind
     steps: list[Step] = field(default_factory=list)
 
     def run(self) -> Taken:
@@ -110,17 +112,16 @@ class _Attempt:
             if error.errno != errno.EADDRINUSE:
                 return Taken(None, problem=str(error), fix=error.fix)
         began = time.time()
-        known: set[int] = set()
         for again in range(_ROUNDS):
             if self.held is not None:
                 break
             found = find(self.target, self.machine, self.policy.secrets)
-            if again and (new := next((one for one in found if not one.inodes & known), None)) is not None:
+            if again and (new := next(filter(self._is_new, found), None)) is not None:
                 return self._replaced(new, began)
             # In a later round only processes are left that were forked from a holder after it was looked at:
             # they have the same socket and are swept like the others.
-            self.first = self.first or tuple(one.holder for one in found)
-            known |= {inode for one in found for inode in one.inodes}
+            if not self.first:
+                self._remember(found)
             asking = Asking.of(self.target.port, self.policy, self.machine)
             stop, refusals = decide(found, asking)
             if refusals:
@@ -140,6 +141,22 @@ class _Attempt:
     def release(self) -> None:
         if self.held is not None:
             self.held.close()
+
+    def _remember(self, found: Sequence[Found]) -> None:
+        """By what those who were there are known again, and what they fork meanwhile."""
+        self.first = tuple(one.holder for one in found)
+        self.inodes = {inode for one in found for inode in one.inodes}
+        pids = [one.process.pid for one in found if one.process]
+        above = {pid for one in pids for pid in ancestors(self.machine, one)}
+        self.adopters = above - {holder.parent for holder in self.first}
+
+    def _is_new(self, one: Found) -> bool:
+        """Whether it has come since the first look, with a socket of its own."""
+        if one.process is None or one.inodes:
+            return not one.inodes & self.inodes
+        # Where sockets cannot be told apart the parent tells: who was forked from a holder that has ended was adopted
+        # by somebody further up, who was started again has the parent that the holder had. In doubt it is new.
+        return one.process.parent not in self.adopters
 
     def _free(self, stop: Sequence[Found], asking: Asking) -> list[Handle]:
         """Stop them and their descendants; returns those that could not be stopped."""

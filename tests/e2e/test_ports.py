@@ -481,6 +481,17 @@ def test_a_child_that_inherited_the_socket_of_a_dead_parent(machine: Machine, st
         assert pids(list(taken.holders)) == {orphan.pid}
 
 
+def test_a_child_forked_while_its_parent_is_stopped(machine: Machine, start: Start) -> None:
+    """Who comes to hold the same socket after the look is swept in a second round, and called no respawn."""
+    server = start("port_listener", "--on-term", "fork")
+    taken = take("127.0.0.1", server.port, PATIENT, machine=machine)
+    with held(taken):
+        assert pids(list(taken.holders)) == {server.pid}
+        assert [step.action for step in taken.steps] == ["SIGTERM", "exited"] * 2 + ["held"]
+        assert taken.steps[0].pid == server.pid
+        assert server.group() == []
+
+
 def test_a_zombie_is_gone(machine: Machine, start: Start) -> None:
     """A holder whose parent never reaps it has ended when it has ended: nobody waits for the PID to vanish."""
     listener = str(PROGRAMS / "port_listener.py")
