@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from preflight import ports
@@ -22,6 +23,7 @@ from preflight.ports.binding import listen, resolve
 from preflight.ports.linux import Linux
 from preflight.ports.machine import Process
 from preflight.ports.portable import Portable
+from preflight.ports.sockets import TIME_WAIT
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ROOT / "tests" / "e2e" / "programs"
@@ -162,6 +164,20 @@ def wait_until(condition: Callable[[], bool], what: str, timeout: float = 20.0) 
         time.sleep(0.01)
 
 
+def until_accepted(server: Started, count: int) -> None:
+    """Wait until a server has accepted so many connections.
+
+    The kernel connects clients before; what is not accepted by then is reset when the server ends, and is no
+    connection of anybody's afterwards.
+    """
+
+    def accepted() -> int:
+        connections = psutil.Process(server.pid).net_connections("tcp")
+        return sum(connection.status == psutil.CONN_ESTABLISHED for connection in connections)
+
+    wait_until(lambda: accepted() == count, f"{count} are accepted")
+
+
 @contextlib.contextmanager
 def held(taken: Taken) -> Iterator[socket.socket]:
     """The socket of a successful take: listening and ours, as a client sees it."""
@@ -231,8 +247,7 @@ def test_time_wait_is_not_in_use(machine: Machine) -> None:
             accepted.close()  # the side that closes first keeps TIME_WAIT
             assert client.recv(1) == b""
     if on_linux:
-        states = {endpoint.state for endpoint in Linux().occupying(port)}
-        assert states == {6}, "the scene is wrong: no TIME_WAIT"
+        wait_until(lambda: {one.state for one in Linux().occupying(port)} == {TIME_WAIT}, "it is in TIME_WAIT")
     taken = take("127.0.0.1", port, QUICK, machine=machine)
     with held(taken):
         assert taken.holders == ()
@@ -266,7 +281,7 @@ def test_connections_of_a_server_without_reuse_are_explained(start: Start) -> No
         pytest.skip("only Linux lists such connections")
     server = start("port_listener", "--no-reuse", "--accept")
     with socket.create_connection(("127.0.0.1", server.port)):
-        wait_until(lambda: len(Linux().occupying(server.port)) == 2, "the server has accepted")
+        until_accepted(server, 1)
         taken = take("127.0.0.1", server.port, QUICK)
         assert server.group() == []
         assert taken.socket is None
@@ -380,6 +395,7 @@ def test_a_client_of_the_port_survives(machine: Machine, start: Start) -> None:
         try:
             assert client_process.stdout is not None
             assert client_process.stdout.readline() == b"connected\n"
+            until_accepted(server, 2)
             with held(take("127.0.0.1", server.port, PATIENT, machine=machine)):
                 assert client_process.poll() is None
         finally:
