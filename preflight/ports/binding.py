@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from preflight.ports import fixes
 from preflight.ports.machine import Machine
 from preflight.ports.sockets import Endpoint
 
@@ -164,8 +165,8 @@ def _open(target: Target, *, reuse: bool = True) -> socket.socket:
 def _unavailable(target: Target, error: OSError) -> PortUnavailable:
     number, port = error.errno or 0, target.port
     if number == errno.EADDRINUSE:
-        fix = f"see who holds it: python run.py --port-status --port {port}"
-        return PortUnavailable(number, f"port {port} is in use on {target.host}", fix)
+        problem = f"port {port} is in use on {target.host}"
+        return PortUnavailable(number, problem, fixes.status(port, "who holds it"))
     if number == errno.EADDRNOTAVAIL:
         return PortUnavailable(number, f"{target.host} is not an address of this machine", _SOME_ADDRESS)
     if number in (errno.EACCES, errno.EPERM) and port < 1024:

@@ -30,15 +30,15 @@ def unexplained(target: Target, machine: Machine) -> Trouble:
     sockets = machine.occupying(target.port)
     there = [endpoint for endpoint in sockets if target.overlaps(endpoint) is not False]
     states = [endpoint.state for endpoint in there]
-    another = f"choose another: --port {fixes.another(target.port)}"
+    fix = another = fixes.another(target.port)
     bound = next((endpoint for endpoint in there if endpoint.state in (BOUND, CLOSE)), None)
     if bound is not None:
         process = next((process for pid in bound.pids if (process := machine.process(pid))), None)
         who = "a process that cannot be seen"
         if process is not None:
             who = f"{process.name} (PID {process.pid}, user {user_name(process.uid)})"
-            another = f"kill {process.pid}  (if it should not run here), or {another}"
-        return Trouble(f"port {target.port} is in use: {who} has bound it without listening", another)
+            fix = f"{fixes.stop(process.pid)}  # if it should not run here, else {another}"
+        return Trouble(f"port {target.port} is in use: {who} has bound it without listening", fix)
     if there and LISTEN not in states:
         return Trouble(
             f"port {target.port} is in use: nobody listens, but the system keeps it for {len(there)}"
@@ -47,7 +47,7 @@ def unexplained(target: Target, machine: Machine) -> Trouble:
         )
     return Trouble(
         f"port {target.port} is in use by a process that cannot be seen",
-        f"see who it is: {fixes.look(target.port)}",
+        fixes.look(target.port),
     )
 
 
@@ -57,5 +57,5 @@ def unstoppable(target: Target, left: Sequence[Handle]) -> Trouble:
     who = f"{process.name} (PID {process.pid}, user {user_name(process.uid)})"
     return Trouble(
         f"port {target.port} is held by {who}, which could not be stopped",
-        f"look at it: ps -o pid,stat,wchan,args -p {process.pid}",
+        f"ps -o pid,stat,wchan,args -p {process.pid}  # shows what it waits for",
     )

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from preflight.ports import fixes
 from preflight.ports.binding import PortUnavailable, Target, bind, listen, resolve
 from preflight.ports.explanations import Trouble, left_alone, unexplained, unstoppable
 from preflight.ports.holders import Found, Holder, find
@@ -218,12 +219,12 @@ class _Attempt:
             self._note("respawned", holder.pid, holder.name, f"by {parent}")
             return self._failed(
                 f"port {port} was freed, but {holder.title} was respawned on it by {parent}",
-                f"stop {holder.parent_name} first: kill {holder.parent}",
+                f"kill {holder.parent}  # first, as it starts the other one again",
             )
         self._note("respawned", holder.pid, holder.name, "listens since the port was freed")
         return self._failed(
             f"port {port} was freed, but {holder.title} listens on it now",
-            f"see what it is: python run.py --port-status --port {port}",
+            fixes.status(port, "what it is"),
         )
 
     def _failed(self, problem: str | None, fix: str | None, refusals: tuple[Refusal, ...] = ()) -> Taken:

@@ -69,8 +69,8 @@ class Asking:
 
     def refusal(self, process: Process) -> tuple[str, str] | None:
         """Why this process is not stopped, and what a person could do; None when it may be stopped."""
-        kill = f"{'' if self.uid in (0, process.uid) else 'sudo '}kill {process.pid}"
-        another = f"choose another port: --port {fixes.another(self.port)}"
+        kill = fixes.stop(process.pid, sudo=self.uid not in (0, process.uid))
+        another = fixes.another(self.port)
         if process.pid == self.pid:
             return "it is this process", another
         if process.pid in self.ancestors:
@@ -86,14 +86,16 @@ class Asking:
                 return reason, fix.format(port=self.port, pid=process.pid)
         container = cgroups.container(process.cgroup)
         if container is not None and container != self.container:
-            return f"it runs in container {container}", f"docker stop {container}  (or podman, nerdctl, lxc)"
+            from shlex import quote
+
+            return f"it runs in container {container}", f"docker stop {quote(container)}  # or podman, nerdctl, lxc"
         service = cgroups.unit(process.cgroup)
         if service is not None and service != self.unit:
             sudo = "" if service.by_user or self.uid == 0 else "sudo "
             return f"it belongs to the service {service.name}", sudo + service.stop_command
         for name in self.policy.spare:
             if name[:_NAME] in names:
-                return f"it is infrastructure ({name})", f"{kill}  (if it should not run here), or {another}"
+                return f"it is infrastructure ({name})", f"{kill}  # if it should not run here, else {another}"
         if self.policy.cleanup == "never":
             return "cleaning up is switched off", kill
         if self.policy.cleanup == "own" and not self.is_own(process):
@@ -119,8 +121,7 @@ def decide(found: Sequence[Found], asking: Asking) -> tuple[list[Found], tuple[R
     refusals = []
     for one in found:
         if one.process is None:
-            fix = f"see who it is: {fixes.look(asking.port)}"
-            refusals.append(Refusal(one.holder, "it cannot be seen from here", fix))
+            refusals.append(Refusal(one.holder, "it cannot be seen from here", fixes.look(asking.port)))
         elif (refusal := asking.refusal(one.process)) is not None:
             refusals.append(Refusal(one.holder, *refusal))
     if refusals:

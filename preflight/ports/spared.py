@@ -21,7 +21,7 @@ INFRASTRUCTURE: frozenset[str] = frozenset(
 
 _DOCKER = "docker stop $(docker ps -q --filter publish={port})"
 _PODMAN = "podman stop $(podman ps -q --filter publish={port})"
-_SSH = "close the SSH session that forwards it: kill {pid}"
+_SSH = "kill {pid}  # ends the SSH session that forwards the port"
 
 FORWARDERS: dict[str, str] = {
     # A forwarder holds the port for somebody behind it: stopping it breaks the container or the tunnel and
@@ -43,7 +43,7 @@ FORWARDERS: dict[str, str] = {
     "gvproxy": _PODMAN,
     "wslrelay": "stop the program inside WSL that listens on port {port}",
     "wslrelay.exe": "stop the program inside WSL that listens on port {port}",
-    "kubectl": "end the port forwarding: kill {pid}",
+    "kubectl": "kill {pid}  # ends the port forwarding",
     "ssh": _SSH,
     "autossh": _SSH,
     "sshd-session": _SSH,

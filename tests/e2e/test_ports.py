@@ -24,6 +24,7 @@ from preflight.ports.linux import Linux
 from preflight.ports.machine import Process
 from preflight.ports.portable import Portable
 from preflight.ports.sockets import TIME_WAIT
+from tests import pasting
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ROOT / "tests" / "e2e" / "programs"
@@ -223,6 +224,7 @@ def test_listening_waits_for_a_busy_port_until_its_deadline(start: Start) -> Non
         listen(target, here())
     assert refused.value.errno == errno.EADDRINUSE
     assert "\n" not in str(refused.value)
+    pasting.check(refused.value.fix)
     os.kill(listener.pid, signal.SIGTERM)
     with listen(target, here(), deadline=10) as ours:
         assert ours.getsockname()[1] == listener.port
@@ -269,6 +271,7 @@ def test_bound_without_reuse_is_explained_and_left_alone(start: Start, machine: 
     assert taken.steps == ()
     assert taken.problem is not None
     assert f"port {other.port} is in use" in taken.problem
+    pasting.check(str(taken.fix))
     if isinstance(machine, Linux) and Linux().occupying(other.port):  # from Linux 6.8 on
         assert f"PID {other.pid}" in taken.problem
         assert "without listening" in taken.problem
@@ -286,6 +289,7 @@ def test_connections_of_a_server_without_reuse_are_explained(start: Start) -> No
         assert server.group() == []
         assert taken.socket is None
         assert "earlier connection" in str(taken.problem)
+        pasting.check(str(taken.fix))
 
 
 # -- find: families and addresses ----------------------------------------------------------------------------
@@ -481,7 +485,8 @@ def test_a_respawned_holder_ends_the_attempt(machine: Machine, start: Start) -> 
     assert "respawned on it by" in str(taken.problem)
     assert f"PID {supervisor.pid}" in str(taken.problem)
     assert taken.fix is not None
-    assert taken.fix.endswith(f"kill {supervisor.pid}")
+    assert taken.fix.startswith(f"kill {supervisor.pid}  # ")
+    pasting.check(taken.fix)
     assert len([step for step in taken.steps if step.action.startswith("SIG")]) == 1
     assert supervisor.process.poll() is None
 
@@ -637,7 +642,7 @@ def refused(taken: Taken, reason: str) -> None:
     assert taken.problem is not None
     assert "left alone" in taken.problem
     assert "\n" not in taken.problem
-    assert taken.fix
+    pasting.check(str(taken.fix))
 
 
 @needs_root
@@ -660,7 +665,8 @@ def test_a_listener_whose_owner_cannot_be_seen(path: list[str], start: Start) ->
     assert [holder["pid"] for holder in outcome["holders"]] == [None]
     assert outcome["holders"][0]["name"] == "another user's process"
     assert "another user's process" in outcome["problem"]
-    assert "sudo" in outcome["fix"]
+    assert outcome["fix"].startswith("sudo ")
+    pasting.check(outcome["fix"])
     if not path:
         assert outcome["holders"][0]["user"] == "root"
     assert listener.process.poll() is None

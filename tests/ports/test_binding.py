@@ -10,6 +10,7 @@ from preflight.ports import Policy, PortUnavailable, here, listeners, plan, take
 from preflight.ports.binding import bind, listen, resolve
 from preflight.ports.portable import Portable
 from preflight.ports.sockets import Endpoint
+from tests import pasting
 
 V4_WILDCARD, V6_WILDCARD = bytes(4), bytes(16)
 LOOPBACK = bytes([127, 0, 0, 1])
@@ -101,7 +102,7 @@ def test_addresses_that_cannot_be_had(host: str, port: int, problem: str) -> Non
     for outcome in (plan(host, port, Policy()), take(host, port, Policy())):
         assert problem in str(outcome.problem)
         assert "\n" not in str(outcome.problem)
-        assert outcome.fix
+        pasting.check(str(outcome.fix))
     if "not an address" not in problem:
         with pytest.raises(PortUnavailable):
             listeners(host, port)

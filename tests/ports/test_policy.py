@@ -8,6 +8,7 @@ from preflight.ports import INFRASTRUCTURE, Policy, Refusal, cgroups, here
 from preflight.ports.machine import Process
 from preflight.ports.policy import Asking
 from preflight.ports.spared import FORWARDERS
+from tests import pasting
 from tests.ports.examples import DOCKER_ID, HOLDER, PROCESS
 
 
@@ -64,6 +65,13 @@ def decide(
             "it belongs to the service w.service",
             "systemctl --user stop w.service",
         ),
+        (
+            {"cgroup": r"0::/system.slice/it's a\x2dservice, or two.service"},
+            0,
+            "it belongs to the service",
+            r"""systemctl stop 'it'"'"'s a\x2dservice, or two.service'""",
+        ),
+        ({"cgroup": "0::/lxc.payload.a;web"}, None, "it runs in container a;web", "docker stop 'a;web'"),
         ({"cgroup": f"0::/docker/{DOCKER_ID}"}, None, "it runs in container 4f1c4f1c4f1c", "docker stop 4f1c4f1c4f1c"),
     ],
 )
@@ -74,6 +82,8 @@ def test_who_is_left_alone(changes: dict[str, object], uid: int | None, reason: 
     assert refusal is not None
     assert refusal[0].startswith(reason)
     assert fix in refusal[1]
+    pasting.check(refusal[1])
+    assert pasting.is_command(refusal[1]) == (fix != "--port 8003")
     assert ("sudo" in refusal[1]) == ("sudo" in fix)
 
 
@@ -104,4 +114,6 @@ def test_names_are_names() -> None:
         assert name == name.strip()
         assert "/" not in name
     for fix in FORWARDERS.values():
-        assert "{" not in fix.format(port=8002, pid=4711)
+        filled = fix.format(port=8002, pid=4711)
+        assert "{" not in filled
+        pasting.check(filled)
