@@ -522,7 +522,7 @@ def test_a_zombie_is_gone(machine: Machine, start: Start) -> None:
     began = time.monotonic()
     taken = take("127.0.0.1", parent.port, PATIENT, machine=machine)
     with held(taken):
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < PATIENT.grace
         assert Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
         assert actions(taken, child.pid or 0) == ["SIGTERM", "exited"]
         assert parent.process.poll() is None
@@ -563,7 +563,7 @@ def test_a_slow_exit_is_waited_for(way: str, machine: Machine, start: Start) -> 
     began = time.monotonic()
     taken = take("127.0.0.1", listener.port, PATIENT, machine=machine)
     with held(taken):
-        assert seconds <= time.monotonic() - began < seconds + 3
+        assert seconds <= time.monotonic() - began < PATIENT.grace
         assert actions(taken, listener.pid) == ["SIGTERM", "exited"]
         assert listener.group() == []
 
