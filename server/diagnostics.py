@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from preflight import __version__, formats, report
+from preflight import __version__, formats, report, times
 from preflight.instance import Instance, uptime
 from preflight.notify import unattended
 from preflight.report import Check, Report, ReportError
@@ -64,7 +64,7 @@ class Snapshot:
             return own
         # An own report from the future tells that the clock was set back: then the file, which began as our own
         # report, is what came after it.
-        if own is not None and seen != self._newest and found.started_at < own.started_at <= report.now():
+        if own is not None and seen != self._newest and found.started_at < own.started_at <= times.now():
             return own
         self._newest = seen
         return found
@@ -101,7 +101,7 @@ def project(found: Report | None, instance: Instance) -> dict[str, Any]:
     body: dict[str, Any] = {
         "status": found.status if found else "not run",
         "generated_at": found.started_at if found else None,
-        "age_seconds": max(0.0, round(now - report.epoch(found.started_at) - found.duration, 1)) if found else None,
+        "age_seconds": max(0.0, round(now - times.epoch(found.started_at) - found.duration, 1)) if found else None,
         "run_id": found.run_id if found else None,
         "origin": found.origin if found else None,
         "reason": found.reason if found else "no suite has run for this instance",
@@ -165,8 +165,8 @@ def document(app: Any, instance: Instance) -> dict[str, Any]:
     found = kept.latest(instance)
     body = project(found, instance)
     problems = [f"a report was left aside: {kept.problem}"] if kept.problem else []
-    if found is not None and found.started_at > report.now():
-        problems.append(f"the clock was set back: this report was made at {found.started_at}, and it is {report.now()}")
+    if found is not None and found.started_at > times.now():
+        problems.append(f"the clock was set back: this report was made at {found.started_at}, and it is {times.now()}")
     if instance.rerun_problem:
         problems.append(f"the last re-run: {instance.rerun_problem}")
     if undelivered := _undelivered(body["notifications"]):

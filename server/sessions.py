@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from preflight import files
+from preflight.times import stamp
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -584,11 +585,6 @@ def _session(row: Any) -> dict[str, Any]:
         "unanswered": unanswered,
         "workspace_path": workspace,
     }
-
-
-def stamp(at: float) -> str:
-    """A time as messages write it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at % 1 * 1000):03d}Z"
 
 
 def whoami() -> str:

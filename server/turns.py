@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 
 from preflight import keys, redaction
 from preflight.instance import SERVICE_RESTART
+from preflight.times import stamp
 from server import sessions
 from server.messages import Accepted, Code, Error, Progress, Result, Server, Status, Token
-from server.sessions import Line, NoSession, SessionFull, StoreError, TooManySessions, stamp
+from server.sessions import Line, NoSession, SessionFull, StoreError, TooManySessions
 
 if TYPE_CHECKING:
     from server.connections import Connection

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 from preflight.ports.machine import Handle, Machine
+from preflight.times import stamp
 
 Note = Callable[[str, int, str, str], None]  # action, PID, name, result, as in Step
 
@@ -38,8 +39,7 @@ class Step:
         return f"{self.action}: {who}: {self.result}"
 
     def __str__(self) -> str:
-        clock = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self.at))
-        return f"{clock}.{int(self.at * 1000) % 1000:03}Z {self.what}"
+        return f"{stamp(self.at)} {self.what}"
 
     def to_dict(self) -> dict[str, object]:
         """Field by field, ready for JSON."""
