@@ -16,8 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from preflight.times import stamp
+
 if TYPE_CHECKING:
-    from preflight.stopping import Step
+    from preflight.ports import Step
 
 SIGNALS = ("SIGTERM", "SIGCONT", "SIGKILL")
 """Those actions of a Step that are signals."""
@@ -81,12 +83,6 @@ def freeing(step: Step, address: str) -> Event | None:
 def refused(why: Sequence[str], exit_code: int, *, kind: str = "refused", **about: object) -> Event:
     """The event of a start by command that came to nothing, and what it came to nothing for."""
     return Event.now(kind, by="command", parent=os.getppid(), why=list(why), exit_code=exit_code, **about)
-
-
-def stamp(at: float) -> str:
-    """UTC to the millisecond: "2026-01-02T03:04:05.678Z"."""
-    clock = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
-    return f"{clock}.{int(at * 1000) % 1000:03}Z"
 
 
 def _plain(value: object) -> object:

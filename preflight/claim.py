@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from preflight import instances, ports
 from preflight.keys import common_secrets
-from preflight.processes import ancestors, here
+from preflight.ports import ancestors, here
 from preflight.settings import Settings, address
 
 

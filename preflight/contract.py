@@ -31,13 +31,14 @@ from typing import Any, NoReturn, Protocol
 import pytest
 from _pytest.outcomes import Skipped  # pytest.skip.Exception is the same class under a name that mypy cannot follow
 
-from preflight import audit, history, report
+from preflight import audit, history, report, times
 from preflight.claim import told
 from preflight.log import Log, LogFile
 from preflight.ports import Step
 from preflight.probes import Probes
 from preflight.redaction import Redactor
 from preflight.settings import Settings
+from preflight.text import first_line
 from preflight.worker import Worker
 
 LONGEST_TITLE = 200  # characters
@@ -121,7 +122,7 @@ def declaration(item: pytest.Item) -> Declaration:
     return Declaration(
         title=mark.args[0].strip(),
         severity=mark.name,
-        requirement=report.first_line(doc),
+        requirement=first_line(doc),
         fix=mark.kwargs.get("fix", ""),
         needs=needs,
         ignorable=bool(mark.kwargs.get("ignorable", True)),
@@ -141,7 +142,7 @@ class Contract:
         # Behind a launcher that is the launcher's task.
         self.log = Log(self.redactor) if link else _log(settings, self.redactor)
         self.probes = Probes(settings)
-        self.started_at = report.now()
+        self.started_at = times.now()
         self.begun = time.monotonic()
         self.declarations: dict[str, Declaration] = {}
         self.checks: dict[str, report.Check] = {}
@@ -490,8 +491,8 @@ def _outcome(item: pytest.Item, stage: pytest.TestReport, call: pytest.CallInfo[
     if expected or isinstance(error, pytest.xfail.Exception):
         return "skipped", "marked as expected to fail, which is no answer"
     if error is None:
-        return ("passed", "") if stage.passed else ("error", report.first_line(str(stage.longrepr)))
-    said = report.first_line(str(error))
+        return ("passed", "") if stage.passed else ("error", first_line(str(stage.longrepr)))
+    said = first_line(str(error))
     match error:
         case DeadlineExceeded():
             return "timeout", said

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from preflight import __version__
-from preflight.report import Check, Report, first_line
+from preflight.report import Check, Report
+from preflight.text import first_line
 
 WIDTH = 100  # columns of the banner as text
 NOT_RUN = "no suite has run for this instance"

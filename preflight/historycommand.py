@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from preflight import history
 from preflight.history import Flip, Run
 from preflight.redaction import Redactor
-from preflight.report import epoch
 from preflight.settings import Settings
 from preflight.terminal import Terminal
+from preflight.times import epoch
 
 WIDE = 10_000  # columns where no terminal folds lines: a line of a pipe is a run
 STATUSES = {

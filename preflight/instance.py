@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from preflight.audit import Event
 from preflight.log import direct
 from preflight.redaction import Redactor
-from preflight.report import Report, epoch, now
+from preflight.report import Report
 from preflight.settings import Settings, load
+from preflight.times import epoch, now
 
 if TYPE_CHECKING:
     from preflight.rerun import Runner

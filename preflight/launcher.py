@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from preflight import __version__, audit, formats, history, instances, notices, report
+from preflight import __version__, audit, formats, history, instances, notices, report, times
 from preflight.events import Loop
 from preflight.settings import Settings, address
 from preflight.suite import Result, Suite
@@ -447,7 +447,7 @@ class Launcher:
             run_id=self.run_id,
             origin=origin,
             address=self.settings.address,
-            started_at=report.now(),
+            started_at=times.now(),
             duration=0.0,
         )
         self._write(unfinished, path)

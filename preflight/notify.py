@@ -21,11 +21,12 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from preflight import bootstrap, children, report
+from preflight import bootstrap, children, times
 from preflight.channel import ChannelError, Message
 from preflight.events import Loop
 from preflight.notices import Notice
 from preflight.settings import Settings, pyproject
+from preflight.text import printable
 
 if TYPE_CHECKING:
     from preflight.redaction import Redactor
@@ -161,7 +162,7 @@ class Notifier:
 
     def _clean(self, text: str) -> str:
         # Redacted whole, shortened after.
-        return report.printable(self._redactor.text(text))[:LONGEST]
+        return printable(self._redactor.text(text))[:LONGEST]
 
     def _send(self) -> None:
         """Give the sender what it can take: one notice for each service."""
@@ -229,11 +230,11 @@ class Notifier:
         notice, service.sending, service.problem = service.sending, None, ""
         if notice is not QUESTION:
             self._tally.delivered += 1
-            self._tally.last_delivered_at = report.now()
+            self._tally.last_delivered_at = times.now()
 
     def _failed(self, service: Service, reason: str) -> None:
         notice, service.sending, service.problem = service.sending, None, reason
-        self._tally.problem, self._tally.problem_at = f"{service.name}: {reason}", report.now()
+        self._tally.problem, self._tally.problem_at = f"{service.name}: {reason}", times.now()
         if notice is None or notice is QUESTION:
             self._say(f"Notifications cannot be sent to {service.name}: {reason}")
         else:

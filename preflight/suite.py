@@ -16,10 +16,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from preflight import children, report
+from preflight import children, report, times
 from preflight.channel import ChannelError, Message
 from preflight.redaction import Redactor
 from preflight.settings import Settings
+from preflight.text import printable
 
 MARGIN = 1.0  # seconds beyond the run's deadline that pytest gets to write its report
 
@@ -70,7 +71,7 @@ class Suite:
         self.settings = settings
         self.origin = origin
         self.run_id = run_id or os.urandom(16).hex()
-        self.started_at = report.now()
+        self.started_at = times.now()
         self.begun = time.monotonic()
         self.titles: list[str] = []
         self.checking = ""
@@ -197,8 +198,8 @@ class Suite:
             except report.ReportError as error:
                 reasons.append(f"the suite's report cannot be used: {error}")
             else:
-                return found, report.printable(redactor.beginning("; ".join(reasons), report.LONGEST_REASON))
-        reason = report.printable(redactor.beginning("; ".join(reasons), report.LONGEST_REASON))
+                return found, printable(redactor.beginning("; ".join(reasons), report.LONGEST_REASON))
+        reason = printable(redactor.beginning("; ".join(reasons), report.LONGEST_REASON))
         return self._broken(reason), reason
 
     def _broken(self, reason: str) -> report.Report:

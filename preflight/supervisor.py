@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from preflight import __version__, instances, notices, report
+from preflight import __version__, instances, notices, report, times
 from preflight.audit import Event
 from preflight.channel import Channel
 from preflight.events import Loop
@@ -70,7 +70,7 @@ class Supervisor:
             os.getpid(),
             settings.host,
             settings.port,
-            report.now(),
+            times.now(),
             time.monotonic(),
             __version__,
             stops_within=settings.graceful_timeout + MARGIN + 1.0,
@@ -209,7 +209,7 @@ class Supervisor:
         if keeper is not None or delay is None:
             return self._give_up(worker, ending, keeper)
         self._count += 1
-        self._last_exit, self._last_exit_at = ending, report.now()
+        self._last_exit, self._last_exit_at = ending, times.now()
         when = "at once" if delay == 0 else f"in {delay:.1f} s"
         self.terminal.line(f"The worker ended ({ending}); another one starts {when}. Connections wait.", "yellow")
         if self._crashed_at is None:
@@ -262,7 +262,7 @@ class Supervisor:
             run_id=self.record.instance_id,
             origin="start",
             address=self.settings.address,
-            started_at=report.now(),
+            started_at=times.now(),
             duration=0.0,
         )
         notices.know(ended, self.settings)

@@ -17,7 +17,8 @@ from rich.text import Text
 from preflight import banners
 from preflight.log import Log
 from preflight.redaction import Redactor
-from preflight.report import LONGEST_MESSAGE, printable
+from preflight.report import LONGEST_MESSAGE
+from preflight.text import printable
 
 if TYPE_CHECKING:
     from rich.live import Live

@@ -18,10 +18,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from preflight import children, report
+from preflight import children
 from preflight.audit import Event, Outbox
 from preflight.channel import ChannelError, Message
 from preflight.settings import Settings
+from preflight.text import first_line
 
 if TYPE_CHECKING:
     from preflight.rerun import Ending, Heard
@@ -176,7 +177,7 @@ def load(name: str) -> Any:
 
 def _why(error: BaseException, root: str) -> str:
     """The error in one line, with the place in the project's own code where it was raised."""
-    said = report.first_line(str(error))
+    said = first_line(str(error))
     line = f"{type(error).__name__}: {said}" if said else type(error).__name__
     places = []
     trace = error.__traceback__

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from preflight import __version__, formats, report
+from preflight import __version__, formats, times
 from preflight.instance import Instance, uptime
 from preflight.notify import unattended
 from preflight.report import Check, Report
@@ -53,7 +53,7 @@ def project(found: Report | None, instance: Instance, checked: Report | None = N
     body: dict[str, Any] = {
         "status": found.status if found else "not run",
         "generated_at": found.started_at if found else None,
-        "age_seconds": max(0.0, round(now - report.epoch(found.started_at) - found.duration, 1)) if found else None,
+        "age_seconds": max(0.0, round(now - times.epoch(found.started_at) - found.duration, 1)) if found else None,
         "run_id": found.run_id if found else None,
         "origin": found.origin if found else None,
         "reason": found.reason if found else "no suite has run for this instance",
@@ -118,8 +118,8 @@ def problems(snapshot: Snapshot) -> list[str]:
     """What stands in the way of knowing more, in one line each."""
     found, instance = snapshot.latest(), snapshot.instance
     said = [f"a report was left aside: {snapshot.problem}"] if snapshot.problem else []
-    if found is not None and found.started_at > report.now():
-        said.append(f"the clock was set back: this report was made at {found.started_at}, and it is {report.now()}")
+    if found is not None and found.started_at > times.now():
+        said.append(f"the clock was set back: this report was made at {found.started_at}, and it is {times.now()}")
     if instance.rerun_problem:
         said.append(f"{LAST_RERUN}{instance.rerun_problem}")
     if undelivered := _undelivered(instance.notifications or unattended(instance.settings)):

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from preflight import __version__, report
+from preflight import __version__, report, times
 from preflight.instance import Instance
 from preflight.notify import unattended
 from preflight.report import Report
@@ -183,7 +183,7 @@ class State:
 
 
 def _ended(found: Report) -> float:
-    return report.epoch(found.started_at) + found.duration
+    return times.epoch(found.started_at) + found.duration
 
 
 def _run(found: Report) -> Iterator[Metric]:

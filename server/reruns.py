@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from preflight import report
+from preflight import times
 from preflight.instance import Instance
 from preflight.redaction import Redactor
 from preflight.report import Report
@@ -58,7 +58,7 @@ class Run:
 
     run_id: str
     state: str = "running"  # then "finished" or "broken"
-    started_at: str = field(default_factory=report.now)
+    started_at: str = field(default_factory=times.now)
     finished_at: str | None = None
     checking: str | None = None
     done: int = 0
@@ -243,7 +243,7 @@ class Reruns:
         self._ended = asyncio.get_running_loop().time()
         self.endings[status] += 1
         run.state = "broken" if status == "broken" else "finished"
-        run.finished_at, run.checking = report.now(), None
+        run.finished_at, run.checking = times.now(), None
         run.status, run.reason = status, reason
         self._tell("run_finished", run, status=run.status, state=run.state, again_in=round(self.again_in, 3))
 

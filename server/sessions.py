@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from preflight import processes
+from preflight import ports
+from preflight.times import stamp
 from server.database import Database, StoreError
 
 VERSION = 2
@@ -399,11 +400,6 @@ def _session(row: Any) -> dict[str, Any]:
     }
 
 
-def stamp(at: float) -> str:
-    """A time as messages write it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at % 1 * 1000):03d}Z"
-
-
 def whoami() -> str:
     """This process, told apart from a later one with the same number."""
     return identity(os.getpid())
@@ -414,7 +410,7 @@ def identity(pid: int) -> str:
 
     The clock has no part in it where the system can do without: while an instance is replaced it may be set.
     """
-    process = processes.here().process(pid)
+    process = ports.here().process(pid)
     return f"{pid}:{process.stamp}" if process is not None else ""
 
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 from typing import NamedTuple
 
-from preflight import report
+from preflight import report, times
 from preflight.instance import Instance
 from preflight.redaction import Redactor
 from preflight.report import Report, ReportError
@@ -71,7 +71,7 @@ class Snapshot:
             return own
         # An own report from the future tells that the clock was set back: then the file, which began as our own
         # report, is what came after it.
-        if own is not None and seen != self._newest and found.started_at < own.started_at <= report.now():
+        if own is not None and seen != self._newest and found.started_at < own.started_at <= times.now():
             return own
         self._newest = seen
         return found

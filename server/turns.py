@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 
 from preflight import keys, redaction
 from preflight.instance import SERVICE_RESTART
+from preflight.times import stamp
 from server import sessions
 from server.database import StoreError
 from server.messages import Accepted, Code, Error, Progress, Result, Server, Status, Token
-from server.sessions import Line, NoSession, Reply, SessionFull, TooManySessions, stamp
+from server.sessions import Line, NoSession, Reply, SessionFull, TooManySessions
 
 if TYPE_CHECKING:
     from server.connections import Connection

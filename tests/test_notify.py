@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from preflight import notify, report, settings
+from preflight import notify, settings, times
 from preflight.events import Loop
 from preflight.notices import Notice
 from preflight.notify import Notifier
@@ -72,7 +72,7 @@ def test_delivered_everywhere(telling: Callable[..., Telling], receiver: Receive
     ]
     assert mailbox.text(0).splitlines() == [TEST.title, "A line", "and another"]
     tally = one.notifier.tally
-    assert report.epoch(tally.pop("last_delivered_at")) == pytest.approx(time.time(), abs=30)
+    assert times.epoch(tally.pop("last_delivered_at")) == pytest.approx(time.time(), abs=30)
     assert tally == {
         "configured": 2,
         "pending": 0,

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import pytest
 from websockets.sync.client import connect
 
-from preflight import envfile, report
+from preflight import envfile, report, times
 from preflight.redaction import MASK
 from tests.e2e.canaries import CANARIES, SECRETS, WAYS, env_file, found, suite
 from tests.e2e.chatting import client
@@ -501,7 +501,7 @@ def test_canaries_that_nobody_redacted(canaries: Place) -> None:
     """A report in the history and a log from before there was redaction: the bundle redacts them."""
     say = " and ".join(SECRETS)
     check = report.Check("t.py::t", "Old", "It held.", "critical", "failed", say, say, {say: [say]})
-    old = report.Report("old", "start", "failed", False, report.now(), 0.1, "all", "127.0.0.1:8002", (check,))
+    old = report.Report("old", "start", "failed", False, times.now(), 0.1, "all", "127.0.0.1:8002", (check,))
     history, log = canaries.state / "history", canaries.folder / "old.log"
     report.publish(old, history / "old.json")
     log.write_text(f"{say}\n{base64.encodebytes(say.encode()).decode()}")
