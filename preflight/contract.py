@@ -90,6 +90,7 @@ class Link(Protocol):
     origin: str
     takes_port: bool
     options: dict[str, object]
+    settings: Settings | None
     inherited: socket.socket | None
 
     def send(self, kind: str, descriptors: tuple[int, ...] = (), **data: object) -> None: ...

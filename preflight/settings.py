@@ -362,6 +362,29 @@ class Settings:
     def audit_path(self) -> Path:
         return self.state_dir / "audit.log"
 
+    def to_message(self) -> dict[str, Any]:
+        """For the channel to a child, as JSON values: what was read once counts for all, whatever is edited meanwhile.
+
+        Secrets are in it.
+        """
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "envfile"}
+        values["envfile"] = {entry.name: getattr(self.envfile, entry.name) for entry in fields(self.envfile)}
+        values["envfile"]["path"] = str(self.envfile.path)
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+    @classmethod
+    def of_message(cls, data: Mapping[str, Any]) -> Settings:
+        """The other way."""
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
+        }
+        values["root"] = Path(data["root"])
+        values["envfile"] = envfile.EnvFile(**{**data["envfile"], "path": Path(data["envfile"]["path"])})
+        for name, entry in SETTINGS.items():
+            if entry.metadata["parse"] is path and values[name] is not None:
+                values[name] = Path(values[name])
+        return cls(**values)
+
 
 TOKEN_LENGTH = 16
 """Characters that a token needs before anybody but the local user may use it."""

@@ -94,6 +94,8 @@ class Suite:
             origin=origin,
             takes_port=takes_port,
             options=dict(options),
+            # A re-run reads them itself: it is there to find out how the env file is by now.
+            settings=settings.to_message() if origin != "rerun" else None,
             plugins=settings.plugins,
         )
 
@@ -280,6 +282,7 @@ class Link:
         self.origin: str = run["origin"]
         self.takes_port: bool = run["takes_port"]
         self.options: dict[str, object] = run["options"]
+        self.settings = Settings.of_message(run["settings"]) if run["settings"] is not None else None
         self.plugins: list[str] = run["plugins"]
 
     def _hear(self, message: Message) -> None:

@@ -123,7 +123,7 @@ class Worker:
 
     def serve(self, sock: socket.socket, options: Mapping[str, object], **instance: object) -> None:
         """Hand over the listening socket; the worker serves on it."""
-        self._tell("serve", (sock.fileno(),), options=dict(options), **instance)
+        self._tell("serve", (sock.fileno(),), options=dict(options), settings=self.settings.to_message(), **instance)
 
     def rerun_goes_on(self, run_id: str, step: str, data: Mapping[str, Any]) -> None:
         """Tell it a step of the re-run that it wants."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pwd
 from collections.abc import Callable
 from pathlib import Path
@@ -367,3 +368,19 @@ def test_the_token_is_a_secret(root: Path) -> None:
 def test_loopback(root: Path, host: str, loopback: bool) -> None:
     """Only addresses that are loopback's are: a name that begins like one may lead anywhere."""
     assert load(root, {}, host=host).loopback is loopback
+
+
+# For children.
+
+
+@pytest.mark.parametrize("demo", [False, True])
+def test_settings_travel(root: Path, demo: bool) -> None:
+    """A child that is sent the settings has the very same, whatever the files say by then."""
+    write(root, 'ignore = ["Memory"]\nallowed_hosts = ["a.example", "b.example"]\nlog_file = "out.log"')
+    (root / ".env").write_text(f"OPENAI_API_KEY={SECRET}\nPREFLIGHT_TOKEN=abcdefgh12345678\nthis is wrong\n")
+    # Variables need not be UTF-8.
+    sent = load(root, {"PREFLIGHT_PORT": "9000", "ODD": "a\udcffb"}, refresh="60s", demo=demo or None)
+    assert (sent.envfile.problem is None) is demo
+    for file in (".env", "pyproject.toml"):
+        (root / file).write_text("nonsense")
+    assert Settings.of_message(json.loads(json.dumps(sent.to_message()))) == sent
