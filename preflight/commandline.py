@@ -8,10 +8,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from preflight import __version__, formats, log
 from preflight.settings import Settings, SettingsError, duration, load
+
+if TYPE_CHECKING:
+    from preflight.terminal import Terminal
 
 TYPED_AT = time.monotonic()  # as near to the command's start as this code can be
 ROOT = Path(__file__).resolve().parent.parent
@@ -149,10 +152,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = setting_options(arguments)
     starts = not (arguments.check_only or arguments.bundle or any(instead))
 
-    def wrong(error: SettingsError) -> int:
+    def wrong(error: SettingsError, before: Settings | None = None) -> int:
         print(f"run.py: error: {error}", file=sys.stderr)
         if starts:
-            _refused([str(error)], log_path=asked.get("log_file"))
+            _refused([str(error)], before, log_path=before.log_file if before else asked.get("log_file"))
         return 2
 
     try:
@@ -191,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from preflight.launcher import Launcher
 
-    def make(settings: Settings, *, patient: bool = False) -> Launcher:
+    def make(settings: Settings, *, patient: bool = False, terminal: Terminal | None = None) -> Launcher:
         return Launcher(
             settings,
             asked,
@@ -201,6 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             verbose=arguments.verbose,
             log_file=log_file,
             patient=patient,
+            terminal=terminal,
         )
 
     if wait is None and watch is None:
@@ -209,15 +213,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from preflight import waiting
 
-    def round_of(patient: bool) -> Launcher:
-        return make(load(ROOT, options=asked), patient=patient)
+    def settings_of_now() -> Settings:
+        return load(ROOT, options=asked)
 
     try:
         if watch is not None:
-            return waiting.watch(round_of, watch)
-        return waiting.wait(round_of, wait or 0.0, start=not arguments.check_only)
+            return waiting.watch(settings_of_now, make, watch)
+        return waiting.wait(settings_of_now, make, wait or 0.0, start=not arguments.check_only)
     except SettingsError as error:
-        return wrong(error)
+        return wrong(error, before=settings)
 
 
 def _refused(why: list[str], settings: Settings | None = None, log_path: object = None) -> None:
