@@ -22,6 +22,7 @@ from preflight import envfile
 PREFIX = "PREFLIGHT_"
 _ENV_FILE = Path("~/.ki_autoagent/config/.env")
 _STATE_DIR = Path(".preflight")
+_DRAIN_DELAY = 1.0  # seconds, where other machines can reach us
 T = TypeVar("T")
 
 
@@ -255,7 +256,9 @@ class Settings:
     probe_timeout: float = setting(2.0, duration(0.1, 60), "deadline of each question to the network")
     requirement_timeout: float = setting(10.0, duration(0.1, 600), "deadline of each requirement")
     run_timeout: float = setting(30.0, duration(1, 3600), "deadline of the whole run")
-    graceful_timeout: float = setting(4.0, duration(0, 600), "time for requests in flight when stopping")
+    graceful_timeout: float = setting(
+        4.0, duration(0, 600), "time for requests in flight when stopping, after drain_delay"
+    )
     drain_delay: float | None = setting(
         None,
         duration(0, 60),
@@ -348,6 +351,19 @@ class Settings:
         """Whether only this machine can reach the address."""
         # The address itself: a name that begins like one may lead anywhere (127.0.0.1.example.com).
         return self.host.lower() in ("localhost", "::1") or bool(re.fullmatch(r"127(\.[0-9]{1,3}){3}", self.host))
+
+    @property
+    def delay(self) -> float:
+        """Seconds that new work is still accepted when stopping."""
+        if self.drain_delay is not None:
+            return self.drain_delay
+        # On loopback no load balancer has to notice first.
+        return 0.0 if self.loopback else _DRAIN_DELAY
+
+    @property
+    def drain_timeout(self) -> float:
+        """Seconds from being asked to stop until what is not finished is cancelled."""
+        return self.delay + self.graceful_timeout
 
     @property
     def report_path(self) -> Path:

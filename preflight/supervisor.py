@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from preflight.notify import Notifier
     from preflight.terminal import Terminal
 
-MARGIN = 0.75  # seconds beyond graceful_timeout that a worker gets to say goodbye
+MARGIN = 0.75  # seconds beyond drain_timeout that a worker gets to say goodbye
 TAIL = 20  # lines of a worker's output in a banner
 
 
@@ -73,7 +73,7 @@ class Supervisor:
             report.now(),
             time.monotonic(),
             __version__,
-            stops_within=settings.graceful_timeout + MARGIN + 1.0,
+            stops_within=settings.drain_timeout + MARGIN + 1.0,
             log_file=str(settings.log_file or ""),
         )
         self._restarts = Restarts(
@@ -388,7 +388,7 @@ class Supervisor:
         worker.drain(replaced=replaced, last=not replaced and not self._given)
         # The worker has it, and closes it first of all: the port is free long before the last answer.
         self._socket.close()
-        deadline = time.monotonic() + self.settings.graceful_timeout + MARGIN
+        deadline = time.monotonic() + self.settings.drain_timeout + MARGIN
         while not worker.ended() and len(self.loop.stops) <= signals and time.monotonic() < deadline:
             self.loop.turn(min(0.5, deadline - time.monotonic()))
         self._print_rest(worker)

@@ -251,7 +251,7 @@ class _Main:
         if server is not None:
             # Another starter may have the socket by now.
             server.drain(replaced=False, last=False)
-            time.sleep(server.instance.settings.graceful_timeout + 1)
+            time.sleep(server.instance.settings.drain_timeout + 1)
         children.end_group()
 
     def _wait(self, kind: str) -> Message:

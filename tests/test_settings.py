@@ -384,3 +384,14 @@ def test_settings_travel(root: Path, demo: bool) -> None:
     for file in (".env", "pyproject.toml"):
         (root / file).write_text("nonsense")
     assert Settings.of_message(json.loads(json.dumps(sent.to_message()))) == sent
+
+
+# How long a stop takes.
+
+
+@pytest.mark.parametrize(
+    "host, delay, timeout", [("127.0.0.1", None, 4), ("0.0.0.0", None, 5), ("127.0.0.1", "30s", 34), ("::", 0, 4)]
+)
+def test_a_stop(root: Path, host: str, delay: object, timeout: float) -> None:
+    """The time for requests in flight comes on top of the delay for load balancers, which loopback has none of."""
+    assert load(root, host=host, drain_delay=delay).drain_timeout == timeout

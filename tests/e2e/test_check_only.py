@@ -98,7 +98,7 @@ def test_report_path(place: Place) -> None:
 
 
 def test_a_report_that_is_awaited(place: Place) -> None:
-    """Until the run has ended, what stands at --report is no good one, and has the id of the run that is to replace it."""
+    """Until a run has ended, what stands at --report is no good one, and has the id of the run that will replace it."""
     gate = place.folder / "gate"
     place.write_module(
         "guarded",
