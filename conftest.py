@@ -122,6 +122,7 @@ def port(contract: Contract) -> Iterator[claim.Claim]:
         contract.settings,
         blocked=contract.blocking,
         on_step=contract.on_port_step,
+        may_take=contract.allow,
         inherited=contract.link.inherited if contract.link else None,
     )
     if claimed.socket is not None and contract.link is not None:

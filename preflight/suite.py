@@ -79,6 +79,8 @@ class Suite:
         self._problems: list[str] = []
         self._socket: socket.socket | None = None
         self._killed = False
+        self._allowed = 0.0
+        """Seconds beyond the deadline that freeing the port may take."""
         environ = {
             name: value
             for name, value in (os.environ if environ is None else environ).items()
@@ -102,7 +104,7 @@ class Suite:
     @property
     def deadline(self) -> float:
         """When the run is killed, on the monotonic clock."""
-        return self.begun + self.settings.run_timeout + MARGIN
+        return self.begun + self.settings.run_timeout + self._allowed + MARGIN
 
     @property
     def late(self) -> bool:
@@ -139,6 +141,8 @@ class Suite:
                     self._problems += map(str, message.data["problems"])
                 case "report":
                     self._document = message.data["document"]
+                case "allowed":
+                    self._allowed += float(message.data["seconds"])
                 case "socket":
                     for descriptor in message.descriptors:
                         self._socket = socket.socket(fileno=descriptor)
@@ -190,7 +194,9 @@ class Suite:
         if self._usage:
             reasons = [self._usage]
         elif self._killed:
-            reasons.append(f"the suite was stopped at its deadline of {self.settings.run_timeout:g} s{where}")
+            reasons.append(
+                f"the suite was stopped at its deadline of {self.settings.run_timeout + self._allowed:g} s{where}"
+            )
         elif self._document is None and not reasons:
             reasons.append(f"the suite ended without a report ({self.child.ending}){where}")
         if self._document is not None:
