@@ -28,6 +28,18 @@ EXIT_CODES = {
 }
 
 
+COMMANDS = ("check_only", "watch", "history", "port_status", "free_port", "test_notify", "init", "bundle")
+"""What may be asked for instead of a start; one of them at a time."""
+START = "start"
+GOES_WITH = {
+    "report": (START, "check_only", "watch"),
+    "format": ("check_only", "history", "port_status", "free_port"),
+    "wait": (START, "check_only"),
+    "dry_run": ("free_port",),
+}
+"""Options that some commands alone have a use for. Settings go with all of them: they may stand elsewhere as well."""
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse repeats what it does not understand, and that may be a key in the wrong place."""
 
@@ -133,24 +145,29 @@ def setting_options(arguments: argparse.Namespace) -> dict[str, object]:
     }
 
 
+def _given(arguments: argparse.Namespace, name: str) -> bool:
+    return getattr(arguments, name) not in (None, False)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line asks for; returns the exit code."""
     options = parser()
     arguments = options.parse_args(argv)
-    if arguments.format and not arguments.check_only:
-        if not (arguments.history or arguments.port_status or arguments.free_port):
-            options.error("--format goes with --check-only, --history, --port-status or --free-port")
-        if arguments.format != "json":
-            options.error(f"--format {arguments.format} goes with --check-only")
-    instead = (arguments.watch, arguments.history, arguments.init, arguments.port_status, arguments.free_port)
-    if arguments.wait and (any(instead) or arguments.test_notify):
-        options.error("--wait goes with a start or --check-only")
+    command = next((name for name in COMMANDS if _given(arguments, name)), START)
+    for name, commands in GOES_WITH.items():
+        if _given(arguments, name) and command not in commands:
+            *others, last = ("a start" if one == START else _option(one) for one in commands)
+            options.error(f"{_option(name)} goes with {' or '.join([', '.join(others), last] if others else [last])}")
+    if arguments.format not in (None, "json") and command != "check_only":
+        options.error(f"--format {arguments.format} goes with --check-only")
     wait = _seconds(options, "--wait", arguments.wait, low=0.0)
     watch = _seconds(options, "--watch", arguments.watch, low=1.0)
-    if arguments.dry_run and not arguments.free_port:
-        options.error("--dry-run goes with --free-port")
     asked = setting_options(arguments)
-    starts = not (arguments.check_only or arguments.bundle or any(instead))
+    starts = command == START
 
     def wrong(error: SettingsError, before: Settings | None = None) -> int:
         print(f"run.py: error: {error}", file=sys.stderr)

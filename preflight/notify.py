@@ -171,10 +171,17 @@ class Notifier:
             service.sending = notice = service.waiting.popleft()
             service.since = time.monotonic()
             tries = 0 if notice is QUESTION else self._tries
+            before = self._child
             try:
-                child = self._child or self._employ()
+                child = before or self._employ()
                 child.channel.send("send", service=number, url=service.url, tries=tries, **asdict(notice))
             except OSError as error:
+                if before is not None:
+                    # It has gone, or does not listen: the loop is about to notice, and the next one gets this.
+                    before.kill()
+                    service.sending = None
+                    service.waiting.appendleft(notice)
+                    return
                 self._failed(service, f"the process that sends cannot be used: {error.strerror}")
 
     def _look(self) -> None:
