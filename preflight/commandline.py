@@ -24,7 +24,7 @@ EXIT_CODES = {
     1: "a critical requirement blocks",
     2: "wrong usage or a wrong setting",
     3: "the suite itself broke: there is no trustworthy report",
-    4: "the server kept crashing, or ended by itself where others restart it",
+    4: "the server kept crashing, or crashed where systemd, Kubernetes or a container runtime restarts it",
 }
 
 
@@ -106,7 +106,10 @@ def parser() -> argparse.ArgumentParser:
     )
     instead.add_argument("--history", action="store_true", help="show past runs and what flipped, and stop")
     options.add_argument(
-        "--if-running", metavar="HOW", help="what to do about an instance of ours: replace, keep or fail (replace)"
+        "--if-running",
+        metavar="HOW",
+        help="what to do about a server that this command started and that serves the address already: "
+        "replace, keep or fail (replace)",
     )
     options.add_argument(
         "--supervise", action=argparse.BooleanOptionalAction, help="start a crashed worker again, or not"
@@ -114,10 +117,12 @@ def parser() -> argparse.ArgumentParser:
     instead.add_argument("--port-status", action="store_true", help="show who holds the port, and stop")
     instead.add_argument("--free-port", action="store_true", help="free the port, gracefully, and stop")
     options.add_argument("--dry-run", action="store_true", help="with --free-port: only say what it would do")
-    instead.add_argument("--test-notify", action="store_true", help="send a test message to those who are to be told")
+    instead.add_argument(
+        "--test-notify", action="store_true", help="send a test notification to PREFLIGHT_NOTIFY's services, and stop"
+    )
     instead.add_argument("--init", action="store_true", help="write a commented env file template")
     instead.add_argument(
-        "--bundle", metavar="PATH", type=Path, help="write what helps others to help you, without secrets, and stop"
+        "--bundle", metavar="PATH", type=Path, help="write a support bundle (a redacted zip), and stop"
     )
     options.add_argument("--log-file", metavar="PATH", help="write output and audit there as well; it rotates")
     options.add_argument("-v", "--verbose", action="store_true", help="show details")
@@ -274,7 +279,7 @@ def _test_notify(settings: Settings) -> int:
 
     if not settings.notify:
         where = "in the environment" if settings.demo else f"in {settings.envfile.path} or the environment"
-        print(f"run.py: error: nobody is to be told: set PREFLIGHT_NOTIFY {where}", file=sys.stderr)
+        print(f"run.py: error: PREFLIGHT_NOTIFY is not set: set it {where}", file=sys.stderr)
         return 2
     if not notify.installed():
         command = notify.install_command(settings.root)

@@ -309,11 +309,11 @@ class Contract:
         if self.settings.offline and "network" in declared.needs:
             return "left out by --offline"
         if "agent" in declared.needs and self.settings.app.partition(":")[0] != AGENT:
-            return f"{self.settings.app} is served, which has its own way to say who may see what"
+            return f"{self.settings.app} is served; its access control is its own"
         if "notify" in declared.needs and not self.settings.notify:
-            return "PREFLIGHT_NOTIFY is not set: nobody is to be told"
+            return "PREFLIGHT_NOTIFY is not set: notifications are off"
         if "port" in declared.needs and self.link and not self.link.takes_port:
-            return "the server that was started directly has its own port"
+            return "started without run.py: the port is the server's own affair"
         return ""
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:

@@ -76,7 +76,7 @@ class Tally:
 
 def unattended(settings: Settings) -> dict[str, Any]:
     """The tally where no launcher is there to send anything."""
-    problem = "started without run.py: nobody is told" if settings.notify else ""
+    problem = "started without run.py: notifications are off" if settings.notify else ""
     return asdict(Tally(len(settings.notify), problem=problem))
 
 

@@ -271,13 +271,19 @@ class Settings:
     supervise: bool | None = setting(
         None, switch, "start a crashed worker again (yes, except under systemd, Kubernetes or a container runtime)"
     )
-    restart_limit: int = setting(5, whole(1, 1_000_000), "crashes within restart_window after which it is given up")
+    restart_limit: int = setting(
+        5,
+        whole(1, 1_000_000),
+        "crashes within restart_window after which it is given up, as it is after two in a row before being ready",
+    )
     restart_window: float = setting(60.0, duration(0.1, 86400), "see restart_limit")
     restart_backoff: float = setting(
         0.5, duration(0, 30), "wait before the second restart; doubles up to 30 s (the first is at once)"
     )
     if_running: str = setting(
-        "replace", one_of("replace", "keep", "fail"), "what to do when an instance of ours serves the address"
+        "replace",
+        one_of("replace", "keep", "fail"),
+        "what to do about a server that this command started and that serves the address already",
     )
     refresh: float = setting(0.0, interval(10, 30 * 86400), "time between re-runs in the background (0: none)")
     rerun_gates: bool = setting(
@@ -287,14 +293,16 @@ class Settings:
     memory: int = setting(256 * 1024**2, size, "memory that should be available")
     open_files: int = setting(1024, whole(1, 2**31), "open files that a process should be allowed")
     connections: int = setting(
-        4096, whole(1, 1_000_000), "connections at once; then idle ones are closed, and what is left gets 503"
+        4096,
+        whole(1, 1_000_000),
+        "connections at once; beyond that idle ones are closed, and if none is idle the new one gets 503",
     )
     request_size: int = setting(1024**2, size, "the largest body of a request; beyond, the answer is 413")
     request_timeout: float = setting(
         10.0,
         duration(0.1, 3600),
-        "time that a client has to send a request's head, and to send a body or take an answer"
-        " (a second more for every 8 KiB)",
+        "time that a client has to send a request's head, and to send a body or take an answer,"
+        " the latter two plus one second for every 8 KiB",
     )
     turn_timeout: float = setting(120.0, duration(0.1, 3600), "deadline of each chat turn")
     chat_connections: int = setting(2000, whole(1, 1_000_000), "chat connections at once; one more is closed with 1013")
@@ -310,7 +318,7 @@ class Settings:
     token: str | None = setting(
         None,
         token,
-        "what opens the server to others: 16 characters or more, never in pyproject.toml",
+        "access token that clients must send (16 characters or more), never in pyproject.toml",
         secret=True,
     )
     allowed_hosts: tuple[str, ...] = setting(

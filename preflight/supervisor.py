@@ -203,11 +203,9 @@ class Supervisor:
         if ending == "SIGKILL":
             ending += ", possibly because memory ran out"
         delay = self._restarts.failed(now, ready_for)
-        keeper = None if self.settings.supervise else "--no-supervise"
-        if self.settings.supervise is None:
-            keeper = somebody_elses_task()
-        if keeper is not None or delay is None:
-            return self._give_up(worker, ending, keeper)
+        unsupervised = self._unsupervised()
+        if unsupervised or delay is None:
+            return self._give_up(worker, ending, unsupervised)
         self._count += 1
         self._last_exit, self._last_exit_at = ending, report.now()
         when = "at once" if delay == 0 else f"in {delay:.1f} s"
@@ -223,9 +221,16 @@ class Supervisor:
             self._employ(Worker(self.settings))
         return None
 
-    def _give_up(self, worker: Worker, ending: str, keeper: str | None) -> int:
-        if keeper is not None:
-            title, reason = "THE SERVER ENDED", f"Starting it again is left to {keeper}."
+    def _unsupervised(self) -> str:
+        """Why no crashed worker is started again here, for people; empty where it is."""
+        if self.settings.supervise is None:
+            keeper = somebody_elses_task()
+            return f"Starting it again is left to {keeper}." if keeper is not None else ""
+        return "" if self.settings.supervise else "It is not started again: supervision is off."
+
+    def _give_up(self, worker: Worker, ending: str, unsupervised: str) -> int:
+        if unsupervised:
+            title, reason = "THE SERVER ENDED", unsupervised
         elif self.announced:
             title, reason = "THE SERVER KEEPS CRASHING: given up", f"It was started {self._count + 1} times."
         else:

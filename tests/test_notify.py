@@ -232,7 +232,7 @@ def test_unattended(monkeypatch: pytest.MonkeyPatch) -> None:
     assert notify.unattended(settings.load(ROOT, options={"demo": True}))["problem"] == ""
     monkeypatch.setenv("PREFLIGHT_NOTIFY", "json://127.0.0.1:1")
     tally = notify.unattended(settings.load(ROOT, options={"demo": True}))
-    assert (tally["configured"], tally["problem"]) == (1, "started without run.py: nobody is told")
+    assert (tally["configured"], tally["problem"]) == (1, "started without run.py: notifications are off")
 
 
 @pytest.mark.parametrize(
