@@ -64,7 +64,7 @@ class Rounds:
                 left = until - time.monotonic()
                 if self._last is None or left <= 0:
                     raise
-                self.complain("waiting for settings that can be used", error)
+                self._complain("waiting for settings that can be used", error)
                 self._last.terminal.doing(f"Waiting for settings that can be used, {left:.0f} s left")
                 self.pause(min(PAUSE, left))
 
@@ -78,7 +78,7 @@ class Rounds:
         except SettingsError as error:
             if self._last is None:
                 raise
-            self.complain("keeping the previous settings", error)
+            self._complain("keeping the previous settings", error)
             return self._launcher(self._last.settings, patient=True)
 
     def _launcher(self, settings: Settings, *, patient: bool) -> Launcher:
@@ -86,7 +86,7 @@ class Rounds:
         self._last = self._make(settings, patient=patient, terminal=terminal)
         return self._last
 
-    def complain(self, what: str, error: SettingsError) -> None:
+    def _complain(self, what: str, error: SettingsError) -> None:
         """Say what is wrong with the settings, once for as long as it is."""
         if self._last is not None and str(error) != self._complaint:
             self._complaint = str(error)

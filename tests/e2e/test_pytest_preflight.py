@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import stat
 import sys
 from collections.abc import Iterator
@@ -170,6 +171,16 @@ def test_stale_listener(equipped: Place) -> None:
     assert suite(equipped).process.returncode == 0
     assert holder.wait() != 0
     assert not listening(equipped.port)
+
+
+def test_stubborn_listener(equipped: Place) -> None:
+    """The time before SIGKILL comes on top of the requirement's deadline, and of the run's."""
+    holder = equipped.listener("stubborn")
+    timeouts = {"PREFLIGHT_PORT_GRACE": "4s", "PREFLIGHT_REQUIREMENT_TIMEOUT": "3s", "PREFLIGHT_RUN_TIMEOUT": "4s"}
+    started = suite(equipped, **timeouts)
+    assert started.process.returncode == 0, started.output
+    assert holder.wait() == -signal.SIGKILL
+    assert equipped.check("Server Port")["outcome"] == "passed"
 
 
 @pytest.fixture(scope="module")
