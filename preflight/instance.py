@@ -7,14 +7,13 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preflight.audit import Event
 from preflight.log import direct
 from preflight.redaction import Redactor
 from preflight.report import Report
-from preflight.settings import Settings, load
+from preflight.settings import Settings
 from preflight.times import epoch, now
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class Instance:
     def of(cls, order: Mapping[str, Any]) -> Instance:
         """The instance that the launcher describes to its worker."""
         return cls(
-            settings=load(Path.cwd(), options=order["options"]),
+            settings=Settings.of_message(order["settings"]),
             options=order["options"],
             report=Report.from_json(order["report"]),
             rerun_problem=order["rerun_problem"],

@@ -77,7 +77,7 @@ class Tally:
 
 def unattended(settings: Settings) -> dict[str, Any]:
     """The tally where no launcher is there to send anything."""
-    problem = "started without run.py: nobody is told" if settings.notify else ""
+    problem = "started without run.py: notifications are off" if settings.notify else ""
     return asdict(Tally(len(settings.notify), problem=problem))
 
 
@@ -172,10 +172,17 @@ class Notifier:
             service.sending = notice = service.waiting.popleft()
             service.since = time.monotonic()
             tries = 0 if notice is QUESTION else self._tries
+            before = self._child
             try:
-                child = self._child or self._employ()
+                child = before or self._employ()
                 child.channel.send("send", service=number, url=service.url, tries=tries, **asdict(notice))
             except OSError as error:
+                if before is not None:
+                    # It has gone, or does not listen: the loop is about to notice, and the next one gets this.
+                    before.kill()
+                    service.sending = None
+                    service.waiting.appendleft(notice)
+                    return
                 self._failed(service, f"the process that sends cannot be used: {error.strerror}")
 
     def _look(self) -> None:

@@ -80,6 +80,8 @@ class Suite:
         self._problems: list[str] = []
         self._socket: socket.socket | None = None
         self._killed = False
+        self._allowed = 0.0
+        """Seconds beyond the deadline that freeing the port may take."""
         environ = {
             name: value
             for name, value in (os.environ if environ is None else environ).items()
@@ -95,13 +97,15 @@ class Suite:
             origin=origin,
             takes_port=takes_port,
             options=dict(options),
+            # A re-run reads them itself: it is there to find out how the env file is by now.
+            settings=settings.to_message() if origin != "rerun" else None,
             plugins=settings.plugins,
         )
 
     @property
     def deadline(self) -> float:
         """When the run is killed, on the monotonic clock."""
-        return self.begun + self.settings.run_timeout + MARGIN
+        return self.begun + self.settings.run_timeout + self._allowed + MARGIN
 
     @property
     def late(self) -> bool:
@@ -138,6 +142,8 @@ class Suite:
                     self._problems += map(str, message.data["problems"])
                 case "report":
                     self._document = message.data["document"]
+                case "allowed":
+                    self._allowed += float(message.data["seconds"])
                 case "socket":
                     for descriptor in message.descriptors:
                         self._socket = socket.socket(fileno=descriptor)
@@ -189,7 +195,9 @@ class Suite:
         if self._usage:
             reasons = [self._usage]
         elif self._killed:
-            reasons.append(f"the suite was stopped at its deadline of {self.settings.run_timeout:g} s{where}")
+            reasons.append(
+                f"the suite was stopped at its deadline of {self.settings.run_timeout + self._allowed:g} s{where}"
+            )
         elif self._document is None and not reasons:
             reasons.append(f"the suite ended without a report ({self.child.ending}){where}")
         if self._document is not None:
@@ -281,6 +289,7 @@ class Link:
         self.origin: str = run["origin"]
         self.takes_port: bool = run["takes_port"]
         self.options: dict[str, object] = run["options"]
+        self.settings = Settings.of_message(run["settings"]) if run["settings"] is not None else None
         self.plugins: list[str] = run["plugins"]
 
     def _hear(self, message: Message) -> None:

@@ -124,7 +124,7 @@ class Worker:
 
     def serve(self, sock: socket.socket, options: Mapping[str, object], **instance: object) -> None:
         """Hand over the listening socket; the worker serves on it."""
-        self._tell("serve", (sock.fileno(),), options=dict(options), **instance)
+        self._tell("serve", (sock.fileno(),), options=dict(options), settings=self.settings.to_message(), **instance)
 
     def rerun_goes_on(self, run_id: str, step: str, data: Mapping[str, Any]) -> None:
         """Tell it a step of the re-run that it wants."""
@@ -252,7 +252,7 @@ class _Main:
         if server is not None:
             # Another starter may have the socket by now.
             server.drain(replaced=False, last=False)
-            time.sleep(server.instance.settings.graceful_timeout + 1)
+            time.sleep(server.instance.settings.drain_timeout + 1)
         children.end_group()
 
     def _wait(self, kind: str) -> Message:

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from preflight import __version__, report
+from preflight import __version__
 from preflight.instance import Instance
 from preflight.settings import SettingsError, load
 from server import archive, chat, diagnostics, followers, health, history, login, logs, metrics, openapi, pages, reruns
@@ -90,9 +90,8 @@ def examine() -> Instance:
     Raises BlockedStart when a critical requirement blocks or a setting is wrong.
     """
     # Only here: the launcher's worker has no use for them, and its import is a start's critical path.
-    from preflight import banners, suite
-    from preflight import history as past
-    from preflight.log import LogFile, direct
+    from preflight import banners, publishing, suite
+    from preflight.log import Log, LogFile, direct
     from preflight.redaction import Redactor
     from preflight.terminal import Terminal
 
@@ -102,7 +101,7 @@ def examine() -> Instance:
         raise BlockedStart(str(error)) from None
     redactor = Redactor.of(settings.environment, settings.envfile.values)
     logs.redact(redactor)
-    terminal = Terminal(redactor, sys.stderr)
+    terminal = Terminal(Log(redactor), sys.stderr)
     try:
         log_file = LogFile(settings.log_file) if settings.log_file else None
     except OSError as error:
@@ -116,21 +115,20 @@ def examine() -> Instance:
         terminal.show(banners.bar("PREFLIGHT SKIPPED (PREFLIGHT_SKIP): no requirement was checked", "dark_orange3"))
         return instance
     result = suite.run(settings, {}, "start", redactor, on_signal=on_signal)
+    if result.exit_code == 2:
+        instance.audit("refused", by="server", why=[result.reason])
+        raise BlockedStart(result.reason)
     try:
-        report.publish(result.report, settings.report_path)
-    except OSError as error:
-        raise BlockedStart(f"the report cannot be written to {settings.report_path}: {error.strerror}") from None
-    if unkept := past.keep(result.report, settings):
-        terminal.line(unkept, "yellow")
-    if result.report.checks:
-        terminal.show(banners.render(result.report, plain=terminal.plain))
+        publishing.publish(result.report, settings, terminal)
+    except publishing.Unpublishable as error:
+        why = f"the report cannot be written: {error}"
+        instance.audit("refused", by="server", why=[why], run_id=result.report.run_id)
+        raise BlockedStart(why) from None
+    publishing.show(result, terminal)
     if not result.may_start:
-        if result.reason:
-            terminal.show(banners.broken(result.reason, result.output, plain=terminal.plain))
-        why = [check.title for check in result.report.blocking] or [result.reason]
-        instance.audit("refused", by="server", why=why, run_id=result.report.run_id)
-        titles = ", ".join(check.title for check in result.report.blocking)
-        raise BlockedStart(f"the preflight blocks the start: {result.reason or titles}")
+        titles = [check.title for check in result.report.blocking]
+        instance.audit("refused", by="server", why=titles or [result.reason], run_id=result.report.run_id)
+        raise BlockedStart(f"the preflight blocks the start: {result.reason or ', '.join(titles)}")
     instance.report = result.report
     return instance
 

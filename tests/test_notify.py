@@ -180,6 +180,29 @@ def test_the_sender_hangs(telling: Callable[..., Telling], receiver: Receiver, m
     assert receiver.titles == ["The next one"]
 
 
+def test_the_sender_hangs_for_one_service_only(
+    telling: Callable[..., Telling], receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was never given to a sender that had to be ended goes out with the next one: it is lost to nobody."""
+    hanging = Receiver()
+    hanging.hangs = True
+    one = telling(hanging.url(), receiver.url())
+    try:
+        one.notifier.tell(TEST)
+        one.until(lambda: len(receiver.taken) == 1 and one.notifier.pending == 1, "the second service has it")
+        monkeypatch.setattr(notify, "LATEST", 0.0)
+        one.notifier.tell(Notice("✅ The next one (here)", "text", "success"))
+        monkeypatch.undo()
+        one.until(lambda: len(receiver.taken) == 2, "the second service has the next one as well")
+        assert receiver.titles == ["A headline", "The next one"]
+        assert one.said == [
+            "Not delivered to json (1 of 2): ❌ A headline (here): the process that sends ended (SIGKILL)"
+        ]
+        assert one.notifier.tally["undelivered"] == 1
+    finally:
+        hanging.close()
+
+
 def test_secrets_are_redacted(telling: Callable[..., Telling], receiver: Receiver) -> None:
     """What people are told holds no secret, and nothing that a terminal would obey."""
     url = receiver.url("/T1canary99")
@@ -209,7 +232,7 @@ def test_unattended(monkeypatch: pytest.MonkeyPatch) -> None:
     assert notify.unattended(settings.load(ROOT, options={"demo": True}))["problem"] == ""
     monkeypatch.setenv("PREFLIGHT_NOTIFY", "json://127.0.0.1:1")
     tally = notify.unattended(settings.load(ROOT, options={"demo": True}))
-    assert (tally["configured"], tally["problem"]) == (1, "started without run.py: nobody is told")
+    assert (tally["configured"], tally["problem"]) == (1, "started without run.py: notifications are off")
 
 
 @pytest.mark.parametrize(

@@ -246,7 +246,7 @@ def test_nobody_to_tell(place: Place) -> None:
     one = place.run("--test-notify")
     assert one.process.returncode == 2
     assert one.stderr == (
-        f"run.py: error: nobody is to be told: set PREFLIGHT_NOTIFY in {place.env_file} or the environment\n"
+        f"run.py: error: PREFLIGHT_NOTIFY is not set: set it in {place.env_file} or the environment\n"
     )
     started = place.start("--demo").until_ready()
     assert notifications(place)["configured"] == 0
