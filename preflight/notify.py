@@ -58,6 +58,7 @@ class Service:
     """When that was given to the sender, on the monotonic clock."""
     problem: str = ""
     """Why the last notice did not arrive; empty if it did."""
+    problem_at: str = ""
 
 
 @dataclass(slots=True)
@@ -71,7 +72,7 @@ class Tally:
     dropped: int = 0
     last_delivered_at: str | None = None
     problem: str = ""
-    """Why the last one that did not arrive did not."""
+    """Why the last one did not arrive at a service; empty once each service got its last one."""
     problem_at: str | None = None
 
 
@@ -119,6 +120,10 @@ class Notifier:
     def tally(self) -> dict[str, Any]:
         """What became of the notices so far, as /diagnostics shows it."""
         self._tally.pending = self.pending
+        # What arrives at one service is no comfort to those who look at another.
+        troubled = max((one for one in self.services if one.problem), key=lambda one: one.problem_at, default=None)
+        self._tally.problem = f"{troubled.name}: {troubled.problem}" if troubled else ""
+        self._tally.problem_at = troubled.problem_at if troubled else None
         return asdict(self._tally)
 
     @property
@@ -240,8 +245,8 @@ class Notifier:
             self._tally.last_delivered_at = times.now()
 
     def _failed(self, service: Service, reason: str) -> None:
-        notice, service.sending, service.problem = service.sending, None, reason
-        self._tally.problem, self._tally.problem_at = f"{service.name}: {reason}", times.now()
+        notice, service.sending = service.sending, None
+        service.problem, service.problem_at = reason, times.now()
         if notice is None or notice is QUESTION:
             self._say(f"Notifications cannot be sent to {service.name}: {reason}")
         else:

@@ -135,10 +135,8 @@ def _beside(snapshot: Snapshot) -> str:
 
 
 def _undelivered(tally: Mapping[str, Any]) -> str:
-    """Why people may not know, in one line; empty where the last notice arrived, or nobody is to be told."""
-    if not tally["problem"] or (tally["problem_at"] or "~") < (tally["last_delivered_at"] or ""):
-        return ""
-    return f"notifications: {tally['problem']}"
+    """Why people may not know, in one line; empty where the last notices arrived, or nobody is to be told."""
+    return f"notifications: {tally['problem']}" if tally["problem"] else ""
 
 
 def stamp(snapshot: Snapshot) -> object:

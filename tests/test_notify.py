@@ -116,6 +116,28 @@ def test_not_delivered(telling: Callable[..., Telling], receiver: Receiver) -> N
     assert "canary" not in str(tally)
 
 
+def test_a_problem_is_one_of_a_service(telling: Callable[..., Telling], receiver: Receiver) -> None:
+    """What arrives at one service does not end the problem of another; what arrives there does."""
+    receiver.failures = 1
+    one = telling(receiver.url(), "json://127.0.0.1:1/nobody")
+    one.notifier.tell(TEST)
+    one.until_told()
+    one.notifier.tell(TEST)
+    one.until_told()
+    tally = one.notifier.tally
+    assert (tally["delivered"], tally["undelivered"]) == (1, 3)
+    assert tally["problem"] == "json (2 of 2): connection refused"
+    alone = telling(receiver.url())
+    receiver.failures = 99
+    alone.notifier.tell(TEST)
+    alone.until_told()
+    assert alone.notifier.tally["problem"] == "json: HTTP 500"
+    receiver.failures = 0
+    alone.notifier.tell(TEST)
+    alone.until_told()
+    assert (alone.notifier.tally["problem"], alone.notifier.tally["problem_at"]) == ("", None)
+
+
 def test_one_service_waits_for_no_other(telling: Callable[..., Telling], receiver: Receiver) -> None:
     """Where one service hangs, the others are told what follows all the same, in order."""
     hanging = Receiver()
