@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from html import escape
 from urllib.parse import parse_qs
 
@@ -80,9 +81,7 @@ async def login(request: Request) -> Response:
     fields = parse_qs(body.decode("latin-1"), encoding="utf-8", errors="replace")
     target = own_path(fields.get("next", [HOME])[0])
     if access.is_token(fields.get("token", [""])[0].strip().encode()):
-        answer = RedirectResponse(target, 303)
-        answer.headers["set-cookie"] = access.cookie(access.new_session(), request.scope)
-        return answer
+        return _with_cookies(RedirectResponse(target, 303), access.cookies(access.new_session(), request.scope))
     if not await access.failed(request.scope, request.state.preflight):
         page = _page(target, "Too many wrong tokens. Wait a moment, then try again.", 429)
         page.headers["connection"] = "close"
@@ -95,13 +94,18 @@ async def logout(request: Request) -> Response:
     access: Access = request.state.access
     access.end_session(_cookies(request))
     answer = RedirectResponse("/login" if access.has_token else HOME, 303)
-    answer.headers["set-cookie"] = access.cookie("", request.scope)
-    return answer
+    return _with_cookies(answer, access.cookies("", request.scope))
 
 
 async def style(_request: Request) -> Response:
     """The form's style sheet."""
     return Response(STYLE, media_type="text/css")
+
+
+def _with_cookies(answer: Response, cookies: Iterable[str]) -> Response:
+    for cookie in cookies:
+        answer.headers.append("set-cookie", cookie)
+    return answer
 
 
 def _cookies(request: Request) -> bytes:

@@ -297,11 +297,15 @@ class Access:
             if not self._connections[name]:
                 del self._connections[name]
 
-    def cookie(self, value: str, scope: Scope) -> str:
-        """A Set-Cookie header; an empty value removes it."""
+    def cookies(self, session: str, scope: Scope) -> tuple[str, str]:
+        """Two Set-Cookie headers: the login's, and one that tells the page's scripts that there is a login to end.
+
+        The second proves nothing, and nothing here reads it. An empty session removes both.
+        """
         secure = "; Secure" if scope["scheme"] == "https" else ""
-        age = SESSION if value else 0
-        return f"{self._cookie}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Strict{secure}"
+        rules = f"Path=/; Max-Age={SESSION if session else 0}; SameSite=Strict{secure}"
+        sign = "1" if session else ""
+        return f"{self._cookie}={session}; HttpOnly; {rules}", f"{self._cookie}_login={sign}; {rules}"
 
     def _session(self, cookies: bytes) -> tuple[str, int] | None:
         """Name and end of the session, if it counts."""

@@ -318,19 +318,31 @@ def test_subprotocol() -> None:
 
 
 def cookie(access: Access) -> str:
-    return access.cookie(access.new_session(), request()).split(";")[0]
+    return access.cookies(access.new_session(), request())[0].split(";")[0]
 
 
 def test_cookie() -> None:
     """It is not the token, not readable by scripts, not sent by other sites, and Secure where the way is."""
     access = Access(load())
-    header = access.cookie(access.new_session(), request())
-    assert re.fullmatch(r"preflight_8002=[\w.-]+; Path=/; Max-Age=43200; HttpOnly; SameSite=Strict", header)
+    header, _ = access.cookies(access.new_session(), request())
+    assert re.fullmatch(r"preflight_8002=[\w.-]+; HttpOnly; Path=/; Max-Age=43200; SameSite=Strict", header)
     assert TOKEN not in header
-    assert access.cookie("x", request() | {"scheme": "https"}).endswith("; Secure")
+    assert access.cookies("x", request() | {"scheme": "https"})[0].endswith("; Secure")
     assert status(access, request(cookie=f"a=b; {cookie(access)}; c=d")) == 200
     assert status(Access(load()), request(cookie=cookie(access))) == 200  # a restart asks nobody to log in again
     assert status(Access(load(TOKEN + "x")), request(cookie=cookie(access))) == 401  # a new token does
+
+
+def test_a_cookie_for_scripts() -> None:
+    """Beside the login's cookie stands one with the same rules that scripts can read, and that lets nobody in."""
+    access = Access(load())
+    for session in (access.new_session(), ""):
+        for scheme in ("http", "https"):
+            own, sign = access.cookies(session, request() | {"scheme": scheme})
+            name, _, rules = own.partition("; HttpOnly")
+            assert sign == f"preflight_8002_login={'1' if session else ''}{rules}"
+            assert name == f"preflight_8002={session}"
+            assert status(access, request(cookie=sign.split(";")[0])) == 401
 
 
 def test_forged_cookies() -> None:

@@ -7,7 +7,7 @@ import { History } from "./history.js";
 import { Live, ask } from "./live.js";
 import { Overview } from "./overview.js";
 import { Rerun } from "./rerun.js";
-import { OUTCOMES, VERDICTS, announce, clock } from "./words.js";
+import { OUTCOMES, VERDICTS, addressOf, announce, clock } from "./words.js";
 
 const at = (id) => document.getElementById(id);
 
@@ -20,18 +20,28 @@ const overview = new Overview();
 const rerun = new Rerun(live);
 
 let latest = null; // what /diagnostics said last
+let running = []; // the checks that the run that goes on is through with
 let shown = null; // the id of the past run that the page shows, null for now
 let lostAt = 0;
 let retryAt = 0;
 
 // The run that the page shows stands in the address, so that Back leads back to now.
-const wanted = () => (location.hash.startsWith("#run=") ? decodeURIComponent(location.hash.slice(5)) : null);
+function wanted() {
+  if (!location.hash.startsWith("#run=")) return null;
+  const runId = location.hash.slice(5);
+  try {
+    return decodeURIComponent(runId);
+  } catch {
+    return runId; // an address that somebody has cut: no run goes by that name, and the server says so
+  }
+}
 
 function show(diagnostics) {
   const past = shown !== null;
   overview.show(diagnostics, past);
   checks.show(diagnostics, history.find(diagnostics.run_id)?.flips);
   history.show(diagnostics.run_id);
+  if (!past) running.forEach((check) => checks.update(check));
 }
 
 async function open() {
@@ -77,31 +87,36 @@ at("now").addEventListener("click", back);
 live.addEventListener("snapshot", async ({ detail: { diagnostics, run } }) => {
   const before = latest;
   latest = diagnostics;
+  running = run?.state === "running" ? run.checks : [];
   Overview.tab(diagnostics);
   facts.show(diagnostics);
-  at("address").textContent = `${diagnostics.server.host}:${diagnostics.server.port}`;
+  at("address").textContent = addressOf(diagnostics.server);
+  // The login's own cookie is nothing for scripts; this one beside it says that there is a login to end.
+  at("logout").hidden = !document.cookie.split("; ").includes(`preflight_${diagnostics.server.port}_login=1`);
   const isNew = before?.run_id !== diagnostics.run_id;
   if (shown === null) show(diagnostics);
   if (isNew) {
     await history.refresh(at("address").textContent).catch(() => {}); // the report itself is shown without its past
-    if (latest !== diagnostics) return;
-    if (shown === null) show(diagnostics);
-    else history.show(shown);
+    history.show(shown ?? latest.run_id);
+    if (latest.run_id !== diagnostics.run_id) return; // the newer one says what is new
+    if (shown === null) show(latest);
     if (before) tell(before, diagnostics);
     else if (wanted() !== null) open();
   }
-  if (run?.state === "running" && shown === null) run.checks.forEach((check) => checks.update(check));
 });
 
+live.addEventListener("run_started", () => { running = []; });
 live.addEventListener("checked", ({ detail: { check } }) => {
+  running.push(check);
   if (shown === null) checks.update(check);
 });
 
-// What is new in the newest report, in words.
+// What is new in the newest report, in words. A run in the background that found everything as it was is no news.
 function tell(before, after) {
   const flips = Object.entries(after.checks)
     .filter(([title, check]) => before.checks[title] && before.checks[title].outcome !== check.outcome)
     .map(([title, check]) => `${title}: was ${OUTCOMES[before.checks[title].outcome]}, now ${OUTCOMES[check.outcome]}`);
+  if (!flips.length && before.status === after.status && !rerun.asked(after.run_id)) return;
   announce([`Checked: ${VERDICTS[after.status].word}.`, ...flips].join(" "));
 }
 
@@ -122,6 +137,7 @@ live.addEventListener("link", ({ detail }) => {
     at("lost-text").textContent = state === "lost" ? "What you see is how it was before." : refused.message;
     at("login").hidden = refused?.status !== 401;
     at("login").href = `login?next=${encodeURIComponent(location.pathname)}`;
+    if (state === "refused") at("logout").hidden = true;
     Overview.tab(null);
     overview.itself(null);
   } else if (lostAt) {
@@ -135,6 +151,7 @@ live.addEventListener("link", ({ detail }) => {
 setInterval(() => {
   overview.tick();
   facts.tick();
+  history.tick();
   rerun.tick();
   if (lostAt) {
     const seconds = Math.max(0, Math.ceil((retryAt - Date.now()) / 1000));

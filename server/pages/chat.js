@@ -5,9 +5,13 @@ import { announce, element } from "./words.js";
 
 const KEY = "preflight-chat"; // the session's id; whoever has it can read the session, so it stays in this tab
 const FIRST = 500, LONGEST = 10_000; // milliseconds between attempts to connect
-const FOR_GOOD = new Set([1000]); // the session was deleted
+const DELETED = 1000; // the close code of a session that was deleted
+const FRAME = 1024 * 1024; // bytes beyond which the server cuts the connection instead of reading a message
+const NEAR = 24; // pixels from the end of the transcript that count as its end
 
 const WORKING = { supervisor: "Thinking…", diagnostics: "Looking at the diagnostics…", research: "Looking it up…", responder: "Answering…" };
+
+const sized = (message) => new TextEncoder().encode(JSON.stringify(message)).length; // in bytes, as it is sent
 
 // Events: "connected", when a session is followed.
 export class Chat extends EventTarget {
@@ -18,6 +22,7 @@ export class Chat extends EventTarget {
   #outbox = []; // what the server has not accepted yet: {id, text}
   #turns = new Map(); // turn_id -> the bubble of its answer
   #mine = new Map(); // id of a message -> its bubble
+  #notice = ""; // what is to be read until somebody says something
   #at = (id) => document.getElementById(`chat-${id}`);
   #transcript = document.getElementById("transcript");
 
@@ -36,7 +41,12 @@ export class Chat extends EventTarget {
       if (target.closest("button")) this.#say(target.textContent);
     });
     this.#at("stop").addEventListener("click", () => this.#send({ type: "cancel" }));
-    this.#at("new").addEventListener("click", () => this.#begin());
+    this.#at("new").addEventListener("click", () => {
+      this.#begin();
+      this.#at("text").focus();
+    });
+    // Who logs in next in this tab begins a conversation of their own.
+    document.getElementById("logout").addEventListener("submit", () => sessionStorage.removeItem(KEY));
     // A session is taken up again; without one, nothing is connected until somebody wants to talk.
     if (sessionStorage.getItem(KEY)) this.#connect();
   }
@@ -58,9 +68,9 @@ export class Chat extends EventTarget {
   #closed(code, reason) {
     this.#socket = null;
     this.#ready = false;
-    if (FOR_GOOD.has(code)) {
+    if (code === DELETED) {
       this.#begin();
-      this.#state("That conversation was deleted; this is a new one.");
+      this.#note("That conversation was deleted; this is a new one.");
       return;
     }
     const pause = Math.min(LONGEST, FIRST * 2 ** Math.min(this.#attempts, 10)) * (0.75 + Math.random() / 2);
@@ -80,10 +90,9 @@ export class Chat extends EventTarget {
     this.#retry = 0;
     this.#outbox = [];
     this.#clear();
-    this.#state("");
-    this.#at("new").hidden = true;
-    this.#at("stop").hidden = true;
-    this.#at("text").focus();
+    this.#note("");
+    this.#offer("new", false);
+    this.#stoppable();
   }
 
   // Say what is written in the field, or one of the ideas.
@@ -93,10 +102,16 @@ export class Chat extends EventTarget {
     field.focus();
     if (!text) return;
     const id = Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+    if (sized({ type: "chat", content: text, id }) > FRAME) {
+      this.#note("Not sent: a message has 1 MiB at most. Your text is still in the field; shorten it.");
+      return;
+    }
     if (!idea) field.value = "";
+    this.#notice = "";
     this.#outbox.push({ id, text });
     this.#mine.set(id, this.#bubble("user", text, "pending"));
-    this.#at("new").hidden = false;
+    this.#toEnd();
+    this.#offer("new", true);
     if (this.#ready) this.#send({ type: "chat", content: text, id });
     else this.#connect();
   }
@@ -122,11 +137,12 @@ export class Chat extends EventTarget {
     } else if (type === "token") {
       const answer = this.#answer(turn);
       // Who comes in the middle of an answer has missed its beginning until the result brings it.
-      if (message.index > 0 && !answer.hasChildNodes()) answer.append("… ");
-      answer.append(message.content);
-      this.#follow();
+      const missed = message.index > 0 && !answer.hasChildNodes() ? "… " : "";
+      this.#follow(() => answer.append(missed, message.content));
     } else if (type === "result") {
       this.#end(turn, "assistant", message.content);
+    } else if (type === "history") {
+      if (message.messages.length) this.#moreOf(message.session_id);
     } else if (type === "error") {
       this.#failed(message);
     }
@@ -138,23 +154,31 @@ export class Chat extends EventTarget {
     this.dispatchEvent(new Event("connected"));
     const wanted = sessionStorage.getItem(KEY);
     sessionStorage.setItem(KEY, session);
-    this.#clear();
-    for (const { role, content, turn_id: turn, id } of messages) {
-      const bubble = this.#bubble(role, content);
-      if (role !== "user") this.#turns.set(turn, bubble);
-      else if (id) this.#mine.set(id, bubble);
-    }
-    this.#state(wanted && !resumed ? "The server does not know the earlier conversation any more; this is a new one." : "");
+    this.#follow(() => {
+      this.#clear();
+      for (const { role, content, turn_id: turn, id } of messages) {
+        const bubble = this.#bubble(role, content);
+        if (role !== "user") this.#turns.set(turn, bubble);
+        else if (id) this.#mine.set(id, bubble);
+      }
+      for (const { role, turn_id: turn } of messages) if (role === "user") this.#answer(turn);
+      for (const { id, text } of this.#outbox) {
+        if (!this.#mine.has(id)) this.#mine.set(id, this.#bubble("user", text, "pending"));
+      }
+    });
+    this.#state(wanted && !resumed ? "The server does not know the earlier conversation any more; this is a new one." : this.#notice);
     // The same id again: what was accepted before the connection broke is not done twice.
-    for (const { id, text } of this.#outbox) {
-      if (!this.#mine.has(id)) this.#mine.set(id, this.#bubble("user", text, "pending"));
-      this.#send({ type: "chat", content: text, id });
-    }
-    const last = messages.at(-1);
-    const answering = last?.role === "user";
-    if (answering) this.#answer(last.turn_id);
-    this.#at("stop").hidden = !answering && this.#outbox.length === 0;
-    this.#at("new").hidden = messages.length === 0 && this.#outbox.length === 0;
+    for (const { id, text } of this.#outbox) this.#send({ type: "chat", content: text, id });
+    if (messages.length) this.#send({ type: "history", before: messages[0].seq, limit: 1 });
+    this.#stoppable();
+    this.#offer("new", messages.length + this.#outbox.length > 0);
+  }
+
+  // What came is not all: `initialized` brings the last messages only.
+  #moreOf(session) {
+    const link = element("a", { href: `sessions/${encodeURIComponent(session)}`, target: "_blank", textContent: "The whole conversation (JSON)" });
+    this.#transcript.querySelector(".earlier")?.remove();
+    this.#follow(() => this.#transcript.prepend(element("p", { className: "earlier" }, "These are the last messages only. ", link)));
   }
 
   #accepted({ id, content, turn_id: turn, duplicate }) {
@@ -163,12 +187,28 @@ export class Chat extends EventTarget {
     bubble.classList.remove("pending");
     bubble.lastChild.textContent = content;
     if (!duplicate) this.#answer(turn);
-    this.#at("stop").hidden = false;
+    this.#stoppable();
+  }
+
+  // A message that the server does not take, because it is too long, goes back to where it can be shortened. The server
+  // has not read whose it is; whichever is the longest of those that wait is too long, if any of them is.
+  #giveBack(why) {
+    const longest = this.#outbox.reduce((one, other) => (one && sized(one) >= sized(other) ? one : other), null);
+    if (!longest) return;
+    this.#outbox = this.#outbox.filter((message) => message !== longest);
+    this.#mine.get(longest.id)?.remove();
+    this.#mine.delete(longest.id);
+    const field = this.#at("text");
+    field.value = [longest.text, field.value].filter(Boolean).join("\n");
+    this.#note(`Not sent: ${why.replace(/\.$/, "")}. Your text is in the field again; shorten it.`);
+    this.#stoppable();
   }
 
   #failed({ turn_id: turn, id, code, message }) {
     if (turn) {
       this.#end(turn, "error", message);
+    } else if (code === "too_large") {
+      this.#giveBack(message);
     } else if (id && this.#mine.has(id)) {
       this.#outbox = this.#outbox.filter((one) => one.id !== id);
       this.#mine.get(id).classList.replace("pending", "refused");
@@ -180,12 +220,12 @@ export class Chat extends EventTarget {
 
   #end(turn, role, content) {
     const answer = this.#answer(turn);
-    answer.textContent = content;
-    const bubble = answer.parentElement;
-    bubble.className = `bubble ${role}`;
-    this.#state("");
-    this.#at("stop").hidden = true;
-    this.#follow();
+    this.#follow(() => {
+      answer.textContent = content;
+      answer.parentElement.className = `bubble ${role}`;
+    });
+    this.#state(this.#notice);
+    this.#stoppable();
     announce(`${role === "error" ? "Error" : "Answer"}: ${content}`);
   }
 
@@ -198,10 +238,21 @@ export class Chat extends EventTarget {
   #bubble(role, text, more = "") {
     const who = element("span", { className: "unseen", textContent: role === "user" ? "You: " : role === "error" ? "Error: " : "Server: " });
     const bubble = element("div", { className: `bubble ${role} ${more}` }, who, element("div", { className: "text", textContent: text }));
-    this.#transcript.append(bubble);
     document.getElementById("ideas").hidden = true;
-    this.#follow();
+    this.#follow(() => this.#transcript.append(bubble));
     return bubble;
+  }
+
+  // Stop is there as long as a turn works.
+  #stoppable() {
+    this.#offer("stop", this.#transcript.querySelector(".working") !== null);
+  }
+
+  // A button that goes would take the focus with it: the field is where to go on.
+  #offer(name, offered) {
+    const button = this.#at(name);
+    if (!offered && button === document.activeElement) this.#at("text").focus();
+    button.hidden = !offered;
   }
 
   #clear() {
@@ -211,8 +262,21 @@ export class Chat extends EventTarget {
     this.#mine.clear();
   }
 
-  #follow() {
+  // Change the transcript, and stay at its end; who has scrolled up to read stays where they are.
+  #follow(change) {
+    const { scrollTop, clientHeight, scrollHeight } = this.#transcript;
+    change();
+    if (scrollHeight - scrollTop - clientHeight < NEAR) this.#toEnd();
+    else this.#transcript.scrollTop = scrollTop;
+  }
+
+  #toEnd() {
     this.#transcript.scrollTop = this.#transcript.scrollHeight;
+  }
+
+  #note(text) {
+    this.#notice = text;
+    this.#state(text);
   }
 
   #state(text) {

@@ -1,19 +1,12 @@
 // The checks of one report: grouped by severity, those that need somebody first. Rows stay where they are when only
 // their content changes, so that nobody loses their place.
 
-import { OUTCOMES, announce, brief, clock, element, sign, signOf } from "./words.js";
+import { OUTCOMES, addressOf, announce, brief, clock, element, sign, signOf } from "./words.js";
 import { ask } from "./live.js";
 
 const ORDER = ["failed", "warnings", "unknown", "passed", "left-out"];
 const PAST = 30; // runs of one check that are shown
 const MANY = 200; // checks from which on only those that are seen are laid out
-const COMMANDS = /^(?:sudo |[A-Z_]+=\S+ )*(?:\.?\/\S+|python[\d.]*|pip|uv|pytest|chmod|chown|ulimit|systemctl|docker|podman|kill|kubectl|ss|lsof|git|npm|curl|export|apt-get|brew|mkdir)\s+\S/;
-
-// What to paste into a terminal: the command that a fix begins with, without the prose around it; else all of it.
-export function commandOf(fix) {
-  if (!COMMANDS.test(fix)) return fix;
-  return fix.split(/, (?:and|or|then) |; | shows /)[0];
-}
 
 export class Checks {
   #rows = new Map(); // title -> row
@@ -21,6 +14,7 @@ export class Checks {
   #slowest = 1; // milliseconds
   #flips = new Map();
   #groups = new Map();
+  #address = ""; // of the server whose checks these are
 
   constructor(section) {
     this.section = section;
@@ -31,6 +25,7 @@ export class Checks {
 
   // Show the checks of a report; `flips` is what changed in it ({title, from, to}).
   show(diagnostics, flips = []) {
+    this.#address = addressOf(diagnostics.server);
     const entries = Object.entries(diagnostics.checks);
     this.#slowest = Math.max(1, ...entries.map(([, check]) => check.duration_ms));
     this.#flips = new Map(flips.map((flip) => [flip.title, flip]));
@@ -60,10 +55,11 @@ export class Checks {
     row.item.classList.remove("fresh");
     void row.item.offsetWidth; // the animation begins anew
     row.item.classList.add("fresh");
+    this.#count(row.check.severity);
   }
 
   #arrange(severity, rows) {
-    const { group, list, title } = this.#groups.get(severity);
+    const { group, list } = this.#groups.get(severity);
     group.hidden = rows.length === 0;
     rows.sort((one, other) => ORDER.indexOf(one.sign) - ORDER.indexOf(other.sign));
     // Only what stands elsewhere is moved: moving costs a row its focus, and a reader their place.
@@ -72,8 +68,16 @@ export class Checks {
       if (item === next) next = next.nextElementSibling;
       else list.insertBefore(item, next);
     }
+    this.#count(severity);
+  }
+
+  // The heading of a group says how its rows are now.
+  #count(severity) {
+    const { title } = this.#groups.get(severity);
+    const rows = [...this.#rows.values()].filter((row) => row.check.severity === severity);
     const bad = rows.filter((row) => row.sign !== "passed" && row.sign !== "left-out").length;
-    title.textContent = `${severity === "critical" ? "Critical" : "Warnings"}: ${bad ? `${bad} of ${rows.length} ${bad === 1 ? "needs" : "need"} attention` : "all good"}`;
+    const text = `${severity === "critical" ? "Critical" : "Warnings"}: ${bad ? `${bad} of ${rows.length} ${bad === 1 ? "needs" : "need"} attention` : "all good"}`;
+    if (title.textContent !== text) title.textContent = text;
   }
 
   #make(title) {
@@ -137,7 +141,7 @@ export class Checks {
     button.addEventListener("click", async () => {
       button.setAttribute("aria-disabled", "true");
       try {
-        const past = await ask(`diagnostics/checks/${encodeURIComponent(row.title)}?limit=${PAST}`);
+        const past = await ask(`diagnostics/checks/${encodeURIComponent(row.title)}?limit=${PAST}&address=${encodeURIComponent(this.#address)}`);
         const list = element("ol", { className: "outcomes", tabIndex: -1 });
         list.setAttribute("aria-label", `Earlier results of ${row.title}, newest first`);
         for (const run of past.runs) {
@@ -159,15 +163,13 @@ export class Checks {
   }
 
   #fix(title, fix) {
-    const command = commandOf(fix);
-    const [before, after] = [fix.slice(0, fix.indexOf(command)), fix.slice(fix.indexOf(command) + command.length)];
-    const text = element("p", {}, before, element("code", { textContent: command }), after);
+    const text = element("p", {}, element("code", { textContent: fix }));
     const button = element("button", { type: "button", className: "copy", textContent: "Copy" });
     button.append(element("span", { className: "unseen", textContent: ` the fix of ${title}` }));
     button.addEventListener("click", async () => {
-      const copied = await copy(command);
+      const copied = await copy(fix);
       button.firstChild.data = copied ? "Copied" : "Not copied";
-      announce(copied ? `Copied: ${command}` : "It could not be copied; select it and copy it yourself.");
+      announce(copied ? `Copied: ${fix}` : "It could not be copied; select it and copy it yourself.");
       setTimeout(() => { button.firstChild.data = "Copy"; }, 2000);
     });
     return element("div", { className: "fix" }, element("p", { className: "label", textContent: "Fix" }), text, button);

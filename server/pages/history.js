@@ -12,6 +12,9 @@ export class History extends EventTarget {
   #section;
   #strip;
   #picked;
+  #told = null; // the id of the run that the pointer or the focus is on
+  #asked = 0; // how often the past was asked for
+  #answered = 0; // and which of those answers is shown
 
   constructor(section) {
     super();
@@ -19,13 +22,16 @@ export class History extends EventTarget {
     this.#strip = section.querySelector(".strip");
     this.#picked = section.querySelector(".picked");
     this.#strip.addEventListener("keydown", (event) => this.#move(event));
-    for (const kind of ["pointerover", "focusin"]) this.#strip.addEventListener(kind, ({ target }) => this.#tell(target.closest("button")));
+    for (const kind of ["pointerover", "focusin"]) this.#strip.addEventListener(kind, ({ target }) => this.#tell(target.closest("button")?.dataset.run));
     for (const kind of ["pointerleave", "focusout"]) this.#strip.addEventListener(kind, () => this.#tell(null));
   }
 
   // Ask the server for its past; what it cannot tell stays as it is.
   async refresh(address) {
+    const number = (this.#asked += 1);
     const found = await ask(`diagnostics/history?limit=${SHOWN}&address=${encodeURIComponent(address)}`);
+    if (number < this.#answered) return; // overtaken by the answer to a later question
+    this.#answered = number;
     this.runs = found;
     this.#section.hidden = this.runs.length === 0;
   }
@@ -44,7 +50,7 @@ export class History extends EventTarget {
     const stop = buttons.find((one) => one.dataset.run === (had || shown)) ?? buttons.at(-1);
     if (stop) stop.tabIndex = 0;
     if (had) stop?.focus();
-    this.#tell(null);
+    this.#tell(this.#told);
     if (atEnd) strip.scrollLeft = strip.scrollWidth;
   }
 
@@ -65,10 +71,18 @@ export class History extends EventTarget {
     return `${VERDICTS[run.status].word}, ${clock(run.started_at)}, ${ORIGINS[run.origin]}: ${summed(run.summary) || "no checks"}${flips}`;
   }
 
-  #tell(button) {
-    const run = this.find((button ?? this.#strip.querySelector("[aria-current]"))?.dataset.run);
+  // Once a second: it is longer ago.
+  tick() {
+    this.#tell(this.#told);
+  }
+
+  // Say more of a run; without one, of the run that the page shows.
+  #tell(runId) {
+    this.#told = runId ?? null;
+    const run = this.find(runId) ?? this.find(this.#strip.querySelector("[aria-current]")?.dataset.run);
     const away = run && ago((Date.now() - Date.parse(run.started_at)) / 1000);
-    this.#picked.textContent = run ? `${this.#describe(run)} (${away})` : "";
+    const text = run ? `${this.#describe(run)} (${away})` : "";
+    if (this.#picked.textContent !== text) this.#picked.textContent = text;
   }
 
   #move(event) {

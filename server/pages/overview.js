@@ -15,30 +15,34 @@ export class Overview {
   #since = 0; // when the shown report's run ended, on this page's own clock
   #past = false;
   #health = null;
-  #took = 0; // milliseconds of all its checks
+  #took = null; // milliseconds of all its checks; null where it has none of its own
 
   // Show a report; `past` is true for one that is not the latest.
   show(diagnostics, past) {
     this.#shown = diagnostics;
     this.#past = past;
     this.#since = diagnostics.age_seconds === null ? 0 : performance.now() - diagnostics.age_seconds * 1000;
-    this.#took = Object.values(diagnostics.checks).reduce((sum, check) => sum + check.duration_ms, 0);
+    const ran = diagnostics.status === "broken" ? [] : Object.values(diagnostics.checks);
+    this.#took = ran.length ? ran.reduce((sum, check) => sum + check.duration_ms, 0) : null;
     const verdict = VERDICTS[diagnostics.status];
     at("overview").dataset.state = diagnostics.status;
     at("overview").classList.toggle("is-past", past);
     at("seal").setAttribute("href", `#sign-${verdict.sign}`);
     at("verdict").textContent = past ? `${verdict.word}, back then` : verdict.word;
     at("summary").textContent = this.#summary(diagnostics);
-    at("reason").textContent = [diagnostics.reason, diagnostics.problem].filter(Boolean).join("; ");
+    const { reason, problem = "" } = diagnostics;
+    at("reason").textContent = [problem.includes(reason) ? "" : reason, problem].filter(Boolean).join("; ");
     at("reason").hidden = !at("reason").textContent;
     at("now").hidden = !past;
     this.itself(this.#health);
     this.tick();
   }
 
-  #summary({ status, summary, critical_errors: errors, warnings }) {
+  #summary({ status, summary, checks, critical_errors: errors, warnings }) {
     const named = (checks) => checks.slice(0, 3).map((check) => check.title).join(", ") + (checks.length > 3 ? ", …" : "");
     const parts = [];
+    const [first] = Object.values(checks);
+    if (status === "broken" && first) parts.push(`Below is the last run that went through, of ${clock(first.timestamp)}.`);
     if (errors.length) parts.push(`${plural(errors.length, "critical check")} in the way: ${named(errors)}.`);
     if (warnings.length) parts.push(`${plural(warnings.length, "warning")}: ${named(warnings)}.`);
     if (status === "passed") parts.push("Every requirement that was checked holds.");
@@ -50,9 +54,10 @@ export class Overview {
   itself(health) {
     this.#health = health;
     const shown = this.#shown;
-    const good = shown && shown.status !== "failed" && shown.status !== "broken";
-    const differs = shown && health && !this.#past && (health === "healthy") !== good;
+    const now = shown && health && !this.#past;
+    const differs = now && (health === "healthy") !== (shown.status !== "failed");
     const text = health === "draining" ? "It takes no new work: it is stopping, or being replaced."
+      : now && shown.status === "broken" ? `The server goes by its last run that went through, and says: ${health}.`
       : differs ? `The server itself still goes by its own last run and says: ${health}. Check again to let it see for itself.` : "";
     at("itself").textContent = text;
     at("itself").hidden = !text;
@@ -68,7 +73,8 @@ export class Overview {
     }
     const time = element("time", { dateTime: shown.generated_at, title: clock(shown.generated_at) });
     time.textContent = ago((performance.now() - this.#since) / 1000);
-    at("when").replaceChildren("Checked ", time, ` by ${ORIGINS[shown.origin]}; the checks took ${brief(this.#took)}.`);
+    const took = this.#took === null ? "" : `; the checks took ${brief(this.#took)}`;
+    at("when").replaceChildren(shown.status === "broken" ? "Tried " : "Checked ", time, ` by ${ORIGINS[shown.origin]}${took}.`);
   }
 
   // Fetch the tab's icons while there is a server.

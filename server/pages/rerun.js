@@ -10,6 +10,7 @@ const at = (id) => document.getElementById(id);
 export class Rerun {
   #live;
   #busy = false;
+  #asked = null; // the id of the run that this person asked for last
   #wait = 0; // when the server takes the next one, on this page's own clock
 
   constructor(live) {
@@ -35,6 +36,11 @@ export class Rerun {
     else button.removeAttribute("aria-disabled");
   }
 
+  // Whether somebody at this page asked for the run, and waits for its end.
+  asked(runId) {
+    return runId === this.#asked;
+  }
+
   async #start() {
     if (at("rerun").hasAttribute("aria-disabled")) return;
     this.#busy = true;
@@ -42,6 +48,7 @@ export class Rerun {
     announce("Checking again.");
     try {
       const run = await ask("diagnostics/run", { method: "POST" });
+      this.#asked = run.run_id;
       if (this.#live.state !== "live") await this.#follow(run.run_id);
     } catch (error) {
       this.#busy = false;

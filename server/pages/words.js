@@ -65,6 +65,11 @@ export function summed(summary) {
   return parts.map(([outcome, count]) => `${count} ${OUTCOMES[outcome] ?? outcome}`).join(", ");
 }
 
+// The address of a server as its reports have it: "127.0.0.1:8002", "[::1]:8002".
+export function addressOf({ host, port }) {
+  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
 export function element(name, properties = {}, ...children) {
   const made = Object.assign(document.createElement(name), properties);
   made.append(...children);

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import queue
 import re
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, WebSocket, expect
+from playwright.sync_api import Browser, BrowserContext, Page, WebSocket, WebSocketRoute, expect
 
+from preflight import report
 from server import pages
 from tests.e2e.browser import chromium
-from tests.e2e.chatting import kill_worker, worker_of
-from tests.e2e.starts import PATIENCE, Place, get, make_place, until
+from tests.e2e.chatting import client, kill_worker, worker_of
+from tests.e2e.starts import KEYS, PATIENCE, Place, get, make_place, until, unused_port
+from tests.receivers import Receiver
 
-COMMAND = "curl -o model.bin https://models.example/latest"
+FIX = "python -c \"import shutil; shutil.copy('/models/latest', 'model.bin')\"  # and start it again"
 MODEL = '''
 import time
 from pathlib import Path
@@ -29,7 +35,7 @@ MODEL = Path({path!r})
 GATE = MODEL.with_name("gate")
 
 
-@pytest.mark.critical("Model File", fix="{command}, and start it again")
+@pytest.mark.critical("Model File", fix={fix!r})
 def test_model(details):
     """The model that the agent loads is there."""
     details.update(path=str(MODEL))
@@ -52,6 +58,81 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
+class Model:
+    """A language model's service whose answers a test dictates, piece by piece."""
+
+    def __init__(self) -> None:
+        self.pieces: queue.Queue[str] = queue.Queue()
+        """Of the answers, in the order of the turns; an empty one ends an answer."""
+        model = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self._answer("application/json", b"{}")
+
+            def do_POST(self) -> None:
+                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if "tools" in asked:  # whether one is needed: none is
+                    chosen = {"message": {"role": "assistant", "content": "none"}, "finish_reason": "stop", "index": 0}
+                    whole = {"id": "1", "object": "chat.completion", "model": "gpt-4o", "choices": [chosen]}
+                    if not asked.get("stream"):
+                        self._answer("application/json", json.dumps(whole).encode())
+                        return
+                self._answer("text/event-stream", b"")
+                with suppress(OSError):  # a turn that was stopped
+                    while "tools" not in asked and (piece := model.pieces.get()):
+                        self._chunk({"content": piece}, None)
+                    self._chunk({}, "stop")
+                    self.wfile.write(b"data: [DONE]\n\n")
+
+            def _chunk(self, delta: dict[str, str], reason: str | None) -> None:
+                choice = {"index": 0, "delta": delta, "finish_reason": reason}
+                chunk = {"id": "1", "object": "chat.completion.chunk", "model": "gpt-4o", "choices": [choice]}
+                self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
+
+            def _answer(self, kind: str, body: bytes) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", kind)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def says(self, *pieces: str) -> None:
+        """The next words."""
+        for piece in pieces:
+            self.pieces.put(piece)
+
+    def ends(self) -> None:
+        """The answer is over."""
+        self.pieces.put("")
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5)
+
+
+@pytest.fixture(scope="module")
+def talking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, Model]]:
+    """A server whose chat goes as a test dictates."""
+    place, model = make_place(tmp_path_factory.mktemp("talking") / "place"), Model()
+    place.write_env_file(**KEYS)
+    place.environ |= {"PREFLIGHT_PYTHON": ">=3.11", "OPENAI_BASE_URL": f"{model.url}/v1"}
+    place.environ["PERPLEXITY_BASE_URL"] = model.url
+    place.start().until_ready()
+    yield place, model
+    place.close()
+    model.close()
+
+
 Open = Callable[..., Page]
 
 
@@ -61,7 +142,14 @@ def visit(browser: Browser) -> Iterator[Open]:
     contexts: list[BrowserContext] = []
     faults: list[str] = []
 
-    def visit(place: Place, path: str = "/", **options: Any) -> Page:
+    def visit(
+        place: Place,
+        path: str = "/",
+        *,
+        link: str = "Live",
+        before: Callable[[Page], object] = lambda _page: None,
+        **options: Any,
+    ) -> Page:
         settings: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}, "locale": "en-GB", **options}
         context = browser.new_context(**settings)
         context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -71,12 +159,13 @@ def visit(browser: Browser) -> Iterator[Open]:
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda said: faults.extend([said.text] if "Security Policy" in said.text else []))
         page.on("request", lambda asked: faults.extend([] if _is_ours(asked.url, place) else [asked.url]))
+        before(page)
         page.goto(place.url + path)
         if page.url.startswith(place.url + "/login"):
             page.get_by_label("Token").fill(place.environ["PREFLIGHT_TOKEN"])
             page.get_by_role("button", name="Log in").click()
         expect(page.locator(".check").first).to_be_visible()
-        expect(page.locator("#link-text")).to_have_text("Live")
+        expect(page.locator("#link-text")).to_have_text(link)
         return page
 
     yield visit
@@ -107,7 +196,7 @@ def model(project: Place) -> Path:
     path = project.folder / "model.bin"
     path.write_text("a model")
     path.with_name("gate").touch()
-    project.write_requirement("model", MODEL.format(path=str(path), command=COMMAND))
+    project.write_requirement("model", MODEL.format(path=str(path), fix=FIX))
     return path
 
 
@@ -130,6 +219,35 @@ def of(place: Place, severity: str = "") -> int:
     return sum(check["severity"] == severity or not severity for check in place.report()["checks"])
 
 
+def announced(page: Page) -> Callable[[], list[str]]:
+    """Have the page keep what it announces from now on; returns what tells it."""
+    page.evaluate(
+        """() => {
+            window.said = [];
+            const region = document.getElementById("announcer");
+            new MutationObserver(() => region.textContent && said.push(region.textContent))
+                .observe(region, { childList: true });
+        }"""
+    )
+    return lambda: list(page.evaluate("said"))
+
+
+def alter(kind: str, change: Callable[[dict[str, Any]], list[dict[str, Any]]]) -> Callable[[Page], None]:
+    """Something between server and page that makes other messages of those of a kind; for ``visit``'s ``before``."""
+
+    def stand(between: WebSocketRoute) -> None:
+        server = between.connect_to_server()
+
+        def pass_on(text: str | bytes) -> None:
+            message = json.loads(text)
+            for one in change(message) if message["type"] == kind else [message]:
+                between.send(json.dumps(one))
+
+        server.on_message(pass_on)
+
+    return lambda page: page.route_web_socket("**/ws/diagnostics", stand)
+
+
 def violations(page: Page) -> list[str]:
     """What axe-core has to say against the page as it is now."""
     found = Axe().run(page)
@@ -144,7 +262,8 @@ def test_first_paint_with_a_red_report(red: Place, visit: Open) -> None:
     """A red report is seen at once: word, title, and the failed check first with its message, details and fix."""
     page = visit(red)
     history = f"{red.url}/diagnostics/history?limit=60&address=127.0.0.1%3A{red.port}"
-    page.wait_for_function("url => performance.getEntriesByName(url).length", arg=history)
+    asked = "url => performance.getEntriesByName(url).length"
+    until(lambda: page.evaluate(asked, history) > 0, "the past is asked for")
     expect(page.locator("#verdict")).to_have_text("Not ready")
     expect(page).to_have_title("Not ready – Preflight")
     expect(page.locator("#summary")).to_contain_text("1 critical check in the way: Model File")
@@ -155,13 +274,13 @@ def test_first_paint_with_a_red_report(red: Place, visit: Open) -> None:
     # Text of a report is text, whatever it looks like.
     expect(first.locator("[data-part=message]")).to_contain_text("<img src=x onerror=alert(1)> is not there")
     assert page.locator("img").count() == 0
-    expect(first.locator(".fix code")).to_have_text(COMMAND)
+    expect(first.locator(".fix code")).to_have_text(FIX)
     expect(first.locator(".facts")).to_contain_text("model.bin")
     headings = page.locator(".group h3 span").all_inner_texts()
     assert headings == [f"Critical: 1 of {of(red, 'critical')} needs attention", "Warnings: all good"]
     first.get_by_role("button", name="Copy the fix of Model File").click()
     expect(first.locator(".copy")).to_contain_text("Copied")
-    assert page.evaluate("navigator.clipboard.readText()") == COMMAND
+    assert page.evaluate("navigator.clipboard.readText()") == FIX
     # The slowest has the whole bar.
     widths = page.locator(".bar span").evaluate_all(
         "bars => bars.map(bar => bar.offsetWidth / bar.parentElement.offsetWidth)"
@@ -198,6 +317,17 @@ def test_a_rerun_is_seen_live_and_flips(project: Place, model: Path, visit: Open
     expect(page.locator(row(page, "Model File"))).to_have_attribute("data-sign", "failed")
     expect(page.locator("#overview")).to_have_attribute("data-state", "passed")
     expect(page.locator("#checking")).to_have_text(re.compile(r"\d+ of \d+: After It"))
+    assert (
+        page.locator(".group h3 span").first.inner_text() == f"Critical: 1 of {of(project, 'critical')} needs attention"
+    )
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert violations(page) == []
+    # Who comes in the middle of it sees the same.
+    newcomer = visit(project)
+    expect(newcomer.locator("#checking")).to_contain_text("After It")
+    expect(newcomer.locator(".past-run")).to_have_count(1)
+    expect(newcomer.locator(row(newcomer, "Model File"))).to_have_attribute("data-sign", "failed")
     gate.touch()
     for one in (page, other):
         expect(one.locator("#verdict")).to_have_text("Not ready")
@@ -218,7 +348,6 @@ def test_a_rerun_is_seen_live_and_flips(project: Place, model: Path, visit: Open
     assert any(re.fullmatch(rf"\d+ of {of(project)}: Model File", step) for step in seen)
     assert project.report()["origin"] == "rerun"
     # Too soon for the next one: everybody's button counts the seconds by itself, and keeps the focus.
-    newcomer = visit(project)
     for one in (page, other, newcomer):
         expect(one.locator("#rerun")).to_have_text(re.compile(r"Again in \d+ s"))
         expect(one.locator("#rerun")).to_have_attribute("aria-disabled", "true")
@@ -242,14 +371,97 @@ def test_a_check_of_another_process_shows_up(served: Place, visit: Open) -> None
     served.run("--demo", "--check-only")
     expect(page.locator(".past-run")).to_have_count(runs + 1)
     assert page.locator("#when time").get_attribute("datetime") != before
-    expect(page.locator("#when time")).to_have_text("3 s ago")
+    expect(page.locator("#when time")).to_have_text(re.compile(r"^([3-9]|\d\d) s ago$"))
+    expect(page.locator("#picked")).to_have_text(re.compile(r"\(([3-9]|\d\d) s ago\)$"))
+
+
+def test_two_snapshots_at_once(served: Place, visit: Open) -> None:
+    """News that come twice while the past is asked for are told, and their run is in the strip."""
+
+    def twice(page: Page) -> None:
+        alter("snapshot", lambda message: [message, message])(page)
+        # It goes on after whoever asked: by then the second snapshot has been sent.
+        page.route("**/diagnostics/history?*", lambda route: route.continue_())
+
+    page = visit(served, before=twice)
+    expect(page.locator(".past-run").first).to_be_visible()
+    runs = page.locator(".past-run").count()
+    said = announced(page)
+    served.run("--demo", "--check-only", PREFLIGHT_MEMORY="900 TiB")
+    expect(page.locator(".past-run")).to_have_count(runs + 1)
+    served.run("--demo", "--check-only")
+    expect(page.locator(".past-run")).to_have_count(runs + 2)
+    until(lambda: len(said()) >= 2, "both are announced")
+    assert said() == [
+        "Checked: Ready, with warnings. Memory: was passed, now failed",
+        "Checked: Ready. Memory: was failed, now passed",
+    ]
+
+
+def test_no_news_is_not_announced(served: Place, visit: Open) -> None:
+    """A run of somebody else that found everything as it was is shown, and read to nobody."""
+    page = visit(served)
+    expect(page.locator(".past-run").first).to_be_visible()
+    runs = page.locator(".past-run").count()
+    said = announced(page)
+    served.run("--demo", "--check-only")
+    expect(page.locator(".past-run")).to_have_count(runs + 1)
+    page.locator(".past-run").first.click()
+    until(lambda: bool(said()), "the click is announced")
+    assert [text[:19] for text in said()] == ["This is the run of "]
+
+
+def test_earlier_results_are_this_servers(served: Place, visit: Open) -> None:
+    """What another server of the same state folder found is not among them."""
+    served.run("--demo", "--check-only", "--port", str(unused_port()))
+    page = visit(served)
+    memory = page.locator(row(page, "Memory"))
+    memory.locator("summary").click()
+    memory.get_by_role("button", name="Earlier results of Memory").click()
+    expect(memory.locator(".outcomes li").first).to_be_visible()
+    past = f"{served.url}/diagnostics/checks/Memory"
+    everybody = json.loads(get(past)[1])["runs"]
+    mine = [run for run in everybody if run["address"] == f"127.0.0.1:{served.port}"]
+    assert len(mine) == len(everybody) - 1
+    assert memory.locator(".outcomes li").count() == len(mine)
+    served.run("--demo", "--check-only")  # the latest report is this server's again
+
+
+def test_an_address_that_was_cut(served: Place, visit: Open) -> None:
+    """No run goes by it: that is said, and the page shows now."""
+    page = visit(served, "/#run=%")
+    expect(page.locator("#announcer")).to_have_text("That run cannot be shown: there is no such run")
+    expect(page.locator("#verdict")).to_have_text("Ready")
+    assert page.evaluate("location.hash") == ""
+
+
+def test_without_websockets(served: Place, visit: Open) -> None:
+    """Where they do not come through, the page asks every 5 s; a re-run is followed all the same."""
+
+    def closed(page: Page) -> None:
+        page.route_web_socket("**/ws/diagnostics", lambda socket: socket.close())
+        page.clock.install()
+
+    page = visit(served, before=closed, link="Refreshed every 5 s")
+    expect(page.locator(".past-run").first).to_be_visible()
+    runs = page.locator(".past-run").count()
+    served.run("--demo", "--check-only")
+    page.clock.fast_forward(5000)
+    expect(page.locator(".past-run")).to_have_count(runs + 1)
+    page.clock.resume()
+    page.get_by_role("button", name="Check again").click()
+    expect(page.locator("#when")).to_contain_text("by a re-run")
+    expect(page.locator("#announcer")).to_have_text("Checked: Ready.")  # to whom asked for it, it is news
+    expect(page.locator("#link-text")).to_have_text("Refreshed every 5 s")
+    expect(page.locator("#lost")).to_be_hidden()
+    assert violations(page) == []
 
 
 def test_past_runs(served: Place, visit: Open) -> None:
     """A run in the strip opens with a click, is marked as past, and there are two ways back to now."""
     page = visit(served)
     expect(page.locator("#verdict")).to_have_text("Ready")
-    warned = page.locator('.past-run[data-state="warnings"]')
+    warned = page.locator('.past-run[data-state="warnings"]').first
     assert re.fullmatch(
         r"Ready, with warnings, .+, check: \d+ passed, 1 failed, \d+ left out, 1 flip: Memory",
         str(warned.get_attribute("aria-label")),
@@ -284,11 +496,9 @@ def test_it_says_that_the_server_is_gone_and_back(place: Place, visit: Open) -> 
     page = visit(place)
     pid = worker_of(place.url)
     expect(page.locator("#facts")).to_contain_text(f"PID {pid}")
+    said = announced(page)
     page.evaluate(
         """() => {
-            window.said = [];
-            const region = document.getElementById("announcer");
-            new MutationObserver(() => said.push(region.textContent)).observe(region, { childList: true });
             window.links = [];
             const link = document.getElementById("link-text");
             new MutationObserver(() => links.push(link.textContent)).observe(link, { childList: true });
@@ -310,9 +520,9 @@ def test_it_says_that_the_server_is_gone_and_back(place: Place, visit: Open) -> 
     expect(page.locator("#run")).to_be_hidden()
     expect(page).to_have_title("Ready – Preflight")
     expect(page.locator("#facts")).to_contain_text(f"PID {worker_of(place.url)}")
-    page.wait_for_function("said.includes('The server answers again.')")  # a moment after it can be seen
-    said = [text for text in page.evaluate("said") if text.startswith("The server")]
-    assert said == ["The server does not answer.", "The server answers again."]
+    until(lambda: "The server answers again." in said(), "it is announced, a moment after it can be seen")
+    told = [text for text in said() if text.startswith("The server")]
+    assert told == ["The server does not answer.", "The server answers again."]
 
 
 def test_a_crash_is_no_drama(place: Place, visit: Open) -> None:
@@ -326,17 +536,31 @@ def test_a_crash_is_no_drama(place: Place, visit: Open) -> None:
     expect(page.locator("#lost")).to_be_hidden()
 
 
-def test_it_says_that_nobody_could_be_told(project: Place, served: Place, visit: Open) -> None:
-    """A notification that does not arrive is a line of the facts, as it happens; else there is none."""
+def test_it_says_that_nobody_could_be_told(
+    project: Place, served: Place, visit: Open, request: pytest.FixtureRequest
+) -> None:
+    """A notification that does not arrive is a line of the facts, until one does; else there is none."""
     project.hasten("preflight/notify.py", "PAUSE = 1.0", "PAUSE = 0.1")
-    project.start("--demo", "--supervise", PREFLIGHT_NOTIFY="json://127.0.0.1:1/canaryTopic3").until_ready()
+    receiver = Receiver(failures=1_000_000)
+    request.addfinalizer(receiver.close)
+    project.start("--demo", "--supervise", PREFLIGHT_NOTIFY=receiver.url("/canaryTopic3")).until_ready()
     page = visit(project)
     assert "Notifications" not in page.locator("#facts dt").all_inner_texts()
     kill_worker(project.started[-1])  # that is news
     line = page.locator("#facts div", has=page.locator("dt", has_text="Notifications")).locator("dd")
-    expect(line).to_have_text(re.compile(r"not delivered, .+: json: connection refused"))
+    expect(line).to_have_text(re.compile(r"not delivered, .+: json: HTTP 500"))
     assert "canaryTopic3" not in page.content()
     assert violations(page) == []
+    receiver.failures = 0
+
+    def tally() -> dict[str, str]:
+        told: dict[str, str] = json.loads(get(f"{project.url}/diagnostics")[1])["notifications"]
+        return told
+
+    until(lambda: bool(receiver.taken) or report.now() > tally()["problem_at"], "a second has passed")
+    kill_worker(project.started[-1])
+    expect(line).to_have_count(0)
+    assert tally()["problem"] == "json: HTTP 500 (tried 5 times)"  # what it was is still known
     assert "Notifications" not in visit(served).locator("#facts dt").all_inner_texts()
 
 
@@ -390,6 +614,156 @@ def test_chat_streams_and_resumes(place: Place, visit: Open) -> None:
     expect(page.locator(".bubble")).to_have_count(0)
 
 
+def test_chat_resumes_in_the_middle_of_an_answer(talking: tuple[Place, Model], visit: Open) -> None:
+    """After a reload the answer goes on where it is, can be stopped, and is whole at its end."""
+    place, model = talking
+    page = visit(place)
+    page.get_by_label("Your question").fill("Tell me a story")
+    page.keyboard.press("Enter")
+    model.says("Once upon ", "a time ")
+    working = page.locator(".bubble.working .text")
+    expect(working).to_have_text("Once upon a time")
+    page.reload()
+    expect(page.locator(".bubble.user")).to_contain_text("Tell me a story")
+    expect(working).to_be_visible()
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    model.says("there was ", "a server. ")
+    expect(working).to_have_text("… there was a server.")
+    model.ends()
+    expect(page.locator(".bubble.assistant:not(.working) .text")).to_have_text("Once upon a time there was a server.")
+    expect(page.get_by_role("button", name="Stop")).to_be_hidden()
+    assert page.locator(".bubble").count() == 2
+
+
+def test_stop_is_there_while_a_turn_works(talking: tuple[Place, Model], visit: Open) -> None:
+    """When the first of two turns ends, the second can be stopped, after a reload as well; the keyboard stays."""
+    place, model = talking
+    page = visit(place)
+    field, stop = page.get_by_label("Your question"), page.get_by_role("button", name="Stop")
+    for question in ("The first", "The second"):
+        field.fill(question)
+        field.press("Enter")
+    expect(page.locator(".bubble.working")).to_have_count(2)
+    page.reload()
+    expect(page.locator(".bubble.working")).to_have_count(2)
+    model.says("It is this. ")
+    model.ends()
+    expect(page.locator(".bubble.assistant:not(.working)")).to_have_count(1)
+    model.says("And it ")
+    expect(page.locator(".bubble.working .text")).to_have_text("And it")
+    expect(stop).to_be_visible()
+    stop.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(".bubble.error")).to_contain_text("cancelled")
+    expect(stop).to_be_hidden()
+    expect(field).to_be_focused()
+    model.ends()
+
+
+def test_who_reads_is_left_in_peace(talking: tuple[Place, Model], visit: Open) -> None:
+    """The transcript follows an answer to its end, but not for somebody who has scrolled up."""
+    place, model = talking
+    page = visit(place)
+    place_of = "one => [one.scrollTop, one.scrollHeight - one.clientHeight - one.scrollTop]"
+    page.get_by_label("Your question").fill("Tell me everything")
+    page.keyboard.press("Enter")
+    model.says(*["It is long. "] * 200)
+    working, transcript = page.locator(".bubble.working .text"), page.locator("#transcript")
+    expect(working).to_contain_text(" ".join(["It is long."] * 200))
+    top, below = transcript.evaluate(place_of)
+    assert top > 100
+    assert below < 2
+    transcript.evaluate("one => { one.scrollTop = 50; }")
+    model.says("And longer. ")
+    expect(working).to_contain_text("And longer.")
+    assert transcript.evaluate(place_of)[0] == 50
+    model.ends()
+    expect(page.locator(".bubble.working")).to_have_count(0)
+    assert transcript.evaluate(place_of)[0] == 50
+    page.get_by_label("Your question").fill("Anything else?")  # who speaks looks at what they said
+    page.keyboard.press("Enter")
+    expect(working).to_be_visible()
+    assert transcript.evaluate(place_of)[1] < 2
+    model.ends()
+    model.says("No.")
+    model.ends()
+
+
+def test_a_message_that_is_too_long(served: Place, visit: Open) -> None:
+    """It comes back into the field with what is wrong with it, and is not sent again and again."""
+    sent: list[int] = []
+
+    def hear(socket: WebSocket) -> None:
+        socket.on("framesent", lambda data: sent.append(len(data)) if '"chat"' in data[:20] else None)
+
+    page = visit(served, before=lambda page: page.on("websocket", hear))
+    field, state = page.get_by_label("Your question"), page.locator("#chat-state")
+    field.fill("first")
+    field.press("Enter")
+    expect(page.locator(".bubble.assistant:not(.working)")).to_have_count(1)
+    # In UTF-8 longer than the limit, in characters not; and so long that it would cost the connection.
+    for text, times in (("ä" * 40_000, 1), ("x" * 1_100_000, 0)):
+        sent.clear()
+        field.evaluate("(one, text) => { one.value = text; }", text)
+        field.press("Enter")
+        expect(state).to_contain_text("Not sent: ")
+        expect(state).to_contain_text("shorten it")
+        assert field.input_value() == text
+        assert page.locator(".bubble.pending").count() == 0
+        field.fill("What failed?")
+        field.press("Enter")
+        expect(page.locator(".bubble.pending")).to_have_count(0)
+        expect(page.locator(".bubble.working")).to_have_count(0)
+        expect(state).to_have_text("")
+        assert len(sent) == times + 1
+    expect(page.locator(".bubble.user")).to_have_count(3)
+
+
+def test_a_conversation_deleted_elsewhere(served: Place, visit: Open) -> None:
+    """The page says so until something is said, and takes nobody's focus."""
+    page = visit(served)
+    page.get_by_role("button", name="What failed?").click()
+    expect(page.locator(".bubble.assistant:not(.working)")).to_have_count(1)
+    page.locator("#rerun").focus()
+    session = page.evaluate("sessionStorage.getItem('preflight-chat')")
+    request = urllib.request.Request(f"{served.url}/sessions/{session}", method="DELETE")
+    urllib.request.urlopen(request, timeout=10).close()
+    state = page.locator("#chat-state")
+    expect(state).to_have_text("That conversation was deleted; this is a new one.")
+    expect(page.locator("#rerun")).to_be_focused()
+    expect(page.locator(".bubble")).to_have_count(0)
+    page.get_by_label("Your question").focus()
+    key = "sessionStorage.getItem('preflight-chat')"
+    until(lambda: page.evaluate(key) is not None, "there is a new conversation")
+    expect(state).to_have_text("That conversation was deleted; this is a new one.")
+    page.keyboard.type("What failed?")
+    page.keyboard.press("Enter")
+    expect(page.locator(".bubble.assistant:not(.working)")).to_have_count(1)
+    expect(state).to_have_text("")
+
+
+def test_a_long_conversation(served: Place, visit: Open) -> None:
+    """What is resumed are the last messages; that there are more is said, and where."""
+    with client(served.url) as one:
+        session = one.init()["session_id"]
+        for _ in range(11):
+            one.answer("What failed?")
+    page = visit(served)
+    page.evaluate("session => sessionStorage.setItem('preflight-chat', session)", session)
+    page.reload()
+    expect(page.locator(".bubble")).to_have_count(20)
+    link = page.get_by_role("link", name="The whole conversation")
+    expect(link).to_have_count(1)
+    assert len(json.loads(get(link.evaluate("one => one.href"))[1])["transcript"]) == 22
+    assert violations(page) == []
+    page.get_by_role("button", name="Start over").click()
+    page.get_by_role("button", name="What failed?").click()
+    expect(page.locator(".bubble.assistant:not(.working)")).to_have_count(1)
+    page.reload()
+    expect(page.locator(".bubble")).to_have_count(2)
+    expect(link).to_have_count(0)
+
+
 def test_keyboard_alone(red: Place, visit: Open) -> None:
     """Everything can be reached and used without a pointer, in the order of reading, and the focus is always seen."""
     page = visit(red)
@@ -403,7 +777,7 @@ def test_keyboard_alone(red: Place, visit: Open) -> None:
     expect(page.locator(".copy").first).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator(".copy").first).to_contain_text("Copied")
-    assert page.evaluate("navigator.clipboard.readText()") == COMMAND
+    assert page.evaluate("navigator.clipboard.readText()") == FIX
 
     # The whole way, from the top to where the browser takes over.
     page.reload()
@@ -494,6 +868,84 @@ def test_light_and_dark(red: Place, visit: Open, scheme: str) -> None:
     assert violations(page) == []
 
 
+DOUBTS = """
+import os
+from pathlib import Path
+
+import pytest
+
+from preflight.contract import unknown
+
+
+@pytest.mark.critical("Registry", fix="look at https://status.example.com")
+def test_registry():
+    'The registry knows this server.'
+    if Path({gate!r}).exists():
+        os._exit(0)
+    unknown("the registry does not answer")
+
+
+@pytest.mark.warning("Spare Disk", fix="mount /dev/spare  # or buy one")
+def test_spare():
+    'There is a second disk.'
+    assert False, "there is one disk, two are wanted"
+"""
+
+
+def test_doubts_and_then_a_broken_run(project: Place, visit: Open) -> None:
+    """Warnings and what nobody knows, and then that the suite broke, why (once), and that the server goes on."""
+    gate = project.folder / "gate"
+    project.write_requirement("doubts", DOUBTS.format(gate=str(gate)))
+    project.start("--demo").until_ready()
+    page = visit(project)
+    expect(page.locator("#verdict")).to_have_text("Ready, with warnings")
+    expect(page.locator("#reason")).to_be_hidden()
+    expect(page.locator(row(page, "Registry"))).to_have_attribute("data-sign", "unknown")
+    expect(page.locator(row(page, "Spare Disk")).locator(".fix code")).to_have_text("mount /dev/spare  # or buy one")
+    page.locator(row(page, "Registry")).locator("summary").click()
+
+    def accessible() -> None:
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            assert violations(page) == []
+
+    accessible()
+    gate.touch()
+    page.get_by_role("button", name="Check again").click()
+    expect(page.locator("#verdict")).to_have_text("The suite broke")
+    expect(page).to_have_title("The suite broke – Preflight")
+    expect(page.locator("#announcer")).to_contain_text("The suite broke.")
+    why = page.locator("#reason").inner_text()
+    assert why.count('while checking "Registry"') == 1, why
+    expect(page.locator("#when")).to_have_text(re.compile(r"^Tried .+ by a re-run\.$"))
+    expect(page.locator("#itself")).to_have_text(
+        "The server goes by its last run that went through, and says: healthy."
+    )
+    accessible()
+
+
+def test_a_broken_run_and_what_was_known_before(red: Place, visit: Open) -> None:
+    """Where the server still goes by the checks of an earlier run, they stand under the news of the broken one."""
+    why = "the last re-run: pytest ended with exit code 3"
+
+    def break_it(message: dict[str, Any]) -> list[dict[str, Any]]:
+        known = message["diagnostics"]
+        broken = {**known, "run_id": "b" * 32, "status": "broken", "origin": "rerun", "problem": why}
+        return [message, {**message, "diagnostics": {**broken, "reason": "pytest ended with exit code 3"}}]
+
+    page = visit(red, before=alter("snapshot", break_it))
+    expect(page.locator("#verdict")).to_have_text("The suite broke")
+    expect(page.locator("#reason")).to_have_text(why)
+    summary = page.locator("#summary")
+    expect(summary).to_have_text(re.compile(r"^Below is the last run that went through, of .*\d\d:\d\d:\d\d"))
+    expect(summary).to_contain_text("1 critical check in the way: Model File.")
+    expect(page.locator("#when")).to_have_text(re.compile(r"^Tried .+ by a re-run\.$"))
+    expect(page.locator("#nothing")).to_be_hidden()
+    assert page.locator(".check").count() == of(red)
+    expect(page.locator(".check").first).to_contain_text("Model File")
+    assert violations(page) == []
+
+
 def test_for_screen_readers(served: Place, visit: Open) -> None:
     """Landmarks, headings in order, and nothing that only a colour says."""
     page = visit(served)
@@ -505,6 +957,7 @@ def test_for_screen_readers(served: Place, visit: Open) -> None:
         "all => all.filter(one => one.checkVisibility()).map(one => one.tagName)"
     )
     assert levels == ["H1", "H2", "H2", "H3", "H3", "H2", "H2"]
+    expect(page.get_by_role("button", name="Log out")).to_have_count(0)  # nobody has logged in
     said = page.locator("[data-part=outcome]").all_inner_texts()
     assert len(said) == of(served)
     assert set(said) == {"passed:", "left out:"}
@@ -521,9 +974,30 @@ def test_behind_a_login(place: Place, visit: Open) -> None:
     expect(page.locator(".bubble.assistant:not(.working)")).to_contain_text("failed")
     page.get_by_role("button", name="Check again").click()
     expect(page.locator("#when")).to_contain_text("by a re-run")
+    expect(page.get_by_role("button", name="Log out")).to_be_visible()
     page.context.clear_cookies()
     page.locator(".past-run").first.click()
     expect(page.locator("#announcer")).to_contain_text("That run cannot be shown")
+
+    # Out again, with the keyboard, on a small screen.
+    page = visit(place, viewport={"width": 360, "height": 740}, color_scheme="dark")
+    page.get_by_role("button", name="What failed?").click()
+    expect(page.locator(".bubble.assistant:not(.working)")).to_contain_text("failed")
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    assert violations(page) == []
+    names = {f"preflight_{place.port}", f"preflight_{place.port}_login"}
+    assert {cookie["name"] for cookie in page.context.cookies()} == names
+    page.locator(".skip").focus()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Log out")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{place.url}/login")
+    assert page.context.cookies() == []
+    page.get_by_label("Token").fill(place.environ["PREFLIGHT_TOKEN"])
+    page.get_by_role("button", name="Log in").click()
+    expect(page.locator("#verdict")).to_have_text("Ready")
+    expect(page.locator(".bubble")).to_have_count(0)  # what was said before is not for whoever comes next
+    assert page.evaluate("sessionStorage.getItem('preflight-chat')") is None
 
 
 def test_reduced_motion(served: Place, visit: Open) -> None:
