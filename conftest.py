@@ -40,7 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("the suite keeps an order, the port last: run it without -n")
     link: Link | None = config.pluginmanager.get_plugin("preflight-launcher")
     try:
-        chosen = settings.load(ROOT, options=link.options if link else _options(config))
+        chosen = link.settings if link else None
+        chosen = chosen or settings.load(ROOT, options=link.options if link else _options(config))
     except settings.SettingsError as error:
         if link:
             link.send("usage", message=str(error))
@@ -121,6 +122,7 @@ def port(contract: Contract) -> Iterator[claim.Claim]:
         contract.settings,
         blocked=contract.blocking,
         on_step=contract.on_port_step,
+        may_take=contract.allow,
         inherited=contract.link.inherited if contract.link else None,
     )
     if claimed.socket is not None and contract.link is not None:

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.start import describe, place  # noqa: E402  # the checkout is not installed
-from preflight import report  # noqa: E402
+from preflight import report, times  # noqa: E402
 from preflight.redaction import Redactor  # noqa: E402
 from tests.e2e.starts import Place, make_place  # noqa: E402
 
@@ -130,7 +130,7 @@ def publish(here: Place) -> None:
     }
     made = report.build(
         document, checks, redactor=Redactor(), run_id="benchmark", origin="pytest", selection="all",
-        address=f"127.0.0.1:{here.port}", started_at=report.now(),
+        address=f"127.0.0.1:{here.port}", started_at=times.now(),
     )  # fmt: skip
     report.publish(made, here.report_file)
 

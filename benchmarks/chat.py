@@ -219,15 +219,21 @@ async def turns(rounds: int = 300) -> None:
     from preflight.redaction import Redactor
     from server import agent, sessions
     from server.checkpoints import Checkpoints
+    from server.history import Past
+    from server.sessions import Reply
+    from server.snapshot import Snapshot
+    from server.tools import Toolbox
 
     folder = Path(tempfile.mkdtemp(prefix="chat-", dir=ROOT))
     try:
         instance = Instance(settings=settings.load(ROOT, {}, {"demo": True}), report=None)
         store = sessions.Store(folder / "sessions.sqlite", age=1e9, limit=1000, size=1 << 30)
-        checkpointer = Checkpoints(store)
+        checkpointer = Checkpoints(store.database)
         await checkpointer.prepare()
-        bare = agent.make(instance, Redactor(), None)
-        kept = agent.make(instance, Redactor(), checkpointer)
+        snapshot = Snapshot(instance)
+        toolbox = Toolbox(instance, Redactor(), snapshot, Past(instance, snapshot))
+        bare = agent.make(instance, Redactor(), toolbox, None)
+        kept = agent.make(instance, Redactor(), toolbox, checkpointer)
         text = "help " + "x" * 2043  # 2 KB; no tool is asked: what is left is graph and persistence
         without, with_, sizes = [], [], []
         gc.collect()
@@ -243,10 +249,10 @@ async def turns(rounds: int = 300) -> None:
             answer = ""
             async for kind, said in kept.answer("s", f"t{number}", text):
                 answer = said if kind == "answer" else answer
-            await store.finish("s", f"t{number}", "assistant", answer)
+            await store.finish("s", f"t{number}", Reply("assistant", answer))
             with_.append(time.perf_counter() - begun)
             if number + 1 in (100, 200, 300):
-                await store.run(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall(), "alone")
+                await store.database.run(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall(), "alone")
                 sizes.append((folder / "sessions.sqlite").stat().st_size)
         await store.close()
     finally:

@@ -23,7 +23,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from preflight import ports, processes  # noqa: E402  # the checkout is not installed
+from preflight import ports  # noqa: E402  # the checkout is not installed
+from preflight.ports import binding  # noqa: E402
+from preflight.ports.linux import Linux  # noqa: E402
+from preflight.ports.portable import Portable  # noqa: E402
 
 GRACE = 0.5  # seconds, for the process that ignores SIGTERM
 
@@ -105,13 +108,13 @@ class Table:
             print(f"  {way:<{width}}  {self.median(way):9.3f} ms{ratio}   {spread}   n={len(values)}")
 
 
-def machines() -> dict[str, processes.Machine]:
+def machines() -> dict[str, ports.Machine]:
     """Every path that works here."""
-    ways: dict[str, processes.Machine] = {}
-    if processes.Linux.works():
-        ways["fast (sock_diag, /proc, pidfd)"] = processes.Linux()
-        ways["without sock_diag (/proc/net/tcp)"] = processes.Linux(netlink=False)
-    ways["portable (psutil)"] = processes.Portable()
+    ways: dict[str, ports.Machine] = {}
+    if Linux.works():
+        ways["fast (sock_diag, /proc, pidfd)"] = Linux()
+        ways["without sock_diag (/proc/net/tcp)"] = Linux(netlink=False)
+    ways["portable (psutil)"] = Portable()
     return ways
 
 
@@ -121,15 +124,19 @@ def close(taken: ports.Taken) -> None:
     taken.socket.close()
 
 
+def listening(port: int, *, deadline: float = 0.0) -> socket.socket:
+    """The port of the loopback, waited for until it is free."""
+    return binding.listen(binding.resolve("127.0.0.1", port), ports.here(), deadline=deadline)
+
+
 def free_port(rounds: int) -> None:
     """Nothing is in the way."""
     table = Table("A free port: found free and held, inside the process")
-    port = ports.hold("127.0.0.1", 0)
-    number = port.getsockname()[1]
-    port.close()
+    with listening(0) as port:
+        number = port.getsockname()[1]
     for _ in range(rounds * 10):
         table.add("take()", milliseconds(lambda: close(ports.take("127.0.0.1", number, ports.Policy()))))
-        table.add("hold()", milliseconds(lambda: ports.hold("127.0.0.1", number).close()))
+        table.add("binding.listen()", milliseconds(lambda: listening(number).close()))
         table.add("bare bind and listen", milliseconds(lambda: socket.create_server(("127.0.0.1", number)).close()))
     cold = (
         "import time, sys; sys.path.insert(0, sys.argv[1]); a = time.perf_counter(); from preflight import ports;"
@@ -144,7 +151,7 @@ def free_port(rounds: int) -> None:
     table.show(against="bare bind and listen", target="under 2 ms")
 
 
-def freed(machine: processes.Machine, policy: ports.Policy, on_term: str) -> float:
+def freed(machine: ports.Machine, policy: ports.Policy, on_term: str) -> float:
     """Milliseconds from the call to the held socket, against a listener that is running already."""
     with started(LISTENER, on_term) as (_, port):
         began = time.perf_counter()
@@ -180,7 +187,7 @@ def crowded(rounds: int, crowd: int, descriptors: int) -> None:
         ways: dict[str, Callable[[], object]] = {}
         for way, machine in machines().items():
 
-            def find(machine: processes.Machine = machine) -> None:
+            def find(machine: ports.Machine = machine) -> None:
                 found = ports.listeners("127.0.0.1", port, machine=machine)
                 assert len(found) == expected, [holder.describe() for holder in found]
 
@@ -218,7 +225,7 @@ def whole_command(rounds: int, kill_port: str | None) -> None:
 
                 def free(command: list[str] = command, port: int = port) -> None:
                     subprocess.run([*command, str(port)], capture_output=True, cwd=ROOT)
-                    ports.hold("127.0.0.1", port, deadline=5).close()  # some return before it is free
+                    listening(port, deadline=5).close()  # some return before it is free
 
                 table.add(way, milliseconds(free))
     table.show(against="kill-port", target="run.py no slower than kill-port")

@@ -16,8 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from preflight.times import stamp
+
 if TYPE_CHECKING:
-    from preflight.stopping import Step
+    from preflight.ports import Step
 
 SIGNALS = ("SIGTERM", "SIGCONT", "SIGKILL")
 """Those actions of a Step that are signals."""
@@ -38,8 +40,8 @@ class Event:
 
     @classmethod
     def now(cls, kind: str, **fields: Any) -> Event:
-        """This process did it, just now; fields that are None are left out."""
-        known = {name: value for name, value in fields.items() if value is not None}
+        """This process did it, just now; fields that are None are left out, and what JSON has no value for is text."""
+        known = {name: _plain(value) for name, value in fields.items() if value is not None}
         return cls(kind, os.getpid(), os.getuid(), time.time(), known)
 
     def to_json(self) -> dict[str, Any]:
@@ -83,10 +85,15 @@ def refused(why: Sequence[str], exit_code: int, *, kind: str = "refused", **abou
     return Event.now(kind, by="command", parent=os.getppid(), why=list(why), exit_code=exit_code, **about)
 
 
-def stamp(at: float) -> str:
-    """UTC to the millisecond: "2026-01-02T03:04:05.678Z"."""
-    clock = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
-    return f"{clock}.{int(at * 1000) % 1000:03}Z"
+def _plain(value: object) -> object:
+    """The same as a JSON value; as it is now, whatever becomes of it until it is written."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    return str(value)
 
 
 def _shown(value: object) -> str:
@@ -132,7 +139,12 @@ class Outbox:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._waiting))
                 event = self._waiting[0]
-            self._send(event)
+            try:
+                self._send(event)
+                lost = False
+            except Exception:  # noqa: BLE001  # whatever it is: this one is counted, and the next one gets its chance
+                lost = True
             with self._changed:
                 self._waiting.popleft()
+                self._lost += lost
                 self._changed.notify_all()

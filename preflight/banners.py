@@ -146,12 +146,15 @@ def watched(
     return Group(*parts, _rule("bright_black", plain), *below)
 
 
-def broken(reason: str, output: Sequence[str] = (), *, plain: bool = False) -> RenderableType:
-    """The banner for a run without a trustworthy report: the end of what the suite printed comes with it."""
-    parts: list[RenderableType] = [
-        bar(f"{_sign('❌ ', plain)}THE PREFLIGHT ITSELF BROKE: nothing was started", "red"),
-        Text(reason),
-    ]
+def broken(
+    reason: str, output: Sequence[str] = (), *, plain: bool = False, beside_a_server: bool = False
+) -> RenderableType:
+    """The banner for a run without a trustworthy report: the end of what the suite printed comes with it.
+
+    ``beside_a_server``: it was a re-run, and the server goes on.
+    """
+    so = "the verdict before it stays" if beside_a_server else "nothing was started"
+    parts: list[RenderableType] = [bar(f"{_sign('❌ ', plain)}THE PREFLIGHT ITSELF BROKE: {so}", "red"), Text(reason)]
     if output:
         parts.append(Text("The end of its output:", style="bold"))
         parts.append(Padding(Text("\n".join(output), style="bright_black"), (0, 0, 0, 3)))

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from preflight import __version__, bootstrap, envfile, files, instances, portcommand, report
+from preflight import __version__, bootstrap, envfile, files, instances, portcommand, report, times
 from preflight.keys import common_secrets, key_like
 from preflight.redaction import MASK, Redactor
 from preflight.settings import SETTINGS, Settings
@@ -142,7 +142,7 @@ class Bundle:
                 if text := self._tail(f"{name}.txt", path):
                     self.logs.append(name)
                     archive.writestr(f"{name}.txt", self._scrubbed_lines(f"{name}.txt", text))
-            mark = {"format": FORMAT, "made_at": report.now(), "version": __version__, "problems": self.problems}
+            mark = {"format": FORMAT, "made_at": times.now(), "version": __version__, "problems": self.problems}
             archive.writestr(MARK, self._scrubbed(MARK, mark))
             archive.writestr("redactions.json", json.dumps(self.redactions, indent=2) + "\n")
         return buffer.getvalue()

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 
 from preflight import instances, ports
 from preflight.keys import common_secrets
-from preflight.processes import ancestors, here
+from preflight.ports import ancestors, here
 from preflight.settings import Settings, address
+
+STUBBORN = 3.0  # seconds beyond the grace until what a holder leaves behind is swept or given up
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +69,26 @@ def claim(
     *,
     blocked: Sequence[str],
     on_step: Callable[[ports.Step], None],
+    may_take: Callable[[float], object] = lambda _seconds: None,
     inherited: socket.socket | None = None,
 ) -> Claim:
     """Find, free and hold the port as far as a run of this ``origin`` may.
 
     ``blocked`` says what blocks the start already: a start that is going to be refused never stops
-    a server that works. ``inherited`` is the listening socket of an instance that this start replaces.
+    a server that works. ``may_take`` is told, before anybody is stopped, how many seconds a holder may take to
+    end: a run that were over before that had stopped a server for nothing. ``inherited`` is the listening socket
+    of an instance that this start replaces.
     """
     try:
         if origin != "pytest":
-            return _claim(origin, settings, blocked, on_step, inherited)
+            return _claim(origin, settings, blocked, on_step, may_take, inherited)
         # A start that goes on has no record yet: wait for it, rather than taking the port from under it.
         with instances.StartLock(settings.port) as lock:
             if not lock.take(patience := settings.requirement_timeout / 2):
                 pid = lock.holder()
                 other = f"another start of port {settings.port} has been going on for {patience:g} s (PID {pid})"
                 return Claim(problem=other, fix=f"wait for it, or end it: kill {pid}")
-            return _claim(origin, settings, blocked, on_step, inherited)
+            return _claim(origin, settings, blocked, on_step, may_take, inherited)
     except ports.PortUnavailable as error:
         return Claim(problem=str(error), fix=error.fix)
     except instances.RuntimeFolderError as error:
@@ -95,6 +100,7 @@ def _claim(
     settings: Settings,
     blocked: Sequence[str],
     on_step: Callable[[ports.Step], None],
+    may_take: Callable[[float], object],
     inherited: socket.socket | None,
 ) -> Claim:
     host, port = settings.host, settings.port
@@ -139,6 +145,7 @@ def _claim(
         if stopping:
             on_step(step)
 
+    may_take(policy.grace + STUBBORN)
     taken = ports.take(host, port, policy, on_step=shown)
     return Claim(
         socket=taken.socket,

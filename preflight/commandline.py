@@ -8,10 +8,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from preflight import __version__, formats, log
 from preflight.settings import Settings, SettingsError, duration, load
+
+if TYPE_CHECKING:
+    from preflight.terminal import Terminal
 
 TYPED_AT = time.monotonic()  # as near to the command's start as this code can be
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,8 +24,20 @@ EXIT_CODES = {
     1: "a critical requirement blocks",
     2: "wrong usage or a wrong setting",
     3: "the suite itself broke: there is no trustworthy report",
-    4: "the server kept crashing, or ended by itself where others restart it",
+    4: "the server kept crashing, or crashed where systemd, Kubernetes or a container runtime restarts it",
 }
+
+
+COMMANDS = ("check_only", "watch", "history", "port_status", "free_port", "test_notify", "init", "bundle")
+"""What may be asked for instead of a start; one of them at a time."""
+START = "start"
+GOES_WITH = {
+    "report": (START, "check_only", "watch"),
+    "format": ("check_only", "history", "port_status", "free_port"),
+    "wait": (START, "check_only"),
+    "dry_run": ("free_port",),
+}
+"""Options that some commands alone have a use for. Settings go with all of them: they may stand elsewhere as well."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -91,7 +106,10 @@ def parser() -> argparse.ArgumentParser:
     )
     instead.add_argument("--history", action="store_true", help="show past runs and what flipped, and stop")
     options.add_argument(
-        "--if-running", metavar="HOW", help="what to do about an instance of ours: replace, keep or fail (replace)"
+        "--if-running",
+        metavar="HOW",
+        help="what to do about a server that this command started and that serves the address already: "
+        "replace, keep or fail (replace)",
     )
     options.add_argument(
         "--supervise", action=argparse.BooleanOptionalAction, help="start a crashed worker again, or not"
@@ -99,10 +117,12 @@ def parser() -> argparse.ArgumentParser:
     instead.add_argument("--port-status", action="store_true", help="show who holds the port, and stop")
     instead.add_argument("--free-port", action="store_true", help="free the port, gracefully, and stop")
     options.add_argument("--dry-run", action="store_true", help="with --free-port: only say what it would do")
-    instead.add_argument("--test-notify", action="store_true", help="send a test message to those who are to be told")
+    instead.add_argument(
+        "--test-notify", action="store_true", help="send a test notification to PREFLIGHT_NOTIFY's services, and stop"
+    )
     instead.add_argument("--init", action="store_true", help="write a commented env file template")
     instead.add_argument(
-        "--bundle", metavar="PATH", type=Path, help="write what helps others to help you, without secrets, and stop"
+        "--bundle", metavar="PATH", type=Path, help="write a support bundle (a redacted zip), and stop"
     )
     options.add_argument("--log-file", metavar="PATH", help="write output and audit there as well; it rotates")
     options.add_argument("-v", "--verbose", action="store_true", help="show details")
@@ -130,29 +150,34 @@ def setting_options(arguments: argparse.Namespace) -> dict[str, object]:
     }
 
 
+def _given(arguments: argparse.Namespace, name: str) -> bool:
+    return getattr(arguments, name) not in (None, False)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line asks for; returns the exit code."""
     options = parser()
     arguments = options.parse_args(argv)
-    if arguments.format and not arguments.check_only:
-        if not (arguments.history or arguments.port_status or arguments.free_port):
-            options.error("--format goes with --check-only, --history, --port-status or --free-port")
-        if arguments.format != "json":
-            options.error(f"--format {arguments.format} goes with --check-only")
-    instead = (arguments.watch, arguments.history, arguments.init, arguments.port_status, arguments.free_port)
-    if arguments.wait and (any(instead) or arguments.test_notify):
-        options.error("--wait goes with a start or --check-only")
+    command = next((name for name in COMMANDS if _given(arguments, name)), START)
+    for name, commands in GOES_WITH.items():
+        if _given(arguments, name) and command not in commands:
+            *others, last = ("a start" if one == START else _option(one) for one in commands)
+            options.error(f"{_option(name)} goes with {' or '.join([', '.join(others), last] if others else [last])}")
+    if arguments.format not in (None, "json") and command != "check_only":
+        options.error(f"--format {arguments.format} goes with --check-only")
     wait = _seconds(options, "--wait", arguments.wait, low=0.0)
     watch = _seconds(options, "--watch", arguments.watch, low=1.0)
-    if arguments.dry_run and not arguments.free_port:
-        options.error("--dry-run goes with --free-port")
     asked = setting_options(arguments)
-    starts = not (arguments.check_only or arguments.bundle or any(instead))
+    starts = command == START
 
-    def wrong(error: SettingsError) -> int:
+    def wrong(error: SettingsError, before: Settings | None = None) -> int:
         print(f"run.py: error: {error}", file=sys.stderr)
         if starts:
-            _refused([str(error)], log_path=asked.get("log_file"))
+            _refused([str(error)], before, log_path=before.log_file if before else asked.get("log_file"))
         return 2
 
     try:
@@ -191,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from preflight.launcher import Launcher
 
-    def make(settings: Settings, *, patient: bool = False) -> Launcher:
+    def make(settings: Settings, *, patient: bool = False, terminal: Terminal | None = None) -> Launcher:
         return Launcher(
             settings,
             asked,
@@ -201,6 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             verbose=arguments.verbose,
             log_file=log_file,
             patient=patient,
+            terminal=terminal,
         )
 
     if wait is None and watch is None:
@@ -209,15 +235,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from preflight import waiting
 
-    def round_of(patient: bool) -> Launcher:
-        return make(load(ROOT, options=asked), patient=patient)
+    def settings_of_now() -> Settings:
+        return load(ROOT, options=asked)
 
     try:
         if watch is not None:
-            return waiting.watch(round_of, watch)
-        return waiting.wait(round_of, wait or 0.0, start=not arguments.check_only)
+            return waiting.watch(settings_of_now, make, watch)
+        return waiting.wait(settings_of_now, make, wait or 0.0, start=not arguments.check_only)
     except SettingsError as error:
-        return wrong(error)
+        return wrong(error, before=settings)
 
 
 def _refused(why: list[str], settings: Settings | None = None, log_path: object = None) -> None:
@@ -253,7 +279,7 @@ def _test_notify(settings: Settings) -> int:
 
     if not settings.notify:
         where = "in the environment" if settings.demo else f"in {settings.envfile.path} or the environment"
-        print(f"run.py: error: nobody is to be told: set PREFLIGHT_NOTIFY {where}", file=sys.stderr)
+        print(f"run.py: error: PREFLIGHT_NOTIFY is not set: set it {where}", file=sys.stderr)
         return 2
     if not notify.installed():
         command = notify.install_command(settings.root)

@@ -23,7 +23,7 @@ import signal
 import socket
 import time
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn, Protocol
@@ -31,13 +31,14 @@ from typing import Any, NoReturn, Protocol
 import pytest
 from _pytest.outcomes import Skipped  # pytest.skip.Exception is the same class under a name that mypy cannot follow
 
-from preflight import audit, history, report
+from preflight import audit, history, report, times
 from preflight.claim import told
 from preflight.log import Log, LogFile
 from preflight.ports import Step
 from preflight.probes import Probes
 from preflight.redaction import Redactor
 from preflight.settings import Settings
+from preflight.text import first_line
 from preflight.worker import Worker
 
 LONGEST_TITLE = 200  # characters
@@ -90,6 +91,7 @@ class Link(Protocol):
     origin: str
     takes_port: bool
     options: dict[str, object]
+    settings: Settings | None
     inherited: socket.socket | None
 
     def send(self, kind: str, descriptors: tuple[int, ...] = (), **data: object) -> None: ...
@@ -121,7 +123,7 @@ def declaration(item: pytest.Item) -> Declaration:
     return Declaration(
         title=mark.args[0].strip(),
         severity=mark.name,
-        requirement=report.first_line(doc),
+        requirement=first_line(doc),
         fix=mark.kwargs.get("fix", ""),
         needs=needs,
         ignorable=bool(mark.kwargs.get("ignorable", True)),
@@ -141,7 +143,7 @@ class Contract:
         # Behind a launcher that is the launcher's task.
         self.log = Log(self.redactor) if link else _log(settings, self.redactor)
         self.probes = Probes(settings)
-        self.started_at = report.now()
+        self.started_at = times.now()
         self.begun = time.monotonic()
         self.declarations: dict[str, Declaration] = {}
         self.checks: dict[str, report.Check] = {}
@@ -149,11 +151,16 @@ class Contract:
         self.details: dict[str, Details] = {}
         self.deselected = 0
         self.problems: list[str] = []
+        self._misused = False
+        """Whether an option or a setting is wrong: then nothing was found out, and nothing is published."""
         self.report: report.Report | None = None
         self.published: str = ""
         self.unkept: str = ""
         self.steps: list[str] = []
         """What was done to free the port, where no launcher shows it."""
+        self._set_alarm: Callable[[], None] | None = None
+        self._allowed = 0.0
+        """Seconds beyond both deadlines that the port's holder may take to end."""
         self._worker: Worker | None = None
         self._session: pytest.Session | None = None
 
@@ -183,6 +190,14 @@ class Contract:
         self.steps.append(self.redactor.text(told(step, when=True)))
         if event := audit.freeing(step, self.settings.address):
             self.log.audit(event)
+
+    def allow(self, seconds: float) -> None:
+        """Move the deadlines, of the requirement that runs, of those after it and of the run, by so much."""
+        self._allowed += seconds
+        if self.link:
+            self.link.send("allowed", seconds=seconds)
+        if self._set_alarm is not None:
+            self._set_alarm()
 
     @property
     def selection(self) -> str:
@@ -228,16 +243,33 @@ class Contract:
             raise pytest.UsageError("\n".join(faults))
         for name in self.settings.ignore:
             named = [one for nodeid, one in self.declarations.items() if self._is_named(name, nodeid)]
-            if not named:
-                self._wrong_usage(f"--ignore {name}: there is no such requirement")
-            if not named[0].ignorable:
-                self._wrong_usage(f"--ignore {name}: this requirement cannot be ignored")
+            who = f"{self._ignored_by}{' ' if self._ignored_by == '--ignore' else ': '}{name}"
+            if named and not named[0].ignorable:
+                self._wrong_usage(f"{who}: this requirement cannot be ignored")
+            if not named and self._collected_whole(items):
+                self._wrong_usage(f"{who}: there is no such requirement")
+
+    def _collected_whole(self, items: list[pytest.Item]) -> bool:
+        """Whether no requirement is missing: who runs a file of them may have another one's name in the settings."""
+        files = set((self.settings.root / "preflight").rglob("test_*.py"))
+        return self.link is not None or files <= {item.path for item in items}
+
+    @property
+    def _ignored_by(self) -> str:
+        """What says which requirements may fail, for messages."""
+        source = self.settings.sources.get("ignore", "")
+        return {
+            "option --ignore": "--ignore",
+            "the environment": "PREFLIGHT_IGNORE",
+            "the env file": "PREFLIGHT_IGNORE in the env file",
+        }.get(source, source)
 
     def _is_named(self, name: str, nodeid: str) -> bool:
         return name == nodeid or name.casefold() == self.declarations[nodeid].title.casefold()
 
     def _wrong_usage(self, message: str) -> NoReturn:
         self.problems.append(message)
+        self._misused = True
         if self.link:
             self.link.send("usage", message=message)
         raise pytest.UsageError(message)
@@ -278,11 +310,11 @@ class Contract:
         if self.settings.offline and "network" in declared.needs:
             return "left out by --offline"
         if "agent" in declared.needs and self.settings.app.partition(":")[0] != AGENT:
-            return f"{self.settings.app} is served, which has its own way to say who may see what"
+            return f"{self.settings.app} is served; its access control is its own"
         if "notify" in declared.needs and not self.settings.notify:
-            return "PREFLIGHT_NOTIFY is not set: nobody is to be told"
+            return "PREFLIGHT_NOTIFY is not set: notifications are off"
         if "port" in declared.needs and self.link and not self.link.takes_port:
-            return "the server that was started directly has its own port"
+            return "started without run.py: the port is the server's own affair"
         return ""
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
@@ -312,23 +344,30 @@ class Contract:
     @contextlib.contextmanager
     def _deadline(self, item: pytest.Item) -> Generator[None]:
         """Interrupt the requirement at its own deadline or at the run's, whichever comes first."""
-        now = time.monotonic()
-        own = self.settings.requirement_timeout - (now - item.stash.get(_BEGUN, now))
-        whole = self.settings.run_timeout - (now - self.begun)
-        limit, message = min(
-            (own, f"ran past its deadline of {self.settings.requirement_timeout:g} s"),
-            (whole, f"ran past the whole run's deadline of {self.settings.run_timeout:g} s"),
-        )
+        begun = item.stash.get(_BEGUN, time.monotonic())
+
+        def left() -> tuple[float, str]:
+            own = self.settings.requirement_timeout + self._allowed
+            whole = self.settings.run_timeout + self._allowed
+            return min(
+                (begun + own - time.monotonic(), f"ran past its deadline of {own:g} s"),
+                (self.begun + whole - time.monotonic(), f"ran past the whole run's deadline of {whole:g} s"),
+            )
 
         def interrupt(_signal: int, _frame: FrameType | None) -> None:
-            raise DeadlineExceeded(message)
+            raise DeadlineExceeded(left()[1])
+
+        def set_alarm() -> None:
+            # Again every second: what swallowed the first one is interrupted once more.
+            signal.setitimer(signal.ITIMER_REAL, max(left()[0], 0.001), 1.0)
 
         before = signal.signal(signal.SIGALRM, interrupt)
-        # Again every second: what swallowed the first one is interrupted once more.
-        signal.setitimer(signal.ITIMER_REAL, max(limit, 0.001), 1.0)
+        self._set_alarm = set_alarm
+        set_alarm()
         try:
             yield
         finally:
+            self._set_alarm = None
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
 
@@ -343,7 +382,7 @@ class Contract:
         outcome, message = _outcome(item, stage, call)
         ignored = declared.ignorable and any(self._is_named(name, item.nodeid) for name in self.settings.ignore)
         if ignored and outcome in ("failed", "error", "timeout", "skipped") and declared.severity == "critical":
-            outcome, message = "ignored", f"ignored by --ignore: {message}"
+            outcome, message = "ignored", f"ignored by {self._ignored_by}: {message}"
             stage.outcome = "skipped"
         before = self.checks.get(item.nodeid)
         if before is None or outcome != "passed":
@@ -421,7 +460,7 @@ class Contract:
 
     def _publish(self, found: report.Report) -> None:
         session = self._session
-        if session is None or session.config.option.collectonly:
+        if session is None or session.config.option.collectonly or (self._misused and not self.link):
             return
         if self.link:
             self.link.send("report", document=found.to_json())
@@ -443,13 +482,13 @@ class Contract:
         yield
         if self._worker is not None:
             self._worker.child.close()
-        if self.link is None and self.report is not None:
+        if self.link is None and self.report is not None and not self._misused:
             about = {"status": self.report.status, "may_start": self.report.may_start, "run_id": self.run_id}
             self.log.audit(audit.Event.now("run", by="command", parent=os.getppid(), origin="pytest", **about))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if self.report is None or self.link:
-            return
+        if self.report is None or self.link or self._misused:
+            return  # of wrong usage pytest itself says what is wrong
         terminalreporter.write_sep("-", "preflight")
         for step in self.steps:
             terminalreporter.write_line(step)
@@ -490,8 +529,8 @@ def _outcome(item: pytest.Item, stage: pytest.TestReport, call: pytest.CallInfo[
     if expected or isinstance(error, pytest.xfail.Exception):
         return "skipped", "marked as expected to fail, which is no answer"
     if error is None:
-        return ("passed", "") if stage.passed else ("error", report.first_line(str(stage.longrepr)))
-    said = report.first_line(str(error))
+        return ("passed", "") if stage.passed else ("error", first_line(str(stage.longrepr)))
+    said = first_line(str(error))
     match error:
         case DeadlineExceeded():
             return "timeout", said

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from preflight import __version__
-from preflight.report import Check, Report, first_line
+from preflight.report import Check, Report
+from preflight.text import first_line
 
 WIDTH = 100  # columns of the banner as text
 NOT_RUN = "no suite has run for this instance"
@@ -24,7 +25,7 @@ def as_json(report: Report) -> str:
 
 
 def as_text(report: Report) -> str:
-    """The banner without colour."""
+    """The verdict, when and where it was found, and the banner without colour."""
     import io
 
     from rich.console import Console
@@ -36,12 +37,17 @@ def as_text(report: Report) -> str:
         file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False,
         highlight=False, emoji=False, markup=False,
     )  # fmt: skip
+    when = report.started_at.replace("T", " ").replace("Z", " UTC")
     with console.capture() as captured:
         if report.checks or report.status != "broken":
             console.print(banners.render(report), crop=False)
         if report.status == "broken":
-            console.print(banners.broken(report.reason), crop=False)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+            console.print(banners.broken(report.reason, beside_a_server=report.origin == "rerun"), crop=False)
+    head = [
+        f"Preflight: {_verdict(report)}",
+        f"{report.address} · {when} · {report.origin} · Python {report.python}",
+    ]
+    return "\n".join([*head, *(line.rstrip() for line in captured.get().splitlines())])
 
 
 # JUnit's XML, as Jenkins (xunit plugin, junit-10.xsd), GitLab and Maven's surefire read it.
@@ -163,11 +169,13 @@ def as_markdown(report: Report) -> str:
 # application/health+json (draft-inadarei-api-health-check-06).
 
 
-def as_health(report: Report | None, problem: str = "") -> str:
+def as_health(report: Report | None, problem: str = "", checked: Report | None = None) -> str:
     """The health check response format for HTTP APIs; None where no suite has run.
 
     ``problem`` is what stands beside the report, such as a notification that could not be delivered: a note.
+    ``checked`` is the report that the checks are taken from, where that is another one.
     """
+    checked = checked or report
     body: dict[str, Any] = {
         "status": _health(report),
         "version": __version__.partition(".")[0],
@@ -176,23 +184,23 @@ def as_health(report: Report | None, problem: str = "") -> str:
         "description": "the requirements of this server",
     }
     notes = [problem] if problem else []
-    if report is None:
+    if report is None or checked is None:
         return json.dumps(body | ({"notes": notes} if notes else {}) | {"output": NOT_RUN}, ensure_ascii=False)
     body["description"] += f" ({report.address})"
-    body["notes"] = [_count(report), *notes]
+    body["notes"] = [_count(checked), *notes]
     if report.status == "broken":
         body["output"] = report.reason
     elif report.blocking:
         body["output"] = "; ".join(f"{check.title}: {check.message}" for check in report.blocking)
     checks: dict[str, list[dict[str, Any]]] = {}
-    for check in report.checks:
+    for check in checked.checks:
         one: dict[str, Any] = {
             "componentId": check.id,
             "componentType": "system",
             "observedValue": check.outcome,
             "observedUnit": "outcome",
             "status": "fail" if check.blocks else "warn" if check.warns else "pass",
-            "time": report.started_at,
+            "time": checked.started_at,
         }
         if one["status"] != "pass":
             one["output"] = "; ".join(_said(check))

@@ -7,24 +7,26 @@ name so that servers that share the folder do not crowd out each other's runs; n
 
 from __future__ import annotations
 
+import array
+import functools
 import os
 import re
 import stat
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from preflight import files, report
-from preflight.report import Check, Report, ReportError
+from preflight.report import OUTCOMES, Check, Report, ReportError
 from preflight.settings import Settings
 
 FOLDER = "history"
 LOOK_BACK = 50  # runs before those asked for that are read for what changed
-REMEMBERED = 100_000  # checks of past runs that stay in memory, about 100 bytes each; the rest is read again
+REMEMBERED = 1_000_000  # checks of past runs that stay in memory, about 13 bytes each; the rest is read again
 ADDRESSES = 50  # whose runs are kept: those with the latest ones, where each run has another port
 LONGEST_KEY = 40  # characters of an address in a file's name
 ABANDONED = 3600.0  # seconds after which a file that was never finished is somebody's who died
@@ -39,7 +41,61 @@ class Past:
     outcome: str
     severity: str
     message: str
-    duration: float  # seconds
+    duration: float  # seconds, to seven digits
+
+
+class _Titles:
+    """Which checks a suite has: the same for hundreds of its runs, which share it."""
+
+    __slots__ = ("index", "severities")
+
+    def __init__(self, titles: Sequence[str], severities: Sequence[str]) -> None:
+        self.index = {title: number for number, title in enumerate(titles)}
+        self.severities = tuple(severities)
+
+
+@functools.lru_cache(ADDRESSES)
+def _shared(titles: tuple[str, ...], severities: tuple[str, ...]) -> _Titles:
+    return _Titles(titles, severities)
+
+
+class Checks(Mapping[str, Past]):
+    """The checks of a past run by title, in columns: a thousand of them take 13 KiB and what their messages take."""
+
+    __slots__ = ("_durations", "_messages", "_outcomes", "_titles")
+
+    def __init__(self, found: Iterable[Check]) -> None:
+        checks = {check.title: check for check in found}.values()
+        self._titles = _shared(
+            tuple(sys.intern(check.title) for check in checks),
+            tuple(sys.intern(check.severity) for check in checks),
+        )
+        self._outcomes = bytes(OUTCOMES.index(check.outcome) for check in checks)
+        self._messages = tuple(sys.intern(check.message) for check in checks)
+        self._durations = array.array("f", (check.duration for check in checks))
+
+    def __getitem__(self, title: str) -> Past:
+        number = self._titles.index[title]
+        return Past(
+            outcome=OUTCOMES[self._outcomes[number]],
+            severity=self._titles.severities[number],
+            message=self._messages[number],
+            duration=self._durations[number],
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._titles.index)
+
+    def __len__(self) -> int:
+        return len(self._titles.index)
+
+    def outcomes(self) -> Iterable[tuple[str, str]]:
+        """Titles with their outcomes."""
+        return zip(self._titles.index, map(OUTCOMES.__getitem__, self._outcomes), strict=False)
+
+    def same(self, other: Checks) -> bool:
+        """Whether the same checks had the same outcomes there."""
+        return self._titles is other._titles and self._outcomes == other._outcomes
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +114,7 @@ class Run:
     summary: Mapping[str, int]
     blocking: tuple[str, ...]
     warnings: tuple[str, ...]
-    checks: Mapping[str, Past]
+    checks: Checks
 
     @classmethod
     def of(cls, found: Report) -> Run:
@@ -76,7 +132,7 @@ class Run:
             summary=found.summary,
             blocking=tuple(sys.intern(check.title) for check in found.blocking),
             warnings=tuple(sys.intern(check.title) for check in found.warnings),
-            checks={sys.intern(check.title): _past(check) for check in found.checks},
+            checks=Checks(found.checks),
         )
 
 
@@ -89,10 +145,6 @@ class Flip:
     after: str
 
 
-def _past(check: Check) -> Past:
-    return Past(sys.intern(check.outcome), sys.intern(check.severity), sys.intern(check.message), check.duration)
-
-
 def flips(runs: Sequence[Run]) -> list[tuple[Flip, ...]]:
     """What flipped in each of these runs; they and the answer are newest first.
 
@@ -100,16 +152,20 @@ def flips(runs: Sequence[Run]) -> list[tuple[Flip, ...]]:
     part of the suite ran in, that broke, or that left the check out as not applicable says nothing about it.
     """
     last: dict[tuple[str, str], str] = {}
-    found = []
+    newest: dict[str, Checks] = {}  # of the runs so far, by address
+    found: list[tuple[Flip, ...]] = []
     for run in reversed(runs):
         flipped = []
-        for title, past in run.checks.items():
-            if past.outcome == "not_applicable":
+        before = newest.get(run.address)
+        newest[run.address] = run.checks
+        # Most runs find what the one before them found.
+        for title, outcome in () if before is not None and run.checks.same(before) else run.checks.outcomes():
+            if outcome == "not_applicable":
                 continue
-            before = last.get((run.address, title))
-            if before is not None and before != past.outcome:
-                flipped.append(Flip(title, before, past.outcome))
-            last[run.address, title] = past.outcome
+            earlier = last.get((run.address, title))
+            if earlier is not None and earlier != outcome:
+                flipped.append(Flip(title, earlier, outcome))
+            last[run.address, title] = outcome
         found.append(tuple(flipped))
     return found[::-1]
 

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 from preflight import history
 from preflight.history import Flip, Run
+from preflight.log import Log
 from preflight.redaction import Redactor
-from preflight.report import epoch
 from preflight.settings import Settings
 from preflight.terminal import Terminal
+from preflight.times import epoch
 
 WIDE = 10_000  # columns where no terminal folds lines: a line of a pipe is a run
 STATUSES = {
@@ -24,7 +25,7 @@ STATUSES = {
 
 def show(settings: Settings, *, as_json: bool = False) -> int:
     """Print the history; returns the command's exit code."""
-    terminal = Terminal(Redactor.of(settings.environment, settings.envfile.values))
+    terminal = Terminal(Log(Redactor.of(settings.environment, settings.envfile.values)))
     try:
         found = history.History(settings.state_dir / history.FOLDER).runs(limit=settings.history)
     except OSError as error:

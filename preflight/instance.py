@@ -7,14 +7,14 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preflight.audit import Event
 from preflight.log import direct
 from preflight.redaction import Redactor
-from preflight.report import Report, epoch, now
-from preflight.settings import Settings, load
+from preflight.report import Report
+from preflight.settings import Settings
+from preflight.times import epoch, now
 
 if TYPE_CHECKING:
     from preflight.rerun import Runner
@@ -57,7 +57,7 @@ class Instance:
     def of(cls, order: Mapping[str, Any]) -> Instance:
         """The instance that the launcher describes to its worker."""
         return cls(
-            settings=load(Path.cwd(), options=order["options"]),
+            settings=Settings.of_message(order["settings"]),
             options=order["options"],
             report=Report.from_json(order["report"]),
             rerun_problem=order["rerun_problem"],
@@ -71,7 +71,8 @@ class Instance:
         """Record that something happened, from any thread and without waiting.
 
         Say who and what: ``instance.audit("login_failed", peer="10.0.0.7:51234", path="/diagnostics")``. Values are
-        JSON's, and never a secret (they are redacted on their way out all the same); None is left out.
+        JSON's, others become text, and None is left out. Never a secret (they are redacted on their way out all the
+        same).
         """
         if self.note is None:
             self.note = direct(self.settings, Redactor.of(self.settings.environment, self.settings.envfile.values))

@@ -16,15 +16,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from preflight import __version__, audit, formats, history, instances, notices, report
+from preflight import __version__, audit, formats, instances, notices, publishing, report, times
 from preflight.events import Loop
+from preflight.publishing import Unpublishable
 from preflight.settings import Settings, address
 from preflight.suite import Result, Suite
 from preflight.supervisor import Supervisor
 from preflight.worker import Worker
 
 if TYPE_CHECKING:
-    from preflight.log import LogFile
+    from preflight.log import Log, LogFile
     from preflight.notify import Notifier
     from preflight.terminal import Terminal
 
@@ -42,10 +43,6 @@ class Stopped(Exception):
         self.number = number
 
 
-class Unpublishable(Exception):
-    """A report could not be written; the message names the file."""
-
-
 class Launcher:
     """One start, or one check."""
 
@@ -60,11 +57,12 @@ class Launcher:
         verbose: bool = False,
         log_file: LogFile | None = None,
         patient: bool = False,
+        terminal: Terminal | None = None,
     ) -> None:
         """``typed_at`` is when the command began, on the monotonic clock.
 
         ``patient``: somebody will try again if this blocks, so nothing is shown or published then; what was
-        found is in ``result``.
+        found is in ``result``. ``terminal`` is that of the try before; these settings' secrets are its own from now on.
         """
         self.settings = settings
         self.options = options
@@ -76,6 +74,9 @@ class Launcher:
         self.patient = patient
         self.result: Result | None = None
         self.run_id = os.urandom(16).hex()
+        self._terminal = terminal
+        if terminal is not None:
+            terminal.log = self._log()
         self._loop = Loop()
         self._lock: instances.StartLock | None = None
         self._handover: instances.Handover | None = None
@@ -96,20 +97,6 @@ class Launcher:
                 return self._guarded("check")
         finally:
             self._loop.close()
-
-    def again(self) -> Launcher:
-        """Another one like this, which can be used only once."""
-        other = Launcher(
-            self.settings,
-            self.options,
-            typed_at=self.typed_at,
-            report_path=self.report_path,
-            output_format=self.output_format,
-            verbose=self.verbose,
-            patient=self.patient,
-        )
-        other.terminal = self.terminal
-        return other
 
     def examine(self) -> Result:
         """Run the checks and leave it to the caller what to say of them; start and stop nothing.
@@ -180,6 +167,7 @@ class Launcher:
             self.unwritten(error)
             return 3
         finally:
+            self.terminal.progress_over()
             self._let_go()
             # Last of all: nobody has to wait for it.
             self._finish_telling()
@@ -261,7 +249,7 @@ class Launcher:
         # Both children first; everything that takes its time to import comes after.
         self._worker = worker = Worker(self.settings)
         inherited = self._handover.socket if self._handover is not None else None
-        self._suite = suite = Suite(self.settings, self.options, origin, inherited=inherited)
+        self._suite = suite = Suite(self.settings, self.options, origin, run_id=self.run_id, inherited=inherited)
         for child in (worker.child, suite.child):
             child.on_signal = self._signalled
         self._loop.watch_child(worker.child, worker.read_channel, lambda: self._worker_printed(worker))
@@ -316,7 +304,7 @@ class Launcher:
             worker=self._worker,
             sock=self._socket,
             found=result.report,
-            instance_id=self.run_id,
+            instance_id=os.urandom(16).hex(),
             started=self._started,
             notifier=self.notifier,
         )
@@ -374,18 +362,23 @@ class Launcher:
 
     # What is shown.
 
-    @cached_property
+    @property
     def terminal(self) -> Terminal:
         """Where everything goes that people read."""
+        if self._terminal is None:
+            from preflight.terminal import Terminal  # rich: not before both children run
+
+            # With a format for machines, standard output is the machine's.
+            stream = sys.stderr if self.output_format else sys.stdout
+            self._terminal = Terminal(self._log(), stream, verbose=self.verbose)
+        return self._terminal
+
+    def _log(self) -> Log:
         from preflight.log import Log
         from preflight.redaction import Redactor
-        from preflight.terminal import Terminal
 
         redactor = Redactor.of(self.settings.environment, self.settings.envfile.values)
-        # With a format for machines, standard output is the machine's.
-        stream = sys.stderr if self.output_format else sys.stdout
-        log = Log(redactor, self._log_file, self.settings.log_format, trail=self.settings.audit_path)
-        return Terminal(redactor, stream, verbose=self.verbose, log=log)
+        return Log(redactor, self._log_file, self.settings.log_format, trail=self.settings.audit_path)
 
     @cached_property
     def notifier(self) -> Notifier | None:
@@ -447,10 +440,10 @@ class Launcher:
             run_id=self.run_id,
             origin=origin,
             address=self.settings.address,
-            started_at=report.now(),
+            started_at=times.now(),
             duration=0.0,
         )
-        self._write(unfinished, path)
+        publishing.write(unfinished, path)
 
     def conclude(self, result: Result) -> None:
         """Publish a run, keep it in the history and show it. Raises Unpublishable."""
@@ -460,29 +453,9 @@ class Launcher:
 
     def publish(self, found: report.Report, *, keep: bool = True) -> None:
         """Write a run's report, and keep it in the history. Raises Unpublishable."""
-        state_folder = found.check("State Folder")
-        if not (state_folder and state_folder.blocks):  # else it has been said already, and it blocks
-            self._set_aside(self.settings.report_path)
-            self._write(found, self.settings.report_path)
-            if keep and (unkept := history.keep(found, self.settings)):
-                self.terminal.line(unkept, "yellow")
+        publishing.publish(found, self.settings, self.terminal, keep=keep)
         if self.report_path is not None:
-            self._write(found, self.report_path)
-
-    def _set_aside(self, path: Path) -> None:
-        """Keep a corrupt report of an earlier run for whoever wants to look into it."""
-        if not os.path.lexists(path):
-            return
-        try:
-            report.load_or_set_aside(path)
-        except report.ReportError as error:
-            self.terminal.line(f"The report of an earlier run was not used: {error}", "yellow")
-
-    def _write(self, found: report.Report, path: Path) -> None:
-        try:
-            report.publish(found, path)
-        except OSError as error:
-            raise Unpublishable(f"{path}: {error.strerror}") from None
+            publishing.write(found, self.report_path)
 
     def _present(self, result: Result) -> None:
         if result.exit_code == 2:
@@ -495,10 +468,4 @@ class Launcher:
                 sys.stdout.buffer.write(text.encode("utf-8") + b"\n")
                 sys.stdout.buffer.flush()
             return
-        from preflight import banners
-
-        plain, verbose = self.terminal.plain, self.terminal.verbose
-        if result.report.checks:
-            self.terminal.show(banners.render(result.report, plain=plain, verbose=verbose))
-        if result.exit_code == 3:
-            self.terminal.show(banners.broken(result.reason, result.output, plain=plain))
+        publishing.show(result, self.terminal)

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from preflight import files
-from preflight.audit import Event, stamp
-from preflight.report import printable
+from preflight.audit import Event
+from preflight.text import printable
+from preflight.times import stamp
 
 if TYPE_CHECKING:
     from preflight.redaction import Redactor

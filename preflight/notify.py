@@ -21,11 +21,12 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from preflight import bootstrap, children, report
+from preflight import bootstrap, children, times
 from preflight.channel import ChannelError, Message
 from preflight.events import Loop
 from preflight.notices import Notice
 from preflight.settings import Settings, pyproject
+from preflight.text import printable
 
 if TYPE_CHECKING:
     from preflight.redaction import Redactor
@@ -57,6 +58,7 @@ class Service:
     """When that was given to the sender, on the monotonic clock."""
     problem: str = ""
     """Why the last notice did not arrive; empty if it did."""
+    problem_at: str = ""
 
 
 @dataclass(slots=True)
@@ -70,13 +72,13 @@ class Tally:
     dropped: int = 0
     last_delivered_at: str | None = None
     problem: str = ""
-    """Why the last one that did not arrive did not."""
+    """Why the last one did not arrive at a service; empty once each service got its last one."""
     problem_at: str | None = None
 
 
 def unattended(settings: Settings) -> dict[str, Any]:
     """The tally where no launcher is there to send anything."""
-    problem = "started without run.py: nobody is told" if settings.notify else ""
+    problem = "started without run.py: notifications are off" if settings.notify else ""
     return asdict(Tally(len(settings.notify), problem=problem))
 
 
@@ -118,6 +120,10 @@ class Notifier:
     def tally(self) -> dict[str, Any]:
         """What became of the notices so far, as /diagnostics shows it."""
         self._tally.pending = self.pending
+        # What arrives at one service is no comfort to those who look at another.
+        troubled = max((one for one in self.services if one.problem), key=lambda one: one.problem_at, default=None)
+        self._tally.problem = f"{troubled.name}: {troubled.problem}" if troubled else ""
+        self._tally.problem_at = troubled.problem_at if troubled else None
         return asdict(self._tally)
 
     @property
@@ -161,7 +167,7 @@ class Notifier:
 
     def _clean(self, text: str) -> str:
         # Redacted whole, shortened after.
-        return report.printable(self._redactor.text(text))[:LONGEST]
+        return printable(self._redactor.text(text))[:LONGEST]
 
     def _send(self) -> None:
         """Give the sender what it can take: one notice for each service."""
@@ -171,10 +177,17 @@ class Notifier:
             service.sending = notice = service.waiting.popleft()
             service.since = time.monotonic()
             tries = 0 if notice is QUESTION else self._tries
+            before = self._child
             try:
-                child = self._child or self._employ()
+                child = before or self._employ()
                 child.channel.send("send", service=number, url=service.url, tries=tries, **asdict(notice))
             except OSError as error:
+                if before is not None:
+                    # It has gone, or does not listen: the loop is about to notice, and the next one gets this.
+                    before.kill()
+                    service.sending = None
+                    service.waiting.appendleft(notice)
+                    return
                 self._failed(service, f"the process that sends cannot be used: {error.strerror}")
 
     def _look(self) -> None:
@@ -229,11 +242,11 @@ class Notifier:
         notice, service.sending, service.problem = service.sending, None, ""
         if notice is not QUESTION:
             self._tally.delivered += 1
-            self._tally.last_delivered_at = report.now()
+            self._tally.last_delivered_at = times.now()
 
     def _failed(self, service: Service, reason: str) -> None:
-        notice, service.sending, service.problem = service.sending, None, reason
-        self._tally.problem, self._tally.problem_at = f"{service.name}: {reason}", report.now()
+        notice, service.sending = service.sending, None
+        service.problem, service.problem_at = reason, times.now()
         if notice is None or notice is QUESTION:
             self._say(f"Notifications cannot be sent to {service.name}: {reason}")
         else:

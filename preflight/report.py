@@ -22,6 +22,7 @@ from typing import Any
 
 from preflight import files
 from preflight.redaction import Redactor
+from preflight.text import first_line, printable, shortened
 
 SCHEMA = 1
 SCHEMA_FILE = Path(__file__).with_name("report.schema.json")
@@ -45,8 +46,6 @@ PASSABLE = frozenset({"passed", "unknown", "not_applicable", "ignored"})
 _STAMP = re.compile(
     r"[1-9][0-9]{3}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])T(?:[01][0-9]|2[0-3]):[0-5][0-9]:(?:[0-5][0-9]|60)Z"
 )
-_LINE_END = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")  # where str.splitlines() splits
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class ReportError(Exception):
@@ -151,7 +150,7 @@ class Report:
             kinds += [(entry, getattr(check, entry.name)) for check in checks for entry in fields(Check)]
         except (TypeError, KeyError, AttributeError) as error:
             # What is wrong may be a key, of whatever characters and length.
-            why = _shortened(printable(str(error)).replace("\n", "?"), 200)
+            why = shortened(printable(str(error)).replace("\n", "?"), 200)
             raise ReportError(f"it does not keep to the schema: {why}") from None
         expected: dict[str, Any] = {"str": str, "float": (int, float), "bool": bool}
         for entry, value in kinds:
@@ -168,18 +167,6 @@ class Report:
         return report
 
 
-def now() -> str:
-    """The time as reports write it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def epoch(stamp: str) -> float:
-    """A time as reports write it, in seconds since the epoch."""
-    import calendar  # brings datetime and locale, which a start has no use for
-
-    return float(calendar.timegm(tuple(map(int, re.findall(r"[0-9]+", stamp)))))
-
-
 def python() -> str:
     """The version of this interpreter."""
     return sys.version.split()[0]
@@ -189,25 +176,6 @@ def machine() -> str:
     """System, release and processor; no name of a host."""
     system = os.uname()
     return f"{system.sysname} {system.release} {system.machine}"
-
-
-def first_line(text: str) -> str:
-    """The first line that says something."""
-    text = text.lstrip()  # not splitlines(): there may be millions
-    end = _LINE_END.search(text)
-    return text[: end.start()].rstrip() if end else text.rstrip()
-
-
-def printable(text: str) -> str:
-    """The text without what a terminal would obey or UTF-8 cannot carry.
-
-    A process's command line and a service's header come from others and may hold either.
-    """
-    return _UNPRINTABLE.sub("?", text)
-
-
-def _shortened(text: str, longest: int) -> str:
-    return text if len(text) <= longest else text[:longest] + " …"
 
 
 def _plain(value: Any) -> Any:
@@ -256,11 +224,11 @@ def limited(value: object, redactor: Redactor, longest: int = LONGEST_DETAILS) -
 
 def _line(text: str, redactor: Redactor, longest: int = LONGEST_MESSAGE) -> str:
     # Redacted first: a secret that is not printable is found as it is, and half of one would stay in a cut.
-    return _shortened(printable(first_line(redactor.beginning(text, LOOKED_AT))), longest)
+    return shortened(printable(first_line(redactor.beginning(text, LOOKED_AT))), longest)
 
 
 def _identifier(nodeid: str, redactor: Redactor, longest: int = LONGEST_MESSAGE) -> str:
-    return _shortened(printable(first_line(redactor.identifier(nodeid[:LOOKED_AT]))), longest)
+    return shortened(printable(first_line(redactor.identifier(nodeid[:LOOKED_AT]))), longest)
 
 
 def _clean(check: Check, redactor: Redactor, share: int) -> Check:
@@ -357,7 +325,7 @@ def build(
         selection=printable(redactor.text(selection)),
         address=address,
         checks=checks,
-        reason=_shortened("; ".join(reasons), LONGEST_REASON),
+        reason=shortened("; ".join(reasons), LONGEST_REASON),
         python=python(),
         machine=machine(),
         document={
@@ -384,7 +352,7 @@ def broken(reason: str, *, run_id: str, origin: str, address: str, started_at: s
         duration=round(duration, 6),
         selection="all",
         address=address,
-        reason=_shortened(printable(reason), LONGEST_REASON),
+        reason=shortened(printable(reason), LONGEST_REASON),
         python=python(),
         machine=machine(),
         document={"created": time.time(), "duration": duration, "exitcode": None, "summary": {}, "tests": []},

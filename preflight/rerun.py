@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from preflight import history, report, suite
+from preflight import history, report, suite, times
 from preflight.channel import Message
 from preflight.events import Loop
 from preflight.redaction import Redactor
@@ -77,7 +77,7 @@ def broken(settings: Settings, run_id: str, reason: str) -> Result:
         run_id=run_id,
         origin="rerun",
         address=settings.address,
-        started_at=report.now(),
+        started_at=times.now(),
         duration=0.0,
     )
     return Result(found, 3, found.reason)

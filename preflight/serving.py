@@ -23,7 +23,6 @@ TICK = 0.01  # seconds between two looks at what is still going on
 SWEEP = 5  # ticks of uvicorn, which are 0.1 s, between two looks at deadlines of clients
 LINGER = 0.25  # seconds that idle keep-alive connections get to send a last request, when nobody replaces us
 FRAME = 1024 * 1024  # bytes of the largest WebSocket message that is read at all; beyond, the close code is 1009
-DELAY = 1.0  # seconds of drain_delay where other machines can reach us
 GOODBYE = 0.2  # seconds that what was cancelled gets to clean up
 SO_ATTACH_FILTER = 26  # socket(7); the module socket has no name for it
 
@@ -83,11 +82,6 @@ class Server(uvicorn.Server):
         self._on_ready = on_ready
         self._replaced = self._last = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._budget = settings.graceful_timeout
-        # On loopback no load balancer has to notice first.
-        self._delay = settings.drain_delay
-        if self._delay is None:
-            self._delay = 0.0 if settings.loopback else min(DELAY, self._budget / 4)
 
     def drain(self, *, replaced: bool, last: bool) -> None:
         """Begin the end, from any thread.
@@ -134,11 +128,12 @@ class Server(uvicorn.Server):
         return done
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Drain within graceful_timeout, then cancel what is left."""
+        """Drain: for as long as drain_delay as before, then within graceful_timeout; cancel what is left."""
         loop = asyncio.get_running_loop()
+        settings = self.instance.settings
         self._announce()
-        deadline = loop.time() + self._budget
-        await asyncio.sleep(self._delay or 0.0)
+        await asyncio.sleep(settings.delay)
+        deadline = loop.time() + settings.graceful_timeout
         if self._last:
             for sock in sockets or ():
                 await self._empty(sock, deadline)

@@ -22,6 +22,7 @@ from preflight import envfile
 PREFIX = "PREFLIGHT_"
 _ENV_FILE = Path("~/.ki_autoagent/config/.env")
 _STATE_DIR = Path(".preflight")
+_DRAIN_DELAY = 1.0  # seconds, where other machines can reach us
 T = TypeVar("T")
 
 
@@ -253,9 +254,15 @@ class Settings:
     )
     port_grace: float = setting(5.0, duration(0, 60), "time between SIGTERM and SIGKILL")
     probe_timeout: float = setting(2.0, duration(0.1, 60), "deadline of each question to the network")
-    requirement_timeout: float = setting(10.0, duration(0.1, 600), "deadline of each requirement")
+    requirement_timeout: float = setting(
+        10.0,
+        duration(0.1, 600),
+        "deadline of each requirement; what the holder of the port may take to end comes on top, of run_timeout, too",
+    )
     run_timeout: float = setting(30.0, duration(1, 3600), "deadline of the whole run")
-    graceful_timeout: float = setting(4.0, duration(0, 600), "time for requests in flight when stopping")
+    graceful_timeout: float = setting(
+        4.0, duration(0, 600), "time for requests in flight when stopping, after drain_delay"
+    )
     drain_delay: float | None = setting(
         None,
         duration(0, 60),
@@ -264,13 +271,19 @@ class Settings:
     supervise: bool | None = setting(
         None, switch, "start a crashed worker again (yes, except under systemd, Kubernetes or a container runtime)"
     )
-    restart_limit: int = setting(5, whole(1, 1_000_000), "crashes within restart_window after which it is given up")
+    restart_limit: int = setting(
+        5,
+        whole(1, 1_000_000),
+        "crashes within restart_window after which it is given up, as it is after two in a row before being ready",
+    )
     restart_window: float = setting(60.0, duration(0.1, 86400), "see restart_limit")
     restart_backoff: float = setting(
         0.5, duration(0, 30), "wait before the second restart; doubles up to 30 s (the first is at once)"
     )
     if_running: str = setting(
-        "replace", one_of("replace", "keep", "fail"), "what to do when an instance of ours serves the address"
+        "replace",
+        one_of("replace", "keep", "fail"),
+        "what to do about a server that this command started and that serves the address already",
     )
     refresh: float = setting(0.0, interval(10, 30 * 86400), "time between re-runs in the background (0: none)")
     rerun_gates: bool = setting(
@@ -280,14 +293,16 @@ class Settings:
     memory: int = setting(256 * 1024**2, size, "memory that should be available")
     open_files: int = setting(1024, whole(1, 2**31), "open files that a process should be allowed")
     connections: int = setting(
-        4096, whole(1, 1_000_000), "connections at once; then idle ones are closed, and what is left gets 503"
+        4096,
+        whole(1, 1_000_000),
+        "connections at once; beyond that idle ones are closed, and if none is idle the new one gets 503",
     )
     request_size: int = setting(1024**2, size, "the largest body of a request; beyond, the answer is 413")
     request_timeout: float = setting(
         10.0,
         duration(0.1, 3600),
-        "time that a client has to send a request's head, and to send a body or take an answer"
-        " (a second more for every 8 KiB)",
+        "time that a client has to send a request's head, and to send a body or take an answer,"
+        " the latter two plus one second for every 8 KiB",
     )
     turn_timeout: float = setting(120.0, duration(0.1, 3600), "deadline of each chat turn")
     chat_connections: int = setting(2000, whole(1, 1_000_000), "chat connections at once; one more is closed with 1013")
@@ -303,7 +318,7 @@ class Settings:
     token: str | None = setting(
         None,
         token,
-        "what opens the server to others: 16 characters or more, never in pyproject.toml",
+        "access token that clients must send (16 characters or more), never in pyproject.toml",
         secret=True,
     )
     allowed_hosts: tuple[str, ...] = setting(
@@ -350,6 +365,19 @@ class Settings:
         return self.host.lower() in ("localhost", "::1") or bool(re.fullmatch(r"127(\.[0-9]{1,3}){3}", self.host))
 
     @property
+    def delay(self) -> float:
+        """Seconds that new work is still accepted when stopping."""
+        if self.drain_delay is not None:
+            return self.drain_delay
+        # On loopback no load balancer has to notice first.
+        return 0.0 if self.loopback else _DRAIN_DELAY
+
+    @property
+    def drain_timeout(self) -> float:
+        """Seconds from being asked to stop until what is not finished is cancelled."""
+        return self.delay + self.graceful_timeout
+
+    @property
     def report_path(self) -> Path:
         return self.state_dir / "report.json"
 
@@ -361,6 +389,29 @@ class Settings:
     @property
     def audit_path(self) -> Path:
         return self.state_dir / "audit.log"
+
+    def to_message(self) -> dict[str, Any]:
+        """For the channel to a child, as JSON values: what was read once counts for all, whatever is edited meanwhile.
+
+        Secrets are in it.
+        """
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "envfile"}
+        values["envfile"] = {entry.name: getattr(self.envfile, entry.name) for entry in fields(self.envfile)}
+        values["envfile"]["path"] = str(self.envfile.path)
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+    @classmethod
+    def of_message(cls, data: Mapping[str, Any]) -> Settings:
+        """The other way."""
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
+        }
+        values["root"] = Path(data["root"])
+        values["envfile"] = envfile.EnvFile(**{**data["envfile"], "path": Path(data["envfile"]["path"])})
+        for name, entry in SETTINGS.items():
+            if entry.metadata["parse"] is path and values[name] is not None:
+                values[name] = Path(values[name])
+        return cls(**values)
 
 
 TOKEN_LENGTH = 16
@@ -446,16 +497,13 @@ def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[
         chosen["log_file"] = root / _at_home("log_file", chosen["log_file"])
     chosen["state_dir"] = root / _at_home("state_dir", chosen.get("state_dir", _STATE_DIR))
 
-    settings = Settings(
+    return Settings(
         root=root,
         envfile=content,
         environment={**content.values, **environ},
         sources=sources,
         **chosen,  # type: ignore[arg-type]  # each value went through its setting's own parser
     )
-    if settings.port_grace + 1 > settings.requirement_timeout:
-        raise SettingsError("port_grace must be at least 1 second shorter than requirement_timeout")
-    return settings
 
 
 def _at_home(name: str, value: object, *, needed: bool = True) -> Path:

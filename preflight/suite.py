@@ -16,10 +16,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from preflight import children, report
+from preflight import children, report, times
 from preflight.channel import ChannelError, Message
 from preflight.redaction import Redactor
 from preflight.settings import Settings
+from preflight.text import printable
 
 MARGIN = 1.0  # seconds beyond the run's deadline that pytest gets to write its report
 
@@ -70,7 +71,7 @@ class Suite:
         self.settings = settings
         self.origin = origin
         self.run_id = run_id or os.urandom(16).hex()
-        self.started_at = report.now()
+        self.started_at = times.now()
         self.begun = time.monotonic()
         self.titles: list[str] = []
         self.checking = ""
@@ -79,6 +80,8 @@ class Suite:
         self._problems: list[str] = []
         self._socket: socket.socket | None = None
         self._killed = False
+        self._allowed = 0.0
+        """Seconds beyond the deadline that freeing the port may take."""
         environ = {
             name: value
             for name, value in (os.environ if environ is None else environ).items()
@@ -94,13 +97,15 @@ class Suite:
             origin=origin,
             takes_port=takes_port,
             options=dict(options),
+            # A re-run reads them itself: it is there to find out how the env file is by now.
+            settings=settings.to_message() if origin != "rerun" else None,
             plugins=settings.plugins,
         )
 
     @property
     def deadline(self) -> float:
         """When the run is killed, on the monotonic clock."""
-        return self.begun + self.settings.run_timeout + MARGIN
+        return self.begun + self.settings.run_timeout + self._allowed + MARGIN
 
     @property
     def late(self) -> bool:
@@ -137,6 +142,8 @@ class Suite:
                     self._problems += map(str, message.data["problems"])
                 case "report":
                     self._document = message.data["document"]
+                case "allowed":
+                    self._allowed += float(message.data["seconds"])
                 case "socket":
                     for descriptor in message.descriptors:
                         self._socket = socket.socket(fileno=descriptor)
@@ -188,7 +195,9 @@ class Suite:
         if self._usage:
             reasons = [self._usage]
         elif self._killed:
-            reasons.append(f"the suite was stopped at its deadline of {self.settings.run_timeout:g} s{where}")
+            reasons.append(
+                f"the suite was stopped at its deadline of {self.settings.run_timeout + self._allowed:g} s{where}"
+            )
         elif self._document is None and not reasons:
             reasons.append(f"the suite ended without a report ({self.child.ending}){where}")
         if self._document is not None:
@@ -197,8 +206,8 @@ class Suite:
             except report.ReportError as error:
                 reasons.append(f"the suite's report cannot be used: {error}")
             else:
-                return found, report.printable(redactor.beginning("; ".join(reasons), report.LONGEST_REASON))
-        reason = report.printable(redactor.beginning("; ".join(reasons), report.LONGEST_REASON))
+                return found, printable(redactor.beginning("; ".join(reasons), report.LONGEST_REASON))
+        reason = printable(redactor.beginning("; ".join(reasons), report.LONGEST_REASON))
         return self._broken(reason), reason
 
     def _broken(self, reason: str) -> report.Report:
@@ -280,6 +289,7 @@ class Link:
         self.origin: str = run["origin"]
         self.takes_port: bool = run["takes_port"]
         self.options: dict[str, object] = run["options"]
+        self.settings = Settings.of_message(run["settings"]) if run["settings"] is not None else None
         self.plugins: list[str] = run["plugins"]
 
     def _hear(self, message: Message) -> None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from preflight import __version__, instances, notices, report
+from preflight import __version__, instances, notices, report, times
 from preflight.audit import Event
 from preflight.channel import Channel
 from preflight.events import Loop
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from preflight.notify import Notifier
     from preflight.terminal import Terminal
 
-MARGIN = 0.75  # seconds beyond graceful_timeout that a worker gets to say goodbye
+MARGIN = 0.75  # seconds beyond drain_timeout that a worker gets to say goodbye
 TAIL = 20  # lines of a worker's output in a banner
 
 
@@ -70,10 +70,10 @@ class Supervisor:
             os.getpid(),
             settings.host,
             settings.port,
-            report.now(),
+            times.now(),
             time.monotonic(),
             __version__,
-            stops_within=settings.graceful_timeout + MARGIN + 1.0,
+            stops_within=settings.drain_timeout + MARGIN + 1.0,
             log_file=str(settings.log_file or ""),
         )
         self._restarts = Restarts(
@@ -203,13 +203,11 @@ class Supervisor:
         if ending == "SIGKILL":
             ending += ", possibly because memory ran out"
         delay = self._restarts.failed(now, ready_for)
-        keeper = None if self.settings.supervise else "--no-supervise"
-        if self.settings.supervise is None:
-            keeper = somebody_elses_task()
-        if keeper is not None or delay is None:
-            return self._give_up(worker, ending, keeper)
+        unsupervised = self._unsupervised()
+        if unsupervised or delay is None:
+            return self._give_up(worker, ending, unsupervised)
         self._count += 1
-        self._last_exit, self._last_exit_at = ending, report.now()
+        self._last_exit, self._last_exit_at = ending, times.now()
         when = "at once" if delay == 0 else f"in {delay:.1f} s"
         self.terminal.line(f"The worker ended ({ending}); another one starts {when}. Connections wait.", "yellow")
         if self._crashed_at is None:
@@ -223,9 +221,16 @@ class Supervisor:
             self._employ(Worker(self.settings))
         return None
 
-    def _give_up(self, worker: Worker, ending: str, keeper: str | None) -> int:
-        if keeper is not None:
-            title, reason = "THE SERVER ENDED", f"Starting it again is left to {keeper}."
+    def _unsupervised(self) -> str:
+        """Why no crashed worker is started again here, for people; empty where it is."""
+        if self.settings.supervise is None:
+            keeper = somebody_elses_task()
+            return f"Starting it again is left to {keeper}." if keeper is not None else ""
+        return "" if self.settings.supervise else "It is not started again: supervision is off."
+
+    def _give_up(self, worker: Worker, ending: str, unsupervised: str) -> int:
+        if unsupervised:
+            title, reason = "THE SERVER ENDED", unsupervised
         elif self.announced:
             title, reason = "THE SERVER KEEPS CRASHING: given up", f"It was started {self._count + 1} times."
         else:
@@ -262,7 +267,7 @@ class Supervisor:
             run_id=self.record.instance_id,
             origin="start",
             address=self.settings.address,
-            started_at=report.now(),
+            started_at=times.now(),
             duration=0.0,
         )
         notices.know(ended, self.settings)
@@ -388,7 +393,7 @@ class Supervisor:
         worker.drain(replaced=replaced, last=not replaced and not self._given)
         # The worker has it, and closes it first of all: the port is free long before the last answer.
         self._socket.close()
-        deadline = time.monotonic() + self.settings.graceful_timeout + MARGIN
+        deadline = time.monotonic() + self.settings.drain_timeout + MARGIN
         while not worker.ended() and len(self.loop.stops) <= signals and time.monotonic() < deadline:
             self.loop.turn(min(0.5, deadline - time.monotonic()))
         self._print_rest(worker)

@@ -17,7 +17,8 @@ from rich.text import Text
 from preflight import banners
 from preflight.log import Log
 from preflight.redaction import Redactor
-from preflight.report import LONGEST_MESSAGE, printable
+from preflight.report import LONGEST_MESSAGE
+from preflight.text import printable
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -27,23 +28,27 @@ TURNS = 12.5  # frames of the spinner a second
 
 
 class Terminal:
-    """One place through which everything that people read goes; every text is redacted on its way."""
+    """One place through which everything that people read goes; every text is redacted on its way.
 
-    def __init__(
-        self, redactor: Redactor, stream: TextIO | None = None, *, verbose: bool = False, log: Log | None = None
-    ) -> None:
-        """``log`` gets what is shown as well."""
+    ``log`` gets it as well. Its redactor is the terminal's: whoever exchanges the log has exchanged both.
+    """
+
+    def __init__(self, log: Log, stream: TextIO | None = None, *, verbose: bool = False) -> None:
         stream = stream or sys.stdout
         if isinstance(stream, io.TextIOWrapper):
             # A character that this encoding does not know must not end a start.
             stream.reconfigure(errors="backslashreplace")
         self.console = Console(file=stream, highlight=False, emoji=False, markup=False, width=_width(stream))
-        self.redactor = redactor
-        self.log = log or Log(redactor)
+        self.log = log
         self.verbose = verbose
         self.plain = banners.plain(self.console)
         self._live: Live | None = None
         self._doing = ""
+
+    @property
+    def redactor(self) -> Redactor:
+        """What takes the secrets out, here and in the log."""
+        return self.log.redactor
 
     def text(self, text: str) -> str:
         """What may be shown of a text that comes from elsewhere."""

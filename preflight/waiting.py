@@ -9,12 +9,13 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from preflight import history
 from preflight.events import Loop
-from preflight.launcher import Launcher, Stopped, Unpublishable
-from preflight.settings import SettingsError
+from preflight.launcher import Launcher, Stopped
+from preflight.publishing import Unpublishable
+from preflight.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from preflight.report import Report
@@ -24,32 +25,78 @@ if TYPE_CHECKING:
 PAUSE = 1.0  # seconds between two rounds of waiting
 SHOWN = 8  # changes that stay on the screen
 
-Make = Callable[[bool], Launcher]
-"""Makes the launcher of one round, from settings that are read for it; it is told whether to be patient.
+Load = Callable[[], Settings]
+"""Reads the settings as they are now. Raises SettingsError."""
 
-Raises SettingsError.
-"""
+
+class Make(Protocol):
+    """Makes the launcher of one round."""
+
+    def __call__(self, settings: Settings, *, patient: bool, terminal: Terminal | None) -> Launcher: ...
 
 
 class Rounds:
-    """One run after the other, and what changed between them."""
+    """One run after the other, all on one terminal, and what changed between them."""
 
-    def __init__(self, make: Make) -> None:
+    def __init__(self, load: Load, make: Make) -> None:
+        self._load = load
         self._make = make
         self._past: list[history.Run] = []  # newest first
-        self._terminal: Terminal | None = None
+        self._last: Launcher | None = None
+        self._complaint = ""
         self.loop = Loop()
 
     def launcher(self, *, patient: bool = True) -> Launcher:
-        """The next round's launcher, on the same terminal as those before. Raises SettingsError."""
-        launcher = self._make(patient)
-        if self._terminal is None:
-            self._terminal = launcher.terminal
-        else:
-            # An env file that has changed has other secrets.
-            self._terminal.redactor = launcher.terminal.redactor
-            launcher.terminal = self._terminal
-        return launcher
+        """The next round's launcher, with the settings of now. Raises SettingsError."""
+        settings = self._load()
+        self._complaint = ""
+        return self._launcher(settings, patient=patient)
+
+    def launcher_in_time(self, until: float) -> Launcher:
+        """The next round's launcher, as soon as the settings can be used; patient for as long as there is time.
+
+        Raises SettingsError if they cannot be used until then, Stopped when a signal asks to stop.
+        """
+        while True:
+            try:
+                return self.launcher(patient=time.monotonic() < until)
+            except SettingsError as error:
+                left = until - time.monotonic()
+                if self._last is None or left <= 0:
+                    raise
+                self._complain("waiting for settings that can be used", error)
+                self._last.terminal.doing(f"Waiting for settings that can be used, {left:.0f} s left")
+                self.pause(min(PAUSE, left))
+
+    def launcher_at_once(self) -> Launcher:
+        """The next round's launcher, with the settings of the last one where those of now cannot be used.
+
+        Raises SettingsError if there was none.
+        """
+        try:
+            return self.launcher()
+        except SettingsError as error:
+            if self._last is None:
+                raise
+            self._complain("keeping the previous settings", error)
+            return self._launcher(self._last.settings, patient=True)
+
+    def _launcher(self, settings: Settings, *, patient: bool) -> Launcher:
+        terminal = self._last.terminal if self._last is not None else None
+        self._last = self._make(settings, patient=patient, terminal=terminal)
+        return self._last
+
+    def _complain(self, what: str, error: SettingsError) -> None:
+        """Say what is wrong with the settings, once for as long as it is."""
+        if self._last is not None and str(error) != self._complaint:
+            self._complaint = str(error)
+            self._last.terminal.line(f"{_clock()} {what}: {error}", "yellow")
+
+    def close(self) -> None:
+        """Leave the terminal in order, and let go of the loop."""
+        if self._last is not None:
+            self._last.terminal.progress_over()
+        self.loop.close()
 
     def publish(self, launcher: Launcher, found: Report) -> list[str]:
         """Publish a round's report and tell what is new in it, a line each. Raises Unpublishable.
@@ -97,28 +144,31 @@ def _line(terminal: Terminal, text: str) -> None:
     terminal.show(Group(Text(terminal.text(text), no_wrap=not terminal.animated, overflow="ignore")))
 
 
-def wait(make: Make, seconds: float, *, start: bool) -> int:
+def wait(load: Load, make: Make, seconds: float, *, start: bool) -> int:
     """Check until nothing blocks, for so many seconds at most, then start or say how it is; returns the exit code.
 
-    The first and the last try are what was asked for, a start or a check. Raises SettingsError.
+    The first and the last try are what was asked for, a start or a check. Settings that are wrong meanwhile are
+    waited for as well: nothing is started with others than those of now. Raises SettingsError if they are in the end.
     """
     until = time.monotonic() + seconds
-    rounds = Rounds(make)
+    rounds = Rounds(load, make)
     try:
+        launcher = rounds.launcher(patient=seconds > 0)
         while True:
-            launcher = rounds.launcher(patient=time.monotonic() < until)
             code = launcher.start() if start else launcher.check()
             if not launcher.undecided or launcher.result is None:
                 return code
             with rounds.loop.running():
                 launcher, result = _until_nothing_blocks(rounds, launcher, launcher.result, until)
-            if result.exit_code != 0 or not start:
-                launcher.give_up(result)
-                if start:
-                    launcher.refused(result.exit_code)
-                    with rounds.loop.running():
-                        launcher.tell_refused(result, rounds.loop)
-                return result.exit_code
+                if result.exit_code == 0 and start:
+                    launcher = rounds.launcher_in_time(until)
+                    continue
+            launcher.give_up(result)
+            if start:
+                launcher.refused(result.exit_code)
+                with rounds.loop.running():
+                    launcher.tell_refused(result, rounds.loop)
+            return result.exit_code
     except Stopped as stopped:
         launcher.terminal.progress_over()
         launcher.terminal.line(f"Stopped by {stopped}; nothing was started.")
@@ -130,7 +180,7 @@ def wait(make: Make, seconds: float, *, start: bool) -> int:
             launcher.refused(3)
         return 3
     finally:
-        rounds.loop.close()
+        rounds.close()
 
 
 def _until_nothing_blocks(rounds: Rounds, launcher: Launcher, result: Result, until: float) -> tuple[Launcher, Result]:
@@ -145,7 +195,7 @@ def _until_nothing_blocks(rounds: Rounds, launcher: Launcher, result: Result, un
             return launcher, result
         terminal.doing(f"Waiting for {_awaited(result)}, {left:.0f} s left")
         rounds.pause(min(PAUSE, left))
-        launcher = rounds.launcher()
+        launcher = rounds.launcher_in_time(until)
         result = launcher.examine()
         if result.exit_code == 2:
             terminal.progress_over()
@@ -156,12 +206,12 @@ def _awaited(result: Result) -> str:
     return ", ".join(check.title for check in result.report.blocking) or "a suite that does not break"
 
 
-def watch(make: Make, seconds: float) -> int:
+def watch(load: Load, make: Make, seconds: float) -> int:
     """Check again and again, with so many seconds between, and show what changes until somebody stops it.
 
     Returns the exit code that the last round would have had. Raises SettingsError if the first one cannot begin.
     """
-    rounds = Rounds(make)
+    rounds = Rounds(load, make)
     launcher = rounds.launcher()
     terminal = launcher.terminal
     log: deque[str] = deque(maxlen=SHOWN)
@@ -176,7 +226,7 @@ def watch(make: Make, seconds: float) -> int:
                 code = result.exit_code
                 _show(terminal, launcher, result, rounds.publish(launcher, result.report), log, seconds)
                 rounds.pause(seconds)
-                launcher = _next(rounds, launcher)
+                launcher = rounds.launcher_at_once()
     except Stopped as stopped:
         return 128 + stopped.number if code is None else code
     except Unpublishable as error:
@@ -184,17 +234,7 @@ def watch(make: Make, seconds: float) -> int:
         launcher.unwritten(error)
         return 3
     finally:
-        terminal.progress_over()
-        rounds.loop.close()
-
-
-def _next(rounds: Rounds, launcher: Launcher) -> Launcher:
-    """The next round's launcher; with the settings of the last one where those of now cannot be read."""
-    try:
-        return rounds.launcher()
-    except SettingsError as error:
-        launcher.terminal.line(f"{_clock()} the settings of before, because: {error}", "yellow")
-        return launcher.again()
+        rounds.close()
 
 
 def _show(

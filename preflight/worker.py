@@ -18,10 +18,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from preflight import children, report
+from preflight import children
 from preflight.audit import Event, Outbox
 from preflight.channel import ChannelError, Message
 from preflight.settings import Settings
+from preflight.text import first_line
 
 if TYPE_CHECKING:
     from preflight.rerun import Ending, Heard
@@ -123,7 +124,7 @@ class Worker:
 
     def serve(self, sock: socket.socket, options: Mapping[str, object], **instance: object) -> None:
         """Hand over the listening socket; the worker serves on it."""
-        self._tell("serve", (sock.fileno(),), options=dict(options), **instance)
+        self._tell("serve", (sock.fileno(),), options=dict(options), settings=self.settings.to_message(), **instance)
 
     def rerun_goes_on(self, run_id: str, step: str, data: Mapping[str, Any]) -> None:
         """Tell it a step of the re-run that it wants."""
@@ -176,7 +177,7 @@ def load(name: str) -> Any:
 
 def _why(error: BaseException, root: str) -> str:
     """The error in one line, with the place in the project's own code where it was raised."""
-    said = report.first_line(str(error))
+    said = first_line(str(error))
     line = f"{type(error).__name__}: {said}" if said else type(error).__name__
     places = []
     trace = error.__traceback__
@@ -251,7 +252,7 @@ class _Main:
         if server is not None:
             # Another starter may have the socket by now.
             server.drain(replaced=False, last=False)
-            time.sleep(server.instance.settings.graceful_timeout + 1)
+            time.sleep(server.instance.settings.drain_timeout + 1)
         children.end_group()
 
     def _wait(self, kind: str) -> Message:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, Literal, TypedDict
 
 from langchain_core.language_models import BaseChatModel
@@ -26,8 +26,8 @@ from preflight.redaction import Redactor
 from preflight.settings import Settings
 from server import provider
 from server.embedded import EmbeddedModel
-from server.provider import ProviderError, ask, stream
-from server.tools import Machine, as_data
+from server.provider import OPENAI, PERPLEXITY, ProviderError, ask, stream
+from server.tools import Toolbox, as_data
 
 REMEMBERED = 12  # messages of a session that the graph keeps: six turns
 REMEMBERED_CHARACTERS = 24_000  # of them together; the last turn stays whatever its length
@@ -97,7 +97,7 @@ class Agent:
     def __init__(
         self,
         model: BaseChatModel,
-        machine: Machine,
+        toolbox: Toolbox,
         *,
         redactor: Redactor,
         longest_wait: float,
@@ -108,9 +108,9 @@ class Agent:
         """``longest_wait``: seconds before another attempt, at most. ``research_off``: why there is no researcher."""
         self._model = model
         self._deciding = model.bind_tools(HANDOFFS)
-        self._diagnosing = model.bind_tools(machine.schemas(acting=False))
-        self._acting = model.bind_tools(machine.schemas(acting=True)) if machine.acts else None
-        self._machine = machine
+        self._diagnosing = model.bind_tools(toolbox.schemas(acting=False))
+        self._acting = model.bind_tools(toolbox.schemas(acting=True)) if toolbox.acts else None
+        self._toolbox = toolbox
         self._researcher = researcher
         self._research_off = research_off
         self._redactor = redactor
@@ -176,7 +176,7 @@ class Agent:
             ]
             found.append(AIMessage("", tool_calls=[*calls, *broken]))
             for call in calls:
-                result = await self._machine.call(call["name"], call["args"], acting=acting)
+                result = await self._toolbox.call(call["name"], call["args"], acting=acting)
                 found.append(ToolMessage(result, tool_call_id=call["id"], name=call["name"]))
             for call in broken:
                 said = as_data("tools", {"error": "the arguments are no JSON object"})
@@ -191,11 +191,11 @@ class Agent:
             result: dict[str, Any] = {"off": True, "message": self._research_off}
         else:
             try:
-                reply = await ask(self._researcher, [HumanMessage(state["query"])], self._longest_wait)
+                asked = [HumanMessage(state["query"])]
+                reply = await ask(self._researcher, asked, self._longest_wait, PERPLEXITY)
                 result = {"answer": reply.text}
             except ProviderError as error:
-                said = error.message.replace("The model's service", "Perplexity").replace("OPENAI_", "PERPLEXITY_")
-                result = {"failed": True, "message": f"Research failed. {said}"}
+                result = {"failed": True, "message": f"Research failed. {error.message}"}
         call = {"name": "research", "args": {"query": state["query"]}, "id": uuid.uuid4().hex}
         data = as_data("research", self._redactor.value(result))
         return {
@@ -234,8 +234,8 @@ def _next(state: Turn) -> str:
 def make(
     instance: Instance,
     redactor: Redactor,
+    toolbox: Toolbox,
     checkpointer: BaseCheckpointSaver[Any] | None,
-    rerun: Callable[[], Awaitable[dict[str, Any]]] | None = None,
 ) -> Agent:
     """The agent of an instance: on OpenAI's model where its key is loaded, else on the embedded one."""
     settings = instance.settings
@@ -243,14 +243,14 @@ def make(
     patience = settings.turn_timeout / 2  # a service that hangs is named before the whole turn runs out
     live = not settings.demo
     model: BaseChatModel = EmbeddedModel()
-    if live and environment.get("OPENAI_API_KEY", "").strip():
-        model = provider.openai(environment, patience)
+    if live and OPENAI.key(environment):
+        model = provider.model(OPENAI, environment, patience)
     researcher = None
-    if live and not settings.offline and environment.get("PERPLEXITY_API_KEY", "").strip():
-        researcher = provider.perplexity(environment, patience)
+    if live and not settings.offline and PERPLEXITY.key(environment):
+        researcher = provider.model(PERPLEXITY, environment, patience)
     return Agent(
         model,
-        Machine(instance, redactor, rerun),
+        toolbox,
         redactor=redactor,
         longest_wait=settings.turn_timeout / 3,
         researcher=researcher,

@@ -16,12 +16,13 @@ from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from preflight import __version__, report
+from preflight import __version__
 from preflight.instance import Instance
 from preflight.settings import SettingsError, load
 from server import archive, chat, diagnostics, followers, health, history, login, logs, metrics, openapi, pages, reruns
 from server.answers import Front
 from server.security import Access, Guard
+from server.snapshot import Snapshot
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -72,16 +73,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         instance = await asyncio.to_thread(examine)
     app.state.instance = instance
     app.state.reruns = runs = reruns.Reruns(instance)
-    runs.published = diagnostics.snapshot(app, instance).refresh
-    app.state.followers = live = followers.Followers(
-        instance,
-        runs,
-        document=lambda: diagnostics.document(app, instance),
-        stamp=lambda: diagnostics.stamp(app, instance),
-    )
+    app.state.snapshot = snapshot = Snapshot(instance)
+    app.state.past = past = history.Past(instance, snapshot)
+    runs.published = snapshot.accept
+    app.state.followers = live = followers.Followers(instance, runs, snapshot)
     app.state.connections.rerun = runs.for_agent
     access = Access(instance.settings)
-    async with app.state.connections.running(instance), runs.running(), live.running():
+    async with app.state.connections.running(instance, snapshot, past), runs.running(), live.running():
         yield {"preflight": instance, "access": access}
     access.guesses.tell(instance)
 
@@ -92,9 +90,8 @@ def examine() -> Instance:
     Raises BlockedStart when a critical requirement blocks or a setting is wrong.
     """
     # Only here: the launcher's worker has no use for them, and its import is a start's critical path.
-    from preflight import banners, suite
-    from preflight import history as past
-    from preflight.log import LogFile, direct
+    from preflight import banners, publishing, suite
+    from preflight.log import Log, LogFile, direct
     from preflight.redaction import Redactor
     from preflight.terminal import Terminal
 
@@ -104,7 +101,7 @@ def examine() -> Instance:
         raise BlockedStart(str(error)) from None
     redactor = Redactor.of(settings.environment, settings.envfile.values)
     logs.redact(redactor)
-    terminal = Terminal(redactor, sys.stderr)
+    terminal = Terminal(Log(redactor), sys.stderr)
     try:
         log_file = LogFile(settings.log_file) if settings.log_file else None
     except OSError as error:
@@ -118,21 +115,20 @@ def examine() -> Instance:
         terminal.show(banners.bar("PREFLIGHT SKIPPED (PREFLIGHT_SKIP): no requirement was checked", "dark_orange3"))
         return instance
     result = suite.run(settings, {}, "start", redactor, on_signal=on_signal)
+    if result.exit_code == 2:
+        instance.audit("refused", by="server", why=[result.reason])
+        raise BlockedStart(result.reason)
     try:
-        report.publish(result.report, settings.report_path)
-    except OSError as error:
-        raise BlockedStart(f"the report cannot be written to {settings.report_path}: {error.strerror}") from None
-    if unkept := past.keep(result.report, settings):
-        terminal.line(unkept, "yellow")
-    if result.report.checks:
-        terminal.show(banners.render(result.report, plain=terminal.plain))
+        publishing.publish(result.report, settings, terminal)
+    except publishing.Unpublishable as error:
+        why = f"the report cannot be written: {error}"
+        instance.audit("refused", by="server", why=[why], run_id=result.report.run_id)
+        raise BlockedStart(why) from None
+    publishing.show(result, terminal)
     if not result.may_start:
-        if result.reason:
-            terminal.show(banners.broken(result.reason, result.output, plain=terminal.plain))
-        why = [check.title for check in result.report.blocking] or [result.reason]
-        instance.audit("refused", by="server", why=why, run_id=result.report.run_id)
-        titles = ", ".join(check.title for check in result.report.blocking)
-        raise BlockedStart(f"the preflight blocks the start: {result.reason or titles}")
+        titles = [check.title for check in result.report.blocking]
+        instance.audit("refused", by="server", why=titles or [result.reason], run_id=result.report.run_id)
+        raise BlockedStart(f"the preflight blocks the start: {result.reason or ', '.join(titles)}")
     instance.report = result.report
     return instance
 

@@ -10,31 +10,25 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from server.chat import Chat
-
-PAGE = 100  # sessions in a list, unless asked for fewer or more
-LONGEST_PAGE = 1000
-NO_STORE = {"Cache-Control": "no-store"}
+from server.paging import page
 
 
 def _answer(chat: Chat, body: Mapping[str, Any], status: int = 200) -> JSONResponse:
-    return JSONResponse(chat.hub.redactor.document(dict(body)), status, headers=NO_STORE)
+    return JSONResponse(chat.hub.redactor.document(dict(body)), status)
 
 
 async def sessions(request: Request) -> JSONResponse:
     """GET: the sessions, the latest used first (?limit, ?offset). DELETE: all of them."""
-    from server.sessions import StoreError
+    from server.database import StoreError
 
     chat: Chat = request.app.state.connections
     try:
         if request.method == "DELETE":
             return _answer(chat, {"deleted": await chat.hub.delete(None)})
         try:
-            limit = int(request.query_params.get("limit", PAGE))
-            offset = int(request.query_params.get("offset", 0))
-        except ValueError:
-            limit = offset = -1
-        if not (1 <= limit <= LONGEST_PAGE and 0 <= offset < 2**62):
-            return _answer(chat, {"error": f"limit is from 1 to {LONGEST_PAGE}, offset from 0"}, 400)
+            limit, offset = page(request.query_params)
+        except ValueError as error:
+            return _answer(chat, {"error": str(error)}, 400)
         found, total = await chat.hub.store.page(offset=offset, limit=limit)
     except StoreError as error:
         return _answer(chat, {"error": str(error)}, 503)
@@ -45,7 +39,8 @@ async def sessions(request: Request) -> JSONResponse:
 
 async def session(request: Request) -> JSONResponse:
     """GET: one session with its whole transcript. DELETE: delete it."""
-    from server.sessions import NoSession, StoreError
+    from server.database import StoreError
+    from server.sessions import NoSession
 
     chat: Chat = request.app.state.connections
     session_id: str = request.path_params["session_id"]

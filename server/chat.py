@@ -18,7 +18,9 @@ from starlette.types import Receive, Scope, Send
 from preflight.instance import Instance
 
 if TYPE_CHECKING:
+    from server.history import Past
     from server.hub import Hub
+    from server.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 WARM_AFTER = 0.5  # seconds of serving, so that a start's own first answers do not compete with the import
@@ -32,7 +34,7 @@ class Chat:
         self.rerun: Callable[[], Awaitable[dict[str, Any]]] | None = None
         """Starts a re-run of the suite; None where the server has none. Set before the first connection."""
         self._observe_turn = observe_turn
-        self._instance: Instance | None = None
+        self._known: tuple[Instance, Snapshot, Past] | None = None
         self._hub: Hub | None = None
 
     @property
@@ -51,15 +53,18 @@ class Chat:
         if self._hub is None:
             from server.hub import Hub
 
-            if self._instance is None:
+            if self._known is None:
                 raise RuntimeError("the application has not started")
-            self._hub = Hub(self._instance, self.rerun, self._observe_turn)
+            self._hub = Hub(*self._known, self.rerun, self._observe_turn)
         return self._hub
 
     @asynccontextmanager
-    async def running(self, instance: Instance) -> AsyncIterator[None]:
-        """For as long as the application serves. The agent is imported in the background soon after its start."""
-        self._instance = instance
+    async def running(self, instance: Instance, snapshot: Snapshot, past: Past) -> AsyncIterator[None]:
+        """For as long as the application serves. The agent is imported in the background soon after its start.
+
+        ``snapshot`` and ``past``: the application's looks at what has been published, now and before.
+        """
+        self._known = instance, snapshot, past
         warming = asyncio.get_running_loop().create_task(self._warm())
         try:
             yield

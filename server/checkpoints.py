@@ -1,4 +1,4 @@
-"""LangGraph's SQLite checkpointer in the store's own thread and transactions.
+"""LangGraph's SQLite checkpointer in the thread and the transactions of the sessions' database.
 
 Imported in the background, with LangGraph. Only the newest checkpoint of a session is kept: the transcript is
 what is accepted and shown, a checkpoint is what the graph remembers.
@@ -17,26 +17,27 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
 from langgraph.checkpoint.sqlite import SqliteSaver
 
-from server.sessions import Store, known
+from server.database import Database
+from server.sessions import known
 
 log = logging.getLogger(__name__)
 
 
 class Checkpoints(SqliteSaver):
-    """The checkpointer of one store.
+    """The checkpointer in one database.
 
-    Its asynchronous methods take one way to the store's thread each, where LangGraph's own take eight.
+    Its asynchronous methods take one way to that one's thread each, where LangGraph's own take eight.
     """
 
-    def __init__(self, store: Store) -> None:
-        # In memory only until the first question: the store's connection comes with each job.
+    def __init__(self, database: Database) -> None:
+        # In memory only until the first question: the database's connection comes with each job.
         super().__init__(sqlite3.connect(":memory:", check_same_thread=False))
         self.conn.close()
-        self._store = store
+        self._database = database
 
     @contextmanager
     def cursor(self, transaction: bool = True) -> Iterator[sqlite3.Cursor]:  # noqa: ARG002  # LangGraph's
-        """A cursor in the store's transaction: committing is the store's."""
+        """A cursor in the database's transaction: committing is the database's."""
         cursor = self.conn.cursor()
         try:
             yield cursor
@@ -44,21 +45,21 @@ class Checkpoints(SqliteSaver):
             cursor.close()
 
     async def prepare(self) -> None:
-        """Make the tables; again where the store had to open its file anew. Raises StoreError."""
+        """Make the tables; by themselves again, where the file has to be a new one. Raises StoreError."""
 
         def work(db: sqlite3.Connection) -> None:
             self.conn = db
             self.is_setup = False
             self.setup()
 
-        await self._store.run(work, "alone")
+        await self._database.prepare(work)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         def work(db: sqlite3.Connection) -> CheckpointTuple | None:
             self.conn = db
             return self.get_tuple(config)
 
-        return await self._store.run(work)
+        return await self._database.run(work)
 
     async def aput(
         self,
@@ -82,7 +83,7 @@ class Checkpoints(SqliteSaver):
 
         thread = str(config["configurable"]["thread_id"])
         # Not waited for: the turn's answer follows it into the same transaction or a later one, and fails with it.
-        self._store.submit(work, "write").add_done_callback(_note)
+        self._database.submit(work, "write").add_done_callback(_note)
         namespace = config["configurable"]["checkpoint_ns"]
         return {"configurable": {"thread_id": thread, "checkpoint_ns": namespace, "checkpoint_id": checkpoint["id"]}}
 

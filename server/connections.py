@@ -1,27 +1,26 @@
-"""One WebSocket connection: frames in, checked and counted; messages out, queued and bounded."""
+"""One connection of the chat: frames in, checked and counted; messages out, for it alone or for all who follow."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import uuid
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import Receive, Scope, Send
 
 from preflight import __version__
-from preflight.instance import SERVICE_RESTART
 from server import messages
+from server.database import StoreError
 from server.health import ARCHITECTURE
 from server.messages import LAST, TYPES, Cancel, Chat, Code, Connected, Entry, Error, GetHistory, Init, Ping, Pong
-from server.sessions import Line, StoreError
+from server.sessions import Line
 from server.turns import Refused, Session, now
+from server.websocket import POLICY_VIOLATION, Allowance, Outbox, admitted
 
 if TYPE_CHECKING:
     from server.hub import Hub
 
-OUTBOX = 512 * 1024  # characters that wait for a client that does not read; then it is dropped
+OUTBOX = 512 * 1024  # characters that wait for a client
 PAGE = 128 * 1024  # characters of messages in `initialized` and in `history`
 NO_MESSAGE: frozenset[Code] = frozenset({"not_text", "too_large", "bad_json", "unknown_type"})
 INIT_FIRST = 'Send {"type": "init"} first.'
@@ -30,16 +29,10 @@ BURST = 5.0  # seconds' worth of messages that may come at once
 
 async def serve(hub: Hub, scope: Scope, receive: Receive, send: Send) -> None:
     """Serve one connection until it closes."""
-    await receive()  # websocket.connect
-    # A browser that offered subprotocols (its token is one) ends the connection if none is chosen.
-    chosen = messages.PROTOCOL if messages.PROTOCOL in scope.get("subprotocols", ()) else None
-    await send({"type": "websocket.accept", "subprotocol": chosen})
-    if hub.instance.draining or len(hub.connections) >= hub.settings.chat_connections:
-        code, reason = SERVICE_RESTART if hub.instance.draining else (1013, "too many connections; try again later")
-        await send({"type": "websocket.close", "code": code, "reason": reason})
+    full = len(hub.connections) >= hub.settings.chat_connections
+    if not await admitted(scope, receive, send, hub.instance, "too many connections; try again later" if full else ""):
         return
-    abort = scope.get("extensions", {}).get("preflight.abort", {}).get("abort")
-    connection = Connection(hub, send, abort)
+    connection = Connection(hub, Outbox(scope, send, OUTBOX))
     hub.connections.add(connection)
     try:
         await connection.run(receive)
@@ -51,91 +44,36 @@ async def serve(hub: Hub, scope: Scope, receive: Receive, send: Send) -> None:
 class Connection:
     """A client."""
 
-    __slots__ = (
-        "_abort", "_budget", "_closing", "_held", "_hub", "_id", "_outbox", "_send", "_size", "_task", "_then",
-        "pump", "session",
-    )  # fmt: skip
+    __slots__ = ("_allowance", "_held", "_hub", "_id", "outbox", "session")
 
-    def __init__(self, hub: Hub, send: Send, abort: Any) -> None:
+    def __init__(self, hub: Hub, outbox: Outbox) -> None:
         self._hub = hub
-        self._send = send
-        self._abort = abort
+        self.outbox = outbox
         self._id = uuid.uuid4().hex  # the session's, unless another one is resumed
         self.session: Session | None = None
-        self._outbox: deque[str] | None = None
-        self._size = 0
-        self._closing: tuple[int, str] | None = None
         self._held: list[str] | None = None  # what came for a follower before it was told that it is one
-        self._task = asyncio.current_task()
-        self.pump: asyncio.Task[None] | None = None
-        self._then = asyncio.get_running_loop().time()
-        self._budget = hub.settings.chat_rate * BURST
+        self._allowance = Allowance(hub.settings.chat_rate, hub.settings.chat_rate * BURST)
 
     # Out.
 
     def send(self, message: messages.Server) -> None:
         """Send to this client alone."""
-        self._queue(self._hub.render(message))
+        self.outbox.push(self._hub.render(message))
 
     def push(self, text: str) -> None:
         """Send what was rendered for all who follow a session."""
         if self._held is not None:
             self._held.append(text)
         else:
-            self._queue(text)
-
-    def _queue(self, text: str) -> None:
-        if self._closing is not None:
-            return
-        if self._outbox is None:
-            self._outbox = deque()
-        elif self._outbox and self._size + len(text) > OUTBOX:
-            self._drop()
-            return
-        self._outbox.append(text)
-        self._size += len(text)
-        if self.pump is None:
-            self.pump = asyncio.create_task(self._deliver())
-
-    async def _deliver(self) -> None:
-        try:
-            while self._outbox:
-                text = self._outbox.popleft()
-                self._size -= len(text)
-                await self._send({"type": "websocket.send", "text": text})
-            self._outbox = None
-            if self._closing is not None:
-                code, reason = self._closing
-                await self._send({"type": "websocket.close", "code": code, "reason": reason})
-        except (OSError, RuntimeError):
-            # It has gone, or closed while this was on its way; receive() says so, too.
-            self._outbox = None
-        finally:
-            self.pump = None
+            self.outbox.push(text)
 
     def close(self, code: int, reason: str) -> None:
         """Close after what is queued has been sent."""
-        if self._closing is None:
-            self._closing = (code, reason)
-            if self.pump is None:
-                self.pump = asyncio.create_task(self._deliver())
-
-    def _drop(self) -> None:
-        """The client does not read: end it, and what waits for it with it. It can resume, and loses nothing."""
-        self._closing = (1008, "not reading")
-        self._outbox = None
-        if self.pump is not None:
-            self.pump.cancel()
-        if self._abort is not None:
-            self._abort()
-        elif self._task is not None:
-            self._task.cancel()
+        self.outbox.close(code, reason)
 
     def gone(self) -> None:
         """The connection is over."""
-        self._closing = self._closing or (1000, "")
-        if self.pump is not None:
-            self.pump.cancel()
+        self.outbox.end()
         if self.session is not None:
             self.session.leave(self)
 
@@ -150,20 +88,12 @@ class Connection:
             event = await receive()
             if event["type"] == "websocket.disconnect":
                 return
-            if self._closing is not None:
+            if self.outbox.closing:
                 continue
-            if not self._affordable():
-                self.close(1008, "too many messages; slow down")
+            if not self._allowance.spend():
+                self.close(POLICY_VIOLATION, "too many messages; slow down")
                 continue
             await self._take(event.get("text"))
-
-    def _affordable(self) -> bool:
-        """Whether this frame is within the rate."""
-        rate = self._hub.settings.chat_rate
-        at = asyncio.get_running_loop().time()
-        self._budget = min(rate * BURST, self._budget + (at - self._then) * rate) - 1
-        self._then = at
-        return self._budget >= 0
 
     async def _take(self, frame: str | None) -> None:
         document: Any = None
@@ -217,7 +147,7 @@ class Connection:
             )
         )
 
-    async def _handle(self, message: Init | Chat | Cancel | Ping | GetHistory) -> None:
+    async def _handle(self, message: messages.Client) -> None:
         if isinstance(message, Init):
             await self._begin(message)
             return
@@ -261,7 +191,7 @@ class Connection:
         held, self._held = self._held, None
         self.send(messages.Initialized(session_id=session_id, resumed=resumed, messages=entries(lines)))
         for text in held:
-            self._queue(text)
+            self.outbox.push(text)
         if resumed:
             await session.recover()
 
@@ -272,7 +202,7 @@ def entries(lines: list[Line]) -> list[Entry]:
         Entry(
             seq=line.seq,
             turn_id=line.turn_id,
-            role=line.role,  # type: ignore[arg-type]  # one of the three was written
+            role=line.role,
             content=line.content,
             timestamp=line.timestamp,
             id=line.id,

@@ -12,79 +12,27 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from preflight import __version__, formats, report
+from preflight import __version__, formats, times
 from preflight.instance import Instance, uptime
 from preflight.notify import unattended
-from preflight.report import Check, Report, ReportError
+from preflight.report import Check, Report
 from server import pages
 from server.answers import Answer, Header
 from server.negotiation import accepted, unchanged
+from server.snapshot import Snapshot
 
 FRESH = 1.0  # seconds that a made answer is given to others, too: its ages are at most that old
-NO_STORE: Header = (b"cache-control", b"no-store")
+
+LAST_RERUN = "the last re-run: "
 
 OK, WARNING, CRITICAL, NOT_APPLICABLE = "✅ OK", "⚠️ WARNING", "❌ CRITICAL", "⏭️ NOT APPLICABLE"
-
-
-class _Read(NamedTuple):
-    """What was found at a look into the report's file."""
-
-    seen: tuple[int, int, int] | None = None
-    """Tells a change; None where there is no file."""
-    report: Report | None = None
-    problem: str = ""
-
-
-class Snapshot:
-    """The published report, read again only when its file has changed; from any thread."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._read = _Read()
-        self._newest: tuple[int, int, int] | None = None
-
-    @property
-    def problem(self) -> str:
-        """Why the last report that was found could not be used; empty where it could."""
-        return self._read.problem
-
-    def latest(self, instance: Instance) -> Report | None:
-        """The newest report for the instance's address: its own, or one that another process wrote since."""
-        seen, found, _problem = self.refresh()
-        own = instance.report
-        if found is None or found.address != instance.settings.address:
-            return own
-        # An own report from the future tells that the clock was set back: then the file, which began as our own
-        # report, is what came after it.
-        if own is not None and seen != self._newest and found.started_at < own.started_at <= report.now():
-            return own
-        self._newest = seen
-        return found
-
-    def refresh(self) -> _Read:
-        """Look whether the file has changed, and read it if so, which takes time in proportion to the report."""
-        try:
-            status = os.stat(self.path)
-        except OSError:
-            self._read = _Read(problem=self._read.problem)  # a problem stays until there is a good report
-            return self._read
-        # A new report is a new file: the inode tells even where the clock does not.
-        seen = (status.st_ino, status.st_mtime_ns, status.st_size)
-        if seen != self._read.seen:
-            try:
-                self._read = _Read(seen, report.load_or_set_aside(self.path))
-            except ReportError as error:
-                # Not trusted, not fatal: what this instance knows itself stays.
-                self._read = _Read(seen, problem=str(error))
-        return self._read
 
 
 def label(check: Check) -> str:
@@ -94,18 +42,22 @@ def label(check: Check) -> str:
     return CRITICAL if check.blocks else WARNING if check.warns else OK
 
 
-def project(found: Report | None, instance: Instance) -> dict[str, Any]:
-    """The document that GET /diagnostics answers with; a value of a secret cannot be in a report."""
+def project(found: Report | None, instance: Instance, checked: Report | None = None) -> dict[str, Any]:
+    """A report as GET /diagnostics shows it.
+
+    ``checked`` is the report that the checks are taken from, where that is another one: a run that broke has none.
+    """
+    checked = checked or found
     settings = instance.settings
     now = time.time()
     body: dict[str, Any] = {
         "status": found.status if found else "not run",
         "generated_at": found.started_at if found else None,
-        "age_seconds": max(0.0, round(now - report.epoch(found.started_at) - found.duration, 1)) if found else None,
+        "age_seconds": max(0.0, round(now - times.epoch(found.started_at) - found.duration, 1)) if found else None,
         "run_id": found.run_id if found else None,
         "origin": found.origin if found else None,
         "reason": found.reason if found else "no suite has run for this instance",
-        "summary": found.summary if found else {"total": 0},
+        "summary": checked.summary if checked else {"total": 0},
         "server": {
             "version": __version__,
             "uptime_seconds": uptime(instance.since),
@@ -117,14 +69,14 @@ def project(found: Report | None, instance: Instance) -> dict[str, Any]:
             "restarts": dict(instance.restarts),
         },
         "notifications": dict(instance.notifications) or unattended(settings),
-        "critical_errors": [_brief(check) for check in found.blocking] if found else [],
-        "warnings": [_brief(check) for check in found.warnings] if found else [],
+        "critical_errors": [_brief(check) for check in checked.blocking] if checked else [],
+        "warnings": [_brief(check) for check in checked.warnings] if checked else [],
         "checks": {},
         "api_keys": {},
         "port": {},
         "dependencies": {},
     }
-    for check in found.checks if found else ():
+    for check in checked.checks if checked else ():
         body["checks"][check.title] = {
             "status": label(check),
             "severity": check.severity,
@@ -133,7 +85,7 @@ def project(found: Report | None, instance: Instance) -> dict[str, Any]:
             "details": check.details,
             "fix": check.fix,
             "duration_ms": round(check.duration * 1000, 3),
-            "timestamp": found.started_at if found else None,
+            "timestamp": checked.started_at if checked else None,
         }
         if isinstance(variable := check.details.get("variable"), str):
             body["api_keys"][variable] = {
@@ -151,44 +103,48 @@ def _brief(check: Check) -> dict[str, str]:
     return {"title": check.title, "message": check.message, "fix": check.fix}
 
 
-def snapshot(app: Any, instance: Instance) -> Snapshot:
-    """The application's one look at the published report."""
-    if not hasattr(app.state, "snapshot"):
-        app.state.snapshot = Snapshot(instance.settings.report_path)
-    kept: Snapshot = app.state.snapshot
-    return kept
+def document(snapshot: Snapshot) -> dict[str, Any]:
+    """What is known now: the projected report, and what stands in the way of knowing more.
 
-
-def document(app: Any, instance: Instance) -> dict[str, Any]:
-    """What is known now: the projected report, and what stands in the way of knowing more."""
-    kept = snapshot(app, instance)
-    found = kept.latest(instance)
-    body = project(found, instance)
-    problems = [f"a report was left aside: {kept.problem}"] if kept.problem else []
-    if found is not None and found.started_at > report.now():
-        problems.append(f"the clock was set back: this report was made at {found.started_at}, and it is {report.now()}")
-    if instance.rerun_problem:
-        problems.append(f"the last re-run: {instance.rerun_problem}")
-    if undelivered := _undelivered(body["notifications"]):
-        problems.append(undelivered)
-    if problems:
-        body["problem"] = "; ".join(problems)
+    Of a run that broke it says so, and shows the checks of the last run that did not.
+    """
+    body = project(snapshot.latest(), snapshot.instance, snapshot.trusted())
+    if found := problems(snapshot):
+        body["problem"] = "; ".join(found)
     return body
 
 
+def problems(snapshot: Snapshot) -> list[str]:
+    """What stands in the way of knowing more, in one line each."""
+    found, instance = snapshot.latest(), snapshot.instance
+    said = [f"a report was left aside: {snapshot.problem}"] if snapshot.problem else []
+    if found is not None and found.started_at > times.now():
+        said.append(f"the clock was set back: this report was made at {found.started_at}, and it is {times.now()}")
+    if instance.rerun_problem:
+        said.append(f"{LAST_RERUN}{instance.rerun_problem}")
+    if undelivered := _undelivered(instance.notifications or unattended(instance.settings)):
+        said.append(undelivered)
+    return said
+
+
+def _beside(snapshot: Snapshot) -> str:
+    """The problems that the latest report does not tell of itself."""
+    found = snapshot.latest()
+    told = f"{LAST_RERUN}{found.reason}" if found is not None else ""
+    return "; ".join(problem for problem in problems(snapshot) if problem != told)
+
+
 def _undelivered(tally: Mapping[str, Any]) -> str:
-    """Why people may not know, in one line; empty where the last notice arrived, or nobody is to be told."""
-    if not tally["problem"] or (tally["problem_at"] or "~") < (tally["last_delivered_at"] or ""):
-        return ""
-    return f"notifications: {tally['problem']}"
+    """Why people may not know, in one line; empty where the last notices arrived, or nobody is to be told."""
+    return f"notifications: {tally['problem']}" if tally["problem"] else ""
 
 
-def stamp(app: Any, instance: Instance) -> object:
-    """Changes whenever the document does, beyond its ages; costs one look at the report's file."""
-    kept = snapshot(app, instance)
-    found = kept.latest(instance)
+def stamp(snapshot: Snapshot) -> object:
+    """Changes whenever the document does, beyond its ages."""
+    found, trusted, instance = snapshot.latest(), snapshot.trusted(), snapshot.instance
     undelivered = _undelivered(told) if (told := instance.notifications) else ""
-    return found and found.run_id, kept.problem, instance.rerun_problem, undelivered
+    runs = found and found.run_id, trusted and trusted.run_id
+    return *runs, snapshot.problem, instance.rerun_problem, undelivered
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,22 +152,25 @@ class Format:
     """One way to write down what :func:`document` says."""
 
     media_type: str
-    render: Callable[[Report | None, Mapping[str, Any]], str]
+    render: Callable[[Snapshot, Mapping[str, Any]], str]
     slow: bool = False
     """Takes long enough that other requests would notice: made in a thread."""
 
 
-def _as_json(_found: Report | None, body: Mapping[str, Any]) -> str:
+def _as_json(_snapshot: Snapshot, body: Mapping[str, Any]) -> str:
     return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def _as_text(found: Report | None, body: Mapping[str, Any]) -> str:
-    lines = [formats.as_text(found) if found else formats.NOT_RUN, *([body["problem"]] if "problem" in body else [])]
-    return "\n".join([*lines, ""])
+def _as_text(snapshot: Snapshot, _body: Mapping[str, Any]) -> str:
+    found, trusted = snapshot.latest(), snapshot.trusted()
+    lines = [formats.as_text(found) if found else formats.NOT_RUN]
+    if found is not None and trusted is not None and trusted is not found:
+        lines += ["", "The last run that did not break:", formats.as_text(trusted)]
+    return "\n".join([*lines, *filter(None, [_beside(snapshot)]), ""])
 
 
-def _as_health(found: Report | None, body: Mapping[str, Any]) -> str:
-    return formats.as_health(found, body.get("problem", ""))
+def _as_health(snapshot: Snapshot, _body: Mapping[str, Any]) -> str:
+    return formats.as_health(snapshot.latest(), _beside(snapshot), snapshot.trusted())
 
 
 FORMATS: Mapping[str, Format] = {
@@ -241,10 +200,10 @@ def chosen(scope: Scope, accept: str) -> str:
     return "json" if accept in _ANY else accepted(accept, MEDIA_TYPES)
 
 
-def _entity_tag(name: str, body: Mapping[str, Any]) -> str:
+def _entity_tag(name: str, known: object, body: Mapping[str, Any]) -> str:
     """Stands for the run and the process that answers; not for their ages, which change all the time: a weak one."""
     server = body["server"]
-    facts = [name, body["run_id"], body["origin"], body["status"], body.get("problem")]
+    facts = [name, known, body["origin"], body["status"]]
     facts += [server["instance_id"], server["pid"], server["restarts"], body["notifications"]]
     return f'W/"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}"'
 
@@ -269,7 +228,6 @@ class Diagnostics:
         self._making = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        instance: Instance = scope["state"]["preflight"]
         accept = if_none_match = ""
         for name, value in scope["headers"]:
             if name == b"accept":
@@ -280,39 +238,41 @@ class Diagnostics:
             wanted = chosen(scope, accept)
         except UnknownFormatError as error:
             body = json.dumps({"error": str(error)}).encode()
-            await Answer(400, MEDIA_TYPES["json"], body, [NO_STORE]).send(send)
+            await Answer(400, MEDIA_TYPES["json"], body).send(send)
             return
         if wanted == "html":
             await pages.page(Request(scope))(scope, receive, send)
             return
-        made = self._good(scope["app"], instance, wanted)
+        snapshot: Snapshot = scope["app"].state.snapshot
+        await snapshot.look()
+        made = self._good(snapshot, wanted)
         if made is None and FORMATS[wanted].slow:
             async with self._making:  # one makes it, the others wait for that
-                made = self._good(scope["app"], instance, wanted)
+                made = self._good(snapshot, wanted)
                 if made is None:
-                    made = await asyncio.to_thread(self._make, scope["app"], instance, wanted)
+                    made = await asyncio.to_thread(self._make, snapshot, wanted)
         elif made is None:
-            made = self._make(scope["app"], instance, wanted)
+            made = self._make(snapshot, wanted)
         same = if_none_match and unchanged(if_none_match, made.etag)
         await (made.same if same else made.whole).send(send)
 
-    def _good(self, app: Any, instance: Instance, name: str) -> _Made | None:
+    def _good(self, snapshot: Snapshot, name: str) -> _Made | None:
         made = self._made.get(name)
         if made is None or time.monotonic() >= made.until:
             return None
-        if stamp(app, instance) != made.stamp:
+        if stamp(snapshot) != made.stamp:
             return None
         return made
 
-    def _make(self, app: Any, instance: Instance, name: str) -> _Made:
+    def _make(self, snapshot: Snapshot, name: str) -> _Made:
         # The stamp first: what changes meanwhile makes the next answer a new one.
-        known, found = stamp(app, instance), snapshot(app, instance).latest(instance)
-        body = document(app, instance)
-        one, etag = FORMATS[name], _entity_tag(name, body)
-        headers = [NO_STORE, (b"etag", etag.encode()), (b"vary", b"accept")]
+        known = stamp(snapshot)
+        body = document(snapshot)
+        one, etag = FORMATS[name], _entity_tag(name, known, body)
+        headers: list[Header] = [(b"etag", etag.encode()), (b"vary", b"accept")]
         made = _Made(
             known, time.monotonic() + FRESH, etag,
-            whole=Answer(200, one.media_type, one.render(found, body).encode(), headers),
+            whole=Answer(200, one.media_type, one.render(snapshot, body).encode(), headers),
             same=Answer(304, "", b"", headers, shown=False),
         )  # fmt: skip
         self._made[name] = made

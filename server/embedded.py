@@ -242,7 +242,7 @@ def _versions(result: Mapping[str, Any]) -> str:
     python = result["python"]
     version = result["server"]["version"]
     lines = [f"Server {version}, Python {python['running']} (the application requires {python['required']})."]
-    packages = [f"{name} {version}" for name, version in result["dependencies"].items() if name != "summary"]
+    packages = [f"{name} {version}" for name, version in result["dependencies"].items()]
     return "\n".join([*lines, "Packages: " + ", ".join(packages)] if packages else lines)
 
 

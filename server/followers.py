@@ -1,15 +1,14 @@
 """/ws/diagnostics: those who follow the diagnostics live, re-runs check by check. The protocol is in docs/live.md.
 
 What is sent is rendered once for all, and news wait for each other a moment: a suite says forty things within a few
-hundredths of a second, and whoever follows need not wake up for each of them. Nobody is waited for: who does not
-read is dropped, and may come again.
+hundredths of a second, and whoever follows need not wake up for each of them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,11 +16,13 @@ from starlette.routing import WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from preflight.instance import SERVICE_RESTART, Instance
-from server.messages import PROTOCOL
+from server import diagnostics
 from server.reruns import Message, Reruns
+from server.snapshot import Snapshot
+from server.websocket import POLICY_VIOLATION, Allowance, Outbox, admitted
 
 FOLLOWERS = 200  # at once; one more is closed with 1013
-OUTBOX = 4 * 1024 * 1024  # characters that wait for a follower who does not read
+OUTBOX = 4 * 1024 * 1024  # characters that wait for a follower
 FRAME = 1024  # characters of a message from a follower
 RATE, BURST = 5.0, 50.0  # messages a second from a follower, and at once; then 1008
 GATHER = 0.02  # seconds from a piece of news until it is sent, with all that came meanwhile
@@ -29,18 +30,12 @@ LOOK = 1.0  # seconds between two looks at whether another process has published
 
 
 class Followers:
-    """All of one application. ``document`` makes what GET /diagnostics answers; ``stamp`` changes whenever that does.
+    """All of one application. In the event loop only."""
 
-    In the event loop only.
-    """
-
-    def __init__(
-        self, instance: Instance, reruns: Reruns, document: Callable[[], Message], stamp: Callable[[], object]
-    ) -> None:
+    def __init__(self, instance: Instance, reruns: Reruns, snapshot: Snapshot) -> None:
         self.instance = instance
         self._reruns = reruns
-        self._document = document
-        self._stamp = stamp
+        self._snapshot = snapshot
         self._shown: object = None  # the stamp of the last snapshot
         self._followers: set[Follower] = set()
         self._watch: asyncio.Task[None] | None = None
@@ -63,18 +58,19 @@ class Followers:
         await self.instance.drained()
         self._deliver()
         for follower in list(self._followers):
-            follower.close(*SERVICE_RESTART)
+            follower.outbox.close(*SERVICE_RESTART)
 
     @property
     def full(self) -> bool:
         """Whether there is no room for another one."""
         return len(self._followers) >= FOLLOWERS
 
-    def join(self, follower: Follower) -> None:
+    async def join(self, follower: Follower) -> None:
         """From here on it misses nothing, and hears nothing twice: what is known now comes first."""
+        await self._snapshot.look()
         self._deliver()
         self._followers.add(follower)
-        follower.push(self._snapshot())
+        follower.outbox.push(self._known())
         if self._watch is None:
             self._watch = asyncio.create_task(self._look())
 
@@ -101,18 +97,18 @@ class Followers:
         for message in news:
             self._push(json.dumps(message, ensure_ascii=False))
         if any(message["type"] == "run_finished" for message in news):
-            self._push(self._snapshot())
+            self._push(self._known())
 
     def _push(self, text: str) -> None:
         for follower in list(self._followers):
-            follower.push(text)
+            follower.outbox.push(text)
 
-    def _snapshot(self) -> str:
-        self._shown = self._stamp()
+    def _known(self) -> str:
+        self._shown = diagnostics.stamp(self._snapshot)
         last = self._reruns.last
         message = {
             "type": "snapshot",
-            "diagnostics": self._document(),
+            "diagnostics": diagnostics.document(self._snapshot),
             "run": last.document() if last is not None else None,
             "again_in": round(self._reruns.again_in, 3),
         }
@@ -122,76 +118,27 @@ class Followers:
         """While somebody follows: other processes publish reports as well."""
         while True:
             await asyncio.sleep(LOOK)
-            if self._stamp() != self._shown:
+            await self._snapshot.look()
+            if diagnostics.stamp(self._snapshot) != self._shown:
                 self._deliver()
-                self._push(self._snapshot())
+                self._push(self._known())
 
 
 class Follower:
-    """One connection: an outbox that is bounded, and a task that empties it."""
+    """One connection."""
 
-    def __init__(self, send: Send, abort: Callable[[], None] | None) -> None:
-        self._send = send
-        self._abort = abort
-        self._task = asyncio.current_task()
-        self._outbox: asyncio.Queue[str | tuple[int, str]] = asyncio.Queue()
-        self._size = 0  # characters in the outbox
-        self._closing = False
-        self._then = asyncio.get_running_loop().time()
-        self._budget = BURST
-        self._pump = asyncio.create_task(self._deliver())
-
-    def push(self, text: str) -> None:
-        """Send this when its turn comes."""
-        if self._closing:
-            return
-        if self._size and self._size + len(text) > OUTBOX:
-            self._drop()
-            return
-        self._size += len(text)
-        self._outbox.put_nowait(text)
-
-    def close(self, code: int, reason: str) -> None:
-        """Close after what waits has been sent."""
-        if not self._closing:
-            self._closing = True
-            self._outbox.put_nowait((code, reason))
-
-    async def _deliver(self) -> None:
-        try:
-            while isinstance(text := await self._outbox.get(), str):
-                self._size -= len(text)
-                await self._send({"type": "websocket.send", "text": text})
-                await asyncio.sleep(0)  # news come in bunches: other requests get their turn in between
-            code, reason = text
-            await self._send({"type": "websocket.close", "code": code, "reason": reason})
-        except (OSError, RuntimeError):
-            pass  # it has gone; receive() says so, too
-
-    def _drop(self) -> None:
-        self._closing = True
-        self._pump.cancel()
-        if self._abort is not None:
-            self._abort()
-        elif self._task is not None:
-            self._task.cancel()
-
-    def gone(self) -> None:
-        """The connection is over."""
-        self._closing = True
-        self._pump.cancel()
+    def __init__(self, outbox: Outbox) -> None:
+        self.outbox = outbox
+        self._allowance = Allowance(RATE, BURST)
 
     def take(self, frame: str | None) -> None:
         """A message from it: there is not much to say."""
-        now = asyncio.get_running_loop().time()
-        self._budget = min(BURST, self._budget + (now - self._then) * RATE) - 1
-        self._then = now
-        if self._budget < 0:
-            self.close(1008, "too many messages; slow down")
+        if not self._allowance.spend():
+            self.outbox.close(POLICY_VIOLATION, "too many messages; slow down")
         elif _kind(frame) == "ping":
-            self.push('{"type": "pong"}')
+            self.outbox.push('{"type": "pong"}')
         else:
-            self.push('{"type": "error", "message": "Send {\\"type\\": \\"ping\\"} or nothing."}')
+            self.outbox.push('{"type": "error", "message": "Send {\\"type\\": \\"ping\\"} or nothing."}')
 
 
 def _kind(frame: str | None) -> object:
@@ -210,22 +157,17 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         followers: Followers = scope["app"].state.followers
-        await receive()  # websocket.connect
-        # A browser that offered subprotocols (its token is one) ends the connection if none is chosen.
-        chosen = PROTOCOL if PROTOCOL in scope.get("subprotocols", ()) else None
-        await send({"type": "websocket.accept", "subprotocol": chosen})
-        if followers.instance.draining or followers.full:
-            code, reason = SERVICE_RESTART if followers.instance.draining else (1013, "too many followers; try later")
-            await send({"type": "websocket.close", "code": code, "reason": reason})
+        full = "too many followers; try later" if followers.full else ""
+        if not await admitted(scope, receive, send, followers.instance, full):
             return
-        follower = Follower(send, scope.get("extensions", {}).get("preflight.abort", {}).get("abort"))
-        followers.join(follower)
+        follower = Follower(Outbox(scope, send, OUTBOX))
+        await followers.join(follower)
         try:
             while (event := await receive())["type"] != "websocket.disconnect":
                 follower.take(event.get("text"))
         finally:
             followers.leave(follower)
-            follower.gone()
+            follower.outbox.end()
 
 
 routes = [WebSocketRoute("/ws/diagnostics", Endpoint())]

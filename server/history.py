@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -13,93 +13,99 @@ from starlette.routing import Route
 from preflight import history
 from preflight.history import Flip, History, Run
 from preflight.instance import Instance
-from server import diagnostics
+from preflight.redaction import Redactor
+from preflight.report import Report
+from server import diagnostics, paging
+from server.paging import page
+from server.snapshot import Snapshot
 
-PAGE = 100  # runs in an answer, unless asked for fewer or more
-LONGEST_PAGE = 1000
-NO_STORE = {"Cache-Control": "no-store"}
-
-
-def kept(app: Any, instance: Instance) -> History:
-    """The application's one look at the history."""
-    if not hasattr(app.state, "history"):
-        app.state.history = History(instance.settings.state_dir / history.FOLDER)
-    found: History = app.state.history
-    return found
+T = TypeVar("T")
 
 
-def _answer(body: Any, status: int = 200) -> JSONResponse:
-    return JSONResponse(body, status, headers=NO_STORE)
+class Past:
+    """The past runs of one application's state folder, for whoever asks in its event loop."""
+
+    def __init__(self, instance: Instance, snapshot: Snapshot, redactor: Redactor | None = None) -> None:
+        settings = instance.settings
+        self._instance = instance
+        self._snapshot = snapshot
+        self._history = History(settings.state_dir / history.FOLDER)
+        # What is kept was redacted by whoever ran it, who may have known fewer secrets.
+        self._redactor = redactor or Redactor.of(settings.environment, settings.envfile.values)
+        self._asking = asyncio.Lock()
+
+    async def _ask(self, question: Callable[[], T]) -> T:
+        # One at a time: they read the same files, and threads are for others as well.
+        async with self._asking:
+            return await asyncio.to_thread(question)
+
+    async def _known(self) -> list[Report]:
+        """What this instance knows itself counts even where the disk is full."""
+        await self._snapshot.look()
+        return [one for one in (self._instance.report, self._snapshot.latest()) if one is not None]
+
+    async def runs(self, limit: int, offset: int = 0, address: str | None = None) -> list[tuple[Run, tuple[Flip, ...]]]:
+        """Past runs with what flipped in each, newest first; of one address, or of all. Raises OSError."""
+        known = await self._known()
+        return await self._ask(lambda: self._history.runs(offset=offset, limit=limit, address=address, besides=known))
+
+    async def run(self, run_id: str) -> Report | None:
+        """One past run, None where there is none of that id. Raises OSError."""
+        known = next((one for one in await self._known() if one.run_id == run_id), None)
+        return known or await self._ask(lambda: self._history.report(run_id))
+
+    async def answer(self, body: Any) -> JSONResponse:
+        """Such runs as they may be seen, rendered in a thread: there may be many."""
+        return await self._ask(lambda: JSONResponse(self._redactor.document(body)))
 
 
-def _page(query: Mapping[str, str]) -> tuple[int, int]:
-    """``limit`` and ``offset``; raises ValueError with what is allowed."""
-    try:
-        limit, offset = int(query.get("limit", PAGE)), int(query.get("offset", 0))
-    except ValueError:
-        limit = offset = -1
-    if not (1 <= limit <= LONGEST_PAGE and 0 <= offset < 2**31):
-        raise ValueError(f"limit is from 1 to {LONGEST_PAGE}, offset from 0")
-    return limit, offset
-
-
-async def _runs(request: Request, limit: int, offset: int) -> list[tuple[Run, tuple[Flip, ...]]]:
-    """A page of the runs of the address that ?address= names, or of all."""
-    instance: Instance = request.state.preflight
-    found = kept(request.app, instance)
-    address = request.query_params.get("address")
-    # What this instance knows itself counts even where the disk is full.
-    latest = diagnostics.snapshot(request.app, instance).latest(instance)
-    besides = [one for one in (instance.report, latest) if one is not None]
-    return await asyncio.to_thread(found.runs, offset=offset, limit=limit, address=address, besides=besides)
+def _unreadable(error: OSError) -> JSONResponse:
+    return JSONResponse({"error": f"the history cannot be read: {error.strerror}"}, 503)
 
 
 async def runs(request: Request) -> JSONResponse:
     """Past runs with what flipped in each, newest first (?limit, ?offset, ?address)."""
+    past: Past = request.app.state.past
     try:
-        limit, offset = _page(request.query_params)
+        limit, offset = page(request.query_params)
+        found = await past.runs(limit, offset, request.query_params.get("address"))
     except ValueError as error:
-        return _answer({"error": str(error)}, 400)
-    try:
-        found = await _runs(request, limit, offset)
+        return JSONResponse({"error": str(error)}, 400)
     except OSError as error:
-        return _answer({"error": f"the history cannot be read: {error.strerror}"}, 503)
-    return _answer([history.entry(run, flipped) for run, flipped in found])
+        return _unreadable(error)
+    return await past.answer([history.entry(run, flipped) for run, flipped in found])
 
 
 async def run(request: Request) -> JSONResponse:
     """One past run, as /diagnostics showed it."""
-    instance: Instance = request.state.preflight
-    run_id: str = request.path_params["run_id"]
-    latest = diagnostics.snapshot(request.app, instance).latest(instance)
-    found = next((one for one in (instance.report, latest) if one is not None and one.run_id == run_id), None)
+    past: Past = request.app.state.past
     try:
-        found = found or await asyncio.to_thread(kept(request.app, instance).report, run_id)
+        found = await past.run(request.path_params["run_id"])
     except OSError as error:
-        return _answer({"error": f"the history cannot be read: {error.strerror}"}, 503)
+        return _unreadable(error)
     if found is None:
-        return _answer({"error": "there is no such run"}, 404)
-    return _answer(diagnostics.project(found, instance))
+        return JSONResponse({"error": "there is no such run"}, 404)
+    return await past.answer(diagnostics.project(found, request.state.preflight))
 
 
 async def check(request: Request) -> JSONResponse:
     """How one check fared in the past, newest first (?limit, ?offset, ?address), and how often it flipped in all."""
+    past: Past = request.app.state.past
     title: str = request.path_params["title"]
     try:
-        limit, offset = _page(request.query_params)
+        limit, offset = page(request.query_params)
+        found = await past.runs(paging.LONGEST, 0, request.query_params.get("address"))
     except ValueError as error:
-        return _answer({"error": str(error)}, 400)
-    try:
-        found = await _runs(request, LONGEST_PAGE, 0)
+        return JSONResponse({"error": str(error)}, 400)
     except OSError as error:
-        return _answer({"error": f"the history cannot be read: {error.strerror}"}, 503)
-    past = [(one, one.checks[title]) for one, _flipped in found if title in one.checks]
-    if not past:
-        return _answer({"error": "no run that is kept has a check of that title"}, 404)
-    return _answer(
+        return _unreadable(error)
+    fared = [(one, one.checks[title]) for one, _flipped in found if title in one.checks]
+    if not fared:
+        return JSONResponse({"error": "no run that is kept has a check of that title"}, 404)
+    return await past.answer(
         {
             "title": title,
-            "severity": past[0][1].severity,
+            "severity": fared[0][1].severity,
             "flips": sum(flip.title == title for _run, flipped in found for flip in flipped),
             "runs": [
                 {
@@ -111,7 +117,7 @@ async def check(request: Request) -> JSONResponse:
                     "message": how.message,
                     "duration_ms": round(how.duration * 1000, 3),
                 }
-                for one, how in past[offset : offset + limit]
+                for one, how in fared[offset : offset + limit]
             ],
         }
     )

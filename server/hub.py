@@ -19,6 +19,8 @@ from server.turns import Session
 if TYPE_CHECKING:
     from server.agent import Agent
     from server.connections import Connection
+    from server.history import Past
+    from server.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 SPELL = 100  # turns after which a pause is used to give memory back
@@ -31,10 +33,12 @@ class Hub:
     def __init__(
         self,
         instance: Instance,
+        snapshot: Snapshot,
+        past: Past,
         rerun: Callable[[], Awaitable[dict[str, Any]]] | None = None,
         observe_turn: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
-        """``rerun`` starts a re-run of the suite, or joins the one that goes on; None where the server has none."""
+        """``snapshot`` and ``past``: the application's looks at the reports. The others are explained below."""
         settings = instance.settings
         self.instance = instance
         self.settings = settings
@@ -50,7 +54,8 @@ class Hub:
         ``{"error": "why, in one line"}`` and nothing else, which is what the person is told; what it raises becomes a
         tool that broke. Whatever it returns is redacted.
         """
-        self._observe_turn = observe_turn
+        self._snapshot, self._past = snapshot, past
+        self._observe_turn = observe_turn  # told how many seconds each turn took
         self._agent: Agent | None = None
         self._turns = 0  # since memory was given back
         self._pause: asyncio.TimerHandle | None = None
@@ -74,11 +79,12 @@ class Hub:
         return self._agent
 
     async def _make(self) -> Agent:
-        agent, checkpoints = await asyncio.to_thread(_load)
-        checkpointer = checkpoints.Checkpoints(self.store)
+        agent, checkpoints, tools = await asyncio.to_thread(_load)
+        checkpointer = checkpoints.Checkpoints(self.store.database)
         await checkpointer.prepare()
+        toolbox = tools.Toolbox(self.instance, self.redactor, self._snapshot, self._past, self.rerun)
         # In a thread: with a key this imports langchain-openai.
-        made: Agent = await asyncio.to_thread(agent.make, self.instance, self.redactor, checkpointer, self.rerun)
+        made: Agent = await asyncio.to_thread(agent.make, self.instance, self.redactor, toolbox, checkpointer)
         return made
 
     def session(self, session_id: str, workspace: str | None = None) -> Session:
@@ -134,12 +140,12 @@ def _trim() -> None:
         trim(0)
 
 
-def _load() -> tuple[Any, Any]:
+def _load() -> list[Any]:
     """Import what the agent needs. Collecting garbage meanwhile finds none, and takes a third of the time."""
     collecting = gc.isenabled()
     gc.disable()
     try:
-        return importlib.import_module("server.agent"), importlib.import_module("server.checkpoints")
+        return [importlib.import_module(name) for name in ("server.agent", "server.checkpoints", "server.tools")]
     finally:
         gc.freeze()
         if collecting:

@@ -6,12 +6,11 @@ value are left out of what is sent.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.json_schema import models_json_schema
 
-PROTOCOL = "preflight.v1"  # the WebSocket subprotocol, for clients that offer any
 LAST = 20  # messages in `initialized`
 PAGE = 100  # messages in `history`, at most
 
@@ -102,9 +101,12 @@ class GetHistory(_Message):
     id: Id | None = None
 
 
-Client = Annotated[Init | Chat | Cancel | Ping | GetHistory, Field(discriminator="type")]
-CLIENT: TypeAdapter[Init | Chat | Cancel | Ping | GetHistory] = TypeAdapter(Client, config=ConfigDict(defer_build=True))
-TYPES = frozenset({"init", "chat", "message", "task", "cancel", "ping", "history"})
+Client = Init | Chat | Cancel | Ping | GetHistory
+FROM_CLIENT: tuple[type[BaseModel], ...] = get_args(Client)
+CLIENT: TypeAdapter[Client] = TypeAdapter(
+    Annotated[Client, Field(discriminator="type")], config=ConfigDict(defer_build=True)
+)
+TYPES = frozenset(kind for message in FROM_CLIENT for kind in get_args(message.model_fields["type"].annotation))
 
 
 # From the server.
@@ -235,23 +237,10 @@ class History(_Message):
 
 
 Server = Connected | Initialized | Accepted | Status | Progress | Token | Result | Error | Pong | History
-
-FROM_CLIENT: tuple[type[BaseModel], ...] = (Init, Chat, Cancel, Ping, GetHistory)
-FROM_SERVER: tuple[type[BaseModel], ...] = (
-    Connected,
-    Initialized,
-    Accepted,
-    Status,
-    Progress,
-    Token,
-    Result,
-    Error,
-    Pong,
-    History,
-)
+FROM_SERVER: tuple[type[BaseModel], ...] = get_args(Server)
 
 
-def parse(document: dict[str, Any]) -> Init | Chat | Cancel | Ping | GetHistory:
+def parse(document: dict[str, Any]) -> Client:
     """The message in a JSON object whose type is one of TYPES; raises ValueError with what is wrong, in one line."""
     try:
         return CLIENT.validate_python(document)

@@ -19,11 +19,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from preflight import __version__, report
+from preflight import __version__, report, times
 from preflight.instance import Instance
 from preflight.notify import unattended
 from preflight.report import Report
-from server import diagnostics, health
+from server import health
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -52,7 +52,10 @@ class Histogram:
 
 
 class InFlight:
-    """Counts the HTTP requests that are being answered."""
+    """Counts the HTTP requests that are being answered.
+
+    It stands behind :class:`server.answers.Front`, whose answers are over before anybody could look.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
@@ -153,7 +156,11 @@ class Metrics:
             notices.add_metric([result], tally[result])
         yield notices
         yield gauge("preflight_notifications_pending", "Notifications that wait or are being sent.", tally["pending"])
-        yield gauge("preflight_http_requests_in_flight", "Requests being answered, this one included.", self.in_flight)
+        yield gauge(
+            "preflight_http_requests_in_flight",
+            "Requests being answered, this one included, but for those that /health and /diagnostics answer at once.",
+            self.in_flight,
+        )
         yield gauge("preflight_chat_connections", "Open chat connections.", state.connections)
         yield gauge("preflight_chat_sessions", "Chat sessions that are followed or have a turn.", state.sessions)
         yield HistogramMetricFamily(
@@ -168,18 +175,15 @@ class State:
 
     instance: Instance
     report: Report | None
+    trusted: Report | None
+    """The newest report that says something of its checks."""
     connections: int
     sessions: int
     rerun_endings: dict[str, int] = field(default_factory=dict)
 
-    @property
-    def trusted(self) -> Report | None:
-        """The most recent run that says something about its checks: a broken one does not."""
-        return next((one for one in (self.report, self.instance.report) if one and one.status != "broken"), None)
-
 
 def _ended(found: Report) -> float:
-    return report.epoch(found.started_at) + found.duration
+    return times.epoch(found.started_at) + found.duration
 
 
 def _run(found: Report) -> Iterator[Metric]:
@@ -229,15 +233,17 @@ async def metrics(request: Request) -> Response:
     """One scrape."""
     app: Any = request.app
     instance: Instance = request.state.preflight
+    await app.state.snapshot.look()
     state = State(
         instance,
-        diagnostics.snapshot(app, instance).latest(instance),
+        app.state.snapshot.latest(),
+        app.state.snapshot.trusted(),
         app.state.connections.open,
         app.state.connections.sessions,
         dict(app.state.reruns.endings),
     )
     body, content_type = await app.state.metrics.scrape(state, request.headers.get("accept", ""))
-    return Response(body, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
+    return Response(body, headers={"Content-Type": content_type})
 
 
 routes = [Route("/metrics", metrics)]

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from preflight import __version__
 from preflight.report import ORIGINS, OUTCOMES, SEVERITIES, STATUSES
-from server import diagnostics, pages
+from server import diagnostics, pages, paging
 
 Schema = dict[str, Any]
 
@@ -260,9 +260,12 @@ def query(name: str, about: str, low: int, high: int, default: int) -> Schema:
 
 
 RUN_ID = {"name": "run_id", "in": "path", "required": True, "schema": TEXT}
+A_PAGE = [
+    query("limit", "how many", 1, paging.LONGEST, paging.USUAL),
+    query("offset", "how many to leave out", 0, paging.FURTHEST, 0),
+]
 PAGE_OF_RUNS = [
-    query("limit", "how many", 1, 1000, 100),
-    query("offset", "how many to leave out", 0, 2**31 - 1, 0),
+    *A_PAGE,
     {"name": "address", "in": "query", "description": "host:port; without it, of all addresses", "schema": TEXT},
 ]
 SESSION_ID = {"name": "session_id", "in": "path", "required": True, "schema": TEXT}
@@ -387,10 +390,7 @@ PATHS: dict[str, dict[str, Schema]] = {
             TO_LOGIN
             | STORE
             | {"200": answer("a page of them", ref("Sessions")), "400": error("a number out of its range")},
-            parameters=[
-                query("limit", "how many", 1, 1000, 100),
-                query("offset", "how many to leave out", 0, 2**62 - 1, 0),
-            ],
+            parameters=A_PAGE,
         ),
         "delete": operation("Delete all sessions.", STORE | {"200": answer("how many there were", ref("Deleted"))}),
     },

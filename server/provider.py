@@ -24,8 +24,6 @@ from langchain_core.runnables import Runnable
 
 ATTEMPTS = 3  # requests for one answer
 BACKOFF = 0.5  # seconds before the second attempt where the service gives no hint; doubles
-MODEL = "gpt-4o-mini"
-RESEARCH_MODEL = "sonar"
 
 Model = Runnable[Any, AIMessage]
 
@@ -42,34 +40,33 @@ class ProviderError(Exception):
     """Whether to try again here, at once."""
 
 
-def openai(environment: Mapping[str, str], patience: float) -> BaseChatModel:
-    """The model of OPENAI_API_KEY, OPENAI_BASE_URL and OPENAI_MODEL; ``patience`` in seconds without a sign of life."""
-    return _model(
-        environment.get("OPENAI_BASE_URL") or "https://api.openai.com/v1",
-        environment["OPENAI_API_KEY"],
-        environment.get("OPENAI_MODEL") or MODEL,
-        patience,
-    )
+@dataclass(frozen=True, slots=True)
+class Service:
+    """An OpenAI-compatible service, by the prefix of its variables: ``_API_KEY``, ``_BASE_URL`` and ``_MODEL``."""
+
+    name: str  # for people, at the beginning of a sentence
+    prefix: str
+    base_url: str
+    model: str
+
+    def key(self, environment: Mapping[str, str]) -> str:
+        """Its key, empty where there is none."""
+        return environment.get(f"{self.prefix}_API_KEY", "").strip()
 
 
-def perplexity(environment: Mapping[str, str], patience: float) -> BaseChatModel:
-    """The model of PERPLEXITY_API_KEY, PERPLEXITY_BASE_URL and PERPLEXITY_MODEL."""
-    return _model(
-        environment.get("PERPLEXITY_BASE_URL") or "https://api.perplexity.ai",
-        environment["PERPLEXITY_API_KEY"],
-        environment.get("PERPLEXITY_MODEL") or RESEARCH_MODEL,
-        patience,
-    )
+OPENAI = Service("The model's service", "OPENAI", "https://api.openai.com/v1", "gpt-4o-mini")
+PERPLEXITY = Service("Perplexity", "PERPLEXITY", "https://api.perplexity.ai", "sonar")
 
 
-def _model(base: str, key: str, name: str, patience: float) -> BaseChatModel:
+def model(service: Service, environment: Mapping[str, str], patience: float) -> BaseChatModel:
+    """The model of a service whose key is loaded; ``patience`` in seconds without a sign of life."""
     from langchain_openai import ChatOpenAI  # 0.4 s and 22 MiB: only where there is a key
     from pydantic import SecretStr
 
     return ChatOpenAI(
-        model=name,
-        base_url=base,
-        api_key=SecretStr(key),
+        model=environment.get(f"{service.prefix}_MODEL") or service.model,
+        base_url=environment.get(f"{service.prefix}_BASE_URL") or service.base_url,
+        api_key=SecretStr(environment[f"{service.prefix}_API_KEY"]),
         timeout=patience,
         stream_chunk_timeout=patience,
         max_retries=0,  # ours are bounded by the turn
@@ -77,10 +74,12 @@ def _model(base: str, key: str, name: str, patience: float) -> BaseChatModel:
     )
 
 
-async def stream(model: Model, messages: Sequence[BaseMessage], longest_wait: float) -> AsyncIterator[AIMessageChunk]:
+async def stream(
+    model: Model, messages: Sequence[BaseMessage], longest_wait: float, service: Service = OPENAI
+) -> AsyncIterator[AIMessageChunk]:
     """The model's answer, piece by piece, from the first attempt that gets through.
 
-    Waits as the service asks, up to ``longest_wait`` seconds. Raises ProviderError.
+    Waits as the service asks, up to ``longest_wait`` seconds. Raises ProviderError, in which ``service`` is named.
     """
     for attempt in range(1, ATTEMPTS + 1):
         begun = False
@@ -96,7 +95,7 @@ async def stream(model: Model, messages: Sequence[BaseMessage], longest_wait: fl
                 raise _half_way()
             return
         except Exception as error:  # explained to the user, whatever it is
-            failure = explain(error)
+            failure = explain(error, service)
             wait = _wait(failure, attempt)
             # What was shown cannot be taken back: no second attempt after the first word.
             if begun and failure.again:
@@ -106,13 +105,15 @@ async def stream(model: Model, messages: Sequence[BaseMessage], longest_wait: fl
         await asyncio.sleep(wait)
 
 
-async def ask(model: Model, messages: Sequence[BaseMessage], longest_wait: float) -> AIMessage:
+async def ask(
+    model: Model, messages: Sequence[BaseMessage], longest_wait: float, service: Service = OPENAI
+) -> AIMessage:
     """The model's whole answer; as :func:`stream`."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return await model.ainvoke(list(messages))
         except Exception as error:  # explained to the user, whatever it is
-            failure = explain(error)
+            failure = explain(error, service)
             wait = _wait(failure, attempt)
             if wait is None or wait > longest_wait:
                 raise failure from error
@@ -133,7 +134,7 @@ def _wait(failure: ProviderError, attempt: int) -> float | None:
     return BACKOFF * 2.0 ** (attempt - 1) * random.uniform(0.75, 1.25)
 
 
-def explain(error: Exception) -> ProviderError:
+def explain(error: Exception, service: Service) -> ProviderError:
     """What happened, in our words, and whether trying again helps."""
     if isinstance(error, ProviderError):
         return error
@@ -141,26 +142,26 @@ def explain(error: Exception) -> ProviderError:
 
     if isinstance(error, sdk.APIStatusError):
         headers = error.response.headers
-        failure = _status(error.status_code, _code(error.code), _retry_after(headers))
+        failure = _status(service, error.status_code, _code(error.code), _retry_after(headers))
         # OpenAI's own hint, which its client libraries follow.
         hint = headers.get("x-should-retry")
         return replace(failure, again=hint == "true") if hint in ("true", "false") else failure
     if isinstance(error, TimeoutError | sdk.APITimeoutError):  # langchain's own for a stream is a TimeoutError
-        return ProviderError("provider_timeout", "The model's service stopped answering. Try again later.", retry=True)
+        return ProviderError("provider_timeout", f"{service.name} stopped answering. Try again later.", retry=True)
     if isinstance(error, json.JSONDecodeError | sdk.APIResponseValidationError | UnicodeDecodeError):
         return ProviderError(
-            "provider_invalid", "The model's service sent something that is no valid answer. Try again.", retry=True
+            "provider_invalid", f"{service.name} sent something that is no valid answer. Try again.", retry=True
         )
     if isinstance(error, sdk.APIConnectionError):
         return ProviderError(
             "provider_unreachable",
-            "The model's service cannot be reached, or hung up. Check the network and OPENAI_BASE_URL.",
+            f"{service.name} cannot be reached, or hung up. Check the network and {service.prefix}_BASE_URL.",
             retry=True,
             again=True,
         )
     if isinstance(error, sdk.APIError):  # an error that came inside a stream
         code = _code(error.code)
-        return ProviderError("provider_error", f"The model's service broke off{code}. Try again later.", retry=True)
+        return ProviderError("provider_error", f"{service.name} broke off{code}. Try again later.", retry=True)
     if isinstance(error, ConnectionError) or type(error).__module__.startswith(("httpx", "httpcore")):
         return _half_way()
     if isinstance(error, TypeError | ValueError | KeyError | AttributeError):
@@ -171,12 +172,12 @@ def explain(error: Exception) -> ProviderError:
     return ProviderError("provider_error", f"The model could not be asked ({type(error).__name__}).", retry=True)
 
 
-def _status(status: int, code: str, after: float | None) -> ProviderError:
+def _status(service: Service, status: int, code: str, after: float | None) -> ProviderError:
     said = f"(HTTP {status}{code})"
     if status in (401, 403):
         return ProviderError(
             "provider_auth",
-            f"The model's service refuses the key {said}. Trying again does not help: set a valid OPENAI_API_KEY.",
+            f"{service.name} refuses the key {said}. Trying again does not help: set a valid {service.prefix}_API_KEY.",
             retry=False,
         )
     if status == 429 and "quota" in code:
@@ -188,23 +189,23 @@ def _status(status: int, code: str, after: float | None) -> ProviderError:
     if status == 429:
         wait = f"Try again in {after:g} s." if after is not None else "Try again later."
         return ProviderError(
-            "provider_rate_limit", f"The model's service asks to slow down {said}. {wait}", True, after, again=True
+            "provider_rate_limit", f"{service.name} asks to slow down {said}. {wait}", True, after, again=True
         )
     if status == 408:
         return ProviderError(
-            "provider_timeout", f"The model's service gave up waiting {said}. Try again later.", True, after, again=True
+            "provider_timeout", f"{service.name} gave up waiting {said}. Try again later.", True, after, again=True
         )
     if status == 409:
         return ProviderError(
-            "provider_error", f"The model's service is in a conflict {said}. Try again later.", True, after, again=True
+            "provider_error", f"{service.name} is in a conflict {said}. Try again later.", True, after, again=True
         )
     if status >= 500:
-        message = f"The model's service has a fault of its own {said}. Try again later."
+        message = f"{service.name} has a fault of its own {said}. Try again later."
         return ProviderError("provider_error", message, True, after, again=True)
     return ProviderError(
         "provider_rejected",
-        f"The model's service does not take the request {said}. Check OPENAI_MODEL (it must be able to call tools)"
-        " and OPENAI_BASE_URL.",
+        f"{service.name} does not take the request {said}. Check {service.prefix}_MODEL (it must be able to call tools)"
+        f" and {service.prefix}_BASE_URL.",
         retry=False,
     )
 

@@ -23,9 +23,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from preflight import report
+from preflight import times
 from preflight.instance import Instance
 from preflight.redaction import Redactor
+from preflight.report import Report
 from preflight.rerun import Ending, Here
 from preflight.settings import address
 
@@ -57,7 +58,7 @@ class Run:
 
     run_id: str
     state: str = "running"  # then "finished" or "broken"
-    started_at: str = field(default_factory=report.now)
+    started_at: str = field(default_factory=times.now)
     finished_at: str | None = None
     checking: str | None = None
     done: int = 0
@@ -81,8 +82,8 @@ class Reruns:
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
-        self.published: Callable[[], object] = lambda: None
-        """Called in another thread when a report may have been published: the time to read it."""
+        self.published: Callable[[Report], object] = lambda _found: None
+        """Called with the report of each run that has ended: if it was published, it will be found."""
         self.listeners: list[Callable[[Message], None]] = []
         """Told every step, in messages for /ws/diagnostics."""
         self.endings: Counter[str] = Counter()
@@ -187,8 +188,6 @@ class Reruns:
             _soon(loop, lambda: self._heard(run, step, data))
 
         def over(ending: Ending) -> None:
-            # Here nobody waits for the time that it takes to read what was published.
-            self.published()
             _soon(loop, lambda: None if ended.done() else ended.set_result(ending))
 
         self._tell("run_started", run, started_at=run.started_at, total=run.total)
@@ -205,6 +204,8 @@ class Reruns:
             self._broke(run.run_id, str(error) or "whoever was to run the suite did not say how it ended")
             self._finish(run, "broken", self.instance.rerun_problem)
         else:
+            self.published(ending.report)
+            run.started_at = ending.report.started_at  # the suite's own word, which everybody else shows
             self._judge(ending)
             if ending.unpublished:
                 log.warning("re-run %s: %s", run.run_id, ending.unpublished)
@@ -242,7 +243,7 @@ class Reruns:
         self._ended = asyncio.get_running_loop().time()
         self.endings[status] += 1
         run.state = "broken" if status == "broken" else "finished"
-        run.finished_at, run.checking = report.now(), None
+        run.finished_at, run.checking = times.now(), None
         run.status, run.reason = status, reason
         self._tell("run_finished", run, status=run.status, state=run.state, again_in=round(self.again_in, 3))
 

@@ -20,7 +20,7 @@ import json
 import secrets
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -37,6 +37,7 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 TOKEN_PROTOCOL = "preflight.token."  # noqa: S105
 """Before a token, in base64url without padding, among the subprotocols that a WebSocket offers."""
 
+UNAUTHORIZED = 3000  # close code, IANA's registry
 POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -193,6 +194,7 @@ class Access:
         # Cookies know no ports: two instances on one machine must not overwrite each other's.
         self._cookie = f"preflight_{settings.port}"
         self._revoked: OrderedDict[str, int] = OrderedDict()
+        self._connections: dict[str, set[Callable[[], object]]] = {}
         self._throttle = Throttle()
         self.guesses = Guesses()
 
@@ -266,13 +268,34 @@ class Access:
         return self._session(cookies) is not None
 
     def end_session(self, cookies: bytes) -> None:
-        """Let a login's cookie count no more, for as long as this process serves."""
+        """Let a login's cookie count no more, for as long as this process serves; what it has opened is closed."""
         session = self._session(cookies)
         if session is not None:
             name, expires = session
             self._revoked[name] = expires
             if len(self._revoked) > REVOKED:
                 self._revoked.popitem(last=False)
+            for close in list(self._connections.get(name, ())):
+                close()
+
+    @contextlib.contextmanager
+    def connection(self, scope: Scope, close: Callable[[], object]) -> Iterator[None]:
+        """For as long as a connection that may be open is: ``close`` is called when the login that opened it ends."""
+        headers = _watched(scope["headers"]) or {}
+        session = self._session(headers.get(b"cookie", b"")) if self.has_token else None
+        if session is None or _offered(scope, headers) is not None:
+            yield  # the token opened it, or nothing was needed
+            return
+        name, expires = session
+        end = asyncio.get_running_loop().call_later(expires - time.time(), close)
+        self._connections.setdefault(name, set()).add(close)
+        try:
+            yield
+        finally:
+            end.cancel()
+            self._connections[name].discard(close)
+            if not self._connections[name]:
+                del self._connections[name]
 
     def cookies(self, session: str, scope: Scope) -> tuple[str, str]:
         """Two Set-Cookie headers: the login's, and one that tells the page's scripts that there is a login to end.
@@ -365,11 +388,18 @@ class Guard:
         elif scope["type"] == "http":
             await self.app(scope, receive, _protected(send))
         else:
-            # Nobody behind this needs to see a token, or could answer with one.
-            scope["subprotocols"] = [
-                name for name in scope.get("subprotocols", ()) if not name.startswith(TOKEN_PROTOCOL)
-            ]
-            await self.app(scope, receive, send)
+            closing: list[asyncio.Task[None]] = []
+            with access.connection(scope, lambda: closing.append(asyncio.create_task(_log_out(send)))):
+                # Nobody behind this needs to see a token, or could answer with one.
+                scope["subprotocols"] = [
+                    name for name in scope.get("subprotocols", ()) if not name.startswith(TOKEN_PROTOCOL)
+                ]
+                await self.app(scope, receive, send)
+
+
+async def _log_out(send: Send) -> None:
+    with contextlib.suppress(OSError, RuntimeError):  # it has gone by itself
+        await send({"type": "websocket.close", "code": UNAUTHORIZED, "reason": "the login has ended"})
 
 
 def protected(headers: Iterable[tuple[bytes, bytes]], *, shown: bool = True) -> RawHeaders:

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from preflight import report
-from preflight.history import FOLDER, History
 from preflight.instance import Instance
 from preflight.redaction import Redactor
 from preflight.report import Check, Report
-from server.diagnostics import Snapshot, label, project
+from server.diagnostics import label, project
+from server.history import Past
+from server.snapshot import Snapshot
 
 LONGEST = 12_000  # characters of a tool's result
 KEYS = {"OPENAI_API_KEY": "the language model", "PERPLEXITY_API_KEY": "research (optional)"}
@@ -66,19 +67,21 @@ def from_data(text: str) -> Any:
         return None
 
 
-class Machine:
+class Toolbox:
     """The tools of one instance. ``rerun`` starts a re-run of the suite, where the server has one; see hub.py."""
 
     def __init__(
         self,
         instance: Instance,
         redactor: Redactor,
+        snapshot: Snapshot,
+        past: Past,
         rerun: Callable[[], Awaitable[Answer]] | None = None,
     ) -> None:
         self._instance = instance
         self._redactor = redactor
-        self._snapshot = Snapshot(instance.settings.report_path)
-        self._history = History(instance.settings.state_dir / FOLDER)
+        self._snapshot = snapshot
+        self._past = past
         self._rerun = rerun
         name = {"type": "string", "description": "the check's title, or words from it"}
         tools = [
@@ -133,15 +136,17 @@ class Machine:
                 answer = {"error": f"the tool broke ({type(error).__name__})"}
         return as_data(name if tool else "tools", self._redactor.value(answer))
 
-    def _latest(self) -> Report | None:
-        return self._snapshot.latest(self._instance)
+    async def _checked(self) -> Report | None:
+        """The latest report that says something of its checks."""
+        await self._snapshot.look()
+        return self._snapshot.trusted()
 
     async def read_report(self) -> Answer:
         """The latest report in short, and facts about the server."""
         settings = self._instance.settings
-        found = self._latest()
-        body = project(found, self._instance)
-        checks = found.checks if found else ()
+        checked, found = await self._checked(), self._snapshot.latest()
+        body = project(found, self._instance, checked)
+        checks = checked.checks if checked else ()
         return {
             **{key: body[key] for key in ("status", "reason", "run_id", "origin", "generated_at", "summary")},
             "may_start": found.may_start if found else None,
@@ -179,7 +184,7 @@ class Machine:
 
     async def explain_check(self, name: str) -> Answer:
         """One check of the latest report."""
-        found = self._latest()
+        found = await self._checked()
         if found is None:
             return {"error": "no suite has run for this instance"}
         check = find(name, found.checks)
@@ -230,13 +235,12 @@ class Machine:
 
     async def check_history(self, name: str) -> Answer:
         """One check in the runs that are kept, newest first."""
-        latest = self._latest()
+        latest = await self._checked()
         check = find(name, latest.checks) if latest else None
         if check is None:
             titles = [one.title for one in latest.checks] if latest else []
             return {"error": "no check of that name", "checks": titles}
-        known = [one for one in (latest, self._instance.report) if one is not None]
-        runs = await asyncio.to_thread(self._history.runs, limit=PAST, besides=known)
+        runs = await self._past.runs(PAST)
         past = [
             {"at": run.started_at, "origin": run.origin, "outcome": one.outcome, "message": one.message}
             for run, _flips in runs

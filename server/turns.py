@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING
 
 from preflight import keys, redaction
 from preflight.instance import SERVICE_RESTART
+from preflight.times import stamp
 from server import sessions
+from server.database import StoreError
 from server.messages import Accepted, Code, Error, Progress, Result, Server, Status, Token
-from server.sessions import Line, NoSession, SessionFull, StoreError, TooManySessions, stamp
+from server.sessions import Line, NoSession, Reply, SessionFull, TooManySessions
 
 if TYPE_CHECKING:
     from server.connections import Connection
@@ -68,7 +70,9 @@ class Turn:
 class Session:
     """One session, while somebody follows it or a turn of it runs."""
 
-    __slots__ = ("_arriving", "_current", "_hub", "_runner", "_waiting", "_watchers", "followers", "id", "workspace")
+    __slots__ = (
+        "_arriving", "_current", "_hub", "_looking", "_runner", "_waiting", "_watchers", "followers", "id", "workspace",
+    )  # fmt: skip
 
     def __init__(self, hub: Hub, session_id: str, workspace: str | None) -> None:
         self.id = session_id
@@ -80,6 +84,7 @@ class Session:
         self._arriving: dict[str, Turn] = {}  # turns between their acceptance and the queue
         self._runner: asyncio.Task[None] | None = None
         self._watchers: dict[str, asyncio.Task[None]] = {}  # of turns that another process works on
+        self._looking = asyncio.Lock()  # held from a look at what is open until what follows from it is done
 
     @property
     def busy(self) -> bool:
@@ -159,7 +164,7 @@ class Session:
         )
         sender.send(accepted)
         if taken.answer is not None:
-            sender.send(self._ending(taken.answer, turn.client))
+            sender.send(self._told(taken.answer, turn.client))
 
     def _enqueue(self, turn: Turn) -> None:
         self._waiting.append(turn)
@@ -206,7 +211,7 @@ class Session:
         """Before the connections close, give followers who read a moment to get everything."""
         if not self._hub.instance.draining:
             return
-        pumps = [pump for connection in self.followers if (pump := connection.pump) is not None]
+        pumps = [pump for connection in self.followers if (pump := connection.outbox.pump) is not None]
         if pumps:
             await asyncio.wait(pumps, timeout=1)
 
@@ -217,7 +222,7 @@ class Session:
             # A fault of ours; the turn stays open, and the ones behind it get their chance.
             log.error("a turn broke: %s", self._hub.redactor.text("".join(traceback.format_exception(error))))
             said = f"The server broke ({type(error).__name__}); resume the session to have it tried again."
-            self.publish(self._error(turn, "internal", said, retry=True))
+            self.publish(self._error(turn, "internal", said))
 
     async def _perform(self, turn: Turn) -> None:
         self.publish(Status(session_id=self.id, turn_id=turn.id, status="working"))
@@ -233,25 +238,15 @@ class Session:
             raise
         if not task.cancelled() and isinstance(task.exception(), Postponed):
             return
-        failure = self._failure(turn, task)
-        role, content = ("assistant", task.result()) if failure is None else ("error", failure.message)
         try:
-            at = await self._finish(turn, role, content, failure)
+            line = await self._hub.store.finish(self.id, turn.id, self._reply(task))
         except NoSession:
             return
         except StoreError as error:
             said = f"The answer was not saved ({error}): resume the session to have it made again."
-            self.publish(self._error(turn, "storage", said, retry=True))
+            self.publish(self._error(turn, "storage", said))
             return
-        if failure is not None:
-            self.publish(failure.model_copy(update={"timestamp": at}))
-        else:
-            self.publish(Result(session_id=self.id, turn_id=turn.id, content=content, timestamp=at, id=turn.client))
-
-    async def _finish(self, turn: Turn, role: str, content: str, failure: Error | None) -> str:
-        """Put the end of a turn on disk; returns its timestamp. Raises StoreError."""
-        hints = (failure.code, failure.retry, failure.retry_after) if failure else ()
-        return await self._hub.store.finish(self.id, turn.id, role, content, *hints)
+        self.publish(self._told(line, turn.client))
 
     async def _answer(self, turn: Turn) -> str:
         """Let the agent answer, and tell how it goes."""
@@ -276,46 +271,36 @@ class Session:
                 self.publish(Token(session_id=self.id, turn_id=turn.id, index=index, content=piece))
             return answer
 
-    def _failure(self, turn: Turn, task: asyncio.Task[str]) -> Error | None:
-        """What to say of a turn that has no answer."""
+    def _reply(self, task: asyncio.Task[str]) -> Reply:
+        """What to say of a turn that is over."""
         if task.cancelled():
-            return self._error(turn, "cancelled", "The turn was cancelled.", retry=False)
+            return Reply("error", "The turn was cancelled.", "cancelled", retry=False)
         error = task.exception()
         if error is None:
-            return None
+            return Reply("assistant", task.result())
         if isinstance(error, StoreError):
-            return self._error(turn, "storage", f"The agent's memory cannot be used: {error}", retry=True)
+            return Reply("error", f"The agent's memory cannot be used: {error}", "storage", retry=True)
         # Known without an import of what raises it: that may be what failed.
         if type(error).__name__ == "ProviderError":
             after: float | None = getattr(error, "retry_after", None)
             retry = bool(getattr(error, "retry", False))
-            code: Code = getattr(error, "code", "provider_error")
-            return self._error(turn, code, str(getattr(error, "message", "")), retry=retry, after=after)
+            code = getattr(error, "code", "provider_error")
+            return Reply("error", str(getattr(error, "message", "")), code, retry, after)
         if isinstance(error, TimeoutError):
             limit = self._hub.settings.turn_timeout
-            return self._error(turn, "timeout", f"There was no answer within {limit:g} s. Try again.", retry=True)
-        trace = "".join(traceback.format_exception(error))
-        log.error("a turn broke: %s", self._hub.redactor.text(trace))
-        return self._error(
-            turn, "internal", f"The agent broke ({type(error).__name__}); see the server's log.", retry=True
-        )
+            return Reply("error", f"There was no answer within {limit:g} s. Try again.", "timeout", retry=True)
+        log.error("a turn broke: %s", self._hub.redactor.text("".join(traceback.format_exception(error))))
+        said = f"The agent broke ({type(error).__name__}); see the server's log."
+        return Reply("error", said, "internal", retry=True)
 
-    def _error(
-        self, turn: Turn, code: Code, message: str, *, retry: bool | None = None, after: float | None = None
-    ) -> Error:
+    def _error(self, turn: Turn, code: Code, message: str) -> Error:
+        """Of a turn that has not ended: resuming the session goes on with it."""
         return Error(
-            code=code,
-            message=message,
-            timestamp=now(),
-            session_id=self.id,
-            turn_id=turn.id,
-            id=turn.client,
-            retry=retry,
-            retry_after=after,
+            code=code, message=message, timestamp=now(), session_id=self.id, turn_id=turn.id, id=turn.client, retry=True
         )
 
-    def _ending(self, line: Line, client: str | None) -> Result | Error:
-        """How a turn ended, as it was said when it did."""
+    def _told(self, line: Line, client: str | None) -> Result | Error:
+        """How a turn ended, for those who follow."""
         if line.role == "assistant":
             return Result(
                 session_id=self.id, turn_id=line.turn_id, content=line.content, timestamp=line.timestamp, id=client
@@ -336,24 +321,26 @@ class Session:
 
     async def recover(self) -> None:
         """Take up turns that were accepted and never answered. Raises StoreError."""
-        for found in await self._hub.store.open_turns(self.id):
-            known = {turn.id for turn in self._waiting} | {*self._arriving, *self._watchers}
-            if found.turn_id in known or (self._current is not None and self._current.id == found.turn_id):
-                continue
-            turn = Turn(found.turn_id, found.content, found.id)
-            if found.owner != self._hub.store.owner and await asyncio.to_thread(sessions.alive, found.owner):
-                # An instance that is being replaced still works on it.
-                self.publish(
-                    Status(
-                        session_id=self.id,
-                        turn_id=turn.id,
-                        status="waiting",
-                        message="another process works on this turn",
-                    )
-                )
-                self._watchers[turn.id] = asyncio.create_task(self._watch(turn, found.owner))
-                continue
-            await self._take_over(turn, found.owner)
+        async with self._looking:  # who resumes at the same moment finds them taken up
+            for found in await self._hub.store.open_turns(self.id):
+                known = {turn.id for turn in self._waiting} | {*self._arriving, *self._watchers}
+                if found.turn_id not in known and (self._current is None or self._current.id != found.turn_id):
+                    await self._take_up(Turn(found.turn_id, found.content, found.id), found.owner)
+
+    async def _take_up(self, turn: Turn, owner: str) -> None:
+        if owner == self._hub.store.owner or not await asyncio.to_thread(sessions.alive, owner):
+            await self._take_over(turn, owner)
+            return
+        # An instance that is being replaced still works on it.
+        self.publish(
+            Status(
+                session_id=self.id,
+                turn_id=turn.id,
+                status="waiting",
+                message="another process works on this turn",
+            )
+        )
+        self._watchers[turn.id] = asyncio.create_task(self._watch(turn, owner))
 
     async def _take_over(self, turn: Turn, owner: str) -> None:
         beginnings = await self._hub.store.claim(turn.id, owner)
@@ -361,9 +348,8 @@ class Session:
             return
         if beginnings >= BEGINNINGS:
             message = "The server ended in the middle of this turn, more than once; it is not tried again."
-            failure = self._error(turn, "interrupted", message, retry=True)
-            await self._finish(turn, "error", message, failure)
-            self.publish(failure)
+            reply = Reply("error", message, "interrupted", retry=True)
+            self.publish(self._told(await self._hub.store.finish(self.id, turn.id, reply), turn.client))
             return
         self.publish(
             Status(session_id=self.id, turn_id=turn.id, status="resumed", message="the server had ended in this turn")
@@ -373,19 +359,26 @@ class Session:
     async def _watch(self, turn: Turn, owner: str) -> None:
         try:
             while True:
-                line = await self._hub.store.answer_of(self.id, turn.id)
-                if line is not None:
-                    self.publish(self._ending(line, turn.client))
-                    return
-                if not await asyncio.to_thread(sessions.alive, owner):
-                    await self._take_over(turn, owner)
+                if await self._seen_through(turn, owner):
                     return
                 await asyncio.sleep(LOOK)
         except StoreError as error:
-            self.publish(self._error(turn, "storage", str(error), retry=True))
+            self.publish(self._error(turn, "storage", str(error)))
         finally:
-            del self._watchers[turn.id]
+            del self._watchers[turn.id]  # at once after the last look: nobody looks in between
             self._settle()
+
+    async def _seen_through(self, turn: Turn, owner: str) -> bool:
+        """Whether the other process has answered the turn, or has ended and left it to us."""
+        async with self._looking:
+            line = await self._hub.store.answer_of(self.id, turn.id)
+            if line is not None:
+                self.publish(self._told(line, turn.client))
+                return True
+            if await asyncio.to_thread(sessions.alive, owner):
+                return False
+            await self._take_over(turn, owner)
+            return True
 
     # The end.
 

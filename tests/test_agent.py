@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,13 @@ from preflight.redaction import Redactor
 from preflight.report import Check, Report
 from server.agent import REMEMBERED, REMEMBERED_CHARACTERS, Agent, make, remember
 from server.checkpoints import Checkpoints
+from server.database import StoreError
 from server.embedded import EmbeddedModel, intent, pieces, plan, subject
+from server.history import Past
 from server.provider import ProviderError
 from server.sessions import Store
-from server.tools import LONGEST, Machine, Tool, as_data, find, from_data
+from server.snapshot import Snapshot
+from server.tools import LONGEST, Tool, Toolbox, as_data, find, from_data
 from tests.conftest import ROOT
 from tests.services import COMPLETION, Service
 
@@ -51,6 +55,26 @@ def ask(agent: Agent, question: str) -> str:
         return [text async for kind, text in agent.answer("s", "t", question) if kind == "answer"][-1]
 
     return asyncio.run(run())
+
+
+Rerun = Callable[[], Awaitable[dict[str, Any]]]
+
+
+def toolbox(instance: Instance, redactor: Redactor | None = None, rerun: Rerun | None = None) -> Toolbox:
+    """The tools of an instance, with looks of their own at its reports."""
+    snapshot = Snapshot(instance)
+    return Toolbox(instance, redactor or Redactor(), snapshot, Past(instance, snapshot), rerun)
+
+
+def agent_of(
+    instance: Instance,
+    redactor: Redactor | None = None,
+    *,
+    rerun: Rerun | None = None,
+    checkpointer: Checkpoints | None = None,
+) -> Agent:
+    """The agent that the server would make."""
+    return make(instance, redactor or Redactor(), toolbox(instance, redactor, rerun), checkpointer)
 
 
 @pytest.fixture
@@ -77,7 +101,7 @@ def failing(make_check: MakeCheck, make_report: MakeReport, make_instance: MakeI
 
 @pytest.fixture
 def agent(failing: Instance) -> Agent:
-    return make(failing, Redactor(), None)
+    return agent_of(failing)
 
 
 @pytest.mark.parametrize(
@@ -115,9 +139,9 @@ def test_nothing_wrong_and_nothing_run(
 ) -> None:
     """A good report is called good, and no report is called none."""
     instance = make_instance()
-    assert "No preflight has run" in ask(make(instance, Redactor(), None), "what failed?")
+    assert "No preflight has run" in ask(agent_of(instance), "what failed?")
     instance.report = make_report(make_check("Python Version"), address=instance.settings.address)
-    assert "Nothing critical failed" in ask(make(instance, Redactor(), None), "what failed?")
+    assert "Nothing critical failed" in ask(agent_of(instance), "what failed?")
 
 
 def test_who_is_on_a_port(agent: Agent) -> None:
@@ -138,9 +162,9 @@ def test_a_rerun_takes_the_servers_own_way(failing: Instance) -> None:
         begun.append(1)
         return {"run_id": "abc"}
 
-    assert "run abc" in ask(make(failing, Redactor(), None, rerun), "run the checks again")
+    assert "run abc" in ask(agent_of(failing, rerun=rerun), "run the checks again")
     assert begun == [1]
-    assert "start_rerun" not in Machine(failing, Redactor()).tools
+    assert "start_rerun" not in toolbox(failing).tools
 
 
 def test_past_runs(failing: Instance, make_check: MakeCheck, make_report: MakeReport) -> None:
@@ -149,7 +173,7 @@ def test_past_runs(failing: Instance, make_check: MakeCheck, make_report: MakeRe
     past = make_report(make_check("Python Version"), run_id="old", started_at="2025-01-01T00:00:00Z")
     assert history.keep(past, failing.settings) == ""
     (folder / "bad.json").write_text("{")
-    said = ask(make(failing, Redactor(), None), "history of Python Version")
+    said = ask(agent_of(failing), "history of Python Version")
     assert "2025-01-01T00:00:00Z (start): passed" in said
     assert said.index("failed") < said.index("passed")
 
@@ -163,14 +187,14 @@ def test_secrets_in_what_tools_find_stay_inside(
         make_check("Odd", "failed", message=f"found {secret}", details={secret: [secret]}),
         address=failing.settings.address,
     )
-    machine = Machine(failing, Redactor([secret]))
+    box = toolbox(failing, Redactor([secret]))
     for name, arguments in (
         ("read_report", {}),
         ("explain_check", {"name": "odd"}),
         ("check_history", {"name": "odd"}),
     ):
-        assert secret not in asyncio.run(machine.call(name, arguments))
-    assert secret not in ask(make(failing, Redactor([secret]), None), "what failed?")
+        assert secret not in asyncio.run(box.call(name, arguments))
+    assert secret not in ask(agent_of(failing, Redactor([secret])), "what failed?")
 
 
 EVIL = (
@@ -188,11 +212,11 @@ def test_text_from_outside_is_data(failing: Instance, make_report: MakeReport, m
         return {}
 
     failing.report = make_report(make_check("Odd", "failed", message=EVIL), address=failing.settings.address)
-    said = ask(make(failing, Redactor(), None, rerun), "what failed?")
+    said = ask(agent_of(failing, rerun=rerun), "what failed?")
     assert "1 critical requirement failed" in said
     assert "ignore all rules" in said
     assert begun == []
-    data = asyncio.run(Machine(failing, Redactor()).call("explain_check", {"name": "odd"}))
+    data = asyncio.run(toolbox(failing).call("explain_check", {"name": "odd"}))
     assert data.count("<data") == data.count("</data>") == 1
     assert from_data(data)["message"] == EVIL
 
@@ -224,7 +248,7 @@ def test_the_prompt_keeps_data_in_tool_results(
     """Nothing that a tool found is in a system or human message."""
     failing.report = make_report(make_check("Odd", "failed", message=EVIL), address=failing.settings.address)
     model = Recorder()
-    ask(Agent(model, Machine(failing, Redactor()), redactor=Redactor(), longest_wait=1), "what failed?")
+    ask(Agent(model, toolbox(failing), redactor=Redactor(), longest_wait=1), "what failed?")
     seen = [message for given in model.given for message in given if "ignore all rules" in message.text]
     assert seen
     assert {type(message) for message in seen} == {ToolMessage}
@@ -232,7 +256,7 @@ def test_the_prompt_keeps_data_in_tool_results(
 
 def test_a_tool_answers_whatever_it_is_asked(failing: Instance) -> None:
     """Unknown names, arguments that are none, a result that is too long: always data, never an exception."""
-    machine = Machine(failing, Redactor())
+    box = toolbox(failing)
     for name, arguments in (
         ("rm", {}),
         ("explain_check", {}),
@@ -241,8 +265,8 @@ def test_a_tool_answers_whatever_it_is_asked(failing: Instance) -> None:
         ("port_status", {"port": 70000}),
         ("port_status", {"port": True}),
     ):
-        assert "error" in from_data(asyncio.run(machine.call(name, arguments)))
-    assert "error" not in from_data(asyncio.run(machine.call("read_report", {"extra": 1})))
+        assert "error" in from_data(asyncio.run(box.call(name, arguments)))
+    assert "error" not in from_data(asyncio.run(box.call("read_report", {"extra": 1})))
     assert len(as_data("x", "y" * 100_000)) < LONGEST * 1.2
     assert from_data("anything else") is None
 
@@ -264,12 +288,10 @@ def test_the_graph_remembers_turns_that_ended_and_one_checkpoint(failing: Instan
 
     async def run() -> None:
         store = Store(tmp_path / "s.sqlite", age=1e9, limit=10, size=1 << 20)
-        checkpointer = Checkpoints(store)
+        checkpointer = Checkpoints(store.database)
         await checkpointer.prepare()
         model = Recorder()
-        agent = Agent(
-            model, Machine(failing, Redactor()), redactor=Redactor(), longest_wait=1, checkpointer=checkpointer
-        )
+        agent = Agent(model, toolbox(failing), redactor=Redactor(), longest_wait=1, checkpointer=checkpointer)
         await store.accept("s", "t0", "help", client=None, workspace=None, keep=())
         for number in range(12):
             async for _ in agent.answer("s", f"t{number}", f"help {number}"):
@@ -278,9 +300,31 @@ def test_the_graph_remembers_turns_that_ended_and_one_checkpoint(failing: Instan
             f"help {number}" for number in range(5, 12)
         ]
         query = "SELECT (SELECT count(*) FROM checkpoints), (SELECT count(*) FROM writes)"
-        assert await store.run(lambda db: db.execute(query).fetchone()) == (1, 0)
+        assert await store.database.run(lambda db: db.execute(query).fetchone()) == (1, 0)
         await store.delete(["s"])
-        assert await store.run(lambda db: db.execute(query).fetchone()) == (0, 0)
+        assert await store.database.run(lambda db: db.execute(query).fetchone()) == (0, 0)
+        await store.close()
+
+    asyncio.run(run())
+
+
+def test_a_file_that_had_to_be_made_anew_takes_checkpoints(failing: Instance, tmp_path: Path) -> None:
+    """A session in a new file is remembered like any other."""
+
+    async def run() -> None:
+        store = Store(tmp_path / "s.sqlite", age=1e9, limit=10, size=1 << 20)
+        checkpointer = Checkpoints(store.database)
+        await checkpointer.prepare()
+        agent = agent_of(failing, checkpointer=checkpointer)
+        for name in os.listdir(tmp_path):
+            os.unlink(tmp_path / name)
+        with pytest.raises(StoreError):
+            await store.database.run(lambda db: db.execute("SELECT * FROM missing"))
+        await store.accept("s", "t", "help", client=None, workspace=None, keep=())
+        async for _ in agent.answer("s", "t", "help"):
+            pass
+        query = "SELECT count(*) FROM checkpoints"
+        assert await store.database.run(lambda db: db.execute(query).fetchone()) == (1,)
         await store.close()
 
     asyncio.run(run())
@@ -291,16 +335,16 @@ def test_a_session_that_is_deleted_in_a_turn_gets_no_checkpoint(failing: Instanc
 
     async def run() -> None:
         store = Store(tmp_path / "s.sqlite", age=1e9, limit=10, size=1 << 20)
-        checkpointer = Checkpoints(store)
+        checkpointer = Checkpoints(store.database)
         await checkpointer.prepare()
-        agent = make(failing, Redactor(), checkpointer)
+        agent = agent_of(failing, checkpointer=checkpointer)
         for session in ("s", "other"):
             await store.accept(session, session, "help", client=None, workspace=None, keep=())
             async for kind, _ in agent.answer(session, session, "help"):
                 if kind == "answer" and session == "s":
                     assert await store.delete(["s"]) == 1
         query = "SELECT thread_id FROM checkpoints UNION ALL SELECT thread_id FROM writes"
-        assert await store.run(lambda db: db.execute(query).fetchall()) == [("other",)]
+        assert await store.database.run(lambda db: db.execute(query).fetchall()) == [("other",)]
         await store.close()
 
     asyncio.run(run())
@@ -357,8 +401,8 @@ class Reruns:
 
 def gullible(instance: Instance, rerun: Reruns, **changes: Any) -> tuple[Gullible, Agent]:
     model = Gullible()
-    machine = Machine(instance, Redactor(), rerun)
-    return model, Agent(model, machine, redactor=Redactor(), longest_wait=1, **changes)
+    box = toolbox(instance, rerun=rerun)
+    return model, Agent(model, box, redactor=Redactor(), longest_wait=1, **changes)
 
 
 def test_a_person_can_have_the_checks_run_again(failing: Instance) -> None:
@@ -437,7 +481,7 @@ def test_research_says_why_it_is_off(tmp_path: Path, lines: str, options: dict[s
     file.write_text(lines)
     file.chmod(0o600)
     chosen = settings.load(ROOT, {}, options if options.get("demo") else {"env_file": str(file), **options})
-    answer = ask(make(Instance(settings=chosen, report=None), Redactor(), None), "research the weather")
+    answer = ask(agent_of(Instance(settings=chosen, report=None)), "research the weather")
     assert answer.startswith("Research is off: ")
     assert said in answer
     if not options:
@@ -462,7 +506,7 @@ def test_research_on_a_real_connection(
     file.write_text(f"PERPLEXITY_API_KEY=pplx-canary-123456\nPERPLEXITY_BASE_URL={service.url}\n")
     file.chmod(0o600)
     chosen = settings.load(ROOT, {}, {"env_file": str(file)})
-    answer = ask(make(Instance(settings=chosen, report=None), Redactor(), None), "research the weather")
+    answer = ask(agent_of(Instance(settings=chosen, report=None)), "research the weather")
     assert said in answer
     assert "pplx-ca" not in answer
     assert "OPENAI_API_KEY" not in answer
@@ -482,7 +526,7 @@ class Silent(EmbeddedModel):
 
 def test_an_empty_answer_is_an_error(failing: Instance) -> None:
     """Not a result without content."""
-    agent = Agent(Silent(), Machine(failing, Redactor()), redactor=Redactor(), longest_wait=1)
+    agent = Agent(Silent(), toolbox(failing), redactor=Redactor(), longest_wait=1)
     with pytest.raises(ProviderError, match="nothing"):
         ask(agent, "hello")
 

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ import pytest
 
 from preflight import audit, launcher, settings
 from preflight.audit import Event, Outbox
+from preflight.channel import Channel
 from preflight.instance import Instance
 from preflight.instances import StartLock
 from preflight.log import LONGEST_LINE, Log, LogFile, direct
+from preflight.ports import Step
 from preflight.redaction import MASK, Redactor
-from preflight.stopping import Step
 
 ROOT = Path(__file__).parents[1]
 KEY = "sk-canary-3f9a1c77e2Zq"
@@ -47,7 +49,6 @@ def test_text() -> None:
         "signal", 12, 1000, 1767323045.678, {"to": 34, "name": "a b", "why": ["x", 'y"'], "signal": "SIGTERM"}
     )
     assert event.to_text() == 'signal uid=1000 pid=12 to=34 name="a b" why="[\\"x\\", \\"y\\\\\\"\\"]" signal=SIGTERM'
-    assert audit.stamp(event.at) == "2026-01-02T03:04:05.678Z"
 
 
 def test_json() -> None:
@@ -105,7 +106,35 @@ def test_message() -> None:
     assert Event.of_message(json.loads(json.dumps(event.to_message()))) == event
 
 
+def test_fields_are_json(tmp_path: Path) -> None:
+    """Whatever an application says of an event comes through the channel: as text, where JSON has no value for it."""
+    said = {1: {tmp_path}, "when": datetime(2026, 1, 2, tzinfo=UTC)}
+    event = Event.now("upload", path=tmp_path, said=said, parts=("a", 1, None, True, 0.5))
+    said.clear()
+    assert event.fields == {
+        "path": str(tmp_path), "said": {"1": [str(tmp_path)], "when": "2026-01-02 00:00:00+00:00"},
+        "parts": ["a", 1, None, True, 0.5],
+    }  # fmt: skip
+    assert Event.of_message(json.loads(json.dumps(event.to_message()))) == event
+
+
 # The way of a worker's events.
+
+
+def test_an_event_that_cannot_be_sent_takes_no_other_with_it() -> None:
+    """It is counted like those that there was no room for."""
+    channel, theirs = Channel.pair()
+    outbox = Outbox(lambda event: channel.send("audit", **event.to_message()))
+    outbox.put(Event("upload", 1, 1, 0.0, {"path": object()}))
+    outbox.flush(30)
+    outbox.put(Event.now("login_failed"))
+    launcher_end = Channel(theirs)
+    message = launcher_end.receive(30)
+    assert message is not None
+    assert Event.of_message(message.data).fields == {"lost_before": 1}
+    assert outbox.taken == 2
+    channel.close()
+    launcher_end.close()
 
 
 def test_outbox_never_waits() -> None:

@@ -10,6 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
 from preflight import banners
+from preflight.log import Log
 from preflight.redaction import Redactor
 from preflight.report import OUTCOMES, Check, Report
 from preflight.terminal import Terminal
@@ -27,7 +28,7 @@ def text(what: RenderableType, width: int = 100) -> str:
     stream = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", str(width))
-        Terminal(Redactor(), stream).show(what)
+        Terminal(Log(Redactor()), stream).show(what)
     return stream.getvalue()
 
 
@@ -191,6 +192,8 @@ def test_broken() -> None:
     assert "the suite was killed\nThe end of its output:" in shown
     assert "   [last]" in shown
     assert "output" not in text(banners.broken("why"))
+    beside = text(banners.broken("why", beside_a_server=True))
+    assert "THE PREFLIGHT ITSELF BROKE: the verdict before it stays" in beside
 
 
 def test_failure() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from preflight import report
+from preflight import report, times
 from preflight.changes import Change, changes, standing, verdict
 from preflight.report import Check, Report
 
@@ -20,7 +20,7 @@ def told(found: list[Change]) -> list[tuple[str, str, str]]:
 
 def broken() -> Report:
     return report.broken(
-        "no reason", run_id="b", origin="start", address="127.0.0.1:8002", started_at=report.now(), duration=0.0
+        "no reason", run_id="b", origin="start", address="127.0.0.1:8002", started_at=times.now(), duration=0.0
     )
 
 

@@ -87,9 +87,13 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ["--format", "xml", "--check-only"],
         ["--format", "json"],
         ["argument"],
+        ["--check-only", "--history"],
     ],
-    ids=["unknown", "abbreviated", "abbreviated setting", "no value", "format", "format without check", "argument"],
-)
+    ids=[
+        "unknown", "abbreviated", "abbreviated setting", "no value", "format", "format without check", "argument",
+        "two commands",
+    ],
+)  # fmt: skip
 def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Wrong usage ends with 2 and a line that says what is wrong; options cannot be abbreviated."""
     with pytest.raises(SystemExit) as ended:
@@ -98,6 +102,53 @@ def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> Non
     shown = capsys.readouterr()
     assert "run.py: error: " in shown.err
     assert shown.out == ""
+
+
+VALUES = {"watch": ["5"], "bundle": ["b.zip"], "report": ["r.json"], "format": ["json"], "wait": ["5"]}
+REPORT = "--report goes with a start, --check-only or --watch"
+WAIT = "--wait goes with a start or --check-only"
+FORMAT = "--format goes with --check-only, --history, --port-status or --free-port"
+DRY_RUN = "--dry-run goes with --free-port"
+
+
+@pytest.mark.parametrize(
+    "option,message", [("report", REPORT), ("wait", WAIT), ("format", FORMAT), ("dry_run", DRY_RUN)]
+)
+@pytest.mark.parametrize("command", commandline.COMMANDS)
+def test_what_goes_with_what(
+    command: str, option: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """An option that a command has no use for is wrong usage, and not ignored: nothing is done."""
+    if command in commandline.GOES_WITH[option]:
+        return
+    monkeypatch.chdir(tmp_path)
+    argv = [word for name in (command, option) for word in (f"--{name.replace('_', '-')}", *VALUES.get(name, []))]
+    with pytest.raises(SystemExit) as ended:
+        commandline.main(argv)
+    assert ended.value.code == 2
+    shown = capsys.readouterr()
+    assert f"run.py: error: {message}\n" in shown.err
+    assert shown.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_commands_are_those_that_exclude_each_other() -> None:
+    """The parser and the table of what goes with what do not drift apart."""
+    (group,) = commandline.parser()._mutually_exclusive_groups
+    assert {action.dest for action in group._group_actions} == set(commandline.COMMANDS)
+
+
+@pytest.mark.parametrize("command", commandline.COMMANDS)
+def test_only_a_start_is_refused(home: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong setting ends any command with 2, but is the refusal of a start only where one was asked for."""
+    log = home / "out.log"
+    argv = [f"--{command.replace('_', '-')}", *VALUES.get(command, []), "--port", "x"]
+    assert commandline.main([*argv, "--log-file", str(log)]) == 2
+    assert "--port must be" in capsys.readouterr().err
+    assert not log.exists()
+    assert commandline.main(["--port", "x", "--log-file", str(log)]) == 2
+    assert "audit refused" in log.read_text()
 
 
 @pytest.mark.parametrize(

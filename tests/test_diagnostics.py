@@ -19,16 +19,12 @@ from preflight.instance import Instance
 from preflight.notify import Tally
 from preflight.report import Check, Report
 from server import diagnostics
-from server.diagnostics import Snapshot, project
+from server.diagnostics import project
+from server.snapshot import Snapshot
 
 MakeCheck = Callable[..., Check]
 MakeReport = Callable[..., Report]
 MakeInstance = Callable[..., Instance]
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "report.json"
 
 
 def test_projection(make_check: MakeCheck, make_report: MakeReport, make_instance: MakeInstance) -> None:
@@ -89,6 +85,34 @@ def test_projection(make_check: MakeCheck, make_report: MakeReport, make_instanc
     assert body["dependencies"] == {"pytest": "9.2.0"}
 
 
+def test_a_run_that_broke(make_check: MakeCheck, make_report: MakeReport, make_instance: MakeInstance) -> None:
+    """It says so and why, once, beside the checks of the last run that did not; so do the other formats."""
+    before = make_report(make_check("Disk Space", "failed", message="full", fix="make room"), run_id="before")
+    why = 'the suite ended without a report (exit code 0) while checking "Probe"'
+    broke = report.broken(
+        why, run_id="broke", origin="rerun", address="127.0.0.1:8002", started_at="2026-01-02T04:00:00Z", duration=1.0
+    )
+    instance = make_instance(before, rerun_problem=why)
+    snapshot = Snapshot(instance)
+    stamp = diagnostics.stamp(snapshot)
+    snapshot.accept(broke)
+    assert diagnostics.stamp(snapshot) != stamp
+    body = diagnostics.document(snapshot)
+    assert (body["status"], body["run_id"], body["reason"]) == ("broken", "broke", why)
+    assert body["problem"] == f"the last re-run: {why}"
+    assert body["critical_errors"] == [{"title": "Disk Space", "message": "full", "fix": "make room"}]
+    assert body["checks"]["Disk Space"]["timestamp"] == before.started_at
+    assert body["summary"] == {"failed": 1, "total": 1}
+    text = diagnostics.FORMATS["text"].render(snapshot, body)
+    assert text.count(why) == 1
+    assert "nothing was started" not in text
+    assert text.index("The last run that did not break:\nPreflight: blocked\n127.0.0.1:8002 · 2026-01-02 03:04:05") > 0
+    health = json.loads(diagnostics.FORMATS["health"].render(snapshot, body))
+    assert (health["status"], health["output"], list(health["checks"])) == ("fail", why, ["Disk Space"])
+    instance.rerun_problem = "another one, which could not be published"
+    assert diagnostics.document(snapshot)["problem"] == f"the last re-run: {instance.rerun_problem}"
+
+
 def test_not_run(make_instance: MakeInstance) -> None:
     """Without a report the document has the same keys and says that nothing has run."""
     body = project(None, make_instance())
@@ -120,75 +144,15 @@ def test_label(make_check: MakeCheck, severity: str, outcome: str, label: str) -
 
 
 def test_what_people_were_not_told(make_report: MakeReport, make_instance: MakeInstance) -> None:
-    """A notice that did not arrive is a problem until a later one arrives."""
-    app = Starlette()
+    """A notice that did not arrive is a problem for as long as the tally has it."""
     tally = Tally(1, undelivered=1, problem="json: HTTP 500", problem_at="2026-01-02T03:05:00Z")
     instance = make_instance(make_report(), notifications=asdict(tally))
-    assert diagnostics.document(app, instance)["problem"] == "notifications: json: HTTP 500"
-    before = diagnostics.stamp(app, instance)
-    for arrived, gone in (("2026-01-02T03:04:00Z", False), ("2026-01-02T03:05:01Z", True)):
-        instance.notifications = asdict(replace(tally, last_delivered_at=arrived))
-        assert ("problem" not in diagnostics.document(app, instance)) == gone
-        assert (diagnostics.stamp(app, instance) != before) == gone
-
-
-def test_own_report_without_a_file(make_report: MakeReport, make_instance: MakeInstance, path: Path) -> None:
-    """What the instance knows itself is enough."""
-    own = make_report()
-    assert Snapshot(path).latest(make_instance(own)) is own
-    assert Snapshot(path).latest(make_instance(None)) is None
-
-
-def test_newer_report_of_another_process(make_report: MakeReport, make_instance: MakeInstance, path: Path) -> None:
-    """A newer report shows without a restart, labelled with its origin; an older one does not; it can be replaced."""
-    own = make_report()
-    instance, snapshot = make_instance(own), Snapshot(path)
-    assert snapshot.latest(instance) is own
-    report.publish(make_report(origin="pytest", started_at="2026-01-02T04:00:00Z"), path)
-    found = snapshot.latest(instance)
-    assert found is not None
-    assert (found.origin, found.started_at) == ("pytest", "2026-01-02T04:00:00Z")
-    report.publish(make_report(origin="check", started_at="2026-01-02T05:00:00Z"), path)
-    found = snapshot.latest(instance)
-    assert found is not None
-    assert found.origin == "check"
-    report.publish(make_report(origin="check", started_at="2026-01-02T03:00:00Z"), path)
-    assert snapshot.latest(instance) is own
-    assert instance.report is own
-
-
-def test_other_address(make_report: MakeReport, make_instance: MakeInstance, path: Path) -> None:
-    """A report for another address is not ours to show."""
-    own = make_report()
-    report.publish(make_report(address="127.0.0.1:9999", started_at="2027-01-01T00:00:00Z"), path)
-    assert Snapshot(path).latest(make_instance(own)) is own
-    assert Snapshot(path).latest(make_instance(None)) is None
-
-
-def test_read_once(make_report: MakeReport, make_instance: MakeInstance, path: Path) -> None:
-    """A file that has not changed is not read again."""
-    report.publish(make_report(started_at="2026-01-02T04:00:00Z"), path)
-    snapshot = Snapshot(path)
-    first = snapshot.latest(make_instance())
-    assert first is not None
-    assert snapshot.latest(make_instance()) is first
-
-
-def test_corrupt_file(make_report: MakeReport, make_instance: MakeInstance, path: Path) -> None:
-    """A corrupt file is set aside and named; that is forgotten once there is a good one."""
-    own = make_report()
-    snapshot = Snapshot(path)
-    path.write_text("{")
-    for _ in range(2):
-        assert snapshot.latest(make_instance(own)) is own
-        assert snapshot.problem.startswith(f"{path}: is not valid JSON")
-        assert snapshot.problem.endswith("; it is now report.json.corrupt-1")
-    assert sorted(os.listdir(path.parent)) == ["report.json.corrupt-1"]
-    report.publish(make_report(started_at="2026-01-02T04:00:00Z"), path)
-    found = snapshot.latest(make_instance(own))
-    assert found is not None
-    assert found is not own
-    assert snapshot.problem == ""
+    snapshot = Snapshot(instance)
+    assert diagnostics.document(snapshot)["problem"] == "notifications: json: HTTP 500"
+    before = diagnostics.stamp(snapshot)
+    instance.notifications = asdict(replace(tally, problem="", problem_at=None))
+    assert "problem" not in diagnostics.document(snapshot)
+    assert diagnostics.stamp(snapshot) != before
 
 
 def get(app: Starlette, instance: Instance) -> tuple[int, dict[bytes, bytes], Any]:
@@ -211,6 +175,7 @@ def test_route(make_report: MakeReport, make_instance: MakeInstance, home: Path)
     """GET answers with the projection, is never cached, and says which report it left aside."""
     app = Starlette(routes=diagnostics.routes())
     instance = make_instance(make_report())
+    app.state.snapshot = Snapshot(instance)
     status, headers, body = get(app, instance)
     assert status == 200
     assert headers[b"cache-control"] == b"no-store"
@@ -221,5 +186,7 @@ def test_route(make_report: MakeReport, make_instance: MakeInstance, home: Path)
     status, _, body = get(app, instance)
     assert (status, body["status"]) == (200, "passed")
     assert body["problem"].startswith("a report was left aside: ")
-    report.publish(make_report(origin="rerun", started_at="2026-01-02T04:00:00Z"), home / "state" / "report.json")
+    report.publish(
+        make_report(origin="rerun", run_id="other", started_at="2026-01-02T04:00:00Z"), home / "state" / "report.json"
+    )
     assert get(app, instance)[2]["origin"] == "rerun"

@@ -8,8 +8,10 @@ from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from preflight.instance import Instance
-from server.followers import GATHER, Follower, Followers
+from server.followers import GATHER, OUTBOX, Follower, Followers
 from server.reruns import Reruns
+from server.snapshot import Snapshot
+from server.websocket import Outbox
 
 
 class Listener:
@@ -17,7 +19,7 @@ class Listener:
 
     def __init__(self) -> None:
         self.heard: list[str] = []
-        self.follower = Follower(self._take, None)
+        self.follower = Follower(Outbox({}, self._take, OUTBOX))
 
     async def _take(self, event: MutableMapping[str, Any]) -> None:
         message = json.loads(event["text"])
@@ -29,7 +31,7 @@ def test_news_come_together_and_in_order(make_instance: Callable[..., Instance])
 
     async def follow() -> None:
         reruns = Reruns(make_instance())
-        followers = Followers(reruns.instance, reruns, dict, lambda: None)
+        followers = Followers(reruns.instance, reruns, Snapshot(reruns.instance))
 
         def tell(kind: str, **said: object) -> None:
             for listener in reruns.listeners:
@@ -37,12 +39,12 @@ def test_news_come_together_and_in_order(make_instance: Callable[..., Instance])
 
         tell("nobody is there")
         first, second = Listener(), Listener()
-        followers.join(first.follower)
+        await followers.join(first.follower)
         tell("checking", title="Disk Space")
         tell("checking", title="Memory")
         await asyncio.sleep(0)
         assert first.heard == ["snapshot"]
-        followers.join(second.follower)
+        await followers.join(second.follower)
         tell("checking", title="Open Files")
         tell("run_finished")
         await asyncio.sleep(GATHER * 10)
@@ -50,6 +52,6 @@ def test_news_come_together_and_in_order(make_instance: Callable[..., Instance])
         assert second.heard == ["snapshot", "Open Files", "run_finished", "snapshot"]
         for one in (first, second):
             followers.leave(one.follower)
-            one.follower.gone()
+            one.follower.outbox.end()
 
     asyncio.run(follow())

@@ -6,6 +6,7 @@ import html
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -219,6 +220,10 @@ def test_markdown_escapes(make_check: MakeCheck, make_report: MakeReport) -> Non
 def test_text(every: Report) -> None:
     """The banner, with no colour and no blanks at line ends, whatever the environment asks for."""
     text = formats.as_text(every)
+    assert text.splitlines()[:2] == [
+        "Preflight: blocked",
+        f"127.0.0.1:8002 · 2026-01-02 03:04:05 UTC · start · Python {every.python}",
+    ]
     assert "must fix before proceeding" in text
     assert "   Fix: mend it" in text
     assert "\x1b" not in text
@@ -236,8 +241,16 @@ def test_text_of_a_coloured_terminal(every: Report, monkeypatch: pytest.MonkeyPa
 def test_text_of_a_broken_run(broken: Report) -> None:
     """The banner that says so, and the reason."""
     text = formats.as_text(broken)
-    assert "THE PREFLIGHT ITSELF BROKE" in text
+    assert text.startswith("Preflight: broke, no trustworthy report\n")
+    assert "THE PREFLIGHT ITSELF BROKE: nothing was started" in text
     assert broken.reason in text
+    rerun = formats.as_text(replace(broken, origin="rerun"))
+    assert "nothing was started" not in rerun  # a server goes on
+
+
+def test_text_says_that_all_is_well(make_report: MakeReport) -> None:
+    """Who sees nothing else knows that nothing blocks."""
+    assert formats.as_text(make_report()).startswith("Preflight: nothing blocks\n127.0.0.1:8002 · 2026-01-02")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from preflight import envfile, report, settings
+from preflight import envfile, report, settings, times
 from preflight.channel import Channel, ChannelError, Message
 from preflight.keys import key_like
 from preflight.redaction import MASK, Redactor
@@ -171,7 +171,7 @@ def test_report_that_was_changed(
     else:
         json.dumps(found.to_json())
         assert found.summary["total"] == len(found.checks)
-        assert report.epoch(found.started_at) is not None
+        assert times.epoch(found.started_at) is not None
         assert {one.severity for one in found.checks} <= set(report.SEVERITIES)
 
 

@@ -314,6 +314,30 @@ def test_two_hundred_runs_are_listed_quickly(
     assert min(spent() for _ in range(3)) < first / 2
 
 
+def test_large_suites_are_read_once(
+    chosen: settings.Settings, past: Callable[..., Report], make_check: MakeCheck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """55 runs of 2,000 checks are remembered: the second look reads no file. Outcomes are what they were."""
+    checks = [make_check(f"Check {number}", message="as it should be", duration=0.015693) for number in range(2000)]
+    one = past(0, *checks)
+    for minute in range(55):
+        bad = replace(checks[7], outcome="failed", message="why") if minute == 30 else checks[7]
+        this = replace(one, run_id=f"run{minute}", started_at=f"2026-01-02T00:{minute:02}:00Z")
+        history.keep(replace(this, checks=(*checks[:7], bad, *checks[8:])), chosen)
+    kept = History(folder(chosen))
+    assert len(kept.runs(limit=100)) == 55
+    monkeypatch.setattr(report, "load", None)
+    found = kept.runs(limit=100)
+    assert {run.run_id: flipped for run, flipped in found if flipped} == {
+        "run30": (Flip("Check 7", "passed", "failed"),),
+        "run31": (Flip("Check 7", "failed", "passed"),),
+    }
+    run = found[54 - 30][0]
+    assert (len(run.checks), list(run.checks)[7], "Check 2000" in run.checks) == (2000, "Check 7", False)
+    assert run.checks["Check 7"].message == "why"
+    assert round(run.checks["Check 8"].duration * 1000, 3) == 15.693
+
+
 def test_keeping_while_others_do(chosen: settings.Settings, past: Callable[..., Report]) -> None:
     """Processes that keep runs of one address at once lose none that there is room for, and break nothing."""
     children = []

@@ -26,6 +26,12 @@ def module_of(file: str) -> str:
     return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
+def packages_of(file: str) -> list[str]:
+    """The packages that a file is in, the outermost first."""
+    parts = file.split("/")[:-1]
+    return [".".join(parts[: count + 1]) for count in range(len(parts))]
+
+
 def imports(file: str, *, lazily: bool = True) -> Iterator[str]:
     """The modules that a file imports; ``lazily=False`` leaves out what functions import when they run."""
     tree = ast.parse((ROOT / file).read_text(encoding="utf-8"), file)
@@ -119,12 +125,33 @@ def test_server_never_imports_the_command(file: str) -> None:
 
 def test_no_circles() -> None:
     """Imports run one way: at import time no module of ours needs, through others, itself."""
-    needs = {module_of(file): ours(file, lazily=False) - {"preflight"} for file in FILES}
+    # A package is there before its modules, which take no name from it but one another's (see below).
+    needs = {module_of(file): ours(file, lazily=False) - set(packages_of(file)) for file in FILES}
     while needs:
         free = [module for module, others in needs.items() if not others & needs.keys()]
         assert free, f"a circle among {sorted(needs)}"
         for module in free:
             del needs[module]
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("preflight/ports/")])
+def test_ports_stand_alone(file: str) -> None:
+    """Freeing a port needs no settings, instances or keys: what the callers know of them they say in a Policy."""
+    inside = {"preflight", "preflight.ports", *(module_of(one) for one in FILES if one.startswith("preflight/ports/"))}
+    inside.add("preflight.times")  # how times are written, everywhere alike
+    assert ours(file, lazily=False) <= inside
+    # How other programs' command lines may be shown: asked for only where there is one.
+    assert ours(file) <= inside | {"preflight.arguments"}
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if len(packages_of(file)) > 1])
+def test_a_package_is_made_of_its_modules(file: str) -> None:
+    """The modules of a package import one another, never what the package has put together from them."""
+    modules = {module_of(one) for one in FILES}
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"), file)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module in packages_of(file):
+            assert {f"{node.module}.{alias.name}" for alias in node.names} - modules <= {"preflight.__version__"}
 
 
 def test_launcher_stays_light(tmp_path: Path) -> None:

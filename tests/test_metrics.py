@@ -25,7 +25,10 @@ from preflight.instance import Instance
 from preflight.notify import Tally
 from preflight.report import Check, Report
 from server import metrics
+from server.app import create_app
 from server.metrics import BUCKETS, Histogram, InFlight, Metrics
+from server.security import Access
+from server.snapshot import Snapshot
 
 ROOT = Path(__file__).parents[1]
 MakeCheck = Callable[..., Check]
@@ -54,6 +57,8 @@ def scrape(app: Starlette, instance: Instance, accept: str = "") -> tuple[str, s
     async def send(message: Any) -> None:
         sent.append(message)
 
+    if not hasattr(app.state, "snapshot"):
+        app.state.snapshot = Snapshot(instance)
     headers = [(b"accept", accept.encode())]
     scope = {"type": "http", "method": "GET", "path": "/metrics", "headers": headers, "query_string": b""}
     asyncio.run(app({**scope, "state": {"preflight": instance}}, receive, send))
@@ -178,6 +183,28 @@ def test_not_run(make_instance: MakeInstance) -> None:
     found = samples(scrape(application(), make_instance(None))[1])
     assert value(found, "preflight_may_start") == 0
     assert not [name for name, _ in found if name.startswith(("preflight_check", "preflight_last"))]
+
+
+@pytest.mark.parametrize("path, counted", [("/chat/schema.json", 1), ("/health", 0), ("/diagnostics", 0)])
+def test_which_requests_are_in_flight(make_instance: MakeInstance, path: str, counted: int) -> None:
+    """All but those that are answered at once, before the framework's own way."""
+    instance = make_instance(None)
+    app = create_app()
+    app.state.snapshot = Snapshot(instance)
+    seen: list[int] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        assert message.get("status", 200) == 200
+        seen.append(app.state.metrics.in_flight)
+
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "client": ("127.0.0.1", 50000)}
+    state = {"preflight": instance, "access": Access(instance.settings)}
+    asyncio.run(app({**scope, "headers": [(b"host", b"localhost")], "state": state}, receive, send))
+    assert set(seen) == {counted}
+    assert app.state.metrics.in_flight == 0
 
 
 def test_turns(make_instance: MakeInstance, failed: Report) -> None:

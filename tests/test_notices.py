@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from preflight import notices, report, settings
+from preflight import notices, report, settings, times
 from preflight.notices import Notice, news
 from preflight.report import Check, Report
 from preflight.settings import Settings
@@ -94,7 +94,7 @@ def test_broken_run(make_report: MakeReport, chosen: Settings) -> None:
     """A suite that broke is told with its reason."""
     news(make_report(), chosen)
     ended = report.broken(
-        "the suite is empty", run_id="b", origin="start", address="a", started_at=report.now(), duration=0.0
+        "the suite is empty", run_id="b", origin="start", address="a", started_at=times.now(), duration=0.0
     )
     notice = news(ended, chosen)
     assert headline(notice) == "The preflight itself broke: nothing was started"
@@ -107,7 +107,7 @@ def test_after_a_rerun_that_broke(make_check: MakeCheck, make_report: MakeReport
     good = make_report(make_check("A"), make_check("W"), origin="rerun")
     warned = make_report(make_check("A"), make_check("W", "unknown"), origin="rerun")
     blocked = make_report(make_check("A", "failed"), make_check("W", "unknown"), origin="rerun")
-    ended = report.broken("hung", run_id="b", origin="rerun", address="a", started_at=report.now(), duration=0.0)
+    ended = report.broken("hung", run_id="b", origin="rerun", address="a", started_at=times.now(), duration=0.0)
     again = "The checks can be run again"
     assert headline(news(warned, chosen)) == "A check warns"
     assert headline(news(ended, chosen)) == "The preflight itself broke"

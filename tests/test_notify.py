@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from preflight import notify, report, settings
+from preflight import notify, settings, times
 from preflight.events import Loop
 from preflight.notices import Notice
 from preflight.notify import Notifier
@@ -72,7 +72,7 @@ def test_delivered_everywhere(telling: Callable[..., Telling], receiver: Receive
     ]
     assert mailbox.text(0).splitlines() == [TEST.title, "A line", "and another"]
     tally = one.notifier.tally
-    assert report.epoch(tally.pop("last_delivered_at")) == pytest.approx(time.time(), abs=30)
+    assert times.epoch(tally.pop("last_delivered_at")) == pytest.approx(time.time(), abs=30)
     assert tally == {
         "configured": 2,
         "pending": 0,
@@ -114,6 +114,28 @@ def test_not_delivered(telling: Callable[..., Telling], receiver: Receiver) -> N
     assert (tally["delivered"], tally["undelivered"], tally["last_delivered_at"]) == (0, 2, None)
     assert tally["problem"].startswith("json (")
     assert "canary" not in str(tally)
+
+
+def test_a_problem_is_one_of_a_service(telling: Callable[..., Telling], receiver: Receiver) -> None:
+    """What arrives at one service does not end the problem of another; what arrives there does."""
+    receiver.failures = 1
+    one = telling(receiver.url(), "json://127.0.0.1:1/nobody")
+    one.notifier.tell(TEST)
+    one.until_told()
+    one.notifier.tell(TEST)
+    one.until_told()
+    tally = one.notifier.tally
+    assert (tally["delivered"], tally["undelivered"]) == (1, 3)
+    assert tally["problem"] == "json (2 of 2): connection refused"
+    alone = telling(receiver.url())
+    receiver.failures = 99
+    alone.notifier.tell(TEST)
+    alone.until_told()
+    assert alone.notifier.tally["problem"] == "json: HTTP 500"
+    receiver.failures = 0
+    alone.notifier.tell(TEST)
+    alone.until_told()
+    assert (alone.notifier.tally["problem"], alone.notifier.tally["problem_at"]) == ("", None)
 
 
 def test_one_service_waits_for_no_other(telling: Callable[..., Telling], receiver: Receiver) -> None:
@@ -180,6 +202,29 @@ def test_the_sender_hangs(telling: Callable[..., Telling], receiver: Receiver, m
     assert receiver.titles == ["The next one"]
 
 
+def test_the_sender_hangs_for_one_service_only(
+    telling: Callable[..., Telling], receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was never given to a sender that had to be ended goes out with the next one: it is lost to nobody."""
+    hanging = Receiver()
+    hanging.hangs = True
+    one = telling(hanging.url(), receiver.url())
+    try:
+        one.notifier.tell(TEST)
+        one.until(lambda: len(receiver.taken) == 1 and one.notifier.pending == 1, "the second service has it")
+        monkeypatch.setattr(notify, "LATEST", 0.0)
+        one.notifier.tell(Notice("✅ The next one (here)", "text", "success"))
+        monkeypatch.undo()
+        one.until(lambda: len(receiver.taken) == 2, "the second service has the next one as well")
+        assert receiver.titles == ["A headline", "The next one"]
+        assert one.said == [
+            "Not delivered to json (1 of 2): ❌ A headline (here): the process that sends ended (SIGKILL)"
+        ]
+        assert one.notifier.tally["undelivered"] == 1
+    finally:
+        hanging.close()
+
+
 def test_secrets_are_redacted(telling: Callable[..., Telling], receiver: Receiver) -> None:
     """What people are told holds no secret, and nothing that a terminal would obey."""
     url = receiver.url("/T1canary99")
@@ -209,7 +254,7 @@ def test_unattended(monkeypatch: pytest.MonkeyPatch) -> None:
     assert notify.unattended(settings.load(ROOT, options={"demo": True}))["problem"] == ""
     monkeypatch.setenv("PREFLIGHT_NOTIFY", "json://127.0.0.1:1")
     tally = notify.unattended(settings.load(ROOT, options={"demo": True}))
-    assert (tally["configured"], tally["problem"]) == (1, "started without run.py: nobody is told")
+    assert (tally["configured"], tally["problem"]) == (1, "started without run.py: notifications are off")
 
 
 @pytest.mark.parametrize(

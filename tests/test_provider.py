@@ -15,7 +15,7 @@ from tests.services import Service
 
 
 def ask(service: Service, longest_wait: float = 5) -> str:
-    model = provider.openai({"OPENAI_API_KEY": "sk-canary-123456", "OPENAI_BASE_URL": service.url}, 5)
+    model = provider.model(provider.OPENAI, {"OPENAI_API_KEY": "sk-canary-123456", "OPENAI_BASE_URL": service.url}, 5)
     return asyncio.run(provider.ask(model, [HumanMessage("hello")], longest_wait)).text
 
 
@@ -74,3 +74,13 @@ def test_the_services_own_word_on_trying_again_counts(service: Service) -> None:
     assert (caught.value.retry, len(service.times)) == (True, 1)
     service.answers((400, {"x-should-retry": "true", "retry-after": "0"}, {}))
     assert ask(service) == "Sunny."
+
+
+def test_the_service_that_failed_is_named_with_its_own_variables(free_port: int) -> None:
+    """A person must know which key, address or model to look at."""
+    environment = {"PERPLEXITY_API_KEY": "pplx-canary-123456", "PERPLEXITY_BASE_URL": f"http://127.0.0.1:{free_port}"}
+    model = provider.model(provider.PERPLEXITY, environment, 5)
+    with pytest.raises(ProviderError) as caught:
+        asyncio.run(provider.ask(model, [HumanMessage("hello")], 0, provider.PERPLEXITY))
+    assert caught.value.message.startswith("Perplexity cannot be reached")
+    assert caught.value.message.endswith("PERPLEXITY_BASE_URL.")

@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from preflight import report
+from preflight import report, times
 from preflight.redaction import MASK, Redactor
 from preflight.report import Check, Report, ReportError
 
@@ -108,7 +108,7 @@ def test_empty_suite(make_report: MakeReport) -> None:
         origin="start",
         selection="all",
         address="127.0.0.1:8002",
-        started_at=report.now(),
+        started_at=times.now(),
     )
     assert (found.status, found.reason) == ("broken", "the suite is empty")
     assert report.verdict(found, run_id=RUN, exit_code=0) == (False, "the suite is empty")
@@ -156,7 +156,7 @@ def test_verdict_does_not_believe_may_start(make_check: MakeCheck, make_report: 
 def test_broken_stands_in_its_place() -> None:
     """A run that left no report has one that says so."""
     found = report.broken(
-        "it was killed\x1b", run_id=RUN, origin="check", address="[::1]:1", started_at=report.now(), duration=1.23456789
+        "it was killed\x1b", run_id=RUN, origin="check", address="[::1]:1", started_at=times.now(), duration=1.23456789
     )
     assert (found.status, found.may_start, found.reason) == ("broken", False, "it was killed?")
     assert report.verdict(found, run_id=RUN, exit_code=0) == (False, "it was killed?")
@@ -241,8 +241,6 @@ def test_facts(make_check: MakeCheck, make_report: MakeReport) -> None:
     assert found.duration == 0.25
     assert found.python.startswith("3.")
     assert os.uname().nodename not in found.machine.split()
-    assert report.first_line(" \n\n a \n b") == "a"
-    assert report.first_line("") == ""
 
 
 # The file.

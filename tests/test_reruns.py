@@ -59,6 +59,7 @@ def test_steps_and_ending(
     instance = make_instance(make_report(), runner=Runner(act), rerun_problem="the one before broke")
     run = perform(instance)
     assert (run.total, run.done, run.state, run.status, run.reason) == (1, 1, "finished", "failed", "")
+    assert run.started_at == found.started_at
     assert instance.report is found
     assert instance.rerun_problem == ""
 

@@ -377,6 +377,38 @@ def test_cookies_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert status(access, request(cookie=kept)) == 401
 
 
+def test_what_a_login_opened_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connections are closed when its time is over or its person says so; the token's are nobody's to close."""
+    access = Access(load())
+    ended: list[str] = []
+
+    async def run() -> None:
+        over = asyncio.Event()
+
+        def in_time() -> None:
+            ended.append("in time")
+            over.set()
+
+        with monkeypatch.context() as shorter:
+            shorter.setattr(security, "SESSION", 1)
+            brief = cookie(access)
+        lasting, own = cookie(access), {"origin": f"http://{HOST}"}
+        with (
+            access.connection(websocket(cookie=brief, **own), in_time),
+            access.connection(websocket(cookie=lasting, **own), lambda: ended.append("by hand")),
+            access.connection(websocket(encoded(TOKEN), cookie=lasting, **own), lambda: ended.append("never")),
+        ):
+            await over.wait()
+            assert ended == ["in time"]
+            access.end_session(lasting.encode())
+        with access.connection(websocket(cookie=cookie(access), **own), lambda: ended.append("gone already")):
+            pass
+        assert not access._connections
+
+    asyncio.run(run())
+    assert ended == ["in time", "by hand"]
+
+
 def test_a_cookie_alone_changes_nothing() -> None:
     """Browsers send cookies whoever made them ask: what changes something needs this very origin as well."""
     access = Access(load(allowed_origins="https://friend.example"))

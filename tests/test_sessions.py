@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import sqlite3
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from server.sessions import SCHEMA, NoSession, SessionFull, Store, StoreError, TooManySessions, alive, whoami
+from server.database import StoreError
+from server.sessions import NoSession, Reply, SessionFull, Store, TooManySessions, alive, identity, whoami
 
 DAY = 86400.0
 
@@ -50,7 +56,7 @@ def test_accepted_is_on_disk(path: Path) -> None:
         other.close()
         assert taken.duplicate is False
         assert [turn.turn_id for turn in await store.open_turns("s")] == ["t"]
-        await store.finish("s", "t", "assistant", "hi")
+        await store.finish("s", "t", Reply("assistant", "hi"))
         assert await store.open_turns("s") == []
         answer = await store.answer_of("s", "t")
         assert answer is not None
@@ -117,15 +123,15 @@ def test_the_last_lines_reach_back_to_the_oldest_open_turn(path: Path) -> None:
 
     async def work(store: Store) -> None:
         await say(store, "s", "before")
-        await store.finish("s", "before", "assistant", "done")
+        await store.finish("s", "before", Reply("assistant", "done"))
         await say(store, "s", "open", "the oldest")
         for number in range(4):
             await say(store, "s", f"t{number}", "x" * 50)
-            await store.finish("s", f"t{number}", "assistant", "y" * 50)
+            await store.finish("s", f"t{number}", Reply("assistant", "y" * 50))
         lines = await store.recent("s", limit=2, size=60)
         assert [line.turn_id for line in lines] == ["open", "t0", "t0", "t1", "t1", "t2", "t2", "t3", "t3"]
         assert len(await store.recent("s", limit=10, size=1000)) == 10
-        await store.finish("s", "open", "assistant", "at last")
+        await store.finish("s", "open", Reply("assistant", "at last"))
         assert [line.content for line in await store.recent("s", limit=2, size=60)] == ["y" * 50, "at last"]
 
     with_store(path, work)
@@ -136,9 +142,9 @@ def test_a_failed_turn_keeps_what_was_said_of_trying_again(path: Path) -> None:
 
     async def work(store: Store) -> None:
         await say(store, "s", "t")
-        await store.finish("s", "t", "error", "slow down", "provider_rate_limit", True, 2.5)
+        await store.finish("s", "t", Reply("error", "slow down", "provider_rate_limit", True, 2.5))
         await say(store, "s", "u")
-        await store.finish("s", "u", "error", "no", "provider_auth", False)
+        await store.finish("s", "u", Reply("error", "no", "provider_auth", False))
         hints = [(line.code, line.retry, line.retry_after) for line in await store.recent("s", limit=9, size=999)]
         assert hints == [
             (None, None, None),
@@ -148,35 +154,6 @@ def test_a_failed_turn_keeps_what_was_said_of_trying_again(path: Path) -> None:
         ]
         assert (await store.export("s"))["transcript"][1]["retry_after"] == 2.5
 
-    with_store(path, work)
-
-
-def test_a_file_of_the_first_version_is_brought_up_to_date(path: Path) -> None:
-    """With what is in it, and by whoever of two comes first."""
-    path.parent.mkdir()
-    old = sqlite3.connect(path)
-    first = SCHEMA.replace(", retry INTEGER, retry_after REAL", "").replace("user_version = 2", "user_version = 1")
-    assert first.count("retry") == 0
-    old.executescript(first)
-    old.execute("INSERT INTO sessions VALUES ('s', ?, ?, 1, 5, NULL)", (time.time(), time.time()))
-    old.execute("INSERT INTO transcript VALUES (1, 's', 't', 'user', 'hello', 0, NULL, NULL)")
-    old.execute("INSERT INTO turns VALUES ('t', 's', 1, '1:dead', 1)")
-    old.commit()
-    old.close()
-
-    async def work(store: Store) -> None:
-        assert [turn.content for turn in await store.open_turns("s")] == ["hello"]
-        await store.finish("s", "t", "error", "no", "timeout", True)
-        answer = await store.answer_of("s", "t")
-        assert answer is not None
-        assert answer.retry is True
-
-    async def both() -> None:
-        stores = [Store(path, age=DAY, limit=9, size=999) for _ in range(2)]
-        assert await asyncio.gather(*(store.exists("s") for store in stores)) == [True, True]
-        await asyncio.gather(*(store.close() for store in stores))
-
-    asyncio.run(both())
     with_store(path, work)
 
 
@@ -205,7 +182,9 @@ def test_limits(path: Path) -> None:
 
     async def old(store: Store) -> None:
         await say(store, "old", "t")
-        await store.run(lambda db: db.execute("UPDATE sessions SET updated = ?", (time.time() - 2 * DAY,)), "write")
+        await store.database.run(
+            lambda db: db.execute("UPDATE sessions SET updated = ?", (time.time() - 2 * DAY,)), "write"
+        )
         await say(store, "new", "u")
         assert not await store.exists("old")
 
@@ -225,7 +204,7 @@ def test_export_and_delete(path: Path) -> None:
         with pytest.raises(NoSession):
             await store.export("s")
         with pytest.raises(NoSession):
-            await store.finish("s", "t", "assistant", "too late")
+            await store.finish("s", "t", Reply("assistant", "too late"))
         with pytest.raises(NoSession):
             await store.begin("t")
         assert await store.delete(None) == 1
@@ -253,55 +232,45 @@ def test_turns_of_a_process_that_is_gone_are_taken_over_once(path: Path) -> None
     assert alive(whoami())
 
 
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
-    """Every question says so, and the store works once it can."""
-    (tmp_path / "state").write_text("a file where the folder should be")
-
-    async def work(store: Store) -> None:
-        for _ in range(2):
-            with pytest.raises(StoreError, match=r"sessions\.sqlite"):
-                await say(store, "s", "t")
-        (tmp_path / "state").unlink()
-        assert (await say(store, "s", "t")).turn_id == "t"
-
-    with_store(tmp_path / "state" / "sessions.sqlite", work)
-
-
-def test_a_file_that_is_no_database_is_set_aside(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Kept under another name, said in the log, and the service goes on; one of a newer version is left alone."""
+@pytest.mark.parametrize("version, age", [(99, "a newer"), (1, "an older")])
+def test_a_file_of_another_version_is_left_alone(path: Path, version: int, age: str) -> None:
+    """Every question says so."""
     path.parent.mkdir()
-    path.write_text("not a database at all, but long enough to be read as one" * 100)
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute(f"PRAGMA user_version = {version}")
+    before = path.read_bytes()
+
+    async def refused(store: Store) -> None:
+        with pytest.raises(StoreError, match=f"{age} version"):
+            await say(store, "s", "t")
+
+    with_store(path, refused)
+    assert path.read_bytes() == before
+
+
+def test_a_process_is_itself_whatever_the_clock_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While an instance is replaced the clock may be set: its turns are not done twice for that."""
+    owner = whoami()
+    assert alive(owner)
+    boot_time = psutil._pslinux.boot_time
+    monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: boot_time() + 3600)  # moves with the clock
+    assert alive(owner)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        owner = identity(other.pid)
+        assert owner != whoami()
+        assert alive(owner)
+        other.communicate(b"\n")
+    assert not alive(owner)
+    assert not alive(owner.replace(str(other.pid), str(os.getpid()), 1))
+
+
+def test_a_turn_ends_once(path: Path) -> None:
+    """Who is late learns how it ended: that is what is said of it from then on."""
 
     async def work(store: Store) -> None:
         await say(store, "s", "t")
-
-    with_store(path, work)
-    assert len(list(path.parent.glob("*.broken-*"))) == 1
-    assert "no SQLite database" in caplog.text
-    newer = sqlite3.connect(path.with_name("newer"))
-    newer.execute("PRAGMA user_version = 99")
-    newer.close()
-
-    async def refused(store: Store) -> None:
-        with pytest.raises(StoreError, match="newer version"):
-            await say(store, "s", "t")
-
-    with_store(path.with_name("newer"), refused)
-
-
-def test_one_job_that_breaks_takes_no_other_with_it(path: Path) -> None:
-    """Jobs share a transaction, and each has its own outcome."""
-
-    async def work(store: Store) -> None:
-        def breaks(db: sqlite3.Connection) -> None:
-            db.execute("UPDATE sessions SET messages = 99")
-            raise ValueError("mine")
-
-        await say(store, "s", "t0")
-        results = await asyncio.gather(
-            say(store, "s", "t1"), store.run(breaks, "write"), say(store, "s", "t2"), return_exceptions=True
-        )
-        assert isinstance(results[1], ValueError)
-        assert (await store.export("s"))["messages"] == 3
+        first = await store.finish("s", "t", Reply("assistant", "first"))
+        assert await store.finish("s", "t", Reply("error", "second", "timeout")) == first
+        assert (first.role, first.content, first.seq) == ("assistant", "first", 2)
 
     with_store(path, work)

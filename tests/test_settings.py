@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pwd
 from collections.abc import Callable
 from pathlib import Path
@@ -285,10 +286,9 @@ def test_no_home_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert wrong(root, {"PREFLIGHT_STATE_DIR": "~/s"}, demo=True).startswith("state_dir: the home folder of ~/s")
 
 
-def test_timeouts_that_contradict(root: Path) -> None:
-    """A requirement needs more time than the port's grace."""
-    assert "port_grace" in wrong(root, port_grace=10)
-    assert load(root, port_grace=10, requirement_timeout=11).port_grace == 10
+def test_a_grace_that_is_longer_than_a_deadline(root: Path) -> None:
+    """What the port's holder may take to end comes on top of a requirement's deadline: they do not contradict."""
+    assert load(root, port_grace=10, requirement_timeout=2).port_grace == 10
 
 
 @pytest.mark.parametrize(
@@ -367,3 +367,30 @@ def test_the_token_is_a_secret(root: Path) -> None:
 def test_loopback(root: Path, host: str, loopback: bool) -> None:
     """Only addresses that are loopback's are: a name that begins like one may lead anywhere."""
     assert load(root, {}, host=host).loopback is loopback
+
+
+# For children.
+
+
+@pytest.mark.parametrize("demo", [False, True])
+def test_settings_travel(root: Path, demo: bool) -> None:
+    """A child that is sent the settings has the very same, whatever the files say by then."""
+    write(root, 'ignore = ["Memory"]\nallowed_hosts = ["a.example", "b.example"]\nlog_file = "out.log"')
+    (root / ".env").write_text(f"OPENAI_API_KEY={SECRET}\nPREFLIGHT_TOKEN=abcdefgh12345678\nthis is wrong\n")
+    # Variables need not be UTF-8.
+    sent = load(root, {"PREFLIGHT_PORT": "9000", "ODD": "a\udcffb"}, refresh="60s", demo=demo or None)
+    assert (sent.envfile.problem is None) is demo
+    for file in (".env", "pyproject.toml"):
+        (root / file).write_text("nonsense")
+    assert Settings.of_message(json.loads(json.dumps(sent.to_message()))) == sent
+
+
+# How long a stop takes.
+
+
+@pytest.mark.parametrize(
+    "host, delay, timeout", [("127.0.0.1", None, 4), ("0.0.0.0", None, 5), ("127.0.0.1", "30s", 34), ("::", 0, 4)]
+)
+def test_a_stop(root: Path, host: str, delay: object, timeout: float) -> None:
+    """The time for requests in flight comes on top of the delay for load balancers, which loopback has none of."""
+    assert load(root, host=host, drain_delay=delay).drain_timeout == timeout

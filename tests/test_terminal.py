@@ -13,6 +13,7 @@ from typing import TextIO
 import pytest
 
 from preflight import banners
+from preflight.log import Log
 from preflight.redaction import MASK, Redactor
 from preflight.report import Check
 from preflight.terminal import Terminal
@@ -54,7 +55,7 @@ def written(encoding: str, use: Callable[[Terminal], object]) -> bytes:
     """The bytes that a pipe of this encoding gets."""
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding=encoding)
-    use(Terminal(Redactor([KEY]), stream))
+    use(Terminal(Log(Redactor([KEY])), stream))
     stream.flush()
     return raw.getvalue()
 
@@ -102,7 +103,7 @@ def test_pipe_has_no_colour_and_its_own_width(monkeypatch: pytest.MonkeyPatch) -
 
 def test_colour_on_a_terminal(screen: Screen) -> None:
     """A terminal gets colour."""
-    terminal = Terminal(Redactor(), screen.stream)
+    terminal = Terminal(Log(Redactor()), screen.stream)
     terminal.line("red text", "red")
     assert "\x1b[31mred text" in screen.until("text")
 
@@ -110,7 +111,7 @@ def test_colour_on_a_terminal(screen: Screen) -> None:
 def test_no_color(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     """NO_COLOR is honoured on a terminal: no colour in any banner."""
     monkeypatch.setenv("NO_COLOR", "1")
-    terminal = Terminal(Redactor(), screen.stream)
+    terminal = Terminal(Log(Redactor()), screen.stream)
     terminal.show(banners.failure("title", ["line"]))
     terminal.line("red text", "red")
     seen = screen.until("text")
@@ -120,7 +121,7 @@ def test_no_color(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_progress(screen: Screen) -> None:
     """While the suite runs the terminal names what is being checked, redacted; afterwards the line is gone."""
-    terminal = Terminal(Redactor([KEY]), screen.stream)
+    terminal = Terminal(Log(Redactor([KEY])), screen.stream)
     terminal.progress("Python Version", 0, 3)
     screen.until("0/3 Python Version …")
     terminal.progress(f"Key {KEY}\x1b", 1, 3)
@@ -137,7 +138,7 @@ def test_progress(screen: Screen) -> None:
 def test_progress_on_a_plain_terminal(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel's console gets a spinner and dots that it can show."""
     monkeypatch.setenv("TERM", "linux")
-    terminal = Terminal(Redactor(), screen.stream)
+    terminal = Terminal(Log(Redactor()), screen.stream)
     terminal.progress("Memory", 0, 1)
     screen.until("0/1 Memory ...").encode("ascii")
     terminal.progress_over()
@@ -147,7 +148,7 @@ def test_no_progress_elsewhere(screen: Screen, monkeypatch: pytest.MonkeyPatch) 
     """A pipe and a dumb terminal get no progress at all."""
     assert written("utf-8", lambda terminal: terminal.progress("Python Version", 0, 3)) == b""
     monkeypatch.setenv("TERM", "dumb")
-    terminal = Terminal(Redactor(), screen.stream)
+    terminal = Terminal(Log(Redactor()), screen.stream)
     terminal.progress("Python Version", 0, 3)
     terminal.line("end")
     assert screen.until("end").split() == ["end"]
@@ -157,5 +158,5 @@ def test_standard_output_is_the_default() -> None:
     """Without a stream it is standard output."""
     stream = io.StringIO()
     with contextlib.redirect_stdout(stream):
-        Terminal(Redactor()).line("here")
+        Terminal(Log(Redactor())).line("here")
     assert stream.getvalue() == "here\n"

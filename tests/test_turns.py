@@ -16,9 +16,12 @@ from preflight.redaction import MASK, Redactor
 from server.agent import Agent
 from server.connections import Connection
 from server.embedded import EmbeddedModel
+from server.history import Past
 from server.hub import Hub
-from server.tools import Machine
+from server.snapshot import Snapshot
+from server.tools import Toolbox
 from server.turns import Words, unbroken
+from server.websocket import Outbox
 
 SECRETS = {
     "A_KEY": "sk-canary-Zq7vXw2LmN8p",
@@ -85,14 +88,18 @@ def test_deleting_a_session_waits_for_what_runs_in_it(make_instance: Callable[..
     """Whoever deletes it knows that nothing goes on; turns that have not begun are not begun, and nobody is live."""
 
     async def run() -> list[str]:
-        hub = Hub(make_instance())
+        instance = make_instance()
+        snapshot = Snapshot(instance)
+        past = Past(instance, snapshot)
+        hub = Hub(instance, snapshot, past)
         model = Lingering(begun=asyncio.Event())
-        hub._agent = Agent(model, Machine(hub.instance, hub.redactor), redactor=hub.redactor, longest_wait=1)
+        tools = Toolbox(instance, hub.redactor, snapshot, past)
+        hub._agent = Agent(model, tools, redactor=hub.redactor, longest_wait=1)
 
         async def nowhere(_event: Any) -> None:
             """This client is not there."""
 
-        sender = Connection(hub, nowhere, None)
+        sender = Connection(hub, Outbox({}, nowhere, 1000))
         session = hub.session("s")
         for _ in range(2):
             await session.say(sender, "help", None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
 from preflight.contract import Details
@@ -12,6 +14,7 @@ from preflight.settings import Settings
 def test_application(settings: Settings, application: str | None, details: Details) -> None:
     """The application to serve imports."""
     details.update(app=settings.app)
-    details.fix = f"python -c 'import {settings.app.partition(':')[0]}' shows the whole error"
+    module = settings.app.partition(":")[0]
+    details.fix = f"python -c {shlex.quote(f'import {module}')}  # shows the whole error"
     assert application is None, f"{settings.app} does not import: {application}"
     details.summary = settings.app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import stat
 
 import pytest
@@ -29,6 +30,6 @@ def test_environment_file_permissions(settings: Settings, details: Details) -> N
         unknown(f"{path} does not exist")
     mode = stat.S_IMODE(path.stat().st_mode)
     details.update(path=str(path), mode=f"{mode:04o}")
-    details.fix = f"chmod 600 {path}"
+    details.fix = f"chmod 600 {shlex.quote(str(path))}"
     assert not mode & 0o077, f"{path} has mode {mode:04o}, needs 0600: others on this machine can read the keys"
     details.summary = f"mode {mode:04o}"

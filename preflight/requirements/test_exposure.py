@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
 from preflight import template
 from preflight.contract import Details
+from preflight.envfile import EnvFile
 from preflight.settings import NEW_TOKEN, TOKEN_LENGTH, Settings
+
+
+def appending(file: EnvFile) -> str:
+    """The command that appends a new token to the env file, on a line of its own."""
+    command = NEW_TOKEN
+    if file.problem is None and not file.path.read_bytes().endswith(b"\n"):
+        command = command.replace("print('", r"print('\n")
+    return f"{command} >> {shlex.quote(str(file.path))}"
 
 
 @pytest.mark.critical("Exposure", needs="agent", ignorable=False)
@@ -17,17 +28,16 @@ def test_exposure(settings: Settings, details: Details) -> None:
     long_enough = len(token) >= TOKEN_LENGTH
     filled_in = not template.is_placeholder(token)
     details.update(host=settings.host, loopback=settings.loopback, token_loaded=settings.token is not None)
-    details.fix = f"{NEW_TOKEN} >> {settings.envfile.path}, or serve on 127.0.0.1"
-    if settings.demo:
-        # There is no env file that is read.
-        details.fix = f'export "$({NEW_TOKEN})", or serve on 127.0.0.1'
     if settings.loopback and not settings.trusted_proxies:
         details.summary = "this machine only" + (", with a token" if settings.token else "")
         return
+    # In the demo no env file is read.
+    command = f'export "$({NEW_TOKEN})"' if settings.demo else appending(settings.envfile)
+    instead = "unset PREFLIGHT_TRUSTED_PROXIES" if settings.loopback else "serve on 127.0.0.1"
+    details.fix = f"{command}  # or {instead}"
     others = f"others can reach {settings.host}"
     if settings.loopback:
         others += " through a trusted proxy"
-        details.fix = details.fix.replace("serve on 127.0.0.1", "unset PREFLIGHT_TRUSTED_PROXIES")
     needed = f"PREFLIGHT_TOKEN must be set to at least {TOKEN_LENGTH} characters"
     assert settings.token is not None, f"{others} and there is no token: {needed}"
     assert filled_in, f"{others} and the token is still the template's placeholder: {needed}"

@@ -23,6 +23,6 @@ def test_python_version(settings: Settings, details: Details) -> None:
         pytest.fail(f'the setting python = "{settings.python}" is no version specifier; write one like ">=3.13.8"')
     lowest = next((clause.version for clause in wanted if clause.operator in (">=", "~=", "==")), "")
     if lowest:
-        details.fix = f"uv python install {'.'.join(lowest.split('.')[:2])}, and make the virtual environment with it"
+        details.fix = f"uv python install {'.'.join(lowest.split('.')[:2])}  # and make the virtual environment with it"
     assert wanted.contains(found, prereleases=True), f"requires Python {settings.python}, found {found}"
     details.summary = f"{found} satisfies {settings.python}"

@@ -5,6 +5,7 @@ import { OUTCOMES, addressOf, announce, brief, clock, element, sign, signOf } fr
 import { ask } from "./live.js";
 
 const ORDER = ["failed", "warnings", "unknown", "passed", "left-out"];
+const COMMENT = "  # "; // behind a command: what is to be said about it
 const PAST = 30; // runs of one check that are shown
 const MANY = 200; // checks from which on only those that are seen are laid out
 
@@ -163,13 +164,16 @@ export class Checks {
   }
 
   #fix(title, fix) {
-    const text = element("p", {}, element("code", { textContent: fix }));
+    // What stands behind a command is for people: not every shell takes comments where it is pasted.
+    const [command, ...said] = fix.split(COMMENT);
+    const text = element("p", {}, element("code", { textContent: command }));
+    if (said.length) text.append(element("span", { className: "said", textContent: COMMENT + said.join(COMMENT) }));
     const button = element("button", { type: "button", className: "copy", textContent: "Copy" });
     button.append(element("span", { className: "unseen", textContent: ` the fix of ${title}` }));
     button.addEventListener("click", async () => {
-      const copied = await copy(fix);
+      const copied = await copy(command);
       button.firstChild.data = copied ? "Copied" : "Not copied";
-      announce(copied ? `Copied: ${fix}` : "It could not be copied; select it and copy it yourself.");
+      announce(copied ? `Copied: ${command}` : "It could not be copied; select it and copy it yourself.");
       setTimeout(() => { button.firstChild.data = "Copy"; }, 2000);
     });
     return element("div", { className: "fix" }, element("p", { className: "label", textContent: "Fix" }), text, button);

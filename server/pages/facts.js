@@ -51,9 +51,8 @@ export class Facts extends EventTarget {
     this.#put("Restarts", count ? `${count}, the last ${at ? clock(at) : "one"}: ${last || "no word why"}` : "none");
     this.#put("Chats", this.#health ? `${this.#health.active_connections} connected, ${this.#health.active_sessions} in use` : "unknown");
     this.#put("Process", `PID ${server.pid}`);
-    const { problem, problem_at: since, last_delivered_at: delivered } = this.#notifications;
-    // What has arrived since shows that people are told again.
-    if (problem && !(since && delivered > since)) this.#put("Notifications", `not delivered${since ? `, ${clock(since)}` : ""}: ${problem}`);
+    const { problem, problem_at: since } = this.#notifications;
+    if (problem) this.#put("Notifications", `not delivered${since ? `, ${clock(since)}` : ""}: ${problem}`);
     else this.#drop("Notifications");
   }
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from preflight import report
+from preflight import report, times
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0  # seconds until a test gives up on something that should have happened
@@ -289,7 +289,7 @@ class Place:
             origin="start",
             status="passed",
             may_start=True,
-            started_at=report.now(),
+            started_at=times.now(),
             duration=0.1,
             selection="all",
             address=f"127.0.0.1:{self.port}",

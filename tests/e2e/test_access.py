@@ -22,11 +22,11 @@ from typing import Any
 import psutil
 import pytest
 import requests
-from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
-from tests.e2e.starts import BLOCKED, ROOT, Place, Started, get, listening, make_place, until
+from tests.e2e.starts import BLOCKED, PATIENCE, ROOT, Place, Started, get, listening, make_place, until
 
 TOKEN = "canary-Zq7vXw2LmN8pRt4KdY6hJb3F"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -252,6 +252,35 @@ def test_login(guarded: Live) -> None:
     assert guarded.ask("/diagnostics", headers=cookie).status_code == 401
 
 
+def ending(connection: ClientConnection) -> tuple[int, str]:
+    """The code and the reason with which the server closes a connection."""
+    try:
+        while True:
+            connection.recv(PATIENCE)
+    except ConnectionClosed as closed:
+        return (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (1006, "")
+
+
+@pytest.mark.parametrize("path", SOCKETS)
+def test_a_logout_closes_what_the_login_has_opened(guarded: Live, path: str) -> None:
+    """Connections of this login are closed; those of another one, or of the token, go on."""
+    own = f"http://{guarded.host}"
+    mine, another = ({"Cookie": log_in(guarded).headers["set-cookie"].partition(";")[0]} for _ in range(2))
+    url = f"ws://{guarded.host}{path}"
+    with (
+        connect(url, origin=Origin(own), additional_headers=mine) as closed,
+        connect(url, origin=Origin(own), additional_headers=another) as other,
+        connect(url, additional_headers=BEARER) as bearer,
+    ):
+        for one in (closed, other, bearer):
+            one.recv(PATIENCE)
+        assert guarded.ask("/logout", "POST", headers={**mine, "Origin": own}).status_code == 303
+        assert ending(closed) == (3000, "the login has ended")
+        for one in (other, bearer):
+            one.send('{"type": "ping"}')
+            assert json.loads(one.recv(PATIENCE))["type"] in ("pong", "error")  # the chat wants to know who it is first
+
+
 def test_bad_logins(guarded: Live) -> None:
     """A wrong token gets the form again, another site's form and too long a body get nothing."""
     wrong = log_in(guarded, "nearly", next='/"><b>')
@@ -410,7 +439,7 @@ def test_the_fix_of_exposure_works(place: Place) -> None:
     (place.folder / "bin" / "python").symlink_to(sys.executable)
     options = ("--check-only", "--offline", "--host", "0.0.0.0")
     place.run(*options)
-    fix = place.check("Exposure")["fix"].removesuffix(", or serve on 127.0.0.1")
+    fix = place.check("Exposure")["fix"]
     path = f"{place.folder / 'bin'}:{os.environ['PATH']}"
     subprocess.run(["sh", "-c", fix], check=True, env={"PATH": path}, timeout=30)
     place.run(*options)

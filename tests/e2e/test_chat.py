@@ -22,8 +22,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from preflight.instance import SERVICE_RESTART
-from server.sessions import Store
-from tests.e2e.chatting import Client, Provider, client, counts, kill_worker, worker_of
+from server.sessions import Reply, Store, identity
+from tests.e2e.chatting import Client, Message, Provider, client, counts, kill_worker, worker_of
 from tests.e2e.starts import KEYS, PATIENCE, ROOT, Place, Started, get, make_place, until
 
 
@@ -499,7 +499,7 @@ def test_a_drain_finishes_the_turn_and_says_when_to_come_back(place: Place) -> N
 def test_a_turn_of_another_process(demo_place: Place, demo: Started, ends: bool) -> None:
     """As while an instance is replaced: its answer is waited for, and the turn taken over only when it has ended."""
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    session, turn, owner = f"{ends:032}", f"turn {ends}", f"{other.pid}:{psutil.Process(other.pid).create_time():.2f}"
+    session, turn, owner = f"{ends:032}", f"turn {ends}", identity(other.pid)
 
     async def both() -> None:
         store = Store(demo_place.state / "sessions.sqlite", age=1e9, limit=100, size=1 << 20, owner=owner)
@@ -507,7 +507,7 @@ def test_a_turn_of_another_process(demo_place: Place, demo: Started, ends: bool)
         for number in range(15):
             other_turn = f"{number} {turn}"
             await store.accept(session, other_turn, "more", client=None, workspace=None, keep=())
-            await store.finish(session, other_turn, "assistant", "done")
+            await store.finish(session, other_turn, Reply("assistant", "done"))
         with client(demo.url) as one:
             begun = one.init(session_id=session)
             # More than are shown otherwise: it has no answer yet.
@@ -518,7 +518,7 @@ def test_a_turn_of_another_process(demo_place: Place, demo: Started, ends: bool)
                 assert one.receive("status")["status"] == "resumed"
                 assert "This instance has run for" in one.until("result")[-1]["content"]
             else:
-                await store.finish(session, turn, "assistant", "from elsewhere")
+                await store.finish(session, turn, Reply("assistant", "from elsewhere"))
                 end = one.receive("result")
                 assert (end["turn_id"], end["content"]) == (turn, "from elsewhere")
         await store.close()
@@ -528,6 +528,60 @@ def test_a_turn_of_another_process(demo_place: Place, demo: Started, ends: bool)
     finally:
         other.kill()
         other.communicate()
+
+
+@contextlib.contextmanager
+def store_busy(url: str, path: Path) -> Iterator[None]:
+    """Keep the server's store from doing anything: what it is asked meanwhile is done in one go after that."""
+    with client(url) as writer, contextlib.closing(sqlite3.connect(path, isolation_level=None)) as lock:
+        writer.init()
+        lock.execute("BEGIN IMMEDIATE")
+        writer.send("chat", content="help")
+        yield
+        for _ in range(2):
+            get(f"{url}/health")  # by now it has read what was sent before
+        lock.execute("ROLLBACK")
+        writer.until("result")
+
+
+@pytest.mark.parametrize("theirs", [False, True], ids=["own", "of another process"])
+def test_two_who_resume_at_the_same_moment(demo_place: Place, demo: Started, theirs: bool) -> None:
+    """An unfinished turn is taken up once, whoever worked on it: one is told of it, and it ends once."""
+    path = demo_place.state / "sessions.sqlite"
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    session, turn = f"resumed twice {theirs}", f"unfinished {theirs}"
+    # A turn of this very server is unfinished where its answer could not be saved.
+    owner = identity(other.pid if theirs else worker_of(demo.url))
+
+    async def both() -> list[Message]:
+        store = Store(path, age=1e9, limit=100, size=1 << 20, owner=owner)
+        await store.accept(session, turn, "uptime", client=None, workspace=None, keep=())
+        with client(demo.url) as one, client(demo.url) as two:
+            with store_busy(demo.url, path):
+                for each in (one, two):
+                    each.send("init", session_id=session)
+            for each in (one, two):
+                assert each.receive("initialized")["resumed"] is True
+            if theirs:
+                assert one.receive("status")["status"] == "waiting"
+                await store.finish(session, turn, Reply("assistant", "from elsewhere"))
+            came = one.until("result")
+            assert [message for message in two.until("result") if message.get("status") != "waiting"] == came
+            # What goes on after it would be in the way of the next one.
+            after = one.ask("help")
+            assert [message["turn_id"] for message in after] == [after[0]["turn_id"]] * len(after)
+            assert two.until("result") == after
+        await store.close()
+        return came
+
+    try:
+        came = asyncio.run(both())
+    finally:
+        other.kill()
+        other.communicate()
+    assert {message["turn_id"] for message in came} == {turn}
+    expected = [] if theirs else ["resumed", "working"]
+    assert [message["status"] for message in came if message["type"] == "status"] == expected
 
 
 # -- the documented client ------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from tests.e2e.starts import BLOCKED, KEYS, READY, ROOT, Answer, Place, Providers, Started, listening
+from tests.e2e.starts import BLOCKED, KEYS, READY, ROOT, Answer, Place, Providers, Started, listening, until
 
 SCHEMA = json.loads((ROOT / "preflight" / "report.schema.json").read_text())
 AT_ONCE = ("--check-only", "--app", "small:app")
@@ -95,6 +95,26 @@ def test_report_path(place: Place) -> None:
 
 
 # What the services answer.
+
+
+def test_a_report_that_is_awaited(place: Place) -> None:
+    """Until a run has ended, what stands at --report is no good one, and has the id of the run that will replace it."""
+    gate = place.folder / "gate"
+    place.write_module(
+        "guarded",
+        "import os, time\nprint('importing', flush=True)\n"
+        "while not os.path.exists(os.environ['GATE']):\n    time.sleep(0.01)\nfrom small import app\n",
+    )
+    path = place.folder / "r.json"
+    place.plant_report(path)
+    options = ("--check-only", "--demo", "--app", "guarded:app", "--report", str(path))
+    started = place.start(*options, GATE=str(gate))
+    until(lambda: json.loads(path.read_text())["preflight"]["run_id"] != "old", "the old report has gone")
+    awaited = json.loads(path.read_text())["preflight"]
+    assert (awaited["may_start"], awaited["reason"]) == (False, "this run has not ended")
+    gate.touch()
+    assert started.wait() == 0
+    assert json.loads(path.read_text())["preflight"]["run_id"] == awaited["run_id"] == place.report()["run_id"]
 
 
 def test_answers_of_the_services(equipped: Place, providers: Providers) -> None:

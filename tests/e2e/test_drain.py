@@ -120,6 +120,21 @@ def test_not_ready_while_it_drains(place: Place) -> None:
     started.left_nothing()
 
 
+def test_a_delay_that_is_longer_than_the_time_for_requests(place: Place) -> None:
+    """The time for requests in flight begins when the delay is over: neither takes anything from the other."""
+    started = slow(place, PREFLIGHT_DRAIN_DELAY="3s", PREFLIGHT_GRACEFUL_TIMEOUT="1500ms")
+    asked = Asked(place.port)
+    begun(started)
+    started.send(signal.SIGTERM)
+    until(lambda: not listening(place.port), "nobody is let in any more")
+    open_gate(place)
+    assert asked.answered()
+    assert started.wait() == 0
+    assert "not finished" not in started.output
+    assert "Not everything" not in started.output
+    started.left_nothing()
+
+
 def test_no_delay_on_loopback(place: Place) -> None:
     """Where only this machine can reach it there is no load balancer to wait for."""
     started = place.start("--demo", "--app", "small:app").until_ready()

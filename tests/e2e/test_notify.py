@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from preflight import report
+from preflight import times
 from tests.e2e.starts import READY, Place, get, until
 from tests.e2e.test_supervision import crash, crashing, kill_worker, supervised
 from tests.receivers import Mailbox, Receiver
@@ -70,7 +70,7 @@ def test_crash_and_return(place: Place, receiver: Receiver, mailbox: Mailbox) ->
     until(lambda: notifications(place)["delivered"] == 4, "/diagnostics counts them")
     tally = notifications(place)
     assert (tally["pending"], tally["undelivered"], tally["dropped"], tally["problem"]) == (0, 0, 0, "")
-    assert 0 <= time.time() - report.epoch(tally["last_delivered_at"]) < 60
+    assert 0 <= time.time() - times.epoch(tally["last_delivered_at"]) < 60
     assert "Not delivered" not in started.output
     assert started.stop() == 0
     started.left_nothing()
@@ -246,7 +246,7 @@ def test_nobody_to_tell(place: Place) -> None:
     one = place.run("--test-notify")
     assert one.process.returncode == 2
     assert one.stderr == (
-        f"run.py: error: nobody is to be told: set PREFLIGHT_NOTIFY in {place.env_file} or the environment\n"
+        f"run.py: error: PREFLIGHT_NOTIFY is not set: set it in {place.env_file} or the environment\n"
     )
     started = place.start("--demo").until_ready()
     assert notifications(place)["configured"] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import stat
 import sys
 from collections.abc import Iterator
@@ -72,6 +73,41 @@ def test_ignored_failure(equipped: Place) -> None:
     assert equipped.check("Python Version")["outcome"] == "ignored"
 
 
+def test_names_to_ignore_of_other_files(equipped_project: Place) -> None:
+    """Who runs one file may have names of others in the settings; one that is nowhere is told to who runs all."""
+    table = equipped_project.root / "pyproject.toml"
+    ignore = 'ignore = ["Python Version", "Disk Space"]'
+    table.write_text(table.read_text().replace("[tool.preflight]", f"[tool.preflight]\n{ignore}"))
+    one = "preflight/requirements/test_python.py"
+    arguments = (sys.executable, "-m", "pytest", f"--port={equipped_project.port}")
+    part = equipped_project.spawn(*arguments, one, environ={"PREFLIGHT_PYTHON": ">=3.99"})
+    assert part.wait() == 0, part.output
+    line = 1 + table.read_text().splitlines().index(ignore)
+    assert equipped_project.check("Python Version")["message"].startswith(f"ignored by pyproject.toml:{line}: requires")
+    table.write_text(table.read_text().replace("Disk Space", "Disc Space"))
+    assert equipped_project.spawn(*arguments, one, environ={"PREFLIGHT_PYTHON": ">=3.99"}).wait() == 0
+    whole = suite(equipped_project, "-m", "critical")
+    assert whole.process.returncode == 4
+    assert f"pyproject.toml:{line}: Disc Space: there is no such requirement" in whole.output
+    assert "--ignore" not in whole.output
+
+
+@pytest.mark.parametrize(
+    "environ, message",
+    [
+        ({"PREFLIGHT_IGNORE": "Nonsense"}, "ERROR: PREFLIGHT_IGNORE: Nonsense: there is no such requirement"),
+        ({}, "ERROR: PREFLIGHT_IGNORE in the env file: Server Port: this requirement cannot be ignored"),
+    ],
+    ids=["environment", "env file"],
+)
+def test_who_says_what_to_ignore(equipped: Place, environ: dict[str, str], message: str) -> None:
+    """What is wrong is looked for where it stands."""
+    equipped.write_env_file(OPENAI_API_KEY=KEYS["OPENAI_API_KEY"], PREFLIGHT_IGNORE="Server Port")
+    started = suite(equipped, **environ)
+    assert started.process.returncode == 4
+    assert message in started.output
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
@@ -83,12 +119,15 @@ def test_ignored_failure(equipped: Place) -> None:
     ids=["protected", "unknown", "port", "mixed"],
 )
 def test_wrong_usage(place: Place, options: list[str], message: str) -> None:
-    """Wrong usage is pytest's exit code 4, with a line that says what is wrong, and no good report."""
+    """Wrong usage is pytest's exit code 4 and a line that says what is wrong: nothing was found out or published."""
+    place.plant_report()
     started = suite(place, *options)
     assert started.process.returncode == 4
     assert message in started.output
     assert "Traceback" not in started.output
-    assert not place.report_file.exists() or place.report()["status"] == "broken"
+    assert "report: " not in started.output
+    assert place.report()["run_id"] == "old"
+    assert not (place.state / "audit.log").exists()
 
 
 def test_skipped_critical(project: Place) -> None:
@@ -132,6 +171,16 @@ def test_stale_listener(equipped: Place) -> None:
     assert suite(equipped).process.returncode == 0
     assert holder.wait() != 0
     assert not listening(equipped.port)
+
+
+def test_stubborn_listener(equipped: Place) -> None:
+    """The time before SIGKILL comes on top of the requirement's deadline, and of the run's."""
+    holder = equipped.listener("stubborn")
+    timeouts = {"PREFLIGHT_PORT_GRACE": "4s", "PREFLIGHT_REQUIREMENT_TIMEOUT": "3s", "PREFLIGHT_RUN_TIMEOUT": "4s"}
+    started = suite(equipped, **timeouts)
+    assert started.process.returncode == 0, started.output
+    assert holder.wait() == -signal.SIGKILL
+    assert equipped.check("Server Port")["outcome"] == "passed"
 
 
 @pytest.fixture(scope="module")

@@ -308,6 +308,44 @@ def test_stopped_while_the_next_one_starts(place: Place) -> None:
     new.left_nothing()
 
 
+def test_old_one_elsewhere_finishes_what_it_does(place: Place) -> None:
+    """One on an overlapping address is stopped; for as long as it may take to finish, no deadline of the start is over.
+
+    Else it had been stopped for a start that is then refused.
+    """
+    gate = place.folder / "gate"
+    place.write_module(
+        "guarded",
+        "import asyncio, os\n"
+        "from small import app as small\n"
+        "async def app(scope, receive, send):\n"
+        "    if scope['type'] == 'http' and scope['path'] == '/slow':\n"
+        "        print('slow began', flush=True)\n"
+        "        while not os.path.exists(os.environ['GATE']):\n"
+        "            await asyncio.sleep(0.01)\n"
+        "    await small(scope, receive, send)\n",
+    )
+    old = place.start("--demo", "--app", "guarded:app", GATE=str(gate), PREFLIGHT_GRACEFUL_TIMEOUT="40s").until_ready()
+    answers: list[tuple[int, str]] = []
+    asking = threading.Thread(target=lambda: answers.append(get(f"{place.url}/slow")))
+    asking.start()
+    old.until_says("slow began")
+    deadlines = {"PREFLIGHT_REQUIREMENT_TIMEOUT": "2s", "PREFLIGHT_RUN_TIMEOUT": "4s", "PREFLIGHT_PORT_GRACE": "1s"}
+    new = place.start("--demo", "--app", "small:app", "--host", "localhost", **deadlines)
+    new.until_says(f"(PID {old.pid}): sent")
+    time.sleep(5.5)  # all of them would be over, and the suite killed
+    assert new.process.poll() is None, new.output
+    gate.touch()
+    new.until_ready()
+    asking.join(10)
+    assert answers == [(200, "small")]
+    assert old.wait() == 0
+    assert "SIGKILL" not in new.output
+    assert place.check("Port Cleanup")["outcome"] == "passed"
+    assert new.stop() == 0
+    new.left_nothing()
+
+
 def test_old_one_finishes_what_it_does(place: Place) -> None:
     """A request that the old instance is answering is answered by it, however soon the new one serves."""
     gate = place.folder / "gate"

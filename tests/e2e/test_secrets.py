@@ -16,7 +16,7 @@ from urllib.parse import quote
 import pytest
 from websockets.sync.client import connect
 
-from preflight import envfile, report
+from preflight import envfile, report, times
 from preflight.redaction import MASK
 from tests.e2e.canaries import CANARIES, SECRETS, WAYS, env_file, found, suite
 from tests.e2e.chatting import client
@@ -501,7 +501,7 @@ def test_canaries_that_nobody_redacted(canaries: Place) -> None:
     """A report in the history and a log from before there was redaction: the bundle redacts them."""
     say = " and ".join(SECRETS)
     check = report.Check("t.py::t", "Old", "It held.", "critical", "failed", say, say, {say: [say]})
-    old = report.Report("old", "start", "failed", False, report.now(), 0.1, "all", "127.0.0.1:8002", (check,))
+    old = report.Report("old", "start", "failed", False, times.now(), 0.1, "all", "127.0.0.1:8002", (check,))
     history, log = canaries.state / "history", canaries.folder / "old.log"
     report.publish(old, history / "old.json")
     log.write_text(f"{say}\n{base64.encodebytes(say.encode()).decode()}")
@@ -592,3 +592,39 @@ def test_canaries_in_a_rerun(project: Place) -> None:
     assert sum(MASK in frame for frame in frames) > len(WAYS) / 2
     assert started.stop() == 0
     nothing_came_out(project, frames="\n".join(frames), **{path: text for path, (_, text) in answers.items()})
+
+
+def test_reports_of_those_who_knew_less(project: Place) -> None:
+    """A check that did not know a key of the server's publishes it: no route of the server shows it, now or later."""
+    secret = KEYS["OPENAI_API_KEY"]
+    project.write_requirement(
+        "leaky",
+        f"""
+import pytest
+
+@pytest.mark.warning("Leak")
+def test_leak(details):
+    \"\"\"It says what it should not.\"\"\"
+    details.update(said={secret!r})
+    assert False, "it is {secret}"
+""",
+    )
+    assert project.run("--demo", "--check-only").process.returncode == 0
+    assert secret in project.report_file.read_text()
+    before = project.report()["run_id"]
+    started = project.start("--demo", SOME_API_KEY=secret).until_ready()
+    assert secret not in project.report_file.read_text()
+    assert project.run("--demo", "--check-only").process.returncode == 0
+    assert secret in project.report_file.read_text()
+    with connect(started.url.replace("http", "ws", 1) + "/ws/diagnostics", max_size=None) as socket:
+        frame = str(socket.recv(PATIENCE))
+    run_id = project.report()["run_id"]
+    assert run_id in frame
+    paths = ["", "?format=text", "?format=health", "/history", "/checks/Leak"]
+    paths += [f"/history/{one}" for one in (before, run_id)]
+    answers = {path: get(f"{started.url}/diagnostics{path}") for path in paths}
+    assert {status for status, _ in answers.values()} == {200}
+    assert {path for path, (_, text) in answers.items() if MASK not in text} == {"/history"}
+    texts = [frame, get(f"{started.url}/metrics")[1], *(text for _, text in answers.values())]
+    assert [text for text in texts if secret in text] == []
+    assert started.stop() == 0

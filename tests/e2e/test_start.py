@@ -380,6 +380,29 @@ def test_uvicorn_is_refused(place: Place) -> None:
     started.left_nothing()
 
 
+def test_uvicorn_says_what_is_wrong_with_the_state_folder(place: Place) -> None:
+    """Where the report cannot go because the state folder is no good, the banner says so with its fix, as run.py's."""
+    state_is_a_file(place)
+    started = place.spawn(sys.executable, *UVICORN, str(place.port), environ={"PREFLIGHT_DEMO": "1"})
+    assert started.wait() == 3
+    banner = unwrapped(started.stderr.partition(BLOCKED)[2])
+    assert "State Folder" in banner
+    assert "PREFLIGHT_STATE_DIR" in banner
+    assert "audit refused" in started.stderr
+    assert "the preflight blocks the start: State Folder" in started.stderr
+
+
+def test_uvicorn_is_told_a_wrong_name(place: Place) -> None:
+    """A name to ignore that no requirement has is wrong usage: one line, and the report of before stays."""
+    place.plant_report()
+    environ = {"PREFLIGHT_DEMO": "1", "PREFLIGHT_IGNORE": "Nonsense"}
+    started = place.spawn(sys.executable, *UVICORN, str(place.port), environ=environ)
+    assert started.wait() == 3
+    assert "Nonsense: there is no such requirement" in started.stderr
+    assert "THE PREFLIGHT ITSELF BROKE" not in started.output
+    assert place.report()["run_id"] == "old"
+
+
 def test_uvicorn_without_the_suite(place: Place) -> None:
     """PREFLIGHT_SKIP=1 starts without a check, says so loudly, and /diagnostics says that nothing was run."""
     started = place.spawn(sys.executable, *UVICORN, str(place.port), environ={"PREFLIGHT_SKIP": "1"}).until_says(

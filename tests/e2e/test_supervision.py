@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from preflight import report
+from preflight import times
 from tests.e2e.starts import READY, Place, Started, get, until
 from tests.e2e.test_replace import Clients, child, worker_of
 
@@ -81,7 +81,7 @@ def test_killed_worker_comes_back(place: Place) -> None:
     server = json.loads(get(f"{place.url}/diagnostics")[1])["server"]
     assert server["restarts"]["count"] == 2
     assert server["restarts"]["last_exit"] == "SIGKILL, possibly because memory ran out"
-    assert 0 <= time.time() - report.epoch(server["restarts"]["last_exit_at"]) < 60
+    assert 0 <= time.time() - times.epoch(server["restarts"]["last_exit_at"]) < 60
     assert server["instance_id"] == instance
     assert server["uptime_seconds"] >= server["worker_uptime_seconds"]
     assert server["pid"] == worker_of(started)
@@ -193,6 +193,17 @@ def test_import_fails_at_the_restart(place: Place) -> None:
     started.left_nothing()
 
 
+def test_settings_that_break_meanwhile(project: Place) -> None:
+    """A mistake in pyproject.toml is the next start's affair: another worker serves with the settings of this one."""
+    started = crashing(project).until_ready()
+    table = project.root / "pyproject.toml"
+    table.write_text(table.read_text().replace("[tool.preflight]", "[tool.preflight]\nnonsense = 1"))
+    crash(project)
+    started.until_says(BACK)
+    assert get(project.url) == (200, "life 2")
+    assert started.stop() == 0
+
+
 @pytest.mark.parametrize("environ", [{}, {"PREFLIGHT_SUPERVISE": "0"}, {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}])
 def test_left_to_others(place: Place, environ: dict[str, str]) -> None:
     """Where somebody else restarts us, or nobody shall, the first crash is the end: exit code 4 at once."""
@@ -202,8 +213,9 @@ def test_left_to_others(place: Place, environ: dict[str, str]) -> None:
     assert started.wait() == 4
     assert "THE SERVER ENDED" in started.stdout
     assert "SIGKILL, possibly because memory ran out" in started.stdout
-    keeper = "Kubernetes" if "KUBERNETES_SERVICE_HOST" in environ else "--no-supervise"
-    assert f"is left to {keeper}." in started.stdout
+    kept = "KUBERNETES_SERVICE_HOST" in environ
+    why = "Starting it again is left to Kubernetes." if kept else "It is not started again: supervision is off."
+    assert why in started.stdout
     started.left_nothing()
 
 

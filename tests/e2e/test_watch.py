@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from preflight.waiting import PAUSE
 from tests.e2e.starts import BLOCKED, KEYS, READY, Place, get, listening, until
 from tests.e2e.test_terminal import Pseudo, plain_text
 
@@ -185,26 +186,70 @@ def test_a_suite_that_breaks_is_tried_again(services: Place) -> None:
 
 
 def test_the_env_file_is_read_again(place: Place) -> None:
-    """A file that appears while a start waits counts, for requirements and application; its key stays inside."""
+    """A file that appears while a start waits counts, for requirements and application.
+
+    Its key stays inside: it is neither shown, nor in the log, nor in the audit.
+    """
     place.write_module(
         "told",
         "import os\nKEY = os.environ.get('OPENAI_API_KEY', 'none')\n"
         "async def app(scope, receive, send):\n"
         "    if scope['type'] == 'http':\n"
+        "        print('the key is', KEY, flush=True)\n"
+        "        scope['state']['preflight'].audit('asked', key=KEY)\n"
         "        await send({'type': 'http.response.start', 'status': 200, 'headers': []})\n"
         "        await send({'type': 'http.response.body', 'body': str(len(KEY)).encode()})\n",
     )
     place.environ |= {"PREFLIGHT_PYTHON": ">=3.11"}
-    started = place.start("--offline", "--app", "told:app", "--wait", "30").until_says("blocked by Environment File")
+    log = place.folder / "out.log"
+    options = ("--offline", "--app", "told:app", "--log-file", str(log), "--wait", "30")
+    started = place.start(*options).until_says("blocked by Environment File")
     temporary = place.env_file.with_name("new")
     place.env_file.parent.mkdir(parents=True)
     temporary.write_text("".join(f"{name}={value}\n" for name, value in KEYS.items()))
     temporary.chmod(0o600)
     temporary.rename(place.env_file)
     started.until_ready()
+    # The first request is the launcher's own, which asks whether it is served.
     assert get(place.url)[1] == str(len(KEYS["OPENAI_API_KEY"]))
-    assert not any(key in started.output for key in KEYS.values())
+    started.until_says("the key is [redacted]")
     assert started.stop() == 0
+    audit = (place.state / "audit.log").read_text()
+    assert "the key is [redacted]" in log.read_text()
+    assert " audit asked " in log.read_text()
+    assert " audit asked " in audit
+    for text in (started.output, log.read_text(), audit):
+        assert not any(key in text for key in KEYS.values())
+
+
+def test_settings_that_are_wrong_for_a_while(services: Place) -> None:
+    """What is wrong in pyproject.toml while a start waits is said once, and waited for like anything else."""
+    started = services.start("--wait", "30").until_says("blocked by Database")
+    table = services.root / "pyproject.toml"
+    good = table.read_text()
+    table.write_text(good.replace("[tool.preflight]", "[tool.preflight]\nnonsense = 1"))
+    started.until_says("waiting for settings that can be used: pyproject.toml:")
+    (services.root / "up").touch()
+    time.sleep(2 * PAUSE)  # nothing is to happen for two rounds, and it is not to be said again
+    assert started.process.poll() is None
+    assert not listening(services.port)
+    assert started.output.count("waiting for settings that can be used") == 1
+    table.write_text(good)
+    started.until_ready()
+    assert started.stop() == 0
+
+
+def test_settings_that_stay_wrong(services: Place, opened: list[Pseudo]) -> None:
+    """When the time is over it ends like any start with such settings, and the terminal has its cursor again."""
+    terminal = Pseudo(services, "--wait", "6")
+    opened.append(terminal)
+    terminal.until_shows("Waiting for Database")
+    table = services.root / "pyproject.toml"
+    table.write_text(table.read_text().replace("[tool.preflight]", "[tool.preflight]\nnonsense = 1"))
+    assert terminal.wait() == 2
+    assert "run.py: error: pyproject.toml:" in terminal.shown
+    assert terminal.shown.rfind("\x1b[?25h") > terminal.shown.rfind("\x1b[?25l")
+    assert "unknown setting 'nonsense'" in (services.state / "audit.log").read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -302,15 +347,21 @@ def test_watch_on_a_terminal(services: Place, opened: list[Pseudo]) -> None:
 
 
 def test_settings_that_break_meanwhile(services: Place) -> None:
-    """A settings table that cannot be read is said, and the watch goes on with the settings of before."""
+    """Settings that cannot be used are said once, and the watch goes on with the previous ones."""
     watching = services.start("--watch", "1").until_says("blocked by Database")
     table = services.root / "pyproject.toml"
     good = table.read_text()
     table.write_text(good.replace("[tool.preflight]", "[tool.preflight]\nnonsense = 1"))
-    watching.until_says("the settings of before, because: pyproject.toml:")
-    table.write_text(good)
+    watching.until_says("keeping the previous settings: pyproject.toml:")
+    rounds(services)
     (services.root / "up").touch()
     watching.until_says("nothing blocks")
+    assert watching.output.count("keeping the previous settings") == 1
+    table.write_text(good)
+    (services.root / "second").unlink()
+    watching.until_says("blocked by Second")
+    (services.root / "second").touch()
+    rounds(services)
     assert watching.stop(signal.SIGINT) == 0
 
 

@@ -18,7 +18,7 @@ options.add_argument("--no-reuse", action="store_true", help="without SO_REUSEAD
 options.add_argument("--accept", action="store_true", help="accept connections and keep them")
 options.add_argument("--workers", type=int, default=0, help="children that share the socket")
 options.add_argument("--helper", help="a child of this name that does not hold the socket")
-options.add_argument("--on-term", choices=["exit", "ignore", "later", "close-then-later"], default="exit")
+options.add_argument("--on-term", choices=["exit", "ignore", "later", "close-then-later", "fork"], default="exit")
 options.add_argument("--later", type=float, default=3.0, help="seconds to exit")
 options.add_argument("--close-on-usr1", action="store_true", help="close the socket and stay")
 options.add_argument("--user", type=int, help="whose process it becomes before it listens (root only)")
@@ -42,7 +42,10 @@ def on_term(number: int, frame: object) -> None:
     if chosen.on_term == "close-then-later":
         time.sleep(0.1)  # after whoever asked has looked for the first time
         listener.close()
-    if chosen.on_term != "exit":
+    if chosen.on_term == "fork" and os.fork() == 0:
+        chosen.on_term = "exit"
+        return  # and goes on listening
+    if chosen.on_term in ("later", "close-then-later"):
         time.sleep(chosen.later)
     os._exit(0)
 

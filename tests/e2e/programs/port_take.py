@@ -13,7 +13,8 @@ import sys
 
 import psutil  # noqa: F401  # imported lazily later on, when --user may not be able to read it any more
 
-from preflight import arguments, ports, processes  # noqa: F401  # the first like psutil
+from preflight import arguments, ports  # noqa: F401  # the first like psutil
+from preflight.ports.portable import Portable
 
 options = argparse.ArgumentParser(description=__doc__)
 options.add_argument("host")
@@ -28,7 +29,7 @@ if chosen.inside:
         again = [argument for argument in sys.argv if argument != "--inside"]
         sys.exit(subprocess.run([sys.executable, *again]).returncode)
 
-machine = processes.Portable() if chosen.portable else processes.here()
+machine = Portable() if chosen.portable else ports.here()
 if chosen.user:
     os.setgroups([])
     os.setresgid(chosen.user, chosen.user, chosen.user)

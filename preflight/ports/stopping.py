@@ -10,8 +10,10 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
-from preflight.processes import Handle, Machine
+from preflight.ports.machine import Handle, Machine
+from preflight.times import stamp
 
 Note = Callable[[str, int, str, str], None]  # action, PID, name, result, as in Step
 
@@ -37,16 +39,14 @@ class Step:
         return f"{self.action}: {who}: {self.result}"
 
     def __str__(self) -> str:
-        clock = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self.at))
-        return f"{clock}.{int(self.at * 1000) % 1000:03}Z {self.what}"
+        return f"{stamp(self.at)} {self.what}"
 
     def to_dict(self) -> dict[str, object]:
         """Field by field, ready for JSON."""
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(NamedTuple):
     """A process to be asked first, and those to be swept after it, parents before children."""
 
     top: Handle

@@ -13,8 +13,9 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from preflight.processes import Machine
-from preflight.sockets import Endpoint
+from preflight.ports import fixes
+from preflight.ports.machine import Machine
+from preflight.ports.sockets import Endpoint
 
 _SOME_ADDRESS = "use an address of this machine: --host 127.0.0.1, or --host 0.0.0.0 for all of them"
 
@@ -164,8 +165,8 @@ def _open(target: Target, *, reuse: bool = True) -> socket.socket:
 def _unavailable(target: Target, error: OSError) -> PortUnavailable:
     number, port = error.errno or 0, target.port
     if number == errno.EADDRINUSE:
-        fix = f"see who holds it: python run.py --port-status --port {port}"
-        return PortUnavailable(number, f"port {port} is in use on {target.host}", fix)
+        problem = f"port {port} is in use on {target.host}"
+        return PortUnavailable(number, problem, fixes.status(port, "who holds it"))
     if number == errno.EADDRNOTAVAIL:
         return PortUnavailable(number, f"{target.host} is not an address of this machine", _SOME_ADDRESS)
     if number in (errno.EACCES, errno.EPERM) and port < 1024:

@@ -1,15 +1,15 @@
 """Service unit and container of a process, told from the text of its /proc/PID/cgroup (cgroups(7))."""
 
 import re
-from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 _DESKTOP = re.compile(r"app-.+@.*\.service")
 _CONTAINER = re.compile(r"(?:^|[/:-])([0-9a-f]{64})(?:\.scope|\.slice)?(?:/|$)", re.MULTILINE)
 _LXC = re.compile(r"/lxc(?:\.payload[./]|/)([^/\n]+)")
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(NamedTuple):
     """A systemd service."""
 
     name: str
@@ -18,7 +18,17 @@ class Unit:
     @property
     def stop_command(self) -> str:
         """What a person types to stop it for good."""
-        return f"systemctl {'--user ' if self.by_user else ''}stop {self.name}"
+        from shlex import quote  # a start on a free port has no use for it
+
+        return f"systemctl {'--user ' if self.by_user else ''}stop {quote(self.name)}"
+
+
+def read(pid: int) -> str:
+    """The text for a process; "" where there is none."""
+    try:
+        return Path(f"/proc/{pid}/cgroup").read_text("utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def unit(text: str) -> Unit | None:

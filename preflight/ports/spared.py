@@ -1,7 +1,7 @@
 """Names of processes that are never stopped for a port, as data.
 
 A name is what the kernel calls the process (`/proc/PID/comm`, `ps -o comm`) or the file name of its first
-argument. The kernel keeps 15 characters on Linux; the comparison in `ports` knows that.
+argument. The kernel keeps 15 characters on Linux; the comparison in `policy` knows that.
 """
 
 _DATA_STORES = (
@@ -21,7 +21,7 @@ INFRASTRUCTURE: frozenset[str] = frozenset(
 
 _DOCKER = "docker stop $(docker ps -q --filter publish={port})"
 _PODMAN = "podman stop $(podman ps -q --filter publish={port})"
-_SSH = "close the SSH session that forwards it: kill {pid}"
+_SSH = "kill {pid}  # ends the SSH session that forwards the port"
 
 FORWARDERS: dict[str, str] = {
     # A forwarder holds the port for somebody behind it: stopping it breaks the container or the tunnel and
@@ -43,7 +43,7 @@ FORWARDERS: dict[str, str] = {
     "gvproxy": _PODMAN,
     "wslrelay": "stop the program inside WSL that listens on port {port}",
     "wslrelay.exe": "stop the program inside WSL that listens on port {port}",
-    "kubectl": "end the port forwarding: kill {pid}",
+    "kubectl": "kill {pid}  # ends the port forwarding",
     "ssh": _SSH,
     "autossh": _SSH,
     "sshd-session": _SSH,

@@ -1,0 +1,29 @@
+"""A TCP port: who listens on it, may they be stopped, and holding it from the moment it is free.
+
+In the order in which things happen when a port is taken:
+
+1. `binding` resolves the address and binds it: the bind decides whether the port is free, nothing connects.
+   Where it is, that is all.
+2. `holders` finds every process with a listening socket that overlaps the address. It asks the `machine`:
+   `linux` (`sockets`, from the kernel) or `portable` (psutil).
+3. `policy` decides who may be stopped: nobody if anybody on the port must be left alone. It knows services
+   and containers by their `cgroups`, and infrastructure by the names in `spared`.
+4. `freeing` pins all of them and their descendants before the first signal; `stopping` asks the topmost
+   first, sweeps the rest, kills the stubborn. It is done when this process holds the socket.
+5. What did not work is told by `explanations`, with one of the `fixes`.
+
+It stands alone: nothing here knows settings, instances or keys, which are the callers' (`preflight.claim`).
+"""
+
+from preflight.ports.binding import PortUnavailable
+from preflight.ports.freeing import Plan, Taken, plan, take
+from preflight.ports.holders import Holder, listeners
+from preflight.ports.machine import Machine, ancestors, here
+from preflight.ports.policy import Policy, Refusal
+from preflight.ports.spared import INFRASTRUCTURE
+from preflight.ports.stopping import Step
+
+__all__ = [
+    "INFRASTRUCTURE", "Holder", "Machine", "Plan", "Policy", "PortUnavailable", "Refusal", "Step", "Taken",
+    "ancestors", "here", "listeners", "plan", "take",
+]  # fmt: skip

@@ -1,0 +1,61 @@
+"""Why a port could not be had, in one line, and what a person could do about it."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from preflight.ports import fixes
+from preflight.ports.binding import Target, user_name
+from preflight.ports.machine import Handle, Machine
+from preflight.ports.policy import Refusal
+from preflight.ports.sockets import BOUND, CLOSE, LISTEN, TIME_WAIT
+
+
+class Trouble(NamedTuple):
+    """What is wrong, and what helps; both None where nothing is."""
+
+    problem: str | None
+    fix: str | None
+
+
+def left_alone(target: Target, refusals: Sequence[Refusal]) -> Trouble:
+    """Somebody on the port is not stopped."""
+    first, more = refusals[0], len(refusals) - 1
+    others = f" ({more} more {'is' if more == 1 else 'are'} left alone too)" if more else ""
+    who = f"port {target.port} is held by {first.holder.title}"
+    return Trouble(f"{who}, which is left alone: {first.reason}{others}", first.fix)
+
+
+def unexplained(target: Target, machine: Machine) -> Trouble:
+    """Why a port is busy that nobody was found to listen on, as far as it can be told."""
+    sockets = machine.occupying(target.port)
+    there = [endpoint for endpoint in sockets if target.overlaps(endpoint) is not False]
+    states = [endpoint.state for endpoint in there]
+    fix = another = fixes.another(target.port)
+    bound = next((endpoint for endpoint in there if endpoint.state in (BOUND, CLOSE)), None)
+    if bound is not None:
+        process = next((process for pid in bound.pids if (process := machine.process(pid))), None)
+        who = "a process that cannot be seen"
+        if process is not None:
+            who = f"{process.name} (PID {process.pid}, user {user_name(process.uid)})"
+            fix = f"{fixes.stop(process.pid)}  # if it should not run here, else {another}"
+        return Trouble(f"port {target.port} is in use: {who} has bound it without listening", fix)
+    if there and LISTEN not in states:
+        return Trouble(
+            f"port {target.port} is in use: nobody listens, but the system keeps it for {len(there)}"
+            f" earlier connections ({states.count(TIME_WAIT)} in TIME_WAIT)",
+            f"wait a minute and start again, or {another}",
+        )
+    return Trouble(
+        f"port {target.port} is in use by a process that cannot be seen",
+        fixes.look(target.port),
+    )
+
+
+def unstoppable(target: Target, left: Sequence[Handle]) -> Trouble:
+    """SIGKILL did not help, or was not permitted."""
+    process = left[0].process
+    who = f"{process.name} (PID {process.pid}, user {user_name(process.uid)})"
+    return Trouble(
+        f"port {target.port} is held by {who}, which could not be stopped",
+        f"ps -o pid,stat,wchan,args -p {process.pid}  # shows what it waits for",
+    )

@@ -1,0 +1,31 @@
+"""What a person could do about a port: a command to paste, or a sentence, never both in one.
+
+What is to be said about a command stands behind it, as a shell's comment. No name that a process has given itself
+is part of one.
+"""
+
+from pathlib import Path
+
+
+def stop(pid: int, *, sudo: bool = False) -> str:
+    """The command that ends a process."""
+    return f"{'sudo ' if sudo else ''}kill {pid}"
+
+
+def status(port: int, why: str) -> str:
+    """The command that shows who holds a port."""
+    return f"python run.py --port-status --port {port}  # shows {why}"
+
+
+def look(port: int) -> str:
+    """The command that shows a holder that only root can see."""
+    if Path("/proc/net/tcp").exists():
+        command = f"sudo ss -Hltnp 'sport = :{port}'"
+    else:
+        command = f"sudo lsof -nP -iTCP:{port} -sTCP:LISTEN"
+    return f"{command}  # shows who it is"
+
+
+def another(port: int) -> str:
+    """A sentence: serve somewhere else."""
+    return f"choose another port: --port {port + 1 if 1024 <= port < 65535 else 8002}"

@@ -1,0 +1,237 @@
+"""Free a port and hold it in the same breath, or say what that would do."""
+
+import errno
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from preflight.ports import fixes
+from preflight.ports.binding import PortUnavailable, Target, bind, listen, resolve
+from preflight.ports.explanations import Trouble, left_alone, unexplained, unstoppable
+from preflight.ports.holders import Found, Holder, find
+from preflight.ports.machine import Handle, Machine, Process, ancestors, descendants, here
+from preflight.ports.policy import Asking, Policy, Refusal, decide
+from preflight.ports.stopping import Step, Tree, end
+
+_SETTLE = 0.1  # seconds that the kernel may need to give a closed port back
+_ROUNDS = 3  # times that processes forked from a holder after the look at it are swept
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What freeing would do; nothing has been stopped."""
+
+    free: bool  # the bind says so
+    holders: tuple[Holder, ...] = ()
+    stop: tuple[Holder, ...] = ()  # topmost first; their descendants would be swept after them
+    refusals: tuple[Refusal, ...] = ()
+    problem: str | None = None  # why the port could not be had, one line
+    fix: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What came of taking a port."""
+
+    socket: socket.socket | None  # listening, not inheritable, the caller's to close; None: not to be had
+    holders: tuple[Holder, ...] = ()  # who was there before
+    refusals: tuple[Refusal, ...] = ()
+    steps: tuple[Step, ...] = ()
+    problem: str | None = None  # one line
+    fix: str | None = None
+
+
+def plan(host: str, port: int, policy: Policy, *, machine: Machine | None = None) -> Plan:
+    """What `take` would do, without stopping anything, listening or raising."""
+    machine = machine or here()
+    try:
+        target = resolve(host, port)
+        bind(target, machine).close()
+    except PortUnavailable as error:
+        if error.errno != errno.EADDRINUSE:
+            return Plan(False, problem=str(error), fix=error.fix)
+    else:
+        return Plan(True)
+    found = find(target, machine, policy.secrets)
+    if not found:
+        return Plan(False, (), (), (), *unexplained(target, machine))
+    stop, refusals = decide(found, Asking.of(target.port, policy, machine))
+    trouble = left_alone(target, refusals) if refusals else Trouble(None, None)
+    holders, going = tuple(one.holder for one in found), tuple(one.holder for one in stop)
+    return Plan(False, holders, going, refusals, *trouble)
+
+
+def take(
+    host: str,
+    port: int,
+    policy: Policy,
+    *,
+    on_step: Callable[[Step], None] | None = None,
+    backlog: int = 2048,
+    machine: Machine | None = None,
+) -> Taken:
+    """Hold the port; if it is in use, find its holders, decide, free it and hold it in the same breath.
+
+    Returns when the port is held and every process that was stopped has ended, or when it cannot be had.
+    `on_step` is called as each audited action happens. Nothing is stopped if a single holder must be left
+    alone.
+    """
+    machine = machine or here()
+    try:
+        target = resolve(host, port)
+    except PortUnavailable as error:
+        return Taken(None, problem=str(error), fix=error.fix)
+    attempt = _Attempt(target, policy, machine, on_step, backlog)
+    try:
+        return attempt.run()
+    except BaseException:  # Ctrl-C, or on_step: nobody else can close what is held by then
+        attempt.release()
+        raise
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One go at a port: what has been done, and the socket as soon as it could be had."""
+
+    target: Target
+    policy: Policy
+    machine: Machine
+    on_step: Callable[[Step], None] | None
+    backlog: int
+    held: socket.socket | None = None
+    first: tuple[Holder, ...] = ()  # who was there when it began
+    inodes: set[int] = field(default_factory=set)  # of the sockets that were there
+    adopters: set[int] = field(default_factory=set)  # who takes in what the first leave behind
+    steps: list[Step] = field(default_factory=list)
+
+    def run(self) -> Taken:
+        try:
+            self.held = listen(self.target, self.machine, backlog=self.backlog)
+        except PortUnavailable as error:
+            if error.errno != errno.EADDRINUSE:
+                return Taken(None, problem=str(error), fix=error.fix)
+        began = time.time()
+        for again in range(_ROUNDS):
+            if self.held is not None:
+                break
+            found = find(self.target, self.machine, self.policy.secrets)
+            if again and (new := next(filter(self._is_new, found), None)) is not None:
+                return self._replaced(new, began)
+            # In a later round only processes are left that were forked from a holder after it was looked at:
+            # they have the same socket and are swept like the others.
+            if not self.first:
+                self._remember(found)
+            asking = Asking.of(self.target.port, self.policy, self.machine)
+            stop, refusals = decide(found, asking)
+            if refusals:
+                return self._failed(*left_alone(self.target, refusals), refusals)
+            left = self._free(stop, asking)
+            if not self._try(_SETTLE):
+                if left:
+                    return self._failed(*unstoppable(self.target, left))
+                if not found:
+                    return self._failed(*unexplained(self.target, self.machine))
+        if self.held is None:
+            return self._failed(*unexplained(self.target, self.machine))
+        where = f"listens on {self.target.host} port {self.held.getsockname()[1]}"
+        self._note("held", os.getpid(), "this process", where)
+        return Taken(self.held, self.first, (), tuple(self.steps))
+
+    def release(self) -> None:
+        if self.held is not None:
+            self.held.close()
+
+    def _remember(self, found: Sequence[Found]) -> None:
+        """By what those who were there are known again, and what they fork meanwhile."""
+        self.first = tuple(one.holder for one in found)
+        self.inodes = {inode for one in found for inode in one.inodes}
+        pids = [one.process.pid for one in found if one.process]
+        above = {pid for one in pids for pid in ancestors(self.machine, one)}
+        self.adopters = above - {holder.parent for holder in self.first}
+
+    def _is_new(self, one: Found) -> bool:
+        """Whether it has come since the first look, with a socket of its own."""
+        if one.process is None or one.inodes:
+            return not one.inodes & self.inodes
+        # Where sockets cannot be told apart the parent tells: who was forked from a holder that has ended was adopted
+        # by somebody further up, who was started again has the parent that the holder had. In doubt it is new.
+        return one.process.parent not in self.adopters
+
+    def _free(self, stop: Sequence[Found], asking: Asking) -> list[Handle]:
+        """Stop them and their descendants; returns those that could not be stopped."""
+        handles: list[Handle] = []
+        try:
+            trees = self._pin(stop, asking, handles)
+            return end(trees, self.machine, grace=self.policy.grace, note=self._note, meanwhile=self._try)
+        finally:
+            for handle in handles:
+                handle.close()
+
+    def _pin(self, stop: Sequence[Found], asking: Asking, handles: list[Handle]) -> list[Tree]:
+        """A handle on every process that has to go, before the first signal; into `handles` too, to close."""
+        inodes = {one.process.pid: one.inodes for one in stop if one.process}
+        pinned: set[int] = set()
+        trees: list[Tree] = []
+
+        def enter(process: Process) -> bool:
+            refusal = None if process.pid in inodes else asking.refusal(process)  # holders: decided already
+            if refusal is None:
+                return True
+            self._note("left alone", process.pid, process.name, f"descendant of a holder, but {refusal[0]}")
+            return False
+
+        for one in stop:
+            if one.process is None or one.process.pid in pinned:
+                continue
+            members: list[Handle] = []
+            for process in (one.process, *descendants(self.machine, one.process.pid, enter)):
+                pinned.add(process.pid)
+                handle = self.machine.handle(process, inodes.get(process.pid, ()))
+                if handle is None:
+                    self._note("gone", process.pid, process.name, "has ended, or closed the port, by itself")
+                else:
+                    handles.append(handle)
+                    members.append(handle)
+            if members:
+                trees.append(Tree(members[0], tuple(members[1:])))
+        return trees
+
+    def _try(self, deadline: float = 0.0) -> bool:
+        """Hold the port if that is possible by now."""
+        if self.held is None:
+            try:
+                self.held = listen(self.target, self.machine, deadline=deadline, backlog=self.backlog)
+            except PortUnavailable:
+                return False  # asked again later, and explained in the end
+        return True
+
+    def _replaced(self, new: Found, began: float) -> Taken:
+        """Somebody listens who did not when this began: that ends it."""
+        holder, port = new.holder, self.target.port
+        # Started since (psutil knows that to the second only), or by the one who had started the first: a supervisor.
+        # A parent that has gone is not to blame.
+        fresh = holder.started_at is not None and holder.started_at >= began - 0.02
+        fresh = fresh or holder.parent in {one.parent for one in self.first}
+        if fresh and holder.parent_name is not None and holder.parent != 1:
+            parent = f"{holder.parent_name} (PID {holder.parent})"
+            self._note("respawned", holder.pid, holder.name, f"by {parent}")
+            return self._failed(
+                f"port {port} was freed, but {holder.title} was respawned on it by {parent}",
+                f"kill {holder.parent}  # first, as it starts the other one again",
+            )
+        self._note("respawned", holder.pid, holder.name, "listens since the port was freed")
+        return self._failed(
+            f"port {port} was freed, but {holder.title} listens on it now",
+            fixes.status(port, "what it is"),
+        )
+
+    def _failed(self, problem: str | None, fix: str | None, refusals: tuple[Refusal, ...] = ()) -> Taken:
+        return Taken(None, self.first, refusals, tuple(self.steps), problem, fix)
+
+    def _note(self, action: str, pid: int | None, name: str, result: str) -> None:
+        step = Step(time.time(), action, pid, name, result)
+        self.steps.append(step)
+        if self.on_step is not None:
+            self.on_step(step)

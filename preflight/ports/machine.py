@@ -1,0 +1,100 @@
+"""Processes: what they are, whose children, and what a machine can say of them and do to them.
+
+A `Machine` answers from the system it runs on. `Linux` reads /proc and sock_diag and signals through pidfds,
+which cannot hit a recycled PID and say at once when a process has ended. `Portable` asks psutil, process by
+process: for macOS, and for Linux kernels and sandboxes without pidfd or /proc. `here()` chooses; tests run
+both.
+"""
+
+import signal
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Protocol
+
+from preflight.ports.sockets import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A living process at the time it was looked at; never a zombie, which holds nothing."""
+
+    pid: int
+    name: str
+    argv: tuple[str, ...]
+    uid: int  # effective
+    parent: int | None
+    started_at: float  # seconds since the epoch
+    stamp: float  # start time in the machine's own unit; with the PID it is the process's identity
+    suspended: bool  # stopped by a signal (Ctrl-Z): other signals wait until it continues
+    cgroup: str  # text of /proc/PID/cgroup; "" where there is none
+
+
+class Handle(Protocol):
+    """One process, pinned: a later process with the same PID is never meant."""
+
+    process: Process
+
+    def send(self, number: signal.Signals) -> None:
+        """Signal it. Raises ProcessLookupError when it has ended, PermissionError when that is forbidden."""
+
+    def gone(self) -> bool:
+        """Whether it has ended; a zombie has."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class Machine(Protocol):
+    """What freeing a port needs to know of, and do to, the processes of this machine."""
+
+    def listening(self, port: int) -> list[Endpoint]:
+        """Sockets that listen on a port, with every process seen to hold each."""
+
+    def occupying(self, port: int) -> list[Endpoint]:
+        """Sockets with this local port in whatever state; empty where that cannot be told."""
+
+    def process(self, pid: int) -> Process | None:
+        """The process, or None when it has ended, is a zombie or cannot be seen."""
+
+    def children(self, pid: int) -> tuple[int, ...]:
+        """PIDs of its children."""
+
+    def handle(self, process: Process, inodes: Collection[int] = ()) -> Handle | None:
+        """A handle, or None when that process has ended or holds none of these sockets any more."""
+
+    def wait(self, handles: Sequence[Handle], timeout: float) -> None:
+        """Return when one of them has ended, or after `timeout` seconds."""
+
+
+def ancestors(machine: Machine, pid: int) -> Iterator[int]:
+    """Parent, grandparent and so on, as far as they can be seen."""
+    seen = {pid}
+    while (process := machine.process(pid)) is not None and process.parent and process.parent not in seen:
+        pid = process.parent
+        seen.add(pid)
+        yield pid
+
+
+def descendants(machine: Machine, pid: int, enter: Callable[[Process], bool]) -> Iterator[Process]:
+    """Children and theirs, parents first; one that `enter` refuses is left out with all below it."""
+    seen = {pid}
+    ahead = list(machine.children(pid))
+    while ahead:
+        child = machine.process(ahead.pop(0))
+        if child is not None and child.pid not in seen and enter(child):
+            seen.add(child.pid)
+            yield child
+            ahead += machine.children(child.pid)
+
+
+@cache
+def here() -> Machine:
+    """The fast machine where the kernel has what it needs, the portable one elsewhere."""
+    from preflight.ports.linux import Linux
+
+    if Linux.works():
+        return Linux()
+    from preflight.ports.portable import Portable
+
+    return Portable()

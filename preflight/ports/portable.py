@@ -1,0 +1,147 @@
+"""The machine as psutil shows it: for macOS, and for Linux where pidfds or /proc are missing."""
+
+import signal
+import socket
+import time
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from preflight.ports import cgroups
+from preflight.ports.machine import Handle, Process
+from preflight.ports.sockets import Endpoint
+
+if TYPE_CHECKING:
+    import psutil
+
+
+class Portable:
+    """psutil, on any POSIX system: slower, and polling, as there is no one way to await a strange process."""
+
+    _PAUSE = 0.01  # seconds between two looks at processes that are ending
+
+    def listening(self, port: int) -> list[Endpoint]:
+        """See Machine. Asks every process: psutil's system-wide list names one holder of a shared socket."""
+        import psutil
+
+        holders: dict[bytes, list[int]] = {}
+        for process in psutil.process_iter():
+            try:
+                connections = process.net_connections(kind="tcp")
+            except psutil.Error:
+                continue
+            for address in {_packed(c.laddr) for c in connections if _listens(c, port)}:
+                holders.setdefault(address, []).append(process.pid)
+        try:
+            unowned = {_packed(c.laddr) for c in psutil.net_connections(kind="tcp") if _listens(c, port)}
+        except psutil.Error:  # macOS tells only root
+            unowned = set()
+        for address in unowned:
+            holders.setdefault(address, [])
+        return [Endpoint(at, port, pids=tuple(sorted(pids))) for at, pids in sorted(holders.items())]
+
+    def occupying(self, port: int) -> list[Endpoint]:
+        """See Machine: psutil does not list sockets that are only bound, so nothing is claimed."""
+        del port
+        return []
+
+    def process(self, pid: int) -> Process | None:
+        """See Machine."""
+        import psutil
+
+        try:
+            process = psutil.Process(pid)
+            with process.oneshot():
+                status = process.status()
+                if status in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+                    return None
+                return Process(
+                    pid=pid,
+                    name=process.name(),
+                    argv=tuple(_argv(process)),
+                    uid=process.uids().effective,
+                    parent=process.ppid() or None,
+                    started_at=process.create_time(),
+                    stamp=process.create_time(),
+                    suspended=status == psutil.STATUS_STOPPED,
+                    cgroup=cgroups.read(pid),
+                )
+        except psutil.Error:
+            return None
+
+    def children(self, pid: int) -> tuple[int, ...]:
+        """See Machine."""
+        import psutil
+
+        try:
+            return tuple(child.pid for child in psutil.Process(pid).children())
+        except psutil.Error:
+            return ()
+
+    def handle(self, process: Process, inodes: Collection[int] = ()) -> Handle | None:
+        """See Machine; psutil compares the start time again before every signal. It knows no inodes."""
+        import psutil
+
+        del inodes
+        try:
+            pinned = psutil.Process(process.pid)
+            if pinned.create_time() != process.stamp:
+                return None
+        except psutil.Error:
+            return None
+        handle = _Pinned(process, pinned)
+        return None if handle.gone() else handle
+
+    def wait(self, handles: Sequence[Handle], timeout: float) -> None:
+        """See Machine."""
+        end = time.monotonic() + timeout
+        while not any(handle.gone() for handle in handles) and (left := end - time.monotonic()) > 0:
+            time.sleep(min(self._PAUSE, left))
+
+
+class _Pinned:
+    def __init__(self, process: Process, pinned: "psutil.Process") -> None:
+        self.process = process
+        self._pinned = pinned
+
+    def send(self, number: signal.Signals) -> None:
+        import psutil
+
+        try:
+            self._pinned.send_signal(number)
+        except psutil.NoSuchProcess:
+            raise ProcessLookupError(self.process.pid) from None
+        except psutil.AccessDenied:
+            raise PermissionError(self.process.pid) from None
+
+    def gone(self) -> bool:
+        import psutil
+
+        try:
+            return not self._pinned.is_running() or self._pinned.status() in (
+                psutil.STATUS_ZOMBIE,
+                psutil.STATUS_DEAD,
+            )
+        except psutil.NoSuchProcess:
+            return True
+
+    def close(self) -> None:
+        pass  # psutil keeps nothing open
+
+
+def _listens(connection: object, port: int) -> bool:
+    address = getattr(connection, "laddr", None)
+    return bool(address) and getattr(connection, "status", "") == "LISTEN" and address.port == port  # type: ignore[union-attr]
+
+
+def _packed(address: object) -> bytes:
+    text = str(getattr(address, "ip", "")).partition("%")[0]
+    return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
+
+
+def _argv(process: "psutil.Process") -> list[str]:
+    import psutil
+
+    try:
+        return process.cmdline()
+    except psutil.AccessDenied:
+        return []

@@ -1,0 +1,60 @@
+"""Where a run's report goes and what is shown of it: one way for the launcher and for a server without one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from preflight import history, report
+
+if TYPE_CHECKING:
+    from preflight.settings import Settings
+    from preflight.suite import Result
+    from preflight.terminal import Terminal
+
+
+class Unpublishable(Exception):
+    """A report could not be written; the message names the file."""
+
+
+def publish(found: report.Report, settings: Settings, terminal: Terminal, *, keep: bool = True) -> None:
+    """Write a run's report into the state folder, and keep it in the history unless told not to.
+
+    What becomes of an earlier report that is corrupt, or of the history, is said. Raises Unpublishable.
+    """
+    state_folder = found.check("State Folder")
+    if state_folder and state_folder.blocks:
+        return  # it blocks, and the banner is about to say what is wrong: more than the failure to write there could
+    _set_aside(settings.report_path, terminal)
+    write(found, settings.report_path)
+    if keep and (unkept := history.keep(found, settings)):
+        terminal.line(unkept, "yellow")
+
+
+def _set_aside(path: Path, terminal: Terminal) -> None:
+    """Keep a corrupt report of an earlier run for whoever wants to look into it."""
+    if not os.path.lexists(path):
+        return
+    try:
+        report.load_or_set_aside(path)
+    except report.ReportError as error:
+        terminal.line(f"The report of an earlier run was not used: {error}", "yellow")
+
+
+def write(found: report.Report, path: Path) -> None:
+    """Write a report where somebody wants to have it. Raises Unpublishable."""
+    try:
+        report.publish(found, path)
+    except OSError as error:
+        raise Unpublishable(f"{path}: {error.strerror}") from None
+
+
+def show(result: Result, terminal: Terminal) -> None:
+    """The banners of a run: what its checks found, and if it broke, why."""
+    from preflight import banners
+
+    if result.report.checks:
+        terminal.show(banners.render(result.report, plain=terminal.plain, verbose=terminal.verbose))
+    if result.exit_code == 3:
+        terminal.show(banners.broken(result.reason, result.output, plain=terminal.plain))

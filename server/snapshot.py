@@ -1,0 +1,107 @@
+"""The most recent report for this server's address, whoever made it: what diagnostics, metrics and the agent show."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import NamedTuple
+
+from preflight import report, times
+from preflight.instance import Instance
+from preflight.redaction import Redactor
+from preflight.report import Report, ReportError
+
+Seen = tuple[int, int, int]
+
+
+class _Read(NamedTuple):
+    """What was found at a look into the report's file."""
+
+    seen: Seen | None = None
+    """Tells a change; None where there is no file."""
+    report: Report | None = None
+    problem: str = ""
+
+
+class Snapshot:
+    """The published report, read again only when its file has changed."""
+
+    def __init__(self, instance: Instance, redactor: Redactor | None = None) -> None:
+        """``redactor`` knows this server's secrets: who else publishes a report need not."""
+        settings = instance.settings
+        self.instance = instance
+        self._path = settings.report_path
+        self._redactor = redactor or Redactor.of(settings.environment, settings.envfile.values)
+        self._read = _Read()
+        self._newest: Seen | None = None
+        self._accepted: Report | None = None
+        self._looking = asyncio.Lock()
+
+    @property
+    def problem(self) -> str:
+        """Why the last report that was found could not be used; empty where it could."""
+        return self._read.problem
+
+    async def look(self) -> None:
+        """Look whether somebody has published a report since; to be awaited before what is known is shown.
+
+        One that is new is read in a thread: that takes time in proportion to the report.
+        """
+        if self._seen() != self._read.seen:
+            async with self._looking:
+                if self._seen() != self._read.seen:
+                    await asyncio.to_thread(self.refresh)
+
+    def accept(self, found: Report) -> None:
+        """The report of a run of this server's own, which has ended: the newest, whether or not it is published.
+
+        It is redacted already, and need not be again where it is found published.
+        """
+        self._accepted = found
+        before = self._read.report
+        if before is None or before.started_at <= found.started_at:
+            # What the file holds by now is seen at the next look.
+            self._read = _Read(self._read.seen, found)
+
+    def latest(self) -> Report | None:
+        """The newest report for the server's address: its own, or one that another process wrote since."""
+        seen, found, _problem = self._read
+        own = self.instance.report
+        if found is None or found.address != self.instance.settings.address:
+            return own
+        # An own report from the future tells that the clock was set back: then the file, which began as our own
+        # report, is what came after it.
+        if own is not None and seen != self._newest and found.started_at < own.started_at <= times.now():
+            return own
+        self._newest = seen
+        return found
+
+    def trusted(self) -> Report | None:
+        """The newest report that says something of its checks: a broken run does not."""
+        return next((one for one in (self.latest(), self.instance.report) if one and one.status != "broken"), None)
+
+    def _seen(self) -> Seen | None:
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return None
+        # A new report is a new file: the inode tells even where the clock does not.
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
+    def refresh(self) -> None:
+        """Read the report if its file has changed; from any thread."""
+        seen = self._seen()
+        if seen is None:
+            self._read = _Read(problem=self._read.problem)  # a problem stays until there is a good report
+        elif seen != self._read.seen:
+            try:
+                self._read = _Read(seen, self._clean(report.load_or_set_aside(self._path)))
+            except ReportError as error:
+                # Not trusted, not fatal: what this instance knows itself stays.
+                self._read = _Read(seen, problem=str(error))
+
+    def _clean(self, found: Report) -> Report:
+        for own in (self._accepted, self.instance.report):
+            if own is not None and own.run_id == found.run_id:
+                return own
+        return Report.from_json(self._redactor.document(found.to_json()))

@@ -1,0 +1,119 @@
+"""Who may be stopped for a port, and who is left alone."""
+
+from dataclasses import replace
+
+import pytest
+
+from preflight.ports import INFRASTRUCTURE, Policy, Refusal, cgroups, here
+from preflight.ports.machine import Process
+from preflight.ports.policy import Asking
+from preflight.ports.spared import FORWARDERS
+from tests import pasting
+from tests.ports.examples import DOCKER_ID, HOLDER, PROCESS
+
+
+def test_an_unknown_policy_is_refused() -> None:
+    """A misspelt setting must not mean "stop everything"."""
+    with pytest.raises(ValueError, match="user, own or never"):
+        Policy(cleanup="none")
+
+
+def test_a_refusal_is_ready_for_json() -> None:
+    """With its holder inside."""
+    refusal = Refusal(HOLDER, "it is PID 1", "choose another port")
+    assert refusal.to_dict() == {"holder": HOLDER.to_dict(), "reason": "it is PID 1", "fix": "choose another port"}
+
+
+def decide(
+    process: Process, *, policy: Policy | None = None, cgroup: str = "", uid: int | None = None
+) -> tuple[str, str] | None:
+    asking = Asking(
+        port=8002,
+        policy=policy or Policy(),
+        machine=here(),
+        pid=1 << 22,
+        ancestors=frozenset({99}),
+        uid=process.uid if uid is None else uid,
+        unit=cgroups.unit(cgroup),
+        container=cgroups.container(cgroup),
+    )
+    return asking.refusal(process)
+
+
+@pytest.mark.parametrize(
+    "changes, uid, reason, fix",
+    [
+        ({"pid": 1}, None, "it is PID 1", "--port 8003"),
+        ({"pid": 99}, None, "this process runs inside it", "--port 8003"),
+        ({"pid": 1 << 22}, None, "it is this process", "--port 8003"),
+        ({"uid": 65534}, 0, "it belongs to user", "kill 4711"),
+        ({"uid": 0}, 1000, "it belongs to user root", "sudo kill 4711"),
+        ({"name": "docker-proxy"}, None, "it forwards the port", "docker stop $(docker ps -q --filter publish=8002)"),
+        ({"name": "ssh", "argv": ("ssh", "-L", "8002:x:1", "y")}, None, "it forwards the port", "kill 4711"),
+        ({"name": "node", "argv": ("/usr/sbin/mysqld",)}, None, "it is infrastructure (mysqld)", "kill 4711"),
+        ({"name": "pg", "argv": ("postgres: main: io worker",)}, None, "it is infrastructure (postgres)", "kill 4711"),
+        ({"name": "clickhouse-serv"}, None, "it is infrastructure (clickhouse-server)", "kill 4711"),
+        (
+            {"cgroup": "0::/system.slice/w.service"},
+            1000,
+            "it belongs to the service w.service",
+            "sudo systemctl stop w.service",
+        ),
+        (
+            {"cgroup": "0::/user.slice/user@1000.service/app.slice/w.service"},
+            1000,
+            "it belongs to the service w.service",
+            "systemctl --user stop w.service",
+        ),
+        (
+            {"cgroup": r"0::/system.slice/it's a\x2dservice, or two.service"},
+            0,
+            "it belongs to the service",
+            r"""systemctl stop 'it'"'"'s a\x2dservice, or two.service'""",
+        ),
+        ({"cgroup": "0::/lxc.payload.a;web"}, None, "it runs in container a;web", "docker stop 'a;web'"),
+        ({"cgroup": f"0::/docker/{DOCKER_ID}"}, None, "it runs in container 4f1c4f1c4f1c", "docker stop 4f1c4f1c4f1c"),
+    ],
+)
+def test_who_is_left_alone(changes: dict[str, object], uid: int | None, reason: str, fix: str) -> None:
+    """Each with its reason and the command a person could use."""
+    process = replace(PROCESS, **({"uid": uid} if uid else {}) | changes)  # type: ignore[arg-type]
+    refusal = decide(process, uid=uid)
+    assert refusal is not None
+    assert refusal[0].startswith(reason)
+    assert fix in refusal[1]
+    pasting.check(refusal[1])
+    assert pasting.is_command(refusal[1]) == (fix != "--port 8003")
+    assert ("sudo" in refusal[1]) == ("sudo" in fix)
+
+
+def test_who_may_be_stopped() -> None:
+    """An ordinary process of this user, and one of our own unit or container."""
+    assert decide(PROCESS) is None
+    for cgroup in ("0::/system.slice/ours.service", f"0::/docker/{DOCKER_ID}"):
+        assert decide(replace(PROCESS, cgroup=cgroup), cgroup=cgroup) is None
+        assert decide(replace(PROCESS, cgroup=cgroup), cgroup="0::/system.slice/other.service") is not None
+
+
+def test_a_script_is_not_the_infrastructure_it_is_named_after() -> None:
+    """Only the process's own name and its program count, not its arguments."""
+    assert decide(replace(PROCESS, argv=("python", "redis-server.py", "postgres"))) is None
+
+
+def test_the_safety_rules_come_before_the_policy() -> None:
+    """Whatever the policy: a person who switches cleaning on must not find the next refusal behind it."""
+    for cleanup in ("user", "own", "never"):
+        refusal = decide(replace(PROCESS, name="postgres"), policy=Policy(cleanup=cleanup, own=frozenset({4711})))
+        assert refusal is not None
+        assert "infrastructure" in refusal[0]
+
+
+def test_names_are_names() -> None:
+    """Data that a slip of the pen would make useless: no blanks around, no paths, every fix can be filled in."""
+    for name in (*INFRASTRUCTURE, *FORWARDERS):
+        assert name == name.strip()
+        assert "/" not in name
+    for fix in FORWARDERS.values():
+        filled = fix.format(port=8002, pid=4711)
+        assert "{" not in filled
+        pasting.check(filled)
