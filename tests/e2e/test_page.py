@@ -777,6 +777,7 @@ def test_keyboard_alone(red: Place, visit: Open) -> None:
     # The whole way, from the top to where the browser takes over.
     page.reload()
     expect(page.locator("#link-text")).to_have_text("Live")
+    expect(page.locator(".past-run").first).to_be_visible()
     stops = []
     for _ in range(60):
         page.keyboard.press("Tab")
