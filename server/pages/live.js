@@ -24,11 +24,12 @@ export async function ask(path, options = {}) {
     signal: AbortSignal.timeout(PATIENCE),
     ...options,
   });
-  const body = await answer.json().catch(() => ({}));
+  const body = await answer.json().catch(() => null);
   // 503 is what /health answers with all that it knows.
-  if (!answer.ok && !("status" in body)) {
-    throw new Refused(answer.status, body.error ?? `the server answered ${answer.status}`, body.retry_after);
+  if (!answer.ok && !(body && "status" in body)) {
+    throw new Refused(answer.status, body?.error ?? `the server answered ${answer.status}`, body?.retry_after);
   }
+  if (body === null) throw new Error("the server's answer broke off"); // it crashed in the middle of it
   return body;
 }
 

@@ -459,6 +459,17 @@ def test_without_websockets(served: Place, visit: Open) -> None:
     assert violations(page) == []
 
 
+def test_an_answer_that_breaks_off(served: Place, visit: Open) -> None:
+    """Half a history is none: the report is shown without its past, and no script fails."""
+
+    def cut(page: Page) -> None:
+        page.route("**/diagnostics/history?*", lambda route: route.fulfill(status=200, body='[{"run_id": "abc'))
+
+    page = visit(served, before=cut)
+    expect(page.locator("#verdict")).to_have_text("Ready")
+    expect(page.locator("#past")).to_be_hidden()
+
+
 def test_past_runs(served: Place, visit: Open) -> None:
     """A run in the strip opens with a click, is marked as past, and there are two ways back to now."""
     page = visit(served)
