@@ -73,7 +73,7 @@ history.addEventListener("open", ({ detail: { entry } }) => {
   if (entry.run_id === latest?.run_id) back();
   else location.hash = `run=${encodeURIComponent(entry.run_id)}`;
 });
-facts.addEventListener("health", ({ detail: { status } }) => overview.itself(status));
+facts.addEventListener("health", ({ detail: { health } }) => overview.itself(health));
 chat.addEventListener("connected", () => facts.look());
 addEventListener("hashchange", open);
 // Without the address, where the run that is shown stands.

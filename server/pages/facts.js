@@ -5,7 +5,7 @@ import { clock, element, lasting } from "./words.js";
 
 const LOOK = 10_000; // milliseconds between two looks at /health
 
-// Events: "health" ({status}, null where it does not answer).
+// Events: "health" ({health}: what /health says, null where it does not answer).
 export class Facts extends EventTarget {
   #list;
   #server = null;
@@ -36,7 +36,7 @@ export class Facts extends EventTarget {
       this.#health = null; // the line to the server says that it is lost
     }
     this.tick();
-    this.dispatchEvent(new CustomEvent("health", { detail: { status: this.#health?.status ?? null } }));
+    this.dispatchEvent(new CustomEvent("health", { detail: { health: this.#health } }));
   }
 
   // Once a second: it has been up for a while longer.

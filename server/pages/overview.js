@@ -55,10 +55,12 @@ export class Overview {
     this.#health = health;
     const shown = this.#shown;
     const now = shown && health && !this.#past;
-    const differs = now && (health === "healthy") !== (shown.status !== "failed");
-    const text = health === "draining" ? "It takes no new work: it is stopping, or being replaced."
-      : now && shown.status === "broken" ? `The server goes by its last run that went through, and says: ${health}.`
-      : differs ? `The server itself still goes by its own last run and says: ${health}. Check again to let it see for itself.` : "";
+    const status = health?.status;
+    const differs = now && (status === "healthy") !== (shown.status !== "failed");
+    const text = status === "draining" ? "It takes no new work: it is stopping, or being replaced."
+      : now && shown.status === "broken" ? `The server goes by its last run that went through, and says: ${status}.`
+      : differs && status === "healthy" && health.critical_errors.length ? "It goes on serving all the same: rerun_gates is off."
+      : differs ? `The server itself still goes by its own last run and says: ${status}. Check again to let it see for itself.` : "";
     at("itself").textContent = text;
     at("itself").hidden = !text;
   }

@@ -364,6 +364,17 @@ def test_a_rerun_is_seen_live_and_flips(project: Place, model: Path, visit: Open
     assert refused == []
 
 
+def test_in_service_all_the_same(project: Place, model: Path, visit: Open) -> None:
+    """With rerun_gates off the server is healthy by its word, and the page says why."""
+    project.start("--demo", PREFLIGHT_RERUN_GATES="no").until_ready()
+    page = visit(project)
+    model.unlink()
+    page.get_by_role("button", name="Check again").click()
+    expect(page.locator("#verdict")).to_have_text("Not ready")
+    expect(page.locator("#itself")).to_have_text("It goes on serving all the same: rerun_gates is off.")
+    expect(page.locator("#facts")).to_contain_text("healthy")
+
+
 def test_a_check_of_another_process_shows_up(served: Place, visit: Open) -> None:
     """A report that somebody else publishes for this address appears by itself, and time goes on meanwhile."""
     page = visit(served)
