@@ -1,6 +1,7 @@
 """What every requirement can use: settings, environment, details, probes, application and port.
 
-The contract itself (severities, outcomes, order, deadlines, the report) is in preflight/contract.py.
+What a requirement declares is in preflight/contract.py; what holds it to that (order, deadlines, the report) in
+preflight/plugin.py.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from preflight import claim, settings
-from preflight.contract import Contract, Details, Link
+from preflight.contract import Details
+from preflight.plugin import Link, SuiteRun
 from preflight.probes import Probes
 
 ROOT = Path(__file__).parent
@@ -29,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the contract if this is a run of the suite, and not of the project's own tests."""
+    """Register the plugin if this is a run of the suite, and not of the project's own tests."""
     if not _of_the_suite(config):
         return
     if not config.pluginmanager.hasplugin("pytest_jsonreport") and not config.pluginmanager.hasplugin(
@@ -51,7 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
         option.json_report, option.json_report_file = True, None
     # What tests print or log, and pytest's own texts, could hold anything.
     option.json_report_omit = ["collectors", "keywords", "log", "streams", "traceback", "warnings"]
-    config.pluginmanager.register(Contract(config, chosen, link), "preflight-contract")
+    config.pluginmanager.register(SuiteRun(config, chosen, link), "preflight-suite-run")
 
 
 def _of_the_suite(config: pytest.Config) -> bool:
@@ -76,58 +78,58 @@ def _options(config: pytest.Config) -> dict[str, object]:
 
 
 @pytest.fixture(scope="session")
-def contract(pytestconfig: pytest.Config) -> Contract:
+def suite_run(pytestconfig: pytest.Config) -> SuiteRun:
     """This run of the suite."""
-    found = pytestconfig.pluginmanager.get_plugin("preflight-contract")
-    if not isinstance(found, Contract):
+    found = pytestconfig.pluginmanager.get_plugin("preflight-suite-run")
+    if not isinstance(found, SuiteRun):
         pytest.fail("this fixture is for the suite (pytest preflight)")
     return found
 
 
 @pytest.fixture(scope="session", name="settings")
-def _settings(contract: Contract) -> settings.Settings:
+def _settings(suite_run: SuiteRun) -> settings.Settings:
     """The requirements' parameters."""
-    return contract.settings
+    return suite_run.settings
 
 
 @pytest.fixture(scope="session")
-def environment(contract: Contract) -> Mapping[str, str]:
+def environment(suite_run: SuiteRun) -> Mapping[str, str]:
     """The variables that the application will see: the env file's, and above them the process's own."""
-    return contract.settings.environment
+    return suite_run.settings.environment
 
 
 @pytest.fixture
-def details(request: pytest.FixtureRequest, contract: Contract) -> Details:
+def details(request: pytest.FixtureRequest, suite_run: SuiteRun) -> Details:
     """What this requirement found: a dict of JSON values, with ``summary`` and ``fix``."""
-    return contract.details_of(request.node)
+    return suite_run.details_of(request.node)
 
 
 @pytest.fixture(scope="session")
-def probes(contract: Contract) -> Probes:
+def probes(suite_run: SuiteRun) -> Probes:
     """The replies of the network, by name; all were asked when the run began."""
-    return contract.probes
+    return suite_run.probes
 
 
 @pytest.fixture(scope="session")
-def application(contract: Contract) -> str | None:
+def application(suite_run: SuiteRun) -> str | None:
     """Why the application to serve does not import, in one line; None if it does."""
-    return contract.application()
+    return suite_run.application()
 
 
 @pytest.fixture(scope="session")
-def port(contract: Contract) -> Iterator[claim.Claim]:
+def port(suite_run: SuiteRun) -> Iterator[claim.Claim]:
     """The server's port: found, freed and held as far as this kind of run may (DESIGN: what stops what)."""
     claimed = claim.claim(
-        contract.origin,
-        contract.settings,
-        blocked=contract.blocking,
-        on_step=contract.on_port_step,
-        may_take=contract.allow,
-        inherited=contract.link.inherited if contract.link else None,
+        suite_run.origin,
+        suite_run.settings,
+        blocked=suite_run.blocking,
+        on_step=suite_run.on_port_step,
+        may_take=suite_run.allow,
+        inherited=suite_run.link.inherited if suite_run.link else None,
     )
-    if claimed.socket is not None and contract.link is not None:
+    if claimed.socket is not None and suite_run.link is not None:
         # The very socket that was checked is the one that is served: the launcher gets it now.
-        contract.link.send("socket", (claimed.socket.fileno(),))
+        suite_run.link.send("socket", (claimed.socket.fileno(),))
     yield claimed
     if claimed.socket is not None:
         claimed.socket.close()

@@ -98,7 +98,9 @@ def test_preflight_never_imports_server(file: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "file", [file for file in FILES if file.startswith(SUITE)] + ["conftest.py", "preflight/contract.py"]
+    "file",
+    [file for file in FILES if file.startswith(SUITE)]
+    + ["conftest.py", "preflight/contract.py", "preflight/plugin.py"],
 )
 def test_requirements_never_import_the_launcher(file: str) -> None:
     """Requirements ask probes; the launcher, the command line and the suite's own runner are above them."""
