@@ -272,7 +272,7 @@ async def run(request: Request) -> JSONResponse:
         return JSONResponse(body, 429, headers={"Retry-After": str(soon.retry_after)})
     except Draining as draining:
         return JSONResponse({"error": str(draining)}, 503)
-    return JSONResponse(begun.document(), 202, headers={"Location": begun.path, "Cache-Control": "no-store"})
+    return JSONResponse(begun.document(), 202, headers={"Location": begun.path})
 
 
 async def state(request: Request) -> JSONResponse:
@@ -280,7 +280,7 @@ async def state(request: Request) -> JSONResponse:
     found = request.app.state.reruns.find(request.path_params["run_id"])
     if found is None:
         return JSONResponse({"error": f"no such run; the last {REMEMBERED} of this process are known"}, 404)
-    return JSONResponse(found.document(), headers={"Cache-Control": "no-store"})
+    return JSONResponse(found.document())
 
 
 routes = [
