@@ -5,16 +5,19 @@ from __future__ import annotations
 import array
 import json
 import os
+import select
 import socket
 import struct
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 LIMIT = 64 * 1024 * 1024  # bytes a message; nobody who keeps to the protocol comes near
-PATIENCE = 5.0  # seconds that a child which does not read can keep us waiting
+PATIENCE = 10.0  # seconds that a child which does not read can keep us waiting
+LOOKS = 10  # into which that is divided: whoever sends wakes up as often
 
 
 class ChannelError(OSError):
@@ -37,8 +40,14 @@ class Channel:
     :meth:`send` and gives None from :meth:`receive`.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, patience: float | None = None) -> None:
+        """``patience``: seconds that one message may take to be sent; None: as long as it likes."""
         self._socket = sock
+        self._patience = patience
+        if patience is not None:
+            look = patience / LOOKS
+            timeval = struct.pack("ll", int(look), int(look % 1 * 1e6))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
         self._sending = threading.Lock()
         self._buffer = bytearray()
         self._descriptors: deque[int] = deque()
@@ -50,9 +59,7 @@ class Channel:
     def pair(cls) -> tuple[Channel, socket.socket]:
         """Our end, and the socket of the end that a child inherits."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        patience = struct.pack("ll", int(PATIENCE), int(PATIENCE % 1 * 1e6))  # struct timeval
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
-        return cls(ours), theirs
+        return cls(ours, PATIENCE), theirs
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -67,15 +74,22 @@ class Channel:
         message = {"kind": kind, "descriptors": len(passed), "data": data}
         line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
         with self._sending:
-            try:
-                if passed:
-                    # They travel with the first byte; the rest of the line follows as usual.
-                    socket.send_fds(self._socket, [line[:1]], passed)
-                    line = line[1:]
-                self._socket.sendall(line)
-            except BlockingIOError:
-                self._socket.shutdown(socket.SHUT_WR)
-                raise ChannelError("the other side does not read") from None
+            until = time.monotonic() + self._patience if self._patience is not None else None
+            rest = memoryview(line)
+            while rest:
+                try:
+                    if passed:
+                        # They travel with the first byte; the rest of the line follows as usual.
+                        sent = socket.send_fds(self._socket, [rest[:1]], passed)
+                        passed = []
+                    else:
+                        sent = self._socket.send(rest)
+                    rest = rest[sent:]
+                except BlockingIOError:
+                    pass  # nothing could be sent for the length of a look
+                if rest and until is not None and time.monotonic() > until:
+                    self._socket.shutdown(socket.SHUT_WR)
+                    raise ChannelError("the other side does not read")
 
     def receive(self, timeout: float | None = None) -> Message | None:
         """The next message, or None when the other end has closed.
@@ -88,6 +102,14 @@ class Channel:
                 return None
             self._read()
         return self._messages.popleft()
+
+    def waits(self) -> bool:
+        """Whether there is something to read; that the other end has closed is something, until it was read."""
+        if self.closed:
+            return False
+        poll = select.poll()  # select() knows no descriptors beyond 1023, and a server has more
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
 
     def arrived(self) -> list[Message]:
         """What can be read now, for a caller whose selector says that there is something."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -60,11 +61,16 @@ class Child:
                     pass_fds=(theirs.fileno(),),
                     process_group=0,
                 )
+            except BaseException:
+                self.channel.close()
+                os.close(self.output)
+                raise
             finally:
                 os.close(output)
         if steps_back:
             own = os.getpriority(os.PRIO_PROCESS, 0)
-            os.setpriority(os.PRIO_PROCESS, self.pid, min(own + NICER, 19))
+            with contextlib.suppress(OSError):  # it has ended already, or this system does not let us
+                os.setpriority(os.PRIO_PROCESS, self.pid, min(own + NICER, 19))
 
     @property
     def pid(self) -> int:

@@ -64,14 +64,18 @@ class Checks(Mapping[str, Past]):
 
     __slots__ = ("_durations", "_messages", "_outcomes", "_titles")
 
-    def __init__(self, found: Iterable[Check]) -> None:
+    def __init__(self, found: Iterable[Check], like: Checks | None = None) -> None:
+        """``like`` are another run's: most messages are the same from run to run, and one copy serves all."""
         checks = {check.title: check for check in found}.values()
         self._titles = _shared(
             tuple(sys.intern(check.title) for check in checks),
             tuple(sys.intern(check.severity) for check in checks),
         )
         self._outcomes = bytes(OUTCOMES.index(check.outcome) for check in checks)
-        self._messages = tuple(sys.intern(check.message) for check in checks)
+        self._messages = tuple(check.message for check in checks)
+        if like is not None and like._titles is self._titles:
+            both = zip(like._messages, self._messages, strict=True)
+            self._messages = tuple(old if old == new else new for old, new in both)
         self._durations = array.array("f", (check.duration for check in checks))
 
     def __getitem__(self, title: str) -> Past:
@@ -117,8 +121,8 @@ class Run:
     checks: Checks
 
     @classmethod
-    def of(cls, found: Report) -> Run:
-        """What is worth remembering of a report. Titles and messages repeat from run to run: one copy serves all."""
+    def of(cls, found: Report, like: Checks | None = None) -> Run:
+        """What is worth remembering of a report; ``like`` see :class:`Checks`."""
         return cls(
             run_id=found.run_id,
             origin=found.origin,
@@ -132,7 +136,7 @@ class Run:
             summary=found.summary,
             blocking=tuple(sys.intern(check.title) for check in found.blocking),
             warnings=tuple(sys.intern(check.title) for check in found.warnings),
-            checks=Checks(found.checks),
+            checks=Checks(found.checks, like),
         )
 
 
@@ -328,15 +332,16 @@ class History:
                 continue
             known = self._known.get(file.name)
             if known is None or known[0] != file.seen:
-                known = self._known[file.name] = (file.seen, self._load(file.name))
+                like = runs[-1].checks if runs else None
+                known = self._known[file.name] = (file.seen, self._load(file.name, like))
             if known[1] is not None and address in (None, known[1].address):
                 runs.append(known[1])
         self._forget()
         return runs
 
-    def _load(self, name: str) -> Run | None:
+    def _load(self, name: str, like: Checks | None) -> Run | None:
         try:
-            return Run.of(report.load(self._folder / name))
+            return Run.of(report.load(self._folder / name), like)
         except ReportError:
             return None  # one that is corrupt hides none of the others
 

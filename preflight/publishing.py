@@ -1,4 +1,4 @@
-"""Where a run's report goes and what is shown of it: one way for the launcher and for a server without one."""
+"""Where a start's or a check's report goes and what is shown of it, for the launcher and for a server without one."""
 
 from __future__ import annotations
 

@@ -31,6 +31,7 @@ LONGEST_DETAILS = 20_000  # characters of JSON of one check's details
 LONGEST_REASON = 20_000  # characters of why a report is broken
 MESSAGES, DETAILS = 250_000, 500_000  # characters of all checks together: each gets its share where there are many
 LOOKED_AT = 100_000  # characters of a text in which its first line is looked for
+LONGEST_DURATION = 1e9  # seconds, which no run and no check takes
 DEEPEST = 40  # levels of lists and objects in each other
 LARGEST = 32 * 1024 * 1024  # bytes of a report file that we are willing to read
 CORRUPT_KEPT = 3  # corrupt reports that are kept to be looked into
@@ -156,6 +157,8 @@ class Report:
         for entry, value in kinds:
             if not isinstance(value, expected.get(str(entry.type), object)):
                 raise ReportError(f"it does not keep to the schema: {entry.name} is no {entry.type}")
+            if entry.type == "float" and not 0 <= value < LONGEST_DURATION:
+                raise ReportError(f"it does not keep to the schema: {entry.name} is no time that a run can take")
         if any(check.severity not in SEVERITIES or check.outcome not in OUTCOMES for check in checks):
             raise ReportError("it has a severity or an outcome that does not exist")
         if report.origin not in ORIGINS or report.status not in STATUSES:
@@ -164,6 +167,8 @@ class Report:
             raise ReportError("it does not keep to the schema: started_at is no UTC time")
         if not all(isinstance(check.details, dict) for check in checks):
             raise ReportError("it does not keep to the schema: details is no object")
+        if any(_exceeds(check.details, 2 * LONGEST_DETAILS) for check in checks):
+            raise ReportError("it does not keep to the schema: details has more than there is room for")
         return report
 
 

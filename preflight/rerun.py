@@ -70,17 +70,18 @@ def publish(result: Result, settings: Settings) -> Ending:
     return Ending(result.report, result.reason, unpublished)
 
 
-def broken(settings: Settings, run_id: str, reason: str) -> Result:
-    """The result of a run that came to nothing. ``reason`` is redacted already."""
+def broken(settings: Settings, run_id: str, error: Exception, redactor: Redactor) -> Ending:
+    """The ending of a run that could not be run, or not be concluded; nothing of it is published."""
+    told = f"the suite could not be run: {type(error).__name__}: {error}"
     found = report.broken(
-        reason,
+        report.shown(told, redactor),
         run_id=run_id,
         origin="rerun",
         address=settings.address,
         started_at=times.now(),
         duration=0.0,
     )
-    return Result(found, 3, found.reason)
+    return Ending(found, found.reason)
 
 
 class Rerun:
@@ -173,9 +174,9 @@ class Here:
                 on_signal=self._on_signal,
                 wanted=lambda: self._wanted == run_id,
             )
+            ending = publish(result, self._settings)
         except suite.Abandoned:
             return
-        except OSError as error:
-            why = f"the suite could not be run: {report.shown(str(error), self._redactor)}"
-            result = broken(self._settings, run_id, why)
-        over(publish(result, self._settings))
+        except Exception as error:  # noqa: BLE001  # said, and the next re-run gets its chance
+            ending = broken(self._settings, run_id, error, self._redactor)
+        over(ending)

@@ -44,7 +44,7 @@ def text(value: object) -> str:
 def host(value: object) -> str:
     """A host name or an IP address."""
     name = text(value)
-    if re.search(r"[\s/\[\]@]", name) or (":" in name and name.count(":") == 1):
+    if re.search(r"[\s/\[\]@]", name) or (":" in name and name.count(":") == 1) or not name.isprintable():
         raise ValueError("must be a host name or an IP address, without port or brackets")
     return name
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import os
-import select
 import socket
 import sys
 import threading
@@ -18,6 +17,7 @@ from typing import Any
 
 from preflight import children, report, times
 from preflight.channel import ChannelError, Message
+from preflight.events import Loop
 from preflight.redaction import Redactor
 from preflight.settings import Settings
 from preflight.text import printable
@@ -130,24 +130,32 @@ class Suite:
             self._problems.append(f"the suite sent {error}")
             self.child.kill(f"it sent {error}")
             return []
-        for message in messages:
-            match message.kind:
-                case "collected":
-                    self.titles = list(message.data["titles"])
-                case "checking":
-                    self.checking = str(message.data["title"])
-                case "usage":
-                    self._usage = str(message.data["message"])
-                case "broken":
-                    self._problems += map(str, message.data["problems"])
-                case "report":
-                    self._document = message.data["document"]
-                case "allowed":
-                    self._allowed += float(message.data["seconds"])
-                case "socket":
-                    for descriptor in message.descriptors:
-                        self._socket = socket.socket(fileno=descriptor)
+        try:
+            for message in messages:
+                self._take(message)
+        except (KeyError, TypeError, ValueError, OverflowError):
+            self._problems.append(f'the suite sent a message "{message.kind}" that is none')
+            self.child.kill("it sent a message that is none")
+            return []
         return messages
+
+    def _take(self, message: Message) -> None:
+        match message.kind:
+            case "collected":
+                self.titles = list(message.data["titles"])
+            case "checking":
+                self.checking = str(message.data["title"])
+            case "usage":
+                self._usage = str(message.data["message"])
+            case "broken":
+                self._problems += map(str, message.data["problems"])
+            case "report":
+                self._document = message.data["document"]
+            case "allowed":
+                self._allowed += float(message.data["seconds"])
+            case "socket":
+                for descriptor in message.descriptors:
+                    self._socket = socket.socket(fileno=descriptor)
 
     def ended(self) -> bool:
         """Whether it is over; a run past its deadline is killed here."""
@@ -163,7 +171,7 @@ class Suite:
         the group could hold it.
         """
         messages: list[Message] = []
-        while not self.child.channel.closed and select.select([self.child.channel], [], [], 0)[0]:
+        while self.child.channel.waits():
             messages += self.read_channel()
         return messages
 
@@ -245,29 +253,26 @@ def run(
     """
     suite = Suite(settings, options, origin, run_id=run_id, takes_port=False)
     suite.child.on_signal = on_signal
+    loop = Loop()
+
+    def pass_on(messages: list[Message]) -> None:
+        for message in messages:
+            on_message(message)
+
     try:
         suite.application(None)
-        watched: list[Any] = [suite.child.channel, suite.child.output]
+        loop.watch_child(suite.child, lambda: pass_on(suite.read_channel()), suite.child.read_output)
         while not suite.ended():
             if not wanted():
                 raise Abandoned
-            readable, _, _ = select.select(watched, [], [], 0.2 if len(watched) == 2 else 0.01)
-            for one in readable:
-                if one is suite.child.channel:
-                    for message in suite.read_channel():
-                        on_message(message)
-                    if suite.child.channel.closed:
-                        watched.remove(one)
-                else:
-                    suite.child.read_output()
-                    if suite.child.output_closed:
-                        watched.remove(one)
-        for message in suite.read_rest():
-            on_message(message)
+            loop.turn(0.01 if suite.child.output_closed else 0.2)  # it is about to end when it has closed that
+        pass_on(suite.read_rest())
         return suite.result(redactor)
     except BaseException:
         suite.abandon()
         raise
+    finally:
+        loop.close()
 
 
 # The child's side.

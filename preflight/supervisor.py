@@ -17,7 +17,7 @@ from preflight import __version__, instances, notices, report, times
 from preflight.audit import Event
 from preflight.channel import Channel
 from preflight.events import Loop
-from preflight.rerun import Ending, Rerun, broken, publish
+from preflight.rerun import Ending, Rerun, broken
 from preflight.restarts import Restarts, somebody_elses_task
 from preflight.settings import Settings, address
 from preflight.worker import Worker
@@ -314,12 +314,11 @@ class Supervisor:
         """Begin the re-run that the worker wants, end one that it does not want any more, conclude one that is over."""
         if self._rerun is not None and self._rerun.run_id != worker.rerun:
             self._end_rerun()
-        if self._rerun is not None and self._rerun.ended():
-            rerun, self._rerun = self._rerun, None
-            self._conclude(worker, rerun.conclude(self.terminal.redactor))
-        elif self._rerun is None and worker.rerun:
-            run_id = worker.rerun
-            try:
+        run_id = worker.rerun
+        if not run_id:
+            return
+        try:
+            if self._rerun is None:
                 self._rerun = Rerun(
                     self.settings,
                     self.options,
@@ -328,9 +327,15 @@ class Supervisor:
                     heard=lambda step, data: worker.rerun_goes_on(run_id, step, data),
                     on_signal=self._signalled,
                 )
-            except OSError as error:
-                why = report.shown(f"the suite could not be run: {error}", self.terminal.redactor)
-                self._conclude(worker, publish(broken(self.settings, run_id, why), self.settings))
+            if not self._rerun.ended():
+                return
+            ending = self._rerun.conclude(self.terminal.redactor)
+            self._rerun = None
+        except Exception as error:  # noqa: BLE001  # a re-run takes no server with it; the next one gets its chance
+            self._end_rerun()
+            ending = broken(self.settings, run_id, error, self.terminal.redactor)
+            self.terminal.line(f"Re-run {run_id}: {ending.reason}", "yellow")
+        self._conclude(worker, ending)
 
     def _conclude(self, worker: Worker, ending: Ending) -> None:
         """A report to go by takes the place of the one before; of a broken run it is only known that it broke."""

@@ -5,6 +5,7 @@ The parent's side (:class:`Worker`) is light; the application, uvicorn and async
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import inspect
@@ -93,7 +94,7 @@ class Worker:
 
     def read_rest(self) -> None:
         """Take in what is left of what it said, without waiting for more."""
-        while not self.child.channel.closed and select.select([self.child.channel], [], [], 0)[0]:
+        while self.child.channel.waits():
             self.read_channel()
 
     @property
@@ -218,10 +219,13 @@ class _Reruns:
         if step != OVER:
             heard(step, data)
             return
+        from preflight.report import ReportError
         from preflight.rerun import Ending
 
         self._followed = None
-        over(Ending.from_json(data))
+        # One that cannot be read is missed in time by who waits for it; this thread has more to hear.
+        with contextlib.suppress(ReportError):
+            over(Ending.from_json(data))
 
 
 class _Main:
@@ -235,6 +239,9 @@ class _Main:
         self._channel = children.attach(descriptor, self._hear, self._hung_up)
 
     def _hear(self, message: Message) -> None:
+        if message.kind == "rerun":
+            self._reruns.hear(**message.data)
+            return
         with self._condition:
             self._orders[message.kind] = message
             server = self._server
@@ -243,8 +250,6 @@ class _Main:
             server.drain(**message.data)
         if message.kind == "notifications" and server is not None:
             server.instance.notifications = message.data["tally"]
-        if message.kind == "rerun":
-            self._reruns.hear(**message.data)
 
     def _hung_up(self) -> None:
         """The launcher is gone: answer what is in flight, then end, whatever happens."""

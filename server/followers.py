@@ -161,8 +161,8 @@ class Endpoint:
         if not await admitted(scope, receive, send, followers.instance, full):
             return
         follower = Follower(Outbox(scope, send, OUTBOX))
-        await followers.join(follower)
         try:
+            await followers.join(follower)
             while (event := await receive())["type"] != "websocket.disconnect":
                 follower.take(event.get("text"))
         finally:

@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from preflight import times
+from preflight import report, times
 from preflight.instance import Instance
 from preflight.redaction import Redactor
 from preflight.report import Report
@@ -92,11 +92,11 @@ class Reruns:
         self._task: asyncio.Task[None] | None = None
         self._ended = -math.inf  # when the last one did, on the event loop's clock
         settings = instance.settings
-        redactor = Redactor.of(settings.environment, settings.envfile.values)
-        self._runner = instance.runner or Here(settings, instance.options, redactor, self._signalled)
+        self._redactor = Redactor.of(settings.environment, settings.envfile.values)
+        self._runner = instance.runner or Here(settings, instance.options, self._redactor, self._signalled)
 
     def _signalled(self, name: str, pid: int, module: str, why: str) -> None:
-        self.instance.audit("signal", signal=name, to=pid, name=module, why=why)
+        self.instance.audit("signal", signal=name, to=pid, name=module, why=why, result="sent")
 
     @property
     def current(self) -> Run | None:
@@ -199,9 +199,11 @@ class Reruns:
             self._runner.end(run.run_id)
             self._finish(run, "broken", "ended before it was over: the server is stopping or being replaced")
             raise
-        except (TimeoutError, RuntimeError) as error:  # there was no answer, or no thread to wait for one
+        except Exception as error:  # noqa: BLE001  # there was no answer, say; the next re-run gets its chance
             self._runner.end(run.run_id)
-            self._broke(run.run_id, str(error) or "whoever was to run the suite did not say how it ended")
+            why = report.shown(f"{type(error).__name__}: {error}", self._redactor)
+            silent = isinstance(error, TimeoutError)
+            self._broke(run.run_id, "whoever was to run the suite did not say how it ended" if silent else why)
             self._finish(run, "broken", self.instance.rerun_problem)
         else:
             self.published(ending.report)

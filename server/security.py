@@ -22,6 +22,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -37,6 +38,7 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 TOKEN_PROTOCOL = "preflight.token."  # noqa: S105
 """Before a token, in base64url without padding, among the subprotocols that a WebSocket offers."""
 
+GOODBYE = 1.0  # seconds that a client has to close a connection whose login has ended
 UNAUTHORIZED = 3000  # close code, IANA's registry
 POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -388,18 +390,35 @@ class Guard:
         elif scope["type"] == "http":
             await self.app(scope, receive, _protected(send))
         else:
+            serving = asyncio.current_task()
             closing: list[asyncio.Task[None]] = []
-            with access.connection(scope, lambda: closing.append(asyncio.create_task(_log_out(send)))):
+
+            def close() -> None:
+                closing.append(asyncio.create_task(_log_out(scope, send, serving)))
+
+            with access.connection(scope, close):
                 # Nobody behind this needs to see a token, or could answer with one.
                 scope["subprotocols"] = [
                     name for name in scope.get("subprotocols", ()) if not name.startswith(TOKEN_PROTOCOL)
                 ]
-                await self.app(scope, receive, send)
+                try:
+                    await self.app(scope, receive, send)
+                finally:
+                    for task in closing:
+                        task.cancel()
 
 
-async def _log_out(send: Send) -> None:
-    with contextlib.suppress(OSError, RuntimeError):  # it has gone by itself
-        await send({"type": "websocket.close", "code": UNAUTHORIZED, "reason": "the login has ended"})
+async def _log_out(scope: Scope, send: Send, serving: asyncio.Task[Any] | None) -> None:
+    """Close a connection; one whose client does not go along with that is cut off."""
+    with contextlib.suppress(OSError, RuntimeError, TimeoutError):  # it has gone by itself, or does not read
+        async with asyncio.timeout(GOODBYE):
+            await send({"type": "websocket.close", "code": UNAUTHORIZED, "reason": "the login has ended"})
+            await asyncio.Event().wait()  # for the end of what serves it, which cancels this
+    abort = scope.get("extensions", {}).get("preflight.abort", {}).get("abort")
+    if abort is not None:
+        abort()
+    elif serving is not None:
+        serving.cancel()
 
 
 def protected(headers: Iterable[tuple[bytes, bytes]], *, shown: bool = True) -> RawHeaders:

@@ -95,13 +95,24 @@ class Snapshot:
             self._read = _Read(problem=self._read.problem)  # a problem stays until there is a good report
         elif seen != self._read.seen:
             try:
-                self._read = _Read(seen, self._clean(report.load_or_set_aside(self._path)))
+                self._read = _Read(seen, self._newer(self._clean(report.load_or_set_aside(self._path))))
             except ReportError as error:
                 # Not trusted, not fatal: what this instance knows itself stays.
                 self._read = _Read(seen, problem=str(error))
+
+    def _newer(self, found: Report) -> Report:
+        """What was found published, or a later run of our own that could not be published."""
+        own = self._accepted
+        if own is None:
+            return found
+        later = found is self.instance.report or found.started_at < own.started_at <= times.now()
+        return own if later else found
 
     def _clean(self, found: Report) -> Report:
         for own in (self._accepted, self.instance.report):
             if own is not None and own.run_id == found.run_id:
                 return own
-        return Report.from_json(self._redactor.document(found.to_json()))
+        try:
+            return Report.from_json(self._redactor.document(found.to_json()))
+        except RecursionError:
+            raise ReportError(f"{self._path}: is nested too deeply") from None

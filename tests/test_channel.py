@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -65,8 +66,10 @@ def test_a_child_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = Channel.pair()
     child = Channel(theirs)
     ours.send("first")
+    begun = time.monotonic()
     with pytest.raises(ChannelError, match="does not read"):
         ours.send("large", text="x" * 3_000_000)
+    assert time.monotonic() - begun >= 0.2
     with pytest.raises(OSError):
         ours.send("later")
     assert child.receive(5) == Message("first")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import time
 from collections.abc import Callable
@@ -282,6 +283,30 @@ def test_memory_is_bounded(
     assert ids(kept.runs(limit=10)) == [f"run{minute}" for minute in (5, 4, 3, 2, 1, 0)]
     assert len(kept._known) == 2
     assert len(kept.runs(limit=10)) == 6
+
+
+@pytest.mark.parametrize("duration", ["1e999", "1" + "0" * 400, "-1", "NaN"])
+def test_odd_durations(chosen: settings.Settings, past: Callable[..., Report], duration: str) -> None:
+    """A file with a time that cannot be is as good as corrupt: the others are listed."""
+    history.keep(past(1), chosen)
+    history.keep(past(2), chosen)
+    path = folder(chosen) / "20260102T000105Z-odd.127.0.0.1_8002.json"
+    good = next(file for file in folder(chosen).iterdir() if "run2" in file.name).read_text()
+    text = re.sub(r'("severity": .*?"duration": )[0-9.]+', rf"\g<1>{duration}", good.replace("run2", "odd"))
+    assert duration in text
+    path.write_text(text)
+    assert ids(History(folder(chosen)).runs(limit=10)) == ["run2", "run1"]
+
+
+def test_messages_are_kept_once(chosen: settings.Settings, past: Callable[..., Report], make_check: MakeCheck) -> None:
+    """Runs that found the same share what they said."""
+    for minute in range(3):
+        history.keep(
+            past(minute, make_check("One", message="as it should be"), make_check("Two", message=f"{minute}!")), chosen
+        )
+    runs = [run for run, _ in History(folder(chosen)).runs(limit=3)]
+    assert len({id(run.checks["One"].message) for run in runs}) == 1
+    assert [run.checks["Two"].message for run in runs] == ["2!", "1!", "0!"]
 
 
 def test_one_report(chosen: settings.Settings, past: Callable[..., Report]) -> None:

@@ -390,7 +390,7 @@ def test_what_a_login_opened_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> No
             over.set()
 
         with monkeypatch.context() as shorter:
-            shorter.setattr(security, "SESSION", 1)
+            shorter.setattr(security, "SESSION", 2)
             brief = cookie(access)
         lasting, own = cookie(access), {"origin": f"http://{HOST}"}
         with (
@@ -398,7 +398,7 @@ def test_what_a_login_opened_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> No
             access.connection(websocket(cookie=lasting, **own), lambda: ended.append("by hand")),
             access.connection(websocket(encoded(TOKEN), cookie=lasting, **own), lambda: ended.append("never")),
         ):
-            await over.wait()
+            await asyncio.wait_for(over.wait(), 30)
             assert ended == ["in time"]
             access.end_session(lasting.encode())
         with access.connection(websocket(cookie=cookie(access), **own), lambda: ended.append("gone already")):

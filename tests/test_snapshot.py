@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +107,18 @@ def test_redacted_with_our_secrets(
     assert known(ours) is found
 
 
+def test_nested_too_deeply(make_report: MakeReport, make_instance: MakeInstance, path: Path) -> None:
+    """A report that nobody could write down again is left aside, and what we know stays."""
+    own = make_report()
+    text = json.dumps(make_report(run_id="odd", origin="check", started_at="2026-01-02T04:00:00Z").to_json())
+    for place in ('"details": {', '"tests": ['):
+        deep = "[" * 600 + "]" * 600
+        path.write_text(text.replace(place, place + ('"deep": ' + deep if place.endswith("{") else deep + ", "), 1))
+        snapshot = Snapshot(make_instance(own))
+        assert known(snapshot) is own
+        assert snapshot.problem
+
+
 def test_our_own_run_is_known_at_once(make_report: MakeReport, make_instance: MakeInstance, path: Path) -> None:
     """It need not be read, nor published; what somebody publishes after it is newer."""
     started, rerun = make_report(), make_report(run_id="again", started_at="2026-01-02T04:00:00Z", origin="rerun")
@@ -123,6 +136,23 @@ def test_our_own_run_is_known_at_once(make_report: MakeReport, make_instance: Ma
     assert known(snapshot) == later
     snapshot.accept(rerun)
     assert snapshot.latest() == later
+
+
+def test_our_own_run_that_could_not_be_published(
+    make_report: MakeReport, make_instance: MakeInstance, path: Path
+) -> None:
+    """It is known before anybody has looked, and what is published from before does not hide it."""
+    started = make_report()
+    report.publish(started, path)
+    snapshot = Snapshot(make_instance(started))
+    rerun = make_report(run_id="again", origin="rerun")  # in the same second
+    snapshot.accept(rerun)
+    assert known(snapshot) is rerun
+    report.publish(make_report(run_id="earlier", origin="check", started_at="2026-01-02T03:00:00Z"), path)
+    assert known(snapshot) is rerun
+    later = make_report(run_id="later", origin="check", started_at="2026-01-02T05:00:00Z")
+    report.publish(later, path)
+    assert known(snapshot) == later
 
 
 def test_what_is_to_be_trusted(make_report: MakeReport, make_instance: MakeInstance) -> None:

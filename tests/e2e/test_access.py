@@ -281,6 +281,46 @@ def test_a_logout_closes_what_the_login_has_opened(guarded: Live, path: str) -> 
             assert json.loads(one.recv(PATIENCE))["type"] in ("pong", "error")  # the chat wants to know who it is first
 
 
+def frame(message: object) -> bytes:
+    """A message as a client sends it, masked with zeros."""
+    text = json.dumps(message).encode()
+    size = bytes([0x80 | len(text)]) if len(text) < 126 else b"\xfe" + len(text).to_bytes(2, "big")
+    return b"\x81" + size + bytes(4) + text
+
+
+def test_a_logout_closes_who_does_not_read(guarded: Live) -> None:
+    """A close frame waits behind what a client does not read: it is cut off, and nothing of it is heard any more."""
+    cookie = {"Cookie": log_in(guarded).headers["set-cookie"].partition(";")[0]}
+    own = f"http://{guarded.host}"
+    head = [
+        "GET /ws/chat HTTP/1.1", f"Host: {guarded.host}", f"Origin: {own}", f"Cookie: {cookie['Cookie']}",
+        "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13",
+        f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
+    ]  # fmt: skip
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(PATIENCE)
+        client.connect(("127.0.0.1", guarded.started.port))
+        client.sendall(("\r\n".join(head) + "\r\n\r\n").encode())
+        client.sendall(frame({"type": "init", "session_id": "deaf"}))
+        client.sendall(frame({"type": "chat", "id": "1", "message": "help " + "x" * 60_000}))
+        seen = b""
+        while b'"type": "result"' not in seen:
+            seen = seen[-100:] + client.recv(65536)
+        for number in range(80):  # 60 KB come back for each of them
+            client.sendall(frame({"type": "history", "id": f"{number}"}))
+        assert guarded.ask("/logout", "POST", headers={**cookie, "Origin": own}).status_code == 303
+
+        def cut_off() -> bool:
+            try:
+                client.sendall(frame({"type": "ping"}))
+            except OSError:
+                return True
+            return False
+
+        until(cut_off, "it is cut off", 10)
+
+
 def test_bad_logins(guarded: Live) -> None:
     """A wrong token gets the form again, another site's form and too long a body get nothing."""
     wrong = log_in(guarded, "nearly", next='/"><b>')

@@ -290,6 +290,23 @@ def test_a_broken_rerun(told: Place, what: str, why: str) -> None:
     assert started.stop() == 0
 
 
+def test_a_rerun_takes_no_server_with_it(told: Place) -> None:
+    """Whatever goes wrong with one in the launcher: it is broken and says why, and the server goes on as before."""
+    begins = "    try:\n        report.publish("
+    told.hasten("preflight/rerun.py", begins, f'    raise ValueError("unforeseen")\n{begins}')
+    started = told.start("--demo", "--supervise").until_ready()
+    first = told.report()["run_id"]
+    for _ in range(2):
+        ended = rerun(started.url)
+        assert (ended["status"], ended["reason"]) == ("broken", "the suite could not be run: ValueError: unforeseen")
+        assert get(f"{started.url}/health")[0] == 200
+    assert answer(started.url, "/diagnostics")["status"] == "broken"
+    assert told.report()["run_id"] == first
+    assert "the suite could not be run: ValueError: unforeseen" in started.output
+    assert started.stop() == 0
+    started.left_nothing()
+
+
 def test_wrong_settings_since_the_start(told: Place) -> None:
     """What somebody broke in pyproject.toml while the server runs is the re-run's reason, word for word."""
     started = told.start("--demo").until_ready()
