@@ -121,8 +121,20 @@ def opened(path: Path, flags: int) -> int:
     return descriptor
 
 
-def publish(path: Path, content: bytes, *, mark: str = "", replace: bool = True) -> None:
+Seen = tuple[int, int, int]
+"""Tells whether a file is the one that was seen before: its inode, which tells even where the clock does not, its time
+and its size."""
+
+
+def seen(status: os.stat_result) -> Seen:
+    """What tells this file from a later one of its name."""
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def publish(path: Path, content: bytes, *, mark: str = "", replace: bool = True) -> Seen:
     """Write a whole file or nothing, mode 0600, whatever happens meanwhile: a crash, a full disk, a power cut.
+
+    Returns what tells it from a later file of its name.
 
     ``mark`` goes into the name under which it is written first. Without ``replace`` a file that is there
     stays (FileExistsError). Raises OSError where it cannot be written.
@@ -140,6 +152,7 @@ def publish(path: Path, content: bytes, *, mark: str = "", replace: bool = True)
             stream.flush()
             # Without it some file systems bring an empty file back after a power cut.
             os.fsync(descriptor)
+            written = seen(os.fstat(descriptor))
             if replace:
                 os.replace(temporary, path)
             else:
@@ -149,6 +162,7 @@ def publish(path: Path, content: bytes, *, mark: str = "", replace: bool = True)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+    return written
 
 
 def sweep(path: Path) -> None:

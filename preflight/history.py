@@ -248,9 +248,6 @@ def _abandoned(folder: Path) -> list[str]:
     return found
 
 
-_Seen = tuple[int, int, int]
-
-
 class _File(NamedTuple):
     """A kept file; files sort in the order of their runs."""
 
@@ -259,7 +256,7 @@ class _File(NamedTuple):
     name: str
     run_id: str
     key: str  # of the address, empty in a name of old
-    seen: _Seen  # tells a change
+    seen: files.Seen  # tells a change
 
 
 def _listing(folder: Path) -> list[_File]:
@@ -279,7 +276,7 @@ def _listing(folder: Path) -> list[_File]:
             except FileNotFoundError:
                 continue  # another run has pruned it
             if stat.S_ISREG(status.st_mode):
-                seen = (status.st_ino, status.st_mtime_ns, status.st_size)
+                seen = files.seen(status)
                 found.append(_File(match[1], status.st_mtime_ns, file.name, match[2], match[3] or "", seen))
     found.sort(reverse=True)
     return found
@@ -294,7 +291,7 @@ class History:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[_Seen, Run | None]] = {}
+        self._known: dict[str, tuple[files.Seen, Run | None]] = {}
 
     def runs(
         self, *, offset: int = 0, limit: int, address: str | None = None, besides: Iterable[Report] = ()

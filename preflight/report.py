@@ -384,15 +384,15 @@ def verdict(report: Report, *, run_id: str, exit_code: int | None) -> tuple[bool
     return report.may_start and not any(check.blocks for check in criticals), ""
 
 
-def publish(report: Report, path: Path) -> None:
+def publish(report: Report, path: Path) -> files.Seen:
     """Write the report where others read it: whole or not at all, and for its owner only.
 
-    Raises OSError where that is not possible.
+    Returns what tells the file from one that somebody else publishes there. Raises OSError where it cannot be written.
     """
     files.reach(path.parent)
     files.sweep(path)
     content = json.dumps(report.to_json(), ensure_ascii=False) + "\n"
-    files.publish(path, content.encode("utf-8"), mark=report.run_id)
+    return files.publish(path, content.encode("utf-8"), mark=report.run_id)
 
 
 def _no_constant(name: str) -> None:

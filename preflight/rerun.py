@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from preflight import history, report, suite, times
+from preflight import files, history, report, suite, times
 from preflight.channel import Message
 from preflight.events import Loop
 from preflight.redaction import Redactor
@@ -38,15 +38,19 @@ class Ending:
     """Why the run is no evidence of anything; empty where its report is one to go by."""
     unpublished: str = ""
     """Why others cannot read the report; empty where they can."""
+    seen: files.Seen | None = None
+    """Tells the published file from a later one; None where it was not published."""
 
     def to_json(self) -> dict[str, Any]:
         """For the channel to the worker."""
-        return {"report": self.report.to_json(), "reason": self.reason, "unpublished": self.unpublished}
+        said = {"reason": self.reason, "unpublished": self.unpublished, "seen": self.seen}
+        return {"report": self.report.to_json(), **said}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Ending:
         """The other way. Raises ReportError where there is no report in it."""
-        return cls(Report.from_json(data["report"]), data["reason"], data["unpublished"])
+        seen = tuple(data["seen"]) if data["seen"] else None
+        return cls(Report.from_json(data["report"]), data["reason"], data["unpublished"], seen)
 
 
 class Runner(Protocol):
@@ -61,13 +65,14 @@ class Runner(Protocol):
 
 def publish(result: Result, settings: Settings) -> Ending:
     """Publish a run's report, keep it in the history, and say what came of the run."""
+    seen = None
     try:
-        report.publish(result.report, settings.report_path)
+        seen = report.publish(result.report, settings.report_path)
     except OSError as error:
         unpublished = f"its report cannot be written to {settings.report_path}: {error.strerror}"
     else:
         unpublished = history.keep(result.report, settings)
-    return Ending(result.report, result.reason, unpublished)
+    return Ending(result.report, result.reason, unpublished, seen)
 
 
 def broken(settings: Settings, run_id: str, error: Exception, redactor: Redactor) -> Ending:

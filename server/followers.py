@@ -94,8 +94,10 @@ class Followers:
             self._gathering.cancel()
             self._gathering = None
         news, self._news = self._news, []
+        through = {message["check"]["title"] for message in news if message["type"] == "checked"}
         for message in news:
-            self._push(json.dumps(message, ensure_ascii=False))
+            if message["type"] != "checking" or message["title"] not in through:  # else it is no news any more
+                self._push(json.dumps(message, ensure_ascii=False))
         if any(message["type"] == "run_finished" for message in news):
             self._push(self._known())
 

@@ -24,6 +24,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from preflight import report, times
+from preflight.files import Seen
 from preflight.instance import Instance
 from preflight.redaction import Redactor
 from preflight.report import Report
@@ -82,8 +83,8 @@ class Reruns:
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
-        self.published: Callable[[Report], object] = lambda _found: None
-        """Called with the report of each run that has ended: if it was published, it will be found."""
+        self.published: Callable[[Report, Seen | None], object] = lambda _found, _seen: None
+        """Called with the report of each run that has ended, and what tells the file that it was published in."""
         self.listeners: list[Callable[[Message], None]] = []
         """Told every step, in messages for /ws/diagnostics."""
         self.endings: Counter[str] = Counter()
@@ -206,7 +207,7 @@ class Reruns:
             self._broke(run.run_id, "whoever was to run the suite did not say how it ended" if silent else why)
             self._finish(run, "broken", self.instance.rerun_problem)
         else:
-            self.published(ending.report)
+            self.published(ending.report, ending.seen)
             run.started_at = ending.report.started_at  # the suite's own word, which everybody else shows
             self._judge(ending)
             if ending.unpublished:

@@ -6,12 +6,11 @@ import asyncio
 import os
 from typing import NamedTuple
 
-from preflight import report, times
+from preflight import files, report, times
+from preflight.files import Seen
 from preflight.instance import Instance
 from preflight.redaction import Redactor
 from preflight.report import Report, ReportError
-
-Seen = tuple[int, int, int]
 
 
 class _Read(NamedTuple):
@@ -52,16 +51,16 @@ class Snapshot:
                 if self._seen() != self._read.seen:
                     await asyncio.to_thread(self.refresh)
 
-    def accept(self, found: Report) -> None:
+    def accept(self, found: Report, seen: Seen | None) -> None:
         """The report of a run of this server's own, which has ended: the newest, whether or not it is published.
 
-        It is redacted already, and need not be again where it is found published.
+        ``seen`` tells the file that it was published in, which then need not be read.
         """
         self._accepted = found
         before = self._read.report
         if before is None or before.started_at <= found.started_at:
-            # What the file holds by now is seen at the next look.
-            self._read = _Read(self._read.seen, found)
+            # What somebody else has published since is seen at the next look.
+            self._read = _Read(seen or self._read.seen, found)
 
     def latest(self) -> Report | None:
         """The newest report for the server's address: its own, or one that another process wrote since."""
@@ -82,11 +81,9 @@ class Snapshot:
 
     def _seen(self) -> Seen | None:
         try:
-            status = os.stat(self._path)
+            return files.seen(os.stat(self._path))
         except OSError:
             return None
-        # A new report is a new file: the inode tells even where the clock does not.
-        return status.st_ino, status.st_mtime_ns, status.st_size
 
     def refresh(self) -> None:
         """Read the report if its file has changed; from any thread."""

@@ -95,7 +95,7 @@ def test_a_run_that_broke(make_check: MakeCheck, make_report: MakeReport, make_i
     instance = make_instance(before, rerun_problem=why)
     snapshot = Snapshot(instance)
     stamp = diagnostics.stamp(snapshot)
-    snapshot.accept(broke)
+    snapshot.accept(broke, None)
     assert diagnostics.stamp(snapshot) != stamp
     body = diagnostics.document(snapshot)
     assert (body["status"], body["run_id"], body["reason"]) == ("broken", "broke", why)

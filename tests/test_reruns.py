@@ -92,5 +92,5 @@ def test_a_runner_that_says_nothing(
 
 def test_an_ending_arrives_as_it_left(make_report: Callable[..., Report]) -> None:
     """On its way from the launcher to the worker it is JSON."""
-    ending = Ending(make_report(origin="rerun"), "why", "and why not")
+    ending = Ending(make_report(origin="rerun"), "why", "and why not", (1, 2, 3))
     assert Ending.from_json(ending.to_json()) == ending

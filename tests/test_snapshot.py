@@ -126,7 +126,7 @@ def test_our_own_run_is_known_at_once(make_report: MakeReport, make_instance: Ma
     instance = make_instance(started)
     snapshot = Snapshot(instance)
     assert known(snapshot) is started
-    snapshot.accept(rerun)
+    snapshot.accept(rerun, None)
     assert snapshot.latest() is rerun
     assert known(snapshot) is rerun  # it could not be published
     report.publish(rerun, path)
@@ -134,8 +134,23 @@ def test_our_own_run_is_known_at_once(make_report: MakeReport, make_instance: Ma
     later = make_report(run_id="later", started_at="2026-01-02T05:00:00Z", origin="check")
     report.publish(later, path)
     assert known(snapshot) == later
-    snapshot.accept(rerun)
+    snapshot.accept(rerun, None)
     assert snapshot.latest() == later
+
+
+def test_our_own_published_run_is_not_read(
+    make_report: MakeReport, make_instance: MakeInstance, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever published it has said which file it is in; another one in its place is read."""
+    rerun = make_report(run_id="again", started_at="2026-01-02T04:00:00Z", origin="rerun")
+    snapshot = Snapshot(make_instance(make_report()))
+    snapshot.accept(rerun, report.publish(rerun, path))
+    with monkeypatch.context() as unread:
+        unread.setattr(report, "load_or_set_aside", None)
+        assert known(snapshot) is rerun
+    later = make_report(run_id="later", started_at="2026-01-02T05:00:00Z", origin="check")
+    report.publish(later, path)
+    assert known(snapshot) == later
 
 
 def test_our_own_run_that_could_not_be_published(
@@ -146,7 +161,7 @@ def test_our_own_run_that_could_not_be_published(
     report.publish(started, path)
     snapshot = Snapshot(make_instance(started))
     rerun = make_report(run_id="again", origin="rerun")  # in the same second
-    snapshot.accept(rerun)
+    snapshot.accept(rerun, None)
     assert known(snapshot) is rerun
     report.publish(make_report(run_id="earlier", origin="check", started_at="2026-01-02T03:00:00Z"), path)
     assert known(snapshot) is rerun
@@ -162,6 +177,6 @@ def test_what_is_to_be_trusted(make_report: MakeReport, make_instance: MakeInsta
     broke = report.broken(
         "why", run_id="b", origin="rerun", address="127.0.0.1:8002", started_at="2026-01-02T04:00:00Z", duration=1.0
     )
-    snapshot.accept(broke)
+    snapshot.accept(broke, None)
     assert (snapshot.latest(), snapshot.trusted()) == (broke, good)
     assert Snapshot(make_instance(None)).trusted() is None
