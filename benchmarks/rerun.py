@@ -2,8 +2,9 @@
 
     python benchmarks/rerun.py [--rounds 10] [--crowd 1000] [--requirements 1000] [--repeats 5]
 
-First /health under a steady load, in turns without and with a re-run going on, which nobody follows, or somebody
-over /ws/diagnostics. Then how many suite runs a crowd starts: many GETs on /diagnostics at once, and 50 POSTs on
+First /health under a steady load, in turns without a re-run, with one that nobody follows, and with one that somebody
+follows over /ws/diagnostics: all in one server, so that whatever else changes with time changes for all.
+Then how many suite runs a crowd starts: many GETs on /diagnostics at once, and 50 POSTs on
 /diagnostics/run at once. Then `run.py --check-only` with many trivial requirements beside those that are shipped. In
 a copy of the tree, loopback only; it stops what it started and ends by itself.
 """
@@ -46,8 +47,8 @@ ASKER = """
 import json, os, socket, sys, time
 from websockets.sync.client import connect
 
-port, rounds, way, quiet, report = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], float(sys.argv[4]), sys.argv[5]
-request = sys.argv[6].encode()
+port, rounds, quiet, report = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
+request, ways = sys.argv[5].encode(), sys.argv[6:]
 
 
 def ask():
@@ -59,7 +60,8 @@ def ask():
     return began
 
 
-for _ in range(rounds):
+for number in range(rounds * len(ways)):
+    way = ways[number % len(ways)]
     if way == "followed":
         with connect(f"ws://127.0.0.1:{port}/ws/diagnostics") as live:
             time.sleep(quiet)
@@ -74,8 +76,10 @@ for _ in range(rounds):
         while os.stat(report).st_ino == before:
             time.sleep(0.02)
         ended = time.perf_counter()
-    print(began, ended, flush=True)
+    print(began, ended, way, flush=True)
 """
+
+WAYS = ("not followed", "followed")
 
 TRIVIAL = '''
 @pytest.mark.{severity}("Trivial {number}", fix="never needed")
@@ -125,20 +129,21 @@ class Load:
             due += PAUSE
         writer.close()
 
-    async def beside(self, rounds: int, way: str) -> list[tuple[float, float]]:
-        """Put the load on, have another process ask for re-runs meanwhile; returns when each began and ended."""
+    async def beside(self, rounds: int) -> list[tuple[float, float, str]]:
+        """Put the load on, have another process ask for re-runs; returns when each began and ended, and how."""
         async with asyncio.TaskGroup() as group:
             for number in range(CONNECTIONS):
                 group.create_task(self.connection(PAUSE * number / CONNECTIONS))
             # In a process of its own: what it does must not hold up those who measure.
-            arguments = (self.place.port, rounds, way, QUIET, self.place.state / "report.json", ASK.decode())
+            arguments = (self.place.port, rounds, QUIET, self.place.state / "report.json", ASK.decode(), *WAYS)
             asker = await asyncio.create_subprocess_exec(
                 sys.executable, "-c", ASKER, *map(str, arguments), stdout=asyncio.subprocess.PIPE
             )
             output, _ = await asker.communicate()
             self.over = True
         assert asker.returncode == 0
-        return [(float(line.split()[0]), float(line.split()[1])) for line in output.decode().splitlines()]
+        found = [line.split(" ", 2) for line in output.decode().splitlines()]
+        return [(float(began), float(ended), way) for began, ended, way in found]
 
 
 def quantile(values: list[float], part: float) -> float:
@@ -146,23 +151,20 @@ def quantile(values: list[float], part: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * part))]
 
 
-async def health(place: Place, rounds: int, way: str) -> None:
-    """The first measurement, where re-runs are followed by somebody or by nobody."""
+async def health(place: Place, rounds: int) -> None:
+    """The first measurement."""
     load = Load(place)
-    runs = await load.beside(rounds, way)
-    average = sum(ended - began for began, ended in runs) / len(runs)
-    print(
-        f"/health, {CONNECTIONS / PAUSE:.0f} requests a second; {rounds} re-runs of {average * 1000:.0f} ms each, {way}"
-    )
-    took: dict[bool, list[float]] = {False: [], True: []}
+    runs = await load.beside(rounds)
+    average = sum(ended - began for began, ended, _way in runs) / len(runs)
+    print(f"/health, {CONNECTIONS / PAUSE:.0f} requests a second; {len(runs)} re-runs of {average * 1000:.0f} ms each")
+    took: dict[str, list[float]] = {way: [] for way in ("no re-run", *WAYS)}
     for sent, spent in load.took:
-        took[any(began <= sent <= ended for began, ended in runs)].append(spent)
-    for name, meanwhile in (("without a re-run", False), ("while one goes on", True)):
-        values = took[meanwhile]
+        took[next((way for began, ended, way in runs if began <= sent <= ended), "no re-run")].append(spent)
+    without = quantile(took["no re-run"], 0.99)
+    for way, values in took.items():
         shown = ", ".join(f"{name} {quantile(values, part):.2f} ms" for name, part in (("p50", 0.5), ("p99", 0.99)))
-        print(f"  {name}: {shown}, at most {max(values):.2f} ms, n = {len(values)}")
-    ratio = quantile(took[True], 0.99) / quantile(took[False], 0.99)
-    print(f"  p99 while one goes on against without: {ratio:.2f}x  [target: at most 2x]")
+        ratio = "" if way == "no re-run" else f"; p99 {quantile(values, 0.99) / without:.2f}x  [target: at most 2x]"
+        print(f"  {way}: {shown}, at most {max(values):.2f} ms, n = {len(values)}{ratio}")
 
 
 async def together(port: int, request: bytes, count: int) -> list[bytes]:
@@ -232,7 +234,7 @@ def requirements(place: Place, count: int, repeats: int) -> None:
 def main() -> None:
     """All of them."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--rounds", type=int, default=10, help="re-runs")
+    options.add_argument("--rounds", type=int, default=10, help="re-runs of each kind")
     options.add_argument("--crowd", type=int, default=1000, help="GETs at once")
     options.add_argument("--requirements", type=int, default=1000)
     options.add_argument("--repeats", type=int, default=5, help="of the third measurement")
@@ -244,8 +246,7 @@ def main() -> None:
         reruns.write_text(reruns.read_text().replace("INTERVAL = 10.0", "INTERVAL = 0.0"))
         started = place.start("--demo").until_ready()
         time.sleep(3)  # the agent is imported in the background
-        for way in ("not followed", "followed"):
-            asyncio.run(health(place, chosen.rounds, way))
+        asyncio.run(health(place, chosen.rounds))
         started.stop()
     with copy() as place:
         started = place.start("--demo").until_ready()

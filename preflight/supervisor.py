@@ -324,7 +324,7 @@ class Supervisor:
                     self.options,
                     run_id,
                     self.loop,
-                    heard=lambda step, data: worker.rerun_goes_on(run_id, step, data),
+                    heard=lambda steps: worker.rerun_goes_on(run_id, steps),
                     on_signal=self._signalled,
                 )
             if not self._rerun.ended():

@@ -26,11 +26,10 @@ from preflight.settings import Settings
 from preflight.text import first_line
 
 if TYPE_CHECKING:
-    from preflight.rerun import Ending, Heard
+    from preflight.rerun import Ending, Heard, Steps
     from preflight.serving import Server
 
 FLUSH = 0.5  # seconds that the last events get to reach the launcher
-OVER = "over"  # the last step of a re-run
 WELL_KNOWN = ("/ws/chat", "/health", "/diagnostics")
 """Routes whose addresses the launcher prints when the application has them."""
 
@@ -127,14 +126,14 @@ class Worker:
         """Hand over the listening socket; the worker serves on it."""
         self._tell("serve", (sock.fileno(),), options=dict(options), settings=self.settings.to_message(), **instance)
 
-    def rerun_goes_on(self, run_id: str, step: str, data: Mapping[str, Any]) -> None:
-        """Tell it a step of the re-run that it wants."""
-        self._tell("rerun", run_id=run_id, step=step, data=dict(data))
+    def rerun_goes_on(self, run_id: str, steps: Steps) -> None:
+        """Tell it steps of the re-run that it wants."""
+        self._tell("rerun", run_id=run_id, steps=steps)
 
     def rerun_is_over(self, ending: Ending) -> None:
         """Tell it what came of that re-run."""
         self.rerun = ""
-        self._tell("rerun", run_id=ending.report.run_id, step=OVER, data=ending.to_json())
+        self._tell("rerun", run_id=ending.report.run_id, ending=ending.to_json())
 
     def count_notices(self, tally: Mapping[str, Any]) -> None:
         """Let it know what became of the notices so far."""
@@ -211,13 +210,14 @@ class _Reruns:
             self._followed = None
             self._say("rerun", run_id="")
 
-    def hear(self, run_id: str, step: str, data: dict[str, Any]) -> None:
+    def hear(self, run_id: str, steps: Steps | None = None, ending: Mapping[str, Any] | None = None) -> None:
         """What the launcher says of a re-run."""
         if self._followed is None or self._followed[0] != run_id:
             return  # nobody wants to know any more
         _run_id, heard, over = self._followed
-        if step != OVER:
-            heard(step, data)
+        if steps is not None:
+            heard(steps)
+        if ending is None:
             return
         from preflight.report import ReportError
         from preflight.rerun import Ending
@@ -225,7 +225,7 @@ class _Reruns:
         self._followed = None
         # One that cannot be read is missed in time by who waits for it; this thread has more to hear.
         with contextlib.suppress(ReportError):
-            over(Ending.from_json(data))
+            over(Ending.from_json(ending))
 
 
 class _Main:

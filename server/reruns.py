@@ -28,7 +28,7 @@ from preflight.files import Seen
 from preflight.instance import Instance
 from preflight.redaction import Redactor
 from preflight.report import Report
-from preflight.rerun import Ending, Here
+from preflight.rerun import Ending, Here, Steps
 from preflight.settings import address
 
 log = logging.getLogger(__name__)
@@ -185,8 +185,8 @@ class Reruns:
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[Ending] = loop.create_future()
 
-        def heard(step: str, data: Message) -> None:
-            _soon(loop, lambda: self._heard(run, step, data))
+        def heard(steps: Steps) -> None:
+            _soon(loop, lambda: self._heard(run, steps))
 
         def over(ending: Ending) -> None:
             _soon(loop, lambda: None if ended.done() else ended.set_result(ending))
@@ -214,17 +214,18 @@ class Reruns:
                 log.warning("re-run %s: %s", run.run_id, ending.unpublished)
             self._finish(run, ending.report.status, ending.reason or ending.unpublished)
 
-    def _heard(self, run: Run, step: str, data: Message) -> None:
-        match step:
-            case "collected":
-                run.total = len(data["titles"])
-            case "checking":
-                run.checking = data["title"]
-                self._tell("checking", run, title=run.checking, done=run.done, total=run.total)
-            case "checked":
-                run.checks.append(data)
-                run.done += 1
-                self._tell("checked", run, check=data, done=run.done, total=run.total)
+    def _heard(self, run: Run, steps: Steps) -> None:
+        for step, data in steps:
+            match step:
+                case "collected":
+                    run.total = len(data["titles"])
+                case "checking":
+                    run.checking = data["title"]
+                    self._tell("checking", run, title=run.checking, done=run.done, total=run.total)
+                case "checked":
+                    run.checks.append(data)
+                    run.done += 1
+                    self._tell("checked", run, check=data, done=run.done, total=run.total)
 
     def _judge(self, ending: Ending) -> None:
         """A report to go by takes the place of the one before. A broken run says nothing, and is shown."""

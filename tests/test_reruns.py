@@ -51,9 +51,8 @@ def test_steps_and_ending(
     found = make_report(make_check(outcome="failed"), origin="rerun")
 
     def act(heard: Heard, over: Over) -> None:
-        heard("collected", {"titles": ["Python Version"]})
-        heard("checking", {"title": "Python Version"})
-        heard("checked", {"title": "Python Version", "outcome": "failed"})
+        heard([("collected", {"titles": ["Python Version"]}), ("checking", {"title": "Python Version"})])
+        heard([("checked", {"title": "Python Version", "outcome": "failed"})])
         over(Ending(found))
 
     instance = make_instance(make_report(), runner=Runner(act), rerun_problem="the one before broke")
