@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import resource
 import socket
 import threading
 import time
@@ -78,6 +79,24 @@ def test_a_child_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ours.receive(5) == Message("still heard")
     ours.close()
     child.close()
+
+
+def test_a_descriptor_that_select_does_not_know() -> None:
+    """A server has more than 1,023 descriptors, and its re-runs' channels come after them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(2048, hard)), hard))
+    ours, theirs = Channel.pair()
+    with theirs:
+        high = Channel(socket.socket(fileno=fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD_CLOEXEC, 1500)))
+    assert not high.waits()
+    ours.send("said")
+    assert high.waits()
+    assert high.arrived() == [Message("said")]
+    ours.close()
+    assert high.waits()  # the end
+    assert high.arrived() == []
+    assert not high.waits()
+    high.close()
 
 
 def test_several_threads(ends: tuple[Channel, Channel]) -> None:

@@ -128,7 +128,7 @@ def test_switch_as_variable(root: Path, word: str, value: bool) -> None:
 
 
 WRONG: dict[str, list[object]] = {
-    "host": ["", "  ", 3, "a b", "localhost:80", "http://x", "[::1]", "me@x"],
+    "host": ["", "  ", 3, "a b", "localhost:80", "http://x", "[::1]", "me@x", "a\u200bb"],
     "port": [0, 65536, 70000, "abc", "", "80.0", 80.0, True, "-1", "٣", "1" * 30],
     "app": ["server", "server:", ":app", "server.app create_app", "3:x", 5],
     "python": ["3.13", "", ">=", ">=3.13;", 3.13, "newest"],
