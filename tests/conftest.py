@@ -26,12 +26,16 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).parents[1]
 
+HANGS = 180.0
+"""Seconds after which a test hangs: the longest takes 20 on an idle machine. It fails then, and says where it stood."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Warnings are errors here and not in pytest.ini, which the suite shares (a start must not fail for one)."""
+    """What holds for the tests and not in pytest.ini, which the suite shares: there a warning must not stop a start."""
     for item in items:
         if item.path.is_relative_to(ROOT / "tests"):
             item.add_marker(pytest.mark.filterwarnings("error"), append=False)
+            item.add_marker(pytest.mark.timeout(HANGS))
 
 
 @pytest.fixture(autouse=True)
