@@ -401,19 +401,20 @@ class Guard:
                 scope["subprotocols"] = [
                     name for name in scope.get("subprotocols", ()) if not name.startswith(TOKEN_PROTOCOL)
                 ]
-                try:
-                    await self.app(scope, receive, send)
-                finally:
-                    for task in closing:
-                        task.cancel()
+                await self.app(scope, receive, send)
 
 
 async def _log_out(scope: Scope, send: Send, serving: asyncio.Task[Any] | None) -> None:
-    """Close a connection; one whose client does not go along with that is cut off."""
+    """Close a connection; one whose client does not go along with that is cut off.
+
+    What serves it may have ended before: it is the server that waits, for the answer to its close and for what is on
+    its way.
+    """
+    end = asyncio.get_running_loop().time() + GOODBYE
     with contextlib.suppress(OSError, RuntimeError, TimeoutError):  # it has gone by itself, or does not read
-        async with asyncio.timeout(GOODBYE):
+        async with asyncio.timeout_at(end):
             await send({"type": "websocket.close", "code": UNAUTHORIZED, "reason": "the login has ended"})
-            await asyncio.Event().wait()  # for the end of what serves it, which cancels this
+    await asyncio.sleep(end - asyncio.get_running_loop().time())
     abort = scope.get("extensions", {}).get("preflight.abort", {}).get("abort")
     if abort is not None:
         abort()

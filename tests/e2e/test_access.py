@@ -288,8 +288,9 @@ def frame(message: object) -> bytes:
     return b"\x81" + size + bytes(4) + text
 
 
-def test_a_logout_closes_who_does_not_read(guarded: Live) -> None:
-    """A close frame waits behind what a client does not read: it is cut off, and nothing of it is heard any more."""
+@pytest.mark.parametrize("unread", [0, 80], ids=["silent", "deaf"])
+def test_a_logout_cuts_off_who_does_not_answer(guarded: Live, unread: int) -> None:
+    """A client need not answer the close, nor does that reach who does not read: it is cut off all the same."""
     cookie = {"Cookie": log_in(guarded).headers["set-cookie"].partition(";")[0]}
     own = f"http://{guarded.host}"
     head = [
@@ -302,12 +303,20 @@ def test_a_logout_closes_who_does_not_read(guarded: Live) -> None:
         client.settimeout(PATIENCE)
         client.connect(("127.0.0.1", guarded.started.port))
         client.sendall(("\r\n".join(head) + "\r\n\r\n").encode())
+        seen = b""
+
+        def until_seen(text: bytes) -> None:
+            nonlocal seen
+            while text not in seen:
+                got = client.recv(65536)
+                assert got, f"the connection ended after {seen[-1000:]!r}"
+                seen = seen[-1000:] + got
+
+        until_seen(b"\r\n\r\n")  # what comes before the handshake's answer is nobody's
         client.sendall(frame({"type": "init", "session_id": "deaf"}))
         client.sendall(frame({"type": "chat", "id": "1", "message": "help " + "x" * 60_000}))
-        seen = b""
-        while b'"type": "result"' not in seen:
-            seen = seen[-100:] + client.recv(65536)
-        for number in range(80):  # 60 KB come back for each of them
+        until_seen(b'"type": "result"')
+        for number in range(unread):  # 60 KB come back for each of them
             client.sendall(frame({"type": "history", "id": f"{number}"}))
         assert guarded.ask("/logout", "POST", headers={**cookie, "Origin": own}).status_code == 303
 
