@@ -86,12 +86,17 @@ class Loop:
             if child.channel.closed:
                 self.unwatch(child.channel)
 
+        self.watch(child.channel, on_channel)
+        self.watch_output(child, printed)
+
+    def watch_output(self, child: Child, printed: Callable[[], object]) -> None:
+        """Watch a child's output alone, until it closes."""
+
         def on_output() -> None:
             printed()
             if child.output_closed:
                 self.unwatch(child.output)
 
-        self.watch(child.channel, on_channel)
         self.watch(child.output, on_output)
 
     def unwatch_child(self, child: Child) -> None:

@@ -11,6 +11,7 @@ import stat
 from pathlib import Path
 
 LINKS = 40  # symbolic links on the way to a file, as many as Linux follows
+_PID = re.compile("[0-9]{1,10}")
 
 
 class Unsafe(PermissionError):
@@ -167,14 +168,14 @@ def publish(path: Path, content: bytes, *, mark: str = "", replace: bool = True)
 
 def sweep(path: Path) -> None:
     """Remove what writers of ``path`` have left that were killed half way; never a living writer's."""
-    litter = re.compile(rf"\.{re.escape(path.name)}\.[^.]+\.([0-9]{{1,10}})")
+    prefix = f".{path.name}."  # see publish()
     try:
         names = os.listdir(path.parent)
     except OSError:
         return
     for name in names:
-        match = litter.fullmatch(name)
-        if match is None or _alive(int(match[1])):
+        mark, _, pid = name.removeprefix(prefix).partition(".")
+        if not name.startswith(prefix) or not mark or _PID.fullmatch(pid) is None or _alive(int(pid)):
             continue
         try:
             descriptor = os.open(path.with_name(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)

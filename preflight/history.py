@@ -8,6 +8,7 @@ name so that servers that share the folder do not crowd out each other's runs; n
 from __future__ import annotations
 
 import array
+import contextlib
 import functools
 import os
 import re
@@ -223,29 +224,51 @@ def _prune(folder: Path, limit: int, latest: str, key: str) -> None:
     ``latest`` stays even where the clock was set back and it looks old. Files whose names have no address count as
     files of this one.
     """
-    listing = _listing(folder)
-    addresses = list(dict.fromkeys(file.key for file in listing))
-    gone = [file.name for file in [file for file in listing if file.key in (key, "")][limit:]]
-    gone += [file.name for file in listing if file.key in addresses[ADDRESSES:] and file.key != key]
-    for name in {*gone, *_abandoned(folder)} - {latest}:
-        try:
-            os.unlink(folder / name)
-        except FileNotFoundError:
-            pass  # another run has done it
-
-
-def _abandoned(folder: Path) -> list[str]:
-    """What processes that died in the middle of writing have left."""
-    found = []
+    kept: list[tuple[str, str, str]] = []  # stamp, name and key: a look at each of hundreds of files is saved
+    gone: set[str] = set()
     with os.scandir(folder) as entries:
         for file in entries:
-            if file.name.startswith(".") and _NAME.match(file.name, 1):
-                try:
-                    if time.time() - file.stat(follow_symlinks=False).st_mtime > ABANDONED:
-                        found.append(file.name)
-                except FileNotFoundError:
-                    pass  # finished in this moment
-    return found
+            name = file.name
+            if name.startswith("."):
+                if _NAME.match(name, 1) and _abandoned(file):
+                    gone.add(name)
+            elif (match := _NAME.fullmatch(name)) and file.is_file(follow_symlinks=False):
+                kept.append((match[1], name, match[3] or ""))
+    kept.sort(reverse=True)
+    gone.update(_beyond(folder, [(stamp, name) for stamp, name, other in kept if other in (key, "")], limit))
+    addresses = list(dict.fromkeys(other for _stamp, _name, other in kept))
+    gone.update(name for _stamp, name, other in kept if other in addresses[ADDRESSES:] and other != key)
+    for name in gone - {latest}:
+        with contextlib.suppress(FileNotFoundError):  # another run has done it
+            os.unlink(folder / name)
+
+
+def _beyond(folder: Path, kept: list[tuple[str, str]], limit: int) -> list[str]:
+    """The names beyond the newest ``limit``, of stamps and names in falling order."""
+    if len(kept) <= limit:
+        return []
+    edge = kept[limit][0]
+    # Of runs of the same second, those that ended last are the newest.
+    same = [name for stamp, name in kept if stamp == edge]
+    if len(same) > 1:
+        same.sort(key=lambda name: _written(folder / name), reverse=True)
+    newer = sum(stamp > edge for stamp, _name in kept)
+    return same[limit - newer :] + [name for stamp, name in kept if stamp < edge]
+
+
+def _written(path: Path) -> int:
+    try:
+        return path.lstat().st_mtime_ns
+    except FileNotFoundError:
+        return 0  # another run has pruned it
+
+
+def _abandoned(file: os.DirEntry[str]) -> bool:
+    """Whether a process died in the middle of writing this."""
+    try:
+        return time.time() - file.stat(follow_symlinks=False).st_mtime > ABANDONED
+    except FileNotFoundError:
+        return False  # finished in this moment
 
 
 class _File(NamedTuple):

@@ -29,7 +29,7 @@ OnSignal = Callable[[str, int, str, str], object]
 """Takes a signal that a child was sent; see children.py."""
 
 STEPS = ("collected", "checking", "checked")
-GATHER = 0.02  # seconds from a step of a run until it is told, with all that came meanwhile
+LOOK = 0.05  # seconds between two looks at what a run says: whoever serves has the processors in between
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,41 +110,36 @@ class Rerun:
         self._settings = settings
         self._loop = loop
         self._heard = heard
-        self._steps: Steps = []
-        self._told = 0.0  # when the last steps were, on the monotonic clock
+        self._looks = time.monotonic() + LOOK
         # It sees what the application sees, not what the env file has become since.
         self._suite = Suite(settings, options, "rerun", run_id=run_id, environ=settings.environment)
         child = self._suite.child
         child.on_signal = on_signal
         self._suite.application(None)  # it is imported, and serves
-        loop.watch_child(child, lambda: self._pass_on(self._suite.read_channel()), child.read_output)
-
-    def _pass_on(self, messages: list[Message]) -> None:
-        self._steps += [(message.kind, message.data) for message in messages if message.kind in STEPS]
+        # What it says is not watched: a suite takes forty steps within a few hundredths of a second.
+        loop.watch_output(child, child.read_output)
 
     @property
     def left(self) -> float:
         """Seconds until :meth:`ended` has something to do, should nothing happen."""
-        due = self._told + GATHER if self._steps else self._suite.deadline
-        return min(due, self._suite.deadline) - time.monotonic()
+        return min(self._looks, self._suite.deadline) - time.monotonic()
 
     def ended(self) -> bool:
-        """Whether it is over; one past its deadline is killed here. Steps that are due are told."""
-        if self._steps and time.monotonic() >= self._told + GATHER:
-            self._tell()
+        """Whether it is over; one past its deadline is killed here. The steps that it took are told now and then."""
+        if time.monotonic() >= self._looks:
+            self._look()
         return self._suite.ended()
 
-    def _tell(self) -> None:
-        # Together: a suite takes forty steps within a few hundredths of a second, and whoever hears of them serves.
-        steps, self._steps, self._told = self._steps, [], time.monotonic()
+    def _look(self) -> None:
+        steps = [(message.kind, message.data) for message in self._suite.read_waiting() if message.kind in STEPS]
         if steps:
             self._heard(steps)
+        self._looks = time.monotonic() + LOOK
 
     def conclude(self, redactor: Redactor) -> Ending:
         """What came of it, published; call it once, after :meth:`ended`."""
         self._loop.unwatch_child(self._suite.child)
-        self._pass_on(self._suite.read_rest())
-        self._tell()
+        self._look()
         return publish(self._suite.result(redactor), self._settings)
 
     def abandon(self) -> None:

@@ -164,10 +164,10 @@ class Suite:
             self.child.kill("it ran past its deadline")
         return self.child.ended()
 
-    def read_rest(self) -> list[Message]:
-        """Take in what is left of what it said, once it has ended.
+    def read_waiting(self) -> list[Message]:
+        """Take in all that it has said by now.
 
-        All of it is in the buffer by then; that the channel closes is not waited for, since a descendant that left
+        Once it has ended that is everything; that the channel closes is not waited for, since a descendant that left
         the group could hold it.
         """
         messages: list[Message] = []
@@ -177,7 +177,7 @@ class Suite:
 
     def result(self, redactor: Redactor) -> Result:
         """What came of it; call it once, after :meth:`ended`."""
-        self.read_rest()
+        self.read_waiting()
         self.child.drain_output()
         self.child.close()
         lines = [line for line in list(self.child.lines)[-20:] if line.strip()]
@@ -266,7 +266,7 @@ def run(
             if not wanted():
                 raise Abandoned
             loop.turn(0.01 if suite.child.output_closed else 0.2)  # it is about to end when it has closed that
-        pass_on(suite.read_rest())
+        pass_on(suite.read_waiting())
         return suite.result(redactor)
     except BaseException:
         suite.abandon()

@@ -89,17 +89,19 @@ class Followers:
             self._gathering = asyncio.get_running_loop().call_later(GATHER, self._deliver)
 
     def _deliver(self) -> None:
-        """Send the news, and after those of a run's end how everything is now."""
+        """Send the news, and a moment after those of a run's end how everything is now."""
         if self._gathering is not None:
             self._gathering.cancel()
             self._gathering = None
         news, self._news = self._news, []
         through = {message["check"]["title"] for message in news if message["type"] == "checked"}
         for message in news:
-            if message["type"] != "checking" or message["title"] not in through:  # else it is no news any more
+            if message["type"] == "snapshot":
+                self._push(self._known())
+            elif message["type"] != "checking" or message["title"] not in through:  # else it is no news any more
                 self._push(json.dumps(message, ensure_ascii=False))
         if any(message["type"] == "run_finished" for message in news):
-            self._push(self._known())
+            self._tell({"type": "snapshot"})  # the largest of all comes by itself: requests get their turn before it
 
     def _push(self, text: str) -> None:
         for follower in list(self._followers):

@@ -34,6 +34,7 @@ from preflight.settings import address
 log = logging.getLogger(__name__)
 
 INTERVAL = 10.0  # seconds between a re-run's end and the next one's beginning
+FIRST = 0.03  # seconds that a run's caller has to get the answer: the suite's start competes with it for the processors
 REMEMBERED = 20  # runs whose state can be asked for
 JITTER = 0.1  # by which a pause in the background is longer or shorter, so that many servers do not check in step
 PATIENCE = 15.0  # seconds beyond a run's deadline after which nothing more is expected of whoever runs it
@@ -193,6 +194,7 @@ class Reruns:
 
         self._tell("run_started", run, started_at=run.started_at, total=run.total)
         try:
+            await asyncio.sleep(FIRST)
             self._runner.begin(run.run_id, heard, over)
             async with asyncio.timeout(self.instance.settings.run_timeout + PATIENCE):
                 ending = await ended

@@ -369,9 +369,12 @@ def test_keeping_while_others_do(chosen: settings.Settings, past: Callable[..., 
     for child in range(4):
         pid = os.fork()
         if pid == 0:
-            said = [history.keep(past(minute, run_id=f"c{child}m{minute}"), replace(chosen, history=10))
-                    for minute in range(20)]  # fmt: skip
-            os._exit(0 if said == [""] * 20 else 1)
+            try:
+                said = [history.keep(past(minute, run_id=f"c{child}m{minute}"), replace(chosen, history=10))
+                        for minute in range(20)]  # fmt: skip
+                os._exit(0 if said == [""] * 20 else 1)
+            finally:
+                os._exit(2)  # whatever is raised: this process must not go on as a second pytest
         children.append(pid)
     assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0] * 4
     history.keep(past(30), replace(chosen, history=10))

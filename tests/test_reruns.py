@@ -22,9 +22,11 @@ class Runner:
 
     def __init__(self, act: Callable[[Heard, Over], object] = lambda _heard, _over: None) -> None:
         self.act = act
+        self.begun: list[str] = []
         self.ended: list[str] = []
 
     def begin(self, run_id: str, heard: Heard, over: Over) -> None:
+        self.begun.append(run_id)
         threading.Thread(target=self.act, args=(heard, over)).start()
 
     def end(self, run_id: str) -> None:
@@ -87,6 +89,26 @@ def test_a_runner_that_says_nothing(
     assert runner.ended == [run.run_id]
     assert instance.report is before
     assert instance.rerun_problem == run.reason
+
+
+def test_a_drain_before_the_suite_was_started(
+    make_instance: Callable[..., Instance], make_report: Callable[..., Report]
+) -> None:
+    """Whoever asked has the answer before the suite starts; a server that stops by then starts none."""
+    runner = Runner()
+    instance = make_instance(make_report(), runner=runner)
+
+    async def whole() -> Run:
+        found = Reruns(instance)
+        async with found.running():
+            run = found.start("a test")
+            await asyncio.sleep(0)
+            instance.start_draining()
+        return run
+
+    run = asyncio.run(whole())
+    assert (run.state, runner.begun) == ("broken", [])
+    assert instance.rerun_problem == ""
 
 
 def test_an_ending_arrives_as_it_left(make_report: Callable[..., Report]) -> None:
