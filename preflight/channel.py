@@ -111,6 +111,11 @@ class Channel:
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(0))
 
+    @property
+    def expected(self) -> bool:
+        """Whether more is on its way: something to read, or the rest of a message."""
+        return bool(self._buffer) or self.waits()
+
     def arrived(self) -> list[Message]:
         """What can be read now, for a caller whose selector says that there is something."""
         self._read()

@@ -222,29 +222,21 @@ def _prune(folder: Path, limit: int, latest: str, key: str) -> None:
     """Leave ``limit`` files of an address, the newest, and those of other addresses unless there are too many.
 
     ``latest`` stays even where the clock was set back and it looks old. Files whose names have no address count as
-    files of this one.
+    files of this one. Too many addresses of one second are told apart by their names alone.
     """
-    kept: list[tuple[str, str, str]] = []  # stamp, name and key: a look at each of hundreds of files is saved
-    gone: set[str] = set()
-    with os.scandir(folder) as entries:
-        for file in entries:
-            name = file.name
-            if name.startswith("."):
-                if _NAME.match(name, 1) and _abandoned(file):
-                    gone.add(name)
-            elif (match := _NAME.fullmatch(name)) and file.is_file(follow_symlinks=False):
-                kept.append((match[1], name, match[3] or ""))
-    kept.sort(reverse=True)
-    gone.update(_beyond(folder, [(stamp, name) for stamp, name, other in kept if other in (key, "")], limit))
+    # By name: every run prunes, and none needs to ask the system about hundreds of files that stay.
+    found = [(file, match) for file, match in _named(folder) if file.is_file(follow_symlinks=False)]
+    kept = sorted(((match[1], file.name, match[3] or "") for file, match in found), reverse=True)
+    gone = _oldest(folder, [(stamp, name) for stamp, name, other in kept if other in (key, "")], limit)
     addresses = list(dict.fromkeys(other for _stamp, _name, other in kept))
-    gone.update(name for _stamp, name, other in kept if other in addresses[ADDRESSES:] and other != key)
-    for name in gone - {latest}:
+    gone += [name for _stamp, name, other in kept if other in addresses[ADDRESSES:] and other != key]
+    for name in {*gone, *_abandoned(folder)} - {latest}:
         with contextlib.suppress(FileNotFoundError):  # another run has done it
             os.unlink(folder / name)
 
 
-def _beyond(folder: Path, kept: list[tuple[str, str]], limit: int) -> list[str]:
-    """The names beyond the newest ``limit``, of stamps and names in falling order."""
+def _oldest(folder: Path, kept: list[tuple[str, str]], limit: int) -> list[str]:
+    """The names of all but the newest ``limit``, from stamps and names in falling order."""
     if len(kept) <= limit:
         return []
     edge = kept[limit][0]
@@ -263,12 +255,26 @@ def _written(path: Path) -> int:
         return 0  # another run has pruned it
 
 
-def _abandoned(file: os.DirEntry[str]) -> bool:
-    """Whether a process died in the middle of writing this."""
-    try:
-        return time.time() - file.stat(follow_symlinks=False).st_mtime > ABANDONED
-    except FileNotFoundError:
-        return False  # finished in this moment
+def _abandoned(folder: Path) -> list[str]:
+    """What processes that died in the middle of writing have left."""
+    found = []
+    with os.scandir(folder) as entries:
+        for file in entries:
+            if file.name.startswith(".") and _NAME.match(file.name, 1):
+                try:
+                    if time.time() - file.stat(follow_symlinks=False).st_mtime > ABANDONED:
+                        found.append(file.name)
+                except FileNotFoundError:
+                    pass  # finished in this moment
+    return found
+
+
+def _named(folder: Path) -> Iterator[tuple[os.DirEntry[str], re.Match[str]]]:
+    """What is named like a kept run, and the parts of the name. Raises OSError where the folder cannot be read."""
+    with os.scandir(folder) as entries:
+        for file in entries:
+            if match := _NAME.fullmatch(file.name):
+                yield file, match
 
 
 class _File(NamedTuple):
@@ -289,18 +295,14 @@ def _listing(folder: Path) -> list[_File]:
     """
     found = []
     files.no_link(folder)
-    with os.scandir(folder) as entries:
-        for file in entries:
-            match = _NAME.fullmatch(file.name)
-            if match is None:
-                continue
-            try:
-                status = file.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue  # another run has pruned it
-            if stat.S_ISREG(status.st_mode):
-                seen = files.seen(status)
-                found.append(_File(match[1], status.st_mtime_ns, file.name, match[2], match[3] or "", seen))
+    for file, match in _named(folder):
+        try:
+            status = file.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            continue  # another run has pruned it
+        if stat.S_ISREG(status.st_mode):
+            seen = files.seen(status)
+            found.append(_File(match[1], status.st_mtime_ns, file.name, match[2], match[3] or "", seen))
     found.sort(reverse=True)
     return found
 

@@ -30,6 +30,8 @@ OnSignal = Callable[[str, int, str, str], object]
 
 STEPS = ("collected", "checking", "checked")
 LOOK = 0.05  # seconds between two looks at what a run says: whoever serves has the processors in between
+SOON = 0.005  # seconds until the next one where more is on its way, a large report, say: its sender waits for us
+READS = 16  # of 64 KiB, in one look: there is more to see to than this run
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ class Rerun:
         self._settings = settings
         self._loop = loop
         self._heard = heard
-        self._looks = time.monotonic() + LOOK
+        self._next_look = time.monotonic() + LOOK
         # It sees what the application sees, not what the env file has become since.
         self._suite = Suite(settings, options, "rerun", run_id=run_id, environ=settings.environment)
         child = self._suite.child
@@ -122,24 +124,33 @@ class Rerun:
     @property
     def left(self) -> float:
         """Seconds until :meth:`ended` has something to do, should nothing happen."""
-        return min(self._looks, self._suite.deadline) - time.monotonic()
+        return min(self._next_look, self._suite.deadline) - time.monotonic()
 
     def ended(self) -> bool:
         """Whether it is over; one past its deadline is killed here. The steps that it took are told now and then."""
-        if time.monotonic() >= self._looks:
+        if time.monotonic() >= self._next_look:
             self._look()
         return self._suite.ended()
 
     def _look(self) -> None:
-        steps = [(message.kind, message.data) for message in self._suite.read_waiting() if message.kind in STEPS]
+        channel = self._suite.child.channel
+        messages: list[Message] = []
+        for _ in range(READS):
+            if not channel.waits():
+                break
+            messages += self._suite.read_channel()
+        self._pass_on(messages)
+        self._next_look = time.monotonic() + (SOON if channel.expected else LOOK)
+
+    def _pass_on(self, messages: list[Message]) -> None:
+        steps = [(message.kind, message.data) for message in messages if message.kind in STEPS]
         if steps:
             self._heard(steps)
-        self._looks = time.monotonic() + LOOK
 
     def conclude(self, redactor: Redactor) -> Ending:
         """What came of it, published; call it once, after :meth:`ended`."""
         self._loop.unwatch_child(self._suite.child)
-        self._look()
+        self._pass_on(self._suite.read_rest())
         return publish(self._suite.result(redactor), self._settings)
 
     def abandon(self) -> None:

@@ -49,8 +49,8 @@ class Result:
 class Suite:
     """One run of the suite, started by the constructor.
 
-    The owner watches ``child.channel`` and ``child.output`` and calls :meth:`read_channel` and
-    ``child.read_output``; once :meth:`ended` says so, :meth:`result` tells.
+    The owner watches ``child.channel`` and ``child.output``, or looks at the channel now and then, and calls
+    :meth:`read_channel` and ``child.read_output``; once :meth:`ended` says so, :meth:`result` tells.
     """
 
     def __init__(
@@ -164,10 +164,10 @@ class Suite:
             self.child.kill("it ran past its deadline")
         return self.child.ended()
 
-    def read_waiting(self) -> list[Message]:
-        """Take in all that it has said by now.
+    def read_rest(self) -> list[Message]:
+        """Take in what is left of what it said, once it has ended.
 
-        Once it has ended that is everything; that the channel closes is not waited for, since a descendant that left
+        All of it is in the buffer by then; that the channel closes is not waited for, since a descendant that left
         the group could hold it.
         """
         messages: list[Message] = []
@@ -177,7 +177,7 @@ class Suite:
 
     def result(self, redactor: Redactor) -> Result:
         """What came of it; call it once, after :meth:`ended`."""
-        self.read_waiting()
+        self.read_rest()
         self.child.drain_output()
         self.child.close()
         lines = [line for line in list(self.child.lines)[-20:] if line.strip()]
@@ -266,7 +266,7 @@ def run(
             if not wanted():
                 raise Abandoned
             loop.turn(0.01 if suite.child.output_closed else 0.2)  # it is about to end when it has closed that
-        pass_on(suite.read_waiting())
+        pass_on(suite.read_rest())
         return suite.result(redactor)
     except BaseException:
         suite.abandon()

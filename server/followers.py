@@ -56,7 +56,7 @@ class Followers:
 
     async def _drain(self) -> None:
         await self.instance.drained()
-        self._deliver()
+        self._flush()
         for follower in list(self._followers):
             follower.outbox.close(*SERVICE_RESTART)
 
@@ -68,7 +68,7 @@ class Followers:
     async def join(self, follower: Follower) -> None:
         """From here on it misses nothing, and hears nothing twice: what is known now comes first."""
         await self._snapshot.look()
-        self._deliver()
+        self._flush()
         self._followers.add(follower)
         follower.outbox.push(self._known())
         if self._watch is None:
@@ -87,6 +87,11 @@ class Followers:
         self._news.append(message)
         if self._gathering is None:
             self._gathering = asyncio.get_running_loop().call_later(GATHER, self._deliver)
+
+    def _flush(self) -> None:
+        """Send everything now."""
+        while self._news:
+            self._deliver()
 
     def _deliver(self) -> None:
         """Send the news, and a moment after those of a run's end how everything is now."""

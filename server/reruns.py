@@ -34,10 +34,11 @@ from preflight.settings import address
 log = logging.getLogger(__name__)
 
 INTERVAL = 10.0  # seconds between a re-run's end and the next one's beginning
-FIRST = 0.03  # seconds that a run's caller has to get the answer: the suite's start competes with it for the processors
+HEAD_START = 0.03  # seconds that the answer to a run's caller has before the suite's start competes for the processors
 REMEMBERED = 20  # runs whose state can be asked for
 JITTER = 0.1  # by which a pause in the background is longer or shorter, so that many servers do not check in step
 PATIENCE = 15.0  # seconds beyond a run's deadline after which nothing more is expected of whoever runs it
+STOPS = "ended before it was over: the server is stopping or being replaced"
 
 Message = dict[str, Any]
 
@@ -179,6 +180,8 @@ class Reruns:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
+            if run := self.current:  # not even its task had begun
+                self._finish(run, "broken", STOPS)
 
     # One run.
 
@@ -194,13 +197,13 @@ class Reruns:
 
         self._tell("run_started", run, started_at=run.started_at, total=run.total)
         try:
-            await asyncio.sleep(FIRST)
+            await asyncio.sleep(HEAD_START)
             self._runner.begin(run.run_id, heard, over)
             async with asyncio.timeout(self.instance.settings.run_timeout + PATIENCE):
                 ending = await ended
         except asyncio.CancelledError:
             self._runner.end(run.run_id)
-            self._finish(run, "broken", "ended before it was over: the server is stopping or being replaced")
+            self._finish(run, "broken", STOPS)
             raise
         except Exception as error:  # noqa: BLE001  # there was no answer, say; the next re-run gets its chance
             self._runner.end(run.run_id)

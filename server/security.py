@@ -197,6 +197,8 @@ class Access:
         self._cookie = f"preflight_{settings.port}"
         self._revoked: OrderedDict[str, int] = OrderedDict()
         self._connections: dict[str, set[Callable[[], object]]] = {}
+        self.farewells: set[asyncio.Task[None]] = set()
+        """Connections whose login has ended are being closed by these."""
         self._throttle = Throttle()
         self.guesses = Guesses()
 
@@ -391,24 +393,28 @@ class Guard:
             await self.app(scope, receive, _protected(send))
         else:
             serving = asyncio.current_task()
-            closing: list[asyncio.Task[None]] = []
 
             def close() -> None:
-                closing.append(asyncio.create_task(_log_out(scope, send, serving)))
+                task = asyncio.create_task(_log_out(scope, send, lambda: serving))
+                access.farewells.add(task)
+                task.add_done_callback(access.farewells.discard)
 
             with access.connection(scope, close):
                 # Nobody behind this needs to see a token, or could answer with one.
                 scope["subprotocols"] = [
                     name for name in scope.get("subprotocols", ()) if not name.startswith(TOKEN_PROTOCOL)
                 ]
-                await self.app(scope, receive, send)
+                try:
+                    await self.app(scope, receive, send)
+                finally:
+                    serving = None  # what this task does from here on is not ours to end
 
 
-async def _log_out(scope: Scope, send: Send, serving: asyncio.Task[Any] | None) -> None:
+async def _log_out(scope: Scope, send: Send, serving: Callable[[], asyncio.Task[Any] | None]) -> None:
     """Close a connection; one whose client does not go along with that is cut off.
 
     What serves it may have ended before: it is the server that waits, for the answer to its close and for what is on
-    its way.
+    its way. Only behind the launcher it can be cut off then.
     """
     end = asyncio.get_running_loop().time() + GOODBYE
     with contextlib.suppress(OSError, RuntimeError, TimeoutError):  # it has gone by itself, or does not read
@@ -418,8 +424,8 @@ async def _log_out(scope: Scope, send: Send, serving: asyncio.Task[Any] | None) 
     abort = scope.get("extensions", {}).get("preflight.abort", {}).get("abort")
     if abort is not None:
         abort()
-    elif serving is not None:
-        serving.cancel()
+    elif (task := serving()) is not None:
+        task.cancel()
 
 
 def protected(headers: Iterable[tuple[bytes, bytes]], *, shown: bool = True) -> RawHeaders:

@@ -22,6 +22,9 @@ class Listener:
         self.follower = Follower(Outbox({}, self._take, OUTBOX))
 
     async def _take(self, event: MutableMapping[str, Any]) -> None:
+        if event["type"] == "websocket.close":
+            self.heard.append(event["type"])
+            return
         message = json.loads(event["text"])
         about = message.get("title") or message.get("check", {}).get("title")
         self.heard.append(f"{message['type']} {about}" if about else message["type"])
@@ -60,5 +63,29 @@ def test_news_come_together_and_in_order(make_instance: Callable[..., Instance])
         for one in (first, second):
             followers.leave(one.follower)
             one.follower.outbox.end()
+
+    asyncio.run(follow())
+
+
+def test_what_is_due_comes_before_who_joins_and_before_the_end(make_instance: Callable[..., Instance]) -> None:
+    """A snapshot that follows a run's end is not sent twice to a newcomer, and not lost in a drain."""
+
+    async def follow() -> None:
+        reruns = Reruns(make_instance())
+        followers = Followers(reruns.instance, reruns, Snapshot(reruns.instance))
+        first, second = Listener(), Listener()
+        await followers.join(first.follower)
+        for listener in reruns.listeners:
+            listener({"type": "run_finished"})
+        await followers.join(second.follower)
+        await asyncio.sleep(GATHER * 10)
+        assert first.heard == ["snapshot", "run_finished", "snapshot"]
+        assert second.heard == ["snapshot"]
+        async with followers.running():
+            for listener in reruns.listeners:
+                listener({"type": "run_finished"})
+            reruns.instance.start_draining()
+            await asyncio.sleep(GATHER * 10)
+        assert second.heard == ["snapshot", "run_finished", "snapshot", "websocket.close"]
 
     asyncio.run(follow())

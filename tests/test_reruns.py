@@ -99,16 +99,34 @@ def test_a_drain_before_the_suite_was_started(
     instance = make_instance(make_report(), runner=runner)
 
     async def whole() -> Run:
-        found = Reruns(instance)
+        found, over = Reruns(instance), asyncio.Event()
+        found.listeners.append(lambda message: over.set() if message["type"] == "run_finished" else None)
         async with found.running():
             run = found.start("a test")
             await asyncio.sleep(0)
             instance.start_draining()
+            await asyncio.wait_for(over.wait(), 10)
         return run
 
     run = asyncio.run(whole())
     assert (run.state, runner.begun) == ("broken", [])
     assert instance.rerun_problem == ""
+
+
+def test_an_end_in_the_moment_of_the_beginning(
+    make_instance: Callable[..., Instance], make_report: Callable[..., Report]
+) -> None:
+    """A run whose task has not had its first turn is over as well when the server is."""
+    instance = make_instance(make_report(), runner=Runner())
+
+    async def whole() -> Run:
+        found = Reruns(instance)
+        async with found.running():
+            run = found.start("a test")
+        assert found.current is None
+        return run
+
+    assert asyncio.run(whole()).state == "broken"
 
 
 def test_an_ending_arrives_as_it_left(make_report: Callable[..., Report]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from preflight import settings
 from preflight.audit import Event
@@ -407,6 +408,48 @@ def test_what_a_login_opened_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> No
 
     asyncio.run(run())
     assert ended == ["in time", "by hand"]
+
+
+@pytest.mark.parametrize("heeds", [True, False], ids=["heeds it", "does not"])
+def test_a_logout_on_another_server(monkeypatch: pytest.MonkeyPatch, heeds: bool) -> None:
+    """Where nobody can cut the connection, what serves it is ended; what was done after it is not ours to end."""
+    monkeypatch.setattr(security, "GOODBYE", 0.05)
+    access = Access(load())
+    told: list[str] = []
+
+    async def run() -> None:
+        closed = asyncio.Event()
+
+        async def application(_scope: Scope, _receive: Receive, _send: Send) -> None:
+            if heeds:
+                await closed.wait()
+            else:
+                try:
+                    await asyncio.sleep(30)
+                finally:
+                    told.append("ended")
+
+        async def send(_message: Message) -> None:
+            closed.set()
+
+        async def receive() -> Message:
+            raise AssertionError("nobody asks")
+
+        async def server() -> None:
+            scope = {**websocket(cookie=mine, origin=f"http://{HOST}"), "state": {"access": access}}
+            await Guard(application)(scope, receive, send)
+            await asyncio.sleep(0.2)
+            told.append("after it")
+
+        mine = cookie(access)
+        serving = asyncio.create_task(server())
+        await asyncio.sleep(0)
+        access.end_session(mine.encode())
+        await asyncio.wait([serving])
+        assert not access.farewells
+
+    asyncio.run(run())
+    assert told == (["after it"] if heeds else ["ended"])
 
 
 def test_a_cookie_alone_changes_nothing() -> None:
