@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import urllib.request
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import jsonschema
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.e2e.starts import PATIENCE, Place, Started, get, listening, until, unused_port
+from tests.e2e.starts import KEYS, PATIENCE, Place, Started, get, listening, until, unused_port
 
 Message = dict[str, Any]
 ENDINGS = ("result", "error")
@@ -144,3 +145,50 @@ class Provider:
     def _post(self, what: str, body: Message) -> None:
         request = urllib.request.Request(f"{self.url}/_llmock/{what}", json.dumps(body).encode(), method="POST")
         urllib.request.urlopen(request, timeout=10).close()
+
+
+class Live:
+    """A server with keys, and the service that it asks, which does what a test tells it to."""
+
+    def __init__(self, place: Place, **variables: str) -> None:
+        self.place = place
+        self.provider = Provider(place)
+        place.write_env_file(**KEYS)
+        place.environ |= {
+            "PREFLIGHT_PYTHON": ">=3.11",
+            "OPENAI_BASE_URL": f"{self.provider.url}/v1",
+            "OPENAI_MODEL": "gpt-4o",
+            "PERPLEXITY_BASE_URL": f"{self.provider.url}/perplexity/v1",
+            **variables,
+        }
+        self.started = place.start("--supervise").until_ready()
+        self.url = self.started.url
+
+    def asked(self) -> list[Message]:
+        """The chat requests that the service got."""
+        return [one for one in self.provider.requests() if one["path"].endswith("/chat/completions")]
+
+
+def raw(port: int, buffer: int | None = None, **headers: str) -> socket.socket:
+    """A WebSocket without a client library, after the handshake; at most a byte has been read.
+
+    What is sent earlier is nobody's. ``buffer``: bytes that wait for a client which does not read.
+    """
+    one = socket.socket()
+    if buffer is not None:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    one.settimeout(PATIENCE)
+    one.connect(("127.0.0.1", port))
+    upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+    said = {"Host": f"127.0.0.1:{port}", **upgrade, "Sec-WebSocket-Key": f"{'A' * 22}==", **headers}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in said.items())
+    one.sendall(f"GET /ws/chat HTTP/1.1\r\n{lines}\r\n".encode())
+    assert one.recv(1) == b"H"  # the server has answered, and takes frames from here on
+    return one
+
+
+def frame(message: Message) -> bytes:
+    """A message as such a client sends it, masked with zeros."""
+    text = json.dumps(message).encode()
+    size = bytes([0x80 | len(text)]) if len(text) < 126 else b"\xfe" + len(text).to_bytes(2, "big")
+    return b"\x81" + size + bytes(4) + text

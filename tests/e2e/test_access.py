@@ -26,6 +26,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
+from tests.e2e.chatting import frame, raw
 from tests.e2e.starts import BLOCKED, PATIENCE, ROOT, Place, Started, get, listening, make_place, until
 
 TOKEN = "canary-Zq7vXw2LmN8pRt4KdY6hJb3F"
@@ -281,38 +282,20 @@ def test_a_logout_closes_what_the_login_has_opened(guarded: Live, path: str) -> 
             assert json.loads(one.recv(PATIENCE))["type"] in ("pong", "error")  # the chat wants to know who it is first
 
 
-def frame(message: object) -> bytes:
-    """A message as a client sends it, masked with zeros."""
-    text = json.dumps(message).encode()
-    size = bytes([0x80 | len(text)]) if len(text) < 126 else b"\xfe" + len(text).to_bytes(2, "big")
-    return b"\x81" + size + bytes(4) + text
-
-
 @pytest.mark.parametrize("unread", [0, 80], ids=["silent", "deaf"])
 def test_a_logout_cuts_off_who_does_not_answer(guarded: Live, unread: int) -> None:
     """A client need not answer the close, nor does that reach who does not read: it is cut off all the same."""
     cookie = {"Cookie": log_in(guarded).headers["set-cookie"].partition(";")[0]}
     own = f"http://{guarded.host}"
-    head = [
-        "GET /ws/chat HTTP/1.1", f"Host: {guarded.host}", f"Origin: {own}", f"Cookie: {cookie['Cookie']}",
-        "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13",
-        f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
-    ]  # fmt: skip
-    with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.settimeout(PATIENCE)
-        client.connect(("127.0.0.1", guarded.started.port))
-        client.sendall(("\r\n".join(head) + "\r\n\r\n").encode())
-        seen = b""
+    with raw(guarded.started.port, 4096, Origin=own, **cookie) as client:
 
         def until_seen(text: bytes) -> None:
-            nonlocal seen
+            seen = b""
             while text not in seen:
                 got = client.recv(65536)
                 assert got, f"the connection ended after {seen[-1000:]!r}"
                 seen = seen[-1000:] + got
 
-        until_seen(b"\r\n\r\n")  # what comes before the handshake's answer is nobody's
         client.sendall(frame({"type": "init", "session_id": "deaf"}))
         client.sendall(frame({"type": "chat", "id": "1", "message": "help " + "x" * 60_000}))
         until_seen(b'"type": "result"')

@@ -8,7 +8,6 @@ import json
 import re
 import resource
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -23,8 +22,8 @@ from websockets.sync.client import connect
 
 from preflight.instance import SERVICE_RESTART
 from server.sessions import Reply, Store, identity
-from tests.e2e.chatting import Client, Message, Provider, client, counts, kill_worker, worker_of
-from tests.e2e.starts import KEYS, PATIENCE, ROOT, Place, Started, get, make_place, until
+from tests.e2e.chatting import Client, Live, Message, client, counts, frame, kill_worker, raw, worker_of
+from tests.e2e.starts import ROOT, Place, Started, get, make_place, until
 
 
 @pytest.fixture(scope="module")
@@ -40,44 +39,11 @@ def demo(demo_place: Place) -> Started:
     return demo_place.start("--demo", "--supervise").until_ready()
 
 
-class Live:
-    """A server on a model that does what a test tells it to."""
-
-    def __init__(self, place: Place, **variables: str) -> None:
-        self.place = place
-        self.provider = Provider(place)
-        place.write_env_file(**KEYS)
-        place.environ |= {
-            "PREFLIGHT_PYTHON": ">=3.11",
-            "OPENAI_BASE_URL": f"{self.provider.url}/v1",
-            "PERPLEXITY_BASE_URL": f"{self.provider.url}/perplexity/v1",
-            "PREFLIGHT_TURN_TIMEOUT": "8s",
-            **variables,
-        }
-        self.started = place.start("--supervise").until_ready()
-        self.url = self.started.url
-
-
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     place = make_place(tmp_path_factory.mktemp("live") / "place")
-    yield Live(place)
+    yield Live(place, PREFLIGHT_TURN_TIMEOUT="8s")
     place.close()
-
-
-def raw(port: int, buffer: int | None = None) -> socket.socket:
-    """A WebSocket without a client library, after the handshake; at most a byte has been read."""
-    one = socket.socket()
-    if buffer is not None:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-    one.settimeout(PATIENCE)
-    one.connect(("127.0.0.1", port))
-    upgrade = (
-        f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {'A' * 22}=="
-    )
-    one.sendall(f"GET /ws/chat HTTP/1.1\r\nHost: 127.0.0.1\r\n{upgrade}\r\n\r\n".encode())
-    assert one.recv(1) == b"H"  # the server has answered, and takes frames from here on
-    return one
 
 
 def delete(url: str) -> str:
@@ -295,8 +261,7 @@ def test_a_client_that_does_not_read_is_dropped_and_loses_nothing(demo: Started)
     with client(demo.url) as talker:
         session = talker.init()["session_id"]
         slow = raw(demo.port, buffer=4096)
-        init = json.dumps({"type": "init", "session_id": session}).encode()
-        slow.sendall(bytes([0x81, 0x80 | len(init), 0, 0, 0, 0]) + init)
+        slow.sendall(frame({"type": "init", "session_id": session}))
         # `accepted` repeats the text to all who follow: this is what fills its socket and then its queue.
         said = 0
         while said < 10 or counts(demo.url)[0] == 2:
@@ -478,7 +443,7 @@ def test_a_crash_in_a_turn_loses_nothing(live: Live) -> None:
 def test_a_drain_finishes_the_turn_and_says_when_to_come_back(place: Place) -> None:
     """The connection in a turn closes after its result, an idle one at once, both with 1012; a start later the
     session is there."""
-    live = Live(place)
+    live = Live(place, PREFLIGHT_TURN_TIMEOUT="8s")
     live.provider.will({"type": "delay", "seconds": 1})
     with client(live.url) as busy, client(live.url) as idle:
         session = busy.init()["session_id"]

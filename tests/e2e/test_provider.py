@@ -8,39 +8,16 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.chatting import Message, Provider, client
-from tests.e2e.starts import KEYS, Place, Started, get, make_place, unused_port
+from tests.e2e.chatting import Live, Message, client
+from tests.e2e.starts import KEYS, Place, get, make_place, unused_port
 
 TURN = 6.0  # seconds; half of it is the patience with a silent service
-
-
-class Live:
-    """A server with keys, and the service that it asks."""
-
-    def __init__(self, place: Place, **variables: str) -> None:
-        self.place = place
-        self.provider = Provider(place)
-        place.write_env_file(**KEYS)
-        place.environ |= {
-            "PREFLIGHT_PYTHON": ">=3.11",
-            "OPENAI_BASE_URL": f"{self.provider.url}/v1",
-            "OPENAI_MODEL": "gpt-4o",
-            "PERPLEXITY_BASE_URL": f"{self.provider.url}/perplexity/v1",
-            "PREFLIGHT_TURN_TIMEOUT": f"{TURN:g}s",
-            **variables,
-        }
-        self.started: Started = place.start("--supervise").until_ready()
-        self.url = self.started.url
-
-    def asked(self) -> list[Message]:
-        """The chat requests that the service got."""
-        return [one for one in self.provider.requests() if one["path"].endswith("/chat/completions")]
 
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     place = make_place(tmp_path_factory.mktemp("live") / "place")
-    yield Live(place)
+    yield Live(place, PREFLIGHT_TURN_TIMEOUT=f"{TURN:g}s")
     place.close()
 
 
@@ -203,7 +180,7 @@ def test_a_key_in_a_message_goes_nowhere(live: Live) -> None:
 
 def test_nobody_there(place: Place) -> None:
     """A service that cannot be reached."""
-    live = Live(place, OPENAI_BASE_URL=f"http://127.0.0.1:{unused_port()}/v1")
+    live = Live(place, PREFLIGHT_TURN_TIMEOUT=f"{TURN:g}s", OPENAI_BASE_URL=f"http://127.0.0.1:{unused_port()}/v1")
     with client(live.url) as one:
         one.init()
         end = one.ask("hello")[-1]
