@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preflight import __version__, audit, formats, instances, notices, publishing, report, times
-from preflight.events import Loop
+from preflight.loop import Loop
 from preflight.publishing import Unpublishable
 from preflight.settings import Settings, address
 from preflight.suite import Result, Suite

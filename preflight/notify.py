@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from preflight import bootstrap, children, times
 from preflight.channel import ChannelError, Message
-from preflight.events import Loop
+from preflight.loop import Loop
 from preflight.notices import Notice
 from preflight.settings import Settings, pyproject
 from preflight.text import printable

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from preflight import files, history, report, suite, times
 from preflight.channel import Message
-from preflight.events import Loop
+from preflight.loop import Loop
 from preflight.redaction import Redactor
 from preflight.report import Report
 from preflight.settings import Settings

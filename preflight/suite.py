@@ -17,7 +17,7 @@ from typing import Any
 
 from preflight import children, report, times
 from preflight.channel import ChannelError, Message
-from preflight.events import Loop
+from preflight.loop import Loop
 from preflight.redaction import Redactor
 from preflight.settings import Settings
 from preflight.text import printable

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from preflight import __version__, instances, notices, report, times
 from preflight.audit import Event
 from preflight.channel import Channel
-from preflight.events import Loop
+from preflight.loop import Loop
 from preflight.rerun import Ending, Rerun, broken
 from preflight.restarts import Restarts, somebody_elses_task
 from preflight.settings import Settings, address

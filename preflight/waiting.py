@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from preflight import history
-from preflight.events import Loop
 from preflight.launcher import Launcher, Stopped
+from preflight.loop import Loop
 from preflight.publishing import Unpublishable
 from preflight.settings import Settings, SettingsError
 

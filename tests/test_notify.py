@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from preflight import notify, settings, times
-from preflight.events import Loop
+from preflight.loop import Loop
 from preflight.notices import Notice
 from preflight.notify import Notifier
 from preflight.redaction import Redactor

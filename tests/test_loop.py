@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from preflight.children import Child
-from preflight.events import Loop
+from preflight.loop import Loop
 
 # A child of ours: says one thing on its output, one on its channel, and ends when told to.
 CHILD = """
