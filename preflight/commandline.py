@@ -104,7 +104,11 @@ def parser() -> argparse.ArgumentParser:
         const="5",
         help="repeat the checks, every 5 s unless said otherwise, and show what changes; start and stop nothing",
     )
-    instead.add_argument("--history", action="store_true", help="show past runs and what flipped, and stop")
+    instead.add_argument(
+        "--history",
+        action="store_true",
+        help="show past runs and what flipped, of all addresses or of --host and --port, and stop",
+    )
     options.add_argument(
         "--if-running",
         metavar="HOW",
@@ -212,7 +216,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.history:
         from preflight import historycommand
 
-        return historycommand.show(settings, as_json=arguments.format == "json")
+        address = settings.address if arguments.host is not None or arguments.port is not None else None
+        return historycommand.show(settings, address=address, as_json=arguments.format == "json")
 
     from preflight.launcher import Launcher
 

@@ -23,11 +23,12 @@ STATUSES = {
 }
 
 
-def show(settings: Settings, *, as_json: bool = False) -> int:
-    """Print the history; returns the command's exit code."""
+def show(settings: Settings, *, address: str | None = None, as_json: bool = False) -> int:
+    """Print the history of one address, or of all; returns the command's exit code."""
     terminal = Terminal(Log(Redactor.of(settings.environment, settings.envfile.values)))
     try:
-        found = history.History(settings.state_dir / history.FOLDER).runs(limit=settings.history)
+        kept = history.History(settings.state_dir / history.FOLDER)
+        found = kept.runs(limit=settings.history * history.ADDRESSES, address=address)
     except OSError as error:
         terminal.fail("THE HISTORY CANNOT BE READ", [f"{settings.state_dir / history.FOLDER}: {error.strerror}"])
         return 1
@@ -37,7 +38,8 @@ def show(settings: Settings, *, as_json: bool = False) -> int:
     elif found:
         _table(terminal, found)
     else:
-        terminal.line(f"No run has been kept yet in {settings.state_dir / history.FOLDER}.")
+        of = f" of {address}" if address else ""
+        terminal.line(f"No run{of} has been kept yet in {settings.state_dir / history.FOLDER}.")
     return 0
 
 

@@ -267,7 +267,8 @@ class Launcher:
         self._suite = None
         result = suite.result(self.terminal.redactor)
         self._socket = result.socket
-        self.terminal.progress_over()
+        if not self._silent:
+            self.terminal.progress_over()
         return result
 
     def _suite_spoke(self, suite: Suite) -> None:

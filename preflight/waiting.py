@@ -221,6 +221,7 @@ def watch(load: Load, make: Make, seconds: float) -> int:
             while True:
                 result = launcher.examine()
                 if result.exit_code == 2:
+                    terminal.progress_over()
                     launcher.conclude(result)
                     return 2
                 code = result.exit_code

@@ -189,7 +189,7 @@ def _failed(result: Mapping[str, Any]) -> str:
     lines = []
     if result["critical_errors"]:
         count = len(result["critical_errors"])
-        lines.append(f"{count} critical requirement{'s' * (count > 1)} failed; they block a start:")
+        lines.append(f"{count} critical requirement{'s' * (count > 1)} failed and block{'s' * (count == 1)} a start:")
         lines += map(_problem, result["critical_errors"])
     else:
         lines.append("Nothing critical failed: the server may start.")

@@ -59,7 +59,7 @@ async function open() {
     show(diagnostics);
     announce(`This is the run of ${clock(diagnostics.generated_at)}: ${VERDICTS[diagnostics.status].word}. The button Back to now leads back.`);
   } catch (error) {
-    announce(`That run cannot be shown: ${error.message}`);
+    rerun.say(`That run cannot be shown: ${error.message}`);
     back();
   }
 }

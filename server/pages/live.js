@@ -16,14 +16,14 @@ export class Refused extends Error {
   }
 }
 
-// The JSON document at a path of this server. Throws Refused with its error, TypeError if there is no server.
+// The JSON document at a path of this server. Throws Refused with its error, and Error if there is no answer.
 export async function ask(path, options = {}) {
   const answer = await fetch(path, {
     headers: { Accept: "application/json" },
     cache: "no-store",
     signal: AbortSignal.timeout(PATIENCE),
     ...options,
-  });
+  }).catch(() => { throw new Error("the server does not answer"); });
   const body = await answer.json().catch(() => null);
   // 503 is what /health answers with all that it knows.
   if (!answer.ok && !(body && "status" in body)) {

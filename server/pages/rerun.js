@@ -56,7 +56,7 @@ export class Rerun {
         this.#wait = performance.now() + error.retryAfter * 1000;
         announce(`Not yet: again in ${error.retryAfter} seconds.`);
       } else {
-        this.#say(`The checks were not started: ${error.message}`);
+        this.say(`The checks were not started: ${error.message}`);
       }
       this.tick();
     }
@@ -92,7 +92,7 @@ export class Rerun {
     this.tick();
   }
 
-  #say(text) {
+  say(text) {
     announce(text);
     at("checking").textContent = text;
     at("progress").hidden = true;

@@ -55,6 +55,27 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     place.close()
 
 
+def test_of_an_address(place: Place) -> None:
+    """All that is kept is shown, of every address, and of one where an option names it."""
+    ports = [place.port, place.port + 1]
+    for port in ports:
+        for memory in ("1 MiB", "900 TiB"):
+            place.run(*CHECK, "--port", str(port), PREFLIGHT_MEMORY=memory, PREFLIGHT_HISTORY="2")
+
+    def addresses(*options: str) -> list[str]:
+        command = (sys.executable, "run.py", "--history", "--format", "json", *options)
+        shown = place.spawn(*command, environ={"PREFLIGHT_HISTORY": "2"})
+        assert shown.wait() == 0, shown.output
+        return [entry["address"] for entry in listed(shown)]
+
+    first, second = (f"127.0.0.1:{port}" for port in ports)
+    assert addresses() == [second, second, first, first]
+    assert addresses("--port", str(ports[0])) == [first, first]
+    none = place.spawn(sys.executable, "run.py", "--history", "--port", "1")
+    assert none.wait() == 0
+    assert "No run of 127.0.0.1:1 has been kept yet" in none.output
+
+
 def test_listed(served: Place) -> None:
     """Every run is there, newest first, with what flipped; the server's own start is the oldest."""
     found = answer(served, "/diagnostics/history")
@@ -145,8 +166,8 @@ def test_the_command_shows_the_same(served: Place) -> None:
 
 def test_nothing_there_yet(place: Place) -> None:
     """--history before the first run says so, and is no error."""
-    shown = place.run("--history")
-    assert shown.process.returncode == 0
+    shown = place.spawn(sys.executable, "run.py", "--history")
+    assert shown.wait() == 0
     assert shown.stdout == f"No run has been kept yet in {place.state / 'history'}.\n"
     assert listed(place.run("--history", "--format", "json")) == []
     assert place.run("--history", "--format", "junit").process.returncode == 2
@@ -165,7 +186,9 @@ def test_every_origin(project: Place) -> None:
     direct.stop()
     project.write_suite("import os; os._exit(0)")
     assert project.run(*CHECK).process.returncode == 3
-    found = listed(project.run("--history", "--format", "json"))
+    shown = project.spawn(sys.executable, "run.py", "--history", "--format", "json")
+    assert shown.wait() == 0
+    found = listed(shown)
     assert [(one["origin"], one["status"]) for one in found] == [
         ("check", "broken"),
         ("start", "passed"),

@@ -60,8 +60,8 @@ class Raw:
     """A client that sends what a test wants, when it wants."""
 
     def __init__(self, place: Place) -> None:
+        self.begun = time.monotonic()  # the server counts from the connection on, which may be there before we know
         self.socket = socket.create_connection(("127.0.0.1", place.port), timeout=10)
-        self.begun = time.monotonic()
 
     def send(self, data: bytes) -> Raw:
         self.socket.sendall(data)

@@ -443,7 +443,9 @@ def test_earlier_results_are_this_servers(served: Place, visit: Open) -> None:
 def test_an_address_that_was_cut(served: Place, visit: Open) -> None:
     """No run goes by it: that is said, and the page shows now."""
     page = visit(served, "/#run=%")
-    expect(page.locator("#announcer")).to_have_text("That run cannot be shown: there is no such run")
+    for place in ("#announcer", "#checking"):  # for who listens, and for who looks
+        expect(page.locator(place)).to_have_text("That run cannot be shown: there is no such run")
+    expect(page.locator("#checking")).to_be_visible()
     expect(page.locator("#verdict")).to_have_text("Ready")
     assert page.evaluate("location.hash") == ""
 

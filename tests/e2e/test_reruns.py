@@ -290,6 +290,20 @@ def test_a_broken_rerun(told: Place, what: str, why: str) -> None:
     assert started.stop() == 0
 
 
+def test_a_suite_that_cannot_be_collected(told: Place) -> None:
+    """Why is said in the same words everywhere, and once in each place."""
+    started = told.start("--demo").until_ready()
+    told.write_requirement("broken", 'raise RuntimeError("somebody saved half a file")')
+    ended = rerun(started.url)
+    assert ended["status"] == "broken"
+    shown = answer(started.url, "/diagnostics")
+    assert shown["problem"] == f"the last re-run: {ended['reason']}" == f"the last re-run: {shown['reason']}"
+    for kind in ("text", "health"):
+        text = " ".join(get(f"{started.url}/diagnostics?format={kind}")[1].split())  # it is folded
+        assert text.count("somebody saved half a file") == 1, kind
+    assert started.stop() == 0
+
+
 def test_a_rerun_takes_no_server_with_it(told: Place) -> None:
     """Whatever goes wrong with one in the launcher: it is broken and says why, and the server goes on as before."""
     begins = "    try:\n        seen = report.publish("

@@ -337,6 +337,8 @@ def test_watch_on_a_terminal(services: Place, opened: list[Pseudo]) -> None:
     terminal.press(b"\x03")
     assert terminal.wait() == 0
     assert "\x1b[1A\x1b[2K" in terminal.shown  # lines are written over
+    # It was one screen from the first round to the last: the cursor was hidden once, and came back at the end.
+    assert terminal.shown.count("\x1b[?25l") == terminal.shown.count("\x1b[?25h") == 1
     assert terminal.shown.rstrip().endswith("\x1b[?25h")
     last = plain_text(terminal.shown.rpartition("\x1b[2K")[2])
     assert "every 1 s · Ctrl-C ends" in last
