@@ -81,6 +81,9 @@ def declaration(item: pytest.Item) -> Declaration:
     needs = frozenset([needs] if isinstance(needs, str) else needs)
     if needs - NEEDS:
         raise ValueError(f"needs {min(needs - NEEDS)!r}, which is none of {', '.join(sorted(NEEDS))}")
+    fix = mark.kwargs.get("fix", "")
+    if not isinstance(fix, str) or len(fix.splitlines()) > 1:
+        raise ValueError("its fix has to be one line of text: a command, or a sentence")
     doc = getattr(getattr(item, "obj", None), "__doc__", None)
     if not doc or not doc.strip():
         raise ValueError("needs a docstring that states the requirement")
@@ -88,7 +91,7 @@ def declaration(item: pytest.Item) -> Declaration:
         title=mark.args[0].strip(),
         severity=mark.name,
         requirement=first_line(doc),
-        fix=mark.kwargs.get("fix", ""),
+        fix=fix,
         needs=needs,
         ignorable=bool(mark.kwargs.get("ignorable", True)),
     )

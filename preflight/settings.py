@@ -98,7 +98,7 @@ def duration(low: float, high: float) -> Callable[[object], float]:
     """Seconds: a number, or a text with a unit ("500ms", "2s", "1m", "30d")."""
 
     def parse(value: object) -> float:
-        allowed = f'must be a time from {low:g} to {high:g} seconds, such as 2, "2s" or "500ms"'
+        allowed = f'must be a time from {low:.15g} to {high:.15g} seconds, such as 2, "2s" or "500ms"'
         seconds = _quantity(value, _SECONDS, allowed)
         if not low <= seconds <= high:
             raise ValueError(allowed)
@@ -111,7 +111,7 @@ def interval(low: float, high: float) -> Callable[[object], float]:
     """Seconds between two repetitions, as :func:`duration` takes them, or 0 for none."""
 
     def parse(value: object) -> float:
-        allowed = f'must be 0 (off) or a time from {low:g} to {high:g} seconds, such as "60s" or "5m"'
+        allowed = f'must be 0 (off) or a time from {low:.15g} to {high:.15g} seconds, such as "60s" or "5m"'
         seconds = _quantity(value, _SECONDS, allowed)
         if seconds != 0 and not low <= seconds <= high:
             raise ValueError(allowed)
@@ -285,7 +285,9 @@ class Settings:
         one_of("replace", "keep", "fail"),
         "what to do about a server that this command started and that serves the address already",
     )
-    refresh: float = setting(0.0, interval(10, 30 * 86400), "time between re-runs in the background (0: none)")
+    refresh: float = setting(
+        0.0, interval(10, 30 * 86400), "time between re-runs in the background, 10 s or more (0: none)"
+    )
     rerun_gates: bool = setting(
         True, switch, "take the server out of rotation (503) while a critical requirement fails in its re-runs"
     )

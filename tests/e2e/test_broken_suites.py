@@ -159,6 +159,10 @@ def test_unknown_need():
 def test_unknown_argument():
     "Holds."
 
+@pytest.mark.critical("F", fix="one thing\\nand another")
+def test_two_fixes():
+    "Holds."
+
 @pytest.mark.critical("E")
 @pytest.mark.parametrize("n", [1, 2])
 def test_parametrised(n):
@@ -179,6 +183,7 @@ def test_all_faults_at_once(project: Place) -> None:
         "test_no_docstring: needs a docstring that states the requirement",
         "test_unknown_need: needs 'luck', which is none of",
         "test_unknown_argument: its marker has an unknown argument 'fx'",
+        "test_two_fixes: its fix has to be one line of text",
         "test_parametrised[2]: has the title 'E', and so has",
     ):
         assert fault in shown
