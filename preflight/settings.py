@@ -259,7 +259,9 @@ class Settings:
         duration(0.1, 600),
         "deadline of each requirement; what the holder of the port may take to end comes on top, of run_timeout, too",
     )
-    run_timeout: float = setting(30.0, duration(1, 3600), "deadline of the whole run")
+    run_timeout: float = setting(
+        30.0, duration(1, 3600), "deadline of the whole run; a fifth of it is for critical requirements alone"
+    )
     graceful_timeout: float = setting(
         4.0, duration(0, 600), "time for requests in flight when stopping, after drain_delay"
     )

@@ -300,6 +300,32 @@ def test_hanging(project: Place) -> None:
     assert project.check("Last")["outcome"] == "passed"
 
 
+HANGING_WARNINGS = (
+    HEAD
+    + "".join(
+        f"""
+@pytest.mark.warning("Hanging {number}")
+def test_hanging_{number}():
+    "Holds."
+    time.sleep(3600)
+"""
+        for number in range(5)
+    )
+    + TAIL
+)
+
+
+def test_hanging_warnings(project: Place) -> None:
+    """However many warnings hang, they leave time to what is critical and block nothing."""
+    project.write_suite(HANGING_WARNINGS)
+    checked = project.run("--check-only", "--demo", "--app", "small:app", PREFLIGHT_RUN_TIMEOUT="5s")
+    assert checked.process.returncode == 0, checked.output
+    found = [project.check(f"Hanging {number}") for number in range(5)]
+    assert {check["outcome"] for check in found} == {"timeout"}
+    assert {check["message"] for check in found} == {"ran past the 4 s of the run in which warnings are checked"}
+    assert project.check("Last")["outcome"] == "passed"
+
+
 @pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize(
     "where, source",
