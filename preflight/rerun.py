@@ -77,8 +77,9 @@ def publish(result: Result, settings: Settings) -> Ending:
         unpublished = f"its report cannot be written to {settings.report_path}: {error.strerror}"
     else:
         unpublished = history.keep(result.report, settings)
-    # In the report's own words: whoever shows both says them once.
-    return Ending(result.report, result.reason and result.report.reason, unpublished, seen)
+    # In the report's own words, where it has any: whoever shows both says them once.
+    reason = result.reason and (result.report.reason or result.reason)
+    return Ending(result.report, reason, unpublished, seen)
 
 
 def broken(settings: Settings, run_id: str, error: Exception, redactor: Redactor) -> Ending:

@@ -199,7 +199,7 @@ class Suite:
     def _report(self, redactor: Redactor) -> tuple[report.Report, str]:
         """The report, and if there is none to trust, one that stands in its place and the reason, redacted."""
         where = f' while checking "{self.checking}"' if self.checking else " before its first check"
-        reasons = list(self._problems)
+        reasons = list(dict.fromkeys(self._problems))  # what sends one thing that is no message may send many
         if self._usage:
             reasons = [self._usage]
         elif self._killed:
