@@ -112,8 +112,14 @@ def probes(suite_run: SuiteRun) -> Probes:
 
 @pytest.fixture(scope="session")
 def application(suite_run: SuiteRun) -> str | None:
-    """Why the application to serve does not import, in one line; None if it does."""
-    return suite_run.application()
+    """Why the application to serve does not import or cannot be served, in one line; None if it can."""
+    return suite_run.application()[0]
+
+
+@pytest.fixture(scope="session")
+def application_fix(suite_run: SuiteRun) -> str:
+    """What to do about an application that imports and cannot be served; else empty."""
+    return suite_run.application()[1]
 
 
 @pytest.fixture(scope="session")

@@ -261,7 +261,7 @@ class Launcher:
             if self._loop.stops:
                 raise Stopped(self._loop.stops[0])
             if not self._application_told and (worker.imported or worker.error or worker.ended()):
-                suite.application(None if worker.imported else worker.error)
+                suite.application(None if worker.imported else worker.error, worker.fix)
                 self._application_told = True
         self._loop.unwatch_child(suite.child)
         self._suite = None

@@ -50,7 +50,7 @@ class Link(Protocol):
 
     def send(self, kind: str, descriptors: tuple[int, ...] = (), **data: object) -> None: ...
 
-    def application(self) -> str | None: ...
+    def application(self) -> tuple[str | None, str]: ...
 
 
 class SuiteRun:
@@ -96,12 +96,15 @@ class SuiteRun:
         partial = self.origin == "start" and self.selection != "all"
         return [*titles, f"a suite of which only a part runs ({self.selection})"] if partial else titles
 
-    def application(self) -> str | None:
-        """Wait for the application's import; returns its error, if any, in one line."""
+    def application(self) -> tuple[str | None, str]:
+        """Wait for the application's import; returns its error, if any, in one line, and what to do about it.
+
+        The second is empty where importing the application shows more.
+        """
         if self.link:
             return self.link.application()
         self._worker = self._worker or Worker(self.settings)
-        return self._worker.wait_for_import()
+        return self._worker.wait_for_import(), self._worker.fix
 
     def on_port_step(self, step: Step) -> None:
         """Show, while it happens, what is done to free the port."""

@@ -15,6 +15,7 @@ import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from preflight import protocol
+from preflight.application import Application
 from preflight.instance import SERVICE_RESTART, Instance
 
 CLOSE = (b"connection", b"close")
@@ -59,11 +60,14 @@ class WebSocket(WebSocketsSansIOProtocol):
 class Server(uvicorn.Server):
     """Serves one application on a listening socket that it was given."""
 
-    def __init__(self, app: Any, instance: Instance, on_ready: Callable[[], None]) -> None:
+    def __init__(self, application: Application, instance: Instance, on_ready: Callable[[], None]) -> None:
         settings = instance.settings
         super().__init__(
             uvicorn.Config(
-                app,
+                # As a factory's product uvicorn takes it as it is; else it guesses what it has got, by calling it.
+                lambda: application.app,
+                factory=True,
+                interface=application.interface,
                 log_level="warning",  # the launcher says what happens
                 access_log=False,  # a line for each request takes almost half of the speed
                 http=protocol.Http,
@@ -183,6 +187,13 @@ class Server(uvicorn.Server):
     def _unfinished(self) -> int:
         """Requests, WebSockets and pieces of work that have not ended."""
         return max(self.instance.works, len(self.server_state.tasks))
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """What makes the event loop that uvicorn would choose."""
+    from uvicorn.loops.auto import auto_loop_factory
+
+    return auto_loop_factory()
 
 
 def prepare() -> None:

@@ -112,9 +112,9 @@ class Suite:
         """Whether it is past its deadline: the next call of :meth:`ended` kills it."""
         return time.monotonic() > self.deadline
 
-    def application(self, error: str | None) -> None:
-        """Tell the suite that the application has imported, or how it failed."""
-        self._tell("application", error=error)
+    def application(self, error: str | None, fix: str = "") -> None:
+        """Tell the suite that the application has imported, or how it failed and what to do about that."""
+        self._tell("application", error=error, fix=fix)
 
     def _tell(self, kind: str, descriptors: tuple[int, ...] = (), **data: Any) -> None:
         try:
@@ -307,10 +307,10 @@ class Link:
             self._condition.wait_for(lambda: kind in self._heard)
             return self._heard[kind]
 
-    def application(self) -> str | None:
-        """Wait until the application has imported; returns its error if it did not."""
-        error: str | None = self._wait("application").data["error"]
-        return error
+    def application(self) -> tuple[str | None, str]:
+        """Wait until the application has imported; returns its error if it did not, and what to do about that."""
+        said = self._wait("application").data
+        return said["error"], said["fix"]
 
     def send(self, kind: str, descriptors: tuple[int, ...] = (), **data: object) -> None:
         self._channel.send(kind, descriptors, **data)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
-import inspect
 import os
 import select
 import signal
@@ -16,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from preflight import children
@@ -26,6 +24,8 @@ from preflight.settings import Settings
 from preflight.text import first_line
 
 if TYPE_CHECKING:
+    import asyncio
+
     from preflight.rerun import Ending, Heard, Steps
     from preflight.serving import Server
 
@@ -43,7 +43,9 @@ class Worker:
         self.child = children.Child("preflight.worker", settings.root, settings.environment)
         self.imported = False
         self.error: str | None = None
-        """Why the application did not import, or did not start; one line."""
+        """Why the application did not import, or cannot be served; one line."""
+        self.fix = ""
+        """What to do about it; empty where importing the application shows more than we can say."""
         self.routes: tuple[str, ...] = ()
         self.ready = False
         self.on_audit: Callable[[Event], object] = lambda _event: None
@@ -75,7 +77,7 @@ class Worker:
                 case "imported":
                     self.imported, self.routes = True, tuple(message.data["routes"])
                 case "failed":
-                    self.error = str(message.data["error"])
+                    self.error, self.fix = str(message.data["error"]), str(message.data["fix"])
                 case "ready":
                     self.ready = True
                 case "audit":
@@ -149,30 +151,7 @@ class Worker:
 
 # The child's side.
 
-
-def load(name: str) -> Any:
-    """Import the application named ``module:attribute``; a function without parameters is called to make it.
-
-    Raises whatever the import raises, and AttributeError for an attribute that is not there.
-    """
-    module, _, attribute = name.partition(":")
-    found: Any = importlib.import_module(module)
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise AttributeError(f"module {module!r} has no attribute {attribute!r}")
-        found = getattr(found, part)
-    if inspect.isfunction(found) and not inspect.iscoroutinefunction(found):
-        needed = [
-            parameter
-            for parameter in inspect.signature(found).parameters.values()
-            if parameter.default is parameter.empty
-            and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-        ]
-        if not needed:
-            found = found()
-    if not callable(found):
-        raise TypeError(f"{name} is no ASGI application: it cannot be called")
-    return found
+OWN = os.path.dirname(__file__) + os.sep  # no place in here says anything of an application
 
 
 def _why(error: BaseException, root: str) -> str:
@@ -183,7 +162,7 @@ def _why(error: BaseException, root: str) -> str:
     trace = error.__traceback__
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if file.startswith(root) and "site-packages" not in file and file != __file__:
+        if file.startswith(root) and "site-packages" not in file and not file.startswith(OWN):
             places.append(f"{os.path.relpath(file, root)}:{trace.tb_lineno}")
         trace = trace.tb_next
     if isinstance(error, SyntaxError) and error.filename and error.filename.startswith(root):
@@ -235,6 +214,7 @@ class _Main:
         self._orders: dict[str, Message] = {}
         self._condition = threading.Condition()
         self._server: Server | None = None
+        self._runner: asyncio.Runner | None = None
         self._reruns = _Reruns(self._say)
         self._channel = children.attach(descriptor, self._hear, self._hung_up)
 
@@ -265,6 +245,32 @@ class _Main:
             self._condition.wait_for(lambda: kind in self._orders)
             return self._orders[kind]
 
+    def _await_order(self, kind: str) -> Message:
+        """Wait for an order; what an async factory has begun in the loop goes on meanwhile."""
+        if self._runner is None:
+            return self._wait(kind)
+        import asyncio
+
+        return self._runner.run(asyncio.to_thread(self._wait, kind))
+
+    def _complete(self, awaitable: Awaitable[Any]) -> Any:
+        """Await something in the loop that will serve: what an async factory makes may be bound to it."""
+
+        async def complete() -> Any:
+            return await awaitable
+
+        return self._loop().run(complete())
+
+    def _loop(self) -> asyncio.Runner:
+        """The one event loop of this process."""
+        if self._runner is None:
+            import asyncio
+
+            from preflight import serving
+
+            self._runner = asyncio.Runner(loop_factory=serving.loop_factory())
+        return self._runner
+
     def _say(self, kind: str, **data: Any) -> None:
         try:
             self._channel.send(kind, **data)
@@ -278,27 +284,32 @@ class _Main:
         sys.path.insert(0, os.getcwd())
         # Collecting garbage during an import finds none and takes time.
         gc.disable()
+        from preflight.application import CannotBeServed, load
+
         try:
-            app = load(name)
+            application = load(name, self._complete)
             from preflight import serving
             from preflight.instance import Instance  # before the verdict, so that serving can begin at once after it
+        except CannotBeServed as error:
+            self._say("failed", error=first_line(str(error)), fix=error.fix)
+            return 1
         except (Exception, SystemExit) as error:  # noqa: BLE001
             # Whatever an application raises at import is an answer, sys.exit() included.
-            self._say("failed", error=_why(error, os.getcwd()))
+            self._say("failed", error=_why(error, os.getcwd()), fix="")
             return 1
         gc.freeze()
         gc.enable()
-        routes = {getattr(route, "path", None) for route in getattr(app, "routes", ())}
+        routes = {getattr(route, "path", None) for route in getattr(application.app, "routes", ())}
         self._say("imported", routes=[path for path in WELL_KNOWN if path in routes])
         serving.prepare()  # while the suite ends
 
-        order = self._wait("serve")
+        order = self._await_order("serve")
         sock = socket.socket(fileno=order.descriptors[0])
         instance = Instance.of(order.data)
         outbox = Outbox(lambda event: self._say("audit", **event.to_message()))
         instance.note = outbox.put
         instance.runner = self._reruns
-        server = serving.Server(app, instance, on_ready=lambda: self._say("ready"))
+        server = serving.Server(application, instance, on_ready=lambda: self._say("ready"))
         with self._condition:
             self._server = server
             drain, tally = self._orders.get("drain"), self._orders.get("notifications")
@@ -306,7 +317,8 @@ class _Main:
             instance.notifications = tally.data["tally"]
         if drain is not None:
             server.drain(**drain.data)
-        server.run(sockets=[sock])
+        with self._loop() as loop:
+            loop.run(server.serve(sockets=[sock]))
         outbox.flush(FLUSH)
         self._say("drained", cancelled=server.cancelled, events=outbox.taken)
         return 0 if server.started else 3

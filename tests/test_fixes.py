@@ -121,7 +121,7 @@ def test_modes(folder: Path, fix: Fix, paste: Callable[..., str]) -> None:
 
 def test_application(fix: Fix, paste: Callable[..., str]) -> None:
     """It imports what does not import."""
-    command = fix("application", "application", "no module", PREFLIGHT_APP="not_there.it:app")
+    command = fix("application", "application", "no module", "", PREFLIGHT_APP="not_there.it:app")
     assert paste(f"{{ {command}\n}} 2>&1 || true").endswith("ModuleNotFoundError: No module named 'not_there'\n")
 
 

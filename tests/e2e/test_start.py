@@ -321,6 +321,77 @@ def test_other_application(place: Place, name: str) -> None:
     assert "ws://" not in started.stdout
 
 
+# Bound to the loop that it was made in: a future, and a task that goes on.
+ASYNC_FACTORY = """
+import asyncio
+from small import app as small
+
+async def make():
+    loop = asyncio.get_running_loop()
+    future, lived = loop.create_future(), []
+
+    async def live():
+        while True:
+            lived.append(1)
+            await asyncio.sleep(0.01)
+
+    task = asyncio.create_task(live())
+
+    async def app(scope, receive, send):
+        if scope["type"] == "http":
+            assert asyncio.get_running_loop() is loop
+            before = len(lived)
+            loop.call_soon(future.cancel)
+            await asyncio.wait([future])
+            while len(lived) == before:
+                await asyncio.sleep(0.01)
+        await small(scope, receive, send)
+
+    return app
+"""
+
+
+def test_async_factory(place: Place) -> None:
+    """An async factory is awaited in the loop that serves: what it has bound to it works, and goes on meanwhile."""
+    place.write_module("guarded", ASYNC_FACTORY)
+    started = place.start("--demo", "--app", "guarded:make").until_ready()
+    assert get(started.url) == (200, "small")
+    assert started.stop() == 0
+    started.left_nothing()
+
+
+@pytest.mark.parametrize(
+    "source, message, fix",
+    [
+        (
+            "def app(environ, start_response):\n    return [b'']\n",
+            "guarded:app is a WSGI application, called with (environ, start_response)",
+            "wrap it: asgi = a2wsgi.WSGIMiddleware(app)",
+        ),
+        (
+            "from small import app as small\ndef app(config):\n    return small\n",
+            "guarded:app cannot be called: it needs arguments (config)",
+            "give these parameters defaults",
+        ),
+        (
+            "class App:\n    pass\napp = App()\n",
+            "guarded:app is no ASGI application: it cannot be called (it is of type App)",
+            "name an ASGI application",
+        ),
+    ],
+)
+def test_no_application(place: Place, source: str, message: str, fix: str) -> None:
+    """What no server could call is refused by name, before anything is served, with what to do about it."""
+    place.write_module("guarded", source)
+    started = place.refused("--demo", "--app", "guarded:app")
+    assert started.process.returncode == 1
+    check = place.check("Application")
+    assert check["message"].startswith(message)
+    assert check["fix"].startswith(fix)
+    assert message in started.stdout
+    assert f"Fix: {fix}" in started.stdout
+
+
 def test_application_that_fails_to_start(place: Place) -> None:
     """An application that imports and then fails in its start-up is exit code 4, with what it said."""
     place.write_module(

@@ -1,0 +1,206 @@
+"""The application to serve: import it, call its factory, and refuse by name what cannot be served.
+
+What a name stands for is read from what it can be called with, since frameworks, decorators and wrappers make
+applications of every type:
+
+    (scope, receive, send)      an application (ASGI 3)
+    (scope)                     an application of ASGI 2, if it is no coroutine function
+    ()                          a factory: called once, awaited if need be; what it returns is one of the two above
+    (environ, start_response)   WSGI: refused, as is everything else
+
+It is called in the worker alone, before the verdict: what is refused here blocks the start.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
+from typing import Any, Literal
+
+Interface = Literal["asgi3", "asgi2"]
+
+NEEDED = "name an ASGI application, or a function without parameters that makes one"
+WITHOUT_ARGUMENTS = "give these parameters defaults, or name a function without parameters that makes the application"
+WRAPPED = "wrap it: asgi = a2wsgi.WSGIMiddleware(app), and serve asgi instead (package a2wsgi)"
+COROUTINE = "make it a coroutine function: async def"
+# What Python says of a function of any arguments that was called with none, and wanted those of an application.
+WANTS_THREE = re.compile(r"missing 3 required positional arguments|expected 3, got 0|^tuple index out of range$")
+
+
+class CannotBeServed(Exception):
+    """The application imports and cannot be served: a whole sentence in one line, and what to do about it."""
+
+    def __init__(self, reason: str, fix: str) -> None:
+        super().__init__(reason)
+        self.fix = fix
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """An application that can be served, and how it is called."""
+
+    app: Any
+    interface: Interface
+
+
+def load(name: str, complete: Callable[[Awaitable[Any]], Any]) -> Application:
+    """Import the application named ``module:attribute``; a factory is called to make it.
+
+    ``complete`` awaits what an async factory returns, in the loop that will serve. Raises whatever the import or the
+    factory raises, AttributeError for an attribute that is not there, and CannotBeServed.
+    """
+    module, _, attribute = name.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise AttributeError(f"module {module!r} has no attribute {attribute!r}")
+        found = getattr(found, part)
+    use = _use(found, name)
+    if use in ("asgi3", "asgi2"):
+        return Application(found, use)
+    try:
+        made = found()
+        if inspect.isawaitable(made):
+            made = complete(made)
+    except (TypeError, ValueError, IndexError) as error:
+        if use == "either" and WANTS_THREE.search(str(error)):
+            return Application(found, "asgi3")
+        raise
+    subject = f"what {name} returns"
+    use = _use(made, subject)
+    if use == "factory":
+        raise CannotBeServed(f"{subject} is another factory, and no application: it takes no arguments", NEEDED)
+    return Application(made, "asgi2" if use == "asgi2" else "asgi3")
+
+
+def _use(found: Any, subject: str) -> Literal["asgi3", "asgi2", "factory", "either"]:
+    """What to do with it: serve it as this interface, or call it to make the application.
+
+    "either": it takes any arguments, and only a call tells. Raises CannotBeServed.
+    """
+    if not callable(found):
+        kind = "None" if found is None else f"of type {type(found).__name__}"
+        raise CannotBeServed(f"{subject} is no ASGI application: it cannot be called (it is {kind})", NEEDED)
+    signature = _signature(found)
+    if signature is None:  # written in C: classes are made, everything else is taken at its word
+        return "factory" if inspect.isclass(found) else "asgi3"
+    takes = functools.partial(_takes, signature)
+    required = [
+        parameter.name
+        for parameter in signature.parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    ]
+    names = [parameter.name for parameter in signature.parameters.values()]
+    shown = ", ".join(required)
+    if inspect.isclass(found):
+        if takes(3) and hasattr(found, "__await__"):
+            return "asgi3"
+        if takes(0):
+            return "factory"
+        if takes(3):
+            raise CannotBeServed(
+                f"{subject} is no ASGI application: it is a class called with ({shown}), and its instances cannot be"
+                " awaited",
+                NEEDED,
+            )
+    code, is_coroutine = _code(found), _is_coroutine_function(found)
+    yields = code is not None and bool(code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR))
+    if yields and not is_coroutine:
+        raise CannotBeServed(f"{subject} is no ASGI application: it is a generator function (it yields)", NEEDED)
+    if takes(0):
+        if not takes(3):
+            return "factory"
+        if names[0] == "scope" or not isinstance(
+            found, FunctionType | BuiltinFunctionType | MethodType | functools.partial
+        ):
+            return "asgi3"
+        any_number = inspect.Parameter.VAR_POSITIONAL in {one.kind for one in signature.parameters.values()}
+        return "either" if any_number else "factory"
+    if (takes(2) and not takes(3) and not is_coroutine) or names[:2] == ["environ", "start_response"]:
+        raise CannotBeServed(
+            f"{subject} is a WSGI application, called with ({shown}): what is served here is ASGI, called with"
+            " (scope, receive, send)",
+            WRAPPED,
+        )
+    if takes(3) or (takes(1) and required == ["scope"] and not is_coroutine):
+        if not is_coroutine and code is not None and _returns_nothing(code):
+            raise CannotBeServed(
+                f"{subject} is no ASGI application: it is no coroutine function, and returns nothing to wait for",
+                COROUTINE,
+            )
+        return "asgi3" if takes(3) else "asgi2"
+    raise CannotBeServed(
+        f"{subject} cannot be called: it needs arguments ({shown}); an application is called with"
+        " (scope, receive, send), a factory with none",
+        WITHOUT_ARGUMENTS,
+    )
+
+
+def _signature(found: Any) -> inspect.Signature | None:
+    """What it can be called with; None where nobody can tell."""
+    try:
+        own = inspect.signature(found, follow_wrapped=False)
+        if inspect.Parameter.VAR_POSITIONAL not in {one.kind for one in own.parameters.values()}:
+            return own
+        # A decorator's wrapper, which takes whatever it gets: what it is wrapped around says what that is to be.
+        wrapped = inspect.signature(found)
+    except (ValueError, TypeError):
+        return None
+    said = _takes(wrapped, 3) or _takes(wrapped, 0) or (_takes(wrapped, 2) and not _is_coroutine_function(found))
+    return wrapped if said else own
+
+
+def _takes(signature: inspect.Signature, count: int) -> bool:
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
+
+
+def _called(found: Any) -> Any:
+    """The function that runs when it is called, as far as there is one."""
+    while isinstance(found, functools.partial):
+        found = found.func
+    if isinstance(found, MethodType):
+        return found.__func__
+    if isinstance(found, FunctionType) or inspect.isclass(found):
+        return found
+    return getattr(type(found), "__call__", found)  # noqa: B004  # the function itself, not whether there is one
+
+
+def _is_coroutine_function(found: Any) -> bool:
+    called, code = _called(found), _code(found)
+    return (
+        inspect.iscoroutinefunction(found)
+        or inspect.iscoroutinefunction(called)
+        or (code is not None and bool(code.co_flags & inspect.CO_ITERABLE_COROUTINE))  # types.coroutine
+    )
+
+
+def _code(found: Any) -> CodeType | None:
+    """The byte code that runs when it is called; None for what is not written in Python, and for classes."""
+    code = getattr(_called(found), "__code__", None)
+    return code if isinstance(code, CodeType) else None
+
+
+def _returns_nothing(code: CodeType) -> bool:
+    """Whether every way out of a function returns None."""
+    import dis  # hardly ever needed
+
+    before = None
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "RETURN_CONST" and instruction.argval is not None:
+            return False
+        if instruction.opname == "RETURN_VALUE" and (
+            before is None or before.opname != "LOAD_CONST" or before.argval is not None
+        ):
+            return False
+        before = instruction
+    return True
