@@ -24,8 +24,12 @@ TICK = 0.01  # seconds between two looks at what is still going on
 SWEEP = 5  # ticks of uvicorn, which are 0.1 s, between two looks at deadlines of clients
 LINGER = 0.25  # seconds that idle keep-alive connections get to send a last request, when nobody replaces us
 FRAME = 1024 * 1024  # bytes of the largest WebSocket message that is read at all; beyond, the close code is 1009
+LOCAL_HANDSHAKE = 0.006  # seconds after which no handshake is on its way any more, within this machine
+HANDSHAKE = 0.25  # seconds, and over networks: the round trip to the other side of the world
 GOODBYE = 0.2  # seconds that what was cancelled gets to clean up
-SO_ATTACH_FILTER = 26  # socket(7); the module socket has no name for it
+SO_ATTACH_FILTER = 26  # socket(7); the module socket has no name for it, nor for the next
+SO_BINDTOIFINDEX = 62  # Linux 5.0
+NO_INTERFACE = 0x7FFFFFFF  # an index that no network interface has
 
 
 class WebSocket(WebSocketsSansIOProtocol):
@@ -164,14 +168,25 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def _empty(self, sock: socket.socket, deadline: float) -> None:
-        """Accept what waits in the queue, since closing the socket would reset it, and let nothing more in."""
+        """Accept what waits in the queue, since closing the socket would reset it, and let nothing more in.
+
+        Where more cannot be kept out, this returns when the queue is empty for the first time: a connection that comes
+        between that look and the end of the socket, which has to follow at once, is reset.
+        """
         loop = asyncio.get_running_loop()
-        lock(sock)
-        quiet = 0
-        while quiet < 3 and loop.time() < deadline:
-            waiting = select.select([sock], [], [], 0)[0]
-            quiet = 0 if waiting else quiet + 1
-            await asyncio.sleep(0 if waiting else TICK / 5)
+        quiet = LOCAL_HANDSHAKE if self.instance.settings.loopback else HANDSHAKE
+        if not lock(sock):
+            quiet = 0.0
+            deadline = min(deadline, loop.time() + LINGER)  # under load it might never be empty
+        since = loop.time()
+        while (now := loop.time()) < deadline:
+            if select.select([sock], [], [], 0)[0]:
+                since = now
+                await asyncio.sleep(0)
+            elif now - since >= quiet:
+                return
+            else:
+                await asyncio.sleep(TICK / 5)
 
     def _busy(self) -> bool:
         """Whether requests or pieces of work are in flight; WebSockets are not waited for beyond their work."""
@@ -202,15 +217,32 @@ def prepare() -> None:
     import uvicorn.loops.auto  # noqa: F401
 
 
-def lock(sock: socket.socket) -> None:
+def lock(sock: socket.socket) -> bool:
     """Let no further connection into a listening socket's queue; those in it stay. For good: only before closing it.
 
-    Nobody else may go on listening on it. Linux only; elsewhere a connection that comes in the last
-    moment before the socket closes is reset.
+    Nobody else may go on listening on it. Returns whether nothing gets in any more, which is so on Linux unless the
+    kernel refuses both ways. Where it is not, few connections at a time do: one that comes in the last moment before
+    the socket closes is reset.
     """
-    if sys.platform != "linux":
-        return
-    # One instruction of classic BPF, "return 0": the listener does not even see another packet. A client's
-    # SYN is lost, and when it is sent again the port is closed or somebody else's.
-    program = array.array("B", struct.pack("HBBI", 0x06, 0, 0, 0))
-    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, program.buffer_info()[0]))
+    if sys.platform == "linux":
+        try:
+            # A listener that belongs to an interface gets no connection from any other: clients are refused, as if it
+            # was closed already, and handshakes that have begun come to their end. Needs no privilege from Linux 5.7
+            # on, except where the socket belongs to an interface already (to a VRF's, say).
+            sock.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, NO_INTERFACE)
+            return True
+        except OSError:
+            pass
+        # One instruction of classic BPF, "return 0": the listener does not even see another packet. A client's
+        # SYN is lost, and when it is sent again the port is closed or somebody else's.
+        program = array.array("B", struct.pack("HBBI", 0x06, 0, 0, 0))
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, program.buffer_info()[0]))
+            return True
+        except OSError:
+            pass  # some kernels (seen in 6.18) let nobody without CAP_NET_ADMIN give a filter to a TCP socket
+    try:
+        sock.listen(1)  # keeps the queue short; 0 means as many as there may be to some systems
+    except OSError:
+        pass
+    return False

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from websockets.sync.client import connect
 
 from tests.e2e.starts import Place, Started, get, listening, until
 from tests.e2e.test_replace import worker_of
+from tests.privileges import WITHOUT, unprivileged
 
 # Answers /slow when the gate is there, says how far it is, and leaves WebSockets to whoever closes them.
 SLOW = """
@@ -178,6 +180,35 @@ def test_accept_queue_is_answered(place: Place) -> None:
         assert (answer.status, answer.read()) == (200, b"done")
         client.close()
     assert started.wait() == 0
+    started.left_nothing()
+
+
+@unprivileged
+def test_without_privileges(place: Place) -> None:
+    """Who stops it needs no privileges for that: what is in flight and in the queue is answered, a chat told why."""
+    place.write_module("slow", SLOW)
+    command = [*WITHOUT, sys.executable, "run.py", "--demo", "--app", "slow:app", "--port", str(place.port)]
+    started = place.spawn(*command, environ={"GATE": str(place.folder / "gate")}).until_ready()
+    chat = connect(f"ws://127.0.0.1:{place.port}/any")
+    asked = Asked(place.port)
+    begun(started)
+    worker = worker_of(started)
+    os.kill(worker, signal.SIGSTOP)
+    waiting = http.client.HTTPConnection("127.0.0.1", place.port, timeout=20)
+    waiting.request("GET", "/")
+    started.send(signal.SIGTERM)
+    started.until_says("Stopping")
+    os.kill(worker, signal.SIGCONT)
+    answer = waiting.getresponse()
+    assert (answer.status, answer.read()) == (200, b"done")
+    waiting.close()
+    open_gate(place)
+    assert asked.answered()
+    with chat:
+        assert closed_with(lambda: chat.recv(timeout=10))[0] == 1012
+    assert started.wait() == 0
+    assert "Traceback" not in started.output
+    assert "not finished" not in started.output
     started.left_nothing()
 
 
