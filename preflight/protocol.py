@@ -129,6 +129,7 @@ class State(ServerState):
     def sweep(self, now: float) -> None:
         """Close what has run past its deadline; call it about twice a second."""
         flushing = {}
+        connection: Any  # Http or WebSocket, which both can be checked
         for connection in list(self.connections):
             transport = connection.transport
             if transport.is_closing() or (isinstance(connection, Http) and connection.flow.write_paused):
@@ -137,7 +138,7 @@ class State(ServerState):
                 if now - since > self.limits.request_timeout + (size - left) / RATE:
                     self.refused["answer not taken in time"] += 1
                     transport.abort()
-            elif isinstance(connection, Http):
+            else:
                 connection.check(now)
         self.flushing = flushing
         if self.refused and now - self._said_at >= EVERY:

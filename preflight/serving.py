@@ -8,57 +8,26 @@ import select
 import socket
 import struct
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from preflight import protocol
+from preflight import floods, protocol, websocket
 from preflight.application import Application
-from preflight.instance import SERVICE_RESTART, Instance
+from preflight.instance import Instance
 
 CLOSE = (b"connection", b"close")
 SWITCH = 0.0005  # seconds
 TICK = 0.01  # seconds between two looks at what is still going on
 SWEEP = 5  # ticks of uvicorn, which are 0.1 s, between two looks at deadlines of clients
 LINGER = 0.25  # seconds that idle keep-alive connections get to send a last request, when nobody replaces us
-FRAME = 1024 * 1024  # bytes of the largest WebSocket message that is read at all; beyond, the close code is 1009
 LOCAL_HANDSHAKE = 0.006  # seconds after which no handshake is on its way any more, within this machine
 HANDSHAKE = 0.25  # seconds, and over networks: the round trip to the other side of the world
 GOODBYE = 0.2  # seconds that what was cancelled gets to clean up
 SO_ATTACH_FILTER = 26  # socket(7); the module socket has no name for it, nor for the next
 SO_BINDTOIFINDEX = 62  # Linux 5.0
 NO_INTERFACE = 0x7FFFFFFF  # an index that no network interface has
-
-
-class WebSocket(WebSocketsSansIOProtocol):
-    """uvicorn's own, with a reason in the close frame of a server that stops.
-
-    It lets an application drop a client that does not read: ASGI's own close waits until it does.
-    """
-
-    def run_asgi(self) -> Coroutine[Any, Any, None]:
-        self.scope["extensions"]["preflight.abort"] = {"abort": self.transport.abort}
-        return super().run_asgi()
-
-    def start_keepalive(self) -> None:
-        """The handshake is over: what it was about need not be kept for as long as the connection is."""
-        super().start_keepalive()
-        del self.request, self.response
-
-    def shutdown(self) -> None:
-        """Close with 1012 and leave the client time to answer it: unread messages would turn the close into a reset."""
-        if self.close_sent or not self.handshake_complete or self.transport.is_closing():
-            super().shutdown()
-            return
-        self.stop_keepalive()
-        code, reason = SERVICE_RESTART
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
-        self.conn.send_close(code, reason)
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        self.close_sent = True
-        self.close_timer = self.loop.call_later(LINGER, self.transport.close)
 
 
 class Server(uvicorn.Server):
@@ -75,8 +44,8 @@ class Server(uvicorn.Server):
                 log_level="warning",  # the launcher says what happens
                 access_log=False,  # a line for each request takes almost half of the speed
                 http=protocol.Http,
-                ws=WebSocket,
-                ws_max_size=FRAME,
+                ws=websocket.WebSocket,
+                ws_max_size=websocket.LARGEST,
                 ws_per_message_deflate=False,  # its memory is most of an idle connection's
                 proxy_headers=False,  # trust follows the socket's peer
                 server_header=False,
@@ -85,6 +54,7 @@ class Server(uvicorn.Server):
         )
         self.config.timeout_graceful_shutdown = GOODBYE  # type: ignore[assignment]  # it is handed to wait_for()
         self.server_state: protocol.State = protocol.State(protocol.Limits.of(settings))
+        self._log = floods.bound()
         self.instance = instance
         self.cancelled = 0
         self._on_ready = on_ready
@@ -131,6 +101,7 @@ class Server(uvicorn.Server):
         done = await super().on_tick(counter)
         if counter % SWEEP == 0:
             self.server_state.sweep(asyncio.get_running_loop().time())
+            self._log.tell()
         if done or self.instance.draining:
             self._announce()
         return done
@@ -166,6 +137,7 @@ class Server(uvicorn.Server):
         for task in self.server_state.tasks:
             task.cancel(msg="graceful_timeout is over")
         await super().shutdown(sockets)
+        self._log.tell(at_once=True)
 
     async def _empty(self, sock: socket.socket, deadline: float) -> None:
         """Accept what waits in the queue, since closing the socket would reset it, and let nothing more in.

@@ -90,7 +90,7 @@ def examine() -> Instance:
     Raises BlockedStart when a critical requirement blocks or a setting is wrong.
     """
     # Only here: the launcher's worker has no use for them, and its import is a start's critical path.
-    from preflight import banners, publishing, suite
+    from preflight import banners, floods, publishing, suite
     from preflight.log import Log, LogFile, direct
     from preflight.redaction import Redactor
     from preflight.terminal import Terminal
@@ -101,6 +101,7 @@ def examine() -> Instance:
         raise BlockedStart(str(error)) from None
     redactor = Redactor.of(settings.environment, settings.envfile.values)
     logs.redact(redactor)
+    floods.bound()
     terminal = Terminal(Log(redactor), sys.stderr)
     try:
         log_file = LogFile(settings.log_file) if settings.log_file else None
