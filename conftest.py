@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from preflight import claim, settings
+from preflight import claim, settings, soundness
 from preflight.contract import Details
-from preflight.plugin import Link, SuiteRun
+from preflight.plugin import LAUNCHER, Link, SuiteRun
 from preflight.probes import Probes
 
 ROOT = Path(__file__).parent
@@ -29,6 +29,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--demo", action="store_true", help="no env file, no keys, no network")
 
 
+def _launcher(config: pytest.Config) -> Link | None:
+    """The launcher's side of this run, None where pytest was started by itself."""
+    found = (plugin for plugin in config.pluginmanager.get_plugins() if str(_name(plugin)).startswith(LAUNCHER))
+    link: Link | None = next(found, None)
+    return link
+
+
+def _name(plugin: object) -> object:
+    return getattr(plugin, "__name__", "")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Options that make pytest show something instead of running would end here, with exit code 0."""
+    if not _of_the_suite(config):
+        return
+    problems = soundness.refused(config, lists=True)
+    if problems:
+        if link := _launcher(config):
+            link.send("broken", problems=problems)
+            link.met = True
+        raise pytest.UsageError("\n".join(problems))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Register the plugin if this is a run of the suite, and not of the project's own tests."""
@@ -40,7 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("the suite needs pytest-json-report: add -p pytest_jsonreport.plugin")
     if getattr(config.option, "numprocesses", None) or hasattr(config, "workerinput"):
         raise pytest.UsageError("the suite keeps an order, the port last: run it without -n")
-    link: Link | None = config.pluginmanager.get_plugin("preflight-launcher")
+    link = _launcher(config)
     try:
         chosen = link.settings if link else None
         chosen = chosen or settings.load(ROOT, options=link.options if link else _options(config))
@@ -53,7 +77,10 @@ def pytest_configure(config: pytest.Config) -> None:
         option.json_report, option.json_report_file = True, None
     # What tests print or log, and pytest's own texts, could hold anything.
     option.json_report_omit = ["collectors", "keywords", "log", "streams", "traceback", "warnings"]
-    config.pluginmanager.register(SuiteRun(config, chosen, link), "preflight-suite-run")
+    if config.pluginmanager.register(SuiteRun(config, chosen, link), "preflight-suite-run") is None:
+        raise pytest.UsageError("-p no:preflight-suite-run keeps out what holds the run together: leave it out")
+    if link:
+        link.met = True
 
 
 def _of_the_suite(config: pytest.Config) -> bool:

@@ -5,6 +5,7 @@ Only the standard library is imported here, and the syntax is old on purpose, un
 that this Python is new enough and that the packages are there.
 """
 
+import os
 import sys
 
 
@@ -14,6 +15,10 @@ def main() -> int:
         found = "{}.{}.{}".format(*sys.version_info[:3])
         sys.stderr.write(f"run.py: needs Python 3.11 or newer, and this is {found} ({sys.executable})\n")
         return 1
+    # python -I, -P and PYTHONSAFEPATH leave this folder out, and a preflight that is installed would be another one.
+    here = os.path.dirname(os.path.realpath(__file__))
+    if sys.path[:1] != [here]:
+        sys.path.insert(0, here)
     try:
         from preflight import bootstrap
 

@@ -71,7 +71,10 @@ def problem() -> list[str] | None:
     if not absent:
         return None
     names = ", ".join(re.split(r"[^A-Za-z0-9._-]", dependency, maxsplit=1)[0] for dependency in absent)
-    return [f"Dependencies: not installed: {names}", f"Fix: {install_command(absent)}"]
+    fix = install_command(absent)
+    if sys.flags.no_site:
+        fix = "start it without -S, which leaves out where packages are installed"
+    return [f"Dependencies: not installed: {names}", f"Fix: {fix}"]
 
 
 def install_command(requirements: list[str]) -> str:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from preflight import interpreter
 from preflight.channel import Channel, Message
 
 KEPT_LINES = 200
@@ -32,10 +33,19 @@ class Child:
     on_signal: Callable[[str, int, str, str], object]
     """Called for each signal that it was sent: the signal, the PID, the module, and why."""
 
-    def __init__(self, module: str, root: Path, environ: Mapping[str, str], *, steps_back: bool = False) -> None:
-        """``steps_back``: this process, and all that it will start, gives way to us and to others."""
-        environ = {name: value for name, value in environ.items() if name != "PYTHONSAFEPATH"}
-        environ["PYTHONUNBUFFERED"] = "1"
+    def __init__(
+        self,
+        module: str,
+        root: Path,
+        environ: Mapping[str, str],
+        *,
+        distrusts_caches: bool = False,
+        steps_back: bool = False,
+    ) -> None:
+        """``environ`` is made by interpreter.py, which also knows what ``distrusts_caches`` is.
+
+        ``steps_back``: this process, and all that it will start, gives way to us and to others.
+        """
         self.module = module
         self.on_signal = lambda *_: None
         self.channel, theirs = Channel.pair()
@@ -47,7 +57,8 @@ class Child:
         self._skips = False  # the rest of a line that was too long
         self.output_closed = False
         self._closed = False
-        command = [sys.executable, "-m", module, str(theirs.fileno())]
+        options = interpreter.options(distrusts_caches=distrusts_caches)
+        command = [sys.executable, *options, "-m", module, str(theirs.fileno())]
         with theirs:
             try:
                 # cwd: "-m" finds our packages there, and the application its modules.

@@ -21,7 +21,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from preflight import bootstrap, children, times
+from preflight import bootstrap, children, interpreter, times
 from preflight.channel import ChannelError, Message
 from preflight.loop import Loop
 from preflight.notices import Notice
@@ -198,7 +198,7 @@ class Notifier:
 
     def _employ(self) -> children.Child:
         # The environment alone, not the env file: it has no use for keys.
-        self._child = child = children.Child("preflight.notify", self._settings.root, os.environ)
+        self._child = child = children.Child("preflight.notify", self._settings.root, interpreter.for_suite())
         self._loop.watch_child(child, self._heard, child.read_output)
         return child
 

@@ -19,7 +19,7 @@ from typing import Any, NoReturn, Protocol
 import pytest
 from _pytest.outcomes import Skipped  # pytest.skip.Exception is the same class under a name that mypy cannot follow
 
-from preflight import audit, history, report, times
+from preflight import audit, history, report, soundness, times
 from preflight.claim import told
 from preflight.contract import LONGEST_TITLE, Declaration, Details, NotApplicable, Unknown, declaration
 from preflight.log import Log, LogFile
@@ -31,6 +31,8 @@ from preflight.text import first_line
 from preflight.worker import Worker
 
 AGENT = "server.app"
+LAUNCHER = "preflight-launcher"
+"""What the names of the plugin that stands for the launcher begin with; how they go on, nobody can say beforehand."""
 FOR_WARNINGS = 0.8  # of a run's time: those that hang do not block a start by leaving none to what is critical
 
 
@@ -47,6 +49,8 @@ class Link(Protocol):
     options: dict[str, object]
     settings: Settings | None
     inherited: socket.socket | None
+    met: bool
+    """Whether the suite has taken it up; set from here."""
 
     def send(self, kind: str, descriptors: tuple[int, ...] = (), **data: object) -> None: ...
 
@@ -73,6 +77,10 @@ class SuiteRun:
         self._over: set[str] = set()
         self.details: dict[str, Details] = {}
         self.deselected = 0
+        self._lost: list[str] = []
+        """Requirements that stand in the suite's files and were not collected."""
+        self._witnesses: dict[str, soundness.Witness] = {}
+        """Who sees each requirement's body run."""
         self.problems: list[str] = []
         self._misused = False
         """Whether an option or a setting is wrong: then nothing was found out, and nothing is published."""
@@ -91,8 +99,9 @@ class SuiteRun:
 
     @property
     def blocking(self) -> list[str]:
-        """What blocks the start so far: titles of critical requirements, or that the suite is not whole."""
+        """What blocks the start so far: titles of critical requirements, or that the suite is broken or not whole."""
         titles = [check.title for check in self.checks.values() if check.blocks]
+        titles += ["a broken suite"] if self.problems else []
         partial = self.origin == "start" and self.selection != "all"
         return [*titles, f"a suite of which only a part runs ({self.selection})"] if partial else titles
 
@@ -129,7 +138,9 @@ class SuiteRun:
     def selection(self) -> str:
         option = self.config.option
         chosen = [word for word in (option.markexpr, option.keyword) if word]
-        return " and ".join(chosen) or ("a part" if self.deselected else "all")
+        if self._lost or option.deselect or (self.deselected and not chosen):
+            chosen.append("a part")  # of what those words name, or of all
+        return " and ".join(chosen) or "all"
 
     def details_of(self, item: pytest.Item) -> Details:
         return self.details.setdefault(item.nodeid, Details())
@@ -139,9 +150,14 @@ class SuiteRun:
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self._session = session
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> None:
+        self._refuse(soundness.problems(self.config))
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None]:
         self._declare(items)
+        self._compare(items)
         yield
         # The application late, the port last, whatever else wanted to shuffle; else as they stand in the files.
         items.sort(key=lambda item: ("port" in _fixtures(item), "application" in _fixtures(item)))
@@ -163,10 +179,7 @@ class SuiteRun:
                 faults.append(f"{item.nodeid}: has the title {declared.title!r}, and so has {other}")
             titles[declared.title.casefold()] = item.nodeid
             self.declarations[item.nodeid] = declared
-        if faults:
-            faults = [self.redactor.beginning(fault, report.LONGEST_MESSAGE) for fault in faults]
-            self._broken(faults)
-            raise pytest.UsageError("\n".join(faults))
+        self._refuse(faults)
         for name in self.settings.ignore:
             named = [one for nodeid, one in self.declarations.items() if self._is_named(name, nodeid)]
             who = f"{self._ignored_by}{' ' if self._ignored_by == '--ignore' else ': '}{name}"
@@ -174,6 +187,25 @@ class SuiteRun:
                 self._wrong_usage(f"{who}: this requirement cannot be ignored")
             if not named and self._collected_whole(items):
                 self._wrong_usage(f"{who}: there is no such requirement")
+
+    def _compare(self, items: list[pytest.Item]) -> None:
+        """Compare what was collected with what the suite's files say."""
+        sources = soundness.Sources(self.config)
+        faults = [f"{item.nodeid}: {fault}" for item in items if (fault := sources.fault(item))]
+        self._witnesses = {item.nodeid: soundness.Witness(item) for item in items}
+        self._lost = sources.lost(self.settings.root / "preflight", items)
+        if self.link and self._lost and not self.problems:
+            # With plain pytest one may run a part of the suite, and is told so.
+            faults += [f"{lost}: was not collected" for lost in self._lost]
+            faults.append("see addopts, python_files and python_functions in pytest.ini, and the conftest.py files")
+        self._refuse(faults)
+
+    def _refuse(self, faults: list[str]) -> None:
+        """End the run before it has begun, if there is a reason to."""
+        if faults:
+            faults = [self.redactor.beginning(fault, report.LONGEST_MESSAGE) for fault in faults]
+            self._broken(faults)
+            raise pytest.UsageError("\n".join(faults))
 
     def _collected_whole(self, items: list[pytest.Item]) -> bool:
         """Whether no requirement is missing: who runs a file of them may have another one's name in the settings."""
@@ -207,6 +239,9 @@ class SuiteRun:
             self.link.send("broken", problems=problems)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped:
+            why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            self._broken([f"{report.nodeid}: left out as a whole: {first_line(why)}"])
         if report.failed:
             lines = [line.removeprefix("E").strip() for line in str(report.longrepr).splitlines() if line.strip()]
             self._broken([f"{report.nodeid}: cannot be collected: {lines[-1] if lines else 'no reason given'}"])
@@ -259,7 +294,7 @@ class SuiteRun:
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None]:
-        with self._deadline(item):
+        with self._deadline(item), self._witnesses[item.nodeid].watching(item):
             yield
 
     @pytest.hookimpl(wrapper=True, trylast=True)
@@ -310,7 +345,12 @@ class SuiteRun:
         vars(item).update(repr_failure=_nothing, _repr_failure_py=_nothing)
         stage = yield
         declared = self.declarations[item.nodeid]
-        outcome, message = _outcome(item, stage, call)
+        witness = self._witnesses[item.nodeid]
+        # What a plugin has caught on the way was raised all the same.
+        caught = witness.raised if stage.when == "call" else None
+        outcome, message = _outcome(item, stage, call.excinfo.value if call.excinfo else caught)
+        if caught is not None and stage.passed and outcome != "passed":
+            stage.outcome = "skipped" if isinstance(caught, Skipped) else "failed"
         ignored = declared.ignorable and any(self._is_named(name, item.nodeid) for name in self.settings.ignore)
         if ignored and outcome in ("failed", "error", "timeout", "skipped") and declared.severity == "critical":
             outcome, message = "ignored", f"ignored by {self._ignored_by}: {message}"
@@ -353,6 +393,8 @@ class SuiteRun:
         ]
         if stage.when == "teardown":
             self._over.add(item.nodeid)
+            if check.outcome == "passed" and not witness.entered:
+                self._broken([f"{item.nodeid}: its body was not executed: leave out the plugin that prevents it"])
         if stage.when == "teardown" and self.link:
             self.link.send("checked", **report.in_brief(check, self.redactor))
         return stage
@@ -413,12 +455,19 @@ class SuiteRun:
         yield
         if self._worker is not None:
             self._worker.child.close()
+        found = self.report
+        if session.exitstatus == pytest.ExitCode.OK and found is not None and not session.config.option.collectonly:
+            # Whoever made it up (a plugin) or did not know better (pytest, of a broken run): it is what CI goes by.
+            if found.status == "broken":
+                session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+            elif found.blocking:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self.link is None and self.report is not None and not self._misused:
             about = {"status": self.report.status, "may_start": self.report.may_start, "run_id": self.run_id}
             self.log.audit(audit.Event.now("run", by="command", parent=os.getppid(), origin="pytest", **about))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if self.report is None or self.link or self._misused:
+        if self.report is None or self.link or self._misused or self.config.option.collectonly:
             return  # of wrong usage pytest itself says what is wrong
         terminalreporter.write_sep("-", "preflight")
         for step in self.steps:
@@ -429,6 +478,8 @@ class SuiteRun:
                 terminalreporter.write_line(f"    fix: {check.fix}")
         if self.unkept:
             terminalreporter.write_line(self.unkept)
+        if self.report.reason:
+            terminalreporter.write_line(f"broken: {self.report.reason}")
         terminalreporter.write_line(f"{self.report.status}; report: {self.published or 'not written'}")
 
 
@@ -452,9 +503,8 @@ def _fixtures(item: pytest.Item) -> Mapping[str, Any] | list[str]:
     return names
 
 
-def _outcome(item: pytest.Item, stage: pytest.TestReport, call: pytest.CallInfo[None]) -> tuple[str, str]:
-    """Our outcome and its message for one stage of a requirement."""
-    error = call.excinfo.value if call.excinfo else None
+def _outcome(item: pytest.Item, stage: pytest.TestReport, error: BaseException | None) -> tuple[str, str]:
+    """Our outcome and its message for one stage of a requirement, which raised ``error``."""
     # pytest itself decides on this after us, and lets both an xfail and an xpass go.
     expected = stage.when == "call" and item.get_closest_marker("xfail") is not None
     if expected or isinstance(error, pytest.xfail.Exception):

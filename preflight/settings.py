@@ -133,6 +133,14 @@ def names(value: object) -> tuple[str, ...]:
     return tuple(part.strip() for part in parts if part.strip())
 
 
+def modules(value: object) -> tuple[str, ...]:
+    """Names of modules to load; pytest would take one that begins with ``no:`` as one to leave out."""
+    found = names(value)
+    if not all(re.fullmatch(r"[A-Za-z_][\w.-]*", name) for name in found):
+        raise ValueError("must be names of modules, such as mypackage.plugin")
+    return found
+
+
 def urls(value: object) -> tuple[str, ...]:
     """URLs, separated by commas or blanks."""
     found = split_urls(value) if isinstance(value, str) else []
@@ -334,7 +342,7 @@ class Settings:
     trusted_proxies: tuple[str, ...] = setting(
         (), networks, "addresses of reverse proxies whose X-Forwarded-For and -Proto count; then nobody is local"
     )
-    plugins: tuple[str, ...] = setting((), names, "pytest plugins that the suite needs, by module name")
+    plugins: tuple[str, ...] = setting((), modules, "pytest plugins that the suite needs, by module name")
     ignore: tuple[str, ...] = setting((), names, "critical requirements that may fail, by title or id")
     notify: tuple[str, ...] = setting(
         (),

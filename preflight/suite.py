@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from preflight import children, report, times
+from preflight import children, interpreter, report, times
 from preflight.channel import ChannelError, Message
 from preflight.loop import Loop
 from preflight.redaction import Redactor
@@ -82,14 +82,14 @@ class Suite:
         self._killed = False
         self._allowed = 0.0
         """Seconds beyond the deadline that freeing the port may take."""
-        environ = {
-            name: value
-            for name, value in (os.environ if environ is None else environ).items()
-            if name not in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_DEBUG")
-        }
-        environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         self._takes_port = takes_port
-        self.child = children.Child("preflight.suite", settings.root, environ, steps_back=origin == "rerun")
+        self.child = children.Child(
+            "preflight.suite",
+            settings.root,
+            interpreter.for_suite(environ),
+            distrusts_caches=True,
+            steps_back=origin == "rerun",
+        )
         self._tell(
             "run",
             (inherited.fileno(),) if inherited is not None else (),
@@ -279,10 +279,12 @@ def run(
 
 
 class Link:
-    """What the suite knows of the launcher; conftest.py finds it as the plugin "preflight-launcher"."""
+    """What the suite knows of the launcher; conftest.py finds it among pytest's plugins."""
 
     def __init__(self, descriptor: int) -> None:
-        self.__name__ = "preflight-launcher"  # pluggy takes a plugin's name from here
+        # pluggy takes a plugin's name from here. It is another one each time: -p no:NAME cannot keep it out.
+        self.__name__ = f"preflight-launcher-{os.urandom(8).hex()}"
+        self.met = False
         self._heard: dict[str, Message] = {}
         self._condition = threading.Condition()
         self._channel = children.attach(descriptor, self._hear, children.end_group)
@@ -330,6 +332,9 @@ def main() -> int:
         arguments += ["-p", plugin]
     arguments += ["-c", "pytest.ini", "--rootdir", ".", "preflight"]
     exit_code = int(pytest.main(arguments, plugins=[link]))
+    if not link.met:
+        how = f"pytest ended with exit code {exit_code} before conftest.py could hold the run together"
+        link.send("broken", problems=[f"{how}: see addopts in pytest.ini"])
     gc.freeze()  # nor is the interpreter to collect at its end: the launcher waits for it
     return exit_code
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from preflight import children
+from preflight import children, interpreter
 from preflight.audit import Event, Outbox
 from preflight.channel import ChannelError, Message
 from preflight.settings import Settings
@@ -40,7 +40,8 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         # The application finds the env file's variables in its environment before it is imported.
-        self.child = children.Child("preflight.worker", settings.root, settings.environment)
+        environ = interpreter.for_worker(settings.environment)
+        self.child = children.Child("preflight.worker", settings.root, environ)
         self.imported = False
         self.error: str | None = None
         """Why the application did not import, or cannot be served; one line."""

@@ -121,9 +121,10 @@ def test_own_group_and_no_input(start: Start, tmp_path: Path) -> None:
 
 
 def test_environment(start: Start) -> None:
-    """The child's environment is what it was given, and modules in its folder are found all the same."""
-    child = start("print(os.environ['A'], os.environ.get('PYTHONSAFEPATH'))", A="b", PYTHONSAFEPATH="1")
-    assert lines(child, 1) == ["b None"]
+    """The child's environment is what it was given, and what it prints comes at once, whatever is in there."""
+    program = "print(os.environ['A'], os.environ.get('PYTHONUNBUFFERED'))\ntime.sleep(60)"
+    child = start(program, A="b", PYTHONUNBUFFERED="")
+    assert lines(child, 1) == ["b "]
 
 
 def test_nothing_else_is_inherited(start: Start) -> None:

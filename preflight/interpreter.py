@@ -1,0 +1,180 @@
+"""Which variables and options of Python and pytest can change what a run means, and what is done about each.
+
+Everything is decided here, once: the environment that the launcher gives to its children is made from these tables,
+and so are the questions that the suite asks about itself (soundness.py). docs/meaning.md shows the same tables.
+
+It does not know what a requirement is, and imports nothing heavy: the launcher loads it before it has started anything.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+PASSED = "passed on"
+DROPPED = "dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One variable, and whether our children get it."""
+
+    name: str
+    """Its name; one that ends in ``*`` stands for all with this beginning that have no row of their own."""
+    changes: str
+    suite: str = DROPPED
+    """For the suite and for the process that sends notifications. What the env file says never reaches them."""
+    worker: str = PASSED
+    """For the worker; the env file's, too: how the application is run is its own affair."""
+
+
+VARIABLES = (
+    Variable("PYTHONOPTIMIZE", "takes assertions away (`1`), docstrings as well (`2`)"),
+    Variable("PYTHONSAFEPATH", "keeps the project's folder off the path", worker=DROPPED),
+    Variable("PYTHONINSPECT", "replaces a process's exit code by an interactive session's", worker=DROPPED),
+    Variable("PYTHONUNBUFFERED", "nothing: both children write at once, whatever it says"),
+    Variable("PYTHONWARNINGS", "makes errors of other people's warnings"),
+    Variable("PYTHONDEVMODE", "turns on warnings, debug hooks and slow allocators"),
+    Variable("PYTHONBREAKPOINT", "runs a function of anybody's at `breakpoint()`"),
+    Variable("PYTHONSTARTUP", "runs a file before an interactive session"),
+    Variable("PYTHON_PRESITE", "imports a module before everything else (debug builds)"),
+    Variable("PYTHONIOENCODING", "makes output fail that is not in that encoding"),
+    Variable("PYTHONHOME", "where the standard library is", suite=PASSED),
+    Variable("PYTHONPLATLIBDIR", "where the standard library is", suite=PASSED),
+    Variable("PYTHONEXECUTABLE", "what `sys.executable` says (macOS)", suite=PASSED),
+    Variable("PYTHONPATH", "where modules are found", suite=PASSED),
+    Variable("PYTHONUSERBASE", "where the user's own packages are", suite=PASSED),
+    Variable("PYTHONNOUSERSITE", "whether the user's own packages are found", suite=PASSED),
+    Variable("PYTHONPYCACHEPREFIX", "where compiled modules are; they are compared with their source", suite=PASSED),
+    Variable("PYTHONDONTWRITEBYTECODE", "whether compiled modules are written", suite=PASSED),
+    Variable("PYTHONHASHSEED", "the order of sets", suite=PASSED),
+    Variable("PYTHONUTF8", "the encoding of files", suite=PASSED),
+    Variable("PYTHONCOERCECLOCALE", "the encoding of files in the C locale", suite=PASSED),
+    Variable("PYTHON*", "whatever Python has or will have beside these, how it spends time and memory for example"),
+    Variable("PYTEST_ADDOPTS", "every option of pytest"),
+    Variable("PYTEST_PLUGINS", "loads plugins, which can do anything"),
+    Variable("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "nothing: the suite names its plugins, none is loaded unasked"),
+    Variable("PYTEST_*", "whatever pytest has or will have beside these (debugging, themes)"),
+)
+
+_SUITE = {variable.name: variable.suite for variable in VARIABLES}
+_WORKER = {variable.name: variable.worker for variable in VARIABLES}
+
+
+def _passed(name: str, decided: Mapping[str, str]) -> bool:
+    for beginning in ("PYTHON", "PYTEST_"):
+        if name.startswith(beginning):
+            return decided.get(name, decided[f"{beginning}*"]) == PASSED
+    return True
+
+
+def for_suite(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of the suite, and of the sender: ``environ``, or our own, with an interpreter as it should be.
+
+    Python's and pytest's variables are always our own: those in ``environ`` may come from the env file.
+    """
+    own = os.environ
+    environ = own if environ is None else environ
+    kept = {name: value for name, value in environ.items() if not name.startswith(("PYTHON", "PYTEST_"))}
+    kept |= {name: own[name] for name in own if name.startswith(("PYTHON", "PYTEST_")) and _passed(name, _SUITE)}
+    kept["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    return kept
+
+
+def for_worker(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the worker: the application's, without what would keep the worker itself from running."""
+    return {name: value for name, value in environ.items() if _passed(name, _WORKER)}
+
+
+def options(*, distrusts_caches: bool = False) -> list[str]:
+    """The options of the interpreter for a child of ours.
+
+    Those that say where modules may come from (``-E``, ``-s``, and ``-I``, which is both and ``-P``) are passed on;
+    those that say how code is run (``-O``, ``-W``, ``-X``) are the launcher's own: an application that wants them has
+    variables for that. ``distrusts_caches``: a compiled module that says it need not be compared with its source is
+    compared with it.
+    """
+    chosen = ["-u"]  # and not PYTHONUNBUFFERED, which would reach what the application starts
+    if distrusts_caches:
+        chosen += ["--check-hash-based-pycs", "always"]
+    if sys.flags.ignore_environment:
+        chosen.append("-E")
+    if sys.flags.no_user_site:
+        chosen.append("-s")
+    return chosen
+
+
+# How an option of pytest is answered.
+REFUSED = "refused"
+REPORTED = "reported"
+NOTICED = "noticed"
+HARMLESS = "harmless"
+ANSWERS = {
+    REFUSED: "the run is broken, and says which option it was",
+    REPORTED: "the run says that it is one of a part of the suite: allowed with plain pytest, and nothing starts on it",
+    NOTICED: "what it does is noticed where it does it, whoever asked for it: the run is broken, or the check fails",
+    HARMLESS: "it changes nothing that a run says",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of pytest, wherever it stands: on the command line, in PYTEST_ADDOPTS or in ``addopts``."""
+
+    names: tuple[str, ...]
+    changes: str
+    answer: str
+    attribute: str = ""
+    """Where pytest keeps it; only of those that are refused."""
+    lists: bool = False
+    """It shows something instead of running: it is refused where it was not typed on pytest's own command line."""
+
+
+OPTIONS = (
+    Option(("--setup-only", "--setuponly"), "no requirement is asked", REFUSED, "setuponly"),
+    Option(("--setup-plan", "--setupplan"), "no requirement is asked", REFUSED, "setupplan"),
+    Option(("--runxfail",), "what says that it has no answer yet goes on, and can pass", REFUSED, "runxfail"),
+    Option(("--collect-only", "--co", "--collectonly"), "the requirements are listed", REFUSED, "collectonly", True),
+    Option(("--help", "-h"), "options are listed", REFUSED, "help", True),
+    Option(("--version", "-V"), "a version is shown", REFUSED, "version", True),
+    Option(("--markers",), "markers are listed", REFUSED, "markers", True),
+    Option(("--fixtures", "--funcargs"), "fixtures are listed", REFUSED, "showfixtures", True),
+    Option(("--fixtures-per-test",), "fixtures are listed", REFUSED, "show_fixtures_per_test", True),
+    Option(("--cache-show",), "the cache is listed", REFUSED, "cacheshow", True),
+    Option(("-k", "-m", "--deselect"), "requirements are left out", REPORTED),
+    Option(("--ignore", "--ignore-glob", "files and folders as arguments"), "files are left out", REPORTED),
+    Option(("--lf", "--ff", "--nf", "--sw"), "requirements are left out or put in another order", REPORTED),
+    Option(
+        ("-o python_files", "-o python_functions", "-o python_classes", "-o norecursedirs", "--collect-in-virtualenv"),
+        "requirements are not found",
+        NOTICED,
+    ),
+    Option(("-x", "--maxfail"), "the run ends early", NOTICED),
+    Option(("--continue-on-collection-errors",), "a file that does not import is passed over", NOTICED),
+    Option(("--noconftest", "--confcutdir", "-p no:NAME"), "what holds the run together is kept out", NOTICED),
+    Option(("-p NAME",), "a plugin, which can do anything", NOTICED),
+    Option(("--pdb", "--trace"), "a debugger stands in between", NOTICED),
+    Option(("-W", "--pythonwarnings", "-o filterwarnings"), "a warning becomes an error, which blocks", NOTICED),
+    Option(("-n", "--dist"), "requirements run in other processes", NOTICED),
+    Option(("-c", "--rootdir", "-o addopts"), "which options hold: each has its row here", HARMLESS),
+    Option(("--assert",), "how a failure is shown: assertions are executed either way", HARMLESS),
+    Option(("--import-mode", "--pyargs"), "how files become modules", HARMLESS),
+    Option(("-o strict", "-o xfail_strict"), "what is expected to fail is no answer in any case", HARMLESS),
+    Option(("--capture", "-s", "-v", "-q", "-r", "--tb", "--color", "--durations"), "what is shown", HARMLESS),
+)
+
+
+def refused(chosen: object, typed: tuple[str, ...]) -> list[Option]:
+    """Those options among ``chosen``, pytest's, with which a run means something else.
+
+    ``typed`` is pytest's own command line: who types ``--collect-only`` there asks for a list, and gets it.
+    """
+    return [
+        option
+        for option in OPTIONS
+        if option.attribute
+        and getattr(chosen, option.attribute, None)
+        and not (option.lists and any(name in typed for name in option.names))
+    ]

@@ -1,0 +1,263 @@
+"""Does a run of the suite ask what it says it asks?
+
+The suite puts these questions to itself, in the interpreter that runs it: are assertions executed, is the code that
+runs what the files say, has each requirement in them been collected, has its body run, and how did that end. What
+variables and options can do about it is decided in interpreter.py; what is found out here does not depend on knowing
+who did it. A run for which one of the answers is no is broken.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import os
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import pytest
+
+from preflight import interpreter
+
+FILES = ("test_*.py", "*_test.py")
+REWRITTEN = -1
+"""Stands for a level of optimization: with pytest's assertions, which explain themselves (plain pytest has those)."""
+Code = tuple[object, ...]
+"""What a code object does, in a form that compares: neither where it stands nor how it was compiled."""
+
+
+def problems(config: pytest.Config) -> list[str]:
+    """What in this interpreter, and among pytest's options, gives a run another meaning."""
+    found = []
+    if not assertions_execute():
+        variable = os.environ.get("PYTHONOPTIMIZE")
+        cause = "PYTHONOPTIMIZE is set: unset it" if variable else "Python was started with -O: start it without"
+        found.append(f"assertions are not executed: {cause}")
+    return found + refused(config)
+
+
+def refused(config: pytest.Config, *, lists: bool = False) -> list[str]:
+    """The options of pytest with which nothing is found out; ``lists``: only those that show something instead."""
+    return [
+        f"{option.names[0]} is set, and {option.changes}: leave it out ({_whence(config, option)})"
+        for option in interpreter.refused(config.option, config.invocation_params.args)
+        if option.lists or not lists
+    ]
+
+
+def _whence(config: pytest.Config, option: interpreter.Option) -> str:
+    """Where an option may have come from, for people who look for it."""
+    if any(name in config.invocation_params.args for name in option.names):
+        return "on the command line"
+    if any(name in os.environ.get("PYTEST_ADDOPTS", "").split() for name in option.names):
+        return "in PYTEST_ADDOPTS"
+    return f"in addopts of {config.inipath.name}" if config.inipath else "in a plugin"
+
+
+def assertions_execute() -> bool:
+    """Whether a false assertion raises, in this interpreter and in modules as they are compiled here."""
+    if sys.flags.optimize:
+        return False
+    try:
+        assert not __name__  # noqa: S101  # this is the question
+    except AssertionError:
+        return True
+    return False
+
+
+# Is the code that runs what the files say?
+
+
+def code_of(function: object) -> CodeType | None:
+    """The code of a requirement's own body, inside whatever decorators have put around it; None if it has none."""
+    try:
+        inner = inspect.unwrap(function)  # type: ignore[arg-type]  # anything can be asked
+    except ValueError:  # it is wrapped in itself
+        return None
+    code = getattr(getattr(inner, "__func__", inner), "__code__", None)
+    return code if isinstance(code, CodeType) else None
+
+
+def comparable(code: CodeType) -> Code:
+    """The same for two compilations of the same source, whatever was kept of positions."""
+    constants = tuple(
+        comparable(one) if isinstance(one, CodeType) else (type(one).__name__, one) for one in code.co_consts
+    )
+    counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
+    names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+    return (code.co_name, *counts, code.co_code, *names, constants, code.co_exceptiontable)
+
+
+def _all_inside(code: CodeType) -> Iterator[Code]:
+    yield comparable(code)
+    for one in code.co_consts:
+        if isinstance(one, CodeType):
+            yield from _all_inside(one)
+
+
+class Sources:
+    """The files that requirements stand in, compiled once more from what is written there."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._modules: dict[tuple[Path, int], CodeType | None] = {}
+        self._codes: dict[tuple[Path, str, int], set[Code]] = {}
+
+    def fault(self, item: pytest.Item) -> str:
+        """What is wrong with the code that will run for ``item``, for people; empty if it is what its file says."""
+        code = code_of(getattr(item, "obj", None))
+        if code is None:
+            return "is no function whose body could be seen to run"
+        runs = comparable(code)
+        name = _name(item)
+        written = self._module(item.path, 0)
+        if written is None or not any(one == name for one, _ in _compiled_tests(written)):
+            # Another file has made it: test_it = make("it"). Its source is there, under whatever name.
+            path, name = Path(code.co_filename), ""
+        else:
+            path = item.path
+        if any(runs in self._inside(path, name, level) for level in (0, REWRITTEN)):
+            return ""
+        caches = f"remove the compiled files in {item.path.parent / '__pycache__'}"
+        if any(runs in self._inside(path, name, level) for level in (1, 2)):
+            return f"was compiled without its assertions, as python -O does: {caches}"
+        return f"what would run is not what {item.path.name} says: {caches}, or the plugin that replaced it"
+
+    def lost(self, folder: Path, items: Iterable[pytest.Item]) -> list[str]:
+        """The tests in the files below ``folder`` that pytest has not collected, as ``FILE::NAME``.
+
+        Only those that are written at the top of a file or of a class: what stands under a condition may well not
+        be there.
+        """
+        collected = {(item.path, _name(item)) for item in items}
+        found = []
+        for path in sorted({path for pattern in FILES for path in folder.rglob(pattern)}):
+            module = self._module(path, 0)
+            names = [name for name, _ in _compiled_tests(module)] if module is not None else []
+            if len(set(names)) == len(names) and collected.issuperset((path, name) for name in names):
+                continue  # nearly always, and ten times as quick as reading the file's grammar
+            for name, times in Counter(_written_tests(ast.parse(path.read_bytes()).body)).items():
+                if (path, name) not in collected:
+                    found.append(f"{path.relative_to(folder.parent)}::{name}")
+                elif times > 1:
+                    found.append(f"{path.relative_to(folder.parent)}::{name}, which another one of that name replaces")
+        return found
+
+    def _inside(self, path: Path, name: str, level: int) -> set[Code]:
+        """The functions of that name in a file, or all where there is none; see :meth:`_module`."""
+        if (path, name, level) not in self._codes:
+            module = self._module(path, level)
+            if module is None:
+                found: set[Code] = set()
+            elif name:
+                found = {comparable(code) for one, code in _compiled_tests(module) if one == name}
+            else:
+                found = set(_all_inside(module))
+            self._codes[path, name, level] = found
+        return self._codes[path, name, level]
+
+    def _module(self, path: Path, level: int) -> CodeType | None:
+        """A file, compiled at a level of optimization (0: with its assertions); None where there is none."""
+        if (path, level) not in self._modules:
+            try:
+                self._modules[path, level] = self._compiled(path, level)
+            except (OSError, SyntaxError, ValueError):
+                self._modules[path, level] = None
+        return self._modules[path, level]
+
+    def _compiled(self, path: Path, level: int) -> CodeType:
+        if level == REWRITTEN:
+            from _pytest.assertion import rewrite  # nothing public does this
+
+            return rewrite._rewrite_test(path, self._config)[1]
+        module: CodeType = compile(path.read_bytes(), str(path), "exec", dont_inherit=True, optimize=level)
+        return module
+
+
+def _name(item: pytest.Item) -> str:
+    classes = [node.name for node in item.listchain() if isinstance(node, pytest.Class)]
+    return ".".join([*classes, getattr(item, "originalname", None) or item.name])
+
+
+def _compiled_tests(body: CodeType) -> Iterator[tuple[str, CodeType]]:
+    for one in body.co_consts:
+        if isinstance(one, CodeType) and one.co_name.startswith("test"):
+            yield one.co_name, one
+        elif isinstance(one, CodeType) and one.co_name.startswith("Test"):
+            yield from ((f"{one.co_name}.{name}", code) for name, code in _compiled_tests(one))
+
+
+def _written_tests(body: Iterable[ast.stmt]) -> Iterator[str]:
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test"):
+            if not any("fixture" in ast.unparse(decorator) for decorator in node.decorator_list):
+                yield node.name
+        elif isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
+            yield from (f"{node.name}.{name}" for name in _written_tests(node.body))
+
+
+# Has its body run, and how did that end?
+
+
+class Witness:
+    """Sees one requirement's own body run, whoever calls it and whatever becomes of what it raises."""
+
+    def __init__(self, item: pytest.Item) -> None:
+        """``item`` as it was collected: whatever is put in its place later is not what is waited for."""
+        self._code = code_of(getattr(item, "obj", None))
+        self.entered = False
+        self.raised: BaseException | None = None
+
+    @contextmanager
+    def watching(self, item: Any) -> Generator[None]:
+        """Watch what pytest calls for ``item``."""
+        function = item.obj
+        item.obj = self._watched(function)
+        try:
+            yield
+        finally:
+            item.obj = function
+
+    def _watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def call_async(*args: Any, **options: Any) -> Any:
+                with self._seeing():
+                    return await function(*args, **options)
+
+            return call_async
+
+        @functools.wraps(function)
+        def call(*args: Any, **options: Any) -> Any:
+            with self._seeing():
+                return function(*args, **options)
+
+        return call
+
+    @contextmanager
+    def _seeing(self) -> Generator[None]:
+        before, of_threads = sys.getprofile(), threading.getprofile()
+
+        def see(frame: FrameType, event: str, _argument: object) -> None:
+            if event == "call" and frame.f_code is self._code:
+                self.entered = True
+                sys.setprofile(None)  # of this thread; from here on it costs nothing
+
+        threading.setprofile(see)
+        sys.setprofile(see)
+        try:
+            yield
+        except BaseException as error:
+            self.raised = error
+            raise
+        finally:
+            # A profiler that is written in C cannot be set again from here.
+            sys.setprofile(before if callable(before) else None)
+            threading.setprofile(of_threads)
