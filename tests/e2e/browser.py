@@ -6,8 +6,9 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from tempfile import TemporaryDirectory
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -23,12 +24,14 @@ def chromium(*arguments: str) -> Iterator[Browser]:
         if os.environ.get("CI"):
             pytest.fail("there is no Chromium, and CI has to have one")
         pytest.skip("there is no Chromium")
-    with sync_playwright() as playwright:
+    with ExitStack() as stack:
+        # A home of its own: Playwright does not start without one, and Chromium writes into it.
+        home = stack.enter_context(TemporaryDirectory(ignore_cleanup_errors=True))
+        stack.enter_context(pytest.MonkeyPatch.context()).setenv("HOME", home)
+        playwright = stack.enter_context(sync_playwright())
         browser = playwright.chromium.launch(executable_path=path, args=[*ARGUMENTS, *arguments])
-        try:
-            yield browser
-        finally:
-            browser.close()
+        stack.callback(browser.close)
+        yield browser
 
 
 @contextmanager
