@@ -15,7 +15,7 @@ demo:  ## check and serve with the embedded model, no keys, no network (PORT=801
 	@sh .ci/setup $(VENV) requirements.txt
 	@exec $(VENV)/bin/python run.py --demo $${PORT:+--port "$$PORT"} $(if $(filter command,$(origin HOST)),--host "$$HOST") $(ARGS)
 
-test:  ## the project's own tests (ARGS="-k port" for some of them)
+test:  ## the project's own tests, as whoever calls it, root or not (ARGS="-k port" for some of them)
 	@sh .ci/setup $(VENV) requirements-dev.txt
 	@exec $(VENV)/bin/python -m pytest -n 3 --dist worksteal $(ARGS)
 

@@ -33,6 +33,8 @@ HANGS = 180.0
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What holds for the tests and not in pytest.ini, which the suite shares: there a warning must not stop a start."""
     for item in items:
+        for marker in () if os.geteuid() == 0 else item.iter_markers("needs_root"):
+            item.add_marker(pytest.mark.skip(reason="needs root: {}".format(*marker.args)))
         if item.path.is_relative_to(ROOT / "tests"):
             item.add_marker(pytest.mark.filterwarnings("error"), append=False)
             item.add_marker(pytest.mark.timeout(HANGS))

@@ -305,7 +305,7 @@ else:
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.needs_root("nobody else can become another user")
 @pytest.mark.parametrize("opened", [False, True], ids=["as it is", "modes wide open"])
 def test_another_user_calls(opened: bool) -> None:
     """A real process of another user: the modes keep it out, and where somebody has opened them, its user id does."""

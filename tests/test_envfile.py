@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from preflight import envfile
+from tests.privileges import WITHOUT, unprivileged
+
+ROOT = Path(__file__).parents[1]
 
 SECRET = "sk-canary-3f9a1c77e2"
 
@@ -119,12 +124,16 @@ def test_named_pipe(file: Path) -> None:
     assert envfile.read(file).problem == f"{file} is not a regular file"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@unprivileged
 def test_unreadable(file: Path) -> None:
     """A file that may not be read gives the system's reason."""
     file.write_text("A=1")
     file.chmod(0)
-    assert envfile.read(file).problem == f"{file} cannot be read: Permission denied"
+    reads = "import sys; from pathlib import Path; from preflight import envfile; "
+    reads += "print(envfile.read(Path(sys.argv[1])).problem)"
+    command = [*WITHOUT, sys.executable, "-c", reads, str(file)]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert said.stdout == f"{file} cannot be read: Permission denied\n", said.stderr
 
 
 def test_read_error() -> None:

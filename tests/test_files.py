@@ -18,7 +18,7 @@ from preflight.files import Unsafe
 
 ROOT = Path(__file__).parents[1]
 NOBODY = 65534
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's files")
+as_root = pytest.mark.needs_root("nobody else can make another user's files")
 
 
 def mode(path: Path) -> int:

@@ -222,7 +222,7 @@ def test_file_is_refused(folder: Path) -> None:
     refused(folder)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's folder")
+@pytest.mark.needs_root("nobody else can make another user's folder")
 def test_foreign_folder_is_refused(folder: Path) -> None:
     """Under a shared temporary folder anybody can be first: another user's folder is not used."""
     folder.mkdir(mode=0o700)

@@ -433,7 +433,7 @@ def test_a_good_report_is_not_set_aside(
     assert os.listdir(tmp_path) == ["report.json"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's file")
+@pytest.mark.needs_root("nobody else can make another user's file")
 def test_load_another_users(tmp_path: Path, make_report: MakeReport) -> None:
     """Somebody else's report is not believed, and nor is one behind a link."""
     path = tmp_path / "report.json"

@@ -224,6 +224,8 @@ class Place:
     port: int
     environ: dict[str, str]
     started: list[Started] = field(default_factory=list)
+    before: list[str] = field(default_factory=list)
+    """What the command of a start begins with: a program that takes privileges from it, say."""
 
     @property
     def env_file(self) -> Path:
@@ -305,7 +307,8 @@ class Place:
 
     def start(self, *options: str, **environ: str) -> Started:
         """Start ``run.py`` on this place's port."""
-        return self.spawn(sys.executable, "run.py", "--port", str(self.port), *options, environ=environ)
+        command = [*self.before, sys.executable, "run.py", "--port", str(self.port), *options]
+        return self.spawn(*command, environ=environ)
 
     def run(self, *options: str, **environ: str) -> Started:
         """``run.py``, to its end."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.starts import KEYS, Place, Started
+from tests.privileges import WITHOUT, unprivileged
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -150,9 +151,6 @@ def prose(file: Path) -> None:
     )
 
 
-as_user = pytest.mark.skipif(os.geteuid() == 0, reason="root can read and write everything")
-
-
 @pytest.mark.parametrize(
     "spoil, message",
     [
@@ -161,7 +159,7 @@ as_user = pytest.mark.skipif(os.geteuid() == 0, reason="root can read and write 
         (latin, ":3: is not UTF-8 text"),
         (huge, " has 100.0 MiB, more than the 1 MiB allowed"),
         (pipe, " is not a regular file"),
-        pytest.param(unreadable, " cannot be read: Permission denied", marks=as_user),
+        pytest.param(unreadable, " cannot be read: Permission denied", marks=unprivileged),
         (prose, ":4: this line "),
     ],
 )
@@ -169,6 +167,7 @@ def test_env_file(place: Place, spoil: Callable[[Path], None], message: str) -> 
     """An env file that is no such thing is a failed requirement that says what it is, and never what is in it."""
     place.write_env_file(**KEYS)
     spoil(place.env_file)
+    place.before = WITHOUT if spoil is unreadable else []
     started = place.run(*CHECK, PREFLIGHT_PYTHON=">=3.11")
     assert started.process.returncode == 1
     assert place.check("Environment File")["message"].startswith(f"{place.env_file}{message}")
@@ -184,10 +183,11 @@ def test_state_folder_that_cannot_be_made(place: Place) -> None:
     assert "Traceback" not in started.output
 
 
-@as_user
+@unprivileged
 def test_state_folder_that_is_read_only(place: Place) -> None:
     """A state folder that cannot be written is a failed requirement."""
     place.state.chmod(0o500)
+    place.before = WITHOUT
     started = place.run(*CHECK, "--demo")
     assert started.process.returncode == 1
     assert "cannot be written: Permission denied" in " ".join(started.stdout.split())

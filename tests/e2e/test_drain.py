@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -186,9 +185,8 @@ def test_accept_queue_is_answered(place: Place) -> None:
 @unprivileged
 def test_without_privileges(place: Place) -> None:
     """Who stops it needs no privileges for that: what is in flight and in the queue is answered, a chat told why."""
-    place.write_module("slow", SLOW)
-    command = [*WITHOUT, sys.executable, "run.py", "--demo", "--app", "slow:app", "--port", str(place.port)]
-    started = place.spawn(*command, environ={"GATE": str(place.folder / "gate")}).until_ready()
+    place.before = WITHOUT
+    started = slow(place)
     chat = connect(f"ws://127.0.0.1:{place.port}/any")
     asked = Asked(place.port)
     begun(started)

@@ -247,13 +247,12 @@ UNSEEN = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]
 @pytest.fixture
 def hidden(place: Place) -> list[str]:
     """What to put before a command that is to see no process of others."""
-    if os.geteuid() != 0:
-        pytest.skip("another user's process can only be made by root")
     if shutil.which("setpriv") is None or not possible("mount", "-t", "proc", "-o", HIDING, "proc", "/proc"):
         pytest.skip("processes cannot be hidden here")
     return [*UNSHARE, "sh", "-c", f'mount -t proc -o {HIDING} proc /proc && exec "$@"', "sh", *UNSEEN]
 
 
+@pytest.mark.needs_root("nobody else can hide processes")
 def test_hidden_holder(place: Place, hidden: list[str]) -> None:
     """Somebody's process holds the port and cannot be seen: the start is refused, says so, and says who can tell."""
     program = place.folder / "another.py"
@@ -270,6 +269,7 @@ def test_hidden_holder(place: Place, hidden: list[str]) -> None:
     assert other.process.poll() is None
 
 
+@pytest.mark.needs_root("nobody else can hide processes")
 def test_hidden_processes(place: Place, hidden: list[str]) -> None:
     """Where only our own processes are seen, a server starts, frees its port of our own, and restarts its worker."""
     stale = place.folder / "stale.py"

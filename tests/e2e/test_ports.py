@@ -34,7 +34,7 @@ PATIENT = Policy(grace=10.0)  # a test that needs SIGKILL with this one takes 10
 
 on_linux = Linux.works()
 needs_ipv6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start another user's process")
+needs_root = pytest.mark.needs_root("nobody else can start another user's process")
 
 
 @pytest.fixture(

@@ -497,7 +497,11 @@ def hostile(place: Place, kind: str) -> tuple[Path, str]:
 
 @pytest.mark.parametrize(
     "kind",
-    ["link", "writable", pytest.param("foreign", marks=pytest.mark.skipif(os.geteuid() != 0, reason="needs root"))],
+    [
+        "link",
+        "writable",
+        pytest.param("foreign", marks=pytest.mark.needs_root("nobody else can make another user's folder")),
+    ],
 )
 def test_state_folder_that_is_not_safe(place: Place, kind: str) -> None:
     """Another user's folder, one behind a link, one that anybody can write: nothing starts, nothing is written."""
