@@ -9,7 +9,6 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import uvicorn
 
