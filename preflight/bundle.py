@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from preflight import __version__, bootstrap, envfile, files, instances, portcommand, report, times
-from preflight.keys import common_secrets, key_like
+from preflight.keys import LOOKS_SECRET, common_secrets, key_like
 from preflight.redaction import MASK, Redactor
 from preflight.settings import SETTINGS, Settings
 
@@ -36,13 +36,6 @@ FORMAT = "preflight-bundle-1"
 REPORTS = 200  # of the history, the newest
 LOG = 512 * 1024  # bytes of the log's end
 
-# What looks like a key, although nobody knows it: an old log may hold those of yesterday.
-_LOOKS_SECRET = re.compile(
-    r"\b(?:sk|pk|rk|pplx|xai|gsk)-[A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}"
-    r"|\bglpat-[\w-]{16,}|\bxox[a-z]-[\w-]{10,}|\bAKIA[0-9A-Z]{16}\b|\bAIza[\w-]{30,}"
-    r"|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)"
-)
 # A holder of a port, as it is named in messages (ports.Holder.describe): what follows is its command.
 _DESCRIBED = re.compile(r"(\(PID [0-9]+, user [^()]*\)): ([^\n]+)")
 _SHORTEST = 4  # characters of a secret that is taken out as a whole word
@@ -250,7 +243,7 @@ class Scrubber:
 
     def secrets(self, text: str) -> str:
         """The text without secrets, known ones and what looks like one."""
-        return self._redactor.text(_LOOKS_SECRET.sub(MASK, text))
+        return self._redactor.text(LOOKS_SECRET.sub(MASK, text))  # an old log may hold the keys of yesterday
 
     def text(self, text: str, where: str, counts: Counts) -> str:
         """The text, scrubbed. What was taken out is counted, also what was when it was written."""

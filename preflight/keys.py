@@ -15,8 +15,8 @@ SHORTEST = 8  # characters; a shorter value stands in too many harmless texts to
 _WORDS = frozenset(
     {
         "AUTH", "AUTHORIZATION", "COOKIE", "COOKIES", "CRED", "CREDENTIAL", "CREDENTIALS", "CREDS", "DSN", "HOOK",
-        "HOOKS", "JWT", "KEYS", "OTP", "PASSPHRASE", "PASSWORDS", "PAT", "PIN", "SALT", "SECRETS", "SEED",
-        "SIGNATURE", "SK", "TOKENS", "WEBHOOKS",
+        "HOOKS", "JWT", "KEYS", "OTP", "PASSCODE", "PASSPHRASE", "PASSWORDS", "PAT", "PIN", "PW", "SALT",
+        "SECRETS", "SEED", "SIG", "SIGNATURE", "SK", "TOKENS", "WEBHOOKS",
     }
 )  # fmt: skip
 _ENDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASS", "PWD", "JWT", "WEBHOOK")
@@ -28,6 +28,14 @@ _OTHERS = frozenset(
 )  # fmt: skip
 # What a name ends with that says where or what something is, and not the thing.
 _ABOUT = frozenset({"DIR", "DOMAIN", "FILE", "HEADER", "NAME", "PATH", "SOCK", "TYPE", "URI", "URL"})
+LOOKS_SECRET = re.compile(
+    r"\b(?:sk|pk|rk|pplx|xai|gsk|pypi|tvly)-[A-Za-z0-9_-]{16,}|\b(?:sk|rk|pk|whsec)_[A-Za-z0-9_]{16,}"
+    r"|\b(?:gh[pousr]|npm|hf|glsa|dop_v1)_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}"
+    r"|\bglpat-[\w-]{16,}|\bxox[a-z]-[\w-]{10,}|\bAKIA[0-9A-Z]{16}\b|\bAIza[\w-]{30,}"
+    r"|\beyJ[\w-]{8,}(?:\.[\w-]+)*\.?"
+    r"|-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|$)"
+)
+"""What looks like a key of a well-known service, although nobody knows it."""
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _NAME = re.compile(r"[\w .-]{1,64}")
 _WORD = re.compile(r"(?!.*[bcdfghjklmnpqrstvwxz]{5})(?=.*[aeiouy])[A-Z]?[a-z]{1,11}")
@@ -146,5 +154,5 @@ def _assigned(value: str) -> Iterator[str]:
     """What key-like names have in a connection string: ``Password=...;AccountKey=...`` or ``host=... password=...``."""
     for part in (*value.split(";"), *value.split()):
         name, sign, held = part.partition("=")
-        if sign and _NAME.fullmatch(name) and key_like(name):
+        if sign and _NAME.fullmatch(name) and (key_like(name) or name.strip().lower() == "pwd"):
             yield held.strip().strip("\"'")

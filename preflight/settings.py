@@ -88,7 +88,7 @@ _BYTES = {"": 1, "b": 1} | {
 def _quantity(value: object, units: Mapping[str, float], allowed: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(allowed)
-    match = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)\s*", str(value))
+    match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)", str(value).strip())
     if match is None or match[2].lower() not in units:
         raise ValueError(allowed)
     return float(match[1]) * units[match[2].lower()]
@@ -166,10 +166,12 @@ def one_of(*allowed: str) -> Callable[[object], str]:
     return parse
 
 
+_CLAUSE = r"(~=|===?|!=|<=?|>=?)\s*[0-9][0-9A-Za-z.*+!_-]*"
+
+
 def specifier(value: object) -> str:
     """A PEP 440 specifier; the shape only: packaging, which knows the rest, is not light enough for here."""
-    clause = r"(~=|===?|!=|<=?|>=?)\s*[0-9][0-9A-Za-z.*+!_-]*"
-    if not isinstance(value, str) or not re.fullmatch(rf"\s*{clause}\s*(,\s*{clause}\s*)*", value):
+    if not isinstance(value, str) or not re.fullmatch(rf"\s*{_CLAUSE}\s*(,\s*{_CLAUSE}\s*)*", value):
         raise ValueError('must be a version specifier, such as ">=3.13.8" or ">=3.11,<3.14"')
     return value.strip()
 
@@ -568,6 +570,6 @@ def _line(root: Path, key: str) -> str:
     for number, line in enumerate(lines, start=1):
         if line.strip().startswith("["):
             inside = line.split("#")[0].strip() == "[tool.preflight]"
-        elif inside and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]", line):
+        elif inside and line.lstrip(" \t\"'").removeprefix(key).lstrip(" \t\"'")[:1] in ("=", "."):
             return f"pyproject.toml:{number}"
     return "pyproject.toml"

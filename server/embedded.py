@@ -36,7 +36,7 @@ INTENTS: tuple[tuple[str, str], ...] = (
         "rerun",
         r"\bre-?run\b|\bcheck again\b|\b(run|do|repeat) (all |the )*(checks?|suite|diagnostics|tests?|preflight)\b",
     ),
-    ("history", r"\bhistory\b|\bflap|\blast time\b|\bpast runs?\b|\bbefore\b.*\bfail"),
+    ("history", r"\bhistory\b|\bflap|\blast time\b|\bpast runs?\b|\bbefore\b.{0,100}\bfail"),
     ("research", r"^(please )?(research|search|look up|google)\b|\b(on|in) the (web|internet)\b"),
     ("stop", rf"^(please |now )?{_DEEDS}\b|\b(can|could|will|would) you (please )?{_DEEDS}\b"),
     ("fix", r"\b(fix|repair|solve|mend|resolve|correct)\b"),

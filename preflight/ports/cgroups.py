@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-_DESKTOP = re.compile(r"app-.+@.*\.service")
+_DESKTOP = re.compile(r"app-[^@]+@.*\.service")
 _CONTAINER = re.compile(r"(?:^|[/:-])([0-9a-f]{64})(?:\.scope|\.slice)?(?:/|$)", re.MULTILINE)
 _LXC = re.compile(r"/lxc(?:\.payload[./]|/)([^/\n]+)")
 
