@@ -19,12 +19,12 @@ def main() -> int:
     here = os.path.dirname(os.path.realpath(__file__))
     if sys.path[:1] != [here]:
         sys.path.insert(0, here)
-    try:
-        from preflight import bootstrap
+    from preflight import signals
 
-        return bootstrap.run()
-    except KeyboardInterrupt:  # before the launcher listens to signals, or after
-        return 130
+    signals.end_the_command()  # before anything that takes its time to import
+    from preflight import bootstrap
+
+    return bootstrap.run()
 
 
 if __name__ == "__main__":

@@ -15,11 +15,31 @@ from pathlib import Path
 from preflight import interpreter
 from preflight.channel import Channel, Message
 
+READ = 64 * 1024  # bytes of output in one look
+PIPE = 1024 * 1024  # bytes that a pipe can hold at most
 KEPT_LINES = 200
 NICER = 10  # by which a child that steps back is nicer than we are: a tenth of our share of a busy processor
 KEPT = 1024 * 1024  # bytes of those lines, or a little less
 # Of a longer line the beginning is kept. Who shows it shows less: a secret across the cut is then redacted whole.
 LONGEST_LINE = 192 * 1024
+
+
+_unreaped: set[int] = set()
+"""PIDs of children that somebody here is going to ask how they ended."""
+
+
+def reap_orphans() -> None:
+    """As PID 1: let go of the dead whose parents had died before; they are ours, and nobody else will.
+
+    Call it in the thread that starts children. Our own are left to whoever asks how they ended.
+    """
+    if os.getpid() != 1:
+        return
+    with contextlib.suppress(ChildProcessError):  # there is no child at all
+        while dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if dead.si_pid in _unreaped:
+                return  # it is asked for in a moment; those behind it come after
+            os.waitpid(dead.si_pid, os.WNOHANG)
 
 
 class Child:
@@ -78,6 +98,7 @@ class Child:
                 raise
             finally:
                 os.close(output)
+        _unreaped.add(self.pid)
         if steps_back:
             own = os.getpriority(os.PRIO_PROCESS, 0)
             with contextlib.suppress(OSError):  # it has ended already, or this system does not let us
@@ -89,7 +110,7 @@ class Child:
 
     def read_output(self) -> list[str]:
         """The lines that came since; call it when ``output`` is readable."""
-        data = os.read(self.output, 1 << 16)
+        data = os.read(self.output, READ)
         if not data:
             self.output_closed = True
             data = b"\n" if self._rest else b""
@@ -110,11 +131,12 @@ class Child:
         """The lines that are left after the process has gone."""
         left: list[str] = []
         os.set_blocking(self.output, False)
-        try:
-            while not self.output_closed:
+        # A descendant that left the group may hold the pipe, and even go on writing: neither is ours to wait for.
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(PIPE // READ):
+                if self.output_closed:
+                    break
                 left += self.read_output()
-        except BlockingIOError:
-            pass  # a descendant that left the group still holds the pipe: not ours to wait for
         return left
 
     def ended(self) -> bool:
@@ -129,7 +151,7 @@ class Child:
             if self.process.poll() is None:
                 return False
         self._signal_group(signal.SIGKILL)
-        self.process.wait()
+        self._reap()
         if self._signal_group(0):  # it is not reaped by now: there was somebody besides the process itself
             self.on_signal("SIGKILL", self.pid, self.module, "it has ended, and what it started has not")
         return True
@@ -139,7 +161,11 @@ class Child:
         if not self.ended():
             self._signal_group(signal.SIGKILL)
             self.on_signal("SIGKILL", self.pid, self.module, why)
-            self.process.wait()
+            self._reap()
+
+    def _reap(self) -> None:
+        self.process.wait()
+        _unreaped.discard(self.pid)
 
     def _signal_group(self, number: int) -> bool:
         """Whether anybody was there to get it."""

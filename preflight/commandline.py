@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     options = _Parser(
         prog="run.py",
         description="Check every requirement, then serve.",
-        epilog=f"Exit codes: {codes}; 130 or 143 when a signal stopped it before it served.",
+        epilog=f"Exit codes: {codes}; 129, 130 or 143 when a signal stopped it before it served.",
         allow_abbrev=False,
         formatter_class=_formatter,
     )
@@ -220,6 +220,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return historycommand.show(settings, address=address, as_json=arguments.format == "json")
 
     from preflight.launcher import Launcher
+    from preflight.restarts import Origin, somebody_elses_task
+
+    keeper = somebody_elses_task(Origin.of_this_process()) if starts else None
 
     def make(settings: Settings, *, patient: bool = False, terminal: Terminal | None = None) -> Launcher:
         return Launcher(
@@ -232,6 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             log_file=log_file,
             patient=patient,
             terminal=terminal,
+            keeper=keeper,
         )
 
     if wait is None and watch is None:

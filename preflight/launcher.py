@@ -58,11 +58,13 @@ class Launcher:
         log_file: LogFile | None = None,
         patient: bool = False,
         terminal: Terminal | None = None,
+        keeper: str | None = None,
     ) -> None:
         """``typed_at`` is when the command began, on the monotonic clock.
 
         ``patient``: somebody will try again if this blocks, so nothing is shown or published then; what was
         found is in ``result``. ``terminal`` is that of the try before; these settings' secrets are its own from now on.
+        ``keeper`` is who else restarts this process when it ends, if anybody does.
         """
         self.settings = settings
         self.options = options
@@ -72,6 +74,7 @@ class Launcher:
         self.verbose = verbose
         self._log_file = log_file
         self.patient = patient
+        self._keeper = keeper
         self.result: Result | None = None
         self.run_id = os.urandom(16).hex()
         self._terminal = terminal
@@ -114,7 +117,7 @@ class Launcher:
     def start(self) -> int:
         """Run the checks and, if nothing blocks, serve until asked to stop. Returns the exit code.
 
-        Raises KeyboardInterrupt if it is interrupted while another start of this address goes on.
+        Raises what a signal's handler raises (see signals.py) while another start of this address goes on.
         """
         exit_code = self._start()
         if not self.undecided:
@@ -157,6 +160,8 @@ class Launcher:
                         f"{self._handover.record.name} is still serving {self.settings.address}.", "bold"
                     )
                 return result.exit_code
+            if self._loop.stops:
+                raise Stopped(self._loop.stops[0])
             return self._serve(result)
         except Stopped as stopped:
             self.terminal.progress_over()
@@ -264,6 +269,8 @@ class Launcher:
                 suite.application(None if worker.imported else worker.error, worker.fix)
                 self._application_told = True
         self._loop.unwatch_child(suite.child)
+        if self._loop.stop_follows(suite.child):
+            raise Stopped(self._loop.stops[0])
         self._suite = None
         result = suite.result(self.terminal.redactor)
         self._socket = result.socket
@@ -308,8 +315,11 @@ class Launcher:
             instance_id=os.urandom(16).hex(),
             started=self._started,
             notifier=self.notifier,
+            keeper=self._keeper,
         )
         exit_code = self._supervisor.run()
+        if self._supervisor.announced:
+            self._loop.settle()
         self._why = self._supervisor.given_up
         return exit_code
 

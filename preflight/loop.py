@@ -6,13 +6,16 @@ import contextlib
 import selectors
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Protocol
 
+from preflight import children, signals
 from preflight.children import Child
+from preflight.signals import STOPPING
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+TOGETHER = 0.5  # seconds between the first and the last process of a group to be told that they shall end
 
 
 class Readable(Protocol):
@@ -32,21 +35,34 @@ class Loop:
         self._selector.register(self._woken, selectors.EVENT_READ, self._clear)
         self.stops: list[int] = []
         """Numbers of the signals that asked to stop, in their order."""
+        self._settled = False
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Catch signals for as long as the block runs; SIGCHLD only wakes :meth:`turn`."""
+        """Catch signals for as long as the block runs; SIGCHLD only wakes :meth:`turn`.
+
+        Those that asked to stop before, and that Python did not let end the command, count as well.
+        """
         caught = [*STOPPING, signal.SIGCHLD]
         if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
             caught.remove(signal.SIGHUP)  # nohup: it is to outlive its terminal
         before = {number: signal.signal(number, self._note) for number in caught}
         wakeup = signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        self.stops += signals.swallowed()
         try:
             yield
         finally:
             signal.set_wakeup_fd(wakeup)
             for number, handler in before.items():
-                signal.signal(number, handler)
+                deaf = self._settled and number in STOPPING
+                signal.signal(number, signal.SIG_IGN if deaf else handler)
+
+    def settle(self) -> None:
+        """The command's exit code is certain: signals that come after :meth:`running` do not change it any more.
+
+        Nothing that may take long follows; until the block ends they are gathered as before.
+        """
+        self._settled = True
 
     def close(self) -> None:
         """Let go of the loop's own descriptors."""
@@ -68,6 +84,18 @@ class Loop:
         for key, _events in self._selector.select(max(0.0, timeout)):
             if key.fd in self._selector.get_map():  # an earlier one in this turn may have taken it out
                 key.data()
+        children.reap_orphans()
+
+    def stop_follows(self, child: Child) -> bool:
+        """Whether what ended a child was meant for us as well: a service manager tells one process after the other.
+
+        Waits for that up to TOGETHER seconds where a child was ended by a signal that asks to stop.
+        """
+        if -(child.process.returncode or 0) in STOPPING:
+            until = time.monotonic() + TOGETHER
+            while not self.stops and (left := until - time.monotonic()) > 0:
+                self.turn(left)
+        return bool(self.stops)
 
     def watch(self, source: Readable | int, readable: Callable[[], object]) -> None:
         """Call ``readable`` whenever ``source`` is."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from preflight import bootstrap, children, interpreter, times
+from preflight import bootstrap, children, interpreter, signals, times
 from preflight.channel import ChannelError, Message
 from preflight.loop import Loop
 from preflight.notices import Notice
@@ -371,6 +371,7 @@ def main() -> None:
     """The child: send until the launcher has no more use for it."""
     import logging
 
+    signals.leave_to_launcher()  # it waits for what is still to be delivered
     os.nice(NICE)
     logging.getLogger("apprise").setLevel(DEBUG)
     _Sender(int(sys.argv[1])).run()

@@ -6,10 +6,13 @@ Kubernetes' (10 s doubling to 5 min): a developer waits for it, and a crash loop
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import signal
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 CEILING = 30.0  # seconds; the longest back-off
@@ -55,16 +58,84 @@ class Restarts:
         return self._jitter(wait / 2, wait)
 
 
-def somebody_elses_task() -> str | None:
+INITS = frozenset({"tini", "tini-static", "docker-init", "podman-init", "dumb-init", "catatonit"})
+"""Programs that do nothing as a container's PID 1 but start one process and end with it."""
+SHELLS = frozenset({"sh", "ash", "bash", "dash", "busybox", "ksh", "zsh"})
+SETS_SESSION = "dumb-init"
+"""The one of them that gives its process a session of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where this process comes from: what tells whether somebody restarts it when it ends."""
+
+    pid: int
+    parent: int
+    exec_pid: str = ""
+    """SYSTEMD_EXEC_PID: the PID of the process that systemd started, in the environment of all that came of it."""
+    first: tuple[str, ...] = ()
+    """The command line of PID 1; empty where it cannot be read."""
+    with_first: bool = False
+    """Whether this process is in the session of PID 1; one that PID 1 has adopted hardly ever is."""
+    beside_first: bool = False
+    """Whether it is in the process group of PID 1: a shell at a prompt gives each command one of its own."""
+    leads: bool = False
+    """Whether it leads a session of its own."""
+    background: bool = False
+    """Whether it began with SIGINT ignored: a shell without a prompt does that to what it does not wait for."""
+    kubernetes: bool = False
+
+    @classmethod
+    def of_this_process(cls) -> Origin:
+        """As it is now: ask before signals are handled, and before a parent that has started us is gone."""
+        pid = os.getpid()
+        first: tuple[str, ...] = ()
+        with_first = beside_first = False
+        with contextlib.suppress(OSError):  # not Linux, or somebody else's process is hidden
+            words = Path("/proc/1/cmdline").read_bytes().split(b"\0")
+            first = tuple(os.fsdecode(word) for word in words if word)
+            with_first, beside_first = os.getsid(0) == os.getsid(1), os.getpgid(0) == os.getpgid(1)
+        return cls(
+            pid=pid,
+            parent=os.getppid(),
+            exec_pid=os.environ.get("SYSTEMD_EXEC_PID", ""),
+            first=first,
+            with_first=with_first,
+            beside_first=beside_first,
+            leads=os.getsid(0) == pid,
+            background=signal.getsignal(signal.SIGINT) is signal.SIG_IGN,
+            kubernetes="KUBERNETES_SERVICE_HOST" in os.environ,
+        )
+
+    @property
+    def is_the_containers(self) -> bool:
+        """Whether the container ends when this process does, as far as that can be known.
+
+        A container alone says nothing: in a development container, in a toolbox or in a shell that somebody has
+        opened in a pod, nobody restarts anything. Where it cannot be known nobody does.
+        """
+        if self.pid == 1:
+            return True
+        if self.parent != 1 or not self.first or self.background:
+            return False  # a parent of 0: the runtime put it into a container that runs something else
+        name, *arguments = self.first
+        name = name.rpartition("/")[2]
+        if name in INITS:
+            # What is adopted after its own parent's death has kept that one's session.
+            return self.leads if name == SETS_SESSION else self.with_first
+        # A script or "sh -c" that waits for this command; neither a prompt nor "run.py & sleep infinity".
+        return name in SHELLS and bool(arguments) and self.with_first and self.beside_first
+
+
+def somebody_elses_task(origin: Origin) -> str | None:
     """Who else restarts this process when it ends ("systemd", "Kubernetes", "the container runtime"), if anybody.
 
-    Two supervisors on top of each other fight, so ours is off where there is one.
+    Two supervisors on top of each other fight, so ours is off where there is one: where this very process is the one
+    that a unit or a container was started for.
     """
-    # Inherited variables do not count: a terminal may itself run in a unit.
-    if os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()):
+    # The variable is inherited by a terminal, say, that runs in a unit, and by all that is started there.
+    if origin.exec_pid == str(origin.pid):
         return "systemd"
-    if "KUBERNETES_SERVICE_HOST" in os.environ:
-        return "Kubernetes"
-    if "container" in os.environ or Path("/.dockerenv").exists() or Path("/run/.containerenv").exists():
-        return "the container runtime"
-    return None
+    if not origin.is_the_containers:
+        return None
+    return "Kubernetes" if origin.kubernetes else "the container runtime"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import select
 import socket
 import struct
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 import uvicorn
 
-from preflight import floods, protocol, websocket
+from preflight import floods, protocol, signals, websocket
 from preflight.application import Application
 from preflight.instance import Instance
 
@@ -59,6 +61,13 @@ class Server(uvicorn.Server):
         self._on_ready = on_ready
         self._replaced = self._last = False
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn would end on those that are the launcher's affair, and the application may have taken them."""
+        if threading.current_thread() is threading.main_thread():
+            signals.leave_to_launcher()
+        yield
 
     def drain(self, *, replaced: bool, last: bool) -> None:
         """Begin the end, from any thread.

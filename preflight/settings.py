@@ -281,7 +281,7 @@ class Settings:
         "time that new work is still accepted when stopping, for load balancers (0 s on loopback, else 1 s)",
     )
     supervise: bool | None = setting(
-        None, switch, "start a crashed worker again (yes, except under systemd, Kubernetes or a container runtime)"
+        None, switch, "start a crashed worker again (yes, unless a unit's or a container's end restarts this process)"
     )
     restart_limit: int = setting(
         5,

@@ -18,7 +18,7 @@ from preflight.audit import Event
 from preflight.channel import Channel
 from preflight.loop import Loop
 from preflight.rerun import Ending, Rerun, broken
-from preflight.restarts import Restarts, somebody_elses_task
+from preflight.restarts import Restarts
 from preflight.settings import Settings, address
 from preflight.worker import Worker
 
@@ -46,10 +46,12 @@ class Supervisor:
         instance_id: str,
         started: Callable[[], None],
         notifier: Notifier | None = None,
+        keeper: str | None = None,
     ) -> None:
         """``started`` is called once the server answers; ``found`` is the run that let it start.
 
-        ``notifier`` tells people about crashes and changes, if anybody wants to be told.
+        ``notifier`` tells people about crashes and changes, if anybody wants to be told. ``keeper`` is who else
+        restarts this process when it ends, if anybody does.
         """
         self.settings = settings
         self.options = options
@@ -63,6 +65,7 @@ class Supervisor:
         self._rerun: Rerun | None = None
         self._started = started
         self._notifier = notifier
+        self._keeper = keeper
         if notifier is not None:
             notifier.on_change = self._count_notices
         self.record = instances.Record(
@@ -119,7 +122,10 @@ class Supervisor:
             return exit_code
         # The record is gone before the drain: who looks for an instance now finds the one that replaces us.
         self._drain()
-        return 0
+        if self.announced or not self.loop.stops:
+            return 0
+        self.terminal.line(f"Stopped by {signal.Signals(self.loop.stops[0]).name} before it served.")
+        return 128 + self.loop.stops[0]
 
     def _serve(self) -> int | None:
         """Serve until the worker is given up (an exit code) or somebody asks to stop (None)."""
@@ -195,6 +201,8 @@ class Supervisor:
 
     def _crashed(self, worker: Worker) -> int | None:
         """The worker ended without having been asked to: start another one, or give up with an exit code."""
+        if self.loop.stop_follows(worker.child):
+            return None
         now = time.monotonic()
         ready_for = None if self._ready_at is None else now - self._ready_at
         self._end_rerun()
@@ -224,8 +232,7 @@ class Supervisor:
     def _unsupervised(self) -> str:
         """Why no crashed worker is started again here, for people; empty where it is."""
         if self.settings.supervise is None:
-            keeper = somebody_elses_task()
-            return f"Starting it again is left to {keeper}." if keeper is not None else ""
+            return f"Starting it again is left to {self._keeper}." if self._keeper is not None else ""
         return "" if self.settings.supervise else "It is not started again: supervision is off."
 
     def _give_up(self, worker: Worker, ending: str, unsupervised: str) -> int:

@@ -9,7 +9,6 @@ import contextlib
 import gc
 import os
 import select
-import signal
 import socket
 import sys
 import threading
@@ -17,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from preflight import children, interpreter
+from preflight import children, interpreter, signals
 from preflight.audit import Event, Outbox
 from preflight.channel import ChannelError, Message
 from preflight.settings import Settings
@@ -212,6 +211,7 @@ class _Main:
     """The worker's main thread imports and serves; a second one hears the launcher."""
 
     def __init__(self, descriptor: int) -> None:
+        signals.leave_to_launcher()
         self._orders: dict[str, Message] = {}
         self._condition = threading.Condition()
         self._server: Server | None = None
@@ -279,8 +279,6 @@ class _Main:
             pass  # the launcher is gone, and _hung_up deals with that
 
     def run(self) -> int:
-        # Ctrl-C in a terminal is the launcher's; it drains us in order.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         name = self._wait("application").data["name"]
         sys.path.insert(0, os.getcwd())
         # Collecting garbage during an import finds none and takes time.

@@ -2,10 +2,9 @@
 
 import sys
 
-try:
-    from preflight import bootstrap
+from preflight import signals
 
-    code = bootstrap.run()
-except KeyboardInterrupt:  # before the launcher listens to signals, or after
-    code = 130
-sys.exit(code)
+signals.end_the_command()  # before anything that takes its time to import
+from preflight import bootstrap  # noqa: E402
+
+sys.exit(bootstrap.run())

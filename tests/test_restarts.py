@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+from pathlib import Path
 
 import pytest
 
-from preflight import restarts
-from preflight.restarts import CEILING, STEADY, Restarts, somebody_elses_task
+from preflight.restarts import CEILING, STEADY, Origin, Restarts, somebody_elses_task
 
 READY = 1.0  # seconds that a worker was ready before it ended
 
@@ -108,57 +108,66 @@ def test_never_ready_in_between() -> None:
 
 # Who restarts it.
 
-
-@pytest.fixture
-def bare(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """A machine that nothing but a terminal starts processes on, whatever this one is."""
-    for name in ("SYSTEMD_EXEC_PID", "KUBERNETES_SERVICE_HOST", "container"):
-        monkeypatch.delenv(name, raising=False)
-    marks(monkeypatch)
-    return monkeypatch
+RUN = "/app/.venv/bin/python"
 
 
-def marks(monkeypatch: pytest.MonkeyPatch, *present: str) -> None:
-    """The files by which container runtimes are known: only these are there."""
+@pytest.mark.parametrize(
+    "keeper, origin",
+    [
+        # A shell on a machine, whatever stands in the environment.
+        (None, Origin(500, 400, first=("/sbin/init",))),
+        (None, Origin(500, 400, first=("/sbin/init",), exec_pid="400")),
+        # Adopted by a machine's PID 1: systemd, or whatever starts this virtual machine.
+        (None, Origin(500, 1, first=("/lib/systemd/systemd", "--switched-root"), leads=True)),
+        (None, Origin(500, 1, first=("/sbin/init",), with_first=True)),
+        (None, Origin(500, 1, first=("/vm_agent", "--port", "1"), with_first=True)),
+        (None, Origin(500, 1)),  # macOS, or /proc hides PID 1
+        # A unit's main process.
+        ("systemd", Origin(500, 1, first=("/sbin/init",), exec_pid="500", leads=True)),
+        ("systemd", Origin(500, 300, first=("/sbin/init",), exec_pid="500")),  # of the user's own systemd
+        ("systemd", Origin(500, 1, first=("/sbin/init",), exec_pid="500", kubernetes=True)),
+        # PID 1 of a container.
+        ("the container runtime", Origin(1, 0, first=(RUN, "run.py"))),
+        ("Kubernetes", Origin(1, 0, first=(RUN, "run.py"), kubernetes=True)),
+        # What its init started.
+        ("the container runtime", Origin(7, 1, first=("/sbin/docker-init", "--", RUN, "run.py"), with_first=True)),
+        ("Kubernetes", Origin(7, 1, first=("/usr/bin/tini", "--", RUN, "run.py"), with_first=True, kubernetes=True)),
+        ("the container runtime", Origin(7, 1, first=("dumb-init", RUN, "run.py"), leads=True)),
+        ("the container runtime", Origin(7, 1, first=("/run/podman-init", "--", RUN), with_first=True)),
+        ("the container runtime", Origin(7, 1, first=("catatonit", "--", RUN), with_first=True)),
+        # What its script waits for.
+        (
+            "the container runtime",
+            Origin(7, 1, first=("/bin/sh", "/entrypoint.sh"), with_first=True, beside_first=True),
+        ),
+        ("Kubernetes", Origin(7, 1, first=("sh", "-c", "x"), with_first=True, beside_first=True, kubernetes=True)),
+        # In the background of that script, which may go on without it.
+        (None, Origin(7, 1, first=("sh", "-c", "x & y"), with_first=True, beside_first=True, background=True)),
+        (None, Origin(7, 1, first=("tini", "--", "y"), with_first=True, background=True)),
+        # A container that runs something else: a shell that somebody opened in it (kubectl exec, docker exec), ...
+        (None, Origin(80, 0, first=("sleep", "infinity"), kubernetes=True)),
+        (None, Origin(80, 70, first=("sleep", "infinity"), kubernetes=True)),
+        (None, Origin(80, 70, first=("/sbin/docker-init", "--", "sleep", "infinity"))),
+        # ... a shell at a prompt as PID 1, where each command has a process group of its own, ...
+        (None, Origin(80, 1, first=("bash",), with_first=True)),
+        (None, Origin(80, 1, first=("bash", "-i"), with_first=True)),
+        (None, Origin(80, 1, first=("-bash",), with_first=True, beside_first=True)),
+        # ... and what was adopted when the shell that it was typed in had ended.
+        (None, Origin(80, 1, first=("/sbin/docker-init", "--", "sleep", "infinity"))),
+        (None, Origin(80, 1, first=("/bin/sh", "-c", "while sleep 1; do :; done"), leads=True)),
+        (None, Origin(80, 1, first=("sleep", "infinity"), with_first=True, beside_first=True)),
+    ],
+)
+def test_who_restarts_it(keeper: str | None, origin: Origin) -> None:
+    """Only the process that a unit or a container was started for is restarted by somebody else."""
+    assert somebody_elses_task(origin) == keeper
 
-    class Marked:
-        def __init__(self, path: str) -> None:
-            self._path = path
 
-        def exists(self) -> bool:
-            return self._path in present
-
-    monkeypatch.setattr(restarts, "Path", Marked)
-
-
-def test_ours(bare: pytest.MonkeyPatch) -> None:
-    """In a terminal nobody else does it."""
-    assert somebody_elses_task() is None
-
-
-def test_systemd(bare: pytest.MonkeyPatch) -> None:
-    """The process that a unit started is systemd's; a process in a terminal that a unit started is not."""
-    bare.setenv("SYSTEMD_EXEC_PID", str(os.getpid()))
-    assert somebody_elses_task() == "systemd"
-    bare.setenv("SYSTEMD_EXEC_PID", str(os.getppid()))
-    assert somebody_elses_task() is None
-
-
-def test_kubernetes(bare: pytest.MonkeyPatch) -> None:
-    """In a pod it is the kubelet's, even though that is a container as well."""
-    bare.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
-    bare.setenv("container", "oci")
-    assert somebody_elses_task() == "Kubernetes"
-
-
-def test_container_by_variable(bare: pytest.MonkeyPatch) -> None:
-    """Podman and systemd-nspawn say so in a variable."""
-    bare.setenv("container", "podman")
-    assert somebody_elses_task() == "the container runtime"
-
-
-@pytest.mark.parametrize("mark", ["/.dockerenv", "/run/.containerenv"])
-def test_container_by_file(bare: pytest.MonkeyPatch, mark: str) -> None:
-    """Docker and Podman leave a file at a known place."""
-    marks(bare, mark)
-    assert somebody_elses_task() == "the container runtime"
+def test_this_process() -> None:
+    """What is asked for is what the system says: these tests run in nobody's unit and are no container's PID 1."""
+    origin = Origin.of_this_process()
+    assert (origin.pid, origin.parent) == (os.getpid(), os.getppid())
+    if Path("/proc/1/cmdline").exists():
+        assert origin.first
+    assert origin.leads == (os.getsid(0) == os.getpid())
+    assert not origin.background

@@ -6,13 +6,16 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
+import sys
 import threading
 import time
 
 import pytest
 
 from preflight import times
+from tests.e2e import namespaces
 from tests.e2e.starts import READY, Place, Started, get, until
 from tests.e2e.test_replace import Clients, child, worker_of
 
@@ -204,19 +207,85 @@ def test_settings_that_break_meanwhile(project: Place) -> None:
     assert started.stop() == 0
 
 
-@pytest.mark.parametrize("environ", [{}, {"PREFLIGHT_SUPERVISE": "0"}, {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}])
-def test_left_to_others(place: Place, environ: dict[str, str]) -> None:
-    """Where somebody else restarts us, or nobody shall, the first crash is the end: exit code 4 at once."""
+@pytest.mark.parametrize("environ", [{}, {"PREFLIGHT_SUPERVISE": "0"}])
+def test_not_supervised(place: Place, environ: dict[str, str]) -> None:
+    """Where nobody shall restart it, the first crash is the end: exit code 4 at once."""
     options = [] if environ else ["--no-supervise"]
     started = place.start("--demo", "--app", "small:app", *options, **environ).until_ready()
     kill_worker(started)
     assert started.wait() == 4
     assert "THE SERVER ENDED" in started.stdout
     assert "SIGKILL, possibly because memory ran out" in started.stdout
-    kept = "KUBERNETES_SERVICE_HOST" in environ
-    why = "Starting it again is left to Kubernetes." if kept else "It is not started again: supervision is off."
-    assert why in started.stdout
+    assert "It is not started again: supervision is off." in started.stdout
     started.left_nothing()
+
+
+# How a container's PID 1 may come to start the launcher ("$@"), where its end is the container's.
+LEFT_TO_THE_RUNTIME = {
+    "PID 1": '"$@"',
+    "a script": 'sh -c \'"$@"; exit $?\' sh "$@"',
+    "an init": './tini -c \'"$@"; exit $?\' sh "$@"',
+}
+# And how else it may run in a container, or seem to.
+OURS = {
+    "a shell in a container": 'sh -c \'sh -c "\\"\\$@\\"; exit \\$?" sh "$@"; exit $?\' sh "$@"',
+    "in the background": 'sh -c \'"$@" & wait $!; exit $?\' sh "$@"',
+    "adopted": 'sh -c \'setsid -f "$@"; sleep 1000; exit\' sh "$@"',
+}
+
+
+def contained(place: Place, how: str, **environ: str) -> Started:
+    """A start in a namespace of its own; ``how`` is shell text whose "$@" is the command."""
+    shutil.copy2("/bin/sh", place.folder / "tini")
+    enter = f'cd "{place.folder}"; exec env -C "{place.folder}" {" ".join(namespaces.ENTER)} {how}'
+    command = [sys.executable, str(place.root / "run.py"), *namespaces.start(place, "--app", "small:app")[2:]]
+    namespaces.needed()
+    return place.spawn("sh", "-c", enter, "sh", *command, environ=environ).until_ready()
+
+
+@pytest.mark.parametrize("how", LEFT_TO_THE_RUNTIME)
+@pytest.mark.parametrize("keeper", ["the container runtime", "Kubernetes"])
+def test_left_to_others(place: Place, how: str, keeper: str) -> None:
+    """Where the container ends with the launcher, the runtime restarts it: the first crash is the end."""
+    environ = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"} if keeper == "Kubernetes" else {}
+    started = contained(place, LEFT_TO_THE_RUNTIME[how], **environ)
+    os.kill(namespaces.child(started, "preflight.worker"), signal.SIGKILL)
+    assert started.wait() == 4
+    assert f"Starting it again is left to {keeper}." in started.stdout
+
+
+@pytest.mark.parametrize("how", OURS)
+def test_in_a_container_that_runs_something_else(place: Place, how: str) -> None:
+    """In a development container or a shell in a pod nobody else restarts it, whatever the environment says."""
+    environ = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "container": "podman", "SYSTEMD_EXEC_PID": "1"}
+    started = contained(place, OURS[how], **environ)
+    os.kill(namespaces.child(started, "preflight.worker"), signal.SIGKILL)
+    started.until_says(BACK)
+    assert "another one starts at once" in started.stdout
+    assert get(place.url) == (200, "small")
+    os.kill(namespaces.launcher(started), signal.SIGTERM)
+    started.until_says("Stopping (SIGTERM).")
+
+
+def test_in_a_pod(place: Place) -> None:
+    """The variables of Kubernetes, a container's mark and another process's unit in the environment decide nothing."""
+    environ = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "container": "oci", "SYSTEMD_EXEC_PID": str(os.getpid())}
+    started = place.start("--demo", "--app", "small:app", **environ).until_ready()
+    kill_worker(started)
+    started.until_says(BACK)
+    assert started.stop() == 0
+
+
+def test_in_a_unit(place: Place) -> None:
+    """A unit's main process is restarted by systemd: as it does, the process is told its own PID."""
+    program = (
+        "import os, sys; os.environ['SYSTEMD_EXEC_PID'] = str(os.getpid()); os.execv(sys.executable, sys.argv[1:])"
+    )
+    command = namespaces.start(place, "--app", "small:app")
+    started = place.spawn(sys.executable, "-c", program, *command).until_ready()
+    os.kill(namespaces.child(started, "preflight.worker"), signal.SIGKILL)
+    assert started.wait() == 4
+    assert "Starting it again is left to systemd." in started.stdout
 
 
 def test_stopped_while_it_waits(place: Place) -> None:

@@ -1,0 +1,77 @@
+"""Signals that ask to stop, from a process's first line to its last.
+
+First each of them ends the command (:func:`end_the_command`): there is nothing yet that had to be ended in order. While
+there is, the launcher's loop gathers them (loop.py). Its children leave them to it (:func:`leave_to_launcher`).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing takes longer than all that is done here
+    from collections.abc import Callable
+    from types import FrameType
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_raised: list[int] = []
+"""Signals for which SystemExit was raised."""
+_launcher = 0
+"""In a child of the launcher: the launcher's PID."""
+
+
+def end_the_command() -> None:
+    """From now on each of them ends the command, with 128 and the signal's number as its exit code.
+
+    The kernel keeps signals without a handler away from PID 1. What the parent has blocked is let through. What it
+    ignores stays ignored: SIGHUP under nohup, SIGINT in the background of a shell without job control. SIGTERM does
+    not: who cannot be asked to stop has to be killed.
+    """
+    _handle(_end)
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else the kernel would not tell how a child has ended
+    # SIGCHLD as well: it wakes the loop.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*STOPPING, signal.SIGCHLD))
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    _raised.append(number)
+    raise SystemExit(128 + number)
+
+
+def swallowed() -> list[int]:
+    """Signals that should have ended the command and have not: Python drops what is raised in a destructor."""
+    numbers = _raised.copy()
+    _raised.clear()
+    return numbers
+
+
+def leave_to_launcher() -> None:
+    """In a child of the launcher: leave to it what asks to stop, for as long as it lives.
+
+    A service manager sends SIGTERM to both of them. The launcher ends its children in order, so that what is in
+    flight is finished. When it is gone, the signal ends the child's group at once. The signals are handled and not
+    ignored: the processes that an application starts would inherit that. Calling it again puts the handlers back.
+    """
+    global _launcher
+    _launcher = _launcher or os.getppid()
+    for number in _handle(_left):
+        signal.siginterrupt(number, False)  # a library's system call is not disturbed
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+
+
+def _left(_number: int, _frame: FrameType | None) -> None:
+    if os.getppid() != _launcher:
+        os.killpg(0, signal.SIGKILL)
+
+
+def _handle(handler: Callable[[int, FrameType | None], object]) -> list[signal.Signals]:
+    """Handle each of them that is not ignored from outside; returns those."""
+    handled = [
+        number for number in STOPPING if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN
+    ]
+    for number in handled:
+        signal.signal(number, handler)
+    return handled
