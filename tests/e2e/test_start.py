@@ -400,7 +400,7 @@ def test_application_that_fails_to_start(place: Place) -> None:
         "    await receive()\n"
         "    await send({'type': 'lifespan.startup.failed', 'message': 'the model is not there'})\n",
     )
-    started = place.run("--demo", "--app", "guarded:app")
+    started = place.run("--demo", "--app", "guarded:app", "--no-supervise")
     assert started.process.returncode == 4
     assert READY not in started.output
     assert "THE SERVER ENDED" in started.stdout
@@ -410,7 +410,7 @@ def test_application_that_fails_to_start(place: Place) -> None:
 
 def test_worker_that_dies_while_serving(place: Place) -> None:
     """A server that ends by itself is exit code 4, and the port is given back."""
-    started = place.start("--demo", "--app", "small:app").until_ready()
+    started = place.start("--demo", "--app", "small:app", "--no-supervise").until_ready()
     for pid in started.family():
         os.kill(pid, signal.SIGKILL)
     assert started.wait() == 4
