@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from preflight import claim, settings, soundness
+from preflight import claim, runtime, settings, soundness
 from preflight.contract import Details
 from preflight.plugin import LAUNCHER, Link, SuiteRun
 from preflight.probes import Probes
@@ -147,6 +147,20 @@ def application(suite_run: SuiteRun) -> str | None:
 def application_fix(suite_run: SuiteRun) -> str:
     """What to do about an application that imports and cannot be served; else empty."""
     return suite_run.application()[1]
+
+
+@pytest.fixture(scope="session")
+def runtime_folder(suite_run: SuiteRun) -> Path | runtime.RuntimeFolderError | None:
+    """Where a start meets others, or why there is no such place; None for a re-run, whose server has met them all.
+
+    It sees to its own record and socket: one that serves is not taken out of service for them.
+    """
+    if suite_run.origin == "rerun":
+        return None
+    try:
+        return runtime.folder(suite_run.settings.state_dir, keep=False)
+    except runtime.RuntimeFolderError as error:
+        return error
 
 
 @pytest.fixture(scope="session")

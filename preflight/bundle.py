@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from preflight import __version__, bootstrap, envfile, files, instances, portcommand, report, times
+from preflight import __version__, bootstrap, envfile, files, neighbours, portcommand, report, times
 from preflight.keys import LOOKS_SECRET, common_secrets, key_like
 from preflight.redaction import MASK, Redactor
 from preflight.settings import SETTINGS, Settings
@@ -182,7 +182,7 @@ class Bundle:
         """The log that is set here, or that an instance which serves this port now says it writes."""
         if self.settings.log_file is not None:
             return self.settings.log_file
-        said = [record.log_file for record in instances.live(self.settings.port) if record.log_file]
+        said = [one.record.log_file for one in neighbours.on_port(self.settings) if one.record.log_file]
         return Path(said[0]) if said else None
 
     def _tail(self, name: str, path: Path | None) -> str:

@@ -2,25 +2,32 @@
 
 | run | stops a stale holder | stops a live instance of ours |
 | --- | --- | --- |
-| start | yes, by policy | yes |
+| start | yes, by policy | one that it may replace, and that gave it no socket |
 | pytest | yes, by policy | never: the port is "served by our instance" |
 | check | no: says what a start would stop | never |
 | rerun | never | never |
+
+Who is an instance of ours, and what a start may do about it, is in neighbours.py. One that drains is waited for, as
+long as it says that it may take; nobody sends it a second signal before.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from preflight import instances, ports
+from preflight import neighbours, ports, runtime
+from preflight.instances import DRAINING, STARTING, Record
 from preflight.keys import common_secrets
+from preflight.neighbours import Neighbour
 from preflight.ports import ancestors, here
-from preflight.settings import Settings, address
+from preflight.settings import Settings
 
 STUBBORN = 3.0  # seconds beyond the grace until what a holder leaves behind is swept or given up
+LOOK = 0.02  # seconds between two looks at a port that an instance of ours is about to let go of
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +37,7 @@ class Claim:
     socket: socket.socket | None = None
     obtainable: bool = False
     """A start could have it (for runs that hold nothing)."""
-    served_by: instances.Record | None = None
+    served_by: Record | None = None
     handed_over: bool = False
     """The socket is that of the running instance, which this start replaces without an outage."""
     untried: str = ""
@@ -44,8 +51,8 @@ class Claim:
     fix: str = ""
 
 
-def policy_of(settings: Settings, records: Sequence[instances.Record]) -> ports.Policy:
-    """What the settings allow to be stopped; ``records`` are the live instances on this port.
+def policy_of(settings: Settings, records: Sequence[Record]) -> ports.Policy:
+    """What the settings allow to be stopped; ``records`` are those of the instances of ours on this port.
 
     An instance of ours says itself how long it may take to finish what it is doing.
     """
@@ -83,7 +90,7 @@ def claim(
         if origin != "pytest":
             return _claim(origin, settings, blocked, on_step, may_take, inherited)
         # A start that goes on has no record yet: wait for it, rather than taking the port from under it.
-        with instances.StartLock(settings.port) as lock:
+        with runtime.StartLock(settings.port, settings.state_dir) as lock:
             if not lock.take(patience := settings.requirement_timeout / 2):
                 pid = lock.holder()
                 other = f"another start of port {settings.port} has been going on for {patience:g} s (PID {pid})"
@@ -91,8 +98,8 @@ def claim(
             return _claim(origin, settings, blocked, on_step, may_take, inherited)
     except ports.PortUnavailable as error:
         return Claim(problem=str(error), fix=error.fix)
-    except instances.RuntimeFolderError as error:
-        return Claim(problem=str(error), fix="make it a folder of mode 0700 that is yours, or set XDG_RUNTIME_DIR")
+    except runtime.RuntimeFolderError as error:
+        return Claim(problem=str(error), fix=runtime.FIX)
 
 
 def _claim(
@@ -104,38 +111,45 @@ def _claim(
     inherited: socket.socket | None,
 ) -> Claim:
     host, port = settings.host, settings.port
-    records = instances.live(port)
+    blocking = f"not tried, and nothing was stopped: the start is blocked by {', '.join(blocked)}" if blocked else ""
+    if origin == "start":
+        if blocking:
+            return Claim(untried=blocking)
+        if inherited is not None:
+            if _listens_on(inherited, host, port):
+                return Claim(socket=inherited, handed_over=True)
+            inherited.close()
+    secrets = common_secrets(settings.environment, settings.envfile.values)
+    holders = tuple(ports.listeners(host, port, secrets=secrets))
+    ours = neighbours.on_port(settings, holders)
     if origin == "rerun":
-        return _still_served(settings, records)
-    policy = policy_of(settings, records)
-    if origin != "start":
-        holders = tuple(ports.listeners(host, port, secrets=policy.secrets))
-        ours = serving(records, holders)
-        if ours is not None and ours.host == host:
-            return Claim(served_by=ours, holders=holders)
-        if origin == "pytest" and ours is not None:
-            where = address(ours.host, ours.port)
-            return Claim(
-                holders=holders,
-                problem=f"{ours.name} serves {where}, which this run never stops",
-                fix="stop it, or choose another port",
-            )
-    if blocked:
-        return Claim(untried=f"not tried, and nothing was stopped: the start is blocked by {', '.join(blocked)}")
-    if inherited is not None:
-        if _listens_on(inherited, host, port):
-            return Claim(socket=inherited, handed_over=True)
-        inherited.close()
+        return _still_served(settings, ours, holders)
+    if (decision := neighbours.decide(settings, ours)) is not None:
+        beside = _beside(origin, settings, decision, holders)
+        if beside is not None:
+            return beside
+    if blocking:
+        return Claim(untried=blocking)
+    policy = policy_of(settings, [one.record for one in ours])
     if origin == "check":
         plan = ports.plan(host, port, policy)
+        # Those who drain let go by themselves.
+        drains = bool(ours) and not any(one.stays for one in ours) and not neighbours.others(holders, ours)
         return Claim(
-            obtainable=not plan.problem and not plan.refusals,
+            obtainable=drains or (not plan.problem and not plan.refusals),
             holders=plan.holders,
-            would_stop=plan.stop,
-            refusals=plan.refusals,
-            problem=plan.problem or "",
-            fix=plan.fix or "",
+            would_stop=() if drains else plan.stop,
+            refusals=() if drains else plan.refusals,
+            problem="" if drains else plan.problem or "",
+            fix="" if drains else plan.fix or "",
         )
+    if wait := neighbours.patience(ours):
+        may_take(wait)
+        wait_for_drains(settings, ours, on_step)
+        ours = neighbours.on_port(settings)
+        if origin == "pytest" and ours:
+            return Claim(holders=holders, problem=f"{ours[0].name} drains for longer than it said", fix="stop it")
+        policy = policy_of(settings, [one.record for one in ours])
     stopping = False
 
     def shown(step: ports.Step) -> None:
@@ -158,31 +172,61 @@ def _claim(
     )
 
 
-def _still_served(settings: Settings, records: Sequence[instances.Record]) -> Claim:
+def _beside(
+    origin: str, settings: Settings, decision: neighbours.Decision, holders: tuple[ports.Holder, ...]
+) -> Claim | None:
+    """What a run makes of an instance of ours that is there to stay; None where the run goes on to stop it.
+
+    A start has decided already, unless the instance has come since.
+    """
+    one, refusal = decision.neighbour, decision.refusal
+    leaves = Claim(holders=holders, problem=refusal or f"{one.name} serves {one.where}", fix=decision.fix)
+    if origin == "start":
+        return None if decision.replaces else leaves
+    if one.record.state == STARTING:
+        return Claim(holders=holders, untried=f"{one.name} is starting on {one.where}: a start would wait for it")
+    good = one.answers and one.is_of(settings) and one.is_at(settings)
+    if origin == "check":
+        if refusal:
+            return leaves
+        return Claim(served_by=one.record, holders=holders) if good or not decision.replaces else None
+    if good:
+        return Claim(served_by=one.record, holders=holders)
+    whose = "" if one.is_of(settings) else f" for project {one.record.project or one.record.root}"
+    what = f"serves {one.where}{whose}" if one.answers else f"holds {one.where} and does not answer"
+    pid = one.record.pid
+    fix = "stop it, or choose another port" if one.answers else f"see what it waits for (kill -CONT {pid}), or end it"
+    return Claim(holders=holders, problem=f"{one.name} {what}, which this run never stops", fix=fix)
+
+
+def wait_for_drains(settings: Settings, ours: Sequence[Neighbour], on_step: Callable[[ports.Step], None]) -> None:
+    """Wait until the instances that drain have let go of the port, as long as they say that they may take."""
+    until = time.monotonic() + neighbours.patience(ours)
+    for one in ours:
+        if one.record.state == DRAINING:
+            result = f"drains, and has ended within {one.record.stops_within:.1f} s"
+            on_step(ports.Step(time.time(), "waiting", one.record.pid, "our instance", result))
+    while time.monotonic() < until and not ports.plan(settings.host, settings.port, _NOBODY).free:
+        time.sleep(LOOK)
+
+
+_NOBODY = ports.Policy(cleanup="never")
+
+
+def _still_served(settings: Settings, ours: Sequence[Neighbour], holders: tuple[ports.Holder, ...]) -> Claim:
     """Whether the very instance that this re-run belongs to serves the address.
 
     While it is being replaced, the instance that comes holds the same socket: that is no fault.
     """
-    secrets = common_secrets(settings.environment, settings.envfile.values)
-    holders = tuple(ports.listeners(settings.host, settings.port, secrets=secrets))
     own = {os.getpid(), *ancestors(here(), os.getpid())}
-    for record in records:
-        held = any(record.pid in (holder.pid, holder.parent) for holder in holders)
-        if record.pid in own and record.host == settings.host and held:
-            return Claim(served_by=record, holders=holders)
+    for one in ours:
+        if one.record.pid in own and one.is_at(settings):
+            return Claim(served_by=one.record, holders=holders)
     return Claim(
         holders=holders,
         problem=f"{settings.address} is not served by this instance any more",
         fix="start it again: python run.py",
     )
-
-
-def serving(records: Sequence[instances.Record], holders: Sequence[ports.Holder]) -> instances.Record | None:
-    """The instance of ours that all these holders belong to."""
-    for record in records:
-        if holders and all(record.pid in (holder.pid, holder.parent) for holder in holders):
-            return record
-    return None
 
 
 def _listens_on(sock: socket.socket, host: str, port: int) -> bool:

@@ -16,15 +16,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from preflight import __version__, audit, formats, instances, notices, publishing, report, times
+from preflight import __version__, audit, formats, notices, publishing, report, runtime, times
 from preflight.loop import Loop
+from preflight.presence import Presence
 from preflight.publishing import Unpublishable
-from preflight.settings import Settings, address
+from preflight.runtime import RuntimeFolderError, StartLock
+from preflight.settings import Settings
 from preflight.suite import Result, Suite
-from preflight.supervisor import Supervisor
+from preflight.supervisor import Supervisor, stops_within
 from preflight.worker import Worker
 
 if TYPE_CHECKING:
+    from preflight.instances import Handover
     from preflight.log import Log, LogFile
     from preflight.notify import Notifier
     from preflight.terminal import Terminal
@@ -81,8 +84,9 @@ class Launcher:
         if terminal is not None:
             terminal.log = self._log()
         self._loop = Loop()
-        self._lock: instances.StartLock | None = None
-        self._handover: instances.Handover | None = None
+        self._lock: StartLock | None = None
+        self._presence: Presence | None = None
+        self._handover: Handover | None = None
         self._suite: Suite | None = None
         self._worker: Worker | None = None
         self._socket: socket.socket | None = None
@@ -131,7 +135,7 @@ class Launcher:
                 return exit_code
             with self._loop.running():
                 return self._guarded("start")
-        except instances.RuntimeFolderError as error:
+        except RuntimeFolderError as error:
             return self._unsafe(error)
         finally:
             self._let_go()
@@ -185,10 +189,10 @@ class Launcher:
             [str(error), "Fix: make room or name another place"],
         )
 
-    def _unsafe(self, error: instances.RuntimeFolderError) -> int:
-        fix = "Fix: make it a folder of mode 0700 that is yours, or set XDG_RUNTIME_DIR to another place"
+    def _unsafe(self, error: RuntimeFolderError) -> int:
         self._why = [f"the runtime folder cannot be used: {error}"]
-        self.terminal.fail("THE RUNTIME FOLDER CANNOT BE USED: nothing was started", [str(error), fix])
+        title = "THE RUNTIME FOLDER CANNOT BE USED: nothing was started"
+        self.terminal.fail(title, [str(error), f"Fix: {runtime.FIX}"])
         return 1
 
     def _let_go(self) -> None:
@@ -203,6 +207,8 @@ class Launcher:
             self._socket.close()
         if self._handover is not None:
             self._handover.close()
+        if self._presence is not None:
+            self._presence.end()
         if self._lock is not None:
             self._lock.release()
 
@@ -210,7 +216,7 @@ class Launcher:
 
     def _enter(self) -> int | None:
         """Be the only start of this port, and find a running instance; an exit code if there is nothing to do."""
-        self._lock = instances.StartLock(self.settings.port)
+        self._lock = StartLock(self.settings.port, self.settings.state_dir)
         if not self._lock.take():
             self.terminal.line(f"Another start of port {self.settings.port} is going on; waiting for it.")
             patience = self.settings.run_timeout + START_UP
@@ -221,32 +227,50 @@ class Launcher:
                 self._why = [f"another start does not end: {what}"]
                 self.terminal.fail("ANOTHER START DOES NOT END", [what, fix])
                 return 1
-        running = self._running()
-        if running is None:
+        # Before anything is stopped: what a start needs is there, and others can see that it goes on.
+        self._presence = Presence.of(self.settings, self._loop, stops_within=stops_within(self.settings))
+        return self._meet() if self._is_taken() else None
+
+    def _is_taken(self) -> bool:
+        """Whether somebody is on the port: a quick look, which spares most starts the import of what looks closely."""
+        if sys.platform != "linux":  # elsewhere SO_REUSEADDR binds beside a listener
+            return True
+        host = self.settings.host
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host.encode() if host.isascii() else host, self.settings.port))
+            except OSError:  # or no address of this machine: whatever it is, the close look tells
+                return True
+        return False
+
+    def _meet(self) -> int | None:
+        """Find an instance of ours that is in the way, and ask for its socket; an exit code if that is all."""
+        from preflight import neighbours
+
+        decision = neighbours.decide(self.settings, neighbours.on_port(self.settings), self.typed_at)
+        if decision is None:
             return None
-        serves = f"{running.name} serves {address(running.host, running.port)}"
-        if running.up_at >= self.typed_at:
-            # Twenty starts in the same second are one wish.
+        one = decision.neighbour
+        serves = f"{one.name} serves {one.where}"
+        if decision.refusal:
+            self._why = [decision.refusal]
+            self.terminal.fail("ALREADY RUNNING", [f"{decision.refusal}.", f"Fix: {decision.fix}"])
+            return 1
+        if one.came_up_after(self.typed_at):
             self.terminal.line(f"{serves}: it came up meanwhile. Nothing to do.")
             return 0
-        if self.settings.if_running == "keep":
+        if not decision.replaces:
             self.terminal.line(f"{serves}. Nothing to do.")
             return 0
-        if self.settings.if_running == "fail":
-            self._why = [f"{serves}, and --if-running is fail"]
-            self.terminal.fail("ALREADY RUNNING", [f"{serves}.", "Fix: stop it, or start with --if-running replace"])
-            return 1
+        if one.record.root and Path(one.record.root) != self.settings.root:
+            this = self.settings.root
+            self.terminal.line(f"{serves} from {one.record.root}; this start from {this} replaces it.")
         # If it does not answer, it is stopped like any other holder of the port: by the suite, last. So is
         # one on another address, whose socket is of no use here.
-        if running.host == self.settings.host:
-            self._handover = instances.ask_for_socket(running)
+        if one.is_at(self.settings):
+            self._handover = one.hand_over()
         return None
-
-    def _running(self) -> instances.Record | None:
-        """The instance of ours that is in the way: on this very address, or on one that overlaps with it."""
-        records = instances.live(self.settings.port)
-        same = [record for record in records if record.host == self.settings.host]
-        return next((record for record in same or records if instances.overlap(record.host, self.settings.host)), None)
 
     # The checks.
 
@@ -302,7 +326,7 @@ class Launcher:
             worker.child.read_output()  # kept, and shown if it comes to serving
 
     def _serve(self, result: Result) -> int:
-        if self._worker is None or self._socket is None:
+        if self._worker is None or self._socket is None or self._presence is None:
             raise RuntimeError("there is nothing to serve with")
         self._supervisor = Supervisor(
             self.settings,
@@ -312,7 +336,7 @@ class Launcher:
             worker=self._worker,
             sock=self._socket,
             found=result.report,
-            instance_id=os.urandom(16).hex(),
+            presence=self._presence,
             started=self._started,
             notifier=self.notifier,
             keeper=self._keeper,

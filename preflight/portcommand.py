@@ -10,8 +10,9 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 
-from preflight import audit, claim, instances, ports
+from preflight import audit, claim, neighbours, ports
 from preflight.log import Log, LogFile
+from preflight.neighbours import Neighbour
 from preflight.redaction import Redactor
 from preflight.settings import Settings
 
@@ -31,8 +32,8 @@ def status(settings: Settings, *, as_json: bool = False) -> int:
 
 def described(settings: Settings) -> dict[str, object]:
     """Who holds the port, as JSON values; commands in it may contain secrets."""
-    plan = ports.plan(settings.host, settings.port, claim.policy_of(settings, instances.live(settings.port)))
-    shown = _described(settings, plan.holders, free=plan.free)
+    plan = ports.plan(settings.host, settings.port, claim.policy_of(settings, []))
+    shown = _described(settings, plan.holders, neighbours.on_port(settings, plan.holders), free=plan.free)
     if plan.problem and not plan.holders:
         shown |= {"status": UNAVAILABLE, "problem": plan.problem, "fix": plan.fix or ""}
     return shown
@@ -48,13 +49,17 @@ def free(
 ) -> int:
     """Free the port, or only say what that would do; exit code 0 if it is (or would be) free, else 1.
 
-    An instance of ours is stopped like anything else: it was asked for, and it gets its grace.
+    An instance of ours is stopped like anything else: it was asked for, and it gets its grace. One that drains is
+    waited for first.
     """
-    policy = claim.policy_of(settings, instances.live(settings.port))
+    ours = neighbours.on_port(settings)
+    policy = claim.policy_of(settings, [one.record for one in ours])
     if dry_run:
         plan = ports.plan(settings.host, settings.port, policy)
-        shown = _described(settings, plan.holders, free=plan.free)
-        shown["would_stop"] = [holder.title for holder in plan.stop]
+        shown = _described(settings, plan.holders, ours, free=plan.free)
+        draining = [one for one in ours if not one.stays]
+        stopped_last = {holder.pid for holder in neighbours.others(plan.holders, draining)}
+        shown["would_stop"] = [holder.title for holder in plan.stop if holder.pid in stopped_last]
         good, refusals, problem, fix = not plan.problem, plan.refusals, plan.problem, plan.fix
     else:
         shown = {}
@@ -67,11 +72,12 @@ def free(
             if not as_json and step.action != "held":
                 print(redactor.text(claim.told(step, when=verbose)), flush=True)
 
+        claim.wait_for_drains(settings, ours, on_step)
         taken = ports.take(settings.host, settings.port, policy, on_step=on_step)
         if taken.socket is not None:
             taken.socket.close()
         good, refusals, problem, fix = taken.socket is not None, taken.refusals, taken.problem, taken.fix
-        shown = _described(settings, () if good else taken.holders, free=good)
+        shown = _described(settings, () if good else taken.holders, () if good else ours, free=good)
         shown["stopped"] = [holder.title for holder in taken.holders] if good else []
         shown["steps"] = [step.to_dict() for step in taken.steps]
     shown["refusals"] = [refusal.to_dict() for refusal in refusals]
@@ -81,17 +87,30 @@ def free(
     return 0 if good else 1
 
 
-def _described(settings: Settings, holders: Sequence[ports.Holder], *, free: bool) -> dict[str, object]:
-    record = claim.serving(instances.live(settings.port), holders)
+def _described(
+    settings: Settings, holders: Sequence[ports.Holder], ours: Sequence[Neighbour], *, free: bool
+) -> dict[str, object]:
+    one = ours[0] if ours and not neighbours.others(holders, ours) else None
     foreign = any(holder.uid not in (None, os.getuid()) or holder.pid is None for holder in holders)
-    state = AVAILABLE if free else OURS if record else FOREIGN if foreign else IN_USE
-    return {
+    state = AVAILABLE if free else OURS if one and one.record.since else FOREIGN if foreign else IN_USE
+    shown: dict[str, object] = {
         "host": settings.host,
         "port": settings.port,
         "status": state,
-        "since": record.since if record else None,
+        "since": (one.record.since or None) if one else None,
         "holders": [holder.to_dict() for holder in holders],
     }
+    if one is not None:
+        record = one.record
+        shown["instance"] = {
+            "state": record.state if one.answers else "does not answer",
+            "doing": record.doing,
+            "pid": record.pid,
+            "version": record.version,
+            "project": record.project,
+            "root": record.root,
+        }
+    return shown
 
 
 def _redactor(settings: Settings) -> Redactor:
@@ -104,8 +123,13 @@ def _print(settings: Settings, shown: Mapping[str, object], *, as_json: bool) ->
 
 
 def _lines(shown: Mapping[str, object]) -> list[str]:
-    since = f" since {shown['since']}" if shown["since"] else ""
-    lines = [f"Host    {shown['host']}", f"Port    {shown['port']}", f"Status  {shown['status']}{since}"]
+    status = f"{shown['status']} since {shown['since']}" if shown["since"] else f"{shown['status']}"
+    instance = shown.get("instance")
+    if isinstance(instance, dict):
+        status += "".join(f", {instance[name]}" for name in ("state", "doing") if instance[name])
+    lines = [f"Host    {shown['host']}", f"Port    {shown['port']}", f"Status  {status}"]
+    if isinstance(instance, dict) and instance["root"]:
+        lines.append(f"Project {instance['project'] or '?'} ({instance['root']})")
     holders = shown["holders"]
     if isinstance(holders, list) and holders:
         rows = [("PID", "USER", "NAME", "SINCE", "BELONGS TO", "ADDRESS", "COMMAND")]

@@ -248,6 +248,8 @@ class Settings:
     """The env file's variables below the process's own: what the application will see."""
     sources: Mapping[str, str] = field(repr=False)
     """Where each setting that is no default comes from, by setting name."""
+    project: str
+    """``[project] name`` of pyproject.toml; empty where it has none."""
 
     host: str = setting("127.0.0.1", host, "address to serve on")
     port: int = setting(8002, whole(1, 65535), "port to serve on")
@@ -516,8 +518,15 @@ def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[
         envfile=content,
         environment={**content.values, **environ},
         sources=sources,
+        project=_name_of(project),
         **chosen,  # type: ignore[arg-type]  # each value went through its setting's own parser
     )
+
+
+def _name_of(project: Mapping[str, Any]) -> str:
+    table = project.get("project")
+    name = table.get("name") if isinstance(table, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 def _at_home(name: str, value: object, *, needed: bool = True) -> Path:

@@ -6,17 +6,16 @@ while there is no worker, and none is refused.
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from preflight import __version__, instances, notices, report, times
+from preflight import notices, report, times
 from preflight.audit import Event
-from preflight.channel import Channel
 from preflight.loop import Loop
+from preflight.presence import Presence
 from preflight.rerun import Ending, Rerun, broken
 from preflight.restarts import Restarts
 from preflight.settings import Settings, address
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from preflight.terminal import Terminal
 
 MARGIN = 0.75  # seconds beyond drain_timeout that a worker gets to say goodbye
+FAREWELL = 1.0  # and that its launcher may take beyond that
 TAIL = 20  # lines of a worker's output in a banner
 
 
@@ -43,13 +43,14 @@ class Supervisor:
         worker: Worker,
         sock: socket.socket,
         found: report.Report,
-        instance_id: str,
+        presence: Presence,
         started: Callable[[], None],
         notifier: Notifier | None = None,
         keeper: str | None = None,
     ) -> None:
         """``started`` is called once the server answers; ``found`` is the run that let it start.
 
+        ``presence`` is how others find this instance; it is told what becomes of it, and ended by whoever made it.
         ``notifier`` tells people about crashes and changes, if anybody wants to be told. ``keeper`` is who else
         restarts this process when it ends, if anybody does.
         """
@@ -68,17 +69,10 @@ class Supervisor:
         self._keeper = keeper
         if notifier is not None:
             notifier.on_change = self._count_notices
-        self.record = instances.Record(
-            instance_id,
-            os.getpid(),
-            settings.host,
-            settings.port,
-            times.now(),
-            time.monotonic(),
-            __version__,
-            stops_within=settings.drain_timeout + MARGIN + 1.0,
-            log_file=str(settings.log_file or ""),
-        )
+        self.record = presence.record
+        self._presence = presence
+        presence.listener = lambda: sock if sock.fileno() >= 0 else None
+        presence.on_retire = self._retire
         self._restarts = Restarts(
             limit=settings.restart_limit, window=settings.restart_window, backoff=settings.restart_backoff
         )
@@ -93,34 +87,18 @@ class Supervisor:
         """Whether it has been served at all."""
         self.given_up: list[str] = []
         """Why this instance was given up, if it was."""
-        self._callers: list[Channel] = []
-        self._given: list[Channel] = []
-        """Callers that have our socket and have not gone: if we end, the queue is theirs."""
         self._replaced_by: int | None = None
-        self._presence: instances.Presence | None = None
+        self._in_vain = ""
         worker.on_audit = self._reported
 
     def run(self) -> int:
         """Serve; returns the command's exit code."""
-        self._presence = presence = instances.Presence(self.record)
-        try:
-            control = instances.Control(self.record)
-        except instances.RuntimeFolderError:
-            presence.end()
-            raise
-        self.loop.watch(control.socket, lambda: self._called(control))
         if self.worker is not None:
             for line in self.worker.child.lines:
                 self.terminal.pass_on(line, self.worker.child.pid)
-        try:
-            exit_code = self._serve()
-        finally:
-            self.loop.unwatch(control.socket)
-            control.end()
-            presence.end()
+        exit_code = self._serve()
         if exit_code is not None:
             return exit_code
-        # The record is gone before the drain: who looks for an instance now finds the one that replaces us.
         self._drain()
         if self.announced or not self.loop.stops:
             return 0
@@ -143,8 +121,17 @@ class Supervisor:
                     return exit_code
                 continue
             self._see_to_rerun(worker)
+            self._look_after_presence()
             self.loop.turn(min(0.5, self._rerun.left) if self._rerun is not None else 0.5)
         return None
+
+    def _look_after_presence(self) -> None:
+        self._presence.look_after()
+        if self._presence.trouble != self._in_vain:
+            self._in_vain = self._presence.trouble
+            if self._in_vain:
+                line = f"Older releases cannot find this instance: its record cannot be made again: {self._in_vain}"
+                self.terminal.line(line, "yellow")
 
     def _asked_to_end(self) -> bool:
         return bool(self.loop.stops) or self._replaced_by is not None
@@ -171,8 +158,7 @@ class Supervisor:
             self.terminal.line(f"The worker is back (PID {worker.child.pid}).")
             return
         self.announced = True
-        if self._presence is not None:
-            self._presence.came_up()
+        self._presence.came_up()
         answered = answers(self.settings.host, self.settings.port)
         # Before the banner: who acts on it finds the way free.
         self._started()
@@ -358,34 +344,9 @@ class Supervisor:
 
     # Being replaced.
 
-    def _called(self, control: instances.Control) -> None:
-        channel = control.accept()
-        if channel is not None:
-            self._callers.append(channel)
-            self.loop.watch(channel, lambda: self._heard(channel))
-
-    def _heard(self, channel: Channel) -> None:
-        """A starter wants the socket, or tells us to retire."""
-        try:
-            for message in channel.arrived():
-                if message.kind == "handover":
-                    channel.send("socket", (self._socket.fileno(),))
-                    if channel not in self._given:
-                        self._given.append(channel)
-                elif message.kind == "retire":
-                    self._replaced_by = int(message.data.get("pid", 0))
-        except (OSError, ValueError, TypeError, OverflowError):
-            self._hang_up(channel)
-        else:
-            if channel.closed:
-                self._hang_up(channel)
-
-    def _hang_up(self, channel: Channel) -> None:
-        self.loop.unwatch(channel)
-        self._callers.remove(channel)
-        if channel in self._given:
-            self._given.remove(channel)
-        channel.close()
+    def _retire(self, pid: int) -> None:
+        """Another instance serves in this one's place."""
+        self._replaced_by = pid
 
     # The end.
 
@@ -397,16 +358,18 @@ class Supervisor:
             self.terminal.line(f"Stopping ({signal.Signals(self.loop.stops[0]).name}).")
         self._end_rerun()
         worker = self.worker
+        self._presence.drains(stops_within(self.settings))
         if worker is None or not self._handed:
             return
         replaced = self._replaced_by is not None
         # Counted from what brought us here, not from now: the second signal may have come meanwhile.
         signals = 0 if replaced else 1
-        worker.drain(replaced=replaced, last=not replaced and not self._given)
+        worker.drain(replaced=replaced, last=not replaced and not self._presence.given)
         # The worker has it, and closes it first of all: the port is free long before the last answer.
         self._socket.close()
         deadline = time.monotonic() + self.settings.drain_timeout + MARGIN
         while not worker.ended() and len(self.loop.stops) <= signals and time.monotonic() < deadline:
+            self._presence.look_after()
             self.loop.turn(min(0.5, deadline - time.monotonic()))
         self._print_rest(worker)
         if lost := worker.lost:
@@ -417,6 +380,11 @@ class Supervisor:
         elif worker.cancelled:
             what = "request or turn was" if worker.cancelled == 1 else "requests or turns were"
             self.terminal.line(f"{worker.cancelled} {what} not finished in time.", "yellow")
+
+
+def stops_within(settings: Settings) -> float:
+    """Seconds that an instance may take to end once it is asked to."""
+    return settings.drain_timeout + MARGIN + FAREWELL
 
 
 PATIENCE = 2.0  # seconds that the server has to answer its first request

@@ -199,7 +199,7 @@ class Toolbox:
 
     async def port_status(self, port: int | None = None) -> Answer:
         """Who listens; what a person could do about holders that must be left alone."""
-        from preflight import claim, instances, ports
+        from preflight import neighbours, ports
         from preflight.keys import common_secrets
 
         settings = self._instance.settings
@@ -211,13 +211,13 @@ class Toolbox:
                 holders = ports.listeners(settings.host, number, secrets=secrets)
             except ports.PortUnavailable as error:
                 return {"port": number, "error": str(error)}
-            ours = claim.serving(instances.live(number), tuple(holders))
+            ours = neighbours.of_holders(number, holders, settings.state_dir)
             return {
                 "port": number,
                 "host": settings.host,
                 "free": not holders,
                 "own_server": number == settings.port,
-                "served_by_this_project": ours is not None,
+                "served_by_this_project": bool(ours) and all(one.is_of(settings) for one in ours),
                 "holders": [
                     {
                         "title": holder.title,

@@ -22,10 +22,11 @@ from preflight import audit, launcher, settings
 from preflight.audit import Event, Outbox
 from preflight.channel import Channel
 from preflight.instance import Instance
-from preflight.instances import StartLock
 from preflight.log import LONGEST_LINE, Log, LogFile, direct
 from preflight.ports import Step
 from preflight.redaction import MASK, Redactor
+from preflight.runtime import StartLock
+from tests.e2e.starts import unused_port
 
 ROOT = Path(__file__).parents[1]
 KEY = "sk-canary-3f9a1c77e2Zq"
@@ -185,7 +186,7 @@ def test_another_start_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setenv("PREFLIGHT_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setattr(launcher, "START_UP", 0.0)
-    chosen = settings.load(ROOT, options={"demo": True, "run_timeout": "1s"})
+    chosen = settings.load(ROOT, options={"demo": True, "run_timeout": "1s", "port": unused_port()})
     with StartLock(chosen.port) as other:
         assert other.take()
         assert launcher.Launcher(chosen, {}, typed_at=time.monotonic()).start() == 1

@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 
-from preflight import bundle, instances, report, settings
+from preflight import bundle, report, settings
 from preflight.bundle import BundleError, Scrubber
 from preflight.redaction import MASK, Redactor
 from preflight.report import Check, Report
+from tests.launchers import Answering
 
 ROOT = Path(__file__).parents[1]
 KEY = "sk-canary-3f9a1c77e2Zq"
@@ -69,10 +70,8 @@ def test_log_of_the_running_instance(home: Path, env_file: Path) -> None:
     asked.audit_path.write_text(f"audit run said={KEY}\n")
     log = home / "some.log"
     log.write_text(f"said {KEY}\n")
-    record = instances.Record(
-        "abc", os.getpid(), "127.0.0.1", 18002, "2026-01-02T03:04:05Z", 1.0, "0.1.0", 0.0, str(log)
-    )
-    with instances.Presence(record):
+    with socket.create_server(("127.0.0.1", 0)) as listener, Answering(listener, log_file=str(log)):
+        asked = chosen(port=str(listener.getsockname()[1]))
         found = read_zipped(bundle.Bundle(asked).zipped())
     assert (found["audit.txt"], found["log.txt"]) == (f"audit run said={MASK}\n", f"said {MASK}\n")
 

@@ -12,14 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from preflight import claim, instances, ports, settings
-from preflight.instances import Presence, Record, StartLock
+from preflight import claim, ports, settings
+from preflight.instances import Record
+from preflight.runtime import StartLock
+from tests.e2e.starts import unused_port
+from tests.launchers import Answering, OtherRelease
 
 ROOT = Path(__file__).parent.parent
 
 
-def record(host: str, port: int, *, stops_within: float = 0.0) -> Record:
-    return Record("abc", os.getpid(), host, port, "2026-01-02T03:04:05Z", 1767323045.0, "0.1.0", stops_within)
+def record(*, stops_within: float) -> Record:
+    return Record.of({"pid": os.getpid(), "stops_within": stops_within})
 
 
 def load(port: int, **options: object) -> settings.Settings:
@@ -36,8 +39,8 @@ def test_an_instance_gets_the_time_that_it_says_it_needs(home: Path) -> None:
     """Grace first: nobody is killed in the middle of a drain that its settings allow."""
     chosen = load(8002, port_grace="5s")
     assert claim.policy_of(chosen, []).grace == 5
-    assert claim.policy_of(chosen, [record("127.0.0.1", 8002, stops_within=21.5)]).grace == 21.5
-    assert claim.policy_of(chosen, [record("127.0.0.1", 8002, stops_within=1)]).grace == 5
+    assert claim.policy_of(chosen, [record(stops_within=21.5)]).grace == 21.5
+    assert claim.policy_of(chosen, [record(stops_within=1)]).grace == 5
 
 
 def test_names_that_are_never_stopped_are_a_setting(home: Path) -> None:
@@ -50,20 +53,16 @@ def test_names_that_are_never_stopped_are_a_setting(home: Path) -> None:
 def test_served_by_an_instance_of_ours(home: Path, listener: socket.socket, origin: str) -> None:
     """On the very address, its runs beside it pass and hold nothing."""
     port = listener.getsockname()[1]
-    with Presence(record("127.0.0.1", port)):
+    with Answering(listener):
         found = claim.claim(origin, load(port), blocked=[], on_step=lambda _step: None)
     assert found.served_by is not None
     assert found.socket is None
 
 
-def test_served_by_another_instance(home: Path, listener: socket.socket) -> None:
+def test_served_by_another_instance(home: Path) -> None:
     """A re-run asks whether its own instance serves: another one's socket is none of ours."""
-    port = listener.getsockname()[1]
-    with subprocess.Popen(["sleep", "60"]) as stranger:
-        other = Record("abc", stranger.pid, "127.0.0.1", port, "2026-01-02T03:04:05Z", 1767323045.0, "0.1.0", 0.0)
-        with Presence(other):
-            found = claim.claim("rerun", load(port), blocked=[], on_step=lambda _step: None)
-        stranger.kill()
+    with OtherRelease(home / "runtime" / "preflight", unused_port(), "future") as other:
+        found = claim.claim("rerun", load(other.port), blocked=[], on_step=lambda _step: None)
     assert found.served_by is None
     assert found.socket is None
     assert "is not served by this instance any more" in found.problem
@@ -81,7 +80,7 @@ def test_replaced_while_it_goes_on(home: Path, listener: socket.socket) -> None:
     done = subprocess.run(command, pass_fds=[listener.fileno()], stdout=subprocess.PIPE, text=True, check=True)
     holder = int(done.stdout)
     try:
-        with Presence(record("127.0.0.1", port)):
+        with Answering(listener):
             found = claim.claim("rerun", load(port), blocked=[], on_step=lambda _step: None)
     finally:
         os.kill(holder, signal.SIGKILL)
@@ -92,7 +91,7 @@ def test_replaced_while_it_goes_on(home: Path, listener: socket.socket) -> None:
 def test_an_instance_on_an_overlapping_address(home: Path, listener: socket.socket) -> None:
     """It does not serve the address that is asked for: a check says so, and pytest does not stop it."""
     port = listener.getsockname()[1]
-    with Presence(record("127.0.0.1", port)):
+    with Answering(listener):
         checked = claim.claim("check", load(port, host="0.0.0.0"), blocked=[], on_step=lambda _step: None)
         tested = claim.claim("pytest", load(port, host="0.0.0.0"), blocked=[], on_step=lambda _step: None)
     assert checked.served_by is None
@@ -166,7 +165,7 @@ def test_a_start_that_goes_on_is_waited_for(home: Path, listener: socket.socket)
             assert asking.stdout is not None
             assert asking.stdout.readline() == "asking\n"
             # The start ends well: only now there is a record. Without the lock we would be a stale listener.
-            with Presence(record("127.0.0.1", port)):
+            with Answering(listener):
                 lock.release()
                 assert asking.stdout.readline() == "served\n"
 
@@ -181,20 +180,3 @@ def test_a_start_that_does_not_end(home: Path, listener: socket.socket) -> None:
         )
     assert found.problem == f"another start of port {port} has been going on for 1 s (PID {os.getpid()})"
     assert found.fix == f"wait for it, or end it: kill {os.getpid()}"
-
-
-@pytest.mark.parametrize(
-    "one, other, meet",
-    [
-        ("127.0.0.1", "127.0.0.1", True),
-        ("127.0.0.1", "localhost", True),
-        ("127.0.0.1", "0.0.0.0", True),
-        ("::", "127.0.0.1", True),
-        ("127.0.0.1", "127.0.0.2", False),
-        ("127.0.0.1", "::1", False),
-    ],
-)
-def test_hosts_that_meet(one: str, other: str, meet: bool) -> None:
-    """Two servers are in each other's way on the same host, and wherever one takes all addresses."""
-    assert instances.overlap(one, other) is meet
-    assert instances.overlap(other, one) is meet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -267,17 +268,29 @@ def test_secret_in_an_option(
     assert not (home / "state" / "report.json").exists()
 
 
-def test_unsafe_runtime_folder(home: Path, free_port: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """A start that could not leave its record is refused before anything is stopped; a check needs none."""
+def test_no_runtime_folder(
+    home: Path, free_port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start that could not leave its record is refused before anything is stopped, and a check says the same."""
     folder = home / "runtime" / "preflight"
     folder.mkdir()
     folder.chmod(0o755)
+    monkeypatch.setenv("TMPDIR", str(home))
+    (home / f"preflight-{os.getuid()}").touch()
+    (home / "state").mkdir(mode=0o700)
+    (home / "state" / "runtime").touch()
     assert commandline.main(["--demo", "--port", str(free_port)]) == 1
     shown = capsys.readouterr().out
     # Lines fold at 100 columns.
     assert f"{folder}:isnotafolderofmode0700thatbelongstothisuser" in "".join(shown.split())
     assert "Fix: " in shown
+    assert commandline.main(["--demo", "--port", str(free_port), "--check-only"]) == 1
+    shown = capsys.readouterr().out
+    assert f"{folder}:isnotafolderofmode0700thatbelongstothisuser" in "".join(shown.split())
+    assert "Fix: " in shown
+    (home / "state" / "runtime").unlink()
     assert commandline.main(["--demo", "--port", str(free_port), "--check-only"]) == 0
+    assert not (home / "state" / "runtime").exists()
 
 
 def test_formats(make_report: object) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import select
 import signal
 import socket
 import stat
@@ -17,18 +17,22 @@ from pathlib import Path
 
 import pytest
 
-from preflight import instances
+from preflight import instances, neighbours, runtime, settings, unixsockets
 from preflight.channel import Channel
-from preflight.instances import Control, Handover, Record, RuntimeFolderError, StartLock, ask_for_socket
-from tests.e2e.starts import Started, get, make_place, until
+from preflight.instances import Handover, hand_over
+from preflight.loop import Loop
+from preflight.presence import Presence
+from preflight.runtime import RuntimeFolderError, StartLock
+from tests.e2e.starts import Place, get, make_place, until, unused_port
+from tests.launchers import Answering, record
 
 ROOT = Path(__file__).parents[1]
-PORT = 8002  # only a name here: nothing listens on it
+PORT = unused_port()  # only a name here, of this process alone: a start's lock is known to the whole machine
 
 # Takes the lock, waiting if need be, and holds it until it is told to go on.
 LOCKER = """
 import os, sys
-from preflight.instances import StartLock
+from preflight.runtime import StartLock
 lock = StartLock(int(sys.argv[1]))
 if not lock.take():
     print("waiting", flush=True)
@@ -44,27 +48,26 @@ print("released", flush=True)
 sys.stdin.readline()
 """
 
-# An instance: listens on a port of its own and gives the socket to one caller; then says what it hears.
+# An instance: listens on a port of its own and gives the socket to whoever asks; then says what it hears.
 INSTANCE = """
-import contextlib, os, select, socket, sys
-from preflight.instances import Control, Record
+import socket
+from preflight.loop import Loop
+from preflight.presence import Presence
+from tests.launchers import record
 listener = socket.create_server(("127.0.0.1", 0))
-port = listener.getsockname()[1]
-record = Record("abc", os.getpid(), "127.0.0.1", port, "2026-01-02T03:04:05Z", 1767323045.0, "0.1.0")
-control = Control(record)
-print(port, flush=True)
-while True:
-    select.select([control.socket], [], [])
-    channel = control.accept()
-    if channel is None:
-        print("refused", flush=True)
-        continue
-    while (message := channel.receive()) is not None:
-        if message.kind == "handover":
-            with contextlib.suppress(OSError):  # the caller has given up
-                channel.send("socket", (listener.fileno(),))
-        print(message.kind, message.data.get("pid", ""), flush=True)
+loop = Loop()
+presence = Presence(record(listener.getsockname()[1]), loop)
+presence.listener = lambda: listener
+presence.on_retire = lambda pid: print("retire", pid, flush=True)
+hang_up = presence._hang_up
+def hung_up(channel):
+    hang_up(channel)
     print("hung up", flush=True)
+presence._hang_up = hung_up
+print(presence.record.port, flush=True)
+print(presence.record.instance_id, flush=True)
+while True:
+    loop.turn(10)
 """
 
 
@@ -110,8 +113,17 @@ def start() -> Iterator[Start]:
         program.close()
 
 
-def record(port: int = PORT) -> Record:
-    return Record("abc", os.getpid(), "127.0.0.1", port, "2026-01-02T03:04:05Z", 1767323045.0, "0.1.0")
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    one = Loop()
+    yield one
+    one.close()
 
 
 # The lock.
@@ -182,7 +194,7 @@ def test_not_inherited(start: Start) -> None:
 
 def test_lock_sweeps_what_died_half_way(home: Path) -> None:
     """A record that never got its name is litter for the next start of this port, and only of this port."""
-    folder = instances.runtime_folder()
+    folder = runtime.folder()
     (folder / f"{PORT}.dead.new").write_text("{}")
     (folder / f"{PORT + 1}.alive.new").write_text("{}")
     lock = StartLock(PORT)
@@ -194,7 +206,7 @@ def test_lock_sweeps_what_died_half_way(home: Path) -> None:
 
 def test_lock_follows_no_link(tmp_path: Path) -> None:
     """A link in the lock's place is an error in one line, and what it leads to is not touched."""
-    (instances.runtime_folder() / f"{PORT}.lock").symlink_to(tmp_path / "elsewhere")
+    (runtime.folder() / f"{PORT}.lock").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(RuntimeFolderError, match=rf"{PORT}\.lock: "):
         StartLock(PORT)
     assert not (tmp_path / "elsewhere").exists()
@@ -203,13 +215,26 @@ def test_lock_follows_no_link(tmp_path: Path) -> None:
 # The control socket.
 
 
+def asked_of(instance: Program) -> tuple[int, str]:
+    """Port and abstract name, or control socket, of an instance that has just begun."""
+    port, instance_id = int(instance.says()), instance.says()
+    return port, name_of(port, instance_id)
+
+
+def name_of(port: int, instance_id: str) -> str:
+    return f"\0preflight/{port}/{instance_id}"
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="abstract names are Linux's")
+
+
+@linux
 def test_socket_arrives_and_works(start: Start) -> None:
     """The caller gets the very socket that the instance listens on, and goes on with it when that has died."""
     instance = start(INSTANCE)
-    port = int(instance.says())
-    handover = ask_for_socket(record(port))
+    port, address = asked_of(instance)
+    handover = hand_over(address, record(port))
     assert handover is not None
-    assert instance.says() == "handover"
     assert handover.socket.getsockname() == ("127.0.0.1", port)
     assert not os.get_inheritable(handover.socket.fileno())
     instance.process.kill()
@@ -223,77 +248,96 @@ def test_socket_arrives_and_works(start: Start) -> None:
     handover.close()
 
 
+@linux
 def test_retire_and_hang_up(start: Start) -> None:
     """The caller says who replaces the instance, and the instance notices when it lets go."""
     instance = start(INSTANCE)
-    port = int(instance.says())
+    port, address = asked_of(instance)
     for _ in range(2):
-        handover = ask_for_socket(record(port))
+        handover = hand_over(address, record(port))
         assert handover is not None
-        assert instance.says() == "handover"
         handover.retire()
         assert instance.says() == f"retire {os.getpid()}"
         handover.close()
         assert instance.says() == "hung up"
 
 
-def test_mode_of_the_socket() -> None:
+def test_the_file_socket_answers_as_well(listener: socket.socket) -> None:
+    """Older releases, and other systems, know the control socket by its path beside the record."""
+    with Answering(listener) as presence:
+        path = runtime.folder() / f"{presence.record.port}.{presence.record.instance_id}.sock"
+        handover = hand_over(path, presence.record)
+        assert handover is not None
+        assert handover.socket.getsockname() == listener.getsockname()
+        handover.close()
+
+
+@pytest.mark.parametrize("state", [instances.STARTING, instances.DRAINING])
+def test_only_one_that_serves_gives_its_socket(listener: socket.socket, state: str) -> None:
+    """One that starts or drains says at once that it gives none."""
+    begun = time.monotonic()
+    with Answering(listener, state=state) as presence:
+        path = runtime.folder() / f"{presence.record.port}.{presence.record.instance_id}.sock"
+        assert hand_over(path, presence.record) is None
+    assert time.monotonic() - begun < instances.ANSWER
+
+
+def test_mode_of_the_socket(loop: Loop) -> None:
     """The control socket is its owner's alone, whatever the umask, and is gone when the instance has ended."""
     before = os.umask(0)
     try:
-        control = Control(record())
+        presence = Presence(record(PORT), loop)
     finally:
         os.umask(before)
-    file = instances.runtime_folder() / f"{PORT}.abc.sock"
+    file = runtime.folder() / f"{PORT}.{presence.record.instance_id}.sock"
     status = file.stat()
     assert stat.S_ISSOCK(status.st_mode)
     assert stat.S_IMODE(status.st_mode) == 0o600
-    control.end()
-    control.end()
+    presence.end()
+    presence.end()
     assert not file.exists()
 
 
-def test_long_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listener: socket.socket) -> None:
     """A runtime folder whose path is longer than a Unix socket's may be is used all the same."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / ("long" * 30)))
     here = Path.cwd()
-    control = Control(record())
-    monkeypatch.setattr(instances, "ANSWER", 0.1)
-    assert ask_for_socket(record()) is None  # it was connected to, and nobody answers
-    channel = control.accept()
-    assert channel is not None
-    (message,) = channel.arrived()
-    assert message.kind == "handover"
-    channel.close()
-    control.end()
+    with Answering(listener) as presence:
+        path = runtime.folder() / f"{presence.record.port}.{presence.record.instance_id}.sock"
+        assert len(str(path)) > 108
+        handover = hand_over(path, presence.record)
+        assert handover is not None
+        handover.close()
     assert Path.cwd() == here
 
 
-def test_other_user_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_user_is_refused(monkeypatch: pytest.MonkeyPatch, listener: socket.socket) -> None:
     """A caller that is another user's gets nothing; neither does an instance of another user get our trust."""
-    control = Control(record())
-    monkeypatch.setattr(instances, "peer_uid", lambda _connection: os.getuid() + 1)
-    assert ask_for_socket(record()) is None
-    assert control.accept() is None
-    control.end()
+    with Answering(listener) as presence:
+        path = runtime.folder() / f"{presence.record.port}.{presence.record.instance_id}.sock"
+        monkeypatch.setattr(unixsockets, "peer", lambda _connection: unixsockets.Peer(os.getpid(), os.getuid() + 1))
+        assert hand_over(path, presence.record) is None
 
 
-def test_peer_uid() -> None:
-    """The system says whose the other end is."""
+def test_peer() -> None:
+    """The system says who the other end is."""
     one, other = socket.socketpair()
     with one, other:
-        assert instances.peer_uid(one) == os.getuid()
+        assert unixsockets.peer(one) == (os.getpid(), os.getuid())
 
 
-# Calls the control socket as somebody else, from inside its folder: what is above that is not asked.
+# Calls a control socket as somebody else; a path from inside its folder: what is above that is not asked.
 STRANGER = """
 import os, socket, sys
-os.chdir(os.path.dirname(sys.argv[1]))
+address = sys.argv[1].replace("@", "\\0")
+if address.startswith("/"):
+    os.chdir(os.path.dirname(address))
+    address = os.path.basename(address)
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 caller = socket.socket(socket.AF_UNIX)
 caller.settimeout(10)
 try:
-    caller.connect(os.path.basename(sys.argv[1]))
+    caller.connect(address)
 except PermissionError:
     print("kept out")
 else:
@@ -306,104 +350,83 @@ else:
 
 
 @pytest.mark.needs_root("nobody else can become another user")
-@pytest.mark.parametrize("opened", [False, True], ids=["as it is", "modes wide open"])
-def test_another_user_calls(opened: bool) -> None:
-    """A real process of another user: the modes keep it out, and where somebody has opened them, its user id does."""
-    control = Control(record())
-    (path,) = instances.runtime_folder().glob("*.sock")
-    if opened:
-        path.chmod(0o777)
-        path.parent.chmod(0o711)
-    stranger = subprocess.Popen([sys.executable, "-c", STRANGER, str(path)], stdout=subprocess.PIPE, text=True)
-    if opened:
-        assert select.select([control.socket], [], [], 20)[0]
-        assert control.accept() is None
-    said, _ = stranger.communicate(timeout=20)
-    control.end()
-    assert said == ("hung up\n" if opened else "kept out\n")
+@pytest.mark.parametrize("way", ["as it is", "modes wide open", "abstract name"])
+def test_another_user_calls(way: str, listener: socket.socket) -> None:
+    """A real process of another user: the modes keep it out, and where there are none, its user id does."""
+    with Answering(listener) as presence:
+        path = runtime.folder() / f"{presence.record.port}.{presence.record.instance_id}.sock"
+        if way == "modes wide open":
+            path.chmod(0o777)
+            path.parent.chmod(0o711)
+        address = f"@{name_of(presence.record.port, presence.record.instance_id)[1:]}" if "name" in way else str(path)
+        stranger = subprocess.run(
+            [sys.executable, "-c", STRANGER, address], stdout=subprocess.PIPE, text=True, timeout=20, check=True
+        )
+    assert stranger.stdout == ("kept out\n" if way == "as it is" else "hung up\n")
 
 
-def test_never_reading_instance(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_never_reading_instance(monkeypatch: pytest.MonkeyPatch, loop: Loop) -> None:
     """An instance that never answers is given up in time."""
     monkeypatch.setattr(instances, "ANSWER", 0.2)
-    control = Control(record())
+    presence = Presence(record(PORT), loop)
     begun = time.monotonic()
-    assert ask_for_socket(record()) is None
+    assert hand_over(runtime.folder() / f"{PORT}.{presence.record.instance_id}.sock", presence.record) is None
     assert time.monotonic() - begun < 2
-    control.end()
+    presence.end()
 
 
-def test_full_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_queue(listener: socket.socket, loop: Loop) -> None:
     """A busy instance whose queue of callers is full is waited for, as long as it does come to them."""
-    monkeypatch.setattr(instances, "ANSWER", 0.3)
-    control = Control(record())
+    presence = Presence(record(listener.getsockname()[1]), loop)
+    presence.listener = lambda: listener
+    path = runtime.folder() / f"{presence.record.port}.{presence.record.instance_id}.sock"
     waiting: list[socket.socket] = []
-    name = str(instances.runtime_folder() / f"{PORT}.abc.sock")
     try:
-        while True:
-            one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            one.setblocking(False)
-            waiting.append(one)
-            try:
-                one.connect(name)
-            except BlockingIOError:
-                break
-        assert ask_for_socket(record()) is None
-        monkeypatch.setattr(instances, "ANSWER", 20.0)
-        given = socket.create_server(("127.0.0.1", 0))
-
-        callers: list[Channel] = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                waiting.append(unixsockets.connect(path, 0.0))
+        with pytest.raises(instances.Silent):
+            instances.call(path)
+        over = threading.Event()
 
         def work_off() -> None:
-            time.sleep(0.1)
-            for _ in range(len(waiting) + 1):
-                select.select([control.socket], [], [], 10)
-                channel = control.accept()
-                assert channel is not None
-                callers.append(channel)
-                if channel.receive(5) is not None:
-                    channel.send("socket", (given.fileno(),))
-                    return
+            while not over.is_set():
+                loop.turn(0.02)
 
-        for one in waiting:
-            one.shutdown(socket.SHUT_WR)
         thread = threading.Thread(target=work_off)
         thread.start()
-        handover = ask_for_socket(record())
+        handover = hand_over(path, presence.record)
+        over.set()
         thread.join()
-        for channel in callers:
-            channel.close()
         assert handover is not None
-        assert handover.socket.getsockname() == given.getsockname()
+        assert handover.socket.getsockname() == listener.getsockname()
         handover.close()
-        given.close()
     finally:
         for one in waiting:
             one.close()
-        control.end()
+        presence.end()
 
 
+@linux
 def test_stopped_instance(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """A suspended instance is given up in time as well, and does not mind when it is woken."""
     monkeypatch.setattr(instances, "ANSWER", 0.2)
     instance = start(INSTANCE)
-    port = int(instance.says())
+    port, address = asked_of(instance)
     instance.process.send_signal(signal.SIGSTOP)
     begun = time.monotonic()
-    assert ask_for_socket(record(port)) is None
+    assert hand_over(address, record(port)) is None
     assert time.monotonic() - begun < 2
     instance.process.send_signal(signal.SIGCONT)
-    assert instance.says() == "handover"
     assert instance.says() == "hung up"
 
 
 def test_no_instance() -> None:
     """Where nobody listens, or only a dead instance's file is left, nobody is asked."""
-    assert ask_for_socket(record()) is None
-    control = Control(record())
-    control.socket.close()
-    assert ask_for_socket(record()) is None
-    control.end()
+    path = runtime.folder() / f"{PORT}.abc.sock"
+    assert hand_over(path, record(PORT)) is None
+    unixsockets.listen(path).close()
+    assert hand_over(path, record(PORT)) is None
 
 
 def good_bye(channel: Channel, caller: socket.socket) -> None:
@@ -431,18 +454,20 @@ def no_socket(channel: Channel, caller: socket.socket) -> None:
         channel.send("socket", (file.fileno(),))
 
 
+@pytest.mark.parametrize("question", ["handover", "who"])
 @pytest.mark.parametrize(
     "answer",
     [good_bye, no_message, wrong_kind, no_descriptor, two_descriptors, no_socket],
     ids=lambda one: one.__name__,
 )
-def test_answers_that_are_none(answer: Callable[[Channel, socket.socket], None]) -> None:
+def test_answers_that_are_none(answer: Callable[[Channel, socket.socket], None], question: str) -> None:
     """An instance that answers with anything but one socket counts as one that does not answer; nothing leaks."""
-    control = Control(record())
-    control.socket.setblocking(True)
+    path = runtime.folder() / f"{PORT}.abc.sock"
+    control = unixsockets.listen(path)
+    control.setblocking(True)
 
     def respond() -> None:
-        caller, _address = control.socket.accept()
+        caller, _address = control.accept()
         with caller:
             channel = Channel(caller)
             channel.receive(5)
@@ -451,22 +476,27 @@ def test_answers_that_are_none(answer: Callable[[Channel, socket.socket], None])
     thread = threading.Thread(target=respond)
     thread.start()
     descriptors = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
-    found = ask_for_socket(record())
+    if question == "handover":
+        assert hand_over(path, record(PORT)) is None
+    else:
+        channel, _peer = instances.call(path)
+        with pytest.raises(instances.Silent):
+            instances.ask(channel, any_release=True)
+        channel.close()
     thread.join(5)
-    assert found is None
     if sys.platform == "linux":
         assert len(os.listdir("/proc/self/fd")) <= descriptors
-    control.end()
+    control.close()
 
 
 # What a caller can do to an instance.
 
 
 @pytest.fixture
-def served(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
+def served(tmp_path: Path) -> Iterator[Place]:
     place = make_place(tmp_path / "place")
-    monkeypatch.setenv("XDG_RUNTIME_DIR", place.environ["XDG_RUNTIME_DIR"])
-    yield place.start("--demo", "--app", "small:app").until_ready()
+    place.start("--demo", "--app", "small:app").until_ready()
+    yield place
     place.close()
 
 
@@ -498,24 +528,19 @@ RUBBISH = [
 ]
 
 
-def test_rubbish_does_no_harm(served: Started) -> None:
+def test_rubbish_does_no_harm(served: Place) -> None:
     """Whatever a caller sends, the instance serves on, and a proper caller still gets the socket."""
-    (running,) = instances.live(served.port)
-    file = instances.runtime_folder() / f"{served.port}.{running.instance_id}.sock"
+    (file,) = (served.folder / "runtime" / "preflight").glob("*.sock")
     held = []
     for rubbish in RUBBISH:
-        caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        os.chdir(file.parent)
-        try:
-            caller.connect(file.name)
-        finally:
-            os.chdir(ROOT)
+        caller = unixsockets.connect(file, 5.0)
         caller.sendall(rubbish)
         held.append(caller)
+    (running,) = neighbours.on_port(settings.load(ROOT, options={"demo": True, "port": served.port}))
     handovers: list[Handover | None] = []
 
     def asked() -> bool:
-        handovers.append(ask_for_socket(running))
+        handovers.append(running.hand_over())
         return handovers[-1] is not None
 
     # Its queue may still be full of the others.
@@ -526,6 +551,7 @@ def test_rubbish_does_no_harm(served: Started) -> None:
     for caller in held:
         caller.close()
     assert get(served.url) == (200, "small")
-    assert served.stop() == 0
-    assert "Traceback" not in served.output
-    served.left_nothing()
+    (started,) = served.started
+    assert started.stop() == 0
+    assert "Traceback" not in started.output
+    started.left_nothing()

@@ -15,7 +15,7 @@ In the order in which things happen when a port is taken:
 It stands alone: nothing here knows settings, instances or keys, which are the callers' (`preflight.claim`).
 """
 
-from preflight.ports.binding import PortUnavailable
+from preflight.ports.binding import PortUnavailable, Target, resolve
 from preflight.ports.freeing import Plan, Taken, plan, take
 from preflight.ports.holders import Holder, listeners
 from preflight.ports.machine import Machine, ancestors, here
@@ -25,5 +25,5 @@ from preflight.ports.stopping import Step
 
 __all__ = [
     "INFRASTRUCTURE", "Holder", "Machine", "Plan", "Policy", "PortUnavailable", "Refusal", "Step", "Taken",
-    "ancestors", "here", "listeners", "plan", "take",
+    "Target", "ancestors", "here", "listeners", "plan", "resolve", "take",
 ]  # fmt: skip

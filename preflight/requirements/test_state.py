@@ -1,4 +1,4 @@
-"""The state folder."""
+"""The folders that a start needs: one for what it keeps, one where starts and servers meet."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import os
 import re
 import shlex
 import stat
+from pathlib import Path
 
 import pytest
 
 from preflight import files
 from preflight.contract import Details
+from preflight.runtime import FIX, RuntimeFolderError, write_whole
 from preflight.settings import Settings
 
 # In a folder with other names modes are left alone.
-OURS = re.compile(r"\.|report\.|audit\.log|history$|sessions\.sqlite")
+OURS = re.compile(r"\.|report\.|audit\.log|history$|runtime$|sessions\.sqlite")
+ROOM = 256 * 1024  # bytes: a report, and what the history keeps of it
 
 
 @pytest.mark.critical("State Folder")
@@ -37,7 +40,8 @@ def test_state_folder(settings: Settings, details: Details) -> None:
     except OSError as error:
         pytest.fail(f"{folder} cannot be written: {error.strerror}")
     try:
-        os.write(descriptor, b"room for at least this")
+        # More than a report takes: that it has no room must be known before anything is stopped for it.
+        write_whole(descriptor, bytes(ROOM), 0)
         # flock, not lockf: it is what our locks use, and some network file systems lack it.
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -63,3 +67,14 @@ def test_state_folder_mode(settings: Settings, details: Details) -> None:
     details.fix = f"chmod 700 {shlex.quote(str(folder))}"
     assert not mode & 0o077, f"{folder} has mode {mode:04o}, so other users can see what is in it; it needs 0700"
     details.summary = f"mode {mode:04o}"
+
+
+@pytest.mark.critical("Runtime Folder", fix=FIX, needs="port")
+def test_runtime_folder(runtime_folder: Path | RuntimeFolderError | None, details: Details) -> None:
+    """There is a place for the start's lock, its record and its control socket, which nobody else can enter."""
+    if runtime_folder is None:
+        details.summary = "this server has one"
+        return
+    details.update(path=str(runtime_folder))
+    assert not isinstance(runtime_folder, RuntimeFolderError), str(runtime_folder)
+    details.summary = str(runtime_folder)

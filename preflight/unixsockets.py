@@ -1,0 +1,127 @@
+"""Unix sockets between processes of one user: abstract names, paths of any length, and who is at the other end.
+
+An abstract name (Linux, unix(7)) belongs to a network namespace and to nobody's file system: no cleaner removes it, no
+environment leads elsewhere, it ends with its process, and what another namespace binds is not seen. Anybody can bind
+and connect one, so whoever is at the other end is asked of the kernel before it is believed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ABSTRACT = sys.platform == "linux"
+QUEUE = 64  # callers that wait to be accepted
+POLL = 0.02  # seconds between two tries of what cannot be waited for
+_LISTENS = "00010000"  # __SO_ACCEPTCON, the flags of a listening socket in /proc/net/unix
+_LONGEST = 100  # bytes of a path in a socket's address; 108 on Linux, 104 on macOS
+
+
+class Peer(NamedTuple):
+    """The process at the other end, when it began to listen or to connect."""
+
+    pid: int  # 0 where it is out of sight: another PID namespace, or a system that does not tell
+    uid: int
+
+
+def peer(connection: socket.socket) -> Peer | None:
+    """Who is at the other end of a connected Unix socket, None where the system does not tell."""
+    try:
+        if sys.platform == "linux":
+            pid, uid, _gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        else:
+            # struct xucred of LOCAL_PEERCRED: version, uid, ... (sys/ucred.h); LOCAL_PEERPID is 2 (sys/un.h).
+            uid = struct.unpack("2I", connection.getsockopt(0, 1, 76)[:8])[1]
+            pid = struct.unpack("i", connection.getsockopt(0, 2, 4))[0]
+    except (OSError, struct.error):
+        return None
+    return Peer(pid, uid)
+
+
+def listen(address: str | Path) -> socket.socket:
+    """A socket that listens on a path, mode 0600, or on an abstract name, which begins with NUL. Raises OSError."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if isinstance(address, Path):
+            before = os.umask(0o177)
+            try:
+                with _reachable(address) as path:
+                    listener.bind(path)
+            finally:
+                os.umask(before)
+        else:
+            listener.bind(address)
+        listener.listen(QUEUE)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def connect(address: str | Path, patience: float) -> socket.socket:
+    """A connection to a path or an abstract name; a listener whose queue is full is tried for ``patience`` seconds.
+
+    Raises OSError.
+    """
+    caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    caller.setblocking(False)
+    until = time.monotonic() + patience
+    try:
+        with _reachable(address) if isinstance(address, Path) else contextlib.nullcontext(address) as reachable:
+            while True:
+                try:
+                    caller.connect(reachable)
+                    break
+                except BlockingIOError:  # said at once while the queue is full
+                    if time.monotonic() >= until:
+                        raise
+                time.sleep(POLL)
+    except BaseException:
+        caller.close()
+        raise
+    return caller
+
+
+@contextlib.contextmanager
+def _reachable(path: Path) -> Iterator[str]:
+    """A Unix socket's address has room for about 100 bytes: a path that is short enough and means the same."""
+    if len(os.fsencode(path)) <= _LONGEST:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if os.path.isdir(f"/proc/self/fd/{folder}"):
+            yield f"/proc/self/fd/{folder}/{path.name}"
+            return
+        # No /proc: from inside the folder. Where the way back is barred, this is not possible.
+        before = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fchdir(folder)
+            yield path.name
+        finally:
+            os.fchdir(before)
+            os.close(before)
+    finally:
+        os.close(folder)
+
+
+def abstract_names(prefix: str) -> list[str]:
+    """The abstract names with this prefix (without its NUL) that are listened on in this network namespace."""
+    names = []
+    try:
+        with open("/proc/net/unix", encoding="utf-8", errors="replace") as table:
+            for line in table:
+                columns = line.split(None, 7)  # Num RefCount Protocol Flags Type St Inode Path
+                if len(columns) == 8 and columns[3] == _LISTENS and columns[7].startswith(f"@{prefix}"):
+                    names.append(f"\0{columns[7][1:].rstrip()}")
+    except OSError:
+        pass  # no Linux, or a sandbox without it: what is known from files has to do
+    return names
