@@ -154,7 +154,6 @@ class Presence:
             raise RuntimeError("there is no record to listen for")
         path = self._file.with_suffix(".sock")
         try:
-            path.unlink(missing_ok=True)
             listener = unixsockets.listen(path)
         except OSError as error:
             raise RuntimeFolderError(f"{path}: {error.strerror}") from None

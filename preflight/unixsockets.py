@@ -46,24 +46,40 @@ def peer(connection: socket.socket) -> Peer | None:
 
 
 def listen(address: str | Path) -> socket.socket:
-    """A socket that listens on a path, mode 0600, or on an abstract name, which begins with NUL. Raises OSError."""
+    """A socket that listens on a path, mode 0600, or on an abstract name, which begins with NUL.
+
+    A socket whose path that was before is replaced. Raises OSError.
+    """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.setblocking(False)
     try:
         if isinstance(address, Path):
-            before = os.umask(0o177)
-            try:
-                with _reachable(address) as path:
-                    listener.bind(path)
-            finally:
-                os.umask(before)
+            _listen_on_path(listener, address)
         else:
             listener.bind(address)
-        listener.listen(QUEUE)
-        listener.setblocking(False)
+            listener.listen(QUEUE)
     except BaseException:
         listener.close()
         raise
     return listener
+
+
+def _listen_on_path(listener: socket.socket, path: Path) -> None:
+    # It gets its name only when it listens: nobody finds a socket that refuses.
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    before = os.umask(0o177)
+    try:
+        with _reachable(temporary) as reachable:
+            listener.bind(reachable)
+    finally:
+        os.umask(before)
+    try:
+        listener.listen(QUEUE)
+        temporary.rename(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def connect(address: str | Path, patience: float) -> socket.socket:
