@@ -12,6 +12,7 @@ from preflight.log import Log
 from preflight.redaction import Redactor
 from preflight.settings import Settings
 from preflight.terminal import Terminal
+from preflight.text import plain
 from preflight.times import epoch
 
 WIDE = 10_000  # columns where no terminal folds lines: a line of a pipe is a run
@@ -33,7 +34,7 @@ def show(settings: Settings, *, address: str | None = None, as_json: bool = Fals
         terminal.fail("THE HISTORY CANNOT BE READ", [f"{settings.state_dir / history.FOLDER}: {error.strerror}"])
         return 1
     if as_json:
-        entries = terminal.redactor.document([history.entry(run, flipped) for run, flipped in found])
+        entries = plain(terminal.redactor.document([history.entry(run, flipped) for run, flipped in found]))
         print(json.dumps(entries, indent=2), flush=True)
     elif found:
         _table(terminal, found)

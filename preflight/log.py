@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from preflight import files
 from preflight.audit import Event
-from preflight.text import printable
+from preflight.text import plain, printable
 from preflight.times import stamp
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class Log:
     def audit(self, event: Event, *, shown: bool = True) -> None:
         """An event; ``shown``: people see it elsewhere, so as text it need not stand on standard error, too."""
         # Redacted first, and cut then: of a secret that was cut, the beginning would stay.
-        redacted = self.redactor.value(dict(event.fields))
+        redacted = plain(self.redactor.value(dict(event.fields)))
         fields = {_cut(name): _cut(value) for name, value in redacted.items()}
         event = replace(event, kind=_cut(self.redactor.text(event.kind)), fields=fields)
         line = self._rendered(event)

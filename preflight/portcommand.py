@@ -15,6 +15,7 @@ from preflight.log import Log, LogFile
 from preflight.neighbours import Neighbour
 from preflight.redaction import Redactor
 from preflight.settings import Settings
+from preflight.text import plain, printable
 
 AVAILABLE = "available"
 IN_USE = "in use"
@@ -70,7 +71,7 @@ def free(
             if event := audit.freeing(step, settings.address):
                 log.audit(event)
             if not as_json and step.action != "held":
-                print(redactor.text(claim.told(step, when=verbose)), flush=True)
+                print(printable(redactor.text(claim.told(step, when=verbose))), flush=True)
 
         claim.wait_for_drains(settings, ours, on_step)
         taken = ports.take(settings.host, settings.port, policy, on_step=on_step)
@@ -118,7 +119,7 @@ def _redactor(settings: Settings) -> Redactor:
 
 
 def _print(settings: Settings, shown: Mapping[str, object], *, as_json: bool) -> None:
-    redacted = _redactor(settings).document(dict(shown))
+    redacted = plain(_redactor(settings).document(dict(shown)))
     print(json.dumps(redacted, indent=2) if as_json else "\n".join(_lines(redacted)), flush=True)
 
 

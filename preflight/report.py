@@ -22,7 +22,7 @@ from typing import Any
 
 from preflight import files
 from preflight.redaction import Redactor
-from preflight.text import first_line, printable, shortened
+from preflight.text import first_line, plain, printable, shortened
 
 SCHEMA = 1
 SCHEMA_FILE = Path(__file__).with_name("report.schema.json")
@@ -140,7 +140,7 @@ class Report:
         """The report in a parsed JSON document; raises ReportError for anything else."""
         if not isinstance(document, dict) or not isinstance(document.get("preflight"), dict):
             raise ReportError("it has no preflight section")
-        section = dict(document["preflight"])
+        section = plain(document["preflight"])  # another release, or somebody by hand, may have written it
         if section.pop("schema", None) != SCHEMA:
             raise OtherSchema(f"its schema is not {SCHEMA}")
         rest = {key: value for key, value in document.items() if key != "preflight"}
@@ -183,15 +183,6 @@ def machine() -> str:
     return f"{system.sysname} {system.release} {system.machine}"
 
 
-def _plain(value: Any) -> Any:
-    """The same JSON value with every text in it printable."""
-    if isinstance(value, str):
-        return printable(value)
-    if isinstance(value, dict):
-        return {printable(key): _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
-
-
 def _exceeds(value: object, longest: int) -> bool:
     """Whether this is more than it is worth to redact and write; found out without looking at all of it."""
     waiting = [(value, 0)]
@@ -224,7 +215,7 @@ def limited(value: object, redactor: Redactor, longest: int = LONGEST_DETAILS) -
         written = json.dumps(redactor.value(value), default=lambda other: redactor.beginning(str(other), longest))
     except Exception as error:  # noqa: BLE001  # an object may raise what it likes; the rest of the report stands
         return {"left_out": f"cannot be written: {type(error).__name__}"}
-    return left_out if len(written) > longest else _plain(json.loads(written, parse_constant=str))
+    return left_out if len(written) > longest else plain(json.loads(written, parse_constant=str))
 
 
 def _line(text: str, redactor: Redactor, longest: int = LONGEST_MESSAGE) -> str:

@@ -18,7 +18,7 @@ from preflight import banners
 from preflight.log import Log
 from preflight.redaction import Redactor
 from preflight.report import LONGEST_MESSAGE
-from preflight.text import printable
+from preflight.text import coloured, printable
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -78,16 +78,17 @@ class Terminal:
             return
         paper = Console(file=io.StringIO(), width=200, no_color=True, highlight=False, emoji=False, markup=False)
         with paper.capture() as captured:
-            paper.print(what, crop=False)
+            # Not folded: where a foreign text is folded, its rest would begin a line as if somebody else had said it.
+            paper.print(what, crop=False, soft_wrap=True)
         for line in captured.get().splitlines():
             if line.strip():
                 self.log.line("launcher", os.getpid(), line.rstrip())
 
     def pass_on(self, line: str, pid: int) -> None:
-        """A line that the worker ``pid`` printed, redacted, on standard error."""
+        """A line that the worker ``pid`` printed, redacted, on standard error: of its controls the colours stay."""
         self.log.line("worker", pid, line)
         with surviving(sys.stderr):
-            sys.stderr.write(self.redactor.beginning(line, LONGEST_LINE) + "\n")
+            sys.stderr.write(coloured(self.redactor.beginning(line, LONGEST_LINE)) + "\n")
             sys.stderr.flush()
 
     def fail(self, title: str, lines: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from preflight import report
 from preflight.instance import Instance
 from preflight.redaction import Redactor
 from preflight.report import Check, Report
+from preflight.text import plain
 from server.diagnostics import label, project
 from server.history import Past
 from server.snapshot import Snapshot
@@ -134,7 +135,7 @@ class Toolbox:
                 answer = {"error": fault} if fault else await tool.answer(**known)
             except Exception as error:  # noqa: BLE001  # a tool that breaks is an answer, and the turn goes on
                 answer = {"error": f"the tool broke ({type(error).__name__})"}
-        return as_data(name if tool else "tools", self._redactor.value(answer))
+        return as_data(name if tool else "tools", plain(self._redactor.value(answer)))
 
     async def _checked(self) -> Report | None:
         """The latest report that says something of its checks."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from preflight.ports import fixes
 from preflight.ports.machine import Machine
 from preflight.ports.sockets import Endpoint
+from preflight.text import foreign
 
 _SOME_ADDRESS = "use an address of this machine: --host 127.0.0.1, or --host 0.0.0.0 for all of them"
 
@@ -142,7 +143,7 @@ def listen(target: Target, machine: Machine, *, deadline: float = 0.0, backlog: 
 def user_name(uid: int) -> str:
     """The user's name, or the number where it has none (containers)."""
     try:
-        return pwd.getpwuid(uid).pw_name
+        return foreign(pwd.getpwuid(uid).pw_name)
     except KeyError:
         return str(uid)
 

@@ -1,12 +1,14 @@
 """Service unit and container of a process, told from the text of its /proc/PID/cgroup (cgroups(7))."""
 
 import re
-from pathlib import Path
 from typing import NamedTuple
+
+from preflight.text import foreign
 
 _DESKTOP = re.compile(r"app-[^@]+@.*\.service")
 _CONTAINER = re.compile(r"(?:^|[/:-])([0-9a-f]{64})(?:\.scope|\.slice)?(?:/|$)", re.MULTILINE)
 _LXC = re.compile(r"/lxc(?:\.payload[./]|/)([^/\n]+)")
+_LONGEST = 64 * 1024  # bytes
 
 
 class Unit(NamedTuple):
@@ -26,14 +28,15 @@ class Unit(NamedTuple):
 def read(pid: int) -> str:
     """The text for a process; "" where there is none."""
     try:
-        return Path(f"/proc/{pid}/cgroup").read_text("utf-8", errors="replace")
+        with open(f"/proc/{pid}/cgroup", "rb") as file:
+            return file.read(_LONGEST).decode("utf-8", "replace")
     except OSError:
         return ""
 
 
 def unit(text: str) -> Unit | None:
     """The service that the process belongs to, or None: a login session, a terminal, no systemd at all."""
-    for line in text.splitlines():
+    for line in text.split("\n"):
         hierarchy, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if hierarchy != "0" and controllers != "name=systemd":
@@ -44,8 +47,10 @@ def unit(text: str) -> Unit | None:
             if name.endswith(".scope"):
                 break  # by hand, in a terminal inside user@1000.service for example: nothing restarts it
             if name.endswith(".service"):
-                if _DESKTOP.fullmatch(name):
-                    break  # an application that the desktop started, by the XDG naming; nothing restarts it
+                if _DESKTOP.fullmatch(name) or name != foreign(name):
+                    # An application that the desktop started, by the XDG naming, or a folder of somebody's that has
+                    # a name which no unit can have: nothing restarts it.
+                    break
                 return Unit(name, any(part.startswith("user@") for part in parts[:at]))
     return None
 
@@ -55,5 +60,5 @@ def container(text: str) -> str | None:
     if found := _CONTAINER.search(text):
         return found[1][:12]
     if found := _LXC.search(text):
-        return found[1]
+        return foreign(found[1])
     return None

@@ -9,6 +9,9 @@ from preflight.ports import cgroups
 from preflight.ports.binding import Target, overlapping, resolve, user_name
 from preflight.ports.machine import Machine, Process, here
 from preflight.ports.sockets import Endpoint
+from preflight.text import foreign
+
+LONGEST_SHOWN = 2 * 1024  # characters of a command line that are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,13 @@ class Holder:
     addresses: tuple[str, ...]  # "127.0.0.1:8002", "[::]:8002"
     unit: str | None  # systemd service
     container: str | None  # short id
+
+    def __post_init__(self) -> None:
+        """What others have made up is a line without surprises, wherever a holder is told of."""
+        for name in ("name", "user", "parent_name", "unit", "container"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, foreign(value))
+        object.__setattr__(self, "command", foreign(self.command, LONGEST_SHOWN))
 
     def describe(self) -> str:
         """One line, command included: `python3.11 (PID 4711, user dev): python app.py`."""

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from preflight.ports import cgroups, sockets
-from preflight.ports.machine import Handle, Process
+from preflight.ports.machine import LONGEST_COMMAND, Handle, Process
 
 
 class Linux:
@@ -55,7 +55,7 @@ class Linux:
             if fields[0] in "ZX":
                 return None
             status = _read(pid, "status")
-            argv = _read(pid, "cmdline")
+            argv = _read(pid, "cmdline", LONGEST_COMMAND)
         except (OSError, IndexError):
             return None
         ticks = int(fields[19])
@@ -124,9 +124,10 @@ class _Pidfd:
         os.close(self.fd)
 
 
-def _read(pid: int, name: str) -> str:
+def _read(pid: int, name: str, size: int = -1) -> str:
+    """The file's text, of which at most ``size`` bytes are read."""
     with open(f"/proc/{pid}/{name}", "rb") as file:
-        return file.read().decode(errors="replace")
+        return file.read(size).decode(errors="replace")
 
 
 def _pids() -> list[int]:

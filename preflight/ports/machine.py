@@ -13,6 +13,10 @@ from functools import cache
 from typing import Protocol
 
 from preflight.ports.sockets import Endpoint
+from preflight.text import foreign
+
+LONGEST_COMMAND = 16 * 1024  # characters of a command line that are looked at; it may have megabytes
+LONGEST_ARGUMENT = 4 * 1024  # characters of one argument
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,21 @@ class Process:
     stamp: float  # start time in the machine's own unit; with the PID it is the process's identity
     suspended: bool  # stopped by a signal (Ctrl-Z): other signals wait until it continues
     cgroup: str  # text of /proc/PID/cgroup; "" where there is none
+
+    def __post_init__(self) -> None:
+        """Name and arguments are what the process says of itself: bounded and printable for all who come after."""
+        object.__setattr__(self, "name", foreign(self.name))
+        object.__setattr__(self, "argv", tuple(_bounded(self.argv)))
+
+
+def _bounded(argv: Sequence[str]) -> Iterator[str]:
+    left = LONGEST_COMMAND
+    for argument in argv:
+        if left <= 0:
+            return
+        shown = foreign(argument, LONGEST_ARGUMENT)
+        left -= len(shown) + 1
+        yield shown
 
 
 class Handle(Protocol):
