@@ -17,7 +17,10 @@ from typing import Any
 
 LIMIT = 64 * 1024 * 1024  # bytes a message; nobody who keeps to the protocol comes near
 PATIENCE = 10.0  # seconds that a child which does not read can keep us waiting
+MOST_DESCRIPTORS = 16  # that come with a message
 LOOKS = 10  # into which that is divided: whoever sends wakes up as often
+_INT = array.array("i").itemsize
+_ROOM = MOST_DESCRIPTORS + 1  # one more tells that there were too many
 
 
 class ChannelError(OSError):
@@ -40,9 +43,22 @@ class Channel:
     :meth:`send` and gives None from :meth:`receive`.
     """
 
-    def __init__(self, sock: socket.socket, patience: float | None = None) -> None:
-        """``patience``: seconds that one message may take to be sent; None: as long as it likes."""
+    def __init__(
+        self,
+        sock: socket.socket,
+        patience: float | None = None,
+        *,
+        limit: int | None = None,
+        descriptors: int = MOST_DESCRIPTORS,
+    ) -> None:
+        """``patience``: seconds that one message may take to be sent; None: as long as it likes.
+
+        Of what the other side sends, a message has ``limit`` bytes at most (LIMIT), and brings so many ``descriptors``;
+        with 0, whatever comes is closed at once, and messages have none.
+        """
         self._socket = sock
+        self._limit = limit
+        self._most = descriptors
         self._patience = patience
         if patience is not None:
             look = patience / LOOKS
@@ -56,10 +72,10 @@ class Channel:
         """Whether the other end has closed (known once it was read from)."""
 
     @classmethod
-    def pair(cls) -> tuple[Channel, socket.socket]:
-        """Our end, and the socket of the end that a child inherits."""
+    def pair(cls, *, descriptors: int = MOST_DESCRIPTORS) -> tuple[Channel, socket.socket]:
+        """Our end, and the socket of the end that a child inherits. ``descriptors``: see above."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        return cls(ours, PATIENCE), theirs
+        return cls(ours, PATIENCE, descriptors=descriptors), theirs
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -125,42 +141,63 @@ class Channel:
 
     def _read(self) -> None:
         try:
-            data, ancillary, _flags, _address = self._socket.recvmsg(
-                1 << 16, socket.CMSG_SPACE(16 * array.array("i").itemsize), getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+            data, ancillary, flags, _address = self._socket.recvmsg(
+                1 << 16, socket.CMSG_SPACE(_ROOM * _INT), getattr(socket, "MSG_CMSG_CLOEXEC", 0)
             )
         except ConnectionResetError:
-            data, ancillary = b"", []
+            data, ancillary, flags = b"", [], 0
         for level, kind, packed in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 received = array.array("i")
-                received.frombytes(packed[: len(packed) - len(packed) % received.itemsize])
+                received.frombytes(packed[: len(packed) - len(packed) % _INT])
                 for descriptor in received:
                     os.set_inheritable(descriptor, False)
                     self._descriptors.append(descriptor)
+        if not self._most:
+            self._close_descriptors()
+        elif flags & socket.MSG_CTRUNC:
+            self._close_descriptors()
+            raise ChannelError(f"more than {self._most} descriptors")
         if not data:
             self.closed = True
             return
         self._buffer += data
-        if len(self._buffer) > LIMIT:
-            raise ChannelError(f"a message of more than {LIMIT} bytes")
-        if b"\n" not in data:
-            return  # taking a long message apart again and again would take minutes
-        *lines, rest = self._buffer.split(b"\n")
-        self._buffer = bytearray(rest)
-        self._messages.extend(self._decode(bytes(line)) for line in lines)
+        *lines, rest = self._buffer.split(b"\n") if b"\n" in data else (self._buffer,)
+        limit = LIMIT if self._limit is None else self._limit
+        if len(rest) > limit or any(len(line) > limit for line in lines):
+            self._buffer.clear()
+            raise ChannelError(f"a message of more than {limit} bytes")
+        if lines:  # else nothing is copied: taking a long message apart again and again would take minutes
+            self._buffer = bytearray(rest)
+            self._messages.extend(self._decode(bytes(line)) for line in lines)
+        if not self._buffer:
+            self._close_descriptors()  # no message that has come has announced them, and none is on its way
+        elif len(self._descriptors) > self._most:
+            self._close_descriptors()
+            raise ChannelError(f"more than {self._most} descriptors")
 
     def _decode(self, line: bytes) -> Message:
         try:
             message = json.loads(line)
             kind, data, count = message["kind"], message["data"], message["descriptors"]
-            descriptors = tuple(self._descriptors.popleft() for _ in range(count))
-        except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise ChannelError("something that is no message") from None
-        if not isinstance(kind, str) or not isinstance(data, dict):
+        if not isinstance(kind, str) or not isinstance(data, dict) or not isinstance(count, int):
             raise ChannelError("something that is no message")
-        return Message(kind, data, descriptors)
+        if not self._most:
+            return Message(kind, data)
+        if not 0 <= count <= len(self._descriptors):
+            raise ChannelError("something that is no message")
+        return Message(kind, data, tuple(self._descriptors.popleft() for _ in range(count)))
 
-    def close(self) -> None:
-        self._socket.close()
+    def _close_descriptors(self) -> None:
         while self._descriptors:
             os.close(self._descriptors.popleft())
+
+    def close(self) -> None:
+        """Let go of it, and of the descriptors that came and that nobody has taken."""
+        self._socket.close()
+        self._close_descriptors()
+        while self._messages:
+            for descriptor in self._messages.popleft().descriptors:
+                os.close(descriptor)

@@ -61,14 +61,16 @@ class Child:
         *,
         distrusts_caches: bool = False,
         steps_back: bool = False,
+        descriptors: int = 0,
     ) -> None:
         """``environ`` is made by interpreter.py, which also knows what ``distrusts_caches`` is.
 
-        ``steps_back``: this process, and all that it will start, gives way to us and to others.
+        ``steps_back``: this process, and all that it will start, gives way to us and to others. ``descriptors`` may
+        come with a message of its; others are closed.
         """
         self.module = module
         self.on_signal = lambda *_: None
-        self.channel, theirs = Channel.pair()
+        self.channel, theirs = Channel.pair(descriptors=descriptors)
         self.output, output = os.pipe()
         self.lines: deque[str] = deque()
         """The end of its output."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from preflight import unixsockets
 from preflight.channel import Channel, Message
+from preflight.text import foreign
 
 PROTOCOL = 2
 ANSWER = 2.0  # seconds that a launcher has to answer
@@ -68,7 +69,8 @@ class Record:
             if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
                 value = float(value)
             if name in values and type(value) is type(default):
-                values[name] = value
+                # Shown as it is by whoever tells of it; the log's path is opened, and shown like any other path.
+                values[name] = foreign(value) if isinstance(value, str) and name != "log_file" else value
         return cls(**values)  # type: ignore[arg-type]  # of the types of their defaults
 
     def for_file(self) -> dict[str, object]:
@@ -195,4 +197,3 @@ def hand_over(address: Address, record: Record) -> Handover | None:
 def _close(message: Message | None) -> None:
     for descriptor in message.descriptors if message is not None else ():
         os.close(descriptor)
-

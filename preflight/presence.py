@@ -27,6 +27,9 @@ from preflight.settings import Settings
 
 LOOK = 1.0  # seconds between two looks at whether record and socket are still there
 UNREAD = 0.2  # seconds that a caller who does not read can keep us waiting
+LONGEST_CALL = 16 * 1024  # bytes of a caller's message
+IDLE = 10.0  # seconds without a message after which a caller is dropped that has not got our socket
+CALLERS = 32  # at once; one more takes the place of the one that has been silent for longest
 
 
 def abstract_name(port: int, instance_id: str) -> str:
@@ -50,7 +53,8 @@ class Presence:
         """Why the record could not be made again when it had vanished; empty where it could."""
         self._loop = loop
         self._state_dir = state_dir
-        self._callers: list[Channel] = []
+        self._callers: dict[Channel, float] = {}
+        """Who is on the line, and when they were heard last, on the monotonic clock; the longest silent first."""
         self._until = 0.0
         """When one that drains has ended at the latest, on the monotonic clock."""
         self._looked_at = time.monotonic()
@@ -167,6 +171,7 @@ class Presence:
         if time.monotonic() - self._looked_at < LOOK:
             return
         self._looked_at = time.monotonic()
+        self._drop_silent(IDLE)
         try:
             if not self._is_there():
                 self._publish()
@@ -201,16 +206,28 @@ class Presence:
         if peer is None or peer.uid != os.getuid():
             caller.close()
             return
+        if len(self._callers) >= CALLERS and not self._drop_silent(0.0, at_most=1):
+            caller.close()  # all of them have our socket, and will say when they are ready
+            return
         caller.setblocking(True)
-        channel = Channel(caller, UNREAD)
-        self._callers.append(channel)
+        channel = Channel(caller, UNREAD, limit=LONGEST_CALL, descriptors=0)
+        self._callers[channel] = time.monotonic()
         self._loop.watch(channel, lambda: self._heard(channel))
+
+    def _drop_silent(self, longer_than: float, at_most: int = CALLERS) -> bool:
+        """Hang up on callers without our socket that have not said anything for so many seconds; whether any were."""
+        before = time.monotonic() - longer_than
+        silent = [one for one, heard in self._callers.items() if heard <= before and one not in self.given][:at_most]
+        for channel in silent:
+            self._hang_up(channel)
+        return bool(silent)
 
     def _heard(self, channel: Channel) -> None:
         try:
             for message in channel.arrived():
-                for descriptor in message.descriptors:
-                    os.close(descriptor)  # no message of a caller's has any
+                if self._callers.pop(channel, None) is None:
+                    return  # the message before this one was its last
+                self._callers[channel] = time.monotonic()  # heard last, so the last in line; half a message is none
                 self._answer(channel, message)
         except (OSError, ValueError, TypeError, OverflowError):
             self._hang_up(channel)
@@ -243,7 +260,7 @@ class Presence:
 
     def _hang_up(self, channel: Channel) -> None:
         self._loop.unwatch(channel)
-        self._callers.remove(channel)
+        self._callers.pop(channel, None)
         if channel in self.given:
             self.given.remove(channel)
         channel.close()

@@ -89,6 +89,7 @@ class Suite:
             interpreter.for_suite(environ),
             distrusts_caches=True,
             steps_back=origin == "rerun",
+            descriptors=1,
         )
         self._tell(
             "run",
@@ -156,6 +157,9 @@ class Suite:
             case "socket":
                 for descriptor in message.descriptors:
                     self._socket = socket.socket(fileno=descriptor)
+                return
+        for descriptor in message.descriptors:
+            os.close(descriptor)  # no other message has any
 
     def ended(self) -> bool:
         """Whether it is over; a run past its deadline is killed here."""

@@ -158,6 +158,123 @@ def test_descriptors_nobody_took(ends: tuple[Channel, Channel]) -> None:
     os.close(reader)
 
 
+def given(sock: socket.socket, data: bytes, count: int) -> int:
+    """Send the data with so many descriptors of one pipe; returns its reading end, at its end when all are closed."""
+    reader, writer = os.pipe()
+    socket.send_fds(sock, [data], [writer] * count)
+    os.close(writer)
+    os.set_blocking(reader, False)
+    return reader
+
+
+def all_closed(reader: int) -> bool:
+    try:
+        return os.read(reader, 1) == b""
+    except BlockingIOError:
+        return False
+
+
+def line(kind: str, descriptors: object) -> bytes:
+    return json.dumps({"kind": kind, "data": {}, "descriptors": descriptors}).encode() + b"\n"
+
+
+@pytest.mark.parametrize("count", [1, 3, 16])
+def test_descriptors_that_nothing_announces(raw: tuple[Channel, socket.socket], count: int) -> None:
+    """They are closed when their message is there; the next ones belong to the next message."""
+    ours, theirs = raw
+    reader = given(theirs, line("k", 0), count)
+    assert ours.arrived() == [Message("k")]
+    assert all_closed(reader)
+    os.close(reader)
+    reader = given(theirs, line("k", 1), 1)
+    (message,) = ours.arrived()
+    (descriptor,) = message.descriptors
+    assert not all_closed(reader)
+    os.close(descriptor)
+    assert all_closed(reader)
+    os.close(reader)
+
+
+@pytest.mark.parametrize("announced", [0, 1, 17, 100, -1, 10**30, True, 1.0, "1", None, [1]], ids=repr)
+def test_more_descriptors_than_there_is_room_for(raw: tuple[Channel, socket.socket], announced: object) -> None:
+    """No number that is announced makes it take them."""
+    ours, theirs = raw
+    reader = given(theirs, line("k", announced), 100)
+    with pytest.raises(ChannelError):
+        ours.receive(5)
+    assert all_closed(reader)
+    os.close(reader)
+
+
+@pytest.mark.parametrize("announced", [2, 17, -1, 10**30, "1", None, [1]], ids=repr)
+def test_other_descriptors_than_announced(raw: tuple[Channel, socket.socket], announced: object) -> None:
+    """An error, after which the channel's end closes them."""
+    ours, theirs = raw
+    reader = given(theirs, line("k", announced), 1)
+    with pytest.raises(ChannelError):
+        ours.receive(5)
+    ours.close()
+    assert all_closed(reader)
+    os.close(reader)
+
+
+@pytest.mark.parametrize("text", [b"no JSON\n", b'{"kind": 1, "data": {}, "descriptors": 1}\n'])
+def test_descriptors_of_what_is_no_message(raw: tuple[Channel, socket.socket], text: bytes) -> None:
+    """They end with the channel, and so do those of good messages before it that nobody took."""
+    ours, theirs = raw
+    reader = given(theirs, line("k", 1) + text, 1)
+    with pytest.raises(ChannelError):
+        ours.receive(5)
+    assert not all_closed(reader)  # the good one can still be taken
+    ours.close()
+    assert all_closed(reader)
+    os.close(reader)
+
+
+def test_a_message_without_end_collects_none(raw: tuple[Channel, socket.socket]) -> None:
+    """Byte by byte, each with a descriptor: there is an end to what is kept."""
+    ours, theirs = raw
+    readers = []
+    for _ in range(16):
+        readers.append(given(theirs, b"x", 1))
+        assert ours.arrived() == []
+    assert not any(map(all_closed, readers))
+    readers.append(given(theirs, b"x", 1))
+    with pytest.raises(ChannelError, match="more than 16 descriptors"):
+        ours.arrived()
+    assert all(map(all_closed, readers))
+    for reader in readers:
+        os.close(reader)
+
+
+def test_a_channel_for_words_alone() -> None:
+    """Whatever is announced and comes: it is closed at once, and messages go on coming."""
+    ours, theirs = Channel.pair(descriptors=0)
+    with theirs:
+        for announced in (0, 1, 5):
+            reader = given(theirs, line("k", announced), 1)
+            assert ours.arrived() == [Message("k")]
+            assert all_closed(reader)
+            os.close(reader)
+        reader = given(theirs, b"{", 16)
+        assert ours.arrived() == []
+        assert all_closed(reader)
+        os.close(reader)
+    ours.close()
+
+
+def test_a_limit_of_its_own() -> None:
+    """Who may say little is not listened to for longer, in one message or before a message's end."""
+    for text in (b"x" * 1001, b"x" * 1001 + b"\n", line("k", 0) + b"x" * 1001):
+        ours, theirs = socket.socketpair()
+        with theirs:
+            channel = Channel(ours, limit=1000)
+            theirs.sendall(text)
+            with pytest.raises(ChannelError, match="more than 1000 bytes"):
+                channel.receive(5)
+            channel.close()
+
+
 def test_pieces(raw: tuple[Channel, socket.socket]) -> None:
     """A message that comes in pieces is a message when its end is there."""
     ours, theirs = raw

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from preflight import instances, neighbours, runtime, settings, unixsockets
+from preflight import instances, neighbours, presence, runtime, settings, unixsockets
 from preflight.channel import Channel
 from preflight.instances import Handover, hand_over
 from preflight.loop import Loop
 from preflight.presence import Presence
 from preflight.runtime import RuntimeFolderError, StartLock
-from tests.e2e.starts import Place, get, make_place, until, unused_port
+from tests.e2e.starts import Place, Started, get, make_place, until, unused_port
 from tests.launchers import Answering, record
 
 ROOT = Path(__file__).parents[1]
@@ -489,7 +489,63 @@ def test_answers_that_are_none(answer: Callable[[Channel, socket.socket], None],
     control.close()
 
 
+@pytest.mark.parametrize("began", [b"", b"half a mess", b'{"kind": "unknown", "data": {}, "descriptors": 0}\n'])
+def test_silent_callers_are_dropped(monkeypatch: pytest.MonkeyPatch, listener: socket.socket, began: bytes) -> None:
+    """Whoever says nothing is hung up on in time; one that has our socket may take as long as its start takes."""
+    monkeypatch.setattr(presence, "IDLE", 0.1)
+    monkeypatch.setattr(presence, "LOOK", 0.05)
+    with Answering(listener) as one:
+        path = runtime.folder() / f"{one.record.port}.{one.record.instance_id}.sock"
+        handover = hand_over(path, one.record)
+        assert handover is not None
+        with unixsockets.connect(path, 5.0) as silent:
+            silent.settimeout(5)
+            silent.sendall(began)
+            assert silent.recv(1) == b""
+        assert len(one.given) == 1
+        handover.close()
+
+
 # What a caller can do to an instance.
+
+
+def open_files(started: Started) -> int:
+    """Of the launcher."""
+    return len(os.listdir(f"/proc/{started.pid}/fd"))
+
+
+@linux
+def test_callers_do_not_use_up_its_descriptors(served: Place) -> None:
+    """However many call, and whatever they send along: it keeps nothing of it, and the next one is answered."""
+    (started,) = served.started
+    (file,) = (served.folder / "runtime" / "preflight").glob("*.sock")
+    before = open_files(started)
+    callers = []
+    with Path(os.devnull).open() as null:
+        for number in range(200):
+            callers.append(unixsockets.connect(file, 5.0))
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                for text in (said("unknown"), said("retired", descriptors=1), b'{"kind": '):
+                    socket.send_fds(callers[number], [text], [null.fileno()] * 16)
+    (running,) = neighbours.on_port(settings.load(ROOT, options={"demo": True, "port": served.port}))
+    handover = running.hand_over()
+    assert handover is not None
+    assert open_files(started) <= before + presence.CALLERS + 1
+    for caller in callers:
+        caller.close()
+    handover.close()
+    until(lambda: open_files(started) <= before, "it has let go of all of them")
+
+
+@linux
+def test_a_call_without_end(served: Place) -> None:
+    """It is not listened to until the memory is full."""
+    (file,) = (served.folder / "runtime" / "preflight").glob("*.sock")
+    with unixsockets.connect(file, 5.0) as caller, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        caller.settimeout(5)
+        caller.sendall(b"x" * presence.LONGEST_CALL + b"x" * 1024 * 1024)
+        raise AssertionError("it takes a megabyte")
+    assert get(served.url) == (200, "small")
 
 
 @pytest.fixture
