@@ -104,7 +104,10 @@ class Connection:
                 raise Refused("unknown_type", f"Send one of these types: {', '.join(sorted(TYPES))}.")
             if self.session is None and kind != "init":
                 raise Refused("init_required", INIT_FIRST)
-            await self._handle(messages.parse(document))
+            message = messages.parse(document)
+            if isinstance(message, Init) and self.session is not None:
+                raise Refused("already_initialized", "This connection follows a session already; open another one.")
+            await self._handle(self._redacted(message))
         except Refused as refused:
             self._refuse(refused.code, refused.message, document, refused.retry)
         except StoreError as error:
@@ -113,7 +116,7 @@ class Connection:
             self._refuse("invalid", str(error), document)
 
     def _object(self, frame: str | None) -> dict[str, Any]:
-        """The JSON object in a frame, its texts redacted: nothing goes further as a client sent it. Raises Refused."""
+        """The JSON object in a frame. Raises Refused."""
         if frame is None:
             raise Refused("not_text", "Send JSON in text frames.")
         limit = self._hub.settings.chat_message_size
@@ -128,8 +131,15 @@ class Connection:
             raise Refused("bad_json", "This is not valid JSON.") from None
         if not isinstance(document, dict):
             raise Refused("bad_json", "Send a JSON object.")
-        redact = self._hub.redactor.text
-        return {name: redact(value) if isinstance(value, str) else value for name, value in document.items()}
+        return document
+
+    def _redacted(self, message: messages.Client) -> messages.Client:
+        """The message, its texts redacted: nothing goes further as a client sent it.
+
+        That takes longer than all the rest, so it comes when nothing is left that could be refused for less.
+        """
+        texts = {name: value for name, value in message if isinstance(value, str) and name != "type"}
+        return message.model_copy(update={name: self._hub.redactor.text(value) for name, value in texts.items()})
 
     def _refuse(self, code: Code, message: str, document: Any, retry: bool | None = None) -> None:
         own = document.get("id") if isinstance(document, dict) else None
@@ -172,8 +182,6 @@ class Connection:
 
     async def _begin(self, message: Init) -> None:
         """Follow a new session, or one that exists; only its id opens it."""
-        if self.session is not None:
-            raise Refused("already_initialized", "This connection follows a session already; open another one.")
         wanted = message.session_id
         resumed = bool(wanted) and (wanted in self._hub.live or await self._hub.store.exists(wanted or ""))
         session_id = wanted if resumed and wanted else self._id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -119,3 +120,56 @@ def test_deleting_a_session_waits_for_what_runs_in_it(make_instance: Callable[..
         return seen
 
     assert asyncio.run(run()) == ["begun", "let go"]
+
+
+class Looked(Redactor):
+    """Notes how many characters it has looked at."""
+
+    seen = 0
+
+    def text(self, text: str) -> str:
+        self.seen += len(text)
+        return super().text(text)
+
+
+def test_what_is_refused_is_not_redacted(make_instance: Callable[..., Instance]) -> None:
+    """Redaction takes longer than all the rest: it comes after whatever a frame could be refused for."""
+    large = "x" * 50_000
+    before = [
+        {"type": "chat", "content": large},
+        {"type": "dance", "content": large},
+        {"type": 5, "content": large},
+        {"content": large},
+        {"type": "init", "workspace_path": large},
+        {"type": "init", "session_id": large},
+        {"type": "ping", "id": large},
+    ]
+    after = [
+        {"type": "init", "workspace_path": "x" * 4000},
+        {"type": "ping", "id": large},
+        {"type": "ping", "other": large},
+        {"type": "chat", "content": 5, "message": large},
+        {"type": "dance", "content": large},
+    ]
+
+    async def run() -> int:
+        instance = make_instance()
+        snapshot = Snapshot(instance)
+        hub = Hub(instance, snapshot, Past(instance, snapshot))
+        hub.redactor = redactor = Looked(["sk-canary-Zq7vXw2LmN8p"])
+        sent: list[Any] = []
+
+        async def send(event: Any) -> None:
+            sent.append(json.loads(event["text"]))
+
+        connection = Connection(hub, Outbox({}, send, 1_000_000))
+        for document in (*before, {"type": "init"}, *after):
+            await connection._take(json.dumps(document))
+        if connection.outbox.pump is not None:
+            await connection.outbox.pump
+        connection.gone()
+        await hub.close()
+        assert [one["type"] for one in sent].count("error") == len(before) + len(after) - 1  # a ping may say more
+        return redactor.seen
+
+    assert asyncio.run(run()) < 10_000  # what was answered
