@@ -56,7 +56,7 @@ class Worker:
         """How many requests and turns it could not finish while it drained."""
         self._events = 0
         self._reported = 0
-        self._tell("application", name=settings.app)
+        self._tell("application", name=settings.app, port=settings.port)
 
     def _tell(self, kind: str, descriptors: tuple[int, ...] = (), **data: Any) -> None:
         try:
@@ -279,22 +279,35 @@ class _Main:
             pass  # the launcher is gone, and _hung_up deals with that
 
     def run(self) -> int:
-        name = self._wait("application").data["name"]
+        order = self._wait("application")
+        name: str = order.data["name"]
         sys.path.insert(0, os.getcwd())
         # Collecting garbage during an import finds none and takes time.
         gc.disable()
+        from preflight import listening
         from preflight.application import CannotBeServed, load
 
+        guard = listening.Guard(
+            name,
+            order.data["port"],
+            os.getcwd(),
+            lambda attempt: self._say("failed", error=attempt, fix=listening.FIX),
+        )
+        guard.begin()
         try:
             application = load(name, self._complete)
             from preflight import serving
             from preflight.instance import Instance  # before the verdict, so that serving can begin at once after it
         except CannotBeServed as error:
-            self._say("failed", error=first_line(str(error)), fix=error.fix)
+            if not guard.attempt:  # that has been said, and is why
+                self._say("failed", error=first_line(str(error)), fix=error.fix)
             return 1
         except (Exception, SystemExit) as error:  # noqa: BLE001
             # Whatever an application raises at import is an answer, sys.exit() included.
-            self._say("failed", error=_why(error, os.getcwd()), fix="")
+            if not guard.attempt:
+                self._say("failed", error=_why(error, os.getcwd()), fix="")
+            return 1
+        if guard.attempt:  # and it has caught what it got for that
             return 1
         gc.freeze()
         gc.enable()
@@ -303,6 +316,8 @@ class _Main:
         serving.prepare()  # while the suite ends
 
         order = self._await_order("serve")
+        if not guard.end():  # a thread has tried to listen, after the import
+            return 1
         sock = socket.socket(fileno=order.descriptors[0])
         instance = Instance.of(order.data)
         outbox = Outbox(lambda event: self._say("audit", **event.to_message()))
