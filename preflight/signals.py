@@ -20,6 +20,8 @@ _raised: list[int] = []
 """Signals for which SystemExit was raised."""
 _launcher = 0
 """In a child of the launcher: the launcher's PID."""
+_child = 0
+"""The same child's own PID: what it forks inherits its handlers, and is none."""
 
 
 def end_the_command() -> None:
@@ -55,15 +57,18 @@ def leave_to_launcher() -> None:
     flight is finished. When it is gone, the signal ends the child's group at once. The signals are handled and not
     ignored: the processes that an application starts would inherit that. Calling it again puts the handlers back.
     """
-    global _launcher
-    _launcher = _launcher or os.getppid()
+    global _launcher, _child
+    _launcher, _child = _launcher or os.getppid(), os.getpid()
     for number in _handle(_left):
         signal.siginterrupt(number, False)  # a library's system call is not disturbed
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
 
-def _left(_number: int, _frame: FrameType | None) -> None:
-    if os.getppid() != _launcher:
+def _left(number: int, _frame: FrameType | None) -> None:
+    if os.getpid() != _child:  # a pool that an application has forked, say: its processes end one by one
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    elif os.getppid() != _launcher:
         os.killpg(0, signal.SIGKILL)
 
 

@@ -71,8 +71,8 @@ def test_files_are_found() -> None:
 
 
 def test_run_imports_bootstrap_alone() -> None:
-    """run.py: the standard library, and preflight.bootstrap when it runs."""
-    assert ours("run.py") == {"preflight", "preflight.bootstrap"}
+    """run.py: the standard library, and when it runs how it is ended, and preflight.bootstrap."""
+    assert ours("run.py") == {"preflight", "preflight.bootstrap", "preflight.signals"}
     assert ours("run.py", lazily=False) == set()
     top = {name.split(".")[0] for name in imports("run.py", lazily=False)}
     assert top <= sys.stdlib_module_names

@@ -49,7 +49,7 @@ def launcher(started: Started) -> int:
 
 def child(started: Started, module: str) -> int:
     """The PID of one of its children, likewise."""
-    return _find(started, lambda command: module in command[1:3])
+    return _find(started, lambda command: module in command[1:])
 
 
 def _find(started: Started, matches: Callable[[list[str]], bool]) -> int:
