@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("unmeasured")
 
 HEAD = (
     "import asyncio, contextlib, os, socket, sys, threading, time\n"
-    "HOST, PORT = '127.0.0.1', int(os.environ['GUARDED'])\n" + SMALL
+    "HOST, PORT = '127.0.0.1', int(os.environ['GUARDED'])\nPATH = os.environ['HOME'] + '/it.sock'\n" + SMALL
 )
 BOUND = "sock = socket.socket()\nsock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\nsock.bind((HOST, OTHER))\n"
 SERVE = "import uvicorn\nserve = lambda: uvicorn.run(app, host=HOST, port=PORT, log_level='critical')\n"
@@ -23,15 +23,14 @@ WAYS = {
     "socket": "socket.create_server((HOST, PORT))  # here\ntime.sleep(60)\n",
     "socket on another port": "socket.create_server((HOST, OTHER))  # here\ntime.sleep(60)\n",
     "socket on any port of all addresses": "socket.create_server(('', 0))  # here\ntime.sleep(60)\n",
-    "a socket in a file": "socket.create_server('served.sock', family=socket.AF_UNIX)  # here\ntime.sleep(60)\n",
+    "a socket in a file": "socket.create_server(PATH, family=socket.AF_UNIX)  # here\ntime.sleep(60)\n",
     "http.server": (
         "import http.server\nhttp.server.HTTPServer((HOST, PORT), http.server.BaseHTTPRequestHandler)"
         ".serve_forever()  # here\n"
     ),
     "asyncio": ASYNC.format("asyncio.start_server(print, HOST, PORT)  # here") + "asyncio.run(listen())\n",
     "asyncio on any port": ASYNC.format("asyncio.start_server(print, HOST, 0)  # here") + "asyncio.run(listen())\n",
-    "asyncio in a file": ASYNC.format("asyncio.start_unix_server(print, 'it.sock')  # here")
-    + "asyncio.run(listen())\n",
+    "asyncio in a file": ASYNC.format("asyncio.start_unix_server(print, PATH)  # here") + "asyncio.run(listen())\n",
     "asyncio with a socket": BOUND
     + ASYNC.format("asyncio.start_server(print, sock=sock)  # here")
     + "asyncio.run(listen())\n",
@@ -42,7 +41,7 @@ WAYS = {
         BOUND + ASYNC.format("asyncio.start_server(print, sock=sock)  # here") + "import uvloop\nuvloop.run(listen())\n"
     ),
     "uvloop in a file": (
-        ASYNC.format("asyncio.start_unix_server(print, 'it.sock')  # here") + "import uvloop\nuvloop.run(listen())\n"
+        ASYNC.format("asyncio.start_unix_server(print, PATH)  # here") + "import uvloop\nuvloop.run(listen())\n"
     ),
     "uvicorn": SERVE + "serve()\n",
     "uvicorn in pieces": (
