@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from preflight.settings import split_urls
+from preflight.text import foreign
 
 NOTIFY = "PREFLIGHT_NOTIFY"
 """The variable with the addresses of notifications: to know such a URL is to be able to write there."""
@@ -100,9 +101,13 @@ def secrets(variables: Mapping[str, str]) -> Iterator[str]:
 
 
 def common_secrets(*environments: Mapping[str, str]) -> frozenset[str]:
-    """The secrets that are not replaced blindly (see `common`): they must never be put into a text."""
+    """The secrets that are not replaced blindly (see `common`): they must never be put into a text.
+
+    And those with tabs, line ends or worse in them, as they stand in a foreign text: nobody finds them there by value.
+    """
     found = {value.strip() for variables in environments for value in secrets(variables)}
-    return frozenset(value for value in found if value and common(value))
+    seen = {value: foreign(value, len(value)) for value in found if value}
+    return frozenset(shown for value, shown in seen.items() if common(value) or shown != value)
 
 
 def _passwords(url: str) -> Iterator[str]:

@@ -208,6 +208,21 @@ def test_what_an_application_prints(place: Place) -> None:
     is_clean((place.folder / "log").read_text())
 
 
+def test_a_secret_that_is_not_printable(place: Place) -> None:
+    """One of ours in somebody's arguments is found although it is cleaned before it is looked for."""
+    secrets = ["canary\tQ7vXw2LmN8pRt4", "canary\x1bZq7vXw2LmN8pRt4", "canary-line-one-Zq7\ncanary-line-two-Zq7"]
+    program = place.folder / "stranger.py"
+    program.write_text(STRANGER)
+    holder = place.spawn(sys.executable, str(program), str(place.port), "any", *secrets, f"x{secrets[0]}")
+    holder.until_says("listening")
+    environ = {f"A{number}_PASSWORD": secret for number, secret in enumerate(secrets)}
+    for options in (["--port-status"], ["--port-status", "--format", "json"]):
+        shown = place.spawn(sys.executable, "run.py", "--port", str(place.port), "--demo", *options, environ=environ)
+        shown.wait()
+        assert str(holder.pid) in shown.stdout
+        assert "canary" not in shown.stdout
+
+
 def test_a_command_line_of_megabytes(place: Place) -> None:
     """It costs no more than another one: it is cut before anything looks at it."""
     program = place.folder / "stranger.py"
