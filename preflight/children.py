@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -66,12 +67,18 @@ class Child:
         """``environ`` is made by interpreter.py, which also knows what ``distrusts_caches`` is.
 
         ``steps_back``: this process, and all that it will start, gives way to us and to others. ``descriptors`` may
-        come with a message of its; others are closed.
+        come with a message of its; others are closed. Raises OSError where no process can be started, see
+        :func:`shortage`.
         """
         self.module = module
         self.on_signal = lambda *_: None
         self.channel, theirs = Channel.pair(descriptors=descriptors)
-        self.output, output = os.pipe()
+        try:
+            self.output, output = os.pipe()
+        except OSError:
+            self.channel.close()
+            theirs.close()
+            raise
         self.lines: deque[str] = deque()
         """The end of its output."""
         self._kept = 0
@@ -197,6 +204,21 @@ class Child:
             return signal.Signals(-code).name
         except ValueError:
             return f"signal {-code}"
+
+
+_LIMITS = {
+    errno.EAGAIN: "its user or its container may have no more: ulimit -u, pids.max",
+    errno.ENOMEM: "there is no memory for it",
+    errno.EMFILE: "the launcher may open no more files: ulimit -n",
+    errno.ENFILE: "the machine has no more open files: fs.file-max",
+}
+
+
+def shortage(error: OSError) -> str:
+    """Why no process could be started, for people, in one line; with the limit that may be the reason."""
+    limit = _LIMITS.get(error.errno or 0)
+    why = error.strerror or type(error).__name__
+    return f"no process can be started: {why}" + (f" ({limit})" if limit else "")
 
 
 def attach(descriptor: int, heard: Callable[[Message], None], hung_up: Callable[[], None]) -> Channel:

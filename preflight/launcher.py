@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from preflight import __version__, audit, formats, notices, publishing, report, runtime, times
+from preflight import __version__, audit, children, formats, notices, publishing, report, runtime, times
 from preflight.loop import Loop
 from preflight.presence import Presence
 from preflight.publishing import Unpublishable
@@ -276,9 +276,13 @@ class Launcher:
 
     def _examine(self, origin: str) -> Result:
         # Both children first; everything that takes its time to import comes after.
-        self._worker = worker = Worker(self.settings)
         inherited = self._handover.socket if self._handover is not None else None
-        self._suite = suite = Suite(self.settings, self.options, origin, run_id=self.run_id, inherited=inherited)
+        try:
+            self._worker = worker = Worker(self.settings)
+            self._suite = suite = Suite(self.settings, self.options, origin, run_id=self.run_id, inherited=inherited)
+        except OSError as error:
+            reason = children.shortage(error)
+            return Result(self._broken(reason, origin), 3, reason)
         for child in (worker.child, suite.child):
             child.on_signal = self._signalled
         self._loop.watch_child(worker.child, worker.read_channel, lambda: self._worker_printed(worker))
@@ -470,15 +474,17 @@ class Launcher:
 
     def _claim(self, path: Path, origin: str) -> None:
         """Make sure, before anything is stopped, that the report can be written, and that no old one stands there."""
-        unfinished = report.broken(
-            "this run has not ended",
+        publishing.write(self._broken("this run has not ended", origin), path)
+
+    def _broken(self, reason: str, origin: str) -> report.Report:
+        return report.broken(
+            reason,
             run_id=self.run_id,
             origin=origin,
             address=self.settings.address,
             started_at=times.now(),
             duration=0.0,
         )
-        publishing.write(unfinished, path)
 
     def conclude(self, result: Result) -> None:
         """Publish a run, keep it in the history and show it. Raises Unpublishable."""

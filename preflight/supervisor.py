@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from preflight import notices, report, times
+from preflight import children, notices, report, times
 from preflight.audit import Event
 from preflight.loop import Loop
 from preflight.presence import Presence
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MARGIN = 0.75  # seconds beyond drain_timeout that a worker gets to say goodbye
 FAREWELL = 1.0  # and that its launcher may take beyond that
 TAIL = 20  # lines of a worker's output in a banner
+RETRY = 1.0  # seconds between two tries to start a process, when there is no room for one
 
 
 class Supervisor:
@@ -211,8 +212,24 @@ class Supervisor:
         until = now + delay
         while time.monotonic() < until and not self._asked_to_end():
             self.loop.turn(until - time.monotonic())
-        if not self._asked_to_end():
-            self._employ(Worker(self.settings))
+        return self._start_another(worker, ending)
+
+    def _start_another(self, ended: Worker, ending: str) -> int | None:
+        """Start another worker. What a process needs may be short for a moment: it is tried for ``restart_window``."""
+        until = time.monotonic() + self.settings.restart_window
+        said = ""
+        while not self._asked_to_end():
+            try:
+                self._employ(Worker(self.settings))
+                break
+            except OSError as error:
+                shortage = children.shortage(error)
+            if time.monotonic() >= until:
+                return self._give_up(ended, f"{ending}, and {shortage}", "")
+            if shortage != said:
+                said = shortage
+                self.terminal.line(f"{said}; tried again every {RETRY:g} s.", "yellow")
+            self.loop.turn(RETRY)
         return None
 
     def _unsupervised(self) -> str:

@@ -1,0 +1,74 @@
+"""Where no process can be started any more: a start says so, and a server waits for better times."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+
+import pytest
+
+from tests.e2e.starts import BROKE, Place, Started, get
+from tests.e2e.test_replace import worker_of
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of other processes are set under Linux")
+
+BACK = "The worker is back (PID "
+NONE = "no process can be started: Too many open files (the launcher may open no more files: ulimit -n)"
+HELD = 3  # descriptors that a process has at least: it keeps those that it has beyond a new limit, and gets no more
+
+
+def limit(started: Started, files: int) -> int:
+    """Let the launcher open so many files, and return how many it might open before."""
+    before, most = resource.prlimit(started.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(started.pid, resource.RLIMIT_NOFILE, (files, most))
+    return before
+
+
+def test_a_worker_is_started_when_there_is_room_again(place: Place) -> None:
+    """A crash at a bad moment does not end the server: it says what is short, and connections wait meanwhile."""
+    started = place.start("--demo", "--supervise", "--app", "small:app").until_ready()
+    before = limit(started, HELD)
+    os.kill(worker_of(started), signal.SIGKILL)
+    started.until_says(NONE)
+    assert started.process.poll() is None
+    limit(started, before)
+    started.until_says(BACK)
+    assert get(place.url) == (200, "small")
+    assert started.stdout.count(NONE) == 1, "it is said once, however often it is tried"
+    assert started.stop() == 0
+    assert "Traceback" not in started.output
+    started.left_nothing()
+
+
+def test_it_is_given_up_in_the_end(place: Place) -> None:
+    """After restart_window the server is given up, and its last words say what was short."""
+    started = place.start("--demo", "--supervise", "--app", "small:app", PREFLIGHT_RESTART_WINDOW="1s").until_ready()
+    limit(started, HELD)
+    os.kill(worker_of(started), signal.SIGKILL)
+    assert started.wait() == 4
+    assert f"SIGKILL, possibly because memory ran out, and {NONE}" in " ".join(started.output.split())
+    assert "Traceback" not in started.output
+    started.left_nothing()
+
+
+def test_asked_to_stop_meanwhile(place: Place) -> None:
+    """Who waits for room still hears that it is to end."""
+    started = place.start("--demo", "--supervise", "--app", "small:app").until_ready()
+    limit(started, HELD)
+    os.kill(worker_of(started), signal.SIGKILL)
+    started.until_says(NONE)
+    assert started.stop() == 0
+    started.left_nothing()
+
+
+@pytest.mark.parametrize("options", [(), ("--check-only",)], ids=["start", "check"])
+def test_a_start_without_room(place: Place, options: tuple[str, ...]) -> None:
+    """A start that cannot have its processes is broken, and says so in a line, in its report as well."""
+    place.before = ["sh", "-c", 'ulimit -n 10 && exec "$@"', "sh"]
+    started = place.refused("--demo", "--app", "small:app", *options)
+    assert started.process.returncode == 3
+    assert BROKE in started.stdout
+    assert NONE in " ".join(started.output.split())
+    assert place.report()["status"] == "broken"
