@@ -83,7 +83,7 @@ class Started:
         living = []
         for entry in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
-                fields = entry.read_text().rpartition(")")[2].split()
+                fields = entry.read_text(errors="replace").rpartition(")")[2].split()
                 if int(fields[2]) == self.pid and fields[0] not in "ZX":
                     living.append(int(entry.parent.name))
         return living

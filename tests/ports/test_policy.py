@@ -77,7 +77,7 @@ def decide(
 )
 def test_who_is_left_alone(changes: dict[str, object], uid: int | None, reason: str, fix: str) -> None:
     """Each with its reason and the command a person could use."""
-    process = replace(PROCESS, **({"uid": uid} if uid else {}) | changes)  # type: ignore[arg-type]
+    process = replace(PROCESS, **({} if uid is None else {"uid": uid}) | changes)  # type: ignore[arg-type]
     refusal = decide(process, uid=uid)
     assert refusal is not None
     assert refusal[0].startswith(reason)
