@@ -15,6 +15,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+from preflight import signals, streams
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # Distributions whose module has another name than they have.
@@ -88,16 +90,17 @@ def install_command(requirements: list[str]) -> str:
 
 def run() -> int:
     """The command, if everything that it is made of is there; returns its exit code."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started us
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # for as long as the process lives
+    streams.install()
     try:
-        exit_code = _run()
-        sys.stdout.flush()
+        try:
+            exit_code = _run()
+        except signals.Ended:
+            raise  # and wait for no reader
+        except SystemExit as ending:  # --help
+            exit_code = ending.code if isinstance(ending.code, int) else 0 if ending.code is None else 1
+        streams.finish()
     except BrokenPipeError:
-        # Whoever read our output has gone; nothing is claimed, and the interpreter's own flush finds a place.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return 128 + signal.SIGPIPE  # whoever read our output has gone: nothing is claimed
     return exit_code
 
 

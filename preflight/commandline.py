@@ -197,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return bundle.command(settings, arguments.bundle)
     try:
-        log_file = log.LogFile(settings.log_file) if settings.log_file else None
+        log_file = log.LogFile(settings.log_file, waits=False) if settings.log_file else None
     except OSError as error:
         print(f"run.py: error: the log file {settings.log_file} cannot be used: {error.strerror}", file=sys.stderr)
         if starts:

@@ -22,6 +22,8 @@ from preflight.presence import Presence
 from preflight.publishing import Unpublishable
 from preflight.runtime import RuntimeFolderError, StartLock
 from preflight.settings import Settings
+from preflight.signals import Ended
+from preflight.streams import Stream
 from preflight.suite import Result, Suite
 from preflight.supervisor import Supervisor, stops_within
 from preflight.worker import Worker
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 TELLING = 10.0  # seconds that a command which ends by itself waits for notifications to be delivered
 PARTING = 1.5  # and one that was asked to end
+LOOK = 0.1  # seconds between two looks for a signal while somebody reads
 START_UP = 60.0  # seconds that another start's server may take to come up after its checks
 
 
@@ -78,6 +81,8 @@ class Launcher:
         self._log_file = log_file
         self.patient = patient
         self._keeper = keeper
+        self._is_read = False
+        """Whether what is shown is all that was asked for, so that its reader is waited for."""
         self.result: Result | None = None
         self.run_id = os.urandom(16).hex()
         self._terminal = terminal
@@ -99,11 +104,20 @@ class Launcher:
 
     def check(self) -> int:
         """Run the checks and say what they found; start and stop nothing. Returns the exit code."""
+        self._is_read = not self.patient
         try:
             with self._loop.running():
-                return self._guarded("check")
+                exit_code = self._guarded("check")
+                self._wait_for_reader()
+                return exit_code
         finally:
             self._loop.close()
+
+    def _wait_for_reader(self) -> None:
+        """Wait until what a check has found is read, however long that takes; a signal ends that, too."""
+        while isinstance(sys.stdout, Stream) and not sys.stdout.settled(LOOK):
+            if self._loop.stops:
+                raise Ended(128 + self._loop.stops[0])
 
     def examine(self) -> Result:
         """Run the checks and leave it to the caller what to say of them; start and stop nothing.
@@ -346,8 +360,6 @@ class Launcher:
             keeper=self._keeper,
         )
         exit_code = self._supervisor.run()
-        if self._supervisor.announced:
-            self._loop.settle()
         self._why = self._supervisor.given_up
         return exit_code
 
@@ -409,7 +421,7 @@ class Launcher:
 
             # With a format for machines, standard output is the machine's.
             stream = sys.stderr if self.output_format else sys.stdout
-            self._terminal = Terminal(self._log(), stream, verbose=self.verbose)
+            self._terminal = Terminal(self._log(), stream, verbose=self.verbose, lossy=not self._is_read)
         return self._terminal
 
     def _log(self) -> Log:

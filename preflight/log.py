@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +21,7 @@ from preflight import files
 from preflight.audit import Event
 from preflight.text import plain, printable
 from preflight.times import stamp
+from preflight.writer import Writer
 
 if TYPE_CHECKING:
     from preflight.redaction import Redactor
@@ -34,14 +36,19 @@ KEPT = 4  # rotated files that are kept: log.1 is the youngest
 class LogFile:
     """A file that several processes may append to: whole lines, mode 0600, never through a link."""
 
-    def __init__(self, path: Path, *, size: int = SIZE, kept: int = KEPT) -> None:
-        """``size`` in bytes; raises OSError where the file cannot be written."""
+    def __init__(self, path: Path, *, size: int = SIZE, kept: int = KEPT, waits: bool = True) -> None:
+        """``size`` in bytes; raises OSError where the file cannot be written.
+
+        ``waits``: whoever writes waits for the disk. Else a file system that hangs, a network's, say, blocks a thread.
+        """
         self.path = path
         self._size = size
         self._kept = kept
         self._descriptor = -1
         self._torn = False
         self._lost = 0
+        self._counting = threading.Lock()
+        self._writer = None if waits else Writer[str]("log", self._append, self._left_out)
         files.reach(path.parent)
         self._open()
 
@@ -57,16 +64,30 @@ class LogFile:
 
     def write(self, line: str) -> None:
         """Append one line. What cannot be written (a full disk) is lost and counted, and nobody stops for it."""
-        said = f"lines lost here: {self._lost}\n" if self._lost else ""
+        if self._writer is not None:
+            self._writer.put(line, len(line))
+        else:
+            self._append(line)
+
+    def _left_out(self, _line: str) -> None:
+        self._count(1)
+
+    def _count(self, lost: int) -> None:
+        with self._counting:
+            self._lost += lost
+
+    def _append(self, line: str) -> None:
+        lost = self._lost
+        said = f"lines lost here: {lost}\n" if lost else ""
         data = (("\n" if self._torn else "") + said + line + "\n").encode("utf-8", "replace")
         try:
             self._follow(len(data))
             written = os.write(self._descriptor, data)
         except OSError:
-            self._lost += 1
+            self._count(1)
             return
         self._torn = written < len(data)
-        self._lost = int(self._torn)
+        self._count(int(self._torn) - lost)
 
     def _follow(self, more: int) -> None:
         """Be at the file that has the name now, and rotate it when it is full."""

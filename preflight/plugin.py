@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
+import threading
 import time
 import warnings
 from collections.abc import Callable, Generator, Mapping
 from types import FrameType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TextIO
 
 import pytest
 from _pytest.outcomes import Skipped  # pytest.skip.Exception is the same class under a name that mypy cannot follow
@@ -149,6 +151,16 @@ class SuiteRun:
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self._session = session
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Ctrl-C ends it though nobody reads: pytest is about to say a lot of it, and may have been waiting for that.
+
+        Another Ctrl-C ends it at once in any case. Behind the launcher, which reads, nothing of this is needed.
+        """
+        if self.link is None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            if not _is_read(self.config.get_terminal_writer()._file):
+                signal.raise_signal(signal.SIGINT)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self) -> None:
@@ -481,6 +493,16 @@ class SuiteRun:
         if self.report.reason:
             terminalreporter.write_line(f"broken: {self.report.reason}")
         terminalreporter.write_line(f"{self.report.status}; report: {self.published or 'not written'}")
+
+
+def _is_read(stream: TextIO) -> bool:
+    """Whether a stream takes a line; one that is no file always does."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+    except (OSError, ValueError, AttributeError):
+        return True
+    return bool(poll.poll(0))
 
 
 def _nothing(*_args: object, **_options: object) -> str:

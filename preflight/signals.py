@@ -16,8 +16,13 @@ if TYPE_CHECKING:  # typing takes longer than all that is done here
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+
+class Ended(SystemExit):
+    """A signal ended the command; nobody has to be waited for any more."""
+
+
 _raised: list[int] = []
-"""Signals for which SystemExit was raised."""
+"""Signals for which Ended was raised."""
 _launcher = 0
 """In a child of the launcher: the launcher's PID."""
 _child = 0
@@ -40,7 +45,7 @@ def end_the_command() -> None:
 
 def _end(number: int, _frame: FrameType | None) -> None:
     _raised.append(number)
-    raise SystemExit(128 + number)
+    raise Ended(128 + number)
 
 
 def swallowed() -> list[int]:

@@ -95,13 +95,17 @@ class Supervisor:
     def run(self) -> int:
         """Serve; returns the command's exit code."""
         if self.worker is not None:
-            for line in self.worker.child.lines:
-                self.terminal.pass_on(line, self.worker.child.pid)
+            self.terminal.pass_on(self.worker.child.lines, self.worker.child.pid)
         exit_code = self._serve()
         if exit_code is not None:
+            self.loop.settle()
             return exit_code
+        if self.worker is not None and self.worker.child.channel.waits():
+            self.worker.read_channel()  # it may have begun to serve while we were told to end
+        served = self.announced or (self.worker is not None and self.worker.ready)
         self._drain()
-        if self.announced or not self.loop.stops:
+        if served or not self.loop.stops:
+            self.loop.settle()
             return 0
         self.terminal.line(f"Stopped by {signal.Signals(self.loop.stops[0]).name} before it served.")
         return 128 + self.loop.stops[0]
@@ -301,14 +305,12 @@ class Supervisor:
 
     def on_output(self, worker: Worker) -> None:
         """Pass on what the worker prints, redacted."""
-        for line in worker.child.read_output():
-            self.terminal.pass_on(line, worker.child.pid)
+        self.terminal.pass_on(worker.child.read_output(), worker.child.pid)
 
     def _print_rest(self, worker: Worker) -> None:
         """Its last words and events, which may still be in the pipes when it has ended."""
         worker.read_rest()
-        for line in worker.child.drain_output():
-            self.terminal.pass_on(line, worker.child.pid)
+        self.terminal.pass_on(worker.child.drain_output(), worker.child.pid)
 
     def _signalled(self, name: str, pid: int, module: str, why: str) -> None:
         """A worker or a re-run was sent a signal."""

@@ -8,7 +8,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, TextIO
 
 from rich.console import Console, RenderableType
@@ -18,6 +18,7 @@ from preflight import banners
 from preflight.log import Log
 from preflight.redaction import Redactor
 from preflight.report import LONGEST_MESSAGE
+from preflight.streams import Stream
 from preflight.text import coloured, printable
 
 if TYPE_CHECKING:
@@ -33,8 +34,14 @@ class Terminal:
     ``log`` gets it as well. Its redactor is the terminal's: whoever exchanges the log has exchanged both.
     """
 
-    def __init__(self, log: Log, stream: TextIO | None = None, *, verbose: bool = False) -> None:
+    def __init__(self, log: Log, stream: TextIO | None = None, *, verbose: bool = False, lossy: bool = True) -> None:
+        """``lossy``: lines may be lost where nobody reads; else the end of the command waits for whoever does."""
         stream = stream or sys.stdout
+        for one in (stream, sys.stderr):
+            if isinstance(one, Stream):
+                one.forgiving = True  # see surviving(), for streams that others gave us
+        if isinstance(stream, Stream) and stream is not sys.stderr:
+            stream.lossy = lossy
         if isinstance(stream, io.TextIOWrapper):
             # A character that this encoding does not know must not end a start.
             stream.reconfigure(errors="backslashreplace")
@@ -84,12 +91,16 @@ class Terminal:
             if line.strip():
                 self.log.line("launcher", os.getpid(), line.rstrip())
 
-    def pass_on(self, line: str, pid: int) -> None:
-        """A line that the worker ``pid`` printed, redacted, on standard error: of its controls the colours stay."""
-        self.log.line("worker", pid, line)
-        with surviving(sys.stderr):
-            sys.stderr.write(coloured(self.redactor.beginning(line, LONGEST_LINE)) + "\n")
-            sys.stderr.flush()
+    def pass_on(self, lines: Iterable[str], pid: int) -> None:
+        """Lines that the worker ``pid`` printed, redacted, on standard error: of their controls the colours stay."""
+        shown = []
+        for line in lines:
+            self.log.line("worker", pid, line)
+            shown.append(coloured(self.redactor.beginning(line, LONGEST_LINE)) + "\n")
+        if shown:
+            with surviving(sys.stderr):
+                sys.stderr.write("".join(shown))
+                sys.stderr.flush()
 
     def fail(self, title: str, lines: Sequence[str]) -> None:
         """A red banner for something that is no check's failure."""
@@ -130,7 +141,8 @@ class Terminal:
         if self._live is None:
             self._live = Live(console=self.console, auto_refresh=False, vertical_overflow="crop")
             self._live.start()
-        self._live.update(what, refresh=True)
+        # Whoever does not keep up sees the newest one once they do.
+        self._live.update(what, refresh=not (isinstance(self.console.file, Stream) and self.console.file.behind))
 
     def progress_over(self) -> None:
         if self._live is not None:
