@@ -15,8 +15,6 @@ import sys
 import tomllib
 from pathlib import Path
 
-from preflight import signals, streams
-
 ROOT = Path(__file__).resolve().parent.parent
 
 # Distributions whose module has another name than they have.
@@ -90,6 +88,9 @@ def install_command(requirements: list[str]) -> str:
 
 def run() -> int:
     """The command, if everything that it is made of is there; returns its exit code."""
+    from preflight import signals, streams
+
+    signals.end_the_command()
     streams.install()
     try:
         try:

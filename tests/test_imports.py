@@ -83,7 +83,9 @@ def test_run_is_old_python() -> None:
     ast.parse((ROOT / "run.py").read_text(encoding="utf-8"), feature_version=(3, 7))
 
 
-@pytest.mark.parametrize("file", ["preflight/__init__.py", "preflight/bootstrap.py"])
+@pytest.mark.parametrize(
+    "file", ["preflight/__init__.py", "preflight/bootstrap.py", "preflight/signals.py", "preflight/writer.py"]
+)
 def test_standard_library_only(file: str) -> None:
     """What runs before the packages are known to be there imports none of them."""
     outside = {name.split(".")[0] for name in imports(file)} - sys.stdlib_module_names
