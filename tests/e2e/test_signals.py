@@ -52,6 +52,12 @@ async def app(scope, receive, send):
     if scope["path"] == "/mask":
         command = "grep -E 'SigBlk|SigIgn' /proc/self/status"
         answer = subprocess.run(["sh", "-c", command], capture_output=True).stdout
+    if scope["path"] == "/fork":
+        if not (forked := os.fork()):
+            signal.pause()
+            os._exit(1)
+        os.kill(forked, signal.SIGTERM)
+        answer = str(os.waitpid(forked, 0)[1]).encode()
     if scope["path"] == "/orphans":
         for _ in range(20):
             subprocess.run(["sh", "-c", "(sleep 0.01 &) ; (true &)"])
@@ -280,6 +286,15 @@ def test_processes_of_the_application_hear(place: Place) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         assert not int(ignored.split()[1], 16) & 1 << (number - 1), f"{number.name} is ignored"
     assert started.stop() == 0
+
+
+def test_processes_that_the_application_forks(place: Place) -> None:
+    """They inherit how the worker handles signals, and still end by theirs, alone."""
+    started = served(place).until_ready()
+    assert get(f"{place.url}/fork") == (200, str(int(signal.SIGTERM)))
+    assert get(place.url) == (200, "quick")
+    assert started.stop() == 0
+    assert "The worker ended" not in started.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
