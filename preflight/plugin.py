@@ -7,6 +7,7 @@ turns pytest's outcomes into ours and publishes the report.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import signal
@@ -42,6 +43,17 @@ class DeadlineExceeded(BaseException):
     """A requirement ran past its deadline. No Exception: a requirement's own handlers must not catch it."""
 
 
+class _Loggers(dict[str, Any]):
+    """logging's table of loggers, which pytest goes through before every requirement without taking logging's lock.
+
+    What a thread imports meanwhile makes loggers, and the probes' threads import: the requirement whose turn it was
+    would have raised "dictionary changed size during iteration" (catching_logs in _pytest/logging.py, pytest 9).
+    """
+
+    def values(self) -> list[Any]:  # type: ignore[override]
+        return list(super().values())
+
+
 class Link(Protocol):
     """The launcher's side of a run that a launcher started (preflight.suite)."""
 
@@ -71,6 +83,7 @@ class SuiteRun:
         self.redactor = Redactor.of(settings.environment, settings.envfile.values)
         # Behind a launcher that is the launcher's task.
         self.log = Log(self.redactor) if link else _log(settings, self.redactor)
+        logging.root.manager.loggerDict = _Loggers(logging.root.manager.loggerDict)
         self.probes = Probes(settings)
         self.started_at = times.now()
         self.begun = time.monotonic()
