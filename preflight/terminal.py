@@ -72,9 +72,10 @@ class Terminal:
             if self.console.is_terminal:
                 self.console.print(what, crop=False)
                 return
-            # rich fills lines up with blanks, which are in the way in a file.
+            # rich fills lines up with blanks, which are in the way in a file. A line is not folded there: its rest
+            # would begin another one, as if somebody else had said it.
             with self.console.capture() as captured:
-                self.console.print(what, crop=False)
+                self.console.print(what, crop=False, soft_wrap=isinstance(what, Text))
             lines = [line.rstrip() for line in captured.get().splitlines()]
             self.console.file.write("\n".join([*lines, ""]))
             self.console.file.flush()
@@ -85,7 +86,7 @@ class Terminal:
             return
         paper = Console(file=io.StringIO(), width=200, no_color=True, highlight=False, emoji=False, markup=False)
         with paper.capture() as captured:
-            # Not folded: where a foreign text is folded, its rest would begin a line as if somebody else had said it.
+            # Not folded, as above.
             paper.print(what, crop=False, soft_wrap=True)
         for line in captured.get().splitlines():
             if line.strip():

@@ -141,6 +141,20 @@ def test_start_that_takes_the_port(place: Place, stranger: Started) -> None:
     assert instance.stop() == 0
 
 
+def test_folded(place: Place) -> None:
+    """In a pipe, which has no width, nothing begins a line that was only the rest of another one."""
+    program = place.folder / "stranger.py"
+    program.write_text(STRANGER)
+    many = [f"{'-' * width} {FORGED}" for width in range(60, 130)]
+    place.spawn(sys.executable, str(program), str(place.port), "any", *many).until_says("listening")
+    del place.environ["COLUMNS"]
+    log = place.folder / "log"
+    shown = place.run("--demo", "--check-only", "-v", "--log-file", str(log), PREFLIGHT_PORT_CLEANUP="never")
+    for text in (shown.output, log.read_text()):
+        assert FORGED in text
+        assert not [line for line in text.splitlines() if line.startswith(FORGED) or f"] {FORGED}" in line]
+
+
 @pytest.mark.parametrize("form", ["json", "text", "junit", "github", "markdown"])
 def test_formats(place: Place, stranger: Started, form: str) -> None:
     """For machines and for pages of others."""
