@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from preflight import __version__, formats, log
 from preflight.settings import Settings, SettingsError, duration, load
+from preflight.text import printable
 
 if TYPE_CHECKING:
     from preflight.terminal import Terminal
@@ -179,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     starts = command == START
 
     def wrong(error: SettingsError, before: Settings | None = None) -> int:
-        print(f"run.py: error: {error}", file=sys.stderr)
+        print(f"run.py: error: {printable(str(error))}", file=sys.stderr)
         if starts:
             _refused([str(error)], before, log_path=before.log_file if before else asked.get("log_file"))
         return 2

@@ -26,6 +26,7 @@ MINUTE = 60.0  # seconds
 MOST_CONTROLS = 600  # pings and pongs a minute; beyond, 1008
 MOST_MORSELS = 6000  # frames a minute that are empty, or a small part of a message; beyond, 1008
 MORSEL = 128  # bytes of a part of a message that is no small one
+NOTHING = memoryview(b"")
 POLICY_VIOLATION = 1008
 INVALID_DATA = 1007
 
@@ -36,7 +37,7 @@ class WebSocket(WebSocketsSansIOProtocol):
     An application can drop a client that does not read (``preflight.abort``): ASGI's own close waits until it does.
     """
 
-    _unread: memoryview = memoryview(b"")  # what has come and was not looked at; nothing is read meanwhile
+    _unread: memoryview = NOTHING  # what has come and was not looked at; nothing is read meanwhile
     _turn: asyncio.Handle | None = None  # when it goes on with that
     _deaf = False  # nothing that comes is looked at any more
     _joined: bytearray | None = None  # what there is of a message in several frames, from the second of them on
@@ -65,6 +66,11 @@ class WebSocket(WebSocketsSansIOProtocol):
             # Nobody waits for it any more. That is the client's affair, and none that the log has to tell.
             self.server_state.refused["handshake abandoned"] += 1
             self.handshake_complete = self.disconnected = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._deaf = True
+        self._unread = NOTHING
 
     def _reject(self) -> None:
         """The handshake is none, or has a longer header than is understood: say so, where there are words for it."""
@@ -101,12 +107,14 @@ class WebSocket(WebSocketsSansIOProtocol):
                 self.handle_events()
             if self._deaf or self.transport.is_closing():
                 self._deaf = True
-                self._unread = memoryview(b"")
+                self._unread = NOTHING
                 return
         self._note_unfinished()
         if self._unread:
             self.transport.pause_reading()
-        elif not self.read_paused:
+            return
+        self._unread = NOTHING  # an empty slice would keep all of what has come
+        if not self.read_paused:
             self.transport.resume_reading()
 
     @property
@@ -228,7 +236,7 @@ class WebSocket(WebSocketsSansIOProtocol):
     def _close(self, code: int, reason: str) -> None:
         """Tell client and application that it is over; nothing more is looked at."""
         self._deaf = True
-        self._unread = memoryview(b"")
+        self._unread = NOTHING
         try:
             if self.close_sent:
                 raise InvalidState("closed already")
