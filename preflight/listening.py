@@ -81,7 +81,7 @@ class Guard:
             if module in sys.modules:
                 self._close(sys.modules[module])
         sys.meta_path.insert(0, finder)
-        self._undo.append(lambda: sys.meta_path.remove(finder))
+        self._undo.append(lambda: sys.meta_path.remove(finder) if finder in sys.meta_path else None)
         os.register_at_fork(after_in_child=self.end)
         # gevent replaces what time has, and this thread is none of its own.
         threading.Thread(target=self._watch, args=(time.sleep,), name="listening", daemon=True).start()
@@ -240,9 +240,13 @@ def _shown(address: Address) -> str:
 
 def _listeners(guarded: int) -> list[str]:
     """Where this process listens although it should not."""
-    found = []
+    found: list[str] = []
     low, high = _ephemeral()
-    for name in os.listdir("/dev/fd"):
+    try:
+        names = os.listdir("/dev/fd")
+    except OSError:  # no descriptor is left to look with: the next look may have one
+        return found
+    for name in names:
         listens, family, address = _listening(int(name))
         if not listens:
             continue

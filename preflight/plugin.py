@@ -217,6 +217,7 @@ class SuiteRun:
         """Compare what was collected with what the suite's files say."""
         sources = soundness.Sources(self.config)
         faults = [f"{item.nodeid}: {fault}" for item in items if (fault := sources.fault(item))]
+        faults += sources.stale(self.settings.root, items)
         self._witnesses = {item.nodeid: soundness.Witness(item) for item in items}
         self._lost = sources.lost(self.settings.root / "preflight", items)
         if self.link and self._lost and not self.problems:

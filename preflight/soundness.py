@@ -12,13 +12,14 @@ import ast
 import functools
 import inspect
 import os
+import re
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import CodeType, FrameType
+from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 import pytest
@@ -28,6 +29,8 @@ from preflight import interpreter
 FILES = ("test_*.py", "*_test.py")
 REWRITTEN = -1
 """Stands for a level of optimization: with pytest's assertions, which explain themselves (plain pytest has those)."""
+INSTALLED = "site-packages"
+ASSERTION = re.compile(rb"^[ \t]*assert\b", re.MULTILINE)
 Code = tuple[object, ...]
 """What a code object does, in a form that compares: neither where it stands nor how it was compiled."""
 
@@ -129,6 +132,29 @@ class Sources:
             return f"was compiled without its assertions, as python -O does: {caches}"
         return f"what would run is not what {item.path.name} says: {caches}, or the plugin that replaced it"
 
+    def stale(self, root: Path, items: Iterable[pytest.Item]) -> list[str]:
+        """The project's other modules whose assertions are not executed as their files say, for people.
+
+        Requirements ask what they have imported; those with an assertion in them are looked at. A requirement's own
+        file is :meth:`fault`'s.
+        """
+        own = {item.path for item in items}
+        found = []
+        for module in list(sys.modules.values()):
+            path = Path(getattr(module, "__file__", None) or "")
+            if path in own or not path.is_relative_to(root) or INSTALLED in path.parts:
+                continue
+            try:
+                if not ASSERTION.search(path.read_bytes()):
+                    continue
+            except OSError:  # from an archive, say
+                continue
+            codes = self._inside(path, "", 0) | self._inside(path, "", REWRITTEN)
+            if any(comparable(code) not in codes for code in _functions_of(module)):
+                caches = path.parent / "__pycache__"
+                found.append(f"{path.relative_to(root)}: its compiled form is another file's: remove {caches}")
+        return found
+
     def lost(self, folder: Path, items: Iterable[pytest.Item]) -> list[str]:
         """The tests in the files below ``folder`` that pytest has not collected, as ``FILE::NAME``.
 
@@ -178,6 +204,16 @@ class Sources:
             return rewrite._rewrite_test(path, self._config)[1]
         module: CodeType = compile(path.read_bytes(), str(path), "exec", dont_inherit=True, optimize=level)
         return module
+
+
+def _functions_of(module: ModuleType) -> Iterator[CodeType]:
+    """The code of what a module defines: its functions, and those of its classes."""
+    for one in vars(module).values():
+        for function in [one, *vars(one).values()] if isinstance(one, type) else [one]:
+            code = code_of(function)
+            # What it took from elsewhere is not its own, nor is what decorators and dataclasses make.
+            if code is not None and code.co_filename == module.__file__:
+                yield code
 
 
 def _name(item: pytest.Item) -> str:

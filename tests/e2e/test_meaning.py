@@ -426,6 +426,25 @@ def test_compiled_without_assertions(unsound: Place, optimize: int) -> None:
         cache.unlink()
 
 
+def test_a_helper_compiled_without_assertions(unsound: Place) -> None:
+    """What a requirement has imported from the project executes its assertions as well."""
+    helper = unsound.root / "preflight" / "requirements" / "helping.py"
+    helper.write_text('def one(number):\n    assert number == 1, "it is not"\n')
+    source = FALSE.replace('assert settings.port == 1, "it is not"', "helping.one(settings.port)")
+    suite = unsound.root / "preflight" / "requirements" / "test_suite.py"
+    suite.write_text("from preflight.requirements import helping\n" + source)
+    try:
+        cache = compiled(helper, optimize=1)
+        broken(unsound, command(unsound), "preflight/requirements/helping.py: its compiled form is another file's")
+        cache.unlink()
+        started = command(unsound)
+        assert started.process.returncode == 1, started.output
+        assert "it is not" in started.stdout
+    finally:
+        helper.unlink()
+        suite.write_text(FALSE)
+
+
 @pytest.mark.parametrize("mode", ["unchecked", "same time and size"])
 def test_compiled_from_something_else(unsound: Place, mode: str) -> None:
     """A compiled form of an earlier text of the file is not run in place of the file."""
