@@ -25,7 +25,8 @@ EXIT_CODES = {
     1: "a critical requirement blocks",
     2: "wrong usage or a wrong setting",
     3: "the suite itself broke: there is no trustworthy report",
-    4: "the server kept crashing, or crashed where systemd, Kubernetes or a container runtime restarts it",
+    4: "the server kept crashing or hanging, or did so where systemd, Kubernetes or a container runtime restarts it;"
+    " it did not start; or it did not answer, and the one that it was to replace goes on",
 }
 
 

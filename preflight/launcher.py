@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from preflight import __version__, audit, children, formats, notices, publishing, report, runtime, times
+from preflight import __version__, audit, children, formats, notices, publishing, report, runtime, stacks, times
 from preflight.loop import Loop
 from preflight.presence import Presence
 from preflight.publishing import Unpublishable
@@ -99,6 +99,8 @@ class Launcher:
         self._done = 0
         self._application_told = False
         self._silent = False
+        self._hanging_import: list[str] = []
+        """Where the application stands whose import had not ended when the run was over; lines for people."""
         self._why: list[str] = []
         """Why a start was refused, once that is known."""
 
@@ -316,6 +318,10 @@ class Launcher:
         self._suite = None
         result = suite.result(self.terminal.redactor)
         self._socket = result.socket
+        patience = min(self.settings.requirement_timeout, self.settings.run_timeout)
+        waited = not self._application_told and time.monotonic() - suite.begun >= patience
+        if waited and not self._silent and not self._loop.stops:
+            self._hanging_import = stacks.shown(stacks.gather(worker, self._loop))
         if not self._silent:
             self.terminal.progress_over()
         return result
@@ -341,7 +347,7 @@ class Launcher:
         if self._supervisor is not None:
             self._supervisor.on_output(worker)
         else:
-            worker.child.read_output()  # kept, and shown if it comes to serving
+            worker.read_output()  # kept, and shown if it comes to serving
 
     def _serve(self, result: Result) -> int:
         if self._worker is None or self._socket is None or self._presence is None:
@@ -356,6 +362,7 @@ class Launcher:
             found=result.report,
             presence=self._presence,
             started=self._started,
+            replaces=self._handover,
             notifier=self.notifier,
             keeper=self._keeper,
         )
@@ -522,3 +529,5 @@ class Launcher:
                 sys.stdout.buffer.flush()
             return
         publishing.show(result, self.terminal)
+        if self._hanging_import:
+            self.terminal.fail(f"{self.settings.app} DOES NOT IMPORT: it has not come to an end", self._hanging_import)

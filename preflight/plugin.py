@@ -29,11 +29,10 @@ from preflight.log import Log, LogFile
 from preflight.ports import Step
 from preflight.probes import Probes
 from preflight.redaction import Redactor
-from preflight.settings import Settings
+from preflight.settings import AGENT, Settings
 from preflight.text import first_line
 from preflight.worker import Worker
 
-AGENT = "server.app"
 LAUNCHER = "preflight-launcher"
 """What the names of the plugin that stands for the launcher begin with; how they go on, nobody can say beforehand."""
 FOR_WARNINGS = 0.8  # of a run's time: those that hang do not block a start by leaving none to what is critical
@@ -125,10 +124,13 @@ class SuiteRun:
 
         The second is empty where importing the application shows more.
         """
-        if self.link:
-            return self.link.application()
-        self._worker = self._worker or Worker(self.settings)
-        return self._worker.wait_for_import(), self._worker.fix
+        try:
+            if self.link:
+                return self.link.application()
+            self._worker = self._worker or Worker(self.settings)
+            return self._worker.wait_for_import(), self._worker.fix
+        except DeadlineExceeded as late:
+            raise DeadlineExceeded(f"the import of {self.settings.app} has not ended: it {late}") from None
 
     def on_port_step(self, step: Step) -> None:
         """Show, while it happens, what is done to free the port."""

@@ -13,9 +13,11 @@ import threading
 from collections.abc import Callable, Iterator
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 
 from preflight import floods, protocol, signals, websocket
 from preflight.application import Application
+from preflight.heartbeat import BEATS
 from preflight.instance import Instance
 
 CLOSE = (b"connection", b"close")
@@ -34,7 +36,14 @@ NO_INTERFACE = 0x7FFFFFFF  # an index that no network interface has
 class Server(uvicorn.Server):
     """Serves one application on a listening socket that it was given."""
 
-    def __init__(self, application: Application, instance: Instance, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, application: Application, instance: Instance, say: Callable[[str], object], *, on_trial: bool = False
+    ) -> None:
+        """``say`` takes what the launcher is to hear, in the event loop and without waiting.
+
+        "started" once the application's start-up is complete, "beat" from then on for as long as the loop turns, and
+        "ready" when connections are accepted. ``on_trial``: not before :meth:`admit` is called.
+        """
         settings = instance.settings
         super().__init__(
             uvicorn.Config(
@@ -58,7 +67,10 @@ class Server(uvicorn.Server):
         self._log = floods.bound()
         self.instance = instance
         self.cancelled = 0
-        self._on_ready = on_ready
+        self._say = say
+        self._on_trial = on_trial
+        self._admitted = asyncio.Event()
+        self._taking: set[asyncio.Task[object]] = set()
         self._replaced = self._last = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -76,14 +88,37 @@ class Server(uvicorn.Server):
         """
         self._replaced, self._last = replaced, last
         self.should_exit = True
+        self._in_loop(self._announce)
+
+    def admit(self) -> None:
+        """Accept connections, after a trial; from any thread."""
+        self._in_loop(self._admitted.set)
+
+    def ask(self, sock: socket.socket) -> None:
+        """Serve one connection that did not come over the listening socket; from any thread, once it has started."""
+        self._in_loop(self._take, sock)
+
+    def _in_loop(self, call: Callable[..., object], *arguments: object) -> None:
         if self._loop is not None and not self._loop.is_closed():
             try:
-                self._loop.call_soon_threadsafe(self._announce)
+                self._loop.call_soon_threadsafe(call, *arguments)
             except RuntimeError:
                 pass  # closed in this very moment: it has drained
 
+    def _take(self, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(loop.connect_accepted_socket(self._connection, sock))
+        self._taking.add(task)
+        task.add_done_callback(self._taking.discard)
+
+    def _connection(self) -> asyncio.Protocol:
+        return self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+
     def _announce(self) -> None:
         """From now on readiness says no, and every answer is its connection's last."""
+        self._admitted.set()  # nobody waits for that any more
         if not self.instance.draining:
             self.instance.start_draining()
         if CLOSE not in self.server_state.default_headers:
@@ -95,14 +130,32 @@ class Server(uvicorn.Server):
                 cycle.keep_alive = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the application's lifespan with the instance in its state, then serve."""
-        self._loop = asyncio.get_running_loop()
+        """Start the application's lifespan with the instance in its state; then, after a trial if need be, accept."""
+        self._loop = loop = asyncio.get_running_loop()
         # A thread that computes (a re-run's report, say) lets the event loop in after this time, and not after 5 ms.
         sys.setswitchinterval(SWITCH)
         self.lifespan.state["preflight"] = self.instance
-        await super().startup(sockets)
-        if self.started:
-            self._on_ready()
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(STARTUP_FAILURE)
+        self.servers = []
+        self.started = True
+        self._say("started")
+        if self.instance.settings.heartbeat:
+            self._beat(self.instance.settings.heartbeat / BEATS)
+        if self._on_trial:
+            await self._admitted.wait()
+            if self.should_exit:
+                return  # it was not admitted: nobody on the listening socket was ever ours to answer
+        for sock in sockets or ():
+            self.servers.append(await loop.create_server(self._connection, sock=sock, backlog=self.config.backlog))
+        self._say("ready")
+
+    def _beat(self, interval: float) -> None:
+        """Say that the loop turns, until the end begins, which has a deadline of its own."""
+        if not self.should_exit:
+            self._say("beat")
+            asyncio.get_running_loop().call_later(interval, self._beat, interval)
 
     async def on_tick(self, counter: int) -> bool:
         """uvicorn's tick makes the default headers anew each second."""

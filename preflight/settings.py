@@ -22,6 +22,8 @@ from preflight import envfile
 PREFIX = "PREFLIGHT_"
 _ENV_FILE = Path("~/.ki_autoagent/config/.env")
 _STATE_DIR = Path(".preflight")
+AGENT = "server.app"
+"""The module of the application that comes with this."""
 _DRAIN_DELAY = 1.0  # seconds, where other machines can reach us
 T = TypeVar("T")
 
@@ -184,6 +186,16 @@ def app(value: object) -> str:
     return name
 
 
+def request_path(value: object) -> str:
+    """What an HTTP request asks for; empty for "off"."""
+    target = text(value)
+    if target.lower() == "off":
+        return ""
+    if not re.fullmatch(r"/[!-~]{0,1023}", target) or "#" in target:
+        raise ValueError('must be a path that begins with "/", such as "/health", or "off"')
+    return target
+
+
 def path(value: object) -> Path:
     """A path; ``~`` is the home folder, and stays where that is not known: another source may have a path."""
     try:
@@ -294,6 +306,24 @@ class Settings:
     restart_backoff: float = setting(
         0.5, duration(0, 30), "wait before the second restart; doubles up to 30 s (the first is at once)"
     )
+    startup_timeout: float = setting(
+        600.0,
+        interval(1, 86400),
+        "deadline of the application's start-up (its lifespan), and of its import where a worker is started again"
+        " (0: none)",
+    )
+    heartbeat: float = setting(
+        60.0,
+        interval(1, 86400),
+        "silence of the application's event loop after which its worker counts as hung and another one starts (0: off)",
+    )
+    ready_path: str | None = setting(
+        None,
+        request_path,
+        "what a server that replaces a running one is asked for first: any answer below 500 will do"
+        " (server.app: /health/ready, others: /), or off",
+    )
+    ready_timeout: float = setting(30.0, duration(0.1, 3600), "time that it has to answer")
     if_running: str = setting(
         "replace",
         one_of("replace", "keep", "fail"),
@@ -379,6 +409,13 @@ class Settings:
         """Whether only this machine can reach the address."""
         # The address itself: a name that begins like one may lead anywhere (127.0.0.1.example.com).
         return self.host.lower() in ("localhost", "::1") or bool(re.fullmatch(r"127(\.[0-9]{1,3}){3}", self.host))
+
+    @property
+    def readiness_path(self) -> str:
+        """What a worker is asked for that replaces another one; empty: nothing."""
+        if self.ready_path is not None:
+            return self.ready_path
+        return "/health/ready" if self.app.partition(":")[0] == AGENT else "/"
 
     @property
     def delay(self) -> float:

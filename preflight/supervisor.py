@@ -6,19 +6,22 @@ while there is no worker, and none is refused.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from preflight import children, notices, report, times
+from preflight import children, heartbeat, instances, notices, report, stacks, times
 from preflight.audit import Event
+from preflight.heartbeat import Heartbeat
 from preflight.loop import Loop
 from preflight.presence import Presence
+from preflight.proof import Proof
 from preflight.rerun import Ending, Rerun, broken
 from preflight.restarts import Restarts
-from preflight.settings import Settings, address
+from preflight.settings import Settings
 from preflight.worker import Worker
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ MARGIN = 0.75  # seconds beyond drain_timeout that a worker gets to say goodbye
 FAREWELL = 1.0  # and that its launcher may take beyond that
 TAIL = 20  # lines of a worker's output in a banner
 RETRY = 1.0  # seconds between two tries to start a process, when there is no room for one
+SILENT_START = 5.0  # seconds of a start-up after which it is said what is waited for
 
 
 class Supervisor:
@@ -46,12 +50,14 @@ class Supervisor:
         found: report.Report,
         presence: Presence,
         started: Callable[[], None],
+        replaces: instances.Handover | None = None,
         notifier: Notifier | None = None,
         keeper: str | None = None,
     ) -> None:
-        """``started`` is called once the server answers; ``found`` is the run that let it start.
+        """``started`` is called once the server is ready; ``found`` is the run that let it start.
 
         ``presence`` is how others find this instance; it is told what becomes of it, and ended by whoever made it.
+        ``replaces`` is the instance that goes on serving the same socket until this one has proven that it answers.
         ``notifier`` tells people about crashes and changes, if anybody wants to be told. ``keeper`` is who else
         restarts this process when it ends, if anybody does.
         """
@@ -66,6 +72,9 @@ class Supervisor:
         """What a worker goes by: the run that let us start, then what the re-runs found."""
         self._rerun: Rerun | None = None
         self._started = started
+        self._replaces = replaces
+        self._proof: Proof | None = None
+        """What is asked of a worker before it may take another one's place."""
         self._notifier = notifier
         self._keeper = keeper
         if notifier is not None:
@@ -81,6 +90,11 @@ class Supervisor:
         self._last_exit = ""
         self._last_exit_at = ""
         self._handed = False
+        self._employed_at = time.monotonic()
+        """When this worker was begun to be waited for."""
+        self._waiting_told = False
+        self._heartbeat: Heartbeat | None = None
+        """The worker's, from the end of its start-up on."""
         self._ready_at: float | None = None
         self._crashed_at: float | None = None
         """When the first of the crashes was since which no worker was ready."""
@@ -90,13 +104,18 @@ class Supervisor:
         """Why this instance was given up, if it was."""
         self._replaced_by: int | None = None
         self._in_vain = ""
-        worker.on_audit = self._reported
+        worker.on_audit, worker.on_beat = self._reported, self._heard_beat
 
     def run(self) -> int:
         """Serve; returns the command's exit code."""
+        if self._replaces is not None:
+            self.loop.watch(self._replaces.channel, self._heard_replaced)
         if self.worker is not None:
             self.terminal.pass_on(self.worker.child.lines, self.worker.child.pid)
-        exit_code = self._serve()
+        try:
+            exit_code = self._serve()
+        finally:
+            self._end_trial()
         if exit_code is not None:
             self.loop.settle()
             return exit_code
@@ -118,16 +137,24 @@ class Supervisor:
                 raise RuntimeError("there is no worker to serve with")
             if worker.imported and not self._handed:
                 self._hand_over(worker)
+            if worker.started and self._heartbeat is None:
+                self._on_started(worker)
+            if self._proof is not None:
+                exit_code = self._judge(worker, self._proof)
+                if exit_code is not None:
+                    return exit_code
             if worker.ready and self._ready_at is None:
                 self._on_ready(worker)
-            if worker.ended():
-                exit_code = self._crashed(worker)
+            ending = "" if worker.ended() else self._hangs(worker)
+            if ending or worker.ended():
+                exit_code = self._crashed(worker, ending)
                 if exit_code is not None:
                     return exit_code
                 continue
             self._see_to_rerun(worker)
             self._look_after_presence()
-            self.loop.turn(min(0.5, self._rerun.left) if self._rerun is not None else 0.5)
+            look = self._heartbeat.look if self._heartbeat is not None else heartbeat.LOOK
+            self.loop.turn(min(look, self._rerun.left) if self._rerun is not None else look)
         return None
 
     def _look_after_presence(self) -> None:
@@ -148,10 +175,77 @@ class Supervisor:
             self.options,
             **self._judged,
             instance_id=self.record.instance_id,
+            on_trial=self._on_trial,
             since=self.record.since,
             restarts={"count": self._count, "last_exit": self._last_exit, "last_exit_at": self._last_exit_at},
             notifications=self._notifier.tally if self._notifier is not None else {},
         )
+
+    # Until it is ready.
+
+    @property
+    def _on_trial(self) -> bool:
+        """Whether a worker has to answer before it accepts anything: another server's clients are at stake."""
+        return self._replaces is not None and bool(self.settings.readiness_path)
+
+    def _on_started(self, worker: Worker) -> None:
+        """The application's start-up is complete, and the event loop turns."""
+        self._heartbeat = Heartbeat(self.settings.heartbeat, time.monotonic())
+        if self._on_trial:
+            self._proof = Proof(self.settings, time.monotonic())
+            self.loop.watch(self._proof, self._proof.read)
+            worker.ask(self._proof.theirs)
+            self._proof.theirs.close()
+        else:
+            worker.admit()  # the one that was to be replaced has ended meanwhile
+
+    def _judge(self, worker: Worker, proof: Proof) -> int | None:
+        """Let a worker accept that has answered; an exit code if it does not, and the other instance goes on."""
+        problem = proof.problem(time.monotonic())
+        if proof.given or self._replaces is None:
+            self._end_trial()
+            worker.admit()
+        elif problem:
+            self._end_trial()
+            return self._reject(worker, f"Asked for {proof.path}, it {problem}.")
+        return None
+
+    def _end_trial(self) -> None:
+        if self._proof is not None:
+            self.loop.unwatch(self._proof)
+            self._proof.close()
+            self._proof = None
+
+    def _reject(self, worker: Worker, reason: str) -> int:
+        """End a worker that was to replace another one and does not answer."""
+        title = "THE NEW SERVER DOES NOT ANSWER: the old one goes on"
+        self.given_up = [reason]
+        fix = "Fix: mend what it answers, or name another path in PREFLIGHT_READY_PATH"
+        self.terminal.fail(title, [reason, *self._still_served(), fix])
+        self._tell("failure", "The new server does not answer", reason, *self._still_served())
+        self._finish(worker, replaced=True, last=False, stops=len(self.loop.stops))
+        return 4
+
+    def _still_served(self) -> list[str]:
+        """Who serves instead of this one, for people; nothing where nobody does."""
+        if self._replaces is None:
+            return []
+        return [f"{self._replaces.record.name} is still serving {self.settings.address}."]
+
+    def _heard_replaced(self) -> None:
+        """Notice the end of the instance that was to be replaced: there is nothing to be careful of any more."""
+        if self._replaces is None:
+            return
+        with contextlib.suppress(OSError):
+            self._replaces.channel.arrived()
+            if not self._replaces.channel.closed:
+                return
+        self._let_go_of_replaced()
+
+    def _let_go_of_replaced(self) -> None:
+        if self._replaces is not None:
+            self.loop.unwatch(self._replaces.channel)
+            self._replaces = None
 
     def _on_ready(self, worker: Worker) -> None:
         self._ready_at = time.monotonic()
@@ -164,43 +258,91 @@ class Supervisor:
             return
         self.announced = True
         self._presence.came_up()
-        answered = answers(self.settings.host, self.settings.port)
+        self._let_go_of_replaced()
         # Before the banner: who acts on it finds the way free.
         self._started()
-        self._announce(worker, answered=answered)
-        if answered:
-            if not self._tell_news(self._found) and self._notifier is not None:
-                self._notifier.verify()  # that there is a way to tell
-        else:
-            self._tell("failure", "The server is up but does not answer", f"Nothing came within {PATIENCE:g} s.")
+        self._announce(worker)
+        if not self._tell_news(self._found) and self._notifier is not None:
+            self._notifier.verify()  # that there is a way to tell
 
-    def _announce(self, worker: Worker, *, answered: bool) -> None:
-        """The green banner, if the server has truly answered."""
+    def _announce(self, worker: Worker) -> None:
+        """The green banner."""
         from preflight import banners
 
         url = f"http://{self.settings.address}"
-        if not answered:
-            lines = [f"{url} gave no HTTP answer within {PATIENCE:g} s."]
-            self.terminal.fail("THE SERVER IS UP BUT DOES NOT ANSWER", lines)
-            return
         addresses = [("Server", url)]
         addresses += [("WebSocket", f"ws://{self.settings.address}{path}") for path in worker.routes if "/ws/" in path]
         addresses += [(path.strip("/").title(), url + path) for path in worker.routes if "/ws/" not in path]
         self.terminal.show(banners.ready(addresses, plain=self.terminal.plain))
 
+    # Hanging.
+
+    def _heard_beat(self) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.heard(time.monotonic())
+
+    def _hangs(self, worker: Worker) -> str:
+        """End a worker that has hung for too long; returns what it was ended for, empty if it was not."""
+        if worker.started:
+            return self._end_silent(worker)
+        spent = time.monotonic() - self._employed_at
+        limit = self.settings.startup_timeout
+        what = "start-up (its lifespan)" if worker.imported else "import"
+        if spent >= SILENT_START and not self._waiting_told:
+            self._waiting_told = True
+            rest = f"it gets {limit:g} s (startup_timeout)." if limit else "it has no deadline (startup_timeout is 0)."
+            waits = "" if self._replaces is not None or self._crashed_at is None else " Connections wait."
+            self.terminal.line(f"Waiting for {self.settings.app}: its {what} has not ended; {rest}{waits}", "yellow")
+        if not limit or spent < limit:
+            return ""
+        title = "THE APPLICATION DOES NOT START"
+        if self._end_hanging(worker, title, f"The {what} of {self.settings.app} has not ended within {limit:g} s."):
+            return f"not started within {limit:g} s"
+        self._employed_at = time.monotonic()
+        return ""
+
+    def _end_silent(self, worker: Worker) -> str:
+        if self._heartbeat is None or not self._heartbeat.missed(time.monotonic()):
+            return ""
+        silence = f"no sign of life for {self.settings.heartbeat:g} s"
+        if not self._end_hanging(worker, "THE SERVER HANGS", f"There was {silence} from its event loop."):
+            self._heartbeat.heard(time.monotonic())
+            return ""
+        return f"hung: {silence}"
+
+    def _end_hanging(self, worker: Worker, title: str, reason: str) -> bool:
+        """Show where a worker hangs, and end it; False where a debugger holds it, and it is left alone."""
+        stopped, traced = heartbeat.state(worker.child.pid)
+        lines = [] if traced else stacks.gather(worker, self.loop)
+        if traced or stacks.in_debugger(lines):
+            self.terminal.line(f"{reason} A debugger holds the worker (PID {worker.child.pid}): it is left alone.")
+            return False
+        about = [f"{reason} The worker (PID {worker.child.pid}) is ended."]
+        if stopped:
+            about.append("It was stopped by a signal (SIGSTOP, say); it was continued to learn where it stands.")
+        about += stacks.shown(lines)
+        self.terminal.fail(title, about)
+        worker.child.kill(reason)
+        return True
+
     # Crashes.
 
-    def _crashed(self, worker: Worker) -> int | None:
-        """The worker ended without having been asked to: start another one, or give up with an exit code."""
+    def _crashed(self, worker: Worker, ending: str = "") -> int | None:
+        """The worker ended without having been asked to: start another one, or give up with an exit code.
+
+        ``ending`` is what it was ended for, if it was.
+        """
         if self.loop.stop_follows(worker.child):
             return None
         now = time.monotonic()
         ready_for = None if self._ready_at is None else now - self._ready_at
         self._end_rerun()
+        self._end_trial()
         self._print_rest(worker)
-        ending = worker.child.ending
-        if ending == "SIGKILL":
-            ending += ", possibly because memory ran out"
+        if not ending:
+            ending = worker.child.ending
+            if ending == "SIGKILL":
+                ending += ", possibly because memory ran out"
         delay = self._restarts.failed(now, ready_for)
         unsupervised = self._unsupervised()
         if unsupervised or delay is None:
@@ -208,7 +350,8 @@ class Supervisor:
         self._count += 1
         self._last_exit, self._last_exit_at = ending, times.now()
         when = "at once" if delay == 0 else f"in {delay:.1f} s"
-        self.terminal.line(f"The worker ended ({ending}); another one starts {when}. Connections wait.", "yellow")
+        waits = self._still_served() or ["Connections wait."]
+        self.terminal.line(f"The worker ended ({ending}); another one starts {when}. {waits[0]}", "yellow")
         if self._crashed_at is None:
             self._crashed_at = now
         self._tell("failure", "The server crashed", f"The worker ended ({ending}); another one starts {when}.")
@@ -252,7 +395,9 @@ class Supervisor:
         lines = [f"The worker ended: {worker.error or ending}. {reason}"]
         self._tell_end(title, lines[0])
         self.given_up = lines[:1]
-        lines += ["The end of its output:", *list(worker.child.lines)[-TAIL:]] if worker.child.lines else []
+        lines += self._still_served()
+        output = [line for line in worker.child.lines if line and not stacks.is_line(line)]
+        lines += ["The end of its output:", *output[-TAIL:]] if output else []
         self.terminal.fail(title, lines)
         return 4
 
@@ -294,8 +439,9 @@ class Supervisor:
     # Workers.
 
     def _employ(self, worker: Worker) -> None:
-        self.worker, self._handed, self._ready_at = worker, False, None
-        worker.on_audit, worker.child.on_signal = self._reported, self._signalled
+        self.worker, self._handed, self._ready_at, self._heartbeat = worker, False, None, None
+        self._employed_at, self._waiting_told = time.monotonic(), False
+        worker.on_audit, worker.on_beat, worker.child.on_signal = self._reported, self._heard_beat, self._signalled
         self.loop.watch_child(worker.child, worker.read_channel, lambda: self.on_output(worker))
 
     def _dismiss(self, worker: Worker) -> None:
@@ -305,7 +451,7 @@ class Supervisor:
 
     def on_output(self, worker: Worker) -> None:
         """Pass on what the worker prints, redacted."""
-        self.terminal.pass_on(worker.child.read_output(), worker.child.pid)
+        self.terminal.pass_on(worker.read_output(), worker.child.pid)
 
     def _print_rest(self, worker: Worker) -> None:
         """Its last words and events, which may still be in the pipes when it has ended."""
@@ -381,13 +527,18 @@ class Supervisor:
         if worker is None or not self._handed:
             return
         replaced = self._replaced_by is not None
-        # Counted from what brought us here, not from now: the second signal may have come meanwhile.
-        signals = 0 if replaced else 1
-        worker.drain(replaced=replaced, last=not replaced and not self._presence.given)
+        # Counted from what brought us here, not from now: the second signal may have come meanwhile. Of the queue
+        # nothing is ours alone while another instance has the socket: the one before this, or the one after it.
+        last = not replaced and not self._presence.given and self._replaces is None
+        self._finish(worker, replaced=replaced, last=last, stops=0 if replaced else 1)
+
+    def _finish(self, worker: Worker, *, replaced: bool, last: bool, stops: int) -> None:
+        """Let a worker end in order, until its deadline is over or more than ``stops`` signals have asked to stop."""
+        worker.drain(replaced=replaced, last=last)
         # The worker has it, and closes it first of all: the port is free long before the last answer.
         self._socket.close()
         deadline = time.monotonic() + self.settings.drain_timeout + MARGIN
-        while not worker.ended() and len(self.loop.stops) <= signals and time.monotonic() < deadline:
+        while not worker.ended() and len(self.loop.stops) <= stops and time.monotonic() < deadline:
             self._presence.look_after()
             self.loop.turn(min(0.5, deadline - time.monotonic()))
         self._print_rest(worker)
@@ -404,19 +555,3 @@ class Supervisor:
 def stops_within(settings: Settings) -> float:
     """Seconds that an instance may take to end once it is asked to."""
     return settings.drain_timeout + MARGIN + FAREWELL
-
-
-PATIENCE = 2.0  # seconds that the server has to answer its first request
-
-
-def answers(host: str, port: int, timeout: float = PATIENCE) -> bool:
-    """Whether an HTTP server answers there, whatever it answers."""
-    # Wildcard addresses are not for connecting to.
-    target = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    request = f"GET /health HTTP/1.1\r\nHost: {address(target, port)}\r\nConnection: close\r\n\r\n"
-    try:
-        with socket.create_connection((target, port), timeout) as connection:
-            connection.sendall(request.encode("ascii"))
-            return connection.recv(8) == b"HTTP/1.1"
-    except (OSError, UnicodeError):
-        return False

@@ -16,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from preflight import children, interpreter, signals
+from preflight import children, interpreter, signals, stacks
 from preflight.audit import Event, Outbox
 from preflight.channel import ChannelError, Message
 from preflight.settings import Settings
@@ -47,7 +47,15 @@ class Worker:
         self.fix = ""
         """What to do about it; empty where importing the application shows more than we can say."""
         self.routes: tuple[str, ...] = ()
+        self.started = False
+        """Whether the application's start-up is complete."""
         self.ready = False
+        """Whether it accepts connections: it has said so itself, of the instance that it was handed to."""
+        self.on_beat: Callable[[], object] = lambda: None
+        """Called for each sign of life of its event loop."""
+        self.stacks: list[str] | None = None
+        """Where it stands, line by line, while it is asked for that."""
+        self._instance_id = ""
         self.on_audit: Callable[[Event], object] = lambda _event: None
         """Called for each event that the application reports."""
         self.rerun = ""
@@ -78,8 +86,12 @@ class Worker:
                     self.imported, self.routes = True, tuple(message.data["routes"])
                 case "failed":
                     self.error, self.fix = str(message.data["error"]), str(message.data["fix"])
+                case "started":
+                    self.started = message.data["instance_id"] == self._instance_id
                 case "ready":
-                    self.ready = True
+                    self.ready = message.data["instance_id"] == self._instance_id
+                case "beat":
+                    self.on_beat()
                 case "audit":
                     self._events += 1
                     try:
@@ -92,6 +104,15 @@ class Worker:
                     self.cancelled = int(message.data["cancelled"])
                     self._reported = int(message.data["events"])
         return messages
+
+    def read_output(self) -> list[str]:
+        """The lines that it printed since, but for those that say where it stands while it is asked for that."""
+        lines = self.child.read_output()
+        if self.stacks is None:
+            return lines
+        # faulthandler puts an empty line between two threads.
+        self.stacks += [line for line in lines if stacks.is_line(line)]
+        return [line for line in lines if line and not stacks.is_line(line)]
 
     def read_rest(self) -> None:
         """Take in what is left of what it said, without waiting for more."""
@@ -124,9 +145,35 @@ class Worker:
                     self.read_channel()
         return None if self.imported else self.error
 
-    def serve(self, sock: socket.socket, options: Mapping[str, object], **instance: object) -> None:
-        """Hand over the listening socket; the worker serves on it."""
-        self._tell("serve", (sock.fileno(),), options=dict(options), settings=self.settings.to_message(), **instance)
+    def serve(
+        self,
+        sock: socket.socket,
+        options: Mapping[str, object],
+        *,
+        instance_id: str,
+        on_trial: bool,
+        **instance: object,
+    ) -> None:
+        """Hand over the listening socket; the worker serves on it.
+
+        ``on_trial``: it starts the application, and accepts nothing until it is admitted.
+        """
+        self._instance_id = instance_id
+        settings = self.settings.to_message()
+        described = {**instance, "instance_id": instance_id, "on_trial": on_trial, "settings": settings}
+        self._tell("serve", (sock.fileno(),), options=dict(options), **described)
+
+    def ask(self, sock: socket.socket) -> None:
+        """Hand over a connection of its own, on which a request has been sent."""
+        self._tell("ask", (sock.fileno(),))
+
+    def write_tasks(self) -> None:
+        """Have it write to its output what its event loop waits for."""
+        self._tell("write_tasks")
+
+    def admit(self) -> None:
+        """Let it accept connections, after a trial."""
+        self._tell("admit")
 
     def rerun_goes_on(self, run_id: str, steps: Steps) -> None:
         """Tell it steps of the re-run that it wants."""
@@ -223,12 +270,21 @@ class _Main:
         if message.kind == "rerun":
             self._reruns.hear(**message.data)
             return
+        if message.kind == "write_tasks":
+            if self._runner is not None:
+                with contextlib.suppress(RuntimeError):  # it is closed by now
+                    stacks.write_tasks(self._runner.get_loop())
+            return
         with self._condition:
             self._orders[message.kind] = message
             server = self._server
             self._condition.notify_all()
         if message.kind == "drain" and server is not None:
             server.drain(**message.data)
+        if message.kind == "ask" and server is not None:
+            server.ask(socket.socket(fileno=message.descriptors[0]))
+        if message.kind == "admit" and server is not None:
+            server.admit()
         if message.kind == "notifications" and server is not None:
             server.instance.notifications = message.data["tally"]
 
@@ -284,6 +340,7 @@ class _Main:
         sys.path.insert(0, os.getcwd())
         # Collecting garbage during an import finds none and takes time.
         gc.disable()
+        stacks.register()
         from preflight import listening
         from preflight.application import CannotBeServed, load
 
@@ -323,7 +380,15 @@ class _Main:
         outbox = Outbox(lambda event: self._say("audit", **event.to_message()))
         instance.note = outbox.put
         instance.runner = self._reruns
-        server = serving.Server(application, instance, on_ready=lambda: self._say("ready"))
+
+        def say(kind: str) -> None:
+            if kind == "beat":
+                with contextlib.suppress(OSError):  # the launcher is gone
+                    self._channel.offer(kind)
+            else:
+                self._say(kind, instance_id=instance.instance_id)
+
+        server = serving.Server(application, instance, say, on_trial=order.data["on_trial"])
         with self._condition:
             self._server = server
             drain, tally = self._orders.get("drain"), self._orders.get("notifications")

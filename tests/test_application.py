@@ -69,7 +69,7 @@ def complete(awaitable: Awaitable[Any]) -> Any:
 
 def answer(application: Application, instance: Instance) -> bytes:
     """What it answers, called as our server calls it."""
-    server = Server(application, instance, on_ready=lambda: None)
+    server = Server(application, instance, lambda _kind: None)
     server.config.load()
     sent: list[dict[str, Any]] = []
 

@@ -1,0 +1,49 @@
+"""Whether a worker's event loop still turns: the worker says so a few times in each period, and its launcher listens.
+
+Silence alone proves nothing. It is believed where the launcher was awake all the time to hear something: not after the
+machine or the launcher itself was suspended, and not while a debugger holds the worker.
+"""
+
+from __future__ import annotations
+
+import sys
+
+BEATS = 5  # that a worker gives in one period: some of them may be late on a machine that is busy
+LOOK = 0.5  # seconds between two looks of the launcher, or a quarter of the period, if that is less
+
+
+class Heartbeat:
+    """One worker's, judged on the monotonic clock, which does not run while the machine is suspended."""
+
+    def __init__(self, period: float, now: float) -> None:
+        """``period``: seconds of silence that are believed; 0: none are. The first one begins now."""
+        self.period = period
+        self._heard = self._looked = now
+
+    @property
+    def look(self) -> float:
+        """Seconds until the next look at the latest."""
+        return min(LOOK, self.period / 4) if self.period else LOOK
+
+    def heard(self, now: float) -> None:
+        """The worker gave a sign of life, or has a reason to give none: a new period begins."""
+        self._heard = max(self._heard, now)
+
+    def missed(self, now: float) -> bool:
+        """Whether a whole period has passed in silence; to be asked at every look."""
+        if now - self._looked > 2 * self.look:
+            self._heard = now  # we were not awake ourselves: what was sent meanwhile is still to be heard
+        self._looked = now
+        return self.period > 0 and now - self._heard > self.period
+
+
+def state(pid: int) -> tuple[bool, bool]:
+    """Whether a process is stopped by a signal, and whether a debugger traces it; neither where nobody tells."""
+    if sys.platform != "linux":
+        return False, False
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+            said = dict(line.partition(":")[::2] for line in file)
+    except OSError:
+        return False, False
+    return said.get("State", "").strip().startswith("T"), said.get("TracerPid", "0").strip() != "0"

@@ -1,0 +1,299 @@
+"""An application that hangs, at start or later, is shown and ended; what only looks like it is left alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from tests.e2e.starts import READY, Place, Started, get
+from tests.e2e.test_replace import worker_of
+from tests.e2e.test_supervision import BACK, kill_worker
+
+# Hangs where and how it is told to, in the lives that it is told; how often it was started stands in a file.
+HANGING = """
+import asyncio, os, re, sys, threading, time
+lives = os.environ["LIVES"]
+with open(lives, "a") as file:
+    file.write("x")
+life = str(os.path.getsize(lives))
+hangs = os.environ.get("HANGS", "") if life in os.environ.get("IN_LIVES", "12345") else ""
+
+async def waits_for_ever():
+    await asyncio.Event().wait()
+
+def sleeps_for_ever():
+    time.sleep(3600)
+
+def turns_for_ever():
+    while True:
+        pass
+
+def holds_the_lock():
+    re.match("(a|b|ab)*c", "ab" * 60)
+
+if hangs == "import":
+    sleeps_for_ever()
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        if hangs == "await":
+            await waits_for_ever()
+        if hangs == "sleep":
+            sleeps_for_ever()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    if scope["path"] != "/":
+        print("hangs from now on", flush=True)
+        globals()[scope["path"].strip("/")]()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": f"life {life}".encode()})
+"""
+HANGS = "THE SERVER HANGS"
+
+
+def hanging(place: Place, hangs: str = "", *options: str, **environ: str) -> Started:
+    """An instance of an application that hangs."""
+    place.write_module("hanging", HANGING)
+    quick = {"PREFLIGHT_RESTART_BACKOFF": "10ms", "PREFLIGHT_GRACEFUL_TIMEOUT": "100ms"}
+    lives = {"LIVES": str(place.folder / "lives"), "HANGS": hangs}
+    supervise = ("--supervise",) if "--no-supervise" not in options else ()
+    return place.start("--demo", "--app", "hanging:app", *supervise, *options, **{**quick, **lives, **environ})
+
+
+def ask(place: Place, path: str) -> None:
+    """Ask for something that is never answered."""
+    with contextlib.suppress(OSError):
+        get(f"{place.url}/{path}")
+
+
+def begin(place: Place, path: str) -> None:
+    threading.Thread(target=ask, args=(place, path), daemon=True).start()
+
+
+# Start-up.
+
+
+@pytest.mark.parametrize("hangs, where", [("await", "in waits_for_ever"), ("sleep", "in sleeps_for_ever")])
+def test_start_up_that_does_not_end(place: Place, hangs: str, where: str) -> None:
+    """A start-up past its deadline is shown with the place where it hangs, and given up after the second time."""
+    started = hanging(place, hangs, PREFLIGHT_STARTUP_TIMEOUT="1s")
+    assert started.wait() == 4
+    assert started.stdout.count("THE APPLICATION DOES NOT START") == 2
+    assert "The start-up (its lifespan) of hanging:app has not ended within 1 s." in started.stdout
+    banner = started.stdout.partition("Where it stands:")[2].partition("another one starts")[0]
+    assert where in banner
+    assert "hanging.py" in banner
+    assert "THE SERVER DOES NOT START: given up" in started.stdout
+    assert "The worker ended: not started within 1 s. It was started 2 times." in started.stdout
+    assert (place.folder / "lives").read_text() == "xx"
+    assert READY not in started.output
+    started.left_nothing()
+
+
+def test_slow_start_up_is_said(place: Place) -> None:
+    """After five seconds it is said what is waited for, and for how long it will be."""
+    started = hanging(place, "await")
+    started.until_says("Waiting for hanging:app: its start-up (its lifespan) has not ended; it gets 600 s")
+    assert "Connections wait" not in started.stdout
+    started.stop()
+    assert READY not in started.output
+    started.left_nothing()
+
+
+def test_slow_restart_is_said(place: Place) -> None:
+    """After a crash as well, and that connections wait meanwhile."""
+    started = hanging(place, "import", IN_LIVES="2", PREFLIGHT_STARTUP_TIMEOUT="0").until_ready()
+    kill_worker(started)
+    started.until_says("Waiting for hanging:app: its import has not ended; it has no deadline")
+    assert started.stdout.rstrip().endswith("Connections wait.")
+    started.stop()
+    started.left_nothing()
+
+
+@pytest.mark.parametrize("hangs, what", [("import", "import"), ("await", "start-up (its lifespan)")])
+def test_restart_that_does_not_end(place: Place, hangs: str, what: str) -> None:
+    """Another worker that does not start is ended at the deadline, and who waits is answered by the next one."""
+    started = hanging(place, hangs, IN_LIVES="2", PREFLIGHT_STARTUP_TIMEOUT="2s").until_ready()
+    kill_worker(started)
+    started.until_says("another one starts at once")
+    assert get(place.url) == (200, "life 3")
+    assert f"The {what} of hanging:app has not ended within 2 s." in started.stdout
+    started.until_says(BACK)
+    assert started.stop() == 0
+
+
+def test_import_that_does_not_end(place: Place) -> None:
+    """A first import has the requirement's deadline; what it is that has not ended is said, and where it stands."""
+    started = hanging(place, "import", PREFLIGHT_REQUIREMENT_TIMEOUT="1s")
+    assert started.wait() == 1
+    message = "the import of hanging:app has not ended: it ran past its deadline of 1 s"
+    assert place.check("Application")["message"] == message
+    banner = started.stdout.partition("hanging:app DOES NOT IMPORT")[2]
+    assert "in sleeps_for_ever" in banner.partition("Where it stands:")[2]
+    assert READY not in started.output
+    started.left_nothing()
+
+
+def test_import_beyond_the_whole_run(place: Place) -> None:
+    """Where the whole run is over before, it is said as well."""
+    started = hanging(place, "import", "--check-only", PREFLIGHT_RUN_TIMEOUT="3s")
+    assert started.wait() in (1, 3)
+    banner = started.stdout.partition("hanging:app DOES NOT IMPORT")[2]
+    assert "in sleeps_for_ever" in banner.partition("Where it stands:")[2]
+    started.left_nothing()
+
+
+# Later.
+
+
+@pytest.mark.parametrize("hangs", ["turns_for_ever", "sleeps_for_ever", "holds_the_lock"])
+def test_hanging_worker_is_replaced(place: Place, hangs: str) -> None:
+    """A worker whose event loop stands still is shown with its stacks and ended; another one goes on."""
+    started = hanging(place, PREFLIGHT_HEARTBEAT="1s").until_ready()
+    before = worker_of(started)
+    begin(place, hangs)
+    started.until_says(BACK)
+    assert get(place.url) == (200, "life 2")
+    assert worker_of(started) != before
+    banner = started.stdout.partition(HANGS)[2]
+    assert f"There was no sign of life for 1 s from its event loop. The worker (PID {before}) is ended." in banner
+    stacks = banner.partition("Where it stands:")[2].partition("The worker ended (")[0]
+    assert f"in {hangs}" in stacks
+    assert "The worker ended (hung: no sign of life for 1 s); another one starts at once. Connections wait." in banner
+    assert f"in {hangs}" not in started.stderr, "the stacks are shown once"
+    assert started.stop() == 0
+    started.left_nothing()
+
+
+def test_stopped_worker_is_replaced(place: Place) -> None:
+    """A worker that was stopped by a signal is ended as well; /diagnostics counts it, and says why."""
+    started = place.start("--demo", "--supervise", PREFLIGHT_HEARTBEAT="1s").until_ready()
+    before = worker_of(started)
+    os.kill(before, signal.SIGSTOP)
+    started.until_says(BACK)
+    assert worker_of(started) != before
+    banner = started.stdout.partition(HANGS)[2]
+    assert "It was stopped by a signal (SIGSTOP, say)" in banner
+    assert "Current thread" in banner
+    restarts = json.loads(get(f"{place.url}/diagnostics")[1])["server"]["restarts"]
+    assert restarts["count"] == 1
+    assert restarts["last_exit"] == "hung: no sign of life for 1 s"
+    assert started.stop() == 0
+    started.left_nothing()
+
+
+def test_hanging_worker_without_supervision(place: Place) -> None:
+    """Where nobody shall restart it, or somebody else does, a hanging worker is the end: exit code 4."""
+    started = hanging(place, "", "--no-supervise", PREFLIGHT_HEARTBEAT="1s").until_ready()
+    begin(place, "turns_for_ever")
+    assert started.wait() == 4
+    assert HANGS in started.stdout
+    assert "The worker ended: hung: no sign of life for 1 s. It is not started again" in started.stdout
+    started.left_nothing()
+
+
+def test_no_heartbeat(place: Place) -> None:
+    """With a heartbeat of 0 nobody asks."""
+    started = hanging(place, PREFLIGHT_HEARTBEAT="0").until_ready()
+    worker = worker_of(started)
+    os.kill(worker, signal.SIGSTOP)
+    time.sleep(2.5)
+    os.kill(worker, signal.SIGCONT)
+    assert get(place.url) == (200, "life 1")
+    assert HANGS not in started.output
+    assert started.stop() == 0
+
+
+# What only looks like it.
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_suspended_launcher(place: Place, together: bool) -> None:
+    """After the launcher was suspended, alone or with its worker as a laptop does, the worker gets a new period."""
+    started = hanging(place, PREFLIGHT_HEARTBEAT="2s").until_ready()
+    worker = worker_of(started)
+    processes = [started.pid, worker] if together else [started.pid]
+    for pid in processes:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(3.5)
+    for pid in processes:
+        os.kill(pid, signal.SIGCONT)
+    time.sleep(1.5)
+    assert HANGS not in started.output
+    assert worker_of(started) == worker
+    assert get(place.url) == (200, "life 1")
+    assert started.stop() == 0
+
+
+# Holds a process as a debugger does until it is killed.
+TRACER = """
+import ctypes, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+PTRACE_SEIZE, PTRACE_INTERRUPT = 0x4206, 0x4207
+pid = int(sys.argv[1])
+libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+if libc.ptrace(PTRACE_SEIZE, pid, None, None) or libc.ptrace(PTRACE_INTERRUPT, pid, None, None):
+    print("refused", ctypes.get_errno(), flush=True)
+else:
+    print("traced", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ptrace as Linux has it")
+def test_traced_worker(place: Place) -> None:
+    """While a debugger traces the worker it is left alone, and found well when the debugger lets go."""
+    started = hanging(place, PREFLIGHT_HEARTBEAT="1s").until_ready()
+    worker = worker_of(started)
+    command = [sys.executable, "-c", TRACER, str(worker)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as tracer:
+        try:
+            assert tracer.stdout is not None
+            said = tracer.stdout.readline()
+            if said.startswith("refused"):
+                pytest.skip("this system lets nobody trace a process that is not its child")
+            started.until_says(f"A debugger holds the worker (PID {worker}): it is left alone.")
+        finally:
+            tracer.kill()
+    assert HANGS not in started.output
+    assert get(place.url) == (200, "life 1")
+    assert worker_of(started) == worker
+    assert started.stop() == 0
+
+
+def test_python_debugger(place: Place) -> None:
+    """A worker that stands at a breakpoint of a Python debugger is left alone."""
+    pipe = place.folder / "typed"
+    os.mkfifo(pipe)
+    place.write_module(
+        "guarded",
+        "import os, pdb, sys\n"
+        "from small import app as small\n"
+        "async def app(scope, receive, send):\n"
+        "    if scope['type'] == 'http' and scope['path'] == '/break':\n"
+        "        pdb.Pdb(stdin=open(os.environ['TYPED']), stdout=sys.stderr, nosigint=True).set_trace()\n"
+        "    await small(scope, receive, send)\n",
+    )
+    started = place.start("--demo", "--app", "guarded:app", "--supervise", PREFLIGHT_HEARTBEAT="1s", TYPED=str(pipe))
+    started.until_ready()
+    answers: list[tuple[int, str]] = []
+    asking = threading.Thread(target=lambda: answers.append(get(f"{place.url}/break")))
+    asking.start()
+    with pipe.open("w") as typed:
+        started.until_says("A debugger holds the worker")
+        typed.write("continue\n")
+    asking.join(20)
+    assert answers == [(200, "small")]
+    assert HANGS not in started.output
+    assert started.stop() == 0

@@ -1,0 +1,245 @@
+"""A server retires another one only when it has answered itself, on a connection of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.starts import READY, Place, Started, get, until
+from tests.e2e.test_replace import Clients, child, server, worker_of
+
+REJECTED = "THE NEW SERVER DOES NOT ANSWER: the old one goes on"
+
+# Answers as it is told to, and says what it was asked.
+ANSWERING = """
+import asyncio, os
+how = os.environ.get("HOW", "")
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        if how == "slow start":
+            print("starting up", flush=True)
+            while not os.path.exists(os.environ["GATE"]):
+                await asyncio.sleep(0.01)
+        if how == "fails to start":
+            await send({"type": "lifespan.startup.failed", "message": "the model is not there"})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        print("shut down in order", flush=True)
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+    print("asked", scope["path"], headers.get("host"), headers.get("user-agent"), scope["client"][0], flush=True)
+    status = 200
+    if scope["path"] != "/good":
+        if how == "sleeps":
+            await asyncio.Event().wait()
+        if how == "crashes":
+            os._exit(7)
+        if how == "raises":
+            raise RuntimeError("no")
+        if how.isdigit():
+            status = int(how)
+        if how == "waits":
+            while not os.path.exists(os.environ["GATE"]):
+                await asyncio.sleep(0.01)
+    await send({"type": "http.response.start", "status": status, "headers": []})
+    await send({"type": "http.response.body", "body": b"answering"})
+"""
+
+
+def answering(place: Place, how: str = "", **environ: str) -> Started:
+    """A start of an application that answers in a way of its own."""
+    place.write_module("answering", ANSWERING)
+    gate = str(place.folder / "gate")
+    quick = {"PREFLIGHT_READY_TIMEOUT": "2s", "PREFLIGHT_GRACEFUL_TIMEOUT": "500ms", "PREFLIGHT_RESTART_BACKOFF": "0"}
+    started = place.start(
+        "--demo", "--app", "answering:app", "--supervise", **{**quick, "HOW": how, "GATE": gate, **environ}
+    )
+    return started
+
+
+def asked(started: Started) -> list[str]:
+    return [line for line in started.stderr.splitlines() if line.startswith("asked ")]
+
+
+@pytest.mark.parametrize(
+    "how, came",
+    [
+        ("sleeps", "gave no answer within 2 s"),
+        ("raises", "answered with 500"),
+        ("503", "answered with 503"),
+    ],
+)
+def test_replacement_that_does_not_answer(place: Place, how: str, came: str) -> None:
+    """It ends, in order, with exit code 4 and what came; the old one goes on, and its clients notice nothing."""
+    old = place.start("--demo").until_ready()
+    worker, before = worker_of(old), server(place)
+    with Clients(place.port) as clients:
+        for _ in range(2):
+            new = answering(place, how)
+            assert new.wait() == 4
+            assert READY not in new.output
+            banner = new.stdout.partition(REJECTED)[2]
+            assert f"Asked for /, it {came}." in banner
+            assert f"our instance (PID {old.pid}, since " in banner
+            assert f"is still serving 127.0.0.1:{place.port}." in banner
+            assert "PREFLIGHT_READY_PATH" in banner
+            assert [line.split()[1] for line in asked(new)] == ["/"], "nobody's request came to it"
+            assert "shut down in order" in new.stderr
+            assert not new.family()
+        clients.go_on()
+    clients.lost_nothing()
+    assert worker_of(old) == worker
+    assert server(place)["instance_id"] == before["instance_id"]
+    assert "Replaced" not in old.output
+    assert old.stop() == 0
+    old.left_nothing()
+
+
+def test_nothing_is_accepted_before(place: Place) -> None:
+    """As long as it has not answered, every client is the old one's, and what is asked says who asks."""
+    old = place.start("--demo", "--app", "small:app").until_ready()
+    with Clients(place.port, path="/") as clients:
+        new = answering(place, "waits", PREFLIGHT_READY_TIMEOUT="60s").until_says("asked ")
+        clients.go_on(100)
+        (line,) = asked(new)
+        assert line == f"asked / 127.0.0.1:{place.port} preflight/0.1.0 (readiness) 127.0.0.1"
+        assert READY not in new.output
+        Path(new_gate(place)).touch()
+        new.until_ready()
+        assert old.wait() == 0
+        clients.go_on()
+    clients.lost_nothing()
+    assert new.stop() == 0
+    new.left_nothing()
+
+
+def new_gate(place: Place) -> str:
+    return str(place.folder / "gate")
+
+
+@pytest.mark.parametrize("how", ["404", "302", "401", ""])
+def test_any_answer_will_do(place: Place, how: str) -> None:
+    """What an answer says is the application's affair, as long as it is none of a broken server."""
+    old = place.start("--demo", "--app", "small:app").until_ready()
+    new = answering(place, how).until_ready()
+    assert old.wait() == 0
+    assert len(asked(new)) == 1
+    assert new.stop() == 0
+
+
+def test_path_is_a_setting(place: Place) -> None:
+    """Another path can be asked for."""
+    old = place.start("--demo", "--app", "small:app").until_ready()
+    new = answering(place, "sleeps", PREFLIGHT_READY_PATH="/good?now=1").until_ready()
+    assert old.wait() == 0
+    assert get(f"{place.url}/good") == (200, "answering")
+    assert new.stop() == 0
+
+
+def test_off(place: Place) -> None:
+    """Nothing is asked where nothing shall be: an event loop that turns is enough then."""
+    old = place.start("--demo", "--app", "small:app").until_ready()
+    new = answering(place, "sleeps", PREFLIGHT_READY_PATH="off").until_ready()
+    assert old.wait() == 0
+    assert asked(new) == []
+    new.stop()
+
+
+def test_agent_answers_for_itself(place: Place) -> None:
+    """Our own application is asked for its readiness, past every guard: whatever token it has, whoever it is for."""
+    guarded = {"PREFLIGHT_TOKEN": "a-token-of-more-than-16-characters", "PREFLIGHT_TRUSTED_PROXIES": "10.0.0.0/8"}
+    old = place.start("--demo", **guarded).until_ready()
+    new = place.start("--demo", "--host", "127.0.0.1", **guarded).until_ready()
+    assert old.wait() == 0
+    assert new.stop() == 0
+
+
+def test_first_start_asks_nothing(place: Place) -> None:
+    """Nobody's server is at stake: an application is ready when it has started, however slow its first answer."""
+    started = answering(place, "waits").until_ready()
+    assert asked(started) == []
+    answers: list[tuple[int, str]] = []
+    asking = threading.Thread(target=lambda: answers.append(get(place.url)))
+    asking.start()
+    started.until_says("asked ")
+    Path(new_gate(place)).touch()
+    asking.join(10)
+    assert answers == [(200, "answering")]
+    assert started.stop() == 0
+
+
+# The old one in the meantime.
+
+
+@pytest.mark.parametrize("when", ["slow start", "sleeps"])
+def test_stopped_before_it_is_ready(place: Place, when: str) -> None:
+    """A replacement that is stopped leaves the old one's clients alone, those in the queue included."""
+    old = place.start("--demo").until_ready()
+    with Clients(place.port) as clients:
+        new = answering(place, when, PREFLIGHT_READY_TIMEOUT="60s", PREFLIGHT_GRACEFUL_TIMEOUT="5s")
+        new.until_says("starting up" if when == "slow start" else "asked /")
+        new.send(signal.SIGTERM)
+        new.until_says("Stopping (SIGTERM)")
+        Path(new_gate(place)).touch()
+        new.wait()
+        assert READY not in new.output
+        clients.go_on(100)
+    clients.lost_nothing()
+    assert get(f"{place.url}/health")[0] == 200
+    assert old.stop() == 0
+    old.left_nothing()
+
+
+@pytest.mark.parametrize(
+    "how, title", [("fails to start", "THE SERVER DOES NOT START: given up"), ("crashes", REJECTED)]
+)
+def test_replacement_that_crashes(place: Place, how: str, title: str) -> None:
+    """One that does not come up, or crashes when it is asked, is given up, and it is said who still serves."""
+    old = place.start("--demo").until_ready()
+    worker = worker_of(old)
+    with Clients(place.port) as clients:
+        new = answering(place, how)
+        assert new.wait() == 4
+        clients.go_on()
+    clients.lost_nothing()
+    banner = new.stdout.partition(title)[2]
+    assert f"our instance (PID {old.pid}, since " in banner
+    assert f"is still serving 127.0.0.1:{place.port}." in banner
+    assert "Connections wait" not in new.stdout
+    assert worker_of(old) == worker
+    assert old.stop() == 0
+    old.left_nothing()
+
+
+def test_old_one_ends_meanwhile(place: Place) -> None:
+    """Where the old one ends by itself there is nothing left to be careful of: the new one serves."""
+    old = place.start("--demo", "--app", "small:app").until_ready()
+    new = answering(place, "sleeps", PREFLIGHT_READY_TIMEOUT="60s").until_says("asked /")
+    assert old.stop() == 0
+    new.until_ready()
+    assert get(f"{place.url}/good") == (200, "answering")
+    assert new.stop() == 0
+    new.left_nothing()
+
+
+def test_old_one_crashes_meanwhile(place: Place) -> None:
+    """A crash of the old one's worker is its own affair: it has another one, and the new one must still answer."""
+    old = place.start("--demo", "--app", "small:app", "--supervise").until_ready()
+    new = answering(place, "waits", PREFLIGHT_READY_TIMEOUT="60s").until_says("asked /")
+    os.kill(worker_of(old), signal.SIGKILL)
+    until(lambda: child(old, "preflight.worker") is not None, "the old one has a worker again")
+    assert get(place.url) == (200, "small")
+    assert READY not in new.output
+    Path(new_gate(place)).touch()
+    new.until_ready()
+    assert old.wait() == 0
+    assert new.stop() == 0
+    new.left_nothing()
