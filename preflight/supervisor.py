@@ -152,18 +152,29 @@ class Supervisor:
                     return exit_code
                 continue
             self._see_to_rerun(worker)
-            self._look_after_presence()
+            self._look_after_presence(worker)
             look = self._heartbeat.look if self._heartbeat is not None else heartbeat.LOOK
             self.loop.turn(min(look, self._rerun.left) if self._rerun is not None else look)
         return None
 
-    def _look_after_presence(self) -> None:
+    def _look_after_presence(self, worker: Worker) -> None:
+        self._presence.does(self._waits_for(worker))
         self._presence.look_after()
         if self._presence.trouble != self._in_vain:
             self._in_vain = self._presence.trouble
             if self._in_vain:
                 line = f"Older releases cannot find this instance: its record cannot be made again: {self._in_vain}"
                 self.terminal.line(line, "yellow")
+
+    def _waits_for(self, worker: Worker) -> str:
+        """What there is to wait for until this worker is ready, for people; empty when it is."""
+        if worker.ready:
+            return ""
+        if not worker.imported:
+            return f"waiting for {self.settings.app} to import"
+        if not worker.started:
+            return f"waiting for the start-up of {self.settings.app}"
+        return f"waiting for {self.settings.app} to answer {self._proof.path}" if self._proof is not None else ""
 
     def _asked_to_end(self) -> bool:
         return bool(self.loop.stops) or self._replaced_by is not None
