@@ -112,7 +112,7 @@ def test_slow_start_up_is_said(place: Place) -> None:
     what = "starting, waiting for the start-up of hanging:app"
     until(lambda: what in asking(place).stdout, "--port-status says it")
     started.until_says("Waiting for hanging:app: its start-up (its lifespan) has not ended; it gets 600 s")
-    assert "Connections wait" not in started.stdout
+    assert "Connections wait" not in started.stdout, started.output
     started.stop()
     assert READY not in started.output
     started.left_nothing()
