@@ -254,10 +254,8 @@ class StartLock:
 
     def _is_strangers(self, address: str) -> bool:
         """Whether the name was taken by another user, or by somebody who does not let us ask."""
-        if self._rival is not None:
-            with contextlib.suppress(BlockingIOError):
-                self._rival.recv(1)  # nobody sends anything: the other end has gone
-                self._let_go_of_rival()
+        if self._rival is not None and _hung_up(self._rival):
+            self._let_go_of_rival()
         try:
             self._rival = self._rival or unixsockets.connect(address, 0.0)
         except OSError:
@@ -291,6 +289,17 @@ class StartLock:
             os.close(self._descriptor)
             self._descriptor = -1
             self._locked = False
+
+
+def _hung_up(connection: socket.socket) -> bool:
+    """Whether the other end has gone, which sends nothing as long as it is there."""
+    try:
+        connection.recv(1)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # closed before it had accepted
+    return True
 
 
 def network(pid: int | str = "self") -> str:

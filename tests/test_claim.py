@@ -16,7 +16,8 @@ from preflight import claim, ports, settings
 from preflight.instances import Record
 from preflight.runtime import StartLock
 from tests.e2e.starts import unused_port
-from tests.launchers import Answering, OtherRelease
+from tests.launchers import Answering
+from tests.releases import OtherRelease
 
 ROOT = Path(__file__).parent.parent
 
