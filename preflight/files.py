@@ -27,8 +27,30 @@ def reach(path: Path) -> None:
     Raises Unsafe for one that is reached, in a folder that others can write, by a link or through another
     user's folder. Raises OSError where it cannot be made.
     """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make(path)
     _walk(path)
+
+
+def make(path: Path) -> list[Path]:
+    """Make a folder and those above it with mode 0700, whatever the umask; returns those that were not there.
+
+    Raises OSError.
+    """
+    made = []
+    for one in [*reversed(path.parents), path]:
+        try:
+            one.mkdir(mode=0o700)
+        except FileExistsError:
+            if one == path and not path.is_dir():
+                raise
+            continue
+        except OSError:
+            if one.is_dir():  # a file system that is read-only, and others, say so first
+                continue
+            raise
+        made.append(one)
+        one.chmod(0o700)
+    return made
 
 
 def own(path: Path) -> None:
@@ -114,12 +136,25 @@ def opened(path: Path, flags: int) -> int:
             raise Unsafe(path, "is not a regular file")
         if status.st_uid != os.geteuid():
             raise Unsafe(path, "belongs to another user")
-        if status.st_mode & 0o077:
+        if stat.S_IMODE(status.st_mode) & 0o677 != 0o600:  # or made just now, under a umask that takes our own rights
             os.fchmod(descriptor, 0o600)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def allot(descriptor: int, size: int) -> None:
+    """See that a new file has room for so many bytes. Raises OSError where it has not."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            return os.posix_fallocate(descriptor, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # what some file systems cannot
+                raise
+    written = 0  # a file system may take the first half and be full then
+    while written < size:
+        written += os.write(descriptor, bytes(size - written))
 
 
 Seen = tuple[int, int, int]
@@ -149,6 +184,7 @@ def publish(path: Path, content: bytes, *, mark: str = "", replace: bool = True)
             with contextlib.suppress(OSError):  # some network file systems have no locks
                 # Held while it is being written: see sweep().
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.fchmod(descriptor, 0o600)  # whatever the umask takes away
             stream.write(content)
             stream.flush()
             # Without it some file systems bring an empty file back after a power cut.

@@ -164,6 +164,7 @@ class Launcher:
 
     def _guarded(self, origin: str) -> int:
         try:
+            publishing.make_sure(self.settings)
             if self.report_path is not None:
                 self._claim(self.report_path, origin)
             self.result = result = self._examine(origin)

@@ -13,7 +13,6 @@ does not answer.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import json
 import math
@@ -30,7 +29,6 @@ from preflight.instances import DRAINING, SERVING, STARTING, Address, Handover, 
 from preflight.ports import ancestors, here
 from preflight.settings import Settings, address
 
-LONGEST = 65536  # bytes of a record that are read
 _RECORD = re.compile(r"([0-9]{1,5})\..+\.json")
 
 
@@ -210,7 +208,7 @@ def _kept_open(port: int, pid: int) -> tuple[Record, Path] | None:
                 if match is None or int(match[1]) != port:
                     continue
                 with open(f"/proc/{pid}/fd/{descriptor}", "rb") as file:
-                    data = _parsed(file.read(LONGEST))
+                    data = _parsed(file.read(runtime.LONGEST))
                 if data is not None and data.get("pid", pid) == pid:
                     return Record.of(data, pid=pid, port=port), Path(path)
     return None
@@ -224,25 +222,8 @@ def _published(port: int, state_dir: Path | None) -> Iterator[tuple[Record, Path
             if status.st_uid != os.getuid() or status.st_mode & 0o077:
                 continue  # anybody could have put something there
             for file in folder.glob(f"{port}.*.json"):
-                if (content := _locked(file)) is not None and (data := _parsed(content)) is not None:
+                if (content := runtime.discard(file)) is not None and (data := _parsed(content)) is not None:
                     yield Record.of(data, port=port), file
-
-
-def _locked(file: Path) -> bytes | None:
-    """The content of a record whose launcher lives; None for others, which are removed."""
-    try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        file.unlink(missing_ok=True)  # nobody holds it: its launcher died without a word
-        file.with_suffix(".sock").unlink(missing_ok=True)
-    except BlockingIOError:
-        return os.pread(descriptor, LONGEST, 0)
-    finally:
-        os.close(descriptor)
-    return None
 
 
 def _parsed(content: bytes) -> dict[str, object] | None:

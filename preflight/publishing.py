@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from preflight import history, report
+from preflight import files, history, report
 
 if TYPE_CHECKING:
     from preflight.settings import Settings
@@ -14,8 +14,39 @@ if TYPE_CHECKING:
     from preflight.terminal import Terminal
 
 
+ROOM = 64 * 1024  # bytes: more than a report takes, with what the history keeps of it
+
+
 class Unpublishable(Exception):
     """A report could not be written; the message names the file."""
+
+
+def make_sure(settings: Settings) -> None:
+    """See, before anything is stopped, that the report of this run will have room. Raises Unpublishable.
+
+    Whether the folder is fit for it at all, down to a first byte, is for the requirement State Folder to say.
+    """
+    path = settings.report_path
+    probe = path.with_name(f".{path.name}.room.{os.getpid()}")
+    try:
+        descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return
+    try:
+        if _takes_a_byte(descriptor):
+            files.allot(descriptor, ROOM)
+    except OSError as error:
+        raise Unpublishable(f"{path}: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
+        probe.unlink(missing_ok=True)
+
+
+def _takes_a_byte(descriptor: int) -> bool:
+    try:
+        return os.write(descriptor, b"x") == 1
+    except OSError:
+        return False
 
 
 def publish(found: report.Report, settings: Settings, terminal: Terminal, *, keep: bool = True) -> None:

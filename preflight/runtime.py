@@ -20,6 +20,7 @@ from preflight import files, unixsockets
 
 FIX = "set XDG_RUNTIME_DIR to a folder that is yours (mode 0700), on a file system with room"
 RECORD = 8192  # bytes of a record's file
+LONGEST = 65536  # and of one that is read
 SILENCE = 1.0  # seconds after which whoever has a start's name and cannot be asked is taken for no start of ours
 BACKUP = "runtime"
 """The folder below the state folder that is used where no other can be."""
@@ -80,17 +81,7 @@ def _make(place: Path, made: list[Path], *, below: Path | None) -> None:
         status = parent.stat()
         if status.st_uid != os.getuid() and not status.st_mode & stat.S_ISVTX:
             raise PermissionError(errno.EPERM, f"{parent} belongs to another user")
-    for one in [*reversed(place.parents), place]:
-        try:
-            one.mkdir(mode=0o700)
-        except FileExistsError:
-            continue
-        except OSError:
-            if one.is_dir():  # a file system that is read-only says so first
-                continue
-            raise
-        made.append(one)
-        one.chmod(0o700)  # whatever the umask takes away
+    made += files.make(place.parent if os.path.lexists(place) else place)
     status = place.lstat()
     # In a shared temporary folder anybody can be first: never follow a link, never use another's folder.
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
@@ -119,6 +110,33 @@ def write_whole(descriptor: int, content: bytes, offset: int) -> None:
     while content:
         written = os.pwrite(descriptor, content, offset)
         content, offset = content[written:], offset + written
+
+
+def discard(record: Path) -> bytes | None:
+    """Remove a record with its socket if its launcher has died, when nobody holds its lock; what it says if not."""
+    try:
+        descriptor = os.open(record, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        record.unlink(missing_ok=True)
+        record.with_suffix(".sock").unlink(missing_ok=True)
+    except BlockingIOError:
+        return os.pread(descriptor, LONGEST, 0)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 # The start lock.
@@ -228,15 +246,17 @@ class StartLock:
         return pid, rest[1] if len(rest) == 2 and rest[0] == first else ""
 
     def _sweep(self) -> None:
-        """Remove records that died half way: they never got their name, and nobody holds their lock."""
-        for litter in self._file.parent.glob(f"{self._port}.*.new"):
-            with contextlib.suppress(OSError):
-                descriptor = os.open(litter, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    litter.unlink(missing_ok=True)
-                finally:
-                    os.close(descriptor)
+        """Remove what launchers of this port have left that died without a word, half way or later."""
+        folder, port = self._file.parent, self._port
+        for record in [*folder.glob(f"{port}.*.new"), *folder.glob(f"{port}.*.json")]:
+            discard(record)
+        for name in [*folder.glob(f"{port}.*.sock"), *folder.glob(f".{port}.*.sock.new")]:
+            if not (folder / f"{name.name.lstrip('.').partition('.sock')[0]}.json").exists():
+                name.unlink(missing_ok=True)
+        for probe in folder.glob(".probe.*"):
+            pid = probe.name.split(".")[2]
+            if not (pid.isdigit() and _alive(int(pid))):
+                probe.unlink(missing_ok=True)
 
     # The name.
 

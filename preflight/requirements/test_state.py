@@ -13,12 +13,12 @@ import pytest
 
 from preflight import files
 from preflight.contract import Details
-from preflight.runtime import FIX, RuntimeFolderError, write_whole
+from preflight.publishing import ROOM
+from preflight.runtime import FIX, RuntimeFolderError
 from preflight.settings import Settings
 
 # In a folder with other names modes are left alone.
 OURS = re.compile(r"\.|report\.|audit\.log|history$|runtime$|sessions\.sqlite")
-ROOM = 256 * 1024  # bytes: a report, and what the history keeps of it
 
 
 @pytest.mark.critical("State Folder")
@@ -41,7 +41,7 @@ def test_state_folder(settings: Settings, details: Details) -> None:
         pytest.fail(f"{folder} cannot be written: {error.strerror}")
     try:
         # More than a report takes: that it has no room must be known before anything is stopped for it.
-        write_whole(descriptor, bytes(ROOM), 0)
+        files.allot(descriptor, ROOM)
         # flock, not lockf: it is what our locks use, and some network file systems lack it.
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

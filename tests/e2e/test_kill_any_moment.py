@@ -55,8 +55,8 @@ INSIDE = {
     "launcher with a worker, before the suite": Moment(LAUNCHER, "subprocess.Popen", SUITE),
     "launcher while it publishes the report": Moment(LAUNCHER, "os.rename", "report.json"),
     "launcher with a verdict, before it is shown": Moment(LAUNCHER, "import", "'preflight.banners'"),
-    "launcher while it publishes its record": Moment(LAUNCHER, "os.rename", ".new"),
-    "launcher between its record and its control socket": Moment(LAUNCHER, "socket.bind", ".sock"),
+    "launcher while it publishes its record": Moment(LAUNCHER, "os.rename", ".json'"),
+    "launcher between its record and its control socket": Moment(LAUNCHER, "socket.bind", ".sock", times=3),  # 2 tries
     "suite before pytest": Moment(SUITE, "import", "'pytest'"),
     "suite while it looks at the application": Moment(SUITE, "import", "'preflight.claim'"),
     "suite when it takes the port": Moment(SUITE, "socket.bind"),
