@@ -50,13 +50,26 @@ class Writer(Generic[Item]):
                 self._make_room(size)
             self._waiting.append((item, size, lossy))
             self._size += size
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
-                _started.append(self)
+            if self._thread is None and not self._start():
+                self._size -= self._waiting.pop()[1]
+                self._write(item)
+                return
             self._changed.notify_all()
             if not self._behind:
                 self._behind = not self.settled(PATIENCE)
+
+    def _start(self) -> bool:
+        """Start the thread. Returns False where none can be had (a limit of processes): then who has something to say
+        writes it, however long that takes, since saying nothing at all would be worse.
+        """
+        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return False
+        self._thread = thread
+        _started.append(self)
+        return True
 
     def _make_room(self, size: int) -> None:
         """Give the reader a moment, if it reads at all; then the oldest makes way for the newest."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import subprocess
 import sys
 
 import pytest
 
-from tests.e2e.starts import BROKE, Place, Started, get
+from tests.e2e.starts import BROKE, ROOT, Place, Started, get
 from tests.e2e.test_replace import worker_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of other processes are set under Linux")
@@ -71,3 +72,28 @@ def test_a_check_without_room(place: Place) -> None:
     assert BROKE in checked.stdout
     assert NONE in " ".join(checked.output.split())
     assert place.report()["status"] == "broken"
+
+
+# Without room for another thread: its stack would be larger than what memory the process may still have.
+NO_THREAD = """
+import resource, threading
+from pathlib import Path
+from preflight import streams
+
+streams.install()
+threading.stack_size(256 * 1024 * 1024)
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 64 * 1024 * 1024,) * 2)
+try:
+    threading.Thread(target=int).start()
+except RuntimeError:
+    print("no thread", flush=True)
+    print("another line", flush=True)
+streams.finish()
+"""
+
+
+def test_what_is_said_without_a_thread() -> None:
+    """Where no thread can be had to write for it, the command writes all the same."""
+    said = subprocess.run([sys.executable, "-c", NO_THREAD], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert (said.stdout, said.stderr, said.returncode) == ("no thread\nanother line\n", "", 0)
