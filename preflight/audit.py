@@ -126,8 +126,12 @@ class Outbox:
             self._waiting.append(event)
             self._changed.notify_all()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="audit", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:
+                    return  # no thread can be had (a limit of processes): this one waits, and the next one tries again
+                self._thread = thread
 
     def flush(self, timeout: float) -> None:
         """Wait up to ``timeout`` seconds until all that was put is sent."""

@@ -92,6 +92,30 @@ except RuntimeError:
 streams.finish()
 """
 
+# The same for events, until there is room again.
+NO_THREAD_FOR_EVENTS = """
+import resource, threading
+from pathlib import Path
+from preflight.audit import Event, Outbox
+
+outbox = Outbox(lambda event: print(event.kind, flush=True))
+threading.stack_size(256 * 1024 * 1024)
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+before, most = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (used + 64 * 1024 * 1024, most))
+outbox.put(Event.now("first"))
+resource.setrlimit(resource.RLIMIT_AS, (before, most))
+outbox.put(Event.now("second"))
+outbox.flush(20)
+"""
+
+
+def test_events_without_a_thread() -> None:
+    """Where no thread can be had to send it, an event fails no request, and goes out with the next one."""
+    command = [sys.executable, "-c", NO_THREAD_FOR_EVENTS]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (said.stdout, said.stderr, said.returncode) == ("first\nsecond\n", "", 0)
+
 
 def test_what_is_said_without_a_thread() -> None:
     """Where no thread can be had to write for it, the command writes all the same."""
