@@ -25,6 +25,7 @@ from preflight.keys import common_secrets
 from preflight.neighbours import Neighbour
 from preflight.ports import ancestors, here
 from preflight.settings import Settings
+from preflight.text import foreign
 
 STUBBORN = 3.0  # seconds beyond the grace until what a holder leaves behind is swept or given up
 LOOK = 0.02  # seconds between two looks at a port that an instance of ours is about to let go of
@@ -192,7 +193,7 @@ def _beside(
         return Claim(served_by=one.record, holders=holders) if good or not decision.replaces else None
     if good:
         return Claim(served_by=one.record, holders=holders)
-    whose = "" if one.is_of(settings) else f" for project {one.record.project or one.record.root}"
+    whose = "" if one.is_of(settings) else f" for project {foreign(one.record.project or one.record.root)}"
     what = f"serves {one.where}{whose}" if one.answers else f"holds {one.where} and does not answer"
     pid = one.record.pid
     fix = "stop it, or choose another port" if one.answers else f"see what it waits for (kill -CONT {pid}), or end it"

@@ -23,6 +23,7 @@ PROTOCOL = 2
 ANSWER = 2.0  # seconds that a launcher has to answer
 STARTING, SERVING, DRAINING = "starting", "serving", "draining"
 _OF_PROTOCOL_1 = 9  # fields of a record, in their order
+_COMPARED = frozenset({"project", "root", "log_file"})  # with what is ours, or opened: whoever shows them cleans them
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,7 @@ class Record:
             if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
                 value = float(value)
             if name in values and type(value) is type(default):
-                # Shown as it is by whoever tells of it; the log's path is opened, and shown like any other path.
-                values[name] = foreign(value) if isinstance(value, str) and name != "log_file" else value
+                values[name] = foreign(value) if isinstance(value, str) and name not in _COMPARED else value
         return cls(**values)  # type: ignore[arg-type]  # of the types of their defaults
 
     def for_file(self) -> dict[str, object]:

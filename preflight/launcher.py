@@ -26,6 +26,7 @@ from preflight.signals import Ended
 from preflight.streams import Stream
 from preflight.suite import Result, Suite
 from preflight.supervisor import Supervisor, stops_within
+from preflight.text import foreign
 from preflight.worker import Worker
 
 if TYPE_CHECKING:
@@ -282,7 +283,7 @@ class Launcher:
             return 0
         if one.record.root and Path(one.record.root) != self.settings.root:
             this = self.settings.root
-            self.terminal.line(f"{serves} from {one.record.root}; this start from {this} replaces it.")
+            self.terminal.line(f"{serves} from {foreign(one.record.root)}; this start from {this} replaces it.")
         # If it does not answer, it is stopped like any other holder of the port: by the suite, last. So is
         # one on another address, whose socket is of no use here.
         if one.is_at(self.settings):

@@ -28,6 +28,7 @@ from preflight import instances, ports, runtime, unixsockets
 from preflight.instances import DRAINING, SERVING, STARTING, Address, Handover, Record
 from preflight.ports import ancestors, here
 from preflight.settings import Settings, address
+from preflight.text import foreign
 
 _RECORD = re.compile(r"([0-9]{1,5})\..+\.json")
 
@@ -304,9 +305,9 @@ def decide(settings: Settings, found: Sequence[Neighbour], typed_at: float = mat
         fix = f"see what it waits for (kill -CONT {pid}), end it (kill {pid}), or say --if-running replace"
         return Decision(one, refusal=silent, fix=fix)
     if not one.is_of(settings) and not (how == "replace" and "if_running" in settings.sources):
-        what = f"project {one.record.project}" if one.record.project else "another project"
-        foreign = f"{one.name} serves {one.where} for {what} ({one.record.root})"
-        return Decision(one, refusal=foreign, fix="stop it, use another port, or say --if-running replace")
+        what = f"project {foreign(one.record.project)}" if one.record.project else "another project"
+        other = f"{one.name} serves {one.where} for {what} ({foreign(one.record.root)})"
+        return Decision(one, refusal=other, fix="stop it, use another port, or say --if-running replace")
     if one.came_up_after(typed_at):
         return Decision(one)  # twenty starts in the same second are one wish
     if how == "fail":

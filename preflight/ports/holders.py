@@ -113,7 +113,7 @@ def _holder(process: Process, endpoints: Sequence[Endpoint], machine: Machine, s
     return Holder(
         pid=process.pid,
         name=process.name,
-        command=arguments.shown(process.argv, secrets),
+        command=arguments.shown(process.words, secrets),
         user=user_name(process.uid),
         uid=process.uid,
         started_at=process.started_at,

@@ -25,7 +25,7 @@ class Process:
 
     pid: int
     name: str
-    argv: tuple[str, ...]
+    argv: tuple[str, ...]  # for whoever judges by it, as it is; `words` for whoever shows it
     uid: int  # effective
     parent: int | None
     started_at: float  # seconds since the epoch
@@ -34,9 +34,14 @@ class Process:
     cgroup: str  # text of /proc/PID/cgroup; "" where there is none
 
     def __post_init__(self) -> None:
-        """Name and arguments are what the process says of itself: bounded and printable for all who come after."""
+        """Name and arguments are what the process says of itself: they have a bound for all who come after."""
         object.__setattr__(self, "name", foreign(self.name))
         object.__setattr__(self, "argv", tuple(_bounded(self.argv)))
+
+    @property
+    def words(self) -> list[str]:
+        """The arguments, each of them one printable line."""
+        return [foreign(argument, LONGEST_ARGUMENT) for argument in self.argv]
 
 
 def _bounded(argv: Sequence[str]) -> Iterator[str]:
@@ -44,9 +49,9 @@ def _bounded(argv: Sequence[str]) -> Iterator[str]:
     for argument in argv:
         if left <= 0:
             return
-        shown = foreign(argument, LONGEST_ARGUMENT)
-        left -= len(shown) + 1
-        yield shown
+        kept = argument[: min(left, LONGEST_ARGUMENT + 1)]  # one more character tells that it was longer
+        left -= len(kept) + 1
+        yield kept
 
 
 class Handle(Protocol):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from preflight.ports.linux import Linux
-from preflight.ports.machine import ancestors, descendants, here
+from preflight.ports.machine import LONGEST_ARGUMENT, LONGEST_COMMAND, Machine, ancestors, descendants, here
 from preflight.ports.portable import Portable
 from tests.ports.examples import PROCESS
 
@@ -59,3 +59,32 @@ def test_here_is_the_fast_machine_where_it_works() -> None:
     """One decision, made once."""
     assert isinstance(here(), Linux if Linux.works() else Portable)
     assert here() is here()
+
+
+def test_what_a_process_says_of_itself_has_a_bound() -> None:
+    """Whoever judges by arguments gets them as they are, whoever shows them as printable lines; neither has no end."""
+    odd = "\u0698\u200c\u0698/run.py"  # names of folders have that in Persian
+    process = replace(PROCESS, name="\x1b[2J\u202e", argv=("python", odd, "a\nb", "x" * 1_000_000, *["y"] * 50_000))
+    assert process.name == "?[2J?"
+    assert process.argv[:3] == ("python", odd, "a\nb")
+    assert process.words[1:3] == ["\u0698?\u0698/run.py", "a b"]
+    assert process.words[3] == "x" * (LONGEST_ARGUMENT - 2) + " …"
+    assert sum(len(argument) + 1 for argument in process.argv) <= LONGEST_COMMAND + 1
+
+
+def test_a_command_line_of_megabytes_is_not_read() -> None:
+    """Neither machine hands more of it on."""
+    command = [sys.executable, "-c", "print(flush=True), input()", *["z" * 100_000] * 15]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert child.stdout is not None
+        child.stdout.readline()  # it has its arguments by now
+        machines: list[Machine] = [Portable(), *([Linux()] if Linux.works() else [])]
+        for machine in machines:
+            process = machine.process(child.pid)
+            assert process is not None
+            assert process.argv[1] == "-c"
+            assert sum(map(len, process.argv)) <= LONGEST_COMMAND
+    finally:
+        child.kill()
+        child.communicate()
