@@ -113,16 +113,16 @@ Address = str | Path
 
 
 class Silent(OSError):
-    """A process of this user is there, and does not answer."""
+    """A process is there, and does not answer."""
 
 
-def call(address: Address) -> tuple[Channel, unixsockets.Peer]:
+def call(address: Address, patience: float = ANSWER) -> tuple[Channel, unixsockets.Peer]:
     """A line to a launcher of this user, and which process that is. Raises OSError where there is none.
 
-    Raises Silent where there is one that does not take calls.
+    Raises Silent where somebody takes no calls for so many seconds, whoever that is.
     """
     try:
-        caller = unixsockets.connect(address, ANSWER)
+        caller = unixsockets.connect(address, patience)
     except BlockingIOError:
         raise Silent from None
     peer = unixsockets.peer(caller)

@@ -19,12 +19,14 @@ import math
 import os
 import re
 import socket
+import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from preflight import instances, ports, runtime, unixsockets
+from preflight.channel import Channel
 from preflight.instances import DRAINING, SERVING, STARTING, Address, Handover, Record
 from preflight.ports import ancestors, here
 from preflight.settings import Settings, address
@@ -118,7 +120,7 @@ def of_holders(port: int, holders: Sequence[ports.Holder], state_dir: Path | Non
     everybody = {pid for family in families.values() for pid in family}
     if not everybody:
         return []
-    for neighbour in _by_name(port, everybody):
+    for neighbour in _by_name(port, everybody, wanted=lambda: bool(unknown)):
         enter(neighbour)
     if unknown:
         known = {neighbour.record.instance_id for neighbour in found}
@@ -142,28 +144,42 @@ def others(holders: Sequence[ports.Holder], ours: Sequence[Neighbour]) -> list[p
 # Those that can be asked by name.
 
 
-def _by_name(port: int, pids: set[int]) -> Iterator[Neighbour]:
-    """Instances on Linux, of this release and later ones."""
-    for name in unixsockets.abstract_names(f"preflight/{port}/"):
-        try:
-            channel, peer = instances.call(name)
-        except instances.Silent:
-            continue  # whose it is cannot be told; a record may
-        except OSError:
-            continue
-        try:
-            if peer.pid not in pids:
-                continue  # it holds nothing here, whatever it calls itself
-            record, _bound = instances.ask(channel, any_release=False)
-        except OSError:
-            kept = _kept_open(port, peer.pid)
-            yield Neighbour(kept[0] if kept else Record.of({}, pid=peer.pid, port=port), answers=False)
-            continue
-        finally:
-            channel.close()
-        # One that has another PID for itself is in another container: no neighbour.
-        if record is not None and record.pid == peer.pid:
-            yield Neighbour(record, answers=True, address=name)
+def _by_name(port: int, pids: set[int], wanted: Callable[[], bool]) -> Iterator[Neighbour]:
+    """Instances on Linux, of this release and later ones.
+
+    Anybody can listen on such a name. Those whose queue is full are tried again for as long as somebody is ``wanted``,
+    and all of them together not longer than one may take to answer.
+    """
+    names = unixsockets.abstract_names(f"preflight/{port}/")
+    until = time.monotonic() + instances.ANSWER
+    while names:
+        full = []
+        for name in names:
+            try:
+                channel, peer = instances.call(name, patience=0.0)
+            except instances.Silent:
+                full.append(name)
+                continue
+            except OSError:
+                continue
+            try:
+                if peer.pid in pids and (neighbour := _named(port, name, channel, peer.pid)) is not None:
+                    yield neighbour  # others hold nothing here, whatever they call themselves
+            finally:
+                channel.close()
+        names = full if wanted() and time.monotonic() < until else []
+        if names:
+            time.sleep(unixsockets.POLL)
+
+
+def _named(port: int, name: str, channel: Channel, pid: int) -> Neighbour | None:
+    """The launcher at the other end; None for one that has another PID for itself: it is in another container."""
+    try:
+        record, _bound = instances.ask(channel, any_release=False)
+    except OSError:
+        kept = _kept_open(port, pid)
+        return Neighbour(kept[0] if kept else Record.of({}, pid=pid, port=port), answers=False)
+    return Neighbour(record, answers=True, address=name) if record is not None and record.pid == pid else None
 
 
 # Those that have a record.

@@ -511,7 +511,7 @@ taken = socket.socket(socket.AF_UNIX)
 taken.bind(name)
 if kind != "bound":
     taken.listen(0)
-if kind == "full":
+if kind.startswith("full"):
     callers = []
     while True:
         one = socket.socket(socket.AF_UNIX)
@@ -543,8 +543,9 @@ def test_somebody_else_has_the_name_of_the_lock(place: Place, kind: str) -> None
 @pytest.mark.needs_root("nobody else can become another user")
 def test_somebody_else_poses_as_an_instance(place: Place, old: Started) -> None:
     """Names like an instance's that another account listens on are not believed, and keep nobody waiting."""
-    for kind in ("listening", "full"):
-        place.spawn(sys.executable, "-c", SQUATTER, kind, f"@preflight/{place.port}/{kind}").until_says("taken")
+    for kind in ("listening", "full", "full-2", "full-3"):
+        squatter = place.spawn(sys.executable, "-c", SQUATTER, kind, f"@preflight/{place.port}/{kind}")
+        squatter.until_says("taken")
     shown = json.loads(place.run("--demo", "--port-status", "--format", "json").stdout)
     assert shown["instance"]["pid"] == old.pid
     handed_over(old, new := place.start(*SMALL).until_ready())
