@@ -17,6 +17,7 @@ import functools
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
@@ -144,12 +145,18 @@ def _use(found: Any, subject: str) -> Literal["asgi3", "asgi2", "factory", "eith
 
 def _signature(found: Any) -> inspect.Signature | None:
     """What it can be called with; None where nobody can tell."""
+    options: dict[str, Any] = {}
+    if sys.version_info >= (3, 14):
+        from annotationlib import Format
+
+        # Annotations may name what is imported for type checkers only, and are evaluated there when they are asked for.
+        options["annotation_format"] = Format.FORWARDREF
     try:
-        own = inspect.signature(found, follow_wrapped=False)
+        own = inspect.signature(found, follow_wrapped=False, **options)
         if inspect.Parameter.VAR_POSITIONAL not in {one.kind for one in own.parameters.values()}:
             return own
         # A decorator's wrapper, which takes whatever it gets: what it is wrapped around says what that is to be.
-        wrapped = inspect.signature(found)
+        wrapped = inspect.signature(found, **options)
     except (ValueError, TypeError):
         return None
     said = _takes(wrapped, 3) or _takes(wrapped, 0) or (_takes(wrapped, 2) and not _is_coroutine_function(found))

@@ -141,6 +141,10 @@ SERVED = {
     "nothing but defaults": (
         "async def app(scope=None, receive=None, send=None):\n    await plain(scope, receive, send)"
     ),
+    "annotations that name nothing": (
+        "async def app(scope: 'Nothing', receive: 'Nothing', send: 'Nothing') -> 'Nothing':\n"
+        "    await plain(scope, receive, send)"
+    ),
     "more than is needed": "async def app(scope, receive, send, extra=None):\n    await plain(scope, receive, send)",
     "a function that returns a coroutine": "def app(scope, receive, send):\n    return plain(scope, receive, send)",
     "a generator-based coroutine": (

@@ -15,6 +15,7 @@ import pytest
 
 from preflight import channel
 from preflight.channel import Channel, ChannelError, Message
+from tests.e2e.starts import until
 
 
 @pytest.fixture
@@ -79,6 +80,34 @@ def test_a_child_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ours.receive(5) == Message("still heard")
     ours.close()
     child.close()
+
+
+def test_an_offer_waits_for_nobody(ends: tuple[Channel, Channel]) -> None:
+    """What is offered to somebody who does not read is left out, whole, and what comes through is in order."""
+    one, two = ends
+    offered = 0
+    while one.offer("beat", number=offered):
+        offered += 1
+        assert offered < 1_000_000
+    heard = []
+    while two.waits():
+        heard += two.arrived()
+    assert [message.data["number"] for message in heard] == list(range(offered))
+    assert one.offer("beat", number=-1)
+    assert two.receive(5) == Message("beat", {"number": -1})
+
+
+def test_an_offer_does_not_wait_for_another_sender(ends: tuple[Channel, Channel]) -> None:
+    """While a thread sends something long to somebody who does not read, an offer is left out."""
+    one, two = ends
+    sender = threading.Thread(target=two.send, args=("large",), kwargs={"text": "x" * 3_000_000})
+    sender.start()
+    until(lambda: two._sending.locked() and one.waits(), "it sends")
+    assert not two.offer("beat")
+    message = one.receive(10)
+    sender.join()
+    assert message is not None
+    assert message.kind == "large"
 
 
 def test_a_descriptor_that_select_does_not_know() -> None:
