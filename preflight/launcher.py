@@ -307,12 +307,16 @@ class Launcher:
         self._loop.watch_child(suite.child, lambda: self._suite_spoke(suite), suite.child.read_output)
         if not self.output_format and not self._silent:
             self._header(origin)
+        told: str | None = None
         while not suite.ended():
             self._loop.turn(min(0.5, suite.deadline - time.monotonic()))
             if self._loop.stops:
                 raise Stopped(self._loop.stops[0])
-            if not self._application_told and (worker.imported or worker.error or worker.ended()):
-                suite.application(None if worker.imported else worker.error, worker.fix)
+            known = worker.imported or worker.error is not None or worker.ended()
+            # It can have imported and then try to listen: what the suite hears last before it asks is what counts.
+            if known and (not self._application_told or worker.error != told):
+                told = worker.error
+                suite.application(told, worker.fix)
                 self._application_told = True
         self._loop.unwatch_child(suite.child)
         if self._loop.stop_follows(suite.child):

@@ -65,6 +65,7 @@ class Guard:
         self._root = root.rstrip(os.sep) + os.sep
         self._on_attempt = on_attempt
         self._holds = False
+        self._importing = True
         self._chosen: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         """Sockets on loopback whose port the system chose."""
         self._undo: list[Callable[[], object]] = []
@@ -86,12 +87,19 @@ class Guard:
         # gevent replaces what time has, and this thread is none of its own.
         threading.Thread(target=self._watch, args=(time.sleep,), name="listening", daemon=True).start()
 
-    def end(self) -> bool:
-        """From now on it may listen; returns whether it did not try before. More than once does no harm."""
+    def imported(self) -> bool:
+        """The import is over; returns whether nothing tried to listen.
+
+        What tries to in a thread of the application until it may is refused like before, and has failed for good.
+        """
+        self._importing = False
+        return not self.attempt
+
+    def end(self) -> None:
+        """From now on it may listen; more than once does no harm."""
         self._holds = False
         while self._undo:
             self._undo.pop()()
-        return not self.attempt
 
     # The doors.
 
@@ -147,7 +155,7 @@ class Guard:
         self._refuse(caller, what=_shown(sock.getsockname()))
 
     def _refuse(self, caller: FrameType, *_arguments: Any, what: str = "", **_options: Any) -> NoReturn:
-        said = f"{self._name} starts to listen{f' on {what}' if what else ''} while it is imported{self._place(caller)}"
+        said = f"{self._name} starts to listen{f' on {what}' if what else ''} {self._when}{self._place(caller)}"
         self._report(said)
         raise Listens(f"{said}; {FIX}")
 
@@ -155,6 +163,10 @@ class Guard:
         if not self.attempt:
             self.attempt = said
             self._on_attempt(said)
+
+    @property
+    def _when(self) -> str:
+        return "while it is imported" if self._importing else "before the verdict"
 
     def _place(self, frame: FrameType | None) -> str:
         """Where in the project that is, in brackets; empty where nothing of it is to be seen."""
@@ -182,9 +194,9 @@ class Guard:
     def _watch(self, sleep: Callable[[float], object]) -> None:
         while self._holds:
             if not self.attempt and (found := _listeners(self._port)):
-                self._report(f"{self._name} listens on {found[0]} while it is imported{self._place(None)}")
+                self._report(f"{self._name} listens on {found[0]} {self._when}{self._place(None)}")
                 os._exit(1)  # nothing that it answers may reach anybody
-            if self.attempt:
+            if self.attempt and self._importing:
                 sleep(LEAVE)
                 os._exit(1)  # it was refused, and tries on
             sleep(LOOK)

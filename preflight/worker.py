@@ -133,7 +133,10 @@ class Worker:
         return True
 
     def wait_for_import(self) -> str | None:
-        """Block until the application has imported or failed to; returns its error, None if it imported."""
+        """Block until the application has imported or failed to; returns its error, None if it imported.
+
+        It can have imported, and tried to listen since.
+        """
         while not self.imported and self.error is None and not self.ended():
             watched: list[Any] = (
                 [self.child.channel] if self.child.channel.closed else [self.child.channel, self.child.output]
@@ -143,7 +146,8 @@ class Worker:
                     self.child.read_output()
                 else:
                     self.read_channel()
-        return None if self.imported else self.error
+        self.read_rest()
+        return self.error
 
     def serve(
         self,
@@ -364,7 +368,7 @@ class _Main:
             if not guard.attempt:
                 self._say("failed", error=_why(error, os.getcwd()), fix="")
             return 1
-        if guard.attempt:  # and it has caught what it got for that
+        if not guard.imported():  # and has caught what it got for listening
             return 1
         gc.freeze()
         gc.enable()
@@ -373,8 +377,7 @@ class _Main:
         serving.prepare()  # while the suite ends
 
         order = self._await_order("serve")
-        if not guard.end():  # a thread has tried to listen, after the import
-            return 1
+        guard.end()
         sock = socket.socket(fileno=order.descriptors[0])
         instance = Instance.of(order.data)
         outbox = Outbox(lambda event: self._say("audit", **event.to_message()))

@@ -94,6 +94,28 @@ def test_refused(place: Place, how: str) -> None:
     started.left_nothing()
 
 
+LATE = """
+def late():
+    while "uvicorn.lifespan.on" not in sys.modules:  # the last that is imported before the worker waits
+        time.sleep(0.01)
+    uvicorn.run(app, host=HOST, port=PORT)
+
+import uvicorn
+threading.Thread(target=late).start()
+"""
+
+
+def test_a_thread_that_waits_for_the_end_of_the_import(project: Place) -> None:
+    """What a thread begins after the import, and before the verdict, is refused the same."""
+    wait = "import time\nimport pytest\n@pytest.mark.critical('Slow')\ndef test_slow(settings):\n"
+    project.write_requirement("slow", wait + '    """It takes its time."""\n    time.sleep(3)\n')
+    project.write_module("listens", HEAD + LATE)
+    started = project.refused("--demo", "--app", "listens:app", GUARDED=str(project.port))
+    assert started.process.returncode == 1
+    assert "listens:app starts to listen before the verdict (" in started.stdout
+    assert project.check("Application")["outcome"] == "failed"
+
+
 def test_hypercorn(place: Place) -> None:
     """The same of hypercorn, where it is installed."""
     pytest.importorskip("hypercorn")
