@@ -75,14 +75,15 @@ class Writer(Generic[Item]):
         """Give the reader a moment, if it reads at all; then the oldest makes way for the newest."""
         if self._stuck or not self._changed.wait_for(lambda: self._size + size <= LIMIT, ROOM):
             self._stuck = True
-        kept: deque[tuple[Item, int, bool]] = deque()
-        for item, its_size, lossy in self._waiting:
-            if kept and lossy and self._size + size > LIMIT:
+        kept = [self._waiting.popleft()] if self._waiting else []  # it is being written
+        while self._waiting and self._size + size > LIMIT:
+            item, its_size, lossy = entry = self._waiting.popleft()
+            if lossy:
                 self._size -= its_size
                 self._lost(item)
             else:
-                kept.append((item, its_size, lossy))
-        self._waiting = kept
+                kept.append(entry)
+        self._waiting.extendleft(reversed(kept))
 
     def progressed(self) -> None:
         """In the thread: a part of the item was taken."""

@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.starts import READY, Place, get, until
+from tests.e2e.starts import READY, Place, get, listening, until
 
 # A megabyte and a half, whenever it starts and whenever it is asked to: more than any pipe, queue or terminal takes.
 CHATTY = """
@@ -348,6 +349,43 @@ def test_full_disk(instances: Instances) -> None:
     process = instances.serve(output)
     assert get(f"{instances.place.url}/chat") == (200, "life 1")
     assert ends(process) == 0
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, which can be made to hang."""
+    tools = ("mkfs.ext4", "mount", "umount", "fsfreeze")
+    if not all(map(shutil.which, tools)):
+        pytest.skip(f"this machine has not all of {', '.join(tools)}")
+    image, folder = tmp_path / "image", tmp_path / "disk"
+    with image.open("wb") as file:
+        file.truncate(16 * 1024**2)
+    folder.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    if subprocess.run(["mount", "-o", "loop", image, folder], capture_output=True, check=False).returncode:
+        pytest.skip("this machine does not let us mount anything")
+    yield folder
+    subprocess.run(["fsfreeze", "--unfreeze", folder], capture_output=True, check=False)
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.needs_root("nobody else can mount a file system")
+def test_log_file_on_a_file_system_that_hangs(instances: Instances, disk: Path) -> None:
+    """It serves on, restarts its worker and drains; what fits into the buffer is in the log when the disk is back."""
+    log = disk / "log"
+    process = instances.serve(instances.output(), None, "--log-file", str(log))
+    subprocess.run(["fsfreeze", "--freeze", disk], check=True)
+    try:
+        assert get(f"{instances.place.url}/chat") == (200, "life 1")
+        with contextlib.suppress(OSError):
+            get(f"{instances.place.url}/crash")
+        until(lambda: instances.life() == "life 2", "it is back")
+        process.send_signal(signal.SIGTERM)
+        until(lambda: not listening(instances.place.port), "it has drained")
+    finally:
+        subprocess.run(["fsfreeze", "--unfreeze", disk], check=True)
+    assert process.wait(10) == 0
+    assert "lines lost here: " in log.read_text()
 
 
 def test_the_mode_of_a_descriptor_is_left_alone(instances: Instances) -> None:
