@@ -89,10 +89,10 @@ def listening(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def get(url: str) -> tuple[int, str]:
-    """Status and text of an answer."""
+def get(url: str, timeout: float = 10.0) -> tuple[int, str]:
+    """Status and text of an answer, which comes within so many seconds."""
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=timeout) as answer:
             return int(answer.status), answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:

@@ -10,7 +10,6 @@ import signal
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -333,12 +332,7 @@ def drained(place: Place, *options: str, **environ: str) -> tuple[Started, list[
         PREFLIGHT_GRACEFUL_TIMEOUT="40s", **environ,
     ).until_ready()  # fmt: skip
     answers: list[tuple[int, str]] = []
-
-    def ask() -> None:
-        with urllib.request.urlopen(f"{place.url}/slow", timeout=60) as answer:
-            answers.append((answer.status, answer.read().decode()))
-
-    asking = threading.Thread(target=ask)
+    asking = threading.Thread(target=lambda: answers.append(get(f"{place.url}/slow", timeout=60)))
     asking.start()
     old.until_says("slow began")
     old.send(signal.SIGTERM)

@@ -327,7 +327,7 @@ def test_old_one_elsewhere_finishes_what_it_does(place: Place) -> None:
     )
     old = place.start("--demo", "--app", "guarded:app", GATE=str(gate), PREFLIGHT_GRACEFUL_TIMEOUT="40s").until_ready()
     answers: list[tuple[int, str]] = []
-    asking = threading.Thread(target=lambda: answers.append(get(f"{place.url}/slow")))
+    asking = threading.Thread(target=lambda: answers.append(get(f"{place.url}/slow", timeout=60)))
     asking.start()
     old.until_says("slow began")
     deadlines = {"PREFLIGHT_REQUIREMENT_TIMEOUT": "2s", "PREFLIGHT_RUN_TIMEOUT": "4s", "PREFLIGHT_PORT_GRACE": "1s"}
