@@ -11,14 +11,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 PASSED = "passed on"
 DROPPED = "dropped"
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
+class Variable(NamedTuple):
     """One variable, and whether our children get it."""
 
     name: str
@@ -119,8 +118,7 @@ ANSWERS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """One option of pytest, wherever it stands: on the command line, in PYTEST_ADDOPTS or in ``addopts``."""
 
     names: tuple[str, ...]

@@ -26,10 +26,11 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
 from types import FrameType, ModuleType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
 
 FIX = 'move it under `if __name__ == "__main__":`, or into the application\'s lifespan'
 LOOK = 0.25  # seconds between two looks for sockets that listen all the same
@@ -202,8 +203,8 @@ class Guard:
             sleep(LOOK)
 
 
-class _Finder(MetaPathFinder):
-    """Sees the modules of :data:`DOORS` when they are imported."""
+class _Finder:
+    """Sees the modules of :data:`DOORS` when they are imported; an entry of ``sys.meta_path``."""
 
     def __init__(self, on_import: Callable[[ModuleType], object]) -> None:
         self._on_import = on_import

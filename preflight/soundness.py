@@ -138,19 +138,20 @@ class Sources:
         Requirements ask what they have imported; those with an assertion in them are looked at. A requirement's own
         file is :meth:`fault`'s.
         """
-        own = {item.path for item in items}
+        own = {__file__, *(str(item.path) for item in items)}  # this one has asked itself
         found = []
         for module in list(sys.modules.values()):
-            path = Path(getattr(module, "__file__", None) or "")
-            if path in own or not path.is_relative_to(root) or INSTALLED in path.parts:
-                continue
+            file = getattr(module, "__file__", None) or ""
+            if not file.startswith(f"{root}{os.sep}") or INSTALLED in file or file in own:
+                continue  # nearly all of many hundred: no path is made of them
+            path = Path(file)
             try:
                 if not ASSERTION.search(path.read_bytes()):
                     continue
             except OSError:  # from an archive, say
                 continue
-            codes = self._inside(path, "", 0) | self._inside(path, "", REWRITTEN)
-            if any(comparable(code) not in codes for code in _functions_of(module)):
+            runs = {comparable(code) for code in _functions_of(module)}
+            if not any(runs <= self._inside(path, "", level) for level in (0, REWRITTEN)):
                 caches = path.parent / "__pycache__"
                 found.append(f"{path.relative_to(root)}: its compiled form is another file's: remove {caches}")
         return found
