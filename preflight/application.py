@@ -13,6 +13,7 @@ It is called in the worker alone, before the verdict: what is refused here block
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import inspect
@@ -151,14 +152,19 @@ def _signature(found: Any) -> inspect.Signature | None:
 
         # Annotations may name what is imported for type checkers only, and are evaluated there when they are asked for.
         options["annotation_format"] = Format.FORWARDREF
-    try:
+    own = None
+    with contextlib.suppress(ValueError, TypeError):
         own = inspect.signature(found, follow_wrapped=False, **options)
-        if inspect.Parameter.VAR_POSITIONAL not in {one.kind for one in own.parameters.values()}:
-            return own
-        # A decorator's wrapper, which takes whatever it gets: what it is wrapped around says what that is to be.
+    if own is not None and inspect.Parameter.VAR_POSITIONAL not in {one.kind for one in own.parameters.values()}:
+        return own
+    # A decorator's wrapper, which takes whatever it gets, or functools.cache's, which is written in C: what it is
+    # wrapped around says what that is to be.
+    try:
         wrapped = inspect.signature(found, **options)
     except (ValueError, TypeError):
-        return None
+        return own
+    if own is None:
+        return wrapped
     said = _takes(wrapped, 3) or _takes(wrapped, 0) or (_takes(wrapped, 2) and not _is_coroutine_function(found))
     return wrapped if said else own
 

@@ -120,6 +120,8 @@ SERVED = {
     "a wrapper that does not say of what": "def app(*args, **kwargs):\n    return plain(*args, **kwargs)",
     "an async one that does not": "async def app(*args):\n    scope, receive, send = args\n    await plain(*args)",
     "an async one with indices": "async def app(*args):\n    await plain(args[0], args[1], args[2])",
+    "a cached factory": "@functools.cache\ndef app():\n    return plain",
+    "a cached factory with defaults": "@functools.lru_cache(maxsize=1)\ndef app(debug=False):\n    return plain",
     "a wrapped factory": (
         "def make():\n    return plain\n@functools.wraps(make)\ndef app(*args):\n    return make(*args)"
     ),
@@ -236,6 +238,11 @@ REFUSED = {
     "a partial that still needs one": (
         "def make(one, two):\n    return plain\napp = functools.partial(make, 1)",
         "needs arguments (two)",
+        WITHOUT_ARGUMENTS,
+    ),
+    "a cached factory with an argument": (
+        "@functools.cache\ndef app(config):\n    return plain",
+        "needs arguments (config)",
         WITHOUT_ARGUMENTS,
     ),
     "too many": (
