@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from tests.e2e.starts import READY, Place, Started, get, until
+from tests.e2e.starts import READY, Place, Started, get
 from tests.e2e.test_replace import worker_of
 from tests.e2e.test_supervision import BACK, kill_worker
 
@@ -101,18 +101,14 @@ def test_start_up_that_does_not_end(place: Place, hangs: str, where: str) -> Non
     started.left_nothing()
 
 
-def asking(place: Place) -> Started:
-    """Who holds the port, as --port-status says it."""
-    return place.run("--port-status")
-
-
 def test_slow_start_up_is_said(place: Place) -> None:
-    """After five seconds it is said what is waited for, and for how long it will be; --port-status says it at once."""
+    """After five seconds it is said what is waited for, and for how long it will be; --port-status says it as well."""
     started = hanging(place, "await")
-    what = "starting, waiting for the start-up of hanging:app"
-    until(lambda: what in asking(place).stdout, "--port-status says it")
     started.until_says("Waiting for hanging:app: its start-up (its lifespan) has not ended; it gets 600 s")
     assert "Connections wait" not in started.stdout, started.output
+    asked = place.run("--port-status")
+    said = asked.output + started.output
+    assert "starting, waiting for the start-up of hanging:app" in asked.stdout, said
     started.stop()
     assert READY not in started.output
     started.left_nothing()
