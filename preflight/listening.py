@@ -194,7 +194,8 @@ class Guard:
 
     def _watch(self, sleep: Callable[[float], object]) -> None:
         while self._holds:
-            if not self.attempt and (found := _listeners(self._port)):
+            # A look that ends after end() may have seen the socket that is to be served.
+            if not self.attempt and (found := _listeners(self._port)) and self._holds:
                 self._report(f"{self._name} listens on {found[0]} {self._when}{self._place(None)}")
                 os._exit(1)  # nothing that it answers may reach anybody
             if self.attempt and self._importing:

@@ -89,6 +89,7 @@ class Supervisor:
         self._count = 0
         self._last_exit = ""
         self._last_exit_at = ""
+        self._verdict_told = False
         self._handed = False
         self._employed_at = time.monotonic()
         """When this worker was begun to be waited for."""
@@ -135,7 +136,10 @@ class Supervisor:
             worker = self.worker
             if worker is None:
                 raise RuntimeError("there is no worker to serve with")
-            if worker.imported and not self._handed:
+            if worker.imported and not self._verdict_told:
+                self._verdict_told = True
+                worker.tell_verdict()
+            if worker.unguarded and not self._handed:
                 self._hand_over(worker)
             if worker.started and self._heartbeat is None:
                 self._on_started(worker)
@@ -450,7 +454,8 @@ class Supervisor:
     # Workers.
 
     def _employ(self, worker: Worker) -> None:
-        self.worker, self._handed, self._ready_at, self._heartbeat = worker, False, None, None
+        self.worker, self._ready_at, self._heartbeat = worker, None, None
+        self._verdict_told = self._handed = False
         self._employed_at, self._waiting_told = time.monotonic(), False
         worker.on_audit, worker.on_beat, worker.child.on_signal = self._reported, self._heard_beat, self._signalled
         self.loop.watch_child(worker.child, worker.read_channel, lambda: self.on_output(worker))

@@ -47,6 +47,8 @@ class Worker:
         self.fix = ""
         """What to do about it; empty where importing the application shows more than we can say."""
         self.routes: tuple[str, ...] = ()
+        self.unguarded = False
+        """Whether it may have a socket that listens."""
         self.started = False
         """Whether the application's start-up is complete."""
         self.ready = False
@@ -86,6 +88,8 @@ class Worker:
                     self.imported, self.routes = True, tuple(message.data["routes"])
                 case "failed":
                     self.error, self.fix = str(message.data["error"]), str(message.data["fix"])
+                case "unguarded":
+                    self.unguarded = True
                 case "started":
                     self.started = message.data["instance_id"] == self._instance_id
                 case "ready":
@@ -148,6 +152,10 @@ class Worker:
                     self.read_channel()
         self.read_rest()
         return self.error
+
+    def tell_verdict(self) -> None:
+        """Let it know that it is going to serve; it says when it can take the socket."""
+        self._tell("verdict")
 
     def serve(
         self,
@@ -376,8 +384,11 @@ class _Main:
         self._say("imported", routes=[path for path in WELL_KNOWN if path in routes])
         serving.prepare()  # while the suite ends
 
-        order = self._await_order("serve")
+        self._await_order("verdict")
         guard.end()
+        # Only now: until then a socket that listens is one too many, and the guard cannot know whose it is.
+        self._say("unguarded")
+        order = self._await_order("serve")
         sock = socket.socket(fileno=order.descriptors[0])
         instance = Instance.of(order.data)
         outbox = Outbox(lambda event: self._say("audit", **event.to_message()))
