@@ -117,8 +117,7 @@ def test_a_thread_that_waits_for_the_end_of_the_import(project: Place) -> None:
 
 
 def test_hypercorn(place: Place) -> None:
-    """The same of hypercorn, where it is installed."""
-    pytest.importorskip("hypercorn")
+    """The same of hypercorn."""
     source = HEAD + "import hypercorn.asyncio, hypercorn.config\nconfig = hypercorn.config.Config()\n"
     source += "config.bind = [f'{HOST}:{PORT}']\nasyncio.run(hypercorn.asyncio.serve(app, config))\n"
     place.write_module("listens", source)
