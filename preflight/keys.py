@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -11,6 +13,7 @@ from preflight.text import foreign
 
 NOTIFY = "PREFLIGHT_NOTIFY"
 """The variable with the addresses of notifications: to know such a URL is to be able to write there."""
+MOST = 1000  # secrets of one value that are known: each costs a look at every text
 SHORTEST = 8  # characters; a shorter value stands in too many harmless texts to be replaced blindly
 
 _WORDS = frozenset(
@@ -27,8 +30,8 @@ _OTHERS = frozenset(
         "TURKEY", "WHISKEY",
     }
 )  # fmt: skip
-# What a name ends with that says where or what something is, and not the thing.
-_ABOUT = frozenset({"DIR", "DOMAIN", "FILE", "HEADER", "NAME", "PATH", "SOCK", "TYPE", "URI", "URL"})
+ABOUT = frozenset({"DIR", "DOMAIN", "FILE", "HEADER", "NAME", "PATH", "SOCK", "TYPE", "URI", "URL"})
+"""What a name ends with that says where or what something is, and not the thing."""
 LOOKS_SECRET = re.compile(
     r"\b(?:sk|pk|rk|pplx|xai|gsk|pypi|tvly)-[A-Za-z0-9_-]{16,}|\b(?:sk|rk|pk|whsec)_[A-Za-z0-9_]{16,}"
     r"|\b(?:gh[pousr]|npm|hf|glsa|dop_v1)_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}"
@@ -53,20 +56,25 @@ def key_like(name: str) -> bool:
     ``DB_PASSWORD``, ``api-key``, ``AccountKey`` and ``TOKEN2`` do; ``PUBLIC_KEY``, ``TOKEN_URL`` and
     ``COOKIE_DOMAIN`` do not. The URL of a webhook does.
     """
-    words = [word.upper().rstrip("0123456789") for word in re.split(r"[^A-Za-z0-9]+", _HUMP.sub("_", name))]
-    words = [word for word in words if word]
-    if words == ["PWD"]:  # the shell's folder
+    found = words(name)
+    if found == ["PWD"]:  # the shell's folder
         return False
-    if words and words[-1] in _ABOUT:
-        return words[-1] in ("URL", "URI") and _is_hook(words)
+    if found and found[-1] in ABOUT:
+        return found[-1] in ("URL", "URI") and _is_hook(found)
     return any(
         word in _WORDS or (word.endswith(_ENDS) and word not in _OTHERS and before != "PUBLIC")
-        for before, word in zip(["", *words], words, strict=False)
+        for before, word in zip(["", *found], found, strict=False)
     )
 
 
-def _is_hook(words: list[str]) -> bool:
-    return any(word.endswith(("HOOK", "HOOKS")) for word in words)
+def words(name: str) -> list[str]:
+    """The words of a name, in capitals and without numbers behind them: ``dbPassword2`` has DB and PASSWORD."""
+    found = (word.upper().rstrip("0123456789") for word in re.split(r"[^A-Za-z0-9]+", _HUMP.sub("_", name)))
+    return [word for word in found if word]
+
+
+def _is_hook(found: list[str]) -> bool:
+    return any(word.endswith(("HOOK", "HOOKS")) for word in found)
 
 
 def common(value: str) -> bool:
@@ -80,8 +88,9 @@ def common(value: str) -> bool:
 def secrets(variables: Mapping[str, str]) -> Iterator[str]:
     """The secrets in these variables.
 
-    They are values of key-like names; passwords and key-like parameters inside URLs and connection strings, whatever
-    the variable's name; and of a webhook's URL also the parts.
+    They are values of key-like names; passwords and key-like parameters inside URLs, connection strings and JSON,
+    whatever the variable's name; and of a webhook's URL also the parts. What else an application makes of them is in
+    derivation.py.
     """
     for name, value in variables.items():
         if name == NOTIFY:
@@ -98,6 +107,8 @@ def secrets(variables: Mapping[str, str]) -> Iterator[str]:
                 yield unquote(password)
         if "=" in value:
             yield from _assigned(value)
+        if value.lstrip()[:1] in ("{", "["):
+            yield from _in_json(value)
 
 
 def common_secrets(*environments: Mapping[str, str]) -> frozenset[str]:
@@ -161,3 +172,21 @@ def _assigned(value: str) -> Iterator[str]:
         name, sign, held = part.partition("=")
         if sign and _NAME.fullmatch(name) and (key_like(name) or name.strip().lower() == "pwd"):
             yield held.strip().strip("\"'")
+
+
+def _in_json(value: str) -> Iterator[str]:
+    """The texts that have key-like names in a JSON document, the first `MOST`."""
+    try:
+        queue: deque[object] = deque([json.loads(value)])
+    except (ValueError, RecursionError):
+        return
+    left = MOST
+    while queue and left:
+        found = queue.popleft()
+        if isinstance(found, list):
+            queue.extend(found)
+        elif isinstance(found, dict):
+            queue.extend(found.values())
+            held = [item for name, item in found.items() if isinstance(item, str) and key_like(name)][:left]
+            left -= len(held)
+            yield from held

@@ -3,21 +3,28 @@
 A text that somebody else has shortened cannot be redacted by value, so such texts are not passed
 here but left out where they would arise (see plugin.py). What is passed here is replaced in
 every form in which a secret travels: as it is, in JSON, in ``repr``, in HTML, URL-encoded, any mixture
-of these, and in base64, wherever in the encoded text it begins and however that is broken into lines.
+of these, in base64, wherever in the encoded text it begins and however that is broken into lines, in hexadecimal
+digits, and folded over lines. What an application makes of a value is known as well (see derivation.py). What is not:
+other encodings (base32, base64 of base64, compressed, encrypted, hashed, reversed), and pieces of fewer than 12
+characters that do not follow each other.
 """
 
 from __future__ import annotations
 
 import base64
 import re
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TypeVar
+from itertools import accumulate
+from typing import NamedTuple, TypeVar
 
-from preflight.keys import common, secrets
+from preflight.derivation import derived, members
+from preflight.keys import MOST, common, secrets
 
 MASK = "[redacted]"
+LONGEST = 16 * 1024  # characters of a secret whose pieces are known by themselves
 REACH = 64 * 1024  # characters that are looked at beyond a cut, so that a secret there is seen whole
 
 T = TypeVar("T")
@@ -33,6 +40,22 @@ _BREAK = r"(?:=|%(?:25){0,4}3[dD]){0,2}(?:\\{1,16}r)?(?:\\{1,16}n|\r?\n|%(?:25){
 _BASE64 = re.compile(rf"[A-Za-z0-9+/_-]+(?:(?:{_SIGN}|{_BREAK})[A-Za-z0-9+/_-]*)*")
 _OTHER = re.compile(rf"(?P<sign>{_SIGN})|{_BREAK}")
 
+# Pairs of hexadecimal digits, with what stands between them: "73:6b", "73 6b", "%73%6b", "\\x73\\x6b", "0x73, 0x6b".
+_BETWEEN = r"(?:[:,;\s-]|%|0x|&#x|\\{1,8}(?:x|u00)){0,4}"
+_HEX = re.compile(rf"[0-9a-fA-F][0-9a-fA-F]{_BETWEEN}(?:[0-9a-fA-F][0-9a-fA-F]{_BETWEEN}){{7,}}")
+_DIGITS = re.compile(r"0x|u00|([0-9a-fA-F])")
+
+# Where a text goes on in the next line: a line's end, also an escaped one, and what stands around a piece there.
+_LINE_END = re.compile(r"(?:\\{1,16}r)?\\{1,16}n|\r?\n|\r|%(?:0[dD]%)?0[aA]|<br ?/?>")
+_BLANKS = " \t\xa0"
+_AROUND = " \t\xa0\"'`\\|>#*+,()[]│┃║╎┆▏▕"
+_CONTINUED = "=-\xad"  # quoted-printable's sign and hyphens at a line's end, which may be a secret's own as well
+_STAMP = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]{8,15}Z \w{1,16}\[\d{1,10}\] ")  # of a line in our log
+# A piece of a secret that stands by itself: it is as long as what is derived from a value, and no word of a language.
+_PIECE = re.compile(r"[A-Za-z0-9+/_~-]{12,}")
+_LIKE_A_KEY = re.compile(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])")
+_WAIT = 20  # lines that may come between two pieces of a secret in a stream
+
 # What is left of a secret that somebody has shortened is known by this many characters of its beginning or end.
 _FRAGMENT = 6
 _REACH = 200  # characters between dots and the end of a secret
@@ -42,7 +65,7 @@ _CUT_OFF = re.compile(r"[\\'\"`)\]}>,;:!?\s]*(?:$|\.\.\.|…|\\u2026)")
 # Fields of our documents whose texts are words of ours.
 _ENUMERATED = frozenset({"action", "origin", "outcome", "severity", "status"})
 
-_PLAIN = re.compile(r"[A-Za-z0-9_.~-]+")  # what nobody encodes
+_PLAIN = re.compile(r"[A-Za-z0-9_]+")  # what nobody encodes
 _NAMED = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos"}
 _LETTERS = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
 
@@ -100,7 +123,7 @@ def _ways(character: str) -> str:
     if character == "\n":
         ways.append(rf"\r\n|{escape}r{escape}n|%(?:25){{0,4}}0[dD]%(?:25){{0,4}}0[aA]")
     if character == " ":
-        ways.append(r"\+")
+        ways.append(rf"\+|[ \t]{{0,16}}\r?\n[ \t]{{0,80}}|[ \t]{{0,16}}{escape}n[ \t]{{0,80}}")  # folded there
     if character == "'":
         ways.append(r"""'"'"'|'\\''""")  # shell quotes
     return f"(?:{'|'.join(ways)})"
@@ -126,9 +149,10 @@ def _windows(secret: str) -> Iterator[str]:
 
 def _parts(secret: str) -> Iterator[str]:
     """The secret, and its lines: a value of several lines is often printed line by line."""
-    for part in (secret, *secret.splitlines()):
+    for part in (secret, *secret.splitlines()[:MOST]):
         if not common(part.strip()):
             yield part.strip()
+    yield from members(secret)
 
 
 class _Known:
@@ -150,6 +174,18 @@ class _Known:
         return self._regex
 
 
+class Redacted(NamedTuple):
+    """A text without secrets, and what has to be known of it when its stream goes on."""
+
+    text: str
+    unfinished: str
+    """Its end, from where a secret begins that may go on in what follows; empty where there is none."""
+    begun: str
+    """Its last characters where they are the first ones of a secret, too few to know it by them."""
+    went_on: bool
+    """Whether a secret goes on in it that had begun in what came before."""
+
+
 class Redactor:
     """Replaces known secrets, bearer headers and passwords inside URLs in texts and JSON values."""
 
@@ -159,6 +195,9 @@ class Redactor:
         self._known = [_Known(secret) for secret in self._secrets]
         self._begun = [(secret, _Known(secret[:_FRAGMENT])) for secret in self._secrets]
         self._ended = [_Known(secret[-_FRAGMENT:]) for secret in self._secrets]
+        self._pieces = "\n".join(secret for secret in self._secrets if _of_pieces(secret))
+        # A line may end so shortly after the beginning of a secret that nothing shows it yet.
+        self._first = {secret[:length] for secret in self._secrets for length in range(1, _FRAGMENT)}
         self._steps: dict[str, re.Pattern[str]] = {}
         self._reach = max([REACH, *(8 * len(secret) for secret in self._secrets)])
 
@@ -168,32 +207,71 @@ class Redactor:
 
     @classmethod
     def of(cls, *environments: Mapping[str, str]) -> Redactor:
-        """A redactor for every secret in these variables."""
-        return cls(value for variables in environments for value in secrets(variables))
+        """A redactor for every secret in these variables, and what is derived from them."""
+        whole = [value for variables in environments for value in secrets(variables)]
+        return cls([*whole, *derived(*environments)])
 
     def text(self, text: str) -> str:
         """The text without any secret."""
-        spans = [
-            match.span() for known in self._known if (found := known.within(text)) for match in found.finditer(text)
-        ]
-        if self._secrets:
-            spans += self._in_base64(text)
-            spans += self._shortened(text)
+        return self.after("", text).text
+
+    def after(self, before: str, text: str) -> Redacted:
+        """The text without any secret, where ``before`` came before it in the same stream."""
+        whole = before + text
+        spans = self._spans(whole) if self._secrets else []
         if spans:
-            text = _masked(text, spans)
+            text = _masked(whole, spans, len(before))
         text = _BEARER.sub(rf"\1 {MASK}", text)
-        return _URL_PASSWORD.sub(rf"\1:{MASK}", text)
+        text = _URL_PASSWORD.sub(rf"\1:{MASK}", text)
+        end = len(whole.rstrip(_AROUND + "\r\n"))
+        start = min((start for start, to in spans if to >= end), default=end)
+        return Redacted(
+            text,
+            whole[max(start, len(whole) - self._reach) :] if start < end else "",
+            whole[end - self._begins_at_end(whole, end) :],
+            any(start < len(before.rstrip(_AROUND + "\r\n")) and to > len(before) for start, to in spans),
+        )
+
+    def _begins_at_end(self, text: str, end: int) -> int:
+        """How many characters at the end of a text may be the first ones of a secret, too few to know it by them."""
+        return max(
+            (count for count in range(1, _FRAGMENT) if text[max(0, end - count) : end] in self._first), default=0
+        )
+
+    def _spans(self, text: str) -> list[tuple[int, int]]:
+        """Where there are secrets, in whatever form."""
+        spans = [*self._plain(text), *self._in_base64(text), *self._in_hex(text), *self._alone(text)]
+        for folded in _unfolded(text):
+            spans += [folded.place(start, end) for start, end in self._plain(folded.text)]
+        return spans
+
+    def _plain(self, text: str) -> Iterator[tuple[int, int]]:
+        for known in self._known:
+            if (found := known.within(text)) is not None:
+                yield from (match.span() for match in found.finditer(text))
+        yield from self._shortened(text)
+
+    def _alone(self, text: str) -> Iterator[tuple[int, int]]:
+        """Pieces of secrets that stand by themselves, as where a secret was folded and other lines came between."""
+        if self._pieces:
+            for piece in _PIECE.finditer(text):
+                if _LIKE_A_KEY.match(piece[0]) and piece[0] in self._pieces:
+                    yield piece.span()
 
     def beginning(self, text: str, longest: int) -> str:
         """The redacted text; of a longer one the first ``longest`` characters or fewer, and no part of a secret.
 
         It looks no further than it has to: the text may be of any size.
         """
+        return self.beginning_after("", text, longest).text
+
+    def beginning_after(self, before: str, text: str, longest: int) -> Redacted:
+        """See `beginning` and `after`."""
         seen = text[: longest + self._reach]
-        redacted = self.text(seen)
+        redacted = self.after(before, seen)
         # Where what was looked at ends, half a secret may stand.
-        end = longest if len(seen) == len(text) else min(longest, max(0, len(redacted) - self._reach // 2))
-        return redacted if len(redacted) <= end else redacted[:end] + " …"
+        last = longest if len(seen) == len(text) else min(longest, max(0, len(redacted.text) - self._reach // 2))
+        return redacted if len(redacted.text) <= last else redacted._replace(text=redacted.text[:last] + " …")
 
     def _shortened(self, text: str) -> Iterator[tuple[int, int]]:
         """Where somebody has shortened a text in the middle of a secret: at its end, or at dots that stand for a part.
@@ -255,10 +333,27 @@ class Redactor:
                 continue
             plain, places, ends = _joined(run)
             plain = plain.replace("-", "+").replace("_", "/")
-            for start in range(len(plain) - _WINDOW + 1):
-                if plain[start : start + _WINDOW] in self._encoded:
-                    # Its edges, which no window reaches, go as well.
-                    yield places[max(0, start - 2)], ends[min(start + _WINDOW + 4, len(plain)) - 1]
+            for start in self._windows_in(plain):
+                # Its edges, which no window reaches, go as well.
+                yield places[max(0, start - 2)], ends[min(start + _WINDOW + 4, len(plain)) - 1]
+
+    def _windows_in(self, encoded: str) -> list[int]:
+        known = self._encoded
+        return [start for start in range(len(encoded) - _WINDOW + 1) if encoded[start : start + _WINDOW] in known]
+
+    def _in_hex(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where secrets stand in hexadecimal digits: as base64 of the same bytes, which is what is known of them."""
+        for run in _HEX.finditer(text):
+            written = run[0]
+            digits: Sequence[int] = range(*run.span())
+            if not written.isalnum() or "x" in written:
+                digits = [found.start() for found in _DIGITS.finditer(text, *run.span()) if found[1]]
+                written = "".join(text[place] for place in digits)
+            for first in range(2):
+                raw = bytes.fromhex(written[first : len(written) - (len(written) - first) % 2])
+                for start in self._windows_in(base64.b64encode(raw).decode("ascii")):
+                    byte, behind = max(0, start - 2) * 3 // 4, min(len(raw), -(-(start + _WINDOW + 4) * 3 // 4))
+                    yield digits[first + 2 * byte], digits[first + 2 * behind - 1] + 1
 
     def value(self, value: T) -> T:
         """The same JSON value with every text in it redacted, keys included."""
@@ -329,13 +424,89 @@ def _joined(run: re.Match[str]) -> tuple[str, Sequence[int], Sequence[int]]:
     return "".join(plain), starts, ends
 
 
-def _masked(text: str, spans: Iterable[tuple[int, int]]) -> str:
-    """The text with one mask for each stretch that these spans cover together."""
-    pieces, reached = [], 0
+def _masked(text: str, spans: Iterable[tuple[int, int]], first: int = 0) -> str:
+    """The text from ``first`` on, with one mask for each stretch that these spans cover together."""
+    pieces, reached = [], first
     covered = -1
     for start, end in sorted(spans):
-        if start > covered:
-            pieces += [text[reached:start], MASK]
+        if end <= first:
+            continue
+        if max(start, first) > covered:
+            pieces += [text[reached : max(start, first)], MASK]
         covered = max(covered, end)
         reached = covered
     return "".join([*pieces, text[reached:]])
+
+
+def _of_pieces(secret: str) -> bool:
+    """Whether pieces of a secret are known by themselves: it is one word, and long enough to be folded."""
+    return (
+        16 <= len(secret) <= LONGEST and bool(_PIECE.fullmatch(secret.rstrip("="))) and bool(_LIKE_A_KEY.match(secret))
+    )
+
+
+class _Unfolded:
+    """A text whose lines were joined, and where each of them came from."""
+
+    __slots__ = ("_places", "_starts", "text")
+
+    def __init__(self, lines: Sequence[tuple[int, str]]) -> None:
+        self.text = "".join(line for _, line in lines)
+        self._places = [place for place, _ in lines]
+        self._starts = [0, *accumulate(len(line) for _, line in lines)][:-1]
+
+    def place(self, start: int, end: int) -> tuple[int, int]:
+        """Where a span of the joined lines is in the text."""
+        return self._place(start), self._place(end - 1) + 1
+
+    def _place(self, joined: int) -> int:
+        line = bisect_right(self._starts, joined) - 1
+        return self._places[line] + joined - self._starts[line]
+
+
+def _unfolded(text: str) -> Iterator[_Unfolded]:
+    """The text with its lines joined, as somebody has folded it: with blanks around the pieces, or with more."""
+    ends = list(_LINE_END.finditer(text))
+    if not ends:
+        return
+    starts = [0, *(end.end() for end in ends)]
+    lines = [
+        (start, text[start:end]) for start, end in zip(starts, [*(end.start() for end in ends), len(text)], strict=True)
+    ]
+    before = text
+    for around, sign in ((_BLANKS, ""), (_AROUND, ""), (_AROUND, _CONTINUED)):
+        stripped = []
+        for place, line in lines:
+            skipped = stamp.end() if around == _AROUND and (stamp := _STAMP.match(line)) else 0
+            kept = line[skipped:].lstrip(around)
+            if kept:
+                end = kept.rstrip(around)
+                stripped.append((place + len(line) - len(kept), end[:-1] if end[-1:] in sign else end))
+        unfolded = _Unfolded(stripped)
+        if unfolded.text != before:
+            yield unfolded
+            before = unfolded.text
+
+
+class Lines:
+    """Redacts the lines of a stream, one by one: a secret that is folded over several of them is one all the same."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._begun = self._unfinished = ""
+        self._waited = 0  # lines since there was something of what is unfinished
+
+    def next(self, line: str, longest: int) -> str:
+        """The next line; see `Redactor.beginning`."""
+        if self._unfinished:
+            redacted = self._redactor.beginning_after(f"{self._unfinished}\n", line, longest)
+            if redacted.went_on:
+                self._unfinished, self._begun, self._waited = redacted.unfinished, redacted.begun, 0
+                return redacted.text
+        redacted = self._redactor.beginning_after(f"{self._begun}\n" if self._begun else "", line, longest)
+        self._waited += 1
+        # Another thread's lines may come between two pieces.
+        if redacted.unfinished or self._waited > _WAIT:
+            self._unfinished, self._waited = redacted.unfinished, 0
+        self._begun = redacted.begun
+        return redacted.text

@@ -20,7 +20,7 @@ from typing import Any
 # shows at the first ones, before it would never end.
 STEPS = {**dict.fromkeys([*range(16, 48, 4), 64, 140], 0.05), 2_000: 0.1}
 # What is quadratic shows at a greater length, where so many seconds at the last step were worth a closer look.
-LENGTH, SUSPICIOUS, SLOW = 8_000, 0.0004, 0.004
+LENGTH, SUSPICIOUS, SLOW = 8_000, 0.0002, 0.002
 RATIO = 8  # of the times for four times the length: 4 is linear, 16 quadratic
 
 _CHARACTERS = "aA0-_.~ /\\\"'%&;:=@,+!?#<>()[]{}|*$\n\t\r\x1b\x00é\u2028b1f"
@@ -142,7 +142,7 @@ def worst(pattern: str, flags: int, methods: Sequence[str]) -> tuple[str, tuple[
             if took <= SUSPICIOUS or (took := spent(method, compiled, _text(case, LENGTH), 1)) <= SLOW:
                 continue
             took = min(took, spent(method, compiled, _text(case, LENGTH), 4)) if took < 0.5 else took
-            ratio = took / spent(method, compiled, _text(case, LENGTH // 4), 3)
+            ratio = took / spent(method, compiled, _text(case, LENGTH // 4), 5)
             if took > SLOW and ratio > RATIO:
                 return method, case, ratio
     return None

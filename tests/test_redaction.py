@@ -18,7 +18,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from preflight.keys import common, common_secrets, key_like, secrets
-from preflight.redaction import MASK, Redactor
+from preflight.redaction import MASK, Lines, Redactor
 
 KEY = "sk-canary-3f9a1c77e2Zq"
 AWKWARD = "p\u00e4ss/w+rd \"quoted\" \\ 'single'&=%"
@@ -444,3 +444,114 @@ def test_password_at_the_cut(length: int) -> None:
     """A password inside a URL that nobody knew is found by what is behind the cut."""
     text = "-" * 50 + "postgres://me:hunter2hunter2@host/" + "-" * 500
     assert "hunter" not in Redactor().beginning(text, 50 + length)
+
+
+LONG = "".join(random.Random(11).choices(string.ascii_letters + string.digits, k=164))
+FOLDS: dict[str, Callable[[str, int], str]] = {
+    "lines": lambda s, n: "\n".join(textwrap.wrap(s, n)),
+    "crlf": lambda s, n: "\r\n".join(textwrap.wrap(s, n)),
+    "indented": lambda s, n: textwrap.fill(s, n + 6, subsequent_indent="      "),
+    "continued": lambda s, n: " \\\n    ".join(textwrap.wrap(s, n)),
+    "quoted": lambda s, n: "(" + "\n ".join(repr(piece) for piece in textwrap.wrap(s, n)) + ")",
+    "joined": lambda s, n: " +\n    ".join(f'"{piece}"' for piece in textwrap.wrap(s, n)),
+    "mail": lambda s, n: "\n".join(f"> {piece}" for piece in textwrap.wrap(s, n)),
+    "box": lambda s, n: "\n".join(f"│ {piece:<{n}} │" for piece in textwrap.wrap(s, n)),
+    "json": lambda s, n: json.dumps("\n  ".join(textwrap.wrap(s, n))),
+    "html": lambda s, n: "<br>".join(textwrap.wrap(s, n)),
+    "quoted-printable": lambda s, n: "=\n".join(textwrap.wrap(s, n)),
+    "log": lambda s, n: "\n".join(f"2026-01-02T03:04:05.678Z worker[12] {piece}" for piece in textwrap.wrap(s, n)),
+}
+
+
+@pytest.mark.parametrize("width", [7, 40, 76, 80, 100, 163])
+@pytest.mark.parametrize("fold", FOLDS.values(), ids=FOLDS)
+@pytest.mark.parametrize("secret", [LONG, LONG[:40] + "-\u00fc$'" + LONG[40:90] + "%"], ids=["word", "signs"])
+def test_folded(secret: str, fold: Callable[[str, int], str], width: int) -> None:
+    """Of a key that a library has folded over lines nothing stays, at whatever column and however."""
+    shown = Redactor([secret]).text(f"the key:\n{fold(secret, width)}\nis wrong")
+    assert shown.startswith("the key:\n")
+    assert shown.endswith("\nis wrong")
+    for start in range(len(secret) - 6):
+        assert secret[start : start + 6] not in shown, shown
+
+
+def test_words_that_are_folded() -> None:
+    """A secret of several words is folded between them."""
+    secret = "a passphrase of several words that is long enough to be folded"
+    for folded in (textwrap.fill(secret, 20), textwrap.fill(secret, 20, subsequent_indent="    ")):
+        assert Redactor([secret]).text(f"<{folded}>") == f"<{MASK}>"
+
+
+@pytest.mark.parametrize("width", [5, 40, 76, 163])
+@pytest.mark.parametrize("indent", ["", "    ", "│ "])
+@pytest.mark.parametrize("secret", [LONG, "p\u00e4$$ phrase; " + LONG[:60]], ids=["word", "signs"])
+def test_folded_in_a_stream(secret: str, indent: str, width: int) -> None:
+    """Line by line as well, also where another thread's lines come between."""
+    pieces = [secret[start : start + width] for start in range(0, len(secret), width)]
+    lines = ["starting", f"{indent}{pieces[0]}"]
+    for piece in pieces[1:]:
+        lines += [*(["GET /health 200"] if width > 20 else []), f"{indent}{piece}"]
+    stream = Lines(Redactor([secret]))
+    shown = [stream.next(line, 1000) for line in [*lines, "done"]]
+    assert shown[0] == "starting"
+    assert shown[-1] == "done"
+    kept = "\n".join(shown)
+    # The first five characters may be out before anybody can see what they are.
+    assert not any(secret[start : start + 6] in kept for start in range(5, len(secret) - 6)), kept
+    assert kept.count("GET /health 200") == lines.count("GET /health 200")
+
+
+def test_a_stream_without_secrets() -> None:
+    """What is no secret stays, also where lines end as a secret begins."""
+    lines = ["see preflight", "secret-1234 is another", "k", "sk-canary", "nothing"]
+    stream = Lines(Redactor(["preflight-secret-9999", KEY]))
+    assert [stream.next(line, 100) for line in lines][1:] == ["secret-1234 is another", "k", MASK, "nothing"]
+
+
+def test_pieces_that_stand_alone() -> None:
+    """Twelve characters of a key or more are known wherever they stand; words of a language are not."""
+    redactor = Redactor([LONG, "https://h.example.org/some-harmless-words", "preflight-secret-and-some-words-1234"])
+    assert redactor.text(f"at {LONG[50:90]}, {LONG[100:112]}") == f"at {MASK}, {MASK}"
+    for text in ("some-harmless-words", "preflight-secret-and", "https://h.example.org/", LONG[20:31]):
+        assert redactor.text(f"at {text}, it is") == f"at {text}, it is"
+
+
+HEXADECIMAL: dict[str, Callable[[bytes], str]] = {
+    "small": lambda raw: raw.hex(),
+    "capital": lambda raw: raw.hex().upper(),
+    "colons": lambda raw: raw.hex(":"),
+    "blanks": lambda raw: raw.hex(" "),
+    "groups": lambda raw: raw.hex(" ", 2),
+    "lines": lambda raw: "\n".join(textwrap.wrap(raw.hex(), 16)),
+    "bytes": lambda raw: "".join(f"\\x{byte:02x}" for byte in raw),
+    "bytes in json": lambda raw: json.dumps("".join(f"\\x{byte:02x}" for byte in raw)),
+    "percent": lambda raw: "".join(f"%{byte:02X}" for byte in raw),
+    "percent small": lambda raw: "".join(f"%{byte:02x}" for byte in raw),
+    "a list": lambda raw: ", ".join(f"0x{byte:02x}" for byte in raw),
+    "escapes": lambda raw: "".join(f"\\u00{byte:02x}" for byte in raw),
+    "references": lambda raw: "".join(f"&#x{byte:02x};" for byte in raw),
+}
+
+
+@pytest.mark.parametrize("write", HEXADECIMAL.values(), ids=HEXADECIMAL)
+@pytest.mark.parametrize("before", ["", "x", "user:"])
+def test_hexadecimal(write: Callable[[bytes], str], before: str) -> None:
+    """In hexadecimal digits, in either case, with whatever between them; what is left is not eight characters of it."""
+    secret = KEY + "\u00e4"
+    shown = Redactor([secret]).text(f"<{write((before + secret + ':z').encode())}>")
+    assert MASK in shown
+    for part in shown.split(MASK):
+        digits = re.sub(r"0x|\\+u00|[^0-9a-fA-F]", "", part)
+        assert len(digits) <= 2 * (len(before) + 8)
+        for first in range(2):
+            raw = bytes.fromhex(digits[first : len(digits) - (len(digits) - first) % 2])
+            assert not any(secret.encode()[at : at + 8] in raw for at in range(len(secret) - 7))
+
+
+def test_other_numbers_stay() -> None:
+    """Digests, times, addresses and identifiers are what they were."""
+    text = (
+        "2026-11-28 17:42:21 0x7ffdbdca6e90 de:ad:be:ef:00:11 fe80::1 sha256:" + "0123456789abcdef" * 4
+        + " 550e8400-e29b-41d4-a716-446655440000 1,234,567 10.0.0.1:8002 %20%2F"
+    )  # fmt: skip
+    assert Redactor([KEY, LONG]).text(text) == text
