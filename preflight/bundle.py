@@ -1,8 +1,9 @@
-"""``--bundle PATH``: what somebody else needs in order to help, in one file that is safe to attach to a public issue.
+"""``--bundle PATH``: what somebody else needs in order to help, in one file that can be attached to a public issue.
 
 Reports, settings with their sources, versions, who holds the port, the end of audit and log; and a list of what was
 redacted where. Everything passes the redactor once more, also what was redacted when it was written, and what
-tells who and where this is (home folders, the user's and the machine's name) goes as well.
+tells who and where this is (home folders, the user's and the machine's name) goes as well. What no rule knows stays:
+a secret that is in no variable, or encoded in a way that SECURITY.md says is not recognised.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def write(settings: Settings, path: Path) -> str:
     masked = sum(entry["count"] for entry in bundle.redactions)
     return (
         f"Wrote {path} ({', '.join(contents)}; {masked} redactions, listed in redactions.json)."
-        " It is safe to attach to a public issue."
+        " Known secrets are redacted; look through it before you attach it to a public issue."
     )
 
 

@@ -24,7 +24,7 @@ from preflight.times import stamp
 from preflight.writer import Writer
 
 if TYPE_CHECKING:
-    from preflight.redaction import Redactor
+    from preflight.redaction import Lines, Redactor
     from preflight.settings import Settings
 
 SIZE = 5 * 1024 * 1024  # bytes after which a log file is rotated
@@ -141,17 +141,26 @@ class Log:
         self._echo = echo
         self._trail = trail
         self._trail_file: LogFile | None = None
+        self._streams: dict[str, tuple[int, Lines]] = {}  # by source: its PID, and what is known of its stream
 
     def line(self, source: str, pid: int, text: str) -> None:
         """A line that somebody said: "launcher", "worker" or "suite"."""
         if self.file is None:
             return
         at = stamp(time.time())
-        said = _one_line(self.redactor.beginning(text, LONGEST_LINE))
+        said = _one_line(self._stream(source, pid).next(text, LONGEST_LINE))
         if self.form == "json":
             self.file.write(_json({"at": at, "source": source, "pid": pid, "text": said}))
         else:
             self.file.write(f"{at} {source}[{pid}] {said}")
+
+    def _stream(self, source: str, pid: int) -> Lines:
+        from preflight.redaction import Lines  # whoever made this log's redactor has imported it
+
+        known = self._streams.get(source)
+        if known is None or known[0] != pid:
+            known = self._streams[source] = pid, Lines(self.redactor)
+        return known[1]
 
     def audit(self, event: Event, *, shown: bool = True) -> None:
         """An event; ``shown``: people see it elsewhere, so as text it need not stand on standard error, too."""

@@ -18,7 +18,7 @@ from typing import Any
 from preflight import children, interpreter, report, times
 from preflight.channel import ChannelError, Message
 from preflight.loop import Loop
-from preflight.redaction import Redactor
+from preflight.redaction import Lines, Redactor
 from preflight.settings import Settings
 from preflight.text import printable
 
@@ -185,7 +185,8 @@ class Suite:
         self.child.drain_output()
         self.child.close()
         lines = [line for line in list(self.child.lines)[-20:] if line.strip()]
-        output = tuple(redactor.beginning(line, report.LONGEST_MESSAGE) for line in lines)
+        stream = Lines(redactor)
+        output = tuple(stream.next(line, report.LONGEST_MESSAGE) for line in lines)
         ending: int | None = self.child.process.returncode
         found, reason = self._report(redactor)
         may_start, distrust = report.verdict(found, run_id=self.run_id, exit_code=ending)

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from preflight import banners
 from preflight.log import Log
-from preflight.redaction import Redactor
+from preflight.redaction import Lines, Redactor
 from preflight.report import LONGEST_MESSAGE
 from preflight.streams import Stream
 from preflight.text import coloured, printable
@@ -51,6 +51,7 @@ class Terminal:
         self.plain = banners.plain(self.console)
         self._live: Live | None = None
         self._doing = ""
+        self._passed_on: tuple[int, Lines] | None = None  # a worker's PID, and what is known of its stream
 
     @property
     def redactor(self) -> Redactor:
@@ -94,10 +95,13 @@ class Terminal:
 
     def pass_on(self, lines: Iterable[str], pid: int) -> None:
         """Lines that the worker ``pid`` printed, redacted, on standard error: of their controls the colours stay."""
+        if self._passed_on is None or self._passed_on[0] != pid:
+            self._passed_on = pid, Lines(self.redactor)
+        stream = self._passed_on[1]
         shown = []
         for line in lines:
             self.log.line("worker", pid, line)
-            shown.append(coloured(self.redactor.beginning(line, LONGEST_LINE)) + "\n")
+            shown.append(coloured(stream.next(line, LONGEST_LINE)) + "\n")
         if shown:
             with surviving(sys.stderr):
                 sys.stderr.write("".join(shown))
@@ -105,7 +109,8 @@ class Terminal:
 
     def fail(self, title: str, lines: Sequence[str]) -> None:
         """A red banner for something that is no check's failure."""
-        shown = [printable(self.redactor.beginning(line, LONGEST_MESSAGE)) for line in lines]
+        stream = Lines(self.redactor)  # the end of somebody's output may be among them
+        shown = [printable(stream.next(line, LONGEST_MESSAGE)) for line in lines]
         self.show(banners.failure(title, shown, plain=self.plain))
 
     @property

@@ -435,6 +435,7 @@ class Words:
         self._redactor = redactor
         self._spread = max(spread, default=0) * 6  # escaped forms are longer
         self._held = ""
+        self._before = ""  # what went out before, from where a secret may have begun that is folded over lines
 
     def feed(self, text: str) -> str:
         """What may go out now that this has come."""
@@ -444,9 +445,16 @@ class Words:
         if cut and (header := self._BEARER.search(self._held[:cut])):
             cut = header.start()
         out, self._held = self._held[:cut], self._held[cut:]
-        return self._redactor.text(unbroken(out))
+        return self._redacted(out)
 
     def rest(self) -> str:
         """The end."""
         out, self._held = self._held, ""
-        return self._redactor.text(unbroken(out))
+        return self._redacted(out)
+
+    def _redacted(self, out: str) -> str:
+        if not out:
+            return ""
+        redacted = self._redactor.after(self._before, unbroken(out))
+        self._before = redacted.unfinished or redacted.begun
+        return redacted.text

@@ -221,7 +221,7 @@ def test_exit_codes(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert bundle.command(chosen(), home / "a.zip") == 0
     captured = capsys.readouterr()
     assert captured.out.count("\n") == 1
-    assert captured.out.endswith("It is safe to attach to a public issue.\n")
+    assert captured.out.endswith("; look through it before you attach it to a public issue.\n")
     (home / "text").write_text("mine")
     assert bundle.command(chosen(), home / "text") == 2
     assert bundle.command(chosen(), home / "text" / "a.zip") == 1

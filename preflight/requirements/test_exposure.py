@@ -9,7 +9,10 @@ import pytest
 from preflight import template
 from preflight.contract import Details
 from preflight.envfile import EnvFile
+from preflight.redaction import Redactor
 from preflight.settings import NEW_TOKEN, TOKEN_LENGTH, Settings
+
+SHOWN = "the token would not be redacted in logs and reports, since it is short, a word or the name of a host"
 
 
 def appending(file: EnvFile) -> str:
@@ -20,6 +23,17 @@ def appending(file: EnvFile) -> str:
     return f"{command} >> {shlex.quote(str(file.path))}"
 
 
+def new_token(settings: Settings) -> str:
+    """The command that sets a new token; in the demo no env file is read."""
+    return f'export "$({NEW_TOKEN})"' if settings.demo else appending(settings.envfile)
+
+
+def is_redacted(token: str) -> bool:
+    """Whether logs and reports are without this token, asked of what takes it out there."""
+    said = f"the token is {token}, it is wrong"
+    return Redactor([token]).text(said) != said
+
+
 @pytest.mark.critical("Exposure", needs="agent", ignorable=False)
 def test_exposure(settings: Settings, details: Details) -> None:
     """Only this machine can reach the server, or a token of at least 16 characters protects it."""
@@ -27,14 +41,16 @@ def test_exposure(settings: Settings, details: Details) -> None:
     # Truth values only: neither the token nor its length may get into a message.
     long_enough = len(token) >= TOKEN_LENGTH
     filled_in = not template.is_placeholder(token)
+    redacted = not token or is_redacted(token)
     details.update(host=settings.host, loopback=settings.loopback, token_loaded=settings.token is not None)
     if settings.loopback and not settings.trusted_proxies:
+        if not redacted:
+            details.fix = f"{new_token(settings)}  # or unset PREFLIGHT_TOKEN"
+        assert redacted, f"{SHOWN}: PREFLIGHT_TOKEN must be one that nothing else is called"
         details.summary = "this machine only" + (", with a token" if settings.token else "")
         return
-    # In the demo no env file is read.
-    command = f'export "$({NEW_TOKEN})"' if settings.demo else appending(settings.envfile)
     instead = "unset PREFLIGHT_TRUSTED_PROXIES" if settings.loopback else "serve on 127.0.0.1"
-    details.fix = f"{command}  # or {instead}"
+    details.fix = f"{new_token(settings)}  # or {instead}"
     others = f"others can reach {settings.host}"
     if settings.loopback:
         others += " through a trusted proxy"
@@ -42,4 +58,5 @@ def test_exposure(settings: Settings, details: Details) -> None:
     assert settings.token is not None, f"{others} and there is no token: {needed}"
     assert filled_in, f"{others} and the token is still the template's placeholder: {needed}"
     assert long_enough, f"{others} and the token is too short: {needed}"
+    assert redacted, f"{others} and {SHOWN}: {needed} that nothing else is called"
     details.summary = f"{others}; a token protects it"

@@ -448,6 +448,8 @@ def own_address() -> str:
         ({}, "there is no token"),
         ({"PREFLIGHT_TOKEN": "fifteen-letters"}, "the token is too short"),
         ({"PREFLIGHT_TOKEN": "paste-your-key-here"}, "still the template's placeholder"),
+        ({"PREFLIGHT_TOKEN": "my-server.internal.example"}, "the token would not be redacted in logs and reports"),
+        ({"PREFLIGHT_TOKEN": "db1.example.org:5432"}, "the token would not be redacted in logs and reports"),
     ],
 )
 def test_exposure(place: Place, environ: dict[str, str], reason: str) -> None:
@@ -462,6 +464,16 @@ def test_exposure(place: Place, environ: dict[str, str], reason: str) -> None:
     ignored = place.run("--demo", "--host", "0.0.0.0", "--ignore", "Exposure")
     assert ignored.process.returncode == 2
     assert "cannot be ignored" in ignored.stderr
+
+
+@pytest.mark.parametrize("token", ["my-server.internal.example", "localhost", "password", "hunter2"])
+def test_a_token_that_is_not_redacted(place: Place, token: str) -> None:
+    """On this machine alone as well: who reads a log would have it."""
+    place.refused("--demo", PREFLIGHT_TOKEN=token)
+    check = place.check("Exposure")
+    assert check["outcome"] == "failed"
+    assert check["message"].startswith("the token would not be redacted in logs and reports")
+    assert "unset PREFLIGHT_TOKEN" in check["fix"]
 
 
 def test_the_fix_of_exposure_works(place: Place) -> None:
