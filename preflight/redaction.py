@@ -45,11 +45,20 @@ _BETWEEN = r"(?:[:,;\s-]|%|0x|&#x|\\{1,8}(?:x|u00)){0,4}"
 _HEX = re.compile(rf"[0-9a-fA-F][0-9a-fA-F]{_BETWEEN}(?:[0-9a-fA-F][0-9a-fA-F]{_BETWEEN}){{7,}}")
 _DIGITS = re.compile(r"0x|u00|([0-9a-fA-F])")
 
-# Where a text goes on in the next line: a line's end, also an escaped one, and what stands around a piece there.
-_LINE_END = re.compile(r"(?:\\{1,16}r)?\\{1,16}n|\r?\n|\r|%(?:0[dD]%)?0[aA]|<br ?/?>")
+# Where a text goes on in the next line: its end, also an escaped one, colours, and what stands around a piece there.
+_LINE_END = re.compile(r"(?:\\{1,16}r)?\\{1,16}n|\r?\n|\r|%(?:0[dD]%)?0[aA]|<br ?/?>|\x1b\[[0-9;]{0,16}m")
+_NEW_LINE = re.compile(r"\r?\n|\r")
 _BLANKS = " \t\xa0"
 _AROUND = " \t\xa0\"'`\\|>#*+,()[]│┃║╎┆▏▕"
 _CONTINUED = "=-\xad"  # quoted-printable's sign and hyphens at a line's end, which may be a secret's own as well
+# What is around the pieces, on the left and on the right, and which sign may follow each.
+_FOLDS = (
+    ("", "", ""),
+    (_BLANKS, "", ""),
+    (_BLANKS, _BLANKS, ""),
+    (_AROUND, _AROUND, ""),
+    (_AROUND, _AROUND, _CONTINUED),
+)
 _STAMP = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]{8,15}Z \w{1,16}\[\d{1,10}\] ")  # of a line in our log
 # A piece of a secret that stands by itself: it is as long as what is derived from a value, and no word of a language.
 _PIECE = re.compile(r"[A-Za-z0-9+/_~-]{12,}")
@@ -67,6 +76,7 @@ _ENUMERATED = frozenset({"action", "origin", "outcome", "severity", "status"})
 
 _PLAIN = re.compile(r"[A-Za-z0-9_]+")  # what nobody encodes
 _NAMED = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos"}
+_SPREAD = re.compile(r"[^\x21-\x7e]")
 _LETTERS = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
 
 
@@ -174,6 +184,36 @@ class _Known:
         return self._regex
 
 
+class _Begun(_Known):
+    """What a secret begins with, and what is needed to go on from there."""
+
+    __slots__ = ("__dict__", "_secret")
+
+    def __init__(self, secret: str) -> None:
+        super().__init__(secret[:_FRAGMENT])
+        self._secret = secret
+
+    @cached_property
+    def stretches(self) -> list[str]:
+        """A regular expression for each stretch of the secret."""
+        return _stretches(self._secret)
+
+    @cached_property
+    def shorter(self) -> list[int]:
+        """See `_shorter`."""
+        return _shorter(self.stretches)
+
+    @cached_property
+    def enough(self) -> int:
+        """How many stretches the secret is known by."""
+        return len(_stretches(self.text))
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the secret ends as it begins."""
+        return self.shorter[len(self.stretches)] >= self.enough
+
+
 class Redacted(NamedTuple):
     """A text without secrets, and what has to be known of it when its stream goes on."""
 
@@ -193,7 +233,7 @@ class Redactor:
         self._secrets = sorted({part for value in values for part in _parts(value)})
         # One by one and not as one alternation: they may overlap, and a literal beginning is found quickly.
         self._known = [_Known(secret) for secret in self._secrets]
-        self._begun = [(secret, _Known(secret[:_FRAGMENT])) for secret in self._secrets]
+        self._begun = [_Begun(secret) for secret in self._secrets]
         self._ended = [_Known(secret[-_FRAGMENT:]) for secret in self._secrets]
         self._pieces = "\n".join(secret for secret in self._secrets if _of_pieces(secret))
         # A line may end so shortly after the beginning of a secret that nothing shows it yet.
@@ -210,6 +250,11 @@ class Redactor:
         """A redactor for every secret in these variables, and what is derived from them."""
         whole = [value for variables in environments for value in secrets(variables)]
         return cls([*whole, *derived(*environments)])
+
+    @cached_property
+    def spread(self) -> int:
+        """Characters of the longest secret that has blanks or signs in it which may end a word."""
+        return max((len(secret) for secret in self._secrets if _SPREAD.search(secret)), default=0)
 
     def text(self, text: str) -> str:
         """The text without any secret."""
@@ -246,10 +291,13 @@ class Redactor:
         return spans
 
     def _plain(self, text: str) -> Iterator[tuple[int, int]]:
-        for known in self._known:
-            if (found := known.within(text)) is not None:
-                yield from (match.span() for match in found.finditer(text))
-        yield from self._shortened(text)
+        for known, begun in zip(self._known, self._begun, strict=True):
+            spans = [match.span() for match in found.finditer(text)] if (found := known.within(text)) else []
+            yield from spans
+            if (beginning := begun.within(text)) is not None:
+                yield from self._cut_off(begun, beginning, text, dict(spans))
+        if _DOTS.search(text):
+            yield from self._ends(text)
 
     def _alone(self, text: str) -> Iterator[tuple[int, int]]:
         """Pieces of secrets that stand by themselves, as where a secret was folded and other lines came between."""
@@ -273,53 +321,52 @@ class Redactor:
         last = longest if len(seen) == len(text) else min(longest, max(0, len(redacted.text) - self._reach // 2))
         return redacted if len(redacted.text) <= last else redacted._replace(text=redacted.text[:last] + " …")
 
-    def _shortened(self, text: str) -> Iterator[tuple[int, int]]:
-        """Where somebody has shortened a text in the middle of a secret: at its end, or at dots that stand for a part.
+    def _ends(self, text: str) -> Iterator[tuple[int, int]]:
+        """Ends of secrets behind dots, where somebody has shortened a text in the middle of one."""
+        for ended in self._ended:
+            if (found := ended.within(text)) is None:
+                continue
+            for match in found.finditer(text):
+                dots = [one.end() for one in _DOTS.finditer(text, max(0, match.start() - _REACH), match.start())]
+                if dots:
+                    yield dots[-1], match.end()
 
-        ``int("...")`` does that to what it cannot read.
-        """
-        for secret, begun in self._begun:
-            if (found := begun.within(text)) is not None:
-                yield from self._cut_off(secret, found, text)
-        if _DOTS.search(text):
-            for ended in self._ended:
-                if (found := ended.within(text)) is None:
-                    continue
-                for match in found.finditer(text):
-                    dots = [one.end() for one in _DOTS.finditer(text, max(0, match.start() - _REACH), match.start())]
-                    if dots:
-                        yield dots[-1], match.end()
+    def _cut_off(
+        self, begun: _Begun, beginning: re.Pattern[str], text: str, whole: Mapping[int, int]
+    ) -> Iterator[tuple[int, int]]:
+        """Beginnings of a secret that stand before a cut: at a text's end, or at dots that stand for a part of it.
 
-    def _cut_off(self, secret: str, begun: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:
-        """Beginnings of the secret that stand before a cut.
+        ``int("...")`` does that to what it cannot read. ``whole`` is where all of the secret stands: from where to
+        where.
 
         A secret may repeat itself, and a text the secret: what has been gone through is not gone through again, but
         goes on as a shorter beginning of the secret (the algorithm of Knuth, Morris and Pratt).
         """
-        match = begun.search(text)
-        if match is None:
-            return
-        stretches = _stretches(secret)
-        shorter = _shorter(stretches)
-        enough = len(_stretches(secret[:_FRAGMENT]))
+        match = beginning.search(text)
         while match is not None:
+            if match.start() in whole and not begun.repeats:  # nothing begins in it that goes on behind it
+                match = beginning.search(text, whole[match.start()])
+                continue
             reached, cut = match.start(), -1
             places: deque[int] = deque()  # where each stretch begins
             while True:
-                whole = len(places) == len(stretches)
-                further = None if whole else self._step(stretches[len(places)]).match(text, reached)
+                further = (
+                    self._step(begun.stretches[len(places)]).match(text, reached)
+                    if len(places) < len(begun.stretches)
+                    else None
+                )
                 if further is not None:
                     places.append(reached)
                     reached = further.end()
                     continue
                 if places and cut != reached and _CUT_OFF.match(text, cut := reached):
                     yield places[0], reached
-                kept = shorter[len(places)]
+                kept = begun.shorter[len(places)]
                 while len(places) > kept:
                     places.popleft()
-                if kept < enough:
+                if kept < begun.enough:
                     break
-            match = begun.search(text, max(match.start() + 1, places[0] if places else reached))
+            match = beginning.search(text, max(match.start() + 1, places[0] if places else reached))
 
     def _step(self, stretch: str) -> re.Pattern[str]:
         if stretch not in self._steps:
@@ -465,22 +512,27 @@ class _Unfolded:
 
 
 def _unfolded(text: str) -> Iterator[_Unfolded]:
-    """The text with its lines joined, as somebody has folded it: with blanks around the pieces, or with more."""
-    ends = list(_LINE_END.finditer(text))
-    if not ends:
-        return
-    starts = [0, *(end.end() for end in ends)]
-    lines = [
-        (start, text[start:end]) for start, end in zip(starts, [*(end.start() for end in ends), len(text)], strict=True)
-    ]
+    """The text with its lines joined, in the ways in which somebody may have folded it."""
+    plain = [end.span() for end in _NEW_LINE.finditer(text)]
+    written = [end.span() for end in _LINE_END.finditer(text)]
+    # A secret may have an escaped end of a line in itself.
+    for ends in [plain] if plain == written else [plain, written]:
+        if ends:
+            yield from _joined_at(ends, text)
+
+
+def _joined_at(ends: Sequence[tuple[int, int]], text: str) -> Iterator[_Unfolded]:
+    starts = [0, *(end for _, end in ends)]
+    stops = [*(start for start, _ in ends), len(text)]
+    lines = [(start, text[start:stop]) for start, stop in zip(starts, stops, strict=True)]
     before = text
-    for around, sign in ((_BLANKS, ""), (_AROUND, ""), (_AROUND, _CONTINUED)):
+    for left, right, sign in _FOLDS:
         stripped = []
         for place, line in lines:
-            skipped = stamp.end() if around == _AROUND and (stamp := _STAMP.match(line)) else 0
-            kept = line[skipped:].lstrip(around)
+            skipped = stamp.end() if left == _AROUND and (stamp := _STAMP.match(line)) else 0
+            kept = line[skipped:].lstrip(left) if left else line
             if kept:
-                end = kept.rstrip(around)
+                end = kept.rstrip(right) if right else kept
                 stripped.append((place + len(line) - len(kept), end[:-1] if end[-1:] in sign else end))
         unfolded = _Unfolded(stripped)
         if unfolded.text != before:

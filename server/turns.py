@@ -433,7 +433,7 @@ class Words:
         known = keys.secrets(environment) if hasattr(environment, "items") else ()  # type: ignore[arg-type]
         spread = [len(secret) for secret in known if re.search(r"[^\x21-\x7e]", secret.strip())]
         self._redactor = redactor
-        self._spread = max(spread, default=0) * 6  # escaped forms are longer
+        self._spread = max([redactor.spread, *spread]) * 6  # escaped forms are longer
         self._held = ""
         self._before = ""  # what went out before, from where a secret may have begun that is folded over lines
 

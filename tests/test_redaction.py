@@ -457,6 +457,7 @@ FOLDS: dict[str, Callable[[str, int], str]] = {
     "mail": lambda s, n: "\n".join(f"> {piece}" for piece in textwrap.wrap(s, n)),
     "box": lambda s, n: "\n".join(f"│ {piece:<{n}} │" for piece in textwrap.wrap(s, n)),
     "json": lambda s, n: json.dumps("\n  ".join(textwrap.wrap(s, n))),
+    "colours": lambda s, n: "\n".join(f"\x1b[1;32m{piece}\x1b[0m" for piece in textwrap.wrap(s, n)),
     "html": lambda s, n: "<br>".join(textwrap.wrap(s, n)),
     "quoted-printable": lambda s, n: "=\n".join(textwrap.wrap(s, n)),
     "log": lambda s, n: "\n".join(f"2026-01-02T03:04:05.678Z worker[12] {piece}" for piece in textwrap.wrap(s, n)),

@@ -1,4 +1,4 @@
-"""Twelve kinds of secret, every form in which one could come out, and 25 ways for a requirement to let it."""
+"""Kinds of secret, every form in which one could come out, and 25 ways for a requirement to let it."""
 
 from __future__ import annotations
 
@@ -34,9 +34,21 @@ CANARIES = {
     "JSON_SECRET": f'{{"k": "v-{_letters(8)}", "n": [1, 2]}}\\x\t{_letters(4)}',
     "SHELL_PASS": f"$(touch pwned) `id` ${{HOME}} ; rm -rf {_letters(8)} !",
 }
+# What an application takes out of a value and prints by itself.
+DERIVED = [f"tk_{_letters(5)}7{_letters(18)}" for _ in range(9)]
+CANARIES |= {
+    "LIST_KEYS": f"{DERIVED[0]},{DERIVED[1]}",
+    "SCHEME_TOKEN": f"Token {DERIVED[2]}",
+    "REPOSITORY": f"https://{DERIVED[3]}@git.invalid/x.git",
+    "NESTED_CREDENTIALS": json.dumps({f"{_letters(9)}": [{"n": 1, "deep": json.dumps({"token": DERIVED[4]})}]}),
+    "SESSION_COOKIE": f"{_letters(9)}={DERIVED[5]}; {_letters(9)}={DERIVED[6]}",
+    "BASIC_AUTH": f"Basic {base64.b64encode(f'someone:{DERIVED[7]}'.encode()).decode()}",
+    "ESCAPED_KEY": f"'{_letters(9)}-\\n{DERIVED[8]}\\n'",
+}
 _PASSWORD = CANARIES["DATABASE_URL"].split(":")[2].split("@")[0]
 SECRETS = [
-    *(value for name, value in {**KEYS, **CANARIES}.items() if name != "DATABASE_URL"),
+    *(value for name, value in {**KEYS, **CANARIES}.items() if name not in ("DATABASE_URL", "REPOSITORY")),
+    *DERIVED,
     _PASSWORD,
     _PASSWORD.replace("%40", "@").replace("%2F", "/"),
 ]
@@ -63,6 +75,7 @@ def forms(secret: str) -> Iterator[str]:
     yield repr(secret)[1:-1]
     raw = secret.encode()
     for part in (raw, raw[:12], raw[-12:]):
+        yield part.hex()
         for offset in range(3):
             encoded = base64.b64encode(b"\0" * offset + part).decode().rstrip("=")
             # Without the edges, which mix with what stands beside it.
@@ -93,14 +106,15 @@ class Held(dict):
 
 @pytest.fixture
 def secrets(environment):
-    return [environment[name] for name in NAMES]
+    return [environment[name] for name in NAMES] + json.loads(os.environ["CANARY_PARTS"])
 
 @pytest.fixture
 def everything(secrets):
     "All of them in every form, on one line."
     forms = (str, repr, json.dumps, html.escape, quote, quote_plus, lambda s: quote(s, safe=""),
              lambda s: base64.b64encode(s.encode()).decode(), lambda s: base64.b64encode(b"a" + s.encode()).decode(),
-             lambda s: base64.urlsafe_b64encode(b"ab" + s.encode()).decode(), lambda s: json.dumps(json.dumps(s)))
+             lambda s: base64.urlsafe_b64encode(b"ab" + s.encode()).decode(), lambda s: json.dumps(json.dumps(s)),
+             lambda s: s.encode().hex(), lambda s: s.encode().hex(":").upper())
     return " | ".join(form(secret) for form in forms for secret in secrets)
 
 @pytest.fixture
@@ -112,6 +126,9 @@ def torn_down(everything):
     yield
     raise ValueError(everything)
 
+def folded(secret, width):
+    return "\\n".join(secret[start : start + width] for start in range(0, len(secret), width))
+
 def env_file_as_a_whole(settings):
     return base64.encodebytes(settings.env_file.read_bytes()).decode()
 """
@@ -122,6 +139,8 @@ WAYS = {
     "compared in a structure": "assert {'a': [everything] * 5, 'b': 'y' * 400} == {'a': [], 'b': everything}",
     "said": "assert not secrets, everything",
     "said in lines": "pytest.fail(chr(10).join(secrets))",
+    "folded": "print(*(folded(secret, 22) for secret in secrets), sep='\\n--\\n', flush=True)\n"
+    "    details.update(folded=[folded(secret, 17) for secret in secrets])\n    assert False",
     "said in a bytes": "pytest.fail(repr([secret.encode() for secret in secrets]))",
     "file in base64": "pytest.fail(env_file_as_a_whole(settings).replace(chr(10), ''))",
     "file in base64 lines": "pytest.fail(repr(env_file_as_a_whole(settings)))",

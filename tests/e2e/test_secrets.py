@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 
 from preflight import envfile, report, times
 from preflight.redaction import MASK
-from tests.e2e.canaries import CANARIES, SECRETS, WAYS, env_file, found, suite
+from tests.e2e.canaries import CANARIES, DERIVED, SECRETS, WAYS, env_file, found, suite
 from tests.e2e.chatting import client
 from tests.e2e.starts import KEYS, PATIENCE, Answer, Place, Providers, Started, equip, get, make_place, until
 
@@ -390,17 +390,22 @@ def test_bare_uvicorn(place: Place) -> None:
     assert key not in started.output
 
 
-# Twelve kinds of secret, and every place where something comes out.
+# Kinds of secret, and every place where something comes out.
 
 NAMES = ",".join({**KEYS, **CANARIES})
 
 
 def canary_place(place: Place) -> Place:
-    """A place whose env file holds the twelve."""
+    """A place whose env file holds all kinds."""
     place.env_file.parent.mkdir(parents=True, exist_ok=True)
     place.env_file.write_text(env_file(), encoding="utf-8")
     place.env_file.chmod(0o600)
-    place.environ |= {"CANARIES": NAMES, "PREFLIGHT_PYTHON": ">=3.11", "PREFLIGHT_OFFLINE": "1"}
+    place.environ |= {
+        "CANARIES": NAMES,
+        "CANARY_PARTS": json.dumps(DERIVED),
+        "PREFLIGHT_PYTHON": ">=3.11",
+        "PREFLIGHT_OFFLINE": "1",
+    }
     return place
 
 
@@ -422,12 +427,12 @@ def nothing_came_out(place: Place, **more: str) -> None:
 
 
 def test_canaries_are_what_they_should_be(place: Place) -> None:
-    """The twelve arrive as they were meant, and the search finds each of them in each form."""
+    """They arrive as they were meant, and the search finds each of them in each form."""
     canary_place(place)
     held = envfile.read(place.env_file)
     assert held.problem is None
     assert held.values == {**KEYS, **CANARIES}
-    assert len(CANARIES) == 12
+    assert len(CANARIES) == 19
     assert len(WAYS) >= 25
     for secret in SECRETS:
         assert found(f"x{secret.strip()}y")
@@ -450,7 +455,7 @@ def canaries(tmp_path_factory: pytest.TempPathFactory, compiled_tree: Path) -> I
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_canaries_in_a_refused_start(canaries: Place, form: str) -> None:
-    """All ways at once: banner, report, log, standard error and bundle hold nothing of the twelve."""
+    """All ways at once: banner, report, log, standard error and bundle hold nothing of them."""
     log = str(canaries.folder / f"{form}.log")
     environ = {"PREFLIGHT_LOG_FILE": log, "PREFLIGHT_LOG_FORMAT": form}
     started = canaries.refused("--app", "small:app", "-v", **environ)
@@ -518,13 +523,14 @@ import base64, html, json, os, sys
 from urllib.parse import quote
 from server.app import create_app
 
-SECRETS = [os.environ[name] for name in os.environ["CANARIES"].split(",")]
+SECRETS = [os.environ[name] for name in os.environ["CANARIES"].split(",")] + json.loads(os.environ["CANARY_PARTS"])
 
 async def app(scope, receive, send):
     if scope["type"] == "http" and scope["path"] == "/leak":
         for secret in SECRETS:
             encoded = base64.b64encode(secret.encode()).decode()
             written = secret, repr(secret), json.dumps(secret), quote(secret, safe=""), html.escape(secret), encoded
+            print(*(secret[start : start + 20] for start in range(0, len(secret), 20)), sep="\\n", flush=True)
             for said in written:
                 print(said, flush=True)
                 scope["state"]["preflight"].audit("login_failed", peer="::1", said=said, **{"k " + secret: [secret]})
@@ -561,7 +567,7 @@ def test_canaries_while_it_serves(place: Place) -> None:
     until(lambda: "that was all" in log.read_text() and "RuntimeError" in log.read_text(), "the log has it all")
     assert place.run("--bundle", str(place.folder / "serving.zip"), "--log-file", str(log)).process.returncode == 0
     assert started.stop() == 0
-    assert log.read_text().count("login_failed") == len({**KEYS, **CANARIES}) * 6
+    assert log.read_text().count("login_failed") == (len({**KEYS, **CANARIES}) + len(DERIVED)) * 6
     assert len(frames) > 3 * len(SECRETS)
     nothing_came_out(place, frames=json.dumps(frames, ensure_ascii=False), **answers)
 
