@@ -32,7 +32,7 @@ _MAY_HOLD = re.compile(r"://|[{\[]|pass|pwd|token|key|secret|auth|cookie|cred|be
 _SEPARATORS = (re.compile(r","), re.compile(r";"), re.compile(r"\|"), re.compile(r"&"), re.compile(r"\s+"))
 _FIELD = re.compile(r"[\"']?([\w.-]{1,64}(?: [\w.-]{1,64})?)[\"']?\s{0,8}([=:])(?!//)\s{0,8}", re.ASCII)
 _SCHEME = re.compile(r"(?:[A-Z][A-Za-z0-9_-]{1,24}|bearer|basic|digest|token|key|apikey|api-key)\s{1,8}")
-_QUOTED = re.compile(r"(?:([\w.-]{1,64})[\"']?\s?[=:]\s?)?(?:\"([^\"]{1,4096})\"|'([^']{1,4096})')")
+_QUOTED = re.compile(r"(?:(?<![\w.-])([\w.-]{1,64})[\"']?\s?[=:]\s?)?(?:\"([^\"]{1,4096})\"|'([^']{1,4096})')")
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "0": "\0"}
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")

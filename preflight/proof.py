@@ -15,7 +15,7 @@ from preflight.settings import Settings, address
 CONNECT = 1.0  # seconds; both ends are ours
 LONGEST_HEAD = 64 * 1024  # bytes that are read until there is a status
 STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])[ \r\n]")
-INTERIM = re.compile(rb"HTTP/1\.[01] 1[0-9][0-9][^\n]*\n(?:[^\r\n][^\n]*\n)*\r?\n")
+INTERIM = re.compile(rb"\AHTTP/1\.[01] 1[0-9][0-9][^\n]*\n(?:[^\r\n][^\n]*\n)*\r?\n")
 
 
 class Proof:

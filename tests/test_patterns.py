@@ -30,8 +30,8 @@ METHODS = {
 }  # fmt: skip
 SECRETS = (
     "sk-canary-3f9a1c77e2Zq",
-    "\\" * 20 + "x",
-    "&" * 5 + "%" * 5,
+    "\\" * 9 + "x",
+    "&%&%",
     "\n" * 5 + "a" * 8,
     "a b'c\" <d>é\u2192\U0001f511",
 )
@@ -79,11 +79,16 @@ def _constant(node: ast.expr, names: Mapping[str, object]) -> str | None:
         return None
     if isinstance(value, re.Pattern):
         value = value.pattern
+    if isinstance(value, bytes):
+        value = value.decode("latin-1")
     return value if isinstance(value, str) else None
 
 
 def _held(value: object, depth: int = 0) -> Iterator[re.Pattern[str]]:
-    if isinstance(value, re.Pattern) and isinstance(value.pattern, str):
+    """The compiled patterns in a value; one of bytes as the same one of characters."""
+    if isinstance(value, re.Pattern) and isinstance(value.pattern, bytes):
+        yield re.compile(value.pattern.decode("latin-1"), value.flags | re.ASCII)
+    elif isinstance(value, re.Pattern):
         yield value
     elif isinstance(value, tuple | list | set | frozenset) and depth < 3:
         for one in value:
