@@ -145,7 +145,14 @@ OPTIONS = (
     Option(("--ignore", "--ignore-glob", "files and folders as arguments"), "files are left out", REPORTED),
     Option(("--lf", "--ff", "--nf", "--sw"), "requirements are left out or put in another order", REPORTED),
     Option(
-        ("-o python_files", "-o python_functions", "-o python_classes", "-o norecursedirs", "--collect-in-virtualenv"),
+        (
+            "-o python_files",
+            "-o python_functions",
+            "-o python_classes",
+            "-o norecursedirs",
+            "-o collect_imported_tests",
+            "--collect-in-virtualenv",
+        ),
         "requirements are not found",
         NOTICED,
     ),

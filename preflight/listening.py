@@ -46,6 +46,7 @@ SERVERS = ("uvicorn", "hypercorn", "gunicorn")
 """Packages that bind a socket only in order to have it served, by other processes for example."""
 _STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 _OWN = os.path.dirname(__file__) + os.sep
+_Socket = socket.socket  # the application may put another class there, one that goes through a proxy for example
 Address = Any
 
 
@@ -151,9 +152,10 @@ class Guard:
         module = _module(caller)
         if sock in self._chosen and not module.startswith("asyncio."):
             return
-        if sock.family == getattr(socket, "AF_UNIX", None) and module.startswith("multiprocessing."):
+        address = _shown(sock.getsockname())
+        if module.startswith("multiprocessing.") and sock.family == getattr(socket, "AF_UNIX", 0) and _made_up(address):
             return
-        self._refuse(caller, what=_shown(sock.getsockname()))
+        self._refuse(caller, what=address)
 
     def _refuse(self, caller: FrameType, *_arguments: Any, what: str = "", **_options: Any) -> NoReturn:
         said = f"{self._name} starts to listen{f' on {what}' if what else ''} {self._when}{self._place(caller)}"
@@ -245,6 +247,11 @@ def _loopback(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
+def _made_up(name: str) -> bool:
+    """Whether multiprocessing has made up this name of a socket for itself, which nobody else can know of."""
+    return os.path.basename(name.lstrip("@")).startswith("listener-")
+
+
 def _shown(address: Address) -> str:
     if isinstance(address, tuple) and len(address) >= 2:
         host, port = address[:2]
@@ -268,7 +275,7 @@ def _listeners(guarded: int) -> list[str]:
             host, port = address[:2]
             if port == guarded or not (_loopback(host) and low <= port <= high):
                 found.append(_shown(address))
-        elif "listener-" not in _shown(address):  # multiprocessing's
+        elif not _made_up(_shown(address)):
             found.append(_shown(address))
     return found
 
@@ -279,7 +286,7 @@ def _listening(descriptor: int) -> tuple[bool, int, Address]:
         if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
             return False, 0, None
         blocking = os.get_blocking(descriptor)
-        sock = socket.socket(fileno=descriptor)
+        sock = _Socket(fileno=descriptor)
     except OSError:  # closed meanwhile
         return False, 0, None
     try:

@@ -77,6 +77,7 @@ class SuiteRun:
         self.config = config
         self.settings = settings
         self.link = link
+        self._pid = os.getpid()
         self.origin = link.origin if link else "pytest"
         self.run_id = link.run_id if link else os.urandom(16).hex()
         self.redactor = Redactor.of(settings.environment, settings.envfile.values)
@@ -90,7 +91,7 @@ class SuiteRun:
         self.checks: dict[str, report.Check] = {}
         self._over: set[str] = set()
         self.details: dict[str, Details] = {}
-        self.deselected = 0
+        self.deselected: set[str] = set()
         self._lost: list[str] = []
         """Requirements that stand in the suite's files and were not collected."""
         self._witnesses: dict[str, soundness.Witness] = {}
@@ -219,7 +220,7 @@ class SuiteRun:
         """Compare what was collected with what the suite's files say."""
         sources = soundness.Sources(self.config)
         faults = [f"{item.nodeid}: {fault}" for item in items if (fault := sources.fault(item))]
-        faults += sources.stale(self.settings.root, items)
+        faults += sources.stale(self.settings.root, [item for item in items if not sources.fault(item)])
         self._witnesses = {item.nodeid: soundness.Witness(item) for item in items}
         self._lost = sources.lost(self.settings.root / "preflight", items)
         if self.link and self._lost and not self.problems:
@@ -275,11 +276,16 @@ class SuiteRun:
             self._broken([f"{report.nodeid}: cannot be collected: {lines[-1] if lines else 'no reason given'}"])
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
-        self.deselected += len(items)
+        self.deselected |= {item.nodeid for item in items}
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         if session.config.option.collectonly or self.problems:
             return  # pytest calls this after a usage error, too
+        # Whoever takes requirements out of the list without a word, and however late.
+        left = self.deselected.union(item.nodeid for item in session.items)
+        gone = [nodeid for nodeid in self.declarations if nodeid not in left]
+        self._refuse([f"{nodeid}: was taken out of the list: see the plugins and conftest.py files" for nodeid in gone])
         asked = [item for item in session.items if not self._left_out(self.declarations[item.nodeid])]
         if any("probes" in _fixtures(item) for item in asked):
             self.probes.start()
@@ -361,6 +367,8 @@ class SuiteRun:
         try:
             yield
         finally:
+            if os.getpid() != self._pid:
+                os._exit(1)  # a copy of us, which a requirement has forked and let go on: it would report as well
             self._set_alarm = None
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)

@@ -18,8 +18,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from importlib.abc import SourceLoader
 from pathlib import Path
-from types import CodeType, FrameType, ModuleType
+from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
 import pytest
@@ -132,26 +133,27 @@ class Sources:
             return f"was compiled without its assertions, as python -O does: {caches}"
         return f"what would run is not what {item.path.name} says: {caches}, or the plugin that replaced it"
 
-    def stale(self, root: Path, items: Iterable[pytest.Item]) -> list[str]:
-        """The project's other modules whose assertions are not executed as their files say, for people.
+    def stale(self, root: Path, sound: Iterable[pytest.Item]) -> list[str]:
+        """The project's modules that were imported from another text than their files have, for people.
 
-        Requirements ask what they have imported; those with an assertion in them are looked at. A requirement's own
-        file is :meth:`fault`'s.
+        All of a module counts, what stands outside of its functions as well: limits, defaults, markers. Requirements
+        ask what they have imported; of that the modules with an assertion in them are looked at, and the files of
+        ``sound``, the requirements of which :meth:`fault` has found nothing.
         """
-        own = {__file__, *(str(item.path) for item in items)}  # this one has asked itself
+        own = {str(item.path) for item in sound}
         found = []
         for module in list(sys.modules.values()):
             file = getattr(module, "__file__", None) or ""
-            if not file.startswith(f"{root}{os.sep}") or INSTALLED in file or file in own:
-                continue  # nearly all of many hundred: no path is made of them
+            if not file.startswith(f"{root}{os.sep}") or INSTALLED in file or file == __file__:
+                continue  # nearly all of many hundred: no path is made of them; this one has asked itself
             path = Path(file)
             try:
-                if not ASSERTION.search(path.read_bytes()):
+                if file not in own and not ASSERTION.search(path.read_bytes()):
                     continue
             except OSError:  # from an archive, say
                 continue
-            runs = {comparable(code) for code in _functions_of(module)}
-            if not any(runs <= self._inside(path, "", level) for level in (0, REWRITTEN)):
+            runs, written = _imported(module), self._module(path, 0)
+            if runs is not None and written is not None and comparable(runs) != comparable(written):
                 caches = path.parent / "__pycache__"
                 found.append(f"{path.relative_to(root)}: its compiled form is another file's: remove {caches}")
         return found
@@ -159,21 +161,27 @@ class Sources:
     def lost(self, folder: Path, items: Iterable[pytest.Item]) -> list[str]:
         """The tests in the files below ``folder`` that pytest has not collected, as ``FILE::NAME``.
 
-        Only those that are written at the top of a file or of a class: what stands under a condition may well not
-        be there.
+        Those that are written at the top of a file or of a class, and the functions that a file has from elsewhere:
+        what stands under a condition may well not be there. Hidden folders are nobody's (an editor's copies, say).
         """
         collected = {(item.path, _name(item)) for item in items}
+        modules = {getattr(module, "__file__", None): module for module in list(sys.modules.values())}
         found = []
         for path in sorted({path for pattern in FILES for path in folder.rglob(pattern)}):
+            if any(part.startswith(".") for part in path.relative_to(folder).parts):
+                continue
+            file = path.relative_to(folder.parent)
+            brought = _brought_tests(modules.get(str(path)))
+            found += [f"{file}::{name}" for name in brought if (path, name) not in collected]
             module = self._module(path, 0)
             names = [name for name, _ in _compiled_tests(module)] if module is not None else []
             if len(set(names)) == len(names) and collected.issuperset((path, name) for name in names):
                 continue  # nearly always, and ten times as quick as reading the file's grammar
             for name, times in Counter(_written_tests(ast.parse(path.read_bytes()).body)).items():
                 if (path, name) not in collected:
-                    found.append(f"{path.relative_to(folder.parent)}::{name}")
+                    found.append(f"{file}::{name}")
                 elif times > 1:
-                    found.append(f"{path.relative_to(folder.parent)}::{name}, which another one of that name replaces")
+                    found.append(f"{file}::{name}, which another one of that name replaces")
         return found
 
     def _inside(self, path: Path, name: str, level: int) -> set[Code]:
@@ -207,14 +215,19 @@ class Sources:
         return module
 
 
-def _functions_of(module: ModuleType) -> Iterator[CodeType]:
-    """The code of what a module defines: its functions, and those of its classes."""
-    for one in vars(module).values():
-        for function in [one, *vars(one).values()] if isinstance(one, type) else [one]:
-            code = code_of(function)
-            # What it took from elsewhere is not its own, nor is what decorators and dataclasses make.
-            if code is not None and code.co_filename == module.__file__:
-                yield code
+def _imported(module: ModuleType) -> CodeType | None:
+    """What an import of a module executes, a compiled form of it where there is a valid one; None if nobody can tell.
+
+    pytest keeps what it has rewritten under the hash of the source, so that is never another file's.
+    """
+    spec = module.__spec__
+    if spec is None or not isinstance(spec.loader, SourceLoader):
+        return None
+    try:
+        code: CodeType | None = spec.loader.get_code(spec.name)
+    except (ImportError, OSError, SyntaxError, ValueError):  # the file has changed since
+        return None
+    return code
 
 
 def _name(item: pytest.Item) -> str:
@@ -233,10 +246,30 @@ def _compiled_tests(body: CodeType) -> Iterator[tuple[str, CodeType]]:
 def _written_tests(body: Iterable[ast.stmt]) -> Iterator[str]:
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test"):
-            if not any("fixture" in ast.unparse(decorator) for decorator in node.decorator_list):
+            if not any(map(_makes_a_fixture, node.decorator_list)):
                 yield node.name
         elif isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
             yield from (f"{node.name}.{name}" for name in _written_tests(node.body))
+
+
+def _brought_tests(module: ModuleType | None) -> list[str]:
+    """The test functions that a module has from elsewhere, by name, but for those that say they are none."""
+    if module is None:
+        return []
+    return [
+        name
+        for name, one in vars(module).items()
+        if name.startswith("test")
+        and isinstance(one, FunctionType)
+        and one.__module__ != module.__name__
+        and getattr(one, "__test__", True)
+    ]
+
+
+def _makes_a_fixture(decorator: ast.expr) -> bool:
+    """``@fixture`` and ``@pytest_asyncio.fixture(...)`` do; ``@pytest.mark.usefixtures(...)`` does not."""
+    called = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return ast.unparse(called).rpartition(".")[2] == "fixture"
 
 
 # Has its body run, and how did that end?

@@ -333,6 +333,8 @@ def main() -> int:
 
     arguments = ["--assert=plain", "--tb=native", "--show-capture=no", "--no-header", "-q", "-rN"]
     arguments += ["-p", "no:cacheprovider", "-p", "no:unraisableexception", "-p", "pytest_jsonreport.plugin"]
+    # Those that pytest.ini requires are there for plain pytest; here it would look for them among what loads unasked.
+    arguments += ["-o", "required_plugins="]
     for plugin in link.plugins:
         arguments += ["-p", plugin]
     arguments += ["-c", "pytest.ini", "--rootdir", ".", "preflight"]
