@@ -159,7 +159,7 @@ def runtime_folder(suite_run: SuiteRun) -> Path | runtime.RuntimeFolderError | N
     if suite_run.origin == "rerun":
         return None
     try:
-        return runtime.folder(suite_run.settings.state_dir, keep=False)
+        return runtime.lockable(suite_run.settings.port, suite_run.settings.state_dir)
     except runtime.RuntimeFolderError as error:
         return error
 

@@ -6,6 +6,7 @@ and the application, pydantic and asyncio never are.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -154,6 +155,13 @@ class Launcher:
                 return self._guarded("start")
         except RuntimeFolderError as error:
             return self._unsafe(error)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            self._let_go()  # what is said takes a descriptor, too
+            self._why = [children.shortage(error)]
+            self.terminal.fail("THE PREFLIGHT ITSELF BROKE: nothing was started", self._why)
+            return 3
         finally:
             self._let_go()
             self._loop.close()

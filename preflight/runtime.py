@@ -113,20 +113,31 @@ def write_whole(descriptor: int, content: bytes, offset: int) -> None:
 
 
 def discard(record: Path) -> bytes | None:
-    """Remove a record with its socket if its launcher has died, when nobody holds its lock; what it says if not."""
+    """Remove a record with its socket if its launcher has died, when nobody holds its lock; what it says if not.
+
+    What is no file, or cannot be removed, stays where it is: no launcher has made it.
+    """
     try:
-        descriptor = os.open(record, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # A FIFO of that name would keep us waiting for a writer.
+        descriptor = os.open(record, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        record.unlink(missing_ok=True)
-        record.with_suffix(".sock").unlink(missing_ok=True)
+        _remove(record, record.with_suffix(".sock"))
     except BlockingIOError:
         return os.pread(descriptor, LONGEST, 0)
     finally:
         os.close(descriptor)
     return None
+
+
+def _remove(*litter: Path) -> None:
+    for one in litter:
+        with contextlib.suppress(OSError):  # a folder, or not ours to remove: it is in nobody's way
+            one.unlink(missing_ok=True)
 
 
 def _alive(pid: int) -> bool:
@@ -140,6 +151,28 @@ def _alive(pid: int) -> bool:
 
 
 # The start lock.
+
+
+def lockable(port: int, state_dir: Path | None = None) -> Path:
+    """The folder in which a start of this port would meet others; nothing is made for the question, nor left.
+
+    Raises RuntimeFolderError where a start could not have a folder, or its lock there.
+    """
+    place = folder(state_dir, keep=False)
+    file = place / f"{port}.lock"
+    try:
+        _see_that_it_is_a_lock(file)
+    except OSError as error:
+        raise RuntimeFolderError(f"{file}: {error.strerror}") from None
+    return place
+
+
+def _see_that_it_is_a_lock(file: Path) -> None:
+    """Raises OSError if what is there is none, and cannot be made one."""
+    with contextlib.suppress(FileNotFoundError):
+        status = file.lstat()
+        if not stat.S_ISREG(status.st_mode) or (status.st_uid != os.getuid() and not os.access(file, os.W_OK)):
+            raise OSError(errno.EPERM, "is in the way of the start's lock: it is no file of this user's; remove it")
 
 
 class StartLock:
@@ -166,6 +199,7 @@ class StartLock:
     def _opened(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
+            _see_that_it_is_a_lock(self._file)
             with contextlib.suppress(PermissionError):
                 descriptor = os.open(self._file, flags, 0o600)
                 os.fchmod(descriptor, 0o600)  # whatever the umask takes away
@@ -252,11 +286,11 @@ class StartLock:
             discard(record)
         for name in [*folder.glob(f"{port}.*.sock"), *folder.glob(f".{port}.*.sock.new")]:
             if not (folder / f"{name.name.lstrip('.').partition('.sock')[0]}.json").exists():
-                name.unlink(missing_ok=True)
+                _remove(name)
         for probe in folder.glob(".probe.*"):
             pid = probe.name.split(".")[2]
             if not (pid.isdigit() and _alive(int(pid))):
-                probe.unlink(missing_ok=True)
+                _remove(probe)
 
     # The name.
 
