@@ -117,7 +117,7 @@ def _claim(
         if blocking:
             return Claim(untried=blocking)
         if inherited is not None:
-            if _listens_on(inherited, host, port):
+            if _listens_on(inherited, settings):
                 return Claim(socket=inherited, handed_over=True)
             inherited.close()
     secrets = common_secrets(settings.environment, settings.envfile.values)
@@ -230,13 +230,8 @@ def _still_served(settings: Settings, ours: Sequence[Neighbour], holders: tuple[
     )
 
 
-def _listens_on(sock: socket.socket, host: str, port: int) -> bool:
+def _listens_on(sock: socket.socket, settings: Settings) -> bool:
     """Whether the socket listens, and on the address that is wanted."""
     if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         return False
-    bound = sock.getsockname()
-    try:
-        wanted = {info[4][:2] for info in socket.getaddrinfo(host, port, sock.family, socket.SOCK_STREAM)}
-    except OSError:
-        return False
-    return tuple(bound[:2]) in wanted
+    return ports.resolve(settings.host, settings.port).is_address_of(sock)

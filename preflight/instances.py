@@ -48,7 +48,8 @@ class Record:
     doing: str = ""
     """What it waits for, for people, if there is anything to say beyond its state."""
     bound: str = ""
-    """The IP address that its socket is bound to, however its host is spelled; empty until it has one."""
+    """The IP address that its socket is bound to, however its host is spelled, with the index of its interface as the
+    zone if it has one; empty until it is bound."""
     project: str = ""
     """The project's name, as pyproject.toml has it; empty where that is not known."""
     root: str = ""
@@ -161,7 +162,14 @@ def ask(channel: Channel, *, any_release: bool) -> tuple[Record | None, str]:
 
 def _address(descriptor: int) -> str:
     with _socket(descriptor) as shown:
-        return str(shown.getsockname()[0])
+        return bound_to(shown)
+
+
+def bound_to(sock: socket.socket) -> str:
+    """The address that an IP socket is bound to, with its zone ("fe80::1%2") where it has one."""
+    address = sock.getsockname()
+    zone = address[3] if len(address) > 3 else 0
+    return f"{str(address[0]).partition('%')[0]}%{zone}" if zone else str(address[0])
 
 
 def _socket(descriptor: int) -> socket.socket:

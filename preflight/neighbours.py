@@ -18,7 +18,6 @@ import json
 import math
 import os
 import re
-import socket
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +27,7 @@ from pathlib import Path
 from preflight import instances, ports, runtime, unixsockets
 from preflight.channel import Channel
 from preflight.instances import DRAINING, SERVING, STARTING, Address, Handover, Record
-from preflight.ports import ancestors, here
+from preflight.ports import ancestors, cgroups, here
 from preflight.settings import Settings, address
 from preflight.text import foreign
 
@@ -51,8 +50,11 @@ class Neighbour:
         return self.record.state != DRAINING
 
     def came_up_after(self, moment: float) -> bool:
-        """Whether it was ready to serve only after that, on the monotonic clock."""
-        return self.answers and self.record.state == SERVING and self.record.up_at >= moment
+        """Whether it was ready to serve only after that, on the monotonic clock.
+
+        What says that it came up in the future (another time namespace, or release) has another clock.
+        """
+        return self.answers and self.record.state == SERVING and moment <= self.record.up_at <= time.monotonic()
 
     @property
     def where(self) -> str:
@@ -67,10 +69,8 @@ class Neighbour:
     def is_at(self, settings: Settings) -> bool:
         """Whether its socket is bound to the very address that these settings name, however that is spelled."""
         with contextlib.suppress(OSError):
-            target = ports.resolve(settings.host, settings.port)
-            bound = self.record.bound or str(ports.resolve(self.record.host, self.record.port).sockaddr[0])
-            family = socket.AF_INET6 if ":" in bound else socket.AF_INET
-            return socket.inet_pton(family, bound.partition("%")[0]) == target.packed
+            theirs = ports.resolve(self.record.bound or self.record.host, self.record.port)
+            return theirs.is_same(ports.resolve(settings.host, settings.port))
         return False
 
     def is_of(self, settings: Settings) -> bool:
@@ -173,13 +173,26 @@ def _by_name(port: int, pids: set[int], wanted: Callable[[], bool]) -> Iterator[
 
 
 def _named(port: int, name: str, channel: Channel, pid: int) -> Neighbour | None:
-    """The launcher at the other end; None for one that has another PID for itself: it is in another container."""
+    """The launcher at the other end; None for one in another container, which is left to the policy for ports.
+
+    Its PID is what the kernel says: in a PID namespace of its own it has another one for itself.
+    """
+    if _is_in_another_container(pid):
+        return None
     try:
         record, _bound = instances.ask(channel, any_release=False)
     except OSError:
         kept = _kept_open(port, pid)
         return Neighbour(kept[0] if kept else Record.of({}, pid=pid, port=port), answers=False)
-    return Neighbour(record, answers=True, address=name) if record is not None and record.pid == pid else None
+    return Neighbour(replace(record, pid=pid), answers=True, address=name) if record is not None else None
+
+
+def _is_in_another_container(pid: int) -> bool:
+    process, me = here().process(pid), here().process(os.getpid())
+    if process is None or me is None:
+        return False
+    theirs = cgroups.container(process.cgroup)
+    return theirs is not None and theirs != cgroups.container(me.cgroup)
 
 
 # Those that have a record.
@@ -191,7 +204,9 @@ def _by_record(port: int, pids: set[int], state_dir: Path | None) -> Iterator[Ne
         if (kept := _kept_open(port, pid)) is not None:
             yield _asked(*kept)
     for record, file in _published(port, state_dir):
-        if record.pid in pids:
+        # A PID means something only where it was written down: a container that shares the folder has its own, and its
+        # launcher is PID 1, like an ancestor of everybody here. On Linux those that are meant keep their records open.
+        if record.pid in pids and not unixsockets.ABSTRACT:
             yield _asked(record, file)
 
 
@@ -311,7 +326,15 @@ def decide(settings: Settings, found: Sequence[Neighbour], typed_at: float = mat
     if not staying:
         return None
     staying.sort(key=lambda one: one.is_at(settings), reverse=True)
-    one = staying[0]
+    decision = _decide(settings, staying[0], typed_at)
+    if not decision.replaces:
+        return decision
+    # An address that overlaps several has several in its way, and all of them would have to go.
+    every = (_decide(settings, one, typed_at) for one in staying)
+    return next((one for one in every if not one.replaces), decision)
+
+
+def _decide(settings: Settings, one: Neighbour, typed_at: float) -> Decision:
     pid, how = one.record.pid, settings.if_running
     if one.record.state == STARTING:
         starts = f"{one.name} is starting on {one.where}"

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from preflight import __version__, runtime, times, unixsockets
 from preflight.channel import Channel, Message
-from preflight.instances import DRAINING, PROTOCOL, SERVING, STARTING, Record
+from preflight.instances import DRAINING, PROTOCOL, SERVING, STARTING, Record, bound_to
 from preflight.loop import Loop
 from preflight.runtime import RuntimeFolderError
 from preflight.settings import Settings
@@ -256,7 +256,7 @@ class Presence:
 
     def _bound(self) -> str:
         listener = self.listener()
-        return str(listener.getsockname()[0]) if listener is not None else self.record.bound
+        return bound_to(listener) if listener is not None else self.record.bound
 
     def _hang_up(self, channel: Channel) -> None:
         self._loop.unwatch(channel)

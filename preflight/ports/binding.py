@@ -10,7 +10,7 @@ import pwd
 import socket
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from preflight.ports import fixes
@@ -44,10 +44,28 @@ class Target:
     @property
     def packed(self) -> bytes:
         """4 bytes for IPv4, 16 for IPv6."""
-        return socket.inet_pton(self.family, str(self.sockaddr[0]).partition("%")[0])
+        return packed(self.family, self.sockaddr)
+
+    @property
+    def interface(self) -> int:
+        """Index of the network interface that the address belongs to (the zone of `fe80::1%eth0`); 0: none."""
+        return zone(self.sockaddr)
+
+    def is_same(self, other: "Target") -> bool:
+        """Whether both name one address and port, however they are spelled."""
+        ours, theirs = (self.packed, self.interface, self.port), (other.packed, other.interface, other.port)
+        return ours == theirs
+
+    def is_address_of(self, bound: socket.socket) -> bool:
+        """Whether an IP socket is bound to this very address."""
+        at = bound.getsockname()
+        theirs = (packed(bound.family, at), zone(at), at[1])
+        return (self.packed, self.interface, self.port) == theirs
 
     def overlaps(self, endpoint: Endpoint) -> bool | None:
         """Whether a listener there keeps this address from being bound; None when only a bind can tell."""
+        if self.interface and endpoint.interface and self.interface != endpoint.interface:
+            return False
         ours, theirs = self.packed, endpoint.packed
         if len(ours) == 16 and not any(ours):
             return True  # dual stack: every address of both families
@@ -56,6 +74,16 @@ class Target:
         if len(ours) == 4 and not any(theirs):  # their [::], which takes IPv4 too unless it says not
             return None if endpoint.v6only is None else not endpoint.v6only
         return False
+
+
+def packed(family: int, sockaddr: Sequence[object]) -> bytes:
+    """The IP address in a socket's address, without its zone."""
+    return socket.inet_pton(family, str(sockaddr[0]).partition("%")[0])
+
+
+def zone(sockaddr: Sequence[object]) -> int:
+    """The zone in a socket's address, which only those of IPv6 have: an interface's index, 0 for none."""
+    return int(str(sockaddr[3])) if len(sockaddr) > 3 else 0
 
 
 def resolve(host: str, port: int) -> Target:

@@ -13,7 +13,7 @@ import socket
 import struct
 import sys
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 TIME_WAIT = 6
@@ -44,6 +44,7 @@ class Endpoint:
     uid: int | None = None  # the user who opened it
     inode: int | None = None
     pids: tuple[int, ...] = ()  # every process seen to hold it
+    interface: int = 0  # index of the network interface that it belongs to; 0: none, or not told by this source
 
     @property
     def packed(self) -> bytes:
@@ -125,7 +126,7 @@ def _dump(link: socket.socket, family: int, port: int, states: int) -> tuple[lis
 
 def _decode(message: bytes) -> Endpoint:
     fields = _ANSWER.unpack_from(message)
-    family, state, sport, source, uid, inode = (fields[at] for at in (0, 1, 4, 6, -2, -1))
+    family, state, sport, source, interface, uid, inode = (fields[at] for at in (0, 1, 4, 6, 8, -2, -1))
     v6only: bool | None = None
     offset = _ANSWER.size
     while offset + 4 <= len(message):
@@ -134,7 +135,7 @@ def _decode(message: bytes) -> Endpoint:
             v6only = bool(message[offset + 4])
         offset += max(4, (length + 3) & ~3)
     address = source[:4] if family == socket.AF_INET else source
-    return Endpoint(address, int.from_bytes(sport, "big"), state, v6only, uid, inode)
+    return Endpoint(address, int.from_bytes(sport, "big"), state, v6only, uid, inode, interface=interface)
 
 
 def _read_tables(port: int) -> Iterator[Endpoint]:
@@ -171,13 +172,7 @@ def _with_holders(endpoints: list[Endpoint]) -> list[Endpoint]:
     if not inodes:
         return endpoints
     holders = _holders({f"socket:[{inode}]" for inode in inodes})
-    return [
-        Endpoint(
-            endpoint.address, endpoint.port, endpoint.state, endpoint.v6only, endpoint.uid, endpoint.inode,
-            tuple(holders.get(f"socket:[{endpoint.inode}]", ())),
-        )
-        for endpoint in endpoints
-    ]  # fmt: skip
+    return [replace(endpoint, pids=tuple(holders.get(f"socket:[{endpoint.inode}]", ()))) for endpoint in endpoints]
 
 
 def _holders(links: set[str]) -> dict[str, list[int]]:
