@@ -31,7 +31,10 @@ WITHOUT_ARGUMENTS = "give these parameters defaults, or name a function without 
 WRAPPED = "wrap it: asgi = a2wsgi.WSGIMiddleware(app), and serve asgi instead (package a2wsgi)"
 COROUTINE = "make it a coroutine function: async def"
 # What Python says of a function of any arguments that was called with none, and wanted those of an application.
-WANTS_THREE = re.compile(r"missing 3 required positional arguments|expected 3, got 0|^tuple index out of range$")
+WANTS_THREE = re.compile(
+    r"missing 3 required positional arguments|expected (?:3|at least [1-3]), got 0|^tuple index out of range$"
+    r"|^pop from empty list$"
+)
 
 
 class CannotBeServed(Exception):
@@ -105,7 +108,7 @@ def _use(found: Any, subject: str) -> Literal["asgi3", "asgi2", "factory", "eith
             return "asgi3"
         if takes(0):
             return "factory"
-        if takes(3):
+        if takes(3) and not _makes_anything(found):
             raise CannotBeServed(
                 f"{subject} is no ASGI application: it is a class called with ({shown}), and its instances cannot be"
                 " awaited",
@@ -142,6 +145,12 @@ def _use(found: Any, subject: str) -> Literal["asgi3", "asgi2", "factory", "eith
         " (scope, receive, send), a factory with none",
         WITHOUT_ARGUMENTS,
     )
+
+
+def _makes_anything(found: type) -> bool:
+    """Whether a call of a class need not make an instance of it: the class, or its own class, says what it makes."""
+    made_by: tuple[object, object] = (found.__new__, type(found).__call__)
+    return made_by != (object.__new__, type.__call__)
 
 
 def _signature(found: Any) -> inspect.Signature | None:

@@ -12,6 +12,20 @@ BEATS = 5  # that a worker gives in one period: some of them may be late on a ma
 LOOK = 0.5  # seconds between two looks of the launcher, or a quarter of the period, if that is less
 
 
+class Awake:
+    """Counts the seconds in which this process looked about it: a pause of its own is in none of its deadlines."""
+
+    def __init__(self, now: float) -> None:
+        self._looked, self._asleep = now, 0.0
+
+    def at(self, now: float) -> float:
+        """The time without pauses; to be asked at every look."""
+        if now - self._looked > 2 * LOOK:
+            self._asleep += now - self._looked
+        self._looked = now
+        return now - self._asleep
+
+
 class Heartbeat:
     """One worker's, judged on the monotonic clock, which does not run while the machine is suspended."""
 

@@ -22,21 +22,29 @@ if TYPE_CHECKING:
 
 # Real-time signals are nobody's; where there are none, an application may have taken this one, and gets it.
 SIGNAL = signal.SIGRTMAX - 1 if hasattr(signal, "SIGRTMAX") else signal.SIGUSR2
+# faulthandler writes a hundred threads and leaves out the oldest, so the main one, which has a signal of its own.
+MORE = "..."  # its line in place of the rest
+MAIN_SIGNAL = signal.SIGRTMAX - 2 if hasattr(signal, "SIGRTMAX") else None
 PATIENCE = 3.0  # seconds that a process which hangs gets to write them
 QUIET = 0.5  # seconds without another line after which they are all there
 MOST = 60  # lines that are shown
 TASKS = 20  # tasks that are written
-HEAD = re.compile(r"(?:Current thread 0x|Thread 0x|Task ).{1,200} \(most recent call first\):$")
+HEAD = re.compile(r"(?:(?:Current thread 0x|Thread 0x|Task ).{1,200}|Stack) \(most recent call first\):$")
 # A traceback of Python's own has a comma before "in".
 FRAME = re.compile(r'  (?:File "([^"]{1,600})", line [0-9?]{1,12} in .{1,600}|\.\.\.|<no Python frame>)$')
-DEBUGGERS = ("/bdb.py", "/pdb.py", "/pydevd", "/debugpy/", "/_pydevd")
+# Files of the standard library, as a module of the application's may be called pdb, too; and folders of others.
+DEBUGGERS = tuple(os.path.join(os.path.dirname(os.__file__), name) for name in ("bdb.py", "pdb.py"))
+DEBUGGERS_FOLDERS = ("/pydevd", "/debugpy/", "/_pydevd")
 
 
 def register() -> None:
     """In the process: write them to standard error, as that is now, whenever the signal comes."""
     import faulthandler
 
-    faulthandler.register(SIGNAL, file=os.dup(2), all_threads=True, chain=False)
+    output = os.dup(2)
+    faulthandler.register(SIGNAL, file=output, all_threads=True, chain=False)
+    if MAIN_SIGNAL is not None:
+        faulthandler.register(MAIN_SIGNAL, file=output, all_threads=False, chain=False)
 
 
 def write_tasks(loop: asyncio.AbstractEventLoop) -> None:
@@ -78,32 +86,45 @@ def gather(worker: Worker, loop: Loop) -> list[str]:
 
     The loop goes on meanwhile, and whoever watches the worker's output reads it.
     """
-    worker.stacks, count = [], 0
-    end, quiet_at = time.monotonic() + PATIENCE, 0.0
+    found: list[str] = []
+    worker.stacks = found
     try:
         if not worker.started:
             worker.write_tasks()
         ask(worker.child.pid)
-        while (now := time.monotonic()) < end and not worker.child.output_closed and not (count and now > quiet_at):
-            loop.turn(0.1)
-            if len(worker.stacks) > count:
-                count, quiet_at = len(worker.stacks), time.monotonic() + QUIET
-        return worker.stacks
+        _read(worker, loop, found)
+        if MAIN_SIGNAL is not None and MORE in found:
+            # Only now: one handler would interrupt the other in the middle of a line.
+            os.kill(worker.child.pid, MAIN_SIGNAL)
+            _read(worker, loop, found)
+        return found
     except OSError:
         return []  # it has made itself another user's: nobody else's signals reach it
     finally:
         worker.stacks = None
 
 
+def _read(worker: Worker, loop: Loop, found: list[str]) -> None:
+    """Wait until more lines have come, and then no more of them."""
+    before = count = len(found)
+    end, quiet_at = time.monotonic() + PATIENCE, 0.0
+    while (now := time.monotonic()) < end and not worker.child.output_closed:
+        if count > before and now > quiet_at:
+            return
+        loop.turn(0.1)
+        if len(found) > count:
+            count, quiet_at = len(found), time.monotonic() + QUIET
+
+
 def is_line(line: str) -> bool:
     """Whether a line of output is one of a stack's."""
-    return HEAD.match(line) is not None or FRAME.match(line) is not None
+    return line == MORE or HEAD.match(line) is not None or FRAME.match(line) is not None
 
 
 def in_debugger(lines: Iterable[str]) -> bool:
     """Whether any of these threads is in a Python debugger's hands, which no system call tells."""
     files = [found[1] or "" for line in lines if (found := FRAME.match(line)) is not None]
-    return any(name in file for file in files for name in DEBUGGERS)
+    return any(file in DEBUGGERS or any(folder in file for folder in DEBUGGERS_FOLDERS) for file in files)
 
 
 def shown(lines: Iterable[str]) -> list[str]:
@@ -113,7 +134,7 @@ def shown(lines: Iterable[str]) -> list[str]:
 
 
 def arranged(lines: Iterable[str]) -> list[str]:
-    """What to show of them, and not too much: the main thread, which faulthandler writes last, tasks, other threads."""
+    """What to show of them, and not too much: the main thread, which comes last, tasks, other threads."""
     threads: list[list[str]] = []
     tasks: list[str] = []
     part = tasks

@@ -91,8 +91,9 @@ class Supervisor:
         self._last_exit_at = ""
         self._verdict_told = False
         self._handed = False
-        self._employed_at = time.monotonic()
-        """When this worker was begun to be waited for."""
+        self._awake = heartbeat.Awake(time.monotonic())
+        self._employed_at = self._awake_at()
+        """When this worker was begun to be waited for, on that clock."""
         self._waiting_told = False
         self._heartbeat: Heartbeat | None = None
         """The worker's, from the end of its start-up on."""
@@ -180,6 +181,10 @@ class Supervisor:
             return f"waiting for the start-up of {self.settings.app}"
         return f"waiting for {self.settings.app} to answer {self._proof.path}" if self._proof is not None else ""
 
+    def _awake_at(self) -> float:
+        """The time on a clock that stands still while this process, or all of them, are paused."""
+        return self._awake.at(time.monotonic())
+
     def _asked_to_end(self) -> bool:
         return bool(self.loop.stops) or self._replaced_by is not None
 
@@ -207,7 +212,7 @@ class Supervisor:
         """The application's start-up is complete, and the event loop turns."""
         self._heartbeat = Heartbeat(self.settings.heartbeat, time.monotonic())
         if self._on_trial:
-            self._proof = Proof(self.settings, time.monotonic())
+            self._proof = Proof(self.settings, self._awake_at())
             self.loop.watch(self._proof, self._proof.read)
             worker.ask(self._proof.theirs)
             self._proof.theirs.close()
@@ -216,7 +221,7 @@ class Supervisor:
 
     def _judge(self, worker: Worker, proof: Proof) -> int | None:
         """Let a worker accept that has answered; an exit code if it does not, and the other instance goes on."""
-        problem = proof.problem(time.monotonic())
+        problem = proof.problem(self._awake_at())
         if proof.given or self._replaces is None:
             self._end_trial()
             worker.admit()
@@ -300,7 +305,7 @@ class Supervisor:
         """End a worker that has hung for too long; returns what it was ended for, empty if it was not."""
         if worker.started:
             return self._end_silent(worker)
-        spent = time.monotonic() - self._employed_at
+        spent = self._awake_at() - self._employed_at
         limit = self.settings.startup_timeout
         what = "start-up (its lifespan)" if worker.imported else "import"
         if spent >= SILENT_START and not self._waiting_told:
@@ -313,7 +318,7 @@ class Supervisor:
         title = "THE APPLICATION DOES NOT START"
         if self._end_hanging(worker, title, f"The {what} of {self.settings.app} has not ended within {limit:g} s."):
             return f"not started within {limit:g} s"
-        self._employed_at = time.monotonic()
+        self._employed_at = self._awake_at()
         return ""
 
     def _end_silent(self, worker: Worker) -> str:
@@ -354,6 +359,7 @@ class Supervisor:
         self._end_rerun()
         self._end_trial()
         self._print_rest(worker)
+        ending = ending or worker.ended_for
         if not ending:
             ending = worker.child.ending
             if ending == "SIGKILL":
@@ -401,12 +407,13 @@ class Supervisor:
         return "" if self.settings.supervise else "It is not started again: supervision is off."
 
     def _give_up(self, worker: Worker, ending: str, unsupervised: str) -> int:
+        started = "once" if self._count == 0 else f"{self._count + 1} times"
         if unsupervised:
             title, reason = "THE SERVER ENDED", unsupervised
         elif self.announced:
-            title, reason = "THE SERVER KEEPS CRASHING: given up", f"It was started {self._count + 1} times."
+            title, reason = "THE SERVER KEEPS CRASHING: given up", f"It was started {started}."
         else:
-            title, reason = "THE SERVER DOES NOT START: given up", f"It was started {self._count + 1} times."
+            title, reason = "THE SERVER DOES NOT START: given up", f"It was started {started}."
         lines = [f"The worker ended: {worker.error or ending}. {reason}"]
         self._tell_end(title, lines[0])
         self.given_up = lines[:1]
@@ -456,7 +463,7 @@ class Supervisor:
     def _employ(self, worker: Worker) -> None:
         self.worker, self._ready_at, self._heartbeat = worker, None, None
         self._verdict_told = self._handed = False
-        self._employed_at, self._waiting_told = time.monotonic(), False
+        self._employed_at, self._waiting_told = self._awake_at(), False
         worker.on_audit, worker.on_beat, worker.child.on_signal = self._reported, self._heard_beat, self._signalled
         self.loop.watch_child(worker.child, worker.read_channel, lambda: self.on_output(worker))
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from preflight.serving import Server
 
 FLUSH = 0.5  # seconds that the last events get to reach the launcher
+LEAVE = 2.0  # seconds that what is left in a process gets to end when its event loop has ended without being asked
+DEAF = 2.0  # seconds for which a process may go on whose channel has closed
 WELL_KNOWN = ("/ws/chat", "/health", "/diagnostics")
 """Routes whose addresses the launcher prints when the application has them."""
 
@@ -64,6 +66,10 @@ class Worker:
         """The id of the re-run that it wants, for as long as it wants that to go on; empty while it wants none."""
         self.cancelled = 0
         """How many requests and turns it could not finish while it drained."""
+        self.ended_for = ""
+        """What it was ended for, where that was found out here."""
+        self._closed_at = 0.0
+        """When it was first seen that its channel has closed; 0: it has not."""
         self._events = 0
         self._reported = 0
         self._tell("application", name=settings.app, port=settings.port)
@@ -130,10 +136,22 @@ class Worker:
 
     def ended(self) -> bool:
         """Whether it is gone; then ``error`` is set if the application had not imported."""
-        if not self.child.ended():
+        if not self.child.ended() and not self._is_deaf():
             return False
         if not self.imported and self.error is None:
-            self.error = f"the process that imported it ended ({self.child.ending})"
+            self.error = f"the process that imported it ended ({self.ended_for or self.child.ending})"
+        return True
+
+    def _is_deaf(self) -> bool:
+        """Whether its channel has closed, and it goes on: it has become another program, and is ended for that."""
+        if not self.child.channel.closed:
+            return False
+        now = time.monotonic()
+        self._closed_at = self._closed_at or now
+        if now - self._closed_at < DEAF:
+            return False  # it ends, most likely
+        self.ended_for = "it closed its channel to the launcher, as a process does that becomes another program"
+        self.child.kill(self.ended_for)
         return True
 
     def wait_for_import(self) -> str | None:
@@ -142,9 +160,9 @@ class Worker:
         It can have imported, and tried to listen since.
         """
         while not self.imported and self.error is None and not self.ended():
-            watched: list[Any] = (
-                [self.child.channel] if self.child.channel.closed else [self.child.channel, self.child.output]
-            )
+            watched: list[Any] = [] if self.child.channel.closed else [self.child.channel]
+            if not self.child.output_closed:
+                watched.append(self.child.output)
             for source in select.select(watched, [], [], 0.1)[0]:
                 if source is self.child.output:
                     self.child.read_output()
@@ -215,7 +233,10 @@ OWN = os.path.dirname(__file__) + os.sep  # no place in here says anything of an
 
 def _why(error: BaseException, root: str) -> str:
     """The error in one line, with the place in the project's own code where it was raised."""
-    said = first_line(str(error))
+    try:
+        said = first_line(str(error))
+    except Exception:  # noqa: BLE001  # an error of the application's own that cannot be said
+        said = ""
     line = f"{type(error).__name__}: {said}" if said else type(error).__name__
     places = []
     trace = error.__traceback__
@@ -228,6 +249,23 @@ def _why(error: BaseException, root: str) -> str:
         places = [f"{os.path.relpath(error.filename, root)}:{error.lineno}"]
         line = f"{type(error).__name__}: {error.msg}"
     return f"{line} ({places[-1]})" if places else line
+
+
+def _well_known(app: Any) -> list[str]:
+    """Which of the well-known routes an application has; what it calls its routes may be anything."""
+    try:
+        paths = [getattr(route, "path", None) for route in getattr(app, "routes", ())]
+    except Exception:  # noqa: BLE001  # whatever an application's own attributes raise
+        return []
+    return [path for path in WELL_KNOWN if path in paths]
+
+
+def _leave(code: object) -> None:
+    """End this process with an exit code in a while, if it has not ended by then."""
+    number = code if isinstance(code, int) else int(code is not None)
+    timer = threading.Timer(LEAVE, os._exit, [number & 0xFF])
+    timer.daemon = True
+    timer.start()
 
 
 class _Reruns:
@@ -349,7 +387,8 @@ class _Main:
     def run(self) -> int:
         order = self._wait("application")
         name: str = order.data["name"]
-        sys.path.insert(0, os.getcwd())
+        root = os.getcwd()  # the application may go elsewhere
+        sys.path.insert(0, root)
         # Collecting garbage during an import finds none and takes time.
         gc.disable()
         stacks.register()
@@ -359,7 +398,7 @@ class _Main:
         guard = listening.Guard(
             name,
             order.data["port"],
-            os.getcwd(),
+            root,
             lambda attempt: self._say("failed", error=attempt, fix=listening.FIX),
         )
         guard.begin()
@@ -371,17 +410,16 @@ class _Main:
             if not guard.attempt:  # that has been said, and is why
                 self._say("failed", error=first_line(str(error)), fix=error.fix)
             return 1
-        except (Exception, SystemExit) as error:  # noqa: BLE001
-            # Whatever an application raises at import is an answer, sys.exit() included.
+        except BaseException as error:  # noqa: BLE001
+            # Whatever an application raises at import is an answer: sys.exit(), a cancelled task and all.
             if not guard.attempt:
-                self._say("failed", error=_why(error, os.getcwd()), fix="")
+                self._say("failed", error=_why(error, root), fix="")
             return 1
         if not guard.imported():  # and has caught what it got for listening
             return 1
         gc.freeze()
         gc.enable()
-        routes = {getattr(route, "path", None) for route in getattr(application.app, "routes", ())}
-        self._say("imported", routes=[path for path in WELL_KNOWN if path in routes])
+        self._say("imported", routes=_well_known(application.app))
         serving.prepare()  # while the suite ends
 
         self._await_order("verdict")
@@ -411,7 +449,12 @@ class _Main:
         if drain is not None:
             server.drain(**drain.data)
         with self._loop() as loop:
-            loop.run(server.serve(sockets=[sock]))
+            try:
+                loop.run(server.serve(sockets=[sock]))
+            except BaseException as error:
+                # Nothing is served from here on, and threads of the application's may go on for ever.
+                _leave(error.code if isinstance(error, SystemExit) else 1)
+                raise
         outbox.flush(FLUSH)
         self._say("drained", cancelled=server.cancelled, events=outbox.taken)
         return 0 if server.started else 3
