@@ -219,8 +219,9 @@ class SuiteRun:
     def _compare(self, items: list[pytest.Item]) -> None:
         """Compare what was collected with what the suite's files say."""
         sources = soundness.Sources(self.config)
-        faults = [f"{item.nodeid}: {fault}" for item in items if (fault := sources.fault(item))]
-        faults += sources.stale(self.settings.root, [item for item in items if not sources.fault(item)])
+        said = [(item, sources.fault(item)) for item in items]
+        faults = [f"{item.nodeid}: {fault}" for item, fault in said if fault]
+        faults += sources.stale(self.settings.root, [item for item, fault in said if not fault])
         self._witnesses = {item.nodeid: soundness.Witness(item) for item in items}
         self._lost = sources.lost(self.settings.root / "preflight", items)
         if self.link and self._lost and not self.problems:
