@@ -6,6 +6,7 @@ can only run where pytest is.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -102,6 +103,10 @@ def run() -> int:
         streams.finish()
     except BrokenPipeError:
         return 128 + signal.SIGPIPE  # whoever read our output has gone: nothing is claimed
+    except streams.Unwritten as error:  # a full disk, say
+        with contextlib.suppress(OSError):
+            print(f"run.py: error: the output cannot be written: {error.strerror}", file=sys.stderr, flush=True)
+        return 1
     return exit_code
 
 

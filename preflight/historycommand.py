@@ -26,7 +26,8 @@ STATUSES = {
 
 def show(settings: Settings, *, address: str | None = None, as_json: bool = False) -> int:
     """Print the history of one address, or of all; returns the command's exit code."""
-    terminal = Terminal(Log(Redactor.of(settings.environment, settings.envfile.values)), lossy=False)
+    log = Log(Redactor.of(settings.environment, settings.envfile.values))
+    terminal = Terminal(log, lossy=False, forgiving=False)
     try:
         kept = history.History(settings.state_dir / history.FOLDER)
         found = kept.runs(limit=settings.history * history.ADDRESSES, address=address)

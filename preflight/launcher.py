@@ -507,7 +507,7 @@ class Launcher:
 
     def _claim(self, path: Path, origin: str) -> None:
         """Make sure, before anything is stopped, that the report can be written, and that no old one stands there."""
-        publishing.write(self._broken("this run has not ended", origin), path)
+        publishing.write_where_asked(self._broken("this run has not ended", origin), path)
 
     def _broken(self, reason: str, origin: str) -> report.Report:
         return report.broken(
@@ -529,7 +529,7 @@ class Launcher:
         """Write a run's report, and keep it in the history. Raises Unpublishable."""
         publishing.publish(found, self.settings, self.terminal, keep=keep)
         if self.report_path is not None:
-            publishing.write(found, self.report_path)
+            publishing.write_where_asked(found, self.report_path)
 
     def _present(self, result: Result) -> None:
         if result.exit_code == 2:

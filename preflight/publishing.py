@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,6 +81,19 @@ def write(found: report.Report, path: Path) -> None:
         report.publish(found, path)
     except OSError as error:
         raise Unpublishable(f"{path}: {error.strerror}") from None
+
+
+def write_where_asked(found: report.Report, path: Path) -> None:
+    """The same where a command line names the place: a file is replaced, and nothing else is. Raises Unpublishable.
+
+    The rename would put a file in the place of a device, a pipe or a link, /dev/null and /dev/stdout among them.
+    """
+    with contextlib.suppress(OSError):
+        mode = os.lstat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder is not replaced anyway
+            what = "is a symbolic link" if stat.S_ISLNK(mode) else "is not a regular file"
+            raise Unpublishable(f"{path}: {what}; it was left as it is")
+    write(found, path)
 
 
 def show(result: Result, terminal: Terminal) -> None:

@@ -45,6 +45,8 @@ def register() -> None:
     faulthandler.register(SIGNAL, file=output, all_threads=True, chain=False)
     if MAIN_SIGNAL is not None:
         faulthandler.register(MAIN_SIGNAL, file=output, all_threads=False, chain=False)
+    # Whoever started us may have blocked all signals that there are.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [one for one in (SIGNAL, MAIN_SIGNAL) if one is not None])
 
 
 def write_tasks(loop: asyncio.AbstractEventLoop) -> None:

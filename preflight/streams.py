@@ -22,6 +22,10 @@ PIECE = 4096  # bytes written at once: others that write to the same pipe do not
 GONE = (errno.EPIPE, errno.EIO)  # the reader of a pipe, or a terminal, that will not come back
 
 
+class Unwritten(OSError):
+    """What somebody has asked for could not be written, for another reason than that its reader has gone."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Text:
     """What one stream has to say, in one piece: a banner is written whole or not at all."""
@@ -139,7 +143,7 @@ class Stream(io.TextIOBase):
             self.put(text.encode(self._encoding, self.errors))
         if self.error is not None:
             error, self.error = self.error, None
-            raise error
+            raise error if isinstance(error, BrokenPipeError) else Unwritten(error.errno, error.strerror) from error
 
     def put(self, data: bytes) -> None:
         """Have bytes written, in one piece."""

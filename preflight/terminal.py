@@ -34,12 +34,25 @@ class Terminal:
     ``log`` gets it as well. Its redactor is the terminal's: whoever exchanges the log has exchanged both.
     """
 
-    def __init__(self, log: Log, stream: TextIO | None = None, *, verbose: bool = False, lossy: bool = True) -> None:
-        """``lossy``: lines may be lost where nobody reads; else the end of the command waits for whoever does."""
+    def __init__(
+        self,
+        log: Log,
+        stream: TextIO | None = None,
+        *,
+        verbose: bool = False,
+        lossy: bool = True,
+        forgiving: bool = True,
+    ) -> None:
+        """``lossy``: lines may be lost where nobody reads; else the end of the command waits for whoever does.
+
+        Without ``forgiving`` what is shown is all that was asked for: an error of writing it is raised.
+        """
         stream = stream or sys.stdout
         for one in (stream, sys.stderr):
             if isinstance(one, Stream):
-                one.forgiving = True  # see surviving(), for streams that others gave us
+                # See surviving(), for streams that others gave us.
+                one.forgiving = forgiving or one is not stream
+        self._forgiving = forgiving
         if isinstance(stream, Stream) and stream is not sys.stderr:
             stream.lossy = lossy
         if isinstance(stream, io.TextIOWrapper):
@@ -68,7 +81,7 @@ class Terminal:
     def show(self, what: RenderableType) -> None:
         """Print what banners.py made from a report, which is redacted already."""
         self._note(what)
-        with surviving(self.console.file):
+        with surviving(self.console.file) if self._forgiving else contextlib.nullcontext():
             # Not cropped: a fix is one line however long it is, and the terminal folds it.
             if self.console.is_terminal:
                 self.console.print(what, crop=False)

@@ -151,7 +151,10 @@ class WebSocket(WebSocketsSansIOProtocol):
                 self.conn.events.clear()
                 self._close(POLICY_VIOLATION, "too many control frames or fragments")
                 return
+        came = bool(self.conn.events)
         super().handle_events()
+        if came and not self.frames:
+            self._since = 0.0  # what was begun has ended: a rest behind it is the beginning of something else
 
     def _allows(self, frame: Frame) -> bool:
         """Count a frame that carries nothing; whether there were not too many of them in this minute."""
@@ -180,6 +183,7 @@ class WebSocket(WebSocketsSansIOProtocol):
     def send_receive_event_to_app(self) -> None:
         """Stock's, which logs five lines for a message that is no UTF-8."""
         data, self.frames = bytes(self.frames[0]), []
+        self._since = 0.0  # as above, where the first part of another message has come with its end
         if self.close_sent:
             return  # the application is past its close: what waits behind this is the client's
         if self.curr_msg_data_type == "text":
