@@ -125,6 +125,9 @@ def _claim(
     ours = neighbours.on_port(settings, holders)
     if origin == "rerun":
         return _still_served(settings, ours, holders)
+    if origin == "check" and (pid := _suspended_start(port)):
+        problem = f"another start of port {port} is suspended (PID {pid}), and a start would wait for it"
+        return Claim(holders=holders, problem=problem, fix=f"kill -CONT {pid}  # or end it: kill {pid}")
     if (decision := neighbours.decide(settings, ours)) is not None:
         beside = _beside(origin, settings, decision, holders)
         if beside is not None:
@@ -198,6 +201,13 @@ def _beside(
     pid = one.record.pid
     fix = "stop it, or choose another port" if one.answers else f"see what it waits for (kill -CONT {pid}), or end it"
     return Claim(holders=holders, problem=f"{one.name} {what}, which this run never stops", fix=fix)
+
+
+def _suspended_start(port: int) -> int | None:
+    """The PID of another start that has the start lock and was stopped by a signal; None where there is none."""
+    pid = runtime.starting(port)
+    process = here().process(pid) if pid else None
+    return process.pid if process is not None and process.suspended else None
 
 
 def wait_for_drains(settings: Settings, ours: Sequence[Neighbour], on_step: Callable[[ports.Step], None]) -> None:

@@ -298,7 +298,7 @@ class StartLock:
         """Whether the name is ours, or it is certain that no start of ours has it."""
         if self._name is not None or not unixsockets.ABSTRACT:
             return True
-        address = f"\0preflight/start/{os.getuid()}/{self._port}"
+        address = _name_of(self._port)
         try:
             self._name = unixsockets.listen(address)
         except OSError as error:
@@ -343,6 +343,25 @@ class StartLock:
             os.close(self._descriptor)
             self._descriptor = -1
             self._locked = False
+
+
+def starting(port: int) -> int | None:
+    """The PID of the start of this port that goes on, of this user and in this network namespace.
+
+    0 where it is out of sight; None where there is none, and on systems without abstract names.
+    """
+    if not unixsockets.ABSTRACT:
+        return None
+    try:
+        with unixsockets.connect(_name_of(port), 0.0) as caller:
+            holder = unixsockets.peer(caller)
+    except OSError:
+        return None
+    return holder.pid if holder is not None and holder.uid == os.getuid() else None
+
+
+def _name_of(port: int) -> str:
+    return f"\0preflight/start/{os.getuid()}/{port}"
 
 
 def _hung_up(connection: socket.socket) -> bool:

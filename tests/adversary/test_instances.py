@@ -550,3 +550,17 @@ def test_descriptors_are_used_up(place: Place, old: Started, limit: int) -> None
     assert "Too many open files" in new.output
     assert "Traceback" not in new.output
     goes_on(place, old)
+
+
+@linux
+def test_a_check_while_a_suspended_start_has_the_lock(place: Place) -> None:
+    """A start would wait for it in vain: the check says so, with the PID and the command that helps."""
+    first = gated(place, "import").until_says("Preflight ")
+    first.send(signal.SIGSTOP)
+    check = place.run(*SMALL, "--check-only")
+    first.send(signal.SIGCONT)
+    gate(place).touch()
+    assert check.process.returncode == 1, check.output
+    said = " ".join(check.output.split())
+    assert f"another start of port {place.port} is suspended (PID {first.process.pid})" in said
+    assert f"kill -CONT {first.process.pid}" in said
