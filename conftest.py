@@ -84,12 +84,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _of_the_suite(config: pytest.Config) -> bool:
-    paths = [(config.invocation_params.dir / arg.split("::")[0]).resolve() for arg in config.args]
+    paths = [(config.invocation_params.dir / arg.split("::")[0]).resolve() for arg in _arguments(config)]
     # This file's own path may lead through a symbolic link: it is what was typed.
     inside = [path.is_relative_to((ROOT / "preflight").resolve()) for path in paths]
     if any(inside) and not all(inside):
         raise pytest.UsageError("run the suite (pytest preflight) and the project's own tests (pytest) separately")
     return bool(inside) and all(inside)
+
+
+def _arguments(config: pytest.Config) -> list[str]:
+    """The files and folders that pytest was given; at ``--help`` it stops reading before it knows them for good."""
+    return config.args or list(getattr(config.known_args_namespace, "file_or_dir", None) or ())
 
 
 def _options(config: pytest.Config) -> dict[str, object]:

@@ -219,7 +219,9 @@ def test_options_that_ask_nothing(sound: Place, option: str, where: str) -> None
     assert SAYS_WHERE[where] in started.output
 
 
-@pytest.mark.parametrize("option", ["--collect-only", "--co", "--markers", "--fixtures", "--fixtures-per-test"])
+@pytest.mark.parametrize(
+    "option", ["--collect-only", "--co", "--markers", "--fixtures", "--fixtures-per-test", "--help", "-h"]
+)
 def test_lists_that_nobody_asked_for(sound: Place, option: str) -> None:
     """What was typed shows its list; set elsewhere it would be exit code 0 for a run that never was."""
     assert plain(sound, option).process.returncode == 0
@@ -232,7 +234,7 @@ def test_lists_that_nobody_asked_for(sound: Place, option: str) -> None:
 INI = {
     "--collect-only": "--collect-only is set",
     "--markers": "--markers is set",
-    "--help": "before conftest.py could hold the run together: see addopts in pytest.ini",
+    "--help": "--help is set",
     "--version --version": "--version is set",
     "--noconftest": "before conftest.py could hold the run together: see addopts in pytest.ini",
     "-p no:preflight-suite-run": "conftest.py could hold the run together",
