@@ -15,7 +15,7 @@ from preflight.log import Log, LogFile
 from preflight.neighbours import Neighbour
 from preflight.redaction import Redactor
 from preflight.settings import Settings
-from preflight.text import plain, printable
+from preflight.text import foreign, plain, printable
 
 AVAILABLE = "available"
 IN_USE = "in use"
@@ -92,8 +92,8 @@ def _described(
     settings: Settings, holders: Sequence[ports.Holder], ours: Sequence[Neighbour], *, free: bool
 ) -> dict[str, object]:
     one = ours[0] if ours and not neighbours.others(holders, ours) else None
-    foreign = any(holder.uid not in (None, os.getuid()) or holder.pid is None for holder in holders)
-    state = AVAILABLE if free else OURS if one and one.record.since else FOREIGN if foreign else IN_USE
+    strangers = any(holder.uid not in (None, os.getuid()) or holder.pid is None for holder in holders)
+    state = AVAILABLE if free else OURS if one and one.record.since else FOREIGN if strangers else IN_USE
     shown: dict[str, object] = {
         "host": settings.host,
         "port": settings.port,
@@ -108,8 +108,8 @@ def _described(
             "doing": record.doing,
             "pid": record.pid,
             "version": record.version,
-            "project": record.project,
-            "root": record.root,
+            "project": foreign(record.project),
+            "root": foreign(record.root),
         }
     return shown
 

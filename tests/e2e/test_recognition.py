@@ -220,6 +220,16 @@ def test_another_release_hands_over(
         assert new.stop() == 0
 
 
+def test_what_another_release_says_of_itself_is_a_line(place: Place) -> None:
+    """Project and checkout are shown without what would make a line of their own, or what a terminal obeys."""
+    forged = "/srv\nStatus  available\x1b[2J"
+    further = {"root": forged, "project": forged}
+    with OtherRelease(place.folder / "runtime" / "preflight", place.port, "future", further=further):
+        shown = place.run("--demo", "--port-status").stdout
+    assert "Project /srv Status  available?[2J (/srv Status  available?[2J)" in shown
+    assert [line.split()[1] for line in shown.splitlines() if line.startswith("Status")] == ["served"]
+
+
 # What a launcher of protocol 1 does with what is in the runtime folder, with nothing of this tree's.
 OLD_STARTER = """
 import fcntl, glob, json, os, select, socket, sys
