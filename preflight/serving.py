@@ -5,12 +5,15 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import copy
+import logging
 import select
 import socket
 import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
@@ -135,6 +138,8 @@ class Server(uvicorn.Server):
         # A thread that computes (a re-run's report, say) lets the event loop in after this time, and not after 5 ms.
         sys.setswitchinterval(SWITCH)
         self.lifespan.state["preflight"] = self.instance
+        self.lifespan.config = copy.copy(self.config)
+        self.lifespan.config.loaded_app = self._starts_up
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             sys.exit(STARTUP_FAILURE)
@@ -150,6 +155,17 @@ class Server(uvicorn.Server):
         for sock in sockets or ():
             self.servers.append(await loop.create_server(self._connection, sock=sock, backlog=self.config.backlog))
         self._say("ready")
+
+    async def _starts_up(self, scope: Any, receive: Any, send: Any) -> None:
+        """The application's lifespan. Whatever it raises, uvicorn takes it for one that has none, and serves it."""
+        try:
+            await self.config.loaded_app(scope, receive, send)
+        except (SystemExit, KeyboardInterrupt) as error:
+            # Nobody says so in order to have no lifespan.
+            if not self.lifespan.startup_event.is_set():
+                self.lifespan.startup_failed = True
+                logging.getLogger("uvicorn.error").error("The application's start-up ended with %r.", error)
+            raise
 
     def _beat(self, interval: float) -> None:
         """Say that the loop turns, until the end begins, which has a deadline of its own."""

@@ -318,6 +318,34 @@ def test_failed_start_up_beside_a_thread(place: Place) -> None:
     started.left_nothing()
 
 
+def test_start_up_that_exits(place: Place) -> None:
+    """An application that exits in its start-up has not started, however it is written."""
+    place.write_module(
+        "exits",
+        "import sys\nfrom small import app as small\nasync def app(scope, receive, send):\n"
+        "    if scope['type'] == 'lifespan':\n        await receive()\n        sys.exit('there is no database')\n"
+        "    await small(scope, receive, send)\n",
+    )
+    started = place.start("--demo", "--app", "exits:app", "--supervise", PREFLIGHT_RESTART_BACKOFF="10ms")
+    assert started.wait() == 4
+    assert "THE SERVER DOES NOT START: given up" in started.stdout
+    assert "The application's start-up ended with SystemExit('there is no database')." in started.stdout
+    assert READY not in started.output
+    started.left_nothing()
+
+
+def test_lifespan_that_is_not_there(place: Place) -> None:
+    """An application that raises because it knows no lifespan is served."""
+    place.write_module(
+        "without",
+        "from small import app as small\nasync def app(scope, receive, send):\n"
+        "    assert scope['type'] == 'http', scope['type']\n    await small(scope, receive, send)\n",
+    )
+    started = place.start("--demo", "--app", "without:app", "--supervise").until_ready()
+    assert get(place.url) == (200, "small")
+    assert started.stop() == 0
+
+
 def test_start_up_that_writes_much(place: Place) -> None:
     """A start-up that prints more than any pipe holds goes on, and comes to its end."""
     started = guarded(place, "writes").until_ready()
