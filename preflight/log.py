@@ -48,7 +48,7 @@ class LogFile:
         self._torn = False
         self._lost = 0
         self._counting = threading.Lock()
-        self._writer = None if waits else Writer[str]("log", self._append, self._left_out)
+        self._writer = None if waits else Writer[str]("log", self._append, self.left_out)
         files.reach(path.parent)
         self._open()
 
@@ -69,7 +69,8 @@ class LogFile:
         else:
             self._append(line)
 
-    def _left_out(self, _line: str) -> None:
+    def left_out(self, _line: str) -> None:
+        """Count a line that could not be kept until the disk would take it; the next one that is written says so."""
         self._count(1)
 
     def _count(self, lost: int) -> None:
@@ -129,11 +130,13 @@ class Log:
         form: str = "text",
         echo: Callable[[str], object] = lambda line: _say(sys.stderr, line),
         trail: Path | None = None,
+        waits: bool = True,
     ) -> None:
         """``form``: "text" or "json"; with "json" the audit goes to ``echo`` as well.
 
         ``file`` gets all that is said and the audit, ``trail`` the audit alone. It is made with its folder when
-        there is something to record, and left where that folder cannot be used.
+        there is something to record, and left where that folder cannot be used. ``waits``: as in LogFile, for the
+        trail.
         """
         self.redactor = redactor
         self.file = file
@@ -141,6 +144,7 @@ class Log:
         self._echo = echo
         self._trail = trail
         self._trail_file: LogFile | None = None
+        self._recorder = None if waits or trail is None else Writer[str]("audit", self._record, self._not_recorded)
         self._streams: dict[str, tuple[int, Lines]] = {}  # by source: its PID, and what is known of its stream
 
     def line(self, source: str, pid: int, text: str) -> None:
@@ -176,11 +180,21 @@ class Log:
             line = self._rendered(replace(event, fields={**fields, "left_out": number}))
         if self.file is not None:
             self.file.write(line)
+        if self._recorder is not None:
+            self._recorder.put(line, len(line))
+        else:
+            self._record(line)
+        if self.form == "json" or not shown:
+            self._echo(line)
+
+    def _record(self, line: str) -> None:
         if trail := self._open_trail():
             trail.write(line)
             trail.close()  # seldom used, and held open it would be in the way of whoever unmounts the disk
-        if self.form == "json" or not shown:
-            self._echo(line)
+
+    def _not_recorded(self, line: str) -> None:
+        if self._trail_file is not None:
+            self._trail_file.left_out(line)
 
     def _open_trail(self) -> LogFile | None:
         if self._trail_file is None and self._trail is not None:

@@ -388,6 +388,43 @@ def test_log_file_on_a_file_system_that_hangs(instances: Instances, disk: Path) 
     assert "lines lost here: " in log.read_text()
 
 
+RECORDING = """
+import os
+
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    if scope["path"] == "/crash":
+        os._exit(7)
+    scope["state"]["preflight"].audit("asked", path=scope["path"])
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": str(os.getpid()).encode()})
+"""
+
+
+@pytest.mark.needs_root("nobody else can mount a file system")
+def test_audit_on_a_file_system_that_hangs(place: Place, disk: Path) -> None:
+    """It serves on, restarts its worker and drains; what happened meanwhile is in the audit when the disk is back."""
+    place.write_module("recording", RECORDING)
+    state = disk / "state"
+    started = place.start("--demo", "--app", "recording:app", "--supervise", PREFLIGHT_STATE_DIR=str(state))
+    started.until_ready()
+    subprocess.run(["fsfreeze", "--freeze", disk], check=True)
+    try:
+        worker = get(f"{place.url}/one")[1]
+        with contextlib.suppress(OSError):
+            get(f"{place.url}/crash")
+        until(lambda: get(f"{place.url}/two")[1] != worker, "it is back")
+        started.send(signal.SIGTERM)
+        until(lambda: not listening(place.port), "it has drained")
+    finally:
+        subprocess.run(["fsfreeze", "--unfreeze", disk], check=True)
+    assert started.wait() == 0
+    audit = (state / "audit.log").read_text()
+    assert "/one" in audit
+    assert "/two" in audit
+
+
 def test_the_mode_of_a_descriptor_is_left_alone(instances: Instances) -> None:
     """It belongs to the shell as well: after us it waits as it did before."""
     output = instances.output()
