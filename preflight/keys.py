@@ -63,7 +63,8 @@ def key_like(name: str) -> bool:
         return found[-1] in ("URL", "URI") and _is_hook(found)
     return any(
         word in _WORDS or (word.endswith(_ENDS) and word not in _OTHERS and before != "PUBLIC")
-        for before, word in zip(["", *found], found, strict=False)
+        for before, several in zip(["", *found], found, strict=False)
+        for word in (several, several.removesuffix("S"))
     )
 
 
@@ -172,6 +173,7 @@ def _assigned(value: str) -> Iterator[str]:
         name, sign, held = part.partition("=")
         if sign and _NAME.fullmatch(name) and (key_like(name) or name.strip().lower() == "pwd"):
             yield held.strip().strip("\"'")
+            yield held.strip().strip("{}")  # ODBC's quotes
 
 
 def _in_json(value: str) -> Iterator[str]:

@@ -29,7 +29,9 @@ REACH = 64 * 1024  # characters that are looked at beyond a cut, so that a secre
 
 T = TypeVar("T")
 
-_BEARER = re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
+# Behind them a word of a language is no login: "basic authentication".
+_PROSE = r"(?-i:(?![a-z]{0,16}[bcdfghjklmnpqrstvwxz]{5})[A-Za-z][a-z]{7,15}(?![A-Za-z0-9_~+/=-]|\.\w))"
+_BEARER = re.compile(rf"\b(Bearer|Basic)\s+(?!{_PROSE})[A-Za-z0-9._~+/=-]{{8,}}", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"(?<=://)([^\s/:@]*):([^\s/@]+)(?=@)")
 
 # Base64 is looked for in windows of 8 characters: 6 bytes, which stand nowhere by chance.
@@ -46,7 +48,7 @@ _HEX = re.compile(rf"[0-9a-fA-F][0-9a-fA-F]{_BETWEEN}(?:[0-9a-fA-F][0-9a-fA-F]{_
 _DIGITS = re.compile(r"0x|u00|([0-9a-fA-F])")
 
 # Where a text goes on in the next line: its end, also an escaped one, colours, and what stands around a piece there.
-_LINE_END = re.compile(r"(?:\\{1,16}r)?\\{1,16}n|\r?\n|\r|%(?:0[dD]%)?0[aA]|<br ?/?>|\x1b\[[0-9;]{0,16}m")
+_LINE_END = re.compile(r"(?:\\{1,16}r)?\\{1,16}n|\r?\n|\r|%(?:0[dD]%)?0[aA]|<br ?/?>|\x1b\[[0-9;:]{0,40}m")
 _NEW_LINE = re.compile(r"\r?\n|\r")
 _BLANKS = " \t\xa0"
 _AROUND = " \t\xa0\"'`\\|>#*+,()[]│┃║╎┆▏▕"

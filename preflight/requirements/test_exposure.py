@@ -31,7 +31,7 @@ def new_token(settings: Settings) -> str:
 def is_redacted(token: str) -> bool:
     """Whether logs and reports are without this token, asked of what takes it out there."""
     said = f"the token is {token}, it is wrong"
-    return Redactor([token]).text(said) != said
+    return token not in Redactor([token]).text(said)
 
 
 @pytest.mark.critical("Exposure", needs="agent", ignorable=False)
