@@ -355,10 +355,14 @@ class Supervisor:
         if self.loop.stop_follows(worker.child):
             return None
         now = time.monotonic()
-        ready_for = None if self._ready_at is None else now - self._ready_at
         self._end_rerun()
         self._end_trial()
         self._print_rest(worker)
+        ready_for = None if self._ready_at is None else now - self._ready_at
+        if ready_for is None and worker.ready:
+            ready_for = (
+                0.0  # its last word, while we were busy: it has served, and begins no row of those that have not
+            )
         ending = ending or worker.ended_for
         if not ending:
             ending = worker.child.ending

@@ -53,6 +53,9 @@ async def app(scope, receive, send):
                 print(f"line {number} " + "x" * 60)
         case "/crash":
             os._exit(7)
+        case "/unheard":
+            os.kill(os.getppid(), signal.SIGSTOP)
+            os._exit(7)
         case "/hang":
             time.sleep(3600)
         case "/slow":
@@ -406,6 +409,30 @@ def test_the_old_instance_is_asked_to_stop_while_the_new_one_starts(place: Place
 
 
 # Who restarts it.
+
+
+def test_workers_that_crash_before_their_launcher_has_heard_of_them(place: Place) -> None:
+    """Each has said that it is ready, and has served: they are no workers that do not start, and none is given up."""
+    started = application(place, PREFLIGHT_RESTART_LIMIT="20").until_ready()
+    launcher = psutil.Process(started.pid)
+    for count in range(1, 5):
+        # From the second time on it waits in the backlog, so that it is what the next worker does first of all.
+        with socket.create_connection(("127.0.0.1", place.port), PATIENCE) as client:
+            client.sendall(b"GET /unheard HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            until(lambda: launcher.status() == psutil.STATUS_STOPPED, "the launcher is stopped")
+            with contextlib.suppress(ConnectionError):
+                assert not client.recv(1)
+        with socket.create_connection(("127.0.0.1", place.port), PATIENCE) as waiting:
+            if count < 4:
+                waiting.sendall(b"GET /unheard HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            started.send(signal.SIGCONT)
+            if count < 4:
+                until(lambda: launcher.status() == psutil.STATUS_STOPPED, "the launcher is stopped again")
+                started.send(signal.SIGCONT)
+    until(lambda: started.output.count("another one starts") == 7, "each of them is told")
+    serves(place, started.process)
+    assert started.stop() == 0
+    assert "given up" not in started.output
 
 
 def test_a_script_that_waits_for_a_pipeline(place: Place) -> None:
