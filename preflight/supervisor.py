@@ -360,9 +360,7 @@ class Supervisor:
         self._print_rest(worker)
         ready_for = None if self._ready_at is None else now - self._ready_at
         if ready_for is None and worker.ready:
-            ready_for = (
-                0.0  # its last word, while we were busy: it has served, and begins no row of those that have not
-            )
+            ready_for = 0.0  # it said so while we were busy: it has served, however short that was
         ending = ending or worker.ended_for
         if not ending:
             ending = worker.child.ending
