@@ -18,11 +18,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from preflight import files
-from preflight.redaction import Redactor
 from preflight.text import first_line, plain, printable, shortened
+
+if TYPE_CHECKING:
+    from preflight.redaction import Redactor  # its patterns take time to compile, and the launcher has none to lose
 
 SCHEMA = 1
 SCHEMA_FILE = Path(__file__).with_name("report.schema.json")

@@ -11,15 +11,17 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from preflight import files, history, report, suite, times
 from preflight.channel import Message
 from preflight.loop import Loop
-from preflight.redaction import Redactor
 from preflight.report import Report
 from preflight.settings import Settings
 from preflight.suite import Result, Suite
+
+if TYPE_CHECKING:
+    from preflight.redaction import Redactor  # its patterns take time to compile, and the launcher has none to lose
 
 Steps = list[tuple[str, dict[str, Any]]]
 """What a run has come to: "collected", "checking" or "checked", each with its data."""

@@ -13,14 +13,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from preflight import children, interpreter, report, times
 from preflight.channel import ChannelError, Message
 from preflight.loop import Loop
-from preflight.redaction import Lines, Redactor
 from preflight.settings import Settings
 from preflight.text import printable
+
+if TYPE_CHECKING:
+    from preflight.redaction import Redactor  # its patterns take time to compile, and the launcher has none to lose
 
 MARGIN = 1.0  # seconds beyond the run's deadline that pytest gets to write its report
 
@@ -185,6 +187,8 @@ class Suite:
         self.child.drain_output()
         self.child.close()
         lines = [line for line in list(self.child.lines)[-20:] if line.strip()]
+        from preflight.redaction import Lines
+
         stream = Lines(redactor)
         output = tuple(stream.next(line, report.LONGEST_MESSAGE) for line in lines)
         ending: int | None = self.child.process.returncode
