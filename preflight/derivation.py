@@ -19,7 +19,7 @@ from urllib.parse import unquote, unquote_plus
 from preflight.keys import ABOUT, MOST, NOTIFY, common, key_like, words
 
 SHORTEST = 12  # characters of a part; a shorter one stands in too many harmless texts
-LARGEST = 256 * 1024  # characters of all parts of one value together
+LARGEST = 256 * 1024  # characters of all parts of one value together, as `cost` counts them
 LOOKED_AT = 4 * 1024 * 1024  # characters that are taken apart for one value, all its parts together
 DEPTH = 6  # of parts within parts: a password in a URL in JSON in base64 in a list
 
@@ -40,6 +40,9 @@ _HEX = re.compile(r"(?:[0-9a-fA-F]{2}){12,}")
 _RUN = re.compile(r"[A-Za-z0-9]{8,}")
 _PATH = re.compile(r"(?:~|\.{0,2})(?:/[A-Za-z_.-]{1,40}[0-9]{0,3}){2,20}/?")
 
+_SIGN = re.compile(r"[^A-Za-z0-9_]")
+_NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x9f\udc80-\udcff]")
+
 Part = tuple[str, bool, bool]
 """A part of a value, whether it is a secret, and whether only because it looks like one."""
 
@@ -58,6 +61,8 @@ def members(value: str, *, secret: bool = True) -> Iterator[str]:
     The first `MOST` of them, and no more than `LARGEST` characters together: each takes memory, and time of every text.
     ``secret``: the value as a whole is one. Of one that is not, what a name says is secret, and logins in URLs.
     """
+    if len(_NO_TEXT.findall(value)) > len(value) // 16:
+        return  # bytes that are no text have no parts
     seen: set[Part] = set()
     found, room, left = 0, LARGEST, LOOKED_AT
     queue: deque[tuple[str, bool, int]] = deque([(value.strip(), secret, 0)])
@@ -72,13 +77,18 @@ def members(value: str, *, secret: bool = True) -> Iterator[str]:
             if len(part) < SHORTEST or part == text or known in seen or not _sound(part):
                 continue
             seen.add(known)
-            if is_secret and len(part) <= room and not _harmless(part) and (not by_looks or _random(part)):
+            if is_secret and cost(part) <= room and not _harmless(part) and (not by_looks or _random(part)):
                 yield part
-                found, room = found + 1, room - len(part)
+                found, room = found + 1, room - cost(part)
             if found == MOST or len(seen) > 8 * MOST:
                 return
             if depth < DEPTH:
                 queue.append((part, is_secret and not by_looks, depth + 1))
+
+
+def cost(part: str) -> int:
+    """Characters that a part counts for: a sign is looked for in each of the ways to write it, a letter in one."""
+    return len(part) + 96 * sum(1 for _ in _SIGN.finditer(part))
 
 
 def _sound(part: str) -> bool:

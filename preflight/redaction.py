@@ -16,16 +16,18 @@ import re
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
-from itertools import accumulate
+from functools import cached_property, lru_cache
+from heapq import nlargest
+from itertools import accumulate, islice
 from typing import NamedTuple, TypeVar
 
-from preflight.derivation import derived, members
+from preflight.derivation import LARGEST, cost, derived, members
 from preflight.keys import MOST, common, secrets
 
 MASK = "[redacted]"
 LONGEST = 16 * 1024  # characters of a secret whose pieces are known by themselves
 REACH = 64 * 1024  # characters that are looked at beyond a cut, so that a secret there is seen whole
+SIGNS = 512  # of a secret that are compiled: each has some twenty ways to be written, a millisecond to compile
 
 T = TypeVar("T")
 
@@ -77,14 +79,21 @@ _CUT_OFF = re.compile(r"[\\'\"`)\]}>,;:!?\s]*(?:$|\.\.\.|…|\\u2026)")
 _ENUMERATED = frozenset({"action", "origin", "outcome", "severity", "status"})
 
 _PLAIN = re.compile(r"[A-Za-z0-9_]+")  # what nobody encodes
+_SIGNS = re.compile(r"[^A-Za-z0-9_]")
 _NAMED = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos"}
 _SPREAD = re.compile(r"[^\x21-\x7e]")
 _LETTERS = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
 
 
-def _literal(secret: str) -> str:
-    """The longest part of a secret that stands in a text as it is, however the rest of it is written."""
-    return max(_PLAIN.findall(secret), key=len, default="")
+def _literals(secret: str) -> list[str]:
+    """The longest parts of a secret that stand in a text as they are, however the rest of it is written."""
+    return nlargest(8, set(_PLAIN.findall(secret)), key=len)
+
+
+def _head(secret: str) -> str:
+    """The secret, or as much of its beginning as has `SIGNS` signs."""
+    signs = islice(_SIGNS.finditer(secret), SIGNS, None)
+    return secret[: last.start()] if (last := next(signs, None)) else secret
 
 
 def _pattern(secret: str) -> re.Pattern[str]:
@@ -99,6 +108,7 @@ def _stretches(secret: str) -> list[str]:
     return [_stretch(stretch[0]) for stretch in re.finditer(r"\\+|[^\\]", secret, re.DOTALL)]
 
 
+@lru_cache(4096)
 def _stretch(text: str) -> str:
     if text.startswith("\\"):
         count = len(text)
@@ -161,25 +171,30 @@ def _windows(secret: str) -> Iterator[str]:
 
 def _parts(secret: str) -> Iterator[str]:
     """The secret, and its lines: a value of several lines is often printed line by line."""
-    for part in (secret, *secret.splitlines()[:MOST]):
-        if not common(part.strip()):
-            yield part.strip()
+    if not common(secret.strip()):
+        yield secret.strip()
+    room = LARGEST
+    for part in map(str.strip, secret.splitlines()[:MOST]):
+        if not common(part) and (room := room - cost(part)) >= 0:
+            yield part
     yield from members(secret)
 
 
 class _Known:
     """A part of a text, known in whatever way it is written; compiled when a text may have it."""
 
-    __slots__ = ("_literal", "_regex", "text")
+    __slots__ = ("_literals", "_regex", "complete", "text")
 
     def __init__(self, text: str) -> None:
-        self.text = text
-        self._literal = _literal(text)
+        self.text = _head(text)
+        self.complete = len(self.text) == len(text)
+        """Whether all of it is compiled; of another one `Redactor._cut_off` finds what follows."""
+        self._literals = _literals(self.text)
         self._regex: re.Pattern[str] | None = None
 
     def within(self, text: str) -> re.Pattern[str] | None:
         """The regular expression that finds it, None where a look shows that it is not in the text."""
-        if self._literal not in text:
+        if not all(literal in text for literal in self._literals):
             return None
         if self._regex is None:
             self._regex = _pattern(self.text)
@@ -297,7 +312,7 @@ class Redactor:
             spans = [match.span() for match in found.finditer(text)] if (found := known.within(text)) else []
             yield from spans
             if (beginning := begun.within(text)) is not None:
-                yield from self._cut_off(begun, beginning, text, dict(spans))
+                yield from self._cut_off(begun, beginning, text, dict(spans) if known.complete else {})
         if _DOTS.search(text):
             yield from self._ends(text)
 
@@ -338,6 +353,8 @@ class Redactor:
     ) -> Iterator[tuple[int, int]]:
         """Beginnings of a secret that stand before a cut: at a text's end, or at dots that stand for a part of it.
 
+        And all of it, for a secret of which not all is compiled.
+
         ``int("...")`` does that to what it cannot read. ``whole`` is where all of the secret stands: from where to
         where.
 
@@ -361,7 +378,8 @@ class Redactor:
                     places.append(reached)
                     reached = further.end()
                     continue
-                if places and cut != reached and _CUT_OFF.match(text, cut := reached):
+                whole_of_it = len(places) == len(begun.stretches)
+                if whole_of_it or (places and cut != reached and _CUT_OFF.match(text, cut := reached)):
                     yield places[0], reached
                 kept = begun.shorter[len(places)]
                 while len(places) > kept:

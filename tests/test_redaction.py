@@ -18,7 +18,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from preflight.keys import common, common_secrets, key_like, secrets
-from preflight.redaction import MASK, Lines, Redactor
+from preflight.redaction import MASK, SIGNS, Lines, Redactor
 
 KEY = "sk-canary-3f9a1c77e2Zq"
 AWKWARD = "p\u00e4ss/w+rd \"quoted\" \\ 'single'&=%"
@@ -556,3 +556,14 @@ def test_other_numbers_stay() -> None:
         + " 550e8400-e29b-41d4-a716-446655440000 1,234,567 10.0.0.1:8002 %20%2F"
     )  # fmt: skip
     assert Redactor([KEY, LONG]).text(text) == text
+
+
+@pytest.mark.parametrize("write", [str, repr, json.dumps, quote, html.escape], ids=lambda write: write.__name__)
+def test_a_secret_of_very_many_signs(write: Callable[[str], str]) -> None:
+    """Of one that has more than are compiled, all goes, in whatever way it is written; its beginning as well."""
+    secret = "".join(random.Random(2).choices("abcXYZ012:;!$/(){}<>\xe4\u20ac", k=4 * SIGNS))
+    redactor = Redactor([secret])
+    quoted = write("") if write in (repr, json.dumps) else ""
+    inner = write(secret)[1:-1] if quoted else write(secret)
+    assert redactor.text(f"it is <{inner}> there") == f"it is <{MASK}> there"
+    assert redactor.text(f"it is {inner[:SIGNS]} ...") == f"it is {MASK} ..."

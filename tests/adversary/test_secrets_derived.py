@@ -109,6 +109,35 @@ def test_tokens_that_would_show(token: str) -> None:
     assert not is_redacted(token)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda chosen: "".join(chosen.choices([chr(code) for code in range(1, 256)], k=128 * 1024)),
+        lambda chosen: os.fsdecode(bytes(chosen.randrange(1, 256) for _ in range(128 * 1024))),
+        lambda chosen: "\udc80\udcff" * 64 * 1024,
+        lambda chosen: "'\"" * 64 * 1024,
+        lambda chosen: "".join(chosen.choices(string.punctuation + " ", k=128 * 1024)),
+    ],
+    ids=["latin-1", "bytes", "surrogates", "quotes", "signs"],
+)
+@pytest.mark.parametrize("name", ["A_KEY", "A_CONFIG"])
+def test_values_that_are_no_text(name: str, make: Callable[[random.Random], str]) -> None:
+    """The largest variable there can be, of bytes that mean nothing: a line takes no longer for it."""
+    begun = time.process_time()
+    redactor = Redactor.of({name: make(random.Random(3))})
+    for _ in range(20):
+        redactor.text("the lazy dog jumps over 12 sheep: http://127.0.0.1:8002/ (PID 123)")
+    assert time.process_time() - begun < 10
+
+
+def test_bytes_that_are_logged() -> None:
+    """A key of 4,000 bytes that are no text, logged in pieces, does not hold up what is said."""
+    value = "".join(random.Random(1).choices([chr(code) for code in range(1, 256)], k=4000))
+    begun = time.process_time()
+    Redactor.of({"A_KEY": value}).text(value[:1000])
+    assert time.process_time() - begun < 4
+
+
 def test_one_odd_byte_is_no_binary() -> None:
     """A list with a byte that is no UTF-8 is taken apart like another."""
     redactor = Redactor.of({"API_KEYS": f"caf\udce9-{ONE},{TWO}"})
