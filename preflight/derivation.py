@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any
 from urllib.parse import unquote, unquote_plus
 
-from preflight.keys import ABOUT, MOST, NOTIFY, common, key_like, words
+from preflight.keys import ABOUT, LOGIN, MOST, NOTIFY, common, key_like, words
 
 SHORTEST = 12  # characters of a part; a shorter one stands in too many harmless texts
 LARGEST = 256 * 1024  # characters of all parts of one value together, as `cost` counts them
@@ -28,8 +28,12 @@ _PLACES = ABOUT | {
     "DATABASE", "DB", "DBNAME", "ENDPOINT", "EXPIRES", "HOST", "HOSTNAME", "MODEL", "PORT", "REGION", "SERVER",
     "SSLMODE", "VERSION",
 }  # fmt: skip
-_MAY_HOLD = re.compile(r"://|[{\[]|pass|pwd|token|key|secret|auth|cookie|cred|bearer|basic|session", re.IGNORECASE)
-_SEPARATORS = (re.compile(r","), re.compile(r";"), re.compile(r"\|"), re.compile(r"&"), re.compile(r"\s+"))
+_MAY_HOLD = re.compile(
+    r"://|[{\[]|pass|pwd|token|key|secret|auth|cookie|cred|bearer|basic|session|:[^\s:@]{1,512}@", re.IGNORECASE
+)
+_SEPARATORS = tuple(map(re.compile, (r",", r";", r"\|", r"&", r"[\r\n]+", r"\s+")))
+_BRACKETS = {"[": "]", "(": ")", "{": "}", "<": ">"}
+_PGPASS = re.compile(r"[^\s:]{1,255}:(?:\*|[0-9]{1,5}):[^\s:]{1,64}:[^\s:]{1,64}:(\S.*)")
 _FIELD = re.compile(r"[\"']?([\w.-]{1,64}(?: [\w.-]{1,64})?)[\"']?\s{0,8}([=:])(?!//)\s{0,8}", re.ASCII)
 _SCHEME = re.compile(r"(?:[A-Z][A-Za-z0-9_-]{1,24}|bearer|basic|digest|token|key|apikey|api-key)\s{1,8}")
 _QUOTED = re.compile(r"(?:(?<![\w.-])([\w.-]{1,64})[\"']?\s?[=:]\s?)?(?:\"([^\"]{1,4096})\"|'([^']{1,4096})')")
@@ -125,6 +129,8 @@ def _parts(text: str, secret: bool) -> Iterator[Part]:
             pass  # something else that begins like it
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'`":
         yield text[1:-1], secret, False
+    if len(text) > 1 and text[-1] == _BRACKETS.get(text[0]):
+        yield text[1:-1], secret, False
     for name, double, single in _quoted(text):
         yield _of_field(name, double or single, secret)
     if "\\" in text:
@@ -134,6 +140,10 @@ def _parts(text: str, secret: bool) -> Iterator[Part]:
         yield unquote_plus(text), secret, False
     if "://" in text:
         yield from _of_url(text, secret)
+    elif login := LOGIN.match(text):
+        yield login[1], True, not secret
+    if secret and (line := _PGPASS.fullmatch(text)):
+        yield line[1], True, False
     if found := _FIELD.match(text):
         yield _of_field(found[1], text[found.end() :], secret)
         if secret and found[2] == ":":  # two of a pair: an identifier and its secret

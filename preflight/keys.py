@@ -6,6 +6,7 @@ import json
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from preflight.settings import split_urls
@@ -40,6 +41,11 @@ LOOKS_SECRET = re.compile(
     r"|-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|$)"
 )
 """What looks like a key of a well-known service, although nobody knows it."""
+_HOLD_LOGINS = frozenset({"CONNECTION", "DATABASE", "DSN", "PROXY", "URI", "URL"})
+LOGIN = re.compile(r"[^\s:@/]{1,64}[:/](?!/)([^\s@]{1,512})@(?=[\w/\[(])")
+"""A login without a scheme: ``user:password@tcp(host)/x``, ``user/password@//host``, ``user:password@proxy:3128``."""
+_BRACED = re.compile(r"(?:^|;)\s{0,8}([\w .-]{1,64})=\{((?:[^}]|\}\}){1,256})\}(?=\s{0,8}(?:;|$))")
+_NAMES = re.compile(r"[a-z]+(?:[-_][a-z]+)+")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _NAME = re.compile(r"[\w .-]{1,64}")
 _WORD = re.compile(r"(?!.*[bcdfghjklmnpqrstvwxz]{5})(?=.*[aeiouy])[A-Z]?[a-z]{1,11}")
@@ -89,9 +95,10 @@ def common(value: str) -> bool:
 def secrets(variables: Mapping[str, str]) -> Iterator[str]:
     """The secrets in these variables.
 
-    They are values of key-like names; passwords and key-like parameters inside URLs, connection strings and JSON,
-    whatever the variable's name; and of a webhook's URL also the parts. What else an application makes of them is in
-    derivation.py.
+    They are values of key-like names; passwords and key-like parameters inside URLs, connection strings and JSON, and
+    what looks like the key of a well-known service, whatever the variable's name; the password of a login without a
+    scheme where the name says that there may be one; and of a webhook's URL also the parts. What else an application
+    makes of them is in derivation.py.
     """
     for name, value in variables.items():
         if name == NOTIFY:
@@ -102,6 +109,11 @@ def secrets(variables: Mapping[str, str]) -> Iterator[str]:
             yield value
             if "://" in value and _is_hook(name.upper().split("_")):
                 yield from _inside(value)
+        for found in islice(LOOKS_SECRET.finditer(value), MOST):
+            if not _NAMES.fullmatch(found[0]):  # sk-learn-of-somebody
+                yield found[0]
+        if "://" not in value and _HOLD_LOGINS.intersection(words(name)[-1:]) and (login := LOGIN.match(value)):
+            yield login[1]
         if "://" in value:
             for password in {*_passwords(value)}:
                 yield password
@@ -174,6 +186,9 @@ def _assigned(value: str) -> Iterator[str]:
         if sign and _NAME.fullmatch(name) and (key_like(name) or name.strip().lower() == "pwd"):
             yield held.strip().strip("\"'")
             yield held.strip().strip("{}")  # ODBC's quotes
+    for name, held in islice(_BRACED.findall(value), MOST):  # they may have a semicolon between them
+        if key_like(name) or name.strip().lower() == "pwd":
+            yield held.replace("}}", "}")
 
 
 def _in_json(value: str) -> Iterator[str]:

@@ -49,6 +49,9 @@ _BETWEEN = r"(?:[:,;\s-]|%|0x|&#x|\\{1,8}(?:x|u00)){0,4}"
 _HEX = re.compile(rf"[0-9a-fA-F][0-9a-fA-F]{_BETWEEN}(?:[0-9a-fA-F][0-9a-fA-F]{_BETWEEN}){{7,}}")
 _DIGITS = re.compile(r"0x|u00|([0-9a-fA-F])")
 
+_ENCODED = re.compile(r"%(?:25){0,4}([2-7][0-9a-fA-F])")
+_ENCODED_BACKSLASH = re.compile(r"%(?:25){0,4}5[cC]")
+
 # Where a text goes on in the next line: its end, also an escaped one, colours, and what stands around a piece there.
 _LINE_END = re.compile(r"(?:\\{1,16}r)?\\{1,16}n|\r?\n|\r|%(?:0[dD]%)?0[aA]|<br ?/?>|\x1b\[[0-9;:]{0,40}m")
 _NEW_LINE = re.compile(r"\r?\n|\r")
@@ -305,7 +308,21 @@ class Redactor:
         spans = [*self._plain(text), *self._in_base64(text), *self._in_hex(text), *self._alone(text)]
         for folded in _unfolded(text):
             spans += [folded.place(start, end) for start, end in self._plain(folded.text)]
+        if _ENCODED_BACKSLASH.search(text):
+            spans += self._in_query(text)
         return spans
+
+    def _in_query(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where secrets stand with escapes that are percent-encoded, as in JSON in a query: ``%5C%22``."""
+        pieces, reached = [], 0
+        for encoded in _ENCODED.finditer(text):
+            pieces += [(reached, text[reached : encoded.start()]), (encoded.start(), chr(int(encoded[1], 16)))]
+            reached = encoded.end()
+        plain = _Unfolded([*(piece for piece in pieces if piece[1]), (reached, text[reached:])])
+        for found in self._plain(plain.text):
+            start, end = plain.place(*found)
+            last = _ENCODED.match(text, end - 1)
+            yield start, last.end() if last else end
 
     def _plain(self, text: str) -> Iterator[tuple[int, int]]:
         for known, begun in zip(self._known, self._begun, strict=True):

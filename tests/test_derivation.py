@@ -15,6 +15,7 @@ from preflight.redaction import MASK, Redactor
 
 ONE, TWO = "tk_9f8e7d6c5b4a3210", "Zq7vXw2LmN8pRt4KdY6h"
 WORDS = "correct horse battery staple"
+SERVICE_KEY = "sk-proj-" + "Ab3dEf6hIj9l" * 3
 LOGIN = base64.b64encode(f"user:{ONE}".encode()).decode()
 
 
@@ -62,6 +63,21 @@ LOGIN = base64.b64encode(f"user:{ONE}".encode()).decode()
         ("SETTINGS", json.dumps({"db": {"host": "db", "password": "hunter2-3"}, "apiKey": ONE}), ["hunter2-3", ONE]),
         ("SETTINGS", f"host=db user=me password='{WORDS}'", [WORDS]),
         ("CONNECTION", f"Server=h;Uid=me;Pwd={ONE};A=b", [ONE]),
+        ("API_KEYS", f"[{ONE}, {TWO}]", [ONE, TWO]),
+        ("API_KEYS", f"({ONE},{TWO})", [ONE, TWO]),
+        ("API_KEYS", f"{{{ONE}, {TWO}}}", [ONE, TWO]),
+        ("API_KEY", f"({ONE})", [ONE]),
+        ("DB_DSN", f"app:{ONE}@tcp(db:3306)/x", [ONE]),
+        ("DB_DSN", f"scott/{ONE}@//db:1521/x", [ONE]),
+        ("HTTPS_PROXY", f"me:{ONE}@proxy.example.org:3128", [ONE]),
+        ("HTTPS_PROXY", "me:hunter2-b@proxy.example.org:3128", ["hunter2-b"]),
+        ("REPLICAS", f"me:{ONE}@a.example.org, me:{TWO}@b.example.org", [ONE, TWO]),
+        ("PGPASS", f"h:5432:db:me:{ONE}", [ONE]),
+        ("PGPASS", f"h:5432:db:me:{ONE}\n*:*:*:me:{TWO}", [ONE, TWO]),
+        ("ODBC", f"Driver={{ODBC Driver 18}};Server=h;Uid=me;Pwd={{{ONE};{TWO}}};A=b", [f"{ONE};{TWO}"]),
+        ("ODBC", f"Pwd={{{ONE}}}}};x}}", [f"{ONE}}};x"]),
+        ("KUBE_DATA", f"users:\n- name: x\n  user:\n    token: {ONE}\n", [ONE]),
+        ("OPENAI", f"see {SERVICE_KEY} there", [SERVICE_KEY]),
     ],
 )  # fmt: skip
 def test_parts(name: str, value: str, parts: list[str]) -> None:
@@ -101,6 +117,8 @@ def test_parts(name: str, value: str, parts: list[str]) -> None:
         ("PATH", "/usr/local/bin:/home/dev/token-tools/bin", "/usr/local/bin /home/dev/token-tools/bin"),
         ("CREDENTIALS", json.dumps({"private_key_path": "/etc/keys/one.pem", "project_name": "preflight-project"}),
          "private_key_path /etc/keys/one.pem preflight-project"),
+        ("ENVIRONMENT_NAME", "sk-learn-of-somebody-else", "sk-learn-of-somebody-else"),
+        ("MAIL_TO", "team:somebody@example.org", "somebody example.org"),
     ],
 )  # fmt: skip
 def test_harmless_parts_stay(name: str, value: str, harmless: str) -> None:

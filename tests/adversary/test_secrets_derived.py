@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import random
 import secrets
@@ -10,6 +11,7 @@ import string
 import time
 import uuid
 from collections.abc import Callable
+from urllib.parse import quote, urlencode
 
 import pytest
 
@@ -22,6 +24,15 @@ from preflight.text import coloured
 ONE, TWO = "tk_9f8e7d6c5b4a3210", "Zq7vXw2LmN8pRt4KdY6h"
 PEM = "-----BEGIN RSA PRIVATE KEY-----\n{}\n{}\n-----END RSA PRIVATE KEY-----".format("ab12CD34" * 8, "Ef56gH78" * 8)
 SERVICE_KEY = "sk-proj-" + "Ab3dEf6hIj9l" * 3
+
+
+@pytest.mark.parametrize("secret", [SERVICE_KEY, "ghp_" + "a1B2" * 9, "AKIA" + "ABCD" * 4, PEM], ids=lambda s: s[:8])
+@pytest.mark.parametrize("name", ["ADMIN", "OPENAI", "TLS"])
+def test_a_key_of_a_known_service_under_any_name(name: str, secret: str) -> None:
+    """What looks like a key of a well-known service is known, whatever the variable is called."""
+    redactor = Redactor.of({name: f"see {secret} there"})
+    for line in secret.splitlines():
+        assert line not in redactor.text(f"using {line} now")
 
 
 @pytest.mark.parametrize("name", ["APIKEYS", "AUTHTOKENS", "CLIENTSECRETS", "DBPASSWORDS", "DSNS", "JWTS", "PINS"])
@@ -37,6 +48,21 @@ def test_colours_in_the_middle(colour: str) -> None:
     line = f"key {TWO[:9]}\x1b[{colour}m{TWO[9:]}\x1b[0m!"
     for shown in (coloured(Lines(Redactor([TWO])).next(line, 1000)), Redactor([TWO]).text(line)):
         assert not any(TWO[start : start + 6] in shown for start in range(len(TWO) - 5)), shown
+
+
+@pytest.mark.parametrize(
+    "secret", ['with "quotes" inside-1', "back\\slash\\and-more-2", "p\u00e4ssw\u00f6rt-\u00fcber-3", "a/b'c d-4444"]
+)
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_json_in_an_address(secret: str, ascii_only: bool) -> None:
+    """A document in a query: JSON's escapes, percent-encoded."""
+    document = json.dumps({"password": secret}, ensure_ascii=ascii_only)
+    for written in (urlencode({"filter": document}), quote(document, safe=""), quote(quote(document))):
+        shown = Redactor([secret]).text(f"GET /?{written} HTTP/1.1")
+        assert MASK in shown
+        inner = quote(json.dumps(secret, ensure_ascii=ascii_only)[1:-1], safe="")
+        assert inner[:9] not in shown
+        assert inner[-9:] not in shown
 
 
 @pytest.mark.parametrize(
@@ -176,6 +202,20 @@ def test_texts_in_proportion(pump: str) -> None:
 
     redactor.text(pump * 100)  # what is compiled once
     assert spent(100_000) < 9 * max(spent(25_000), 0.01)
+
+
+@pytest.mark.parametrize(
+    "pump", ["u:a@", ":a", "/@", "[", "({<", "a\n", "sk-", "eyJ-", "-----BEGIN PRIVATE KEY-----", "{;Pwd={"]
+)
+def test_variables_in_proportion(pump: str) -> None:
+    """And so does a variable."""
+
+    def spent(length: int) -> float:
+        begun = time.process_time()
+        Redactor.of({"A_CONFIG": pump * (length // len(pump)) + "token"})
+        return time.process_time() - begun
+
+    assert spent(400_000) < 9 * max(spent(100_000), spent(100_000), 0.05)
 
 
 @pytest.mark.parametrize(
