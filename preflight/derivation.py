@@ -25,7 +25,7 @@ DEPTH = 6  # of parts within parts: a password in a URL in JSON in base64 in a l
 
 # What is called like this says where or what something is: it is a secret only if it looks like one.
 _PLACES = ABOUT | {
-    "DATABASE", "DB", "DBNAME", "ENDPOINT", "EXPIRES", "HOST", "HOSTNAME", "MODEL", "PORT", "REGION", "SERVER",
+    "DATABASE", "DB", "DBNAME", "EMAIL", "ENDPOINT", "EXPIRES", "HOST", "HOSTNAME", "MODEL", "PORT", "REGION", "SERVER",
     "SSLMODE", "VERSION",
 }  # fmt: skip
 _MAY_HOLD = re.compile(
@@ -42,7 +42,6 @@ _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "0": "\0"}
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2}){12,}")
 _RUN = re.compile(r"[A-Za-z0-9]{8,}")
-_PATH = re.compile(r"(?:~|\.{0,2})(?:/[A-Za-z_.-]{1,40}[0-9]{0,3}){2,20}/?")
 
 _SIGN = re.compile(r"[^A-Za-z0-9_]")
 _NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x9f\udc80-\udcff]")
@@ -105,13 +104,24 @@ def _sound(part: str) -> bool:
 
 
 def _harmless(part: str) -> bool:
-    return common(part) or _is_field(part) or bool(_PATH.fullmatch(part))
+    return common(part) or _is_field(part)
 
 
 def _is_field(part: str) -> bool:
-    """Whether it is a name with a value that is a part by itself."""
+    """Whether it is a name with a value that is a part by itself, or with one that is harmless: ``SameSite=Strict``."""
     found = _FIELD.match(part)
-    return found is not None and found[2] == "=" and len(part) - found.end() >= SHORTEST
+    if found is None or found[2] != "=":
+        return False
+    name, value = found[1], part[found.end() :]
+    if len(value) >= SHORTEST:
+        return True
+    mixed = any(map(str.isdigit, value)) and any(map(str.isalpha, value))
+    return not key_like(name) and (_is_place(name) or (common(value) and not mixed))
+
+
+def _is_place(name: str) -> bool:
+    last = words(name)[-2:]
+    return bool(_PLACES & set(last[-1:])) or last in (["CLIENT", "ID"], ["PROJECT", "ID"])
 
 
 def _random(part: str) -> bool:
@@ -177,7 +187,7 @@ def _of_field(name: str, value: str, secret: bool) -> Part:
     """The value of a field; what its name says of it goes before what is said of the whole."""
     if key_like(name):
         return value, True, False
-    return value, secret, bool(_PLACES & set(words(name)[-1:]))
+    return value, secret, _is_place(name)
 
 
 def _leaves(document: Any, secret: bool) -> Iterator[Part]:

@@ -55,6 +55,8 @@ _HOST = re.compile(
     r"(?::[0-9]{1,5})?/?"
 )
 
+_PATH = re.compile(r"(?:~|\.{0,2})(?:/[A-Za-z_.-]{1,40}[0-9]{0,3}){2,20}/?")
+
 
 def key_like(name: str) -> bool:
     """Whether a variable of this name holds a secret, judged by the words in it.
@@ -87,9 +89,9 @@ def _is_hook(found: list[str]) -> bool:
 def common(value: str) -> bool:
     """Whether a value stands in too many harmless texts to be replaced blindly.
 
-    It is short, or a single word of small letters, or the name of a host.
+    It is short, or a single word of small letters, or the name of a host, or a path.
     """
-    return len(value) < SHORTEST or bool(_WORD.fullmatch(value) or _HOST.fullmatch(value))
+    return len(value) < SHORTEST or bool(_WORD.fullmatch(value) or _HOST.fullmatch(value) or _PATH.fullmatch(value))
 
 
 def secrets(variables: Mapping[str, str]) -> Iterator[str]:

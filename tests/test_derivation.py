@@ -118,12 +118,20 @@ def test_parts(name: str, value: str, parts: list[str]) -> None:
         ("CREDENTIALS", json.dumps({"private_key_path": "/etc/keys/one.pem", "project_name": "preflight-project"}),
          "private_key_path /etc/keys/one.pem preflight-project"),
         ("ENVIRONMENT_NAME", "sk-learn-of-somebody-else", "sk-learn-of-somebody-else"),
+        ("GOOGLE_APPLICATION_CREDENTIALS", "/home/dev/account.json", "read /home/dev/account.json"),
+        ("SSH_KEY", "~/.ssh/id_rsa", "~/.ssh/id_rsa"),
         ("MAIL_TO", "team:somebody@example.org", "somebody example.org"),
     ],
 )  # fmt: skip
 def test_harmless_parts_stay(name: str, value: str, harmless: str) -> None:
     """Names, places, paths and words in such a value stand in harmless texts, too."""
     assert Redactor.of({name: value}).text(harmless) == harmless
+
+
+@pytest.mark.parametrize("value", ["/Ab3dEf6hIj9lAb3d/x", "/9f8e7d6c5b4a/3210", "sid=tk-9f8e; Path=/", "x=a1b2c3d4e5"])
+def test_what_is_no_place(value: str) -> None:
+    """What a machine has made stays a secret, with a slash or a name before it as well."""
+    assert Redactor.of({"SESSION_SECRET": value}).text(f"it is {value}") == f"it is {MASK}"
 
 
 def test_short_parts_stay() -> None:

@@ -88,6 +88,20 @@ def test_logins_behind_schemes(login: str) -> None:
     assert login.partition(" ")[2] not in Redactor().text(f"sent {login}")
 
 
+def test_attributes_stay_readable() -> None:
+    """Attributes of a cookie, options of a connection, names of a project: no secrets, and no use without them."""
+    redactor = Redactor.of(
+        {
+            "SESSION_COOKIE": f"sid={ONE}; Path=/; HttpOnly; SameSite=Strict; Secure; Max-Age=2592000",
+            "DB_DSN": f"host=db-1.example.org sslmode=verify-full connect_timeout=10 password={TWO}",
+            "GOOGLE_CREDENTIALS": json.dumps({"project_id": "my-project-123456", "client_id": "123456789012"}),
+        }
+    )
+    text = "Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000 sslmode=verify-full connect_timeout=10 my-project-123456"
+    assert redactor.text(text) == text
+    assert redactor.text(f"{ONE} {TWO} sid={ONE}") == f"{MASK} {MASK} {MASK}"
+
+
 def test_output_of_ours_stays_readable() -> None:
     """With many secrets around, what the preflight itself says is what it was."""
     text = (
