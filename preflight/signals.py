@@ -25,8 +25,6 @@ _raised: list[int] = []
 """Signals for which Ended was raised."""
 _launcher = 0
 """In a child of the launcher: the launcher's PID."""
-_child = 0
-"""The same child's own PID: what it forks inherits its handlers, and is none."""
 
 
 def end_the_command() -> None:
@@ -60,20 +58,44 @@ def leave_to_launcher() -> None:
 
     A service manager sends SIGTERM to both of them. The launcher ends its children in order, so that what is in
     flight is finished. When it is gone, the signal ends the child's group at once. The signals are handled and not
-    ignored: the processes that an application starts would inherit that. Calling it again puts the handlers back.
+    ignored: the processes that an application starts would inherit that. What it forks, a pool say, is ended by its
+    own signals. Calling it again puts the handlers back.
     """
-    global _launcher, _child
-    _launcher, _child = _launcher or os.getppid(), os.getpid()
+    global _launcher
+    if not _launcher:
+        _launcher = os.getppid()
+        _keep_from_forks()
     for number in _handle(_left):
         signal.siginterrupt(number, False)  # a library's system call is not disturbed
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
 
-def _left(number: int, _frame: FrameType | None) -> None:
-    if os.getpid() != _child:  # a pool that an application has forked, say: its processes end one by one
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-    elif os.getppid() != _launcher:
+def _keep_from_forks() -> None:
+    """Have forked processes begin with the default for each signal that is left to the launcher.
+
+    Blocked meanwhile: Python forgets in a forked process what has come before it is whole.
+    """
+    import threading
+
+    masks = threading.local()
+
+    def block() -> None:
+        masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+
+    def unblock() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
+
+    def forget() -> None:
+        for number in STOPPING:
+            if signal.getsignal(number) is _left:
+                signal.signal(number, signal.SIG_DFL)
+        unblock()
+
+    os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=forget)
+
+
+def _left(_number: int, _frame: FrameType | None) -> None:
+    if os.getppid() != _launcher:
         os.killpg(0, signal.SIGKILL)
 
 
