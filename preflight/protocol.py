@@ -36,6 +36,9 @@ EVERY = 60.0  # seconds between two lines about clients that were refused
 
 log = logging.getLogger("uvicorn.error")
 
+FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
+"""Headers that say where a body ends, and whether another request follows."""
+
 # What of a request is being read.
 NOTHING, HEAD, BODY = range(3)
 
@@ -149,6 +152,33 @@ class State(ServerState):
             self.refused.clear()
 
 
+class AfterHead:
+    """What a parser finds after a first head, which is known already and left aside."""
+
+    def __init__(self, connection: Http) -> None:
+        self._connection = connection
+        self._past = False
+        self.on_body = connection.on_body
+        self.on_message_complete = connection.on_message_complete
+
+    def on_message_begin(self) -> None:
+        if self._past:
+            self._connection.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if self._past:
+            self._connection.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._past:
+            self._connection.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self._past:
+            self._connection.on_headers_complete()
+        self._past = True
+
+
 class Http(HttpToolsProtocol):
     """One HTTP connection, with limits."""
 
@@ -180,6 +210,12 @@ class Http(HttpToolsProtocol):
         """Whether nobody would lose an answer if it were closed."""
         return self.reading != BODY and not self.busy and not self.transport.get_write_buffer_size()
 
+    @property
+    def _is_request(self) -> bool:
+        """Whether the head that was read last is a request's, which is answered, and no WebSocket's handshake."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and cycle.scope is self.scope
+
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.since = self.loop.time()
@@ -198,10 +234,8 @@ class Http(HttpToolsProtocol):
             return
         self._pending += len(data)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._upgrade()
-            return
+            if not self._parse(data):
+                return
         except httptools.HttpParserError:
             self._refuse(self._why or 400)
             return
@@ -209,6 +243,36 @@ class Http(HttpToolsProtocol):
             self.since = self.loop.time()
         if self._pending > LARGEST_HEAD and self.reading:
             self._refuse(431)
+
+    def _parse(self, data: bytes) -> bool:
+        """Let the parser look at what has come; False once the connection speaks another protocol than HTTP."""
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as found:
+                if not self._is_request:
+                    self._upgrade()
+                    return False
+                data = self._without_upgrade(data[found.args[0] :])
+            else:
+                return True
+
+    def _without_upgrade(self, rest: bytes) -> bytes:
+        """Read on after the head of a request to change the protocol that is not granted: HTTP/2, say, or CONNECT.
+
+        Such a request is answered as what it is otherwise (RFC 9110, section 7.8), with its body. The parser would
+        take that for something else than HTTP and skip it, so that the application would have an empty body that looks
+        whole. Another parser reads it, which is told only how the body is framed. Returns what it has to read.
+        """
+        version = self.parser.get_http_version().encode("ascii")
+        tunnel = self.scope["method"] == "CONNECT"
+        self.parser = httptools.HttpRequestParser(AfterHead(self))
+        framing = b"".join(b"%b: %b\r\n" % header for header in self.scope["headers"] if header[0] in FRAMING)
+        if tunnel:
+            # What the client sends behind it is for somebody else, and no request to us.
+            self.cycle.keep_alive = False
+            framing += b"connection: close\r\n"
+        return b"POST / HTTP/%b\r\n%b\r\n%b" % (version, framing, rest)
 
     # What the parser finds.
 
@@ -244,8 +308,7 @@ class Http(HttpToolsProtocol):
         super().on_headers_complete()
         self.reading = BODY
         self.since = 0.0
-        cycle: RequestResponseCycle | None = self.cycle
-        if cycle is not None and cycle.scope is self.scope:
+        if self._is_request:
             # What follows a body in chunks is no header: the application has those already, and acts on them.
             self.headers = []
 
@@ -257,6 +320,8 @@ class Http(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade() and self._is_request:
+            return  # its body has not been read; see _without_upgrade
         super().on_message_complete()
         self.reading = NOTHING
         self.since = 0.0
@@ -291,14 +356,21 @@ class Http(HttpToolsProtocol):
         elif not self.reading:
             self.since = self.loop.time()
 
+    def _should_upgrade(self) -> bool:
+        """A WebSocket's handshake is a GET without a body (RFC 6455, section 4.1); anything else keeps its meaning."""
+        return (
+            self.scope["method"] == "GET"
+            and super()._should_upgrade()
+            and not any(
+                name == b"transfer-encoding" or (name == b"content-length" and int(value))
+                for name, value in self.headers
+            )
+        )
+
     def _upgrade(self) -> None:
+        """The head of a WebSocket's handshake has come."""
         self.reading = NOTHING
-        if not self._should_upgrade():
-            # HTTP/2, say: the request is answered as what it is otherwise. The parser reads on in no case.
-            self._deaf = True
-            self.since = self.loop.time()
-            self.cycle.keep_alive = False
-        elif self.surplus:
+        if self.surplus:
             self._refuse(503)
         elif self.busy:
             self._refuse(400)  # the answer to another request would go into the middle of the handshake

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import psutil
 import pytest
@@ -526,6 +527,25 @@ def test_other_machines_without_a_token(place: Place) -> None:
     for headers in (host, {**host, "X-Forwarded-For": "127.0.0.1"}):
         assert requests.get(f"{url}/diagnostics", headers=headers, timeout=10).status_code == 403
     assert get(f"{place.url}/diagnostics")[0] == 200
+    started.stop()
+
+
+@pytest.mark.parametrize("parser", ["httptools", "h11"])
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+def test_a_login_that_asks_for_another_protocol_under_uvicorn(place: Place, parser: str, chunked: bool) -> None:
+    """A form that uvicorn's parser skips is no wrong token: the answer says so, or the login succeeds."""
+    options = ("--factory", "server.app:create_app", "--http", parser, "--port", str(place.port))
+    variables = {"PREFLIGHT_SKIP": "1", "PREFLIGHT_TOKEN": TOKEN}
+    started = place.spawn(sys.executable, "-m", "uvicorn", *options, environ=variables)
+    until(lambda: listening(place.port), "uvicorn listens")
+    form = urlencode({"token": TOKEN}).encode()
+    headers = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "Host": f"127.0.0.1:{place.port}"}
+    body = iter([form]) if chunked else form
+    answer = requests.post(f"{place.url}/login", body, headers=headers, timeout=10, allow_redirects=False)
+    if parser == "h11":
+        assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    else:
+        assert (answer.status_code, "form was lost" in answer.json()["error"]) == (400, True)
     started.stop()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import signal
 import socket
@@ -54,6 +55,7 @@ TIMEOUT = 1.0
 SLACK = 1.5  # beyond a deadline: the sweep's period, and a busy machine
 HELLO = b"HTTP/1.1 200 OK"
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+LAST = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 
 class Raw:
@@ -71,6 +73,15 @@ class Raw:
         """Everything that comes until the server closes, which must be no reset."""
         came = b""
         while data := self.socket.recv(1 << 16):
+            came += data
+        return came
+
+    def until(self, end: bytes) -> bytes:
+        """What comes up to these bytes, which must be the last."""
+        came = b""
+        while not came.endswith(end):
+            data = self.socket.recv(1 << 16)
+            assert data, came
             came += data
         return came
 
@@ -368,10 +379,108 @@ def test_bad_request_behind_good_ones(raw: Raw, behind: bytes) -> None:
     assert answers.endswith(b"hello")
 
 
-def test_other_protocols(raw: Raw) -> None:
-    """Who would rather speak HTTP/2 is answered in HTTP/1.1, and hung up on, since nothing more is understood."""
-    raw.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n")
-    assert status(raw.until_closed()) == 200
+UPGRADES = {
+    "h2c": b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n",
+    "keep-alive": b"Connection: keep-alive, Upgrade\r\nUpgrade: h2c\r\n",
+    "TLS": b"Connection: upgrade\r\nUpgrade: TLS/1.2, HTTP/1.1\r\n",
+    "several": b"Upgrade: websocket, h2c\r\nConnection: upgrade\r\n",
+    "unknown": b"Connection: upgrade\r\nUpgrade: something/3\r\n",
+    "nothing": b"Connection: upgrade\r\nUpgrade:\r\n",
+    "websocket": b"Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n",
+}
+"""Heads that ask for another protocol, by what is in them."""
+LENGTH = b"Content-Length: 10\r\n\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+BODIES = {
+    "length": (LENGTH, b"0123456789"),
+    "chunked": (CHUNKED, b"4\r\n0123\r\n6\r\n456789\r\n0\r\n\r\n"),
+    "trailers": (CHUNKED, b"a\r\n0123456789\r\n0\r\nX-Late: 1\r\n\r\n"),
+}
+"""Ten bytes each: how the head announces them, and how they are sent."""
+
+
+@pytest.mark.parametrize("upgrade", UPGRADES)
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("split", [False, True], ids=["at once", "bit by bit"])
+def test_a_request_to_change_the_protocol_keeps_its_body(raw: Raw, upgrade: str, body: str, split: bool) -> None:
+    """Who would rather speak HTTP/2 is answered in HTTP/1.1, about the whole request; the next one gets its answer."""
+    announced, sent = BODIES[body]
+    data = b"POST /body HTTP/1.1\r\nHost: a\r\n" + UPGRADES[upgrade] + announced + sent
+    for _ in range(2):
+        for part in [data[at : at + 1] for at in range(len(data))] if split else [data]:
+            raw.send(part)
+        answer = raw.until(b"upgrade")
+        assert answer.startswith(HELLO)
+        assert b"\r\n\r\n10 bytes, headers: " in answer
+    raw.send(GET)
+    assert raw.answer().startswith(HELLO)
+
+
+@pytest.mark.parametrize("method", [b"PUT", b"PATCH", b"DELETE", b"GET"])
+@pytest.mark.parametrize("upgrade", ["h2c", "websocket"])
+def test_a_body_is_kept_whatever_the_method(raw: Raw, method: bytes, upgrade: str) -> None:
+    """A body belongs to a request of any method; a WebSocket's handshake has none, so that one with it is no such."""
+    raw.send(method + b" /body HTTP/1.1\r\nHost: a\r\n" + UPGRADES[upgrade] + LENGTH + b"0123456789")
+    assert b"\r\n\r\n10 bytes, headers: " in raw.until(b"upgrade")
+
+
+def test_a_request_to_change_the_protocol_without_a_body(raw: Raw) -> None:
+    """It is answered in HTTP/1.1, and the next one on the same connection as well."""
+    raw.send(b"GET / HTTP/1.1\r\nHost: a\r\n" + UPGRADES["h2c"] + b"\r\n" + LAST)
+    assert raw.until_closed().count(HELLO) == 2
+
+
+def test_a_request_to_change_the_protocol_behind_another(raw: Raw) -> None:
+    """Pipelined requests get their bodies and their answers in order, whichever of them asks for it."""
+    asks = b"POST /body HTTP/1.1\r\nHost: a\r\n" + UPGRADES["h2c"] + LENGTH + b"0123456789"
+    plain = b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n01234"
+    raw.send(asks + plain + asks + LAST)
+    sizes = re.findall(rb"(\d+) bytes, headers|(hello)", raw.until_closed())
+    assert sizes == [(b"10", b""), (b"5", b""), (b"10", b""), (b"", b"hello")]
+
+
+def test_a_client_that_waits_to_be_told_to_send_its_body(raw: Raw) -> None:
+    """Expect: 100-continue is answered once the application asks for the body, and the body is what comes then."""
+    raw.send(b"POST /body HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n" + UPGRADES["h2c"] + LENGTH)
+    assert raw.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    raw.send(b"0123456789")
+    assert b"\r\n\r\n10 bytes, headers: " in raw.until(b"upgrade")
+
+
+def test_a_websocket_behind_a_request_to_speak_http_2(raw: Raw) -> None:
+    """What was not granted once may be asked for in another way: the connection is a WebSocket then."""
+    raw.send(b"POST /body HTTP/1.1\r\nHost: a\r\n" + UPGRADES["h2c"] + LENGTH + b"0123456789")
+    raw.until(b"upgrade")
+    raw.send(b"GET / HTTP/1.1\r\nHost: a\r\n" + UPGRADES["websocket"] + b"\r\n")
+    assert raw.until(b"\r\n\r\n").startswith(b"HTTP/1.1 101 ")
+
+
+@pytest.mark.parametrize(
+    "announced, sent, code",
+    [
+        (b"Content-Length: 1000000\r\n\r\n", b"", 413),
+        (CHUNKED, b"%x\r\n%b\r\n" % (150_000, b"x" * 150_000), 413),
+        (LENGTH, b"01234", 408),
+        (CHUNKED, b"no chunk\r\n", 400),
+        (b"Content-Length: 10\r\n" + CHUNKED, b"0\r\n\r\n", 400),
+    ],
+    ids=["announced", "too large", "half", "no chunk", "two lengths"],
+)
+def test_limits_hold_for_the_body_of_a_request_to_change_the_protocol(
+    raw: Raw, announced: bytes, sent: bytes, code: int
+) -> None:
+    """As for any other body: too large, not sent in time, or none."""
+    raw.send(b"POST /body HTTP/1.1\r\nHost: a\r\n" + UPGRADES["h2c"] + announced + sent)
+    assert status(raw.until_closed()) == code
+
+
+def test_a_tunnel_is_not_opened(raw: Raw) -> None:
+    """CONNECT is a request like another, with its body; what comes behind it is for somebody else."""
+    raw.send(b"CONNECT /body HTTP/1.1\r\nHost: a\r\n" + LENGTH + b"0123456789" + GET)
+    answers = raw.until_closed()
+    assert status(answers) == 200
+    assert answers.endswith(b"\r\n\r\n10 bytes, headers: content-length host")
 
 
 def test_websocket_stays(served: Place) -> None:

@@ -16,9 +16,7 @@ SMALL = ("--demo", "--app", "small:app")
 linux = pytest.mark.skipif(sys.platform != "linux" or shutil.which("setpriv") is None, reason="needs Linux' setpriv")
 
 # Modes count for whoever runs this: root without the capabilities to pass them over.
-ORDINARY = (
-    ("setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner,-chown") if os.geteuid() == 0 else ()
-)
+ORDINARY = ("setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner,-chown") if os.geteuid() == 0 else ()
 
 
 def start(place: Place, *options: str, cwd: Path | None = None, umask: int | None = None, **environ: str) -> Started:
