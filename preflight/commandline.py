@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from preflight import __version__, formats, log
+from preflight import __version__, formats
 from preflight.settings import Settings, SettingsError, duration, load
 from preflight.text import printable
 
 if TYPE_CHECKING:
+    from preflight.log import LogFile
     from preflight.terminal import Terminal
 
 TYPED_AT = time.monotonic()  # as near to the command's start as this code can be
@@ -199,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return bundle.command(settings, arguments.bundle)
     try:
-        log_file = log.LogFile(settings.log_file, waits=False) if settings.log_file else None
+        log_file = _log_file(settings)
     except OSError as error:
         print(f"run.py: error: the log file {settings.log_file} cannot be used: {error.strerror}", file=sys.stderr)
         if starts:
@@ -261,7 +262,7 @@ def _refused(why: list[str], settings: Settings | None = None, log_path: object 
     """Record a start that ended before there was a launcher, as far as it is known where to."""
     import contextlib
 
-    from preflight import audit
+    from preflight import audit, log
     from preflight.redaction import Redactor
 
     known = settings.envfile.values if settings else {}
@@ -272,6 +273,14 @@ def _refused(why: list[str], settings: Settings | None = None, log_path: object 
         with contextlib.suppress(OSError):  # what is wrong has been said
             kept.file = log.LogFile(Path(str(log_path)))
     kept.audit(audit.refused(why, 2))
+
+
+def _log_file(settings: Settings) -> LogFile | None:
+    if settings.log_file is None:
+        return None
+    from preflight.log import LogFile
+
+    return LogFile(settings.log_file, waits=False)
 
 
 def _seconds(options: argparse.ArgumentParser, name: str, value: str | None, *, low: float) -> float | None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from preflight import __version__
-from preflight.report import Check, Report
 from preflight.text import first_line
+
+if TYPE_CHECKING:
+    from preflight.report import Check, Report
 
 WIDTH = 100  # columns of the banner as text
 NOT_RUN = "no suite has run for this instance"
@@ -52,7 +54,7 @@ def as_text(report: Report) -> str:
 
 # JUnit's XML, as Jenkins (xunit plugin, junit-10.xsd), GitLab and Maven's surefire read it.
 
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 def as_junit(report: Report) -> str:

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from preflight import __version__, audit, children, formats, notices, publishing, report, runtime, stacks, times
+from preflight import __version__, audit, children, publishing, runtime, stacks, times
 from preflight.loop import Loop
 from preflight.presence import Presence
 from preflight.publishing import Unpublishable
@@ -26,7 +26,6 @@ from preflight.settings import Settings
 from preflight.signals import Ended
 from preflight.streams import Stream
 from preflight.suite import Result, Suite
-from preflight.supervisor import Supervisor, stops_within
 from preflight.text import foreign
 from preflight.worker import Worker
 
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
     from preflight.instances import Handover
     from preflight.log import Log, LogFile
     from preflight.notify import Notifier
+    from preflight.report import Report
+    from preflight.supervisor import Supervisor
     from preflight.terminal import Terminal
 
 
@@ -254,7 +255,7 @@ class Launcher:
                 self.terminal.fail("ANOTHER START DOES NOT END", [what, fix])
                 return 1
         # Before anything is stopped: what a start needs is there, and others can see that it goes on.
-        self._presence = Presence.of(self.settings, self._loop, stops_within=stops_within(self.settings))
+        self._presence = Presence.of(self.settings, self._loop)
         return self._meet() if self._is_taken() else None
 
     def _is_taken(self) -> bool:
@@ -326,6 +327,7 @@ class Launcher:
                 told = worker.error
                 suite.application(told, worker.fix)
                 self._application_told = True
+                _import_for_later()
         self._loop.unwatch_child(suite.child)
         if self._loop.stop_follows(suite.child):
             raise Stopped(self._loop.stops[0])
@@ -366,6 +368,8 @@ class Launcher:
     def _serve(self, result: Result) -> int:
         if self._worker is None or self._socket is None or self._presence is None:
             raise RuntimeError("there is nothing to serve with")
+        from preflight.supervisor import Supervisor
+
         self._supervisor = Supervisor(
             self.settings,
             self.options,
@@ -477,11 +481,15 @@ class Launcher:
         """Tell about a refused start; what was typed wrongly is for who typed it."""
         if self.notifier is None or result.exit_code == 2:
             return
+        from preflight import notices
+
         notice = notices.news(result.report, self.settings)
         if notice is not None:
             self.notifier.tell(notice)
 
     def _header(self, origin: str) -> None:
+        from preflight import report
+
         when = time.strftime("%Y-%m-%d %H:%M:%S")
         profile = " · demo" if self.settings.demo else ""
         self.terminal.line(f"Preflight {__version__} · Python {report.python()} · {when} · {origin}{profile}", "bold")
@@ -509,7 +517,9 @@ class Launcher:
         """Make sure, before anything is stopped, that the report can be written, and that no old one stands there."""
         publishing.write_where_asked(self._broken("this run has not ended", origin), path)
 
-    def _broken(self, reason: str, origin: str) -> report.Report:
+    def _broken(self, reason: str, origin: str) -> Report:
+        from preflight import report
+
         return report.broken(
             reason,
             run_id=self.run_id,
@@ -525,7 +535,7 @@ class Launcher:
             self.publish(result.report)
         self._present(result)
 
-    def publish(self, found: report.Report, *, keep: bool = True) -> None:
+    def publish(self, found: Report, *, keep: bool = True) -> None:
         """Write a run's report, and keep it in the history. Raises Unpublishable."""
         publishing.publish(found, self.settings, self.terminal, keep=keep)
         if self.report_path is not None:
@@ -536,6 +546,8 @@ class Launcher:
             print(f"run.py: error: {result.reason}", file=sys.stderr)
             return
         if self.output_format:
+            from preflight import formats
+
             text = formats.FORMATS[self.output_format](result.report)
             if sys.stdout is not None:  # closed from the beginning: nobody wants it
                 # UTF-8 whatever the locale: it is what readers of these formats expect.
@@ -545,3 +557,10 @@ class Launcher:
         publishing.show(result, self.terminal)
         if self._hanging_import:
             self.terminal.fail(f"{self.settings.app} DOES NOT IMPORT: it has not come to an end", self._hanging_import)
+
+
+def _import_for_later() -> None:
+    """Import what a verdict and serving need, while the suite ends: the application has been imported, and a
+    processor may be idle.
+    """
+    from preflight import history, supervisor  # noqa: F401

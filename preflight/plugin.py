@@ -17,12 +17,12 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Mapping
 from types import FrameType
-from typing import Any, NoReturn, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TextIO
 
 import pytest
 from _pytest.outcomes import Skipped  # pytest.skip.Exception is the same class under a name that mypy cannot follow
 
-from preflight import audit, history, report, soundness, times
+from preflight import audit, report, soundness, times
 from preflight.claim import told
 from preflight.contract import LONGEST_TITLE, Declaration, Details, NotApplicable, Unknown, declaration
 from preflight.log import Log, LogFile
@@ -31,7 +31,9 @@ from preflight.probes import Probes
 from preflight.redaction import Redactor
 from preflight.settings import AGENT, Settings
 from preflight.text import first_line
-from preflight.worker import Worker
+
+if TYPE_CHECKING:  # a launcher does their work in its own process, and waits for this one
+    from preflight.worker import Worker
 
 LAUNCHER = "preflight-launcher"
 """What the names of the plugin that stands for the launcher begin with; how they go on, nobody can say beforehand."""
@@ -128,10 +130,17 @@ class SuiteRun:
         try:
             if self.link:
                 return self.link.application()
-            self._worker = self._worker or Worker(self.settings)
-            return self._worker.wait_for_import(), self._worker.fix
+            worker = self._import_application()
+            return worker.wait_for_import(), worker.fix
         except DeadlineExceeded as late:
             raise DeadlineExceeded(f"the import of {self.settings.app} has not ended: it {late}") from None
+
+    def _import_application(self) -> Worker:
+        """The process that imports the application, begun with the first call."""
+        from preflight.worker import Worker
+
+        self._worker = self._worker or Worker(self.settings)
+        return self._worker
 
     def on_port_step(self, step: Step) -> None:
         """Show, while it happens, what is done to free the port."""
@@ -291,7 +300,7 @@ class SuiteRun:
         if any("probes" in _fixtures(item) for item in asked):
             self.probes.start()
         if self.link is None and any("application" in _fixtures(item) for item in asked):
-            self._worker = Worker(self.settings)
+            self._import_application()
         if self.link:
             self.link.send("collected", titles=[self._title(item.nodeid) for item in session.items])
 
@@ -479,6 +488,8 @@ class SuiteRun:
             try:
                 report.publish(found, self.settings.report_path)
                 self.published = str(self.settings.report_path)
+                from preflight import history
+
                 self.unkept = history.keep(found, self.settings)
             except OSError as error:
                 session.exitstatus = pytest.ExitCode.INTERNAL_ERROR

@@ -29,12 +29,19 @@ LOOK = 1.0  # seconds between two looks at whether record and socket are still t
 UNREAD = 0.2  # seconds that a caller who does not read can keep us waiting
 LONGEST_CALL = 16 * 1024  # bytes of a caller's message
 IDLE = 10.0  # seconds without a message after which a caller is dropped that has not got our socket
+GOODBYE = 0.75  # seconds beyond drain_timeout that a worker gets to say goodbye
+FAREWELL = 1.0  # and that its launcher may take beyond that
 CALLERS = 32  # at once; one more takes the place of the one that has been silent for longest
 
 
 def abstract_name(port: int, instance_id: str) -> str:
     """The name that an instance listens on; nobody can take it first, since the id is made up at random."""
     return f"\0preflight/{port}/{instance_id}"
+
+
+def stops_within(settings: Settings) -> float:
+    """Seconds that an instance may take to end once it serves and is asked to."""
+    return settings.drain_timeout + GOODBYE + FAREWELL
 
 
 class Presence:
@@ -74,11 +81,8 @@ class Presence:
             raise
 
     @classmethod
-    def of(cls, settings: Settings, loop: Loop, *, stops_within: float) -> Presence:
-        """That of a launcher which begins to start with these settings. Raises RuntimeFolderError.
-
-        ``stops_within`` is how many seconds it may take to end once it serves and is asked to.
-        """
+    def of(cls, settings: Settings, loop: Loop) -> Presence:
+        """That of a launcher which begins to start with these settings. Raises RuntimeFolderError."""
         record = Record(
             instance_id=os.urandom(16).hex(),
             pid=os.getpid(),
@@ -87,7 +91,7 @@ class Presence:
             since=times.now(),
             up_at=time.monotonic(),
             version=__version__,
-            stops_within=stops_within,
+            stops_within=stops_within(settings),
             log_file=str(settings.log_file or ""),
             state=STARTING,
             project=settings.project,

@@ -8,9 +8,10 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from preflight import files, history, report
+from preflight import files
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a launcher imports them while its children run
+    from preflight.report import Report
     from preflight.settings import Settings
     from preflight.suite import Result
     from preflight.terminal import Terminal
@@ -51,11 +52,13 @@ def _takes_a_byte(descriptor: int) -> bool:
         return False
 
 
-def publish(found: report.Report, settings: Settings, terminal: Terminal, *, keep: bool = True) -> None:
+def publish(found: Report, settings: Settings, terminal: Terminal, *, keep: bool = True) -> None:
     """Write a run's report into the state folder, and keep it in the history unless told not to.
 
     What becomes of an earlier report that is corrupt, or of the history, is said. Raises Unpublishable.
     """
+    from preflight import history
+
     state_folder = found.check("State Folder")
     if state_folder and state_folder.blocks:
         return  # it blocks, and the banner is about to say what is wrong: more than the failure to write there could
@@ -69,21 +72,25 @@ def _set_aside(path: Path, terminal: Terminal) -> None:
     """Keep a corrupt report of an earlier run for whoever wants to look into it."""
     if not os.path.lexists(path):
         return
+    from preflight import report
+
     try:
         report.load_or_set_aside(path)
     except report.ReportError as error:
         terminal.line(f"The report of an earlier run was not used: {error}", "yellow")
 
 
-def write(found: report.Report, path: Path) -> None:
+def write(found: Report, path: Path) -> None:
     """Write a report where somebody wants to have it. Raises Unpublishable."""
+    from preflight import report
+
     try:
         report.publish(found, path)
     except OSError as error:
         raise Unpublishable(f"{path}: {error.strerror}") from None
 
 
-def write_where_asked(found: report.Report, path: Path) -> None:
+def write_where_asked(found: Report, path: Path) -> None:
     """The same where a command line names the place: a file is replaced, and nothing else is. Raises Unpublishable.
 
     The rename would put a file in the place of a device, a pipe or a link, /dev/null and /dev/stdout among them.

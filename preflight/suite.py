@@ -15,14 +15,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from preflight import children, interpreter, report, times
+from preflight import children, interpreter, times
 from preflight.channel import ChannelError, Message
 from preflight.loop import Loop
 from preflight.settings import Settings
 from preflight.text import printable
 
-if TYPE_CHECKING:
-    from preflight.redaction import Redactor  # its patterns take time to compile, and the launcher has none to lose
+if TYPE_CHECKING:  # a launcher imports them while its children run
+    from preflight.redaction import Redactor
+    from preflight.report import Report
 
 MARGIN = 1.0  # seconds beyond the run's deadline that pytest gets to write its report
 
@@ -35,7 +36,7 @@ class Abandoned(Exception):
 class Result:
     """How a run ended. ``exit_code`` is the command's: 0, 1 (blocked), 2 (usage) or 3 (no trustworthy report)."""
 
-    report: report.Report
+    report: Report
     exit_code: int
     reason: str = ""
     output: tuple[str, ...] = ()
@@ -187,6 +188,7 @@ class Suite:
         self.child.drain_output()
         self.child.close()
         lines = [line for line in list(self.child.lines)[-20:] if line.strip()]
+        from preflight import report
         from preflight.redaction import Lines
 
         stream = Lines(redactor)
@@ -205,8 +207,10 @@ class Suite:
             found = self._broken(reason)
         return Result(found, exit_code, reason, output, self._socket)
 
-    def _report(self, redactor: Redactor) -> tuple[report.Report, str]:
+    def _report(self, redactor: Redactor) -> tuple[Report, str]:
         """The report, and if there is none to trust, one that stands in its place and the reason, redacted."""
+        from preflight import report
+
         where = f' while checking "{self.checking}"' if self.checking else " before its first check"
         reasons = list(dict.fromkeys(self._problems))  # what sends one thing that is no message may send many
         if self._usage:
@@ -227,7 +231,9 @@ class Suite:
         reason = printable(redactor.beginning("; ".join(reasons), report.LONGEST_REASON))
         return self._broken(reason), reason
 
-    def _broken(self, reason: str) -> report.Report:
+    def _broken(self, reason: str) -> Report:
+        from preflight import report
+
         return report.broken(
             reason,
             run_id=self.run_id,

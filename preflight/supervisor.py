@@ -17,7 +17,7 @@ from preflight import children, heartbeat, instances, notices, report, stacks, t
 from preflight.audit import Event
 from preflight.heartbeat import Heartbeat
 from preflight.loop import Loop
-from preflight.presence import Presence
+from preflight.presence import GOODBYE, Presence, stops_within
 from preflight.proof import Proof
 from preflight.rerun import Ending, Rerun, broken
 from preflight.restarts import Restarts
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from preflight.notify import Notifier
     from preflight.terminal import Terminal
 
-MARGIN = 0.75  # seconds beyond drain_timeout that a worker gets to say goodbye
-FAREWELL = 1.0  # and that its launcher may take beyond that
 TAIL = 20  # lines of a worker's output in a banner
 RETRY = 1.0  # seconds between two tries to start a process, when there is no room for one
 SILENT_START = 5.0  # seconds of a start-up after which it is said what is waited for
@@ -562,7 +560,7 @@ class Supervisor:
         worker.drain(replaced=replaced, last=last)
         # The worker has it, and closes it first of all: the port is free long before the last answer.
         self._socket.close()
-        deadline = time.monotonic() + self.settings.drain_timeout + MARGIN
+        deadline = time.monotonic() + self.settings.drain_timeout + GOODBYE
         while not worker.ended() and len(self.loop.stops) <= stops and time.monotonic() < deadline:
             self._presence.look_after()
             self.loop.turn(min(0.5, deadline - time.monotonic()))
@@ -575,8 +573,3 @@ class Supervisor:
         elif worker.cancelled:
             what = "request or turn was" if worker.cancelled == 1 else "requests or turns were"
             self.terminal.line(f"{worker.cancelled} {what} not finished in time.", "yellow")
-
-
-def stops_within(settings: Settings) -> float:
-    """Seconds that an instance may take to end once it is asked to."""
-    return settings.drain_timeout + MARGIN + FAREWELL

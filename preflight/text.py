@@ -25,7 +25,7 @@ _HIDDEN = (
 # U+FE0F makes an emoji of the symbol before it, as in our own marks; anywhere else it is a place to hide something.
 _UNPRINTABLE = re.compile(rf"[{_HIDDEN}]|(?<![\u00a9\u00ae\u203c-\u3299\U0001f000-\U0001faff])\ufe0f")
 _MARKS = 4  # combining marks in a row that are shown; languages need up to three
-_FLOOD = re.compile(rf"[\u0300-\U000dffff]{{{_MARKS + 1}}}")  # there may be more of them than that
+_FLOOD = re.compile(rf"[^\x00-\u02ff]{{{_MARKS + 1}}}")  # there may be more of them than that
 
 _COLOUR = re.compile(r"(\x1b\[[0-9;:]{0,40}m)")  # SGR of ECMA-48, and nothing else of it
 _COLOURS_END = "\x1b[0m"
