@@ -131,6 +131,18 @@ def environment(suite_run: SuiteRun) -> Mapping[str, str]:
     return suite_run.settings.environment
 
 
+@pytest.fixture(scope="session")
+def run_origin(suite_run: SuiteRun) -> str:
+    """What this run is for: "start", "check", "pytest" or "rerun"."""
+    return suite_run.origin
+
+
+@pytest.fixture(scope="session")
+def worker_is_ours(suite_run: SuiteRun) -> bool:
+    """Whether a worker of ours serves, or is going to; not where a server was started without run.py."""
+    return suite_run.link is None or suite_run.link.takes_port
+
+
 @pytest.fixture
 def details(request: pytest.FixtureRequest, suite_run: SuiteRun) -> Details:
     """What this requirement found: a dict of JSON values, with ``summary`` and ``fix``."""

@@ -8,7 +8,6 @@ each request would cost more than the limits are worth, and stock's own one for 
 from __future__ import annotations
 
 import logging
-import resource
 from collections import Counter, deque
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -20,6 +19,8 @@ from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from preflight import openfiles
+from preflight.openfiles import RESERVE
 from preflight.settings import Settings
 
 LARGEST_HEAD = 64 * 1024  # bytes of request line and headers together; h11 has the same (431)
@@ -28,8 +29,6 @@ MOST_HEADERS = 100  # as in Apache and gunicorn (431)
 MOST_PIPELINED = 100  # requests waiting behind the one that is answered
 RATE = 8 * 1024  # bytes a second that a client has to send of a body, or to take of an answer, after its first delay
 LINGER = 2.0  # seconds that a refused client gets to read why: closing while it sends would take the answer back
-SPARE = 256  # descriptors beyond the connections': files, the database, providers, the suite's pipes
-RESERVE = 64  # connections beyond the limit that may still ask for /health, and get 503 for anything else
 HURRY = 1.0  # seconds that those have to ask for it
 PATIENCE = 0.1  # seconds until room is looked for again where there was none
 EVERY = 60.0  # seconds between two lines about clients that were refused
@@ -54,23 +53,8 @@ class Limits:
     @classmethod
     def of(cls, settings: Settings) -> Limits:
         """The settings' limits, with no more connections than this process may have open files."""
-        allowed = _open_files(settings.connections + RESERVE + SPARE) - RESERVE - SPARE
-        return cls(max(1, min(settings.connections, allowed)), settings.request_size, settings.request_timeout)
-
-
-def _open_files(wanted: int) -> int:
-    """Raise the soft limit on open files towards ``wanted``, as far as the hard one lets us; returns what holds now."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return wanted
-    if soft < wanted:
-        raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
-        except (OSError, ValueError):
-            return soft
-        return raised
-    return soft
+        connections = openfiles.connections(settings, openfiles.raise_limit(settings))
+        return cls(connections, settings.request_size, settings.request_timeout)
 
 
 class Refused(Exception):

@@ -337,7 +337,12 @@ class Settings:
     )
     disk_space: int = setting(1024**3, size, "free space wanted where the state folder is")
     memory: int = setting(256 * 1024**2, size, "memory that should be available")
-    open_files: int = setting(1024, whole(1, 2**31), "open files that a process should be allowed")
+    open_files: int = setting(
+        1024,
+        whole(1, 2**31),
+        "open files that the process which serves should be allowed; the worker raises its soft limit to that, and to"
+        " what its connections need, as far as the hard limit lets it",
+    )
     connections: int = setting(
         4096,
         whole(1, 1_000_000),

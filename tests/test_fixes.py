@@ -130,7 +130,6 @@ def test_application(fix: Fix, paste: Callable[..., str]) -> None:
     [
         ("python", "python_version", {"PREFLIGHT_PYTHON": ">=3.99.1"}, True),
         ("environment", "environment_file", {}, False),
-        ("resources", "open_files", {"PREFLIGHT_OPEN_FILES": "2147483648"}, True),
         ("resources", "disk_space", {"PREFLIGHT_DISK_SPACE": "99999999999999999"}, False),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 
 import pytest
@@ -11,11 +10,22 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from preflight.contract import Details
 from preflight.settings import Settings
 
+STAGES = {"alpha": "a", "beta": "b", "candidate": "rc"}
+
+
+def version() -> str:
+    """This interpreter's version as PEP 440 has it.
+
+    A build from a branch calls itself "3.11.7+", which is no such version: it has all that 3.11.7 has.
+    """
+    major, minor, micro, stage, serial = sys.version_info
+    return f"{major}.{minor}.{micro}" + (f"{STAGES[stage]}{serial}" if stage in STAGES else "")
+
 
 @pytest.mark.critical("Python Version", fix="install a Python that fits and make the virtual environment anew with it")
 def test_python_version(settings: Settings, details: Details) -> None:
     """The interpreter is one that the application runs on."""
-    found = platform.python_version()
+    found = version()
     details.update(required=settings.python, found=found, executable=sys.executable)
     try:
         wanted = SpecifierSet(settings.python)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import resource
 import shutil
 
-import psutil
 import pytest
 
+from preflight import memory, openfiles
 from preflight.contract import Details
 from preflight.settings import Settings
+from preflight.text import foreign
 
 
 def amount(size: float) -> str:
@@ -36,20 +37,54 @@ def test_disk_space(settings: Settings, details: Details) -> None:
 
 @pytest.mark.warning("Memory", fix="end what is not needed, or set PREFLIGHT_MEMORY to what the application needs")
 def test_memory(settings: Settings, details: Details) -> None:
-    """There is memory for the application."""
-    available = psutil.virtual_memory().available
-    details.update(available=available, needed=settings.memory)
-    enough = available >= settings.memory
-    assert enough, f"{amount(available)} available, needs {amount(settings.memory)}"
-    details.summary = f"{amount(available)} available"
+    """There is memory for the application, on the machine and within every limit of its control groups."""
+    left = memory.left()
+    details.update(available=left.available, needed=settings.memory, limit=left.limit, control_group=left.group or None)
+    where = f" of {amount(left.limit)} in control group {foreign(left.group)}" if left.group else ""
+    if left.group:
+        details.fix = (
+            "give the container or the unit more memory (docker --memory, Kubernetes resources.limits.memory, systemd"
+            " MemoryMax), or set PREFLIGHT_MEMORY to what the application needs"
+        )
+    enough = left.available >= settings.memory
+    assert enough, f"{amount(left.available)} available{where}, needs {amount(settings.memory)}"
+    details.summary = f"{amount(left.available)} available{where}"
+
+
+def more_files(needed: int, *, start: str) -> str:
+    """What helps where so many open files are needed: a command where the shell may raise its own limit."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or needed <= hard:
+        return f"ulimit -n {needed}  # in the shell that {start}"
+    return (
+        f"raise the hard limit on open files to {needed} (docker --ulimit nofile, systemd LimitNOFILE, a login's"
+        " /etc/security/limits.conf), and start again"
+    )
+
+
+@pytest.mark.critical("File Descriptors", needs="port")
+def test_file_descriptors(run_origin: str, details: Details) -> None:
+    """A start may open the files that it needs itself, whatever is served."""
+    allowed = openfiles.own()
+    details.update(limit=allowed, needed=openfiles.START)
+    details.fix = more_files(openfiles.START, start="starts it")
+    if run_origin == "rerun":
+        details.summary = "this server has what it needs"
+        return
+    enough = allowed is None or allowed >= openfiles.START
+    assert enough, f"{allowed} open files allowed, and a start needs {openfiles.START}"
+    details.summary = "unlimited" if allowed is None else f"{allowed} allowed"
 
 
 @pytest.mark.warning("Open Files")
-def test_open_files(settings: Settings, details: Details) -> None:
-    """A process may have enough open files for the connections that it is meant to serve."""
-    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    unlimited = soft == resource.RLIM_INFINITY
-    details.update(limit=None if unlimited else soft, needed=settings.open_files)
-    details.fix = f"ulimit -n {settings.open_files}"
-    assert unlimited or soft >= settings.open_files, f"{soft} open files allowed, needs {settings.open_files}"
-    details.summary = "unlimited" if unlimited else f"{soft} allowed"
+def test_open_files(settings: Settings, worker_is_ours: bool, details: Details) -> None:
+    """The process that serves may have enough open files for the connections that it is meant to serve."""
+    allowed = openfiles.of_worker(settings) if worker_is_ours else openfiles.own()
+    connections = openfiles.connections(settings, allowed)
+    details.update(limit=allowed, needed=settings.open_files, connections=connections)
+    details.fix = more_files(settings.open_files, start="starts it")
+    enough = allowed is None or allowed >= settings.open_files
+    assert enough, f"{allowed} open files allowed, needs {settings.open_files}"
+    details.summary = "unlimited" if allowed is None else f"{allowed} allowed"
+    if worker_is_ours and connections < settings.connections:
+        details.summary += f", which is enough for {connections} connections of the {settings.connections} that are set"

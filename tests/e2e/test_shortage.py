@@ -74,6 +74,33 @@ def test_a_check_without_room(place: Place) -> None:
     assert place.report()["status"] == "broken"
 
 
+@pytest.mark.parametrize("files", [16, 20, 22, 31])
+def test_a_check_passes_where_a_start_does(files: int, place: Place) -> None:
+    """With fewer files than a start may need, both are refused, and say how many are needed."""
+    place.before = ["sh", "-c", f'ulimit -n {files} && exec "$@"', "sh"]
+    checked = place.refused("--demo", "--app", "small:app", "--check-only")
+    assert checked.process.returncode in (1, 3)
+    assert place.report()["may_start"] is False
+    if checked.process.returncode == 1:
+        assert f"{files} open files allowed, and a start needs 32" in " ".join(checked.output.split())
+    place.refused("--demo", "--app", "small:app")
+
+
+def test_the_least_that_a_start_needs(place: Place) -> None:
+    """With as many files as File Descriptors wants, a start serves, runs again, replaces and ends."""
+    place.before = ["sh", "-c", 'ulimit -n 32 && exec "$@"', "sh"]
+    options = ("--demo", "--supervise", "--app", "small:app")
+    assert place.run(*options, "--check-only").process.returncode == 0
+    first = place.start(*options).until_ready()
+    os.kill(worker_of(first), signal.SIGKILL)
+    first.until_says(BACK)
+    second = place.start(*options).until_ready()
+    assert first.wait() == 0
+    assert get(place.url) == (200, "small")
+    assert second.stop() == 0
+    second.left_nothing()
+
+
 # Without room for another thread: its stack would be larger than what memory the process may still have.
 NO_THREAD = """
 import resource, threading
