@@ -191,6 +191,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load(ROOT, options=asked)
     except SettingsError as error:
         return wrong(error)
+    if settings.set_aside:
+        from preflight import servicelinks
+
+        print(f"run.py: note: {printable(servicelinks.described(settings.set_aside))}", file=sys.stderr)
     if arguments.init:
         return _init(settings)
     if arguments.test_notify:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TextIO
 import pytest
 from _pytest.outcomes import Skipped  # pytest.skip.Exception is the same class under a name that mypy cannot follow
 
-from preflight import audit, report, soundness, times
+from preflight import audit, report, servicelinks, soundness, times
 from preflight.claim import told
 from preflight.contract import LONGEST_TITLE, Declaration, Details, NotApplicable, Unknown, declaration
 from preflight.log import Log, LogFile
@@ -30,7 +30,7 @@ from preflight.ports import Step
 from preflight.probes import Probes
 from preflight.redaction import Redactor
 from preflight.settings import AGENT, Settings
-from preflight.text import first_line
+from preflight.text import first_line, printable
 
 if TYPE_CHECKING:  # a launcher does their work in its own process, and waits for this one
     from preflight.worker import Worker
@@ -518,6 +518,8 @@ class SuiteRun:
         if self.report is None or self.link or self._misused or self.config.option.collectonly:
             return  # of wrong usage pytest itself says what is wrong
         terminalreporter.write_sep("-", "preflight")
+        if self.settings.set_aside:
+            terminalreporter.write_line(printable(servicelinks.described(self.settings.set_aside)))
         for step in self.steps:
             terminalreporter.write_line(step)
         for check in (*self.report.blocking, *self.report.warnings):

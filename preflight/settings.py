@@ -262,6 +262,8 @@ class Settings:
     """Where each setting that is no default comes from, by setting name."""
     project: str
     """``[project] name`` of pyproject.toml; empty where it has none."""
+    set_aside: tuple[str, ...]
+    """Variables that look like settings, and come from a platform; see servicelinks.py."""
 
     host: str = setting("127.0.0.1", host, "address to serve on")
     port: int = setting(8002, whole(1, 65535), "port to serve on")
@@ -526,7 +528,9 @@ def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[
         chosen[key] = _parse(key, value, f"{where}: {key}")
         sources[key] = where
 
-    variables = _variables(environ, "environment variable", everywhere=True)
+    set_aside = _links(environ)
+    own = {name: value for name, value in environ.items() if name not in set_aside}
+    variables = _variables(own, "environment variable", everywhere=True)
     given = {name: _parse(name, value, _option(name)) for name, value in options.items()}
 
     # Where the env file is cannot stand in the env file; the embedded profile has none.
@@ -561,8 +565,18 @@ def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[
         environment={**content.values, **environ},
         sources=sources,
         project=_name_of(project),
+        set_aside=set_aside,
         **chosen,  # type: ignore[arg-type]  # each value went through its setting's own parser
     )
+
+
+def _links(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The variables of service links in an environment."""
+    if not any(name.startswith(PREFIX) and "_PORT" in name for name in environ):
+        return ()
+    from preflight import servicelinks  # only where something looks like them
+
+    return tuple(servicelinks.members(environ, PREFIX, {PREFIX + name.upper() for name in SETTINGS}))
 
 
 def _name_of(project: Mapping[str, Any]) -> str:

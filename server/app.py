@@ -103,6 +103,10 @@ def examine() -> Instance:
     logs.redact(redactor)
     floods.bound()
     terminal = Terminal(Log(redactor), sys.stderr)
+    if settings.set_aside:
+        from preflight import servicelinks
+
+        terminal.line(servicelinks.described(settings.set_aside), "yellow")
     try:
         log_file = LogFile(settings.log_file) if settings.log_file else None
     except OSError as error:
