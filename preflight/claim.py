@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from preflight import neighbours, ports, runtime
+from preflight import commands, neighbours, ports, runtime
 from preflight.instances import DRAINING, STARTING, Record
 from preflight.keys import common_secrets
 from preflight.neighbours import Neighbour
@@ -236,7 +236,7 @@ def _still_served(settings: Settings, ours: Sequence[Neighbour], holders: tuple[
     return Claim(
         holders=holders,
         problem=f"{settings.address} is not served by this instance any more",
-        fix="start it again: python run.py",
+        fix=f"{commands.run_py('--host', settings.host, '--port', str(settings.port))}  # starts it again",
     )
 
 

@@ -320,9 +320,19 @@ def _test_notify(settings: Settings) -> int:
 def _init(settings: Settings) -> int:
     from preflight import template
 
-    try:
-        print(template.write(settings.envfile.path))
-    except OSError as error:
-        print(f"run.py: error: {settings.envfile.path}: {error.strerror}", file=sys.stderr)
-        return 1
-    return 0
+    path, exit_code = settings.envfile.path, 1
+    if path.is_absolute():
+        try:
+            print(template.write(path))
+        except OSError as error:
+            problem = f"{path}: {error.strerror}"
+        else:
+            return 0
+    else:
+        problem, exit_code = str(settings.envfile.problem), 2
+    print(
+        f"run.py: error: {problem}\nFix: {template.command(settings)}\n"
+        "An env file is not needed where OPENAI_API_KEY is in the environment.",
+        file=sys.stderr,
+    )
+    return exit_code

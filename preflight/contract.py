@@ -8,7 +8,8 @@ Each requirement declares a severity, a title and a fix with one marker::
 Marker arguments: the title; ``fix``, what a person can do about a failure (a requirement that knows
 better at run time sets ``details.fix``); ``needs``, what it cannot be asked without ("network",
 "env_file", "keys", "port"): under ``--offline`` and ``--demo`` it is then not applicable, or "agent",
-our own server: it is not when another application is served, or "notify", somebody to tell; and
+our own server: it is not when another application is served, or "notify", somebody to tell;
+``service``, the optional service that a warning is about: it is left out where the setting ``not_used`` names that; and
 ``ignorable=False`` for what ``--ignore`` must not let pass.
 
 What holds requirements to this is plugin.py.
@@ -42,6 +43,11 @@ def unknown(message: str) -> NoReturn:
     raise Unknown(message)
 
 
+def not_applicable(message: str) -> NoReturn:
+    """End a requirement that does not apply here: it is shown in grey, with the message, and does not block."""
+    raise NotApplicable(message)
+
+
 class Details(dict[str, Any]):
     """What a requirement found: JSON values, shown with ``-v`` and under /diagnostics, redacted."""
 
@@ -61,6 +67,8 @@ class Declaration:
     fix: str = ""
     needs: frozenset[str] = frozenset()
     ignorable: bool = True
+    service: str = ""
+    """The optional service that it is about, as it is called in front of people."""
 
 
 def declaration(item: pytest.Item) -> Declaration:
@@ -74,7 +82,7 @@ def declaration(item: pytest.Item) -> Declaration:
         raise ValueError(f'needs a title: @pytest.mark.{mark.name}("Title")')
     if len(mark.args[0]) > LONGEST_TITLE:
         raise ValueError(f"its title has {len(mark.args[0])} characters, and {LONGEST_TITLE} are allowed")
-    unexpected = mark.kwargs.keys() - {"fix", "needs", "ignorable"}
+    unexpected = mark.kwargs.keys() - {"fix", "needs", "ignorable", "service"}
     if unexpected:
         raise ValueError(f"its marker has an unknown argument {min(unexpected)!r}")
     needs = mark.kwargs.get("needs", ())
@@ -84,6 +92,11 @@ def declaration(item: pytest.Item) -> Declaration:
     fix = mark.kwargs.get("fix", "")
     if not isinstance(fix, str) or len(fix.splitlines()) > 1:
         raise ValueError("its fix has to be one line of text: a command, or a sentence")
+    service = mark.kwargs.get("service", "")
+    if not isinstance(service, str) or "," in service:
+        raise ValueError("its service has to be a name without a comma")
+    if service and mark.name != "warning":
+        raise ValueError(f"is critical, and {service} would be no optional service then")
     doc = getattr(getattr(item, "obj", None), "__doc__", None)
     if not doc or not doc.strip():
         raise ValueError("needs a docstring that states the requirement")
@@ -94,4 +107,5 @@ def declaration(item: pytest.Item) -> Declaration:
         fix=fix,
         needs=needs,
         ignorable=bool(mark.kwargs.get("ignorable", True)),
+        service=service.strip(),
     )

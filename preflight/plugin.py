@@ -224,6 +224,11 @@ class SuiteRun:
                 self._wrong_usage(f"{who}: this requirement cannot be ignored")
             if not named and self._collected_whole(items):
                 self._wrong_usage(f"{who}: there is no such requirement")
+        services = {declared.service for declared in self.declarations.values() if declared.service}
+        for name in self.settings.not_used:
+            if name.casefold() not in map(str.casefold, services) and self._collected_whole(items):
+                known = f"there are: {', '.join(sorted(services))}" if services else "there is none"
+                self._wrong_usage(f"{self._named_by('not_used')}: {name} is no optional service; {known}")
 
     def _compare(self, items: list[pytest.Item]) -> None:
         """Compare what was collected with what the suite's files say."""
@@ -254,11 +259,16 @@ class SuiteRun:
     @property
     def _ignored_by(self) -> str:
         """What says which requirements may fail, for messages."""
-        source = self.settings.sources.get("ignore", "")
+        return self._named_by("ignore")
+
+    def _named_by(self, setting: str) -> str:
+        """What has set this setting, for messages."""
+        source = self.settings.sources.get(setting, "")
+        variable = f"PREFLIGHT_{setting.upper()}"
         return {
-            "option --ignore": "--ignore",
-            "the environment": "PREFLIGHT_IGNORE",
-            "the env file": "PREFLIGHT_IGNORE in the env file",
+            f"option --{setting}": f"--{setting}",
+            "the environment": variable,
+            "the env file": f"{variable} in the env file",
         }.get(source, source)
 
     def _is_named(self, name: str, nodeid: str) -> bool:
@@ -310,6 +320,8 @@ class SuiteRun:
     # Each requirement: applicability, deadline, outcome.
 
     def _left_out(self, declared: Declaration) -> str:
+        if declared.service.casefold() in self.settings.unused:
+            return f"not used ({self._named_by('not_used')})"
         if self.settings.demo and declared.needs & {"network", "env_file", "keys"}:
             return "left out by --demo"
         if self.settings.offline and "network" in declared.needs:
@@ -329,8 +341,11 @@ class SuiteRun:
     # Inside all other wrappers: those have to see the beginning of a stage whose end they will see.
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None]:
-        reason = self._left_out(self.declarations[item.nodeid])
+        declared = self.declarations[item.nodeid]
+        reason = self._left_out(declared)
         if reason:
+            if declared.service:
+                self.details_of(item)["service"] = declared.service
             raise NotApplicable(reason)
         item.stash[_BEGUN] = time.monotonic()
         with self._deadline(item):

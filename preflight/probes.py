@@ -86,6 +86,7 @@ class Probes(Mapping[str, Reply]):
     def __init__(self, settings: Settings) -> None:
         self._timeout = settings.probe_timeout
         self._offline = settings.offline
+        self._unused = settings.unused
         self._questions = {name: make(settings.environment) for name, make in QUESTIONS.items()}
         self._replies: dict[str, Reply] = {}
         self._threads: dict[str, threading.Thread] = {}
@@ -97,6 +98,8 @@ class Probes(Mapping[str, Reply]):
             return
         self._begun = time.monotonic()
         for name, question in self._questions.items():
+            if name in self._unused:
+                continue
             thread = threading.Thread(target=self._ask, args=(name, question), name=f"probe-{name}", daemon=True)
             self._threads[name] = thread
             thread.start()
@@ -107,7 +110,8 @@ class Probes(Mapping[str, Reply]):
     def __getitem__(self, name: str) -> Reply:
         question = self._questions[name]
         if name not in self._threads:
-            return Reply(question.shown, failure="not asked (offline)")
+            why = "not used" if name in self._unused else "offline"
+            return Reply(question.shown, failure=f"not asked ({why})")
         self._threads[name].join(max(0.0, self._begun + self._timeout - time.monotonic()))
         late = Reply(question.shown, failure=f"no answer within {self._timeout:g} s", seconds=self._timeout)
         return self._replies.get(name, late)

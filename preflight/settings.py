@@ -198,10 +198,13 @@ def request_path(value: object) -> str:
 
 def path(value: object) -> Path:
     """A path; ``~`` is the home folder, and stays where that is not known: another source may have a path."""
+    plain = Path(text(value))
+    if plain.parts[:1] == ("~",) and os.environ.get("HOME") == "":
+        return plain  # Python takes it for the file system's root
     try:
-        return Path(text(value)).expanduser()
+        return plain.expanduser()
     except RuntimeError:
-        return Path(text(value))
+        return plain
 
 
 def token(value: object) -> str:
@@ -385,6 +388,9 @@ class Settings:
     )
     plugins: tuple[str, ...] = setting((), modules, "pytest plugins that the suite needs, by module name")
     ignore: tuple[str, ...] = setting((), names, "critical requirements that may fail, by title or id")
+    not_used: tuple[str, ...] = setting(
+        (), names, 'optional services that are not wanted, by name (Perplexity): a grey "not used" instead of a warning'
+    )
     notify: tuple[str, ...] = setting(
         (),
         urls,
@@ -410,6 +416,11 @@ class Settings:
     def address(self) -> str:
         """``host:port`` as it stands in a URL."""
         return address(self.host, self.port)
+
+    @property
+    def unused(self) -> frozenset[str]:
+        """The names of the services that are not used, in small letters."""
+        return frozenset(name.casefold() for name in self.not_used)
 
     @property
     def loopback(self) -> bool:
@@ -476,8 +487,6 @@ class Settings:
 
 TOKEN_LENGTH = 16
 """Characters that a token needs before anybody but the local user may use it."""
-NEW_TOKEN = """python -c "import secrets; print('PREFLIGHT_TOKEN=' + secrets.token_urlsafe(32))\""""  # noqa: S105
-"""A command that makes one, as a line for the env file."""
 
 
 def address(host: str, port: int) -> str:
@@ -536,8 +545,14 @@ def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[
     # Where the env file is cannot stand in the env file; the embedded profile has none.
     early = chosen | variables | given
     demo = bool(early.get("demo", False))
-    file = _at_home("env_file", early.get("env_file", _ENV_FILE), needed=not demo)
-    content = envfile.EnvFile(root / file, exists=False) if demo else envfile.read(root / file)
+    named = "env_file" in variables or "env_file" in given
+    file = _at_home("env_file", early.get("env_file", _ENV_FILE), needed=named and not demo)
+    if demo:
+        content = envfile.EnvFile(root / file, exists=False)
+    elif _homeless(file):
+        content = envfile.EnvFile(file, problem=f"{file} is nowhere: the home folder is not known here", exists=False)
+    else:
+        content = envfile.read(root / file)
     late = _variables(content.values, str(content.path), lines=content.lines)
     for name in ("env_file", "demo"):
         if name in late:
@@ -588,9 +603,14 @@ def _name_of(project: Mapping[str, Any]) -> str:
 def _at_home(name: str, value: object, *, needed: bool = True) -> Path:
     """The path with ``~`` expanded; a process without a home folder (a container's made-up user) must name one."""
     chosen = path(str(value))
-    if needed and chosen.parts[:1] and chosen.parts[0].startswith("~"):
+    if needed and _homeless(chosen):
         raise SettingsError(f"{name}: the home folder of {chosen} is not known here; set {PREFIX}{name.upper()}")
     return chosen
+
+
+def _homeless(path: Path) -> bool:
+    """Whether a path begins in a home folder that is not known."""
+    return bool(path.parts) and path.parts[0].startswith("~")
 
 
 def _variables(

@@ -246,7 +246,8 @@ def make(
     if live and OPENAI.key(environment):
         model = provider.model(OPENAI, environment, patience)
     researcher = None
-    if live and not settings.offline and PERPLEXITY.key(environment):
+    wanted = live and not settings.offline and PERPLEXITY.name.casefold() not in settings.unused
+    if wanted and PERPLEXITY.key(environment):
         researcher = provider.model(PERPLEXITY, environment, patience)
     return Agent(
         model,
@@ -264,4 +265,6 @@ def _research_off(settings: Settings) -> str:
         return "Research is off: this server runs the embedded profile (--demo), without keys and network."
     if settings.offline:
         return "Research is off: this server was started with --offline."
+    if PERPLEXITY.name.casefold() in settings.unused:
+        return "Research is off: Perplexity is not used here (the setting not_used)."
     return f"Research is off: PERPLEXITY_API_KEY is not loaded; set it in {settings.envfile.path} and start again."

@@ -17,6 +17,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Huma
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 
+from preflight import commands
 from server.tools import from_data
 
 PIECE = 80  # characters of a streamed piece, about
@@ -170,7 +171,7 @@ def answer(question: str, results: Results) -> str:
             f"I change nothing on this machine: I stop no process, write no file and install nothing. {NATURE}\n{HELP}"
         )
     if asked == "rerun":
-        return "I cannot start a re-run on this server. In a terminal: python run.py --check-only"
+        return f"I cannot start a re-run on this server. In a terminal: {commands.run_py('--check-only')}"
     if asked == "research":
         return _research(results.get("research"))
     return f"I do not understand that. {NATURE}\n{HELP}"
@@ -228,13 +229,16 @@ def _keys(result: Mapping[str, Any]) -> str:
             lines.append(f"- {name}, for {key['for']}: loaded from the {key['source']}.")
             if key["message"]:
                 lines.append(f"  {key['message']}\n  Fix: {key['fix']}")
+        elif not key["used"]:
+            lines.append(f"- {name}, for {key['for']}: not used.")
         else:
             lines.append(f"- {name}, for {key['for']}: not loaded. Fix: {key['fix']}")
     file = result["env_file"]
     if not file["used"]:
         lines.append("This server runs the embedded profile (--demo): it needs no key and reads no env file.")
     elif not file["exists"]:
-        lines.append(f"The env file {file['path']} does not exist yet; python run.py --init writes one to fill in.")
+        init = commands.run_py("--init")
+        lines.append(f"The env file {file['path']} does not exist yet; this writes one to fill in: {init}")
     return "\n".join(["Keys (values are never shown):", *lines])
 
 
@@ -281,7 +285,8 @@ def _port(result: Mapping[str, Any]) -> str:
     if result["served_by_this_project"]:
         lines.append("That is an instance of this project" + (", this server." if result["own_server"] else "."))
     else:
-        lines.append(f"To see what a start would do about it: python run.py --port {result['port']} --port-status")
+        status = commands.run_py("--port", str(result["port"]), "--port-status")
+        lines.append(f"To see what a start would do about it: {status}")
     return "\n".join(lines)
 
 

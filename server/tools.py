@@ -21,6 +21,7 @@ from server.snapshot import Snapshot
 
 LONGEST = 12_000  # characters of a tool's result
 KEYS = {"OPENAI_API_KEY": "the language model", "PERPLEXITY_API_KEY": "research (optional)"}
+SERVICES = {"PERPLEXITY_API_KEY": "perplexity"}  # optional ones, as the setting not_used calls them
 PAST = 20  # past runs that a check is looked up in
 
 Answer = dict[str, Any]
@@ -171,6 +172,7 @@ class Toolbox:
         settings = self._instance.settings
         loaded = bool(settings.environment.get(name, "").strip())
         said = next((check for check in checks if check.details.get("variable") == name), None)
+        used = SERVICES.get(name, "") not in settings.unused
         source = None
         if loaded:
             same = settings.envfile.values.get(name) == settings.environment[name]
@@ -179,8 +181,9 @@ class Toolbox:
             "for": KEYS[name],
             "loaded": loaded,
             "source": source,
+            "used": used,
             "message": said.message if said else "",
-            "fix": (said.fix if said else "") or f"set {name} in {settings.envfile.path}",
+            "fix": (said.fix if said else "") or (f"set {name} in {settings.envfile.path}" if used else ""),
         }
 
     async def explain_check(self, name: str) -> Answer:

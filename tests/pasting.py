@@ -7,6 +7,7 @@ import shlex
 import subprocess
 
 PROGRAMS = [
+    "cd",
     "chmod",
     "docker",
     "export",

@@ -124,7 +124,7 @@ def agent(failing: Instance) -> Agent:
         ("write me a poem about the sea", ["I do not understand", "no language model"]),
         ("please kill process 4711", ["I change nothing on this machine"]),
         ("research the weather", ["Research is off", "--demo"]),
-        ("re-run the checks", ["cannot start a re-run", "python run.py --check-only"]),
+        ("re-run the checks", ["cannot start a re-run", "run.py --check-only"]),
     ],
 )  # fmt: skip
 def test_answers(agent: Agent, question: str, parts: list[str]) -> None:

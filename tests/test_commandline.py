@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from preflight import __version__, commandline, formats, settings
+from preflight import __version__, commandline, commands, formats, settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -182,7 +182,7 @@ def test_init(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert commandline.main(["--init"]) == 0
     assert file.stat().st_mode & 0o777 == 0o600
     shown = capsys.readouterr()
-    assert shown.out == f"Wrote {file}. Now open it and fill in OPENAI_API_KEY, then run: python run.py\n"
+    assert shown.out == f"Wrote {file}. Now open it and fill in OPENAI_API_KEY, then run: {commands.run_py()}\n"
     assert shown.err == ""
 
 
@@ -210,7 +210,9 @@ def test_init_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.startswith(f"run.py: error: {tmp_path}/mine.env/below: ")
-    assert shown.err.count("\n") == 1
+    elsewhere = f"export PREFLIGHT_ENV_FILE={commandline.ROOT / '.env'} && {commands.run_py('--init')}"
+    assert f"\nFix: {elsewhere}\n" in shown.err
+    assert "OPENAI_API_KEY is in the environment" in shown.err
 
 
 def test_check_only_in_json(

@@ -128,7 +128,7 @@ def test_application(fix: Fix, paste: Callable[..., str]) -> None:
 @pytest.mark.parametrize(
     "subject, name, variables, command",
     [
-        ("python", "python_version", {"PREFLIGHT_PYTHON": ">=3.99.1"}, True),
+        ("python", "python_version", {"PREFLIGHT_PYTHON": ">=3.99.1"}, False),
         ("environment", "environment_file", {}, False),
         ("resources", "disk_space", {"PREFLIGHT_DISK_SPACE": "99999999999999999"}, False),
     ],

@@ -271,7 +271,7 @@ def test_paths(root: Path, home: Path, tmp_path: Path) -> None:
 
 
 def test_no_home_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container's made-up user has no home folder: another place can be named, and --demo needs none."""
+    """A container's made-up user has no home folder: the env file is nowhere then, unless one is named."""
 
     def nobody(_: object) -> None:
         raise KeyError("no such user")
@@ -280,7 +280,14 @@ def test_no_home_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pwd, "getpwuid", nobody)
     write(root)
     (root / "pyproject.toml").write_text('[tool.preflight]\nenv_file = "~/x/.env"\n')
-    assert wrong(root) == "env_file: the home folder of ~/x/.env is not known here; set PREFLIGHT_ENV_FILE"
+    found = load(root).envfile
+    assert (found.exists, str(found.path)) == (False, "~/x/.env")
+    assert found.problem == "~/x/.env is nowhere: the home folder is not known here"
+    named = wrong(root, {"PREFLIGHT_ENV_FILE": "~/y"})
+    assert named == "env_file: the home folder of ~/y is not known here; set PREFLIGHT_ENV_FILE"
+    monkeypatch.setenv("HOME", "")  # that is no home folder either, and Python's "/" would be one that everybody has
+    assert str(load(root).envfile.path) == "~/x/.env"
+    monkeypatch.delenv("HOME")
     assert load(root, {"PREFLIGHT_ENV_FILE": str(root / ".env")}).envfile.problem is None
     assert load(root, demo=True).demo
     assert wrong(root, {"PREFLIGHT_STATE_DIR": "~/s"}, demo=True).startswith("state_dir: the home folder of ~/s")

@@ -31,9 +31,7 @@ def test_template_is_an_env_file(tmp_path: Path) -> None:
 def test_commented_lines_are_right(tmp_path: Path) -> None:
     """What the template offers behind a # is right once the # is gone: variables parse, settings exist."""
     text = "\n".join(
-        line.removeprefix("# ")
-        for line in template.TEMPLATE.splitlines()
-        if not line.startswith("#") or "=" in line[:30]
+        line.removeprefix("# ") for line in template.text().splitlines() if not line.startswith("#") or "=" in line[:30]
     ).replace("Variables and keys of the agent server: NAME=value, one a line.", "")
     file = tmp_path / ".env"
     file.write_text(text)

@@ -6,6 +6,8 @@ is part of one.
 
 from pathlib import Path
 
+from preflight import commands
+
 
 def stop(pid: int, *, sudo: bool = False) -> str:
     """The command that ends a process."""
@@ -14,7 +16,7 @@ def stop(pid: int, *, sudo: bool = False) -> str:
 
 def status(port: int, why: str) -> str:
     """The command that shows who holds a port."""
-    return f"python run.py --port-status --port {port}  # shows {why}"
+    return f"{commands.run_py('--port-status', '--port', str(port))}  # shows {why}"
 
 
 def look(port: int) -> str:

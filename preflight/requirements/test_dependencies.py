@@ -42,6 +42,7 @@ def test_dependencies(settings: Settings, details: Details) -> None:
             faults[f"{requirement.name}{requirement.specifier}"] = (
                 f"{requirement.name} is {version}, needs {requirement.specifier}"
             )
-    details.fix = bootstrap.install_command(list(faults))
+    if faults:
+        details.fix = bootstrap.install_command(list(faults))
     assert not faults, "; ".join(faults.values())
     details.summary = f"{len(details)} packages"

@@ -7,26 +7,40 @@ import stat
 
 import pytest
 
-from preflight.contract import Details, unknown
+from preflight import template
+from preflight.contract import Details, not_applicable, unknown
 from preflight.settings import Settings
 
+KEY = "OPENAI_API_KEY"
+"""What the env file is needed for, unless the environment has it."""
 
-@pytest.mark.critical("Environment File", fix="python run.py --init", needs="env_file")
+
+def key_is_in_the_environment(settings: Settings) -> bool:
+    """Whether the process's own variables have the key, where there is no env file that could."""
+    return bool(settings.environment.get(KEY, "").strip())
+
+
+@pytest.mark.critical("Environment File", needs="env_file")
 def test_environment_file(settings: Settings, details: Details) -> None:
-    """The env file exists, can be read, and every line of it is NAME=value."""
+    """The env file can be read and every line is NAME=value, or the environment has the key and there is none."""
     file = settings.envfile
     details.update(path=str(file.path), variables=len(file.values))
+    if not file.exists and key_is_in_the_environment(settings):
+        not_applicable(f"not used: {file.problem}, and {KEY} is in the environment")
+    details.fix = template.command(settings)
     if file.exists:
         details.fix = f"open {file.path} and mend it; nothing but NAME=value and # comments belongs there"
     assert file.problem is None, file.problem
     details.summary = f"{file.path}, {len(file.values)} variable{'' if len(file.values) == 1 else 's'}"
 
 
-@pytest.mark.warning("Environment File Permissions", fix="python run.py --init", needs="env_file")
+@pytest.mark.warning("Environment File Permissions", needs="env_file")
 def test_environment_file_permissions(settings: Settings, details: Details) -> None:
     """Nobody but its owner can read the env file."""
     path = settings.envfile.path
-    if not path.exists():
+    if not settings.envfile.exists:
+        if key_is_in_the_environment(settings):
+            not_applicable("not used: there is no env file")
         unknown(f"{path} does not exist")
     mode = stat.S_IMODE(path.stat().st_mode)
     details.update(path=str(path), mode=f"{mode:04o}")

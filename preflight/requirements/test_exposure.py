@@ -10,14 +10,14 @@ from preflight import template
 from preflight.contract import Details
 from preflight.envfile import EnvFile
 from preflight.redaction import Redactor
-from preflight.settings import NEW_TOKEN, TOKEN_LENGTH, Settings
+from preflight.settings import TOKEN_LENGTH, Settings
 
 SHOWN = "the token would not be redacted in logs and reports, since it is short, a word or the name of a host"
 
 
 def appending(file: EnvFile) -> str:
     """The command that appends a new token to the env file, on a line of its own."""
-    command = NEW_TOKEN
+    command = template.new_token()
     if file.problem is None and not file.path.read_bytes().endswith(b"\n"):
         command = command.replace("print('", r"print('\n")
     return f"{command} >> {shlex.quote(str(file.path))}"
@@ -25,7 +25,7 @@ def appending(file: EnvFile) -> str:
 
 def new_token(settings: Settings) -> str:
     """The command that sets a new token; in the demo no env file is read."""
-    return f'export "$({NEW_TOKEN})"' if settings.demo else appending(settings.envfile)
+    return f'export "$({template.new_token()})"' if settings.demo else appending(settings.envfile)
 
 
 def is_redacted(token: str) -> bool:

@@ -10,8 +10,13 @@ from preflight.probes import Probes, Reply
 from preflight.settings import Settings
 
 
-def judge_key(variable: str, settings: Settings, reply: Reply, details: Details, purpose: str = "") -> None:
-    """A key is there, filled in, and not rejected. Only truth values here: a key must not get into a message."""
+def judge_key(
+    variable: str, settings: Settings, reply: Reply, details: Details, purpose: str = "", unwanted: str = ""
+) -> None:
+    """A key is there, filled in, and not rejected. Only truth values here: a key must not get into a message.
+
+    ``unwanted`` says, behind the fix of a key that is not set, how to do without it.
+    """
     value = settings.environment.get(variable, "")
     where = "env file" if variable in settings.envfile.values else "environment"
     # The process's own environment wins where both have it.
@@ -19,7 +24,7 @@ def judge_key(variable: str, settings: Settings, reply: Reply, details: Details,
         where = "environment"
     loaded = bool(value.strip())
     details.update(variable=variable, loaded=loaded, source=where if loaded else None)
-    details.fix = f"set {variable} in {settings.envfile.path}"
+    details.fix = f"set {variable} in {settings.envfile.path}{unwanted}"
     assert loaded, f"{variable} is {'empty' if variable in settings.environment else 'not set'}{purpose}"
     filled_in = not template.is_placeholder(value)
     assert filled_in, f"{variable} is still the template's placeholder{purpose}"
@@ -71,15 +76,18 @@ def test_openai_api(probes: Probes, details: Details) -> None:
 
 
 OPTIONAL = " (optional service)"
+UNWANTED = ", or PREFLIGHT_NOT_USED=Perplexity if it is not wanted"
 
 
-@pytest.mark.warning("Perplexity API Key", needs="keys")
+@pytest.mark.warning("Perplexity API Key", needs="keys", service="Perplexity")
 def test_perplexity_api_key(settings: Settings, probes: Probes, details: Details) -> None:
     """The key of the research service is loaded, filled in, and not rejected; the service is optional."""
-    judge_key("PERPLEXITY_API_KEY", settings, probes["perplexity"], details, OPTIONAL)
+    judge_key("PERPLEXITY_API_KEY", settings, probes["perplexity"], details, OPTIONAL, UNWANTED)
 
 
-@pytest.mark.warning("Perplexity API", needs="network", fix="look at https://status.perplexity.com")
+@pytest.mark.warning(
+    "Perplexity API", needs="network", service="Perplexity", fix="look at https://status.perplexity.com"
+)
 def test_perplexity_api(probes: Probes, details: Details) -> None:
     """The research service answers; it is optional."""
     judge_service("Perplexity", "PERPLEXITY_BASE_URL", probes["perplexity"], details, OPTIONAL)

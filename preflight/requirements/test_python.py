@@ -6,7 +6,9 @@ import sys
 
 import pytest
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
 
+from preflight import bootstrap
 from preflight.contract import Details
 from preflight.settings import Settings
 
@@ -22,7 +24,15 @@ def version() -> str:
     return f"{major}.{minor}.{micro}" + (f"{STAGES[stage]}{serial}" if stage in STAGES else "")
 
 
-@pytest.mark.critical("Python Version", fix="install a Python that fits and make the virtual environment anew with it")
+def _is_version(text: str) -> bool:
+    try:
+        Version(text)
+    except InvalidVersion:
+        return False
+    return True
+
+
+@pytest.mark.critical("Python Version")
 def test_python_version(settings: Settings, details: Details) -> None:
     """The interpreter is one that the application runs on."""
     found = version()
@@ -31,8 +41,11 @@ def test_python_version(settings: Settings, details: Details) -> None:
         wanted = SpecifierSet(settings.python)
     except InvalidSpecifier:
         pytest.fail(f'the setting python = "{settings.python}" is no version specifier; write one like ">=3.13.8"')
-    lowest = next((clause.version for clause in wanted if clause.operator in (">=", "~=", "==")), "")
-    if lowest:
-        details.fix = f"uv python install {'.'.join(lowest.split('.')[:2])}  # and make the virtual environment with it"
-    assert wanted.contains(found, prereleases=True), f"requires Python {settings.python}, found {found}"
+    fits = wanted.contains(found, prereleases=True)
+    if not fits:
+        details.fix = bootstrap.change_python_command(
+            settings.python, lambda version: _is_version(version) and wanted.contains(version)
+        )
+        details.fix = details.fix or f"install a Python {settings.python}, and run.py shows how to start with it"
+    assert fits, f"requires Python {settings.python}, found {found}"
     details.summary = f"{found} satisfies {settings.python}"

@@ -32,7 +32,7 @@ def compiled_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = tmp_path_factory.mktemp("tree")
     for name in ("preflight", "server"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("conftest.py", "pytest.ini", "run.py", "pyproject.toml"):
+    for name in ("conftest.py", "pytest.ini", "run.py", "pyproject.toml", "requirements.txt"):
         shutil.copy2(ROOT / name, tree / name)
     compileall.compile_dir(tree, quiet=1)
     return tree

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from preflight import commands
 from tests.e2e.starts import BLOCKED, KEYS, READY, Place, Providers, get, listening, until
 
 
@@ -44,8 +45,8 @@ def no_key(place: Place) -> None:
     place.write_env_file(PERPLEXITY_API_KEY=KEYS["PERPLEXITY_API_KEY"])
 
 
-def no_file(place: Place) -> None:
-    place.env_file.unlink()
+def broken_file(place: Place) -> None:
+    place.env_file.write_text("no line of an env file\n")
     place.environ |= KEYS
 
 
@@ -92,27 +93,28 @@ class Cause:
     fix: str
 
 
+LOAD = "-m preflight.loadapplication guarded:"
 CAUSES = {
     "key": Cause(no_key, "OpenAI API Key", "OPENAI_API_KEY is not set", "set OPENAI_API_KEY in"),
-    "file": Cause(no_file, "Environment File", "/.ki_autoagent/config/.env does not exist", "python run.py --init"),
-    "metadata": Cause(broken_metadata, "Dependencies", "rich is not installed", "rich>=15"),
-    "version": Cause(old_package, "Dependencies", "rich is 1.2.3, needs >=15", "rich>=15"),
-    "python": Cause(python_bound, "Python Version", "requires Python >=3.99, found 3.", "uv python install 3.99"),
+    "file": Cause(broken_file, "Environment File", "/.ki_autoagent/config/.env:1: this line is not", "and mend it"),
+    "metadata": Cause(broken_metadata, "Dependencies", "rich is not installed", "-r {root}/requirements.txt"),
+    "version": Cause(old_package, "Dependencies", "rich is 1.2.3, needs >=15", "-r {root}/requirements.txt"),
+    "python": Cause(python_bound, "Python Version", "requires Python >=3.99, found 3.", "install a Python >=3.99"),
     "state": Cause(state_is_a_file, "State Folder", "cannot be made", "PREFLIGHT_STATE_DIR"),
     "import error": Cause(
         application("import nowhere_to_be_found"),
         "Application",
         "ModuleNotFoundError: No module named 'nowhere_to_be_found'",
-        "-c 'import guarded'",
+        f"{LOAD}app",
     ),
     "missing attribute": Cause(
-        application("", "absent"), "Application", "module 'guarded' has no attribute 'absent'", "-c 'import guarded'"
+        application("", "absent"), "Application", "module 'guarded' has no attribute 'absent'", f"{LOAD}absent"
     ),
     "segfault": Cause(
-        application("import ctypes; ctypes.string_at(0)"), "Application", "(SIGSEGV)", "-c 'import guarded'"
+        application("import ctypes; ctypes.string_at(0)"), "Application", "(SIGSEGV)", f"{LOAD}app"
     ),
-    "exit": Cause(application("import sys; sys.exit(0)"), "Application", "SystemExit", "-c 'import guarded'"),
-    "hard exit": Cause(application("import os; os._exit(0)"), "Application", "exit code 0", "-c 'import guarded'"),
+    "exit": Cause(application("import sys; sys.exit(0)"), "Application", "SystemExit", f"{LOAD}app"),
+    "hard exit": Cause(application("import os; os._exit(0)"), "Application", "exit code 0", f"{LOAD}app"),
 }
 causes = pytest.mark.parametrize("cause", [pytest.param(cause, id=name) for name, cause in CAUSES.items()])
 
@@ -133,7 +135,7 @@ def test_one_thing_missing(equipped: Place, cause: Cause) -> None:
     banner = unwrapped(banner)
     assert banner.startswith(f"❌ {cause.title} "), started.output
     assert cause.message in banner
-    assert cause.fix in banner.partition("Fix: ")[2]
+    assert cause.fix.format(root=equipped.root) in banner.partition("Fix: ")[2]
     assert f"nothing was stopped: the start is blocked by {cause.title}" in unwrapped(good)
     assert "SIGTERM" not in started.output
     assert holder.process.poll() is None
@@ -446,7 +448,7 @@ def test_uvicorn_is_refused(place: Place) -> None:
     assert started.wait() == 3
     banner = unwrapped(started.stderr.partition(BLOCKED)[2])
     assert "Environment File" in banner
-    assert "Fix: python run.py --init" in banner
+    assert f"Fix: {commands.run_py('--init')}" in banner
     assert SERVING not in started.output
     started.left_nothing()
 

@@ -1,0 +1,23 @@
+"""How commands of ours are shown to people who paste them: the standard library only.
+
+Every path in them is absolute and every Python is named, so that they do the same in any folder, whatever ``python``
+means there.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def python() -> str:
+    """This very interpreter, quoted for a shell."""
+    return shlex.quote(sys.executable or "python3")
+
+
+def run_py(*arguments: str, interpreter: str = "") -> str:
+    """``run.py`` with this interpreter, or with another one that is quoted already."""
+    return " ".join([interpreter or python(), shlex.quote(str(ROOT / "run.py")), *map(shlex.quote, arguments)])
