@@ -39,7 +39,7 @@ def test_blocked(equipped: Place) -> None:
     started = suite(equipped, PREFLIGHT_PYTHON=">=3.99")
     assert started.process.returncode == 1
     assert "critical failed: Python Version: requires Python >=3.99, found 3." in started.stdout
-    assert "    fix: uv python install 3.99" in started.stdout
+    assert "    fix: install a Python >=3.99" in started.stdout
     assert equipped.report()["status"] == "failed"
     assert "Traceback" not in started.output
 
