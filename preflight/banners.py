@@ -6,6 +6,7 @@ No frames at the sides: a fix is there to be copied, and a frame would come alon
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
@@ -105,12 +106,26 @@ def _lines(checks: Sequence[Check], *, plain: bool) -> list[Text]:
     return lines
 
 
+def _once_a_service(checks: Sequence[Check]) -> list[Check]:
+    """The checks, with one for each optional service that is not used, however many requirements are about it."""
+    shown: list[Check] = []
+    services: set[object] = set()
+    for check in checks:
+        service = check.details.get("service") if check.outcome == "not_applicable" else None
+        if service is None:
+            shown.append(check)
+        elif service not in services:
+            services.add(service)
+            shown.append(replace(check, title=str(service)))
+    return shown
+
+
 def render(report: Report, *, plain: bool = False, verbose: bool = False) -> RenderableType:
     """The whole report: what holds, then warnings, then what blocks, and the count.
 
     What blocks comes last, where the eye and the terminal's end are.
     """
-    good = [check for check in report.checks if not check.blocks and not check.warns]
+    good = _once_a_service([check for check in report.checks if not check.blocks and not check.warns])
     parts: list[RenderableType] = []
     if good:
         parts.append(passed(good, plain=plain, verbose=verbose))

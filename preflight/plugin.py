@@ -344,7 +344,7 @@ class SuiteRun:
         declared = self.declarations[item.nodeid]
         reason = self._left_out(declared)
         if reason:
-            if declared.service:
+            if declared.service.casefold() in self.settings.unused:
                 self.details_of(item)["service"] = declared.service
             raise NotApplicable(reason)
         item.stash[_BEGUN] = time.monotonic()
