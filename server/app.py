@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from preflight import __version__
 from preflight.instance import Instance
 from preflight.settings import SettingsError, load
-from server import archive, chat, diagnostics, followers, health, history, login, logs, metrics, openapi, pages, reruns
+from server import (
+    archive,
+    bound,
+    chat,
+    diagnostics,
+    followers,
+    health,
+    history,
+    login,
+    logs,
+    metrics,
+    openapi,
+    pages,
+    reruns,
+)
 from server.answers import Front
 from server.security import Access, Guard
 from server.snapshot import Snapshot
@@ -70,7 +85,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     """Behind the launcher, take its instance; started directly, run the suite here."""
     instance = app.state.instance
     if instance is None:
-        instance = await asyncio.to_thread(examine)
+        port = bound.expected_port()
+        instance = await asyncio.to_thread(examine, port)
+        if port is None and isinstance(app, Application):
+            app.learn_port(instance)
     app.state.instance = instance
     app.state.reruns = runs = reruns.Reruns(instance)
     app.state.snapshot = snapshot = Snapshot(instance)
@@ -84,8 +102,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     access.guesses.tell(instance)
 
 
-def examine() -> Instance:
+def examine(port: int | None) -> Instance:
     """Run the suite for an application that was started without the launcher; its server owns the port.
+
+    ``port`` is the one that it has bound, or is going to bind, as far as that is known.
 
     Raises BlockedStart when a critical requirement blocks or a setting is wrong.
     """
@@ -99,6 +119,8 @@ def examine() -> Instance:
         settings = load(ROOT)
     except SettingsError as error:
         raise BlockedStart(str(error)) from None
+    if port is not None:
+        settings = replace(settings, port=port)
     redactor = Redactor.of(settings.environment, settings.envfile.values)
     logs.redact(redactor)
     floods.bound()
@@ -146,6 +168,19 @@ class Application(FastAPI):
         super().__init__(**options)
         self.router.routes.extend(direct)
         self._entrance: ASGIApp = Guard(Front(super().__call__, direct))
+
+    def learn_port(self, instance: Instance) -> None:
+        """Take the port that the server has bound from the first connection that comes by it."""
+        entrance = self._entrance
+
+        async def first(scope: Scope, receive: Receive, send: Send) -> None:
+            server = scope.get("server")
+            if server is not None and server[1]:
+                self._entrance = entrance
+                instance.settings = replace(instance.settings, port=server[1])
+            await entrance(scope, receive, send)
+
+        self._entrance = first
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["app"] = self  # as Starlette does, for those who answer before it

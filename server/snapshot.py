@@ -35,6 +35,8 @@ class Snapshot:
         self._newest: Seen | None = None
         self._accepted: Report | None = None
         self._looking = asyncio.Lock()
+        self._unchecked = settings.skip and not instance.instance_id
+        """Whether it was started without its suite: then nobody else's run says anything of it."""
 
     @property
     def problem(self) -> str:
@@ -46,7 +48,7 @@ class Snapshot:
 
         One that is new is read in a thread: that takes time in proportion to the report.
         """
-        if self._seen() != self._read.seen:
+        if not self._unchecked and self._seen() != self._read.seen:
             async with self._looking:
                 if self._seen() != self._read.seen:
                     await asyncio.to_thread(self.refresh)
@@ -63,7 +65,12 @@ class Snapshot:
             self._read = _Read(seen or self._read.seen, found)
 
     def latest(self) -> Report | None:
-        """The newest report for the server's address: its own, or one that another process wrote since."""
+        """The newest report for the server's address: its own, or one that another process wrote since.
+
+        Of an instance that was started without its suite (PREFLIGHT_SKIP) only its own re-runs say anything.
+        """
+        if self._unchecked:
+            return self._accepted or self.instance.report
         seen, found, _problem = self._read
         own = self.instance.report
         if found is None or found.address != self.instance.settings.address:
