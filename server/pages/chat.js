@@ -9,8 +9,6 @@ const DELETED = 1000; // the close code of a session that was deleted
 const FRAME = 1024 * 1024; // bytes beyond which the server cuts the connection instead of reading a message
 const NEAR = 24; // pixels from the end of the transcript that count as its end
 
-const WORKING = { supervisor: "Thinking…", diagnostics: "Looking at the diagnostics…", research: "Looking it up…", responder: "Answering…" };
-
 const sized = (message) => new TextEncoder().encode(JSON.stringify(message)).length; // in bytes, as it is sent
 
 // Events: "connected", when a session is followed.
@@ -130,10 +128,10 @@ export class Chat extends EventTarget {
     } else if (type === "accepted") {
       this.#accepted(message);
     } else if (type === "status") {
-      this.#state(message.message ?? { working: "Working…", resumed: "Begun again…", waiting: "Waiting for its turn…" }[message.status]);
+      this.#state(message.message);
       if (message.status === "resumed") this.#answer(turn).replaceChildren();
     } else if (type === "progress") {
-      this.#state(WORKING[message.node] ?? "Working…");
+      this.#state(message.message);
     } else if (type === "token") {
       const answer = this.#answer(turn);
       // Who comes in the middle of an answer has missed its beginning until the result brings it.
@@ -236,8 +234,9 @@ export class Chat extends EventTarget {
   }
 
   #bubble(role, text, more = "") {
-    const who = element("span", { className: "unseen", textContent: role === "user" ? "You: " : role === "error" ? "Error: " : "Server: " });
-    const bubble = element("div", { className: `bubble ${role} ${more}` }, who, element("div", { className: "text", textContent: text }));
+    // What is written decides where it begins; the name before it is none of it.
+    const who = element("span", { className: "unseen", dir: "ltr", textContent: role === "user" ? "You: " : role === "error" ? "Error: " : "Server: " });
+    const bubble = element("div", { className: `bubble ${role} ${more}`, dir: "auto" }, who, element("div", { className: "text", textContent: text }));
     document.getElementById("ideas").hidden = true;
     this.#follow(() => this.#transcript.append(bubble));
     return bubble;

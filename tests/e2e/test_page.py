@@ -633,6 +633,24 @@ def test_chat_streams_and_resumes(place: Place, visit: Open) -> None:
     expect(page.locator(".bubble")).to_have_count(0)
 
 
+def test_what_is_said_decides_where_a_bubble_begins(visit: Open, place: Place) -> None:
+    """Text from right to left is set so, in the field and in the bubble; the name before it does not count."""
+    place.start("--demo").until_ready()
+    page = visit(place)
+    field, said, answer = (page.locator(name) for name in ("#chat-text", ".bubble.user", ".bubble.assistant"))
+    texts = {"מה נכשל?": "rtl", "ماذا فشل؟ OPENAI_API_KEY": "rtl", "What failed? שלום": "ltr", "8002 …": "ltr"}
+    for text, direction in texts.items():
+        field.fill(text)
+        assert field.evaluate("field => getComputedStyle(field).direction") == direction
+        field.press("Enter")
+        expect(said).to_have_attribute("dir", "auto")
+        expect(said.locator(".text")).to_have_css("direction", direction)
+        expect(answer).to_have_attribute("dir", "auto")
+        expect(answer.locator(".text")).to_have_css("direction", "ltr")
+        page.get_by_role("button", name="Start over").click()
+        expect(page.locator(".bubble")).to_have_count(0)
+
+
 def test_chat_resumes_in_the_middle_of_an_answer(talking: tuple[Place, Model], visit: Open) -> None:
     """After a reload the answer goes on where it is, can be stopped, and is whole at its end."""
     place, model = talking
