@@ -11,8 +11,24 @@ from starlette.types import Receive, Scope, Send
 from preflight import __version__
 from server import messages
 from server.database import StoreError
+from server.dialects import in_dialect
 from server.health import ARCHITECTURE
-from server.messages import LAST, TYPES, Cancel, Chat, Code, Connected, Entry, Error, GetHistory, Init, Ping, Pong
+from server.messages import (
+    LAST,
+    TYPES,
+    Cancel,
+    Chat,
+    Code,
+    Command,
+    Connected,
+    Entry,
+    Error,
+    GetHistory,
+    Info,
+    Init,
+    Ping,
+    Pong,
+)
 from server.sessions import Line
 from server.turns import Refused, Session, now
 from server.websocket import POLICY_VIOLATION, Allowance, Outbox, admitted
@@ -23,7 +39,9 @@ if TYPE_CHECKING:
 OUTBOX = 512 * 1024  # characters that wait for a client
 PAGE = 128 * 1024  # characters of messages in `initialized` and in `history`
 NO_MESSAGE: frozenset[Code] = frozenset({"not_text", "too_large", "bad_json", "unknown_type"})
+BEGUN, RESUMED = "A new session has begun.", "The session goes on where it was."
 INIT_FIRST = 'Send {"type": "init"} first.'
+NO_COMMANDS = "This server has nothing to command, approve or roll back: nothing was done. Send a chat message instead."
 BURST = 5.0  # seconds' worth of messages that may come at once
 
 
@@ -44,13 +62,15 @@ async def serve(hub: Hub, scope: Scope, receive: Receive, send: Send) -> None:
 class Connection:
     """A client."""
 
-    __slots__ = ("_allowance", "_held", "_hub", "_id", "outbox", "session")
+    __slots__ = ("_allowance", "_held", "_hub", "_id", "outbox", "session", "streams")
 
     def __init__(self, hub: Hub, outbox: Outbox) -> None:
         self._hub = hub
         self.outbox = outbox
         self._id = uuid.uuid4().hex  # the session's, unless another one is resumed
         self.session: Session | None = None
+        self.streams = True
+        """Whether it gets answers piece by piece; its `init` says so."""
         self._held: list[str] | None = None  # what came for a follower before it was told that it is one
         self._allowance = Allowance(hub.settings.chat_rate, hub.settings.chat_rate * BURST)
 
@@ -58,7 +78,8 @@ class Connection:
 
     def send(self, message: messages.Server) -> None:
         """Send to this client alone."""
-        self.outbox.push(self._hub.render(message))
+        for one in in_dialect(message, streams=self.streams):
+            self.outbox.push(self._hub.render(one))
 
     def push(self, text: str) -> None:
         """Send what was rendered for all who follow a session."""
@@ -99,15 +120,12 @@ class Connection:
         document: Any = None
         try:
             document = self._object(frame)
-            kind = document.get("type")
+            kind = messages.kind_of(document)
             if not isinstance(kind, str) or kind not in TYPES:
                 raise Refused("unknown_type", f"Send one of these types: {', '.join(sorted(TYPES))}.")
             if self.session is None and kind != "init":
                 raise Refused("init_required", INIT_FIRST)
-            message = messages.parse(document)
-            if isinstance(message, Init) and self.session is not None:
-                raise Refused("already_initialized", "This connection follows a session already; open another one.")
-            await self._handle(self._redacted(message))
+            await self._handle(self._redacted(messages.parse({**document, "type": kind})))
         except Refused as refused:
             self._refuse(refused.code, refused.message, document, refused.retry)
         except StoreError as error:
@@ -179,29 +197,53 @@ class Connection:
                     session.id, before=message.before, limit=message.limit, size=PAGE
                 )
                 self.send(messages.History(session_id=session.id, messages=entries(lines), more=more, id=message.id))
+            case Command():
+                self.send(Info(message=NO_COMMANDS, timestamp=now()))
 
     async def _begin(self, message: Init) -> None:
-        """Follow a new session, or one that exists; only its id opens it."""
-        wanted = message.session_id
-        resumed = bool(wanted) and (wanted in self._hub.live or await self._hub.store.exists(wanted or ""))
-        session_id = wanted if resumed and wanted else self._id
+        """Follow a new session, or one that exists, which only its id opens; without an id go on with the own one."""
+        before = self.session
+        wanted = message.session_id or (before.id if before else None)
+        resumed = wanted is not None and (wanted in self._hub.live or await self._hub.store.exists(wanted))
+        session_id = wanted if resumed and wanted else self._id if before is None else uuid.uuid4().hex
         # From here on nothing is missed: what is published meanwhile comes after `initialized`.
         self._held = []
-        session = self._hub.session(session_id, message.workspace_path or None)
-        session.followers.add(self)
+        if before is not None and before.id != session_id:
+            before.leave(self)
+        self.session = session = self._follow(session_id, message.workspace_path)
         try:
             lines = await self._hub.store.recent(session_id, limit=LAST, size=PAGE)
         except StoreError:
-            self._held = None
-            session.leave(self)
+            if session is not before:
+                self._held = []
+                session.leave(self)
+                self.session = self._follow(before.id, before.workspace) if before else None
+            self._release()
             raise
-        self.session = session
-        held, self._held = self._held, None
-        self.send(messages.Initialized(session_id=session_id, resumed=resumed, messages=entries(lines)))
-        for text in held:
-            self.outbox.push(text)
+        self.streams = message.streams
+        self.send(
+            messages.Initialized(
+                session_id=session_id,
+                resumed=resumed,
+                workspace_path=message.workspace_path,
+                message=RESUMED if resumed else BEGUN,
+                messages=entries(lines),
+            )
+        )
+        self._release()
         if resumed:
             await session.recover()
+
+    def _follow(self, session_id: str, workspace: str | None) -> Session:
+        session = self._hub.session(session_id, workspace or None)
+        session.followers.add(self)
+        return session
+
+    def _release(self) -> None:
+        """Send what was held back."""
+        held, self._held = self._held, None
+        for text in held or ():
+            self.outbox.push(text)
 
 
 def entries(lines: list[Line]) -> list[Entry]:

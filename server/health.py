@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 from starlette.routing import Route
@@ -10,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from preflight import __version__
 from preflight.instance import Instance
+from preflight.times import stamp
 from server.answers import Answer, Header
 from server.negotiation import accepted
 
@@ -49,9 +51,10 @@ class Health:
         wanted = "json" if accept in ("", "*/*", JSON) else accepted(accept, MEDIA_TYPES)
         instance: Instance = scope["state"]["preflight"]
         connections = scope["app"].state.connections
-        # All that the answer is made from; nearly always what it was the last time.
+        # All that the answer is made from; within a second nearly always what it was the last time.
         facts = (
-            status(instance), instance.report, bool(instance.rerun_problem), connections.open, connections.sessions
+            status(instance), instance.report, bool(instance.rerun_problem), connections.open, connections.sessions,
+            int(time.time()),
         )  # fmt: skip
         made = self._made.get(wanted)
         if made is None or made[0] != facts:
@@ -59,7 +62,9 @@ class Health:
         await made[1].send(send)
 
     @staticmethod
-    def _make(wanted: str, state: str, found: Any, rerun_broke: bool, connections: int, sessions: int) -> Answer:
+    def _make(
+        wanted: str, state: str, found: Any, rerun_broke: bool, connections: int, sessions: int, at: int
+    ) -> Answer:
         warnings = [check.title for check in found.warnings] if found else ["Preflight was not run"]
         if rerun_broke:
             warnings.append("The last re-run broke")
@@ -74,6 +79,7 @@ class Health:
             "warnings": warnings,
             "active_connections": connections,
             "active_sessions": sessions,
+            "timestamp": stamp(at),
         }
         return _answer(body, good=state == "healthy")
 

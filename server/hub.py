@@ -88,10 +88,12 @@ class Hub:
         return made
 
     def session(self, session_id: str, workspace: str | None = None) -> Session:
-        """The live session of this id."""
+        """The live session of this id; ``workspace`` is kept with it from its first message on."""
         if session_id not in self.live:
             self.live[session_id] = Session(self, session_id, workspace)
-        return self.live[session_id]
+        session = self.live[session_id]
+        session.workspace = workspace or session.workspace
+        return session
 
     def turned(self, seconds: float) -> None:
         """A turn has ended after this time."""

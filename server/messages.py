@@ -1,7 +1,7 @@
 """The chat's messages: what a client may send and what the server sends, one model a type.
 
-Their JSON Schema is served (see archive.py) and docs/chat.md explains them. Optional fields that have no
-value are left out of what is sent.
+Which of them a client gets depends on whether it streams (see dialects.py). Their JSON Schema is served (see
+archive.py) and docs/chat.md explains them. Optional fields that have no value are left out of what is sent.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.json_schema import models_json_schema
 
+TEXTS = ("content", "message", "task", "query")  # where clients put what they say; the first that has text counts
 LAST = 20  # messages in `initialized`
 PAGE = 100  # messages in `history`, at most
 
 Code = Literal[
     "init_required",
-    "already_initialized",
     "bad_json",
     "not_text",
     "unknown_type",
@@ -55,26 +55,35 @@ class _Message(BaseModel):
 
 
 class Init(_Message):
-    """Begin, or resume the session `session_id`."""
+    """Begin, or resume the session `session_id`; sent again, say once more which session is followed, or change it."""
 
     type: Literal["init"]
     session_id: Id | None = None
     workspace_path: str | None = Field(default=None, max_length=4096)
+    stream: bool | None = None
+    """Whether the answer is wanted piece by piece. Not said: unless `workspace_path` comes without a `session_id`."""
+
+    @property
+    def streams(self) -> bool:
+        if self.stream is not None:
+            return self.stream
+        return self.session_id is not None or self.workspace_path is None
 
 
 class Chat(_Message):
-    """Say something; the text is in `content`, `message` or `task`."""
+    """Say something; the text is in `content`, `message`, `task` or `query`. The `type` may be left out."""
 
     type: Literal["chat", "message", "task"]
     content: str | None = None
     message: str | None = None
     task: str | None = None
+    query: str | None = None
     id: Id | None = None
     """The client's own; sent again with the same one, a message is taken once."""
 
     @property
     def text(self) -> str:
-        return next((text for text in (self.content, self.message, self.task) if text and text.strip()), "")
+        return next(filter(_is_text, (getattr(self, name) for name in TEXTS)), "")
 
 
 class Cancel(_Message):
@@ -101,7 +110,13 @@ class GetHistory(_Message):
     id: Id | None = None
 
 
-Client = Init | Chat | Cancel | Ping | GetHistory
+class Command(_Message):
+    """Something that other servers of these clients do, and this one does not: answered with `info`."""
+
+    type: Literal["command", "stopAndRollback", "architecture_approval", "hitl_response"]
+
+
+Client = Init | Chat | Cancel | Ping | GetHistory | Command
 FROM_CLIENT: tuple[type[BaseModel], ...] = get_args(Client)
 CLIENT: TypeAdapter[Client] = TypeAdapter(
     Annotated[Client, Field(discriminator="type")], config=ConfigDict(defer_build=True)
@@ -135,6 +150,7 @@ class Connected(_Message):
     version: str
     architecture: str
     requires_init: bool = True
+    message: str = 'Connected. Send {"type": "init"} next.'
 
 
 class Initialized(_Message):
@@ -143,6 +159,9 @@ class Initialized(_Message):
     type: Literal["initialized"] = "initialized"
     session_id: str
     resumed: bool
+    workspace_path: str | None = None
+    """As it was sent with this `init`."""
+    message: str
     messages: list[Entry]
 
 
@@ -168,7 +187,7 @@ class Status(_Message):
     session_id: str
     turn_id: str
     status: Literal["working", "resumed", "waiting"]
-    message: str | None = None
+    message: str
 
 
 class Progress(_Message):
@@ -178,6 +197,7 @@ class Progress(_Message):
     session_id: str
     turn_id: str
     node: str
+    message: str
 
 
 class Token(_Message):
@@ -190,13 +210,28 @@ class Token(_Message):
     content: str
 
 
+class Response(_Message):
+    """The whole answer, for a client that does not stream, before its `result`."""
+
+    type: Literal["response"] = "response"
+    session_id: str
+    turn_id: str
+    agent: str
+    """Who answered: a node of the graph."""
+    content: str
+    timestamp: str
+    id: str | None = None
+
+
 class Result(_Message):
-    """The whole answer: the turn is over."""
+    """The whole answer: the turn is over. A client that does not stream gets one after each `error`, too."""
 
     type: Literal["result"] = "result"
     session_id: str
-    turn_id: str
+    turn_id: str | None = None
+    """Missing where `success` is false and no turn was begun."""
     content: str
+    """The answer; where `success` is false, the error's message."""
     success: bool = True
     timestamp: str
     id: str | None = None
@@ -236,8 +271,28 @@ class History(_Message):
     id: str | None = None
 
 
-Server = Connected | Initialized | Accepted | Status | Progress | Token | Result | Error | Pong | History
+class Info(_Message):
+    """What was asked for does not exist here; nothing has happened."""
+
+    type: Literal["info"] = "info"
+    message: str
+    timestamp: str
+
+
+Server = (
+    Connected | Initialized | Accepted | Status | Progress | Token | Response | Result | Error | Pong | History | Info
+)
 FROM_SERVER: tuple[type[BaseModel], ...] = get_args(Server)
+
+
+def kind_of(document: dict[str, Any]) -> object:
+    """The type of a JSON object from a client; an object without one is a `chat` if there is text in it."""
+    kind = document.get("type")
+    return "chat" if kind is None and any(_is_text(document.get(name)) for name in TEXTS) else kind
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def parse(document: dict[str, Any]) -> Client:

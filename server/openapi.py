@@ -70,6 +70,7 @@ SCHEMAS: dict[str, Schema] = {
         warnings=array(TEXT),
         active_connections=COUNT,
         active_sessions=COUNT,
+        timestamp=TEXT,
     ),
     "HealthDraft": {
         "type": "object",

@@ -22,6 +22,7 @@ from preflight.instance import SERVICE_RESTART
 from preflight.times import stamp
 from server import sessions
 from server.database import StoreError
+from server.dialects import in_dialect
 from server.messages import Accepted, Code, Error, Progress, Result, Server, Status, Token
 from server.sessions import Line, NoSession, Reply, SessionFull, TooManySessions
 
@@ -34,6 +35,14 @@ log = logging.getLogger(__name__)
 QUEUE = 16  # turns of a session that wait or run
 QUEUE_TEXT = 256 * 1024  # bytes of their text together; `initialized` shows all of it, and clients take frames of 1 MiB
 BEGINNINGS = 2  # times that a turn is begun: a turn that ends the server twice is not tried a third time
+NOT_BEGUN = "The server restarts and has not begun with this: send it again after connecting anew."
+WORKING = "Working…"
+DOING = {  # by the node of the graph that has begun
+    "supervisor": "Thinking…",
+    "diagnostics": "Looking at the diagnostics…",
+    "research": "Looking it up…",
+    "responder": "Answering…",
+}
 LOOK = 0.2  # seconds between two looks at a turn that another process works on
 
 
@@ -71,7 +80,8 @@ class Session:
     """One session, while somebody follows it or a turn of it runs."""
 
     __slots__ = (
-        "_arriving", "_current", "_hub", "_looking", "_runner", "_waiting", "_watchers", "followers", "id", "workspace",
+        "_arriving", "_current", "_hub", "_looking", "_postponed", "_runner", "_waiting", "_watchers", "followers",
+        "id", "workspace",
     )  # fmt: skip
 
     def __init__(self, hub: Hub, session_id: str, workspace: str | None) -> None:
@@ -81,6 +91,7 @@ class Session:
         self._hub = hub
         self._waiting: deque[Turn] = deque()
         self._current: Turn | None = None
+        self._postponed: list[Turn] = []  # for the next server: this one drains
         self._arriving: dict[str, Turn] = {}  # turns between their acceptance and the queue
         self._runner: asyncio.Task[None] | None = None
         self._watchers: dict[str, asyncio.Task[None]] = {}  # of turns that another process works on
@@ -92,10 +103,13 @@ class Session:
         return self._runner is not None or bool(self._arriving)
 
     def publish(self, message: Server) -> None:
-        """Send to all who follow; rendered and redacted once."""
-        if self.followers:
-            text = self._hub.render(message)
-            for connection in list(self.followers):
+        """Send to all who follow; rendered and redacted once for each kind of client."""
+        rendered: dict[bool, list[str]] = {}
+        for connection in list(self.followers):
+            streams = connection.streams
+            if streams not in rendered:
+                rendered[streams] = [self._hub.render(one) for one in in_dialect(message, streams=streams)]
+            for text in rendered[streams]:
                 connection.push(text)
 
     def leave(self, connection: Connection) -> None:
@@ -188,18 +202,29 @@ class Session:
         try:
             while self._waiting and not self._hub.instance.draining:
                 self._current = self._waiting.popleft()
-                # A drain waits for it, and for its answer to be sent.
+                # A drain waits for it, and below for its answer to be sent.
                 with self._hub.instance.work():
                     begun = time.monotonic()
                     await self._attempt(self._current)
                     spent = time.monotonic() - begun
-                    await self._flush()
                 self._hub.turned(spent)
                 self._current = None
+            if self._hub.instance.draining:
+                with self._hub.instance.work():
+                    self._give_back()
+                    await self._flush()
         finally:
             self._current = self._runner = None
             if not self.busy:
                 self._idle()
+
+    def _give_back(self) -> None:
+        """Tell clients that do not stream what is not begun any more: they come back without this session."""
+        left = [*self._postponed, *self._waiting]
+        for connection in self.followers:
+            if not connection.streams:
+                for turn in left:
+                    connection.send(self._error(turn, "draining", NOT_BEGUN))
 
     def _idle(self) -> None:
         if self._hub.instance.draining:
@@ -209,8 +234,6 @@ class Session:
 
     async def _flush(self) -> None:
         """Before the connections close, give followers who read a moment to get everything."""
-        if not self._hub.instance.draining:
-            return
         pumps = [pump for connection in self.followers if (pump := connection.outbox.pump) is not None]
         if pumps:
             await asyncio.wait(pumps, timeout=1)
@@ -225,7 +248,7 @@ class Session:
             self.publish(self._error(turn, "internal", said))
 
     async def _perform(self, turn: Turn) -> None:
-        self.publish(Status(session_id=self.id, turn_id=turn.id, status="working"))
+        self.publish(Status(session_id=self.id, turn_id=turn.id, status="working", message=WORKING))
         task = turn.task = asyncio.create_task(self._answer(turn))
         if turn.cancelled:
             task.cancel()
@@ -237,6 +260,7 @@ class Session:
             await asyncio.gather(task, return_exceptions=True)
             raise
         if not task.cancelled() and isinstance(task.exception(), Postponed):
+            self._postponed.append(turn)
             return
         try:
             line = await self._hub.store.finish(self.id, turn.id, self._reply(task))
@@ -260,7 +284,8 @@ class Session:
             index, answer = 0, ""
             async for kind, text in agent.answer(self.id, turn.id, turn.text):
                 if kind == "node":
-                    self.publish(Progress(session_id=self.id, turn_id=turn.id, node=text))
+                    doing = DOING.get(text, WORKING)
+                    self.publish(Progress(session_id=self.id, turn_id=turn.id, node=text, message=doing))
                 elif kind == "token":
                     if piece := words.feed(text):
                         self.publish(Token(session_id=self.id, turn_id=turn.id, index=index, content=piece))
@@ -337,7 +362,7 @@ class Session:
                 session_id=self.id,
                 turn_id=turn.id,
                 status="waiting",
-                message="another process works on this turn",
+                message="Another process works on this turn.",
             )
         )
         self._watchers[turn.id] = asyncio.create_task(self._watch(turn, owner))
@@ -352,7 +377,7 @@ class Session:
             self.publish(self._told(await self._hub.store.finish(self.id, turn.id, reply), turn.client))
             return
         self.publish(
-            Status(session_id=self.id, turn_id=turn.id, status="resumed", message="the server had ended in this turn")
+            Status(session_id=self.id, turn_id=turn.id, status="resumed", message="The server had ended in this turn.")
         )
         self._enqueue(turn)
 

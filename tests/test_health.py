@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -108,8 +109,10 @@ def test_health(instances: dict[str, Instance], state: str, status: str, code: i
 
 
 def test_body(instances: dict[str, Instance]) -> None:
-    """The body is DESIGN's: names of what troubles, and counts."""
-    assert get(instances["blocked"], "/health")[1] == {
+    """Names of what troubles, counts, and when it was so."""
+    body = get(instances["blocked"], "/health")[1]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.000Z", body.pop("timestamp"))
+    assert body == {
         "status": "unhealthy",
         "version": __version__,
         "architecture": health.ARCHITECTURE,

@@ -145,7 +145,7 @@ def test_what_is_refused_is_not_redacted(make_instance: Callable[..., Instance])
         {"type": "ping", "id": large},
     ]
     after = [
-        {"type": "init", "workspace_path": "x" * 4000},
+        {"type": "init", "workspace_path": large},
         {"type": "ping", "id": large},
         {"type": "ping", "other": large},
         {"type": "chat", "content": 5, "message": large},

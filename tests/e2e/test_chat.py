@@ -67,6 +67,7 @@ def test_a_first_message_waits_for_the_agent(demo: Started) -> None:
             "type": "initialized",
             "session_id": one.connected["session_id"],
             "resumed": False,
+            "message": "A new session has begun.",
             "messages": [],
         }
         assert "The server is serving" in one.answer("status")
@@ -75,7 +76,7 @@ def test_a_first_message_waits_for_the_agent(demo: Started) -> None:
 def test_a_turn(demo: Started) -> None:
     """`accepted`, `status`, `progress` and `token` in their order, then `result`, which is what the tokens make."""
     with client(demo.url) as one:
-        one.init(workspace_path="/work")
+        one.init(workspace_path="/work", stream=True)
         came = one.ask("which key is missing and where do I put it?", id="mine")
         kinds = [message["type"] for message in came]
         assert kinds[:3] == ["accepted", "status", "progress"]
@@ -98,12 +99,19 @@ def test_a_turn(demo: Started) -> None:
         {"type": "chat", "content": "help"},
         {"type": "message", "message": "help"},
         {"type": "task", "task": "help"},
+        {"type": "chat", "query": "help"},
         {"type": "chat", "task": "help", "extra": [1]},
+        {"type": "chat", "content": "help", "agent": "architect", "metadata": {"mode": ["auto"]}},
+        {"type": "chat", "content": " ", "query": "help"},
+        {"content": "help"},
+        {"message": "help", "type": None},
+        {"task": "help"},
+        {"query": "help", "content": None},
     ],
-    ids=["chat", "message", "task", "mixed"],
+    ids=lambda message: json.dumps(message),
 )
 def test_the_aliases(demo: Started, message: dict[str, object]) -> None:
-    """Text comes under three names in messages of three types."""
+    """Text comes under four names, in messages of three types or of none; what else is in them is left alone."""
     with client(demo.url) as one:
         one.init()
         one.socket.send(json.dumps(message))
@@ -122,6 +130,10 @@ def test_what_is_no_message_gets_an_error_and_keeps_the_connection(demo: Started
             ('{"type": "dance"}', "unknown_type"),
             ('{"type": ["ping"]}', "unknown_type"),
             ("{}", "unknown_type"),
+            ('{"content": " "}', "unknown_type"),
+            ('{"content": "help", "type": ""}', "unknown_type"),
+            ('{"id": "help"}', "unknown_type"),
+            ('{"query": "help", "content": 5}', "invalid"),
             ('{"type": "chat"}', "empty"),
             ('{"type": "chat", "content": " \\n "}', "empty"),
             ('{"type": "chat", "content": 5}', "invalid"),
@@ -129,7 +141,7 @@ def test_what_is_no_message_gets_an_error_and_keeps_the_connection(demo: Started
             (json.dumps({"type": "chat", "content": "x" * 70_000}), "too_large"),
             (json.dumps({"type": "chat", "content": "é" * 40_000}, ensure_ascii=False), "too_large"),
             ('{"type": "history", "limit": 1000}', "invalid"),
-            ('{"type": "init"}', "already_initialized"),
+            (json.dumps({"type": "init", "workspace_path": "x" * 5000}), "invalid"),
             ('{"type": "cancel"}', "nothing_to_cancel"),
         ]
         for frame, code in frames:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
 from websockets.sync.client import connect
 
-from tests.e2e.starts import Place, get, make_place, until
+from tests.e2e.starts import PATIENCE, Place, get, make_place, until
 
 HEALTH = {
     "status",
@@ -21,6 +23,7 @@ HEALTH = {
     "warnings",
     "active_connections",
     "active_sessions",
+    "timestamp",
 }
 DIAGNOSTICS = {
     "status",
@@ -66,6 +69,7 @@ def test_health(served: Place) -> None:
     assert body["critical_errors"] == []
     assert body["warnings"] == []
     assert all(isinstance(body[name], int) for name in ("active_connections", "active_sessions"))
+    assert abs(time.time() - datetime.fromisoformat(body["timestamp"]).timestamp()) < PATIENCE
 
 
 def test_live_and_ready(served: Place) -> None:
