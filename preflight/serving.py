@@ -93,6 +93,10 @@ class Server(uvicorn.Server):
         self.should_exit = True
         self._in_loop(self._announce)
 
+    def count_in_flight(self, answer: Callable[[int], object]) -> None:
+        """Tell ``answer`` how many requests and pieces of work have not ended; from any thread."""
+        self._in_loop(lambda: answer(self.instance.works + self._requests()))
+
     def admit(self) -> None:
         """Accept connections, after a trial; from any thread."""
         self._in_loop(self._admitted.set)
@@ -239,10 +243,12 @@ class Server(uvicorn.Server):
 
     def _busy(self) -> bool:
         """Whether requests or pieces of work are in flight; WebSockets are not waited for beyond their work."""
-        return self.instance.works > 0 or any(
-            (cycle := getattr(connection, "cycle", None)) is not None and not cycle.response_complete
-            for connection in self.server_state.connections
-        )
+        return self.instance.works > 0 or self._requests() > 0
+
+    def _requests(self) -> int:
+        """HTTP requests whose answer has not come to its end."""
+        cycles = (getattr(connection, "cycle", None) for connection in self.server_state.connections)
+        return sum(cycle is not None and not cycle.response_complete for cycle in cycles)
 
     def _idle(self) -> bool:
         """Whether keep-alive connections are open."""

@@ -21,7 +21,7 @@ from preflight.presence import GOODBYE, Presence, stops_within
 from preflight.proof import Proof
 from preflight.rerun import Ending, Rerun, broken
 from preflight.restarts import Restarts
-from preflight.settings import Settings
+from preflight.settings import Settings, address
 from preflight.worker import Worker
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 TAIL = 20  # lines of a worker's output in a banner
 RETRY = 1.0  # seconds between two tries to start a process, when there is no room for one
+ANSWER = 1.0  # seconds that a worker which is cut short gets to say what it was busy with
 SILENT_START = 5.0  # seconds of a start-up after which it is said what is waited for
 
 
@@ -285,11 +286,12 @@ class Supervisor:
 
     def _announce(self, worker: Worker) -> None:
         """The green banner."""
-        from preflight import banners
+        from preflight import banners, hostnames
 
-        url = f"http://{self.settings.address}"
+        where = address(hostnames.to_be_told(self._socket, self.settings.host), self.settings.port)
+        url = f"http://{where}"
         addresses = [("Server", url)]
-        addresses += [("WebSocket", f"ws://{self.settings.address}{path}") for path in worker.routes if "/ws/" in path]
+        addresses += [("WebSocket", f"ws://{where}{path}") for path in worker.routes if "/ws/" in path]
         addresses += [(path.strip("/").title(), url + path) for path in worker.routes if "/ws/" not in path]
         self.terminal.show(banners.ready(addresses, plain=self.terminal.plain))
 
@@ -564,12 +566,37 @@ class Supervisor:
         while not worker.ended() and len(self.loop.stops) <= stops and time.monotonic() < deadline:
             self._presence.look_after()
             self.loop.turn(min(0.5, deadline - time.monotonic()))
+        cut_short = len(self.loop.stops) > stops and not worker.ended()
+        if cut_short:
+            self._ask_in_flight(worker)
         self._print_rest(worker)
         if lost := worker.lost:
             self.terminal.log.audit(Event.now("events_lost", count=lost, worker=worker.child.pid))
-        if not worker.ended():
+        if not worker.ended() and cut_short:
+            asked = f"{'second ' if stops else ''}{signal.Signals(self.loop.stops[-1]).name}"
+            self.terminal.line(f"Ended at once by a {asked}: {_cut_off(worker.in_flight)}.")
+            worker.child.kill(f"a {asked} asked for it")
+        elif not worker.ended():
             self.terminal.line("Not everything was finished in time.", "yellow")
             worker.child.kill("it did not finish in time")
         elif worker.cancelled:
             what = "request or turn was" if worker.cancelled == 1 else "requests or turns were"
             self.terminal.line(f"{worker.cancelled} {what} not finished in time.", "yellow")
+
+    def _ask_in_flight(self, worker: Worker) -> None:
+        """Ask a worker that is about to be ended what it is busy with."""
+        worker.count_in_flight()
+        deadline = time.monotonic() + ANSWER
+        while worker.in_flight is None and not worker.ended() and (left := deadline - time.monotonic()) > 0:
+            self.loop.turn(left)
+
+
+def _cut_off(in_flight: int | None) -> str:
+    match in_flight:
+        case None:
+            return "the worker did not say what was in flight"
+        case 0:
+            return "nothing was in flight"
+        case 1:
+            return "1 request or turn was cut off"
+    return f"{in_flight} requests or turns were cut off"

@@ -66,6 +66,8 @@ class Worker:
         """The id of the re-run that it wants, for as long as it wants that to go on; empty while it wants none."""
         self.cancelled = 0
         """How many requests and turns it could not finish while it drained."""
+        self.in_flight: int | None = None
+        """How many requests and turns it said that it was busy with; None until it has answered that."""
         self.ended_for = ""
         """What it was ended for, where that was found out here."""
         self._closed_at = 0.0
@@ -110,6 +112,8 @@ class Worker:
                         pass  # no event: not from our side of the channel
                 case "rerun":
                     self.rerun = str(message.data["run_id"])
+                case "in_flight":
+                    self.in_flight = int(message.data["count"])
                 case "drained":
                     self.cancelled = int(message.data["cancelled"])
                     self._reported = int(message.data["events"])
@@ -225,6 +229,10 @@ class Worker:
         """
         self._tell("drain", replaced=replaced, last=last)
 
+    def count_in_flight(self) -> None:
+        """Ask it what it is busy with; the answer comes as ``in_flight``, unless its event loop stands still."""
+        self._tell("count")
+
 
 # The child's side.
 
@@ -331,12 +339,23 @@ class _Main:
             self._condition.notify_all()
         if message.kind == "drain" and server is not None:
             server.drain(**message.data)
+        if message.kind == "count":
+            self._count(server)
         if message.kind == "ask" and server is not None:
             server.ask(socket.socket(fileno=message.descriptors[0]))
         if message.kind == "admit" and server is not None:
             server.admit()
         if message.kind == "notifications" and server is not None:
             server.instance.notifications = message.data["tally"]
+
+    def _count(self, server: Server | None) -> None:
+        def answer(count: int) -> None:
+            self._say("in_flight", count=count)
+
+        if server is None:
+            answer(0)
+        else:
+            server.count_in_flight(answer)
 
     def _hung_up(self) -> None:
         """The launcher is gone: answer what is in flight, then end, whatever happens."""

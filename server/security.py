@@ -27,6 +27,7 @@ from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from preflight import hostnames
 from preflight.instance import Instance
 from preflight.settings import TOKEN_LENGTH, Settings, address
 
@@ -187,10 +188,13 @@ class Access:
         self._trusts_local = token is None and settings.loopback and not settings.trusted_proxies
         self._names = {b"localhost", b"127.0.0.1", b"[::1]", _in_host(settings.host)}
         self._names |= {name.encode() for name in settings.allowed_hosts if _without_port(name)}
+        if not settings.loopback:
+            # Others come by them, and have to bring the token; a page that was rebound to one of them has none.
+            self._names |= {name.encode("utf-8", "surrogateescape") for name in hostnames.own()}
         port = b":%d" % settings.port
         self._hosts = self._names | {name + port for name in self._names}
         self._hosts |= {name.encode() for name in settings.allowed_hosts}
-        self._wildcard = settings.host in ("0.0.0.0", "::")
+        self._wildcard = hostnames.is_wildcard(settings.host)
         self._origins = frozenset(origin.encode() for origin in settings.allowed_origins)
         self._proxies = [ipaddress.ip_network(network) for network in settings.trusted_proxies]
         # Cookies know no ports: two instances on one machine must not overwrite each other's.

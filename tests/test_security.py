@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from preflight import settings
+from preflight import hostnames, settings
 from preflight.audit import Event
 from preflight.instance import Instance
 from preflight.settings import Settings
@@ -164,6 +164,25 @@ def test_host_of_a_connection() -> None:
     assert status(Access(load(host="0.0.0.0")), rebound) == 421
     assert status(Access(load(host="::1")), request(host="[::1]:8002", **BEARER)) == 200
     assert status(Access(load()), request(host="evil.test", **BEARER) | {"server": None}) == 421
+
+
+@pytest.mark.parametrize("host, allowed", [("0.0.0.0", 200), ("10.0.0.5", 200), ("127.0.0.1", 421)])
+def test_own_names(host: str, allowed: int) -> None:
+    """The machine's own names lead here where others can reach it; what is served on loopback has loopback's alone."""
+    access = Access(load(host=host))
+    for name in hostnames.own() - {"localhost"}:
+        for asked in (name, name.upper(), f"{name}:8002"):
+            assert status(access, request(host=asked, **BEARER)) == allowed
+            assert status(access, request(host=asked)) in (401, 421), "a name alone opens nothing"
+    assert status(access, request(host="not-this-machine", **BEARER)) == 421
+
+
+@pytest.mark.parametrize("host", ["0", "0.0.0.0", "0:0:0:0:0:0:0:0", "::"])
+def test_every_address_however_it_is_spelled(host: str) -> None:
+    """The address that a connection came to is a name of the server."""
+    assert (
+        status(Access(load(host=host)), request(host="10.0.0.5:8002", **BEARER) | {"server": ("10.0.0.5", 8002)}) == 200
+    )
 
 
 @pytest.mark.parametrize("name", ["host", "origin", "authorization"])

@@ -28,7 +28,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
 from tests.e2e.chatting import frame, raw
-from tests.e2e.starts import BLOCKED, PATIENCE, ROOT, Place, Started, get, listening, make_place, until
+from tests.e2e.starts import BLOCKED, PATIENCE, READY, ROOT, Place, Started, get, listening, make_place, until
 
 TOKEN = "canary-Zq7vXw2LmN8pRt4KdY6hJb3F"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -628,3 +628,21 @@ def test_curl_as_documented(guarded: Live) -> None:
     environ = {**os.environ, "PREFLIGHT_TOKEN": TOKEN}
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30, check=True, env=environ)
     assert json.loads(done.stdout)["origin"] == "start"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "0", "::"])
+def test_the_address_that_ready_prints(place: Place, host: str) -> None:
+    """Others can open it: it is none that means every address, it is this machine's, and the guard lets it in."""
+    if host == "::" and not socket.has_ipv6:
+        pytest.skip("there is no IPv6 here")
+    started = place.start("--demo", "--host", host, PREFLIGHT_TOKEN=TOKEN).until_ready()
+    started.until_says("Diagnostics")
+    printed = re.findall(r"(?:https?|ws)://\S+", started.stdout.partition(READY)[2])
+    assert len(printed) >= 4
+    assert not [url for url in printed if "//0.0.0.0:" in url or "//[::]:" in url or "//0:" in url]
+    url = next(url for url in printed if url.endswith("/diagnostics"))
+    assert requests.get(url, headers=BEARER, timeout=10).status_code == 200
+    for name in (socket.gethostname(), f"{socket.gethostname()}:{place.port}"):
+        assert requests.get(url, headers={**BEARER, "Host": name}, timeout=10).status_code == 200
+    assert requests.get(url, headers={**BEARER, "Host": "evil.test"}, timeout=10).status_code == 421
+    assert started.stop() == 0

@@ -385,6 +385,44 @@ def test_second_signal(place: Place) -> None:
     started.left_nothing()
 
 
+@pytest.mark.parametrize(
+    "asked, said",
+    [
+        (0, "nothing was in flight"),
+        (1, "1 request or turn was cut off"),
+        (2, "2 requests or turns were cut off"),
+    ],
+)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_a_second_signal_cuts_off(place: Place, asked: int, said: str, number: signal.Signals) -> None:
+    """It is counted; while new work was still accepted there may have been none."""
+    started = slow(place, PREFLIGHT_GRACEFUL_TIMEOUT="60s", PREFLIGHT_DRAIN_DELAY="60s")
+    clients = [Asked(place.port) for _ in range(asked)]
+    begun(started, asked)
+    with connect(f"ws://127.0.0.1:{place.port}/ws") as chat:
+        chat.send("hello")
+        started.send(number)
+        started.until_says("Stopping")
+        assert started.stop(number) == 0
+    assert f"Ended at once by a second {number.name}: {said}.\n" in started.stdout
+    assert "in time" not in started.stdout
+    for client in clients:
+        client.join(20)
+        assert client.status == 0
+    started.left_nothing()
+
+
+def test_a_second_signal_while_the_worker_hangs(place: Place) -> None:
+    """Who does not answer is not waited for, and nothing is said of what it was busy with."""
+    started = slow(place, PREFLIGHT_GRACEFUL_TIMEOUT="60s", PREFLIGHT_DRAIN_DELAY="60s")
+    os.kill(worker_of(started), signal.SIGSTOP)
+    started.send(signal.SIGTERM)
+    started.until_says("Stopping")
+    assert started.stop() == 0
+    assert "Ended at once by a second SIGTERM: the worker did not say what was in flight." in started.stdout
+    started.left_nothing()
+
+
 @pytest.mark.parametrize("moment", ["serving", "draining"])
 def test_launcher_is_killed(place: Place, moment: str) -> None:
     """kill -9 of the launcher: the worker answers what is in flight and ends; no process stays, the port is free."""
