@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from preflight.times import stamp
+from preflight.times import epoch, stamp
 
 if TYPE_CHECKING:
     from preflight.ports import Step
@@ -72,7 +72,7 @@ def signalled(step: Mapping[str, Any], why: str, *, pid: int | None = None) -> E
     if step["action"] not in SIGNALS:
         return None
     fields = {"signal": step["action"], "to": step["pid"], "name": step["name"], "why": why, "result": step["result"]}
-    return Event("signal", os.getpid() if pid is None else pid, os.getuid(), float(step["at"]), fields)
+    return Event("signal", os.getpid() if pid is None else pid, os.getuid(), epoch(step["at"]), fields)
 
 
 def freeing(step: Step, address: str) -> Event | None:

@@ -1,20 +1,28 @@
 """The terminal's rendering of a report. Functions here make text; only the launcher prints.
 
-No frames at the sides: a fix is there to be copied, and a frame would come along.
+No frames at the sides: a fix is there to be copied, and a frame would come along. What is wrapped goes on under the
+text that it belongs to, and words stay whole. What may be pasted (a command, a URL) is one line however long it is:
+wrapped here it would be pasted as several, and the terminal that folds it knows that it is one.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from rich.cells import cell_len
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.text import Text
 
 from preflight.report import Check, Report
+
+INDENT = 3  # columns: the text of a banner stands behind the sign
+NARROWEST = 12  # columns that an indented text needs; where there are fewer it begins at the margin
+PROSE = frozenset({"a", "an", "and", "another", "at", "else", "if", "in", "it", "or", "the", "then", "to", "with"})
+"""Words by which a sentence is known: no command for pasting has one of them outside of quotes."""
 
 # Outcome: the sign for terminals that can show it, the word for those that cannot, and the style.
 SIGNS = {
@@ -50,19 +58,103 @@ def bar(text: str, style: str) -> RenderableType:
     return Padding(Text(text, style=f"bold white on {style}", justify="center"), style=f"bold white on {style}")
 
 
+class Hanging:
+    """A text whose further lines begin under the end of its ``head``, and not under the sign in it."""
+
+    def __init__(self, head: Text, body: Text) -> None:
+        self.head, self.body = head, body
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        indent = cell_len(self.head.plain)
+        if options.no_wrap:
+            yield Text.assemble(self.head, self.body, no_wrap=True, overflow="ignore")
+        elif options.max_width - indent < NARROWEST:
+            yield Text.assemble(self.head, self.body)
+        else:
+            for number, line in enumerate(self.body.wrap(console, options.max_width - indent) or [Text()]):
+                yield Text.assemble(" " * indent if number else self.head, line, no_wrap=True, overflow="ignore")
+
+
+class Paragraph:
+    """A line that stands alone. Where it is wrapped it goes on so many columns further to the right."""
+
+    def __init__(self, text: Text | str, indent: int = 2) -> None:
+        self.text = Text(text) if isinstance(text, str) else text
+        self.indent = len(self.text.plain) - len(self.text.plain.lstrip(" ")) + indent
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = options.max_width
+        first, *more = [self.text] if options.no_wrap else self.text.wrap(console, width) or [Text()]
+        yield Text.assemble(first, no_wrap=True, overflow="ignore")
+        if more:
+            rest = self.text[len(first) :]
+            rest = rest[len(rest.plain) - len(rest.plain.lstrip(" ")) :]
+            indent = self.indent if width - self.indent >= NARROWEST else 0
+            for line in rest.wrap(console, width - indent):
+                yield Text.assemble(" " * indent, line, no_wrap=True, overflow="ignore")
+
+
+def is_sentence(fix: str) -> bool:
+    """Whether a fix is there to be read and not to be pasted: it has words, or signs, that no command has."""
+    try:
+        words = shlex.split(fix.partition("  # ")[0])
+    except ValueError:  # the apostrophe in "don't"
+        return True
+    if words[:1] in (["for"], ["while"], ["until"], ["if"], ["case"]) and ";" in fix:
+        return False
+    return any(word in PROSE or word.startswith("(") or word.endswith((",", ":")) for word in words)
+
+
+class Fix:
+    """A fix: a command is one line, whatever its length, with what is said about it below where it does not fit."""
+
+    def __init__(self, fix: str, *, indent: int = INDENT) -> None:
+        self.fix, self.indent = fix, indent
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        head = Text.assemble(" " * self.indent, ("Fix: ", "bold"))
+        indent = cell_len(head.plain)
+        room = max(options.max_width - indent, NARROWEST)
+        if options.no_wrap or cell_len(self.fix) <= room:
+            lines = [self.fix]
+        elif is_sentence(self.fix):
+            lines = _filled(self.fix, room)
+        else:
+            command, mark, said = self.fix.partition("  # ")
+            # Each line of it is a comment: whoever copies all of them pastes one command.
+            lines = [command, *(f"# {line}" for line in _filled(said, room - 2) if mark)]
+        for number, line in enumerate(lines):
+            yield Text.assemble(" " * indent if number else head, line, no_wrap=True, overflow="ignore")
+
+
+def _filled(text: str, width: int) -> list[str]:
+    """The lines of a text with so many columns in each; a path or URL that is longer stays whole."""
+    lines = [""]
+    for word in text.split(" "):
+        if lines[-1] and cell_len(lines[-1]) + 1 + cell_len(word) > width:
+            lines.append(word)
+        else:
+            lines[-1] += f" {word}" if lines[-1] else word
+    return lines
+
+
 def _block(check: Check, *, plain: bool, verbose: bool) -> RenderableType:
     mark, style = sign(check, plain=plain)
     outcome = "" if check.outcome == "failed" else f" ({check.outcome})"
+    title = Text.assemble((check.title, f"bold {style}"), (outcome, style))
     lines: list[RenderableType] = [
-        Text.assemble((f"{mark} ", style), (check.title, f"bold {style}"), (outcome, style)),
-        Padding(Text(check.message or check.requirement), (0, 0, 0, 3)),
+        Hanging(Text(f"{mark} ", style=style), title),
+        _indented(Text(check.message or check.requirement)),
     ]
     if check.fix:
-        # One line however long: what is wrapped here would be pasted as several commands.
-        lines.append(Text.assemble("   ", ("Fix: ", "bold"), check.fix, no_wrap=True, overflow="ignore"))
+        lines.append(Fix(check.fix))
     if verbose:
-        lines.append(Padding(_details(check), (0, 0, 0, 3)))
+        lines.append(_indented(_details(check)))
     return Group(*lines)
+
+
+def _indented(text: Text) -> RenderableType:
+    return Padding(text, (0, 0, 0, INDENT))
 
 
 def _details(check: Check) -> Text:
@@ -78,32 +170,42 @@ def banner(title: str, style: str, checks: Iterable[Check], *, plain: bool, verb
     return Group(*parts)
 
 
-def passed(checks: Sequence[Check], *, plain: bool, verbose: bool) -> RenderableType:
-    """One short line for each check that needs no attention."""
-    lines: list[RenderableType] = []
-    indent = _width_of_signs(checks, plain=plain) + 1
-    for check, line in zip(checks, _lines(checks, plain=plain), strict=True):
-        lines.append(line)
-        if verbose:
-            lines.append(Padding(_details(check), (0, 0, 0, indent)))
-    return Group(*lines)
+class Rows:
+    """A line or more for each check: sign, title and message.
 
+    The messages stand below each other where that leaves them half of the width; else each follows its title.
+    """
 
-def _width_of_signs(checks: Sequence[Check], *, plain: bool) -> int:
-    return max(cell_len(sign(check, plain=plain)[0]) for check in checks)
+    def __init__(
+        self,
+        checks: Sequence[Check],
+        *,
+        plain: bool,
+        verbose: bool = False,
+        aligned: bool = True,
+        folded: bool = True,
+    ) -> None:
+        """``folded``: long lines are wrapped; else they end where the terminal does."""
+        self.checks, self.plain, self.verbose, self.aligned, self.folded = checks, plain, verbose, aligned, folded
 
-
-def _lines(checks: Sequence[Check], *, plain: bool) -> list[Text]:
-    """A line for each check: sign, title and message, each below the other."""
-    signs = _width_of_signs(checks, plain=plain)
-    titles = max(cell_len(check.title) for check in checks)
-    lines = []
-    for check in checks:
-        mark, style = sign(check, plain=plain)
-        gap = " " * (signs - cell_len(mark) + 1)
-        title = check.title + " " * (titles - cell_len(check.title) + 1 if check.message else 0)
-        lines.append(Text.assemble((mark, style), gap, title, (check.message, "bright_black")))
-    return lines
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        signs = max((cell_len(sign(check, plain=self.plain)[0]) for check in self.checks), default=0) + 1
+        titles = max((cell_len(check.title) for check in self.checks), default=0) + 1
+        aligned = self.aligned and (options.no_wrap or 2 * (signs + titles) <= options.max_width)
+        for check in self.checks:
+            mark, style = sign(check, plain=self.plain)
+            head = Text.assemble((mark, style), " " * (signs - cell_len(mark)))
+            title, message = check.title, Text(check.message, style="bright_black")
+            if aligned and check.message:
+                head.append(title + " " * (titles - cell_len(title)))
+            else:
+                message = Text.assemble(f"{title}: " if check.message else title, message)
+            if self.folded:
+                yield Hanging(head, message)
+            else:
+                yield Text.assemble(head, message, no_wrap=True, overflow="ellipsis")
+            if self.verbose:
+                yield Padding(_details(check), (0, 0, 0, signs))
 
 
 def _once_a_service(checks: Sequence[Check]) -> list[Check]:
@@ -121,21 +223,39 @@ def _once_a_service(checks: Sequence[Check]) -> list[Check]:
 
 
 def render(report: Report, *, plain: bool = False, verbose: bool = False) -> RenderableType:
-    """The whole report: what holds, then warnings, then what blocks, and the count.
+    """The whole report: what holds, then warnings, what was not found out, what blocks, and the count.
 
-    What blocks comes last, where the eye and the terminal's end are.
+    What blocks comes last, where the eye and the terminal's end are. What is only not known, because something else
+    is in the way say, is no warning: it is counted apart, and does not stand before what is wrong.
     """
     good = _once_a_service([check for check in report.checks if not check.blocks and not check.warns])
     parts: list[RenderableType] = []
     if good:
-        parts.append(passed(good, plain=plain, verbose=verbose))
-    if report.warnings:
-        title = f"{_sign('⚠️ ', plain)}{_count(len(report.warnings), 'WARNING')}"
-        parts.append(banner(title, "dark_orange3", report.warnings, plain=plain, verbose=verbose))
+        parts.append(Rows(good, plain=plain, verbose=verbose))
+    if report.problems:
+        title = f"{_sign('⚠️ ', plain)}{_count(len(report.problems), 'WARNING')}"
+        parts.append(banner(title, "dark_orange3", report.problems, plain=plain, verbose=verbose))
+    if report.unknown:
+        parts.append(_not_known(report.unknown, plain=plain, verbose=verbose))
     if report.blocking:
         title = f"{_sign('❌ ', plain)}{_count(len(report.blocking), 'CRITICAL ERROR')}: must fix before proceeding"
         parts.append(banner(title, "red", report.blocking, plain=plain, verbose=verbose))
-    parts.append(Text(count(report), style="bold"))
+    parts.append(Paragraph(Text(count(report), style="bold")))
+    return Group(*parts)
+
+
+def _not_known(checks: Sequence[Check], *, plain: bool, verbose: bool) -> RenderableType:
+    """The checks whose question had no answer, each with its fix; what has kept several from it is said once."""
+    together: dict[object, list[Check]] = {}
+    for check in checks:
+        same = check.id if verbose else (check.message, check.fix)
+        together.setdefault(same, []).append(check)
+    parts: list[RenderableType] = [Text(f"{len(checks)} not checked:", style="bold yellow")]
+    for first, *more in together.values():
+        one = replace(first, title=", ".join(check.title for check in (first, *more)))
+        parts.append(Rows([one], plain=plain, verbose=verbose, aligned=False))
+        if one.fix:
+            parts.append(Fix(one.fix))
     return Group(*parts)
 
 
@@ -144,7 +264,7 @@ def watched(
 ) -> RenderableType:
     """What ``--watch`` shows in place: what blocks, the other checks as far as there is room, what changed last."""
     good = [check for check in report.checks if not check.blocks and not check.warns]
-    rest = [*report.warnings, *good]
+    rest = [*report.problems, *report.unknown, *good]
     blocks = [_block(check, plain=plain, verbose=False) for check in report.blocking]
     below = [Text(count(report), style="bold"), *(Text(line) for line in changes)]
     room = max(3, height - 3 * len(blocks) - len(below) - 4)
@@ -152,10 +272,9 @@ def watched(
     if report.status == "broken":
         parts.append(Text(f"the preflight itself broke: {report.reason}", style="red"))
     parts += blocks
-    lines = _lines(rest[:room], plain=plain) if rest else []
-    for line in (*lines, *below):
+    for line in below:
         line.no_wrap, line.overflow = True, "ellipsis"
-    parts += lines
+    parts.append(Rows(rest[:room], plain=plain, folded=False))
     if len(rest) > room:
         parts.append(Text(f"and {len(rest) - room} more", style="bright_black"))
     return Group(*parts, _rule("bright_black", plain), *below)
@@ -172,21 +291,36 @@ def broken(
     parts: list[RenderableType] = [bar(f"{_sign('❌ ', plain)}THE PREFLIGHT ITSELF BROKE: {so}", "red"), Text(reason)]
     if output:
         parts.append(Text("The end of its output:", style="bold"))
-        parts.append(Padding(Text("\n".join(output), style="bright_black"), (0, 0, 0, 3)))
+        parts += [Hanging(Text(" " * INDENT), Text(line, style="bright_black")) for line in output]
     parts.append(_rule("red", plain))
     return Group(*parts)
 
 
 def failure(title: str, lines: Sequence[str], *, plain: bool = False) -> RenderableType:
     """A red banner for something that is no check's failure."""
-    return Group(bar(f"{_sign('❌ ', plain)}{title}", "red"), *map(Text, lines), _rule("red", plain))
+    shown = [
+        Fix(line.removeprefix("Fix: "), indent=0) if line.startswith("Fix: ") else Paragraph(line) for line in lines
+    ]
+    return Group(bar(f"{_sign('❌ ', plain)}{title}", "red"), *shown, _rule("red", plain))
 
 
 def ready(addresses: Sequence[tuple[str, str]], *, plain: bool = False) -> RenderableType:
     """The green banner; ``addresses`` are pairs of what and where."""
-    widest = max(len(what) for what, _where in addresses)
-    lines = [Text.assemble((what.ljust(widest + 2), "bold"), where) for what, where in addresses]
-    return Group(bar(f"{_sign('✅ ', plain)}SERVER READY!", "green"), *lines, _rule("green", plain))
+    return Group(bar(f"{_sign('✅ ', plain)}SERVER READY!", "green"), Addresses(addresses), _rule("green", plain))
+
+
+class Addresses:
+    """Pairs of what and where: in two columns where they fit, else each address below what is there."""
+
+    def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
+        self.pairs = pairs
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        widest = max(len(what) for what, _where in self.pairs) + 2
+        beside = widest + max(len(where) for _what, where in self.pairs) <= options.max_width
+        for what, where in self.pairs:
+            between = " " * (widest - len(what)) if beside else "\n  "
+            yield Text.assemble((what, "bold"), between, where, no_wrap=True, overflow="ignore")
 
 
 def count(report: Report) -> str:

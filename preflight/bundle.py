@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from preflight import __version__, bootstrap, envfile, files, neighbours, portcommand, report, times
+from preflight import __version__, bootstrap, envfile, files, neighbours, plainlines, portcommand, report, times
 from preflight.keys import LOOKS_SECRET, common_secrets, key_like
 from preflight.redaction import MASK, Redactor
 from preflight.settings import SETTINGS, Settings
@@ -65,10 +65,10 @@ def command(settings: Settings, path: Path) -> int:
     try:
         print(write(settings, path))
     except BundleError as error:
-        print(f"run.py: error: {error}", file=sys.stderr)
+        plainlines.error(str(error))
         return 2
     except OSError as error:
-        print(f"run.py: error: {path}: {error.strerror}", file=sys.stderr)
+        plainlines.error(f"{path}: {error.strerror}")
         return 1
     return 0
 

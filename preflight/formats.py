@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from preflight import __version__
 from preflight.text import first_line
+from preflight.times import local_of
 
 if TYPE_CHECKING:
     from preflight.report import Check, Report
@@ -39,7 +40,7 @@ def as_text(report: Report) -> str:
         file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False,
         highlight=False, emoji=False, markup=False,
     )  # fmt: skip
-    when = report.started_at.replace("T", " ").replace("Z", " UTC")
+    when = local_of(report.started_at)
     with console.capture() as captured:
         if report.checks or report.status != "broken":
             console.print(banners.render(report), crop=False)
@@ -116,7 +117,7 @@ def as_github(report: Report) -> str:
     """
     lines = {test["nodeid"]: test["lineno"] + 1 for test in report.document.get("tests", ()) if test.get("lineno")}
     commands = []
-    for check in (*report.blocking, *report.warnings):
+    for check in (*report.blocking, *report.problems, *report.unknown):
         level = "error" if check.blocks else "notice" if check.outcome == "unknown" else "warning"
         place = {"file": check.id.partition("::")[0], "line": str(lines.get(check.id, 1)), "title": check.title}
         commands.append(_command(level, place, "\n".join(_said(check))))
@@ -156,15 +157,14 @@ def as_markdown(report: Report) -> str:
     if report.checks:
         good = [check for check in report.checks if not check.blocks and not check.warns]
         lines += ["| | Requirement | Severity | Outcome | Found | Fix |", "| --- | --- | --- | --- | --- | --- |"]
-        for check in (*report.blocking, *report.warnings, *good):
+        for check in (*report.blocking, *report.problems, *report.unknown, *good):
             mark, _style = sign(check, plain=False)
             cells = [check.title, check.severity, _words(check.outcome), check.message]
             fix = f"<code>{check.fix.translate(_MARKUP)}</code>" if check.fix else ""
             lines.append(f"| {' | '.join([mark, *(cell.translate(_MARKUP) for cell in cells), fix])} |")
         lines.append("")
-    lines.append(
-        f"{_count(report)} · {report.address.translate(_MARKUP)} · Python {report.python} · {report.started_at}"
-    )
+    when = local_of(report.started_at)
+    lines.append(f"{_count(report)} · {report.address.translate(_MARKUP)} · Python {report.python} · {when}")
     return "\n".join(lines)
 
 

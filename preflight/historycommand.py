@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 
-from preflight import history
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from preflight import banners, history
 from preflight.history import Flip, Run
 from preflight.log import Log
 from preflight.redaction import Redactor
 from preflight.settings import Settings
 from preflight.terminal import Terminal
 from preflight.text import plain
-from preflight.times import epoch
+from preflight.times import local_of
 
 WIDE = 10_000  # columns where no terminal folds lines: a line of a pipe is a run
 STATUSES = {
@@ -46,28 +48,49 @@ def show(settings: Settings, *, address: str | None = None, as_json: bool = Fals
 
 
 def _table(terminal: Terminal, found: Sequence[tuple[Run, tuple[Flip, ...]]]) -> None:
+    """A line for each run, or some lines for each where the terminal is too narrow for the table."""
     from rich.table import Table
-    from rich.text import Text
 
-    on_terminal = terminal.console.is_terminal
-    if not on_terminal:
+    if not terminal.console.is_terminal:
         terminal.console.width = WIDE
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("When", "Origin", "Address", "Status", "Took"):
+    for name in ("When", "Origin", "Address", "Status", "Took", "Troubled by", "Flips"):
         table.add_column(name, no_wrap=True, justify="right" if name == "Took" else "left")
-    table.add_column("Troubled by", overflow="fold")
-    table.add_column("Flips", overflow="fold")
+    rows = [_cells(terminal, run, flipped) for run, flipped in found]
+    for row in rows:
+        table.add_row(*row)
+    wanted = terminal.console.measure(table, options=terminal.console.options.update(width=WIDE)).maximum
+    narrow = wanted > terminal.console.width
+    terminal.show(Group(*(_lines(row) for row in rows)) if narrow else table)
+
+
+def _cells(terminal: Terminal, run: Run, flipped: Sequence[Flip]) -> tuple[Text, ...]:
     arrow = "->" if terminal.plain else "→"
-    for run, flipped in found:
-        sign, style = STATUSES[run.status]
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch(run.started_at)))
-        table.add_row(
-            when,
-            run.origin,
-            terminal.text(run.address),
-            Text(run.status if terminal.plain else f"{sign} {run.status}", style=style),
-            f"{run.duration:.2f} s",
-            terminal.text(", ".join([*run.blocking, *run.warnings]) or run.reason),
-            terminal.text(", ".join(f"{flip.title}: {flip.before} {arrow} {flip.after}" for flip in flipped)),
-        )
-    terminal.show(table)
+    sign, style = STATUSES[run.status]
+    texts = [
+        local_of(run.started_at),
+        run.origin,
+        run.address,
+        run.status if terminal.plain else f"{sign} {run.status}",
+        f"{run.duration:.2f} s",
+        ", ".join(_troubles(run)) or run.reason,
+        ", ".join(f"{flip.title}: {flip.before} {arrow} {flip.after}" for flip in flipped),
+    ]
+    return tuple(Text(terminal.text(text), style=style if text is texts[3] else "") for text in texts)
+
+
+def _troubles(run: Run) -> list[str]:
+    """The titles of what was wrong; of what was not known only where nothing was."""
+    known = [title for title in run.warnings if run.checks[title].outcome != "unknown"]
+    return [*run.blocking, *known] or list(run.warnings)
+
+
+def _lines(cells: Sequence[Text]) -> RenderableType:
+    when, origin, address, status, took, troubled, flips = cells
+    head = Text("  ").join([when, status, origin, took, address])
+    below = [
+        banners.Hanging(Text(f"{' ' * banners.INDENT}{name}: ", style="bright_black"), text)
+        for name, text in (("troubled by", troubled), ("flipped", flips))
+        if text
+    ]
+    return Group(banners.Paragraph(head, banners.INDENT), *below)

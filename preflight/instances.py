@@ -18,6 +18,7 @@ from pathlib import Path
 from preflight import unixsockets
 from preflight.channel import Channel, Message
 from preflight.text import foreign
+from preflight.times import local_of
 
 PROTOCOL = 2
 ANSWER = 2.0  # seconds that a launcher has to answer
@@ -84,9 +85,17 @@ class Record:
         return every if self.state != SERVING else dict(list(every.items())[:_OF_PROTOCOL_1])
 
     @property
+    def since_when(self) -> str:
+        """``since`` for people; what another launcher has written there and is no time stays as it is."""
+        try:
+            return local_of(self.since)
+        except (ValueError, OverflowError, OSError):
+            return self.since
+
+    @property
     def name(self) -> str:
         """For people."""
-        since = f", since {self.since})" if self.since else ") or what looks like one"
+        since = f", since {self.since_when})" if self.since else ") or what looks like one"
         return f"our instance (PID {self.pid}{since}"
 
 

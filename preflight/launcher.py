@@ -490,9 +490,9 @@ class Launcher:
     def _header(self, origin: str) -> None:
         from preflight import report
 
-        when = time.strftime("%Y-%m-%d %H:%M:%S")
         profile = " · demo" if self.settings.demo else ""
-        self.terminal.line(f"Preflight {__version__} · Python {report.python()} · {when} · {origin}{profile}", "bold")
+        facts = f"Python {report.python()} · {times.local()} · {origin}{profile}"
+        self.terminal.line(f"Preflight {__version__} · {facts}", "bold")
         self.terminal.line(self._port_status())
 
     def _port_status(self) -> str:
@@ -543,7 +543,9 @@ class Launcher:
 
     def _present(self, result: Result) -> None:
         if result.exit_code == 2:
-            print(f"run.py: error: {result.reason}", file=sys.stderr)
+            from preflight import plainlines
+
+            plainlines.error(result.reason)
             return
         if self.output_format:
             from preflight import formats

@@ -11,6 +11,7 @@ from preflight import report
 from preflight.changes import Change, changes
 from preflight.report import Report, ReportError
 from preflight.settings import Settings
+from preflight.times import local_of
 
 LONGEST = 300  # characters of a check's message or fix
 MOST = 20  # checks that a message names
@@ -81,7 +82,7 @@ def _of(changed: Sequence[Change], found: Report, settings: Settings) -> Notice:
     if len(checks) > MOST:
         lines.append(f"and {len(checks) - MOST} more")
     counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in found.summary.items())
-    lines.append(f"Run {found.run_id[:8]} ({found.origin}, {found.started_at}): {found.status}; {counts}")
+    lines.append(f"Run {found.run_id[:8]} ({found.origin}, {local_of(found.started_at)}): {found.status}; {counts}")
     return make(settings, level, headline, *lines)
 
 

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import json
 import os
-import time
+import sys
 from collections.abc import Mapping, Sequence
 
 from preflight import audit, claim, neighbours, ports
 from preflight.log import Log, LogFile
 from preflight.neighbours import Neighbour
+from preflight.plainlines import columns, folded
 from preflight.redaction import Redactor
 from preflight.settings import Settings
 from preflight.text import foreign, plain, printable
+from preflight.times import local_of
 
 AVAILABLE = "available"
 IN_USE = "in use"
 UNAVAILABLE = "not available here"
 FOREIGN = "in use by another user"
 OURS = "served by an instance of ours"
+LABEL = 8  # columns of "Host", "Status" and the like, with the blanks behind
 
 
 def status(settings: Settings, *, as_json: bool = False) -> int:
@@ -120,11 +123,13 @@ def _redactor(settings: Settings) -> Redactor:
 
 def _print(settings: Settings, shown: Mapping[str, object], *, as_json: bool) -> None:
     redacted = plain(_redactor(settings).document(dict(shown)))
-    print(json.dumps(redacted, indent=2) if as_json else "\n".join(_lines(redacted)), flush=True)
+    lines = [json.dumps(redacted, indent=2)] if as_json else _lines(redacted, columns(sys.stdout))
+    print("\n".join(lines), flush=True)
 
 
-def _lines(shown: Mapping[str, object]) -> list[str]:
-    status = f"{shown['status']} since {shown['since']}" if shown["since"] else f"{shown['status']}"
+def _lines(shown: Mapping[str, object], width: int | None) -> list[str]:
+    """What is shown to people on a terminal of so many columns, or, with None, where lines are not folded."""
+    status = f"{shown['status']} since {local_of(str(shown['since']))}" if shown["since"] else f"{shown['status']}"
     instance = shown.get("instance")
     if isinstance(instance, dict):
         status += "".join(f", {instance[name]}" for name in ("state", "doing") if instance[name])
@@ -133,24 +138,20 @@ def _lines(shown: Mapping[str, object]) -> list[str]:
         lines.append(f"Project {instance['project'] or '?'} ({instance['root']})")
     holders = shown["holders"]
     if isinstance(holders, list) and holders:
-        rows = [("PID", "USER", "NAME", "SINCE", "BELONGS TO", "ADDRESS", "COMMAND")]
-        rows += [
+        names = ("PID", "User", "Name", "Since", "Belongs to", "Address", "Command")
+        rows = [
             (
                 str(row["pid"] or "?"),
                 row["user"] or "?",
                 row["name"],
-                time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["started_at"])) if row["started_at"] else "?",
+                local_of(row["started_at"]) if row["started_at"] else "?",
                 row["unit"] or row["container"] or row["parent_name"] or "?",
                 ", ".join(row["addresses"]),
                 row["command"],
             )
             for row in holders
         ]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-        lines.append("")
-        lines += [
-            "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
-        ]
+        lines += _table(names, rows, width)
     would_stop, stopped, problem = shown.get("would_stop"), shown.get("stopped"), shown.get("problem")
     if isinstance(would_stop, list) and not problem:
         lines.append(f"Would stop: {', '.join(would_stop)}" if would_stop else "Nothing to stop.")
@@ -160,4 +161,22 @@ def _lines(shown: Mapping[str, object]) -> list[str]:
         lines.append(f"Problem: {problem}")
     if shown.get("fix"):
         lines.append(f"Fix: {shown['fix']}")
-    return lines
+    # A fix that is longer is the terminal's to fold: it may be a command.
+    return [line if line.startswith("Fix: ") else folded(line, width, LABEL) for line in lines]
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
+    """A line for each row, or, where one does not fit, a line for each cell."""
+    table = [[name.upper() for name in names], *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(names) - 1)]
+    lines = [
+        "  ".join([*(cell.ljust(wide) for cell, wide in zip(row, widths, strict=False)), row[-1]]) for row in table
+    ]
+    if width is None or max(map(len, lines)) <= width:
+        return ["", *lines]
+    label = max(map(len, names)) + 2
+    lines = []
+    for row in rows:
+        cells = zip(names, row, strict=True)
+        lines += ["", *(folded(f"{name.ljust(label)}{cell}", width, label) for name, cell in cells)]
+    return [*lines, ""]

@@ -119,6 +119,16 @@ class Report:
         return tuple(check for check in self.checks if check.warns)
 
     @property
+    def problems(self) -> tuple[Check, ...]:
+        """The warnings about what is wrong."""
+        return tuple(check for check in self.warnings if check.outcome != "unknown")
+
+    @property
+    def unknown(self) -> tuple[Check, ...]:
+        """The other warnings, whose question had no answer: what they ask for may hold or not."""
+        return tuple(check for check in self.checks if check.outcome == "unknown")
+
+    @property
     def summary(self) -> dict[str, int]:
         """How many checks had which outcome; only outcomes that occurred, and the total."""
         counts = {

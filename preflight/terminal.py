@@ -75,8 +75,9 @@ class Terminal:
         """What may be shown of a text that comes from elsewhere."""
         return printable(self.redactor.beginning(text, LONGEST_LINE))
 
-    def line(self, text: str, style: str = "") -> None:
-        self.show(Text(self.text(text), style=style))
+    def line(self, text: str, style: str = "", *, indent: int = 2) -> None:
+        """One line; where a terminal is too narrow for it, it goes on so many columns further to the right."""
+        self.show(banners.Paragraph(Text(self.text(text), style=style), indent))
 
     def show(self, what: RenderableType) -> None:
         """Print what banners.py made from a report, which is redacted already."""
@@ -89,7 +90,7 @@ class Terminal:
             # rich fills lines up with blanks, which are in the way in a file. A line is not folded there: its rest
             # would begin another one, as if somebody else had said it.
             with self.console.capture() as captured:
-                self.console.print(what, crop=False, soft_wrap=isinstance(what, Text))
+                self.console.print(what, crop=False, soft_wrap=isinstance(what, banners.Paragraph))
             lines = [line.rstrip() for line in captured.get().splitlines()]
             self.console.file.write("\n".join([*lines, ""]))
             self.console.file.flush()

@@ -16,6 +16,7 @@ from preflight.launcher import Launcher, Stopped
 from preflight.loop import Loop
 from preflight.publishing import Unpublishable
 from preflight.settings import Settings, SettingsError
+from preflight.times import clock
 
 if TYPE_CHECKING:
     from preflight.report import Report
@@ -90,7 +91,8 @@ class Rounds:
         """Say what is wrong with the settings, once for as long as it is."""
         if self._last is not None and str(error) != self._complaint:
             self._complaint = str(error)
-            self._last.terminal.line(f"{_clock()} {what}: {error}", "yellow")
+            at = f"{clock()} "
+            self._last.terminal.line(f"{at}{what}: {error}", "yellow", indent=len(at))
 
     def close(self) -> None:
         """Leave the terminal in order, and let go of the loop."""
@@ -131,17 +133,10 @@ def _verdict(run: history.Run) -> str:
     return f"blocked by {', '.join(run.blocking)}" if run.blocking else "nothing blocks"
 
 
-def _clock() -> str:
-    return time.strftime("%H:%M:%S")
-
-
 def _line(terminal: Terminal, text: str) -> None:
-    """A line that is one, however long, where no terminal folds it."""
-    from rich.console import Group
-    from rich.text import Text
-
-    # In a group: rich joins bare texts, and forgets how they are to be wrapped.
-    terminal.show(Group(Text(terminal.text(text), no_wrap=not terminal.animated, overflow="ignore")))
+    """A line with the time before it, under whose text it goes on where the terminal is too narrow."""
+    at = f"{clock()} "
+    terminal.line(f"{at}{text}", indent=len(at))
 
 
 def wait(load: Load, make: Make, seconds: float, *, start: bool) -> int:
@@ -188,7 +183,7 @@ def _until_nothing_blocks(rounds: Rounds, launcher: Launcher, result: Result, un
     terminal = launcher.terminal
     while True:
         for line in rounds.publish(launcher, result.report):
-            _line(terminal, f"{_clock()} {line}")
+            _line(terminal, line)
         left = until - time.monotonic()
         if result.exit_code == 0 or left <= 0:
             terminal.progress_over()
@@ -241,14 +236,13 @@ def watch(load: Load, make: Make, seconds: float) -> int:
 def _show(
     terminal: Terminal, launcher: Launcher, result: Result, changes: list[str], log: deque[str], seconds: float
 ) -> None:
-    changes = [f"{_clock()} {line}" for line in changes]
     if not terminal.animated:
         for line in changes:
             _line(terminal, line)
         return
     from preflight import banners
 
-    log.extend(changes)
-    head = f"{launcher.settings.address} · {_clock()} · every {seconds:g} s · Ctrl-C ends"
+    log.extend(f"{clock()} {line}" for line in changes)
+    head = f"{launcher.settings.address} · {clock()} · every {seconds:g} s · Ctrl-C ends"
     height = terminal.console.height
     terminal.screen(banners.watched(result.report, log, head, plain=terminal.plain, height=height))

@@ -119,7 +119,8 @@ def problems(snapshot: Snapshot) -> list[str]:
     found, instance = snapshot.latest(), snapshot.instance
     said = [f"a report was left aside: {snapshot.problem}"] if snapshot.problem else []
     if found is not None and found.started_at > times.now():
-        said.append(f"the clock was set back: this report was made at {found.started_at}, and it is {times.now()}")
+        made = times.local_of(found.started_at)
+        said.append(f"the clock was set back: this report was made at {made}, and it is {times.local()}")
     if instance.rerun_problem:
         said.append(f"{LAST_RERUN}{instance.rerun_problem}")
     if undelivered := _undelivered(instance.notifications or unattended(instance.settings)):

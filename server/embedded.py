@@ -18,6 +18,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable
 
 from preflight import commands
+from preflight.times import local_of
 from server.tools import from_data
 
 PIECE = 80  # characters of a streamed piece, about
@@ -309,7 +310,7 @@ def _history(result: Mapping[str, Any]) -> str:
     if "error" in result:
         return _check(result)
     lines = [
-        f"- {run['at']} ({run['origin']}): {run['outcome']}{': ' + run['message'] if run['message'] else ''}"
+        f"- {local_of(run['at'])} ({run['origin']}): {run['outcome']}{': ' + run['message'] if run['message'] else ''}"
         for run in result["runs"]
     ]
     return "\n".join([f"{result['title']}, newest first:", *lines])

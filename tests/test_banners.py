@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -54,7 +55,7 @@ def test_render(mixed: Report) -> None:
     lines = [line.strip() for line in shown.splitlines()]
     assert "✅ Disk Space       70 GiB free" in lines
     assert any("⏭️" in line and "left out by --demo" in line for line in lines)
-    order = ["Disk Space", "3 WARNINGS", "OpenAI API", "OpenAI API Key", "Memory"]
+    order = ["Disk Space", "2 WARNINGS", "OpenAI API Key", "Memory", "1 not checked:", "OpenAI API: api"]
     order += [
         "2 CRITICAL ERRORS: must fix before proceeding",
         "Python Version",
@@ -64,7 +65,7 @@ def test_render(mixed: Report) -> None:
     places = [shown.index(part) for part in order]
     assert places == sorted(places)
     assert "requires Python >=3.13.8, found 3.11.7" in lines
-    assert "❔ OpenAI API (unknown)" in lines
+    assert "❔ OpenAI API: api: connection refused" in lines
     assert "⚠️ OpenAI API Key (ignored)" in lines
     assert "⚠️ Memory" in lines
     assert "❌ Python Version" in lines
@@ -99,20 +100,109 @@ def test_verbose(mixed: Report) -> None:
 
 @pytest.mark.parametrize("width", [10, 20, 40, 79, 80, 200])
 def test_widths(mixed: Report, width: int) -> None:
-    """At every width everything is there, nothing but a fix is wider than the terminal, and no fix is cut."""
+    """At every width everything is there, nothing but a command is wider than the terminal, and none is cut."""
     shown = text(banners.render(mixed, plain=True, verbose=True), width)
-    fixes = [line for line in shown.splitlines() if "Fix: " in line]
-    assert [line.strip() for line in fixes] == ["Fix: check the network", f"Fix: {FIX}"]
-    assert all(cell_len(line) <= width for line in shown.splitlines() if line not in fixes)
+    commands = [line for line in shown.splitlines() if "package-" in line]
+    assert [line.strip() for line in commands] == [f"Fix: {FIX}"]
+    assert all(cell_len(line) <= max(width, 17) for line in shown.splitlines() if line not in commands)
     squeezed = "".join(shown.split())
     for part in (
         "requires Python >=3.13.8, found 3.11.7",
-        "3 WARNINGS",
+        "2 WARNINGS",
+        "1 not checked:",
+        "Fix: check the network",
         "2 CRITICAL ERRORS",
         "State Folder",
         "70 GiB free",
     ):
         assert part.replace(" ", "") in squeezed
+
+
+PROSE = "the start is blocked by Environment File, OpenAI API Key, Python Version, and nothing was stopped"
+
+
+@pytest.fixture
+def wordy(make_check: MakeCheck, make_report: MakeReport) -> Report:
+    """Texts of which none fits into a line of 80 columns."""
+    return make_report(
+        make_check("Environment File Permissions", message=PROSE),
+        make_check("Notifications", "not_applicable", message=PROSE),
+        make_check("Memory", "failed", severity="warning", message=PROSE, fix=f"wait, or see whether {PROSE}"),
+        make_check("Disk Space", "unknown", severity="warning", message=PROSE, fix=f"check whether {PROSE}"),
+        make_check("Key", "failed", message=PROSE, fix=f"{FIX}  # {PROSE}"),
+    )
+
+
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_words_stay_whole_and_lines_go_on_under_the_text(wordy: Report, width: int, plain: bool) -> None:
+    """A line that goes on begins under the text above it, never under the sign, and ends with a whole word."""
+    shown = text(banners.render(wordy, plain=plain), width)
+    signs = ("✅", "⏭️", "⚠️", "❌", "❔", "[", "─", "---", "5 requirements:", "1 not checked:")
+    rows = [line for line in shown.splitlines() if not line.lstrip().startswith(signs)]
+    rows = [line for line in rows if "WARNING" not in line and "CRITICAL" not in line and line.strip() != "proceeding"]
+    assert len(rows) > 9
+    assert [line for line in rows if not line.startswith("  ")] == []
+    whole = " ".join(shown.replace("# ", "").split())
+    assert whole.count(PROSE) == 5 + 3, "five messages, two sentences to mend by, and what is said about a command"
+    assert shown.count("Environment File Permissions") == 1
+
+
+def test_no_column_of_names_where_it_would_take_half_of_the_line(wordy: Report) -> None:
+    """At 40 columns a message follows its title; at 100 the messages stand below each other."""
+    narrow, wide = (text(banners.render(wordy), width).splitlines() for width in (40, 100))
+    assert "✅ Environment File Permissions: the" in narrow
+    assert "⏭️ Notifications: the start is blocked" in narrow
+    first = next(line for line in wide if "Permissions" in line)
+    second = next(line for line in wide if "Notifications" in line)
+    assert cell_len(first.partition("the start")[0]) == cell_len(second.partition("the start")[0])
+
+
+def test_a_real_problem_stands_before_what_was_not_tried(make_check: MakeCheck, make_report: MakeReport) -> None:
+    """Only what is wrong is counted as a warning; what the same thing has kept from being asked is said once."""
+    why = "not tried, and nothing was stopped: the start is blocked by Key"
+    report = make_report(
+        *(make_check(f"Service {n}", "unknown", severity="warning", message=why) for n in range(4)),
+        make_check("Memory", "failed", severity="warning", message="1 GiB available"),
+        make_check("Server Port", "unknown", message=why),
+        make_check("Key", "failed", message="it is not set"),
+    )
+    shown = text(banners.render(report), 200)
+    assert "1 WARNING\n" in shown
+    assert shown.splitlines()[1] == "⚠️ Memory", "nothing stands before it"
+    assert "5 not checked:" in shown
+    assert shown.count(why) == 1
+    assert f"❔ Service 0, Service 1, Service 2, Service 3, Server Port: {why}" in shown
+    assert text(banners.render(report, verbose=True), 200).count(why) == 5, "with its details each stands for itself"
+
+
+@pytest.mark.parametrize(
+    "fix, sentence",
+    [
+        ("python run.py --init", False), ("kill 1; kill 2", False), ("export A='one or two'", False),
+        ("uv python install 3.13  # and make the virtual environment with it", False),
+        ("for f in *; do rm $f; done", False), ("make model", False), ("'/a b/python' -m pip install x", False),
+        ("set OPENAI_API_KEY in /home/dev/.env", True), ("check the network", True), ("wait, or stop it", True),
+        ("see what it waits for (kill -CONT 1), end it (kill 1), or say --if-running replace", True),
+        ("open /etc/x and mend it", True), ("don't", True), ("make room on the disk of /var", True),
+    ],
+)  # fmt: skip
+def test_sentences_and_commands(fix: str, sentence: bool) -> None:
+    """A sentence is for reading, and may be wrapped; what may be pasted may not."""
+    assert banners.is_sentence(fix) == sentence
+
+
+def test_what_is_said_about_a_command_is_a_comment_on_every_line(make_check: MakeCheck) -> None:
+    """Copied with all of its lines, a fix is one command and comments: a shell prints what it is to print, once."""
+    fix = f"printf '%s\\n' {' '.join(f'word{n}' for n in range(20))}  # {PROSE}"
+    shown = text(banners.banner("t", "red", [make_check(outcome="failed", fix=fix)], plain=True, verbose=False), 40)
+    copied = shown.partition("Fix: ")[2].rpartition("\n---")[0]
+    done = subprocess.run(["bash"], input=copied, capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout.split() == [f"word{n}" for n in range(20)]
+    assert done.stderr == ""
+    comments = [line.strip() for line in copied.splitlines()[1:]]
+    assert " ".join(line.removeprefix("# ") for line in comments) == PROSE
+    assert all(line.startswith("# ") for line in comments)
 
 
 def test_fix_is_one_line_on_a_terminal(make_check: MakeCheck) -> None:
@@ -183,6 +273,22 @@ def test_ready() -> None:
     assert "✅ SERVER READY!" in shown
     assert "Server     http://127.0.0.1:8002\n" in shown
     assert "WebSocket  ws://127.0.0.1:8002/ws/chat\n" in shown
+
+
+def test_ready_on_a_narrow_terminal() -> None:
+    """An address is one line, to be copied: where there is no room beside its name, it stands below."""
+    addresses = [("Server", "http://127.0.0.1:8002"), ("Diagnostics", "http://127.0.0.1:8002/diagnostics")]
+    shown = text(banners.ready(addresses), 40)
+    assert "Server\n  http://127.0.0.1:8002\nDiagnostics\n  http://127.0.0.1:8002/diagnostics\n" in shown
+    assert "Diagnostics  http://127.0.0.1:8002/diagnostics\n" in text(banners.ready(addresses), 80)
+
+
+def test_failure_on_a_narrow_terminal() -> None:
+    """Prose is wrapped between words, its fix too; a command stays whole."""
+    shown = text(banners.failure("ALREADY RUNNING", [PROSE, "Fix: stop it, or start with --if-running replace"]), 40)
+    assert "\n  File, OpenAI API Key, Python Version,\n" in shown
+    assert "Fix: stop it, or start with --if-running\n     replace\n" in shown
+    assert f"\nFix: {FIX}\n" in text(banners.failure("t", [f"Fix: {FIX}"]), 40)
 
 
 def test_broken() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from preflight import __version__, formats, report
 from preflight.report import Check, Report
+from preflight.times import local_of
 
 MakeCheck = Callable[..., Check]
 MakeReport = Callable[..., Report]
@@ -222,7 +223,7 @@ def test_text(every: Report) -> None:
     text = formats.as_text(every)
     assert text.splitlines()[:2] == [
         "Preflight: blocked",
-        f"127.0.0.1:8002 · 2026-01-02 03:04:05 UTC · start · Python {every.python}",
+        f"127.0.0.1:8002 · {local_of('2026-01-02T03:04:05Z')} · start · Python {every.python}",
     ]
     assert "must fix before proceeding" in text
     assert "   Fix: mend it" in text

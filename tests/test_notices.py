@@ -12,6 +12,7 @@ from preflight import notices, report, settings, times
 from preflight.notices import Notice, news
 from preflight.report import Check, Report
 from preflight.settings import Settings
+from preflight.times import local_of
 
 ROOT = Path(__file__).parents[1]
 MakeCheck = Callable[..., Check]
@@ -77,7 +78,7 @@ def test_message(make_check: MakeCheck, make_report: MakeReport, chosen: Setting
         "❌ Bad: Bad is as it should be.",
         "⚠️ W: no answer",
         "Gone: is not checked any more",
-        "Run 01234567 (start, 2026-01-02T03:04:05Z): failed; 1 failed, 1 timeout, 1 unknown, 3 total",
+        f"Run 01234567 (start, {local_of('2026-01-02T03:04:05Z')}): failed; 1 failed, 1 timeout, 1 unknown, 3 total",
     ]
 
 

@@ -10,6 +10,7 @@ from preflight.ports.binding import Target, overlapping, resolve, user_name
 from preflight.ports.machine import Machine, Process, here
 from preflight.ports.sockets import Endpoint
 from preflight.text import foreign
+from preflight.times import stamp
 
 LONGEST_SHOWN = 2 * 1024  # characters of a command line that are shown
 
@@ -51,7 +52,7 @@ class Holder:
 
     def to_dict(self) -> dict[str, object]:
         """Field by field, ready for JSON."""
-        fields = asdict(self)
+        fields = asdict(self) | {"started_at": None if self.started_at is None else stamp(self.started_at)}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 from preflight.ports.machine import Handle, Machine
-from preflight.times import stamp
+from preflight.times import local, stamp
 
 Note = Callable[[str, int, str, str], None]  # action, PID, name, result, as in Step
 
@@ -39,11 +39,11 @@ class Step:
         return f"{self.action}: {who}: {self.result}"
 
     def __str__(self) -> str:
-        return f"{stamp(self.at)} {self.what}"
+        return f"{local(self.at, precise=True)} {self.what}"
 
     def to_dict(self) -> dict[str, object]:
         """Field by field, ready for JSON."""
-        return asdict(self)
+        return {**asdict(self), "at": stamp(self.at)}
 
 
 class Tree(NamedTuple):

@@ -47,7 +47,7 @@ def test_server_port(settings: Settings, port: Claim, details: Details) -> None:
     if port.untried:
         unknown(port.untried)
     if port.served_by is not None:
-        details.summary = f"served by our instance (PID {port.served_by.pid}) since {port.served_by.since}"
+        details.summary = f"served by our instance (PID {port.served_by.pid}) since {port.served_by.since_when}"
         return
     assert port.socket is not None or port.obtainable, port.problem or f"{settings.address} cannot be had"
     details.summary = (

@@ -54,9 +54,11 @@ export function brief(milliseconds) {
   return milliseconds >= 10 ? `${Math.round(milliseconds)} ms` : `${milliseconds.toFixed(1)} ms`;
 }
 
-// A time of a report ("2026-01-02T03:04:05Z") on this person's clock.
+// A time of a report ("2026-01-02T03:04:05Z") on this person's clock, with its zone.
 export function clock(stamp) {
-  return new Date(stamp).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
+  const date = { year: "numeric", month: "short", day: "numeric" };
+  const time = { hour: "numeric", minute: "2-digit", second: "2-digit", timeZoneName: "short" };
+  return new Date(stamp).toLocaleString(undefined, { ...date, ...time });
 }
 
 // "9 passed, 6 left out"; the total is left to the reader.

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from preflight.times import local_of
 from tests.e2e.starts import READY, Place, Started, get, make_place, until
 from tests.e2e.test_replace import Clients, start_is_over, worker_of
 from tests.releases import OtherRelease
@@ -210,7 +211,7 @@ def test_another_release_hands_over(
     with OtherRelease(place.folder / "runtime" / "preflight", place.port, *words, further=further) as other:
         kept = place.run(*SMALL, "--if-running", "keep", **environ)
         assert kept.process.returncode == 0, kept.output
-        assert f"our instance (PID {other.pid}, since 2026-01-02T03:04:05Z)" in kept.stdout
+        assert f"our instance (PID {other.pid}, since {local_of('2026-01-02T03:04:05Z')})" in kept.stdout
         assert other.alive
         new = place.start(*SMALL, **environ).until_ready()
         until(lambda: not other.alive, "it has retired")

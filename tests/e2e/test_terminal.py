@@ -114,14 +114,71 @@ def test_control_c(place: Place, opened: list[Pseudo]) -> None:
     assert "Traceback" not in terminal.shown
 
 
-@pytest.mark.parametrize("columns", [40])
+def lines_of(terminal: Pseudo) -> list[str]:
+    """What is left on the screen, line by line as it was written."""
+    return [line.rpartition("\r")[2] for line in plain_text(terminal.shown).replace("\r\n", "\n").split("\n")]
+
+
+@pytest.mark.parametrize("columns", [40, 80])
 def test_narrow_terminal(place: Place, opened: list[Pseudo], columns: int) -> None:
-    """On a narrow terminal no line is wider than it is, but for fixes: those are whole, to be copied."""
+    """On a narrow terminal no line is wider than it is, but for commands and paths: those are whole, to be copied."""
     terminal = Pseudo(place, "--check-only", "--offline", "--app", "small:app", columns=columns)
     opened.append(terminal)
     assert terminal.wait() == 1
-    lines = plain_text(terminal.shown).replace("\r", "\n").split("\n")
-    assert [line for line in lines if len(line) > columns and not line.startswith("   Fix: ")] == []
+    lines = lines_of(terminal)
+    assert [line for line in lines if len(line) > columns and "/" not in line and "python " not in line] == []
+    whole = " ".join(" ".join(line.split()) for line in lines)
+    assert "not tried, and nothing was stopped: the start is blocked by Environment File, OpenAI API Key" in whole
+    assert f"Fix: set OPENAI_API_KEY in {place.env_file}" in whole
+    assert re.search(r"^   Fix: uv python install [0-9.]+(  #|$)", "\n".join(lines), re.MULTILINE)
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_history_on_a_narrow_terminal(place: Place, opened: list[Pseudo], columns: int) -> None:
+    """Where the table does not fit, each run has lines of its own, and nothing of it is cut."""
+    place.run("--check-only", "--demo", "--app", "small:app")
+    place.run("--check-only", "--demo", "--app", "small:app", PREFLIGHT_MEMORY="900 TB")
+    terminal = Pseudo(place, "--history", columns=columns)
+    opened.append(terminal)
+    assert terminal.wait() == 0
+    lines = [line for line in lines_of(terminal) if line]
+    assert [line for line in lines if len(line) > columns] == []
+    assert "   troubled by: Memory" in lines
+    assert "   flipped: Memory: passed → failed" in lines
+    heads = [line for line in lines if re.match(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d ", line)]
+    assert [("warnings" in head, "passed" in head) for head in heads] == [(True, False), (False, True)]
+    assert "\n".join(lines).count(f"127.0.0.1:{place.port}") == 2
+    wide = Pseudo(place, "--history", columns=160)
+    opened.append(wide)
+    assert wide.wait() == 0
+    assert lines_of(wide)[0].split() == ["When", "Origin", "Address", "Status", "Took", "Troubled", "by", "Flips"]
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_port_status_on_a_narrow_terminal(place: Place, opened: list[Pseudo], columns: int) -> None:
+    """Where the table does not fit, each holder has a line for each of its facts."""
+    holder = place.listener("with", "many", "words", "so", "that", "its", "command", "is", "long")
+    terminal = Pseudo(place, "--port-status", columns=columns)
+    opened.append(terminal)
+    assert terminal.wait() == 1
+    lines = lines_of(terminal)
+    assert [line for line in lines if len(line) > columns and "/" not in line] == []
+    assert f"PID         {holder.pid}" in lines
+    assert f"Address     127.0.0.1:{place.port}" in lines
+    assert "that its command is long" in " ".join(" ".join(lines).split())
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_wrong_usage_on_a_narrow_terminal(place: Place, opened: list[Pseudo], columns: int) -> None:
+    """What is wrong is all that is said, in whole words."""
+    terminal = Pseudo(place, "--prot", "1", columns=columns)
+    opened.append(terminal)
+    assert terminal.wait() == 2
+    lines = [line for line in lines_of(terminal) if line]
+    assert " ".join(" ".join(lines).split()) == (
+        "run.py: error: unrecognized arguments: --prot 1; did you mean --port?"
+    )
+    assert all(len(line) <= columns for line in lines)
 
 
 @pytest.mark.parametrize("variables", [{"TERM": "dumb"}, {"PYTHONIOENCODING": "ascii"}])
