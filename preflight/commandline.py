@@ -8,11 +8,10 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from preflight import __version__, formats
-from preflight.settings import Settings, SettingsError, duration, load
-from preflight.text import printable
+from preflight import __version__, formats, plainlines
+from preflight.settings import PREFIX, SETTINGS, Settings, SettingsError, duration, load
 
 if TYPE_CHECKING:
     from preflight.log import LogFile
@@ -22,8 +21,10 @@ TYPED_AT = time.monotonic()  # as near to the command's start as this code can b
 ROOT = Path(__file__).resolve().parent.parent
 
 EXIT_CODES = {
-    0: "served and stopped as asked, or nothing blocks",
-    1: "a critical requirement blocks",
+    0: "served and stopped as asked, nothing blocks, or done; with --port-status: the port is available; with"
+    " --free-port: it is free, or would be",
+    1: "a critical requirement blocks, or not done; with --port-status: the port is not available; with --free-port:"
+    " it is not free, or would not be",
     2: "wrong usage or a wrong setting",
     3: "the suite itself broke: there is no trustworthy report",
     4: "the server kept crashing or hanging, or did so where systemd, Kubernetes or a container runtime restarts it;"
@@ -44,7 +45,28 @@ GOES_WITH = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse repeats what it does not understand, and that may be a key in the wrong place."""
+    """argparse repeats what it does not understand, and that may be a key in the wrong place.
+
+    Of wrong usage it says what is wrong, and last: the list of all options, which argparse puts before that, is what
+    --help is for.
+    """
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._meant(unknown)}")
+        return found
+
+    def _meant(self, unknown: Sequence[str]) -> str:
+        """What the first of them that looks like an option may have been meant for."""
+        import difflib  # only when something is wrong
+
+        option = next((one.partition("=")[0] for one in unknown if one.startswith("-")), "")
+        name = option.strip("-").replace("-", "_")
+        if name in SETTINGS:
+            return f"; {name} is a setting and no option: set {PREFIX}{name.upper()}"
+        close = difflib.get_close_matches(option, self._option_string_actions, n=1)
+        return f"; did you mean {close[0]}?" if close else ""
 
     def error(self, message: str) -> NoReturn:
         from preflight.redaction import Redactor
@@ -54,7 +76,8 @@ class _Parser(argparse.ArgumentParser):
             redactor = Redactor.of(settings.environment, settings.envfile.values)
         except SettingsError:
             redactor = Redactor.of(os.environ)
-        super().error(redactor.text(message))
+        plainlines.error(redactor.text(message))
+        self.exit(2)
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
@@ -182,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     starts = command == START
 
     def wrong(error: SettingsError, before: Settings | None = None) -> int:
-        print(f"run.py: error: {printable(str(error))}", file=sys.stderr)
+        plainlines.error(str(error))
         if starts:
             _refused([str(error)], before, log_path=before.log_file if before else asked.get("log_file"))
         return 2
@@ -194,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if settings.set_aside:
         from preflight import servicelinks
 
-        print(f"run.py: note: {printable(servicelinks.described(settings.set_aside))}", file=sys.stderr)
+        plainlines.note(servicelinks.described(settings.set_aside))
     if arguments.init:
         return _init(settings)
     if arguments.test_notify:
@@ -206,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         log_file = _log_file(settings)
     except OSError as error:
-        print(f"run.py: error: the log file {settings.log_file} cannot be used: {error.strerror}", file=sys.stderr)
+        plainlines.error(f"the log file {settings.log_file} cannot be used: {error.strerror}")
         if starts:
             _refused([f"the log file cannot be used: {error.strerror}"], settings)
         return 2
@@ -303,7 +326,7 @@ def _test_notify(settings: Settings) -> int:
 
     if not settings.notify:
         where = "in the environment" if settings.demo else f"in {settings.envfile.path} or the environment"
-        print(f"run.py: error: PREFLIGHT_NOTIFY is not set: set it {where}", file=sys.stderr)
+        plainlines.error(f"PREFLIGHT_NOTIFY is not set: set it {where}")
         return 2
     if not notify.installed():
         command = notify.install_command(settings.root)

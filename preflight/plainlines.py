@@ -36,4 +36,13 @@ def folded(line: str, width: int | None, indent: int = 2) -> str:
 
 def error(message: str) -> None:
     """Say on standard error why a command does not do what it was asked for."""
-    print(folded(f"run.py: error: {printable(message)}", columns(sys.stderr)), file=sys.stderr)
+    _say(f"run.py: error: {message}")
+
+
+def note(message: str) -> None:
+    """Say on standard error what a command has done otherwise than might be expected."""
+    _say(f"run.py: note: {message}")
+
+
+def _say(line: str) -> None:
+    print(folded(printable(line), columns(sys.stderr)), file=sys.stderr)

@@ -378,7 +378,10 @@ class Settings:
         secret=True,
     )
     allowed_hosts: tuple[str, ...] = setting(
-        (), hosts, "names in the Host header that are answered, beside loopback's and the address served on"
+        (),
+        hosts,
+        "names in the Host header that are answered, beside loopback's, the address served on and, where others can"
+        " reach it, the machine's own",
     )
     allowed_origins: tuple[str, ...] = setting(
         (), origins, "origins of other web pages that may open WebSockets here and send requests"
@@ -416,6 +419,15 @@ class Settings:
     def address(self) -> str:
         """``host:port`` as it stands in a URL."""
         return address(self.host, self.port)
+
+    def place(self, name: str) -> str:
+        """Where this setting was set, for people who have to mend it: file and line, variable or option."""
+        source, variable = self.sources.get(name, "the default"), PREFIX + name.upper()
+        if source == "the env file":
+            return f"{self.envfile.path}:{self.envfile.lines.get(variable, 1)}: {variable}"
+        if source == "the environment":
+            return f"environment variable {variable}"
+        return f"{source}: {name}" if source.startswith("pyproject.toml") else source
 
     @property
     def unused(self) -> frozenset[str]:
@@ -494,6 +506,8 @@ def address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+EARLY = frozenset({"env_file", "demo"})
+"""Where the env file is, and whether there is one: that cannot stand in it."""
 SETTINGS = {entry.name: entry for entry in fields(Settings) if "parse" in entry.metadata}
 
 
@@ -530,8 +544,10 @@ def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[
     sources: dict[str, str] = {}
     for key, value in table.items():
         where = _line(root, key)
-        if key not in SETTINGS or not SETTINGS[key].metadata["anywhere"]:
+        if key not in SETTINGS:
             raise SettingsError(f"{where}: unknown setting {key!r} in [tool.preflight]{_nearest(key)}")
+        if not SETTINGS[key].metadata["anywhere"]:
+            raise SettingsError(f"{where}: {key} can be set in the environment only: {PREFIX}{key.upper()}")
         if SETTINGS[key].metadata["secret"]:
             raise SettingsError(f"{where}: {key} is a secret: set {PREFIX}{key.upper()} in the env file instead")
         chosen[key] = _parse(key, value, f"{where}: {key}")
@@ -554,10 +570,6 @@ def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[
     else:
         content = envfile.read(root / file)
     late = _variables(content.values, str(content.path), lines=content.lines)
-    for name in ("env_file", "demo"):
-        if name in late:
-            variable = PREFIX + name.upper()
-            raise SettingsError(f"{content.path}:{content.lines[variable]}: {variable} cannot be set in the env file")
     chosen |= late
     chosen |= variables | given
     sources |= dict.fromkeys(late, "the env file") | dict.fromkeys(variables, "the environment")
@@ -622,8 +634,12 @@ def _variables(
             continue
         name = variable.removeprefix(PREFIX).lower()
         where = f"{source}:{lines[variable]}: {variable}" if lines else f"{source} {variable}"
-        if name not in SETTINGS or not (everywhere or SETTINGS[name].metadata["anywhere"]):
-            raise SettingsError(f"{where}: no such setting{_nearest(name, PREFIX)}")
+        if name not in SETTINGS:
+            raise SettingsError(f"{where}: no such setting{_nearest(name, PREFIX, everywhere=everywhere)}")
+        if not everywhere and not SETTINGS[name].metadata["anywhere"]:
+            raise SettingsError(f"{where} can be set in the environment only")
+        if not everywhere and name in EARLY:
+            raise SettingsError(f"{where} cannot be set in the env file")
         found[name] = _parse(name, value, where)
     return found
 
@@ -640,12 +656,25 @@ def _option(name: str) -> str:
     return "--no-cleanup" if name == "port_cleanup" else f"--{name.replace('_', '-')}"
 
 
-def _nearest(name: str, prefix: str = "") -> str:
+def _nearest(name: str, prefix: str = "", *, everywhere: bool = False) -> str:
+    """What an unknown name may have been meant for, and where that is set if not here.
+
+    ``prefix``: as a variable, of the environment (``everywhere``) or of the env file; else in pyproject.toml.
+    """
     import difflib  # only when something is wrong
 
-    close = difflib.get_close_matches(name, SETTINGS, n=1)
-    shown = prefix + close[0].upper() if close and prefix else close[0] if close else None
-    return f"; did you mean {shown!r}?" if shown else ""
+    spelled = name.lower().replace("-", "_").removeprefix(PREFIX.lower())
+    close = difflib.get_close_matches(spelled, SETTINGS, n=1)
+    if not close:
+        return ""
+    variable = PREFIX + close[0].upper()
+    if not everywhere and not SETTINGS[close[0]].metadata["anywhere"]:
+        return f"; did you mean {variable!r}, which can be set in the environment only?"
+    if prefix and not everywhere and close[0] in EARLY:
+        return f"; did you mean {variable!r}, which cannot be set in the env file?"
+    if not prefix and SETTINGS[close[0]].metadata["secret"]:
+        return f"; did you mean {variable!r}, which is a secret, for the env file?"
+    return f"; did you mean {variable if prefix else close[0]!r}?"
 
 
 def _line(root: Path, key: str) -> str:

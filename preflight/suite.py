@@ -19,7 +19,7 @@ from preflight import children, interpreter, times
 from preflight.channel import ChannelError, Message
 from preflight.loop import Loop
 from preflight.settings import Settings
-from preflight.text import printable
+from preflight.text import first_line, printable
 
 if TYPE_CHECKING:  # a launcher imports them while its children run
     from preflight.redaction import Redactor
@@ -104,6 +104,7 @@ class Suite:
             # A re-run reads them itself: it is there to find out how the env file is by now.
             settings=settings.to_message() if origin != "rerun" else None,
             plugins=settings.plugins,
+            plugins_from=settings.place("plugins"),
         )
 
     @property
@@ -313,6 +314,8 @@ class Link:
         self.options: dict[str, object] = run["options"]
         self.settings = Settings.of_message(run["settings"]) if run["settings"] is not None else None
         self.plugins: list[str] = run["plugins"]
+        self.plugins_from: str = run["plugins_from"]
+        """Where they are named, for people."""
 
     def _hear(self, message: Message) -> None:
         with self._condition:
@@ -351,9 +354,24 @@ def main() -> int:
     exit_code = int(pytest.main(arguments, plugins=[link]))
     if not link.met:
         how = f"pytest ended with exit code {exit_code} before conftest.py could hold the run together"
-        link.send("broken", problems=[f"{how}: see addopts in pytest.ini"])
+        faults = _faults(link)
+        link.send("broken", problems=faults or [f"{how}: see addopts in pytest.ini"])
     gc.freeze()  # nor is the interpreter to collect at its end: the launcher waits for it
     return exit_code
+
+
+def _faults(link: Link) -> list[str]:
+    """Which of the plugins that the settings name cannot be loaded, and why."""
+    import pytest
+
+    faults = []
+    for name in link.plugins:
+        try:
+            pytest.PytestPluginManager().import_plugin(name, consider_entry_points=True)
+        except Exception as error:  # noqa: BLE001  # a module may raise what it likes
+            why = first_line(str(error.__cause__ or error))
+            faults.append(f"{link.plugins_from}: the plugin {name!r} cannot be loaded: {why}")
+    return faults
 
 
 if __name__ == "__main__":

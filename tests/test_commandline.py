@@ -101,8 +101,30 @@ def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> Non
         commandline.main(argv)
     assert ended.value.code == 2
     shown = capsys.readouterr()
-    assert "run.py: error: " in shown.err
+    assert [line.startswith("run.py: error: ") for line in shown.err.splitlines()] == [True], "and nothing around it"
     assert shown.out == ""
+
+
+@pytest.mark.parametrize(
+    "argv,meant",
+    [
+        (["--prot", "1"], "unrecognized arguments: --prot 1; did you mean --port?"),
+        (["--prot=1"], "unrecognized arguments: --prot=1; did you mean --port?"),
+        (["--check"], "unrecognized arguments: --check; did you mean --check-only?"),
+        (["--statedir", "x"], "unrecognized arguments: --statedir x"),
+        (
+            ["--state-dir", "x"],
+            "unrecognized arguments: --state-dir x; state_dir is a setting and no option: set PREFLIGHT_STATE_DIR",
+        ),
+        (["surplus"], "unrecognized arguments: surplus"),
+    ],
+)
+def test_what_an_unknown_option_was_meant_for(argv: list[str], meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The nearest option is named, or how a setting is set that has no option."""
+    with pytest.raises(SystemExit) as ended:
+        commandline.main(argv)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"run.py: error: {meant}\n"
 
 
 VALUES = {"watch": ["5"], "bundle": ["b.zip"], "report": ["r.json"], "format": ["json"], "wait": ["5"]}

@@ -202,10 +202,72 @@ def test_switch_of_the_environment_only(root: Path) -> None:
     """Going without the suite is for the person who types the command, and for nobody's file."""
     assert load(root, {"PREFLIGHT_SKIP": "1"}).skip
     (root / ".env").write_text("PREFLIGHT_SKIP=1\n")
-    assert wrong(root).startswith(f"{root}/.env:1: PREFLIGHT_SKIP: no such setting")
+    assert wrong(root) == f"{root}/.env:1: PREFLIGHT_SKIP can be set in the environment only"
     (root / ".env").write_text("")
     write(root, "skip = true\n")
-    assert "unknown setting 'skip'" in wrong(root)
+    assert wrong(root) == "pyproject.toml:7: skip can be set in the environment only: PREFLIGHT_SKIP"
+
+
+@pytest.mark.parametrize(
+    "line, meant",
+    [
+        ("skpi = true", "; did you mean 'PREFLIGHT_SKIP', which can be set in the environment only?"),
+        ("tokne = 'x'", "; did you mean 'PREFLIGHT_TOKEN', which is a secret, for the env file?"),
+        ("state-dir = 'x'", "; did you mean 'state_dir'?"),
+        ("PORT = 1", "; did you mean 'port'?"),
+        ("preflight_port = 1", "; did you mean 'port'?"),
+        ("PREFLIGHT_SKIP = true", "; did you mean 'PREFLIGHT_SKIP', which can be set in the environment only?"),
+        ("zzzzzzzz = 1", ""),
+    ],
+)
+def test_what_an_unknown_setting_was_meant_for(root: Path, line: str, meant: str) -> None:
+    """No name is suggested that this place would refuse as well, nor the very name that stands there."""
+    write(root, f"{line}\n")
+    name = line.partition(" ")[0]
+    assert wrong(root) == f"pyproject.toml:7: unknown setting {name!r} in [tool.preflight]{meant}"
+
+
+@pytest.mark.parametrize(
+    "variable, meant",
+    [
+        ("PREFLIGHT_SKPI", "; did you mean 'PREFLIGHT_SKIP', which can be set in the environment only?"),
+        ("PREFLIGHT_ENVFILE", "; did you mean 'PREFLIGHT_ENV_FILE', which cannot be set in the env file?"),
+        ("PREFLIGHT_TOKNE", "; did you mean 'PREFLIGHT_TOKEN'?"),
+    ],
+)
+def test_what_an_unknown_variable_was_meant_for(root: Path, variable: str, meant: str) -> None:
+    """The same in the env file; in the environment everything can be set."""
+    (root / ".env").write_text(f"{variable}=1\n")
+    assert wrong(root) == f"{root}/.env:1: {variable}: no such setting{meant}"
+    (root / ".env").write_text("")
+    plain = f"; did you mean '{meant.split(chr(39))[1]}'?"
+    assert wrong(root, {variable: "1"}) == f"environment variable {variable}: no such setting{plain}"
+
+
+@pytest.mark.parametrize("name", list(settings.SETTINGS))
+def test_a_setting_is_never_taken_for_itself(root: Path, name: str) -> None:
+    """What is known is not called unknown, wherever it stands: if it does not belong there, that is what is said."""
+    for line, table in ((f"PREFLIGHT_{name.upper()}=?\n", ""), ("", f"{name} = '?'\n")):
+        (root / ".env").write_text(line)
+        write(root, table)
+        try:
+            load(root)
+        except settings.SettingsError as error:
+            said = str(error)
+            assert "unknown" not in said, said
+            assert "no such" not in said, said
+
+
+@pytest.mark.parametrize("where", ["pyproject.toml:7: plugins", "environment variable PREFLIGHT_PLUGINS", ".env:2"])
+def test_the_place_of_a_setting(root: Path, where: str) -> None:
+    """File and line, or variable: where whoever has to mend it finds it."""
+    environ = {"PREFLIGHT_PLUGINS": "one"} if where.startswith("environment") else {}
+    if where.startswith("pyproject"):
+        write(root, "plugins = ['one']\n")
+    if where.startswith(".env"):
+        (root / ".env").write_text("\nPREFLIGHT_PLUGINS=one\n")
+        where = f"{root}/.env:2: PREFLIGHT_PLUGINS"
+    assert load(root, environ).place("plugins") == where
 
 
 @pytest.mark.parametrize(

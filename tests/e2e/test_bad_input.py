@@ -84,7 +84,7 @@ def test_variables(place: Place, variable: str, value: str, message: str) -> Non
         ("port = true", "port must be a whole number from 1 to 65535"),
         ("python = 3.13", "python must be a version specifier"),
         ("ignore = [1]", "ignore must be a list of texts"),
-        ("skip = true", "unknown setting 'skip' in [tool.preflight]"),
+        ("skip = true", "skip can be set in the environment only: PREFLIGHT_SKIP"),
     ],
 )
 def test_settings_table(project: Place, line: str, message: str) -> None:
@@ -269,3 +269,28 @@ def test_a_key_where_argparse_speaks(place: Place) -> None:
     assert started.process.returncode == 2
     assert "invalid choice" in started.stderr
     assert key[:8] not in started.output
+
+
+@pytest.mark.parametrize("where", ["pyproject.toml", "environment", "env file"])
+def test_a_plugin_that_is_not_there(equipped_project: Place, where: str) -> None:
+    """It is named with the place that names it and with what its import says; one that is there is not."""
+    place = equipped_project
+    place.write_module("there", "")
+    if where == "pyproject.toml":
+        file = place.root / "pyproject.toml"
+        before, ours, after = file.read_text().partition("[tool.preflight]\n")
+        file.write_text(f"{before}{ours}plugins = ['there', 'nope']\n{after}")
+        number = (before + ours).count("\n") + 1
+        named = f"pyproject.toml:{number}: plugins"
+    elif where == "environment":
+        place.environ["PREFLIGHT_PLUGINS"] = "there,nope"
+        named = "environment variable PREFLIGHT_PLUGINS"
+    else:
+        with place.env_file.open("a") as stream:
+            stream.write("PREFLIGHT_PLUGINS=there,nope\n")
+        named = f"{place.env_file}:3: PREFLIGHT_PLUGINS"
+    started = place.run("--check-only", "--offline", "--app", "small:app")
+    assert started.process.returncode == 3
+    assert f"{named}: the plugin 'nope' cannot be loaded: No module named 'nope'\n" in started.stdout
+    assert "'there'" not in started.stdout
+    assert "addopts" not in started.stdout
