@@ -26,7 +26,7 @@ from preflight.redaction import Redactor
 from preflight.settings import Settings
 from server import provider
 from server.embedded import EmbeddedModel
-from server.provider import OPENAI, PERPLEXITY, ProviderError, ask, stream
+from server.provider import OPENAI, PERPLEXITY, ProviderError, ask, ended, stream
 from server.tools import Toolbox, as_data
 
 REMEMBERED = 12  # messages of a session that the graph keeps: six turns
@@ -150,7 +150,9 @@ class Agent:
         for call in reply.tool_calls:
             if call["name"] == "ask_research":
                 return {"query": str(call["args"].get("query") or state["question"]), "findings": None}  # type: ignore[typeddict-item]
-        # An argument that is no JSON says little less than one that is.
+        # An argument that is no JSON object says little less than one that is.
+        if any(call["name"] == "ask_research" for call in reply.invalid_tool_calls):
+            return {"query": state["question"], "findings": None}  # type: ignore[typeddict-item]
         wanted = any(call["name"] == "ask_diagnostics" for call in (*reply.tool_calls, *reply.invalid_tool_calls))
         return {"query": DIAGNOSTICS if wanted else "", "findings": None}  # type: ignore[typeddict-item]  # the reducer's word
 
@@ -193,6 +195,7 @@ class Agent:
             try:
                 asked = [HumanMessage(state["query"])]
                 reply = await ask(self._researcher, asked, self._longest_wait, PERPLEXITY)
+                ended(reply)
                 result = {"answer": reply.text}
             except ProviderError as error:
                 result = {"failed": True, "message": f"Research failed. {error.message}"}

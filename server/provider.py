@@ -22,6 +22,14 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import Runnable
 
+# What services give as the reason why an answer has ended (finish_reason), OpenAI's own words first.
+WHOLE = frozenset({
+    "stop", "tool_calls", "function_call", "[done]",  # the last is ours, see completions.py
+    "eos", "eos_token", "stop_sequence", "end_turn", "complete", "completed", "tool_use",
+})  # fmt: skip
+TOO_LONG = frozenset({"length", "max_tokens", "max_output_tokens", "model_length"})
+FILTERED = frozenset({"content_filter", "safety", "recitation", "prohibited_content", "blocklist", "spii"})
+
 ATTEMPTS = 3  # requests for one answer
 BACKOFF = 0.5  # seconds before the second attempt where the service gives no hint; doubles
 
@@ -60,10 +68,11 @@ PERPLEXITY = Service("Perplexity", "PERPLEXITY", "https://api.perplexity.ai", "s
 
 def model(service: Service, environment: Mapping[str, str], patience: float) -> BaseChatModel:
     """The model of a service whose key is loaded; ``patience`` in seconds without a sign of life."""
-    from langchain_openai import ChatOpenAI  # 0.4 s and 22 MiB: only where there is a key
     from pydantic import SecretStr
 
-    return ChatOpenAI(
+    from server.completions import CompatibleChat  # 0.4 s and 22 MiB: only where there is a key
+
+    return CompatibleChat(
         model=environment.get(f"{service.prefix}_MODEL") or service.model,
         base_url=environment.get(f"{service.prefix}_BASE_URL") or service.base_url,
         api_key=SecretStr(environment[f"{service.prefix}_API_KEY"]),
@@ -89,8 +98,8 @@ async def stream(
                 if not isinstance(chunk, AIMessageChunk):
                     raise TypeError(f"a model that streams {type(chunk).__name__}")
                 begun = begun or bool(chunk.content)
-                finished = finished or bool(chunk.response_metadata.get("finish_reason"))
                 yield chunk
+                finished = ended(chunk) or finished
             if not finished:
                 raise _half_way()
             return
@@ -119,6 +128,28 @@ async def ask(
                 raise failure from error
         await asyncio.sleep(wait)
     raise AssertionError("the last attempt returns or raises")
+
+
+def ended(message: BaseMessage) -> bool:
+    """Whether the service says that its answer is whole. Raises ProviderError where it says that it is not.
+
+    A reason that is not known is no reason to take half an answer for a whole one.
+    """
+    reason = message.response_metadata.get("finish_reason")
+    if not reason:
+        return False
+    word = str(reason).lower()
+    if word in WHOLE:
+        return True
+    if word in TOO_LONG:
+        said = "it got as long as the service lets it. Ask for a shorter one"
+    elif word in FILTERED:
+        said = "the service's filter stopped it. Put the question in other words"
+    else:
+        said = "the service ended it early. Try again"
+    named = f" ({word})" if re.fullmatch(r"[a-z_-]{1,40}", word) else ""
+    retry = word not in FILTERED
+    raise ProviderError("provider_incomplete", f"The model's answer is not whole: {said}{named}.", retry=retry)
 
 
 def _half_way() -> ProviderError:

@@ -17,7 +17,25 @@ COMPLETION = {
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "Sunny."}, "finish_reason": "stop"}],
 }
 
-Answer = tuple[int, Mapping[str, str], Mapping[str, Any]]
+Answer = tuple[int, Mapping[str, str], Mapping[str, Any] | str]
+"""Status, headers and body: a document, or the text of a stream of events."""
+
+
+def completion(finish_reason: object = "stop", content: str | None = "Sunny.", *calls: tuple[str, object]) -> Answer:
+    """A whole answer, which calls tools: each by its name, with these arguments."""
+    made = [
+        {"id": f"call_{number}", "type": "function", "function": {"name": name, "arguments": arguments}}
+        for number, (name, arguments) in enumerate(calls)
+    ]
+    message = {"role": "assistant", "content": content, **({"tool_calls": made} if made else {})}
+    return 200, {}, {**COMPLETION, "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}]}
+
+
+def streamed(*choices: Mapping[str, Any], done: bool = True) -> Answer:
+    """An answer in chunks, each with one of these choices; without `done` the stream ends as if that was all."""
+    chunks = [{**COMPLETION, "object": "chat.completion.chunk", "choices": [{"index": 0, **one}]} for one in choices]
+    lines = [json.dumps(chunk) for chunk in chunks] + (["[DONE]"] if done else [])
+    return 200, {}, "".join(f"data: {line}\n\n" for line in lines)
 
 
 class Service:
@@ -26,19 +44,21 @@ class Service:
     def __init__(self) -> None:
         self.times: list[float] = []
         """When requests came, in seconds since the epoch."""
+        self.requests: list[dict[str, Any]] = []
+        """Their bodies."""
         self._next: list[Answer] = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["content-length"]))
+                outer.requests.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
                 outer.times.append(time.time())
                 status, headers, body = outer._next.pop(0) if outer._next else (200, {}, COMPLETION)
-                content = json.dumps(body).encode()
+                content = body.encode() if isinstance(body, str) else json.dumps(body).encode()
                 self.send_response(status)
                 for name, value in {
                     **headers,
-                    "content-type": "application/json",
+                    "content-type": "text/event-stream" if isinstance(body, str) else "application/json",
                     "content-length": str(len(content)),
                 }.items():
                     self.send_header(name, value)

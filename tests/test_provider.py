@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import time
 from email.utils import formatdate
+from typing import Any
 
 import pytest
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage
 
 from server import provider
 from server.provider import ProviderError
-from tests.services import Service
+from tests.services import Answer, Service, completion, streamed
+
+
+def answer_of(service: Service, longest_wait: float = 5) -> AIMessage:
+    model = provider.model(provider.OPENAI, {"OPENAI_API_KEY": "sk-canary-123456", "OPENAI_BASE_URL": service.url}, 5)
+    return asyncio.run(provider.ask(model, [HumanMessage("hello")], longest_wait))
 
 
 def ask(service: Service, longest_wait: float = 5) -> str:
-    model = provider.model(provider.OPENAI, {"OPENAI_API_KEY": "sk-canary-123456", "OPENAI_BASE_URL": service.url}, 5)
-    return asyncio.run(provider.ask(model, [HumanMessage("hello")], longest_wait)).text
+    return answer_of(service, longest_wait).text
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
@@ -84,3 +89,117 @@ def test_the_service_that_failed_is_named_with_its_own_variables(free_port: int)
         asyncio.run(provider.ask(model, [HumanMessage("hello")], 0, provider.PERPLEXITY))
     assert caught.value.message.startswith("Perplexity cannot be reached")
     assert caught.value.message.endswith("PERPLEXITY_BASE_URL.")
+
+
+# Whether an answer is whole.
+
+SUNNY = {"delta": {"role": "assistant", "content": "Sunny."}}
+
+
+def tell(service: Service) -> str:
+    """What is said in a stream, joined; raises ProviderError where it is not whole."""
+    model = provider.model(provider.OPENAI, {"OPENAI_API_KEY": "sk-canary-123456", "OPENAI_BASE_URL": service.url}, 5)
+
+    async def work() -> str:
+        return "".join([chunk.text async for chunk in provider.stream(model, [HumanMessage("hello")], 5)])
+
+    return asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        streamed(SUNNY, {"delta": {}, "finish_reason": "stop"}),
+        streamed({**SUNNY, "finish_reason": "stop"}),
+        streamed(SUNNY, {"delta": {}, "finish_reason": "STOP"}),
+        streamed(SUNNY, {"delta": {}, "finish_reason": "eos_token"}),
+        streamed(SUNNY, {"delta": {}, "finish_reason": "stop"}, done=False),
+        streamed(SUNNY, {"delta": None, "finish_reason": "stop"}, done=False),
+        streamed(SUNNY),
+        streamed(SUNNY, {"delta": {}, "finish_reason": None}),
+        streamed(SUNNY, {"delta": {}, "finish_reason": ""}),
+    ],
+    ids=[
+        "OpenAI", "at once", "capitals", "another word", "no [DONE]", "no delta", "only [DONE]", "null", "empty",
+    ],
+)  # fmt: skip
+def test_a_whole_answer(service: Service, answer: Answer) -> None:
+    """The service says why it has ended, or that it has, or both."""
+    service.answers(answer)
+    assert tell(service) == "Sunny."
+    assert len(service.times) == 1
+
+
+@pytest.mark.parametrize(
+    "reason, retry, said",
+    [
+        ("length", True, "as long as the service lets it"),
+        ("max_tokens", True, "as long as the service lets it"),
+        ("content_filter", False, "the service's filter stopped it"),
+        ("SAFETY", False, "the service's filter stopped it"),
+        ("insufficient_system_resource", True, "the service ended it early"),
+        ("error", True, "the service ended it early"),
+    ],
+)
+@pytest.mark.parametrize("shape", ["with the text", "behind it", "without a delta", "no text"])
+@pytest.mark.parametrize("done", [True, False], ids=["[DONE]", "no [DONE]"])
+def test_an_answer_that_is_not_whole(
+    service: Service, reason: str, retry: bool, said: str, shape: str, done: bool
+) -> None:
+    """What was cut off or filtered is no answer, and the error names why, whatever comes behind that."""
+    choices: dict[str, list[dict[str, Any]]] = {
+        "with the text": [{**SUNNY, "finish_reason": reason}],
+        "behind it": [SUNNY, {"delta": {}, "finish_reason": reason}],
+        "without a delta": [SUNNY, {"delta": None, "finish_reason": reason}],
+        "no text": [{"delta": {"role": "assistant"}}, {"delta": {}, "finish_reason": reason}],
+    }
+    service.answers(streamed(*choices[shape], done=done))
+    with pytest.raises(ProviderError) as caught:
+        tell(service)
+    assert (caught.value.code, caught.value.retry) == ("provider_incomplete", retry)
+    assert said in caught.value.message
+    assert f"({reason.lower()})" in caught.value.message
+    assert len(service.times) == 1
+
+
+def test_a_reason_that_is_no_word_is_not_repeated(service: Service) -> None:
+    """What a service says is not passed on."""
+    service.answers(streamed(SUNNY, {"delta": {}, "finish_reason": "your key sk-canary-123456 is bad"}))
+    with pytest.raises(ProviderError) as caught:
+        tell(service)
+    assert caught.value.code == "provider_incomplete"
+    assert "canary" not in caught.value.message
+
+
+def test_a_stream_that_just_ends(service: Service) -> None:
+    """Neither a reason nor [DONE]: it stopped half way."""
+    service.answers(streamed(SUNNY, done=False))
+    with pytest.raises(ProviderError, match="stopped half way"):
+        tell(service)
+
+
+# Tool calls.
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["[1]", "[]", '"text"', '""', "5", "0", "true", "false", "null", "not JSON", [1], 5, '{"half":'],
+    ids=repr,
+)
+def test_arguments_that_are_no_object(service: Service, arguments: object) -> None:
+    """They are a fault of their call: the others of the same answer count, and its text."""
+    service.answers(completion("tool_calls", "Looking.", ("look", arguments), ("look", '{"at": 1}')))
+    reply = answer_of(service)
+    assert reply.text == "Looking."
+    assert [call["args"] for call in reply.tool_calls] == [{"at": 1}]
+    assert [(call["name"], call["id"]) for call in reply.invalid_tool_calls] == [("look", "call_0")]
+
+
+@pytest.mark.parametrize(
+    "arguments, found", [("{}", {}), ("", {}), (None, {}), ('{"at": [1]}', {"at": [1]}), ({"at": 1}, {"at": 1})]
+)
+def test_arguments_that_are_one(service: Service, arguments: object, found: dict[str, object]) -> None:
+    """Nothing at all is what a tool without parameters gets from many services; some send the object itself."""
+    service.answers(completion("tool_calls", None, ("look", arguments)))
+    reply = answer_of(service)
+    assert ([call["args"] for call in reply.tool_calls], reply.invalid_tool_calls) == ([found], [])

@@ -26,7 +26,20 @@ JSON = st.recursive(
     max_leaves=15,
 )
 KINDS = ["init", "chat", "message", "task", "cancel", "ping", "history", "handover", "x", ""]
-FIELDS = ["content", "message", "task", "id", "turn_id", "session_id", "workspace_path", "before", "limit", "type"]
+FIELDS = [
+    "content",
+    "message",
+    "task",
+    "query",
+    "id",
+    "turn_id",
+    "session_id",
+    "workspace_path",
+    "stream",
+    "before",
+    "limit",
+    "type",
+]
 FRAMES = st.one_of(
     st.text(),
     st.binary(max_size=200),

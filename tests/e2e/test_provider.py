@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.chatting import Live, Message, client
-from tests.e2e.starts import KEYS, Place, get, make_place, unused_port
+from tests.e2e.starts import KEYS, Place, Started, get, make_place, unused_port
+from tests.services import Service, completion, streamed
 
 TURN = 6.0  # seconds; half of it is the patience with a silent service
 
@@ -163,7 +164,7 @@ def test_a_key_in_a_message_goes_nowhere(live: Live) -> None:
     key = KEYS["OPENAI_API_KEY"]
     live.provider.will(QUIET, says(f"Your key is {key} and that is that."))
     with client(live.url) as one:
-        session = one.init(workspace_path=f"/work/{key}")["session_id"]
+        session = one.init(workspace_path=f"/work/{key}", stream=True)["session_id"]
         came = one.ask(f"is {key} right?", id=f"mine {key}")
         again = one.ask(f"is {key} right?", id=f"mine {key}")
         assert one.send("cancel", id=key, turn_id=key).refusal() == "nothing_to_cancel"
@@ -176,6 +177,62 @@ def test_a_key_in_a_message_goes_nowhere(live: Live) -> None:
     for file in live.place.state.glob("sessions.sqlite*"):
         assert key.encode() not in file.read_bytes()
         assert file.stat().st_mode & 0o077 == 0
+
+
+@pytest.fixture(scope="module")
+def exact(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Started, Service]]:
+    """A server on a service that answers byte by byte what a test wants."""
+    place = make_place(tmp_path_factory.mktemp("exact") / "place")
+    place.write_env_file(**KEYS)
+    with Service() as service:
+        place.environ |= {"PREFLIGHT_PYTHON": ">=3.11", "OPENAI_BASE_URL": service.url}
+        yield place.start("--offline").until_ready(), service
+    place.close()
+
+
+@pytest.mark.parametrize("arguments", ["[1]", "null", '"text"', "5", "no JSON"])
+def test_a_turn_goes_on_after_tool_arguments_that_are_no_object(exact: tuple[Started, Service], arguments: str) -> None:
+    """The model is told of its fault, and the calls beside it are answered."""
+    started, service = exact
+    service.answers(
+        completion("tool_calls", None, ("ask_diagnostics", arguments)),
+        completion("tool_calls", None, ("explain_check", arguments), ("read_report", "{}")),
+        completion("stop", "DONE"),
+        streamed({"delta": {"content": "All well."}, "finish_reason": "stop"}),
+    )
+    service.requests.clear()
+    with client(started.url) as one:
+        one.init()
+        came = one.ask("What failed?")
+    assert [m["node"] for m in came if m["type"] == "progress"] == ["supervisor", "diagnostics", "responder"]
+    assert (came[-1]["type"], came[-1].get("content")) == ("result", "All well.")
+    results = [one["content"] for one in service.requests[2]["messages"] if one["role"] == "tool"]
+    assert len(results) == 2
+    assert ["the arguments are no JSON object" in one for one in results] == [False, True]
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+def test_an_answer_that_is_not_whole_is_an_error(exact: tuple[Started, Service], reason: str) -> None:
+    """It names which, to clients of both kinds, and what came of it is not kept as an answer."""
+    started, service = exact
+    for fields in ({}, {"workspace_path": "/work"}):
+        said = streamed({"delta": {"content": "The first half"}}, {"delta": {}, "finish_reason": reason})
+        service.answers(completion("stop", "no tools needed"), said)
+        with client(started.url) as one:
+            session = one.init(**fields)["session_id"]
+            end = one.ask("Tell me a story")[-1]
+        assert (end["code"], reason in end["message"]) == ("provider_incomplete", True)
+        transcript = json.loads(get(f"{started.url}/sessions/{session}")[1])["transcript"]
+        assert [line["role"] for line in transcript] == ["user", "error"]
+
+
+def test_a_stream_that_ends_with_done_alone_is_an_answer(exact: tuple[Started, Service]) -> None:
+    """A service that gives no reason has said that it is at its end."""
+    started, service = exact
+    service.answers(completion("stop", "no tools needed"), streamed({"delta": {"content": "Once upon a time."}}))
+    with client(started.url) as one:
+        one.init()
+        assert one.answer("Tell me a story") == "Once upon a time."
 
 
 def test_nobody_there(place: Place) -> None:

@@ -110,9 +110,7 @@ CAUSES = {
     "missing attribute": Cause(
         application("", "absent"), "Application", "module 'guarded' has no attribute 'absent'", f"{LOAD}absent"
     ),
-    "segfault": Cause(
-        application("import ctypes; ctypes.string_at(0)"), "Application", "(SIGSEGV)", f"{LOAD}app"
-    ),
+    "segfault": Cause(application("import ctypes; ctypes.string_at(0)"), "Application", "(SIGSEGV)", f"{LOAD}app"),
     "exit": Cause(application("import sys; sys.exit(0)"), "Application", "SystemExit", f"{LOAD}app"),
     "hard exit": Cause(application("import os; os._exit(0)"), "Application", "exit code 0", f"{LOAD}app"),
 }
