@@ -446,6 +446,13 @@ PATHS: dict[str, dict[str, Schema]] = {
 }
 
 
+WEBSOCKETS = {
+    "/ws/chat": "The chat.",
+    "/ws/diagnostics": "The verdict, each check of a re-run, and each new report, as they come.",
+}
+"""OpenAPI describes HTTP alone."""
+
+
 def document(*, token: bool = True) -> Schema:
     """The OpenAPI document of a server with a token, or of one that has none and trusts its own machine."""
     schemes = {
@@ -457,7 +464,8 @@ def document(*, token: bool = True) -> Schema:
         "info": {
             "title": "Agent server",
             "version": __version__,
-            "description": "The chat is a WebSocket at /ws/chat; GET /chat/schema.json has its messages.",
+            "description": "The chat is a WebSocket at /ws/chat; GET /chat/schema.json has its messages."
+            " /ws/diagnostics is one that tells what GET /diagnostics shows as it changes.",
         },
         "paths": PATHS,
         "components": {"schemas": SCHEMAS},
@@ -473,15 +481,30 @@ async def openapi(request: Request) -> JSONResponse:
     return JSONResponse(document(token=request.state.access.has_token))
 
 
-async def docs(_request: Request) -> HTMLResponse:
+async def docs(request: Request) -> HTMLResponse:
     """The routes as a page of our own: nothing in it comes from elsewhere, and nothing runs."""
-    rows = [
-        f"<tr><td><code>{method.upper()}</code></td><td><code>{escape(path)}</code></td>"
-        f"<td>{escape(one['summary'])}</td><td>{'public' if 'security' in one else ''}</td></tr>"
+    nowhere = () if request.state.access.has_token else ("/login",)
+    http = [
+        _row(method.upper(), path, one["summary"], public="security" in one, opens=path not in nowhere)
         for path, methods in PATHS.items()
         for method, one in methods.items()
     ]
-    return HTMLResponse(DOCS.format(version=escape(__version__), rows="\n".join(rows)))
+    websockets = [_row("WS", path, about) for path, about in WEBSOCKETS.items()]
+    page = DOCS.format(version=escape(__version__), http="\n".join(http), websockets="\n".join(websockets))
+    return HTMLResponse(page)
+
+
+def _row(method: str, path: str, about: str, *, public: bool = False, opens: bool = True) -> str:
+    """One route. What a browser can open is a link: a GET that there is, whose path has nothing to fill in."""
+    shown = f"<code>{escape(path)}</code>"
+    if opens and method == "GET" and "{" not in path:
+        # Relative, for a proxy that serves this under a prefix.
+        shown = f'<a href="{escape(path.removeprefix("/") or "./")}">{shown}</a>'
+    needs = ' <span class="public">public</span>' if public else ""
+    return (
+        f'<li><code class="method">{method}</code> <span class="path">{shown}{needs}</span> '
+        f'<span class="about">{escape(about)}</span></li>'
+    )
 
 
 DOCS = """\
@@ -492,21 +515,23 @@ DOCS = """\
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>Agent server: routes</title>
+<link rel="stylesheet" href="static/page.css">
+<link rel="stylesheet" href="static/docs.css">
 </head>
 <body>
-<main>
+<main class="docs">
 <h1>Agent server {version}</h1>
-<p>The whole of it, for programs: <a href="/openapi.json">/openapi.json</a>.
-The chat is a WebSocket at <code>/ws/chat</code>; its messages: <a href="/chat/schema.json">/chat/schema.json</a>.</p>
-<table>
-<caption>Routes</caption>
-<thead><tr>
-<th scope="col">Method</th><th scope="col">Path</th><th scope="col">Answer</th><th scope="col">Access</th>
-</tr></thead>
-<tbody>
-{rows}
-</tbody>
-</table>
+<p>Everything about the routes, for programs: <a href="openapi.json">openapi.json</a>. What is marked public needs no
+access.</p>
+<h2 id="http">HTTP</h2>
+<ul class="routes" aria-labelledby="http">
+{http}
+</ul>
+<h2 id="websockets">WebSockets</h2>
+<p>The messages of the chat: <a href="chat/schema.json">chat/schema.json</a>.</p>
+<ul class="routes" aria-labelledby="websockets">
+{websockets}
+</ul>
 </main>
 </body>
 </html>
