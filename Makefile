@@ -5,7 +5,7 @@ VENV := .venv
 ARGS :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage lint check lock matrix clean
+.PHONY: help demo test coverage lint check docs lock matrix clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -27,12 +27,17 @@ coverage:  ## the same with coverage, which must be above 90 %
 	@$(VENV)/bin/python -m coverage combine -q
 	@exec $(VENV)/bin/python -m coverage report
 
-lint:  ## ruff and mypy
+lint:  ## ruff (rules and format) and mypy
 	@sh .ci/setup $(VENV) requirements-dev.txt
 	@$(VENV)/bin/python -m ruff check .
+	@$(VENV)/bin/python -m ruff format --check .
 	@$(VENV)/bin/python -m mypy
 
 check: lint test  ## both
+
+docs:  ## the site of docs/, in site/index.html; a link or an anchor that leads nowhere is an error
+	@sh .ci/setup $(VENV) requirements-dev.txt
+	@$(VENV)/bin/python -m zensical build --clean --strict
 
 lock:  ## write requirements*.txt from pyproject.toml (ARGS=--upgrade for newer releases)
 	@sh .ci/setup $(VENV) requirements.txt
@@ -42,5 +47,5 @@ matrix:  ## the tests on every supported Python of this machine
 	@.ci/matrix $(ARGS)
 
 clean:  ## remove environments, caches and coverage; .preflight/ (reports, history, sessions) stays
-	@rm -rf .venv .venv-matrix .mypy_cache .ruff_cache .pytest_cache .coverage .coverage.* coverage.xml htmlcov
+	@rm -rf .venv .venv-matrix .cache site .mypy_cache .ruff_cache .pytest_cache .coverage .coverage.* coverage.xml htmlcov
 	@find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
