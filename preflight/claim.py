@@ -47,6 +47,8 @@ class Claim:
     stopped: tuple[ports.Holder, ...] = ()
     would_stop: tuple[ports.Holder, ...] = ()
     refusals: tuple[ports.Refusal, ...] = ()
+    reasons: tuple[str, ...] = ()
+    """For each of the holders, why it was or would be stopped, or is left alone; empty where nobody was judged."""
     steps: tuple[ports.Step, ...] = ()
     problem: str = ""
     fix: str = ""
@@ -61,9 +63,15 @@ def policy_of(settings: Settings, records: Sequence[Record]) -> ports.Policy:
         cleanup=settings.port_cleanup,
         own=frozenset(record.pid for record in records),
         spare=ports.INFRASTRUCTURE | frozenset(settings.port_spare),
+        project=str(settings.root),
         grace=max([settings.port_grace, *(record.stops_within for record in records)]),
         secrets=common_secrets(settings.environment, settings.envfile.values),
     )
+
+
+def judged(holders: Sequence[ports.Holder], reasons: Sequence[str]) -> list[str]:
+    """Each holder with the reason why it is stopped or left alone, for people."""
+    return [f"{holder.title}: {reason}" for holder, reason in zip(holders, reasons, strict=False) if reason]
 
 
 def told(step: ports.Step, *, when: bool = False) -> str:
@@ -144,6 +152,7 @@ def _claim(
             holders=plan.holders,
             would_stop=() if drains else plan.stop,
             refusals=() if drains else plan.refusals,
+            reasons=() if drains else plan.reasons,
             problem="" if drains else plan.problem or "",
             fix="" if drains else plan.fix or "",
         )
@@ -170,6 +179,7 @@ def _claim(
         holders=taken.holders,
         stopped=taken.holders if stopping else (),
         refusals=taken.refusals,
+        reasons=taken.reasons,
         steps=taken.steps,
         problem=taken.problem or "",
         fix=taken.fix or "",

@@ -65,6 +65,7 @@ def free(
         stopped_last = {holder.pid for holder in neighbours.others(plan.holders, draining)}
         shown["would_stop"] = [holder.title for holder in plan.stop if holder.pid in stopped_last]
         good, refusals, problem, fix = not plan.problem, plan.refusals, plan.problem, plan.fix
+        judged = claim.judged(plan.holders, plan.reasons)
     else:
         shown = {}
         redactor = _redactor(settings)
@@ -84,6 +85,8 @@ def free(
         shown = _described(settings, () if good else taken.holders, () if good else ours, free=good)
         shown["stopped"] = [holder.title for holder in taken.holders] if good else []
         shown["steps"] = [step.to_dict() for step in taken.steps]
+        judged = claim.judged(taken.holders, taken.reasons)
+    shown["reasons"] = judged
     shown["refusals"] = [refusal.to_dict() for refusal in refusals]
     if problem:
         shown["problem"], shown["fix"] = problem, fix or ""
@@ -95,7 +98,7 @@ def _described(
     settings: Settings, holders: Sequence[ports.Holder], ours: Sequence[Neighbour], *, free: bool
 ) -> dict[str, object]:
     one = ours[0] if ours and not neighbours.others(holders, ours) else None
-    strangers = any(holder.uid not in (None, os.getuid()) or holder.pid is None for holder in holders)
+    strangers = any(holder.uid not in (None, os.geteuid()) for holder in holders)
     state = AVAILABLE if free else OURS if one and one.record.since else FOREIGN if strangers else IN_USE
     shown: dict[str, object] = {
         "host": settings.host,
@@ -152,6 +155,9 @@ def _lines(shown: Mapping[str, object], width: int | None) -> list[str]:
             for row in holders
         ]
         lines += _table(names, rows, width)
+    reasons = shown.get("reasons")
+    if isinstance(reasons, list) and reasons:
+        lines += ["", *reasons]
     would_stop, stopped, problem = shown.get("would_stop"), shown.get("stopped"), shown.get("problem")
     if isinstance(would_stop, list) and not problem:
         lines.append(f"Would stop: {', '.join(would_stop)}" if would_stop else "Nothing to stop.")

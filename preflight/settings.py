@@ -279,7 +279,10 @@ class Settings:
         "user", one_of("user", "own", "never"), "whose processes may be stopped to free the port"
     )
     port_spare: tuple[str, ...] = setting(
-        (), names, "further names of processes that are never stopped, beyond databases and other infrastructure"
+        (),
+        names,
+        "further names of processes, or of scripts that an interpreter runs, that are never stopped, beyond databases"
+        " and other infrastructure, tunnels, editors and browsers",
     )
     port_grace: float = setting(5.0, duration(0, 60), "time between SIGTERM and SIGKILL")
     probe_timeout: float = setting(2.0, duration(0.1, 60), "deadline of each question to the network")

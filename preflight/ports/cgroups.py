@@ -6,6 +6,7 @@ from typing import NamedTuple
 from preflight.text import foreign
 
 _DESKTOP = re.compile(r"app-[^@]+@.*\.service")
+_APPLICATION = re.compile(r"app-(?:[A-Za-z0-9]+-)?(.+?)(?:-[0-9a-f]+\.scope|@[^/]*\.service)")
 _CONTAINER = re.compile(r"(?:^|[/:-])([0-9a-f]{64})(?:\.scope|\.slice)?(?:/|$)", re.MULTILINE)
 _LXC = re.compile(r"/lxc(?:\.payload[./]|/)([^/\n]+)")
 _LONGEST = 64 * 1024  # bytes
@@ -52,6 +53,15 @@ def unit(text: str) -> Unit | None:
                     # a name which no unit can have: nothing restarts it.
                     break
                 return Unit(name, any(part.startswith("user@") for part in parts[:at]))
+    return None
+
+
+def application(text: str) -> str | None:
+    """The desktop application that the process belongs to, by the XDG naming of scopes and services."""
+    for line in text.split("\n"):
+        for part in reversed(line.partition("::")[2].split("/")):
+            if found := _APPLICATION.fullmatch(part):
+                return foreign(found[1].replace("\\x2d", "-"))
     return None
 
 

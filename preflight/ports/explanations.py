@@ -7,7 +7,9 @@ from preflight.ports import fixes
 from preflight.ports.binding import Target, user_name
 from preflight.ports.machine import Handle, Machine
 from preflight.ports.policy import Refusal
-from preflight.ports.sockets import BOUND, CLOSE, LISTEN, TIME_WAIT
+from preflight.ports.sockets import BOUND, CLOSE, LISTEN, STATES, Endpoint
+
+_SHOWN = 3  # connections that are told of one by one
 
 
 class Trouble(NamedTuple):
@@ -40,14 +42,35 @@ def unexplained(target: Target, machine: Machine) -> Trouble:
             fix = f"{fixes.stop(process.pid)}  # if it should not run here, else {another}"
         return Trouble(f"port {target.port} is in use: {who} has bound it without listening", fix)
     if there and LISTEN not in states:
-        return Trouble(
-            f"port {target.port} is in use: nobody listens, but the system keeps it for {len(there)}"
-            f" earlier connections ({states.count(TIME_WAIT)} in TIME_WAIT)",
-            f"wait a minute and start again, or {another}",
-        )
+        return _connected(target, there, machine)
     return Trouble(
         f"port {target.port} is in use by a process that cannot be seen",
         fixes.look(target.port),
+    )
+
+
+def _connected(target: Target, there: Sequence[Endpoint], machine: Machine) -> Trouble:
+    """Connections alone keep the port: those that a process has, and those that only the system still knows."""
+    said, others = [], []
+    for one in there:
+        process = next((process for pid in one.pids if (process := machine.process(pid))), None)
+        if process is not None:
+            who = f"{process.name} (PID {process.pid}, user {user_name(process.uid)})"
+            said.append(
+                f"{who} has a connection from it ({STATES.get(one.state, '?')}{f' to {one.peer}' * bool(one.peer)})"
+            )
+        else:
+            others.append(STATES.get(one.state, "?"))
+    more = len(said) - _SHOWN
+    told = said[:_SHOWN] + ([f"{more} more connections are like that"] if more > 0 else [])
+    if others:
+        counted = ", ".join(f"{others.count(state)} in {state}" for state in dict.fromkeys(others))
+        plural = "s" if len(others) > 1 else ""
+        told.append(f"the system keeps it for {len(others)} earlier connection{plural} ({counted})")
+    wait = "wait until that has ended" if said else "wait a minute and start again"
+    return Trouble(
+        f"port {target.port} is in use: nobody listens, but {', and '.join(told)}",
+        f"{wait}, or {fixes.another(target.port)}",
     )
 
 

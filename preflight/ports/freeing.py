@@ -12,7 +12,7 @@ from preflight.ports.binding import PortUnavailable, Target, bind, listen, resol
 from preflight.ports.explanations import Trouble, left_alone, unexplained, unstoppable
 from preflight.ports.holders import Found, Holder, find
 from preflight.ports.machine import Handle, Machine, Process, ancestors, descendants, here
-from preflight.ports.policy import Asking, Policy, Refusal, decide
+from preflight.ports.policy import Asking, Policy, Refusal, decide, reasons
 from preflight.ports.stopping import Step, Tree, end
 
 _SETTLE = 0.1  # seconds that the kernel may need to give a closed port back
@@ -29,6 +29,7 @@ class Plan:
     refusals: tuple[Refusal, ...] = ()
     problem: str | None = None  # why the port could not be had, one line
     fix: str | None = None
+    reasons: tuple[str, ...] = ()  # for each holder, why it would be stopped or is left alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Taken:
     steps: tuple[Step, ...] = ()
     problem: str | None = None  # one line
     fix: str | None = None
+    reasons: tuple[str, ...] = ()  # for each holder, why it was stopped or left alone
 
 
 def plan(host: str, port: int, policy: Policy, *, machine: Machine | None = None) -> Plan:
@@ -57,10 +59,11 @@ def plan(host: str, port: int, policy: Policy, *, machine: Machine | None = None
     found = find(target, machine, policy.secrets)
     if not found:
         return Plan(False, (), (), (), *unexplained(target, machine))
-    stop, refusals = decide(found, Asking.of(target.port, policy, machine))
+    asking = Asking.of(target.port, policy, machine)
+    stop, refusals = decide(found, asking)
     trouble = left_alone(target, refusals) if refusals else Trouble(None, None)
     holders, going = tuple(one.holder for one in found), tuple(one.holder for one in stop)
-    return Plan(False, holders, going, refusals, *trouble)
+    return Plan(False, holders, going, refusals, *trouble, reasons(found, asking, refusals))
 
 
 def take(
@@ -105,6 +108,7 @@ class _Attempt:
     inodes: set[int] = field(default_factory=set)  # of the sockets that were there
     adopters: set[int] = field(default_factory=set)  # who takes in what the first leave behind
     steps: list[Step] = field(default_factory=list)
+    reasons: tuple[str, ...] = ()  # of the first
 
     def run(self) -> Taken:
         try:
@@ -125,6 +129,7 @@ class _Attempt:
                 self._remember(found)
             asking = Asking.of(self.target.port, self.policy, self.machine)
             stop, refusals = decide(found, asking)
+            self.reasons = self.reasons or reasons(found, asking, refusals)
             if refusals:
                 return self._failed(*left_alone(self.target, refusals), refusals)
             left = self._free(stop, asking)
@@ -137,7 +142,7 @@ class _Attempt:
             return self._failed(*unexplained(self.target, self.machine))
         where = f"listens on {self.target.host} port {self.held.getsockname()[1]}"
         self._note("held", os.getpid(), "this process", where)
-        return Taken(self.held, self.first, (), tuple(self.steps))
+        return Taken(self.held, self.first, (), tuple(self.steps), reasons=self.reasons)
 
     def release(self) -> None:
         if self.held is not None:
@@ -176,7 +181,7 @@ class _Attempt:
         trees: list[Tree] = []
 
         def enter(process: Process) -> bool:
-            refusal = None if process.pid in inodes else asking.refusal(process)  # holders: decided already
+            refusal = None if process.pid in inodes else asking.refusal(process, below=True)  # holders: decided already
             if refusal is None:
                 return True
             self._note("left alone", process.pid, process.name, f"descendant of a holder, but {refusal[0]}")
@@ -195,7 +200,7 @@ class _Attempt:
                     handles.append(handle)
                     members.append(handle)
             if members:
-                trees.append(Tree(members[0], tuple(members[1:])))
+                trees.append(Tree(members[0], tuple(members[1:]), asking.grounds(one.process)))
         return trees
 
     def _try(self, deadline: float = 0.0) -> bool:
@@ -228,7 +233,7 @@ class _Attempt:
         )
 
     def _failed(self, problem: str | None, fix: str | None, refusals: tuple[Refusal, ...] = ()) -> Taken:
-        return Taken(None, self.first, refusals, tuple(self.steps), problem, fix)
+        return Taken(None, self.first, refusals, tuple(self.steps), problem, fix, self.reasons)
 
     def _note(self, action: str, pid: int | None, name: str, result: str) -> None:
         step = Step(time.time(), action, pid, name, result)

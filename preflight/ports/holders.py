@@ -128,12 +128,11 @@ def _holder(process: Process, endpoints: Sequence[Endpoint], machine: Machine, s
 
 
 def _unseen(endpoint: Endpoint) -> Holder:
-    ours = endpoint.uid is not None and endpoint.uid == os.geteuid()
     return Holder(
         pid=None,
-        # Our own, yet unseen: another PID namespace, or a process that forbids looking into it
+        # It may be our own, and unseen: in another PID namespace, or a process that forbids looking into it
         # (PR_SET_DUMPABLE).
-        name="a process that cannot be seen" if ours else "another user's process",
+        name="another user's process" if endpoint.uid not in (None, os.geteuid()) else "a process that cannot be seen",
         command="",
         user=None if endpoint.uid is None else user_name(endpoint.uid),
         uid=endpoint.uid,

@@ -69,7 +69,20 @@ class Linux:
             stamp=ticks,
             suspended=fields[0] == "T",
             cgroup=cgroups.read(pid),
+            terminal=_terminal(int(fields[4])),
         )
+
+    def folder(self, pid: int) -> str:
+        """See Machine."""
+        try:
+            return os.readlink(f"/proc/{pid}/cwd")
+        except OSError:
+            return ""
+
+    def opaque(self, uid: int) -> list[Process]:
+        """See Machine: what is not dumpable (prctl(2)), as agents for keys are, hides its descriptors from its user."""
+        hiding = (self.process(pid) for pid in _pids() if _hides(pid))
+        return [process for process in hiding if process is not None and process.uid == uid]
 
     def children(self, pid: int) -> tuple[int, ...]:
         """See Machine."""
@@ -128,6 +141,29 @@ def _read(pid: int, name: str, size: int = -1) -> str:
     """The file's text, of which at most ``size`` bytes are read."""
     with open(f"/proc/{pid}/{name}", "rb") as file:
         return file.read(size).decode(errors="replace")
+
+
+def _hides(pid: int) -> bool:
+    """Whether what a process has open may not be looked at; what has ended hides nothing."""
+    try:
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            os.readlink(f"/proc/{pid}/fd/{name}")
+            return False
+    except PermissionError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def _terminal(number: int) -> str:
+    """The name of a terminal, by the number of its device (Documentation/admin-guide/devices.txt)."""
+    major, minor = os.major(number), os.minor(number)
+    if 136 <= major <= 143:
+        return f"pts/{(major - 136) * 256 + minor}"
+    if major == 4:
+        return f"tty{minor}" if minor < 64 else f"ttyS{minor - 64}"
+    return f"terminal {major}:{minor}" if number else ""
 
 
 def _pids() -> list[int]:

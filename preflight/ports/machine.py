@@ -32,6 +32,7 @@ class Process:
     stamp: float  # start time in the machine's own unit; with the PID it is the process's identity
     suspended: bool  # stopped by a signal (Ctrl-Z): other signals wait until it continues
     cgroup: str  # text of /proc/PID/cgroup; "" where there is none
+    terminal: str = ""  # the terminal that it belongs to, "pts/3"; "" where it has none
 
     def __post_init__(self) -> None:
         """Name and arguments are what the process says of itself: they have a bound for all who come after."""
@@ -83,6 +84,12 @@ class Machine(Protocol):
 
     def children(self, pid: int) -> tuple[int, ...]:
         """PIDs of its children."""
+
+    def folder(self, pid: int) -> str:
+        """The folder that it works in; "" where that cannot be told."""
+
+    def opaque(self, uid: int) -> list[Process]:
+        """Processes of this user whose sockets cannot be seen from here, though their names can."""
 
     def handle(self, process: Process, inodes: Collection[int] = ()) -> Handle | None:
         """A handle, or None when that process has ended or holds none of these sockets any more."""

@@ -1,21 +1,24 @@
 """Who may be stopped for a port: the policy, and what is left alone whatever the policy says.
 
 Never stopped: this process, its ancestors, PID 1, other users' processes, forwarders of containers and
-tunnels, other containers, services, infrastructure. Each refusal says who it is, why, and what a person could
-do.
+tunnels, other containers, services, infrastructure, editors and browsers; nor what belongs to a terminal or to a
+desktop application, unless it was started from this project. Each refusal says who it is, why, and what a person could
+do; who is stopped instead has grounds.
 """
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from preflight.ports import cgroups, fixes
+from preflight.ports import cgroups, fixes, programs
 from preflight.ports.binding import user_name
 from preflight.ports.holders import Found, Holder
 from preflight.ports.machine import Machine, Process, ancestors
-from preflight.ports.spared import FORWARDERS, INFRASTRUCTURE
+from preflight.ports.spared import BROWSERS, EDITORS, FORWARDERS, INFRASTRUCTURE, PROGRAMS
+from preflight.text import foreign
 
 _NAME = 15  # characters that Linux keeps of a process's name
+_NAMED = 3  # processes that are named at most where one of several is meant
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,7 @@ class Policy:
     own: frozenset[int] = frozenset()  # PIDs of this project's instances, known by their record
     spare: frozenset[str] = INFRASTRUCTURE  # process names never stopped
     grace: float = 5.0  # seconds between SIGTERM and SIGKILL
+    project: str = ""  # folder of this project: what was started from there may be stopped though it has a terminal
     secrets: frozenset[str] = field(default=frozenset(), repr=False)  # no argument that has one of them is shown
 
     def __post_init__(self) -> None:
@@ -67,8 +71,11 @@ class Asking:
         unit, container = cgroups.unit(cgroup), cgroups.container(cgroup)
         return cls(port, policy, machine, os.getpid(), above, os.geteuid(), unit, container)
 
-    def refusal(self, process: Process) -> tuple[str, str] | None:
-        """Why this process is not stopped, and what a person could do; None when it may be stopped."""
+    def refusal(self, process: Process, *, below: bool = False) -> tuple[str, str] | None:
+        """Why this process is not stopped, and what a person could do; None when it may be stopped.
+
+        ``below``: it runs under a process that is stopped, and shares its terminal.
+        """
         kill = fixes.stop(process.pid, sudo=self.uid not in (0, process.uid))
         another = fixes.another(self.port)
         if process.pid == self.pid:
@@ -93,14 +100,61 @@ class Asking:
         if service is not None and service != self.unit:
             sudo = "" if service.by_user or self.uid == 0 else "sudo "
             return f"it belongs to the service {service.name}", sudo + service.stop_command
-        for name in self.policy.spare:
-            if name[:_NAME] in names:
-                return f"it is infrastructure ({name})", f"{kill}  # if it should not run here, else {another}"
+        stopped_here = f"{kill}  # if it should not run here, else {another}"
+        if (what := self._spared(process, names)) is not None:
+            return f"it is {what}", stopped_here
+        if not below and (session := self._session(process)):
+            return f"{session}, and was not started from this project", stopped_here
         if self.policy.cleanup == "never":
             return "cleaning up is switched off", kill
         if self.policy.cleanup == "own" and not self.is_own(process):
             return "it is not an instance of this project", kill
         return None
+
+    def _spared(self, process: Process, names: set[str]) -> str | None:
+        """What kind of program this is that nobody stops, and by what it is known; None for any other."""
+        kinds = (("infrastructure", self.policy.spare), ("an editor", EDITORS), ("a browser", BROWSERS))
+        for kind, spared in kinds:
+            if found := next((name for name in spared if name[:_NAME] in names), None):
+                return f"{kind} ({found})"
+        for interpreter, run in programs.run_by(process.name, process.argv).items():
+            for (by, kind), known in PROGRAMS.items():
+                if by == interpreter and (found := min(run & known, default="")):
+                    return f"{kind} ({found}, run by {interpreter})"
+            # What somebody has named in the settings may be a script just as well.
+            if found := min(run & (self.policy.spare - INFRASTRUCTURE), default=""):
+                return f"infrastructure ({found}, run by {interpreter})"
+        return None
+
+    def _session(self, process: Process) -> str:
+        """Which interactive session a process belongs to; empty where none, or where it is ours to stop."""
+        application = cgroups.application(process.cgroup)
+        if not (process.terminal or application) or self.is_own(process) or self.started_from(process):
+            return ""
+        if process.terminal:
+            return f"it runs in a terminal ({process.terminal})"
+        return f"it belongs to the desktop application {application}"
+
+    def started_from(self, process: Process) -> str:
+        """The place in this project that the process was started from; empty where there is no sign of that."""
+        project = os.path.realpath(self.policy.project) if self.policy.project else "/"
+        if project == "/":
+            return ""  # everything is below that
+        folder = self.machine.folder(process.pid)
+        # Of its arguments those that say what runs: an interpreter of the project's environment, a script of its own.
+        script = next((word for word in process.argv[1:] if not word.startswith("-")), "")
+        for path in (folder, *(os.path.join(folder, word) for word in (*process.argv[:1], script) if "/" in word)):
+            if os.path.normpath(path).startswith((f"{project}/", f"{self.policy.project}/")) or path == project:
+                return path
+        return ""
+
+    def grounds(self, process: Process) -> str:
+        """Why this process may be stopped, for people."""
+        if self.is_own(process):
+            return "it is an instance of this project"
+        if place := self.started_from(process):
+            return f"it was started from this project ({foreign(place)})"
+        return f"it belongs to user {user_name(process.uid)}, and to nothing that is spared"
 
     def is_own(self, process: Process) -> bool:
         """An instance of this project, or started by one."""
@@ -116,12 +170,33 @@ def _names(process: Process) -> set[str]:
     return {name[:_NAME] for name in (process.name, first.rpartition("/")[2].rstrip(":")) if name}
 
 
+def reasons(found: Sequence[Found], asking: Asking, refusals: Sequence[Refusal]) -> tuple[str, ...]:
+    """For each holder, why it is stopped or not."""
+    refused = {id(refusal.holder): refusal.reason for refusal in refusals}
+    waits = f", and is not stopped while {refusals[0].holder.title} is left alone" if refusals else ""
+    return tuple(
+        refused.get(id(one.holder)) or (asking.grounds(one.process) + waits if one.process else "") for one in found
+    )
+
+
+def _unseen(holder: Holder, asking: Asking) -> str:
+    """Why a holder without a process is left alone: who it may be, where it is this user's."""
+    reason = "it cannot be seen from here"
+    if holder.uid != asking.uid:
+        return reason
+    hidden = asking.machine.opaque(asking.uid)
+    named = ", ".join(f"{process.name} (PID {process.pid})" for process in hidden[:_NAMED])
+    more = f" or one of {len(hidden) - _NAMED} more" if len(hidden) > _NAMED else ""
+    who = f"{named}{more} may be it" if named else "it may run in another PID namespace"
+    return f"{reason}, though it is yours: {who}"
+
+
 def decide(found: Sequence[Found], asking: Asking) -> tuple[list[Found], tuple[Refusal, ...]]:
     """Who is stopped, topmost first, and who is left alone; if anybody is, nobody is stopped."""
     refusals = []
     for one in found:
         if one.process is None:
-            refusals.append(Refusal(one.holder, "it cannot be seen from here", fixes.look(asking.port)))
+            refusals.append(Refusal(one.holder, _unseen(one.holder, asking), fixes.look(asking.port)))
         elif (refusal := asking.refusal(one.process)) is not None:
             refusals.append(Refusal(one.holder, *refusal))
     if refusals:

@@ -1,17 +1,21 @@
 """The machine as psutil shows it: for macOS, and for Linux where pidfds or /proc are missing."""
 
+import contextlib
 import signal
 import socket
 import time
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from preflight.ports import cgroups
+from preflight.ports import cgroups, sockets
 from preflight.ports.machine import Handle, Process
 from preflight.ports.sockets import Endpoint
 
 if TYPE_CHECKING:
     import psutil
+
+
+_NUMBERS = {name: number for number, name in sockets.STATES.items()}
 
 
 class Portable:
@@ -37,12 +41,57 @@ class Portable:
             unowned = set()
         for address in unowned:
             holders.setdefault(address, [])
-        return [Endpoint(at, port, pids=tuple(sorted(pids))) for at, pids in sorted(holders.items())]
+        users = sockets.opened_by(port) if not all(holders.values()) else {}
+        return [
+            Endpoint(at, port, uid=users.get(at) if not pids else None, pids=tuple(sorted(pids)))
+            for at, pids in sorted(holders.items())
+        ]
 
     def occupying(self, port: int) -> list[Endpoint]:
-        """See Machine: psutil does not list sockets that are only bound, so nothing is claimed."""
-        del port
-        return []
+        """See Machine: connections, with whose they are; psutil does not list sockets that are only bound."""
+        import psutil
+
+        found: dict[tuple[object, object, str], set[int]] = {}
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                for one in process.net_connections(kind="tcp"):
+                    if _is_at(one, port):
+                        found.setdefault((one.laddr, one.raddr, one.status), set()).add(process.pid)
+        with contextlib.suppress(psutil.Error):  # macOS tells only root
+            for other in psutil.net_connections(kind="tcp"):
+                if _is_at(other, port):
+                    found.setdefault((other.laddr, other.raddr, other.status), set())
+        return [
+            Endpoint(
+                _packed(here), port, _NUMBERS.get(status, sockets.CLOSE), pids=tuple(sorted(pids)), peer=_peer(there)
+            )
+            for (here, there, status), pids in found.items()
+        ]
+
+    def folder(self, pid: int) -> str:
+        """See Machine."""
+        import psutil
+
+        try:
+            return psutil.Process(pid).cwd()
+        except psutil.Error:
+            return ""
+
+    def opaque(self, uid: int) -> list[Process]:
+        """See Machine."""
+        import psutil
+
+        found = []
+        for one in psutil.process_iter():
+            try:
+                one.net_connections(kind="tcp")
+            except psutil.AccessDenied:
+                process = self.process(one.pid)
+                if process is not None and process.uid == uid:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
 
     def process(self, pid: int) -> Process | None:
         """See Machine."""
@@ -64,6 +113,7 @@ class Portable:
                     stamp=process.create_time(),
                     suspended=status == psutil.STATUS_STOPPED,
                     cgroup=cgroups.read(pid),
+                    terminal=(process.terminal() or "").removeprefix("/dev/"),
                 )
         except psutil.Error:
             return None
@@ -128,9 +178,16 @@ class _Pinned:
         pass  # psutil keeps nothing open
 
 
+def _is_at(connection: object, port: int) -> bool:
+    return getattr(getattr(connection, "laddr", None), "port", None) == port
+
+
 def _listens(connection: object, port: int) -> bool:
-    address = getattr(connection, "laddr", None)
-    return bool(address) and getattr(connection, "status", "") == "LISTEN" and address.port == port  # type: ignore[union-attr]
+    return getattr(connection, "status", "") == "LISTEN" and _is_at(connection, port)
+
+
+def _peer(address: object) -> str:
+    return sockets.shown(_packed(address), int(getattr(address, "port", 0))) if address else ""
 
 
 def _packed(address: object) -> bytes:

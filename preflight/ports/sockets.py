@@ -20,6 +20,10 @@ TIME_WAIT = 6
 CLOSE = 7
 LISTEN = 10
 BOUND = 13  # bound, neither listening nor connected: listed by sock_diag from Linux 6.8 on
+STATES = {
+    1: "ESTABLISHED", 2: "SYN_SENT", 3: "SYN_RECV", 4: "FIN_WAIT1", 5: "FIN_WAIT2", TIME_WAIT: "TIME_WAIT",
+    CLOSE: "CLOSE", 8: "CLOSE_WAIT", 9: "LAST_ACK", LISTEN: "LISTEN", 11: "CLOSING", 12: "SYN_RECV", BOUND: "BOUND",
+}  # fmt: skip
 
 _SOCK_DIAG = 4  # NETLINK_SOCK_DIAG
 _BY_FAMILY = 20  # SOCK_DIAG_BY_FAMILY
@@ -45,6 +49,7 @@ class Endpoint:
     inode: int | None = None
     pids: tuple[int, ...] = ()  # every process seen to hold it
     interface: int = 0  # index of the network interface that it belongs to; 0: none, or not told by this source
+    peer: str = ""  # the other end of a connection, "192.0.2.7:443"; empty where there is none
 
     @property
     def packed(self) -> bytes:
@@ -52,9 +57,14 @@ class Endpoint:
         return self.address.removeprefix(_MAPPED) if len(self.address) == 16 else self.address
 
     def __str__(self) -> str:
-        if len(self.address) == 4:
-            return f"{socket.inet_ntop(socket.AF_INET, self.address)}:{self.port}"
-        return f"[{socket.inet_ntop(socket.AF_INET6, self.address)}]:{self.port}"
+        return shown(self.address, self.port)
+
+
+def shown(address: bytes, port: int) -> str:
+    """An end of a socket as people write it."""
+    if len(address) == 4:
+        return f"{socket.inet_ntop(socket.AF_INET, address)}:{port}"
+    return f"[{socket.inet_ntop(socket.AF_INET6, address)}]:{port}"
 
 
 def listening(port: int, *, netlink: bool = True) -> list[Endpoint]:
@@ -73,6 +83,14 @@ def occupying(port: int, *, netlink: bool = True) -> list[Endpoint]:
     """Every socket with this local port in whatever state: why a port is busy on which nobody listens."""
     found = _ask(port, 0xFFF | 1 << BOUND) if netlink else None
     return _with_holders(list(_read_tables(port)) if found is None else found)
+
+
+def opened_by(port: int) -> dict[bytes, int]:
+    """The user who opened the listening sockets of a port, by their address; empty where /proc does not tell."""
+    try:
+        return {one.address: one.uid for one in _read_tables(port) if one.state == LISTEN and one.uid is not None}
+    except OSError:
+        return {}
 
 
 def holds(pid: int, inodes: Collection[int]) -> bool:
@@ -126,7 +144,9 @@ def _dump(link: socket.socket, family: int, port: int, states: int) -> tuple[lis
 
 def _decode(message: bytes) -> Endpoint:
     fields = _ANSWER.unpack_from(message)
-    family, state, sport, source, interface, uid, inode = (fields[at] for at in (0, 1, 4, 6, 8, -2, -1))
+    family, state, sport, dport, source, remote, interface, uid, inode = (
+        fields[at] for at in (0, 1, 4, 5, 6, 7, 8, -2, -1)
+    )
     v6only: bool | None = None
     offset = _ANSWER.size
     while offset + 4 <= len(message):
@@ -134,8 +154,10 @@ def _decode(message: bytes) -> Endpoint:
         if kind == _V6ONLY:
             v6only = bool(message[offset + 4])
         offset += max(4, (length + 3) & ~3)
-    address = source[:4] if family == socket.AF_INET else source
-    return Endpoint(address, int.from_bytes(sport, "big"), state, v6only, uid, inode, interface=interface)
+    size = 4 if family == socket.AF_INET else 16
+    port, there = int.from_bytes(sport, "big"), int.from_bytes(dport, "big")
+    peer = shown(remote[:size], there) if there else ""
+    return Endpoint(source[:size], port, state, v6only, uid, inode, interface=interface, peer=peer)
 
 
 def _read_tables(port: int) -> Iterator[Endpoint]:
@@ -158,10 +180,17 @@ def parse_row(line: str) -> Endpoint | None:
     fields = line.split()
     if len(fields) < 10 or ":" not in fields[1]:
         return None
-    address, _, port = fields[1].rpartition(":")
+    (address, port), (remote, there) = _end(fields[1]), _end(fields[2])
+    peer = shown(remote, there) if there else ""
+    return Endpoint(address, port, int(fields[3], 16), None, uid=int(fields[7]), inode=int(fields[9]), peer=peer)
+
+
+def _end(field: str) -> tuple[bytes, int]:
+    """Address and port of one end, as the tables have it: ``0100007F:1F42``."""
+    address, _, port = field.rpartition(":")
     # Each 32-bit word of the address is printed as a number of this machine's byte order.
     words = [int(address[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(address), 8)]
-    return Endpoint(b"".join(words), int(port, 16), int(fields[3], 16), None, uid=int(fields[7]), inode=int(fields[9]))
+    return b"".join(words), int(port, 16)
 
 
 # -- their holders -------------------------------------------------------------------------------------------

@@ -51,12 +51,14 @@ class Tree(NamedTuple):
 
     top: Handle
     rest: tuple[Handle, ...]
+    grounds: str = ""  # why its top may be stopped
 
 
 @dataclass(slots=True)
 class _Member:
     handle: Handle
     after: "_Member | None"  # asked only when that one has gone
+    grounds: str = ""  # why it is asked
     asked: float | None = None  # when, monotonic
     killed: bool = False
     deadline: float = math.inf  # monotonic: what comes after the last signal comes then
@@ -79,7 +81,7 @@ def end(
     """
     members: list[_Member] = []
     for tree in trees:
-        top = _Member(tree.top, None)
+        top = _Member(tree.top, None, tree.grounds)
         members += [top, *(_Member(handle, top) for handle in tree.rest)]
     start = time.monotonic()
     while True:
@@ -110,7 +112,13 @@ def _advance(member: _Member, start: float, grace: float, note: Note) -> None:
             return
         member.asked = now
         member.deadline = max(start + grace, now + min(grace, SWEEP))
-        why = "sent" if member.after is None else "sent, what it ran under has gone"
+        why = (
+            "sent, what it ran under has gone"
+            if member.after
+            else f"sent, {member.grounds}"
+            if member.grounds
+            else "sent"
+        )
         _signal(member, signal.SIGTERM, why, note)
         if member.handle.process.suspended and not member.over:
             _signal(member, signal.SIGCONT, "sent, it was suspended and could not end", note)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from preflight.claim import Claim
+from preflight.claim import Claim, judged
 from preflight.contract import Details, unknown
 from preflight.settings import Settings
 
@@ -16,20 +16,20 @@ def test_port_cleanup(port: Claim, details: Details) -> None:
         holders=[holder.to_dict() for holder in port.holders],
         steps=[step.to_dict() for step in port.steps],
         refusals=[refusal.to_dict() for refusal in port.refusals],
+        reasons=list(port.reasons),
     )
     details.fix = port.fix
     if port.untried:
         unknown(port.untried)
     if port.refusals:
-        left = port.refusals[0]
-        pytest.fail(f"left alone: {left.holder.describe()}: {left.reason}")
+        pytest.fail("left alone: " + "; ".join(f"{one.holder.describe()}: {one.reason}" for one in port.refusals))
     assert not port.stopped or port.socket is not None, port.problem
     if port.would_stop:
-        details.summary = "a start would stop " + ", ".join(holder.title for holder in port.would_stop)
+        details.summary = "a start would stop " + "; ".join(judged(port.holders, port.reasons))
     elif port.handed_over:
         details.summary = "the running instance is replaced without an outage"
     elif port.stopped:
-        details.summary = "stopped " + ", ".join(holder.title for holder in port.stopped)
+        details.summary = "stopped " + "; ".join(judged(port.holders, port.reasons))
     else:
         details.summary = "nothing to stop"
 

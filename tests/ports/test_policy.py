@@ -87,6 +87,46 @@ def test_who_is_left_alone(changes: dict[str, object], uid: int | None, reason: 
     assert ("sudo" in refusal[1]) == ("sudo" in fix)
 
 
+@pytest.mark.parametrize(
+    "name, what",
+    [
+        *((name, f"an editor ({name})") for name in ("code", "cursor", "nvim", "pycharm", "Code Helper (Plugin)")),
+        *((name, f"a browser ({name})") for name in ("firefox", "chrome", "chromium", "chrome-headless-shell")),
+        ("ollama", "infrastructure (ollama)"),
+    ],
+)
+def test_what_people_have_open(name: str, what: str) -> None:
+    """Editors and browsers listen for their own ends: a debugger, a forwarded port."""
+    for called in ({"name": name[:15]}, {"name": "MainThread", "argv": (f"/opt/x/{name.split()[0]}",)}):
+        if " " in name and "argv" in called:
+            continue
+        refusal = decide(replace(PROCESS, **called))
+        assert refusal is not None
+        assert refusal[0] == f"it is {what}"
+
+
+@pytest.mark.parametrize(
+    "name", ["cloud-sql-proxy", "session-manager-plugin", "cloudflared", "ngrok", "chisel", "tailscaled"]
+)
+def test_tunnels(name: str) -> None:
+    """A tunnel holds the port for somebody at its other end."""
+    refusal = decide(replace(PROCESS, name=name[:15], argv=(f"/usr/local/bin/{name}", "--port", "8002")))
+    assert refusal == ("it forwards the port for a container or a tunnel", "kill 4711  # ends the tunnel")
+
+
+def test_sessions_of_people() -> None:
+    """What belongs to a terminal or to a desktop application, unless it is ours."""
+    shell = replace(PROCESS, terminal="pts/3")
+    refusal = decide(shell)
+    assert refusal is not None
+    assert refusal[0] == "it runs in a terminal (pts/3), and was not started from this project"
+    assert decide(shell, policy=Policy(own=frozenset({shell.pid}))) is None
+    scope = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/app-gnome-org.gnome.Maps-4711.scope\n"
+    refusal = decide(replace(PROCESS, cgroup=scope))
+    assert refusal is not None
+    assert refusal[0].startswith("it belongs to the desktop application org.gnome.Maps, and was not")
+
+
 def test_who_may_be_stopped() -> None:
     """An ordinary process of this user, and one of our own unit or container."""
     assert decide(PROCESS) is None
