@@ -128,13 +128,19 @@ class Channel:
     def receive(self, timeout: float | None = None) -> Message | None:
         """The next message, or None when the other end has closed.
 
-        Raises TimeoutError after ``timeout`` seconds, ChannelError for what is no message.
+        Raises TimeoutError where it has not come whole within ``timeout`` seconds, ChannelError for what is no message.
         """
-        self._socket.settimeout(timeout)
+        until = time.monotonic() + timeout if timeout is not None else None
         while not self._messages:
             if self.closed:
                 return None
+            # Counted from the beginning: who sends a byte at a time does not get the time anew for each of them.
+            left = until - time.monotonic() if until is not None else None
+            if left is not None and left <= 0:
+                raise TimeoutError("timed out")
+            self._socket.settimeout(left)
             self._read()
+        self._socket.settimeout(timeout)
         return self._messages.popleft()
 
     def waits(self) -> bool:
