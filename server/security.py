@@ -562,7 +562,11 @@ def _is_address(text: str) -> bool:
 
 
 def _neighbourhood(peer: str) -> str:
-    """Whom a peer is counted as: with IPv6 everybody has a whole /64 of addresses."""
+    """Whom a peer is counted as: with IPv6 everybody has a whole /64 of addresses.
+
+    One that came with IPv4 to a socket of both is that, although its address is written as one of IPv6.
+    """
+    peer = peer.removeprefix("::ffff:")
     if ":" not in peer:
         return peer
     try:

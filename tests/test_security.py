@@ -531,6 +531,7 @@ def test_neighbours() -> None:
     assert security._neighbourhood("2001:db8:1:2:3:4:5:6") == security._neighbourhood("2001:db8:1:2::1")
     assert security._neighbourhood("2001:db8:1:3::1") != security._neighbourhood("2001:db8:1:2::1")
     assert security._neighbourhood("10.0.0.9") == "10.0.0.9"
+    assert security._neighbourhood("::ffff:10.0.0.9") == "10.0.0.9"
 
 
 def test_waits_end_with_the_server(make_instance: Callable[..., Instance]) -> None:
