@@ -17,6 +17,10 @@ def _answer(chat: Chat, body: Mapping[str, Any], status: int = 200) -> JSONRespo
     return JSONResponse(chat.hub.redactor.document(dict(body)), status)
 
 
+async def _long_answer(chat: Chat, body: Mapping[str, Any]) -> JSONResponse:
+    return await chat.hub.aside(lambda: _answer(chat, body))
+
+
 async def sessions(request: Request) -> JSONResponse:
     """GET: the sessions, the latest used first (?limit, ?offset). DELETE: all of them."""
     from server.database import StoreError
@@ -34,7 +38,7 @@ async def sessions(request: Request) -> JSONResponse:
         return _answer(chat, {"error": str(error)}, 503)
     for one in found:
         one["active"] = one["session_id"] in chat.hub.live
-    return _answer(chat, {"sessions": found, "total": total})
+    return await _long_answer(chat, {"sessions": found, "total": total})
 
 
 async def session(request: Request) -> JSONResponse:
@@ -55,7 +59,7 @@ async def session(request: Request) -> JSONResponse:
         return _answer(chat, {"error": str(error)}, 404)
     except StoreError as error:
         return _answer(chat, {"error": str(error)}, 503)
-    return _answer(chat, found | {"active": session_id in chat.hub.live})
+    return await _long_answer(chat, found | {"active": session_id in chat.hub.live})
 
 
 async def schema(_request: Request) -> JSONResponse:

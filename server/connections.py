@@ -81,6 +81,11 @@ class Connection:
         for one in in_dialect(message, streams=self.streams):
             self.outbox.push(self._hub.render(one))
 
+    async def send_long(self, message: messages.Server) -> None:
+        """The same for one that may have much text in it."""
+        for one in in_dialect(message, streams=self.streams):
+            self.outbox.push(await self._hub.rendered(one))
+
     def push(self, text: str) -> None:
         """Send what was rendered for all who follow a session."""
         if self._held is not None:
@@ -125,7 +130,7 @@ class Connection:
                 raise Refused("unknown_type", f"Send one of these types: {', '.join(sorted(TYPES))}.")
             if self.session is None and kind != "init":
                 raise Refused("init_required", INIT_FIRST)
-            await self._handle(self._redacted(messages.parse({**document, "type": kind})))
+            await self._handle(await self._redacted(messages.parse({**document, "type": kind})))
         except Refused as refused:
             self._refuse(refused.code, refused.message, document, refused.retry)
         except StoreError as error:
@@ -151,13 +156,13 @@ class Connection:
             raise Refused("bad_json", "Send a JSON object.")
         return document
 
-    def _redacted(self, message: messages.Client) -> messages.Client:
+    async def _redacted(self, message: messages.Client) -> messages.Client:
         """The message, its texts redacted: nothing goes further as a client sent it.
 
         That takes longer than all the rest, so it comes when nothing is left that could be refused for less.
         """
         texts = {name: value for name, value in message if isinstance(value, str) and name != "type"}
-        return message.model_copy(update={name: self._hub.redactor.text(value) for name, value in texts.items()})
+        return message.model_copy(update={name: await self._hub.redacted(value) for name, value in texts.items()})
 
     def _refuse(self, code: Code, message: str, document: Any, retry: bool | None = None) -> None:
         own = document.get("id") if isinstance(document, dict) else None
@@ -196,7 +201,8 @@ class Connection:
                 lines, more = await self._hub.store.history(
                     session.id, before=message.before, limit=message.limit, size=PAGE
                 )
-                self.send(messages.History(session_id=session.id, messages=entries(lines), more=more, id=message.id))
+                found = messages.History(session_id=session.id, messages=entries(lines), more=more, id=message.id)
+                await self.send_long(found)
             case Command():
                 self.send(Info(message=NO_COMMANDS, timestamp=now()))
 
@@ -221,15 +227,17 @@ class Connection:
             self._release()
             raise
         self.streams = message.streams
-        self.send(
-            messages.Initialized(
-                session_id=session_id,
-                resumed=resumed,
-                workspace_path=message.workspace_path,
-                message=RESUMED if resumed else BEGUN,
-                messages=entries(lines),
-            )
+        first = messages.Initialized(
+            session_id=session_id,
+            resumed=resumed,
+            workspace_path=message.workspace_path,
+            message=RESUMED if resumed else BEGUN,
+            messages=entries(lines),
         )
+        if lines:
+            await self.send_long(first)
+        else:
+            self.send(first)
         self._release()
         if resumed:
             await session.recover()

@@ -9,7 +9,7 @@ import json
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Collection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from preflight.instance import SERVICE_RESTART, Instance
 from preflight.redaction import Redactor
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from server.history import Past
     from server.snapshot import Snapshot
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
+LONG = 2 * 1024  # characters of a text that takes longer to redact than everybody else should wait
 SPELL = 100  # turns after which a pause is used to give memory back
 PAUSE = 1.0  # seconds without a turn that are a pause
 
@@ -61,10 +64,32 @@ class Hub:
         self._pause: asyncio.TimerHandle | None = None
         self._making: asyncio.Task[Agent] | None = None
         self._draining = asyncio.create_task(self._drain())
+        self._aside = asyncio.Lock()
 
     def render(self, message: messages.Server) -> str:
         """A message as it leaves: redacted. The only way out."""
         return json.dumps(self.redactor.document(message.model_dump(exclude_none=True)), ensure_ascii=False)
+
+    async def rendered(self, message: messages.Server) -> str:
+        """The same for one that may have much text in it."""
+        return await self.aside(lambda: self.render(message))
+
+    async def redacted(self, text: str) -> str:
+        """What a client has sent, without secrets."""
+        if len(text) < LONG:
+            return self.redactor.text(text)
+
+        def twice() -> str:
+            redacted = self.redactor.text(text)
+            self.redactor.text(redacted)  # known from now on, where `render` meets it again
+            return redacted
+
+        return await self.aside(twice)
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Have work on long texts done in a thread, one after the other: for everybody else the event loop goes on."""
+        async with self._aside:
+            return await asyncio.to_thread(work)
 
     async def agent(self) -> Agent:
         """The agent, imported and made in the background; whoever comes first begins it, and all wait for it.
