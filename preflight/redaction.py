@@ -27,6 +27,8 @@ from preflight.keys import MOST, common, secrets
 MASK = "[redacted]"
 LONGEST = 16 * 1024  # characters of a secret whose pieces are known by themselves
 REACH = 64 * 1024  # characters that are looked at beyond a cut, so that a secret there is seen whole
+LONG, LONGEST_REMEMBERED = 2 * 1024, 64 * 1024  # characters of a text whose result is remembered
+REMEMBERED = 16  # such texts
 SIGNS = 512  # of a secret that are compiled: each has some twenty ways to be written, a millisecond to compile
 
 T = TypeVar("T")
@@ -52,8 +54,12 @@ _DIGITS = re.compile(r"0x|u00|([0-9a-fA-F])")
 _ENCODED = re.compile(r"%(?:25){0,4}([2-7][0-9a-fA-F])")
 _ENCODED_BACKSLASH = re.compile(r"%(?:25){0,4}5[cC]")
 
-# Where a text goes on in the next line: its end, also an escaped one, colours, and what stands around a piece there.
-_LINE_END = re.compile(r"(?:\\{1,16}r)?\\{1,16}n|\r?\n|\r|%(?:0[dD]%)?0[aA]|<br ?/?>|\x1b\[[0-9;:]{0,40}m")
+# Where a text goes on in the next line: its end, also an escaped one or Unicode's, colours, what nobody sees (the NULs
+# of UTF-16, places where a word may be broken), and what stands around a piece there.
+_LINE_END = re.compile(
+    r"(?:\\{1,16}r)?\\{1,16}n|\r?\n|\r|%(?:0[dD]%)?0[aA]|<(?:br ?/?|wbr)>|\x1b\[[0-9;:]{0,40}[mK]"
+    r"|[\x00\x0b\x0c\x1c-\x1e\x85\xad\u200b-\u200d\u2028\u2029\u2060\ufeff]"
+)
 _NEW_LINE = re.compile(r"\r?\n|\r")
 _BLANKS = " \t\xa0"
 _AROUND = " \t\xa0\"'`\\|>#*+,()[]│┃║╎┆▏▕"
@@ -260,6 +266,8 @@ class Redactor:
         self._first = {secret[:length] for secret in self._secrets for length in range(1, _FRAGMENT)}
         self._steps: dict[str, re.Pattern[str]] = {}
         self._reach = max([REACH, *(8 * len(secret) for secret in self._secrets)])
+        # What is answered has often been redacted before, when it came or was written, and a long text takes long.
+        self._again = lru_cache(REMEMBERED)(lambda text: self.after("", text).text)
 
     @cached_property
     def _encoded(self) -> frozenset[str]:
@@ -278,6 +286,8 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """The text without any secret."""
+        if LONG <= len(text) <= LONGEST_REMEMBERED:
+            return self._again(text)
         return self.after("", text).text
 
     def after(self, before: str, text: str) -> Redacted:
