@@ -37,6 +37,13 @@ _PGPASS = re.compile(r"[^\s:]{1,255}:(?:\*|[0-9]{1,5}):[^\s:]{1,64}:[^\s:]{1,64}
 _FIELD = re.compile(r"[\"']?([\w.-]{1,64}(?: [\w.-]{1,64})?)[\"']?\s{0,8}([=:])(?!//)\s{0,8}", re.ASCII)
 _SCHEME = re.compile(r"(?:[A-Z][A-Za-z0-9_-]{1,24}|bearer|basic|digest|token|key|apikey|api-key)\s{1,8}")
 _QUOTED = re.compile(r"(?:(?<![\w.-])([\w.-]{1,64})[\"']?\s?[=:]\s?)?(?:\"([^\"]{1,4096})\"|'([^']{1,4096})')")
+# Options with their values, words of a netrc: "--password X", "password X"; and assignments wherever they stand.
+_OPTION = re.compile(r"(?<!\S)-{0,2}([\w.-]{1,64})(?=\s{1,8}(\S{12,4096}))", re.ASCII)
+_ASSIGNED = re.compile(r"(?<![\w.-])([\w.-]{1,64})=(\S{12,4096})", re.ASCII)
+_ELEMENT = re.compile(r"<([\w.-]{1,64})>([^<>]{12,4096})</", re.ASCII)
+# Keys that consist of several: header, payload and signature, an identifier and its secret, a method and its hash.
+_COMPOUND = re.compile(r"[\w+/~.#@$!^*-]{16,16384}={0,2}", re.ASCII)
+_BETWEEN = re.compile(r"[.#@$!^*]+")
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "0": "\0"}
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
@@ -162,12 +169,29 @@ def _parts(text: str, secret: bool) -> Iterator[Part]:
         yield text.partition(":")[2], secret, False
     if found := _SCHEME.match(text):
         yield text[found.end() :], secret, False
+    yield from _named(text)
+    if secret and _BETWEEN.search(text) and _COMPOUND.fullmatch(text):
+        yield from ((part, True, True) for part in islice(_BETWEEN.split(text), MOST))
     for separator in _SEPARATORS:
         if separator.search(text):
             # One by one: there may be very many, and only the first are taken.
             yield from ((part, secret, False) for part in _split(separator, text))
     if secret:
         yield from ((decoded, secret, False) for decoded in _decoded(text))
+
+
+def _named(text: str) -> Iterator[Part]:
+    """What has a name like that of a secret before it, other than as a field with which the text begins."""
+    for option in islice(_OPTION.finditer(text), 2 * MOST):
+        name, value = option.groups()
+        if key_like(name):
+            yield value.strip("\"'"), True, True
+        elif name in ("u", "user"):
+            yield value.partition(":")[2].strip("\"'"), True, False
+    for sign, pattern in (("=", _ASSIGNED), ("</", _ELEMENT)):
+        for field in islice(pattern.finditer(text), 2 * MOST) if sign in text else ():
+            if key_like(field[1]):
+                yield field[2].strip().strip("\"'"), True, False
 
 
 def _quoted(text: str) -> Iterator[tuple[str, ...]]:
@@ -202,9 +226,11 @@ def _leaves(document: Any, secret: bool) -> Iterator[Part]:
         elif isinstance(value, list):
             queue.extend((item, is_secret, by_looks) for item in value)
         elif isinstance(value, dict):
+            called = value.get("name", value.get("key"))  # {"name": "DB_PASSWORD", "value": "..."}
             for name, item in value.items():
                 yield name, is_secret, True
-                _, named, looks = _of_field(name, "", is_secret)
+                of = called if name == "value" and isinstance(called, str) else name
+                _, named, looks = _of_field(of, "", is_secret)
                 queue.append((item, named, looks))
 
 
