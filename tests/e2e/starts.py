@@ -15,7 +15,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,7 +26,7 @@ import psutil
 from preflight import report, times
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 30.0  # seconds until a test gives up on something that should have happened
+PATIENCE = 120.0  # seconds until a test gives up on something that should have happened; a busy machine takes its time
 MEASURED = "COVERAGE_PROCESS_CONFIG" in os.environ  # by coverage, which sets it for the processes that it follows
 KEYS = {
     "OPENAI_API_KEY": "sk-canary-Zq7vXw2LmN8pRt4KdY6hJb3F-tail9351",
@@ -68,6 +68,16 @@ def until(holds: Callable[[], bool], what: str, patience: float = PATIENCE) -> N
     while not holds():
         assert time.monotonic() < end, f"waited {patience:g} s in vain until {what}"
         time.sleep(0.01)
+
+
+def deadlines(*seconds: float) -> Iterator[float]:
+    """Deadlines to try one after the other, for a test whose place is in a run that a deadline cuts off.
+
+    The first is enough for a machine that has nothing else to do. A busy one may not have come to that place by then:
+    the test breaks off as soon as it has been there, and fails if that never happens.
+    """
+    yield from seconds
+    raise AssertionError(f"no deadline was long enough: {', '.join(map(str, seconds))} s")
 
 
 def unused_port() -> int:
@@ -192,6 +202,16 @@ class Started:
         assert self.process.returncode is not None
         until(lambda: not self.family(), "every process that it started has gone", 5)
         assert not listening(self.port), f"something still listens on {self.port}"
+
+    def asking(self, port: int) -> int:
+        """How many connections its processes have, or try to have, to this port of this machine."""
+        count = 0
+        for pid in self.family():
+            with contextlib.suppress(OSError, psutil.Error):
+                count += sum(
+                    bool(one.raddr) and one.raddr.port == port for one in psutil.Process(pid).net_connections()
+                )
+        return count
 
     def kill(self) -> None:
         """End whatever is left of it."""

@@ -6,7 +6,6 @@ import json
 import re
 import socket
 import stat
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -187,16 +186,14 @@ def swallowing() -> Iterator[int]:
 
 @pytest.mark.parametrize("kind", ["silent", "swallowing"])
 def test_services_that_do_not_answer(equipped: Place, request: pytest.FixtureRequest, kind: str) -> None:
-    """Both services keep silent: the check takes one deadline, not two; the outcome is unknown and does not block."""
-    url = f"http://127.0.0.1:{request.getfixturevalue(kind)}"
-    began = time.monotonic()
-    started = equipped.run(*AT_ONCE, "--format", "json", OPENAI_BASE_URL=url, PERPLEXITY_BASE_URL=url)
-    took = time.monotonic() - began
-    assert started.process.returncode == 0
+    """Both services keep silent, and both are asked at once: the deadlines run side by side, and nothing blocks."""
+    port = request.getfixturevalue(kind)
+    url = f"http://127.0.0.1:{port}"
+    started = equipped.start(*AT_ONCE, "--format", "json", OPENAI_BASE_URL=url, PERPLEXITY_BASE_URL=url)
+    # benchmarks/ measures the time; that neither waits for the other's deadline is a matter of order.
+    until(lambda: started.asking(port) == 2, "both are being asked")
+    assert started.wait() == 0
     found = section(started)
-    # The issue's bound is 0.7 s more than the deadline (benchmarks/ measures it); here coverage comes on top.
-    assert found["duration"] < 2.0 + 0.7 + 0.5
-    assert took < 2 * 2.0 + 1.5
     for title in ("OpenAI API", "Perplexity API"):
         assert outcome(found, title)[0] == "unknown"
         assert "no answer within 2 s" in outcome(found, title)[1]
