@@ -15,8 +15,9 @@ import os
 import re
 import sys
 import threading
+import traceback
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Container, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.abc import SourceLoader
 from pathlib import Path
@@ -26,12 +27,14 @@ from typing import Any
 import pytest
 
 from preflight import interpreter
+from preflight.report import SEVERITIES
 
 FILES = ("test_*.py", "*_test.py")
 REWRITTEN = -1
 """Stands for a level of optimization: with pytest's assertions, which explain themselves (plain pytest has those)."""
 INSTALLED = "site-packages"
 ASSERTION = re.compile(rb"^[ \t]*assert\b", re.MULTILINE)
+DECLARATION = re.compile(rb"^[ \t]*@(?:\w+\.)*mark\.(?:critical|warning)\b", re.MULTILINE)
 Code = tuple[object, ...]
 """What a code object does, in a form that compares: neither where it stands nor how it was compiled."""
 
@@ -162,15 +165,26 @@ class Sources:
         """The tests in the files below ``folder`` that pytest has not collected, as ``FILE::NAME``.
 
         Those that are written at the top of a file or of a class, and the functions that a file has from elsewhere:
-        what stands under a condition may well not be there. Hidden folders are nobody's (an editor's copies, say).
+        what stands under a condition may well not be there. What is marked as a requirement is one, whatever it and its
+        file are called. Hidden folders are nobody's (an editor's copies, say).
         """
         collected = {(item.path, _name(item)) for item in items}
+        bodies = {code_of(getattr(item, "obj", None)) for item in items} - {None}
         modules = {getattr(module, "__file__", None): module for module in list(sys.modules.values())}
         found = []
-        for path in sorted({path for pattern in FILES for path in folder.rglob(pattern)}):
+        for path in sorted(folder.rglob("*.py")):
             if any(part.startswith(".") for part in path.relative_to(folder).parts):
                 continue
             file = path.relative_to(folder.parent)
+            known = modules.get(str(path))
+            is_asked = any(path.match(pattern) for pattern in FILES)
+            if not is_asked and not _declares(path.read_bytes()):
+                continue
+            if known is not None:
+                found += [f"{file}::{name}" for name in _marked(known, bodies)]
+            if not is_asked:
+                found += [f"{file}, which is not called like a file of requirements (test_*.py)"] * (known is None)
+                continue
             brought = _brought_tests(modules.get(str(path)))
             found += [f"{file}::{name}" for name in brought if (path, name) not in collected]
             module = self._module(path, 0)
@@ -266,6 +280,30 @@ def _brought_tests(module: ModuleType | None) -> list[str]:
     ]
 
 
+def _declares(source: bytes) -> bool:
+    """Whether something in a file is marked as a requirement."""
+    return any(b"mark." + name.encode() in source for name in SEVERITIES) and bool(DECLARATION.search(source))
+
+
+def _marked(module: ModuleType, collected: Container[CodeType | None]) -> Iterator[str]:
+    """What is marked as a requirement in a module of the suite, and has a body that is not collected; by name."""
+    for name, one in list(vars(module).items()):
+        inside = [(name, one)] if callable(one) else []
+        if inspect.isclass(one):
+            own = vars(one) if one.__module__ == module.__name__ else {}
+            inside = [(f"{name}.{method}", function) for method, function in list(own.items())]
+        for called, function in inside:
+            if isinstance(function, pytest.MarkDecorator):
+                # What has no name of its own, a partial say, was not marked: it has become the mark's argument.
+                if function.name in SEVERITIES and any(map(callable, function.args)):
+                    yield called
+                continue
+            marks = getattr(function, "__dict__", {}).get("pytestmark")
+            named = {mark.name for mark in marks} if isinstance(marks, list) else set()
+            if not named.isdisjoint(SEVERITIES) and code_of(function) not in collected:
+                yield called
+
+
 def _makes_a_fixture(decorator: ast.expr) -> bool:
     """``@fixture`` and ``@pytest_asyncio.fixture(...)`` do; ``@pytest.mark.usefixtures(...)`` does not."""
     called = decorator.func if isinstance(decorator, ast.Call) else decorator
@@ -300,20 +338,34 @@ class Witness:
             @functools.wraps(function)
             async def call_async(*args: Any, **options: Any) -> Any:
                 with self._seeing():
-                    return await function(*args, **options)
+                    _see_that_it_judges(await function(*args, **options))
 
             return call_async
 
         @functools.wraps(function)
         def call(*args: Any, **options: Any) -> Any:
             with self._seeing():
-                return function(*args, **options)
+                returned = function(*args, **options)
+                if hasattr(returned, "__await__") or hasattr(returned, "__aiter__"):
+                    return returned  # a plugin's affair, or pytest's
+                _see_that_it_judges(returned)
+                return None
 
         return call
 
+    def _is_ours(self, error: BaseException) -> bool:
+        """Whether code of the requirement's file was on its way."""
+        files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+        return self._code is not None and self._code.co_filename in files
+
     @contextmanager
     def _seeing(self) -> Generator[None]:
-        before, of_threads = sys.getprofile(), threading.getprofile()
+        before, of_threads, hook = sys.getprofile(), threading.getprofile(), threading.excepthook
+
+        def note(ending: threading.ExceptHookArgs) -> None:
+            if isinstance(ending.exc_value, AssertionError) and self._is_ours(ending.exc_value):
+                self.raised = ending.exc_value
+            hook(ending)
 
         def see(frame: FrameType, event: str, _argument: object) -> None:
             if event == "call" and frame.f_code is self._code:
@@ -322,12 +374,21 @@ class Witness:
 
         threading.setprofile(see)
         sys.setprofile(see)
+        threading.excepthook = note
         try:
             yield
         except BaseException as error:
             self.raised = error
             raise
         finally:
+            threading.excepthook = hook
             # A profiler that is written in C cannot be set again from here.
             sys.setprofile(before if callable(before) else None)
             threading.setprofile(of_threads)
+
+
+def _see_that_it_judges(returned: object) -> None:
+    """Raises AssertionError for a requirement that returns its answer: nobody looks at that."""
+    if returned is not None:
+        answer = returned if isinstance(returned, bool | int | float) else f"a value of type {type(returned).__name__}"
+        raise AssertionError(f"it returned {answer}, and returning is no answer: a requirement says it with assert")
