@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from preflight import interpreter
+from preflight import interpreter, signals
 from preflight.channel import Channel, Message
 
 READ = 64 * 1024  # bytes of output in one look
@@ -169,6 +169,8 @@ class Child:
         """End the whole group at once and wait for the process; more than once does no harm."""
         if not self.ended():
             self._signal_group(signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it may have left its group
+                os.kill(self.pid, signal.SIGKILL)
             self.on_signal("SIGKILL", self.pid, self.module, why)
             self._reap()
 
@@ -249,4 +251,4 @@ def attach(descriptor: int, heard: Callable[[Message], None], hung_up: Callable[
 
 def end_group() -> None:
     """In the child: end this process and everything that it started, at once."""
-    os.killpg(0, signal.SIGKILL)
+    signals.end_group()

@@ -13,6 +13,7 @@ long as it says that it may take; nobody sends it a second signal before.
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import time
@@ -133,6 +134,11 @@ def _claim(
     ours = neighbours.on_port(settings, holders)
     if origin == "rerun":
         return _still_served(settings, ours, holders)
+    if (own := _of_the_application(origin, holders)) is not None:
+        from preflight import listening
+
+        problem = f"{own.title} was started by {settings.app} while it was imported, and listens on {settings.address}"
+        return Claim(holders=holders, problem=problem, fix=listening.FIX)
     if origin == "check" and (pid := _suspended_start(port)):
         problem = f"another start of port {port} is suspended (PID {pid}), and a start would wait for it"
         return Claim(holders=holders, problem=problem, fix=f"kill -CONT {pid}  # or end it: kill {pid}")
@@ -211,6 +217,18 @@ def _beside(
     pid = one.record.pid
     fix = "stop it, or choose another port" if one.answers else f"see what it waits for (kill -CONT {pid}), or end it"
     return Claim(holders=holders, problem=f"{one.name} {what}, which this run never stops", fix=fix)
+
+
+def _of_the_application(origin: str, holders: Sequence[ports.Holder]) -> ports.Holder | None:
+    """One of the holders that the application of this very run has started, which ends with its worker."""
+    launcher = os.getpid() if origin == "pytest" else os.getppid()
+    for holder in holders:
+        line = [holder.pid, *ancestors(here(), holder.pid)] if holder.pid is not None else []
+        for pid, parent in itertools.pairwise(line):
+            process = here().process(pid) if parent == launcher else None
+            if process is not None and "preflight.worker" in process.argv:
+                return holder
+    return None
 
 
 def _suspended_start(port: int) -> int | None:

@@ -13,15 +13,18 @@ LOOK = 0.5  # seconds between two looks of the launcher, or a quarter of the per
 
 
 class Awake:
-    """Counts the seconds in which this process looked about it: a pause of its own is in none of its deadlines."""
+    """Counts the seconds in which this process looked about it: a pause of its own is in none of its deadlines.
+
+    Of the time between two looks so much counts as there is between two that are late: on a machine that is so busy
+    that every look is later, deadlines run out later, and they do run out.
+    """
 
     def __init__(self, now: float) -> None:
         self._looked, self._asleep = now, 0.0
 
     def at(self, now: float) -> float:
         """The time without pauses; to be asked at every look."""
-        if now - self._looked > 2 * LOOK:
-            self._asleep += now - self._looked
+        self._asleep += max(0.0, now - self._looked - 2 * LOOK)
         self._looked = now
         return now - self._asleep
 
@@ -45,7 +48,7 @@ class Heartbeat:
 
     def missed(self, now: float) -> bool:
         """Whether a whole period has passed in silence; to be asked at every look."""
-        if now - self._looked > 2 * self.look:
+        if now - self._looked > max(2 * self.look, self.period / 4):  # else we are late, on a machine that is busy
             self._heard = now  # we were not awake ourselves: what was sent meanwhile is still to be heard
         self._looked = now
         return self.period > 0 and now - self._heard > self.period

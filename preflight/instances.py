@@ -12,7 +12,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from preflight import unixsockets
@@ -22,7 +22,9 @@ from preflight.times import local_of
 
 PROTOCOL = 2
 ANSWER = 2.0  # seconds that a launcher has to answer
+LONGEST_END = 700.0  # seconds; no settings let an instance take longer to end, whatever a record says
 STARTING, SERVING, DRAINING = "starting", "serving", "draining"
+MANY = 1 << 62  # seconds or a number of anything that no launcher has
 _OF_PROTOCOL_1 = 9  # fields of a record, in their order
 _COMPARED = frozenset({"project", "root", "log_file"})  # with what is ours, or opened: whoever shows them cleans them
 
@@ -55,6 +57,8 @@ class Record:
     """The project's name, as pyproject.toml has it; empty where that is not known."""
     root: str = ""
     """The checkout that it runs from; empty where that is not known."""
+    keeper: str = ""
+    """Who restarts it when it ends, as the very process that a unit or a container was started for; empty: nobody."""
     protocol: int = 1
 
     @classmethod
@@ -70,10 +74,11 @@ class Record:
         for name, value in {**data, **known}.items():
             default = values.get(name)
             if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-                value = float(value)
+                value = float(value) if abs(value) < MANY else default
             if name in values and type(value) is type(default):
                 values[name] = foreign(value) if isinstance(value, str) and name not in _COMPARED else value
-        return cls(**values)  # type: ignore[arg-type]  # of the types of their defaults
+        record = cls(**values)  # type: ignore[arg-type]  # of the types of their defaults
+        return replace(record, stops_within=min(max(0.0, record.stops_within), LONGEST_END))  # NaN is 0
 
     def for_file(self) -> dict[str, object]:
         """What is written into the runtime folder.

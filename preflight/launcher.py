@@ -7,6 +7,7 @@ and the application, pydantic and asyncio never are.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import signal
 import socket
@@ -247,7 +248,15 @@ class Launcher:
         if not self._lock.take():
             self.terminal.line(f"Another start of port {self.settings.port} is going on; waiting for it.")
             patience = self.settings.run_timeout + START_UP
-            if not self._lock.take(patience):
+            taken = self._lock.take(patience)
+            if not taken and not self._is_suspended(self._lock.holder()):
+                # Its application takes its time, as it may: twice, where its first worker does not come up.
+                longer = 2 * self.settings.startup_timeout or math.inf
+                starts = f"PID {self._lock.holder()} has been starting for more than {patience:g} s"
+                self.terminal.line(f"{starts}; waiting on, for as long as an application may take.")
+                patience += longer
+                taken = self._lock.take(longer)
+            if not taken:
                 pid = self._lock.holder()
                 what = f"PID {pid} has been starting on port {self.settings.port} for more than {patience:g} s."
                 fix = f"Fix: see what it waits for, or end it: kill -CONT {pid}; kill {pid}"
@@ -255,8 +264,16 @@ class Launcher:
                 self.terminal.fail("ANOTHER START DOES NOT END", [what, fix])
                 return 1
         # Before anything is stopped: what a start needs is there, and others can see that it goes on.
-        self._presence = Presence.of(self.settings, self._loop)
+        self._presence = Presence.of(self.settings, self._loop, keeper=self._keeper or "")
         return self._meet() if self._is_taken() else None
+
+    @staticmethod
+    def _is_suspended(pid: int) -> bool:
+        """Whether a process was stopped by a signal, so that waiting for it is in vain."""
+        from preflight.ports import here
+
+        process = here().process(pid)
+        return process is not None and process.suspended
 
     def _is_taken(self) -> bool:
         """Whether somebody is on the port: a quick look, which spares most starts the import of what looks closely."""
@@ -321,7 +338,7 @@ class Launcher:
             self._loop.turn(min(0.5, suite.deadline - time.monotonic()))
             if self._loop.stops:
                 raise Stopped(self._loop.stops[0])
-            known = worker.imported or worker.error is not None or worker.ended()
+            known = worker.ended() or worker.imported or worker.error is not None
             # It can have imported and then try to listen: what the suite hears last before it asks is what counts.
             if known and (not self._application_told or worker.error != told):
                 told = worker.error

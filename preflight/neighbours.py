@@ -28,6 +28,7 @@ from preflight import instances, ports, runtime, unixsockets
 from preflight.channel import Channel
 from preflight.instances import DRAINING, SERVING, STARTING, Address, Handover, Record
 from preflight.ports import ancestors, cgroups, here
+from preflight.restarts import CONTAINERS, SYSTEMD
 from preflight.settings import Settings, address
 from preflight.text import foreign
 
@@ -352,7 +353,35 @@ def _decide(settings: Settings, one: Neighbour, typed_at: float) -> Decision:
     if how == "fail":
         running = f"{one.name} serves {one.where}, and --if-running is fail"
         return Decision(one, refusal=running, fix="stop it, or start with --if-running replace")
+    if how == "replace" and (end := _common_end(one.record)):
+        shared, fix = end
+        return Decision(one, refusal=f"{one.name} serves {one.where}, and {shared}", fix=fix)
     return Decision(one, replaces=how == "replace")
+
+
+def _common_end(record: Record) -> tuple[str, str] | None:
+    """Why this process ends when that instance does, and what to do instead; None where it goes on.
+
+    An instance that is replaced ends, and takes along what it has started, its container or its unit.
+    """
+    me = os.getpid()
+    if record.pid in ancestors(here(), me):
+        return "this start runs inside it, and would end with it", "start it from elsewhere, or detached: setsid -f"
+    if record.pid == 1 or (record.keeper in CONTAINERS and _shares_pids(record.pid)):
+        what = "this container runs it: the container would end with it, and so would this start"
+        return what, "restart the container"
+    if record.keeper == SYSTEMD and (process := here().process(record.pid)) and (own := here().process(me)):
+        unit = cgroups.unit(process.cgroup)
+        if unit is not None and unit == cgroups.unit(own.cgroup):
+            return f"this start would end with its unit, {unit.name}", unit.stop_command.replace(" stop ", " restart ")
+    return None
+
+
+def _shares_pids(pid: int) -> bool:
+    """Whether that process is in the same PID namespace as this one, so in the same container."""
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/{pid}/ns/pid") == os.readlink("/proc/self/ns/pid")
+    return False
 
 
 def patience(found: Sequence[Neighbour]) -> float:

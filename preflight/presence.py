@@ -81,8 +81,11 @@ class Presence:
             raise
 
     @classmethod
-    def of(cls, settings: Settings, loop: Loop) -> Presence:
-        """That of a launcher which begins to start with these settings. Raises RuntimeFolderError."""
+    def of(cls, settings: Settings, loop: Loop, *, keeper: str = "") -> Presence:
+        """That of a launcher which begins to start with these settings. Raises RuntimeFolderError.
+
+        ``keeper`` is who else restarts it.
+        """
         record = Record(
             instance_id=os.urandom(16).hex(),
             pid=os.getpid(),
@@ -96,6 +99,7 @@ class Presence:
             state=STARTING,
             project=settings.project,
             root=str(settings.root),
+            keeper=keeper,
             protocol=PROTOCOL,
         )
         return cls(record, loop, state_dir=settings.state_dir)

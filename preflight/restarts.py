@@ -58,6 +58,9 @@ class Restarts:
         return self._jitter(wait / 2, wait)
 
 
+SYSTEMD, KUBERNETES, CONTAINER_RUNTIME = "systemd", "Kubernetes", "the container runtime"
+CONTAINERS = (KUBERNETES, CONTAINER_RUNTIME)
+"""Who ends a container when the process ends that it was started for."""
 INITS = frozenset({"tini", "tini-static", "docker-init", "podman-init", "dumb-init", "catatonit"})
 """Programs that do nothing as a container's PID 1 but start one process and end with it."""
 SHELLS = frozenset({"sh", "ash", "bash", "dash", "busybox", "ksh", "zsh"})
@@ -135,7 +138,7 @@ def somebody_elses_task(origin: Origin) -> str | None:
     """
     # The variable is inherited by a terminal, say, that runs in a unit, and by all that is started there.
     if origin.exec_pid == str(origin.pid):
-        return "systemd"
+        return SYSTEMD
     if not origin.is_the_containers:
         return None
-    return "Kubernetes" if origin.kubernetes else "the container runtime"
+    return KUBERNETES if origin.kubernetes else CONTAINER_RUNTIME

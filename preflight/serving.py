@@ -73,6 +73,7 @@ class Server(uvicorn.Server):
         self._say = say
         self._on_trial = on_trial
         self._admitted = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._taking: set[asyncio.Task[object]] = set()
         self._replaced = self._last = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -96,6 +97,10 @@ class Server(uvicorn.Server):
     def count_in_flight(self, answer: Callable[[int], object]) -> None:
         """Tell ``answer`` how many requests and pieces of work have not ended; from any thread."""
         self._in_loop(lambda: answer(self.instance.works + self._requests()))
+
+    def hurry(self) -> None:
+        """Leave out what is left of drain_delay; from any thread, and from a signal's handler."""
+        self._in_loop(self._hurried.set)
 
     def admit(self) -> None:
         """Accept connections, after a trial; from any thread."""
@@ -162,13 +167,27 @@ class Server(uvicorn.Server):
 
     async def _starts_up(self, scope: Any, receive: Any, send: Any) -> None:
         """The application's lifespan. Whatever it raises, uvicorn takes it for one that has none, and serves it."""
+        begun = False
+
+        async def received() -> Any:
+            nonlocal begun
+            message = await receive()
+            begun = True
+            return message
+
         try:
-            await self.config.loaded_app(scope, receive, send)
+            await self.config.loaded_app(scope, received, send)
         except (SystemExit, KeyboardInterrupt) as error:
             # Nobody says so in order to have no lifespan.
             if not self.lifespan.startup_event.is_set():
                 self.lifespan.startup_failed = True
                 logging.getLogger("uvicorn.error").error("The application's start-up ended with %r.", error)
+            raise
+        except Exception as error:
+            # One that has none says so before it asks what there is to do. A server has to go on all the same (ASGI).
+            if begun and not self.lifespan.startup_event.is_set():
+                said = "The application's start-up ended with %r; it is served without."
+                logging.getLogger("uvicorn.error").error(said, error)
             raise
 
     def _beat(self, interval: float) -> None:
@@ -192,7 +211,8 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         settings = self.instance.settings
         self._announce()
-        await asyncio.sleep(settings.delay)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurried.wait(), settings.delay)
         deadline = loop.time() + settings.graceful_timeout
         if self._last:
             for sock in sockets or ():

@@ -25,6 +25,8 @@ _raised: list[int] = []
 """Signals for which Ended was raised."""
 _launcher = 0
 """In a child of the launcher: the launcher's PID."""
+_when_alone: Callable[[], bool] | None = None
+"""In such a child: what to do first about a signal when the launcher is gone; it says whether it did."""
 
 
 def end_the_command() -> None:
@@ -95,8 +97,33 @@ def _keep_from_forks() -> None:
 
 
 def _left(_number: int, _frame: FrameType | None) -> None:
-    if os.getppid() != _launcher:
-        os.killpg(0, signal.SIGKILL)
+    global _when_alone
+    if os.getppid() == _launcher:
+        return
+    first, _when_alone = _when_alone, None
+    if first is None or not first():
+        end_group()
+
+
+def when_alone(first: Callable[[], bool]) -> None:
+    """In a child of the launcher: call this for the first signal that comes when the launcher is gone.
+
+    It returns whether there is something to finish that ends by itself; else, and for the next signal, the child ends.
+    """
+    global _when_alone
+    _when_alone = first
+
+
+def end_group() -> None:
+    """In a child of the launcher: end this process and the group that it was given, at once.
+
+    It may have gone to another group, its launcher's or a shell's, which is nobody's to end here.
+    """
+    try:
+        os.killpg(os.getpid(), signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass  # nobody is left in it
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _handle(handler: Callable[[int, FrameType | None], object]) -> list[signal.Signals]:

@@ -187,5 +187,12 @@ def surviving(stream: IO[str]) -> Iterator[None]:
 
 
 def _width(stream: TextIO) -> int | None:
-    """None lets rich ask the terminal; a pipe has no width, and rich would take 80 columns."""
-    return None if stream.isatty() or os.environ.get("COLUMNS") else 100
+    """None lets rich ask the terminal; a pipe has no width, and rich would take 80 columns.
+
+    COLUMNS=0 stands for nobody knows (Emacs' shells, some services): rich would take it at its word, and show nothing.
+    """
+    columns = os.environ.get("COLUMNS", "")
+    if columns and not columns.strip("0") and stream.isatty():
+        with contextlib.suppress(OSError):
+            return os.get_terminal_size(stream.fileno()).columns or 100
+    return None if stream.isatty() or columns.strip("0") else 100

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 FLUSH = 0.5  # seconds that the last events get to reach the launcher
 LEAVE = 2.0  # seconds that what is left in a process gets to end when its event loop has ended without being asked
 DEAF = 2.0  # seconds for which a process may go on whose channel has closed
+DEAF_EARLY = 0.25  # and before the verdict, when nothing that it answers may reach anybody
+FATAL = "Fatal Python error: "
 WELL_KNOWN = ("/ws/chat", "/health", "/diagnostics")
 """Routes whose addresses the launcher prints when the application has them."""
 
@@ -139,11 +141,16 @@ class Worker:
         return max(0, self._reported - self._events)
 
     def ended(self) -> bool:
-        """Whether it is gone; then ``error`` is set if the application had not imported."""
+        """Whether it is gone; then ``error`` is set if it was not going to serve yet."""
         if not self.child.ended() and not self._is_deaf():
             return False
-        if not self.imported and self.error is None:
-            self.error = f"the process that imported it ended ({self.ended_for or self.child.ending})"
+        if not self.unguarded and self.error is None:
+            when = " after that" if self.imported else ""
+            self.error = f"the process that imported it ended{when} ({self.ended_for or self.child.ending})"
+            self.child.drain_output()
+            # Of the interpreter's own, for a variable that it does not take, say: importing again need not show it.
+            if fatal := next((line for line in self.child.lines if line.startswith(FATAL)), ""):
+                self.error += f": {first_line(fatal)}"
         return True
 
     def _is_deaf(self) -> bool:
@@ -152,7 +159,7 @@ class Worker:
             return False
         now = time.monotonic()
         self._closed_at = self._closed_at or now
-        if now - self._closed_at < DEAF:
+        if now - self._closed_at < (DEAF if self.unguarded else DEAF_EARLY):
             return False  # it ends, most likely
         self.ended_for = "it closed its channel to the launcher, as a process does that becomes another program"
         self.child.kill(self.ended_for)
@@ -321,8 +328,10 @@ class _Main:
         self._condition = threading.Condition()
         self._server: Server | None = None
         self._runner: asyncio.Runner | None = None
+        self._pid = os.getpid()
         self._reruns = _Reruns(self._say)
         self._channel = children.attach(descriptor, self._hear, self._hung_up)
+        signals.when_alone(self._hurry)
 
     def _hear(self, message: Message) -> None:
         if message.kind == "rerun":
@@ -366,6 +375,14 @@ class _Main:
             time.sleep(server.instance.settings.drain_timeout + 1)
         children.end_group()
 
+    def _hurry(self) -> bool:
+        """Somebody wants the port while this drains by itself: accept nothing more, finish what is in flight."""
+        if self._server is None or not self._server.started:
+            return False
+        self._server.drain(replaced=False, last=False)
+        self._server.hurry()
+        return True
+
     def _wait(self, kind: str) -> Message:
         with self._condition:
             self._condition.wait_for(lambda: kind in self._orders)
@@ -397,7 +414,14 @@ class _Main:
             self._runner = asyncio.Runner(loop_factory=serving.loop_factory())
         return self._runner
 
+    @property
+    def _is_copy(self) -> bool:
+        """Whether this is a copy of the worker, which the application has forked: it speaks for nobody."""
+        return os.getpid() != self._pid
+
     def _say(self, kind: str, **data: Any) -> None:
+        if self._is_copy:
+            return
         try:
             self._channel.send(kind, **data)
         except OSError:
@@ -434,6 +458,8 @@ class _Main:
             if not guard.attempt:
                 self._say("failed", error=_why(error, root), fix="")
             return 1
+        if self._is_copy:
+            os._exit(0)  # an import that has forked, and lets the copy go on: a daemon's
         if not guard.imported():  # and has caught what it got for listening
             return 1
         gc.freeze()
@@ -455,7 +481,8 @@ class _Main:
         def say(kind: str) -> None:
             if kind == "beat":
                 with contextlib.suppress(OSError):  # the launcher is gone
-                    self._channel.offer(kind)
+                    if not self._is_copy:
+                        self._channel.offer(kind)
             else:
                 self._say(kind, instance_id=instance.instance_id)
 

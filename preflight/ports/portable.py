@@ -28,7 +28,11 @@ class Portable:
         import psutil
 
         holders: dict[bytes, list[int]] = {}
-        for process in psutil.process_iter():
+        try:
+            processes = list(psutil.process_iter())
+        except (IndexError, OSError):  # Linux without /proc, in a chroot say: nobody is to be seen
+            return []
+        for process in processes:
             try:
                 connections = process.net_connections(kind="tcp")
             except psutil.Error:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tests.e2e import namespaces
-from tests.e2e.starts import PATIENCE, READY, Place, Providers, Started, get, until
+from tests.e2e.starts import PATIENCE, READY, Place, Providers, Started, get, listening, until
 
 stopping = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
 
@@ -266,13 +266,16 @@ def test_an_application_that_takes_the_signal(place: Place) -> None:
 
 
 def test_worker_without_a_launcher(place: Place) -> None:
-    """When its launcher was killed the worker drains, and SIGTERM ends that at once."""
-    started = served(place, PREFLIGHT_GRACEFUL_TIMEOUT="300").until_ready()
+    """When its launcher was killed the worker drains; SIGTERM hurries that, and once more ends it at once."""
+    started = served(place, PREFLIGHT_GRACEFUL_TIMEOUT="300", PREFLIGHT_DRAIN_DELAY="60").until_ready()
     worker = psutil.Process(child(started.pid, "preflight.worker"))
     answer = asking(f"{place.url}/slow")
     until((place.folder / "begun").exists, "the request is in flight")
     started.send(signal.SIGKILL)
     started.wait()
+    worker.send_signal(signal.SIGTERM)
+    until(lambda: not listening(place.port), "it accepts nothing more")
+    assert worker.is_running()
     worker.send_signal(signal.SIGTERM)
     worker.wait(10)
     assert isinstance(answer(), str)
