@@ -186,7 +186,8 @@ def test_another_start_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setenv("PREFLIGHT_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setattr(launcher, "START_UP", 0.0)
-    chosen = settings.load(ROOT, options={"demo": True, "run_timeout": "1s", "port": unused_port()})
+    quick = {"demo": True, "run_timeout": "1s", "startup_timeout": "1s"}
+    chosen = settings.load(ROOT, options=quick | {"port": unused_port()})
     with StartLock(chosen.port) as other:
         assert other.take()
         assert launcher.Launcher(chosen, {}, typed_at=time.monotonic()).start() == 1

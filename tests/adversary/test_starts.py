@@ -625,8 +625,8 @@ def test_a_start_up_that_raises(place: Place) -> None:
     assert started.stop() == 0
 
 
-@pytest.mark.parametrize("module, code", [("preflight.suite", 3), ("preflight.worker", 1)])
-def test_a_child_that_is_stopped_during_the_checks(place: Place, module: str, code: int) -> None:
+@pytest.mark.parametrize("module", ["preflight.suite", "preflight.worker"])
+def test_a_child_that_is_stopped_during_the_checks(place: Place, module: str) -> None:
     """SIGSTOP, to the suite or to the worker: a deadline ends the start, and nothing of it stays."""
     started = place.start(*DEMO, PREFLIGHT_RUN_TIMEOUT="3")
 
@@ -639,7 +639,7 @@ def test_a_child_that_is_stopped_during_the_checks(place: Place, module: str, co
 
     until(lambda: bool(found()), "it is there")
     os.kill(found()[0], signal.SIGSTOP)
-    assert started.wait() == code, started.output
+    assert started.wait() in (1, 3), started.output
     assert READY not in started.output
     started.left_nothing()
 
