@@ -108,11 +108,15 @@ def is_sentence(fix: str) -> bool:
 class Fix:
     """A fix: a command is one line, whatever its length, with what is said about it below where it does not fit."""
 
-    def __init__(self, fix: str, *, indent: int = INDENT) -> None:
-        self.fix, self.indent = fix, indent
+    def __init__(self, fix: str, *, indent: int = INDENT, in_place: bool = False) -> None:
+        """``in_place``: on a screen that is drawn again and again, where no line may be longer than it is wide."""
+        self.fix, self.indent, self.in_place = fix, indent, in_place
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         head = Text.assemble(" " * self.indent, ("Fix: ", "bold"))
+        if self.in_place:
+            yield Hanging(head, Text(self.fix))
+            return
         indent = cell_len(head.plain)
         room = max(options.max_width - indent, NARROWEST)
         if options.no_wrap or cell_len(self.fix) <= room:
@@ -138,7 +142,7 @@ def _filled(text: str, width: int) -> list[str]:
     return lines
 
 
-def _block(check: Check, *, plain: bool, verbose: bool) -> RenderableType:
+def _block(check: Check, *, plain: bool, verbose: bool, in_place: bool = False) -> RenderableType:
     mark, style = sign(check, plain=plain)
     outcome = "" if check.outcome == "failed" else f" ({check.outcome})"
     title = Text.assemble((check.title, f"bold {style}"), (outcome, style))
@@ -147,7 +151,7 @@ def _block(check: Check, *, plain: bool, verbose: bool) -> RenderableType:
         _indented(Text(check.message or check.requirement)),
     ]
     if check.fix:
-        lines.append(Fix(check.fix))
+        lines.append(Fix(check.fix, in_place=in_place))
     if verbose:
         lines.append(_indented(_details(check)))
     return Group(*lines)
@@ -259,25 +263,40 @@ def _not_known(checks: Sequence[Check], *, plain: bool, verbose: bool) -> Render
     return Group(*parts)
 
 
-def watched(
-    report: Report, changes: Iterable[str], head: str, *, plain: bool = False, height: int = 24
-) -> RenderableType:
-    """What ``--watch`` shows in place: what blocks, the other checks as far as there is room, what changed last."""
-    good = [check for check in report.checks if not check.blocks and not check.warns]
-    rest = [*report.problems, *report.unknown, *good]
-    blocks = [_block(check, plain=plain, verbose=False) for check in report.blocking]
-    below = [Text(count(report), style="bold"), *(Text(line) for line in changes)]
-    room = max(3, height - 3 * len(blocks) - len(below) - 4)
-    parts: list[RenderableType] = [Text(head if not plain else head.replace("·", "-"), style="bold")]
-    if report.status == "broken":
-        parts.append(Text(f"the preflight itself broke: {report.reason}", style="red"))
-    parts += blocks
-    for line in below:
-        line.no_wrap, line.overflow = True, "ellipsis"
-    parts.append(Rows(rest[:room], plain=plain, folded=False))
-    if len(rest) > room:
-        parts.append(Text(f"and {len(rest) - room} more", style="bright_black"))
-    return Group(*parts, _rule("bright_black", plain), *below)
+class Watched:
+    """What ``--watch`` shows in place: what blocks, the other checks as far as there is room, what changed last.
+
+    Whatever is shown in place has to know where its lines end: here a fix is wrapped like everything else.
+    """
+
+    def __init__(
+        self, report: Report, changes: Iterable[str], head: str, *, plain: bool = False, height: int = 24
+    ) -> None:
+        """``height``: lines of the terminal."""
+        self.report, self.changes, self.head = report, list(changes), head
+        self.plain, self.height = plain, height
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        report, plain = self.report, self.plain
+        above: list[RenderableType] = [
+            Paragraph(Text(self.head.replace("·", "-") if plain else self.head, style="bold"))
+        ]
+        if report.status == "broken":
+            above.append(Paragraph(Text(f"the preflight itself broke: {report.reason}", style="red")))
+        above += [_block(check, plain=plain, verbose=False, in_place=True) for check in report.blocking]
+        below = [Text(count(report), style="bold"), *(Text(line) for line in self.changes)]
+        for line in below:
+            line.no_wrap, line.overflow = True, "ellipsis"
+        good = [check for check in report.checks if not check.blocks and not check.warns]
+        rest = [*report.problems, *report.unknown, *good]
+        used = len(console.render_lines(Group(*above), options, pad=False)) + len(below)
+        room = max(3, self.height - used - 3)  # the rule, how many more there are, and where the cursor stands
+        yield from above
+        yield Rows(rest[:room], plain=plain, folded=False)
+        if len(rest) > room:
+            yield Text(f"and {len(rest) - room} more", style="bright_black")
+        yield _rule("bright_black", plain)
+        yield from below
 
 
 def broken(

@@ -245,4 +245,4 @@ def _show(
     log.extend(f"{clock()} {line}" for line in changes)
     head = f"{launcher.settings.address} · {clock()} · every {seconds:g} s · Ctrl-C ends"
     height = terminal.console.height
-    terminal.screen(banners.watched(result.report, log, head, plain=terminal.plain, height=height))
+    terminal.screen(banners.Watched(result.report, log, head, plain=terminal.plain, height=height))

@@ -267,6 +267,26 @@ def test_when_plain(monkeypatch: pytest.MonkeyPatch, encoding: str, term: str, p
     assert banners.plain(Console(file=stream)) == plain
 
 
+@pytest.mark.parametrize("width, height", [(40, 60), (80, 30), (80, 16), (120, 50)])
+def test_what_is_shown_in_place(wordy: Report, width: int, height: int) -> None:
+    """With --watch no line is wider and nothing longer than the screen; what blocks is there with all of its fix."""
+    console = Console(file=io.StringIO(), width=width, height=height, emoji=False, markup=False)
+    changes = [f"03:04:0{n} UTC Memory: passed -> failed ({PROSE})" for n in range(2)]
+    screen = banners.Watched(wordy, changes, "127.0.0.1:8002 · 03:04:05 UTC · every 5 s", height=height)
+    with console.capture() as captured:
+        console.print(screen)
+    lines = captured.get().splitlines()
+    assert [line for line in lines if cell_len(line) > width] == []
+    assert len(lines) < max(height, 30), "what blocks is shown whole, however little room there is"
+    assert "".join(FIX.split()) in "".join("".join(lines).split())
+    assert lines[-1].startswith("03:04:01 UTC Memory")
+    assert lines[-3].startswith("5 requirements:")
+    order = [
+        next(n for n, line in enumerate(lines) if sign in line) for sign in ("❌ Key", "⚠️ Memory", "❔ Disk Space")
+    ]
+    assert order == sorted(order)
+
+
 def test_ready() -> None:
     """The green banner has the addresses, each where it can be copied."""
     shown = text(banners.ready([("Server", "http://127.0.0.1:8002"), ("WebSocket", "ws://127.0.0.1:8002/ws/chat")]))

@@ -40,7 +40,7 @@ def test_server_port(settings, port):
     assert port.socket is not None or port.obtainable or port.served_by is not None, port.problem
 """
 AT_ONCE = ("--check-only", "--app", "small:app")
-CLOCK = r"\d\d:\d\d:\d\d "
+CLOCK = r"\d\d:\d\d:\d\d \S+ "
 
 
 @pytest.fixture
