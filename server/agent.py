@@ -21,6 +21,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import StreamWriter
 
+from preflight import places
 from preflight.instance import Instance
 from preflight.redaction import Redactor
 from preflight.settings import Settings
@@ -249,16 +250,20 @@ def make(
     if live and OPENAI.key(environment):
         model = provider.model(OPENAI, environment, patience)
     researcher = None
+    research_off = ""
     wanted = live and not settings.offline and PERPLEXITY.name.casefold() not in settings.unused
     if wanted and PERPLEXITY.key(environment):
-        researcher = provider.model(PERPLEXITY, environment, patience)
+        try:
+            researcher = provider.model(PERPLEXITY, environment, patience)
+        except ProviderError as error:  # an optional service: everything else goes on
+            research_off = f"Research is off. {error.message}"
     return Agent(
         model,
         toolbox,
         redactor=redactor,
         longest_wait=settings.turn_timeout / 3,
         researcher=researcher,
-        research_off="" if researcher else _research_off(settings),
+        research_off="" if researcher else research_off or _research_off(settings),
         checkpointer=checkpointer,
     )
 
@@ -270,4 +275,7 @@ def _research_off(settings: Settings) -> str:
         return "Research is off: this server was started with --offline."
     if PERPLEXITY.name.casefold() in settings.unused:
         return "Research is off: Perplexity is not used here (the setting not_used)."
-    return f"Research is off: PERPLEXITY_API_KEY is not loaded; set it in {settings.envfile.path} and start again."
+    place = places.of(settings, "PERPLEXITY_API_KEY")
+    if place.in_environment:
+        return f"Research is off: PERPLEXITY_API_KEY is empty in the environment{place.hiding}."
+    return f"Research is off: PERPLEXITY_API_KEY is not loaded; set it {place.target} and start again."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -110,7 +111,7 @@ def examine(port: int | None) -> Instance:
     Raises BlockedStart when a critical requirement blocks or a setting is wrong.
     """
     # Only here: the launcher's worker has no use for them, and its import is a start's critical path.
-    from preflight import banners, floods, publishing, suite
+    from preflight import banners, floods, interpreter, publishing, suite
     from preflight.log import Log, LogFile, direct
     from preflight.redaction import Redactor
     from preflight.terminal import Terminal
@@ -121,6 +122,8 @@ def examine(port: int | None) -> Instance:
         raise BlockedStart(str(error)) from None
     if port is not None:
         settings = replace(settings, port=port)
+    # As the launcher gives it to a worker: the client libraries look there for proxies, certificates and headers.
+    os.environ.update(interpreter.for_worker({**settings.envfile.values, **os.environ}))
     redactor = Redactor.of(settings.environment, settings.envfile.values)
     logs.redact(redactor)
     floods.bound()

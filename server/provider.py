@@ -67,20 +67,32 @@ PERPLEXITY = Service("Perplexity", "PERPLEXITY", "https://api.perplexity.ai", "s
 
 
 def model(service: Service, environment: Mapping[str, str], patience: float) -> BaseChatModel:
-    """The model of a service whose key is loaded; ``patience`` in seconds without a sign of life."""
-    from pydantic import SecretStr
+    """The model of a service whose key is loaded; ``patience`` in seconds without a sign of life.
 
-    from server.completions import CompatibleChat  # 0.4 s and 22 MiB: only where there is a key
+    Proxies, certificates and further headers its client takes from this process's environment; preflight.egress says
+    by which rules. Raises ProviderError where they do not make a client.
+    """
+    try:
+        from pydantic import SecretStr
 
-    return CompatibleChat(
-        model=environment.get(f"{service.prefix}_MODEL") or service.model,
-        base_url=environment.get(f"{service.prefix}_BASE_URL") or service.base_url,
-        api_key=SecretStr(environment[f"{service.prefix}_API_KEY"]),
-        timeout=patience,
-        stream_chunk_timeout=patience,
-        max_retries=0,  # ours are bounded by the turn
-        use_responses_api=False,  # compatible services speak chat completions
-    )
+        from server.completions import CompatibleChat  # 0.4 s and 22 MiB: only where there is a key
+
+        return CompatibleChat(
+            model=environment.get(f"{service.prefix}_MODEL") or service.model,
+            base_url=environment.get(f"{service.prefix}_BASE_URL") or service.base_url,
+            api_key=SecretStr(environment[f"{service.prefix}_API_KEY"]),
+            timeout=patience,
+            stream_chunk_timeout=patience,
+            max_retries=0,  # ours are bounded by the turn
+            use_responses_api=False,  # compatible services speak chat completions
+        )
+    except Exception as error:  # a proxy, an address or certificates that are none: their libraries raise many kinds
+        raise ProviderError(
+            "provider_error",
+            f"{service.name} cannot be asked: its client cannot be built ({type(error).__name__}). Check"
+            f" {service.prefix}_BASE_URL, the proxies and SSL_CERT_FILE, and start the server again.",
+            retry=False,
+        ) from error
 
 
 async def stream(
@@ -205,7 +217,14 @@ def explain(error: Exception, service: Service) -> ProviderError:
 
 def _status(service: Service, status: int, code: str, after: float | None) -> ProviderError:
     said = f"(HTTP {status}{code})"
-    if status in (401, 403):
+    if status == 403:
+        return ProviderError(
+            "provider_auth",
+            f"{service.name} forbids the request {said}, or something on the way does. Trying again does not help:"
+            f" check the rights of {service.prefix}_API_KEY, and whether the service is to be had from here.",
+            retry=False,
+        )
+    if status == 401:
         return ProviderError(
             "provider_auth",
             f"{service.name} refuses the key {said}. Trying again does not help: set a valid {service.prefix}_API_KEY.",

@@ -402,6 +402,7 @@ class Answer:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     hangs: bool = False
+    body: str = '{"object": "list", "data": []}'
 
 
 class Providers:
@@ -421,10 +422,11 @@ class Providers:
                     providers._closing.wait()
                     return
                 self.send_response(answer.status)
-                for name, value in {"Content-Length": "2", **answer.headers}.items():
+                body = answer.body.encode()
+                for name, value in {"Content-Length": str(len(body)), **answer.headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(b"{}")
+                self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 pass
