@@ -66,8 +66,12 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("the suite keeps an order, the port last: run it without -n")
     link = _launcher(config)
     try:
-        chosen = link.settings if link else None
-        chosen = chosen or settings.load(ROOT, options=link.options if link else _options(config))
+        if link is None:
+            chosen = settings.load(ROOT, options=_options(config))
+        elif link.origin == "rerun":
+            chosen = settings.reread(link.settings, link.options)
+        else:
+            chosen = link.settings
     except settings.SettingsError as error:
         if link:
             link.send("usage", message=str(error))

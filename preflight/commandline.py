@@ -321,9 +321,14 @@ def _seconds(options: argparse.ArgumentParser, name: str, value: str | None, *, 
 
 def _test_notify(settings: Settings) -> int:
     """0 if every service took the message, 1 if not, 2 if there is none or nothing to send with."""
-    from preflight import notices, notify
+    from preflight import notices, notify, places
     from preflight.redaction import Redactor
 
+    place = places.of(settings, "PREFLIGHT_NOTIFY")
+    if not settings.notify and place.in_environment:
+        fix = place.fix("set it there")
+        print(f"run.py: error: PREFLIGHT_NOTIFY is empty in the environment: {fix}", file=sys.stderr)
+        return 2
     if not settings.notify:
         where = "in the environment" if settings.demo else f"in {settings.envfile.path} or the environment"
         plainlines.error(f"PREFLIGHT_NOTIFY is not set: set it {where}")

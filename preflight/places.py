@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from preflight import template
+from preflight import template, times
 from preflight.settings import Settings, quoted
 
 KEPT_QUOTES = "quotes around it"
@@ -109,10 +109,8 @@ def of(settings: Settings, variable: str) -> Place:
 
 
 def _written(file: Path) -> str:
-    """When the file was last written, in local time; with the date where that is not today."""
+    """When the file was last written."""
     try:
-        at = time.localtime(file.stat().st_mtime)
+        return times.minute(file.stat().st_mtime)
     except OSError:
-        at = time.localtime()  # it has just gone
-    day = "" if at[:3] == time.localtime()[:3] else "%Y-%m-%d "
-    return time.strftime(f"{day}%H:%M %Z", at)
+        return times.minute(time.time())  # it has just gone

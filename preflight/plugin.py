@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TextIO
 import pytest
 from _pytest.outcomes import Skipped  # pytest.skip.Exception is the same class under a name that mypy cannot follow
 
-from preflight import audit, report, servicelinks, soundness, times
+from preflight import audit, places, report, servicelinks, soundness, times
 from preflight.claim import told
 from preflight.contract import LONGEST_TITLE, Declaration, Details, NotApplicable, Unknown, declaration
 from preflight.log import Log, LogFile
@@ -62,7 +62,7 @@ class Link(Protocol):
     origin: str
     takes_port: bool
     options: dict[str, object]
-    settings: Settings | None
+    settings: Settings
     inherited: socket.socket | None
     met: bool
     """Whether the suite has taken it up; set from here."""
@@ -329,7 +329,9 @@ class SuiteRun:
         if "agent" in declared.needs and self.settings.app.partition(":")[0] != AGENT:
             return f"{self.settings.app} is served; its access control is its own"
         if "notify" in declared.needs and not self.settings.notify:
-            return "PREFLIGHT_NOTIFY is not set: notifications are off"
+            place = places.of(self.settings, "PREFLIGHT_NOTIFY")
+            found = f"empty in the environment{place.hiding}" if place.in_environment else "not set"
+            return f"PREFLIGHT_NOTIFY is {found}: notifications are off"
         if "port" in declared.needs and self.link and not self.link.takes_port:
             return "started without run.py: the port is the server's own affair"
         return ""

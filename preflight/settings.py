@@ -13,7 +13,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -261,6 +261,8 @@ class Settings:
     envfile: envfile.EnvFile
     environment: Mapping[str, str] = field(repr=False)
     """The env file's variables below the process's own: what the application will see."""
+    own: tuple[str, ...] = field(repr=False)
+    """The variables that the process itself was given: those win over the env file's."""
     sources: Mapping[str, str] = field(repr=False)
     """Where each setting that is no default comes from, by setting name."""
     project: str
@@ -500,6 +502,8 @@ class Settings:
         return cls(**values)
 
 
+QUOTES = ("''", '""', "``", "\u2018\u2019", "\u201c\u201d", "\u201e\u201c")
+"""Pairs that values are put between, those that text processors make of them included."""
 TOKEN_LENGTH = 16
 """Characters that a token needs before anybody but the local user may use it."""
 
@@ -593,6 +597,7 @@ def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[
         root=root,
         envfile=content,
         environment={**content.values, **environ},
+        own=tuple(environ),
         sources=sources,
         project=_name_of(project),
         set_aside=set_aside,
@@ -607,6 +612,15 @@ def _links(environ: Mapping[str, str]) -> tuple[str, ...]:
     from preflight import servicelinks  # only where something looks like them
 
     return tuple(servicelinks.members(environ, PREFIX, {PREFIX + name.upper() for name in SETTINGS}))
+
+
+def reread(running: Settings, options: Mapping[str, object]) -> Settings:
+    """The settings of a re-run: those that ``running``, the instance, has, with the env file as it is by now.
+
+    A setting or a variable that was changed since is the next start's. Raises SettingsError where that start would.
+    """
+    given = {name: value for name, value in running.environment.items() if name in running.own}
+    return replace(running, envfile=load(running.root, given, options).envfile)
 
 
 def _name_of(project: Mapping[str, Any]) -> str:
@@ -643,15 +657,25 @@ def _variables(
             raise SettingsError(f"{where} can be set in the environment only")
         if not everywhere and name in EARLY:
             raise SettingsError(f"{where} cannot be set in the env file")
+        if quoted(value):
+            kept = "" if lines else ", as `docker --env-file` keeps them"
+            raise SettingsError(f"{where} has quotes around its value{kept}: leave them out")
         found[name] = _parse(name, value, where)
     return found
+
+
+def quoted(value: str) -> bool:
+    """Whether a variable's value has quotes around it, which are a shell's or an env file's and nobody took away."""
+    plain = value.strip()
+    return len(plain) > 1 and plain[0] + plain[-1] in QUOTES
 
 
 def _parse(name: str, value: object, where: str) -> object:
     try:
         parsed: object = SETTINGS[name].metadata["parse"](value)
     except ValueError as error:
-        raise SettingsError(f"{where} {error}") from None
+        empty = isinstance(value, str) and not value.strip()
+        raise SettingsError(f"{where} {error}{', and is empty: set it, or unset it' if empty else ''}") from None
     return parsed
 
 

@@ -101,8 +101,7 @@ class Suite:
             origin=origin,
             takes_port=takes_port,
             options=dict(options),
-            # A re-run reads them itself: it is there to find out how the env file is by now.
-            settings=settings.to_message() if origin != "rerun" else None,
+            settings=settings.to_message(),
             plugins=settings.plugins,
             plugins_from=settings.place("plugins"),
         )
@@ -312,7 +311,7 @@ class Link:
         self.origin: str = run["origin"]
         self.takes_port: bool = run["takes_port"]
         self.options: dict[str, object] = run["options"]
-        self.settings = Settings.of_message(run["settings"]) if run["settings"] is not None else None
+        self.settings = Settings.of_message(run["settings"])
         self.plugins: list[str] = run["plugins"]
         self.plugins_from: str = run["plugins_from"]
         """Where they are named, for people."""

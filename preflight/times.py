@@ -45,6 +45,12 @@ def clock(at: float | None = None) -> str:
     return _local("%H:%M:%S", at)
 
 
+def minute(at: float) -> str:
+    """Seconds since the epoch, to the minute: "04:04 +01:00"; with the date before it where that is not today's."""
+    today = time.localtime()[:3] == time.localtime(at)[:3]
+    return _local("%H:%M" if today else "%Y-%m-%d %H:%M", at)
+
+
 def _local(form: str, at: float | None) -> str:
     """The distance from UTC stands for the zone: its name may mean several, and is made up where TZ is wrong."""
     moment = time.localtime(at)

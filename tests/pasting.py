@@ -20,6 +20,7 @@ PROGRAMS = [
     "sudo",
     "systemctl",
     "ulimit",
+    "unset",
     "uv",
 ]
 PROSE = {"or", "and", "then", "if", "else", "shows"}

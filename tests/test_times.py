@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from preflight.times import epoch, now, stamp
+from preflight.times import epoch, minute, now, stamp
 
 ROOT = Path(__file__).parents[1]
 
@@ -82,3 +83,15 @@ def test_times_for_people(zone: str, local: str, clock: str) -> None:
     assert precise == local.replace(":05 ", ":05.678 ")
     in_summer = {"BST": "+01:00", "CEST": "+02:00", "NDT": "-02:30"}
     assert summer == next((shift for name, shift in in_summer.items() if name in zone), local.rpartition(" ")[2])
+
+
+def test_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Today's without a date, another day's with it; never without the zone."""
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    try:
+        assert re.fullmatch(r"\d\d:\d\d \+05:30", minute(time.time()))
+        assert minute(0) == "1970-01-01 05:30 +05:30"
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from preflight import template
+from preflight import places, template
 from preflight.contract import Details
 from preflight.envfile import EnvFile
 from preflight.redaction import Redactor
@@ -23,9 +23,16 @@ def appending(file: EnvFile) -> str:
     return f"{command} >> {shlex.quote(str(file.path))}"
 
 
-def new_token(settings: Settings) -> str:
-    """The command that sets a new token; in the demo no env file is read."""
-    return f'export "$({template.new_token()})"' if settings.demo else appending(settings.envfile)
+def new_token(settings: Settings, instead: str) -> str:
+    """The command that sets a new token where it counts, and what can be done instead.
+
+    In the demo no env file is read, and what is in the environment wins over it.
+    """
+    place = places.of(settings, "PREFLIGHT_TOKEN")
+    in_shell = (
+        f'export "$({template.new_token()})"' if settings.demo or place.in_environment else appending(settings.envfile)
+    )
+    return place.fix(f"{in_shell}  # or {instead}")
 
 
 def is_redacted(token: str) -> bool:
@@ -45,18 +52,19 @@ def test_exposure(settings: Settings, details: Details) -> None:
     details.update(host=settings.host, loopback=settings.loopback, token_loaded=settings.token is not None)
     if settings.loopback and not settings.trusted_proxies:
         if not redacted:
-            details.fix = f"{new_token(settings)}  # or unset PREFLIGHT_TOKEN"
+            details.fix = new_token(settings, "unset PREFLIGHT_TOKEN")
         assert redacted, f"{SHOWN}: PREFLIGHT_TOKEN must be one that nothing else is called"
         details.summary = "this machine only" + (", with a token" if settings.token else "")
         return
     instead = "unset PREFLIGHT_TRUSTED_PROXIES" if settings.loopback else "serve on 127.0.0.1"
-    details.fix = f"{new_token(settings)}  # or {instead}"
+    details.fix = new_token(settings, instead)
     others = f"others can reach {settings.host}"
     if settings.loopback:
         others += " through a trusted proxy"
     needed = f"PREFLIGHT_TOKEN must be set to at least {TOKEN_LENGTH} characters"
     assert settings.token is not None, f"{others} and there is no token: {needed}"
-    assert filled_in, f"{others} and the token is still the template's placeholder: {needed}"
-    assert long_enough, f"{others} and the token is too short: {needed}"
+    hiding = places.of(settings, "PREFLIGHT_TOKEN").hiding
+    assert filled_in, f"{others} and the token is still the template's placeholder: {needed}{hiding}"
+    assert long_enough, f"{others} and the token is too short: {needed}{hiding}"
     assert redacted, f"{others} and {SHOWN}: {needed} that nothing else is called"
     details.summary = f"{others}; a token protects it"
