@@ -7,8 +7,10 @@ written as UTF-8 whatever the locale says, because that is what their readers ex
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preflight import __version__
@@ -110,21 +112,34 @@ def _case(check: Check, element: Callable[..., Any]) -> Any:
 # GitHub's workflow commands.
 
 
-def as_github(report: Report) -> str:
+def as_github(report: Report, below: str = "") -> str:
     """An annotation for everything that is not as it should be: errors block, warnings and notices do not.
 
-    The count comes last, as a notice. A file and a line lead to the requirement itself.
+    The count comes last, as a notice. A file and a line lead to the requirement itself: GitHub finds files by their
+    path in the repository, where the project's folder is ``below``, a relative path.
     """
     lines = {test["nodeid"]: test["lineno"] + 1 for test in report.document.get("tests", ()) if test.get("lineno")}
     commands = []
     for check in (*report.blocking, *report.problems, *report.unknown):
         level = "error" if check.blocks else "notice" if check.outcome == "unknown" else "warning"
-        place = {"file": check.id.partition("::")[0], "line": str(lines.get(check.id, 1)), "title": check.title}
+        file = posixpath.normpath(posixpath.join(below, check.id.partition("::")[0]))
+        place = {"file": file, "line": str(lines.get(check.id, 1)), "title": check.title}
         commands.append(_command(level, place, "\n".join(_said(check))))
     if report.status == "broken":
         commands.append(_command("error", {"title": "The preflight itself broke"}, report.reason))
     commands.append(_command("notice", {"title": f"Preflight: {_verdict(report)}"}, _count(report)))
     return "\n".join(commands)
+
+
+def below_workspace(root: Path, environment: Mapping[str, str]) -> str:
+    """The project's folder as a path in the repository that a GitHub job has checked out; empty where it has none."""
+    workspace = environment.get("GITHUB_WORKSPACE", "")
+    if not workspace:
+        return ""
+    try:
+        return str(root.resolve().relative_to(Path(workspace).resolve()))
+    except ValueError:
+        return ""  # the project is somewhere else
 
 
 def _command(level: str, properties: Mapping[str, str], message: str) -> str:
@@ -251,3 +266,10 @@ FORMATS: Mapping[str, Callable[[Report], str]] = {
     "markdown": as_markdown,
 }
 """The names that ``--format`` takes."""
+
+
+def render(name: str, report: Report, root: Path, environment: Mapping[str, str]) -> str:
+    """The report in one of FORMATS, for whoever runs the project in ``root``."""
+    if name == "github":
+        return as_github(report, below_workspace(root, environment))
+    return FORMATS[name](report)

@@ -567,7 +567,7 @@ class Launcher:
         if self.output_format:
             from preflight import formats
 
-            text = formats.FORMATS[self.output_format](result.report)
+            text = formats.render(self.output_format, result.report, self.settings.root, os.environ)
             if sys.stdout is not None:  # closed from the beginning: nobody wants it
                 # UTF-8 whatever the locale: it is what readers of these formats expect.
                 sys.stdout.buffer.write(text.encode("utf-8") + b"\n")

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -180,6 +181,39 @@ def test_github(every: Report) -> None:
     level, properties, message = commands[-1]
     assert (level, properties) == ("notice", {"title": "Preflight: blocked"})
     assert message.startswith("16 requirements: ")
+
+
+@pytest.mark.parametrize(
+    "workspace, root, file",
+    [
+        ("repository", "repository", "preflight/requirements/test_it.py"),
+        ("repository", "repository/services/agent", "services/agent/preflight/requirements/test_it.py"),
+        ("repository/", "repository/services/agent", "services/agent/preflight/requirements/test_it.py"),
+        ("link", "repository/agent", "agent/preflight/requirements/test_it.py"),
+        ("repository", "link/agent", "agent/preflight/requirements/test_it.py"),
+        ("repository", "repository/50%, a: b", "50%, a: b/preflight/requirements/test_it.py"),
+        ("repository/other", "repository/agent", "preflight/requirements/test_it.py"),
+        ("repo", "repository/agent", "preflight/requirements/test_it.py"),
+        ("", "repository/agent", "preflight/requirements/test_it.py"),
+    ],
+    ids=["top", "below", "slash", "link to it", "through a link", "characters", "beside", "prefix", "unset"],
+)
+def test_github_finds_files_by_their_path_in_the_repository(
+    tmp_path: Path, every: Report, workspace: str, root: str, file: str
+) -> None:
+    """A project below the repository's top has its folder before it; one outside has its own paths."""
+    (tmp_path / "repository").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "repository")
+    (tmp_path / root).mkdir(parents=True, exist_ok=True)
+    environment = {"GITHUB_WORKSPACE": f"{tmp_path}/{workspace}"} if workspace else {}
+    commands = formats.render("github", every, tmp_path / root, environment).splitlines()
+    assert {parsed(command)[1].get("file", file) for command in commands} == {file}
+
+
+def test_github_of_a_requirement_beside_the_project(make_check: MakeCheck, make_report: MakeReport) -> None:
+    """Its path is one of the repository, too."""
+    found = make_report(replace(make_check("Beside", "failed"), id="../shared/test_it.py::test_it"))
+    assert parsed(formats.as_github(found, "services/agent").splitlines()[0])[1]["file"] == "services/shared/test_it.py"
 
 
 def test_github_escapes(make_check: MakeCheck, make_report: MakeReport) -> None:

@@ -197,6 +197,16 @@ def test_on_the_command_line(place: Place, name: str) -> None:
     assert place.report()["may_start"] is True
 
 
+def test_annotations_of_a_project_below_the_repository(project: Place) -> None:
+    """On GitHub they lead to the requirement's file in the repository, which is there."""
+    repository = project.root.parent
+    blocked = project.run(*AT_ONCE, "--format", "github", PREFLIGHT_PYTHON=">=3.99", GITHUB_WORKSPACE=str(repository))
+    found = re.findall(r"file=([^,]+)", blocked.stdout)
+    assert found
+    assert all(file.startswith(f"{project.root.name}/preflight/") for file in found)
+    assert all((repository / file).is_file() for file in found)
+
+
 @pytest.mark.parametrize("name", ["text", "junit", "github", "markdown"])
 def test_of_a_broken_suite(project: Place, name: str) -> None:
     """A suite that breaks is said in every format, with exit code 3."""
