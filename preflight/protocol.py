@@ -49,12 +49,20 @@ class Limits:
     connections: int
     request_size: int  # bytes
     request_timeout: float  # seconds
+    websocket_controls: int  # a minute
+    websocket_fragments: int  # a minute
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
         """The settings' limits, with no more connections than this process may have open files."""
         connections = openfiles.connections(settings, openfiles.raise_limit(settings))
-        return cls(connections, settings.request_size, settings.request_timeout)
+        return cls(
+            connections,
+            settings.request_size,
+            settings.request_timeout,
+            settings.websocket_controls,
+            settings.websocket_fragments,
+        )
 
 
 class Refused(Exception):

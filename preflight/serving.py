@@ -58,8 +58,8 @@ class Server(uvicorn.Server):
                 access_log=False,  # a line for each request takes almost half of the speed
                 http=protocol.Http,
                 ws=websocket.WebSocket,
-                ws_max_size=websocket.LARGEST,
-                ws_per_message_deflate=False,  # its memory is most of an idle connection's
+                ws_max_size=settings.websocket_message_size,
+                ws_per_message_deflate=settings.websocket_compression,
                 proxy_headers=False,  # trust follows the socket's peer
                 server_header=False,
                 timeout_graceful_shutdown=1,

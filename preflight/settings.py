@@ -365,11 +365,36 @@ class Settings:
         "time that a client has to send a request's head, and to send a body or take an answer,"
         " the latter two plus one second for every 8 KiB",
     )
+    websocket_message_size: int = setting(
+        1024**2, size, "the largest WebSocket message that is read at all, after decompression; then 1009"
+    )
+    websocket_compression: bool = setting(
+        False, switch, "compress WebSocket messages with clients that offer it; takes twice the memory for a connection"
+    )
+    websocket_controls: int = setting(600, whole(1, 1_000_000), "pings and pongs a minute from a WebSocket; then 1008")
+    websocket_fragments: int = setting(
+        6000,
+        whole(1, 10_000_000),
+        "frames a minute from a WebSocket that are empty, or parts of a message of less than 128 bytes; then 1008",
+    )
     turn_timeout: float = setting(120.0, duration(0.1, 3600), "deadline of each chat turn")
     chat_connections: int = setting(2000, whole(1, 1_000_000), "chat connections at once; one more is closed with 1013")
     chat_message_size: int = setting(64 * 1024, size, "the longest chat message that is taken, in bytes of its frame")
+    chat_queue: int = setting(16, whole(1, 10_000), "messages of a chat session that wait or are answered")
+    chat_queue_size: int = setting(256 * 1024, size, "text of those together, where there is more than one")
+    chat_backlog: int = setting(
+        512 * 1024, size, "characters that wait for a chat client which does not read; then the connection is cut"
+    )
     chat_rate: int = setting(
         20, whole(1, 100_000), "chat messages a second from a connection, five times as many in a burst; then 1008"
+    )
+    follower_rate: int = setting(
+        5,
+        whole(1, 100_000),
+        "messages a second from a follower of /ws/diagnostics, ten times as many at once; then 1008",
+    )
+    follower_backlog: int = setting(
+        4 * 1024**2, size, "characters that wait for a follower which does not read; then the connection is cut"
     )
     session_age: float = setting(
         30 * 86400.0, duration(60, 3650 * 86400), "time after its last message that a chat session is kept"

@@ -18,13 +18,10 @@ from websockets.frames import Frame, Opcode
 from preflight.instance import SERVICE_RESTART
 from preflight.protocol import RATE, State
 
-LARGEST = 1024 * 1024  # bytes of the largest message that is read at all; beyond, the close code is 1009
 LINGER = 0.25  # seconds that a client gets to answer a close: unread messages would turn it into a reset
 SLICE = 2048  # bytes that are looked at at once
 TURN = 64  # frames of one connection, or a slice more, until all others have had their turn
 MINUTE = 60.0  # seconds
-MOST_CONTROLS = 600  # pings and pongs a minute; beyond, 1008
-MOST_MORSELS = 6000  # frames a minute that are empty, or a small part of a message; beyond, 1008
 MORSEL = 128  # bytes of a part of a message that is no small one
 NOTHING = memoryview(b"")
 POLICY_VIOLATION = 1008
@@ -169,7 +166,8 @@ class WebSocket(WebSocketsSansIOProtocol):
             self._minute, self._controls, self._morsels = now, 0, 0
         self._controls += controls
         self._morsels += morsels
-        return self._controls <= MOST_CONTROLS and self._morsels <= MOST_MORSELS
+        limits = self.server_state.limits
+        return self._controls <= limits.websocket_controls and self._morsels <= limits.websocket_fragments
 
     def handle_cont(self, event: Frame) -> None:
         # One buffer: as a list of its parts a message of many small ones takes fifty times as much memory.
@@ -207,9 +205,16 @@ class WebSocket(WebSocketsSansIOProtocol):
                 self._owed = frame
 
     def handle_parser_exception(self) -> None:
+        """The close is in what the connection has to send. As after any other, the rest is taken and forgotten."""
+        self._deaf = True
+        self._unread = NOTHING
+        closed = self.conn.close_sent
+        if closed is None:
+            self.transport.abort()
+            return
         self._count_closed()
-        self.disconnected = True
-        super().handle_parser_exception()
+        self._say_goodbye(int(closed.code), closed.reason)
+        self.transport.resume_reading()
 
     def _note_unfinished(self) -> None:
         """Know since when a frame or a message has been begun and not ended."""

@@ -36,7 +36,6 @@ from server.websocket import POLICY_VIOLATION, Allowance, Outbox, admitted
 if TYPE_CHECKING:
     from server.hub import Hub
 
-OUTBOX = 512 * 1024  # characters that wait for a client
 PAGE = 128 * 1024  # characters of messages in `initialized` and in `history`
 NO_MESSAGE: frozenset[Code] = frozenset({"not_text", "too_large", "bad_json", "unknown_type"})
 BEGUN, RESUMED = "A new session has begun.", "The session goes on where it was."
@@ -50,7 +49,7 @@ async def serve(hub: Hub, scope: Scope, receive: Receive, send: Send) -> None:
     full = len(hub.connections) >= hub.settings.chat_connections
     if not await admitted(scope, receive, send, hub.instance, "too many connections; try again later" if full else ""):
         return
-    connection = Connection(hub, Outbox(scope, send, OUTBOX))
+    connection = Connection(hub, Outbox(scope, send, hub.settings.chat_backlog))
     hub.connections.add(connection)
     try:
         await connection.run(receive)

@@ -22,9 +22,8 @@ from server.snapshot import Snapshot
 from server.websocket import POLICY_VIOLATION, Allowance, Outbox, admitted
 
 FOLLOWERS = 200  # at once; one more is closed with 1013
-OUTBOX = 4 * 1024 * 1024  # characters that wait for a follower
-FRAME = 1024  # characters of a message from a follower
-RATE, BURST = 5.0, 50.0  # messages a second from a follower, and at once; then 1008
+FRAME = 1024  # characters of a message in which a ping is looked for: it has less than that
+BURST = 10.0  # seconds' worth of messages that may come at once
 GATHER = 0.02  # seconds from a piece of news until it is sent, with all that came meanwhile
 LOOK = 1.0  # seconds between two looks at whether another process has published a report
 
@@ -136,9 +135,10 @@ class Followers:
 class Follower:
     """One connection."""
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, outbox: Outbox, rate: float) -> None:
+        """``rate``: messages a second that it may send."""
         self.outbox = outbox
-        self._allowance = Allowance(RATE, BURST)
+        self._allowance = Allowance(rate, rate * BURST)
 
     def take(self, frame: str | None) -> None:
         """A message from it: there is not much to say."""
@@ -169,7 +169,8 @@ class Endpoint:
         full = "too many followers; try later" if followers.full else ""
         if not await admitted(scope, receive, send, followers.instance, full):
             return
-        follower = Follower(Outbox(scope, send, OUTBOX))
+        settings = followers.instance.settings
+        follower = Follower(Outbox(scope, send, settings.follower_backlog), settings.follower_rate)
         try:
             await followers.join(follower)
             while (event := await receive())["type"] != "websocket.disconnect":

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-QUEUE = 16  # turns of a session that wait or run
-QUEUE_TEXT = 256 * 1024  # bytes of their text together; `initialized` shows all of it, and clients take frames of 1 MiB
 BEGINNINGS = 2  # times that a turn is begun: a turn that ends the server twice is not tried a third time
 NOT_BEGUN = "The server restarts and has not begun with this: send it again after connecting anew."
 WORKING = "Working…"
@@ -129,11 +127,12 @@ class Session:
         if self._hub.instance.draining:
             raise Refused("draining", "The server is restarting: send it again after connecting anew.", retry=True)
         before = [*([self._current] if self._current else []), *self._waiting, *self._arriving.values()]
-        if len(before) >= QUEUE:
-            raise Refused("queue_full", f"{QUEUE} messages of this session wait already: try again later.", retry=True)
+        most, size = self._hub.settings.chat_queue, self._hub.settings.chat_queue_size
+        if len(before) >= most:
+            raise Refused("queue_full", f"{most} messages of this session wait already: try again later.", retry=True)
         turn = Turn(uuid.uuid4().hex, text, client)
-        if before and sum(one.size for one in [*before, turn]) > QUEUE_TEXT:
-            said = f"More than {QUEUE_TEXT} bytes of this session's messages would wait: try again later."
+        if before and sum(one.size for one in [*before, turn]) > size:
+            said = f"More than {size} bytes of this session's messages would wait: try again later."
             raise Refused("queue_full", said, retry=True)
         self._arriving[turn.id] = turn
         try:

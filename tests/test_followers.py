@@ -8,7 +8,7 @@ from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from preflight.instance import Instance
-from server.followers import GATHER, OUTBOX, Follower, Followers
+from server.followers import GATHER, Follower, Followers
 from server.reruns import Reruns
 from server.snapshot import Snapshot
 from server.websocket import Outbox
@@ -19,7 +19,7 @@ class Listener:
 
     def __init__(self) -> None:
         self.heard: list[str] = []
-        self.follower = Follower(Outbox({}, self._take, OUTBOX))
+        self.follower = Follower(Outbox({}, self._take, 1_000_000), rate=5)
 
     async def _take(self, event: MutableMapping[str, Any]) -> None:
         if event["type"] == "websocket.close":

@@ -11,7 +11,6 @@ import pytest
 
 from preflight.settings import SETTINGS
 from server import messages
-from server.turns import QUEUE
 
 DOCS = (Path(__file__).parents[1] / "docs" / "chat.md").read_text()
 
@@ -53,5 +52,4 @@ def test_the_documentation_has_every_type_field_and_code() -> None:
     documented = set(re.findall(r"^\| `(\w+)` \| [^|]+ \|", DOCS.split("## Settings")[1], re.MULTILINE))
     of_the_chat = {name for name in SETTINGS if name.startswith(("turn_", "chat_", "session_"))}
     assert documented == of_the_chat
-    assert f"up to {QUEUE} wait" in DOCS
     assert f"up to {messages.PAGE})" in DOCS

@@ -6,7 +6,8 @@ import { announce, element } from "./words.js";
 const KEY = "preflight-chat"; // the session's id; whoever has it can read the session, so it stays in this tab
 const FIRST = 500, LONGEST = 10_000; // milliseconds between attempts to connect
 const DELETED = 1000; // the close code of a session that was deleted
-const FRAME = 1024 * 1024; // bytes beyond which the server cuts the connection instead of reading a message
+const LARGEST = 1024 * 1024; // bytes of a message that this page tries to send; the server's own limit may be lower
+const TOO_BIG = 1009; // the close code of a message that is too large to be read at all
 const NEAR = 24; // pixels from the end of the transcript that count as its end
 
 const sized = (message) => new TextEncoder().encode(JSON.stringify(message)).length; // in bytes, as it is sent
@@ -71,6 +72,7 @@ export class Chat extends EventTarget {
       this.#note("That conversation was deleted; this is a new one.");
       return;
     }
+    if (code === TOO_BIG) this.#giveBack("the server reads no message of that size");
     const pause = Math.min(LONGEST, FIRST * 2 ** Math.min(this.#attempts, 10)) * (0.75 + Math.random() / 2);
     this.#attempts += 1;
     if (this.#attempts > 1) this.#state(reason ? `Not connected: ${reason}.` : "Not connected; trying again…");
@@ -100,7 +102,7 @@ export class Chat extends EventTarget {
     field.focus();
     if (!text) return;
     const id = Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-    if (sized({ type: "chat", content: text, id }) > FRAME) {
+    if (sized({ type: "chat", content: text, id }) > LARGEST) {
       this.#note("Not sent: a message has 1 MiB at most. Your text is still in the field; shorten it.");
       return;
     }

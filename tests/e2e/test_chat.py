@@ -376,6 +376,33 @@ def test_the_text_that_waits_is_bounded(live: Live) -> None:
         assert delete(f"{live.url}/sessions/{session}")
 
 
+def test_what_may_wait_and_how_often_followers_speak_are_settings(place: Place) -> None:
+    """The number and the text of waiting messages, and the messages of a follower of the diagnostics."""
+    limits = {"PREFLIGHT_CHAT_QUEUE": "2", "PREFLIGHT_CHAT_QUEUE_SIZE": "1 KiB", "PREFLIGHT_FOLLOWER_RATE": "1"}
+    live = Live(place, PREFLIGHT_TURN_TIMEOUT="8s", **limits)
+    live.provider.will({"type": "delay", "seconds": 8, "times": None})
+    with client(live.url) as one, client(live.url) as two:
+        one.init()
+        for number in range(3):
+            one.send("chat", content="x", id=str(number))
+        refused = one.until("error")[-1]
+        assert (refused["code"], refused["id"]) == ("queue_full", "2")
+        two.init()
+        two.send("chat", content="x" * 1000, id="0").send("chat", content="x" * 1000, id="1")
+        refused = two.until("error")[-1]
+        assert (refused["code"], refused["id"]) == ("queue_full", "1")
+        assert "1024 bytes" in refused["message"]
+    with connect(live.url.replace("http", "ws") + "/ws/diagnostics") as follower:
+        for _ in range(20):
+            follower.send('{"type": "ping"}')
+        kinds: list[str] = []
+        with contextlib.suppress(ConnectionClosed):
+            while len(kinds) < 22:
+                kinds.append(json.loads(follower.recv(10))["type"])
+        assert follower.close_code == 1008
+    assert 10 <= kinds.count("pong") < 20
+
+
 def test_a_session_that_is_deleted_in_a_turn_is_gone(live: Live) -> None:
     """Nothing of it stays on disk, in no table, and nobody is counted."""
     live.provider.will({**SLOW, "times": None})

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
-from websockets.sync.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
 
 from tests.e2e.starts import Place, Started, get, make_place, until
 
@@ -407,3 +408,101 @@ def test_a_client_library_gets_on_with_it(served: Place) -> None:
         chat.send(["in ", "three ", "parts"])
         assert chat.recv(PATIENCE) == "in three parts"
     until(lambda: get(served.url) == (200, "hello"), "it serves")
+
+
+def close_of(chat: ClientConnection, message: str | list[str]) -> int:
+    """With which code the server closes it because of a message; 0 where it does not say."""
+    try:
+        chat.send(message)
+        chat.recv(PATIENCE)
+    except ConnectionClosed as closed:
+        return closed.rcvd.code if closed.rcvd else 0
+    raise AssertionError("the message was taken")
+
+
+# The settings.
+
+LIMITS = {
+    "PREFLIGHT_WEBSOCKET_MESSAGE_SIZE": "10000",
+    "PREFLIGHT_WEBSOCKET_CONTROLS": "20",
+    "PREFLIGHT_WEBSOCKET_FRAGMENTS": "30",
+    "PREFLIGHT_WEBSOCKET_COMPRESSION": "yes",
+}
+
+
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """An instance with limits of its own."""
+    place = make_place(tmp_path_factory.mktemp("limited") / "place")
+    place.write_module("echo", ECHO)
+    place.environ |= LIMITS
+    instance = place.start("--demo", "--app", "echo:app").until_ready()
+    yield place
+    assert "Traceback" not in instance.output
+    instance.stop()
+    place.close()
+
+
+def test_the_largest_message_is_a_setting(limited: Place) -> None:
+    """One of that size is taken, one byte more is refused with its code, and so is one in parts."""
+    with Client(limited) as client:
+        client.send(frame(TEXT, b"x" * 10_000))
+        assert client.read() == (TEXT, b"10000")
+        client.send(frame(TEXT, b"x" * 10_001))
+        assert client.code() == 1009
+    with Client(limited) as client:
+        client.send(frame(BEGUN, b"x" * 5000), frame(0x80, b"x" * 5001))
+        assert client.code() == 1009
+
+
+def test_a_client_hears_that_its_message_is_too_large_while_it_sends(served: Place) -> None:
+    """What it has still to send does not turn the close into a reset."""
+    for _ in range(5):
+        with connect(served.url.replace("http", "ws"), compression=None) as chat:
+            assert close_of(chat, "x" * 4_000_000) == 1009
+
+
+@pytest.mark.parametrize(
+    "before, again, most",
+    [
+        (b"", frame(PING, b"x"), 20),
+        (b"", frame(PONG), 20),
+        (b"", frame(TEXT), 30),
+        (frame(BEGUN, b"x" * 200), frame(MORE, b"x"), 30),
+    ],
+    ids=["pings", "pongs", "empty messages", "small parts"],
+)
+def test_how_many_frames_a_minute_is_a_setting(limited: Place, before: bytes, again: bytes, most: int) -> None:
+    """As many as that are taken, and one more closes the connection."""
+    with Client(limited) as client:
+        client.send(before, again * most)
+        if before:
+            client.send(frame(0x80, b"x" * 200))
+        client.send(frame(TEXT, b"still here"))
+        while (came := client.read()) != (TEXT, b"still here"):
+            assert came[0] in (TEXT, PONG)
+    with Client(limited) as client:
+        client.send(before, again * (most + 1))
+        assert client.code() == 1008
+
+
+@pytest.mark.parametrize("compresses", [True, False])
+def test_compression_is_a_setting(limited: Place, served: Place, compresses: bool) -> None:
+    """It is agreed upon where it is on and the client offers it; messages are the same either way."""
+    with connect((limited if compresses else served).url.replace("http", "ws")) as chat:
+        assert [extension.name for extension in chat.protocol.extensions] == ["permessage-deflate"] * compresses
+        for text in ("hello", "é" * 900, "x" * 9_000):
+            chat.send(text)
+            assert chat.recv(PATIENCE) == (text if len(text) < 1000 else str(len(text)))
+    with connect((limited if compresses else served).url.replace("http", "ws"), compression=None) as chat:
+        chat.send("hello")
+        assert chat.recv(PATIENCE) == "hello"
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_compressed_message_is_as_large_as_what_it_holds(limited: Place, parts: int) -> None:
+    """A few bytes that would become many are refused before they have."""
+    before = worker(limited.started[0]).memory_info().rss
+    with connect(limited.url.replace("http", "ws")) as chat:
+        assert close_of(chat, "x" * 30_000_000 if parts == 1 else ["x" * 10_000_000] * parts) == 1009
+    assert worker(limited.started[0]).memory_info().rss - before < GROWTH
