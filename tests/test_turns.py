@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,11 +16,15 @@ from langchain_core.outputs import ChatGenerationChunk
 
 from preflight.instance import Instance
 from preflight.redaction import MASK, Redactor
+from server import connections
 from server.agent import Agent
 from server.connections import Connection
 from server.embedded import EmbeddedModel
+from server.followers import Endpoint as Follow
+from server.followers import Followers
 from server.history import Past
 from server.hub import Hub
+from server.reruns import Reruns
 from server.snapshot import Snapshot
 from server.tools import Toolbox
 from server.turns import Words, unbroken
@@ -173,3 +179,49 @@ def test_what_is_refused_is_not_redacted(make_instance: Callable[..., Instance])
         return redactor.seen
 
     assert asyncio.run(run()) < 10_000  # what was answered
+
+
+def test_what_waits_for_a_client_that_does_not_read_is_a_setting(
+    make_instance: Callable[..., Instance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond `chat_backlog`, and for a follower of the diagnostics `follower_backlog`, the connection is cut."""
+    monkeypatch.setenv("PREFLIGHT_CHAT_BACKLOG", "2000")
+    monkeypatch.setenv("PREFLIGHT_FOLLOWER_BACKLOG", "200")
+
+    async def answered(serve: Callable[..., Awaitable[None]], scope: dict[str, Any]) -> int:
+        """How many pings such a client sends before it is cut."""
+        cut, never, pings = asyncio.Event(), asyncio.Event(), -1
+
+        async def receive() -> dict[str, str]:
+            nonlocal pings
+            pings += 1
+            await asyncio.sleep(0)
+            done = cut.is_set() or pings > 40
+            return {"type": "websocket.disconnect"} if done else {"type": "websocket.receive", "text": text}
+
+        async def send(event: Any) -> None:
+            if event["type"] == "websocket.send":
+                await never.wait()
+
+        text = '{"type": "ping"}'
+        await serve({**scope, "extensions": {"preflight.abort": {"abort": cut.set}}}, receive, send)
+        assert cut.is_set()
+        return pings
+
+    async def run() -> tuple[int, int]:
+        instance = make_instance()
+        snapshot = Snapshot(instance)
+        hub = Hub(instance, snapshot, Past(instance, snapshot))
+        followers = Followers(instance, Reruns(instance), snapshot)
+        app = SimpleNamespace(state=SimpleNamespace(followers=followers))
+        counts = (
+            await answered(functools.partial(connections.serve, hub), {}),
+            await answered(Follow(), {"app": app}),
+        )
+        await hub.close()
+        return counts
+
+    chat, follower = asyncio.run(run())
+    # An error of the chat, since there was no init, has some 150 characters; a pong of a follower has 16.
+    assert 8 <= chat <= 20
+    assert 10 <= follower <= 20
