@@ -290,7 +290,7 @@ def build(environment: Mapping[str, str], url: str, timeout: float) -> Client:
             from preflight.bootstrap import install_command
 
             what = "names a SOCKS proxy, for which the package socksio is not installed"
-            raise Fault(proxy.variable if proxy else "", what, install_command(["socksio"])) from None
+            raise Fault(proxy.variable if proxy else "", what, install_command(["socksio==1.*"])) from None
         except (httpx2.InvalidURL, ValueError):
             what = "is no URL of a proxy (http, https, socks5 or socks5h)"
             raise Fault(proxy.variable if proxy else "", what) from None

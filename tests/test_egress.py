@@ -326,7 +326,7 @@ def test_what_makes_a_client_impossible_is_named(environment: dict[str, str], va
     assert what in fault.what
     assert "s3cr3t" not in str(fault)
     if "SOCKS" in what:
-        assert fault.fix.endswith("install socksio")
+        assert fault.fix.endswith("install 'socksio==1.*'")
 
 
 @pytest.mark.parametrize(

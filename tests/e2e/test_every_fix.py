@@ -15,6 +15,7 @@ import sysconfig
 import zipfile
 from pathlib import Path
 
+import certifi
 import pytest
 
 from preflight import bootstrap
@@ -228,7 +229,29 @@ def exposed(place: Place) -> None:
     place.environ["PREFLIGHT_HOST"] = "0.0.0.0"
 
 
+def short_token(place: Place) -> None:
+    place.environ |= {"PREFLIGHT_HOST": "0.0.0.0", "PREFLIGHT_TOKEN": "short-1"}
+
+
+def short_token_before_another(place: Place) -> None:
+    place.write_env_file(**KEYS, PREFLIGHT_TOKEN="0123456789abcdef-3f9a1c77e2")
+    short_token(place)
+
+
+def empty_key(place: Place) -> None:
+    place.environ["OPENAI_API_KEY"] = ""
+
+
+def wrong_authority(place: Place) -> None:
+    place.write_env_file(**KEYS, SSL_CERT_FILE=certifi.where())
+    place.environ["SSL_CERT_FILE"] = "/nowhere/ca.pem"
+
+
 CASES = {
+    "token of the environment": ("Exposure", short_token),
+    "token that hides another": ("Exposure", short_token_before_another),
+    "empty key that hides another": ("OpenAI API Key", empty_key),
+    "authority that hides another": ("OpenAI Client", wrong_authority),
     "env file": ("Environment File", no_env_file),
     "no home folder": ("Environment File", no_home),
     "mode of the env file": ("Environment File Permissions", open_env_file),
