@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Iterator, Sequence
 
 import pytest
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
-from preflight import bootstrap
-from preflight.contract import Details
+from preflight import bootstrap, imports
+from preflight.contract import Details, not_applicable
 from preflight.settings import Settings, pyproject
+
+SHARE = 0.6  # of this requirement's time: what imports may take
 
 
 def installed(name: str) -> str | None:
@@ -22,27 +26,72 @@ def installed(name: str) -> str | None:
     return version or None
 
 
+def declared(settings: Settings) -> list[Requirement]:
+    """What pyproject.toml declares; ends the requirement where it does not say that, or what it says is none."""
+    project = pyproject(settings.root).get("project")
+    if not isinstance(project, dict):
+        not_applicable("pyproject.toml has no [project] table, which would declare dependencies")
+    if "dependencies" in (project.get("dynamic") or ()):
+        not_applicable('pyproject.toml says dynamic = ["dependencies"]: whatever builds the project knows them')
+    lines = project.get("dependencies", [])
+    if not isinstance(lines, list):
+        pytest.fail("pyproject.toml: dependencies must be a list of texts")
+    found = []
+    for line in lines:
+        try:
+            found.append(Requirement(line))
+        except (InvalidRequirement, TypeError):
+            pytest.fail(f"pyproject.toml declares {line!r}, which is no requirement")
+    return [one for one in found if one.marker is None or one.marker.evaluate()]
+
+
+def with_extras(requirements: Sequence[Requirement], unknown: list[str]) -> Iterator[tuple[Requirement, str]]:
+    """These requirements and those of their extras, each with what it is needed by.
+
+    Extras that a distribution does not have are put into ``unknown``: an installer only warns of them.
+    """
+    ahead = [(one, "") for one in requirements]
+    seen: set[tuple[str, str]] = set()
+    while ahead:
+        requirement, by = ahead.pop(0)
+        yield requirement, by
+        for extra in sorted(requirement.extras):
+            here = (canonicalize_name(requirement.name), canonicalize_name(extra))
+            if here in seen or installed(requirement.name) is None:
+                continue
+            seen.add(here)
+            metadata = importlib.metadata.metadata(requirement.name)
+            provided = {canonicalize_name(one) for one in metadata.get_all("Provides-Extra") or ()}
+            if here[1] not in provided:
+                unknown.append(f"{requirement.name} has no extra {extra!r}")
+            for line in importlib.metadata.requires(requirement.name) or ():
+                one = Requirement(line)
+                if one.marker and one.marker.evaluate({"extra": extra}) and not one.marker.evaluate({"extra": ""}):
+                    ahead.append((one, f"{requirement.name}[{extra}]"))
+
+
 @pytest.mark.critical("Dependencies")
 def test_dependencies(settings: Settings, details: Details) -> None:
-    """Every run-time dependency that pyproject.toml declares is installed in a version that satisfies it."""
-    declared = pyproject(settings.root).get("project", {}).get("dependencies", [])
+    """Every run-time dependency that pyproject.toml declares, with its extras, is installed, fits and imports."""
     faults: dict[str, str] = {}
-    for line in declared:
-        try:
-            requirement = Requirement(line)
-        except InvalidRequirement:
-            pytest.fail(f"pyproject.toml declares {line!r}, which is no requirement")
-        if requirement.marker is not None and not requirement.marker.evaluate():
-            continue
+    unknown: list[str] = []
+    for requirement, by in with_extras(declared(settings), unknown):
         version = installed(requirement.name)
         details[requirement.name] = version
+        wanted = f"{requirement.name}{requirement.specifier}"
+        needed = f" (for {by})" if by else ""
         if version is None:
-            faults[f"{requirement.name}{requirement.specifier}"] = f"{requirement.name} is not installed"
+            faults[wanted] = f"{requirement.name} is not installed{needed}"
         elif not requirement.specifier.contains(version, prereleases=True):
-            faults[f"{requirement.name}{requirement.specifier}"] = (
-                f"{requirement.name} is {version}, needs {requirement.specifier}"
-            )
+            faults[wanted] = f"{requirement.name} is {version}, needs {requirement.specifier}{needed}"
     if faults:
         details.fix = bootstrap.install_command(list(faults))
     assert not faults, "; ".join(faults.values())
-    details.summary = f"{len(details)} packages"
+    tried = imports.attempt(sorted(details), settings.state_dir, settings.requirement_timeout * SHARE)
+    for name, why in tried.failures.items():
+        details.fix = details.fix or bootstrap.reinstall_command(imports.at_fault(name, why))
+    assert not tried.failures, "; ".join(f"{name} cannot be imported: {why}" for name, why in tried.failures.items())
+    notes = list(unknown)
+    if tried.untried:
+        notes.append(f"not all could be imported in time: {', '.join(tried.untried)}")
+    details.summary = "; ".join([f"{len(details)} packages", *notes])

@@ -18,7 +18,7 @@ from preflight.runtime import FIX, RuntimeFolderError
 from preflight.settings import Settings
 
 # In a folder with other names modes are left alone.
-OURS = re.compile(r"\.|report\.|audit\.log|history$|runtime$|sessions\.sqlite")
+OURS = re.compile(r"\.|report\.|imports\.json|audit\.log|history$|runtime$|sessions\.sqlite")
 
 
 @pytest.mark.critical("State Folder")

@@ -11,19 +11,22 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import psutil
+from packaging.requirements import Requirement
 
-from preflight import report, times
+from preflight import bootstrap, imports, report, times
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120.0  # seconds until a test gives up on something that should have happened; a busy machine takes its time
@@ -362,6 +365,16 @@ class Place:
             one.kill()
 
 
+@cache
+def known_imports() -> bytes:
+    """What a first run leaves in a state folder, so that those of tests need not import every dependency again."""
+    declared = map(Requirement, bootstrap.declared())
+    names = [one.name for one in declared if one.marker is None or one.marker.evaluate()]
+    with tempfile.TemporaryDirectory() as folder:
+        imports.attempt(names, Path(folder), 120.0)
+        return (Path(folder) / imports.REMEMBERED).read_bytes()
+
+
 def make_place(folder: Path, root: Path = ROOT) -> Place:
     """A place with an empty home."""
     dropped = ("PREFLIGHT_", "OPENAI_", "PERPLEXITY_", "PYTEST_", "XDG_", "LC_")
@@ -392,6 +405,8 @@ def make_place(folder: Path, root: Path = ROOT) -> Place:
     }
     place = Place(folder, root, unused_port(), environ)
     place.write_module("small", SMALL)
+    (folder / "state" / imports.REMEMBERED).write_bytes(known_imports())
+    (folder / "state" / imports.REMEMBERED).chmod(0o600)
     return place
 
 

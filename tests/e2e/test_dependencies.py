@@ -1,0 +1,144 @@
+"""The requirement Dependencies, with real distributions of the test's own in a folder on the path."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.starts import Place, Started
+
+
+class Shelf:
+    """A folder with distributions, and a project that declares some."""
+
+    def __init__(self, project: Place) -> None:
+        self.place = project
+        self.folder = project.folder / "modules"
+
+    def put(self, name: str, version: str = "1.0", source: str | None = "", *metadata: str) -> Shelf:
+        """Install a distribution with one module; None: with none."""
+        info = self.folder / f"{name.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *metadata]
+        (info / "METADATA").write_text("\n".join(lines) + "\n")
+        module = f"{name.replace('-', '_')}.py"
+        (info / "RECORD").write_text(f"{module},,\n{info.name}/METADATA,,\n")
+        if source is not None:
+            (self.folder / module).write_text(source)
+        return self
+
+    def declare(self, dependencies: str) -> Shelf:
+        """What stands in pyproject.toml's [project] after its name."""
+        path = self.place.root / "pyproject.toml"
+        text = path.read_text()
+        text = re.sub(r"^dynamic = .*\n", "", text, flags=re.MULTILINE)
+        before, _, rest = text.partition("dependencies = [")
+        path.write_text(before + dependencies + "\n" + rest.partition("\n]\n")[2])
+        return self
+
+    def ask(self, **environ: str) -> tuple[Started, dict[str, Any]]:
+        """A run of this requirement alone, and its check."""
+        command = (sys.executable, "-m", "pytest", "preflight/requirements/test_dependencies.py", "--demo")
+        run = self.place.spawn(*command, environ=environ)
+        run.wait()
+        assert self.place.report_file.exists(), run.output
+        found: dict[str, Any] = json.loads(self.place.report_file.read_text())["preflight"]["checks"][0]
+        return run, found
+
+
+@pytest.fixture
+def shelf(project: Place) -> Shelf:
+    return Shelf(project)
+
+
+def test_extras(shelf: Shelf) -> None:
+    """What an extra needs is needed, and an extra of that as well."""
+    shelf.put("base", "1.0", "", "Provides-Extra: socks", 'Requires-Dist: proxy[tls]>=2; extra == "socks"')
+    shelf.declare('dependencies = ["base[socks]"]')
+    _, found = shelf.ask()
+    assert (found["outcome"], found["message"]) == ("failed", "proxy is not installed (for base[socks])")
+    shelf.put("proxy", "1.5", "", "Provides-Extra: tls", "Requires-Dist: never-asked-for; extra == 'other'")
+    assert shelf.ask()[1]["message"] == "proxy is 1.5, needs >=2 (for base[socks])"
+    (shelf.folder / "proxy-1.5.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: proxy\nVersion: 2.5\nProvides-Extra: tls\n"
+        "Requires-Dist: tls-parts; extra == 'tls'\n"
+    )
+    assert shelf.ask()[1]["message"] == "tls-parts is not installed (for proxy[tls])"
+    shelf.put("tls-parts")
+    _, found = shelf.ask()
+    assert (found["outcome"], found["details"]) == ("passed", {"base": "1.0", "proxy": "2.5", "tls-parts": "1.0"})
+
+
+def test_an_extra_that_is_not_there(shelf: Shelf) -> None:
+    """Installers warn of it and go on, so it is said and blocks nothing."""
+    shelf.put("base").declare('dependencies = ["base[sokcs]"]')
+    _, found = shelf.ask()
+    assert (found["outcome"], found["message"]) == ("passed", "1 packages; base has no extra 'sokcs'")
+
+
+@pytest.mark.parametrize(
+    "declared, why",
+    [
+        ('dynamic = ["dependencies"]', 'pyproject.toml says dynamic = ["dependencies"]'),
+        ('dynamic = ["dependencies", "readme"]', "whatever builds the project knows them"),
+    ],
+)
+def test_dynamic(declared: str, why: str, shelf: Shelf) -> None:
+    """Nobody knows here what is needed: not applicable, with a word, and nothing blocks."""
+    run, found = shelf.declare(declared).ask()
+    assert found["outcome"] == "not_applicable"
+    assert why in found["message"]
+    assert run.process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "source, why",
+    [
+        ("import gone_missing", "ModuleNotFoundError: No module named 'gone_missing'"),
+        ("x = (", "SyntaxError"),
+        ("raise OSError('libz.so.1: cannot open shared object file')", "OSError: libz.so.1: cannot open shared object"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("import os; os._exit(5)", "its import ended the process (exit code 5)"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "its import ended the process (exit code -11)"),
+        (None, "No module named 'broken'"),
+    ],
+)
+def test_an_import_that_fails(source: str | None, why: str, shelf: Shelf) -> None:
+    """Installed, in the right version, and of no use; what it prints disturbs nothing."""
+    shelf.put("fine", "1.0", 'print(\'["broken", ""]\')').put("broken", "1.0", source)
+    run, found = shelf.declare('dependencies = ["broken", "fine"]').ask()
+    assert found["outcome"] == "failed", found
+    assert found["message"].startswith("broken cannot be imported: ")
+    assert why in found["message"]
+    assert "fine" not in found["message"]
+    assert "install" in found["fix"]
+    assert run.process.returncode == 1
+
+
+def test_an_import_that_does_not_end(shelf: Shelf) -> None:
+    """It has its share of the requirement's time, and no process is left of it."""
+    shelf.put("slow", "1.0", "import time; time.sleep(600)").put("fine")
+    run, found = shelf.declare('dependencies = ["slow", "fine"]').ask(PREFLIGHT_REQUIREMENT_TIMEOUT="3s")
+    assert (found["outcome"], found["message"]) == ("passed", "2 packages; not all could be imported in time: slow")
+    run.left_nothing()
+
+
+def test_an_import_is_not_repeated(shelf: Shelf) -> None:
+    """What was imported once is known, until something changes."""
+    count = shelf.place.folder / "count"
+    shelf.put("base", "1.0", f"open({str(count)!r}, 'a').write('x')").declare('dependencies = ["base"]')
+    for times in (1, 1):
+        assert shelf.ask()[1]["outcome"] == "passed"
+        assert count.read_text() == "x" * times
+    module = Path(shelf.folder / "base.py")
+    module.write_text(module.read_text() + "\nraise ValueError('broken since')\n")
+    for _ in range(2):
+        assert shelf.ask()[1]["message"] == "base cannot be imported: ValueError: broken since"
+    shelf.put("another")
+    module.write_text("")
+    assert shelf.ask()[1]["outcome"] == "passed"
