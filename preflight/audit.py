@@ -72,6 +72,8 @@ def signalled(step: Mapping[str, Any], why: str, *, pid: int | None = None) -> E
     if step["action"] not in SIGNALS:
         return None
     fields = {"signal": step["action"], "to": step["pid"], "name": step["name"], "why": why, "result": step["result"]}
+    if step.get("grounds"):
+        fields["grounds"] = step["grounds"]
     return Event("signal", os.getpid() if pid is None else pid, os.getuid(), epoch(step["at"]), fields)
 
 

@@ -45,15 +45,25 @@ class Tried:
 def attempt(names: Sequence[str], state_dir: Path, deadline: float) -> Tried:
     """Import these distributions in a child, within so many seconds, unless that is known to work."""
     remembered = state_dir / REMEMBERED
+    safe = _is_safe(state_dir)
     with contextlib.suppress(OSError, ValueError):
-        if json.loads(remembered.read_text(encoding="utf-8")) == _fingerprint(names):
+        if safe and json.loads(remembered.read_text(encoding="utf-8")) == _fingerprint(names):
             return Tried()
     tried = _in_child(names, deadline)
-    if not tried.failures and not tried.untried:
+    if safe and not tried.failures and not tried.untried:
         with contextlib.suppress(OSError):  # asked again, then
             # As it is by now: what was compiled for the first time has changed the folder.
             files.publish(remembered, json.dumps(_fingerprint(names)).encode())
     return tried
+
+
+def _is_safe(folder: Path) -> bool:
+    """Whether nobody else can have put there what is remembered; a folder that is not there yet keeps nothing."""
+    try:
+        files.own(folder)
+    except OSError:
+        return False
+    return True
 
 
 def _fingerprint(names: Sequence[str]) -> list[str]:

@@ -109,6 +109,7 @@ class _Attempt:
     adopters: set[int] = field(default_factory=set)  # who takes in what the first leave behind
     steps: list[Step] = field(default_factory=list)
     reasons: tuple[str, ...] = ()  # of the first
+    grounds: dict[int | None, str] = field(default_factory=dict)  # why each of those is stopped that is asked first
 
     def run(self) -> Taken:
         try:
@@ -200,7 +201,8 @@ class _Attempt:
                     handles.append(handle)
                     members.append(handle)
             if members:
-                trees.append(Tree(members[0], tuple(members[1:]), asking.grounds(one.process)))
+                trees.append(Tree(members[0], tuple(members[1:])))
+                self.grounds[one.process.pid] = asking.grounds(one.process)
         return trees
 
     def _try(self, deadline: float = 0.0) -> bool:
@@ -236,7 +238,7 @@ class _Attempt:
         return Taken(None, self.first, refusals, tuple(self.steps), problem, fix, self.reasons)
 
     def _note(self, action: str, pid: int | None, name: str, result: str) -> None:
-        step = Step(time.time(), action, pid, name, result)
+        step = Step(time.time(), action, pid, name, result, self.grounds.get(pid, "") if action == "SIGTERM" else "")
         self.steps.append(step)
         if self.on_step is not None:
             self.on_step(step)

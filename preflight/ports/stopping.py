@@ -31,12 +31,13 @@ class Step:
     pid: int | None
     name: str
     result: str
+    grounds: str = ""  # why a process is stopped, where that has been decided for it
 
     @property
     def what(self) -> str:
         """The action, without its time."""
         who = self.name if self.pid is None else f"{self.name} (PID {self.pid})"
-        return f"{self.action}: {who}: {self.result}"
+        return f"{self.action}: {who}: {self.result}{f', {self.grounds}' if self.grounds else ''}"
 
     def __str__(self) -> str:
         return f"{local(self.at, precise=True)} {self.what}"
@@ -51,14 +52,12 @@ class Tree(NamedTuple):
 
     top: Handle
     rest: tuple[Handle, ...]
-    grounds: str = ""  # why its top may be stopped
 
 
 @dataclass(slots=True)
 class _Member:
     handle: Handle
     after: "_Member | None"  # asked only when that one has gone
-    grounds: str = ""  # why it is asked
     asked: float | None = None  # when, monotonic
     killed: bool = False
     deadline: float = math.inf  # monotonic: what comes after the last signal comes then
@@ -81,7 +80,7 @@ def end(
     """
     members: list[_Member] = []
     for tree in trees:
-        top = _Member(tree.top, None, tree.grounds)
+        top = _Member(tree.top, None)
         members += [top, *(_Member(handle, top) for handle in tree.rest)]
     start = time.monotonic()
     while True:
@@ -112,13 +111,7 @@ def _advance(member: _Member, start: float, grace: float, note: Note) -> None:
             return
         member.asked = now
         member.deadline = max(start + grace, now + min(grace, SWEEP))
-        why = (
-            "sent, what it ran under has gone"
-            if member.after
-            else f"sent, {member.grounds}"
-            if member.grounds
-            else "sent"
-        )
+        why = "sent" if member.after is None else "sent, what it ran under has gone"
         _signal(member, signal.SIGTERM, why, note)
         if member.handle.process.suspended and not member.over:
             _signal(member, signal.SIGCONT, "sent, it was suspended and could not end", note)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -195,7 +196,7 @@ def test_state_folder_that_is_read_only(place: Place) -> None:
 
 def test_state_folder_that_is_a_file(place: Place) -> None:
     """A file in the place of the state folder is a failed requirement."""
-    place.state.rmdir()
+    shutil.rmtree(place.state)
     place.state.write_text("")
     started = place.run(*CHECK, "--demo")
     assert started.process.returncode == 1
