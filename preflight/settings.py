@@ -685,7 +685,14 @@ def _variables(
         if quoted(value):
             kept = "" if lines else ", as `docker --env-file` keeps them"
             raise SettingsError(f"{where} has quotes around its value{kept}: leave them out")
-        found[name] = _parse(name, value, where)
+        try:
+            found[name] = _parse(name, value, where)
+        except SettingsError as error:
+            if value.strip():
+                raise
+            raise SettingsError(
+                f"{error}, and is empty: set it, or {'leave it out' if lines else 'unset it'}"
+            ) from None
     return found
 
 
@@ -699,8 +706,7 @@ def _parse(name: str, value: object, where: str) -> object:
     try:
         parsed: object = SETTINGS[name].metadata["parse"](value)
     except ValueError as error:
-        empty = isinstance(value, str) and not value.strip()
-        raise SettingsError(f"{where} {error}{', and is empty: set it, or unset it' if empty else ''}") from None
+        raise SettingsError(f"{where} {error}") from None
     return parsed
 
 

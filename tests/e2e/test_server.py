@@ -86,7 +86,8 @@ def test_diagnostics(served: Place) -> None:
     assert body["origin"] == "start"
     assert body["status"] == "passed"
     counted = body["summary"]
-    assert counted == {"passed": 12, "not_applicable": counted["total"] - 12, "total": len(body["checks"])}
+    assert counted.keys() == {"passed", "not_applicable", "total"}
+    assert counted["passed"] + counted["not_applicable"] == counted["total"] == len(body["checks"])
     assert body["age_seconds"] >= 0
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", body["generated_at"])
     assert body["server"].keys() >= {"version", "uptime_seconds", "pid", "port", "restarts"}
