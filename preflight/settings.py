@@ -269,6 +269,8 @@ class Settings:
     """``[project] name`` of pyproject.toml; empty where it has none."""
     set_aside: tuple[str, ...]
     """Variables that look like settings, and come from a platform; see servicelinks.py."""
+    next_start: tuple[str, ...] = ()
+    """What the next start would do differently, for a re-run: its settings are those of the instance that runs."""
 
     host: str = setting("127.0.0.1", host, "address to serve on")
     port: int = setting(8002, whole(1, 65535), "port to serve on")
@@ -645,7 +647,18 @@ def reread(running: Settings, options: Mapping[str, object]) -> Settings:
     A setting or a variable that was changed since is the next start's. Raises SettingsError where that start would.
     """
     given = {name: value for name, value in running.environment.items() if name in running.own}
-    return replace(running, envfile=load(running.root, given, options).envfile)
+    fresh = load(running.root, given, options)
+    return replace(running, envfile=fresh.envfile, next_start=_differences(running, fresh))
+
+
+def _differences(running: Settings, fresh: Settings) -> tuple[str, ...]:
+    """What a start would do differently now, setting by setting, with where it stands; of a secret only its name."""
+    found = []
+    for name, entry in SETTINGS.items():
+        if (value := getattr(fresh, name)) != getattr(running, name):
+            shown = "" if entry.metadata["secret"] else f" {value}"
+            found.append(f"{name}{shown} ({fresh.sources.get(name, 'the default')})")
+    return tuple(found)
 
 
 def _name_of(project: Mapping[str, Any]) -> str:

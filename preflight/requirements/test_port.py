@@ -48,6 +48,9 @@ def test_server_port(settings: Settings, port: Claim, details: Details) -> None:
         unknown(port.untried)
     if port.served_by is not None:
         details.summary = f"served by our instance (PID {port.served_by.pid}) since {port.served_by.since_when}"
+        if settings.next_start:
+            details["next_start"] = list(settings.next_start)
+            details.summary += f"; the next start would differ: {', '.join(settings.next_start)}"
         return
     assert port.socket is not None or port.obtainable, port.problem or f"{settings.address} cannot be had"
     details.summary = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -646,4 +647,28 @@ def test_metrics_follow_it(told: Place) -> None:
         assert f"\n{line}\n" in text
     assert KEYS["OPENAI_API_KEY"] not in text
     chat.close()
+    assert started.stop() == 0
+
+
+def test_settings_that_were_edited(told: Place) -> None:
+    """A re-run is about the instance that runs: that the next start would differ is a note, and takes nothing away."""
+    file = told.root / "pyproject.toml"
+    written = file.read_text()
+    file.write_text(written.replace("\nport = 8002\n", f"\nport = {told.port}\n"))
+    started = told.spawn(sys.executable, "run.py", "--demo").until_ready()
+    edited = f'\nport = {told.port + 1}\nmemory = "2 MiB"\n'
+    file.write_text(written.replace("\nport = 8002\n", edited).replace('host = "127.0.0.1"', 'host = "127.0.0.2"'))
+    assert rerun(told.url)["status"] in ("passed", "warnings")
+    assert get(f"{told.url}/health/ready")[0] == 200
+    found = answer(told.url, "/diagnostics")
+    assert (found["server"]["port"], found["port"]["port"]) == (told.port, told.port)
+    message = found["checks"]["Server Port"]["message"]
+    assert "the next start would differ: " in message
+    assert re.search(
+        rf"host 127\.0\.0\.2 \(pyproject\.toml:\d+\), port {told.port + 1} \(pyproject\.toml:\d+\)", message
+    )
+    assert re.search(r"memory 2097152 \(pyproject\.toml:\d+\)", message)
+    file.write_text(written.replace("\nport = 8002\n", f"\nport = {told.port}\n"))
+    assert rerun(told.url)["status"] in ("passed", "warnings")
+    assert "next start" not in answer(told.url, "/diagnostics")["checks"]["Server Port"]["message"]
     assert started.stop() == 0
