@@ -187,7 +187,7 @@ def runtime_folder(suite_run: SuiteRun) -> Path | runtime.RuntimeFolderError | N
 
 @pytest.fixture(scope="session")
 def port(suite_run: SuiteRun) -> Iterator[claim.Claim]:
-    """The server's port: found, freed and held as far as this kind of run may (DESIGN: what stops what)."""
+    """The server's port: found, freed and held as far as this kind of run may (claim.py: what stops what)."""
     claimed = claim.claim(
         suite_run.origin,
         suite_run.settings,

@@ -91,7 +91,7 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of the command; the README's table is held against this."""
+    """The options of the command; the table of docs/settings.md is held against this."""
     codes = "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
     options = _Parser(
         prog="run.py",

@@ -244,7 +244,7 @@ def networks(value: object) -> tuple[str, ...]:
 def setting(default: T, parse: Callable[[object], T], about: str, *, anywhere: bool = True, secret: bool = False) -> T:
     """Declare one setting.
 
-    ``about`` is its line in the README's table; ``anywhere=False`` keeps it out of pyproject.toml and
+    ``about`` is its line in the table of docs/settings.md; ``anywhere=False`` keeps it out of pyproject.toml and
     the env file, for switches that only the person who types the command should set. ``secret=True`` keeps
     it out of pyproject.toml, which is under version control, and out of ``repr``.
     """

@@ -5,7 +5,7 @@ this address brings its own)? Does another web page ask (Origin, Sec-Fetch-Site)
 token, or, where there is none and nobody else can reach the server, somebody on this machine? Every path needs a good
 answer to all three, save ``/health``, which says no more than names, and the way in, ``/login``.
 
-Trust follows the socket's peer, never a header. SECURITY.md has the threats and the tests that hold the answers.
+Trust follows the socket's peer, never a header. docs/threats.md has the threats and the tests that prove the answers.
 """
 
 from __future__ import annotations

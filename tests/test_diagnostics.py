@@ -28,7 +28,7 @@ MakeInstance = Callable[..., Instance]
 
 
 def test_projection(make_check: MakeCheck, make_report: MakeReport, make_instance: MakeInstance) -> None:
-    """Every field of DESIGN's document, from one report."""
+    """Every field of the document, from one report."""
     found = make_report(
         make_check("Python Version", message="3.13.9", duration=0.0123456),
         make_check(

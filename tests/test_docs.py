@@ -1,10 +1,11 @@
-"""The documentation cannot drift: the README's tables are made from the code and compared with what stands there."""
+"""The documentation cannot drift: its tables are made from the code, and no link, anchor or page is missing."""
 
 from __future__ import annotations
 
 import argparse
 import ast
 import re
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,13 @@ import preflight
 from preflight import commandline, settings
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
+DOCUMENTS = ["README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/RESULTS.md", *PAGES]
+LONGEST_README = 200  # lines: it introduces, and the pages of docs/ explain
+
+
+def read(file: str) -> str:
+    return (ROOT / file).read_text(encoding="utf-8")
 
 
 def row(*cells: str) -> str:
@@ -92,30 +99,73 @@ def requirements() -> str:
     return table(("requirement", "severity", "holds when"), *requirement_rows())
 
 
-@pytest.mark.parametrize("made", [options, settings_table, exit_codes, requirements])
-def test_a_table_of_the_readme_says_what_the_code_does(made: Callable[[], str]) -> None:
-    """Each row stands in the README word for word, and none too many."""
-    assert made() in README, f"README.md should have this table:\n\n{made()}\n"
+@pytest.mark.parametrize(
+    "file,made",
+    [
+        ("docs/settings.md", options),
+        ("docs/settings.md", settings_table),
+        ("docs/start.md", exit_codes),
+        ("README.md", exit_codes),
+        ("docs/requirements.md", requirements),
+    ],
+)
+def test_a_table_says_what_the_code_does(file: str, made: Callable[[], str]) -> None:
+    """Each row stands there word for word, and none too many."""
+    assert made() in read(file), f"{file} should have this table:\n\n{made()}\n"
 
 
-def test_the_readme_begins_with_the_two_commands() -> None:
-    """Somebody who has just cloned the project finds them first."""
-    first = re.search(r"```(?:sh|console)\n(.*?)```", README, re.DOTALL)
+def test_the_readme_introduces_before_it_commands() -> None:
+    """Somebody who has never heard of the project reads what it is, and then finds the two commands."""
+    readme = read("README.md")
+    assert len(readme.splitlines()) <= LONGEST_README
+    first = re.search(r"```(?:sh|console)\n(.*?)```", readme, re.DOTALL)
     assert first is not None
     assert [line.split("#")[0].strip() for line in first[1].splitlines()] == ["make demo", "make test"]
+    introduction = readme[: first.start()].split("\n\n")[1:]
+    assert len(introduction) >= 2
+    assert "pytest test" in introduction[0]
 
 
-def test_files_that_the_readme_links_to_exist() -> None:
-    """No link leads nowhere."""
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+def headings(text: str) -> set[str]:
+    """The anchors of a document, as GitHub and the site make them."""
+    titles = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", title.lower()).strip()) for title in titles}
+
+
+@pytest.mark.parametrize("file", DOCUMENTS)
+def test_no_link_leads_nowhere(file: str) -> None:
+    """Files and anchors exist. A page of docs/ links pages of docs/ alone: the site has nothing else."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", read(file)):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / file).parent / path if path else ROOT / file
+        assert target.exists(), link
+        assert file not in PAGES or target.parent == ROOT / "docs", link
+        assert not anchor or anchor in headings(target.read_text(encoding="utf-8")), link
+
+
+def test_the_site_has_every_page_once() -> None:
+    """Each page of docs/ stands in the navigation, and each entry is a page."""
+
+    def files(entries: list[Any]) -> Iterator[str]:
+        for entry in entries:
+            for target in entry.values():
+                yield from files(target) if isinstance(target, list) else [target]
+
+    site = tomllib.loads(read("zensical.toml"))["project"]
+    assert sorted(f"docs/{name}" for name in files(site["nav"])) == PAGES
+
+
+def test_the_readme_links_every_page() -> None:
+    """Nobody has to look through the folder; the site's own first page says the same as the README."""
+    linked = set(re.findall(r"\]\((docs/\w+\.md)", read("README.md")))
+    assert set(PAGES) - linked == {"docs/index.md"}
 
 
 def test_the_changelog_knows_this_version() -> None:
     """What users notice is written down for the version that they run."""
-    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert f"## {preflight.__version__}" in changes
+    assert f"## [{preflight.__version__}]" in read("CHANGELOG.md")
 
 
 if __name__ == "__main__":

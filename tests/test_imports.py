@@ -1,4 +1,4 @@
-"""DESIGN's rules of import, held over the real files, and what they are for: a launcher that stays light."""
+"""The rules of import of docs/architecture.md, held over the real files: a launcher that stays light."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def valid(found: Report) -> None:
 @pytest.mark.parametrize("outcome", report.OUTCOMES)
 @pytest.mark.parametrize("severity", report.SEVERITIES)
 def test_outcomes(make_check: MakeCheck, make_report: MakeReport, severity: str, outcome: str) -> None:
-    """DESIGN's table of outcomes: which block if critical, which are shown yellow, which are neither."""
+    """The table of outcomes in docs/report.md: which block if critical, which are shown yellow, which are neither."""
     check = make_check(outcome=outcome, severity=severity)
     blocks = severity == "critical" and outcome in ("failed", "error", "timeout", "skipped")
     assert check.blocks == blocks

@@ -398,7 +398,7 @@ def test_address(root: Path, host: str, address: str) -> None:
 
 
 def test_every_setting_says_what_it_is() -> None:
-    """The README's table is made of these lines."""
+    """The table of docs/settings.md is made of these lines."""
     for entry in settings.SETTINGS.values():
         assert entry.metadata["about"]
         parse: Callable[[object], object] = entry.metadata["parse"]
