@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import preflight
-from preflight import commandline, settings
+from preflight import commandline, report, settings
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
@@ -112,6 +112,14 @@ def requirements() -> str:
 def test_a_table_says_what_the_code_does(file: str, made: Callable[[], str]) -> None:
     """Each row stands there word for word, and none too many."""
     assert made() in read(file), f"{file} should have this table:\n\n{made()}\n"
+
+
+def test_the_table_of_outcomes_says_which_block() -> None:
+    """docs/report.md has each outcome, and what a critical one does."""
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (blocks|lets the server start) \|$", read("docs/report.md"), re.MULTILINE)
+    assert rows == [
+        (name, "lets the server start" if name in report.PASSABLE else "blocks") for name in report.OUTCOMES
+    ]
 
 
 def test_the_readme_introduces_before_it_commands() -> None:

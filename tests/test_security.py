@@ -673,6 +673,15 @@ def test_openapi_has_every_route() -> None:
     assert described == routed
 
 
+def test_the_page_about_the_server_names_every_route() -> None:
+    """docs/server.md has each path in its table of routes."""
+    table = (ROOT / "docs" / "server.md").read_text(encoding="utf-8").partition("## Routes\n")[2].partition("\n## ")[0]
+    named = {
+        path.split(" ")[-1] for row in table.splitlines() for path in re.findall(r"`([^`]+)`", row.split(" | ")[0])
+    }
+    assert named == {path.replace(":path}", "}") for path in OURS}
+
+
 def test_the_tests_in_the_threat_table_exist() -> None:
     """Each answer in docs/threats.md names the tests that prove it, and they are there."""
     text = (ROOT / "docs" / "threats.md").read_text(encoding="utf-8")
