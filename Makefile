@@ -27,11 +27,12 @@ coverage:  ## the same with coverage, which must be above 90 %
 	@$(VENV)/bin/python -m coverage combine -q
 	@exec $(VENV)/bin/python -m coverage report
 
-lint:  ## ruff (rules and format) and mypy
+lint:  ## ruff (rules and format), mypy, and who imports whom
 	@sh .ci/setup $(VENV) requirements-dev.txt
 	@$(VENV)/bin/python -m ruff check .
 	@$(VENV)/bin/python -m ruff format --check .
 	@$(VENV)/bin/python -m mypy
+	@PYTHONPATH=. $(VENV)/bin/lint-imports --no-cache
 
 check: lint test  ## both
 

@@ -1,7 +1,7 @@
 """What every requirement can use: settings, environment, details, probes, application and port.
 
 What a requirement declares is in preflight/contract.py; what holds it to that (order, deadlines, the report) in
-preflight/plugin.py.
+preflight/suite/plugin.py.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from preflight import claim, runtime, settings, soundness
 from preflight.contract import Details
-from preflight.plugin import LAUNCHER, Link, SuiteRun
-from preflight.probes import Probes
+from preflight.instances import runtime
+from preflight.settings import model as settings
+from preflight.suite import claim, soundness
+from preflight.suite.plugin import LAUNCHER, Link, SuiteRun
+from preflight.suite.probes import Probes
 
 ROOT = Path(__file__).parent
 

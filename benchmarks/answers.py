@@ -24,8 +24,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.start import describe, place  # noqa: E402  # the checkout is not installed
-from preflight import report, times  # noqa: E402
-from preflight.redaction import Redactor  # noqa: E402
+from preflight import times  # noqa: E402
+from preflight.redaction.redactor import Redactor  # noqa: E402
+from preflight.report import model as report  # noqa: E402
 from tests.e2e.starts import Place, make_place  # noqa: E402
 
 CHECKS = 30

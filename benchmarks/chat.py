@@ -214,9 +214,9 @@ async def ask(chat: ClientConnection, text: str, accepted: list[float], answered
 
 async def turns(rounds: int = 300) -> None:
     """A turn with the transcript and the checkpointer, against the same graph with neither."""
-    from preflight import settings
-    from preflight.instance import Instance
-    from preflight.redaction import Redactor
+    from preflight.redaction.redactor import Redactor
+    from preflight.settings import model as settings
+    from preflight.web.instance import Instance
     from server import agent, sessions
     from server.checkpoints import Checkpoints
     from server.history import Past

@@ -54,8 +54,8 @@ import asyncio, socket, sys
 from pathlib import Path
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
-from preflight import serving, settings
-from preflight.instance import Instance
+from preflight.worker import serving; from preflight.settings import model as settings
+from preflight.web.instance import Instance
 
 HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"20")]
 

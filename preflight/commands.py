@@ -21,3 +21,9 @@ def python() -> str:
 def run_py(*arguments: str, interpreter: str = "") -> str:
     """``run.py`` with this interpreter, or with another one that is quoted already."""
     return " ".join([interpreter or python(), shlex.quote(str(ROOT / "run.py")), *map(shlex.quote, arguments)])
+
+
+def load_application(app: str, *, demo: bool) -> str:
+    """The command that shows why an application (``MODULE:ATTR``) cannot be loaded, for a shell in any folder."""
+    module = f"{python()} -m preflight.worker.loadapplication {shlex.quote(app)}{' --demo' if demo else ''}"
+    return f"cd {shlex.quote(str(ROOT))} && {module}  # shows the whole error"

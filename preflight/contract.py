@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 import pytest
 from _pytest.outcomes import Skipped  # pytest.skip.Exception is the same class under a name that mypy cannot follow
 
-from preflight import report
+from preflight.report import model as report
 from preflight.text import first_line
 
 LONGEST_TITLE = 200  # characters

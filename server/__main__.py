@@ -2,7 +2,7 @@
 
 import sys
 
-from preflight import signals
+from preflight.processes import signals
 
 signals.end_the_command()  # before anything that takes its time to import
 from preflight import bootstrap  # noqa: E402

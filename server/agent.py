@@ -21,10 +21,10 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import StreamWriter
 
-from preflight import places
-from preflight.instance import Instance
-from preflight.redaction import Redactor
-from preflight.settings import Settings
+from preflight.redaction.redactor import Redactor
+from preflight.settings import places
+from preflight.settings.model import Settings
+from preflight.web.instance import Instance
 from server import provider
 from server.embedded import EmbeddedModel
 from server.provider import OPENAI, PERPLEXITY, ProviderError, ask, ended, stream

@@ -19,8 +19,8 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from preflight import __version__
-from preflight.instance import Instance
-from preflight.settings import SettingsError, load
+from preflight.settings.model import SettingsError, load
+from preflight.web.instance import Instance
 from server import (
     archive,
     bound,
@@ -111,10 +111,13 @@ def examine(port: int | None) -> Instance:
     Raises BlockedStart when a critical requirement blocks or a setting is wrong.
     """
     # Only here: the launcher's worker has no use for them, and its import is a start's critical path.
-    from preflight import banners, floods, interpreter, publishing, suite
-    from preflight.log import Log, LogFile, direct
-    from preflight.redaction import Redactor
-    from preflight.terminal import Terminal
+    from preflight.output import publishing
+    from preflight.output.log import Log, LogFile, direct
+    from preflight.output.terminal import Terminal
+    from preflight.processes import interpreter, suite
+    from preflight.redaction.redactor import Redactor
+    from preflight.report import banners
+    from preflight.worker import floods
 
     try:
         settings = load(ROOT)
@@ -129,7 +132,7 @@ def examine(port: int | None) -> Instance:
     floods.bound()
     terminal = Terminal(Log(redactor), sys.stderr)
     if settings.set_aside:
-        from preflight import servicelinks
+        from preflight.settings import servicelinks
 
         terminal.line(servicelinks.described(settings.set_aside), "yellow")
     try:
@@ -154,7 +157,7 @@ def examine(port: int | None) -> Instance:
         why = f"the report cannot be written: {error}"
         instance.audit("refused", by="server", why=[why], run_id=result.report.run_id)
         raise BlockedStart(why) from None
-    publishing.show(result, terminal)
+    publishing.show(result.report, terminal, reason=result.reason, output=result.output)
     if not result.may_start:
         titles = [check.title for check in result.report.blocking]
         instance.audit("refused", by="server", why=titles or [result.reason], run_id=result.report.run_id)

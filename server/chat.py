@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.routing import WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
-from preflight.instance import Instance
+from preflight.web.instance import Instance
 
 if TYPE_CHECKING:
     from server.history import Past

@@ -19,10 +19,11 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from preflight import __version__, formats, times
-from preflight.instance import Instance, uptime
-from preflight.notify import unattended
-from preflight.report import Check, Report
+from preflight import __version__, times
+from preflight.notify.notifier import unattended
+from preflight.report import formats
+from preflight.report.model import Check, Report
+from preflight.web.instance import Instance, uptime
 from server import pages
 from server.answers import Answer, Header
 from server.negotiation import accepted, unchanged

@@ -15,7 +15,7 @@ from typing import Any
 from starlette.routing import WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
-from preflight.instance import SERVICE_RESTART, Instance
+from preflight.web.instance import SERVICE_RESTART, Instance
 from server import diagnostics
 from server.reruns import Message, Reruns
 from server.snapshot import Snapshot

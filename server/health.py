@@ -10,8 +10,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from preflight import __version__
-from preflight.instance import Instance
 from preflight.times import stamp
+from preflight.web.instance import Instance
 from server.answers import Answer, Header
 from server.negotiation import accepted
 

@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from preflight import history
-from preflight.history import Flip, History, Run
-from preflight.instance import Instance
-from preflight.redaction import Redactor
-from preflight.report import Report
+from preflight.redaction.redactor import Redactor
+from preflight.report import history
+from preflight.report.history import Flip, History, Run
+from preflight.report.model import Report
+from preflight.web.instance import Instance
 from server import diagnostics, paging
 from server.paging import page
 from server.snapshot import Snapshot

@@ -11,8 +11,8 @@ import threading
 from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from preflight.instance import SERVICE_RESTART, Instance
-from preflight.redaction import Redactor
+from preflight.redaction.redactor import Redactor
+from preflight.web.instance import SERVICE_RESTART, Instance
 from server import messages, sessions
 from server.turns import Session
 

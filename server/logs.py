@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from preflight.redaction import Redactor
+from preflight.redaction.redactor import Redactor
 
 WRITTEN_BY = ("", "uvicorn", "uvicorn.error", "uvicorn.access")
 """Loggers whose handlers write for people; the empty name is the root's."""

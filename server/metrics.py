@@ -19,10 +19,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from preflight import __version__, report, times
-from preflight.instance import Instance
-from preflight.notify import unattended
-from preflight.report import Report
+from preflight import __version__, times
+from preflight.notify.notifier import unattended
+from preflight.report import model as report
+from preflight.report.model import Report
+from preflight.web.instance import Instance
 from server import health
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, JSONResponse
 from starlette.routing import Route
 
 from preflight import __version__
-from preflight.report import ORIGINS, OUTCOMES, SEVERITIES, STATUSES
+from preflight.report.model import ORIGINS, OUTCOMES, SEVERITIES, STATUSES
 from server import diagnostics, pages, paging
 
 Schema = dict[str, Any]

@@ -1,8 +1,9 @@
 """Re-runs: the suite once more, beside the live server; who asked for it, how far it is, and what is made of it.
 
 One at a time: who asks while one goes on gets that one. A re-run stops nothing, runs at a lower priority than the
-server, and is killed with its whole group at its deadline (preflight/rerun.py). What it finds is published like any
-other run's report and is what /health says from then on; a re-run that broke is shown, and the verdict before it stays.
+server, and is killed with its whole group at its deadline (preflight/processes/rerun.py). What it finds is published
+like any other run's report and is what /health says from then on; a re-run that broke is shown, and the verdict before
+it stays.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from preflight import report, times
+from preflight import times
 from preflight.files import Seen
-from preflight.instance import Instance
-from preflight.redaction import Redactor
-from preflight.report import Report
-from preflight.rerun import Ending, Here, Steps
-from preflight.settings import address
+from preflight.processes.rerun import Ending, Here, Steps
+from preflight.redaction.redactor import Redactor
+from preflight.report import model as report
+from preflight.report.model import Report
+from preflight.settings.model import address
+from preflight.web.instance import Instance
 
 log = logging.getLogger(__name__)
 

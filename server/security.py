@@ -28,8 +28,8 @@ from urllib.parse import quote
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from preflight import hostnames
-from preflight.instance import Instance
-from preflight.settings import TOKEN_LENGTH, Settings, address
+from preflight.settings.model import TOKEN_LENGTH, Settings, address
+from preflight.web.instance import Instance
 
 RawHeaders = list[tuple[bytes, bytes]]
 

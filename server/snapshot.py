@@ -6,11 +6,12 @@ import asyncio
 import os
 from typing import NamedTuple
 
-from preflight import files, report, times
+from preflight import files, times
 from preflight.files import Seen
-from preflight.instance import Instance
-from preflight.redaction import Redactor
-from preflight.report import Report, ReportError
+from preflight.redaction.redactor import Redactor
+from preflight.report import model as report
+from preflight.report.model import Report, ReportError
+from preflight.web.instance import Instance
 
 
 class _Read(NamedTuple):

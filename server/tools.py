@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from preflight import report
-from preflight.instance import Instance
-from preflight.redaction import Redactor
-from preflight.report import Check, Report
+from preflight.redaction.redactor import Redactor
+from preflight.report import model as report
+from preflight.report.model import Check, Report
 from preflight.text import plain
+from preflight.web.instance import Instance
 from server.diagnostics import label, project
 from server.history import Past
 from server.snapshot import Snapshot
@@ -203,8 +203,9 @@ class Toolbox:
 
     async def port_status(self, port: int | None = None) -> Answer:
         """Who listens; what a person could do about holders that must be left alone."""
-        from preflight import neighbours, ports
-        from preflight.keys import common_secrets
+        from preflight import ports
+        from preflight.instances import neighbours
+        from preflight.redaction.keys import common_secrets
 
         settings = self._instance.settings
         number = port or settings.port

@@ -17,9 +17,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from preflight import keys, redaction
-from preflight.instance import SERVICE_RESTART
+from preflight.redaction import keys
+from preflight.redaction import redactor as redaction
 from preflight.times import stamp
+from preflight.web.instance import SERVICE_RESTART
 from server import sessions
 from server.database import StoreError
 from server.dialects import in_dialect

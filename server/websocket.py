@@ -10,7 +10,7 @@ from collections import deque
 
 from starlette.types import Receive, Scope, Send
 
-from preflight.instance import SERVICE_RESTART, Instance
+from preflight.web.instance import SERVICE_RESTART, Instance
 
 PROTOCOL = "preflight.v1"  # the subprotocol, for clients that offer any
 TRY_AGAIN_LATER = 1013

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from preflight import settings
-from preflight.instance import Instance
-from preflight.redaction import Redactor
-from preflight.report import Check, Report, build
+from preflight.redaction.redactor import Redactor
+from preflight.report.model import Check, Report, build
+from preflight.settings import model as settings
+from preflight.web.instance import Instance
 from tests.services import Service
 
 if TYPE_CHECKING:

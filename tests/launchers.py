@@ -7,9 +7,9 @@ import socket
 import threading
 from pathlib import Path
 
-from preflight.instances import PROTOCOL, SERVING, Record
-from preflight.loop import Loop
-from preflight.presence import Presence
+from preflight.instances.presence import Presence
+from preflight.instances.records import PROTOCOL, SERVING, Record
+from preflight.processes.loop import Loop
 
 ROOT = Path(__file__).parents[1]
 

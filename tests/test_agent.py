@@ -27,10 +27,11 @@ from langchain_core.messages import (
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langgraph.checkpoint.memory import InMemorySaver
 
-from preflight import history, settings
-from preflight.instance import Instance
-from preflight.redaction import Redactor
-from preflight.report import Check, Report
+from preflight.redaction.redactor import Redactor
+from preflight.report import history
+from preflight.report.model import Check, Report
+from preflight.settings import model as settings
+from preflight.web.instance import Instance
 from server.agent import REMEMBERED, REMEMBERED_CHARACTERS, Agent, make, remember
 from server.checkpoints import Checkpoints
 from server.database import StoreError

@@ -11,9 +11,17 @@ from typing import Any
 
 import pytest
 
-from preflight.application import COROUTINE, NEEDED, WITHOUT_ARGUMENTS, WRAPPED, Application, CannotBeServed, load
-from preflight.instance import Instance
-from preflight.serving import Server
+from preflight.web.instance import Instance
+from preflight.worker.application import (
+    COROUTINE,
+    NEEDED,
+    WITHOUT_ARGUMENTS,
+    WRAPPED,
+    Application,
+    CannotBeServed,
+    load,
+)
+from preflight.worker.serving import Server
 
 # What the modules below have in common: one application that answers, in its three plainest forms.
 COMMON = """

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from preflight import arguments
+from preflight.redaction import arguments
 
 M = "[redacted]"
 

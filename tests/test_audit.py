@@ -18,14 +18,16 @@ from typing import Any
 
 import pytest
 
-from preflight import audit, launcher, settings
-from preflight.audit import Event, Outbox
-from preflight.channel import Channel
-from preflight.instance import Instance
-from preflight.log import LONGEST_LINE, Log, LogFile, direct
+from preflight.instances.runtime import StartLock
+from preflight.launcher import launcher
+from preflight.output import audit
+from preflight.output.audit import Event, Outbox
+from preflight.output.log import LONGEST_LINE, Log, LogFile, direct
 from preflight.ports import Step
-from preflight.redaction import MASK, Redactor
-from preflight.runtime import StartLock
+from preflight.processes.channel import Channel
+from preflight.redaction.redactor import MASK, Redactor
+from preflight.settings import model as settings
+from preflight.web.instance import Instance
 from tests.e2e.starts import unused_port
 
 ROOT = Path(__file__).parents[1]
@@ -358,7 +360,7 @@ def test_rotation(path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from preflight.log import LogFile
+from preflight.output.log import LogFile
 file = LogFile(Path(sys.argv[1]), size=2000, kept=100)
 for number in range(300):
     file.write(f"{sys.argv[2]}:{number:04}:" + "x" * 40)
@@ -390,7 +392,7 @@ def test_somebody_took_it_away(path: Path) -> None:
 FULL = """
 import resource, sys
 from pathlib import Path
-from preflight.log import LogFile
+from preflight.output.log import LogFile
 file = LogFile(Path(sys.argv[1]))
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 resource.setrlimit(resource.RLIMIT_FSIZE, (60, hard))

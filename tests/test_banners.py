@@ -10,11 +10,11 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
-from preflight import banners
-from preflight.log import Log
-from preflight.redaction import Redactor
-from preflight.report import OUTCOMES, Check, Report
-from preflight.terminal import Terminal
+from preflight.output.log import Log
+from preflight.output.terminal import Terminal
+from preflight.redaction.redactor import Redactor
+from preflight.report import banners
+from preflight.report.model import OUTCOMES, Check, Report
 
 MakeCheck = Callable[..., Check]
 MakeReport = Callable[..., Report]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from preflight import bootstrap
+from preflight import bootstrap, dependencies
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,25 +18,25 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture
 def declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project that declares what the test writes into its pyproject.toml."""
-    monkeypatch.setattr(bootstrap, "ROOT", tmp_path)
+    monkeypatch.setattr(dependencies, "ROOT", tmp_path)
     return tmp_path / "pyproject.toml"
 
 
-def dependencies(*names: str) -> str:
+def project(*names: str) -> str:
     return f"[project]\ndependencies = {list(names)!r}\n"
 
 
 def test_all_there() -> None:
     """Where the tests run nothing is missing."""
-    assert bootstrap.missing() == []
+    assert dependencies.missing() == []
     assert bootstrap.problem() is None
 
 
 def test_what_is_declared() -> None:
     """pyproject.toml is the one list."""
-    declared = bootstrap.declared()
+    declared = dependencies.declared()
     assert any(line.startswith("pytest>=") for line in declared)
-    for name in bootstrap.MODULES:
+    for name in dependencies.MODULES:
         assert any(line.startswith(name) for line in declared), f"{name} is not declared any more"
 
 
@@ -52,10 +52,8 @@ def test_unreadable_pyproject(declare: Path, content: str | None) -> None:
 
 def test_missing(declare: Path) -> None:
     """What is missing is named together, with the one command that mends it."""
-    declare.write_text(
-        dependencies("pytest>=9", "No.Such_Package[extra] >=1, <2", "other-one", "odd; sys_platform == 'x'")
-    )
-    assert bootstrap.missing() == ["No.Such_Package[extra] >=1, <2", "other-one"]
+    declare.write_text(project("pytest>=9", "No.Such_Package[extra] >=1, <2", "other-one", "odd; sys_platform == 'x'"))
+    assert dependencies.missing() == ["No.Such_Package[extra] >=1, <2", "other-one"]
     problem, fix = bootstrap.problem() or ["", ""]
     assert problem == "Dependencies: not installed: No.Such_Package, other-one"
     assert fix == f"Fix: {sys.executable} -m pip install 'No.Such_Package[extra]>=1,<2' other-one"
@@ -71,12 +69,12 @@ def test_module_of_another_name(declare: Path, tmp_path: Path, monkeypatch: pyte
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: odd-name\nVersion: 1.0\n")
     (info / "RECORD").write_text("another_module_9/__init__.py,,\n../bin/odd,,\nodd_name-1.0.dist-info/RECORD,,\n")
     monkeypatch.syspath_prepend(str(site))
-    declare.write_text(dependencies("odd-name"))
-    assert bootstrap.missing() == ["odd-name"]
+    declare.write_text(project("odd-name"))
+    assert dependencies.missing() == ["odd-name"]
     (site / "another_module_9").mkdir()
     (site / "another_module_9" / "__init__.py").write_text("")
     sys.path_importer_cache.clear()
-    assert bootstrap.missing() == []
+    assert dependencies.missing() == []
 
 
 def test_command_without_pip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -85,12 +83,12 @@ def test_command_without_pip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setitem(sys.modules, "pip", type(sys)("pip"))
     sys.modules["pip"].__spec__ = None
     with pytest.raises(ValueError):
-        bootstrap.install_command([])
+        dependencies.install_command([])
     monkeypatch.setitem(sys.modules, "pip", os)
-    assert bootstrap.install_command(["a >= 1"]) == "'/my venv/bin/python' -m pip install 'a>=1'"
+    assert dependencies.install_command(["a >= 1"]) == "'/my venv/bin/python' -m pip install 'a>=1'"
     monkeypatch.delitem(sys.modules, "pip")
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    assert bootstrap.install_command(["a>=1", "b"]) == "uv pip install --python '/my venv/bin/python' 'a>=1' b"
+    assert dependencies.install_command(["a>=1", "b"]) == "uv pip install --python '/my venv/bin/python' 'a>=1' b"
 
 
 def run(*command: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -118,7 +116,7 @@ def test_without_any_package() -> None:
 
 def test_broken_package() -> None:
     """A package that is installed and does not import is told like a missing one."""
-    program = "import sys; sys.modules['dotenv'] = None; sys.modules['preflight.commandline'] = None\n"
+    program = "import sys; sys.modules['dotenv'] = None; sys.modules['preflight.command.line'] = None\n"
     program += "from preflight import bootstrap; bootstrap.problem = lambda _: None; sys.exit(bootstrap.run())"
     done = run("-c", program)
     assert done.returncode == 1

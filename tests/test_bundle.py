@@ -17,10 +17,12 @@ from typing import Any
 
 import pytest
 
-from preflight import bundle, report, settings
-from preflight.bundle import BundleError, Scrubber
-from preflight.redaction import MASK, Redactor
-from preflight.report import Check, Report
+from preflight.command import bundle
+from preflight.command.bundle import BundleError, Scrubber
+from preflight.redaction.redactor import MASK, Redactor
+from preflight.report import model as report
+from preflight.report.model import Check, Report
+from preflight.settings import model as settings
 from tests.launchers import Answering
 
 ROOT = Path(__file__).parents[1]

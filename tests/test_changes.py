@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from preflight import report, times
-from preflight.changes import Change, changes, standing, verdict
-from preflight.report import Check, Report
+from preflight import times
+from preflight.report import model as report
+from preflight.report.changes import Change, changes, standing, verdict
+from preflight.report.model import Check, Report
 
 MakeCheck = Callable[..., Check]
 MakeReport = Callable[..., Report]

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from preflight import channel
-from preflight.channel import Channel, ChannelError, Message
+from preflight.processes import channel
+from preflight.processes.channel import Channel, ChannelError, Message
 from tests.e2e.starts import until
 
 

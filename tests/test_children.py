@@ -16,9 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from preflight import children
-from preflight.channel import Channel, Message
-from preflight.children import Child
+from preflight.processes import children
+from preflight.processes.channel import Channel, Message
+from preflight.processes.children import Child
 
 ROOT = Path(__file__).parents[1]
 
@@ -219,7 +219,7 @@ def test_close_twice(start: Start) -> None:
 
 
 ATTACHED = """
-from preflight import children
+from preflight.processes import children
 children.attach(int(sys.argv[1]), lambda message: print(message.kind, message.data), children.end_group)
 """
 
@@ -255,7 +255,7 @@ def test_end_of_the_launcher_ends_the_child(tmp_path: Path) -> None:
     """kill -9 for the launcher leaves none of its children behind."""
     (tmp_path / "program.py").write_text("import os, sys, time, subprocess\n" + ATTACHED + FORK + "time.sleep(60)")
     launcher = (
-        "import os, sys, time; from pathlib import Path; from preflight.children import Child\n"
+        "import os, sys, time; from pathlib import Path; from preflight.processes.children import Child\n"
         "child = Child('program', Path(sys.argv[1]), os.environ); print(child.pid, flush=True)\n"
         "os.read(child.output, 1); print(child.pid, flush=True); time.sleep(60)"
     )

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from preflight import claim, ports, settings
-from preflight.instances import Record
-from preflight.runtime import StartLock
+from preflight import ports
+from preflight.instances.records import Record
+from preflight.instances.runtime import StartLock
+from preflight.settings import model as settings
+from preflight.suite import claim
 from tests.e2e.starts import unused_port
 from tests.launchers import Answering
 from tests.releases import OtherRelease
@@ -148,7 +150,7 @@ def test_a_blocked_start_takes_nothing_over(home: Path, listener: socket.socket)
 PYTEST = """
 import sys
 from pathlib import Path
-from preflight import claim, settings
+from preflight.suite import claim; from preflight.settings import model as settings
 chosen = settings.load(Path.cwd(), options={"demo": True, "port": int(sys.argv[1])})
 print("asking", flush=True)
 found = claim.claim("pytest", chosen, blocked=[], on_step=lambda step: None)

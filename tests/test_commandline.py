@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from preflight import __version__, commandline, commands, formats, settings
+from preflight import __version__, commands
+from preflight.command import line as commandline
+from preflight.report import formats
+from preflight.settings import model as settings
 
 ROOT = Path(__file__).parents[1]
 

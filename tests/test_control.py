@@ -17,12 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from preflight import instances, neighbours, presence, runtime, settings, unixsockets
-from preflight.channel import Channel
-from preflight.instances import Handover, hand_over
-from preflight.loop import Loop
-from preflight.presence import Presence
-from preflight.runtime import RuntimeFolderError, StartLock
+from preflight.instances import neighbours, presence, runtime, unixsockets
+from preflight.instances import records as instances
+from preflight.instances.presence import Presence
+from preflight.instances.records import Handover, hand_over
+from preflight.instances.runtime import RuntimeFolderError, StartLock
+from preflight.processes.channel import Channel
+from preflight.processes.loop import Loop
+from preflight.settings import model as settings
 from tests.e2e.starts import Place, Started, get, make_place, until, unused_port
 from tests.launchers import Answering, record
 
@@ -32,7 +34,7 @@ PORT = unused_port()  # only a name here, of this process alone: a start's lock 
 # Takes the lock, waiting if need be, and holds it until it is told to go on.
 LOCKER = """
 import os, sys
-from preflight.runtime import StartLock
+from preflight.instances.runtime import StartLock
 lock = StartLock(int(sys.argv[1]))
 if not lock.take():
     print("waiting", flush=True)
@@ -51,8 +53,8 @@ sys.stdin.readline()
 # An instance: listens on a port of its own and gives the socket to whoever asks; then says what it hears.
 INSTANCE = """
 import socket
-from preflight.loop import Loop
-from preflight.presence import Presence
+from preflight.processes.loop import Loop
+from preflight.instances.presence import Presence
 from tests.launchers import record
 listener = socket.create_server(("127.0.0.1", 0))
 loop = Loop()

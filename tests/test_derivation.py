@@ -9,9 +9,9 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from preflight.derivation import LARGEST, members
-from preflight.keys import MOST, common_secrets
-from preflight.redaction import MASK, Redactor
+from preflight.redaction.derivation import LARGEST, members
+from preflight.redaction.keys import MOST, common_secrets
+from preflight.redaction.redactor import MASK, Redactor
 
 ONE, TWO = "tk_9f8e7d6c5b4a3210", "Zq7vXw2LmN8pRt4KdY6h"
 WORDS = "correct horse battery staple"

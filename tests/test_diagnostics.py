@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from starlette.applications import Starlette
 
-from preflight import __version__, report
-from preflight.instance import Instance
-from preflight.notify import Tally
-from preflight.report import Check, Report
+from preflight import __version__
+from preflight.notify.notifier import Tally
+from preflight.report import model as report
+from preflight.report.model import Check, Report
+from preflight.web.instance import Instance
 from server import diagnostics
 from server.diagnostics import project
 from server.snapshot import Snapshot

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 import preflight
-from preflight import commandline, report, settings
+from preflight.command import line as commandline
+from preflight.report import model as report
+from preflight.settings import model as settings
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))

@@ -17,7 +17,7 @@ import pytest
 from langchain_core.messages import HumanMessage
 from langchain_openai.chat_models import _client_utils
 
-from preflight import egress, probes
+from preflight.suite import egress, probes
 from server import provider
 from server.provider import ProviderError
 from tests.proxies import OPENSSL, Authority, Proxy, Service
@@ -295,9 +295,8 @@ def test_the_probe_asks_as_the_agent_does(world: World, name: str, monkeypatch: 
 
 def test_neither_of_the_clients_is_imported() -> None:
     """They take most of a second; a start has none."""
-    asks = (
-        "import sys; from preflight import probes; probes.ask(probes.openai({'OPENAI_BASE_URL': 'http://[::1'}), 1)\n"
-    )
+    asks = "import sys; from preflight.suite import probes\n"
+    asks += "probes.ask(probes.openai({'OPENAI_BASE_URL': 'http://[::1'}), 1)\n"
     asks += (
         "print([name for name in ('openai', 'langchain_openai', 'langchain_core', 'pydantic') if name in sys.modules])"
     )

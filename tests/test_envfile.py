@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from preflight import envfile
+from preflight.settings import envfile
 from tests.privileges import WITHOUT, unprivileged
 
 ROOT = Path(__file__).parents[1]
@@ -129,7 +129,7 @@ def test_unreadable(file: Path) -> None:
     """A file that may not be read gives the system's reason."""
     file.write_text("A=1")
     file.chmod(0)
-    reads = "import sys; from pathlib import Path; from preflight import envfile; "
+    reads = "import sys; from pathlib import Path; from preflight.settings import envfile; "
     reads += "print(envfile.read(Path(sys.argv[1])).problem)"
     command = [*WITHOUT, sys.executable, "-c", reads, str(file)]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)

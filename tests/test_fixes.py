@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from preflight import envfile, settings
 from preflight.contract import Details
+from preflight.settings import envfile
+from preflight.settings import model as settings
 from tests.pasting import check, is_command
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from preflight import floods
+from preflight.worker import floods
 
 
 class Kept(logging.Handler):

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
-from preflight.instance import Instance
+from preflight.web.instance import Instance
 from server.followers import GATHER, Follower, Followers
 from server.reruns import Reruns
 from server.snapshot import Snapshot

@@ -15,8 +15,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as tries
 from hypothesis import strategies as st
 
-from preflight import __version__, formats, report
-from preflight.report import Check, Report
+from preflight import __version__
+from preflight.report import formats
+from preflight.report import model as report
+from preflight.report.model import Check, Report
 from preflight.times import local_of
 
 MakeCheck = Callable[..., Check]

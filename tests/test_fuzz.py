@@ -13,12 +13,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from preflight import envfile, report, settings, times
-from preflight.channel import Channel, ChannelError, Message
-from preflight.keys import key_like
-from preflight.redaction import MASK, Redactor
-from preflight.report import Report, ReportError
-from preflight.settings import SETTINGS, SettingsError
+from preflight import times
+from preflight.processes.channel import Channel, ChannelError, Message
+from preflight.redaction.keys import key_like
+from preflight.redaction.redactor import MASK, Redactor
+from preflight.report import model as report
+from preflight.report.model import Report, ReportError
+from preflight.settings import envfile
+from preflight.settings import model as settings
+from preflight.settings.model import SETTINGS, SettingsError
 from tests.fuzzing import fuzzed
 
 # Text with what parsers trip over: quotes, escapes, line ends, NUL, surrogates' neighbours, other scripts.

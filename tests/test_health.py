@@ -13,8 +13,8 @@ import pytest
 from starlette.applications import Starlette
 
 from preflight import __version__
-from preflight.instance import Instance
-from preflight.report import Check, Report
+from preflight.report.model import Check, Report
+from preflight.web.instance import Instance
 from server import health
 
 KEY = "sk-canary-3f9a1c77e2Zq"

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from preflight import heartbeat, stacks
-from preflight.heartbeat import BEATS, Heartbeat
+from preflight.processes import heartbeat, stacks
+from preflight.processes.heartbeat import BEATS, Heartbeat
 from tests.e2e.starts import until
 
 
@@ -60,7 +60,7 @@ def test_short_naps_are_none() -> None:
 
 HANGS = """
 import asyncio, sys, threading, time
-from preflight import stacks
+from preflight.processes import stacks
 stacks.register()
 
 def sleeps_in_a_thread():

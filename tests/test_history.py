@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from preflight import history, report, settings
-from preflight.history import Flip, History, Run
-from preflight.report import Check, Report
+from preflight.report import history
+from preflight.report import model as report
+from preflight.report.history import Flip, History, Run
+from preflight.report.model import Check, Report
+from preflight.settings import model as settings
 
 MakeCheck = Callable[..., Check]
 MakeReport = Callable[..., Report]

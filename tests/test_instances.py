@@ -15,11 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from preflight import instances, neighbours, ports, presence, runtime, unixsockets
-from preflight.instances import Record
-from preflight.loop import Loop
-from preflight.presence import Presence
-from preflight.runtime import RuntimeFolderError
+from preflight import ports
+from preflight.instances import neighbours, presence, runtime, unixsockets
+from preflight.instances import records as instances
+from preflight.instances.presence import Presence
+from preflight.instances.records import Record
+from preflight.instances.runtime import RuntimeFolderError
+from preflight.processes.loop import Loop
 from tests.e2e.starts import until, unused_port
 from tests.launchers import Answering, record
 
@@ -27,8 +29,8 @@ ROOT = Path(__file__).parents[1]
 PORT = unused_port()
 PROGRAM = """
 import socket, sys
-from preflight.loop import Loop
-from preflight.presence import Presence
+from preflight.processes.loop import Loop
+from preflight.instances.presence import Presence
 from tests.launchers import record
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
 loop = Loop()
@@ -403,7 +405,7 @@ def test_asked_without_keeping(folder: Path, tmp_path: Path, monkeypatch: pytest
 def test_no_room(folder: Path, tmp_path: Path) -> None:
     """Where a record has no room, the folder will not do; nothing is left of the try."""
     program = (
-        "import resource, sys; from pathlib import Path; from preflight import runtime\n"
+        "import resource, sys; from pathlib import Path; from preflight.instances import runtime\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "try:\n    runtime.folder(Path(sys.argv[1]))\n"
         "except runtime.RuntimeFolderError as error:\n    print(error)\n"

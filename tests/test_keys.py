@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from preflight import settings, template
 from preflight.contract import Details, Unknown
-from preflight.probes import Probes
 from preflight.requirements import test_exposure, test_keys
-from preflight.settings import SettingsError
+from preflight.settings import model as settings
+from preflight.settings import template
+from preflight.settings.model import SettingsError
+from preflight.suite.probes import Probes
 from tests.pasting import check as check_fix
 from tests.proxies import OPENSSL, Authority, Proxy, Service
 
@@ -355,7 +356,7 @@ def test_a_service_of_ones_own(judge: Judge, service: Service) -> None:
 )  # fmt: skip
 def test_whose_status_page_it_is(base: str, page: bool) -> None:
     """The page is about the hosts of one domain."""
-    from preflight.probes import Reply, openai
+    from preflight.suite.probes import Reply, openai
 
     environ = {} if base == LEFT_OUT else {"OPENAI_BASE_URL": base}
     chosen = settings.load(ROOT, environ, {"demo": True})

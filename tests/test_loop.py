@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from preflight.children import Child
-from preflight.loop import Loop
+from preflight.processes.children import Child
+from preflight.processes.loop import Loop
 
 # A child of ours: says one thing on its output, one on its channel, and ends when told to.
 CHILD = """
 import sys
-from preflight import children
+from preflight.processes import children
 channel = children.attach(int(sys.argv[1]), lambda message: None, children.end_group)
 print("printed", flush=True)
 channel.send("said", word="hello")

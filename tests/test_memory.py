@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from preflight.memory import Left, left, of_groups
+from preflight.suite.memory import Left, left, of_groups
 
 ROOT = Path(__file__).parents[1]
 MIB = 1024**2

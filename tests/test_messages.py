@@ -9,7 +9,7 @@ from typing import get_args
 import jsonschema
 import pytest
 
-from preflight.settings import SETTINGS
+from preflight.settings.model import SETTINGS
 from server import messages
 
 DOCS = (Path(__file__).parents[1] / "docs" / "chat.md").read_text()

@@ -20,10 +20,11 @@ from prometheus_client import parser
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from preflight import __version__, report
-from preflight.instance import Instance
-from preflight.notify import Tally
-from preflight.report import Check, Report
+from preflight import __version__
+from preflight.notify.notifier import Tally
+from preflight.report import model as report
+from preflight.report.model import Check, Report
+from preflight.web.instance import Instance
 from server import metrics
 from server.app import create_app
 from server.metrics import BUCKETS, Histogram, InFlight, Metrics

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from preflight import notices, report, settings, times
-from preflight.notices import Notice, news
-from preflight.report import Check, Report
-from preflight.settings import Settings
+from preflight import times
+from preflight.notify import notices
+from preflight.notify.notices import Notice, news
+from preflight.report import model as report
+from preflight.report.model import Check, Report
+from preflight.settings import model as settings
+from preflight.settings.model import Settings
 from preflight.times import local_of
 
 ROOT = Path(__file__).parents[1]

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from preflight import notify, settings, times
-from preflight.loop import Loop
-from preflight.notices import Notice
-from preflight.notify import Notifier
-from preflight.redaction import Redactor
+from preflight import times
+from preflight.notify import __main__ as sender
+from preflight.notify import notifier as notify
+from preflight.notify.notices import Notice
+from preflight.notify.notifier import Notifier
+from preflight.processes.loop import Loop
+from preflight.redaction.redactor import Redactor
+from preflight.settings import model as settings
 from tests.receivers import Mailbox, Receiver
 
 ROOT = Path(__file__).parents[1]
@@ -272,7 +275,7 @@ def test_unattended(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_reason(logged: str, said: str) -> None:
     """Why a service did not take a message, in words that are written down here."""
-    assert notify.reason(logged) == said
+    assert sender.reason(logged) == said
 
 
 def test_what_to_install() -> None:

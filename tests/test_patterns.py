@@ -19,7 +19,9 @@ from types import ModuleType
 
 import pytest
 
-from preflight import bundle, notify, redaction
+from preflight.command import bundle
+from preflight.notify import __main__ as sender
+from preflight.redaction import redactor as redaction
 from server import embedded
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,12 +42,14 @@ EVERY = sorted(set(METHODS.values()))
 Pattern = tuple[str, str, int, list[str]]  # where it stands, what it is, its flags, and how it is used
 # Patterns that are put together while the program runs, by where; each with what the code there makes.
 MADE = {
-    "preflight/redaction.py:_pattern": [redaction._pattern(secret).pattern for secret in SECRETS],
-    "preflight/redaction.py:_step": [stretch for secret in SECRETS for stretch in redaction._stretches(secret)],
-    "preflight/notify.py:reason": [pattern for pattern, _ in notify.REASONS],
+    "preflight/redaction/redactor.py:_pattern": [redaction._pattern(secret).pattern for secret in SECRETS],
+    "preflight/redaction/redactor.py:_step": [
+        stretch for secret in SECRETS for stretch in redaction._stretches(secret)
+    ],
+    "preflight/notify/__main__.py:reason": [pattern for pattern, _ in sender.REASONS],
     "server/embedded.py:intent": [pattern for _, pattern in embedded.INTENTS],
-    "preflight/bundle.py:_path": [bundle._path(path).pattern for path in ("/home/dev", "/", "/a.b/c+d")],
-    "preflight/bundle.py:_word": [bundle._word(name).pattern for name in ("dev", "a-b.c", "")],
+    "preflight/command/bundle.py:_path": [bundle._path(path).pattern for path in ("/home/dev", "/", "/a.b/c+d")],
+    "preflight/command/bundle.py:_word": [bundle._word(name).pattern for name in ("dev", "a-b.c", "")],
 }
 
 
@@ -190,7 +194,7 @@ def test_all_patterns_are_known() -> None:
     assert unknown == []
     assert len(found) > 80
     assert {where.partition(":")[0] for where, *_ in found} >= {
-        "preflight/arguments.py", "preflight/redaction.py", "preflight/text.py", "server/turns.py",
+        "preflight/redaction/arguments.py", "preflight/redaction/redactor.py", "preflight/text.py", "server/turns.py",
     }  # fmt: skip
 
 

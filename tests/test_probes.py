@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from preflight import probes, settings
-from preflight.probes import Probes, Question, Reply, ask
+from preflight.settings import model as settings
+from preflight.suite import probes
+from preflight.suite.probes import Probes, Question, Reply, ask
 
 ROOT = Path(__file__).parents[1]
 KEY = "sk-canary-3f9a1c77e2Zq"

@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 import pytest
 
-from preflight import proof, settings
-from preflight.proof import Proof
+from preflight.launcher import proof
+from preflight.launcher.proof import Proof
+from preflight.settings import model as settings
 from tests.conftest import ROOT
 
 

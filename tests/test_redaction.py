@@ -17,8 +17,8 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from preflight.keys import common, common_secrets, key_like, secrets
-from preflight.redaction import MASK, SIGNS, Lines, Redactor
+from preflight.redaction.keys import common, common_secrets, key_like, secrets
+from preflight.redaction.redactor import MASK, SIGNS, Lines, Redactor
 
 KEY = "sk-canary-3f9a1c77e2Zq"
 AWKWARD = "p\u00e4ss/w+rd \"quoted\" \\ 'single'&=%"
@@ -313,7 +313,7 @@ def test_a_shortened_secret_that_repeats_itself() -> None:
 def test_beginnings_that_are_no_cut() -> None:
     """A word that a secret happens to begin with stays where the text goes on."""
     redactor = Redactor(["preflight-secret-1234"])
-    for text in ("preflight is ready", "the preflight-server...", "see preflight/report.py"):
+    for text in ("preflight is ready", "the preflight-server...", "see preflight/report/model.py"):
         assert redactor.text(text) == text
 
 

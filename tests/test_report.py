@@ -12,9 +12,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-from preflight import report, times
-from preflight.redaction import MASK, Redactor
-from preflight.report import Check, Report, ReportError
+from preflight import times
+from preflight.redaction.redactor import MASK, Redactor
+from preflight.report import model as report
+from preflight.report.model import Check, Report, ReportError
 
 KEY = "sk-canary-3f9a1c77e2Zq"
 RUN = "0123456789abcdef" * 2

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from preflight.instance import Instance
-from preflight.report import Check, Report
-from preflight.rerun import Ending, Heard
+from preflight.processes.rerun import Ending, Heard
+from preflight.report.model import Check, Report
+from preflight.web.instance import Instance
 from server import reruns
 from server.reruns import Reruns, Run
 

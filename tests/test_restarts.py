@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from preflight.restarts import CEILING, STEADY, Origin, Restarts, somebody_elses_task
+from preflight.processes.restarts import CEILING, STEADY, Origin, Restarts, somebody_elses_task
 
 READY = 1.0  # seconds that a worker was ready before it ended
 

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from preflight import hostnames, settings
-from preflight.audit import Event
-from preflight.instance import Instance
-from preflight.settings import Settings
+from preflight import hostnames
+from preflight.output.audit import Event
+from preflight.settings import model as settings
+from preflight.settings.model import Settings
+from preflight.web.instance import Instance
 from server import login, security
 from server.app import create_app
 from server.security import (

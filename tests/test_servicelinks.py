@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from preflight.servicelinks import described
-from preflight.settings import Settings, SettingsError, load
+from preflight.settings.model import Settings, SettingsError, load
+from preflight.settings.servicelinks import described
 
 ROOT = Path(__file__).parents[1]
 

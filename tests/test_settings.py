@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from preflight import settings
-from preflight.settings import Settings, SettingsError
+from preflight.settings import model as settings
+from preflight.settings.model import Settings, SettingsError
 
 HERE = Path(__file__).parents[1]
 SECRET = "sk-canary-3f9a1c77e2"

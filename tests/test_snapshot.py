@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from preflight import report
-from preflight.instance import Instance
-from preflight.redaction import Redactor
-from preflight.report import Check, Report
+from preflight.redaction.redactor import Redactor
+from preflight.report import model as report
+from preflight.report.model import Check, Report
+from preflight.web.instance import Instance
 from server.snapshot import Snapshot
 
 MakeReport = Callable[..., Report]

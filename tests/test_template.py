@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from preflight import envfile, settings, template
+from preflight.settings import envfile, template
+from preflight.settings import model as settings
 
 
 def test_write(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from typing import TextIO
 
 import pytest
 
-from preflight import banners
-from preflight.log import Log
-from preflight.redaction import MASK, Redactor
-from preflight.report import Check
-from preflight.terminal import Terminal
+from preflight.output.log import Log
+from preflight.output.terminal import Terminal
+from preflight.redaction.redactor import MASK, Redactor
+from preflight.report import banners
+from preflight.report.model import Check
 
 KEY = "sk-canary-3f9a1c77e2Zq"
 

@@ -14,8 +14,8 @@ import pytest
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk
 
-from preflight.instance import Instance
-from preflight.redaction import MASK, Redactor
+from preflight.redaction.redactor import MASK, Redactor
+from preflight.web.instance import Instance
 from server import connections
 from server.agent import Agent
 from server.connections import Connection

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from preflight.writer import GOODBYE, LIMIT, Writer
+from preflight.output.writer import GOODBYE, LIMIT, Writer
 
 PART = LIMIT // 8
 

@@ -12,7 +12,7 @@ In the order in which things happen when a port is taken:
    first, sweeps the rest, kills the stubborn. It is done when this process holds the socket.
 5. What did not work is told by `explanations`, with one of the `fixes`.
 
-It stands alone: nothing here knows settings, instances or keys, which are the callers' (`preflight.claim`).
+It stands alone: nothing here knows settings, instances or keys, which are the callers' (`preflight.suite.claim`).
 """
 
 from preflight.ports.binding import PortUnavailable, Target, resolve

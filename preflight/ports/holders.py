@@ -107,7 +107,9 @@ def _inodes(endpoints: Sequence[Endpoint]) -> frozenset[int]:
 
 
 def _holder(process: Process, endpoints: Sequence[Endpoint], machine: Machine, secrets: Collection[str]) -> Holder:
-    from preflight import arguments  # a start on a free port has no use for it, nor for the keys that it knows
+    from preflight.redaction import (
+        arguments,  # a start on a free port has no use for it, nor for the keys that it knows
+    )
 
     parent = machine.process(process.parent) if process.parent else None
     service = cgroups.unit(process.cgroup)

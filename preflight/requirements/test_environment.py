@@ -7,9 +7,9 @@ import stat
 
 import pytest
 
-from preflight import template
 from preflight.contract import Details, not_applicable, unknown
-from preflight.settings import Settings
+from preflight.settings import template
+from preflight.settings.model import Settings
 
 KEY = "OPENAI_API_KEY"
 """What the env file is needed for, unless the environment has it."""

@@ -6,11 +6,11 @@ import shlex
 
 import pytest
 
-from preflight import places, template
 from preflight.contract import Details
-from preflight.envfile import EnvFile
-from preflight.redaction import Redactor
-from preflight.settings import TOKEN_LENGTH, Settings
+from preflight.redaction.redactor import Redactor
+from preflight.settings import places, template
+from preflight.settings.envfile import EnvFile
+from preflight.settings.model import TOKEN_LENGTH, Settings
 
 SHOWN = "the token would not be redacted in logs and reports, since it is short, a word or the name of a host"
 

@@ -7,11 +7,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from preflight import egress, places, template
 from preflight.contract import Details, unknown
-from preflight.places import Place
-from preflight.probes import Probes, Reply
-from preflight.settings import Settings
+from preflight.settings import places, template
+from preflight.settings.model import Settings
+from preflight.settings.places import Place
+from preflight.suite import egress
+from preflight.suite.probes import Probes, Reply
 
 # Codes of services for a key that is none, or none any more. A right that is missing (missing_scope) or a country that
 # is not served is not the key's fault: https://platform.openai.com/docs/guides/error-codes

@@ -7,9 +7,9 @@ import importlib.metadata
 import pytest
 from packaging.requirements import Requirement
 
-from preflight import notify
 from preflight.contract import Details
-from preflight.settings import Settings
+from preflight.notify import notifier as notify
+from preflight.settings.model import Settings
 
 
 @pytest.mark.warning("Notifications", needs="notify")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from preflight.claim import Claim, judged
 from preflight.contract import Details, unknown
-from preflight.settings import Settings
+from preflight.settings.model import Settings
+from preflight.suite.claim import Claim, judged
 
 
 @pytest.mark.warning("Port Cleanup", needs="port")

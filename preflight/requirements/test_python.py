@@ -8,9 +8,9 @@ import pytest
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from preflight import bootstrap
+from preflight import dependencies
 from preflight.contract import Details
-from preflight.settings import Settings
+from preflight.settings.model import Settings
 
 STAGES = {"alpha": "a", "beta": "b", "candidate": "rc"}
 
@@ -43,7 +43,7 @@ def test_python_version(settings: Settings, details: Details) -> None:
         pytest.fail(f'the setting python = "{settings.python}" is no version specifier; write one like ">=3.13.8"')
     fits = wanted.contains(found, prereleases=True)
     if not fits:
-        details.fix = bootstrap.change_python_command(
+        details.fix = dependencies.change_python_command(
             settings.python, lambda version: _is_version(version) and wanted.contains(version)
         )
         details.fix = details.fix or f"install a Python {settings.python}, and run.py shows how to start with it"

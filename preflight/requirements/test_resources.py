@@ -7,9 +7,10 @@ import shutil
 
 import pytest
 
-from preflight import memory, openfiles
 from preflight.contract import Details
-from preflight.settings import Settings
+from preflight.processes import openfiles
+from preflight.settings.model import Settings
+from preflight.suite import memory
 from preflight.text import foreign
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from preflight import files
 from preflight.contract import Details
-from preflight.publishing import ROOM
-from preflight.runtime import FIX, RuntimeFolderError
-from preflight.settings import Settings
+from preflight.instances.runtime import FIX, RuntimeFolderError
+from preflight.output.publishing import ROOM
+from preflight.settings.model import Settings
 
 # In a folder with other names modes are left alone.
 OURS = re.compile(r"\.|report\.|imports\.json|audit\.log|history$|runtime$|sessions\.sqlite")

@@ -20,10 +20,10 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from preflight import settings
-from preflight.application import load
-from preflight.settings import SettingsError
-from preflight.worker import Worker
+from preflight.processes.worker import Worker
+from preflight.settings import model as settings
+from preflight.settings.model import SettingsError
+from preflight.worker.application import load
 from tests.e2e.starts import READY, ROOT, Place, Started, get, until
 from tests.e2e.test_replace import Clients, worker_of
 from tests.e2e.test_supervision import BACK, kill_worker

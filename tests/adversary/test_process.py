@@ -22,7 +22,7 @@ import psutil
 import pytest
 from websockets.sync.client import connect
 
-from preflight import unixsockets
+from preflight.instances import unixsockets
 from tests.e2e import chatting, namespaces
 from tests.e2e.starts import PATIENCE, READY, Place, Started, get, make_place, until
 

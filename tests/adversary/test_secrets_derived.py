@@ -15,9 +15,9 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from preflight import arguments
-from preflight.keys import key_like
-from preflight.redaction import MASK, Lines, Redactor
+from preflight.redaction import arguments
+from preflight.redaction.keys import key_like
+from preflight.redaction.redactor import MASK, Lines, Redactor
 from preflight.requirements.test_exposure import is_redacted
 from preflight.text import coloured
 

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from preflight.heartbeat import Awake, Heartbeat
-from preflight.instances import LONGEST_END, Record
+from preflight.instances.records import LONGEST_END, Record
+from preflight.processes.heartbeat import Awake, Heartbeat
 from tests.e2e import namespaces
 from tests.e2e.starts import KEYS, LISTENER, READY, ROOT, SMALL, Place, Started, get, listening, until
 
@@ -564,7 +564,7 @@ def test_a_start_after_the_launcher_was_killed(place: Place) -> None:
 
 def test_a_start_behind_one_that_takes_its_time(project: Place) -> None:
     """An application may take longer to start up than checks do: the next start waits on, and finds it serving."""
-    project.hasten("preflight/launcher.py", "START_UP = 60.0", "START_UP = 0.1")
+    project.hasten("preflight/launcher/launcher.py", "START_UP = 60.0", "START_UP = 0.1")
     gate = project.folder / "gate"
     source = (
         HEAD + "async def app(scope, receive, send):\n    if scope['type'] == 'lifespan':\n        await receive()\n"

@@ -20,9 +20,9 @@ import pytest
 import requests
 from websockets.sync.client import connect
 
-from preflight import unixsockets
-from preflight.channel import Channel
-from preflight.redaction import MASK, Lines, Redactor
+from preflight.instances import unixsockets
+from preflight.processes.channel import Channel
+from preflight.redaction.redactor import MASK, Lines, Redactor
 from preflight.text import coloured
 from tests.e2e.chatting import Client, raw
 from tests.e2e.starts import KEYS, PATIENCE, Place, Started, get, make_place, until

@@ -26,7 +26,9 @@ from typing import Any
 import psutil
 from packaging.requirements import Requirement
 
-from preflight import bootstrap, imports, report, times
+from preflight import dependencies, times
+from preflight.report import model as report
+from preflight.suite import imports
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120.0  # seconds until a test gives up on something that should have happened; a busy machine takes its time
@@ -368,7 +370,7 @@ class Place:
 @cache
 def known_imports() -> bytes:
     """What a first run leaves in a state folder, so that those of tests need not import every dependency again."""
-    declared = map(Requirement, bootstrap.declared())
+    declared = map(Requirement, dependencies.declared())
     names = [one.name for one in declared if one.marker is None or one.marker.evaluate()]
     with tempfile.TemporaryDirectory() as folder:
         imports.attempt(names, Path(folder), 120.0)

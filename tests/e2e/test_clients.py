@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from preflight.instance import SERVICE_RESTART
+from preflight.web.instance import SERVICE_RESTART
 from tests.e2e.chatting import Client, Live, Message, client
 from tests.e2e.starts import ROOT, Place, Started, get, make_place
 

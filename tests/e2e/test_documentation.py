@@ -25,7 +25,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs would be a package more for one call
 from markdown_it import MarkdownIt
 
-from preflight import template
+from preflight.settings import template
 from tests.e2e.starts import KEYS, ROOT, SMALL, Place, Providers, Started, equip, get, make_place, until
 from tests.receivers import Mailbox, Receiver
 from tests.test_docs import requirement_rows

@@ -18,7 +18,7 @@ from pathlib import Path
 import certifi
 import pytest
 
-from preflight import bootstrap
+from preflight import dependencies
 from tests import pasting
 from tests.e2e.starts import KEYS, Place, Providers, Started, equip, until
 
@@ -318,9 +318,9 @@ def test_port(place: Place) -> None:
 def test_python_version(checkout: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where .venv has a Python that fits, it is used; what it then says is what it found."""
     without(checkout)
-    monkeypatch.setattr(bootstrap, "ROOT", checkout.root)
+    monkeypatch.setattr(dependencies, "ROOT", checkout.root)
     monkeypatch.setattr("preflight.commands.ROOT", checkout.root)
-    fix = bootstrap.change_python_command(">=3.11", lambda version: version.startswith("3."))
+    fix = dependencies.change_python_command(">=3.11", lambda version: version.startswith("3."))
     assert fix == f"{checkout.root}/.venv/bin/python {checkout.root}/run.py"
-    none = bootstrap.change_python_command(">=4", lambda _version: False)
+    none = dependencies.change_python_command(">=4", lambda _version: False)
     assert none == "" or none.startswith(f"uv venv --clear --python '>=4' {checkout.root}/.venv && ")

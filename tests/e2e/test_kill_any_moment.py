@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from preflight import report
+from preflight.report import model as report
 from tests.e2e.starts import READY, Place, Started, get, until
 from tests.e2e.test_replace import child
 
@@ -50,19 +50,19 @@ class Moment:
 
 
 INSIDE = {
-    "launcher before it knows anything": Moment(LAUNCHER, "import", "'preflight.launcher'"),
+    "launcher before it knows anything": Moment(LAUNCHER, "import", "'preflight.launcher.launcher'"),
     "launcher with the start lock, before its children": Moment(LAUNCHER, "subprocess.Popen", WORKER),
     "launcher with a worker, before the suite": Moment(LAUNCHER, "subprocess.Popen", SUITE),
     "launcher while it publishes the report": Moment(LAUNCHER, "os.rename", "report.json"),
-    "launcher with a verdict, before it is shown": Moment(LAUNCHER, "import", "'preflight.banners'"),
+    "launcher with a verdict, before it is shown": Moment(LAUNCHER, "import", "'preflight.report.banners'"),
     "launcher while it publishes its record": Moment(LAUNCHER, "os.rename", ".json'"),
     "launcher between its record and its control socket": Moment(LAUNCHER, "socket.bind", ".sock", times=3),  # 2 tries
     "suite before pytest": Moment(SUITE, "import", "'pytest'"),
-    "suite while it looks at the application": Moment(SUITE, "import", "'preflight.claim'"),
+    "suite while it looks at the application": Moment(SUITE, "import", "'preflight.suite.claim'"),
     "suite when it takes the port": Moment(SUITE, "socket.bind"),
     "suite when it hands over the port": Moment(SUITE, "socket.sendmsg"),
     "worker while it imports the application": Moment(WORKER, "open", "/small.py"),
-    "worker with the application imported": Moment(WORKER, "import", "'preflight.serving'"),
+    "worker with the application imported": Moment(WORKER, "import", "'preflight.worker.serving'"),
     "worker with the verdict and the socket": Moment(WORKER, "socket.__new__", times=2),  # the first is its channel
 }
 

@@ -11,7 +11,7 @@ import jsonschema
 import psutil
 import pytest
 
-from preflight import report
+from preflight.report import model as report
 from tests.e2e.starts import KEYS, Place, Started, get, until
 
 HUGE = 50_000_000

@@ -196,7 +196,7 @@ def test_let_through(place: Place) -> None:
 
 def test_the_socket_to_serve_is_none_of_those(project: Place) -> None:
     """However closely it is watched for sockets that listen, a worker gets the one that it is to serve."""
-    project.hasten("preflight/listening.py", "LOOK = 0.25", "LOOK = 0.0")
+    project.hasten("preflight/worker/listening.py", "LOOK = 0.25", "LOOK = 0.0")
     for _ in range(4):
         started = project.start("--demo", "--app", "small:app", "--no-supervise").until_ready()
         assert started.stop() == 0, started.output

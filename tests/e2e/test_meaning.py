@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from preflight import interpreter
+from preflight.processes import interpreter
 from tests.e2e.starts import READY, SMALL, Place, Started, make_place
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
@@ -152,8 +152,9 @@ def test_the_env_file(project: Place) -> None:
 def test_a_rerun(project: Place) -> None:
     """A re-run executes assertions although the application was started without, by the env file."""
     project.write_suite(TRUE)
-    reruns = "import os, sys\nfrom pathlib import Path\nfrom preflight import settings, suite\n"
-    reruns += "from preflight.redaction import Redactor\n"
+    reruns = "import os, sys\nfrom pathlib import Path\nfrom preflight.processes import suite\n"
+    reruns += "from preflight.settings import model as settings\n"
+    reruns += "from preflight.redaction.redactor import Redactor\n"
     reruns += "chosen = settings.load(Path.cwd(), options={'offline': True, 'app': 'small:app'})\n"
     reruns += "result = suite.run(chosen, {}, 'rerun', Redactor())\nprint(result.report.status, result.report.reason)\n"
     project.write_env_file(PYTHONOPTIMIZE="1", PYTEST_ADDOPTS="--setup-only")

@@ -258,7 +258,7 @@ def test_nobody_to_tell(place: Place) -> None:
 def test_undelivered(project: Place, receiver: Receiver) -> None:
     """Log and /diagnostics say what could not be delivered and why; the URLs' secrets are nowhere at all."""
     canaries = ["T1canary99", "canary-Login1", "canary-Pass2", "canaryTopic3"]
-    project.hasten("preflight/notify.py", "PAUSE = 1.0", "PAUSE = 0.1")
+    project.hasten("preflight/notify/notifier.py", "PAUSE = 1.0", "PAUSE = 0.1")
     port = receiver.url().rsplit(":", 1)[1].split("/")[0]
     receiver.failures = 99
     last_told_blocked(project)

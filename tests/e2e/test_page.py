@@ -566,7 +566,7 @@ def test_it_says_that_nobody_could_be_told(
     project: Place, served: Place, visit: Open, request: pytest.FixtureRequest
 ) -> None:
     """A notification that does not arrive is a line of the facts, until one does; else there is none."""
-    project.hasten("preflight/notify.py", "PAUSE = 1.0", "PAUSE = 0.1")
+    project.hasten("preflight/notify/notifier.py", "PAUSE = 1.0", "PAUSE = 0.1")
     receiver = Receiver(failures=1_000_000)
     request.addfinalizer(receiver.close)
     project.start("--demo", "--supervise", PREFLIGHT_NOTIFY=receiver.url("/canaryTopic3")).until_ready()

@@ -20,7 +20,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from preflight import report
+from preflight.report import model as report
 from tests.e2e.chatting import Client, kill_worker, worker_of
 from tests.e2e.starts import KEYS, PATIENCE, READY, Place, Started, deadlines, get, until, unused_port
 
@@ -323,7 +323,7 @@ def test_a_suite_that_cannot_be_collected(told: Place) -> None:
 def test_a_rerun_takes_no_server_with_it(told: Place) -> None:
     """Whatever goes wrong with one in the launcher: it is broken and says why, and the server goes on as before."""
     begins = "    try:\n        seen = report.publish("
-    told.hasten("preflight/rerun.py", begins, f'    raise ValueError("unforeseen")\n{begins}')
+    told.hasten("preflight/processes/rerun.py", begins, f'    raise ValueError("unforeseen")\n{begins}')
     started = told.start("--demo", "--supervise").until_ready()
     first = told.report()["run_id"]
     for _ in range(2):
@@ -536,7 +536,7 @@ def test_a_crash_of_the_worker_after_other_runs(told: Place) -> None:
 
 def test_in_the_background(told: Place) -> None:
     """The setting repeats it, with pauses."""
-    told.hasten("preflight/settings.py", "interval(10, 30 * 86400)", "interval(0.1, 30 * 86400)")
+    told.hasten("preflight/settings/model.py", "interval(10, 30 * 86400)", "interval(0.1, 30 * 86400)")
     started = told.start("--demo", PREFLIGHT_REFRESH="0.3s").until_ready()
     tell(told, "fail")
     until(lambda: get(f"{started.url}/health")[0] == 503, "it has noticed by itself")

@@ -16,8 +16,10 @@ from urllib.parse import quote
 import pytest
 from websockets.sync.client import connect
 
-from preflight import envfile, report, times
-from preflight.redaction import MASK
+from preflight import times
+from preflight.redaction.redactor import MASK
+from preflight.report import model as report
+from preflight.settings import envfile
 from tests.e2e.canaries import CANARIES, DERIVED, SECRETS, WAYS, env_file, found, suite
 from tests.e2e.chatting import client
 from tests.e2e.starts import KEYS, PATIENCE, Answer, Place, Providers, Started, equip, get, make_place, until

@@ -105,7 +105,7 @@ def test_the_least_that_a_start_needs(place: Place) -> None:
 NO_THREAD = """
 import resource, threading
 from pathlib import Path
-from preflight import streams
+from preflight.output import streams
 
 streams.install()
 threading.stack_size(256 * 1024 * 1024)
@@ -123,7 +123,7 @@ streams.finish()
 NO_THREAD_FOR_EVENTS = """
 import resource, threading
 from pathlib import Path
-from preflight.audit import Event, Outbox
+from preflight.output.audit import Event, Outbox
 
 outbox = Outbox(lambda event: print(event.kind, flush=True))
 threading.stack_size(256 * 1024 * 1024)

@@ -385,9 +385,9 @@ def test_an_exception_that_is_dropped(tmp_path: Path) -> None:
     """A signal that comes in a destructor, where Python drops what is raised, is heeded once the loop runs."""
     program = tmp_path / "program.py"
     program.write_text(
-        "import os, signal\nfrom preflight import signals\nsignals.end_the_command()\n"
+        "import os, signal\nfrom preflight.processes import signals\nsignals.end_the_command()\n"
         "class Late:\n    def __del__(self): os.kill(os.getpid(), signal.SIGTERM); [None for _ in range(99)]\n"
-        "Late()\nfrom preflight.loop import Loop\nloop = Loop()\n"
+        "Late()\nfrom preflight.processes.loop import Loop\nloop = Loop()\n"
         "with loop.running(): print(loop.stops)\n"
     )
     root = Path(__file__).parents[2]

@@ -93,7 +93,7 @@ class Cause:
     fix: str
 
 
-LOAD = "-m preflight.loadapplication guarded:"
+LOAD = "-m preflight.worker.loadapplication guarded:"
 CAUSES = {
     "key": Cause(no_key, "OpenAI API Key", "OPENAI_API_KEY is not set", "set OPENAI_API_KEY in"),
     "file": Cause(broken_file, "Environment File", "/.ki_autoagent/config/.env:1: this line is not", "and mend it"),

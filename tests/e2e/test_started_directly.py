@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from preflight import report
+from preflight.report import model as report
 from tests.e2e.starts import Place, Started, get, listening, until
 from tests.e2e.test_reruns import over
 

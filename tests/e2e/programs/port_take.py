@@ -13,8 +13,9 @@ import sys
 
 import psutil  # noqa: F401  # imported lazily later on, when --user may not be able to read it any more
 
-from preflight import arguments, ports  # noqa: F401  # the first like psutil
+from preflight import ports
 from preflight.ports.portable import Portable
+from preflight.redaction import arguments  # noqa: F401  # the first like psutil
 
 options = argparse.ArgumentParser(description=__doc__)
 options.add_argument("host")

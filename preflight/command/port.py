@@ -1,0 +1,191 @@
+"""``--port-status`` and ``--free-port``: who holds the port, and freeing it without starting anything.
+
+Plain lines and no rich: this is typed when something is in the way, and should be over at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+from preflight import ports
+from preflight.instances import neighbours
+from preflight.instances.neighbours import Neighbour
+from preflight.output import audit
+from preflight.output.log import Log, LogFile
+from preflight.output.plainlines import columns, folded
+from preflight.redaction.redactor import Redactor
+from preflight.settings.model import Settings
+from preflight.suite import claim
+from preflight.text import foreign, plain, printable
+from preflight.times import local_of
+
+AVAILABLE = "available"
+IN_USE = "in use"
+UNAVAILABLE = "not available here"
+FOREIGN = "in use by another user"
+OURS = "served by an instance of ours"
+LABEL = 8  # columns of "Host", "Status" and the like, with the blanks behind
+
+
+def status(settings: Settings, *, as_json: bool = False) -> int:
+    """Show who holds the port; exit code 0 if it is available, else 1."""
+    shown = described(settings)
+    _print(settings, shown, as_json=as_json)
+    return 0 if shown["status"] == AVAILABLE else 1
+
+
+def described(settings: Settings) -> dict[str, object]:
+    """Who holds the port, as JSON values; commands in it may contain secrets."""
+    plan = ports.plan(settings.host, settings.port, claim.policy_of(settings, []))
+    shown = _described(settings, plan.holders, neighbours.on_port(settings, plan.holders), free=plan.free)
+    if plan.problem and not plan.holders:
+        shown |= {"status": UNAVAILABLE, "problem": plan.problem, "fix": plan.fix or ""}
+    return shown
+
+
+def free(
+    settings: Settings,
+    *,
+    dry_run: bool = False,
+    as_json: bool = False,
+    verbose: bool = False,
+    log_file: LogFile | None = None,
+) -> int:
+    """Free the port, or only say what that would do; exit code 0 if it is (or would be) free, else 1.
+
+    An instance of ours is stopped like anything else: it was asked for, and it gets its grace. One that drains is
+    waited for first.
+    """
+    ours = neighbours.on_port(settings)
+    policy = claim.policy_of(settings, [one.record for one in ours])
+    if dry_run:
+        plan = ports.plan(settings.host, settings.port, policy)
+        shown = _described(settings, plan.holders, ours, free=plan.free)
+        draining = [one for one in ours if not one.stays]
+        stopped_last = {holder.pid for holder in neighbours.others(plan.holders, draining)}
+        shown["would_stop"] = [holder.title for holder in plan.stop if holder.pid in stopped_last]
+        good, refusals, problem, fix = not plan.problem, plan.refusals, plan.problem, plan.fix
+        judged = claim.judged(plan.holders, plan.reasons)
+    else:
+        shown = {}
+        redactor = _redactor(settings)
+        log = Log(redactor, log_file, settings.log_format, trail=settings.audit_path)
+
+        def on_step(step: ports.Step) -> None:
+            if event := audit.freeing(step, settings.address):
+                log.audit(event)
+            if not as_json and step.action != "held":
+                print(printable(redactor.text(claim.told(step, when=verbose))), flush=True)
+
+        claim.wait_for_drains(settings, ours, on_step)
+        taken = ports.take(settings.host, settings.port, policy, on_step=on_step)
+        if taken.socket is not None:
+            taken.socket.close()
+        good, refusals, problem, fix = taken.socket is not None, taken.refusals, taken.problem, taken.fix
+        shown = _described(settings, () if good else taken.holders, () if good else ours, free=good)
+        shown["stopped"] = [holder.title for holder in taken.holders] if good else []
+        shown["steps"] = [step.to_dict() for step in taken.steps]
+        judged = claim.judged(taken.holders, taken.reasons)
+    shown["reasons"] = judged
+    shown["refusals"] = [refusal.to_dict() for refusal in refusals]
+    if problem:
+        shown["problem"], shown["fix"] = problem, fix or ""
+    _print(settings, shown, as_json=as_json)
+    return 0 if good else 1
+
+
+def _described(
+    settings: Settings, holders: Sequence[ports.Holder], ours: Sequence[Neighbour], *, free: bool
+) -> dict[str, object]:
+    one = ours[0] if ours and not neighbours.others(holders, ours) else None
+    strangers = any(holder.uid not in (None, os.geteuid()) for holder in holders)
+    state = AVAILABLE if free else OURS if one and one.record.since else FOREIGN if strangers else IN_USE
+    shown: dict[str, object] = {
+        "host": settings.host,
+        "port": settings.port,
+        "status": state,
+        "since": (one.record.since or None) if one else None,
+        "holders": [holder.to_dict() for holder in holders],
+    }
+    if one is not None:
+        record = one.record
+        shown["instance"] = {
+            "state": record.state if one.answers else "does not answer",
+            "doing": record.doing,
+            "pid": record.pid,
+            "version": record.version,
+            "project": foreign(record.project),
+            "root": foreign(record.root),
+        }
+    return shown
+
+
+def _redactor(settings: Settings) -> Redactor:
+    return Redactor.of(settings.environment, settings.envfile.values)
+
+
+def _print(settings: Settings, shown: Mapping[str, object], *, as_json: bool) -> None:
+    redacted = plain(_redactor(settings).document(dict(shown)))
+    lines = [json.dumps(redacted, indent=2)] if as_json else _lines(redacted, columns(sys.stdout))
+    print("\n".join(lines), flush=True)
+
+
+def _lines(shown: Mapping[str, object], width: int | None) -> list[str]:
+    """What is shown to people on a terminal of so many columns, or, with None, where lines are not folded."""
+    status = f"{shown['status']} since {local_of(str(shown['since']))}" if shown["since"] else f"{shown['status']}"
+    instance = shown.get("instance")
+    if isinstance(instance, dict):
+        status += "".join(f", {instance[name]}" for name in ("state", "doing") if instance[name])
+    lines = [f"Host    {shown['host']}", f"Port    {shown['port']}", f"Status  {status}"]
+    if isinstance(instance, dict) and instance["root"]:
+        lines.append(f"Project {instance['project'] or '?'} ({instance['root']})")
+    holders = shown["holders"]
+    if isinstance(holders, list) and holders:
+        names = ("PID", "User", "Name", "Since", "Belongs to", "Address", "Command")
+        rows = [
+            (
+                str(row["pid"] or "?"),
+                row["user"] or "?",
+                row["name"],
+                local_of(row["started_at"]) if row["started_at"] else "?",
+                row["unit"] or row["container"] or row["parent_name"] or "?",
+                ", ".join(row["addresses"]),
+                row["command"],
+            )
+            for row in holders
+        ]
+        lines += _table(names, rows, width)
+    reasons = shown.get("reasons")
+    if isinstance(reasons, list) and reasons:
+        lines += ["", *reasons]
+    would_stop, stopped, problem = shown.get("would_stop"), shown.get("stopped"), shown.get("problem")
+    if isinstance(would_stop, list) and not problem:
+        lines.append(f"Would stop: {', '.join(would_stop)}" if would_stop else "Nothing to stop.")
+    if isinstance(stopped, list) and stopped:
+        lines.append(f"Stopped: {', '.join(stopped)}")
+    if problem:
+        lines.append(f"Problem: {problem}")
+    if shown.get("fix"):
+        lines.append(f"Fix: {shown['fix']}")
+    # A fix that is longer is the terminal's to fold: it may be a command.
+    return [line if line.startswith("Fix: ") else folded(line, width, LABEL) for line in lines]
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
+    """A line for each row, or, where one does not fit, a line for each cell."""
+    table = [[name.upper() for name in names], *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(names) - 1)]
+    lines = [
+        "  ".join([*(cell.ljust(wide) for cell, wide in zip(row, widths, strict=False)), row[-1]]) for row in table
+    ]
+    if width is None or max(map(len, lines)) <= width:
+        return ["", *lines]
+    label = max(map(len, names)) + 2
+    lines = []
+    for row in rows:
+        cells = zip(names, row, strict=True)
+        lines += ["", *(folded(f"{name.ljust(label)}{cell}", width, label) for name, cell in cells)]
+    return [*lines, ""]

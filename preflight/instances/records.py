@@ -1,0 +1,221 @@
+"""What launchers of one user say to each other: who an instance is, and how its socket is handed over.
+
+A caller sends "who", which is answered by "instance", or "handover", which is answered by "socket" with the listening
+socket or by "none", and after a handover "retire". Every message says the protocol's version. Messages and fields that
+are not known are passed over, and what is missing has a default, so releases can replace each other. Protocol 1 knew
+neither "who" nor "none".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from preflight.instances import unixsockets
+from preflight.processes.channel import Channel, Message
+from preflight.text import foreign
+from preflight.times import local_of
+
+PROTOCOL = 2
+ANSWER = 2.0  # seconds that a launcher has to answer
+LONGEST_END = 700.0  # seconds; no settings let an instance take longer to end, whatever a record says
+STARTING, SERVING, DRAINING = "starting", "serving", "draining"
+MANY = 1 << 62  # seconds or a number of anything that no launcher has
+_OF_PROTOCOL_1 = 9  # fields of a record, in their order
+_COMPARED = frozenset({"project", "root", "log_file"})  # with what is ours, or opened: whoever shows them cleans them
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One instance, as it describes itself."""
+
+    instance_id: str
+    pid: int  # the launcher's
+    host: str
+    port: int
+    since: str  # UTC, "2026-01-02T03:04:05Z"
+    up_at: float
+    """When it was ready to serve, until then when it was published: seconds on this machine's monotonic clock, which
+    all processes share and nobody can set."""
+    version: str
+    stops_within: float = 0.0
+    """Seconds that it may take to finish what it is doing once it is asked to stop; of one that drains, from now on."""
+    log_file: str = ""
+    """Where it writes its log, if anywhere: who asks for help later need not say it again."""
+    # Since protocol 2:
+    state: str = SERVING
+    doing: str = ""
+    """What it waits for, for people, if there is anything to say beyond its state."""
+    bound: str = ""
+    """The IP address that its socket is bound to, however its host is spelled, with the index of its interface as the
+    zone if it has one; empty until it is bound."""
+    project: str = ""
+    """The project's name, as pyproject.toml has it; empty where that is not known."""
+    root: str = ""
+    """The checkout that it runs from; empty where that is not known."""
+    keeper: str = ""
+    """Who restarts it when it ends, as the very process that a unit or a container was started for; empty: nobody."""
+    protocol: int = 1
+
+    @classmethod
+    def of(cls, data: Mapping[str, object], **known: object) -> Record:
+        """The record that another launcher, of whatever release, has made; ``known`` has the last word.
+
+        What is not known is passed over, and what is missing or of another type has a default.
+        """
+        values: dict[str, object] = {
+            "instance_id": "", "pid": 0, "host": "", "port": 0, "since": "", "up_at": 0.0, "version": "",
+        }  # fmt: skip
+        values |= {entry.name: entry.default for entry in fields(cls)[len(values) :]}
+        for name, value in {**data, **known}.items():
+            default = values.get(name)
+            if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+                value = float(value) if abs(value) < MANY else default
+            if name in values and type(value) is type(default):
+                values[name] = foreign(value) if isinstance(value, str) and name not in _COMPARED else value
+        record = cls(**values)  # type: ignore[arg-type]  # of the types of their defaults
+        return replace(record, stops_within=min(max(0.0, record.stops_within), LONGEST_END))  # NaN is 0
+
+    def for_file(self) -> dict[str, object]:
+        """What is written into the runtime folder.
+
+        Protocol 1 believes a record that has its own nine fields and no other, and takes it for one that serves: so
+        only one that serves is written like that.
+        """
+        every = asdict(self)
+        return every if self.state != SERVING else dict(list(every.items())[:_OF_PROTOCOL_1])
+
+    @property
+    def since_when(self) -> str:
+        """``since`` for people; what another launcher has written there and is no time stays as it is."""
+        try:
+            return local_of(self.since)
+        except (ValueError, OverflowError, OSError):
+            return self.since
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        since = f", since {self.since_when})" if self.since else ") or what looks like one"
+        return f"our instance (PID {self.pid}{since}"
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """A running instance's listening socket, and the line on which it can be asked to retire."""
+
+    record: Record
+    socket: socket.socket
+    channel: Channel
+
+    def retire(self) -> None:
+        """Ask the old instance to drain and end, now that another one serves."""
+        with contextlib.suppress(OSError):
+            self.channel.send("retire", protocol=PROTOCOL, pid=os.getpid())
+
+    def close(self) -> None:
+        """Let go of socket and line; the old instance goes on."""
+        self.socket.close()
+        self.channel.close()
+
+
+Address = str | Path
+"""Where a launcher can be asked: an abstract name, or the path of its control socket."""
+
+
+class Silent(OSError):
+    """A process is there, and does not answer."""
+
+
+def call(address: Address, patience: float = ANSWER) -> tuple[Channel, unixsockets.Peer]:
+    """A line to a launcher of this user, and which process that is. Raises OSError where there is none.
+
+    Raises Silent where somebody takes no calls for so many seconds, whoever that is.
+    """
+    try:
+        caller = unixsockets.connect(address, patience)
+    except BlockingIOError:
+        raise Silent from None
+    peer = unixsockets.peer(caller)
+    if peer is None or peer.uid != os.getuid():
+        caller.close()
+        raise ConnectionRefusedError
+    caller.settimeout(ANSWER)
+    return Channel(caller), peer
+
+
+def ask(channel: Channel, *, any_release: bool) -> tuple[Record | None, str]:
+    """Who the launcher on this line is, as it says, and the address that its socket is bound to.
+
+    ``any_release``: it may know protocol 1 alone, which can show its socket and no more; then there is no record.
+    Raises Silent where it does not answer.
+    """
+    answer = None
+    try:
+        channel.send("who", protocol=PROTOCOL)
+        if any_release:
+            channel.send("handover", protocol=PROTOCOL)
+        answer = channel.receive(ANSWER)
+        if answer is not None and answer.kind == "instance":
+            if any_release:
+                _close(channel.receive(ANSWER))  # the answer to the second question
+            record = Record.of(answer.data)
+            return record, record.bound
+        if answer is not None and answer.kind == "socket" and any_release:
+            return None, _address(answer.descriptors[0])
+    except (OSError, IndexError):
+        pass
+    finally:
+        _close(answer)
+    raise Silent
+
+
+def _address(descriptor: int) -> str:
+    with _socket(descriptor) as shown:
+        return bound_to(shown)
+
+
+def bound_to(sock: socket.socket) -> str:
+    """The address that an IP socket is bound to, with its zone ("fe80::1%2") where it has one."""
+    address = sock.getsockname()
+    zone = address[3] if len(address) > 3 else 0
+    return f"{str(address[0]).partition('%')[0]}%{zone}" if zone else str(address[0])
+
+
+def _socket(descriptor: int) -> socket.socket:
+    """A socket of its own for a descriptor that is going to be closed. Raises OSError for what is none."""
+    duplicate = os.dup(descriptor)
+    try:
+        return socket.socket(fileno=duplicate)
+    except OSError:
+        os.close(duplicate)
+        raise
+
+
+def hand_over(address: Address, record: Record) -> Handover | None:
+    """Ask a running instance for its listening socket; None if it gives none, or does not answer in time."""
+    answer = None
+    try:
+        channel, _peer = call(address)
+    except OSError:
+        return None
+    try:
+        channel.send("handover", protocol=PROTOCOL)
+        answer = channel.receive(ANSWER)
+        if answer is not None and answer.kind == "socket" and len(answer.descriptors) == 1:
+            return Handover(record, _socket(answer.descriptors[0]), channel)
+    except OSError:
+        pass  # silent, or whatever it gave is no socket
+    finally:
+        _close(answer)
+    channel.close()
+    return None
+
+
+def _close(message: Message | None) -> None:
+    for descriptor in message.descriptors if message is not None else ():
+        os.close(descriptor)

@@ -1,0 +1,123 @@
+"""What people are told: short messages made from a run's changes and from what happens to the server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from preflight.report import model as report
+from preflight.report.changes import Change, changes
+from preflight.report.model import Report, ReportError
+from preflight.settings.model import Settings
+from preflight.times import local_of
+
+LONGEST = 300  # characters of a check's message or fix
+MOST = 20  # checks that a message names
+
+SIGNS = {"success": "✅", "warning": "⚠️", "failure": "❌"}
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One message. Not redacted: who sends it does that."""
+
+    title: str
+    body: str
+    level: str = "failure"
+    """ "success", "warning" or "failure": services show it as a colour or a sign."""
+
+
+def make(settings: Settings, level: str, headline: str, *lines: str) -> Notice:
+    """A notice that says where it comes from: one person may look after several servers."""
+    place = f"{settings.address} on {os.uname().nodename}"
+    return Notice(f"{SIGNS[level]} {headline} ({place})", "\n".join(lines), level)
+
+
+def news(found: Report, settings: Settings) -> Notice | None:
+    """What this run found otherwise than people know; None if there is nothing to tell. Then they know it.
+
+    What they know is kept in the state folder, and is not the published report: a check or a run in CI publishes
+    its report without telling anybody.
+    """
+    before = _told(settings)
+    changed = [change for change in changes(before, found) if change.matters]
+    if changed or before is None:
+        know(found, settings)
+    return _of(changed, found, settings) if changed else None
+
+
+def know(found: Report, settings: Settings) -> None:
+    """Remember what people were told. A run that broke says nothing of the checks it lacks: they stay as they were."""
+    before = _told(settings)
+    if found.status == "broken" and before is not None:
+        checks = {check.title: check for check in (*before.checks, *found.checks)}
+        found = replace(found, checks=tuple(checks.values()))
+    try:
+        report.publish(found, _known(settings))
+    except OSError:
+        pass  # told once more next time, and the requirement State Folder has said what is wrong
+
+
+def _told(settings: Settings) -> Report | None:
+    try:
+        return report.load(_known(settings))
+    except ReportError:
+        return None
+
+
+def _known(settings: Settings) -> Path:
+    return settings.state_dir / "told" / f"{settings.host}-{settings.port}.json"
+
+
+def _of(changed: Sequence[Change], found: Report, settings: Settings) -> Notice:
+    order = {"blocks": 0, "warns": 1, "ok": 2, "": 3}
+    checks = sorted((change for change in changed if change.title), key=lambda change: order[change.after])
+    verdicts = [change for change in changed if not change.title]
+    level, headline = _headline(verdicts[0] if verdicts else None, checks, found)
+    lines = [found.reason] if found.reason else []
+    for change in checks[:MOST]:
+        lines += _lines(change)
+    if len(checks) > MOST:
+        lines.append(f"and {len(checks) - MOST} more")
+    counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in found.summary.items())
+    lines.append(f"Run {found.run_id[:8]} ({found.origin}, {local_of(found.started_at)}): {found.status}; {counts}")
+    return make(settings, level, headline, *lines)
+
+
+def _headline(verdict: Change | None, checks: Sequence[Change], found: Report) -> tuple[str, str]:
+    start = found.origin != "rerun"
+    if verdict is not None:
+        if verdict.before == "broken" and verdict.after != "broken" and not start:
+            # What broke was a re-run: how the server stands is news only if a check makes it so.
+            if verdict.after == "good" and not any(change.before == "blocks" for change in checks):
+                return "success", "The checks can be run again"
+            if verdict.after == "blocked" and not any(change.after == "blocks" for change in checks):
+                return "failure", "The checks can be run again: the server is still unhealthy"
+        match verdict.after:
+            case "broken":
+                return "failure", "The preflight itself broke" + (": nothing was started" if start else "")
+            case "blocked":
+                return "failure", "The start is blocked" if start else "The server is unhealthy"
+        return "success", "The server came back" if start else "The server is healthy again"
+    if any(change.after == "blocks" for change in checks):
+        return "failure", "A critical requirement fails"
+    if any(change.after == "warns" for change in checks):
+        return "warning", "A check warns"
+    return "success", "A check holds again"
+
+
+def _lines(change: Change) -> list[str]:
+    check = change.check
+    if check is None or not change.after:
+        return [f"{change.title}: is not checked any more"]
+    if change.after == "ok":
+        return [f"✅ {change.title}: {_short(check.message or 'holds again')}"]
+    sign = SIGNS["failure" if change.after == "blocks" else "warning"]
+    lines = [f"{sign} {change.title}: {_short(check.message or check.requirement)}"]
+    return [*lines, f"   Fix: {_short(check.fix)}"] if check.fix else lines
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else text[:LONGEST] + " …"

@@ -1,0 +1,113 @@
+"""Where a start's or a check's report goes and what is shown of it, for the launcher and for a server without one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from preflight import files
+
+if TYPE_CHECKING:  # a launcher imports them while its children run
+    from preflight.output.terminal import Terminal
+    from preflight.report.model import Report
+    from preflight.settings.model import Settings
+
+
+ROOM = 64 * 1024  # bytes: more than a report takes, with what the history keeps of it
+
+
+class Unpublishable(Exception):
+    """A report could not be written; the message names the file."""
+
+
+def make_sure(settings: Settings) -> None:
+    """See, before anything is stopped, that the report of this run will have room. Raises Unpublishable.
+
+    Whether the folder is fit for it at all, down to a first byte, is for the requirement State Folder to say.
+    """
+    path = settings.report_path
+    probe = path.with_name(f".{path.name}.room.{os.getpid()}")
+    try:
+        descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return
+    try:
+        if _takes_a_byte(descriptor):
+            files.allot(descriptor, ROOM)
+    except OSError as error:
+        raise Unpublishable(f"{path}: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
+        probe.unlink(missing_ok=True)
+
+
+def _takes_a_byte(descriptor: int) -> bool:
+    try:
+        return os.write(descriptor, b"x") == 1
+    except OSError:
+        return False
+
+
+def publish(found: Report, settings: Settings, terminal: Terminal, *, keep: bool = True) -> None:
+    """Write a run's report into the state folder, and keep it in the history unless told not to.
+
+    What becomes of an earlier report that is corrupt, or of the history, is said. Raises Unpublishable.
+    """
+    from preflight.report import history
+
+    state_folder = found.check("State Folder")
+    if state_folder and state_folder.blocks:
+        return  # it blocks, and the banner is about to say what is wrong: more than the failure to write there could
+    _set_aside(settings.report_path, terminal)
+    write(found, settings.report_path)
+    if keep and (unkept := history.keep(found, settings)):
+        terminal.line(unkept, "yellow")
+
+
+def _set_aside(path: Path, terminal: Terminal) -> None:
+    """Keep a corrupt report of an earlier run for whoever wants to look into it."""
+    if not os.path.lexists(path):
+        return
+    from preflight.report import model as report
+
+    try:
+        report.load_or_set_aside(path)
+    except report.ReportError as error:
+        terminal.line(f"The report of an earlier run was not used: {error}", "yellow")
+
+
+def write(found: Report, path: Path) -> None:
+    """Write a report where somebody wants to have it. Raises Unpublishable."""
+    from preflight.report import model as report
+
+    try:
+        report.publish(found, path)
+    except OSError as error:
+        raise Unpublishable(f"{path}: {error.strerror}") from None
+
+
+def write_where_asked(found: Report, path: Path) -> None:
+    """The same where a command line names the place: a file is replaced, and nothing else is. Raises Unpublishable.
+
+    The rename would put a file in the place of a device, a pipe or a link, /dev/null and /dev/stdout among them.
+    """
+    with contextlib.suppress(OSError):
+        mode = os.lstat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder is not replaced anyway
+            what = "is a symbolic link" if stat.S_ISLNK(mode) else "is not a regular file"
+            raise Unpublishable(f"{path}: {what}; it was left as it is")
+    write(found, path)
+
+
+def show(found: Report, terminal: Terminal, *, reason: str = "", output: Sequence[str] = ()) -> None:
+    """The banners of a run: what its checks found and, where it broke, the ``reason`` and the end of its ``output``."""
+    from preflight.report import banners
+
+    if found.checks:
+        terminal.show(banners.render(found, plain=terminal.plain, verbose=terminal.verbose))
+    if reason:
+        terminal.show(banners.broken(reason, output, plain=terminal.plain))

@@ -1,0 +1,254 @@
+"""The launcher's children: processes with a group, a channel and captured output of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from preflight.processes import interpreter, signals
+from preflight.processes.channel import Channel, Message
+
+READ = 64 * 1024  # bytes of output in one look
+PIPE = 1024 * 1024  # bytes that a pipe can hold at most
+KEPT_LINES = 200
+NICER = 10  # by which a child that steps back is nicer than we are: a tenth of our share of a busy processor
+KEPT = 1024 * 1024  # bytes of those lines, or a little less
+# Of a longer line the beginning is kept. Who shows it shows less: a secret across the cut is then redacted whole.
+LONGEST_LINE = 192 * 1024
+
+
+_unreaped: set[int] = set()
+"""PIDs of children that somebody here is going to ask how they ended."""
+
+
+def reap_orphans() -> None:
+    """As PID 1: let go of the dead whose parents had died before; they are ours, and nobody else will.
+
+    Call it in the thread that starts children. Our own are left to whoever asks how they ended.
+    """
+    if os.getpid() != 1:
+        return
+    with contextlib.suppress(ChildProcessError):  # there is no child at all
+        while dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if dead.si_pid in _unreaped:
+                return  # it is asked for in a moment; those behind it come after
+            os.waitpid(dead.si_pid, os.WNOHANG)
+
+
+class Child:
+    """A Python module that runs as a process of ours.
+
+    Its process group is its own, so a terminal's Ctrl-C reaches only the launcher. It finds the
+    descriptor of its channel in argv, and ends when that channel closes. Its output comes through a
+    pipe: whoever shows it redacts it first.
+    """
+
+    on_signal: Callable[[str, int, str, str], object]
+    """Called for each signal that it was sent: the signal, the PID, the module, and why."""
+
+    def __init__(
+        self,
+        module: str,
+        root: Path,
+        environ: Mapping[str, str],
+        *,
+        distrusts_caches: bool = False,
+        steps_back: bool = False,
+        descriptors: int = 0,
+    ) -> None:
+        """``environ`` is made by interpreter.py, which also knows what ``distrusts_caches`` is.
+
+        ``steps_back``: this process, and all that it will start, gives way to us and to others. ``descriptors`` may
+        come with a message of its; others are closed. Raises OSError where no process can be started, see
+        :func:`shortage`.
+        """
+        self.module = module
+        self.on_signal = lambda *_: None
+        self.channel, theirs = Channel.pair(descriptors=descriptors)
+        try:
+            self.output, output = os.pipe()
+        except OSError:
+            self.channel.close()
+            theirs.close()
+            raise
+        self.lines: deque[str] = deque()
+        """The end of its output."""
+        self._kept = 0
+        self._rest = b""
+        self._skips = False  # the rest of a line that was too long
+        self.output_closed = False
+        self._closed = False
+        options = interpreter.options(distrusts_caches=distrusts_caches)
+        command = [sys.executable, *options, "-m", module, str(theirs.fileno())]
+        with theirs:
+            try:
+                # cwd: "-m" finds our packages there, and the application its modules.
+                self.process = subprocess.Popen(
+                    command,
+                    cwd=root,
+                    env=environ,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=(theirs.fileno(),),
+                    process_group=0,
+                )
+            except BaseException:
+                self.channel.close()
+                os.close(self.output)
+                raise
+            finally:
+                os.close(output)
+        _unreaped.add(self.pid)
+        if steps_back:
+            own = os.getpriority(os.PRIO_PROCESS, 0)
+            with contextlib.suppress(OSError):  # it has ended already, or this system does not let us
+                os.setpriority(os.PRIO_PROCESS, self.pid, min(own + NICER, 19))
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def read_output(self) -> list[str]:
+        """The lines that came since; call it when ``output`` is readable."""
+        data = os.read(self.output, READ)
+        if not data:
+            self.output_closed = True
+            data = b"\n" if self._rest else b""
+        if self._skips:
+            _, end, data = data.partition(b"\n")
+            self._skips = not end
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > LONGEST_LINE:
+            lines, self._rest, self._skips = [*lines, self._rest], b"", True
+        texts = [line[:LONGEST_LINE].decode("utf-8", "replace") for line in lines]
+        self.lines.extend(texts)
+        self._kept += sum(map(len, texts))
+        while len(self.lines) > KEPT_LINES or self._kept > KEPT:
+            self._kept -= len(self.lines.popleft())
+        return texts
+
+    def drain_output(self) -> list[str]:
+        """The lines that are left after the process has gone."""
+        left: list[str] = []
+        os.set_blocking(self.output, False)
+        # A descendant that left the group may hold the pipe, and even go on writing: neither is ours to wait for.
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(PIPE // READ):
+                if self.output_closed:
+                    break
+                left += self.read_output()
+        return left
+
+    def ended(self) -> bool:
+        """Whether the process is gone; the rest of its group is then ended, and the process reaped."""
+        if self.process.returncode is not None:
+            return True
+        try:
+            # Not reaped yet: as long as the zombie is there, its group's number can be nobody else's.
+            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                return False
+        except (AttributeError, ChildProcessError):  # macOS before 3.13 has no waitid
+            if self.process.poll() is None:
+                return False
+        self._signal_group(signal.SIGKILL)
+        self._reap()
+        if self._signal_group(0):  # it is not reaped by now: there was somebody besides the process itself
+            self.on_signal("SIGKILL", self.pid, self.module, "it has ended, and what it started has not")
+        return True
+
+    def kill(self, why: str = "it is not needed any more") -> None:
+        """End the whole group at once and wait for the process; more than once does no harm."""
+        if not self.ended():
+            self._signal_group(signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it may have left its group
+                os.kill(self.pid, signal.SIGKILL)
+            self.on_signal("SIGKILL", self.pid, self.module, why)
+            self._reap()
+
+    def _reap(self) -> None:
+        self.process.wait()
+        _unreaped.discard(self.pid)
+
+    def _signal_group(self, number: int) -> bool:
+        """Whether anybody was there to get it."""
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return False  # empty already (macOS says EPERM for a group of zombies)
+        return True
+
+    def close(self, why: str = "it is not needed any more") -> None:
+        """End it and let go of everything; more than once does no harm."""
+        self.kill(why)
+        if not self._closed:
+            self._closed = True
+            self.channel.close()
+            os.close(self.output)
+
+    @property
+    def ending(self) -> str:
+        """How it ended, for people: "exit code 3", "SIGSEGV"."""
+        code = self.process.returncode
+        if code is None:
+            return "still running"
+        if code >= 0:
+            return f"exit code {code}"
+        try:
+            return signal.Signals(-code).name
+        except ValueError:
+            return f"signal {-code}"
+
+
+_LIMITS = {
+    errno.EAGAIN: "its user or its container may have no more: ulimit -u, pids.max",
+    errno.ENOMEM: "there is no memory for it",
+    errno.EMFILE: "the launcher may open no more files: ulimit -n",
+    errno.ENFILE: "the machine has no more open files: fs.file-max",
+}
+
+
+def shortage(error: OSError) -> str:
+    """Why no process could be started, for people, in one line; with the limit that may be the reason."""
+    limit = _LIMITS.get(error.errno or 0)
+    why = error.strerror or type(error).__name__
+    return f"no process can be started: {why}" + (f" ({limit})" if limit else "")
+
+
+def attach(descriptor: int, heard: Callable[[Message], None], hung_up: Callable[[], None]) -> Channel:
+    """In the child: open its channel, and hear it in a thread of its own until the launcher is gone.
+
+    ``hung_up`` is called when the channel closes; a child does not outlive its launcher.
+    """
+    import socket
+
+    sock = socket.socket(fileno=descriptor)
+    sock.set_inheritable(False)
+    channel = Channel(sock)
+
+    def listen() -> None:
+        while True:
+            try:
+                message = channel.receive()
+            except OSError:
+                message = None
+            if message is None:
+                hung_up()
+                return
+            heard(message)
+
+    threading.Thread(target=listen, name="launcher", daemon=True).start()
+    return channel
+
+
+def end_group() -> None:
+    """In the child: end this process and everything that it started, at once."""
+    signals.end_group()

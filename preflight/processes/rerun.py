@@ -1,0 +1,215 @@
+"""A re-run: the suite once more, beside a server that goes on serving.
+
+Behind the launcher it is the launcher's child, like a start's suite: what it takes to start it, to judge what it found
+and to keep that costs the server nothing (:class:`Rerun`). Where a server was started directly, a thread of it sees to
+all that (:class:`Here`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from preflight import files, times
+from preflight.processes import suite
+from preflight.processes.channel import Message
+from preflight.processes.loop import Loop
+from preflight.processes.suite import Result, Suite
+from preflight.report import history
+from preflight.report import model as report
+from preflight.report.model import Report
+from preflight.settings.model import Settings
+
+if TYPE_CHECKING:
+    from preflight.redaction.redactor import (
+        Redactor,  # its patterns take time to compile, and the launcher has none to lose
+    )
+
+Steps = list[tuple[str, dict[str, Any]]]
+"""What a run has come to: "collected", "checking" or "checked", each with its data."""
+Heard = Callable[[Steps], object]
+"""Takes steps of a run that goes on."""
+OnSignal = Callable[[str, int, str, str], object]
+"""Takes a signal that a child was sent; see children.py."""
+
+STEPS = ("collected", "checking", "checked")
+LOOK = 0.05  # seconds between two looks at what a run says: whoever serves has the processors in between
+SOON = 0.005  # seconds until the next one where more is on its way, a large report, say: its sender waits for us
+READS = 16  # of 64 KiB, in one look: there is more to see to than this run
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What came of a re-run."""
+
+    report: Report
+    reason: str = ""
+    """Why the run is no evidence of anything; empty where its report is one to go by."""
+    unpublished: str = ""
+    """Why others cannot read the report; empty where they can."""
+    seen: files.Seen | None = None
+    """Tells the published file from a later one; None where it was not published."""
+
+    def to_json(self) -> dict[str, Any]:
+        """For the channel to the worker."""
+        said = {"reason": self.reason, "unpublished": self.unpublished, "seen": self.seen}
+        return {"report": self.report.to_json(), **said}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Ending:
+        """The other way. Raises ReportError where there is no report in it."""
+        seen = tuple(data["seen"]) if data["seen"] else None
+        return cls(Report.from_json(data["report"]), data["reason"], data["unpublished"], seen)
+
+
+class Runner(Protocol):
+    """Whoever runs the suite for a server, one run at a time."""
+
+    def begin(self, run_id: str, heard: Heard, over: Callable[[Ending], object]) -> None:
+        """Begin a run; both are called in other threads, ``over`` once, unless the run is ended before."""
+
+    def end(self, run_id: str) -> None:
+        """End a run with all that it has started, and say nothing more of it; one that is over is left alone."""
+
+
+def publish(result: Result, settings: Settings) -> Ending:
+    """Publish a run's report, keep it in the history, and say what came of the run."""
+    seen = None
+    try:
+        seen = report.publish(result.report, settings.report_path)
+    except OSError as error:
+        unpublished = f"its report cannot be written to {settings.report_path}: {error.strerror}"
+    else:
+        unpublished = history.keep(result.report, settings)
+    # In the report's own words, where it has any: whoever shows both says them once.
+    reason = result.reason and (result.report.reason or result.reason)
+    return Ending(result.report, reason, unpublished, seen)
+
+
+def broken(settings: Settings, run_id: str, error: Exception, redactor: Redactor) -> Ending:
+    """The ending of a run that could not be run, or not be concluded; nothing of it is published."""
+    told = f"the suite could not be run: {type(error).__name__}: {error}"
+    found = report.broken(
+        report.shown(told, redactor),
+        run_id=run_id,
+        origin="rerun",
+        address=settings.address,
+        started_at=times.now(),
+        duration=0.0,
+    )
+    return Ending(found, found.reason)
+
+
+class Rerun:
+    """One re-run as the launcher sees it, driven by its event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        options: Mapping[str, object],
+        run_id: str,
+        loop: Loop,
+        *,
+        heard: Heard,
+        on_signal: OnSignal,
+    ) -> None:
+        """Begin it. Raises OSError where no process can be had."""
+        self.run_id = run_id
+        self._settings = settings
+        self._loop = loop
+        self._heard = heard
+        self._next_look = time.monotonic() + LOOK
+        # It sees what the application sees, not what the env file has become since.
+        self._suite = Suite(settings, options, "rerun", run_id=run_id, environ=settings.environment)
+        child = self._suite.child
+        child.on_signal = on_signal
+        self._suite.application(None)  # it is imported, and serves
+        # What it says is not watched: a suite takes forty steps within a few hundredths of a second.
+        loop.watch_output(child, child.read_output)
+
+    @property
+    def left(self) -> float:
+        """Seconds until :meth:`ended` has something to do, should nothing happen."""
+        return min(self._next_look, self._suite.deadline) - time.monotonic()
+
+    def ended(self) -> bool:
+        """Whether it is over; one past its deadline is killed here. The steps that it took are told now and then."""
+        if time.monotonic() >= self._next_look:
+            self._look()
+        return self._suite.ended()
+
+    def _look(self) -> None:
+        channel = self._suite.child.channel
+        messages: list[Message] = []
+        for _ in range(READS):
+            if not channel.waits():
+                break
+            messages += self._suite.read_channel()
+        self._pass_on(messages)
+        self._next_look = time.monotonic() + (SOON if channel.expected else LOOK)
+
+    def _pass_on(self, messages: list[Message]) -> None:
+        steps = [(message.kind, message.data) for message in messages if message.kind in STEPS]
+        if steps:
+            self._heard(steps)
+
+    def conclude(self, redactor: Redactor) -> Ending:
+        """What came of it, published; call it once, after :meth:`ended`."""
+        self._loop.unwatch_child(self._suite.child)
+        self._pass_on(self._suite.read_rest())
+        return publish(self._suite.result(redactor), self._settings)
+
+    def abandon(self) -> None:
+        """End it with no result."""
+        self._loop.unwatch_child(self._suite.child)
+        self._suite.abandon()
+
+
+class Here:
+    """Runs the suite for the server in whose process it is: in a thread, which waits."""
+
+    def __init__(
+        self, settings: Settings, options: Mapping[str, object], redactor: Redactor, on_signal: OnSignal
+    ) -> None:
+        self._settings = settings
+        self._options = options
+        self._redactor = redactor
+        self._on_signal = on_signal
+        self._wanted = ""
+
+    def begin(self, run_id: str, heard: Heard, over: Callable[[Ending], object]) -> None:
+        """See :class:`Runner`."""
+        self._wanted = run_id
+        # No daemon: the process does not end before the suite has.
+        threading.Thread(target=self._run, name="re-run", args=(run_id, heard, over)).start()
+
+    def end(self, run_id: str) -> None:
+        """See :class:`Runner`; the suite is gone a moment later."""
+        if self._wanted == run_id:
+            self._wanted = ""
+
+    def _run(self, run_id: str, heard: Heard, over: Callable[[Ending], object]) -> None:
+        def on_message(message: Message) -> None:
+            if message.kind in STEPS:
+                heard([(message.kind, message.data)])
+
+        try:
+            result = suite.run(
+                self._settings,
+                self._options,
+                "rerun",
+                self._redactor,
+                run_id=run_id,
+                on_message=on_message,
+                on_signal=self._on_signal,
+                wanted=lambda: self._wanted == run_id,
+            )
+            ending = publish(result, self._settings)
+        except suite.Abandoned:
+            return
+        except Exception as error:  # noqa: BLE001  # said, and the next re-run gets its chance
+            ending = broken(self._settings, run_id, error, self._redactor)
+        over(ending)

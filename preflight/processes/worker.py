@@ -1,0 +1,229 @@
+"""A worker as its parent sees it; what runs in it is in preflight/worker/."""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from preflight.output.audit import Event
+from preflight.processes import children, interpreter, stacks
+from preflight.processes.channel import ChannelError, Message
+from preflight.settings.model import Settings
+from preflight.text import first_line
+
+if TYPE_CHECKING:
+    from preflight.processes.rerun import Ending, Steps
+
+DEAF = 2.0  # seconds for which a process may go on whose channel has closed
+DEAF_EARLY = 0.25  # and before the verdict, when nothing that it answers may reach anybody
+FATAL = "Fatal Python error: "
+LISTENING_FIX = 'move it under `if __name__ == "__main__":`, or into the application\'s lifespan'
+WELL_KNOWN = ("/ws/chat", "/health", "/diagnostics")
+"""Routes whose addresses the launcher prints when the application has them."""
+
+
+class Worker:
+    """The worker, from its start to its end, as its parent sees it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        # The application finds the env file's variables in its environment before it is imported.
+        environ = interpreter.for_worker(settings.environment)
+        self.child = children.Child("preflight.worker", settings.root, environ)
+        self.imported = False
+        self.error: str | None = None
+        """Why the application did not import, or cannot be served; one line."""
+        self.fix = ""
+        """What to do about it; empty where importing the application shows more than we can say."""
+        self.routes: tuple[str, ...] = ()
+        self.unguarded = False
+        """Whether it may have a socket that listens."""
+        self.started = False
+        """Whether the application's start-up is complete."""
+        self.ready = False
+        """Whether it accepts connections: it has said so itself, of the instance that it was handed to."""
+        self.on_beat: Callable[[], object] = lambda: None
+        """Called for each sign of life of its event loop."""
+        self.stacks: list[str] | None = None
+        """Where it stands, line by line, while it is asked for that."""
+        self._instance_id = ""
+        self.on_audit: Callable[[Event], object] = lambda _event: None
+        """Called for each event that the application reports."""
+        self.rerun = ""
+        """The id of the re-run that it wants, for as long as it wants that to go on; empty while it wants none."""
+        self.cancelled = 0
+        """How many requests and turns it could not finish while it drained."""
+        self.in_flight: int | None = None
+        """How many requests and turns it said that it was busy with; None until it has answered that."""
+        self.ended_for = ""
+        """What it was ended for, where that was found out here."""
+        self._closed_at = 0.0
+        """When it was first seen that its channel has closed; 0: it has not."""
+        self._events = 0
+        self._reported = 0
+        self._tell("application", name=settings.app, port=settings.port)
+
+    def _tell(self, kind: str, descriptors: tuple[int, ...] = (), **data: Any) -> None:
+        try:
+            self.child.channel.send(kind, descriptors, **data)
+        except OSError:
+            pass  # it has died, which the next look at it tells
+
+    def read_channel(self) -> list[Message]:
+        """Take in what the worker says."""
+        try:
+            messages = self.child.channel.arrived()
+        except ChannelError as error:
+            self.error = f"the worker sent {error}"
+            self.child.kill(f"it sent {error}")
+            return []
+        for message in messages:
+            match message.kind:
+                case "imported":
+                    self.imported, self.routes = True, tuple(message.data["routes"])
+                case "failed":
+                    self.error, self.fix = str(message.data["error"]), str(message.data["fix"])
+                case "unguarded":
+                    self.unguarded = True
+                case "started":
+                    self.started = message.data["instance_id"] == self._instance_id
+                case "ready":
+                    self.ready = message.data["instance_id"] == self._instance_id
+                case "beat":
+                    self.on_beat()
+                case "audit":
+                    self._events += 1
+                    try:
+                        self.on_audit(Event.of_message(message.data))
+                    except (KeyError, TypeError, ValueError, OverflowError):
+                        pass  # no event: not from our side of the channel
+                case "rerun":
+                    self.rerun = str(message.data["run_id"])
+                case "in_flight":
+                    self.in_flight = int(message.data["count"])
+                case "drained":
+                    self.cancelled = int(message.data["cancelled"])
+                    self._reported = int(message.data["events"])
+        return messages
+
+    def read_output(self) -> list[str]:
+        """The lines that it printed since, but for those that say where it stands while it is asked for that."""
+        lines = self.child.read_output()
+        if self.stacks is None:
+            return lines
+        # faulthandler puts an empty line between two threads.
+        self.stacks += [line for line in lines if stacks.is_line(line)]
+        return [line for line in lines if line and not stacks.is_line(line)]
+
+    def read_rest(self) -> None:
+        """Take in what is left of what it said, without waiting for more."""
+        while self.child.channel.waits():
+            self.read_channel()
+
+    @property
+    def lost(self) -> int:
+        """How many events it had that did not come; known once it has drained."""
+        return max(0, self._reported - self._events)
+
+    def ended(self) -> bool:
+        """Whether it is gone; then ``error`` is set if it was not going to serve yet."""
+        if not self.child.ended() and not self._is_deaf():
+            return False
+        if not self.unguarded and self.error is None:
+            when = " after that" if self.imported else ""
+            self.error = f"the process that imported it ended{when} ({self.ended_for or self.child.ending})"
+            self.child.drain_output()
+            # Of the interpreter's own, for a variable that it does not take, say: importing again need not show it.
+            if fatal := next((line for line in self.child.lines if line.startswith(FATAL)), ""):
+                self.error += f": {first_line(fatal)}"
+        return True
+
+    def _is_deaf(self) -> bool:
+        """Whether its channel has closed, and it goes on: it has become another program, and is ended for that."""
+        if not self.child.channel.closed:
+            return False
+        now = time.monotonic()
+        self._closed_at = self._closed_at or now
+        if now - self._closed_at < (DEAF if self.unguarded else DEAF_EARLY):
+            return False  # it ends, most likely
+        self.ended_for = "it closed its channel to the launcher, as a process does that becomes another program"
+        self.child.kill(self.ended_for)
+        return True
+
+    def wait_for_import(self) -> str | None:
+        """Block until the application has imported or failed to; returns its error, None if it imported.
+
+        It can have imported, and tried to listen since.
+        """
+        while not self.imported and self.error is None and not self.ended():
+            watched: list[Any] = [] if self.child.channel.closed else [self.child.channel]
+            if not self.child.output_closed:
+                watched.append(self.child.output)
+            for source in select.select(watched, [], [], 0.1)[0]:
+                if source is self.child.output:
+                    self.child.read_output()
+                else:
+                    self.read_channel()
+        self.read_rest()
+        return self.error
+
+    def tell_verdict(self) -> None:
+        """Let it know that it is going to serve; it says when it can take the socket."""
+        self._tell("verdict")
+
+    def serve(
+        self,
+        sock: socket.socket,
+        options: Mapping[str, object],
+        *,
+        instance_id: str,
+        on_trial: bool,
+        **instance: object,
+    ) -> None:
+        """Hand over the listening socket; the worker serves on it.
+
+        ``on_trial``: it starts the application, and accepts nothing until it is admitted.
+        """
+        self._instance_id = instance_id
+        settings = self.settings.to_message()
+        described = {**instance, "instance_id": instance_id, "on_trial": on_trial, "settings": settings}
+        self._tell("serve", (sock.fileno(),), options=dict(options), **described)
+
+    def ask(self, sock: socket.socket) -> None:
+        """Hand over a connection of its own, on which a request has been sent."""
+        self._tell("ask", (sock.fileno(),))
+
+    def write_tasks(self) -> None:
+        """Have it write to its output what its event loop waits for."""
+        self._tell("write_tasks")
+
+    def admit(self) -> None:
+        """Let it accept connections, after a trial."""
+        self._tell("admit")
+
+    def rerun_goes_on(self, run_id: str, steps: Steps) -> None:
+        """Tell it steps of the re-run that it wants."""
+        self._tell("rerun", run_id=run_id, steps=steps)
+
+    def rerun_is_over(self, ending: Ending) -> None:
+        """Tell it what came of that re-run."""
+        self.rerun = ""
+        self._tell("rerun", run_id=ending.report.run_id, ending=ending.to_json())
+
+    def count_notices(self, tally: Mapping[str, Any]) -> None:
+        """Let it know what became of the notices so far."""
+        self._tell("notifications", tally=dict(tally))
+
+    def drain(self, *, replaced: bool, last: bool) -> None:
+        """Ask it to finish what it is doing and end.
+
+        ``replaced``: another worker serves the same socket already. ``last``: nobody will after this one.
+        """
+        self._tell("drain", replaced=replaced, last=last)
+
+    def count_in_flight(self) -> None:
+        """Ask it what it is busy with; the answer comes as ``in_flight``, unless its event loop stands still."""
+        self._tell("count")

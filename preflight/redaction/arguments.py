@@ -1,0 +1,323 @@
+"""Command lines of other processes, as they may be shown: what looks like a secret in them is masked.
+
+The redactor knows our own secrets; what somebody else's program was given it cannot know, nor does it replace
+secrets that are too short or too common. So here it is judged by shape: by what an option, a variable, a field or a
+header is called, by where a login stands, by how the keys of well-known services begin. In doubt it is masked.
+
+Others write what is read here, and may mean harm: no more than `LONGEST` characters of a command line are looked at,
+and the time that every step takes grows only in proportion to them.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Collection, Iterator, Sequence
+
+from preflight.redaction.keys import LOOKS_SECRET, key_like
+from preflight.redaction.redactor import MASK
+
+LONGEST = 16 * 1024  # characters of a command line that are looked at
+MOST = 1024  # arguments
+LEFT_OUT = "…"
+_SHORTEST = 4  # characters; a known secret that is shorter is looked for as a whole argument only
+_LONGEST_NAME = 64  # characters of what a field is called
+
+_OPTION = re.compile(r"--?[\w.-]{1,200}", re.ASCII)
+_SECRET = re.compile(r"pass|token|key|secret|auth|pwd|cred|jwt|cookie|dsn|(?:^|[-_.])pw$", re.IGNORECASE)
+_HARMLESS = re.compile(r"(?:file|path|dir|url|uri|type|header|domain|name)$", re.IGNORECASE)
+_LOGIN = re.compile(r"^-[uU]$|(?:user|username|login|account|userpwd)$", re.IGNORECASE)
+_COMMAND = re.compile(r"-[a-z]{0,8}c")  # sh -c, bash -lc
+_GLUED_LOGIN = re.compile(r"-[uU](?=[^:%=/]{1,200}[:%].)", re.DOTALL)
+_IDS = re.compile("[0-9]{1,10}:[0-9]{1,10}")  # of a user and a group
+_PORTS = re.compile(
+    r"(?:(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-fA-F:.]{2,45}\]|localhost):)?"
+    r"[0-9]{1,5}(?:-[0-9]{1,5})?(?::[0-9]{1,5}(?:-[0-9]{1,5})?)?(?:/(?:tcp|udp|sctp))?"
+)
+_GLUED_PASSWORD = re.compile(r"-p(?!(?:ort|id|ath|rofile)(?:=|$))(?=.)", re.DOTALL)
+_SLASHED = re.compile(r"/(?:p|pass|password|passwd|pwd|pw|token|key|secret):(?=.)", re.IGNORECASE | re.DOTALL)
+_WITHOUT_SCHEME = re.compile(r"([\w.%+-]{1,64}):(?!//)[^\s@]{1,512}@([\w.-]{1,255})(?:[:/].*)?", re.DOTALL)
+_VERSION = re.compile(r"v?[0-9]{1,9}(?:\.[0-9]{1,9}){0,2}|sha[0-9]{3}")  # of npm:name@1.2, of image:tag@sha256:...
+_ADDRESS = re.compile(r"[^\s\"'<>]+")
+_PORT = re.compile(r"[0-9]{1,5}(?=[/?#]|$)")
+
+_SIGN = re.compile("[=:]")
+_IN_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-$@")
+_QUOTES = frozenset("\\\"'")
+_OPENING = re.compile(r"(\\{0,16})([\"'])")
+_SEPARATOR = re.compile(r"[?&;,]\s?(?:[\\\"']{0,16}[\w.$@-]{1,64}(?: [\w.-]{1,64})?[\\\"']{0,16} ?([=:]))?")
+_JSON_END = re.compile(r"[,}\]\s]|$")
+_BRACKET = re.compile(r"[\[{\]}]")
+_BLANK = re.compile(r"\s")
+_WORD = re.compile(r"\S+")
+
+
+def shown(argv: Sequence[str], secrets: Collection[str] = ()) -> str:
+    """The command line, joined with shlex, without what looks like a secret; ``secrets`` are known ones.
+
+    One of more than `LONGEST` characters or `MOST` arguments ends in "…".
+    """
+    masked = shlex.join(_masked(list(_bounded(argv)), secrets))
+    return masked.replace(f"'{MASK}'", MASK).replace(f"'{LEFT_OUT}'", LEFT_OUT)
+
+
+def _bounded(argv: Sequence[str]) -> Iterator[str]:
+    """The first arguments; one that does not fit goes with all behind it: of half a secret nobody sees what it is."""
+    left = LONGEST
+    for number, argument in enumerate(argv):
+        left -= len(argument) + 1
+        if left < 0 or number == MOST:
+            yield LEFT_OUT
+            return
+        yield argument
+
+
+def _masked(argv: Sequence[str], secrets: Collection[str], header_ends: str = "-") -> Iterator[str]:
+    """The arguments, masked; an argument that begins with ``header_ends`` does not belong to the header before it."""
+    before = ""  # what this argument is, judged by the one before it: see `_kind`
+    for argument in argv:
+        kind = ""
+        if any(secret in argument if len(secret) >= _SHORTEST else secret == argument for secret in secrets):
+            yield MASK
+        elif before == "header" and not argument.startswith(header_ends):
+            yield MASK
+            kind = "header"
+        elif before == "secret" and not argument.startswith("--"):
+            yield MASK
+        elif before == "login" and (login := _login(argument)):
+            yield login
+        elif before == "password or port":
+            yield argument if _PORTS.fullmatch(argument) else MASK
+        elif before == "password or place":
+            yield argument if _PORTS.fullmatch(argument) or argument.startswith(("/", "./")) else MASK
+        elif before == "scheme" and len(argument) >= 8:
+            yield MASK
+        else:
+            yield _one(argument, secrets, command=before == "command")
+            kind = _kind(argument)
+        before = kind
+
+
+def _kind(argument: str) -> str:
+    """What the argument behind this one is.
+
+    "secret", "login", "password or port", "password or place" (a path or a port), "command" (a shell's), "header" (the
+    rest of one), "scheme" (what follows one), or empty: nothing of that.
+    """
+    if argument in ("-p", "-a"):
+        return "password or port"
+    if argument == "-P":
+        return "password or place"
+    if _OPTION.fullmatch(argument):
+        if _is_secret(argument):
+            return "secret"
+        if _LOGIN.search(argument):
+            return "login"
+        return "command" if _COMMAND.fullmatch(argument) else ""
+    if argument.endswith(":") and _IN_NAME.issuperset(argument[:-1]) and key_like(argument[-_LONGEST_NAME:]):
+        return "header"
+    return "scheme" if argument.lower() in ("bearer", "basic") else ""
+
+
+def _is_secret(option: str) -> bool:
+    return bool(_SECRET.search(option)) and not _HARMLESS.search(option)
+
+
+def _login(value: str) -> str:
+    """A login with its password masked, empty where it has none: ``me:X``, and ``me%X`` as Samba writes it."""
+    places = [place for place in (value.find(":"), value.find("%")) if 0 <= place < len(value) - 1]
+    if not places or "://" in value or _IDS.fullmatch(value):
+        return ""
+    return f"{value[: min(places) + 1]}{MASK}"
+
+
+def _one(argument: str, secrets: Collection[str], *, command: bool) -> str:
+    """An argument that is no option's value: what is secret in it is masked. ``command``: it is a shell's."""
+    several = bool(_BLANK.search(argument))
+    if command and several:
+        return "".join(_words(argument, secrets, header_ends="-"))
+    name, sign, value = argument.partition("=")
+    option = f"{name}=" if sign and _OPTION.fullmatch(name) else ""
+    if option and value and _is_secret(name):
+        return f"{option}{MASK}"
+    if option and _LOGIN.search(name) and (login := _login(value)):
+        return f"{option}{login}"
+    if found := _GLUED_LOGIN.match(argument):
+        return f"{found[0]}{_login(argument[found.end() :]) or argument[found.end() :]}"
+    if _GLUED_PASSWORD.match(argument) and not _PORTS.fullmatch(argument, 2):
+        return f"-p{MASK}"
+    if found := _SLASHED.match(argument):
+        return f"{found[0]}{MASK}"
+    # What an option has may be an assignment itself: --set=auth.password=X, --env=DB_PASSWORD=X.
+    rest = argument[len(option) :]
+    if (found := _WITHOUT_SCHEME.fullmatch(rest)) and not _VERSION.fullmatch(found[2]):
+        return f"{option}{found[1]}:{MASK}@{rest[found.start(2) :]}"
+    text = option + LOOKS_SECRET.sub(MASK, _fields(_addresses(rest)))
+    return "".join(_words(text, secrets, header_ends="")) if several else text  # its headers are masked
+
+
+# A text of several words.
+
+
+def _words(text: str, secrets: Collection[str], header_ends: str) -> Iterator[str]:
+    """The words of a text, each masked as if it was an argument, and what stands between them."""
+    words = list(_split(text))
+    masked = _masked([plain for _, plain, _ in words], secrets, header_ends)
+    for (written, plain, blank), after in zip(words, masked, strict=True):
+        quote = written[:1]
+        if after == plain:
+            yield written
+        elif quote in ("'", '"') and written == f"{quote}{plain}{quote}" and after != MASK:
+            yield f"{quote}{after}{quote}"
+        else:
+            yield after
+        yield blank
+
+
+def _split(text: str) -> Iterator[tuple[str, str, str]]:
+    """A text's words as a shell sees them: as they are written, without their quotes, and the blanks behind each.
+
+    A quote that nothing closes is a character like others.
+    """
+    place, end = 0, len(text)
+    last = {quote: text.rfind(quote) for quote in "'\""}
+    while place < end:
+        start, plain = place, []
+        while place < end and not text[place].isspace():
+            character = text[place]
+            if character == "\\" and place + 1 < end:
+                plain.append(text[place + 1])
+                place += 2
+            elif character in last and place < last[character]:
+                held, place = _quoted(text, place)
+                plain.append(held)
+            else:
+                plain.append(character)
+                place += 1
+        behind = place
+        while place < end and text[place].isspace():
+            place += 1
+        yield text[start:behind], "".join(plain), text[behind:place]
+
+
+def _quoted(text: str, opening: int) -> tuple[str, int]:
+    """What the quotes hold that open there, and where the text goes on; to its end where none closes them."""
+    quote, place = text[opening], opening + 1
+    held: list[str] = []
+    while place < len(text) and text[place] != quote:
+        if text[place] == "\\" and quote == '"' and text[place + 1 : place + 2] in ("\\", '"'):
+            place += 1
+        held.append(text[place])
+        place += 1
+    return "".join(held), min(place + 1, len(text))
+
+
+# Names with values: KEY=value, "key": "value", Key: value.
+
+
+def _fields(text: str) -> str:
+    """The text with the values masked of fields that are called like secrets."""
+    pieces: list[str] = []
+    reached = place = 0
+    while sign := _SIGN.search(text, place):
+        place = sign.end()
+        name, quoted = _name(text, reached, sign.start())
+        # PWD=/home/me is a shell's, Pwd=... a connection string's.
+        pwd = name.lower() == "pwd" and text[place : place + 1] != "/"
+        if not pwd and not (name and key_like(name)):
+            continue
+        start, end = _value(text, sign, quoted=quoted, first=sign.start() == len(name))
+        if start < end:
+            masked = MASK if quoted or sign[0] == "=" or start == sign.end() else _WORD.sub(MASK, text[start:end])
+            pieces += [text[reached:start], masked]
+            reached = place = end
+    return "".join([*pieces, text[reached:]])
+
+
+def _name(text: str, least: int, end: int) -> tuple[str, bool]:
+    """What stands before a sign, at most `_LONGEST_NAME` characters of it, and whether it is in quotes."""
+    for _ in range(2):
+        if end > least and text[end - 1] == " ":
+            end -= 1
+    quotes = end
+    while end > least and quotes - end < 16 and text[end - 1] in _QUOTES:
+        end -= 1
+    start = end
+    while start > least and end - start < _LONGEST_NAME and text[start - 1] in _IN_NAME:
+        start -= 1
+    return text[start:end], end < quotes
+
+
+def _value(text: str, sign: re.Match[str], *, quoted: bool, first: bool) -> tuple[int, int]:
+    """Where the value behind a sign begins and ends; ``first``: its name is what the text begins with."""
+    start = sign.end()
+    while start < len(text) and text[start].isspace() and start - sign.end() < 16:
+        start += 1
+    if opening := _OPENING.match(text, start):
+        return opening.end(), _closed(text, opening)
+    if text[start : start + 1] in ("{", "[") and text[start:] != MASK:
+        return start, _bracketed(text, start)
+    if quoted:
+        ending = _JSON_END.search(text, start)
+        return start, ending.start() if ending else len(text)
+    if start > sign.end() and sign[0] == ":":  # a header
+        end = text.find("\n", start)
+        return start, len(text) if end < 0 else end
+    blank = None if first and sign[0] == "=" else _BLANK.search(text, start)
+    limit = blank.start() if blank else len(text)
+    # A password may have a separator in it: it goes on unless another field begins there.
+    ends = (found.start() for found in _SEPARATOR.finditer(text, start, limit) if found[1] == sign[0])
+    return start, next(ends, limit)
+
+
+def _closed(text: str, opening: re.Match[str]) -> int:
+    """Where the quotes close that open there: a quote of the same kind that has no more backslashes before it."""
+    place = opening.end()
+    while (place := text.find(opening[2], place)) >= 0:
+        before = place
+        while before > opening.end() and text[before - 1] == "\\":
+            before -= 1
+        if place - before <= len(opening[1]):
+            return before
+        place += 1
+    return len(text)
+
+
+def _bracketed(text: str, start: int) -> int:
+    """Where the bracket closes that opens there; its strings may have brackets in them, so in doubt that is late."""
+    depth = 0
+    for bracket in _BRACKET.finditer(text, start):
+        depth += 1 if bracket[0] in "{[" else -1
+        if not depth:
+            return bracket.end()
+    return len(text)
+
+
+# Logins in URLs.
+
+
+def _addresses(text: str) -> str:
+    """The text with passwords and tokens masked that stand in URLs before an "@"."""
+    return _ADDRESS.sub(lambda found: _address(found[0]), text) if "://" in text and "@" in text else text
+
+
+def _address(text: str) -> str:
+    first, *places = text.split("://")
+    return "://".join([first, *map(_place, places)])
+
+
+def _place(place: str) -> str:
+    """What stands behind ``://``: a password may have a slash or an "@" in it that nobody has encoded."""
+    host = re.split("[/?#]", place, maxsplit=1)[0]
+    user, sign, rest = host.partition(":")
+    if "@" in host:
+        login = host.rpartition("@")[0]
+    elif sign and not _PORT.match(f"{rest}"):
+        login = place.rpartition("@")[0]
+    else:
+        return place
+    user, _, password = login.partition(":")
+    token = len(user) >= 12 and any(character.isdigit() for character in user)
+    if not password:
+        return place.replace(login, MASK, 1) if token or (login.endswith(":") and user) else place
+    return place.replace(login, f"{MASK if token else user}:{MASK}", 1)

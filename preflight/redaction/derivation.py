@@ -1,0 +1,282 @@
+"""What an application makes of a secret: the parts of a value that it prints, sends or logs by themselves.
+
+A variable holds several keys in a list, a token behind its scheme, a login in a URL, fields of JSON, a cookie, a key
+with quotes or escapes around it, all that in base64 once more. Who knows only the whole value knows none of them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+from urllib.parse import unquote, unquote_plus
+
+from preflight.redaction.keys import ABOUT, LOGIN, MOST, NOTIFY, common, key_like, words
+
+SHORTEST = 12  # characters of a part; a shorter one stands in too many harmless texts
+LARGEST = 256 * 1024  # characters of all parts of one value together, as `cost` counts them
+LOOKED_AT = 4 * 1024 * 1024  # characters that are taken apart for one value, all its parts together
+DEPTH = 6  # of parts within parts: a password in a URL in JSON in base64 in a list
+
+# What is called like this says where or what something is: it is a secret only if it looks like one.
+_PLACES = ABOUT | {
+    "DATABASE", "DB", "DBNAME", "EMAIL", "ENDPOINT", "EXPIRES", "HOST", "HOSTNAME", "MODEL", "PORT", "REGION", "SERVER",
+    "SSLMODE", "VERSION",
+}  # fmt: skip
+_MAY_HOLD = re.compile(
+    r"://|[{\[]|pass|pwd|token|key|secret|auth|cookie|cred|bearer|basic|session|:[^\s:@]{1,512}@", re.IGNORECASE
+)
+_SEPARATORS = tuple(map(re.compile, (r",", r";", r"\|", r"&", r"[\r\n]+", r"\s+")))
+_BRACKETS = {"[": "]", "(": ")", "{": "}", "<": ">"}
+_PGPASS = re.compile(r"[^\s:]{1,255}:(?:\*|[0-9]{1,5}):[^\s:]{1,64}:[^\s:]{1,64}:(\S.*)")
+_FIELD = re.compile(r"[\"']?([\w.-]{1,64}(?: [\w.-]{1,64})?)[\"']?\s{0,8}([=:])(?!//)\s{0,8}", re.ASCII)
+_SCHEME = re.compile(r"(?:[A-Z][A-Za-z0-9_-]{1,24}|bearer|basic|digest|token|key|apikey|api-key)\s{1,8}")
+_QUOTED = re.compile(r"(?:(?<![\w.-])([\w.-]{1,64})[\"']?\s?[=:]\s?)?(?:\"([^\"]{1,4096})\"|'([^']{1,4096})')")
+# Options with their values, words of a netrc: "--password X", "password X"; and assignments wherever they stand.
+_OPTION = re.compile(r"(?<!\S)-{0,2}([\w.-]{1,64})(?=\s{1,8}(\S{12,4096}))", re.ASCII)
+_ASSIGNED = re.compile(r"(?<![\w.-])([\w.-]{1,64})=(\S{12,4096})", re.ASCII)
+_ELEMENT = re.compile(r"<([\w.-]{1,64})>([^<>]{12,4096})</", re.ASCII)
+# Keys that consist of several: header, payload and signature, an identifier and its secret, a method and its hash.
+_COMPOUND = re.compile(r"[\w+/~.#@$!^*-]{16,16384}={0,2}", re.ASCII)
+_BETWEEN = re.compile(r"[.#@$!^*]+")
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
+_ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "0": "\0"}
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
+_HEX = re.compile(r"(?:[0-9a-fA-F]{2}){12,}")
+_RUN = re.compile(r"[A-Za-z0-9]{8,}")
+
+_SIGN = re.compile(r"[^A-Za-z0-9_]")
+_NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x9f\udc80-\udcff]")
+
+Part = tuple[str, bool, bool]
+"""A part of a value, whether it is a secret, and whether only because it looks like one."""
+
+
+def derived(*environments: Mapping[str, str]) -> Iterator[str]:
+    """The secrets that variables hold whose names say nothing of them, as parts of their values."""
+    for variables in environments:
+        for name, value in variables.items():
+            if name != NOTIFY and not key_like(name) and _MAY_HOLD.search(value):
+                yield from members(value, secret=False)
+
+
+def members(value: str, *, secret: bool = True) -> Iterator[str]:
+    """The parts of a value that are secrets by themselves: of `SHORTEST` characters or more.
+
+    The first `MOST` of them, and no more than `LARGEST` characters together: each takes memory, and time of every text.
+    ``secret``: the value as a whole is one. Of one that is not, what a name says is secret, and logins in URLs.
+    """
+    if len(_NO_TEXT.findall(value)) > len(value) // 16:
+        return  # bytes that are no text have no parts
+    seen: set[Part] = set()
+    found, room, left = 0, LARGEST, LOOKED_AT
+    queue: deque[tuple[str, bool, int]] = deque([(value.strip(), secret, 0)])
+    while queue:
+        text, inherited, depth = queue.popleft()
+        left -= len(text)
+        if left < 0:
+            return
+        for written, is_secret, by_looks in _parts(text, inherited):
+            part = written.strip()
+            known = (part, is_secret, by_looks)
+            if len(part) < SHORTEST or part == text or known in seen or not _sound(part):
+                continue
+            seen.add(known)
+            if is_secret and cost(part) <= room and not _harmless(part) and (not by_looks or _random(part)):
+                yield part
+                found, room = found + 1, room - cost(part)
+            if found == MOST or len(seen) > 8 * MOST:
+                return
+            if depth < DEPTH:
+                queue.append((part, is_secret and not by_looks, depth + 1))
+
+
+def cost(part: str) -> int:
+    """Characters that a part counts for: a sign is looked for in each of the ways to write it, a letter in one."""
+    return len(part) + 96 * sum(1 for _ in _SIGN.finditer(part))
+
+
+def _sound(part: str) -> bool:
+    """Whether a text can be written at all: JSON may have halves of characters in it."""
+    try:
+        part.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _harmless(part: str) -> bool:
+    return common(part) or _is_field(part)
+
+
+def _is_field(part: str) -> bool:
+    """Whether it is a name with a value that is a part by itself, or with one that is harmless: ``SameSite=Strict``."""
+    found = _FIELD.match(part)
+    if found is None or found[2] != "=":
+        return False
+    name, value = found[1], part[found.end() :]
+    if len(value) >= SHORTEST:
+        return True
+    mixed = any(map(str.isdigit, value)) and any(map(str.isalpha, value))
+    return not key_like(name) and (_is_place(name) or (common(value) and not mixed))
+
+
+def _is_place(name: str) -> bool:
+    last = words(name)[-2:]
+    return bool(_PLACES & set(last[-1:])) or last in (["CLIENT", "ID"], ["PROJECT", "ID"])
+
+
+def _random(part: str) -> bool:
+    """Whether a text has letters and digits in one word, as what a machine has made has."""
+    return any(any(map(str.isdigit, run)) and any(map(str.isalpha, run)) for run in _RUN.findall(part))
+
+
+def _parts(text: str, secret: bool) -> Iterator[Part]:
+    """What a text consists of, in every way in which it may be read."""
+    if text[:1] in ("{", "[", '"'):
+        try:
+            yield from _leaves(json.loads(text), secret)
+            return
+        except (ValueError, RecursionError):
+            pass  # something else that begins like it
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'`":
+        yield text[1:-1], secret, False
+    if len(text) > 1 and text[-1] == _BRACKETS.get(text[0]):
+        yield text[1:-1], secret, False
+    for name, double, single in _quoted(text):
+        yield _of_field(name, double or single, secret)
+    if "\\" in text:
+        yield _unescaped(text), secret, False
+    if "%" in text:
+        yield unquote(text), secret, False
+        yield unquote_plus(text), secret, False
+    if "://" in text:
+        yield from _of_url(text, secret)
+    elif login := LOGIN.match(text):
+        yield login[1], True, not secret
+    if secret and (line := _PGPASS.fullmatch(text)):
+        yield line[1], True, False
+    if found := _FIELD.match(text):
+        yield _of_field(found[1], text[found.end() :], secret)
+        if secret and found[2] == ":":  # two of a pair: an identifier and its secret
+            yield found[1], secret, True
+    elif secret and ":" in text and "://" not in text:
+        yield text.partition(":")[2], secret, False
+    if found := _SCHEME.match(text):
+        yield text[found.end() :], secret, False
+    yield from _named(text)
+    if secret and _BETWEEN.search(text) and _COMPOUND.fullmatch(text):
+        yield from ((part, True, True) for part in islice(_BETWEEN.split(text), MOST))
+    for separator in _SEPARATORS:
+        if separator.search(text):
+            # One by one: there may be very many, and only the first are taken.
+            yield from ((part, secret, False) for part in _split(separator, text))
+    if secret:
+        yield from ((decoded, secret, False) for decoded in _decoded(text))
+
+
+def _named(text: str) -> Iterator[Part]:
+    """What has a name like that of a secret before it, other than as a field with which the text begins."""
+    for option in islice(_OPTION.finditer(text), 2 * MOST):
+        name, value = option.groups()
+        if key_like(name):
+            yield value.strip("\"'"), True, True
+        elif name in ("u", "user"):
+            yield value.partition(":")[2].strip("\"'"), True, False
+    for sign, pattern in (("=", _ASSIGNED), ("</", _ELEMENT)):
+        for field in islice(pattern.finditer(text), 2 * MOST) if sign in text else ():
+            if key_like(field[1]):
+                yield field[2].strip().strip("\"'"), True, False
+
+
+def _quoted(text: str) -> Iterator[tuple[str, ...]]:
+    if "'" in text or '"' in text:
+        yield from (found.groups(default="") for found in islice(_QUOTED.finditer(text), 2 * MOST))
+
+
+def _split(separator: re.Pattern[str], text: str) -> Iterator[str]:
+    reached = 0
+    for found in separator.finditer(text):
+        yield text[reached : found.start()].strip(",;|&")
+        reached = found.end()
+    yield text[reached:].strip(",;|&")
+
+
+def _of_field(name: str, value: str, secret: bool) -> Part:
+    """The value of a field; what its name says of it goes before what is said of the whole."""
+    if key_like(name):
+        return value, True, False
+    return value, secret, _is_place(name)
+
+
+def _leaves(document: Any, secret: bool) -> Iterator[Part]:
+    """The texts in a JSON document, of every depth; keys where they look like secrets."""
+    queue: deque[tuple[Any, bool, bool]] = deque([(document, secret, False)])
+    while queue:
+        value, is_secret, by_looks = queue.popleft()
+        if isinstance(value, str):
+            yield value, is_secret, by_looks
+        elif isinstance(value, int) and not isinstance(value, bool):
+            yield str(value) if abs(value) < 10**100 else "", is_secret, by_looks
+        elif isinstance(value, list):
+            queue.extend((item, is_secret, by_looks) for item in value)
+        elif isinstance(value, dict):
+            called = value.get("name", value.get("key"))  # {"name": "DB_PASSWORD", "value": "..."}
+            for name, item in value.items():
+                yield name, is_secret, True
+                of = called if name == "value" and isinstance(called, str) else name
+                _, named, looks = _of_field(of, "", is_secret)
+                queue.append((item, named, looks))
+
+
+def _of_url(text: str, secret: bool) -> Iterator[Part]:
+    """Logins, parameters and, of a URL that is secret as a whole, steps of the path; of one URL."""
+    rest = text.partition("://")[2]
+    place = re.split(r"[\s,\"'<>]", rest, maxsplit=1)[0] if secret is False else rest
+    host = re.split(r"[/?#]", place, maxsplit=1)[0]
+    login = host.rpartition("@")[0] or (place.rpartition("@")[0] if "@" in place and ":" in host else "")
+    user, colon, password = login.partition(":")
+    yield password, True, False
+    yield user, True, bool(password)  # beside a password it may be a person's
+    if colon:
+        yield login, secret, False
+    address, _, fragment = place[len(login) :].partition("#")
+    path, _, query = address.partition("?")
+    for parameter in re.split("[&;]", f"{query}&{fragment}"):
+        name, _, value = parameter.partition("=")
+        yield _of_field(name, value, secret)
+    if secret:
+        yield from ((step, True, True) for step in path.split("/")[1:])
+
+
+def _unescaped(text: str) -> str:
+    def meant(found: re.Match[str]) -> str:
+        escaped = found[1]
+        return chr(int(escaped[1:], 16)) if len(escaped) > 1 else _ESCAPED.get(escaped, escaped)
+
+    return _ESCAPE.sub(meant, text).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _decoded(text: str) -> Iterator[str]:
+    """What base64 or hexadecimal digits stand for, where that is a text."""
+    raws = []
+    if _BASE64.fullmatch(text):
+        plain = text.rstrip("=").replace("-", "+").replace("_", "/")
+        try:
+            raws.append(base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True))
+        except (ValueError, binascii.Error):
+            pass
+    if _HEX.fullmatch(text):
+        raws.append(bytes.fromhex(text))
+    for raw in raws:
+        try:
+            decoded = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            continue
+        if all(character.isprintable() or character in "\r\n\t" for character in decoded):
+            yield decoded

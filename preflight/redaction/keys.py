@@ -1,0 +1,211 @@
+"""Which variables hold secrets, judged by their names, and which parts of their values are secret by themselves."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from preflight.settings.model import split_urls
+from preflight.text import foreign
+
+NOTIFY = "PREFLIGHT_NOTIFY"
+"""The variable with the addresses of notifications: to know such a URL is to be able to write there."""
+MOST = 1000  # secrets of one value that are known: each costs a look at every text
+SHORTEST = 8  # characters; a shorter value stands in too many harmless texts to be replaced blindly
+
+_WORDS = frozenset(
+    {
+        "AUTH", "AUTHORIZATION", "COOKIE", "COOKIES", "CRED", "CREDENTIAL", "CREDENTIALS", "CREDS", "DSN", "HOOK",
+        "HOOKS", "JWT", "KEYS", "OTP", "PASSCODE", "PASSPHRASE", "PASSWORDS", "PAT", "PIN", "PW", "SALT",
+        "SECRETS", "SEED", "SIG", "SIGNATURE", "SK", "TOKENS", "WEBHOOKS",
+    }
+)  # fmt: skip
+_ENDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASS", "PWD", "JWT", "WEBHOOK")
+_OTHERS = frozenset(
+    {
+        "BYPASS", "COMPASS", "DONKEY", "HOCKEY", "HOTKEY", "JOCKEY", "MONKEY", "OLDPWD", "PUBKEY", "PUBLICKEY",
+        "TURKEY", "WHISKEY",
+    }
+)  # fmt: skip
+ABOUT = frozenset({"DIR", "DOMAIN", "FILE", "HEADER", "NAME", "PATH", "SOCK", "TYPE", "URI", "URL"})
+"""What a name ends with that says where or what something is, and not the thing."""
+LOOKS_SECRET = re.compile(
+    r"\b(?:sk|pk|rk|pplx|xai|gsk|pypi|tvly)-[A-Za-z0-9_-]{16,}|\b(?:sk|rk|pk|whsec)_[A-Za-z0-9_]{16,}"
+    r"|\b(?:gh[pousr]|npm|hf|glsa|dop_v1)_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}"
+    r"|\bglpat-[\w-]{16,}|\bxox[a-z]-[\w-]{10,}|\bAKIA[0-9A-Z]{16}\b|\bAIza[\w-]{30,}"
+    r"|\beyJ[\w-]{8,}(?:\.[\w-]+)*\.?"
+    r"|-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|$)"
+)
+"""What looks like a key of a well-known service, although nobody knows it."""
+_HOLD_LOGINS = frozenset({"CONNECTION", "DATABASE", "DSN", "PROXY", "URI", "URL"})
+LOGIN = re.compile(r"[^\s:@/]{1,64}[:/](?!/)([^\s@]{1,512})@(?=[\w/\[(])")
+"""A login without a scheme: ``user:password@tcp(host)/x``, ``user/password@//host``, ``user:password@proxy:3128``."""
+_BRACED = re.compile(r"(?:^|;)\s{0,8}([\w .-]{1,64})=\{((?:[^}]|\}\}){1,256})\}(?=\s{0,8}(?:;|$))")
+_NAMES = re.compile(r"[a-z]+(?:[-_][a-z]+)+")
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_NAME = re.compile(r"[\w .-]{1,64}")
+_WORD = re.compile(r"(?!.*[bcdfghjklmnpqrstvwxz]{5})(?=.*[aeiouy])[A-Z]?[a-z]{1,11}")
+_LABEL = r"[a-z]{1,15}[0-9]{0,3}(?:-[a-z0-9]{1,8}){0,3}"
+_HOST = re.compile(
+    rf"(?:localhost|[0-9]{{1,3}}(?:\.[0-9]{{1,3}}){{3}}|\[[0-9a-fA-F:.]+\]|(?:{_LABEL}\.){{1,6}}[a-z]{{2,8}})"
+    r"(?::[0-9]{1,5})?/?"
+)
+
+_PATH = re.compile(r"(?:~|\.{0,2})(?:/[A-Za-z_.-]{1,40}[0-9]{0,3}){2,20}/?")
+
+
+def key_like(name: str) -> bool:
+    """Whether a variable of this name holds a secret, judged by the words in it.
+
+    ``DB_PASSWORD``, ``api-key``, ``AccountKey`` and ``TOKEN2`` do; ``PUBLIC_KEY``, ``TOKEN_URL`` and
+    ``COOKIE_DOMAIN`` do not. The URL of a webhook does.
+    """
+    found = words(name)
+    if found == ["PWD"]:  # the shell's folder
+        return False
+    if found and found[-1] in ABOUT:
+        return found[-1] in ("URL", "URI") and _is_hook(found)
+    return any(
+        word in _WORDS or (word.endswith(_ENDS) and word not in _OTHERS and before != "PUBLIC")
+        for before, several in zip(["", *found], found, strict=False)
+        for word in (several, several.removesuffix("S"))
+    )
+
+
+def words(name: str) -> list[str]:
+    """The words of a name, in capitals and without numbers behind them: ``dbPassword2`` has DB and PASSWORD."""
+    found = (word.upper().rstrip("0123456789") for word in re.split(r"[^A-Za-z0-9]+", _HUMP.sub("_", name)))
+    return [word for word in found if word]
+
+
+def _is_hook(found: list[str]) -> bool:
+    return any(word.endswith(("HOOK", "HOOKS")) for word in found)
+
+
+def common(value: str) -> bool:
+    """Whether a value stands in too many harmless texts to be replaced blindly.
+
+    It is short, or a single word of small letters, or the name of a host, or a path.
+    """
+    return len(value) < SHORTEST or bool(_WORD.fullmatch(value) or _HOST.fullmatch(value) or _PATH.fullmatch(value))
+
+
+def secrets(variables: Mapping[str, str]) -> Iterator[str]:
+    """The secrets in these variables.
+
+    They are values of key-like names; passwords and key-like parameters inside URLs, connection strings and JSON, and
+    what looks like the key of a well-known service, whatever the variable's name; the password of a login without a
+    scheme where the name says that there may be one; and of a webhook's URL also the parts. What else an application
+    makes of them is in derivation.py.
+    """
+    for name, value in variables.items():
+        if name == NOTIFY:
+            for url in split_urls(value):
+                yield from _inside(url)
+            continue
+        if key_like(name):
+            yield value
+            if "://" in value and _is_hook(name.upper().split("_")):
+                yield from _inside(value)
+        for found in islice(LOOKS_SECRET.finditer(value), MOST):
+            if not _NAMES.fullmatch(found[0]):  # sk-learn-of-somebody
+                yield found[0]
+        if "://" not in value and _HOLD_LOGINS.intersection(words(name)[-1:]) and (login := LOGIN.match(value)):
+            yield login[1]
+        if "://" in value:
+            for password in {*_passwords(value)}:
+                yield password
+                yield unquote(password)
+        if "=" in value:
+            yield from _assigned(value)
+        if value.lstrip()[:1] in ("{", "["):
+            yield from _in_json(value)
+
+
+def common_secrets(*environments: Mapping[str, str]) -> frozenset[str]:
+    """The secrets that are not replaced blindly (see `common`): they must never be put into a text.
+
+    And those with tabs, line ends or worse in them, as they stand in a foreign text: nobody finds them there by value.
+    """
+    found = {value.strip() for variables in environments for value in secrets(variables)}
+    seen = {value: foreign(value, len(value)) for value in found if value}
+    return frozenset(shown for value, shown in seen.items() if common(value) or shown != value)
+
+
+def _passwords(url: str) -> Iterator[str]:
+    """The passwords in a URL, or in several; key-like parameters of its query as well."""
+    # A password may have a slash, a question mark or an "@" in it that nobody has encoded: up to the last "@".
+    for text in url.split():
+        pieces = text.split("://")
+        for place, piece in enumerate(pieces[1:], start=1):
+            yield from _login(piece)
+            if place == 1 and len(pieces) > 2 and "@" in pieces[-1]:
+                yield from _login("://".join(pieces[1:]))  # one that has "://" in it
+    try:
+        parts = urlsplit(url)
+        yield from (value for name, value in parse_qsl(parts.query) if key_like(name))
+        if parts.password:
+            yield parts.password
+    except ValueError:
+        return
+
+
+def _login(place: str) -> Iterator[str]:
+    """The password in what stands behind ``://``: up to the first "@" that ends a host's part, and to the last one."""
+    for login in (place.partition("/")[0].rpartition("@")[0], place.partition("@")[0], place.rpartition("@")[0]):
+        user, _, password = login.partition(":")
+        if password and "/" not in user and "@" not in user:
+            yield password
+
+
+def _inside(url: str) -> Iterator[str]:
+    """A URL that is a secret as a whole, and the secrets in it, wherever its service wants them.
+
+    Tokens stand in the place of user, password, host, path and query alike. Words and the names of hosts stay: they
+    occur in harmless texts, too.
+    """
+    yield url
+    rest = url.partition("://")[2]
+    place, question, query = rest.partition("?")
+    login, _, place = place.rpartition("@")
+    # Not with the host: where a text is shortened, the name of a host would look like such a part's beginning.
+    path = place.partition("/")[2]
+    parts = (login, *login.split(":"), path, *re.split(r"[/:&=#,]", f"{place}/{query}" if question else place))
+    for part in parts:
+        if not common(unquote(part)):
+            yield part
+            yield unquote(part)
+
+
+def _assigned(value: str) -> Iterator[str]:
+    """What key-like names have in a connection string: ``Password=...;AccountKey=...`` or ``host=... password=...``."""
+    for part in (*value.split(";"), *value.split()):
+        name, sign, held = part.partition("=")
+        if sign and _NAME.fullmatch(name) and (key_like(name) or name.strip().lower() == "pwd"):
+            yield held.strip().strip("\"'")
+            yield held.strip().strip("{}")  # ODBC's quotes
+    for name, held in islice(_BRACED.findall(value), MOST):  # they may have a semicolon between them
+        if key_like(name) or name.strip().lower() == "pwd":
+            yield held.replace("}}", "}")
+
+
+def _in_json(value: str) -> Iterator[str]:
+    """The texts that have key-like names in a JSON document, the first `MOST`."""
+    try:
+        queue: deque[object] = deque([json.loads(value)])
+    except (ValueError, RecursionError):
+        return
+    left = MOST
+    while queue and left:
+        found = queue.popleft()
+        if isinstance(found, list):
+            queue.extend(found)
+        elif isinstance(found, dict):
+            queue.extend(found.values())
+            held = [item for name, item in found.items() if isinstance(item, str) and key_like(name)][:left]
+            left -= len(held)
+            yield from held

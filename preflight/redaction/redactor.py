@@ -1,0 +1,611 @@
+"""Secrets are taken out by value, before anything is written, printed, logged, sent or answered.
+
+A text that somebody else has shortened cannot be redacted by value, so such texts are not passed
+here but left out where they would arise (see plugin.py). What is passed here is replaced in
+every form in which a secret travels: as it is, in JSON, in ``repr``, in HTML, URL-encoded, any mixture
+of these, in base64, wherever in the encoded text it begins and however that is broken into lines, in hexadecimal
+digits, and folded over lines. What an application makes of a value is known as well (see derivation.py). What is not:
+other encodings (base32, base64 of base64, compressed, encrypted, hashed, reversed), and pieces of fewer than 12
+characters that do not follow each other.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
+from heapq import nlargest
+from itertools import accumulate, islice
+from typing import NamedTuple, TypeVar
+
+from preflight.redaction.derivation import LARGEST, cost, derived, members
+from preflight.redaction.keys import MOST, common, secrets
+
+MASK = "[redacted]"
+LONGEST = 16 * 1024  # characters of a secret whose pieces are known by themselves
+REACH = 64 * 1024  # characters that are looked at beyond a cut, so that a secret there is seen whole
+LONG, LONGEST_REMEMBERED = 2 * 1024, 64 * 1024  # characters of a text whose result is remembered
+REMEMBERED = 16  # such texts
+SIGNS = 512  # of a secret that are compiled: each has some twenty ways to be written, a millisecond to compile
+
+T = TypeVar("T")
+
+# Behind them a word of a language is no login: "basic authentication".
+_PROSE = r"(?-i:(?![a-z]{0,16}[bcdfghjklmnpqrstvwxz]{5})[A-Za-z][a-z]{7,15}(?![A-Za-z0-9_~+/=-]|\.\w))"
+_BEARER = re.compile(rf"\b(Bearer|Basic)\s+(?!{_PROSE})[A-Za-z0-9._~+/=-]{{8,}}", re.IGNORECASE)
+_URL_PASSWORD = re.compile(r"(?<=://)([^\s/:@]*):([^\s/@]+)(?=@)")
+
+# Base64 is looked for in windows of 8 characters: 6 bytes, which stand nowhere by chance.
+_WINDOW = 8
+# A run of it may be broken into lines, and its signs escaped for a URL or in JSON.
+_SIGN = r"(?:%(?:25){0,4}2[bBfF]|\\{1,16}(?:/|u002[bBfF]))"
+_BREAK = r"(?:=|%(?:25){0,4}3[dD]){0,2}(?:\\{1,16}r)?(?:\\{1,16}n|\r?\n|%(?:25){0,4}0[aA])[ \t]*"
+_BASE64 = re.compile(rf"[A-Za-z0-9+/_-]+(?:(?:{_SIGN}|{_BREAK})[A-Za-z0-9+/_-]*)*")
+_OTHER = re.compile(rf"(?P<sign>{_SIGN})|{_BREAK}")
+
+# Pairs of hexadecimal digits, with what stands between them: "73:6b", "73 6b", "%73%6b", "\\x73\\x6b", "0x73, 0x6b".
+_BETWEEN = r"(?:[:,;\s-]|%|0x|&#x|\\{1,8}(?:x|u00)){0,4}"
+_HEX = re.compile(rf"[0-9a-fA-F][0-9a-fA-F]{_BETWEEN}(?:[0-9a-fA-F][0-9a-fA-F]{_BETWEEN}){{7,}}")
+_DIGITS = re.compile(r"0x|u00|([0-9a-fA-F])")
+
+_ENCODED = re.compile(r"%(?:25){0,4}([2-7][0-9a-fA-F])")
+_ENCODED_BACKSLASH = re.compile(r"%(?:25){0,4}5[cC]")
+
+# Where a text goes on in the next line: its end, also an escaped one or Unicode's, colours, what nobody sees (the NULs
+# of UTF-16, places where a word may be broken), and what stands around a piece there.
+_LINE_END = re.compile(
+    r"(?:\\{1,16}r)?\\{1,16}n|\r?\n|\r|%(?:0[dD]%)?0[aA]|<(?:br ?/?|wbr)>|\x1b\[[0-9;:]{0,40}[mK]"
+    r"|[\x00\x0b\x0c\x1c-\x1e\x85\xad\u200b-\u200d\u2028\u2029\u2060\ufeff]"
+)
+_NEW_LINE = re.compile(r"\r?\n|\r")
+_BLANKS = " \t\xa0"
+_AROUND = " \t\xa0\"'`\\|>#*+,()[]│┃║╎┆▏▕"
+_CONTINUED = "=-\xad"  # quoted-printable's sign and hyphens at a line's end, which may be a secret's own as well
+# What is around the pieces, on the left and on the right, and which sign may follow each.
+_FOLDS = (
+    ("", "", ""),
+    (_BLANKS, "", ""),
+    (_BLANKS, _BLANKS, ""),
+    (_AROUND, _AROUND, ""),
+    (_AROUND, _AROUND, _CONTINUED),
+)
+_STAMP = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]{8,15}Z \w{1,16}\[\d{1,10}\] ")  # of a line in our log
+# A piece of a secret that stands by itself: it is as long as what is derived from a value, and no word of a language.
+_PIECE = re.compile(r"[A-Za-z0-9+/_~-]{12,}")
+_LIKE_A_KEY = re.compile(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])")
+_WAIT = 20  # lines that may come between two pieces of a secret in a stream
+
+# What is left of a secret that somebody has shortened is known by this many characters of its beginning or end.
+_FRAGMENT = 6
+_REACH = 200  # characters between dots and the end of a secret
+_DOTS = re.compile(r"\.\.\.|…|\\u2026")
+_CUT_OFF = re.compile(r"[\\'\"`)\]}>,;:!?\s]*(?:$|\.\.\.|…|\\u2026)")
+
+# Fields of our documents whose texts are words of ours.
+_ENUMERATED = frozenset({"action", "origin", "outcome", "severity", "status"})
+
+_PLAIN = re.compile(r"[A-Za-z0-9_]+")  # what nobody encodes
+_SIGNS = re.compile(r"[^A-Za-z0-9_]")
+_NAMED = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos"}
+_SPREAD = re.compile(r"[^\x21-\x7e]")
+_LETTERS = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
+
+
+def _literals(secret: str) -> list[str]:
+    """The longest parts of a secret that stand in a text as they are, however the rest of it is written."""
+    return nlargest(8, set(_PLAIN.findall(secret)), key=len)
+
+
+def _head(secret: str) -> str:
+    """The secret, or as much of its beginning as has `SIGNS` signs."""
+    signs = islice(_SIGNS.finditer(secret), SIGNS, None)
+    return secret[: last.start()] if (last := next(signs, None)) else secret
+
+
+def _pattern(secret: str) -> re.Pattern[str]:
+    """A regular expression for the secret in whatever way each of its characters is written."""
+    first, *others = _stretches(secret)
+    # Each way to write the first character begins with another one: so where it may begin is found quickly.
+    return re.compile("".join([first.replace(r"\\{0,7}", ""), *others]))
+
+
+def _stretches(secret: str) -> list[str]:
+    # Backslashes in a row are taken together: one by one they could be shared out in too many ways.
+    return [_stretch(stretch[0]) for stretch in re.finditer(r"\\+|[^\\]", secret, re.DOTALL)]
+
+
+@lru_cache(4096)
+def _stretch(text: str) -> str:
+    if text.startswith("\\"):
+        count = len(text)
+        others = (r"%(?:25){0,4}5[cC]", r"&(?:amp;){0,4}#(?:92|[xX]5[cC]);", r"\\\\{0,15}(?:x|u00)5[cC]")
+        return (
+            rf"(?:\\\\{{{count - 1},{8 * count - 1}}}|" + "|".join(f"(?:{other}){{{count}}}" for other in others) + ")"
+        )
+    return re.escape(text) if _PLAIN.fullmatch(text) else _ways(text)
+
+
+def _ways(character: str) -> str:
+    """All the ways to write a character; each escape may be escaped again, and bounds keep that from taking long."""
+    code = ord(character)
+    escape = r"\\\\{0,15}"  # one backslash or more
+    ways = [rf"\\{{0,7}}{re.escape(character)}"]
+    raw = character.encode("utf-8", "surrogateescape")
+    ways.append("".join(rf"%(?:25){{0,4}}{_hex(byte, 2)}" for byte in raw))
+    ways.append("".join(rf"{escape}x{_hex(byte, 2)}" for byte in raw))  # the repr of bytes
+    if code < 0x100:
+        ways.append(rf"{escape}x{_hex(code, 2)}")
+    if 0x80 <= code < 0x100:
+        ways.append(rf"%(?:25){{0,4}}{_hex(code, 2)}")  # latin-1
+    if code < 0x10000:
+        ways.append(rf"{escape}u{_hex(code, 4)}")
+    else:
+        high, low = divmod(code - 0x10000, 0x400)
+        ways.append(rf"{escape}u{_hex(0xD800 + high, 4)}{escape}u{_hex(0xDC00 + low, 4)}")
+        ways.append(rf"{escape}U{_hex(code, 8)}")
+    ways.append(rf"\\{{0,7}}&(?:amp;){{0,4}}#(?:0{{0,4}}{code}|[xX]0{{0,4}}{_hex(code, 1)});")
+    if character in _NAMED:
+        ways.append(rf"\\{{0,7}}&(?:amp;){{0,4}}{_NAMED[character]};")
+    if character in _LETTERS:
+        ways.append(rf"{escape}{_LETTERS[character]}")
+    if character == "\n":
+        ways.append(rf"\r\n|{escape}r{escape}n|%(?:25){{0,4}}0[dD]%(?:25){{0,4}}0[aA]")
+    if character == " ":
+        ways.append(rf"\+|[ \t]{{0,16}}\r?\n[ \t]{{0,80}}|[ \t]{{0,16}}{escape}n[ \t]{{0,80}}")  # folded there
+    if character == "'":
+        ways.append(r"""'"'"'|'\\''""")  # shell quotes
+    return f"(?:{'|'.join(ways)})"
+
+
+def _hex(number: int, digits: int) -> str:
+    """Hexadecimal digits in either case."""
+    return "".join(f"[{digit}{digit.upper()}]" if digit.isalpha() else digit for digit in format(number, f"0{digits}x"))
+
+
+def _windows(secret: str) -> Iterator[str]:
+    """Every fourth window of the secret's base64, at each of the three offsets that it can begin at."""
+    raws = {secret.encode("utf-8", "surrogateescape"), secret.encode("latin-1", "ignore")}  # HTTP's Basic is latin-1
+    for raw in raws:
+        for offset in range(3):
+            encoded = base64.b64encode(b"\0" * offset + raw).decode("ascii").rstrip("=")
+            # The edge characters mix with their neighbours'.
+            first, last = (offset * 8 + 5) // 6, (offset + len(raw)) * 8 // 6
+            for start in (*range(first, last - _WINDOW, 4), last - _WINDOW):
+                if start >= first:
+                    yield encoded[start : start + _WINDOW]
+
+
+def _parts(secret: str) -> Iterator[str]:
+    """The secret, and its lines: a value of several lines is often printed line by line."""
+    if not common(secret.strip()):
+        yield secret.strip()
+    room = LARGEST
+    for part in map(str.strip, secret.splitlines()[:MOST]):
+        if not common(part) and (room := room - cost(part)) >= 0:
+            yield part
+    yield from members(secret)
+
+
+class _Known:
+    """A part of a text, known in whatever way it is written; compiled when a text may have it."""
+
+    __slots__ = ("_literals", "_regex", "complete", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = _head(text)
+        self.complete = len(self.text) == len(text)
+        """Whether all of it is compiled; of another one `Redactor._cut_off` finds what follows."""
+        self._literals = _literals(self.text)
+        self._regex: re.Pattern[str] | None = None
+
+    def within(self, text: str) -> re.Pattern[str] | None:
+        """The regular expression that finds it, None where a look shows that it is not in the text."""
+        if not all(literal in text for literal in self._literals):
+            return None
+        if self._regex is None:
+            self._regex = _pattern(self.text)
+        return self._regex
+
+
+class _Begun(_Known):
+    """What a secret begins with, and what is needed to go on from there."""
+
+    __slots__ = ("__dict__", "_secret")
+
+    def __init__(self, secret: str) -> None:
+        super().__init__(secret[:_FRAGMENT])
+        self._secret = secret
+
+    @cached_property
+    def stretches(self) -> list[str]:
+        """A regular expression for each stretch of the secret."""
+        return _stretches(self._secret)
+
+    @cached_property
+    def shorter(self) -> list[int]:
+        """See `_shorter`."""
+        return _shorter(self.stretches)
+
+    @cached_property
+    def enough(self) -> int:
+        """How many stretches the secret is known by."""
+        return len(_stretches(self.text))
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the secret ends as it begins."""
+        return self.shorter[len(self.stretches)] >= self.enough
+
+
+class Redacted(NamedTuple):
+    """A text without secrets, and what has to be known of it when its stream goes on."""
+
+    text: str
+    unfinished: str
+    """Its end, from where a secret begins that may go on in what follows; empty where there is none."""
+    begun: str
+    """Its last characters where they are the first ones of a secret, too few to know it by them."""
+    went_on: bool
+    """Whether a secret goes on in it that had begun in what came before."""
+
+
+class Redactor:
+    """Replaces known secrets, bearer headers and passwords inside URLs in texts and JSON values."""
+
+    def __init__(self, values: Iterable[str] = ()) -> None:
+        self._secrets = sorted({part for value in values for part in _parts(value)})
+        # One by one and not as one alternation: they may overlap, and a literal beginning is found quickly.
+        self._known = [_Known(secret) for secret in self._secrets]
+        self._begun = [_Begun(secret) for secret in self._secrets]
+        self._ended = [_Known(secret[-_FRAGMENT:]) for secret in self._secrets]
+        self._pieces = "\n".join(secret for secret in self._secrets if _of_pieces(secret))
+        # A line may end so shortly after the beginning of a secret that nothing shows it yet.
+        self._first = {secret[:length] for secret in self._secrets for length in range(1, _FRAGMENT)}
+        self._steps: dict[str, re.Pattern[str]] = {}
+        self._reach = max([REACH, *(8 * len(secret) for secret in self._secrets)])
+        # What is answered has often been redacted before, when it came or was written, and a long text takes long.
+        self._again = lru_cache(REMEMBERED)(lambda text: self.after("", text).text)
+
+    @cached_property
+    def _encoded(self) -> frozenset[str]:
+        return frozenset(window for secret in self._secrets for window in _windows(secret))
+
+    @classmethod
+    def of(cls, *environments: Mapping[str, str]) -> Redactor:
+        """A redactor for every secret in these variables, and what is derived from them."""
+        whole = [value for variables in environments for value in secrets(variables)]
+        return cls([*whole, *derived(*environments)])
+
+    @cached_property
+    def spread(self) -> int:
+        """Characters of the longest secret that has blanks or signs in it which may end a word."""
+        return max((len(secret) for secret in self._secrets if _SPREAD.search(secret)), default=0)
+
+    def text(self, text: str) -> str:
+        """The text without any secret."""
+        if LONG <= len(text) <= LONGEST_REMEMBERED:
+            return self._again(text)
+        return self.after("", text).text
+
+    def after(self, before: str, text: str) -> Redacted:
+        """The text without any secret, where ``before`` came before it in the same stream."""
+        whole = before + text
+        spans = self._spans(whole) if self._secrets else []
+        if spans:
+            text = _masked(whole, spans, len(before))
+        text = _BEARER.sub(rf"\1 {MASK}", text)
+        text = _URL_PASSWORD.sub(rf"\1:{MASK}", text)
+        end = len(whole.rstrip(_AROUND + "\r\n"))
+        start = min((start for start, to in spans if to >= end), default=end)
+        return Redacted(
+            text,
+            whole[max(start, len(whole) - self._reach) :] if start < end else "",
+            whole[end - self._begins_at_end(whole, end) :],
+            any(start < len(before.rstrip(_AROUND + "\r\n")) and to > len(before) for start, to in spans),
+        )
+
+    def _begins_at_end(self, text: str, end: int) -> int:
+        """How many characters at the end of a text may be the first ones of a secret, too few to know it by them."""
+        return max(
+            (count for count in range(1, _FRAGMENT) if text[max(0, end - count) : end] in self._first), default=0
+        )
+
+    def _spans(self, text: str) -> list[tuple[int, int]]:
+        """Where there are secrets, in whatever form."""
+        spans = [*self._plain(text), *self._in_base64(text), *self._in_hex(text), *self._alone(text)]
+        for folded in _unfolded(text):
+            spans += [folded.place(start, end) for start, end in self._plain(folded.text)]
+        if _ENCODED_BACKSLASH.search(text):
+            spans += self._in_query(text)
+        return spans
+
+    def _in_query(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where secrets stand with escapes that are percent-encoded, as in JSON in a query: ``%5C%22``."""
+        pieces, reached = [], 0
+        for encoded in _ENCODED.finditer(text):
+            pieces += [(reached, text[reached : encoded.start()]), (encoded.start(), chr(int(encoded[1], 16)))]
+            reached = encoded.end()
+        plain = _Unfolded([*(piece for piece in pieces if piece[1]), (reached, text[reached:])])
+        for found in self._plain(plain.text):
+            start, end = plain.place(*found)
+            last = _ENCODED.match(text, end - 1)
+            yield start, last.end() if last else end
+
+    def _plain(self, text: str) -> Iterator[tuple[int, int]]:
+        for known, begun in zip(self._known, self._begun, strict=True):
+            spans = [match.span() for match in found.finditer(text)] if (found := known.within(text)) else []
+            yield from spans
+            if (beginning := begun.within(text)) is not None:
+                yield from self._cut_off(begun, beginning, text, dict(spans) if known.complete else {})
+        if _DOTS.search(text):
+            yield from self._ends(text)
+
+    def _alone(self, text: str) -> Iterator[tuple[int, int]]:
+        """Pieces of secrets that stand by themselves, as where a secret was folded and other lines came between."""
+        if self._pieces:
+            for piece in _PIECE.finditer(text):
+                if _LIKE_A_KEY.match(piece[0]) and piece[0] in self._pieces:
+                    yield piece.span()
+
+    def beginning(self, text: str, longest: int) -> str:
+        """The redacted text; of a longer one the first ``longest`` characters or fewer, and no part of a secret.
+
+        It looks no further than it has to: the text may be of any size.
+        """
+        return self.beginning_after("", text, longest).text
+
+    def beginning_after(self, before: str, text: str, longest: int) -> Redacted:
+        """See `beginning` and `after`."""
+        seen = text[: longest + self._reach]
+        redacted = self.after(before, seen)
+        # Where what was looked at ends, half a secret may stand.
+        last = longest if len(seen) == len(text) else min(longest, max(0, len(redacted.text) - self._reach // 2))
+        return redacted if len(redacted.text) <= last else redacted._replace(text=redacted.text[:last] + " …")
+
+    def _ends(self, text: str) -> Iterator[tuple[int, int]]:
+        """Ends of secrets behind dots, where somebody has shortened a text in the middle of one."""
+        for ended in self._ended:
+            if (found := ended.within(text)) is None:
+                continue
+            for match in found.finditer(text):
+                dots = [one.end() for one in _DOTS.finditer(text, max(0, match.start() - _REACH), match.start())]
+                if dots:
+                    yield dots[-1], match.end()
+
+    def _cut_off(
+        self, begun: _Begun, beginning: re.Pattern[str], text: str, whole: Mapping[int, int]
+    ) -> Iterator[tuple[int, int]]:
+        """Beginnings of a secret that stand before a cut: at a text's end, or at dots that stand for a part of it.
+
+        And all of it, for a secret of which not all is compiled.
+
+        ``int("...")`` does that to what it cannot read. ``whole`` is where all of the secret stands: from where to
+        where.
+
+        A secret may repeat itself, and a text the secret: what has been gone through is not gone through again, but
+        goes on as a shorter beginning of the secret (the algorithm of Knuth, Morris and Pratt).
+        """
+        match = beginning.search(text)
+        while match is not None:
+            if match.start() in whole and not begun.repeats:  # nothing begins in it that goes on behind it
+                match = beginning.search(text, whole[match.start()])
+                continue
+            reached, cut = match.start(), -1
+            places: deque[int] = deque()  # where each stretch begins
+            while True:
+                further = (
+                    self._step(begun.stretches[len(places)]).match(text, reached)
+                    if len(places) < len(begun.stretches)
+                    else None
+                )
+                if further is not None:
+                    places.append(reached)
+                    reached = further.end()
+                    continue
+                whole_of_it = len(places) == len(begun.stretches)
+                if whole_of_it or (places and cut != reached and _CUT_OFF.match(text, cut := reached)):
+                    yield places[0], reached
+                kept = begun.shorter[len(places)]
+                while len(places) > kept:
+                    places.popleft()
+                if kept < begun.enough:
+                    break
+            match = beginning.search(text, max(match.start() + 1, places[0] if places else reached))
+
+    def _step(self, stretch: str) -> re.Pattern[str]:
+        if stretch not in self._steps:
+            self._steps[stretch] = re.compile(stretch)
+        return self._steps[stretch]
+
+    def _in_base64(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where secrets stand in base64, of either alphabet, lines broken or not."""
+        for run in _BASE64.finditer(text):
+            if run.end() - run.start() < _WINDOW:
+                continue
+            plain, places, ends = _joined(run)
+            plain = plain.replace("-", "+").replace("_", "/")
+            for start in self._windows_in(plain):
+                # Its edges, which no window reaches, go as well.
+                yield places[max(0, start - 2)], ends[min(start + _WINDOW + 4, len(plain)) - 1]
+
+    def _windows_in(self, encoded: str) -> list[int]:
+        known = self._encoded
+        return [start for start in range(len(encoded) - _WINDOW + 1) if encoded[start : start + _WINDOW] in known]
+
+    def _in_hex(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where secrets stand in hexadecimal digits: as base64 of the same bytes, which is what is known of them."""
+        for run in _HEX.finditer(text):
+            written = run[0]
+            digits: Sequence[int] = range(*run.span())
+            if not written.isalnum() or "x" in written:
+                digits = [found.start() for found in _DIGITS.finditer(text, *run.span()) if found[1]]
+                written = "".join(text[place] for place in digits)
+            for first in range(2):
+                raw = bytes.fromhex(written[first : len(written) - (len(written) - first) % 2])
+                for start in self._windows_in(base64.b64encode(raw).decode("ascii")):
+                    byte, behind = max(0, start - 2) * 3 // 4, min(len(raw), -(-(start + _WINDOW + 4) * 3 // 4))
+                    yield digits[first + 2 * byte], digits[first + 2 * behind - 1] + 1
+
+    def value(self, value: T) -> T:
+        """The same JSON value with every text in it redacted, keys included."""
+        return self._value(value)  # type: ignore[return-value]  # the same shape comes back
+
+    def document(self, value: T) -> T:
+        """The same JSON value of a form of ours: what we call things stays, whatever somebody chose as a password.
+
+        That is the keys, but for those below ``details``, and the words of enumerations. Every other text is redacted.
+        """
+        return self._document(value)  # type: ignore[return-value]  # the same shape comes back
+
+    def _document(self, value: object, key: str = "") -> object:
+        if isinstance(value, Mapping) and key != "details":
+            return {str(name): self._document(item, str(name)) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._document(item, key) for item in value]
+        return value if key in _ENUMERATED and isinstance(value, str) else self._value(value)
+
+    def identifier(self, nodeid: str) -> str:
+        """A requirement's id, redacted where it is not a name in the project's source: in its parameters."""
+        name, bracket, parameters = nodeid.partition("[")
+        return f"{name}{self.text(bracket + parameters)}"
+
+    def _value(self, value: object) -> object:
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {self.text(str(key)): self._value(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._value(item) for item in value]
+        return value
+
+
+def _shorter(stretches: Sequence[str]) -> list[int]:
+    """For each number of first stretches, how many of the last among them are the first of all again."""
+    lengths = [0, 0]
+    for stretch in stretches[1:]:
+        kept = lengths[-1]
+        while kept and stretch != stretches[kept]:
+            kept = lengths[kept]
+        lengths.append(kept + (stretch == stretches[kept]))
+    return lengths
+
+
+def _joined(run: re.Match[str]) -> tuple[str, Sequence[int], Sequence[int]]:
+    """A run of base64 without its line breaks and escapes, and where each of its characters begins and ends."""
+    text, first = run[0], run.start()
+    others = list(_OTHER.finditer(text))
+    if not others:
+        return text, range(first, run.end()), range(first + 1, run.end() + 1)
+    plain: list[str] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    reached = 0
+    for other in others:
+        plain.append(text[reached : other.start()])
+        starts += range(first + reached, first + other.start())
+        ends += range(first + reached + 1, first + other.start() + 1)
+        if sign := other["sign"]:
+            plain.append("+" if sign[-1] in "bB" else "/")
+            starts.append(first + other.start())
+            ends.append(first + other.end())
+        reached = other.end()
+    plain.append(text[reached:])
+    starts += range(first + reached, run.end())
+    ends += range(first + reached + 1, run.end() + 1)
+    return "".join(plain), starts, ends
+
+
+def _masked(text: str, spans: Iterable[tuple[int, int]], first: int = 0) -> str:
+    """The text from ``first`` on, with one mask for each stretch that these spans cover together."""
+    pieces, reached = [], first
+    covered = -1
+    for start, end in sorted(spans):
+        if end <= first:
+            continue
+        if max(start, first) > covered:
+            pieces += [text[reached : max(start, first)], MASK]
+        covered = max(covered, end)
+        reached = covered
+    return "".join([*pieces, text[reached:]])
+
+
+def _of_pieces(secret: str) -> bool:
+    """Whether pieces of a secret are known by themselves: it is one word, and long enough to be folded."""
+    return (
+        16 <= len(secret) <= LONGEST and bool(_PIECE.fullmatch(secret.rstrip("="))) and bool(_LIKE_A_KEY.match(secret))
+    )
+
+
+class _Unfolded:
+    """A text whose lines were joined, and where each of them came from."""
+
+    __slots__ = ("_places", "_starts", "text")
+
+    def __init__(self, lines: Sequence[tuple[int, str]]) -> None:
+        self.text = "".join(line for _, line in lines)
+        self._places = [place for place, _ in lines]
+        self._starts = [0, *accumulate(len(line) for _, line in lines)][:-1]
+
+    def place(self, start: int, end: int) -> tuple[int, int]:
+        """Where a span of the joined lines is in the text."""
+        return self._place(start), self._place(end - 1) + 1
+
+    def _place(self, joined: int) -> int:
+        line = bisect_right(self._starts, joined) - 1
+        return self._places[line] + joined - self._starts[line]
+
+
+def _unfolded(text: str) -> Iterator[_Unfolded]:
+    """The text with its lines joined, in the ways in which somebody may have folded it."""
+    plain = [end.span() for end in _NEW_LINE.finditer(text)]
+    written = [end.span() for end in _LINE_END.finditer(text)]
+    # A secret may have an escaped end of a line in itself.
+    for ends in [plain] if plain == written else [plain, written]:
+        if ends:
+            yield from _joined_at(ends, text)
+
+
+def _joined_at(ends: Sequence[tuple[int, int]], text: str) -> Iterator[_Unfolded]:
+    starts = [0, *(end for _, end in ends)]
+    stops = [*(start for start, _ in ends), len(text)]
+    lines = [(start, text[start:stop]) for start, stop in zip(starts, stops, strict=True)]
+    before = text
+    for left, right, sign in _FOLDS:
+        stripped = []
+        for place, line in lines:
+            skipped = stamp.end() if left == _AROUND and (stamp := _STAMP.match(line)) else 0
+            kept = line[skipped:].lstrip(left) if left else line
+            if kept:
+                end = kept.rstrip(right) if right else kept
+                stripped.append((place + len(line) - len(kept), end[:-1] if end[-1:] in sign else end))
+        unfolded = _Unfolded(stripped)
+        if unfolded.text != before:
+            yield unfolded
+            before = unfolded.text
+
+
+class Lines:
+    """Redacts the lines of a stream, one by one: a secret that is folded over several of them is one all the same."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._begun = self._unfinished = ""
+        self._waited = 0  # lines since there was something of what is unfinished
+
+    def next(self, line: str, longest: int) -> str:
+        """The next line; see `Redactor.beginning`."""
+        if self._unfinished:
+            redacted = self._redactor.beginning_after(f"{self._unfinished}\n", line, longest)
+            if redacted.went_on:
+                self._unfinished, self._begun, self._waited = redacted.unfinished, redacted.begun, 0
+                return redacted.text
+        redacted = self._redactor.beginning_after(f"{self._begun}\n" if self._begun else "", line, longest)
+        self._waited += 1
+        # Another thread's lines may come between two pieces.
+        if redacted.unfinished or self._waited > _WAIT:
+            self._unfinished, self._waited = redacted.unfinished, 0
+        self._begun = redacted.begun
+        return redacted.text

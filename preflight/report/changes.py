@@ -1,0 +1,69 @@
+"""What has changed between two runs. Pure: notifications tell it, and a history can show it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from preflight.report.model import Check, Report
+
+BAD = ("blocks", "warns", "blocked", "broken")
+"""How a check or the verdict can stand that is worth a person's attention."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A check, or with an empty title the verdict, that does not stand as it stood before."""
+
+    title: str
+    before: str
+    """A check: "ok", "warns" or "blocks". The verdict: "good", "blocked" or "broken". Empty: it was not there."""
+    after: str
+    """Like ``before``; empty: it is not there any more."""
+    check: Check | None = None
+    """The check as it is now, or as it was last."""
+
+    @property
+    def matters(self) -> bool:
+        """Whether it flipped. A check that holds may come and go."""
+        return self.before in BAD or self.after in BAD
+
+
+def standing(check: Check) -> str:
+    """How a check stands: "ok", "warns" or "blocks"."""
+    return "blocks" if check.blocks else "warns" if check.warns else "ok"
+
+
+def verdict(report: Report) -> str:
+    """How a run judged: "good", "blocked" or "broken"."""
+    return "broken" if report.status == "broken" else "good" if report.may_start else "blocked"
+
+
+def changes(before: Report | None, after: Report) -> list[Change]:
+    """What is otherwise than before: the verdict first, then checks in the order of the later run.
+
+    Without a run before, what does not hold is new. A run that broke, or of which only a part ran, says nothing
+    about the checks that it lacks.
+    """
+    found = list(_verdict(before, after))
+    old = {check.title: check for check in before.checks} if before else {}
+    new = {check.title: check for check in after.checks}
+    for title, check in new.items():
+        was, now = standing(old[title]) if title in old else "", standing(check)
+        if title not in old and not _whole(before) and now == "ok":
+            continue
+        if was != now:
+            found.append(Change(title, was, now, check))
+    if _whole(after) and before is not None:
+        found += [Change(title, standing(check), "", check) for title, check in old.items() if title not in new]
+    return found
+
+
+def _verdict(before: Report | None, after: Report) -> Iterator[Change]:
+    was, now = verdict(before) if before else "", verdict(after)
+    if was != now and (was or now != "good"):
+        yield Change("", was, now)
+
+
+def _whole(report: Report | None) -> bool:
+    return report is not None and report.status != "broken" and report.selection == "all"

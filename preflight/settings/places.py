@@ -1,0 +1,117 @@
+"""Where the value of a variable comes from, so that a fix names a place where it helps."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from preflight import times
+from preflight.settings import template
+from preflight.settings.model import Settings, quoted
+
+KEPT_QUOTES = "quotes around it"
+_QUOTES = ('"', "'", "`")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a variable of the application is set: in the environment, in the env file, in both or nowhere."""
+
+    variable: str
+    value: str | None
+    """What the application has; None: nothing. Never part of a message."""
+    file: Path
+    in_environment: bool
+    """Whether the process itself was given it: what the env file has does not count then."""
+    line: int | None
+    """The env file's line with it, as the file is now; None where it has none."""
+    differs: bool
+    """Whether the env file, as it is now, has another value than the application, or none."""
+    hides: bool
+    """Whether it is in the environment and hides another value, one that is filled in, in the env file."""
+
+    @property
+    def source(self) -> str:
+        """In two words, as reports have it."""
+        return "environment" if self.in_environment else "env file"
+
+    @property
+    def where(self) -> str:
+        """Where it is set, for people: "in the environment", "in /home/me/.env:3"."""
+        return "in the environment" if self.in_environment else f"in {self._filed}"
+
+    @property
+    def target(self) -> str:
+        """Where another value has to be set: "in the environment", "in /home/me/.env"."""
+        return "in the environment" if self.in_environment else f"in {self.file}"
+
+    @property
+    def _filed(self) -> str:
+        return f"{self.file}:{self.line}" if self.line is not None else str(self.file)
+
+    @property
+    def hiding(self) -> str:
+        """What a message has to add about the value that is hidden; empty where none is."""
+        return f"; in the environment it hides the one in {self._filed}" if self.hides else ""
+
+    @property
+    def pending(self) -> str:
+        """How the env file has changed since this server has loaded it; empty where it has not."""
+        if self.in_environment or not self.differs:
+            return ""
+        if self.line is None:
+            return f"not in the env file any more since {_written(self.file)}: the next start will not have it"
+        what = "in" if self.value is None else "another one is in"
+        return f"{what} the env file since {_written(self.file)}; restart to load it"
+
+    def fix(self, otherwise: str) -> str:
+        """What to do about its value: a command, or a sentence; ``otherwise`` where no other value is in sight."""
+        if self.hides:
+            return f"unset {self.variable}  # in the environment it hides the one in {self._filed}"
+        if self.pending and self.line is not None:
+            return f"restart the server: it loads {self.file} when it starts"
+        return otherwise
+
+    @property
+    def flaw(self) -> str:
+        """What can be seen to be wrong with the value, whatever it is for: "quotes around it"; empty: nothing."""
+        value = self.value or ""
+        if quoted(value):
+            return KEPT_QUOTES
+        if value.strip().startswith(_QUOTES) or value.strip().endswith(_QUOTES):
+            return "a quote at one end"
+        if value != value.strip():
+            return "white space around it"
+        return "white space in it" if len(value.split()) > 1 else ""
+
+    @property
+    def flawed(self) -> str:
+        """The same, as a message about the variable goes on."""
+        kept = ", as `docker --env-file` keeps them" if self.flaw == KEPT_QUOTES and self.in_environment else ""
+        return f"has {self.flaw}{kept}"
+
+
+def of(settings: Settings, variable: str) -> Place:
+    """Where ``variable`` comes from. In a re-run: where the server that goes on has it from."""
+    value = settings.environment.get(variable)
+    filed = settings.envfile.values.get(variable)
+    given = variable in settings.own
+    filled_in = bool(filed and filed.strip()) and not template.is_placeholder(filed or "")
+    return Place(
+        variable,
+        value,
+        settings.envfile.path,
+        in_environment=given,
+        line=settings.envfile.lines.get(variable),
+        differs=filed != value,
+        hides=given and filed != value and filled_in,
+    )
+
+
+def _written(file: Path) -> str:
+    """When the file was last written."""
+    try:
+        return times.minute(file.stat().st_mtime)
+    except OSError:
+        return times.minute(time.time())  # it has just gone

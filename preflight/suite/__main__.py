@@ -1,0 +1,98 @@
+"""The process that runs the suite behind a launcher: pytest, with nothing but the plugins that it needs."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import sys
+import threading
+
+from preflight.processes import children
+from preflight.processes.channel import Message
+from preflight.settings.model import Settings
+from preflight.text import first_line
+
+
+class Link:
+    """What the suite knows of the launcher; conftest.py finds it among pytest's plugins."""
+
+    def __init__(self, descriptor: int) -> None:
+        # pluggy takes a plugin's name from here. It is another one each time: -p no:NAME cannot keep it out.
+        self.__name__ = f"preflight-launcher-{os.urandom(8).hex()}"
+        self.met = False
+        self._heard: dict[str, Message] = {}
+        self._condition = threading.Condition()
+        self._channel = children.attach(descriptor, self._hear, children.end_group)
+        message = self._wait("run")
+        run = message.data
+        inherited = [socket.socket(fileno=descriptor) for descriptor in message.descriptors]
+        self.inherited: socket.socket | None = inherited[0] if inherited else None
+        self.run_id: str = run["run_id"]
+        self.origin: str = run["origin"]
+        self.takes_port: bool = run["takes_port"]
+        self.options: dict[str, object] = run["options"]
+        self.settings = Settings.of_message(run["settings"])
+        self.plugins: list[str] = run["plugins"]
+        self.plugins_from: str = run["plugins_from"]
+        """Where they are named, for people."""
+
+    def _hear(self, message: Message) -> None:
+        with self._condition:
+            self._heard[message.kind] = message
+            self._condition.notify_all()
+
+    def _wait(self, kind: str) -> Message:
+        with self._condition:
+            self._condition.wait_for(lambda: kind in self._heard)
+            return self._heard[kind]
+
+    def application(self) -> tuple[str | None, str]:
+        """Wait until the application has imported; returns its error if it did not, and what to do about that."""
+        said = self._wait("application").data
+        return said["error"], said["fix"]
+
+    def send(self, kind: str, descriptors: tuple[int, ...] = (), **data: object) -> None:
+        self._channel.send(kind, descriptors, **data)
+
+
+def main() -> int:
+    """The child: run pytest on the suite, with nothing but the plugins that it needs."""
+    link = Link(int(sys.argv[1]))
+    # It lives for seconds at most, and collecting garbage takes a fifth of that time. pytest's plugin for
+    # unraisable exceptions does so several times over.
+    gc.disable()
+    import pytest
+
+    arguments = ["--assert=plain", "--tb=native", "--show-capture=no", "--no-header", "-q", "-rN"]
+    arguments += ["-p", "no:cacheprovider", "-p", "no:unraisableexception", "-p", "pytest_jsonreport.plugin"]
+    # Those that pytest.ini requires are there for plain pytest; here it would look for them among what loads unasked.
+    arguments += ["-o", "required_plugins="]
+    for plugin in link.plugins:
+        arguments += ["-p", plugin]
+    arguments += ["-c", "pytest.ini", "--rootdir", ".", "preflight"]
+    exit_code = int(pytest.main(arguments, plugins=[link]))
+    if not link.met:
+        how = f"pytest ended with exit code {exit_code} before conftest.py could hold the run together"
+        faults = _faults(link)
+        link.send("broken", problems=faults or [f"{how}: see addopts in pytest.ini"])
+    gc.freeze()  # nor is the interpreter to collect at its end: the launcher waits for it
+    return exit_code
+
+
+def _faults(link: Link) -> list[str]:
+    """Which of the plugins that the settings name cannot be loaded, and why."""
+    import pytest
+
+    faults = []
+    for name in link.plugins:
+        try:
+            pytest.PytestPluginManager().import_plugin(name, consider_entry_points=True)
+        except Exception as error:  # noqa: BLE001  # a module may raise what it likes
+            why = first_line(str(error.__cause__ or error))
+            faults.append(f"{link.plugins_from}: the plugin {name!r} cannot be loaded: {why}")
+    return faults
+
+
+if __name__ == "__main__":
+    sys.exit(main())

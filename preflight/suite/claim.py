@@ -1,0 +1,275 @@
+"""Claim the server's port for a run of the suite: what may be stopped for it depends on the kind of run.
+
+| run | stops a stale holder | stops a live instance of ours |
+| --- | --- | --- |
+| start | yes, by policy | one that it may replace, and that gave it no socket |
+| pytest | yes, by policy | never: the port is "served by our instance" |
+| check | no: says what a start would stop | never |
+| rerun | never | never |
+
+Who is an instance of ours, and what a start may do about it, is in neighbours.py. One that drains is waited for, as
+long as it says that it may take; nobody sends it a second signal before.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from preflight import commands, ports
+from preflight.instances import neighbours, runtime
+from preflight.instances.neighbours import Neighbour
+from preflight.instances.records import DRAINING, STARTING, Record
+from preflight.ports import ancestors, here
+from preflight.processes.worker import LISTENING_FIX
+from preflight.redaction.keys import common_secrets
+from preflight.settings.model import Settings
+from preflight.text import foreign
+
+STUBBORN = 3.0  # seconds beyond the grace until what a holder leaves behind is swept or given up
+LOOK = 0.02  # seconds between two looks at a port that an instance of ours is about to let go of
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """How the claim went. The port is good if it is ``held``, ``obtainable`` or ``served_by`` an instance of ours."""
+
+    socket: socket.socket | None = None
+    obtainable: bool = False
+    """A start could have it (for runs that hold nothing)."""
+    served_by: Record | None = None
+    handed_over: bool = False
+    """The socket is that of the running instance, which this start replaces without an outage."""
+    untried: str = ""
+    """Why nothing was looked for or stopped at all."""
+    holders: tuple[ports.Holder, ...] = ()
+    stopped: tuple[ports.Holder, ...] = ()
+    would_stop: tuple[ports.Holder, ...] = ()
+    refusals: tuple[ports.Refusal, ...] = ()
+    reasons: tuple[str, ...] = ()
+    """For each of the holders, why it was or would be stopped, or is left alone; empty where nobody was judged."""
+    steps: tuple[ports.Step, ...] = ()
+    problem: str = ""
+    fix: str = ""
+
+
+def policy_of(settings: Settings, records: Sequence[Record]) -> ports.Policy:
+    """What the settings allow to be stopped; ``records`` are those of the instances of ours on this port.
+
+    An instance of ours says itself how long it may take to finish what it is doing.
+    """
+    return ports.Policy(
+        cleanup=settings.port_cleanup,
+        own=frozenset(record.pid for record in records),
+        spare=ports.INFRASTRUCTURE | frozenset(settings.port_spare),
+        project=str(settings.root),
+        grace=max([settings.port_grace, *(record.stops_within for record in records)]),
+        secrets=common_secrets(settings.environment, settings.envfile.values),
+    )
+
+
+def judged(holders: Sequence[ports.Holder], reasons: Sequence[str]) -> list[str]:
+    """Each holder with the reason why it is stopped or left alone, for people."""
+    return [f"{holder.title}: {reason}" for holder, reason in zip(holders, reasons, strict=False) if reason]
+
+
+def told(step: ports.Step, *, when: bool = False) -> str:
+    """One step for people; ``when`` puts the time before it, to the millisecond."""
+    return f"  {step}" if when else f"  {step.what}"
+
+
+def claim(
+    origin: str,
+    settings: Settings,
+    *,
+    blocked: Sequence[str],
+    on_step: Callable[[ports.Step], None],
+    may_take: Callable[[float], object] = lambda _seconds: None,
+    inherited: socket.socket | None = None,
+) -> Claim:
+    """Find, free and hold the port as far as a run of this ``origin`` may.
+
+    ``blocked`` says what blocks the start already: a start that is going to be refused never stops
+    a server that works. ``may_take`` is told, before anybody is stopped, how many seconds a holder may take to
+    end: a run that were over before that had stopped a server for nothing. ``inherited`` is the listening socket
+    of an instance that this start replaces.
+    """
+    try:
+        if origin != "pytest":
+            return _claim(origin, settings, blocked, on_step, may_take, inherited)
+        # A start that goes on has no record yet: wait for it, rather than taking the port from under it.
+        with runtime.StartLock(settings.port, settings.state_dir) as lock:
+            if not lock.take(patience := settings.requirement_timeout / 2):
+                pid = lock.holder()
+                other = f"another start of port {settings.port} has been going on for {patience:g} s (PID {pid})"
+                return Claim(problem=other, fix=f"wait for it, or end it: kill {pid}")
+            return _claim(origin, settings, blocked, on_step, may_take, inherited)
+    except ports.PortUnavailable as error:
+        return Claim(problem=str(error), fix=error.fix)
+    except runtime.RuntimeFolderError as error:
+        return Claim(problem=str(error), fix=runtime.FIX)
+
+
+def _claim(
+    origin: str,
+    settings: Settings,
+    blocked: Sequence[str],
+    on_step: Callable[[ports.Step], None],
+    may_take: Callable[[float], object],
+    inherited: socket.socket | None,
+) -> Claim:
+    host, port = settings.host, settings.port
+    blocking = f"not tried, and nothing was stopped: the start is blocked by {', '.join(blocked)}" if blocked else ""
+    if origin == "start":
+        if blocking:
+            return Claim(untried=blocking)
+        if inherited is not None:
+            if _listens_on(inherited, settings):
+                return Claim(socket=inherited, handed_over=True)
+            inherited.close()
+    secrets = common_secrets(settings.environment, settings.envfile.values)
+    holders = tuple(ports.listeners(host, port, secrets=secrets))
+    ours = neighbours.on_port(settings, holders)
+    if origin == "rerun":
+        return _still_served(settings, ours, holders)
+    if (own := _of_the_application(origin, holders)) is not None:
+        problem = f"{own.title} was started by {settings.app} while it was imported, and listens on {settings.address}"
+        return Claim(holders=holders, problem=problem, fix=LISTENING_FIX)
+    if origin == "check" and (pid := _suspended_start(port)):
+        problem = f"another start of port {port} is suspended (PID {pid}), and a start would wait for it"
+        return Claim(holders=holders, problem=problem, fix=f"kill -CONT {pid}  # or end it: kill {pid}")
+    if (decision := neighbours.decide(settings, ours)) is not None:
+        beside = _beside(origin, settings, decision, holders)
+        if beside is not None:
+            return beside
+    if blocking:
+        return Claim(untried=blocking)
+    policy = policy_of(settings, [one.record for one in ours])
+    if origin == "check":
+        plan = ports.plan(host, port, policy)
+        # Those who drain let go by themselves.
+        drains = bool(ours) and not any(one.stays for one in ours) and not neighbours.others(holders, ours)
+        return Claim(
+            obtainable=drains or (not plan.problem and not plan.refusals),
+            holders=plan.holders,
+            would_stop=() if drains else plan.stop,
+            refusals=() if drains else plan.refusals,
+            reasons=() if drains else plan.reasons,
+            problem="" if drains else plan.problem or "",
+            fix="" if drains else plan.fix or "",
+        )
+    if wait := neighbours.patience(ours):
+        may_take(wait)
+        wait_for_drains(settings, ours, on_step)
+        ours = neighbours.on_port(settings)
+        if origin == "pytest" and ours:
+            return Claim(holders=holders, problem=f"{ours[0].name} drains for longer than it said", fix="stop it")
+        policy = policy_of(settings, [one.record for one in ours])
+    stopping = False
+
+    def shown(step: ports.Step) -> None:
+        # That the port is held is news only where somebody had to go for it.
+        nonlocal stopping
+        stopping = stopping or step.action != "held"
+        if stopping:
+            on_step(step)
+
+    may_take(policy.grace + STUBBORN)
+    taken = ports.take(host, port, policy, on_step=shown)
+    return Claim(
+        socket=taken.socket,
+        holders=taken.holders,
+        stopped=taken.holders if stopping else (),
+        refusals=taken.refusals,
+        reasons=taken.reasons,
+        steps=taken.steps,
+        problem=taken.problem or "",
+        fix=taken.fix or "",
+    )
+
+
+def _beside(
+    origin: str, settings: Settings, decision: neighbours.Decision, holders: tuple[ports.Holder, ...]
+) -> Claim | None:
+    """What a run makes of an instance of ours that is there to stay; None where the run goes on to stop it.
+
+    A start has decided already, unless the instance has come since.
+    """
+    one, refusal = decision.neighbour, decision.refusal
+    leaves = Claim(holders=holders, problem=refusal or f"{one.name} serves {one.where}", fix=decision.fix)
+    if origin == "start":
+        return None if decision.replaces else leaves
+    if one.record.state == STARTING:
+        return Claim(holders=holders, untried=f"{one.name} is starting on {one.where}: a start would wait for it")
+    good = one.answers and one.is_of(settings) and one.is_at(settings)
+    if origin == "check":
+        if refusal:
+            return leaves
+        return Claim(served_by=one.record, holders=holders) if good or not decision.replaces else None
+    if good:
+        return Claim(served_by=one.record, holders=holders)
+    whose = "" if one.is_of(settings) else f" for project {foreign(one.record.project or one.record.root)}"
+    what = f"serves {one.where}{whose}" if one.answers else f"holds {one.where} and does not answer"
+    pid = one.record.pid
+    fix = "stop it, or choose another port" if one.answers else f"see what it waits for (kill -CONT {pid}), or end it"
+    return Claim(holders=holders, problem=f"{one.name} {what}, which this run never stops", fix=fix)
+
+
+def _of_the_application(origin: str, holders: Sequence[ports.Holder]) -> ports.Holder | None:
+    """One of the holders that the application of this very run has started, which ends with its worker."""
+    launcher = os.getpid() if origin == "pytest" else os.getppid()
+    for holder in holders:
+        line = [holder.pid, *ancestors(here(), holder.pid)] if holder.pid is not None else []
+        for pid, parent in itertools.pairwise(line):
+            process = here().process(pid) if parent == launcher else None
+            if process is not None and "preflight.worker" in process.argv:
+                return holder
+    return None
+
+
+def _suspended_start(port: int) -> int | None:
+    """The PID of another start that has the start lock and was stopped by a signal; None where there is none."""
+    pid = runtime.starting(port)
+    process = here().process(pid) if pid else None
+    return process.pid if process is not None and process.suspended else None
+
+
+def wait_for_drains(settings: Settings, ours: Sequence[Neighbour], on_step: Callable[[ports.Step], None]) -> None:
+    """Wait until the instances that drain have let go of the port, as long as they say that they may take."""
+    until = time.monotonic() + neighbours.patience(ours)
+    for one in ours:
+        if one.record.state == DRAINING:
+            result = f"drains, and has ended within {one.record.stops_within:.1f} s"
+            on_step(ports.Step(time.time(), "waiting", one.record.pid, "our instance", result))
+    while time.monotonic() < until and not ports.plan(settings.host, settings.port, _NOBODY).free:
+        time.sleep(LOOK)
+
+
+_NOBODY = ports.Policy(cleanup="never")
+
+
+def _still_served(settings: Settings, ours: Sequence[Neighbour], holders: tuple[ports.Holder, ...]) -> Claim:
+    """Whether the very instance that this re-run belongs to serves the address.
+
+    While it is being replaced, the instance that comes holds the same socket: that is no fault.
+    """
+    own = {os.getpid(), *ancestors(here(), os.getpid())}
+    for one in ours:
+        if one.record.pid in own and one.is_at(settings):
+            return Claim(served_by=one.record, holders=holders)
+    return Claim(
+        holders=holders,
+        problem=f"{settings.address} is not served by this instance any more",
+        fix=f"{commands.run_py('--host', settings.host, '--port', str(settings.port))}  # starts it again",
+    )
+
+
+def _listens_on(sock: socket.socket, settings: Settings) -> bool:
+    """Whether the socket listens, and on the address that is wanted."""
+    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return False
+    return ports.resolve(settings.host, settings.port).is_address_of(sock)

@@ -1,0 +1,304 @@
+"""How a request leaves this machine: its headers, its proxy and its certificates, as the agent's client has them.
+
+The agent asks with langchain-openai, which asks with openai's client, which asks with httpx2. The first two take most
+of a second to import, so they are not imported here: what they read from the environment is said again below, as
+openai 3 and langchain-openai 1.7 have it, and tests/test_egress.py asks the same servers with both. httpx2 takes less
+than a tenth of that, and decides here as it does there.
+
+The environment is a value: the application's, with what the env file adds to it, and never this process's own.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import re
+import ssl
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import httpx2
+
+ORGANIZATION = ("OPENAI_ORG_ID", "OPENAI_ORGANIZATION")
+PROJECT = "OPENAI_PROJECT_ID"
+HEADERS = "OPENAI_CUSTOM_HEADERS"
+OWN_PROXY = "OPENAI_PROXY"
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+KEY_LOG = "SSLKEYLOGFILE"
+_CONTROLS = {"\0": "NULL", "\t": "TAB", "\n": "LINE FEED", "\r": "CARRIAGE RETURN", "\x1b": "ESCAPE", "\x7f": "DELETE"}
+
+
+class Fault(ValueError):
+    """The client cannot be built, or cannot send anything: certain, and without asking anybody.
+
+    ``variable`` is what it is about. The message says what is wrong with it and never what it holds; ``fix`` is
+    empty where setting the variable right is all that can be done.
+    """
+
+    def __init__(self, variable: str, what: str, fix: str = "") -> None:
+        super().__init__(f"{variable} {what}" if variable else what)
+        self.variable = variable
+        self.what = what
+        self.fix = fix
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy, and the variable that names it; none where it is the system's setting (macOS)."""
+
+    variable: str
+    url: str = field(repr=False)
+
+    @property
+    def has_login(self) -> bool:
+        return "@" in self.url.partition("://")[2].partition("/")[0]
+
+    @property
+    def shown(self) -> str:
+        """Its address without user and password, and where it comes from: ``http://10.0.0.7:3128 (HTTPS_PROXY)``."""
+        scheme, mark, rest = self.url.partition("://")
+        if not mark:
+            scheme, rest = "", self.url
+        # A password may have a slash in it that nobody has encoded: up to the last "@".
+        host = rest.rpartition("@")[2].partition("/")[0].partition("?")[0]
+        return f"{scheme}{mark}{host} ({self.variable or 'set in the system'})"
+
+
+def unsendable(value: str) -> str:
+    """The first character of a header's value that HTTP does not allow there, and its place; empty if there is none.
+
+    RFC 9110, 5.5; beyond ASCII the client's library refuses everything, and at the end white space as well.
+    """
+    for number, character in enumerate(value, start=1):
+        last = number == len(value)
+        if " " <= character <= "~" and not (last and character == " "):
+            continue
+        if character == "\t" and not last:
+            continue
+        place = "last character" if last and number > 1 else f"character {number}"
+        return f"its {place} is U+{ord(character):04X} ({_name(character)})"
+    return ""
+
+
+def _name(character: str) -> str:
+    import unicodedata  # only when something is wrong
+
+    return _CONTROLS[character] if character in _CONTROLS else unicodedata.name(character, "a control character")
+
+
+def headers(environment: Mapping[str, str], key: str | None) -> dict[str, str]:
+    """What the client puts into each request. Raises Fault where HTTP does not allow it."""
+    found = {"Accept": "application/json", "User-Agent": f"AsyncOpenAI/Python {_version()}"}
+    if key:
+        found["Authorization"] = f"Bearer {key}"
+        if unsendable(key):
+            raise Fault("", "the key has characters that no HTTP header can carry")
+    for name, variables in (("OpenAI-Organization", ORGANIZATION), ("OpenAI-Project", (PROJECT,))):
+        present = [variable for variable in variables if variable in environment]
+        if not present:
+            continue
+        variable = next((one for one in present if environment[one]), present[0])
+        found[name] = environment[variable]
+        if wrong := unsendable(environment[variable]):
+            raise Fault(variable, f"has a character that no HTTP header can carry: {wrong}")
+    own = {header.lower(): header for header in found}
+    for line in environment.get(HEADERS, "").split("\n"):
+        header, colon, value = (part.strip() for part in line.partition(":"))
+        if not colon:
+            continue
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", header):  # RFC 9110, 5.6.2
+            raise Fault(HEADERS, "has a line that begins with no name of a header")
+        if wrong := unsendable(value):
+            raise Fault(HEADERS, f"has a value that no HTTP header can carry: {wrong}")
+        found.pop(own.get(header.lower(), ""), None)
+        own[header.lower()] = header
+        found[header] = value
+    return found
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("openai")
+    except importlib.metadata.PackageNotFoundError:
+        return "0"
+
+
+def named_proxies(environment: Mapping[str, str]) -> dict[str, Proxy]:
+    """The proxies by scheme, with "all" and, for the hosts that need none, "no".
+
+    As urllib.request.getproxies has it, of a mapping: small letters win, and an empty variable takes one away.
+    """
+    found: dict[str, Proxy] = {}
+    variables = [(name, value) for name, value in environment.items() if name.lower().endswith("_proxy")]
+    for name, value in variables:
+        if value:
+            found[name[:-6].lower()] = Proxy(name, value)
+    if "REQUEST_METHOD" in environment:  # of CGI, where a client's header "Proxy" would become HTTP_PROXY
+        found.pop("http", None)
+    for name, value in variables:
+        if name.endswith("_proxy") and value:
+            found[name[:-6].lower()] = Proxy(name, value)
+        elif name.endswith("_proxy"):
+            found.pop(name[:-6].lower(), None)
+    if not found and sys.platform == "darwin":
+        import urllib.request
+
+        configured = urllib.request.getproxies_macosx_sysconf()
+        found = {scheme: Proxy("", url) for scheme, url in configured.items()}
+    return found
+
+
+def routes(environment: Mapping[str, str]) -> dict[str, Proxy | None]:
+    """Patterns of URLs as httpx2's ``mounts`` have them, and the proxy for each; None: directly."""
+    own = environment.get(OWN_PROXY)
+    if own and environment.get("LANGCHAIN_OPENAI_TCP_KEEPALIVE", "1") == "0":
+        return {"all://": Proxy(OWN_PROXY, own)}  # the proxy takes everything, and no other variable counts
+    found: dict[str, Proxy | None] = {}
+    named = named_proxies(environment)
+    direct = [host.strip() for host in named["no"].url.split(",")] if "no" in named else []
+    if "*" not in direct:
+        for scheme in ("http", "https", "all"):
+            if proxy := named.get(scheme):
+                url = proxy.url if "://" in proxy.url else f"http://{proxy.url}"
+                found[f"{scheme}://"] = Proxy(proxy.variable, url)
+        found |= {pattern: None for host in direct if (pattern := _pattern(host)) and _is_pattern(pattern)}
+    if own:
+        # It stands behind all others: a pattern with a scheme or a host comes first.
+        found["all://"] = Proxy(OWN_PROXY, own)
+    return found
+
+
+def _pattern(host: str) -> str:
+    """An entry of NO_PROXY as a pattern of URLs: httpx2's ``get_environment_proxies``."""
+    from ipaddress import IPv4Address, IPv6Address
+
+    def is_address(kind: Callable[[str], object]) -> bool:
+        try:
+            kind(host.split("/")[0])
+        except ValueError:
+            return False
+        return True
+
+    if not host or "://" in host:
+        return host
+    if is_address(IPv6Address):
+        address, slash, subnet = host.partition("/")
+        return f"all://[{address}]{slash}{subnet}"
+    if is_address(IPv4Address) or host.lower() == "localhost" or host.startswith("["):
+        return f"all://{host}"
+    if "/" in host:
+        return ""
+    return f"all://{host}" if host.startswith("*.") else f"all://*{host}"
+
+
+def _is_pattern(text: str) -> bool:
+    import httpx2
+
+    try:
+        httpx2.Client(mounts={text: None}, verify=_unused(), trust_env=False).close()
+    except (httpx2.InvalidURL, ValueError):
+        return False
+    return True
+
+
+@functools.cache
+def _unused() -> ssl.SSLContext:
+    """Trusts nobody: for clients that ask nobody, or without TLS."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def certificates(environment: Mapping[str, str]) -> ssl.SSLContext:
+    """Whom the client trusts. Raises Fault where what a variable names cannot be read."""
+    for variable in CERTIFICATES:
+        path = environment.get(variable)
+        if not path:
+            continue
+        try:
+            if variable == "SSL_CERT_FILE":
+                return ssl.create_default_context(cafile=path)
+            return ssl.create_default_context(capath=path)
+        except OSError as error:  # ssl's own errors as well
+            raise Fault(variable, _unreadable(error)) from None
+    with _reading:
+        return _systems()
+
+
+_reading = threading.Lock()
+
+
+@functools.cache
+def _systems() -> ssl.SSLContext:
+    """What the system trusts: read once, which takes 30 ms, for all that is asked."""
+    import httpx2
+
+    return httpx2.create_ssl_context(trust_env=False)
+
+
+def _unreadable(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return "names a file without certificates in it"
+    return f"names what cannot be read: {error.strerror}"
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A client of httpx2, and which of the proxies it has used."""
+
+    http: httpx2.Client
+    used: list[Proxy]
+
+
+def build(environment: Mapping[str, str], url: str, timeout: float) -> Client:
+    """The client that a request to ``url`` leaves with; ``timeout`` in seconds for each step.
+
+    Raises Fault where there is none.
+    """
+    import httpx2
+
+    if log := environment.get(KEY_LOG):
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).keylog_filename = log
+        except OSError as error:
+            raise Fault(KEY_LOG, f"names a file that cannot be written: {error.strerror}") from None
+    named = routes(environment)
+    secure = [url, *(proxy.url for proxy in named.values() if proxy), *filter(environment.get, CERTIFICATES)]
+    plain = all(one.lower().startswith(("http://", "socks5")) for one in secure)
+    context = _unused() if plain else certificates(environment)
+    used: list[Proxy] = []
+
+    class Through(httpx2.HTTPTransport):
+        def __init__(self, proxy: Proxy) -> None:
+            self._named = proxy
+            own = proxy.variable == OWN_PROXY and not plain
+            of_proxy = context if proxy.url.lower().startswith("https://") else None
+            wanted = httpx2.Proxy(proxy.url, ssl_context=of_proxy)
+            super().__init__(proxy=wanted, verify=_bundled() if own else context)
+
+        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+            used.append(self._named)
+            return super().handle_request(request)
+
+    mounts: dict[str, httpx2.BaseTransport | None] = {}
+    for pattern, proxy in named.items():
+        try:
+            mounts[pattern] = Through(proxy) if proxy is not None else None
+        except ImportError:
+            from preflight.dependencies import install_command
+
+            what = "names a SOCKS proxy, for which the package socksio is not installed"
+            raise Fault(proxy.variable if proxy else "", what, install_command(["socksio==1.*"])) from None
+        except (httpx2.InvalidURL, ValueError):
+            what = "is no URL of a proxy (http, https, socks5 or socks5h)"
+            raise Fault(proxy.variable if proxy else "", what) from None
+    return Client(httpx2.Client(mounts=mounts, verify=context, trust_env=False, timeout=timeout), used)
+
+
+def _bundled() -> ssl.SSLContext:
+    """What langchain-openai trusts behind a proxy of its own variable, whatever else is set."""
+    import certifi
+
+    return ssl.create_default_context(cafile=certifi.where())

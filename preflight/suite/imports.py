@@ -1,0 +1,173 @@
+"""Whether installed distributions can be imported: asked in a process of its own, and not again until one changes.
+
+To import everything takes a second or two, once after an installation. That it went well is remembered in the state
+folder, with what it depends on: the interpreter, where each distribution is installed and when that folder was changed,
+and the file that its module begins with. What failed is asked again each time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import importlib.machinery
+import importlib.metadata
+import json
+import os
+import re
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from preflight import files
+from preflight.dependencies import MODULES
+from preflight.processes import interpreter
+from preflight.text import first_line
+
+REMEMBERED = "imports.json"
+"""The file in the state folder."""
+LONGEST = 300  # characters of an error
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What came of it."""
+
+    failures: dict[str, str] = field(default_factory=dict)
+    """By distribution, why it cannot be imported."""
+    untried: tuple[str, ...] = ()
+    """Those whose import had not ended, or not begun, when the time was over."""
+
+
+def attempt(names: Sequence[str], state_dir: Path, deadline: float) -> Tried:
+    """Import these distributions in a child, within so many seconds, unless that is known to work."""
+    remembered = state_dir / REMEMBERED
+    safe = _is_safe(state_dir)
+    with contextlib.suppress(OSError, ValueError):
+        if safe and json.loads(remembered.read_text(encoding="utf-8")) == _fingerprint(names):
+            return Tried()
+    tried = _in_child(names, deadline)
+    if safe and not tried.failures and not tried.untried:
+        with contextlib.suppress(OSError):  # asked again, then
+            # As it is by now: what was compiled for the first time has changed the folder.
+            files.publish(remembered, json.dumps(_fingerprint(names)).encode())
+    return tried
+
+
+def _is_safe(folder: Path) -> bool:
+    """Whether nobody else can have put there what is remembered; a folder that is not there yet keeps nothing."""
+    try:
+        files.own(folder)
+    except OSError:
+        return False
+    return True
+
+
+def _fingerprint(names: Sequence[str]) -> list[str]:
+    """What the outcome depends on, as far as it can be told quickly."""
+    facts: list[object] = [sys.executable, sys.version]
+    for name in sorted(names):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found = importlib.metadata.distribution(name)
+            facts.append((name, found.version, _stamp(str(found.locate_file("")))))
+        # Where the module itself is found, which a file in another folder can stand before.
+        spec = importlib.machinery.PathFinder.find_spec(_guess(name).partition(".")[0])
+        facts.append((spec.origin, _stamp(spec.origin)) if spec is not None and spec.origin else str(spec is None))
+    return [hashlib.sha256(repr(facts).encode()).hexdigest()]
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    with contextlib.suppress(OSError):
+        status = os.stat(path)
+        return status.st_mtime_ns, status.st_size
+    return 0, 0
+
+
+def _in_child(names: Sequence[str], deadline: float) -> Tried:
+    command = [sys.executable, *interpreter.options(), "-m", "preflight.suite.imports", *names]
+    end = time.monotonic() + deadline
+    said = b""
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+    ) as child, selectors.DefaultSelector() as selector:  # fmt: skip
+        try:
+            assert child.stdout is not None  # noqa: S101  # for mypy: it is a pipe
+            selector.register(child.stdout, selectors.EVENT_READ)
+            while (left := end - time.monotonic()) > 0 and selector.select(left):
+                data = child.stdout.read(1 << 16)
+                if not data:
+                    break
+                said += data
+            late = time.monotonic() >= end
+        finally:
+            child.kill()  # also where this requirement's own deadline came first
+    answers = [json.loads(line) for line in said.splitlines() if line.startswith(b"[")]
+    failures = {name: error for name, error in answers if error}
+    rest = [name for name in names if name not in {name for name, _error in answers}]
+    if rest and not late:
+        # One that ends the process says nothing more of those after it.
+        failures[rest[0]] = f"its import ended the process (exit code {child.returncode})"
+        rest = rest[1:]
+    return Tried(failures, tuple(rest))
+
+
+def at_fault(name: str, why: str) -> str:
+    """The module to install again where importing a distribution failed like this: its own, or one that is missing."""
+    missing = re.match(r"ModuleNotFoundError: No module named '([\w.]+)'", why)
+    return missing[1] if missing else _guess(name)
+
+
+def _guess(name: str) -> str:
+    """The module that a distribution is called after."""
+    plain = name.lower().replace("_", "-")
+    return MODULES.get(plain, plain.replace("-", "_"))
+
+
+# The child's side.
+
+
+def modules(name: str) -> list[str]:
+    """What to import of a distribution: the module that is called like it, else all that it has at its top."""
+    try:
+        listed = importlib.metadata.files(name) or []
+    except importlib.metadata.PackageNotFoundError:
+        listed = []
+    paths = [file.parts for file in listed if file.suffix in (".py", ".so") and ".dist-info" not in file.parts[0]]
+    packages = {".".join(parts[:-1]) for parts in paths if parts[-1].startswith("__init__.") and ".." not in parts}
+    tops = {one for one in packages if one.rpartition(".")[0] not in packages}
+    tops |= {parts[0].partition(".")[0] for parts in paths if len(parts) == 1}
+    tops = {one for one in tops if all(part.isidentifier() for part in one.split("."))}
+    called = [one for one in dict.fromkeys((_guess(name), name.lower().replace("-", "."))) if one in tops]
+    if called or not listed:
+        return called or [_guess(name)] * (importlib.machinery.PathFinder.find_spec(_guess(name)) is not None)
+    return sorted(one for one in tops if not one.startswith("_") and one not in ("test", "tests", "docs", "examples"))
+
+
+def _outcomes(names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for name in names:
+        said = ""
+        for module in modules(name):
+            try:
+                importlib.import_module(module)
+            except BaseException as error:  # noqa: BLE001  # whatever it raises is the answer: SystemExit, too
+                text = first_line(str(error)) if str(error) else ""
+                said = f"{type(error).__name__}: {text}"[:LONGEST] if text else type(error).__name__
+                break
+        yield name, said
+
+
+def main() -> None:
+    """Import what is named, and say of each what came of it, a line of JSON each; nothing else is said there."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what is imported may print
+    for outcome in _outcomes(sys.argv[1:]):
+        print(json.dumps(outcome), file=answers, flush=True)
+    os._exit(0)  # what threads of theirs do is nobody's affair
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,612 @@
+"""One run of the suite, as a pytest plugin that conftest.py registers.
+
+It holds requirements to what they declare (contract.py), keeps the order (the port last), holds each to its deadline,
+turns pytest's outcomes into ours and publishes the report.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import socket
+import threading
+import time
+import warnings
+from collections.abc import Callable, Generator, Mapping
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TextIO
+
+import pytest
+from _pytest.outcomes import Skipped  # pytest.skip.Exception is the same class under a name that mypy cannot follow
+
+from preflight import times
+from preflight.contract import LONGEST_TITLE, Declaration, Details, NotApplicable, Unknown, declaration
+from preflight.output import audit
+from preflight.output.log import Log, LogFile
+from preflight.ports import Step
+from preflight.redaction.redactor import Redactor
+from preflight.report import model as report
+from preflight.settings import places, servicelinks
+from preflight.settings.model import AGENT, Settings
+from preflight.suite import soundness
+from preflight.suite.claim import told
+from preflight.suite.probes import Probes
+from preflight.text import first_line, printable
+
+if TYPE_CHECKING:  # a launcher does their work in its own process, and waits for this one
+    from preflight.processes.worker import Worker
+
+LAUNCHER = "preflight-launcher"
+"""What the names of the plugin that stands for the launcher begin with; how they go on, nobody can say beforehand."""
+FOR_WARNINGS = 0.8  # of a run's time: those that hang do not block a start by leaving none to what is critical
+
+
+class DeadlineExceeded(BaseException):
+    """A requirement ran past its deadline. No Exception: a requirement's own handlers must not catch it."""
+
+
+class _Loggers(dict[str, Any]):
+    """logging's table of loggers, which pytest goes through before every requirement without taking logging's lock.
+
+    What a thread imports meanwhile makes loggers, and the probes' threads import: the requirement whose turn it was
+    would have raised "dictionary changed size during iteration" (catching_logs in _pytest/logging.py, pytest 9).
+    """
+
+    def values(self) -> list[Any]:  # type: ignore[override]
+        return list(super().values())
+
+
+class Link(Protocol):
+    """The launcher's side of a run that a launcher started (preflight.suite)."""
+
+    run_id: str
+    origin: str
+    takes_port: bool
+    options: dict[str, object]
+    settings: Settings
+    inherited: socket.socket | None
+    met: bool
+    """Whether the suite has taken it up; set from here."""
+
+    def send(self, kind: str, descriptors: tuple[int, ...] = (), **data: object) -> None: ...
+
+    def application(self) -> tuple[str | None, str]: ...
+
+
+class SuiteRun:
+    """One run of the suite, seen from inside pytest."""
+
+    def __init__(self, config: pytest.Config, settings: Settings, link: Link | None) -> None:
+        self.config = config
+        self.settings = settings
+        self.link = link
+        self._pid = os.getpid()
+        self.origin = link.origin if link else "pytest"
+        self.run_id = link.run_id if link else os.urandom(16).hex()
+        self.redactor = Redactor.of(settings.environment, settings.envfile.values)
+        # Behind a launcher that is the launcher's task.
+        self.log = Log(self.redactor) if link else _log(settings, self.redactor)
+        logging.root.manager.loggerDict = _Loggers(logging.root.manager.loggerDict)
+        self.probes = Probes(settings)
+        self.started_at = times.now()
+        self.begun = time.monotonic()
+        self.declarations: dict[str, Declaration] = {}
+        self.checks: dict[str, report.Check] = {}
+        self._over: set[str] = set()
+        self.details: dict[str, Details] = {}
+        self.deselected: set[str] = set()
+        self._lost: list[str] = []
+        """Requirements that stand in the suite's files and were not collected."""
+        self._witnesses: dict[str, soundness.Witness] = {}
+        """Who sees each requirement's body run."""
+        self.problems: list[str] = []
+        self._misused = False
+        """Whether an option or a setting is wrong: then nothing was found out, and nothing is published."""
+        self.report: report.Report | None = None
+        self.published: str = ""
+        self.unkept: str = ""
+        self.steps: list[str] = []
+        """What was done to free the port, where no launcher shows it."""
+        self._set_alarm: Callable[[], None] | None = None
+        self._allowed = 0.0
+        """Seconds beyond both deadlines that the port's holder may take to end."""
+        self._worker: Worker | None = None
+        self._session: pytest.Session | None = None
+
+    # What requirements and fixtures ask.
+
+    @property
+    def blocking(self) -> list[str]:
+        """What blocks the start so far: titles of critical requirements, or that the suite is broken or not whole."""
+        titles = [check.title for check in self.checks.values() if check.blocks]
+        titles += ["a broken suite"] if self.problems else []
+        partial = self.origin == "start" and self.selection != "all"
+        return [*titles, f"a suite of which only a part runs ({self.selection})"] if partial else titles
+
+    def application(self) -> tuple[str | None, str]:
+        """Wait for the application's import; returns its error, if any, in one line, and what to do about it.
+
+        The second is empty where importing the application shows more.
+        """
+        try:
+            if self.link:
+                return self.link.application()
+            worker = self._import_application()
+            return worker.wait_for_import(), worker.fix
+        except DeadlineExceeded as late:
+            raise DeadlineExceeded(f"the import of {self.settings.app} has not ended: it {late}") from None
+
+    def _import_application(self) -> Worker:
+        """The process that imports the application, begun with the first call."""
+        from preflight.processes.worker import Worker
+
+        self._worker = self._worker or Worker(self.settings)
+        return self._worker
+
+    def on_port_step(self, step: Step) -> None:
+        """Show, while it happens, what is done to free the port."""
+        if self.link:
+            line, stamped = told(step), told(step, when=True)
+            told_step = self.redactor.document(step.to_dict())
+            self.link.send("port", line=self.redactor.text(line), stamped=self.redactor.text(stamped), step=told_step)
+            return
+        self.steps.append(self.redactor.text(told(step, when=True)))
+        if event := audit.freeing(step, self.settings.address):
+            self.log.audit(event)
+
+    def allow(self, seconds: float) -> None:
+        """Move the deadlines, of the requirement that runs, of those after it and of the run, by so much."""
+        self._allowed += seconds
+        if self.link:
+            self.link.send("allowed", seconds=seconds)
+        if self._set_alarm is not None:
+            self._set_alarm()
+
+    @property
+    def selection(self) -> str:
+        option = self.config.option
+        chosen = [word for word in (option.markexpr, option.keyword) if word]
+        if self._lost or option.deselect or (self.deselected and not chosen):
+            chosen.append("a part")  # of what those words name, or of all
+        return " and ".join(chosen) or "all"
+
+    def details_of(self, item: pytest.Item) -> Details:
+        return self.details.setdefault(item.nodeid, Details())
+
+    # Collection: declarations, order, selection.
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        self._session = session
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Ctrl-C ends it though nobody reads: pytest is about to say a lot of it, and may have been waiting for that.
+
+        Another Ctrl-C ends it at once in any case. Behind the launcher, which reads, nothing of this is needed.
+        """
+        if self.link is None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            if not _is_read(self.config.get_terminal_writer()._file):
+                signal.raise_signal(signal.SIGINT)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> None:
+        self._refuse(soundness.problems(self.config))
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None]:
+        self._declare(items)
+        self._compare(items)
+        yield
+        # The application late, the port last, whatever else wanted to shuffle; else as they stand in the files.
+        items.sort(key=lambda item: ("port" in _fixtures(item), "application" in _fixtures(item)))
+
+    def _declare(self, items: list[pytest.Item]) -> None:
+        faults = []
+        titles: dict[str, str] = {}
+        for item in items:
+            try:
+                declared = declaration(item)
+            except ValueError as error:
+                faults.append(f"{item.nodeid}: {error}")
+                continue
+            if self.redactor.identifier(item.nodeid) != item.nodeid:
+                # pytest itself shows ids, in places that are out of reach.
+                faults.append(f"{item.nodeid}: has a secret in its id")
+            if declared.title.casefold() in titles:
+                other = titles[declared.title.casefold()]
+                faults.append(f"{item.nodeid}: has the title {declared.title!r}, and so has {other}")
+            titles[declared.title.casefold()] = item.nodeid
+            self.declarations[item.nodeid] = declared
+        self._refuse(faults)
+        for name in self.settings.ignore:
+            named = [one for nodeid, one in self.declarations.items() if self._is_named(name, nodeid)]
+            who = f"{self._ignored_by}{' ' if self._ignored_by == '--ignore' else ': '}{name}"
+            if named and not named[0].ignorable:
+                self._wrong_usage(f"{who}: this requirement cannot be ignored")
+            if not named and self._collected_whole(items):
+                self._wrong_usage(f"{who}: there is no such requirement")
+        services = {declared.service for declared in self.declarations.values() if declared.service}
+        for name in self.settings.not_used:
+            if name.casefold() not in map(str.casefold, services) and self._collected_whole(items):
+                known = f"there are: {', '.join(sorted(services))}" if services else "there is none"
+                self._wrong_usage(f"{self._named_by('not_used')}: {name} is no optional service; {known}")
+
+    def _compare(self, items: list[pytest.Item]) -> None:
+        """Compare what was collected with what the suite's files say."""
+        sources = soundness.Sources(self.config)
+        said = [(item, sources.fault(item)) for item in items]
+        faults = [f"{item.nodeid}: {fault}" for item, fault in said if fault]
+        faults += sources.stale(self.settings.root, [item for item, fault in said if not fault])
+        self._witnesses = {item.nodeid: soundness.Witness(item) for item in items}
+        self._lost = sources.lost(self.settings.root / "preflight", items)
+        if self.link and self._lost and not self.problems:
+            # With plain pytest one may run a part of the suite, and is told so.
+            faults += [f"{lost}: was not collected" for lost in self._lost]
+            faults.append("see addopts, python_files and python_functions in pytest.ini, and the conftest.py files")
+        self._refuse(faults)
+
+    def _refuse(self, faults: list[str]) -> None:
+        """End the run before it has begun, if there is a reason to."""
+        if faults:
+            faults = [self.redactor.beginning(fault, report.LONGEST_MESSAGE) for fault in faults]
+            self._broken(faults)
+            raise pytest.UsageError("\n".join(faults))
+
+    def _collected_whole(self, items: list[pytest.Item]) -> bool:
+        """Whether no requirement is missing: who runs a file of them may have another one's name in the settings."""
+        files = set((self.settings.root / "preflight").rglob("test_*.py"))
+        return self.link is not None or files <= {item.path for item in items}
+
+    @property
+    def _ignored_by(self) -> str:
+        """What says which requirements may fail, for messages."""
+        return self._named_by("ignore")
+
+    def _named_by(self, setting: str) -> str:
+        """What has set this setting, for messages."""
+        source = self.settings.sources.get(setting, "")
+        variable = f"PREFLIGHT_{setting.upper()}"
+        return {
+            f"option --{setting}": f"--{setting}",
+            "the environment": variable,
+            "the env file": f"{variable} in the env file",
+        }.get(source, source)
+
+    def _is_named(self, name: str, nodeid: str) -> bool:
+        return name == nodeid or name.casefold() == self.declarations[nodeid].title.casefold()
+
+    def _wrong_usage(self, message: str) -> NoReturn:
+        self.problems.append(message)
+        self._misused = True
+        if self.link:
+            self.link.send("usage", message=message)
+        raise pytest.UsageError(message)
+
+    def _broken(self, problems: list[str]) -> None:
+        problems = [self.redactor.beginning(problem, report.LONGEST_MESSAGE) for problem in problems]
+        self.problems += problems
+        if self.link:
+            self.link.send("broken", problems=problems)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped:
+            why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            self._broken([f"{report.nodeid}: left out as a whole: {first_line(why)}"])
+        if report.failed:
+            lines = [line.removeprefix("E").strip() for line in str(report.longrepr).splitlines() if line.strip()]
+            self._broken([f"{report.nodeid}: cannot be collected: {lines[-1] if lines else 'no reason given'}"])
+
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        self.deselected |= {item.nodeid for item in items}
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if session.config.option.collectonly or self.problems:
+            return  # pytest calls this after a usage error, too
+        # Whoever takes requirements out of the list without a word, and however late.
+        left = self.deselected.union(item.nodeid for item in session.items)
+        gone = [nodeid for nodeid in self.declarations if nodeid not in left]
+        self._refuse([f"{nodeid}: was taken out of the list: see the plugins and conftest.py files" for nodeid in gone])
+        asked = [item for item in session.items if not self._left_out(self.declarations[item.nodeid])]
+        if any("probes" in _fixtures(item) for item in asked):
+            self.probes.start()
+        if self.link is None and any("application" in _fixtures(item) for item in asked):
+            self._import_application()
+        if self.link:
+            self.link.send("collected", titles=[self._title(item.nodeid) for item in session.items])
+
+    def _title(self, nodeid: str) -> str:
+        return report.shown(self.declarations[nodeid].title, self.redactor)
+
+    # Each requirement: applicability, deadline, outcome.
+
+    def _left_out(self, declared: Declaration) -> str:
+        if declared.service.casefold() in self.settings.unused:
+            return f"not used ({self._named_by('not_used')})"
+        if self.settings.demo and declared.needs & {"network", "env_file", "keys"}:
+            return "left out by --demo"
+        if self.settings.offline and "network" in declared.needs:
+            return "left out by --offline"
+        if "agent" in declared.needs and self.settings.app.partition(":")[0] != AGENT:
+            return f"{self.settings.app} is served; its access control is its own"
+        if "notify" in declared.needs and not self.settings.notify:
+            place = places.of(self.settings, "PREFLIGHT_NOTIFY")
+            found = f"empty in the environment{place.hiding}" if place.in_environment else "not set"
+            return f"PREFLIGHT_NOTIFY is {found}: notifications are off"
+        if "port" in declared.needs and self.link and not self.link.takes_port:
+            return "started without run.py: the port is the server's own affair"
+        return ""
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        if self.link:
+            self.link.send("checking", title=self._title(nodeid))
+
+    # Inside all other wrappers: those have to see the beginning of a stage whose end they will see.
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None]:
+        declared = self.declarations[item.nodeid]
+        reason = self._left_out(declared)
+        if reason:
+            if declared.service.casefold() in self.settings.unused:
+                self.details_of(item)["service"] = declared.service
+            raise NotApplicable(reason)
+        item.stash[_BEGUN] = time.monotonic()
+        with self._deadline(item):
+            yield
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None]:
+        with self._deadline(item), self._witnesses[item.nodeid].watching(item):
+            yield
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None]:
+        with self._deadline(item):
+            yield
+
+    @contextlib.contextmanager
+    def _deadline(self, item: pytest.Item) -> Generator[None]:
+        """Interrupt the requirement at its own deadline or at the run's, whichever comes first."""
+        begun = item.stash.get(_BEGUN, time.monotonic())
+
+        def left() -> tuple[float, str]:
+            own = self.settings.requirement_timeout + self._allowed
+            whole = self.settings.run_timeout + self._allowed
+            said = f"ran past the whole run's deadline of {whole:g} s"
+            # What asks for the port frees it, and that is no warning's affair alone.
+            if self.declarations[item.nodeid].severity == "warning" and "port" not in _fixtures(item):
+                whole *= FOR_WARNINGS
+                said = f"ran past the {whole:g} s of the run in which warnings are checked"
+            return min(
+                (begun + own - time.monotonic(), f"ran past its deadline of {own:g} s"),
+                (self.begun + whole - time.monotonic(), said),
+            )
+
+        def interrupt(_signal: int, _frame: FrameType | None) -> None:
+            raise DeadlineExceeded(left()[1])
+
+        def set_alarm() -> None:
+            # Again every second: what swallowed the first one is interrupted once more.
+            signal.setitimer(signal.ITIMER_REAL, max(left()[0], 0.001), 1.0)
+
+        before = signal.signal(signal.SIGALRM, interrupt)
+        self._set_alarm = set_alarm
+        set_alarm()
+        try:
+            yield
+        finally:
+            if os.getpid() != self._pid:
+                os._exit(1)  # a copy of us, which a requirement has forked and let go on: it would report as well
+            self._set_alarm = None
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        # Its own representation is thrown away below; of a message of 50 MB it takes minutes and gigabytes.
+        vars(item).update(repr_failure=_nothing, _repr_failure_py=_nothing)
+        stage = yield
+        declared = self.declarations[item.nodeid]
+        witness = self._witnesses[item.nodeid]
+        # What a plugin has caught on the way was raised all the same.
+        caught = witness.raised if stage.when == "call" else None
+        outcome, message = _outcome(item, stage, call.excinfo.value if call.excinfo else caught)
+        if caught is not None and stage.passed and outcome != "passed":
+            stage.outcome = "skipped" if isinstance(caught, Skipped) else "failed"
+        ignored = declared.ignorable and any(self._is_named(name, item.nodeid) for name in self.settings.ignore)
+        if ignored and outcome in ("failed", "error", "timeout", "skipped") and declared.severity == "critical":
+            outcome, message = "ignored", f"ignored by {self._ignored_by}: {message}"
+            stage.outcome = "skipped"
+        before = self.checks.get(item.nodeid)
+        if before is None or outcome != "passed":
+            details = self.details_of(item)
+            check = report.Check(
+                id=item.nodeid,
+                title=declared.title,
+                requirement=declared.requirement,
+                severity=declared.severity,
+                outcome=outcome,
+                message=message if outcome != "passed" else details.summary,
+                fix="" if outcome in ("passed", "not_applicable") else details.fix or declared.fix,
+                details=details,
+                duration=(before.duration if before else 0.0) + call.duration,
+            )
+        else:
+            # A stage that passes adds its time, and what the requirement has found by now.
+            found = self.details_of(item)
+            text = found.summary if before.outcome == "passed" else before.message
+            check = report.Check(
+                **{
+                    **{name: getattr(before, name) for name in before.__slots__},
+                    "message": text,
+                    "details": found,
+                    "duration": before.duration + call.duration,
+                }
+            )
+        self.checks[item.nodeid] = check
+        if stage.outcome != "passed":
+            # Never pytest's own representation: it shows values, and shortens them so that no redactor finds them.
+            shown = self.redactor.beginning(message, report.LONGEST_MESSAGE)
+            stage.longrepr = (str(item.path), 0, shown) if stage.outcome == "skipped" else shown
+        stage.sections = []
+        stage.user_properties = [
+            (self.redactor.beginning(str(name), LONGEST_TITLE), report.limited(value, self.redactor))
+            for name, value in stage.user_properties
+        ]
+        if stage.when == "teardown":
+            self._over.add(item.nodeid)
+            if check.outcome == "passed" and not witness.entered:
+                self._broken([f"{item.nodeid}: its body was not executed: leave out the plugin that prevents it"])
+        if stage.when == "teardown" and self.link:
+            self.link.send("checked", **report.in_brief(check, self.redactor))
+        return stage
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        # pytest puts the reason there after makereport.
+        if hasattr(report, "wasxfail"):
+            report.wasxfail = self.redactor.text(str(report.wasxfail))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
+        # For pytest's own summary of warnings.
+        warning_message.message = self.redactor.beginning(str(warning_message.message), report.LONGEST_MESSAGE)
+
+    # The end: the report.
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_json_modifyreport(self, json_report: dict[str, Any]) -> None:
+        self.report = report.build(
+            json_report,
+            # One that was broken off after its set-up has not passed.
+            tuple(check for nodeid, check in self.checks.items() if nodeid in self._over),
+            redactor=self.redactor,
+            run_id=self.run_id,
+            origin=self.origin,
+            selection=self.selection,
+            address=self.settings.address,
+            started_at=self.started_at,
+            problems=self.problems,
+        )
+        # Whoever asked pytest-json-report for a file of its own gets this document as well, and not the raw one.
+        json_report.clear()
+        json_report.update(self.report.to_json())
+        self._publish(self.report)
+
+    def _publish(self, found: report.Report) -> None:
+        session = self._session
+        if session is None or session.config.option.collectonly or (self._misused and not self.link):
+            return
+        if self.link:
+            self.link.send("report", document=found.to_json())
+        elif session.exitstatus != pytest.ExitCode.INTERRUPTED or self.problems:
+            # A run that somebody stopped with Ctrl-C says nothing new.
+            try:
+                report.publish(found, self.settings.report_path)
+                self.published = str(self.settings.report_path)
+                from preflight.report import history
+
+                self.unkept = history.keep(found, self.settings)
+            except OSError as error:
+                session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+                self.published = f"NOT WRITTEN: {self.settings.report_path}: {error.strerror}"
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None]:
+        if exitstatus == pytest.ExitCode.OK and any(check.blocks for check in self.checks.values()):
+            # A skipped critical, say: green for pytest, and still no reason to start.
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        yield
+        if self._worker is not None:
+            self._worker.child.close()
+        found = self.report
+        if session.exitstatus == pytest.ExitCode.OK and found is not None and not session.config.option.collectonly:
+            # Whoever made it up (a plugin) or did not know better (pytest, of a broken run): it is what CI goes by.
+            if found.status == "broken":
+                session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+            elif found.blocking:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self.link is None and self.report is not None and not self._misused:
+            about = {"status": self.report.status, "may_start": self.report.may_start, "run_id": self.run_id}
+            self.log.audit(audit.Event.now("run", by="command", parent=os.getppid(), origin="pytest", **about))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.report is None or self.link or self._misused or self.config.option.collectonly:
+            return  # of wrong usage pytest itself says what is wrong
+        terminalreporter.write_sep("-", "preflight")
+        if self.settings.set_aside:
+            terminalreporter.write_line(printable(servicelinks.described(self.settings.set_aside)))
+        for step in self.steps:
+            terminalreporter.write_line(step)
+        for check in (*self.report.blocking, *self.report.warnings):
+            terminalreporter.write_line(f"{check.severity} {check.outcome}: {check.title}: {check.message}")
+            if check.fix:
+                terminalreporter.write_line(f"    fix: {check.fix}")
+        if self.unkept:
+            terminalreporter.write_line(self.unkept)
+        if self.report.reason:
+            terminalreporter.write_line(f"broken: {self.report.reason}")
+        terminalreporter.write_line(f"{self.report.status}; report: {self.published or 'not written'}")
+
+
+def _is_read(stream: TextIO) -> bool:
+    """Whether a stream takes a line; one that is no file always does."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+    except (OSError, ValueError, AttributeError):
+        return True
+    return bool(poll.poll(0))
+
+
+def _nothing(*_args: object, **_options: object) -> str:
+    return ""
+
+
+_BEGUN = pytest.StashKey[float]()
+
+
+def _log(settings: Settings, redactor: Redactor) -> Log:
+    try:
+        file = LogFile(settings.log_file) if settings.log_file else None
+    except OSError as error:
+        raise pytest.UsageError(f"the log file {settings.log_file} cannot be used: {error.strerror}") from None
+    return Log(redactor, file, settings.log_format, trail=settings.audit_path)
+
+
+def _fixtures(item: pytest.Item) -> Mapping[str, Any] | list[str]:
+    names: list[str] = getattr(item, "fixturenames", [])
+    return names
+
+
+def _outcome(item: pytest.Item, stage: pytest.TestReport, error: BaseException | None) -> tuple[str, str]:
+    """Our outcome and its message for one stage of a requirement, which raised ``error``."""
+    # pytest itself decides on this after us, and lets both an xfail and an xpass go.
+    expected = stage.when == "call" and item.get_closest_marker("xfail") is not None
+    if expected or isinstance(error, pytest.xfail.Exception):
+        return "skipped", "marked as expected to fail, which is no answer"
+    if error is None:
+        return ("passed", "") if stage.passed else ("error", first_line(str(stage.longrepr)))
+    said = first_line(str(error))
+    match error:
+        case DeadlineExceeded():
+            return "timeout", said
+        case Unknown():
+            return "unknown", said
+        case NotApplicable():
+            return "not_applicable", said
+        case Skipped():
+            return "skipped", f"skipped: {said}" if said else "skipped"
+        case pytest.FixtureLookupError():
+            return "error", f"fixture {error.argname!r} not found"
+        case AssertionError() | pytest.fail.Exception() if stage.when == "call":
+            # A rewritten assertion without a message shows values; the author's own words come first if any.
+            return "failed", said if said and not said.startswith("assert ") else "does not hold"
+    where = {"setup": "its set-up", "teardown": "its tear-down"}.get(stage.when, "it")
+    kind = type(error).__name__
+    return "error", f"{where} raised {kind}: {said}" if said else f"{where} raised {kind}"

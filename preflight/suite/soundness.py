@@ -1,0 +1,394 @@
+"""Does a run of the suite ask what it says it asks?
+
+The suite puts these questions to itself, in the interpreter that runs it: are assertions executed, is the code that
+runs what the files say, has each requirement in them been collected, has its body run, and how did that end. What
+variables and options can do about it is decided in interpreter.py; what is found out here does not depend on knowing
+who did it. A run for which one of the answers is no is broken.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import os
+import re
+import sys
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Callable, Container, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from importlib.abc import SourceLoader
+from pathlib import Path
+from types import CodeType, FrameType, FunctionType, ModuleType
+from typing import Any
+
+import pytest
+
+from preflight.processes import interpreter
+from preflight.report.model import SEVERITIES
+
+FILES = ("test_*.py", "*_test.py")
+REWRITTEN = -1
+"""Stands for a level of optimization: with pytest's assertions, which explain themselves (plain pytest has those)."""
+INSTALLED = "site-packages"
+ASSERTION = re.compile(rb"^[ \t]*assert\b", re.MULTILINE)
+DECLARATION = re.compile(rb"^[ \t]*@(?:\w+\.)*mark\.(?:critical|warning)\b", re.MULTILINE)
+Code = tuple[object, ...]
+"""What a code object does, in a form that compares: neither where it stands nor how it was compiled."""
+
+
+def problems(config: pytest.Config) -> list[str]:
+    """What in this interpreter, and among pytest's options, gives a run another meaning."""
+    found = []
+    if not assertions_execute():
+        variable = os.environ.get("PYTHONOPTIMIZE")
+        cause = "PYTHONOPTIMIZE is set: unset it" if variable else "Python was started with -O: start it without"
+        found.append(f"assertions are not executed: {cause}")
+    return found + refused(config)
+
+
+def refused(config: pytest.Config, *, lists: bool = False) -> list[str]:
+    """The options of pytest with which nothing is found out; ``lists``: only those that show something instead."""
+    return [
+        f"{option.names[0]} is set, and {option.changes}: leave it out ({_whence(config, option)})"
+        for option in interpreter.refused(config.option, config.invocation_params.args)
+        if option.lists or not lists
+    ]
+
+
+def _whence(config: pytest.Config, option: interpreter.Option) -> str:
+    """Where an option may have come from, for people who look for it."""
+    if any(name in config.invocation_params.args for name in option.names):
+        return "on the command line"
+    if any(name in os.environ.get("PYTEST_ADDOPTS", "").split() for name in option.names):
+        return "in PYTEST_ADDOPTS"
+    return f"in addopts of {config.inipath.name}" if config.inipath else "in a plugin"
+
+
+def assertions_execute() -> bool:
+    """Whether a false assertion raises, in this interpreter and in modules as they are compiled here."""
+    if sys.flags.optimize:
+        return False
+    try:
+        assert not __name__  # noqa: S101  # this is the question
+    except AssertionError:
+        return True
+    return False
+
+
+# Is the code that runs what the files say?
+
+
+def code_of(function: object) -> CodeType | None:
+    """The code of a requirement's own body, inside whatever decorators have put around it; None if it has none."""
+    try:
+        inner = inspect.unwrap(function)  # type: ignore[arg-type]  # anything can be asked
+    except ValueError:  # it is wrapped in itself
+        return None
+    code = getattr(getattr(inner, "__func__", inner), "__code__", None)
+    return code if isinstance(code, CodeType) else None
+
+
+def comparable(code: CodeType) -> Code:
+    """The same for two compilations of the same source, whatever was kept of positions."""
+    constants = tuple(
+        comparable(one) if isinstance(one, CodeType) else (type(one).__name__, one) for one in code.co_consts
+    )
+    counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
+    names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+    return (code.co_name, *counts, code.co_code, *names, constants, code.co_exceptiontable)
+
+
+def _all_inside(code: CodeType) -> Iterator[Code]:
+    yield comparable(code)
+    for one in code.co_consts:
+        if isinstance(one, CodeType):
+            yield from _all_inside(one)
+
+
+class Sources:
+    """The files that requirements stand in, compiled once more from what is written there."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._modules: dict[tuple[Path, int], CodeType | None] = {}
+        self._codes: dict[tuple[Path, str, int], set[Code]] = {}
+
+    def fault(self, item: pytest.Item) -> str:
+        """What is wrong with the code that will run for ``item``, for people; empty if it is what its file says."""
+        code = code_of(getattr(item, "obj", None))
+        if code is None:
+            return "is no function whose body could be seen to run"
+        runs = comparable(code)
+        name = _name(item)
+        written = self._module(item.path, 0)
+        if written is None or not any(one == name for one, _ in _compiled_tests(written)):
+            # Another file has made it: test_it = make("it"). Its source is there, under whatever name.
+            path, name = Path(code.co_filename), ""
+        else:
+            path = item.path
+        if any(runs in self._inside(path, name, level) for level in (0, REWRITTEN)):
+            return ""
+        caches = f"remove the compiled files in {item.path.parent / '__pycache__'}"
+        if any(runs in self._inside(path, name, level) for level in (1, 2)):
+            return f"was compiled without its assertions, as python -O does: {caches}"
+        return f"what would run is not what {item.path.name} says: {caches}, or the plugin that replaced it"
+
+    def stale(self, root: Path, sound: Iterable[pytest.Item]) -> list[str]:
+        """The project's modules that were imported from another text than their files have, for people.
+
+        All of a module counts, what stands outside of its functions as well: limits, defaults, markers. Requirements
+        ask what they have imported; of that the modules with an assertion in them are looked at, and the files of
+        ``sound``, the requirements of which :meth:`fault` has found nothing.
+        """
+        own = {str(item.path) for item in sound}
+        found = []
+        for module in list(sys.modules.values()):
+            file = getattr(module, "__file__", None) or ""
+            if not file.startswith(f"{root}{os.sep}") or INSTALLED in file or file == __file__:
+                continue  # nearly all of many hundred: no path is made of them; this one has asked itself
+            path = Path(file)
+            try:
+                if file not in own and not ASSERTION.search(path.read_bytes()):
+                    continue
+            except OSError:  # from an archive, say
+                continue
+            runs, written = _imported(module), self._module(path, 0)
+            if runs is not None and written is not None and comparable(runs) != comparable(written):
+                caches = path.parent / "__pycache__"
+                found.append(f"{path.relative_to(root)}: its compiled form is another file's: remove {caches}")
+        return found
+
+    def lost(self, folder: Path, items: Iterable[pytest.Item]) -> list[str]:
+        """The tests in the files below ``folder`` that pytest has not collected, as ``FILE::NAME``.
+
+        Those that are written at the top of a file or of a class, and the functions that a file has from elsewhere:
+        what stands under a condition may well not be there. What is marked as a requirement is one, whatever it and its
+        file are called. Hidden folders are nobody's (an editor's copies, say).
+        """
+        collected = {(item.path, _name(item)) for item in items}
+        bodies = {code_of(getattr(item, "obj", None)) for item in items} - {None}
+        modules = {getattr(module, "__file__", None): module for module in list(sys.modules.values())}
+        found = []
+        for path in sorted(folder.rglob("*.py")):
+            if any(part.startswith(".") for part in path.relative_to(folder).parts):
+                continue
+            file = path.relative_to(folder.parent)
+            known = modules.get(str(path))
+            is_asked = any(path.match(pattern) for pattern in FILES)
+            if not is_asked and not _declares(path.read_bytes()):
+                continue
+            if known is not None:
+                found += [f"{file}::{name}" for name in _marked(known, bodies)]
+            if not is_asked:
+                found += [f"{file}, which is not called like a file of requirements (test_*.py)"] * (known is None)
+                continue
+            brought = _brought_tests(modules.get(str(path)))
+            found += [f"{file}::{name}" for name in brought if (path, name) not in collected]
+            module = self._module(path, 0)
+            names = [name for name, _ in _compiled_tests(module)] if module is not None else []
+            if len(set(names)) == len(names) and collected.issuperset((path, name) for name in names):
+                continue  # nearly always, and ten times as quick as reading the file's grammar
+            for name, times in Counter(_written_tests(ast.parse(path.read_bytes()).body)).items():
+                if (path, name) not in collected:
+                    found.append(f"{file}::{name}")
+                elif times > 1:
+                    found.append(f"{file}::{name}, which another one of that name replaces")
+        return found
+
+    def _inside(self, path: Path, name: str, level: int) -> set[Code]:
+        """The functions of that name in a file, or all where there is none; see :meth:`_module`."""
+        if (path, name, level) not in self._codes:
+            module = self._module(path, level)
+            if module is None:
+                found: set[Code] = set()
+            elif name:
+                found = {comparable(code) for one, code in _compiled_tests(module) if one == name}
+            else:
+                found = set(_all_inside(module))
+            self._codes[path, name, level] = found
+        return self._codes[path, name, level]
+
+    def _module(self, path: Path, level: int) -> CodeType | None:
+        """A file, compiled at a level of optimization (0: with its assertions); None where there is none."""
+        if (path, level) not in self._modules:
+            try:
+                self._modules[path, level] = self._compiled(path, level)
+            except (OSError, SyntaxError, ValueError):
+                self._modules[path, level] = None
+        return self._modules[path, level]
+
+    def _compiled(self, path: Path, level: int) -> CodeType:
+        if level == REWRITTEN:
+            from _pytest.assertion import rewrite  # nothing public does this
+
+            return rewrite._rewrite_test(path, self._config)[1]
+        module: CodeType = compile(path.read_bytes(), str(path), "exec", dont_inherit=True, optimize=level)
+        return module
+
+
+def _imported(module: ModuleType) -> CodeType | None:
+    """What an import of a module executes, a compiled form of it where there is a valid one; None if nobody can tell.
+
+    pytest keeps what it has rewritten under the hash of the source, so that is never another file's.
+    """
+    spec = module.__spec__
+    if spec is None or not isinstance(spec.loader, SourceLoader):
+        return None
+    try:
+        code: CodeType | None = spec.loader.get_code(spec.name)
+    except (ImportError, OSError, SyntaxError, ValueError):  # the file has changed since
+        return None
+    return code
+
+
+def _name(item: pytest.Item) -> str:
+    classes = [node.name for node in item.listchain() if isinstance(node, pytest.Class)]
+    return ".".join([*classes, getattr(item, "originalname", None) or item.name])
+
+
+def _compiled_tests(body: CodeType) -> Iterator[tuple[str, CodeType]]:
+    for one in body.co_consts:
+        if isinstance(one, CodeType) and one.co_name.startswith("test"):
+            yield one.co_name, one
+        elif isinstance(one, CodeType) and one.co_name.startswith("Test"):
+            yield from ((f"{one.co_name}.{name}", code) for name, code in _compiled_tests(one))
+
+
+def _written_tests(body: Iterable[ast.stmt]) -> Iterator[str]:
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test"):
+            if not any(map(_makes_a_fixture, node.decorator_list)):
+                yield node.name
+        elif isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
+            yield from (f"{node.name}.{name}" for name in _written_tests(node.body))
+
+
+def _brought_tests(module: ModuleType | None) -> list[str]:
+    """The test functions that a module has from elsewhere, by name, but for those that say they are none."""
+    if module is None:
+        return []
+    return [
+        name
+        for name, one in vars(module).items()
+        if name.startswith("test")
+        and isinstance(one, FunctionType)
+        and one.__module__ != module.__name__
+        and getattr(one, "__test__", True)
+    ]
+
+
+def _declares(source: bytes) -> bool:
+    """Whether something in a file is marked as a requirement."""
+    return any(b"mark." + name.encode() in source for name in SEVERITIES) and bool(DECLARATION.search(source))
+
+
+def _marked(module: ModuleType, collected: Container[CodeType | None]) -> Iterator[str]:
+    """What is marked as a requirement in a module of the suite, and has a body that is not collected; by name."""
+    for name, one in list(vars(module).items()):
+        inside = [(name, one)] if callable(one) else []
+        if inspect.isclass(one):
+            own = vars(one) if one.__module__ == module.__name__ else {}
+            inside = [(f"{name}.{method}", function) for method, function in list(own.items())]
+        for called, function in inside:
+            if isinstance(function, pytest.MarkDecorator):
+                # What has no name of its own, a partial say, was not marked: it has become the mark's argument.
+                if function.name in SEVERITIES and any(map(callable, function.args)):
+                    yield called
+                continue
+            marks = getattr(function, "__dict__", {}).get("pytestmark")
+            named = {mark.name for mark in marks} if isinstance(marks, list) else set()
+            if not named.isdisjoint(SEVERITIES) and code_of(function) not in collected:
+                yield called
+
+
+def _makes_a_fixture(decorator: ast.expr) -> bool:
+    """``@fixture`` and ``@pytest_asyncio.fixture(...)`` do; ``@pytest.mark.usefixtures(...)`` does not."""
+    called = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return ast.unparse(called).rpartition(".")[2] == "fixture"
+
+
+# Has its body run, and how did that end?
+
+
+class Witness:
+    """Sees one requirement's own body run, whoever calls it and whatever becomes of what it raises."""
+
+    def __init__(self, item: pytest.Item) -> None:
+        """``item`` as it was collected: whatever is put in its place later is not what is waited for."""
+        self._code = code_of(getattr(item, "obj", None))
+        self.entered = False
+        self.raised: BaseException | None = None
+
+    @contextmanager
+    def watching(self, item: Any) -> Generator[None]:
+        """Watch what pytest calls for ``item``."""
+        function = item.obj
+        item.obj = self._watched(function)
+        try:
+            yield
+        finally:
+            item.obj = function
+
+    def _watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def call_async(*args: Any, **options: Any) -> Any:
+                with self._seeing():
+                    _see_that_it_judges(await function(*args, **options))
+
+            return call_async
+
+        @functools.wraps(function)
+        def call(*args: Any, **options: Any) -> Any:
+            with self._seeing():
+                returned = function(*args, **options)
+                if hasattr(returned, "__await__") or hasattr(returned, "__aiter__"):
+                    return returned  # a plugin's affair, or pytest's
+                _see_that_it_judges(returned)
+                return None
+
+        return call
+
+    def _is_ours(self, error: BaseException) -> bool:
+        """Whether code of the requirement's file was on its way."""
+        files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+        return self._code is not None and self._code.co_filename in files
+
+    @contextmanager
+    def _seeing(self) -> Generator[None]:
+        before, of_threads, hook = sys.getprofile(), threading.getprofile(), threading.excepthook
+
+        def note(ending: threading.ExceptHookArgs) -> None:
+            if isinstance(ending.exc_value, AssertionError) and self._is_ours(ending.exc_value):
+                self.raised = ending.exc_value
+            hook(ending)
+
+        def see(frame: FrameType, event: str, _argument: object) -> None:
+            if event == "call" and frame.f_code is self._code:
+                self.entered = True
+                sys.setprofile(None)  # of this thread; from here on it costs nothing
+
+        threading.setprofile(see)
+        sys.setprofile(see)
+        threading.excepthook = note
+        try:
+            yield
+        except BaseException as error:
+            self.raised = error
+            raise
+        finally:
+            threading.excepthook = hook
+            # A profiler that is written in C cannot be set again from here.
+            sys.setprofile(before if callable(before) else None)
+            threading.setprofile(of_threads)
+
+
+def _see_that_it_judges(returned: object) -> None:
+    """Raises AssertionError for a requirement that returns its answer: nobody looks at that."""
+    if returned is not None:
+        answer = returned if isinstance(returned, bool | int | float) else f"a value of type {type(returned).__name__}"
+        raise AssertionError(f"it returned {answer}, and returning is no answer: a requirement says it with assert")

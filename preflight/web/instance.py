@@ -1,0 +1,102 @@
+"""What an application can know of the instance it runs in, and tell it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from preflight.output.audit import Event
+from preflight.output.log import direct
+from preflight.redaction.redactor import Redactor
+from preflight.report.model import Report
+from preflight.settings.model import Settings
+from preflight.times import epoch, now
+
+if TYPE_CHECKING:
+    from preflight.processes.rerun import Runner
+
+SERVICE_RESTART = (1012, "the server restarts or stops: connect again")
+"""Code and reason with which WebSockets are closed when an instance drains (RFC 6455, IANA's registry)."""
+
+
+@dataclass(slots=True)
+class Instance:
+    """One serving instance, as its worker sees it.
+
+    It is in the lifespan's and every request's state as ``preflight`` (ASGI: ``scope["state"]``).
+    """
+
+    settings: Settings
+    report: Report | None
+    """This instance's latest run that can be trusted: its start's, then its re-runs'. None where no suite ran."""
+    instance_id: str = ""
+    """Empty where no launcher is behind it."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """The command line's, by setting name; a re-run gets the same."""
+    rerun_problem: str = ""
+    """Why the last re-run left no report to go by; empty where it did."""
+    since: str = field(default_factory=now)
+    worker_since: str = field(default_factory=now)
+    restarts: Mapping[str, Any] = field(default_factory=lambda: {"count": 0, "last_exit": "", "last_exit_at": ""})
+    runner: Runner | None = None
+    """Runs the suite again: the launcher, where there is one."""
+    notifications: Mapping[str, Any] = field(default_factory=dict)
+    """What became of the notices so far; see :class:`preflight.notify.Tally`. Empty where there is nobody to tell."""
+    draining: bool = False
+    note: Callable[[Event], object] | None = None
+    """Takes an event to where the audit is kept; None: to Python's logging. See :meth:`audit`."""
+    works: int = 0
+    """Pieces of work in flight beyond HTTP requests; see :meth:`work`."""
+    _drain: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @classmethod
+    def of(cls, order: Mapping[str, Any]) -> Instance:
+        """The instance that the launcher describes to its worker."""
+        return cls(
+            settings=Settings.of_message(order["settings"]),
+            options=order["options"],
+            report=Report.from_json(order["report"]),
+            rerun_problem=order["rerun_problem"],
+            instance_id=order["instance_id"],
+            since=order["since"],
+            restarts=order["restarts"],
+            notifications=order["notifications"],
+        )
+
+    def audit(self, kind: str, **fields: Any) -> None:
+        """Record that something happened, from any thread and without waiting.
+
+        Say who and what: ``instance.audit("login_failed", peer="10.0.0.7:51234", path="/diagnostics")``. Values are
+        JSON's, others become text, and None is left out. Never a secret (they are redacted on their way out all the
+        same).
+        """
+        if self.note is None:
+            self.note = direct(self.settings, Redactor.of(self.settings.environment, self.settings.envfile.values))
+        self.note(Event.now(kind, **fields))
+
+    @contextlib.contextmanager
+    def work(self) -> Iterator[None]:
+        """A piece of work, such as a chat turn, that a drain waits for although no HTTP request is open."""
+        self.works += 1
+        try:
+            yield
+        finally:
+            self.works -= 1
+
+    def start_draining(self) -> None:
+        """Announce that no new work should come; in the event loop's thread."""
+        self.draining = True
+        self._drain.set()
+
+    async def drained(self) -> None:
+        """Wait until this instance drains: then finish what is in flight and close."""
+        await self._drain.wait()
+
+
+def uptime(since: str) -> float:
+    """Seconds since a time as reports write it; none since one that the clock, set back, has still to reach."""
+    return round(max(0.0, time.time() - epoch(since)), 1)

@@ -1,0 +1,295 @@
+"""The process that serves: it imports the application while the suite runs, and waits for the verdict."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from preflight.output.audit import Outbox
+from preflight.processes import children, signals, stacks
+from preflight.processes.channel import Message
+from preflight.processes.worker import LISTENING_FIX, WELL_KNOWN
+from preflight.text import first_line
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from preflight.processes.rerun import Ending, Heard, Steps
+    from preflight.worker.serving import Server
+
+FLUSH = 0.5  # seconds that the last events get to reach the launcher
+LEAVE = 2.0  # seconds that what is left in a process gets to end when its event loop has ended without being asked
+OWN = os.path.dirname(os.path.dirname(__file__)) + os.sep  # no place in here says anything of an application
+
+
+def _why(error: BaseException, root: str) -> str:
+    """The error in one line, with the place in the project's own code where it was raised."""
+    try:
+        said = first_line(str(error))
+    except Exception:  # noqa: BLE001  # an error of the application's own that cannot be said
+        said = ""
+    line = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    places = []
+    trace = error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if file.startswith(root) and "site-packages" not in file and not file.startswith(OWN):
+            places.append(f"{os.path.relpath(file, root)}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    if isinstance(error, SyntaxError) and error.filename and error.filename.startswith(root):
+        places = [f"{os.path.relpath(error.filename, root)}:{error.lineno}"]
+        line = f"{type(error).__name__}: {error.msg}"
+    return f"{line} ({places[-1]})" if places else line
+
+
+def _well_known(app: Any) -> list[str]:
+    """Which of the well-known routes an application has; what it calls its routes may be anything."""
+    try:
+        paths = [getattr(route, "path", None) for route in getattr(app, "routes", ())]
+    except Exception:  # noqa: BLE001  # whatever an application's own attributes raise
+        return []
+    return [path for path in WELL_KNOWN if path in paths]
+
+
+def _leave(code: object) -> None:
+    """End this process with an exit code in a while, if it has not ended by then."""
+    number = code if isinstance(code, int) else int(code is not None)
+    timer = threading.Timer(LEAVE, os._exit, [number & 0xFF])
+    timer.daemon = True
+    timer.start()
+
+
+class _Reruns:
+    """Has the launcher run the suite again; a :class:`preflight.processes.rerun.Runner`."""
+
+    def __init__(self, say: Callable[..., None]) -> None:
+        self._say = say
+        self._followed: tuple[str, Heard, Callable[[Ending], object]] | None = None
+
+    def begin(self, run_id: str, heard: Heard, over: Callable[[Ending], object]) -> None:
+        """Have it begin one; both are called in the thread that hears the launcher."""
+        self._followed = (run_id, heard, over)
+        self._say("rerun", run_id=run_id)
+
+    def end(self, run_id: str) -> None:
+        """Have it end that one."""
+        if self._followed is not None and self._followed[0] == run_id:
+            self._followed = None
+            self._say("rerun", run_id="")
+
+    def hear(self, run_id: str, steps: Steps | None = None, ending: Mapping[str, Any] | None = None) -> None:
+        """What the launcher says of a re-run."""
+        if self._followed is None or self._followed[0] != run_id:
+            return  # nobody wants to know any more
+        _run_id, heard, over = self._followed
+        if steps is not None:
+            heard(steps)
+        if ending is None:
+            return
+        from preflight.processes.rerun import Ending
+        from preflight.report.model import ReportError
+
+        self._followed = None
+        # One that cannot be read is missed in time by who waits for it; this thread has more to hear.
+        with contextlib.suppress(ReportError):
+            over(Ending.from_json(ending))
+
+
+class _Main:
+    """The worker's main thread imports and serves; a second one hears the launcher."""
+
+    def __init__(self, descriptor: int) -> None:
+        signals.leave_to_launcher()
+        self._orders: dict[str, Message] = {}
+        self._condition = threading.Condition()
+        self._server: Server | None = None
+        self._runner: asyncio.Runner | None = None
+        self._pid = os.getpid()
+        self._reruns = _Reruns(self._say)
+        self._channel = children.attach(descriptor, self._hear, self._hung_up)
+        signals.when_alone(self._hurry)
+
+    def _hear(self, message: Message) -> None:
+        if message.kind == "rerun":
+            self._reruns.hear(**message.data)
+            return
+        if message.kind == "write_tasks":
+            if self._runner is not None:
+                with contextlib.suppress(RuntimeError):  # it is closed by now
+                    stacks.write_tasks(self._runner.get_loop())
+            return
+        with self._condition:
+            self._orders[message.kind] = message
+            server = self._server
+            self._condition.notify_all()
+        if message.kind == "drain" and server is not None:
+            server.drain(**message.data)
+        if message.kind == "count":
+            self._count(server)
+        if message.kind == "ask" and server is not None:
+            server.ask(socket.socket(fileno=message.descriptors[0]))
+        if message.kind == "admit" and server is not None:
+            server.admit()
+        if message.kind == "notifications" and server is not None:
+            server.instance.notifications = message.data["tally"]
+
+    def _count(self, server: Server | None) -> None:
+        def answer(count: int) -> None:
+            self._say("in_flight", count=count)
+
+        if server is None:
+            answer(0)
+        else:
+            server.count_in_flight(answer)
+
+    def _hung_up(self) -> None:
+        """The launcher is gone: answer what is in flight, then end, whatever happens."""
+        server = self._server
+        if server is not None:
+            # Another starter may have the socket by now.
+            server.drain(replaced=False, last=False)
+            time.sleep(server.instance.settings.drain_timeout + 1)
+        children.end_group()
+
+    def _hurry(self) -> bool:
+        """Somebody wants the port while this drains by itself: accept nothing more, finish what is in flight."""
+        if self._server is None or not self._server.started:
+            return False
+        self._server.drain(replaced=False, last=False)
+        self._server.hurry()
+        return True
+
+    def _wait(self, kind: str) -> Message:
+        with self._condition:
+            self._condition.wait_for(lambda: kind in self._orders)
+            return self._orders[kind]
+
+    def _await_order(self, kind: str) -> Message:
+        """Wait for an order; what an async factory has begun in the loop goes on meanwhile."""
+        if self._runner is None:
+            return self._wait(kind)
+        import asyncio
+
+        return self._runner.run(asyncio.to_thread(self._wait, kind))
+
+    def _complete(self, awaitable: Awaitable[Any]) -> Any:
+        """Await something in the loop that will serve: what an async factory makes may be bound to it."""
+
+        async def complete() -> Any:
+            return await awaitable
+
+        return self._loop().run(complete())
+
+    def _loop(self) -> asyncio.Runner:
+        """The one event loop of this process."""
+        if self._runner is None:
+            import asyncio
+
+            from preflight.worker import serving
+
+            self._runner = asyncio.Runner(loop_factory=serving.loop_factory())
+        return self._runner
+
+    @property
+    def _is_copy(self) -> bool:
+        """Whether this is a copy of the worker, which the application has forked: it speaks for nobody."""
+        return os.getpid() != self._pid
+
+    def _say(self, kind: str, **data: Any) -> None:
+        if self._is_copy:
+            return
+        try:
+            self._channel.send(kind, **data)
+        except OSError:
+            pass  # the launcher is gone, and _hung_up deals with that
+
+    def run(self) -> int:
+        order = self._wait("application")
+        name: str = order.data["name"]
+        root = os.getcwd()  # the application may go elsewhere
+        sys.path.insert(0, root)
+        # Collecting garbage during an import finds none and takes time.
+        gc.disable()
+        stacks.register()
+        from preflight.worker import listening
+        from preflight.worker.application import CannotBeServed, load
+
+        guard = listening.Guard(
+            name,
+            order.data["port"],
+            root,
+            lambda attempt: self._say("failed", error=attempt, fix=LISTENING_FIX),
+        )
+        guard.begin()
+        try:
+            application = load(name, self._complete)
+            from preflight.web.instance import (
+                Instance,  # before the verdict, so that serving can begin at once after it
+            )
+            from preflight.worker import serving
+        except CannotBeServed as error:
+            if not guard.attempt:  # that has been said, and is why
+                self._say("failed", error=first_line(str(error)), fix=error.fix)
+            return 1
+        except BaseException as error:  # noqa: BLE001
+            # Whatever an application raises at import is an answer: sys.exit(), a cancelled task and all.
+            if not guard.attempt:
+                self._say("failed", error=_why(error, root), fix="")
+            return 1
+        if self._is_copy:
+            os._exit(0)  # an import that has forked, and lets the copy go on: a daemon's
+        if not guard.imported():  # and has caught what it got for listening
+            return 1
+        gc.freeze()
+        gc.enable()
+        self._say("imported", routes=_well_known(application.app))
+        serving.prepare()  # while the suite ends
+
+        self._await_order("verdict")
+        guard.end()
+        # Only now: until then a socket that listens is one too many, and the guard cannot know whose it is.
+        self._say("unguarded")
+        order = self._await_order("serve")
+        sock = socket.socket(fileno=order.descriptors[0])
+        instance = Instance.of(order.data)
+        outbox = Outbox(lambda event: self._say("audit", **event.to_message()))
+        instance.note = outbox.put
+        instance.runner = self._reruns
+
+        def say(kind: str) -> None:
+            if kind == "beat":
+                with contextlib.suppress(OSError):  # the launcher is gone
+                    if not self._is_copy:
+                        self._channel.offer(kind)
+            else:
+                self._say(kind, instance_id=instance.instance_id)
+
+        server = serving.Server(application, instance, say, on_trial=order.data["on_trial"])
+        with self._condition:
+            self._server = server
+            drain, tally = self._orders.get("drain"), self._orders.get("notifications")
+        if tally is not None:
+            instance.notifications = tally.data["tally"]
+        if drain is not None:
+            server.drain(**drain.data)
+        with self._loop() as loop:
+            try:
+                loop.run(server.serve(sockets=[sock]))
+            except BaseException as error:
+                # Nothing is served from here on, and threads of the application's may go on for ever.
+                _leave(error.code if isinstance(error, SystemExit) else 1)
+                raise
+        outbox.flush(FLUSH)
+        self._say("drained", cancelled=server.cancelled, events=outbox.taken)
+        return 0 if server.started else 3
+
+
+if __name__ == "__main__":
+    sys.exit(_Main(int(sys.argv[1])).run())

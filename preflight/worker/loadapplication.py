@@ -1,0 +1,84 @@
+"""``python -m preflight.worker.loadapplication MODULE:ATTR``: load one like the worker, and show the whole error.
+
+The fix of the requirement Application: it fails in the way in which the worker's attempt failed, since it has the same
+folder, variables (the env file's) and steps (import, attribute, factory), and its traceback is not shortened.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import faulthandler
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any
+
+from preflight.settings import model as settings
+from preflight.worker.application import CannotBeServed, load
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def main() -> int:
+    """0 if it can be loaded, 1 if not, whatever it raises, and 2 for settings that cannot be read."""
+    parser = argparse.ArgumentParser(
+        prog="python -m preflight.worker.loadapplication", description="Load an application."
+    )
+    parser.add_argument("app", metavar="MODULE:ATTR")
+    parser.add_argument("--demo", action="store_true", help="without the env file")
+    options = parser.parse_args()
+    try:
+        chosen = settings.load(ROOT, options={"app": options.app, "demo": options.demo or None})
+    except settings.SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    os.environ.update(chosen.environment)
+    sys.path.insert(0, str(ROOT))
+    # In a child, for it may end its process: os._exit(0), a fault in C.
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        faulthandler.enable()
+        if _loads(chosen.app):
+            os.write(writer, b"\n")
+        sys.stdout.flush()
+        os._exit(1)
+    os.close(writer)
+    loaded = os.read(reader, 1) != b""
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if loaded:
+        print(f"{chosen.app} can be loaded")
+        return 0
+    if code != 1:  # what was raised has been shown
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        print(f"{chosen.app} cannot be loaded: the process that did so {how}", file=sys.stderr)
+    return 1
+
+
+def _loads(app: str) -> bool:
+    try:
+        load(app, _complete)
+        from preflight.worker import serving  # noqa: F401  # what the worker imports next
+    except CannotBeServed as error:
+        print(f"{error}\nFix: {error.fix}", file=sys.stderr, flush=True)
+    except BaseException:  # noqa: BLE001  # sys.exit(0) while it is imported is no success
+        traceback.print_exc()
+    else:
+        return True
+    return False
+
+
+def _complete(awaitable: Awaitable[Any]) -> Any:
+    async def complete() -> Any:
+        return await awaitable
+
+    return asyncio.run(complete())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

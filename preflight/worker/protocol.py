@@ -1,0 +1,450 @@
+"""HTTP as uvicorn's httptools protocol speaks it, with limits on what a client sends and on how long it takes.
+
+Stock, that protocol takes a header of any length and waits forever for the rest of a request. Sizes are
+checked while the bytes come in. Deadlines are looked at by one sweep over all connections: a timer for
+each request would cost more than the limits are worth, and stock's own one for keep-alive goes with it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import httptools
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.flow_control import service_unavailable
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from preflight.processes import openfiles
+from preflight.processes.openfiles import RESERVE
+from preflight.settings.model import Settings
+
+LARGEST_HEAD = 64 * 1024  # bytes of request line and headers together; h11 has the same (431)
+LONGEST_URL = 8 * 1024  # bytes; RFC 9112, section 3, wants 8,000 at least (414)
+MOST_HEADERS = 100  # as in Apache and gunicorn (431)
+MOST_PIPELINED = 100  # requests waiting behind the one that is answered
+RATE = 8 * 1024  # bytes a second that a client has to send of a body, or to take of an answer, after its first delay
+LINGER = 2.0  # seconds that a refused client gets to read why: closing while it sends would take the answer back
+HURRY = 1.0  # seconds that those have to ask for it
+PATIENCE = 0.1  # seconds until room is looked for again where there was none
+EVERY = 60.0  # seconds between two lines about clients that were refused
+
+log = logging.getLogger("uvicorn.error")
+
+FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
+"""Headers that say where a body ends, and whether another request follows."""
+
+# What of a request is being read.
+NOTHING, HEAD, BODY = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a client may do; see the settings of these names."""
+
+    connections: int
+    request_size: int  # bytes
+    request_timeout: float  # seconds
+    websocket_controls: int  # a minute
+    websocket_fragments: int  # a minute
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """The settings' limits, with no more connections than this process may have open files."""
+        connections = openfiles.connections(settings, openfiles.raise_limit(settings))
+        return cls(
+            connections,
+            settings.request_size,
+            settings.request_timeout,
+            settings.websocket_controls,
+            settings.websocket_fragments,
+        )
+
+
+class Refused(Exception):
+    """Raised in the parser's callbacks, to end its work; the connection knows why."""
+
+
+class State(ServerState):
+    """What the connections of one server share, their limits among it."""
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__()
+        self.limits = limits
+        self.refused: Counter[str] = Counter()
+        """Clients that were refused or cut off since it was last said, by reason."""
+        self.flushing: dict[Any, tuple[float, int]] = {}
+        """Connections whose client has an answer to take: since when, and how many bytes there were then."""
+        self._admitted = 0
+        self._full_until = 0.0
+        self._surplus: deque[Http] = deque()
+        self._said_at = float("-inf")
+
+    def admit(self, connection: Http, now: float) -> None:
+        """Make room for a new connection, or mark it as one too many."""
+        self._admitted += 1
+        connection.number = self._admitted
+        if len(self.connections) <= self.limits.connections:
+            return
+        if now >= self._full_until and self._make_room(connection, now):
+            return
+        self.refused["one connection too many"] += 1
+        if len(self._surplus) == RESERVE:
+            self._surplus.popleft().transport.abort()
+        connection.surplus = True
+        self._surplus.append(connection)
+
+    def _make_room(self, newcomer: Http, now: float) -> bool:
+        """Close connections of which nothing is asked, the oldest first, then those that dawdle over a head."""
+        waiting = [
+            one
+            for one in self.connections
+            if isinstance(one, Http) and one.dispensable and not one.surplus and one is not newcomer
+        ]
+        waiting.sort(key=lambda one: (one.reading, one.since, one.number))
+        # Some at once, so that a flood does not search all connections for each of its own.
+        count = len(self.connections) - self.limits.connections + self.limits.connections // 16
+        for one in waiting[:count]:
+            self.refused["closed to make room"] += 1
+            self.connections.discard(one)
+            one.transport.abort() if one.reading else one.transport.close()
+        if not waiting:
+            self._full_until = now + PATIENCE
+        return bool(waiting)
+
+    def forget(self, connection: Http) -> None:
+        """A connection has gone."""
+        if connection.surplus and connection in self._surplus:
+            self._surplus.remove(connection)
+
+    def sweep(self, now: float) -> None:
+        """Close what has run past its deadline; call it about twice a second."""
+        flushing = {}
+        connection: Any  # Http or WebSocket, which both can be checked
+        for connection in list(self.connections):
+            transport = connection.transport
+            if transport.is_closing() or (isinstance(connection, Http) and connection.flow.write_paused):
+                left = transport.get_write_buffer_size()
+                since, size = flushing[connection] = self.flushing.get(connection, (now, left))
+                if now - since > self.limits.request_timeout + (size - left) / RATE:
+                    self.refused["answer not taken in time"] += 1
+                    transport.abort()
+            else:
+                connection.check(now)
+        self.flushing = flushing
+        if self.refused and now - self._said_at >= EVERY:
+            # One line a minute however many they are: a log is no place to be flooded, either.
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self.refused.most_common())
+            log.warning("Clients refused or cut off: %s", reasons)
+            self._said_at = now
+            self.refused.clear()
+
+
+class AfterHead:
+    """What a parser finds after a first head, which is known already and left aside."""
+
+    def __init__(self, connection: Http) -> None:
+        self._connection = connection
+        self._past = False
+        self.on_body = connection.on_body
+        self.on_message_complete = connection.on_message_complete
+
+    def on_message_begin(self) -> None:
+        if self._past:
+            self._connection.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if self._past:
+            self._connection.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._past:
+            self._connection.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self._past:
+            self._connection.on_headers_complete()
+        self._past = True
+
+
+class Http(HttpToolsProtocol):
+    """One HTTP connection, with limits."""
+
+    server_state: State
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.limits = self.server_state.limits
+        self.reading = NOTHING
+        self.number = 0
+        """Which connection of this server it is; the clock is too coarse to tell."""
+        self.since = 0.0
+        """When the client's turn began: to send a request, its head or its body. 0 until the clock has been read."""
+        self.surplus = False
+        """Whether it is one connection too many: only /health is answered then, and once."""
+        self._answering: RequestResponseCycle | None = None
+        self._pending = 0  # bytes that have come and are no part of a finished head or of a body
+        self._body = 0  # bytes of the body so far
+        self._why = 0  # the status with which a callback refuses the request
+        self._deaf = False  # nothing that comes is read any more
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being answered."""
+        return self._answering is not None and not self._answering.response_complete
+
+    @property
+    def dispensable(self) -> bool:
+        """Whether nobody would lose an answer if it were closed."""
+        return self.reading != BODY and not self.busy and not self.transport.get_write_buffer_size()
+
+    @property
+    def _is_request(self) -> bool:
+        """Whether the head that was read last is a request's, which is answered, and no WebSocket's handshake."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and cycle.scope is self.scope
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.since = self.loop.time()
+        self.server_state.admit(self, self.since)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.server_state.forget(self)
+        if self._answering is not None and self._answering is not self.cycle:
+            # Requests waited behind this one, and stock tells only the last of them.
+            self._answering.disconnected = True
+            self._answering.message_event.set()
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
+        self._pending += len(data)
+        try:
+            if not self._parse(data):
+                return
+        except httptools.HttpParserError:
+            self._refuse(self._why or 400)
+            return
+        if not self.since:
+            self.since = self.loop.time()
+        if self._pending > LARGEST_HEAD and self.reading:
+            self._refuse(431)
+
+    def _parse(self, data: bytes) -> bool:
+        """Let the parser look at what has come; False once the connection speaks another protocol than HTTP."""
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as found:
+                if not self._is_request:
+                    self._upgrade()
+                    return False
+                data = self._without_upgrade(data[found.args[0] :])
+            else:
+                return True
+
+    def _without_upgrade(self, rest: bytes) -> bytes:
+        """Read on after the head of a request to change the protocol that is not granted: HTTP/2, say, or CONNECT.
+
+        Such a request is answered as what it is otherwise (RFC 9110, section 7.8), with its body. The parser would
+        take that for something else than HTTP and skip it, so that the application would have an empty body that looks
+        whole. Another parser reads it, which is told only how the body is framed. Returns what it has to read.
+        """
+        version = self.parser.get_http_version().encode("ascii")
+        tunnel = self.scope["method"] == "CONNECT"
+        self.parser = httptools.HttpRequestParser(AfterHead(self))
+        framing = b"".join(b"%b: %b\r\n" % header for header in self.scope["headers"] if header[0] in FRAMING)
+        if tunnel:
+            # What the client sends behind it is for somebody else, and no request to us.
+            self.cycle.keep_alive = False
+            framing += b"connection: close\r\n"
+        return b"POST / HTTP/%b\r\n%b\r\n%b" % (version, framing, rest)
+
+    # What the parser finds.
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.reading = HEAD
+        self.since = 0.0
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+        if len(self.url) > LONGEST_URL:
+            self._stop(414)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self.headers) == MOST_HEADERS:
+            self._stop(431)
+        name = name.lower()
+        if name == b"content-length":
+            if int(value) > self.limits.request_size:  # the parser has seen to it that these are digits
+                self._stop(413)
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        if self._pending > LARGEST_HEAD:  # that may have been the end of another request's body
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if size > LARGEST_HEAD:
+                self._stop(431)
+        if len(self.pipeline) == MOST_PIPELINED:
+            self._stop(429)
+        self._pending = self._body = 0
+        super().on_headers_complete()
+        self.reading = BODY
+        self.since = 0.0
+        if self._is_request:
+            # What follows a body in chunks is no header: the application has those already, and acts on them.
+            self.headers = []
+
+    def on_body(self, body: bytes) -> None:
+        self._pending = 0
+        self._body += len(body)
+        if self._body > self.limits.request_size:
+            self._stop(413)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade() and self._is_request:
+            return  # its body has not been read; see _without_upgrade
+        super().on_message_complete()
+        self.reading = NOTHING
+        self.since = 0.0
+        self._pending = 0
+
+    def _stop(self, status: int) -> None:
+        self._why = status
+        raise Refused
+
+    # Requests and answers.
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        if self.surplus:
+            cycle.keep_alive = False
+            if not cycle.scope["path"].startswith("/health"):
+                app = service_unavailable
+        super()._start_asgi_task(cycle, app)
+
+    def resume_writing(self) -> None:
+        self.server_state.flushing.pop(self, None)  # it has taken what there was
+        super().resume_writing()
+
+    def on_response_complete(self) -> None:
+        # Stock's, without its timer.
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif not self.reading:
+            self.since = self.loop.time()
+
+    def _should_upgrade(self) -> bool:
+        """A WebSocket's handshake is a GET without a body (RFC 6455, section 4.1); anything else keeps its meaning."""
+        return (
+            self.scope["method"] == "GET"
+            and super()._should_upgrade()
+            and not any(
+                name == b"transfer-encoding" or (name == b"content-length" and int(value))
+                for name, value in self.headers
+            )
+        )
+
+    def _upgrade(self) -> None:
+        """The head of a WebSocket's handshake has come."""
+        self.reading = NOTHING
+        if self.surplus:
+            self._refuse(503)
+        elif self.busy:
+            self._refuse(400)  # the answer to another request would go into the middle of the handshake
+        else:
+            self.handle_websocket_upgrade()
+
+    # Refusals.
+
+    def check(self, now: float) -> None:
+        """Close the connection if it has run past its deadline."""
+        spent = now - self.since
+        timeout = min(HURRY, self.limits.request_timeout) if self.surplus else self.limits.request_timeout
+        if self._deaf:
+            if not self.busy and spent > LINGER:
+                self.transport.abort()
+        elif self.reading == HEAD:
+            if spent > timeout:
+                self._refuse(408)
+        elif self.reading == BODY:
+            if self.flow.read_paused or self.cycle.waiting_for_100_continue:
+                self.since = now  # it is the application that takes its time
+            elif spent > timeout + self._body / RATE:
+                self._refuse(408)
+        elif not self.busy and spent > (timeout if self._answering is None else self.timeout_keep_alive):
+            self.transport.close()  # without a word: the client has not begun to ask
+
+    def _refuse(self, status: int) -> None:
+        """Answer the request that is being read with an error, if it is its turn, and read nothing more."""
+        self.server_state.refused[f"{HTTPStatus(status).phrase.lower()} ({status})"] += 1
+        self._deaf = True
+        self.since = self.loop.time()
+        if self.reading == BODY and not self._withdraw():
+            return
+        if self.busy:
+            # Answers keep their order: the last one that is owed closes the connection.
+            self.cycle.keep_alive = False
+            return
+        if self.transport.is_closing():
+            return
+        phrase = HTTPStatus(status).phrase.encode("ascii")
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(phrase)),
+            (b"connection", b"close"),
+        ]
+        fields = b"".join(b"%b: %b\r\n" % header for header in headers)
+        self.transport.write(STATUS_LINE[status] + fields + b"\r\n" + phrase)
+        self._hang_up()
+
+    def _withdraw(self) -> bool:
+        """The application has the request whose body is refused: tell it that the client has gone.
+
+        Returns whether the client can still be told why.
+        """
+        cycle = self.cycle
+        if self.pipeline and self.pipeline[0][0] is cycle:
+            self.pipeline.popleft()  # it has not begun
+            before = self.pipeline[0][0] if self.pipeline else self._answering
+            if before is not None:
+                self.cycle = before
+            return True
+        if cycle.response_complete:
+            self._hang_up()
+            return False
+        if cycle.response_started:
+            self.transport.close()  # in the middle of an answer
+            return False
+        cycle.response_started = cycle.response_complete = cycle.disconnected = True
+        cycle.message_event.set()
+        return True
+
+    def _hang_up(self) -> None:
+        """Say that this was all; the connection is closed when the client has understood, or after a while."""
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def shutdown(self) -> None:
+        if self._deaf and not self.busy:
+            self.transport.close()
+        else:
+            super().shutdown()

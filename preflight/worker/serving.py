@@ -1,0 +1,324 @@
+"""uvicorn with an orderly end: announce it, answer what was accepted, let work finish, then close."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import copy
+import logging
+import select
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+
+from preflight.processes import signals
+from preflight.processes.heartbeat import BEATS
+from preflight.web.instance import Instance
+from preflight.worker import floods, protocol, websocket
+from preflight.worker.application import Application
+
+CLOSE = (b"connection", b"close")
+SWITCH = 0.0005  # seconds
+TICK = 0.01  # seconds between two looks at what is still going on
+SWEEP = 5  # ticks of uvicorn, which are 0.1 s, between two looks at deadlines of clients
+LINGER = 0.25  # seconds that idle keep-alive connections get to send a last request, when nobody replaces us
+LOCAL_HANDSHAKE = 0.006  # seconds after which no handshake is on its way any more, within this machine
+HANDSHAKE = 0.25  # seconds, and over networks: the round trip to the other side of the world
+GOODBYE = 0.2  # seconds that what was cancelled gets to clean up
+SO_ATTACH_FILTER = 26  # socket(7); the module socket has no name for it, nor for the next
+SO_BINDTOIFINDEX = 62  # Linux 5.0
+NO_INTERFACE = 0x7FFFFFFF  # an index that no network interface has
+
+
+class Server(uvicorn.Server):
+    """Serves one application on a listening socket that it was given."""
+
+    def __init__(
+        self, application: Application, instance: Instance, say: Callable[[str], object], *, on_trial: bool = False
+    ) -> None:
+        """``say`` takes what the launcher is to hear, in the event loop and without waiting.
+
+        "started" once the application's start-up is complete, "beat" from then on for as long as the loop turns, and
+        "ready" when connections are accepted. ``on_trial``: not before :meth:`admit` is called.
+        """
+        settings = instance.settings
+        super().__init__(
+            uvicorn.Config(
+                # As a factory's product uvicorn takes it as it is; else it guesses what it has got, by calling it.
+                lambda: application.app,
+                factory=True,
+                interface=application.interface,
+                log_level="warning",  # the launcher says what happens
+                access_log=False,  # a line for each request takes almost half of the speed
+                http=protocol.Http,
+                ws=websocket.WebSocket,
+                ws_max_size=settings.websocket_message_size,
+                ws_per_message_deflate=settings.websocket_compression,
+                proxy_headers=False,  # trust follows the socket's peer
+                server_header=False,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self.config.timeout_graceful_shutdown = GOODBYE  # type: ignore[assignment]  # it is handed to wait_for()
+        self.server_state: protocol.State = protocol.State(protocol.Limits.of(settings))
+        self._log = floods.bound()
+        self.instance = instance
+        self.cancelled = 0
+        self._say = say
+        self._on_trial = on_trial
+        self._admitted = asyncio.Event()
+        self._hurried = asyncio.Event()
+        self._taking: set[asyncio.Task[object]] = set()
+        self._replaced = self._last = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn would end on those that are the launcher's affair, and the application may have taken them."""
+        if threading.current_thread() is threading.main_thread():
+            signals.leave_to_launcher()
+        yield
+
+    def drain(self, *, replaced: bool, last: bool) -> None:
+        """Begin the end, from any thread.
+
+        ``replaced``: another worker serves the same socket already. ``last``: nobody accepts on it after us.
+        """
+        self._replaced, self._last = replaced, last
+        self.should_exit = True
+        self._in_loop(self._announce)
+
+    def count_in_flight(self, answer: Callable[[int], object]) -> None:
+        """Tell ``answer`` how many requests and pieces of work have not ended; from any thread."""
+        self._in_loop(lambda: answer(self.instance.works + self._requests()))
+
+    def hurry(self) -> None:
+        """Leave out what is left of drain_delay; from any thread, and from a signal's handler."""
+        self._in_loop(self._hurried.set)
+
+    def admit(self) -> None:
+        """Accept connections, after a trial; from any thread."""
+        self._in_loop(self._admitted.set)
+
+    def ask(self, sock: socket.socket) -> None:
+        """Serve one connection that did not come over the listening socket; from any thread, once it has started."""
+        self._in_loop(self._take, sock)
+
+    def _in_loop(self, call: Callable[..., object], *arguments: object) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            try:
+                self._loop.call_soon_threadsafe(call, *arguments)
+            except RuntimeError:
+                pass  # closed in this very moment: it has drained
+
+    def _take(self, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(loop.connect_accepted_socket(self._connection, sock))
+        self._taking.add(task)
+        task.add_done_callback(self._taking.discard)
+
+    def _connection(self) -> asyncio.Protocol:
+        return self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+
+    def _announce(self) -> None:
+        """From now on readiness says no, and every answer is its connection's last."""
+        self._admitted.set()  # nobody waits for that any more
+        if not self.instance.draining:
+            self.instance.start_draining()
+        if CLOSE not in self.server_state.default_headers:
+            self.server_state.default_headers = [*self.server_state.default_headers, CLOSE]
+        for connection in self.server_state.connections:
+            # A request in flight has its headers already, unless its answer has not begun.
+            cycle = getattr(connection, "cycle", None)
+            if cycle is not None and not getattr(cycle, "response_started", True):
+                cycle.keep_alive = False
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application's lifespan with the instance in its state; then, after a trial if need be, accept."""
+        self._loop = loop = asyncio.get_running_loop()
+        # A thread that computes (a re-run's report, say) lets the event loop in after this time, and not after 5 ms.
+        sys.setswitchinterval(SWITCH)
+        self.lifespan.state["preflight"] = self.instance
+        self.lifespan.config = copy.copy(self.config)
+        self.lifespan.config.loaded_app = self._starts_up
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(STARTUP_FAILURE)
+        self.servers = []
+        self.started = True
+        self._say("started")
+        if self.instance.settings.heartbeat:
+            self._beat(self.instance.settings.heartbeat / BEATS)
+        if self._on_trial:
+            await self._admitted.wait()
+            if self.should_exit:
+                return  # it was not admitted: nobody on the listening socket was ever ours to answer
+        for sock in sockets or ():
+            self.servers.append(await loop.create_server(self._connection, sock=sock, backlog=self.config.backlog))
+        self._say("ready")
+
+    async def _starts_up(self, scope: Any, receive: Any, send: Any) -> None:
+        """The application's lifespan. Whatever it raises, uvicorn takes it for one that has none, and serves it."""
+        begun = False
+
+        async def received() -> Any:
+            nonlocal begun
+            message = await receive()
+            begun = True
+            return message
+
+        try:
+            await self.config.loaded_app(scope, received, send)
+        except (SystemExit, KeyboardInterrupt) as error:
+            # Nobody says so in order to have no lifespan.
+            if not self.lifespan.startup_event.is_set():
+                self.lifespan.startup_failed = True
+                logging.getLogger("uvicorn.error").error("The application's start-up ended with %r.", error)
+            raise
+        except Exception as error:
+            # One that has none says so before it asks what there is to do. A server has to go on all the same (ASGI).
+            if begun and not self.lifespan.startup_event.is_set():
+                said = "The application's start-up ended with %r; it is served without."
+                logging.getLogger("uvicorn.error").error(said, error)
+            raise
+
+    def _beat(self, interval: float) -> None:
+        """Say that the loop turns, until the end begins, which has a deadline of its own."""
+        if not self.should_exit:
+            self._say("beat")
+            asyncio.get_running_loop().call_later(interval, self._beat, interval)
+
+    async def on_tick(self, counter: int) -> bool:
+        """uvicorn's tick makes the default headers anew each second."""
+        done = await super().on_tick(counter)
+        if counter % SWEEP == 0:
+            self.server_state.sweep(asyncio.get_running_loop().time())
+            self._log.tell()
+        if done or self.instance.draining:
+            self._announce()
+        return done
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drain: for as long as drain_delay as before, then within graceful_timeout; cancel what is left."""
+        loop = asyncio.get_running_loop()
+        settings = self.instance.settings
+        self._announce()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurried.wait(), settings.delay)
+        deadline = loop.time() + settings.graceful_timeout
+        if self._last:
+            for sock in sockets or ():
+                await self._empty(sock, deadline)
+        for server in self.servers:
+            server.close()
+        for sock in sockets or ():
+            sock.close()  # the port is free now, if nobody else holds it
+        await asyncio.sleep(TICK)  # connections accepted in the last turn of the loop get their protocols
+        self._announce()
+        # Idle connections of a replaced instance may take their time: nobody waits for us.
+        linger = deadline if self._replaced else loop.time() + LINGER
+        while loop.time() < deadline and (self._busy() or (self._idle() and loop.time() < linger)):
+            await asyncio.sleep(TICK)
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        goodbye = loop.time() + LINGER
+        while self._unfinished() and loop.time() < deadline:
+            await asyncio.sleep(TICK)
+        while self.server_state.connections and loop.time() < min(goodbye, deadline):
+            await asyncio.sleep(TICK)
+        self.cancelled = self._unfinished()
+        for task in self.server_state.tasks:
+            task.cancel(msg="graceful_timeout is over")
+        await super().shutdown(sockets)
+        self._log.tell(at_once=True)
+
+    async def _empty(self, sock: socket.socket, deadline: float) -> None:
+        """Accept what waits in the queue, since closing the socket would reset it, and let nothing more in.
+
+        Where more cannot be kept out, this returns when the queue is empty for the first time: a connection that comes
+        between that look and the end of the socket, which has to follow at once, is reset.
+        """
+        loop = asyncio.get_running_loop()
+        quiet = LOCAL_HANDSHAKE if self.instance.settings.loopback else HANDSHAKE
+        if not lock(sock):
+            quiet = 0.0
+            deadline = min(deadline, loop.time() + LINGER)  # under load it might never be empty
+        since = loop.time()
+        while (now := loop.time()) < deadline:
+            if select.select([sock], [], [], 0)[0]:
+                since = now
+                await asyncio.sleep(0)
+            elif now - since >= quiet:
+                return
+            else:
+                await asyncio.sleep(TICK / 5)
+
+    def _busy(self) -> bool:
+        """Whether requests or pieces of work are in flight; WebSockets are not waited for beyond their work."""
+        return self.instance.works > 0 or self._requests() > 0
+
+    def _requests(self) -> int:
+        """HTTP requests whose answer has not come to its end."""
+        cycles = (getattr(connection, "cycle", None) for connection in self.server_state.connections)
+        return sum(cycle is not None and not cycle.response_complete for cycle in cycles)
+
+    def _idle(self) -> bool:
+        """Whether keep-alive connections are open."""
+        return any(hasattr(connection, "cycle") for connection in self.server_state.connections)
+
+    def _unfinished(self) -> int:
+        """Requests, WebSockets and pieces of work that have not ended."""
+        return max(self.instance.works, len(self.server_state.tasks))
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """What makes the event loop that uvicorn would choose."""
+    from uvicorn.loops.auto import auto_loop_factory
+
+    return auto_loop_factory()
+
+
+def prepare() -> None:
+    """Import what uvicorn else imports when it begins to serve, so that serving can begin at once."""
+    import uvicorn.lifespan.on
+    import uvicorn.loops.auto  # noqa: F401
+
+
+def lock(sock: socket.socket) -> bool:
+    """Let no further connection into a listening socket's queue; those in it stay. For good: only before closing it.
+
+    Nobody else may go on listening on it. Returns whether nothing gets in any more, which is so on Linux unless the
+    kernel refuses both ways. Where it is not, few connections at a time do: one that comes in the last moment before
+    the socket closes is reset.
+    """
+    if sys.platform == "linux":
+        try:
+            # A listener that belongs to an interface gets no connection from any other: clients are refused, as if it
+            # was closed already, and handshakes that have begun come to their end. Needs no privilege from Linux 5.7
+            # on, except where the socket belongs to an interface already (to a VRF's, say).
+            sock.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, NO_INTERFACE)
+            return True
+        except OSError:
+            pass
+        # One instruction of classic BPF, "return 0": the listener does not even see another packet. A client's
+        # SYN is lost, and when it is sent again the port is closed or somebody else's.
+        program = array.array("B", struct.pack("HBBI", 0x06, 0, 0, 0))
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, program.buffer_info()[0]))
+            return True
+        except OSError:
+            pass  # some kernels (seen in 6.18) let nobody without CAP_NET_ADMIN give a filter to a TCP socket
+    try:
+        sock.listen(1)  # keeps the queue short; 0 means as many as there may be to some systems
+    except OSError:
+        pass
+    return False
