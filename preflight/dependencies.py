@@ -30,6 +30,9 @@ MODULES = {
 }
 
 
+_HARMLESS = re.compile(r"--?[a-z][a-z-]*|[0-9.:]{1,40}|[a-z_][a-z_.]{0,40}:[a-z_]{1,20}|replace|keep|fail|localhost")
+
+
 def declared() -> list[str]:
     """The run-time dependencies of pyproject.toml; an unreadable file is for settings.py to say."""
     try:
@@ -293,5 +296,4 @@ def _runs(interpreter: Path, program: str, *arguments: str) -> bool:
 
 def _repeatable(arguments: Sequence[str]) -> Sequence[str]:
     """The arguments, if all of them may be shown; none, where one could be a key in the wrong place."""
-    harmless = r"--?[a-z][a-z-]*|[0-9.:]{1,40}|[a-z_][a-z_.]{0,40}:[a-z_]{1,20}|replace|keep|fail|localhost"
-    return arguments if all(re.fullmatch(harmless, one) for one in arguments) else ()
+    return arguments if all(_HARMLESS.fullmatch(one) for one in arguments) else ()

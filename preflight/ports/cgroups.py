@@ -6,7 +6,7 @@ from typing import NamedTuple
 from preflight.text import foreign
 
 _DESKTOP = re.compile(r"app-[^@]+@.*\.service")
-_APPLICATION = re.compile(r"app-(?:[A-Za-z0-9]+-)?(.+?)(?:-[0-9a-f]+\.scope|@[^/]*\.service)")
+_APPLICATION = re.compile(r"app-(?:[A-Za-z0-9]+-)?([^@]+?)(?:-[0-9a-f]+\.scope|@[^/]*\.service)")
 _CONTAINER = re.compile(r"(?:^|[/:-])([0-9a-f]{64})(?:\.scope|\.slice)?(?:/|$)", re.MULTILINE)
 _LXC = re.compile(r"/lxc(?:\.payload[./]|/)([^/\n]+)")
 _LONGEST = 64 * 1024  # bytes
