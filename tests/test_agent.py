@@ -175,7 +175,7 @@ def test_past_runs(failing: Instance, make_check: MakeCheck, make_report: MakeRe
     assert history.keep(past, failing.settings) == ""
     (folder / "bad.json").write_text("{")
     said = ask(agent_of(failing), "history of Python Version")
-    assert "2025-01-01T00:00:00Z (start): passed" in said
+    assert "2025-01-01 00:00:00 UTC (start): passed" in said
     assert said.index("failed") < said.index("passed")
 
 

@@ -6,5 +6,10 @@
    pyproject.toml, env file, environment and options, in this order, and hands out one frozen `Settings`.
 4. `template` is the env file that `--init` writes, and tells a value that nobody has filled in.
 
-It runs in every process. It knows nothing of requirements, servers or reports.
+Requirements annotate their fixture with `Settings`. All of this runs in every process, and knows nothing of
+requirements, servers or reports.
 """
+
+from preflight.settings.model import Settings
+
+__all__ = ["Settings"]
