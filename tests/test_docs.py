@@ -155,6 +155,24 @@ def test_no_link_leads_nowhere(file: str) -> None:
         assert not anchor or anchor in headings(target.read_text(encoding="utf-8")), link
 
 
+@pytest.mark.parametrize("file", DOCUMENTS)
+def test_files_that_are_named_exist(file: str) -> None:
+    """A path of the project in a document leads somewhere, but for those that a reader is told to make."""
+    made = {"preflight/requirements/test_model.py", "preflight/requirements/test_SUBJECT.py"}
+    for path in re.findall(r"`((?:preflight|server|tests|benchmarks)/[\w./]*)`", read(file)):
+        assert (ROOT / path).exists() or path in made, path
+
+
+def test_the_rooms_are_the_layers() -> None:
+    """docs/architecture.md has the rooms in the order in which import-linter holds them."""
+    table = read("docs/architecture.md").partition("| room |")[2].partition("\n\n")[0]
+    cells = re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE)
+    rooms = [re.sub(r"/$|\.py$", "", name).split("/")[-1] for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+    contracts = tomllib.loads(read("pyproject.toml"))["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    assert rooms == [name.strip().split(".")[-1] for layer in layers for name in re.split(r"[|:]", layer)]
+
+
 def test_the_site_has_every_page_once() -> None:
     """Each page of docs/ stands in the navigation, and each entry is a page."""
 
