@@ -4,8 +4,8 @@ In the order in which things happen when a port is taken:
 
 1. `binding` resolves the address and binds it: the bind decides whether the port is free, nothing connects.
    Where it is, that is all.
-2. `holders` finds every process with a listening socket that overlaps the address. It asks the `machine`:
-   `linux` (`sockets`, from the kernel) or `portable` (psutil).
+2. `holders` finds every process with a listening socket that overlaps the address. It asks the `machine`,
+   of which `current` chooses one: `linux` (`sockets`, from the kernel) or `portable` (psutil).
 3. `policy` decides who may be stopped: nobody if anybody on the port must be left alone. It knows services
    and containers by their `cgroups`, and infrastructure by the names in `spared`.
 4. `freeing` pins all of them and their descendants before the first signal; `stopping` asks the topmost
@@ -16,9 +16,10 @@ It stands alone: nothing here knows settings, instances or keys, which are the c
 """
 
 from preflight.ports.binding import PortUnavailable, Target, resolve
+from preflight.ports.current import here
 from preflight.ports.freeing import Plan, Taken, plan, take
 from preflight.ports.holders import Holder, listeners
-from preflight.ports.machine import Machine, ancestors, here
+from preflight.ports.machine import Machine, ancestors
 from preflight.ports.policy import Policy, Refusal
 from preflight.ports.spared import INFRASTRUCTURE
 from preflight.ports.stopping import Step

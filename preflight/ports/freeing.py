@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 from preflight.ports import fixes
 from preflight.ports.binding import PortUnavailable, Target, bind, listen, resolve
+from preflight.ports.current import here
 from preflight.ports.explanations import Trouble, left_alone, unexplained, unstoppable
 from preflight.ports.holders import Found, Holder, find
-from preflight.ports.machine import Handle, Machine, Process, ancestors, descendants, here
+from preflight.ports.machine import Handle, Machine, Process, ancestors, descendants
 from preflight.ports.policy import Asking, Policy, Refusal, decide, reasons
 from preflight.ports.stopping import Step, Tree, end
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from preflight.ports import cgroups
 from preflight.ports.binding import Target, overlapping, resolve, user_name
-from preflight.ports.machine import Machine, Process, here
+from preflight.ports.current import here
+from preflight.ports.machine import Machine, Process
 from preflight.ports.sockets import Endpoint
 from preflight.text import foreign
 from preflight.times import stamp

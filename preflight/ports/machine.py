@@ -2,14 +2,13 @@
 
 A `Machine` answers from the system it runs on. `Linux` reads /proc and sock_diag and signals through pidfds,
 which cannot hit a recycled PID and say at once when a process has ended. `Portable` asks psutil, process by
-process: for macOS, and for Linux kernels and sandboxes without pidfd or /proc. `here()` chooses; tests run
+process: for macOS, and for Linux kernels and sandboxes without pidfd or /proc. `current` chooses; tests run
 both.
 """
 
 import signal
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Protocol
 
 from preflight.ports.sockets import Endpoint
@@ -117,15 +116,3 @@ def descendants(machine: Machine, pid: int, enter: Callable[[Process], bool]) ->
             seen.add(child.pid)
             yield child
             ahead += machine.children(child.pid)
-
-
-@cache
-def here() -> Machine:
-    """The fast machine where the kernel has what it needs, the portable one elsewhere."""
-    from preflight.ports.linux import Linux
-
-    if Linux.works():
-        return Linux()
-    from preflight.ports.portable import Portable
-
-    return Portable()

@@ -12,13 +12,13 @@ import re
 import signal
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import asyncio
 
+    from preflight.processes.children import Child
     from preflight.processes.loop import Loop
-    from preflight.processes.worker import Worker
 
 # Real-time signals are nobody's; where there are none, an application may have taken this one, and gets it.
 SIGNAL = signal.SIGRTMAX - 1 if hasattr(signal, "SIGRTMAX") else signal.SIGUSR2
@@ -35,6 +35,17 @@ FRAME = re.compile(r'  (?:File "([^"]{1,600})", line [0-9?]{1,12} in .{1,600}|\.
 # Files of the standard library, as a module of the application's may be called pdb, too; and folders of others.
 DEBUGGERS = tuple(os.path.join(os.path.dirname(os.__file__), name) for name in ("bdb.py", "pdb.py"))
 DEBUGGERS_FOLDERS = ("/pydevd", "/debugpy/", "/_pydevd")
+
+
+class Standing(Protocol):
+    """A worker, as far as it can be asked where it stands."""
+
+    child: Child
+    started: bool
+    stacks: list[str] | None
+    """The lines that it has written so far, while it is asked."""
+
+    def write_tasks(self) -> None: ...
 
 
 def register() -> None:
@@ -83,7 +94,7 @@ def ask(pid: int) -> None:
         os.kill(pid, number)
 
 
-def gather(worker: Worker, loop: Loop) -> list[str]:
+def gather(worker: Standing, loop: Loop) -> list[str]:
     """In the launcher: ask a worker where it stands and wait for that; nothing where it does not say so in time.
 
     The loop goes on meanwhile, and whoever watches the worker's output reads it.
@@ -106,7 +117,7 @@ def gather(worker: Worker, loop: Loop) -> list[str]:
         worker.stacks = None
 
 
-def _read(worker: Worker, loop: Loop, found: list[str]) -> None:
+def _read(worker: Standing, loop: Loop, found: list[str]) -> None:
     """Wait until more lines have come, and then no more of them."""
     before = count = len(found)
     end, quiet_at = time.monotonic() + PATIENCE, 0.0

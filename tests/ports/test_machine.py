@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from preflight.ports.current import here
 from preflight.ports.linux import Linux
-from preflight.ports.machine import LONGEST_ARGUMENT, LONGEST_COMMAND, Machine, ancestors, descendants, here
+from preflight.ports.machine import LONGEST_ARGUMENT, LONGEST_COMMAND, Machine, ancestors, descendants
 from preflight.ports.portable import Portable
 from tests.ports.examples import PROCESS
 
