@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from preflight.processes.children import Child
-from preflight.processes.loop import Loop
+from preflight.processes.loop import TOGETHER, Loop
 
 # A child of ours: says one thing on its output, one on its channel, and ends when told to.
 CHILD = """
@@ -72,14 +72,19 @@ def test_taken_out_in_the_same_turn(loop: Loop) -> None:
 
 
 def test_signals_are_gathered_and_wake(loop: Loop) -> None:
-    """A signal that asks to stop ends the wait at once and is counted; handlers are as before afterwards."""
+    """A signal that asks to stop ends the wait at once and is counted; handlers are as before afterwards.
+
+    What comes soon after it, from a terminal and from ``timeout`` for example, is the same wish.
+    """
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)]
     with loop.running():
         for number in (signal.SIGTERM, signal.SIGINT):
-            os.kill(os.getpid(), number)
+            for _ in range(3):
+                os.kill(os.getpid(), number)
             begun = time.monotonic()
             loop.turn(20)
             assert time.monotonic() - begun < 10
+            time.sleep(TOGETHER)
         assert loop.stops == [signal.SIGTERM, signal.SIGINT]
         os.kill(os.getpid(), signal.SIGCHLD)
         loop.turn(20)

@@ -15,7 +15,9 @@ from preflight.processes import children, signals
 from preflight.processes.children import Child
 from preflight.processes.signals import STOPPING
 
-TOGETHER = 0.5  # seconds between the first and the last process of a group to be told that they shall end
+TOGETHER = 0.5
+"""Seconds between the first signal and the last of those with which a process, or a group of them, is told once that it
+shall end: who passes a terminal's Ctrl-C on sends a second one (timeout, npm), and so do some service managers."""
 
 
 class Readable(Protocol):
@@ -34,7 +36,9 @@ class Loop:
         self._wake.setblocking(False)
         self._selector.register(self._woken, selectors.EVENT_READ, self._clear)
         self.stops: list[int] = []
-        """Numbers of the signals that asked to stop, in their order."""
+        """Numbers of the signals that asked to stop, in their order; one for those that came together."""
+        self._stopped_at = 0.0
+        """When the latest of them came."""
         self._settled = False
 
     @contextlib.contextmanager
@@ -48,7 +52,9 @@ class Loop:
             caught.remove(signal.SIGHUP)  # nohup: it is to outlive its terminal
         before = {number: signal.signal(number, self._note) for number in caught}
         wakeup = signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
-        self.stops += signals.swallowed()
+        if early := signals.swallowed():
+            self.stops += early
+            self._stopped_at = time.monotonic()
         try:
             yield
         finally:
@@ -71,8 +77,10 @@ class Loop:
         self._wake.close()
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if number in STOPPING:
-            self.stops.append(number)
+        if number not in STOPPING or (self.stops and time.monotonic() - self._stopped_at < TOGETHER):
+            return
+        self._stopped_at = time.monotonic()
+        self.stops.append(number)
 
     def _clear(self) -> None:
         with contextlib.suppress(BlockingIOError):

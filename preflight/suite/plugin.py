@@ -394,9 +394,13 @@ class SuiteRun:
 
         before = signal.signal(signal.SIGALRM, interrupt)
         self._set_alarm = set_alarm
+        in_time = left()[0] > 0
         set_alarm()
         try:
             yield
+            remaining, said = left()
+            if in_time and remaining <= 0:
+                raise DeadlineExceeded(said)  # it has swallowed that, or set an alarm of its own
         finally:
             if os.getpid() != self._pid:
                 os._exit(1)  # a copy of us, which a requirement has forked and let go on: it would report as well

@@ -363,8 +363,10 @@ class Witness:
         before, of_threads, hook = sys.getprofile(), threading.getprofile(), threading.excepthook
 
         def note(ending: threading.ExceptHookArgs) -> None:
-            if isinstance(ending.exc_value, AssertionError) and self._is_ours(ending.exc_value):
-                self.raised = ending.exc_value
+            error = ending.exc_value
+            # Of other errors nobody knows whether the requirement judges by them.
+            if isinstance(error, AssertionError | pytest.fail.Exception) and self._is_ours(error):
+                self.raised = error
             hook(ending)
 
         def see(frame: FrameType, event: str, _argument: object) -> None:

@@ -192,6 +192,14 @@ class Started:
         self.send(number)
         return self.wait()
 
+    def insist(self, number: int = signal.SIGTERM) -> int:
+        """Ask it to end until it does: what comes soon after the first signal is the same wish. Its exit code."""
+        end = time.monotonic() + PATIENCE
+        while self.process.poll() is None and time.monotonic() < end:
+            self.send(number)
+            time.sleep(0.1)
+        return self.wait()
+
     def family(self) -> list[int]:
         """The living processes that it started, itself not counted: its children leave its group, never its session."""
         found = []

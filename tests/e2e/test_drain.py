@@ -389,7 +389,7 @@ def test_second_signal(place: Place) -> None:
     started.send(signal.SIGTERM)
     started.until_says("Stopping")
     begin = time.monotonic()
-    assert started.stop() == 0
+    assert started.insist() == 0
     assert time.monotonic() - begin < 3
     asked.join(10)
     assert asked.status == 0
@@ -414,7 +414,7 @@ def test_what_a_second_signal_cuts_off(place: Place, asked: int, said: str, numb
         chat.send("hello")
         started.send(number)
         started.until_says("Stopping")
-        assert started.stop(number) == 0
+        assert started.insist(number) == 0
     assert f"Ended at once by a second {number.name}: {said}.\n" in started.stdout
     assert "in time" not in started.stdout
     for client in clients:
@@ -429,7 +429,7 @@ def test_a_second_signal_while_the_worker_hangs(place: Place) -> None:
     os.kill(worker_of(started), signal.SIGSTOP)
     started.send(signal.SIGTERM)
     started.until_says("Stopping")
-    assert started.stop() == 0
+    assert started.insist() == 0
     assert "Ended at once by a second SIGTERM: the worker did not say what was in flight." in started.stdout
     started.left_nothing()
 
