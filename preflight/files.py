@@ -101,19 +101,14 @@ def _walk(path: Path) -> None:
         current = Path("/")
 
 
-def tighten(path: Path, ours: re.Pattern[str], *, made_for_us: bool = False) -> bool:
-    """Give the folder mode 0700 if it is this user's and made for us: everything in it has a name of ``ours``.
+def close(path: Path) -> None:
+    """Take from others every right to this user's folder or file; what belongs to somebody else stays as it is.
 
-    ``made_for_us`` says so whatever is in it. Returns whether nobody else can look into it. A folder that is also
-    used for other things is left alone.
+    Not for links: the mode of what they lead to would change. Raises OSError.
     """
     status = path.stat()
-    if not status.st_mode & 0o077:
-        return True
-    if status.st_uid != os.geteuid() or not (made_for_us or all(ours.match(name) for name in os.listdir(path))):
-        return False
-    path.chmod(0o700)
-    return True
+    if status.st_mode & 0o077 and status.st_uid == os.geteuid():
+        path.chmod(0o700 if stat.S_ISDIR(status.st_mode) else 0o600)
 
 
 def opened(path: Path, flags: int) -> int:

@@ -29,7 +29,7 @@ class Past:
         settings = instance.settings
         self._instance = instance
         self._snapshot = snapshot
-        self._history = History(settings.state_dir / history.FOLDER)
+        self._history = History(settings.state.history)
         # What is kept was redacted by whoever ran it, who may have known fewer secrets.
         self._redactor = redactor or Redactor.of(settings.environment, settings.envfile.values)
         self._asking = asyncio.Lock()

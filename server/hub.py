@@ -46,7 +46,7 @@ class Hub:
         self.instance = instance
         self.settings = settings
         self.redactor = Redactor.of(settings.environment, settings.envfile.values)
-        self.store = sessions.Store(settings.state_dir / "sessions.sqlite", **sessions.limits(settings))
+        self.store = sessions.Store(settings.state.sessions, **sessions.limits(settings))
         self.connections: set[Connection] = set()
         self.live: dict[str, Session] = {}
         self.rerun = rerun

@@ -30,7 +30,7 @@ class Snapshot:
         """``redactor`` knows this server's secrets: who else publishes a report need not."""
         settings = instance.settings
         self.instance = instance
-        self._path = settings.report_path
+        self._path = settings.state.report
         self._redactor = redactor or Redactor.of(settings.environment, settings.envfile.values)
         self._read = _Read()
         self._newest: Seen | None = None

@@ -68,8 +68,8 @@ def test_nothing_to_take_along(home: Path, env_file: Path) -> None:
 def test_log_of_the_running_instance(home: Path, env_file: Path) -> None:
     """The audit is always taken along, and the log of which an instance on this port says that it writes it."""
     asked = chosen(port="18002")
-    asked.audit_path.parent.mkdir()
-    asked.audit_path.write_text(f"audit run said={KEY}\n")
+    asked.state.audit.parent.mkdir()
+    asked.state.audit.write_text(f"audit run said={KEY}\n")
     log = home / "some.log"
     log.write_text(f"said {KEY}\n")
     with socket.create_server(("127.0.0.1", 0)) as listener, Answering(listener, log_file=str(log)):

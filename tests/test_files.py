@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import stat
 import subprocess
@@ -139,21 +138,26 @@ def test_no_link(tmp_path: Path) -> None:
     files.no_link(tmp_path / "nothing")
 
 
-def test_tighten(tmp_path: Path) -> None:
-    """A folder of ours that others can look into is closed; one that is used for other things is not."""
-    ours = re.compile(r"report\.")
-    folder = tmp_path / "state"
+def test_close(tmp_path: Path) -> None:
+    """Others lose every right to a folder and to a file; ours stay."""
+    folder, file = tmp_path / "state", tmp_path / "report.json"
     folder.mkdir()
-    folder.chmod(0o755)
-    (folder / "report.json").touch()
-    assert files.tighten(folder, ours)
-    assert mode(folder) == 0o700
-    folder.chmod(0o755)
-    (folder / "thesis.tex").touch()
-    assert not files.tighten(folder, ours)
-    assert mode(folder) == 0o755
-    assert files.tighten(folder, ours, made_for_us=True)
-    assert mode(folder) == 0o700
+    file.touch()
+    for path, wide, narrow in ((folder, 0o755, 0o700), (file, 0o644, 0o600)):
+        path.chmod(wide)
+        for _ in range(2):
+            files.close(path)
+            assert mode(path) == narrow
+
+
+@as_root
+def test_close_leaves_others_alone(tmp_path: Path) -> None:
+    """The mode of another user's file is that user's business."""
+    (tmp_path / "theirs").touch(0o644)
+    os.chown(tmp_path / "theirs", NOBODY, NOBODY)
+    before = mode(tmp_path / "theirs")
+    files.close(tmp_path / "theirs")
+    assert mode(tmp_path / "theirs") == before
 
 
 def test_opened(tmp_path: Path) -> None:

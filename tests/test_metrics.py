@@ -166,7 +166,7 @@ def test_a_run_that_broke(
         started_at="2026-01-02T04:04:05Z", duration=1.0,
     )  # fmt: skip
     (home / "state").mkdir(mode=0o700)
-    report.publish(ended, instance.settings.report_path)
+    report.publish(ended, instance.settings.state.report)
     found = samples(scrape(application(), instance)[1])
     assert value(found, "preflight_last_run_info", origin="rerun", status="broken") == 1
     assert value(found, "preflight_may_start") == 0

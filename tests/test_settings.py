@@ -49,7 +49,7 @@ def test_defaults_as_shipped(home: Path) -> None:
     assert found.python == ">=3.13.8"
     assert found.env_file == home / ".ki_autoagent/config/.env"
     assert found.state_dir == HERE / ".preflight"
-    assert found.report_path == HERE / ".preflight/report.json"
+    assert found.state.report == HERE / ".preflight/report.json"
     assert (found.port_grace, found.probe_timeout) == (5.0, 2.0)
     assert (found.requirement_timeout, found.run_timeout) == (10.0, 30.0)
     assert not found.envfile.exists

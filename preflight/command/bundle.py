@@ -137,7 +137,7 @@ class Bundle:
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, document in self._documents():
                 archive.writestr(name, self._scrubbed(name, document))
-            for name, path in (("audit", self.settings.audit_path), ("log", self._log_file())):
+            for name, path in (("audit", self.settings.state.audit), ("log", self._log_file())):
                 if text := self._tail(f"{name}.txt", path):
                     self.logs.append(name)
                     archive.writestr(f"{name}.txt", self._scrubbed_lines(f"{name}.txt", text))
@@ -160,9 +160,9 @@ class Bundle:
         yield "port.json", portcommand.described(self.settings)
 
     def _report_files(self) -> Iterator[tuple[str, Path]]:
-        if os.path.lexists(self.settings.report_path):
-            yield "report.json", self.settings.report_path
-        history = self.settings.state_dir / "history"
+        if os.path.lexists(self.settings.state.report):
+            yield "report.json", self.settings.state.report
+        history = self.settings.state.history
         try:
             names = sorted((name for name in os.listdir(history) if name.endswith(".json")), reverse=True)
         except OSError:

@@ -31,10 +31,10 @@ def show(settings: Settings, *, address: str | None = None, as_json: bool = Fals
     log = Log(Redactor.of(settings.environment, settings.envfile.values))
     terminal = Terminal(log, lossy=False, forgiving=False)
     try:
-        kept = history.History(settings.state_dir / history.FOLDER)
+        kept = history.History(settings.state.history)
         found = kept.runs(limit=settings.history * history.ADDRESSES, address=address)
     except OSError as error:
-        terminal.fail("THE HISTORY CANNOT BE READ", [f"{settings.state_dir / history.FOLDER}: {error.strerror}"])
+        terminal.fail("THE HISTORY CANNOT BE READ", [f"{settings.state.history}: {error.strerror}"])
         return 1
     if as_json:
         entries = plain(terminal.redactor.document([history.entry(run, flipped) for run, flipped in found]))
@@ -43,7 +43,7 @@ def show(settings: Settings, *, address: str | None = None, as_json: bool = Fals
         _table(terminal, found)
     else:
         of = f" of {address}" if address else ""
-        terminal.line(f"No run{of} has been kept yet in {settings.state_dir / history.FOLDER}.")
+        terminal.line(f"No run{of} has been kept yet in {settings.state.history}.")
     return 0
 
 

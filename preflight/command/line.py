@@ -296,7 +296,7 @@ def _refused(why: list[str], settings: Settings | None = None, log_path: object 
 
     known = settings.envfile.values if settings else {}
     redactor = Redactor.of(settings.environment if settings else os.environ, known)
-    form, trail = (settings.log_format, settings.audit_path) if settings else ("text", None)
+    form, trail = (settings.log_format, settings.state.audit) if settings else ("text", None)
     kept = log.Log(redactor, form=form, trail=trail)
     if log_path:
         with contextlib.suppress(OSError):  # what is wrong has been said

@@ -72,7 +72,7 @@ def free(
     else:
         shown = {}
         redactor = _redactor(settings)
-        log = Log(redactor, log_file, settings.log_format, trail=settings.audit_path)
+        log = Log(redactor, log_file, settings.log_format, trail=settings.state.audit)
 
         def on_step(step: ports.Step) -> None:
             if event := audit.freeing(step, settings.address):

@@ -18,13 +18,12 @@ from pathlib import Path
 
 from preflight import files
 from preflight.instances import unixsockets
+from preflight.settings.statefolder import StateFolder
 
 FIX = "set XDG_RUNTIME_DIR to a folder that is yours (mode 0700), on a file system with room"
 RECORD = 8192  # bytes of a record's file
 LONGEST = 65536  # and of one that is read
 SILENCE = 1.0  # seconds after which whoever has a start's name and cannot be asked is taken for no start of ours
-BACKUP = "runtime"
-"""The folder below the state folder that is used where no other can be."""
 
 
 class RuntimeFolderError(OSError):
@@ -40,7 +39,7 @@ def places(state_dir: Path | None = None) -> list[Path]:
     found = [Path(from_environment) / "preflight"] if os.path.isabs(from_environment) else []
     found.append(Path(_temporary()) / f"preflight-{os.getuid()}")
     if state_dir is not None:
-        found.append(state_dir / BACKUP)
+        found.append(StateFolder(state_dir).runtime)
     return found
 
 
@@ -57,11 +56,16 @@ def folder(state_dir: Path | None = None, *, keep: bool = True) -> Path:
     of the places will do, with a reason for each.
     """
     reasons = []
+    below_state = state_dir and StateFolder(state_dir).runtime
     for place in places(state_dir):
         made: list[Path] = []
         usable = False
         try:
-            _make(place, made, below=state_dir if place.name == BACKUP else None)
+            _make(
+                place,
+                made,
+                below=state_dir if place == below_state else None,
+            )
             _try_out(place)
             usable = True
             return place

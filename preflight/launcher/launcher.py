@@ -474,7 +474,7 @@ class Launcher:
         from preflight.redaction.redactor import Redactor
 
         redactor = Redactor.of(self.settings.environment, self.settings.envfile.values)
-        return Log(redactor, self._log_file, self.settings.log_format, trail=self.settings.audit_path, waits=False)
+        return Log(redactor, self._log_file, self.settings.log_format, trail=self.settings.state.audit, waits=False)
 
     @cached_property
     def notifier(self) -> Notifier | None:

@@ -68,7 +68,7 @@ def _told(settings: Settings) -> Report | None:
 
 
 def _known(settings: Settings) -> Path:
-    return settings.state_dir / "told" / f"{settings.host}-{settings.port}.json"
+    return settings.state.told(settings.host, settings.port)
 
 
 def _of(changed: Sequence[Change], found: Report, settings: Settings) -> Notice:

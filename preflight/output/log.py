@@ -216,7 +216,7 @@ def direct(settings: Settings, redactor: Redactor, file: LogFile | None = None) 
     import logging  # the launcher does without
 
     logger = logging.getLogger("preflight.audit")
-    log = Log(redactor, file, settings.log_format, lambda line: logger.warning("%s", line), trail=settings.audit_path)
+    log = Log(redactor, file, settings.log_format, lambda line: logger.warning("%s", line), trail=settings.state.audit)
     return lambda event: log.audit(event, shown=False)
 
 

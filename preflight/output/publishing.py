@@ -29,7 +29,7 @@ def make_sure(settings: Settings) -> None:
 
     Whether the folder is fit for it at all, down to a first byte, is for the requirement State Folder to say.
     """
-    path = settings.report_path
+    path = settings.state.report
     probe = path.with_name(f".{path.name}.room.{os.getpid()}")
     try:
         descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -62,8 +62,8 @@ def publish(found: Report, settings: Settings, terminal: Terminal, *, keep: bool
     state_folder = found.check("State Folder")
     if state_folder and state_folder.blocks:
         return  # it blocks, and the banner is about to say what is wrong: more than the failure to write there could
-    _set_aside(settings.report_path, terminal)
-    write(found, settings.report_path)
+    _set_aside(settings.state.report, terminal)
+    write(found, settings.state.report)
     if keep and (unkept := history.keep(found, settings)):
         terminal.line(unkept, "yellow")
 

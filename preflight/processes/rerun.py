@@ -79,9 +79,9 @@ def publish(result: Result, settings: Settings) -> Ending:
     """Publish a run's report, keep it in the history, and say what came of the run."""
     seen = None
     try:
-        seen = report.publish(result.report, settings.report_path)
+        seen = report.publish(result.report, settings.state.report)
     except OSError as error:
-        unpublished = f"its report cannot be written to {settings.report_path}: {error.strerror}"
+        unpublished = f"its report cannot be written to {settings.state.report}: {error.strerror}"
     else:
         unpublished = history.keep(result.report, settings)
     # In the report's own words, where it has any: whoever shows both says them once.

@@ -26,7 +26,6 @@ from preflight.report import model as report
 from preflight.report.model import OUTCOMES, Check, Report, ReportError
 from preflight.settings.model import Settings
 
-FOLDER = "history"
 LOOK_BACK = 50  # runs before those asked for that are read for what changed
 REMEMBERED = 1_000_000  # checks of past runs that stay in memory, about 13 bytes each; the rest is read again
 ADDRESSES = 50  # whose runs are kept: those with the latest ones, where each run has another port
@@ -203,7 +202,7 @@ def keep(found: Report, settings: Settings) -> str:
 
     Never a reason against a start: whoever published the report says what is returned, and goes on.
     """
-    folder = settings.state_dir / FOLDER
+    folder = settings.state.history
     name = f"{re.sub('[-:]', '', found.started_at)}-{found.run_id}.{_key(found.address)}.json"
     try:
         files.no_link(folder)

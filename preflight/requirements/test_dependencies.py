@@ -88,7 +88,7 @@ def test_dependencies(settings: Settings, details: Details) -> None:
     if faults:
         details.fix = dependencies.install_command(list(faults))
     assert not faults, "; ".join(faults.values())
-    tried = imports.attempt(sorted(details), settings.state_dir, settings.requirement_timeout * SHARE)
+    tried = imports.attempt(sorted(details), settings.state, settings.requirement_timeout * SHARE)
     for name, why in tried.failures.items():
         details.fix = details.fix or dependencies.reinstall_command(imports.at_fault(name, why))
     assert not tried.failures, "; ".join(f"{name} cannot be imported: {why}" for name, why in tried.failures.items())

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
-import re
 import shlex
 import stat
 from pathlib import Path
@@ -16,9 +16,7 @@ from preflight.contract import Details
 from preflight.instances.runtime import FIX, RuntimeFolderError
 from preflight.output.publishing import ROOM
 from preflight.settings.model import Settings
-
-# In a folder with other names modes are left alone.
-OURS = re.compile(r"\.|report\.|imports\.json|audit\.log|history$|runtime$|sessions\.sqlite")
+from preflight.settings.statefolder import StateFolder
 
 
 @pytest.mark.critical("State Folder")
@@ -29,7 +27,9 @@ def test_state_folder(settings: Settings, details: Details) -> None:
     details.fix = f"make {folder} a folder that you can write, or set PREFLIGHT_STATE_DIR to another one"
     try:
         files.own(folder)
-        files.tighten(folder, OURS, made_for_us=folder == settings.default_state_dir)
+        # In a folder that is used for other things as well, modes are left alone.
+        if folder == settings.default_state_dir or settings.state.has_nothing_else():
+            _close(settings.state)
     except files.Unsafe as error:
         pytest.fail(f"{folder} is not safe: {error.strerror}")
     except OSError as error:
@@ -49,10 +49,18 @@ def test_state_folder(settings: Settings, details: Details) -> None:
     finally:
         os.close(descriptor)
         probe.unlink()
-    report = settings.report_path
+    report = settings.state.report
     replaceable = not report.is_dir()
     assert replaceable, f"{report} is a folder, where the report has to go"
     details.summary = str(folder)
+
+
+def _close(state: StateFolder) -> None:
+    """Take from others what rights they have, whoever gave them. Raises OSError where they have the folder itself."""
+    files.close(state.path)
+    for path, _mode in state.kept():
+        with contextlib.suppress(OSError):  # replaced meanwhile, or State Folder Mode says so
+            files.close(path)
 
 
 @pytest.mark.warning("State Folder Mode")
@@ -65,7 +73,15 @@ def test_state_folder_mode(settings: Settings, details: Details) -> None:
         return  # what State Folder says
     details.update(path=str(folder), mode=f"{mode:04o}")
     details.fix = f"chmod 700 {shlex.quote(str(folder))}"
+    open_entries = {path: entry_mode for path, entry_mode in settings.state.kept() if entry_mode & 0o077}
+    if open_entries:
+        details.update(open={path.name: f"{entry_mode:04o}" for path, entry_mode in open_entries.items()})
+        details.fix = f"chmod go= {shlex.join(map(str, [folder, *open_entries]))}"
     assert not mode & 0o077, f"{folder} has mode {mode:04o}, so other users can see what is in it; it needs 0700"
+    assert not open_entries, (
+        f"{', '.join(f'{path} has mode {entry_mode:04o}' for path, entry_mode in open_entries.items())}"
+        "; what is kept here is for one user: folders need 0700, files 0600"
+    )
     details.summary = f"mode {mode:04o}"
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from preflight.settings import envfile
+from preflight.settings.statefolder import StateFolder
 
 PREFIX = "PREFLIGHT_"
 _ENV_FILE = Path("~/.ki_autoagent/config/.env")
@@ -493,17 +494,14 @@ class Settings:
         return self.delay + self.graceful_timeout
 
     @property
-    def report_path(self) -> Path:
-        return self.state_dir / "report.json"
+    def state(self) -> StateFolder:
+        """The paths of what is kept in the state folder."""
+        return StateFolder(self.state_dir)
 
     @property
     def default_state_dir(self) -> Path:
         """The state folder of a project that names no other."""
         return self.root / _STATE_DIR
-
-    @property
-    def audit_path(self) -> Path:
-        return self.state_dir / "audit.log"
 
     def to_message(self) -> dict[str, Any]:
         """For the channel to a child, as JSON values: what was read once counts for all, whatever is edited meanwhile.

@@ -26,10 +26,9 @@ from pathlib import Path
 from preflight import files
 from preflight.dependencies import MODULES
 from preflight.processes import interpreter
+from preflight.settings.statefolder import StateFolder
 from preflight.text import first_line
 
-REMEMBERED = "imports.json"
-"""The file in the state folder."""
 LONGEST = 300  # characters of an error
 
 
@@ -43,18 +42,17 @@ class Tried:
     """Those whose import had not ended, or not begun, when the time was over."""
 
 
-def attempt(names: Sequence[str], state_dir: Path, deadline: float) -> Tried:
+def attempt(names: Sequence[str], state: StateFolder, deadline: float) -> Tried:
     """Import these distributions in a child, within so many seconds, unless that is known to work."""
-    remembered = state_dir / REMEMBERED
-    safe = _is_safe(state_dir)
+    safe = _is_safe(state.path)
     with contextlib.suppress(OSError, ValueError):
-        if safe and json.loads(remembered.read_text(encoding="utf-8")) == _fingerprint(names):
+        if safe and json.loads(state.imports.read_text(encoding="utf-8")) == _fingerprint(names):
             return Tried()
     tried = _in_child(names, deadline)
     if safe and not tried.failures and not tried.untried:
         with contextlib.suppress(OSError):  # asked again, then
             # As it is by now: what was compiled for the first time has changed the folder.
-            files.publish(remembered, json.dumps(_fingerprint(names)).encode())
+            files.publish(state.imports, json.dumps(_fingerprint(names)).encode())
     return tried
 
 

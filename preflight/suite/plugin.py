@@ -511,14 +511,14 @@ class SuiteRun:
         elif session.exitstatus != pytest.ExitCode.INTERRUPTED or self.problems:
             # A run that somebody stopped with Ctrl-C says nothing new.
             try:
-                report.publish(found, self.settings.report_path)
-                self.published = str(self.settings.report_path)
+                report.publish(found, self.settings.state.report)
+                self.published = str(self.settings.state.report)
                 from preflight.report import history
 
                 self.unkept = history.keep(found, self.settings)
             except OSError as error:
                 session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
-                self.published = f"NOT WRITTEN: {self.settings.report_path}: {error.strerror}"
+                self.published = f"NOT WRITTEN: {self.settings.state.report}: {error.strerror}"
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None]:
@@ -580,7 +580,7 @@ def _log(settings: Settings, redactor: Redactor) -> Log:
         file = LogFile(settings.log_file) if settings.log_file else None
     except OSError as error:
         raise pytest.UsageError(f"the log file {settings.log_file} cannot be used: {error.strerror}") from None
-    return Log(redactor, file, settings.log_format, trail=settings.audit_path)
+    return Log(redactor, file, settings.log_format, trail=settings.state.audit)
 
 
 def _fixtures(item: pytest.Item) -> Mapping[str, Any] | list[str]:

@@ -28,6 +28,7 @@ from packaging.requirements import Requirement
 
 from preflight import dependencies, times
 from preflight.report import model as report
+from preflight.settings.statefolder import StateFolder
 from preflight.suite import imports
 
 ROOT = Path(__file__).parents[2]
@@ -381,8 +382,8 @@ def known_imports() -> bytes:
     declared = map(Requirement, dependencies.declared())
     names = [one.name for one in declared if one.marker is None or one.marker.evaluate()]
     with tempfile.TemporaryDirectory() as folder:
-        imports.attempt(names, Path(folder), 120.0)
-        return (Path(folder) / imports.REMEMBERED).read_bytes()
+        imports.attempt(names, StateFolder(Path(folder)), 120.0)
+        return StateFolder(Path(folder)).imports.read_bytes()
 
 
 def make_place(folder: Path, root: Path = ROOT) -> Place:
@@ -415,8 +416,9 @@ def make_place(folder: Path, root: Path = ROOT) -> Place:
     }
     place = Place(folder, root, unused_port(), environ)
     place.write_module("small", SMALL)
-    (folder / "state" / imports.REMEMBERED).write_bytes(known_imports())
-    (folder / "state" / imports.REMEMBERED).chmod(0o600)
+    remembered = StateFolder(folder / "state").imports
+    remembered.write_bytes(known_imports())
+    remembered.chmod(0o600)
     return place
 
 

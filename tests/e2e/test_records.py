@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import stat
+import subprocess
 import sys
 import threading
 import time
@@ -454,6 +455,47 @@ def test_state_folder_is_closed(place: Place) -> None:
     place.state.chmod(0o755)
     place.run("--check-only", "--demo", "--app", "small:app")
     assert stat.S_IMODE(place.state.stat().st_mode) == 0o700
+
+
+def fill(place: Place, mode: int) -> list[Path]:
+    """Everything that a start, a chat and a notice leave in a state folder, with the modes that a careless copy has."""
+    folders = [place.state / name for name in ("history", "told", "runtime")]
+    names = ("report.json", "imports.json", "audit.log", "sessions.sqlite")
+    more = ("report.json.corrupt-1", "audit.log.1", "sessions.sqlite-wal", "sessions.sqlite.broken-1")
+    files = [place.state / name for name in (*names, *more)]
+    for folder in folders:
+        folder.mkdir()
+    for file in files:
+        file.touch()
+    entries = [*folders, *files]
+    for entry in entries:
+        entry.chmod(mode | 0o111 if entry.is_dir() else mode)
+    return entries
+
+
+def test_everything_in_the_state_folder_is_closed(place: Place) -> None:
+    """The folder is known as ours by whatever is kept in it, and each part of it is closed as well."""
+    entries = fill(place, 0o644)
+    place.state.chmod(0o755)
+    place.run("--check-only", "--demo", "--app", "small:app")
+    open_entries = [entry.name for entry in [place.state, *entries] if entry.stat().st_mode & 0o077]
+    assert open_entries == []
+    assert place.check("State Folder Mode")["outcome"] == "passed"
+
+
+@pytest.mark.parametrize("name", ["told", "history", "runtime"])
+def test_a_folder_of_the_state_folder_is_open(place: Place, name: str) -> None:
+    """Where other things are kept beside it, its mode is left alone and said; the fix mends it."""
+    (place.state / "thesis.tex").touch()
+    (place.state / name).mkdir(exist_ok=True)
+    (place.state / name).chmod(0o755)
+    assert place.run("--check-only", "--demo", "--app", "small:app").process.returncode == 0
+    check = place.check("State Folder Mode")
+    assert check["outcome"] == "failed"
+    assert f"{place.state / name} has mode 0755" in check["message"]
+    subprocess.run(check["fix"], shell=True, check=True)
+    place.run("--check-only", "--demo", "--app", "small:app")
+    assert place.check("State Folder Mode")["outcome"] == "passed"
 
 
 def test_state_folder_that_is_used_for_other_things(place: Place) -> None:

@@ -1,0 +1,96 @@
+"""What is kept in the state folder, and where: nobody else spells a name of it.
+
+Everything here is for this user alone: folders have mode 0700, files 0600. What is being written has a name that
+begins with a dot.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_REPORT = "report.json"
+_IMPORTS = "imports.json"
+_AUDIT = "audit.log"
+_SESSIONS = "sessions.sqlite"
+_FILES = ("report.", _IMPORTS, _AUDIT, _SESSIONS)
+"""How the names of files begin: corrupt ones are set aside, the audit is rotated, SQLite has files of its own."""
+
+_HISTORY = "history"
+_TOLD = "told"
+_RUNTIME = "runtime"
+_FOLDERS = (_HISTORY, _TOLD, _RUNTIME)
+
+
+@dataclass(frozen=True, slots=True)
+class StateFolder:
+    """The paths below one state folder. Only :meth:`has_nothing_else` and :meth:`kept` look at the disk."""
+
+    path: Path
+
+    @property
+    def report(self) -> Path:
+        """The report of the last run, whoever made it."""
+        return self.path / _REPORT
+
+    @property
+    def history(self) -> Path:
+        """The folder of past runs."""
+        return self.path / _HISTORY
+
+    @property
+    def imports(self) -> Path:
+        """What the dependencies were like when the import of all of them worked."""
+        return self.path / _IMPORTS
+
+    @property
+    def audit(self) -> Path:
+        """The audit, whose older files are beside it."""
+        return self.path / _AUDIT
+
+    @property
+    def sessions(self) -> Path:
+        """The chat's sessions."""
+        return self.path / _SESSIONS
+
+    @property
+    def runtime(self) -> Path:
+        """The runtime folder that is used where no other can be."""
+        return self.path / _RUNTIME
+
+    def told(self, host: str, port: int) -> Path:
+        """What people were told of the server with this address."""
+        return self.path / _TOLD / f"{host}-{port}.json"
+
+    def has_nothing_else(self) -> bool:
+        """Whether every name in the folder is one of this page; False where it cannot be listed."""
+        try:
+            return all(map(_is_ours, os.listdir(self.path)))
+        except PermissionError:
+            return False
+
+    def kept(self) -> Iterator[tuple[Path, int]]:
+        """What is there of this page, with its mode; links and what is only being written are left out.
+
+        Nothing where the folder cannot be listed.
+        """
+        try:
+            names = sorted(os.listdir(self.path))
+        except OSError:
+            return
+        for name in names:
+            if name.startswith(".") or not _is_ours(name):
+                continue
+            try:
+                status = (self.path / name).lstat()
+            except FileNotFoundError:
+                continue  # a run has replaced or removed it meanwhile
+            if stat.S_ISDIR(status.st_mode) if name in _FOLDERS else stat.S_ISREG(status.st_mode):
+                yield self.path / name, stat.S_IMODE(status.st_mode)
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith((".", *_FILES)) or name in _FOLDERS
