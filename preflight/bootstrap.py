@@ -25,7 +25,8 @@ def problem(arguments: Sequence[str] = ()) -> list[str] | None:
         return None
     names = ", ".join(re.split(r"[^A-Za-z0-9._-]", dependency, maxsplit=1)[0] for dependency in absent)
     if sys.flags.no_site:
-        fix = "start it without -S, which leaves out where packages are installed"
+        fix = dependencies.own_environment_command(absent, arguments)
+        fix = fix or "start it without -S, which leaves out where packages are installed"
     else:
         fix = dependencies.install_command(absent, arguments)
     return [f"Dependencies: not installed: {names}", f"Fix: {fix}"]

@@ -106,11 +106,11 @@ def install_command(requirements: Sequence[str], arguments: Sequence[str] = ()) 
         raise ValueError("nothing to install")
     if _mends_this_one(requirements):
         return _installation(python(), requirements, _find_here)
+    if command := own_environment_command(requirements, arguments):
+        return command
     own = ROOT / ".venv" / "bin" / "python"
     there = shlex.quote(str(own))
     start = run_py(*_repeatable(arguments), interpreter=there)
-    if _has_everything(own, requirements):
-        return start
     if _runs(own, "import sys; sys.exit(sys.version_info < (3, 11))"):
         return f"{_installation(there, requirements, lambda module: _runs(own, f'import {module}'))} && {start}"
     if _find_here("ensurepip"):
@@ -119,6 +119,14 @@ def install_command(requirements: Sequence[str], arguments: Sequence[str] = ()) 
         return f"{_environment(python(), requirements, uv=True)} && {start}"
     minor = "{}.{}".format(*sys.version_info)  # Debian has ensurepip in a package of its own
     return f"sudo apt-get install python{minor}-venv  # then start run.py again: the next fix needs it"
+
+
+def own_environment_command(requirements: Sequence[str], arguments: Sequence[str] = ()) -> str:
+    """The command that starts ``run.py`` in the project's own environment; empty where that does not meet these."""
+    own = ROOT / ".venv" / "bin" / "python"
+    if not _has_everything(own, requirements):
+        return ""
+    return run_py(*_repeatable(arguments), interpreter=shlex.quote(str(own)))
 
 
 def change_python_command(wanted: str, fits: Callable[[str], bool]) -> str:

@@ -1,10 +1,7 @@
-"""``python -m server`` takes the launcher's way, like ``python run.py``."""
+"""``python -m server`` takes the launcher's way, like ``python run.py``, and is as understandable to an old Python."""
 
 import sys
 
-from preflight.processes import signals
+import run
 
-signals.end_the_command()  # before anything that takes its time to import
-from preflight import bootstrap  # noqa: E402
-
-sys.exit(bootstrap.run())
+sys.exit(run.main())

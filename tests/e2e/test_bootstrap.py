@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,9 +72,17 @@ def test_one_is_broken(project: Place) -> None:
     assert "Fix: " in started.stdout
 
 
+def too_old() -> list[str]:
+    """Interpreters that this project does not run on, as far as this machine has some: one of each version."""
+    names = ("python2.7", *(f"python3.{minor}" for minor in range(6, 11)))
+    beside = Path(sys.base_prefix).parent  # where pyenv keeps them
+    found = {name: next(iter(beside.glob(f"{name.removeprefix('python')}.*/bin/python")), None) for name in names}
+    return [str(path or shutil.which(name)) for name, path in found.items() if path or shutil.which(name)]
+
+
 def test_old_python(place: Place) -> None:
     """A Python that is too old is told so before anything that it could not read is imported."""
-    # No old Python is at hand: its version, in the module that run.py asks for it.
+    # For machines that have no old Python: its version, in the module that run.py asks for it.
     program = "import sys, runpy; sys.version_info = (3, 8, 10); runpy.run_path('run.py', run_name='__main__')"
     started = place.spawn(sys.executable, "-c", program)
     assert started.wait() == 1
@@ -81,11 +90,48 @@ def test_old_python(place: Place) -> None:
     assert "Traceback" not in started.stderr
 
 
-def test_run_py_is_readable_for_an_old_python() -> None:
-    """run.py keeps to the syntax of Python 3.6."""
-    import ast
+@pytest.mark.parametrize("options", [[], ["--check-only", "--demo", "--port", "8010"], ["--ignore", "sk-in-the-wrong"]])
+@pytest.mark.parametrize("command", [["run.py"], ["-m", "server"]], ids=" ".join)
+def test_every_old_python(project: Place, command: list[str], options: list[str]) -> None:
+    """It is sent to the project's own environment, or to a newer Python; options come along, unless one is a secret."""
+    newer = project.folder / "new python"
+    newer.mkdir()
+    (newer / "python3.13").symlink_to(sys.executable)
+    (newer / "python3.14").write_text("no program")
+    shown = [] if "--ignore" in options else options
+    for old in too_old():
+        for own in (True, False):
+            folder = project.root / ".venv"
+            folder.symlink_to(sys.prefix) if own else folder.unlink()
+            started = project.spawn(old, *command, *options, environ={"PATH": f"{newer}:relative:"})
+            assert started.wait() == 1
+            python = str(folder / "bin" / "python") if own else f"'{newer}/python3.13'"
+            problem, fix = started.stderr.splitlines()
+            assert problem.startswith("run.py: needs Python 3.11 or newer, and this is ")
+            assert problem.endswith(f"({old})")
+            assert fix == " ".join(["Fix:", python, f"{project.root}/run.py", *shown])
 
-    ast.parse(Path(ROOT / "run.py").read_text(), feature_version=(3, 6))
+
+def test_an_old_python_and_no_other(project: Place) -> None:
+    """Where none is at hand that is said, and an environment that an old Python has made is not named."""
+    for old in too_old():
+        (project.root / ".venv").symlink_to(Path(old).parents[1])
+        started = project.spawn(old, "run.py", environ={"PATH": ""})
+        assert started.wait() == 1
+        assert started.stderr.splitlines()[1].startswith("Fix: install Python 3.11 or newer, and start run.py with it")
+        (project.root / ".venv").unlink()
+
+
+def test_without_site_packages(project: Place, bare: str) -> None:
+    """Where -S hides the packages and .venv has them, the fix is to use that, as it is."""
+    started = project.spawn(bare, "-S", "run.py", "--check-only")
+    assert started.wait() == 1
+    assert "\nFix: start it without -S" in started.stdout
+    (project.root / ".venv").symlink_to(sys.prefix)
+    for python in (bare, f"{project.root}/.venv/bin/python"):
+        started = project.spawn(python, "-S", "run.py", "--check-only")
+        assert started.wait() == 1
+        assert f"\nFix: {project.root}/.venv/bin/python {project.root}/run.py --check-only\n" in started.stdout
 
 
 def test_from_another_folder(place: Place) -> None:
