@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from preflight import commands
 from preflight.settings import envfile, template
 from preflight.settings import model as settings
 
@@ -13,11 +14,12 @@ from preflight.settings import model as settings
 def test_write(tmp_path: Path) -> None:
     """A new template is its owner's alone, whatever the umask, and says what to do next."""
     path = tmp_path / "a" / "b" / ".env"
-    said = template.write(path)
+    said, command = template.write(path)
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o077 == 0
     assert str(path) in said
     assert "OPENAI_API_KEY" in said
+    assert command == commands.run_py()
 
 
 def test_template_is_an_env_file(tmp_path: Path) -> None:
@@ -48,11 +50,12 @@ def test_never_overwritten(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     path.write_text("OPENAI_API_KEY=mine")
     path.chmod(0o640)
-    assert "left as it is" in template.write(path)
+    said, command = template.write(path)
+    assert ("left as it is" in said, command) == (True, "")
     assert (path.read_text(), path.stat().st_mode & 0o777) == ("OPENAI_API_KEY=mine", 0o640)
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "elsewhere")
-    assert "left as it is" in template.write(link)
+    assert "left as it is" in template.write(link)[0]
     assert not (tmp_path / "elsewhere").exists()
 
 

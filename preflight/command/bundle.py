@@ -68,7 +68,7 @@ def command(settings: Settings, path: Path) -> int:
     """Write the bundle and say so; returns the exit code."""
     path = Path(os.path.abspath(path))
     try:
-        print(write(settings, path))
+        plainlines.say(write(settings, path))
     except BundleError as error:
         plainlines.error(str(error))
         return 2

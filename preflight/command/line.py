@@ -331,7 +331,7 @@ def _test_notify(settings: Settings) -> int:
     place = places.of(settings, "PREFLIGHT_NOTIFY")
     if not settings.notify and place.in_environment:
         fix = place.fix("set it there")
-        print(f"run.py: error: PREFLIGHT_NOTIFY is empty in the environment: {fix}", file=sys.stderr)
+        plainlines.error(f"PREFLIGHT_NOTIFY is empty in the environment: {fix}")
         return 2
     if not settings.notify:
         where = "in the environment" if settings.demo else f"in {settings.envfile.path} or the environment"
@@ -345,7 +345,7 @@ def _test_notify(settings: Settings) -> int:
     message = "This is how you will hear of checks that fail or hold again, and of crashes."
     tried = notify.try_out(settings, redactor, notices.make(settings, "success", "This is a test", message))
     for service in tried:
-        print(f"{service.name}: {f'NOT delivered: {service.problem}' if service.problem else 'delivered'}")
+        plainlines.say(f"{service.name}: {f'NOT delivered: {service.problem}' if service.problem else 'delivered'}")
     return 1 if any(service.problem for service in tried) else 0
 
 
@@ -355,16 +355,14 @@ def _init(settings: Settings) -> int:
     path, exit_code = settings.envfile.path, 1
     if path.is_absolute():
         try:
-            print(template.write(path))
+            plainlines.say(*template.write(path))
         except OSError as error:
             problem = f"{path}: {error.strerror}"
         else:
             return 0
     else:
         problem, exit_code = str(settings.envfile.problem), 2
-    print(
-        f"run.py: error: {problem}\nFix: {template.command(settings)}\n"
-        "An env file is not needed where OPENAI_API_KEY is in the environment.",
-        file=sys.stderr,
-    )
+    plainlines.error(problem)
+    print(f"Fix: {template.command(settings)}", file=sys.stderr)
+    plainlines.remark("An env file is not needed where OPENAI_API_KEY is in the environment.")
     return exit_code

@@ -15,7 +15,7 @@ from preflight.instances import neighbours
 from preflight.instances.neighbours import Neighbour
 from preflight.output import audit
 from preflight.output.log import Log, LogFile
-from preflight.output.plainlines import columns, folded
+from preflight.output.plainlines import cells, columns, folded
 from preflight.redaction.redactor import Redactor
 from preflight.settings.model import Settings
 from preflight.suite import claim
@@ -78,7 +78,8 @@ def free(
             if event := audit.freeing(step, settings.address):
                 log.audit(event)
             if not as_json and step.action != "held":
-                print(printable(redactor.text(claim.told(step, when=verbose))), flush=True)
+                said = printable(redactor.text(claim.told(step, when=verbose)))
+                print(folded(said, columns(sys.stdout)), flush=True)
 
         claim.wait_for_drains(settings, ours, on_step)
         taken = ports.take(settings.host, settings.port, policy, on_step=on_step)
@@ -177,15 +178,16 @@ def _lines(shown: Mapping[str, object], width: int | None) -> list[str]:
 def _table(names: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
     """A line for each row, or, where one does not fit, a line for each cell."""
     table = [[name.upper() for name in names], *rows]
-    widths = [max(len(row[column]) for row in table) for column in range(len(names) - 1)]
+    widths = [max(cells(row[column]) for row in table) for column in range(len(names) - 1)]
     lines = [
-        "  ".join([*(cell.ljust(wide) for cell, wide in zip(row, widths, strict=False)), row[-1]]) for row in table
+        "".join([*(cell + " " * (wide - cells(cell) + 2) for cell, wide in zip(row, widths, strict=False)), row[-1]])
+        for row in table
     ]
-    if width is None or max(map(len, lines)) <= width:
+    if width is None or max(map(cells, lines)) <= width:
         return ["", *lines]
     label = max(map(len, names)) + 2
     lines = []
     for row in rows:
-        cells = zip(names, row, strict=True)
-        lines += ["", *(folded(f"{name.ljust(label)}{cell}", width, label) for name, cell in cells)]
+        named = zip(names, row, strict=True)
+        lines += ["", *(folded(f"{name.ljust(label)}{cell}", width, label) for name, cell in named)]
     return [*lines, ""]

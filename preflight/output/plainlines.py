@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+import unicodedata
 from typing import TextIO
 
 from preflight.text import printable
@@ -22,27 +24,51 @@ def columns(stream: TextIO | None) -> int | None:
         return None
 
 
-def folded(line: str, width: int | None, indent: int = 2) -> str:
-    """The line in as many as it takes, all but the first so many columns further to the right; None: one line."""
-    if width is None or len(line) <= width:
-        return line
-    import textwrap  # where a terminal is narrow
+def cells(text: str) -> int:
+    """How many columns of a terminal a text takes: East Asian letters and most emoji take two, accents none."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(unicodedata.category(character) in ("Mn", "Me") for character in text)
 
+
+def folded(line: str, width: int | None, indent: int = 2) -> str:
+    """The line in as many as it takes, all but the first so many columns further to the right; None: one line.
+
+    A word that is longer than a line, a path say, is not taken apart: the terminal that folds it knows that it is one.
+    """
+    if width is None or cells(line) <= width:
+        return line
     further = " " * (indent if 2 * indent < width else 0)
-    return "\n".join(
-        textwrap.wrap(line, width, subsequent_indent=further, break_long_words=False, break_on_hyphens=False)
-    )
+    rows, row = [], ""
+    for blanks, word in re.findall(r"( *)([^ ]+)", line):
+        if row and cells(row + blanks + word) > width:
+            rows.append(row)
+            row = further + word
+        else:
+            row += blanks + word
+    return "\n".join([*rows, row])
+
+
+def say(line: str, command: str = "") -> None:
+    """Say on standard output what was done, and by which command it goes on: that is one line, there to be pasted."""
+    width = columns(sys.stdout)
+    whole = printable(f"{line} {command}".rstrip())
+    if width is not None and cells(whole) > width:
+        whole = "\n".join(filter(None, (folded(printable(line), width), printable(command))))
+    print(whole)
 
 
 def error(message: str) -> None:
     """Say on standard error why a command does not do what it was asked for."""
-    _say(f"run.py: error: {message}")
+    remark(f"run.py: error: {message}")
 
 
 def note(message: str) -> None:
     """Say on standard error what a command has done otherwise than might be expected."""
-    _say(f"run.py: note: {message}")
+    remark(f"run.py: note: {message}")
 
 
-def _say(line: str) -> None:
+def remark(line: str) -> None:
+    """Say on standard error what else is good to know."""
     print(folded(printable(line), columns(sys.stderr)), file=sys.stderr)

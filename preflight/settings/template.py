@@ -75,8 +75,8 @@ def is_placeholder(value: str) -> bool:
     )
 
 
-def write(path: Path) -> str:
-    """Write the template with mode 0600 where there is no env file yet; returns what to do next.
+def write(path: Path) -> tuple[str, str]:
+    """Write the template with mode 0600 where there is no env file yet; returns what was done, and the next command.
 
     Raises OSError where it cannot be written.
     """
@@ -84,7 +84,7 @@ def write(path: Path) -> str:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     except FileExistsError:
-        return f"{path} exists and was left as it is."
+        return f"{path} exists and was left as it is.", ""
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         stream.write(text())
-    return f"Wrote {path}. Now open it and fill in OPENAI_API_KEY, then run: {commands.run_py()}"
+    return f"Wrote {path}. Now open it and fill in OPENAI_API_KEY, then run:", commands.run_py()

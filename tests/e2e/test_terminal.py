@@ -13,9 +13,11 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from preflight.output.plainlines import cells
 from tests.e2e.starts import BLOCKED, READY, Place, Providers
 from tests.pasting import is_command
 
@@ -180,6 +182,41 @@ def test_wrong_usage_on_a_narrow_terminal(place: Place, opened: list[Pseudo], co
         "run.py: error: unrecognized arguments: --prot 1; did you mean --port?"
     )
     assert all(len(line) <= columns for line in lines)
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+@pytest.mark.parametrize("folder", ["a", "日本語のフォルダー"])
+def test_what_was_done_on_a_narrow_terminal(
+    place: Place, opened: list[Pseudo], columns: int, folder: str, tmp_path: Path
+) -> None:
+    """Words stay whole, no line but a command or a path is wider than the terminal, and a command is one line."""
+    (tmp_path / folder).mkdir()
+    bundle = f"{tmp_path / folder}/b.zip"
+    for options, said, command in (
+        (["--init"], "Now open it and fill in OPENAI_API_KEY, then run:", f"{sys.executable} {place.root}/run.py"),
+        (["--init"], "exists and was left as it is.", ""),
+        (["--bundle", bundle], "look through it before you attach it to a public issue.", ""),
+        (["--test-notify"], f"PREFLIGHT_NOTIFY is not set: set it in {place.env_file} or the environment", ""),
+    ):
+        terminal = Pseudo(place, *options, columns=columns)
+        opened.append(terminal)
+        assert terminal.wait() == (2 if options == ["--test-notify"] else 0)
+        lines = [line for line in lines_of(terminal) if line]
+        assert [line for line in lines if cells(line) > columns and "/" not in line] == []
+        assert [line for line in lines if cells(line) > columns and len(line.split()) > 1 and line != command] == []
+        assert said in " ".join(" ".join(lines).split())
+        assert not command or lines[-1] == command
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_an_empty_notify_on_a_narrow_terminal(place: Place, opened: list[Pseudo], columns: int) -> None:
+    """What is wrong with it is said in whole words, too."""
+    terminal = Pseudo(place, "--test-notify", columns=columns, PREFLIGHT_NOTIFY="")
+    opened.append(terminal)
+    assert terminal.wait() == 2
+    lines = [line for line in lines_of(terminal) if line]
+    assert lines[0].startswith("run.py: error: PREFLIGHT_NOTIFY is")
+    assert [line for line in lines if cells(line) > columns and len(line.split()) > 1] == []
 
 
 @pytest.mark.parametrize("variables", [{"TERM": "dumb"}, {"PYTHONIOENCODING": "ascii"}])
