@@ -8,12 +8,14 @@ arguments of a tool call are no object, which is a fault of that call and not of
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_openai import ChatOpenAI
 from openai import AsyncStream
+from openai._streaming import ServerSentEvent, SSEDecoder
 from openai.types.chat import ChatCompletionChunk
 from pydantic import model_validator
 
@@ -26,10 +28,28 @@ class Events(AsyncStream[ChatCompletionChunk]):
     """A stream whose last chunk says that it came to its end."""
 
     async def _iter_events(self) -> AsyncIterator[Any]:
+        self._decoder = Decoder()
         async for event in super()._iter_events():
             if event.data.startswith(DONE):
                 yield type(event)(data=END)
             yield event
+
+
+class Decoder(SSEDecoder):
+    """Takes a ``[DONE]`` at the end of a stream for an event even where the blank line that ends one is left out."""
+
+    async def aiter_bytes(self, iterator: AsyncIterator[bytes]) -> AsyncIterator[ServerSentEvent]:
+        async for event in super().aiter_bytes(_terminated(iterator)):
+            yield event
+
+
+async def _terminated(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    end = b""
+    async for chunk in chunks:
+        end = (end + chunk)[-len(b"\ndata: [DONE]\r\n") :]
+        yield chunk
+    if re.search(rb"(?:\A|[\r\n])data: ?\[DONE\]\r?\n?\Z", end):
+        yield b"\n\n"
 
 
 class Completions:

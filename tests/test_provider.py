@@ -178,6 +178,24 @@ def test_a_stream_that_just_ends(service: Service) -> None:
         tell(service)
 
 
+@pytest.mark.parametrize("end", ["", "\n", "\r", "\r\n", "\n\n"], ids=repr)
+@pytest.mark.parametrize("word", ["data: [DONE]", "data:[DONE]"])
+def test_a_stream_whose_done_is_its_last_line(service: Service, word: str, end: str) -> None:
+    """Some services leave out the blank line that would make an event of it: the answer is whole all the same."""
+    status, headers, body = streamed(SUNNY, done=False)
+    service.answers((status, headers, f"{body}{word}{end}"))
+    assert tell(service) == "Sunny."
+
+
+@pytest.mark.parametrize("end", ["data: [DONE", 'data: {"id"', "[DONE]", "text data: [DONE]", ": [DONE]"])
+def test_a_stream_that_ends_in_something_else(service: Service, end: str) -> None:
+    """What only looks like the end is none."""
+    status, headers, body = streamed(SUNNY, done=False)
+    service.answers((status, headers, f"{body}{end}"))
+    with pytest.raises(ProviderError, match="stopped half way"):
+        tell(service)
+
+
 # Tool calls.
 
 
