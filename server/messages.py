@@ -67,7 +67,7 @@ class Init(_Message):
     def streams(self) -> bool:
         if self.stream is not None:
             return self.stream
-        return self.session_id is not None or self.workspace_path is None
+        return bool(self.session_id) or self.workspace_path is None  # an empty id asks for no session
 
 
 class Chat(_Message):

@@ -161,6 +161,7 @@ def test_the_panel_and_what_its_test_clients_send(panel: Panel, fields: dict[str
         ({"session_id": None, "workspace_path": None, "stream": None}, True),
         (LEGACY, False),
         ({"stream": None, "session_id": None, **LEGACY}, False),
+        ({"session_id": "", **LEGACY}, False),
         ({"stream": False}, False),
         ({"stream": False, "session_id": "unknown"}, False),
     ],
