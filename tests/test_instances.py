@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -246,9 +247,9 @@ def test_what_vanishes_comes_back(
                 shutil.rmtree(folder.parent)
         until(lambda: file.exists() and path.is_socket(), "record and socket are back", 10)
         channel, peer = instances.call(path)
-        assert peer.pid == os.getpid()
-        assert instances.ask(channel, any_release=False)[0] is not None
-        channel.close()
+        with contextlib.closing(channel):
+            assert peer.pid == os.getpid()
+            assert instances.ask(channel, any_release=False)[0] is not None
         assert not one.trouble
     assert os.listdir(folder) == []
 

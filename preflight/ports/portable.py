@@ -5,7 +5,7 @@ import signal
 import socket
 import time
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from preflight.ports import cgroups, sockets
 from preflight.ports.machine import Handle, Process
@@ -28,22 +28,14 @@ class Portable:
         import psutil
 
         holders: dict[bytes, list[int]] = {}
-        try:
-            processes = list(psutil.process_iter())
-        except (IndexError, OSError):  # Linux without /proc, in a chroot say: nobody is to be seen
-            return []
-        for process in processes:
+        for process in _everybody():
             try:
                 connections = process.net_connections(kind="tcp")
             except psutil.Error:
                 continue
             for address in {_packed(c.laddr) for c in connections if _listens(c, port)}:
                 holders.setdefault(address, []).append(process.pid)
-        try:
-            unowned = {_packed(c.laddr) for c in psutil.net_connections(kind="tcp") if _listens(c, port)}
-        except psutil.Error:  # macOS tells only root
-            unowned = set()
-        for address in unowned:
+        for address in {_packed(c.laddr) for c in _connections() if _listens(c, port)}:
             holders.setdefault(address, [])
         users = sockets.opened_by(port) if not all(holders.values()) else {}
         return [
@@ -56,15 +48,14 @@ class Portable:
         import psutil
 
         found: dict[tuple[object, object, str], set[int]] = {}
-        for process in psutil.process_iter():
+        for process in _everybody():
             with contextlib.suppress(psutil.Error):
                 for one in process.net_connections(kind="tcp"):
                     if _is_at(one, port):
                         found.setdefault((one.laddr, one.raddr, one.status), set()).add(process.pid)
-        with contextlib.suppress(psutil.Error):  # macOS tells only root
-            for other in psutil.net_connections(kind="tcp"):
-                if _is_at(other, port):
-                    found.setdefault((other.laddr, other.raddr, other.status), set())
+        for other in _connections():
+            if _is_at(other, port):
+                found.setdefault((other.laddr, other.raddr, other.status), set())
         return [
             Endpoint(
                 _packed(here), port, _NUMBERS.get(status, sockets.CLOSE), pids=tuple(sorted(pids)), peer=_peer(there)
@@ -86,7 +77,7 @@ class Portable:
         import psutil
 
         found = []
-        for one in psutil.process_iter():
+        for one in _everybody():
             try:
                 one.net_connections(kind="tcp")
             except psutil.AccessDenied:
@@ -180,6 +171,26 @@ class _Pinned:
 
     def close(self) -> None:
         pass  # psutil keeps nothing open
+
+
+def _everybody() -> "list[psutil.Process]":
+    """All processes that can be seen: none on a Linux without /proc, in a chroot, say."""
+    import psutil
+
+    try:
+        return list(psutil.process_iter())
+    except (IndexError, OSError):
+        return []
+
+
+def _connections() -> list[Any]:
+    """All connections of the system, as far as it tells: macOS tells only root, and Linux without /proc nobody."""
+    import psutil
+
+    try:
+        return psutil.net_connections(kind="tcp")
+    except (IndexError, OSError, psutil.Error):
+        return []
 
 
 def _is_at(connection: object, port: int) -> bool:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.starts import BLOCKED, KEYS, READY, ROOT, Answer, Place, Providers, Started, listening, until
 
-SCHEMA = json.loads((ROOT / "preflight" / "report.schema.json").read_text())
+SCHEMA = json.loads((ROOT / "preflight" / "report" / "report.schema.json").read_text())
 AT_ONCE = ("--check-only", "--app", "small:app")
 
 
