@@ -113,6 +113,34 @@ def test_inside_of_a_container(cgroup: str, mount: str, tree: Tree) -> None:
     assert left(tree.root)[:2] == (4 * MIB, 64 * MIB)
 
 
+def test_a_limit_out_of_sight(tree: Tree) -> None:
+    """A container of version 1 sees nothing above its group, but is told of the tightest limit there: a pod's, say."""
+    tree.process("4:memory:/kubepods/pod1/abc", V1.replace("0:33 /", "0:33 /kubepods/pod1/abc"))
+    tree.group(
+        "memory", memory__limit_in_bytes=9223372036854771712, memory__usage_in_bytes=50 * MIB,
+        memory__stat=f"hierarchical_memory_limit {64 * MIB}\ntotal_inactive_file {10 * MIB}",
+    )  # fmt: skip
+    assert of_groups(tree.root) == [Left(24 * MIB, 64 * MIB, "/kubepods/pod1/abc")]
+
+
+def test_a_limit_that_is_told_twice(tree: Tree) -> None:
+    """Where the group with the limit is in sight, it is the one that is named."""
+    tree.process("4:memory:/a/b", V1)
+    tree.group("memory/a", memory__limit_in_bytes=64 * MIB, memory__usage_in_bytes=9 * MIB)
+    tree.group("memory/a/b", memory__usage_in_bytes=9 * MIB, memory__stat=f"hierarchical_memory_limit {64 * MIB}")
+    assert of_groups(tree.root) == [Left(55 * MIB, 64 * MIB, "/a")]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_another_groups_mount(first: bool, tree: Tree) -> None:
+    """A part of the hierarchy that is mounted somewhere else, without our group in it, says nothing about us."""
+    other = V2.replace("0:28 / /sys/fs/cgroup", "0:28 /other /sys/fs/cgroup/elsewhere")
+    tree.process("0::/ours", *((other, V2) if first else (V2, other)))
+    tree.group("ours", memory__max=100 * MIB, memory__current=MIB)
+    tree.group("elsewhere", memory__max=MIB, memory__current=MIB)
+    assert of_groups(tree.root) == [Left(99 * MIB, 100 * MIB, "/ours")]
+
+
 def test_a_mount_with_a_blank(tree: Tree) -> None:
     """mountinfo escapes what would end a field."""
     tree.process("0::/g", V2.replace("/sys/fs/cgroup", r"/sys/fs/cgroup/my\040own"))

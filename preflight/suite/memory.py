@@ -38,7 +38,8 @@ def left(root: Path = Path("/")) -> Left:
 def of_groups(root: Path = Path("/")) -> list[Left]:
     """What each control group that this process is in leaves, where it has a limit; the innermost first."""
     found: list[Left] = []
-    for version, name, mounted, folder in _hierarchies(root):
+    for version, group, mounted, inner in _hierarchies(root):
+        name, folder, here = group, inner, len(found)
         # Up to where the hierarchy is mounted: a container sees nothing above its own group.
         while folder.is_relative_to(mounted):
             limits = _LIMITS[version](folder)
@@ -49,6 +50,9 @@ def of_groups(root: Path = Path("/")) -> list[Left]:
             # Version 1: a group may be told not to count what is below it.
             if version == 1 and _number(folder / "memory.use_hierarchy") == 0:
                 break
+        hidden = _limit_out_of_sight(inner) if version == 1 else None
+        if hidden is not None and hidden < min((one.limit for one in found[here:]), default=_UNLIMITED):
+            found.append(Left(max(0, hidden - _used(inner, version)), hidden, str(group)))
     return found
 
 
@@ -62,6 +66,8 @@ def _hierarchies(root: Path) -> Iterator[tuple[int, Path, Path, Path]]:
             groups[2] = group
         elif "memory" in controllers.split(","):
             groups[1] = group
+    elsewhere: list[tuple[int, Path, Path, Path]] = []
+    seen: set[int] = set()
     for line in _lines(root / "proc/self/mountinfo"):
         mount, _, filesystem = line.partition(" - ")
         fields, kind = mount.split(), filesystem.split()
@@ -73,14 +79,26 @@ def _hierarchies(root: Path) -> Iterator[tuple[int, Path, Path, Path]]:
         top, point = Path(_unescaped(fields[3])), root / _unescaped(fields[4]).lstrip("/")
         name = Path("/") / groups[version]
         folder = point / name.relative_to(top) if name.is_relative_to(top) else point
-        # A container may have its group mounted as the root, and be told where that is outside of it.
-        inside = ".." not in name.parts and folder.is_dir()
-        yield version, name, point, folder if inside else point
+        if ".." not in name.parts and name.is_relative_to(top) and folder.is_dir():
+            seen.add(version)
+            yield version, name, point, folder
+        else:
+            elsewhere.append((version, name, point, point))
+    # A container may have its group mounted as the root, and be told where that is outside of it. Where our group is in
+    # sight, what else is mounted is somebody else's.
+    yield from (one for one in elsewhere if one[0] not in seen)
 
 
 def _limits_of_version_1(folder: Path) -> list[int]:
     limit = _number(folder / "memory.limit_in_bytes")
     return [] if limit is None or limit >= _UNLIMITED else [limit]
+
+
+def _limit_out_of_sight(folder: Path) -> int | None:
+    """The tightest limit above a group of version 1, which it is told of even where no group above is in sight."""
+    line = next((one for one in _lines(folder / "memory.stat") if one.startswith("hierarchical_memory_limit ")), "")
+    limit = line.partition(" ")[2].strip()
+    return int(limit) if limit.isdecimal() and int(limit) < _UNLIMITED else None
 
 
 def _limits_of_version_2(folder: Path) -> list[int]:
