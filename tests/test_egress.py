@@ -230,6 +230,10 @@ CASES: dict[str, tuple[Case, str, list[str]]] = {
         plain(OPENAI_PROXY="{proxy}", NO_PROXY="127.0.0.1", LANGCHAIN_OPENAI_TCP_KEEPALIVE="0"), "answered", ["proxy"],
     ),
     "OPENAI_PROXY trusts what it brings": (secure(OPENAI_PROXY="{proxy}", SSL_CERT_FILE="{file}"), "failed", ["proxy"]),
+    "OPENAI_PROXY alone reads no certificates": (
+        plain(OPENAI_PROXY="{proxy}", SSL_CERT_FILE="{folder}/nowhere.pem", LANGCHAIN_OPENAI_TCP_KEEPALIVE="0"),
+        "answered", ["proxy"],
+    ),
     "empty OPENAI_PROXY": (plain(OPENAI_PROXY=""), "answered", []),
     "OPENAI_PROXY without a scheme": (plain(OPENAI_PROXY="{bare}"), "impossible", []),
     "keep-alive off": (plain(LANGCHAIN_OPENAI_TCP_KEEPALIVE="0", HTTP_PROXY="{proxy}"), "answered", ["proxy"]),
@@ -246,6 +250,8 @@ CASES: dict[str, tuple[Case, str, list[str]]] = {
     "a header without a name": (plain(OPENAI_CUSTOM_HEADERS=": blue"), "impossible", []),
     "a header's value that is none": (plain(OPENAI_CUSTOM_HEADERS="X-Team: bl\u00fce"), "impossible", []),
     "an organization that is none": (plain(OPENAI_ORG_ID="org-1\u200b"), "impossible", []),
+    "an organization behind a blank": (plain(OPENAI_ORG_ID=" org-1"), "impossible", []),
+    "a project behind a tab": (plain(OPENAI_PROJECT_ID="\tproj_1"), "impossible", []),
     "a project with a line end": (plain(OPENAI_PROJECT_ID="proj_1\n"), "impossible", []),
     # Variables that count for others, or that the agent has decided on.
     "other addresses": (
@@ -312,6 +318,7 @@ def test_neither_of_the_clients_is_imported() -> None:
         ({"SSL_CERT_FILE": "/nowhere/ca.pem"}, "SSL_CERT_FILE", "cannot be read: No such file or directory"),
         ({"SSLKEYLOGFILE": "/nowhere/keys"}, "SSLKEYLOGFILE", "cannot be written: No such file or directory"),
         ({"OPENAI_ORG_ID": "org\u200b-1"}, "OPENAI_ORG_ID", "its character 4 is U+200B (ZERO WIDTH SPACE)"),
+        ({"OPENAI_PROJECT_ID": " proj_1"}, "OPENAI_PROJECT_ID", "its character 1 is U+0020 (SPACE)"),
         ({"OPENAI_BASE_URL": "http://[::1"}, "OPENAI_BASE_URL", "is no valid http:// or https:// URL"),
     ],
 )

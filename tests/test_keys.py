@@ -135,6 +135,16 @@ def error(code: str | None, kind: str = "request_forbidden") -> str:
         pytest.param(403, JSON, '{"detail": "no"}', "unknown", "answered HTTP 403", "passed", id="403 JSON"),
         pytest.param(403, HTML, "<h1>Blocked", "unknown", "HTTP 403, text/html", "unknown", id="block page"),
         pytest.param(403, {}, "", "unknown", "answered HTTP 403", "unknown", id="403 alone"),
+        pytest.param(200, JSON, "[]", "passed", "not verified: HTTP 200", "passed", id="bare list of nothing"),
+        pytest.param(200, JSON, '["login"]', "passed", "not verified: HTTP 200", "passed", id="list of texts"),
+        pytest.param(200, JSON, '{"data": ["x"]}', "passed", "not verified: HTTP 200", "passed", id="data of texts"),
+        pytest.param(
+            200, JSON, '[{"error": {"code": 401}}]', "passed", "not verified: HTTP 200", "passed", id="list of errors"
+        ),
+        pytest.param(
+            200, JSON, '{"success": false, "data": []}', "passed", "not verified: HTTP 200", "passed", id="no success"
+        ),
+        pytest.param(511, HTML, "<form>", "passed", "not verified: HTTP 511, text/html", "unknown", id="511"),
         pytest.param(200, HTML, "<form>", "passed", "not verified: HTTP 200, text/html", "unknown", id="portal"),
         pytest.param(200, JSON, "<form>", "passed", "not verified: HTTP 200", "unknown", id="no JSON"),
         pytest.param(200, JSON, '{"login": "first"}', "passed", "not verified: HTTP 200", "passed", id="other JSON"),
@@ -162,7 +172,8 @@ def test_answers(
     assert about.outcome == ("passed" if key == "verified" else key), about
     assert about.details["verified"] == (key == "verified")
     assert said in about.message
-    assert about.fix.startswith("make a new key and set OPENAI_API_KEY in ") == (key == "failed")
+    new_key = key == "failed" and "account" not in body
+    assert about.fix.startswith("make a new key and set OPENAI_API_KEY in ") == new_key
     assert found["OpenAI API"].outcome == service_outcome, found["OpenAI API"]
     assert found["OpenAI Client"].outcome == "passed"
 
@@ -193,6 +204,42 @@ def test_a_key_of_another_organization(judge: Judge, service: Service) -> None:
     assert found.fix == "set OPENAI_PROJECT_ID in the environment to the one that the key belongs to"
 
 
+@pytest.mark.parametrize(
+    "code, fix",
+    [
+        ("ip_not_authorized", "let this machine's address in where the key is managed"),
+        ("account_deactivated", "look at the account that the key belongs to: it is not active"),
+        ("project_archived", "look at the account that the key belongs to: it is not active"),
+    ],
+)
+def test_what_a_new_key_does_not_change(judge: Judge, service: Service, code: str, fix: str) -> None:
+    """The service says what is wrong, and another key would have the same."""
+    service.answer = 401, JSON, error(code)
+    found = judge()["OpenAI API Key"]
+    assert (found.outcome, found.fix) == ("failed", fix)
+
+
+@pytest.mark.parametrize("status, code", [(402, "insufficient_balance"), (402, None), (429, "billing_not_active")])
+def test_an_account_without_money(judge: Judge, service: Service, status: int, code: str | None) -> None:
+    """Neither the service's status page nor its log says anything about that."""
+    service.answer = status, JSON, error(code)
+    found = judge()["OpenAI API"]
+    assert found.outcome == "failed"
+    assert found.message.startswith(f"HTTP {status}, the account's quota")
+    assert found.fix == "raise the account's quota or balance, or wait for its renewal"
+
+
+@pytest.mark.parametrize("status", [407, 511])
+def test_a_login_page_in_between(judge: Judge, service: Service, status: int) -> None:
+    """Whoever wants a login is not the service: it is not said to be in trouble."""
+    service.answer = status, HTML, "<form>"
+    found = judge()["OpenAI API"]
+    assert (found.outcome, found.fix) == (
+        "unknown", "find out what answers in the service's place: a firewall, a proxy, a login page",
+    )  # fmt: skip
+    assert found.message.endswith(f"wants a login first (HTTP {status})")
+
+
 def test_a_used_up_quota(judge: Judge, service: Service) -> None:
     """It is a 429 as well, and waiting does not help."""
     service.answer = 429, JSON, error("insufficient_quota")
@@ -215,8 +262,12 @@ def test_a_used_up_quota(judge: Judge, service: Service) -> None:
 )
 def test_a_key_that_no_header_can_carry(judge: Judge, service: Service, offline: bool, key: str, where: str) -> None:
     """It is certain, so it fails without asking anybody, and says which character it is, and where."""
-    found = judge(offline=offline, OPENAI_API_KEY=key)["OpenAI API Key"]
+    judged = judge(offline=offline, OPENAI_API_KEY=key)
+    found, service_of_it = judged["OpenAI API Key"], judged["OpenAI API"]
     assert found.outcome == "failed"
+    if not offline:
+        # Neither the network nor the address is what to look at.
+        assert service_of_it.fix == "set OPENAI_API_KEY right first: nothing is asked without a key that can be sent"
     carry = "OPENAI_API_KEY in the environment has a character that no HTTP header can carry"
     assert found.message.startswith(f"{carry}: {where}")
     assert not [request for request in service.seen if request[1] == "/models"]
@@ -387,6 +438,21 @@ def test_a_proxy_that_is_down(judge: Judge, file: Path, nobody: int) -> None:
     assert (found["OpenAI API"].outcome, found["OpenAI API"].message) == ("unknown", said)
     assert found["OpenAI API Key"].message == f"from the env file, not verified: {said}"
     assert found["OpenAI API"].fix == f"see to the proxy, or set HTTP_PROXY in {file} to one that answers"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_hangs(judge: Judge, scheme: str) -> None:
+    """It takes the connection and says nothing: every message names it, also the first one."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        login = url.replace("//", f"//me:{PASSWORD}@")
+        environ = {"HTTP_PROXY": login, "HTTPS_PROXY": login, "OPENAI_BASE_URL": f"{scheme}://service.invalid/v1"}
+        found = judge(timeout=0.5, **environ)
+    for title in ("OpenAI API Key", "OpenAI API"):
+        assert f"the proxy {url} ({scheme.upper()}_PROXY)" in found[title].message, found[title]
+    assert "PROXY" in found["OpenAI API"].fix
 
 
 def test_a_proxy_that_wants_a_password(judge: Judge) -> None:

@@ -21,6 +21,12 @@ _REJECTS = re.compile(
     r"(?:_provided)?|(?:api_?)?(?:key|token|account|credentials?)_(?:invalid|incorrect|expired|revoked|disabled"
     r"|deactivated|not_found)|authentication_(?:error|failed)|unauthori[sz]ed",
 )
+# Codes for what a new key does not change, and what changes it.
+_NOT_THE_KEY = (
+    (re.compile(r"(?:^|_)ip(?:_|$)|allowlist|whitelist"), "let this machine's address in where the key is managed"),
+    (re.compile(r"account_|organization_|project_"), "look at the account that the key belongs to: it is not active"),
+)
+_MONEY = re.compile(r"quota|balance|billing|credit|payment")
 # What the client reads besides keys and proxies, and what would be wrong in it without anybody saying so.
 _READ = (*egress.ORGANIZATION, egress.PROJECT, "OPENAI_MODEL", "NO_PROXY", "no_proxy")
 
@@ -45,7 +51,7 @@ def judge_key(
     assert loaded, f"{variable} is {'not set' if place.value is None else f'empty {place.where}'}{purpose}"
     filled_in = not template.is_placeholder(value)
     assert filled_in, f"{variable} is still the template's placeholder{place.hiding}{purpose}"
-    wrong = egress.unsendable(value)
+    wrong = egress.unsendable(value, alone=False)
     if wrong:
         details.fix = place.fix(f"set {variable} {place.target} without that character")
     said = f"{variable} {place.where} has a character that no HTTP header can carry: {wrong}"
@@ -84,7 +90,9 @@ def _mending(settings: Settings, reply: Reply, place: Place) -> str:
         sent = next((found for name in variables if (found := places.of(settings, name)).value), None)
         if word in reply.code.lower() and sent is not None:
             return sent.fix(f"set {sent.variable} {sent.target} to the one that the key belongs to")
-    return place.fix(f"make a new key and set {place.variable} {place.target}")
+    code = reply.code.lower()
+    helps = next((fix for about, fix in _NOT_THE_KEY if about.search(code)), None)
+    return place.fix(helps or f"make a new key and set {place.variable} {place.target}")
 
 
 def _about_403(reply: Reply) -> str:
@@ -114,9 +122,9 @@ def judge_service(
     if reply.failure is not None:
         _not_answered(variable, settings, reply, details, purpose)
     status = reply.status or 0
-    if status == 429 and "quota" in reply.code:
-        details.fix = "raise the account's quota, or wait for its renewal"
-        pytest.fail(f"HTTP 429, the account's quota is used up{purpose}")
+    if status == 402 or (status in (400, 429) and _MONEY.search(reply.code.lower())):
+        details.fix = "raise the account's quota or balance, or wait for its renewal"
+        pytest.fail(f"HTTP {status}, the account's quota{'' if status == 429 else ' or balance'} is used up{purpose}")
     if status == 429:
         after = f" (Retry-After: {reply.retry_after})" if reply.retry_after else ""
         details.fix = "wait, or raise the account's limits"
@@ -125,6 +133,9 @@ def judge_service(
         set_there = f"{variable} {base.where}" if base.value else variable
         details.fix = base.fix(f"check {set_there}: a wrong path answers like this, too")
         unknown(f"{_host(reply)} answers, and has no such route (HTTP {status}){purpose}")
+    if status == 511 or (status == 407 and not reply.through):
+        details.fix = _about_403(reply)
+        unknown(f"what answers for {_host(reply)} wants a login first (HTTP {status}){purpose}")
     assert not 300 <= status < 400, f"{_host(reply)} answered HTTP {status}, a redirection{reply.through}{purpose}"
     # 401 and 403 are answers about the key, which has a requirement of its own.
     assert status < 300 or status in (401, 403), f"{name} answered HTTP {status}{reply.through}{purpose}"
@@ -148,9 +159,14 @@ def _not_answered(variable: str, settings: Settings, reply: Reply, details: Deta
             details.fix = proxy.fix(f"{set_there} with the proxy's user and password in it")
             pytest.fail(f"{reply.failure}{purpose}")
         unknown(f"{reply.failure}{purpose}")
-    details.fix = "check the network"
+    if reply.fault is not None:
+        key = variable.replace("_BASE_URL", "_API_KEY")
+        details.fix = f"set {key} right first: nothing is asked without a key that can be sent"
+        unknown(f"not asked: {reply.failure}{purpose}")
+    through = f" the proxy of {reply.proxy.variable}," if reply.proxy and reply.proxy.variable and reply.through else ""
+    details.fix = f"check the network{f' and{through[:-1]}' if through else ''}"
     if base.value:
-        details.fix = base.fix(f"check the network, and {variable} {base.where}")
+        details.fix = base.fix(f"check the network,{through} and {variable} {base.where}")
     if (reply.failure or "").startswith("TLS failed"):
         details.fix = _about_certificates(settings)
     unknown(f"{_host(reply)}: {reply.failure}{purpose}")

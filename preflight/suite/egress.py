@@ -68,16 +68,18 @@ class Proxy:
         return f"{scheme}{mark}{host} ({self.variable or 'set in the system'})"
 
 
-def unsendable(value: str) -> str:
+def unsendable(value: str, *, alone: bool = True) -> str:
     """The first character of a header's value that HTTP does not allow there, and its place; empty if there is none.
 
-    RFC 9110, 5.5; beyond ASCII the client's library refuses everything, and at the end white space as well.
+    RFC 9110, 5.5; beyond ASCII the client's library refuses everything, and white space at either end as well. A key
+    is not ``alone``: "Bearer" stands before it.
     """
     for number, character in enumerate(value, start=1):
         last = number == len(value)
-        if " " <= character <= "~" and not (last and character == " "):
+        outermost = last or (alone and number == 1)
+        if " " <= character <= "~" and not (outermost and character == " "):
             continue
-        if character == "\t" and not last:
+        if character == "\t" and not outermost:
             continue
         place = "last character" if last and number > 1 else f"character {number}"
         return f"its {place} is U+{ord(character):04X} ({_name(character)})"
@@ -95,7 +97,7 @@ def headers(environment: Mapping[str, str], key: str | None) -> dict[str, str]:
     found = {"Accept": "application/json", "User-Agent": f"AsyncOpenAI/Python {_version()}"}
     if key:
         found["Authorization"] = f"Bearer {key}"
-        if unsendable(key):
+        if unsendable(key, alone=False):
             raise Fault("", "the key has characters that no HTTP header can carry")
     for name, variables in (("OpenAI-Organization", ORGANIZATION), ("OpenAI-Project", (PROJECT,))):
         present = [variable for variable in variables if variable in environment]
@@ -155,7 +157,7 @@ def named_proxies(environment: Mapping[str, str]) -> dict[str, Proxy]:
 def routes(environment: Mapping[str, str]) -> dict[str, Proxy | None]:
     """Patterns of URLs as httpx2's ``mounts`` have them, and the proxy for each; None: directly."""
     own = environment.get(OWN_PROXY)
-    if own and environment.get("LANGCHAIN_OPENAI_TCP_KEEPALIVE", "1") == "0":
+    if own and _own_proxy_alone(environment):
         return {"all://": Proxy(OWN_PROXY, own)}  # the proxy takes everything, and no other variable counts
     found: dict[str, Proxy | None] = {}
     named = named_proxies(environment)
@@ -170,6 +172,11 @@ def routes(environment: Mapping[str, str]) -> dict[str, Proxy | None]:
         # It stands behind all others: a pattern with a scheme or a host comes first.
         found["all://"] = Proxy(OWN_PROXY, own)
     return found
+
+
+def _own_proxy_alone(environment: Mapping[str, str]) -> bool:
+    """Whether the client has its own proxy and nothing else: no other proxy counts then, and no certificates."""
+    return bool(environment.get(OWN_PROXY)) and environment.get("LANGCHAIN_OPENAI_TCP_KEEPALIVE", "1") == "0"
 
 
 def _pattern(host: str) -> str:
@@ -265,9 +272,11 @@ def build(environment: Mapping[str, str], url: str, timeout: float) -> Client:
         except OSError as error:
             raise Fault(KEY_LOG, f"names a file that cannot be written: {error.strerror}") from None
     named = routes(environment)
-    secure = [url, *(proxy.url for proxy in named.values() if proxy), *filter(environment.get, CERTIFICATES)]
+    alone = _own_proxy_alone(environment)
+    read = () if alone else filter(environment.get, CERTIFICATES)
+    secure = [url, *(proxy.url for proxy in named.values() if proxy), *read]
     plain = all(one.lower().startswith(("http://", "socks5")) for one in secure)
-    context = _unused() if plain else certificates(environment)
+    context = _unused() if plain else certificates({} if alone else environment)
     used: list[Proxy] = []
 
     class Through(httpx2.HTTPTransport):

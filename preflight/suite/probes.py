@@ -148,6 +148,7 @@ class Probes(Mapping[str, Reply]):
         self._replies: dict[str, Reply] = {}
         self._threads: dict[str, threading.Thread] = {}
         self._begun = 0.0
+        self._sent: dict[str, Request] = {}
         self._left: dict[str, float] = {}
         """When each question left, on the monotonic clock."""
 
@@ -167,6 +168,7 @@ class Probes(Mapping[str, Reply]):
         prepared = prepare(question, self._timeout)
         self._left[name] = time.monotonic()
         if isinstance(prepared, Request):
+            self._sent[name] = prepared
             prepared = prepared.send(lambda reply: self._replies.__setitem__(name, reply))
         self._replies[name] = prepared
 
@@ -180,8 +182,11 @@ class Probes(Mapping[str, Reply]):
         # What it took to get ready, an import above all, was not the service's time.
         ready = self._left.get(name, self._begun + self._timeout) - self._begun
         thread.join(min(ready, self._timeout))
-        late = Reply(question.shown, failure=f"no answer within {self._timeout:g} s", seconds=self._timeout)
-        return self._replies.get(name, late)
+        if (reply := self._replies.get(name)) is not None:
+            return reply
+        if (sent := self._sent.get(name)) is not None:
+            return sent.late()
+        return Reply(question.shown, failure=_no_answer(self._timeout), seconds=self._timeout)
 
     def fault(self, name: str) -> Fault | None:
         """Why the client could send nothing, whoever answers; None if it could. Asks nobody."""
@@ -285,6 +290,7 @@ class Request:
     timeout: float
     client: egress.Client
     request: httpx2.Request
+    course: Course = field(default_factory=Course)
 
     def send(self, on_head: Callable[[Reply], object] = lambda _reply: None) -> Reply:
         """Send it, once, and read the answer.
@@ -294,13 +300,13 @@ class Request:
         import httpx2
 
         begun = time.monotonic()
-        self.request.extensions["trace"] = course = Course()
+        self.request.extensions["trace"] = self.course
         with self.client.http as http:
             try:
                 # No redirects: they could carry the key elsewhere.
                 response = http.send(self.request, stream=True, follow_redirects=False)
             except (httpx2.HTTPError, OSError, ValueError) as error:
-                return self._failed(error, course, time.monotonic() - begun)
+                return self._failed(error, time.monotonic() - begun)
             with contextlib.closing(response):
                 reply = Reply(
                     self.question.shown,
@@ -322,17 +328,25 @@ class Request:
     def _proxy(self) -> Proxy | None:
         return self.client.used[-1] if self.client.used else None
 
-    def _failed(self, error: Exception, course: Course, seconds: float) -> Reply:
+    def late(self) -> Reply:
+        """A reply that says that none has come in time, and how far the request has got."""
+        return self._unanswered(_no_answer(self.timeout), self.timeout)
+
+    def _failed(self, error: Exception, seconds: float) -> Reply:
         """A reply that says why there is none, and whether that is the proxy's fault."""
         import httpx2
 
         proxy = self._proxy
+        if proxy is not None and isinstance(error, httpx2.ProxyError):
+            refusal = _refusal(proxy, str(error), self.request.url.host)
+            return Reply(self.question.shown, seconds=seconds, proxy=proxy, failure=refusal, at_proxy=True)
+        return self._unanswered(_failure(error, self.timeout, received=self.course.received), seconds)
+
+    def _unanswered(self, failure: str, seconds: float) -> Reply:
+        proxy, course = self._proxy, self.course
         reply = Reply(self.question.shown, seconds=seconds, proxy=proxy)
-        failure = _failure(error, self.timeout, received=course.received)
         if proxy is None:
             return replace(reply, failure=failure)
-        if isinstance(error, httpx2.ProxyError):
-            return replace(reply, failure=_refusal(proxy, str(error), self.request.url.host), at_proxy=True)
         # Behind a tunnel it is the service that answers, or hangs up, or shows a certificate; before it, the proxy.
         if course.tunnelled or (course.connected and reply.url.startswith("http://")):
             return replace(reply, failure=f"{failure} (through the proxy {proxy.shown})")
@@ -369,7 +383,8 @@ def _understood(body: bytes, lists: tuple[str, ...], key: str) -> dict[str, Any]
     except (ValueError, RecursionError):
         return {}
     if isinstance(document, list):  # some compatible services leave the object around it out
-        return {"is_json": True, "is_list": bool(lists)}
+        models = bool(document) and all(isinstance(one, dict) and "id" in one for one in document)
+        return {"is_json": True, "is_list": bool(lists) and models}
     if not isinstance(document, dict):
         return {"is_json": True}
     error = document.get("error") or document.get("errors")
@@ -380,8 +395,13 @@ def _understood(body: bytes, lists: tuple[str, ...], key: str) -> dict[str, Any]
     parts = {key[start : start + 6] for start in range(len(key) - 5)}
     words = [code for code in codes if isinstance(code, str) and _CODE.fullmatch(code)]
     code = next((code for code in words if not any(part in code for part in parts)), "")
-    asked_for = error is None and any(isinstance(document.get(name), list) for name in lists)
+    fine = error is None and document.get("success", True) is True
+    asked_for = fine and any(_is_list_of_objects(document.get(name)) for name in lists)
     return {"is_json": True, "is_list": asked_for, "code": code if error is not None or not asked_for else ""}
+
+
+def _is_list_of_objects(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
 
 
 def _refusal(proxy: Proxy, said: str, host: str) -> str:
@@ -394,13 +414,17 @@ def _refusal(proxy: Proxy, said: str, host: str) -> str:
     return f"the proxy {proxy.shown} {does} {host}{f' (HTTP {status})' if status else ''}"
 
 
+def _no_answer(timeout: float) -> str:
+    return f"no answer within {timeout:g} s"
+
+
 def _failure(error: Exception, timeout: float, *, received: bool) -> str:
     """Why there is no answer, in words that hold no part of the request."""
     import httpx2
 
     causes = list(_causes(error))
     if isinstance(error, httpx2.TimeoutException):
-        return f"no answer within {timeout:g} s"
+        return _no_answer(timeout)
     if isinstance(error, httpx2.LocalProtocolError):
         return UNSENDABLE
     verification = [cause for cause in causes if isinstance(cause, ssl.SSLCertVerificationError)]
