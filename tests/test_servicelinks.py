@@ -41,6 +41,16 @@ def docker(name: str, host: str = "172.17.0.5", port: int = 5432) -> dict[str, s
     }  # fmt: skip
 
 
+def docker_range(name: str, first: int = 8002, last: int = 8004, host: str = "172.17.0.5") -> dict[str, str]:
+    """The same, of a container with ports in a row: three or more are told of by the first and the last."""
+    one = f"{name}_PORT_{first}_TCP"
+    return {
+        f"{name}_PORT": f"tcp://{host}:{first}", f"{one}_START": f"tcp://{host}:{first}", f"{one}_ADDR": host,
+        f"{one}_PROTO": "tcp", f"{one}_PORT_START": str(first), f"{one}_END": f"tcp://{host}:{last}",
+        f"{one}_PORT_END": str(last), f"{name}_NAME": f"/web/{name.lower()}",
+    }  # fmt: skip
+
+
 @pytest.fixture
 def loaded(tmp_path: Path) -> Callable[[dict[str, str]], Settings]:
     return lambda environ: load(ROOT, {"PREFLIGHT_ENV_FILE": str(tmp_path / ".env"), **environ})
@@ -59,6 +69,10 @@ def loaded(tmp_path: Path) -> Callable[[dict[str, str]], Settings]:
         kubernetes("PREFLIGHT_PORT", "10.96.0.9", 9),
         docker("PREFLIGHT"),
         docker("PREFLIGHT_DB"),
+        docker_range("PREFLIGHT"),
+        docker_range("PREFLIGHT_DB"),
+        {"PREFLIGHT_NAME": "/web/preflight", "PREFLIGHT_ENV_LANG": "C"},  # no port at all
+        {"PREFLIGHT_DB_NAME": "/web/preflight-db", "PREFLIGHT_DB_ENV_LANG": "C"},
     ],
 )
 def test_a_set(environ: dict[str, str], loaded: Callable[[dict[str, str]], Settings]) -> None:
@@ -95,6 +109,8 @@ def test_a_links_variables_that_are_settings(tmp_path: Path, loaded: Callable[[d
     "environ, wrong",
     [
         ({"PREFLIGHT_PORT": "tcp://10.96.0.7:8002"}, "PREFLIGHT_PORT must be a whole number"),
+        ({"PREFLIGHT_NAME": "/web/preflight"}, "PREFLIGHT_NAME: no such setting"),
+        ({"PREFLIGHT_NAME": "/web/other", "PREFLIGHT_ENV_LANG": "C"}, "PREFLIGHT_NAME: no such setting"),
         ({"PREFLIGHT_SERVICE_HOST": "10.96.0.7"}, "PREFLIGHT_SERVICE_HOST: no such setting"),
         (kubernetes("PREFLIGHT") | {"PREFLIGHT_PROT": "1"}, "PREFLIGHT_PROT: no such setting; did you mean"),
         (kubernetes("PREFLIGHT") | {"PREFLIGHT_PORT": "tcp://10.0.0.1:1"}, "PREFLIGHT_PORT must be a whole number"),

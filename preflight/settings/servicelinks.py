@@ -3,7 +3,8 @@
 Kubernetes gives every container, for each Service in its namespace, ``NAME_SERVICE_HOST``, ``NAME_SERVICE_PORT``, one
 ``NAME_SERVICE_PORT_...`` for each port with a name, ``NAME_PORT=tcp://...`` and, for each port,
 ``NAME_PORT_8002_TCP`` with three more (https://kubernetes.io/docs/concepts/services-networking/service/). Docker's
-links have the same but for the first three, and ``NAME_NAME`` and ``NAME_ENV_...``. For a Service that is called
+links have the same but for the first three (of three ports or more in a row the first and the last, ``..._START`` and
+``..._END``), and ``NAME_NAME`` and ``NAME_ENV_...``. For a Service that is called
 ``preflight``, or ``preflight-web``, all of them begin like our settings. They are known as a set: a variable alone that
 looks like one of them is a mistake, and is said to be one.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 
-_PORT = re.compile(r"(?P<name>.+)_PORT_(?P<number>[0-9]{1,5})_(?P<protocol>TCP|UDP|SCTP)")
+_PORT = re.compile(r"(?P<name>.+)_PORT_(?P<number>[0-9]{1,5})_(?P<protocol>TCP|UDP|SCTP)(?P<range>_START)?")
 _URL = re.compile(r"(?P<protocol>tcp|udp|sctp)://(?P<host>\[[0-9A-Fa-f:.]+\]|[0-9.]+):(?P<number>[0-9]{1,5})")
 
 
@@ -30,9 +31,11 @@ def members(environ: Mapping[str, str], prefix: str, settings: Collection[str]) 
             rest = name.removeprefix(service)
             if rest != name and _belongs(rest, value, hosts) and (name not in settings or _URL.fullmatch(value)):
                 found.add(name)
-        if _is_link(ours, service):
-            linked = (f"{service}_NAME", f"{service}_ENV_")
-            found |= {name for name in ours if name.startswith(linked) and name not in settings}
+    for alias in [name.removesuffix("_NAME") for name in ours if name.endswith("_NAME")]:
+        # A container without a port is known by its name and its variables.
+        linked = {name for name in ours if name == f"{alias}_NAME" or name.startswith(f"{alias}_ENV_")} - {*settings}
+        if _is_link(ours, alias) and (len(linked) > 1 or any(name.startswith(f"{alias}_PORT") for name in found)):
+            found |= linked
     return sorted(found)
 
 
@@ -57,7 +60,7 @@ def _services(ours: Mapping[str, str]) -> dict[str, set[str]]:
         port, url = _PORT.fullmatch(name), _URL.fullmatch(value)
         if port and url and (port["number"], port["protocol"].lower()) == (url["number"], url["protocol"]):
             host = url["host"].strip("[]")
-            if ours.get(f"{name}_ADDR", host) == host and f"{port['name']}_PORT" in ours:
+            if ours.get(f"{name.removesuffix('_START')}_ADDR", host) == host and f"{port['name']}_PORT" in ours:
                 services.setdefault(port["name"], set()).add(host)
     return services
 
@@ -66,14 +69,15 @@ def _belongs(rest: str, value: str, hosts: Collection[str]) -> bool:
     """Whether a variable is one of a service's set: what its name has after the service's, and its value."""
     if rest == "_SERVICE_HOST" or re.fullmatch(r"_PORT_[0-9]{1,5}_(TCP|UDP|SCTP)_ADDR", rest):
         return value in hosts
-    if re.fullmatch(r"_SERVICE_PORT(_\w+)?|_PORT_[0-9]{1,5}_(TCP|UDP|SCTP)_PORT", rest):
+    if re.fullmatch(r"_SERVICE_PORT(_\w+)?|_PORT_[0-9]{1,5}_(TCP|UDP|SCTP)_PORT(_START|_END)?", rest):
         return value.isdecimal()
-    if re.fullmatch(r"_PORT(_[0-9]{1,5}_(TCP|UDP|SCTP))?", rest):
+    if re.fullmatch(r"_PORT(_[0-9]{1,5}_(TCP|UDP|SCTP)(_START|_END)?)?", rest):
         url = _URL.fullmatch(value)
         return url is not None and url["host"].strip("[]") in hosts
     return re.fullmatch(r"_PORT_[0-9]{1,5}_(TCP|UDP|SCTP)_PROTO", rest) is not None and value in ("tcp", "udp", "sctp")
 
 
 def _is_link(ours: Mapping[str, str], service: str) -> bool:
-    """Whether the set is one of Docker's links, which have the path of two containers: ``/web/preflight``."""
-    return re.fullmatch(r"/[\w.-]+/[\w.-]+", ours.get(f"{service}_NAME", "")) is not None
+    """Whether the set is one of Docker's links, which have the path of container and alias: ``/web/preflight``."""
+    path = re.fullmatch(r"/[\w.-]+/([\w.-]+)", ours.get(f"{service}_NAME", ""))
+    return path is not None and path[1].upper().replace("-", "_") == service
