@@ -6,25 +6,37 @@ names of its own (`programs`).
 """
 
 _DATA_STORES = (
-    "ollama llama-server tritonserver"
+    "ollama llama-server llama-box tritonserver vllm localai lm-studio lms"
     " postgres postmaster pgbouncer mysqld mariadbd redis-server valkey-server redis-sentinel mongod mongos"
     " memcached clickhouse-server influxd etcd cockroach qdrant weaviate neo4j minio beam.smp nats-server"
+    " rabbitmq-server mosquitto emqx couchdb arangod dgraph surreal scylla tidb-server tikv-server meilisearch"
+    " typesense"
 )
-_WEB_SERVERS = "nginx apache2 httpd haproxy traefik envoy caddy"
+_WEB_SERVERS = "nginx apache2 httpd lighttpd haproxy traefik envoy caddy squid varnishd php-fpm"
 _SYSTEM = (
-    "systemd launchd init inetd xinetd sshd dnsmasq named systemd-resolved cupsd Xorg Xwayland ControlCenter rapportd"
+    "systemd launchd init inetd xinetd sshd dropbear dnsmasq named unbound coredns systemd-resolved avahi-daemon"
+    " rpcbind chronyd cupsd smbd nmbd vsftpd dovecot Xorg Xwayland Xvnc Xtigervnc x11vnc xrdp gnome-remote-desktop"
+    " ControlCenter rapportd adb syncthing"
 )
 _CONTAINERS = "dockerd containerd containerd-shim containerd-shim-runc-v2 podman crio conmon kubelet kube-apiserver k3s"
-_OPERATIONS = "consul vault prometheus grafana PM2"
+_MACHINES = (
+    "buildkitd incusd lxd libvirtd virtqemud multipassd firecracker VBoxHeadless VirtualBoxVM VBoxNetNAT vmware-vmx"
+    " qemu-system-x86_64 qemu-system-aarch64 qemu-kvm"
+)
+_OPERATIONS = (
+    "consul vault nomad prometheus node_exporter alertmanager grafana grafana-server loki promtail otelcol telegraf"
+    " jaeger gitea forgejo supervisord runsvdir PM2"
+)
 
 INFRASTRUCTURE: frozenset[str] = frozenset(
-    f"{_DATA_STORES} {_WEB_SERVERS} {_SYSTEM} {_CONTAINERS} {_OPERATIONS}".split()
+    f"{_DATA_STORES} {_WEB_SERVERS} {_SYSTEM} {_CONTAINERS} {_MACHINES} {_OPERATIONS}".split()
 )
 
 _EDITORS = (
     "code code-insiders code-oss codium vscodium code-server code-tunnel cursor windsurf zed zed-editor zeditor subl"
     " sublime_text emacs vim nvim gvim vi nano hx helix kak micro kate gedit atom fleet idea pycharm webstorm phpstorm"
-    " goland clion rider rubymine datagrip rustrover eclipse Electron"
+    " goland clion rider rubymine datagrip rustrover dataspell eclipse Electron android-studio positron trae"
+    " neovide lapce theia rstudio rserver rsession"
 )
 EDITORS: frozenset[str] = frozenset(_EDITORS.split()) | {
     "Code Helper", "Code Helper (Plugin)", "Code Helper (Renderer)", "Code - Insiders", "Cursor", "Cursor Helper",
@@ -34,7 +46,8 @@ EDITORS: frozenset[str] = frozenset(_EDITORS.split()) | {
 _BROWSERS = (
     "firefox firefox-bin firefox-esr GeckoMain librewolf waterfox chrome google-chrome google-chrome-stable chromium"
     " chromium-browser chrome-headless-shell headless_shell brave brave-browser msedge microsoft-edge opera vivaldi"
-    " vivaldi-bin epiphany falkon qutebrowser tor-browser Safari thunderbird"
+    " vivaldi-bin epiphany falkon qutebrowser tor-browser zen zen-bin floorp Safari thunderbird chromedriver"
+    " geckodriver"
 )
 BROWSERS: frozenset[str] = frozenset(_BROWSERS.split()) | {
     "Google Chrome", "Google Chrome Helper", "Microsoft Edge", "Brave Browser",
@@ -47,7 +60,9 @@ _SSH = "kill {pid}  # ends the SSH session that forwards the port"
 _TUNNELS = (
     "cloud-sql-proxy cloud_sql_proxy alloydb-auth-proxy session-manager-plugin cloudflared ngrok frpc frps chisel bore"
     " tailscaled tailscale openvpn stunnel stunnel4 sshuttle mosh-server tsh teleport telepresence boundary kubefwd oc"
-    " k9s devtunnel zrok gost xray v2ray sing-box mitmproxy mitmdump mitmweb flyctl socat rinetd"
+    " k9s devtunnel zrok gost xray v2ray sing-box mitmproxy mitmdump mitmweb flyctl socat rinetd wstunnel inlets"
+    " ktunnel rathole hysteria clash mihomo ss-local sslocal tor privoxy warp-svc netbird zerotier-one wireproxy"
+    " minikube skaffold tilt"
 )
 
 FORWARDERS: dict[str, str] = {
@@ -81,15 +96,15 @@ _JUPYTER = "jupyter jupyter-lab jupyter-notebook jupyter-server jupyterhub jupyt
 _JAVA = (
     "neo4j elasticsearch opensearch kafka zookeeper cassandra solr activemq artemis hbase hadoop flink druid trino"
     " presto pulsar hazelcast ignite keycloak kc jenkins nexus sonar sonarqube logstash nifi catalina wildfly jboss"
-    " dynamodb dynamodbv2 dynamodblocal"
+    " dynamodb dynamodbv2 dynamodblocal confluent spark metabase openfire artifactory gerrit zipkin nacos rocketmq"
 )
 _PYTHON = (
     "supervisord patroni airflow superset pgadmin4 salt-master salt-minion salt-api carbon-cache chroma vllm"
-    " fail2ban-server docker-compose"
+    " fail2ban-server docker-compose mlflow tuned"
 )
 _REMOTE_EDITORS = (
-    ".vscode-server .vscode-server-insiders .vscode-remote .cursor-server .windsurf-server .vscodium-server code-server"
-    " vscode-server openvscode-server"
+    ".vscode-server .vscode-server-insiders .vscode-server-oss .vscode-remote .cursor-server .windsurf-server"
+    " .vscodium-server code-server vscode-server openvscode-server"
 )
 
 PROGRAMS: dict[tuple[str, str], frozenset[str]] = {
@@ -97,11 +112,15 @@ PROGRAMS: dict[tuple[str, str], frozenset[str]] = {
     (interpreter, kind): frozenset(names.split())
     for interpreter, kind, names in (
         ("java", "infrastructure", _JAVA),
-        ("java", "an editor", "intellij eclipse"),
+        ("java", "an editor", "intellij jetbrains eclipse"),
         ("python", "infrastructure", _PYTHON),
-        ("python", "a tunnel", "sshuttle mitmproxy mitmdump mitmweb gcloud gcloud.py aws"),
-        ("python", "an interactive session", f"{_JUPYTER} ipykernel_launcher ipython IPython idlelib idle pgcli"),
-        ("node", "infrastructure", "n8n verdaccio pm2"),
+        ("python", "a tunnel", "sshuttle sshtunnel mitmproxy mitmdump mitmweb gcloud gcloud.py aws azure"),
+        (
+            "python",
+            "an interactive session",
+            f"{_JUPYTER} ipykernel_launcher ipython IPython idlelib idle pgcli spyder",
+        ),
+        ("node", "infrastructure", "n8n verdaccio pm2 node-red"),
         ("node", "a tunnel", "localtunnel lt ngrok"),
         ("node", "an editor", _REMOTE_EDITORS),
         ("ruby", "infrastructure", "puppet fluentd"),
