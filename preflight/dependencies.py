@@ -195,12 +195,12 @@ def _mends_this_one(requirements: Sequence[str]) -> bool:
 
 
 def _installation(interpreter: str, requirements: Sequence[str], has: Callable[[str], bool], options: str = "") -> str:
-    """Install what the lock file pins, and what of the requirements it does not meet.
+    """Install what the lock file pins, and what of the requirements it does not meet: an extra, it may know nothing of.
 
     ``has`` tells whether a module is there for the interpreter.
     """
     locked = _locked()
-    others = [one for one in requirements if not _meets(locked.get(_canonical(_name(one))), one)]
+    others = [one for one in requirements if not _meets(locked.get(_canonical(_name(one))), one) or "[" in one]
     wanted = []
     if len(others) < len(requirements):
         wanted.append(f"--require-hashes -r {shlex.quote(str(ROOT / 'requirements.txt'))}")

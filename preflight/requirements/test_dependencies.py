@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -11,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 from preflight import dependencies
 from preflight.contract import Details, not_applicable
-from preflight.settings.model import Settings, pyproject
+from preflight.settings.model import Settings
 from preflight.suite import imports
 
 SHARE = 0.6  # of this requirement's time: what imports may take
@@ -28,9 +29,12 @@ def installed(name: str) -> str | None:
 
 
 def declared(settings: Settings) -> list[Requirement]:
-    """What pyproject.toml declares; ends the requirement where it does not say that, or what it says is none."""
-    project = pyproject(settings.root).get("project")
-    if not isinstance(project, dict):
+    """What pyproject.toml declares; ends the requirement where it does not say that, or what it says is none.
+
+    In a re-run: what it declared when the server was started.
+    """
+    project = settings.declared
+    if project is None:
         not_applicable("pyproject.toml has no [project] table, which would declare dependencies")
     if "dependencies" in (project.get("dynamic") or ()):
         not_applicable('pyproject.toml says dynamic = ["dependencies"]: whatever builds the project knows them')
@@ -66,9 +70,20 @@ def with_extras(requirements: Sequence[Requirement], unknown: list[str]) -> Iter
             if here[1] not in provided:
                 unknown.append(f"{requirement.name} has no extra {extra!r}")
             for line in importlib.metadata.requires(requirement.name) or ():
-                one = Requirement(line)
+                try:
+                    one = Requirement(line)
+                except InvalidRequirement:  # old metadata, which an installer of its time understood
+                    if re.search(rf"\bextra\b.*\b{re.escape(extra)}\b", line):
+                        unknown.append(f"{requirement.name}[{extra}] needs {line!r}, which is no requirement")
+                    continue
                 if one.marker and one.marker.evaluate({"extra": extra}) and not one.marker.evaluate({"extra": ""}):
                     ahead.append((one, f"{requirement.name}[{extra}]"))
+
+
+def _to_install(requirement: Requirement) -> str:
+    """What an installer has to be told: with the extras, and where it comes from if that is not the index."""
+    extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
+    return f"{requirement.name}{extras}{f' @ {requirement.url}' if requirement.url else requirement.specifier}"
 
 
 @pytest.mark.critical("Dependencies")
@@ -79,7 +94,7 @@ def test_dependencies(settings: Settings, details: Details) -> None:
     for requirement, by in with_extras(declared(settings), unknown):
         version = installed(requirement.name)
         details[requirement.name] = version
-        wanted = f"{requirement.name}{requirement.specifier}"
+        wanted = _to_install(requirement)
         needed = f" (for {by})" if by else ""
         if version is None:
             faults[wanted] = f"{requirement.name} is not installed{needed}"

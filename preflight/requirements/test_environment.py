@@ -17,7 +17,7 @@ KEY = "OPENAI_API_KEY"
 
 def key_is_in_the_environment(settings: Settings) -> bool:
     """Whether the process's own variables have the key, where there is no env file that could."""
-    return bool(settings.environment.get(KEY, "").strip())
+    return KEY in settings.own and bool(settings.environment.get(KEY, "").strip())
 
 
 @pytest.mark.critical("Environment File", needs="env_file")
@@ -25,6 +25,9 @@ def test_environment_file(settings: Settings, details: Details) -> None:
     """The env file can be read and every line is NAME=value, or the environment has the key and there is none."""
     file = settings.envfile
     details.update(path=str(file.path), variables=len(file.values))
+    if settings.envfile_broke:
+        details.summary = f"read when this server was started; the next start would fail: {file.problem}"
+        return
     if not file.exists and key_is_in_the_environment(settings):
         not_applicable(f"not used: {file.problem}, and {KEY} is in the environment")
     details.fix = template.command(settings)

@@ -268,10 +268,14 @@ class Settings:
     """Where each setting that is no default comes from, by setting name."""
     project: str
     """``[project] name`` of pyproject.toml; empty where it has none."""
+    declared: Mapping[str, Any] | None = field(repr=False)
+    """What ``[project]`` says of dependencies ("dependencies" and "dynamic", as they stand); None: no such table."""
     set_aside: tuple[str, ...]
     """Variables that look like settings, and come from a platform; see servicelinks.py."""
     next_start: tuple[str, ...] = ()
     """What the next start would do differently, for a re-run: its settings are those of the instance that runs."""
+    envfile_broke: bool = False
+    """Whether the env file was good when the instance read it, and is not any more; for a re-run."""
 
     host: str = setting("127.0.0.1", host, "address to serve on")
     port: int = setting(8002, whole(1, 65535), "port to serve on")
@@ -625,6 +629,7 @@ def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[
         own=tuple(environ),
         sources=sources,
         project=_name_of(project),
+        declared=_declared(project),
         set_aside=set_aside,
         **chosen,  # type: ignore[arg-type]  # each value went through its setting's own parser
     )
@@ -632,7 +637,7 @@ def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[
 
 def _links(environ: Mapping[str, str]) -> tuple[str, ...]:
     """The variables of service links in an environment."""
-    if not any(name.startswith(PREFIX) and "_PORT" in name for name in environ):
+    if not any(name.startswith(PREFIX) and ("_PORT" in name or name.endswith("_NAME")) for name in environ):
         return ()
     from preflight.settings import servicelinks  # only where something looks like them
 
@@ -646,7 +651,8 @@ def reread(running: Settings, options: Mapping[str, object]) -> Settings:
     """
     given = {name: value for name, value in running.environment.items() if name in running.own}
     fresh = load(running.root, given, options)
-    return replace(running, envfile=fresh.envfile, next_start=_differences(running, fresh))
+    broke = running.envfile.problem is None and fresh.envfile.problem is not None
+    return replace(running, envfile=fresh.envfile, envfile_broke=broke, next_start=_differences(running, fresh))
 
 
 def _differences(running: Settings, fresh: Settings) -> tuple[str, ...]:
@@ -656,6 +662,8 @@ def _differences(running: Settings, fresh: Settings) -> tuple[str, ...]:
         if (value := getattr(fresh, name)) != getattr(running, name):
             shown = "" if entry.metadata["secret"] else f" {value}"
             found.append(f"{name}{shown} ({fresh.sources.get(name, 'the default')})")
+    if fresh.declared != running.declared:
+        found.append("dependencies (pyproject.toml)")
     return tuple(found)
 
 
@@ -663,6 +671,20 @@ def _name_of(project: Mapping[str, Any]) -> str:
     table = project.get("project")
     name = table.get("name") if isinstance(table, dict) else None
     return name if isinstance(name, str) else ""
+
+
+def _declared(project: Mapping[str, Any]) -> dict[str, Any] | None:
+    table = project.get("project")
+    if not isinstance(table, dict):
+        return None
+    return {name: _plain(table[name]) for name in ("dependencies", "dynamic") if name in table}
+
+
+def _plain(value: object) -> object:
+    """A value of TOML as one of JSON."""
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return value if isinstance(value, str | int | float) else str(value)
 
 
 def _at_home(name: str, value: object, *, needed: bool = True) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,27 @@ def test_extras(shelf: Shelf) -> None:
     shelf.put("tls-parts")
     _, found = shelf.ask()
     assert (found["outcome"], found["details"]) == ("passed", {"base": "1.0", "proxy": "2.5", "tls-parts": "1.0"})
+
+
+@pytest.mark.parametrize(
+    "declared", ["base[socks]>=1", "base[a,b]", "base@https://packages.invalid/base-1.0-py3-none-any.whl", "base<2,>=1"]
+)
+def test_what_an_installer_is_told(declared: str, shelf: Shelf) -> None:
+    """The extras as well, and where it comes from if that is not the index, where another one may have the name."""
+    _, found = shelf.declare(f'dependencies = ["{declared}"]').ask()
+    assert (found["outcome"], found["message"]) == ("failed", "base is not installed")
+    assert shlex.split(found["fix"])[-1] == declared
+
+
+def test_metadata_that_nobody_understands(shelf: Shelf) -> None:
+    """An old installer took it: what is no requirement asks for nothing, and what an extra loses by that is said."""
+    odd = "Requires-Dist: old (>=1.0.*)"
+    shelf.put("base", "1.0", "", "Provides-Extra: socks", odd, f"{odd}; extra == 'socks'", f"{odd}; extra == 'other'")
+    _, found = shelf.declare('dependencies = ["base[socks]"]').ask()
+    assert found["outcome"] == "passed", found
+    assert (
+        found["message"] == "1 packages; base[socks] needs \"old (>=1.0.*); extra == 'socks'\", which is no requirement"
+    )
 
 
 def test_an_extra_that_is_not_there(shelf: Shelf) -> None:

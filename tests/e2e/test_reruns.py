@@ -349,6 +349,31 @@ def test_wrong_settings_since_the_start(told: Place) -> None:
     assert started.stop() == 0
 
 
+def test_what_only_the_next_start_needs(equipped_project: Place) -> None:
+    """A package that is declared since the start, and an env file that was good then, take no healthy server away."""
+    equipped_project.hasten("server/reruns.py", "INTERVAL = 10.0", "INTERVAL = 0.0")
+    started = equipped_project.start().until_ready()
+    file = equipped_project.root / "pyproject.toml"
+    file.write_text(file.read_text().replace("dependencies = [", 'dependencies = [\n    "not-here-yet>=2",', 1))
+    for content in ("what is this\n", None):
+        if content is None:
+            equipped_project.env_file.unlink()
+        else:
+            equipped_project.env_file.write_text(content)
+        rerun(started.url)
+        assert equipped_project.check("Dependencies")["outcome"] == "passed"
+        found = equipped_project.check("Environment File")
+        assert found["outcome"] == "passed"
+        said = "read when this server was started; the next start would fail: "
+        assert found["message"].startswith(f"{said}{equipped_project.env_file}"), found
+        assert "dependencies (pyproject.toml)" in equipped_project.check("Server Port")["message"]
+        assert get(f"{started.url}/health/ready")[0] == 200
+    assert started.stop() == 0
+    refused = equipped_project.run()
+    assert refused.process.returncode != 0
+    assert "not installed: not-here-yet" in refused.output
+
+
 def test_followed_check_by_check(told: Place) -> None:
     """A snapshot first, every step, and a fresh snapshot at the end."""
     told.environ["OPENAI_API_KEY"] = KEYS["OPENAI_API_KEY"]
