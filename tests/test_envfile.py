@@ -63,7 +63,7 @@ def test_byte_order_mark(file: Path) -> None:
     "text,line,what",
     [
         (f"A=1\n\n\n='{SECRET}'\nB=2\n", 4, "this line is not NAME=value"),
-        (f"A=1\nB='{SECRET}\n", 2, "this line is not NAME=value"),
+        (f"A=1\nB='{SECRET}\n", 2, "this line opens a quote and does not close it"),
         (f"A=1\nB=2\n{SECRET}\n", 3, "this line has a name and no '='"),
         (f"A=1\n'B=C'={SECRET}\n", 2, "this line is not NAME=value"),
         (f"{SECRET}\nA B C\n", 1, "this line has a name and no '='"),

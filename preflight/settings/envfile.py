@@ -6,12 +6,14 @@ import codecs
 import importlib.util
 import io
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
+_OPEN = re.compile(r"""\s*(?:export\s+)?\w+[^\S\n]*=[^\S\n]*(['"])(?!.*\1)""")
 LIMIT = 1024 * 1024  # bytes; an env file of more than 1 MiB is a mistake, not a configuration
 
 
@@ -90,7 +92,8 @@ def _parse(path: Path, text: str) -> EnvFile:
         blank = original.string[: len(original.string) - len(original.string.lstrip())].count("\n")
         line = original.line + blank
         if binding.error or "=" in (binding.key or ""):  # a quoted name may hold one, an environment cannot
-            problem = problem or f"{path}:{line}: this line is not NAME=value"
+            fault = "opens a quote and does not close it" if _OPEN.match(original.string) else "is not NAME=value"
+            problem = problem or f"{path}:{line}: this line {fault}"
         elif binding.key is not None and binding.value is None:
             problem = problem or f"{path}:{line}: this line has a name and no '='"
         elif binding.key is not None and binding.value is not None:
