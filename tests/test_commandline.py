@@ -120,6 +120,7 @@ def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> Non
             "unrecognized arguments: --state-dir x; state_dir is a setting and no option: set PREFLIGHT_STATE_DIR",
         ),
         (["surplus"], "unrecognized arguments: surplus"),
+        (["check-only"], "unrecognized arguments: check-only; did you mean --check-only?"),
     ],
 )
 def test_what_an_unknown_option_was_meant_for(argv: list[str], meant: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,10 +60,12 @@ class _Parser(argparse.ArgumentParser):
         return found
 
     def _meant(self, unknown: Sequence[str]) -> str:
-        """What the first of them that looks like an option may have been meant for."""
+        """What the first of them that looks like an option, or is one without its dashes, may have been meant for."""
         import difflib  # only when something is wrong
 
         option = next((one.partition("=")[0] for one in unknown if one.startswith("-")), "")
+        if not option:  # check-only; no other word is guessed at, it could be anything
+            option = next((f"--{one}" for one in unknown if f"--{one}" in self._option_string_actions), "")
         name = option.strip("-").replace("-", "_")
         if name in SETTINGS:
             return f"; {name} is a setting and no option: set {PREFIX}{name.upper()}"
