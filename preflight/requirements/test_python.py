@@ -46,6 +46,9 @@ def test_python_version(settings: Settings, details: Details) -> None:
         details.fix = dependencies.change_python_command(
             settings.python, lambda version: _is_version(version) and wanted.contains(version)
         )
-        details.fix = details.fix or f"install a Python {settings.python}, and run.py shows how to start with it"
+        details.fix = (
+            details.fix
+            or f"install a Python {settings.python} and run this again: its fix is then the command that changes to it"
+        )
     assert fits, f"requires Python {settings.python}, found {found}"
     details.summary = f"{found} satisfies {settings.python}"
