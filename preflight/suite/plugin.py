@@ -7,13 +7,16 @@ turns pytest's outcomes into ours and publishes the report.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import logging
 import os
+import re
 import select
 import signal
 import socket
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Generator, Mapping
 from types import FrameType
@@ -227,7 +230,8 @@ class SuiteRun:
             if named and not named[0].ignorable:
                 self._wrong_usage(f"{who}: this requirement cannot be ignored")
             if not named and self._collected_whole(items):
-                self._wrong_usage(f"{who}: there is no such requirement")
+                titles = {one.title.casefold(): one.title for one in self.declarations.values() if one.ignorable}
+                self._wrong_usage(f"{who}: there is no such requirement{_meant(name.casefold(), titles)}")
         services = {declared.service for declared in self.declarations.values() if declared.service}
         for name in self.settings.not_used:
             if name.casefold() not in map(str.casefold, services) and self._collected_whole(items):
@@ -297,7 +301,7 @@ class SuiteRun:
             self._broken([f"{report.nodeid}: left out as a whole: {first_line(why)}"])
         if report.failed:
             lines = [line.removeprefix("E").strip() for line in str(report.longrepr).splitlines() if line.strip()]
-            self._broken([f"{report.nodeid}: cannot be collected: {lines[-1] if lines else 'no reason given'}"])
+            self._broken([f"{report.nodeid}: cannot be collected: {_uncollectable(lines)}"])
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         self.deselected |= {item.nodeid for item in items}
@@ -568,6 +572,10 @@ def _is_read(stream: TextIO) -> bool:
     return bool(poll.poll(0))
 
 
+FIXTURES = ("application", "details", "environment", "port", "probes", "settings")
+"""What a requirement may ask for, beyond pytest's own and its file's."""
+
+
 def _nothing(*_args: object, **_options: object) -> str:
     return ""
 
@@ -607,10 +615,35 @@ def _outcome(item: pytest.Item, stage: pytest.TestReport, error: BaseException |
         case Skipped():
             return "skipped", f"skipped: {said}" if said else "skipped"
         case pytest.FixtureLookupError():
-            return "error", f"fixture {error.argname!r} not found"
+            ours = {name: name for name in FIXTURES}
+            return "error", f"fixture {error.argname!r} not found{_meant(str(error.argname), ours)}"
         case AssertionError() | pytest.fail.Exception() if stage.when == "call":
             # A rewritten assertion without a message shows values; the author's own words come first if any.
             return "failed", said if said and not said.startswith("assert ") else "does not hold"
     where = {"setup": "its set-up", "teardown": "its tear-down"}.get(stage.when, "it")
     kind = type(error).__name__
-    return "error", f"{where} raised {kind}: {said}" if said else f"{where} raised {kind}"
+    return "error", (f"{where} raised {kind}: {said}" if said else f"{where} raised {kind}") + _place(item, error)
+
+
+def _place(item: pytest.Item, error: BaseException) -> str:
+    """Where in the requirement's file an error came up: " (test_model.py:12)"."""
+    file = str(item.path)
+    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == file]
+    return f" ({item.path.name}:{lines[-1]})" if lines else ""
+
+
+def _meant(name: str, known: Mapping[str, str]) -> str:
+    """What a wrong name may have been meant for: "; did you mean 'Memory'?"; ``known`` has what to show for each."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {known[close[0]]!r}?" if close else ""
+
+
+def _uncollectable(lines: list[str]) -> str:
+    """Why a file cannot be collected, from the lines that pytest has about it."""
+    said = lines[-1] if lines else "no reason given"
+    if re.fullmatch(r"'\w+' not found in `markers` configuration option", said):
+        return f"{said}; a requirement is marked critical or warning"
+    places = [found for line in lines if (found := re.fullmatch(r'File "(?:.*/)?(.+)", line (\d+)', line))]
+    if places and said.startswith(("SyntaxError", "IndentationError", "TabError")):
+        return f"{said} ({places[-1][1]}:{places[-1][2]})"
+    return said

@@ -181,7 +181,7 @@ class Sources:
             if not is_asked and not _declares(path.read_bytes()):
                 continue
             if known is not None:
-                found += [f"{file}::{name}" for name in _marked(known, bodies)]
+                found += [f"{file}::{name}{_unlike_a_test(name)}" for name in _marked(known, bodies)]
             if not is_asked:
                 found += [f"{file}, which is not called like a file of requirements (test_*.py)"] * (known is None)
                 continue
@@ -302,6 +302,13 @@ def _marked(module: ModuleType, collected: Container[CodeType | None]) -> Iterat
             named = {mark.name for mark in marks} if isinstance(marks, list) else set()
             if not named.isdisjoint(SEVERITIES) and code_of(function) not in collected:
                 yield called
+
+
+def _unlike_a_test(name: str) -> str:
+    """Why pytest leaves a function or a method out whatever its options say."""
+    if name.rpartition(".")[2].startswith("test"):
+        return ""
+    return ", which is not called like a requirement (test_*)"
 
 
 def _makes_a_fixture(decorator: ast.expr) -> bool:

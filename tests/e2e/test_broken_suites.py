@@ -58,8 +58,18 @@ QUICK = {"PREFLIGHT_REQUIREMENT_TIMEOUT": "1.2", "PREFLIGHT_PORT_GRACE": "0.1"}
 SUITES = {
     # Nothing that could be trusted comes out of these.
     "empty": Broken("", 3, "the suite is empty"),
-    "no file's syntax": Broken("def :", 3, "SyntaxError: invalid syntax"),
+    "no file's syntax": Broken("def :", 3, "SyntaxError: invalid syntax (test_suite.py:1)"),
     "import error": Broken("import nowhere_to_be_found", 3, "No module named 'nowhere_to_be_found'"),
+    "unknown severity": Broken(
+        '@pytest.mark.critcal("Middle")'.join((HEAD, f"\ndef test_middle():\n{DOC}")),
+        3,
+        "'critcal' not found in `markers` configuration option; a requirement is marked critical or warning",
+    ),
+    "unlike a test": Broken(
+        f'{HEAD}@pytest.mark.critical("Middle")\ndef middle():\n{DOC}{TAIL}',
+        3,
+        "test_suite.py::middle, which is not called like a requirement (test_*): was not collected",
+    ),
     "exit at import": Broken("import os; os._exit(0)", 3, "ended without a report (exit code 0)"),
     "sys.exit at import": Broken("import sys; sys.exit(0)", 3, "the suite is empty"),
     "no critical": Broken(
@@ -234,6 +244,10 @@ def test_exit():
 def test_missing(absent):
     "Holds."
 
+@pytest.mark.critical("Misspelt Fixture")
+def test_misspelt(setings):
+    "Holds."
+
 @pytest.mark.critical("Broken Fixture")
 def test_broken(bad):
     "Holds."
@@ -244,6 +258,10 @@ def test_broken(bad):
 
 def test_each_that_blocks_lets_the_others_run(project: Place) -> None:
     """Requirements that end in every other way block, each with its own outcome, and none ends the suite."""
+
+    def place(code: str) -> str:
+        return f"(test_suite.py:{BLOCKING[: BLOCKING.index(code)].count(chr(10)) + 1})"
+
     project.write_suite(BLOCKING)
     started = project.refused("--demo", "--app", "small:app")
     assert started.process.returncode == 1
@@ -254,12 +272,13 @@ def test_each_that_blocks_lets_the_others_run(project: Place) -> None:
         "Skip Mark": ("skipped", "skipped: never"),
         "Skipif Mark": ("skipped", "skipped: not here"),
         "Xfail Call": ("skipped", "marked as expected to fail, which is no answer"),
-        "Exit": ("error", "it raised SystemExit: 0"),
+        "Exit": ("error", f"it raised SystemExit: 0 {place('raise SystemExit')}"),
         "Missing Fixture": ("error", "fixture 'absent' not found"),
-        "Broken Fixture": ("error", "its set-up raised OSError: no such thing"),
+        "Misspelt Fixture": ("error", "fixture 'setings' not found; did you mean 'settings'?"),
+        "Broken Fixture": ("error", f"its set-up raised OSError: no such thing {place('raise OSError')}"),
         "Last": ("passed", ""),
     }
-    assert f"7 CRITICAL ERRORS: {BLOCKED}" in started.stdout
+    assert f"8 CRITICAL ERRORS: {BLOCKED}" in started.stdout
 
 
 HANGING = (

@@ -236,6 +236,7 @@ def test_ignoring_one_does_not_ignore_another(equipped: Place) -> None:
     "name, message",
     [
         ("Nonsense", "--ignore Nonsense: there is no such requirement"),
+        ("Pyton Version", "there is no such requirement; did you mean 'Python Version'?"),
         ("Server Port", "--ignore Server Port: this requirement cannot be ignored"),
         ("Application", "--ignore Application: this requirement cannot be ignored"),
     ],
