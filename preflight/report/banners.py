@@ -23,6 +23,10 @@ INDENT = 3  # columns: the text of a banner stands behind the sign
 NARROWEST = 12  # columns that an indented text needs; where there are fewer it begins at the margin
 PROSE = frozenset({"a", "an", "and", "another", "at", "else", "if", "in", "it", "or", "the", "then", "to", "with"})
 """Words by which a sentence is known: no command for pasting has one of them outside of quotes."""
+OPERATORS = frozenset({"&&", "||", "|", "|&", ">", ">>", "<", "2>", "&>"})
+"""Words of a shell by which a command is known, whatever else is in it."""
+ENDS = frozenset({"done", "fi", "esac"})
+"""Words that end a loop or a choice of a shell, in which some of the words of a sentence have a meaning."""
 
 # Outcome: the sign for terminals that can show it, the word for those that cannot, and the style.
 SIGNS = {
@@ -95,14 +99,20 @@ class Paragraph:
 
 
 def is_sentence(fix: str) -> bool:
-    """Whether a fix is there to be read and not to be pasted: it has words, or signs, that no command has."""
+    """Whether a fix is there to be read and not to be pasted: it has words, or signs, that no command has.
+
+    What could be either is a command: wrapped, that would be pasted as several, and a sentence is only folded.
+    """
     try:
         words = shlex.split(fix.partition("  # ")[0])
     except ValueError:  # the apostrophe in "don't"
         return True
-    if words[:1] in (["for"], ["while"], ["until"], ["if"], ["case"]) and ";" in fix:
+    if not OPERATORS.isdisjoint(words) or (not ENDS.isdisjoint(words) and ";" in fix):
         return False
-    return any(word in PROSE or word.startswith("(") or word.endswith((",", ":")) for word in words)
+    # A copy may go to "host:"; no sentence ends like that.
+    return any(word in PROSE or word.startswith("(") for word in words) or any(
+        word.endswith((",", ":")) for word in words[:-1]
+    )
 
 
 class Fix:
