@@ -127,7 +127,7 @@ def examine(port: int | None) -> Instance:
         settings = replace(settings, port=port)
     # As the launcher gives it to a worker: the client libraries look there for proxies, certificates and headers.
     os.environ.update(interpreter.for_worker({**settings.envfile.values, **os.environ}))
-    redactor = Redactor.of(settings.environment, settings.envfile.values)
+    redactor = Redactor.of(settings)
     logs.redact(redactor)
     floods.bound()
     terminal = Terminal(Log(redactor), sys.stderr)

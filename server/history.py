@@ -31,7 +31,7 @@ class Past:
         self._snapshot = snapshot
         self._history = History(settings.state.history)
         # What is kept was redacted by whoever ran it, who may have known fewer secrets.
-        self._redactor = redactor or Redactor.of(settings.environment, settings.envfile.values)
+        self._redactor = redactor or Redactor.of(settings)
         self._asking = asyncio.Lock()
 
     async def _ask(self, question: Callable[[], T]) -> T:

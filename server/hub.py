@@ -45,7 +45,7 @@ class Hub:
         settings = instance.settings
         self.instance = instance
         self.settings = settings
-        self.redactor = Redactor.of(settings.environment, settings.envfile.values)
+        self.redactor = Redactor.of(settings)
         self.store = sessions.Store(settings.state.sessions, **sessions.limits(settings))
         self.connections: set[Connection] = set()
         self.live: dict[str, Session] = {}

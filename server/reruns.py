@@ -99,7 +99,7 @@ class Reruns:
         self._ended = -math.inf  # when the last one did, on the event loop's clock
         self._calls = 0  # for the newest one
         settings = instance.settings
-        self._redactor = Redactor.of(settings.environment, settings.envfile.values)
+        self._redactor = Redactor.of(settings)
         self._runner = instance.runner or Here(settings, instance.options, self._redactor, self._signalled)
 
     def _signalled(self, name: str, pid: int, module: str, why: str) -> None:

@@ -31,7 +31,7 @@ class Snapshot:
         settings = instance.settings
         self.instance = instance
         self._path = settings.state.report
-        self._redactor = redactor or Redactor.of(settings.environment, settings.envfile.values)
+        self._redactor = redactor or Redactor.of(settings)
         self._read = _Read()
         self._newest: Seen | None = None
         self._accepted: Report | None = None

@@ -209,7 +209,7 @@ class Toolbox:
 
         settings = self._instance.settings
         number = port or settings.port
-        secrets = common_secrets(settings.environment, settings.envfile.values)
+        secrets = common_secrets(settings)
 
         def look() -> Answer:
             try:

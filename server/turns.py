@@ -280,7 +280,7 @@ class Session:
                 raise Postponed
             # On disk before anything of it is done: what may end the server is counted.
             await self._hub.store.begin(turn.id)
-            words = Words(self._hub.redactor, self._hub.settings.environment)
+            words = Words(self._hub.redactor, keys.secrets_of(self._hub.settings))
             index, answer = 0, ""
             async for kind, text in agent.answer(self.id, turn.id, turn.text):
                 if kind == "node":
@@ -454,9 +454,9 @@ class Words:
     _CUT = re.compile(r"[^\x21-\x7e](?=[\x21-\x7e]*$)")  # the last character that ends a word
     _BEARER = re.compile(r"(bearer|basic)\s*$", re.IGNORECASE)
 
-    def __init__(self, redactor: redaction.Redactor, environment: Iterable[str] | object) -> None:
-        known = keys.secrets(environment) if hasattr(environment, "items") else ()  # type: ignore[arg-type]
-        spread = [len(secret) for secret in known if re.search(r"[^\x21-\x7e]", secret.strip())]
+    def __init__(self, redactor: redaction.Redactor, secrets: Iterable[str]) -> None:
+        """``secrets``: those that the redactor leaves alone among them, which are too common to be replaced."""
+        spread = [len(secret) for secret in secrets if re.search(r"[^\x21-\x7e]", secret.strip())]
         self._redactor = redactor
         self._spread = max([redactor.spread, *spread]) * 6  # escaped forms are longer
         self._held = ""

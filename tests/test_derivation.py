@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from preflight.redaction.derivation import LARGEST, members
 from preflight.redaction.keys import MOST, common_secrets
 from preflight.redaction.redactor import MASK, Redactor
+from preflight.settings.model import load
 
 ONE, TWO = "tk_9f8e7d6c5b4a3210", "Zq7vXw2LmN8pRt4KdY6h"
 WORDS = "correct horse battery staple"
@@ -82,7 +84,7 @@ LOGIN = base64.b64encode(f"user:{ONE}".encode()).decode()
 )  # fmt: skip
 def test_parts(name: str, value: str, parts: list[str]) -> None:
     """Each part goes, in each form in which it travels, whatever stands around it."""
-    redactor = Redactor.of({name: value})
+    redactor = Redactor.of_variables({name: value})
     for part in parts:
         assert redactor.text(f"it is <{part}>.") == f"it is <{MASK}>."
         hidden = [
@@ -125,24 +127,27 @@ def test_parts(name: str, value: str, parts: list[str]) -> None:
 )  # fmt: skip
 def test_harmless_parts_stay(name: str, value: str, harmless: str) -> None:
     """Names, places, paths and words in such a value stand in harmless texts, too."""
-    assert Redactor.of({name: value}).text(harmless) == harmless
+    assert Redactor.of_variables({name: value}).text(harmless) == harmless
 
 
 @pytest.mark.parametrize("value", ["/Ab3dEf6hIj9lAb3d/x", "/9f8e7d6c5b4a/3210", "sid=tk-9f8e; Path=/", "x=a1b2c3d4e5"])
 def test_what_is_no_place(value: str) -> None:
     """What a machine has made stays a secret, with a slash or a name before it as well."""
-    assert Redactor.of({"SESSION_SECRET": value}).text(f"it is {value}") == f"it is {MASK}"
+    assert Redactor.of_variables({"SESSION_SECRET": value}).text(f"it is {value}") == f"it is {MASK}"
 
 
 def test_short_parts_stay() -> None:
     """A part of fewer than twelve characters stays; a value as a whole goes from eight on."""
-    redactor = Redactor.of({"API_KEYS": "k1-abcdefgh,k2-abcdefgh", "A_KEY": "k3-abcdefgh"})
+    redactor = Redactor.of_variables({"API_KEYS": "k1-abcdefgh,k2-abcdefgh", "A_KEY": "k3-abcdefgh"})
     assert redactor.text("k1-abcdefgh k3-abcdefgh k1-abcdefgh,k2-abcdefgh") == f"k1-abcdefgh {MASK} {MASK}"
 
 
 def test_named_fields_of_json_are_secrets_like_others() -> None:
     """A short one must never be put into a text, as one in a connection string."""
-    assert common_secrets({"SETTINGS": '{"db": {"password": "hunter2", "host": "x"}}'}) == {"hunter2"}
+    chosen = load(
+        Path(__file__).parents[1], {"SETTINGS": '{"db": {"password": "hunter2", "host": "x"}}'}, {"demo": True}
+    )
+    assert common_secrets(chosen) == {"hunter2"}
 
 
 @pytest.mark.parametrize(
@@ -157,7 +162,7 @@ def test_named_fields_of_json_are_secrets_like_others() -> None:
 def test_no_more_than_can_be_looked_for(value: str) -> None:
     """Of very many parts the first are known, and a text takes no longer for the others."""
     begun = time.process_time()
-    redactor = Redactor.of({"API_KEYS": value})
+    redactor = Redactor.of_variables({"API_KEYS": value})
     assert len(list(members(value))) == MOST
     text = "the lazy dog\n" * 1000
     assert redactor.text(text + "key-000010-000000079190") == text + MASK
@@ -176,11 +181,11 @@ def test_hostile_values(piece: str) -> None:
     value = piece * (1024 * 1024 // len(piece))
     begun = time.process_time()
     assert sum(map(len, members(value))) <= LARGEST
-    Redactor.of({"CONFIG": value + "token"})
+    Redactor.of_variables({"CONFIG": value + "token"})
     assert time.process_time() - begun < 5
 
 
 def test_halves_of_characters() -> None:
     """A part that cannot be written is none."""
-    redactor = Redactor.of({"A_KEY": '["\\ud83d-half-of-a-pair-1", "\\ud83d\\ude00-a-whole-pair-22"]'})
+    redactor = Redactor.of_variables({"A_KEY": '["\\ud83d-half-of-a-pair-1", "\\ud83d\\ude00-a-whole-pair-22"]'})
     assert redactor.text("\U0001f600-a-whole-pair-22") == MASK

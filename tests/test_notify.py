@@ -32,7 +32,7 @@ class Telling:
         self.said: list[str] = []
         environ = {**os.environ, "PREFLIGHT_NOTIFY": " ".join(urls)}
         chosen = settings.load(ROOT, environ, {"demo": True})
-        redactor = Redactor.of(chosen.environment)
+        redactor = Redactor.of(chosen)
         self.notifier = Notifier(chosen, self.loop, redactor, self.said.append, tries=tries)
 
     def until(self, holds: Callable[[], bool], what: str) -> None:

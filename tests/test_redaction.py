@@ -13,12 +13,14 @@ import string
 import textwrap
 import time
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import pytest
 
 from preflight.redaction.keys import common, common_secrets, key_like, secrets
 from preflight.redaction.redactor import MASK, SIGNS, Lines, Redactor
+from preflight.settings.model import load
 
 KEY = "sk-canary-3f9a1c77e2Zq"
 AWKWARD = "p\u00e4ss/w+rd \"quoted\" \\ 'single'&=%"
@@ -64,14 +66,16 @@ def test_not_key_like(name: str) -> None:
 )
 def test_connection_strings(value: str, secret: str) -> None:
     """A password in a connection string is known by its name there, whatever the variable is called."""
-    redactor = Redactor.of({"CONNECTION": value})
+    redactor = Redactor.of_variables({"CONNECTION": value})
     assert secret not in redactor.text(f"cannot log in with {secret}")
     assert redactor.text("Endpoint root AccountName dbname") == "Endpoint root AccountName dbname"
 
 
 def test_parts_of_a_hook() -> None:
     """Of a webhook's URL also the path and its parts are secret; the host is not."""
-    redactor = Redactor.of({"SLACK_HOOK_URL": "https://hooks.slack.com/services/T1JJ3T3L2/B1BRTD4JD/TIiajkdnlazkcOXr"})
+    redactor = Redactor.of_variables(
+        {"SLACK_HOOK_URL": "https://hooks.slack.com/services/T1JJ3T3L2/B1BRTD4JD/TIiajkdnlazkcOXr"}
+    )
     assert redactor.text('"POST /services/T1JJ3T3L2/B1BRTD4JD/TIiajkdnlazkcOXr"') == f'"POST /{MASK}"'
     assert redactor.text("with TIiajkdnlazkcOXr") == f"with {MASK}"
     assert redactor.text("services of hooks.slack.com") == "services of hooks.slack.com"
@@ -80,8 +84,9 @@ def test_parts_of_a_hook() -> None:
 @pytest.mark.parametrize("value", ["preflight", "container", "critical", "localhost", "password", "db-1.example.org"])
 def test_common_values_stay(value: str) -> None:
     """A word or the name of a host stands in too many harmless texts; it is known as a secret all the same."""
-    assert Redactor.of({"DB_PASSWORD": value}).text(f"see {value}/x") == f"see {value}/x"
-    assert common_secrets({"DB_PASSWORD": value, "PIN": "1234", "A_KEY": KEY}) == {value, "1234"}
+    chosen = load(Path(__file__).parents[1], {"DB_PASSWORD": value, "PIN": "1234", "A_KEY": KEY}, {"demo": True})
+    assert Redactor.of_variables({"DB_PASSWORD": value}).text(f"see {value}/x") == f"see {value}/x"
+    assert common_secrets(chosen) == {value, "1234"}
 
 
 @pytest.mark.parametrize(
@@ -114,7 +119,7 @@ def test_secrets_of_variables() -> None:
 )
 def test_addresses_of_notifications(url: str, parts: list[str]) -> None:
     """To know the URL is to be able to write there: all of it goes, and every part that may be a token."""
-    redactor = Redactor.of({"PREFLIGHT_NOTIFY": f"json://other.example.org,{url} xml://localhost"})
+    redactor = Redactor.of_variables({"PREFLIGHT_NOTIFY": f"json://other.example.org,{url} xml://localhost"})
     assert redactor.text(f"<{url}>") == f"<{MASK}>"
     for part in parts:
         assert redactor.text(f"a {part} b") == f"a {MASK} b"
@@ -124,7 +129,7 @@ def test_words_and_hosts_of_notifications_stay() -> None:
     """What occurs in harmless texts is no secret because a URL has it, too."""
     urls = "json://localhost:8002/services/preflight,mailto://127.0.0.1:2525/?mode=insecure ntfy://hook.example.org/x"
     harmless = "127.0.0.1:8002 localhost services preflight insecure hook.example.org 127.0.0.1:2525 8002"
-    assert Redactor.of({"PREFLIGHT_NOTIFY": urls}).text(harmless) == harmless
+    assert Redactor.of_variables({"PREFLIGHT_NOTIFY": urls}).text(harmless) == harmless
 
 
 @pytest.mark.parametrize("secret", [KEY, AWKWARD], ids=["plain", "awkward"])
@@ -336,7 +341,7 @@ def test_overlapping_secrets() -> None:
 )
 def test_passwords_in_odd_urls(url: str, password: str) -> None:
     """Passwords that nobody has encoded, several URLs in one value, and key-like parameters."""
-    assert password not in Redactor.of({"SERVICE_URL": url}).text(f"connecting with {password} to {url}")
+    assert password not in Redactor.of_variables({"SERVICE_URL": url}).text(f"connecting with {password} to {url}")
 
 
 @pytest.mark.parametrize(
@@ -403,10 +408,15 @@ def test_json_values() -> None:
     assert Redactor([KEY]).value(value) == {"a": [MASK, 1, None, True, [MASK]], MASK: {"b": f"x{MASK}"}, "3": 1.5}
 
 
-def test_of_environments() -> None:
-    """The env file's value and the process's are both secrets, whichever wins."""
-    redactor = Redactor.of({"A_KEY": "environment-value"}, {"A_KEY": "envfile-value"})
-    assert redactor.text("environment-value envfile-value A_KEY") == f"{MASK} {MASK} A_KEY"
+def test_of_settings(tmp_path: Path) -> None:
+    """The env file's value and the process's are both secrets, whichever wins; so are those that are never replaced."""
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / ".env").write_text("A_KEY=envfile-value\nA_PIN=1234\n")
+    environ = {"PREFLIGHT_ENV_FILE": str(tmp_path / ".env"), "A_KEY": "environment-value", "A_PIN": "5678"}
+    chosen = load(tmp_path, environ)
+    shown = Redactor.of(chosen).text("environment-value envfile-value A_KEY")
+    assert shown == f"{MASK} {MASK} A_KEY"
+    assert common_secrets(chosen) == {"1234", "5678"}
 
 
 def test_undecodable_value() -> None:

@@ -14,6 +14,7 @@ import pytest
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk
 
+from preflight.redaction.keys import secrets
 from preflight.redaction.redactor import MASK, Redactor
 from preflight.web.instance import Instance
 from server import connections
@@ -45,8 +46,8 @@ TEXT = (
 def test_pieces_of_any_size(seed: int) -> None:
     """Together they are the text redacted as a whole."""
     pick = random.Random(seed)
-    redactor = Redactor.of(SECRETS)
-    words = Words(redactor, SECRETS)
+    redactor = Redactor.of_variables(SECRETS)
+    words = Words(redactor, secrets(SECRETS))
     out, rest = "", TEXT
     while rest:
         size = pick.randint(1, 12)
@@ -59,7 +60,7 @@ def test_pieces_of_any_size(seed: int) -> None:
 
 def test_it_does_not_hold_back_more_than_it_must() -> None:
     """Without secrets that have spaces in them, only the last word."""
-    words = Words(Redactor.of({"A_KEY": SECRETS["A_KEY"]}), {"A_KEY": SECRETS["A_KEY"]})
+    words = Words(Redactor.of_variables({"A_KEY": SECRETS["A_KEY"]}), [SECRETS["A_KEY"]])
     assert words.feed("One two thr") == "One two "
     assert words.feed("ee 日本") == "three 日本"
     assert words.feed("the Bearer ") == "the "

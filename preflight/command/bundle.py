@@ -23,6 +23,7 @@ import sys
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +129,8 @@ class Bundle:
         """What was redacted: in which file, where in it, what, and how often; never a value."""
         # With --demo the env file has not been read; what is in it is secret all the same.
         given = settings.envfile if settings.envfile.values else envfile.read(settings.envfile.path)
-        known = (settings.environment, given.values)
-        self._scrubber = Scrubber(Redactor.of(*known), common_secrets(*known))
+        known = replace(settings, envfile=given)
+        self._scrubber = Scrubber(Redactor.of(known), common_secrets(known))
 
     def zipped(self) -> bytes:
         """The whole bundle."""

@@ -28,7 +28,7 @@ STATUSES = {
 
 def show(settings: Settings, *, address: str | None = None, as_json: bool = False) -> int:
     """Print the history of one address, or of all; returns the command's exit code."""
-    log = Log(Redactor.of(settings.environment, settings.envfile.values))
+    log = Log(Redactor.of(settings))
     terminal = Terminal(log, lossy=False, forgiving=False)
     try:
         kept = history.History(settings.state.history)

@@ -77,9 +77,9 @@ class _Parser(argparse.ArgumentParser):
 
         try:
             settings = load(ROOT)
-            redactor = Redactor.of(settings.environment, settings.envfile.values)
+            redactor = Redactor.of(settings)
         except SettingsError:
-            redactor = Redactor.of(os.environ)
+            redactor = Redactor.of_variables(os.environ)
         plainlines.error(redactor.text(message))
         self.exit(2)
 
@@ -296,8 +296,7 @@ def _refused(why: list[str], settings: Settings | None = None, log_path: object 
     from preflight.output import audit, log
     from preflight.redaction.redactor import Redactor
 
-    known = settings.envfile.values if settings else {}
-    redactor = Redactor.of(settings.environment if settings else os.environ, known)
+    redactor = Redactor.of(settings) if settings else Redactor.of_variables(os.environ)
     form, trail = (settings.log_format, settings.state.audit) if settings else ("text", None)
     kept = log.Log(redactor, form=form, trail=trail)
     if log_path:
@@ -343,7 +342,7 @@ def _test_notify(settings: Settings) -> int:
         command = notify.install_command(settings.root)
         print(f"run.py: error: notifications need apprise; fix: {command}", file=sys.stderr)
         return 2
-    redactor = Redactor.of(settings.environment, settings.envfile.values)
+    redactor = Redactor.of(settings)
     message = "This is how you will hear of checks that fail or hold again, and of crashes."
     tried = notify.try_out(settings, redactor, notices.make(settings, "success", "This is a test", message))
     for service in tried:

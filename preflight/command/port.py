@@ -71,7 +71,7 @@ def free(
         judged = claim.judged(plan.holders, plan.reasons)
     else:
         shown = {}
-        redactor = _redactor(settings)
+        redactor = Redactor.of(settings)
         log = Log(redactor, log_file, settings.log_format, trail=settings.state.audit)
 
         def on_step(step: ports.Step) -> None:
@@ -124,12 +124,8 @@ def _described(
     return shown
 
 
-def _redactor(settings: Settings) -> Redactor:
-    return Redactor.of(settings.environment, settings.envfile.values)
-
-
 def _print(settings: Settings, shown: Mapping[str, object], *, as_json: bool) -> None:
-    redacted = plain(_redactor(settings).document(dict(shown)))
+    redacted = plain(Redactor.of(settings).document(dict(shown)))
     lines = [json.dumps(redacted, indent=2)] if as_json else _lines(redacted, columns(sys.stdout))
     print("\n".join(lines), flush=True)
 

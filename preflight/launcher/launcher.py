@@ -473,7 +473,7 @@ class Launcher:
         from preflight.output.log import Log
         from preflight.redaction.redactor import Redactor
 
-        redactor = Redactor.of(self.settings.environment, self.settings.envfile.values)
+        redactor = Redactor.of(self.settings)
         return Log(redactor, self._log_file, self.settings.log_format, trail=self.settings.state.audit, waits=False)
 
     @cached_property
@@ -522,7 +522,7 @@ class Launcher:
         if self._handover is not None:
             old = self._handover.record.name
             return f"{self.settings.address} is served by {old}, which goes on until this start is ready."
-        secrets = common_secrets(self.settings.environment, self.settings.envfile.values)
+        secrets = common_secrets(self.settings)
         policy = ports.Policy(cleanup="never", secrets=secrets)
         plan = ports.plan(self.settings.host, self.settings.port, policy)
         if plan.free:

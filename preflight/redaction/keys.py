@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from preflight.settings.model import split_urls
+from preflight.settings.model import Settings, split_urls
 from preflight.text import foreign
 
 NOTIFY = "PREFLIGHT_NOTIFY"
@@ -126,13 +126,18 @@ def secrets(variables: Mapping[str, str]) -> Iterator[str]:
             yield from _in_json(value)
 
 
-def common_secrets(*environments: Mapping[str, str]) -> frozenset[str]:
+def secrets_of(settings: Settings) -> list[str]:
+    """The secrets in all variables of a process with these settings."""
+    return [value for variables in settings.variables for value in secrets(variables)]
+
+
+def common_secrets(settings: Settings) -> frozenset[str]:
     """The secrets that are not replaced blindly (see `common`): they must never be put into a text.
 
     And those with tabs, line ends or worse in them, as they stand in a foreign text: nobody finds them there by value.
     """
-    found = {value.strip() for variables in environments for value in secrets(variables)}
-    seen = {value: foreign(value, len(value)) for value in found if value}
+    whole = {value.strip() for value in secrets_of(settings)}
+    seen = {value: foreign(value, len(value)) for value in whole if value}
     return frozenset(shown for value, shown in seen.items() if common(value) or shown != value)
 
 

@@ -23,6 +23,7 @@ from typing import NamedTuple, TypeVar
 
 from preflight.redaction.derivation import LARGEST, cost, derived, members
 from preflight.redaction.keys import MOST, common, secrets
+from preflight.settings.model import Settings
 
 MASK = "[redacted]"
 LONGEST = 16 * 1024  # characters of a secret whose pieces are known by themselves
@@ -274,8 +275,16 @@ class Redactor:
         return frozenset(window for secret in self._secrets for window in _windows(secret))
 
     @classmethod
-    def of(cls, *environments: Mapping[str, str]) -> Redactor:
-        """A redactor for every secret in these variables, and what is derived from them."""
+    def of(cls, settings: Settings) -> Redactor:
+        """The redactor of a process with these settings."""
+        return cls.of_variables(*settings.variables)
+
+    @classmethod
+    def of_variables(cls, *environments: Mapping[str, str]) -> Redactor:
+        """A redactor for every secret in these variables, and what is derived from them.
+
+        For texts that come before there are settings; then it is :meth:`of`.
+        """
         whole = [value for variables in environments for value in secrets(variables)]
         return cls([*whole, *derived(*environments)])
 

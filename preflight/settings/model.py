@@ -498,6 +498,11 @@ class Settings:
         return self.delay + self.graceful_timeout
 
     @property
+    def variables(self) -> tuple[Mapping[str, str], ...]:
+        """Where secrets can be: in what the application sees, and in values of the env file that others hide there."""
+        return self.environment, self.envfile.values
+
+    @property
     def state(self) -> StateFolder:
         """The paths of what is kept in the state folder."""
         return StateFolder(self.state_dir)

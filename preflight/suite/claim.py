@@ -68,7 +68,7 @@ def policy_of(settings: Settings, records: Sequence[Record]) -> ports.Policy:
         spare=ports.INFRASTRUCTURE | frozenset(settings.port_spare),
         project=str(settings.root),
         grace=max([settings.port_grace, *(record.stops_within for record in records)]),
-        secrets=common_secrets(settings.environment, settings.envfile.values),
+        secrets=common_secrets(settings),
     )
 
 
@@ -131,7 +131,7 @@ def _claim(
             if _listens_on(inherited, settings):
                 return Claim(socket=inherited, handed_over=True)
             inherited.close()
-    secrets = common_secrets(settings.environment, settings.envfile.values)
+    secrets = common_secrets(settings)
     holders = tuple(ports.listeners(host, port, secrets=secrets))
     ours = neighbours.on_port(settings, holders)
     if origin == "rerun":

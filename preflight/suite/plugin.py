@@ -89,7 +89,7 @@ class SuiteRun:
         self._pid = os.getpid()
         self.origin = link.origin if link else "pytest"
         self.run_id = link.run_id if link else os.urandom(16).hex()
-        self.redactor = Redactor.of(settings.environment, settings.envfile.values)
+        self.redactor = Redactor.of(settings)
         # Behind a launcher that is the launcher's task.
         self.log = Log(self.redactor) if link else _log(settings, self.redactor)
         logging.root.manager.loggerDict = _Loggers(logging.root.manager.loggerDict)

@@ -75,7 +75,7 @@ class Instance:
         same).
         """
         if self.note is None:
-            self.note = direct(self.settings, Redactor.of(self.settings.environment, self.settings.envfile.values))
+            self.note = direct(self.settings, Redactor.of(self.settings))
         self.note(Event.now(kind, **fields))
 
     @contextlib.contextmanager

@@ -30,7 +30,7 @@ SERVICE_KEY = "sk-proj-" + "Ab3dEf6hIj9l" * 3
 @pytest.mark.parametrize("name", ["ADMIN", "OPENAI", "TLS"])
 def test_a_key_of_a_known_service_under_any_name(name: str, secret: str) -> None:
     """What looks like a key of a well-known service is known, whatever the variable is called."""
-    redactor = Redactor.of({name: f"see {secret} there"})
+    redactor = Redactor.of_variables({name: f"see {secret} there"})
     for line in secret.splitlines():
         assert line not in redactor.text(f"using {line} now")
 
@@ -90,7 +90,7 @@ def test_logins_behind_schemes(login: str) -> None:
 
 def test_attributes_stay_readable() -> None:
     """Attributes of a cookie, options of a connection, names of a project: no secrets, and no use without them."""
-    redactor = Redactor.of(
+    redactor = Redactor.of_variables(
         {
             "SESSION_COOKIE": f"sid={ONE}; Path=/; HttpOnly; SameSite=Strict; Secure; Max-Age=2592000",
             "DB_DSN": f"host=db-1.example.org sslmode=verify-full connect_timeout=10 password={TWO}",
@@ -113,7 +113,7 @@ def test_output_of_ours_stays_readable() -> None:
     known = {f"V{number}_KEY": "".join(chosen.choices(string.ascii_letters, k=40)) for number in range(1000)}
     known |= {"API_KEYS": f"production:{ONE},staging:{TWO}", "DATABASE_URL": "postgres://postgres:postgres@db/x"}
     begun = time.process_time()
-    assert Redactor.of(known).text(text) == text
+    assert Redactor.of_variables(known).text(text) == text
     assert time.process_time() - begun < 5
 
 
@@ -136,7 +136,7 @@ def test_good_tokens_are_accepted(make: Callable[[], str]) -> None:
     for _ in range(50):
         token = make()
         assert is_redacted(token)
-        redactor = Redactor.of({"PREFLIGHT_TOKEN": token})
+        redactor = Redactor.of_variables({"PREFLIGHT_TOKEN": token})
         for around in ("{}", "x{}y", "token={}&a=b", "Bearer {}", '{{"a": "{}"}}', "/{}/", "{}\n"):
             assert token not in redactor.text(around.format(token))
 
@@ -164,7 +164,7 @@ def test_tokens_that_would_show(token: str) -> None:
 def test_values_that_are_no_text(name: str, make: Callable[[random.Random], str]) -> None:
     """The largest variable there can be, of bytes that mean nothing: a line takes no longer for it."""
     begun = time.process_time()
-    redactor = Redactor.of({name: make(random.Random(3))})
+    redactor = Redactor.of_variables({name: make(random.Random(3))})
     for _ in range(20):
         redactor.text("the lazy dog jumps over 12 sheep: http://127.0.0.1:8002/ (PID 123)")
     assert time.process_time() - begun < 10
@@ -174,13 +174,13 @@ def test_bytes_that_are_logged() -> None:
     """A key of 4,000 bytes that are no text, logged in pieces, does not hold up what is said."""
     value = "".join(random.Random(1).choices([chr(code) for code in range(1, 256)], k=4000))
     begun = time.process_time()
-    Redactor.of({"A_KEY": value}).text(value[:1000])
+    Redactor.of_variables({"A_KEY": value}).text(value[:1000])
     assert time.process_time() - begun < 4
 
 
 def test_one_odd_byte_is_no_binary() -> None:
     """A list with a byte that is no UTF-8 is taken apart like another."""
-    redactor = Redactor.of({"API_KEYS": f"caf\udce9-{ONE},{TWO}"})
+    redactor = Redactor.of_variables({"API_KEYS": f"caf\udce9-{ONE},{TWO}"})
     assert redactor.text(f"{TWO} caf\udce9-{ONE}") == f"{MASK} {MASK}"
 
 
@@ -203,7 +203,7 @@ def test_one_odd_byte_is_no_binary() -> None:
 )
 def test_texts_in_proportion(pump: str) -> None:
     """Four times the text takes about four times as long, in all that was made to be slow."""
-    redactor = Redactor.of({"A_KEY": '\\"%5c\\x-{[(Basic]):@', "B_KEY": ONE, "C_CONFIG": f"u:{TWO}@h"})
+    redactor = Redactor.of_variables({"A_KEY": '\\"%5c\\x-{[(Basic]):@', "B_KEY": ONE, "C_CONFIG": f"u:{TWO}@h"})
 
     def spent(length: int) -> float:
         best = 9e9
@@ -226,7 +226,7 @@ def test_variables_in_proportion(pump: str) -> None:
 
     def spent(length: int) -> float:
         begun = time.process_time()
-        Redactor.of({"A_CONFIG": pump * (length // len(pump)) + "token"})
+        Redactor.of_variables({"A_CONFIG": pump * (length // len(pump)) + "token"})
         return time.process_time() - begun
 
     assert spent(400_000) < 9 * max(spent(100_000), spent(100_000), 0.05)

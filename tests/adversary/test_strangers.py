@@ -602,7 +602,7 @@ PARTS: dict[str, tuple[str, str, str]] = {
 def test_parts_of_values(name: str) -> None:
     """What an application would take out of a value is known, in every form."""
     variable, value, part = PARTS[name]
-    redactor = Redactor.of({variable: value})
+    redactor = Redactor.of_variables({variable: value})
     forms = (
         part,
         quote(part),
@@ -630,7 +630,7 @@ def test_parts_of_values(name: str) -> None:
 )  # fmt: skip
 def test_what_stands_beside_secrets_stays(variable: str, value: str, harmless: str) -> None:
     """Places, names and words in such values stay readable."""
-    assert Redactor.of({variable: value}).text(harmless) == harmless
+    assert Redactor.of_variables({variable: value}).text(harmless) == harmless
 
 
 @pytest.mark.parametrize(
@@ -641,7 +641,9 @@ def test_values_of_several_in_proportion(pump: str) -> None:
 
     def spent(length: int) -> float:
         begun = time.process_time()
-        Redactor.of({"A_KEY": pump * (length // len(pump)), "A_CONFIG": pump * (length // len(pump)) + "token"})
+        Redactor.of_variables(
+            {"A_KEY": pump * (length // len(pump)), "A_CONFIG": pump * (length // len(pump)) + "token"}
+        )
         return time.process_time() - begun
 
     spent(1000)
@@ -661,7 +663,7 @@ UNSEEN = {
 @pytest.mark.parametrize("size", [4, 7])
 def test_pieces_with_something_unseen_between(name: str, size: int) -> None:
     """Anybody can read a key through it: pieces of it are one, in a text as in a stream."""
-    redactor = Redactor.of({"A_KEY": TWO})
+    redactor = Redactor.of_variables({"A_KEY": TWO})
     broken = UNSEEN[name].join(TWO[start : start + size] for start in range(0, len(TWO), size))
     for shown in (redactor.text(f"key {broken}!"), coloured(Lines(redactor).next(f"key {broken}!", 1000))):
         assert MASK in shown
@@ -671,7 +673,7 @@ def test_pieces_with_something_unseen_between(name: str, size: int) -> None:
 @pytest.mark.parametrize("pump", ["\0", "a\0", "\x1b[K", "\u200b", "a\u2028 ", "\xad\n", "\x1b[01;31m\x1b[Ka", "<wbr>"])
 def test_unseen_in_proportion(pump: str) -> None:
     """Nothing but that takes time in proportion to it."""
-    redactor = Redactor.of({"A_KEY": TWO, "B_KEY": f"{ONE}\0{THREE}"})
+    redactor = Redactor.of_variables({"A_KEY": TWO, "B_KEY": f"{ONE}\0{THREE}"})
 
     def spent(length: int) -> float:
         text, best = pump * (length // len(pump)), 9e9
