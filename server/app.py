@@ -86,8 +86,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     """Behind the launcher, take its instance; started directly, run the suite here."""
     instance = app.state.instance
     if instance is None:
-        port = bound.expected_port()
-        instance = await asyncio.to_thread(examine, port)
+        host, port = bound.expected_address()
+        instance = await asyncio.to_thread(examine, host, port)
         if port is None and isinstance(app, Application):
             app.learn_port(instance)
     app.state.instance = instance
@@ -103,10 +103,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     access.guesses.tell(instance)
 
 
-def examine(port: int | None) -> Instance:
+def examine(host: str | None, port: int | None) -> Instance:
     """Run the suite for an application that was started without the launcher; its server owns the port.
 
-    ``port`` is the one that it has bound, or is going to bind, as far as that is known.
+    ``host`` and ``port`` are those that it has bound, or is going to bind, as far as that is known.
 
     Raises BlockedStart when a critical requirement blocks or a setting is wrong.
     """
@@ -123,8 +123,7 @@ def examine(port: int | None) -> Instance:
         settings = load(ROOT)
     except SettingsError as error:
         raise BlockedStart(str(error)) from None
-    if port is not None:
-        settings = replace(settings, port=port)
+    settings = replace(settings, host=host or settings.host, port=port or settings.port)
     # As the launcher gives it to a worker: the client libraries look there for proxies, certificates and headers.
     os.environ.update(interpreter.for_worker({**settings.envfile.values, **os.environ}))
     redactor = Redactor.of(settings)

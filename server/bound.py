@@ -1,4 +1,4 @@
-"""The port that a server which we did not start has bound, or is going to bind.
+"""The address that a server which we did not start has bound, or is going to bind.
 
 Nothing tells an application before its first request: the lifespan's scope has no address. What is asked here, in this
 order, is the process's own sockets (workers, ``--fd`` and gunicorn have them before the application starts), uvicorn's
@@ -17,26 +17,27 @@ import sys
 FOLDERS = ("/proc/self/fd", "/dev/fd")  # Linux; macOS
 
 
-def expected_port() -> int | None:
-    """The port of the server in whose event loop this is called; None where it cannot be known yet."""
-    ports = listening_ports()
-    if len(ports) == 1:
-        return ports.pop()
+def expected_address() -> tuple[str | None, int | None]:
+    """Host and port of the server in whose event loop this is called; None for what cannot be known yet."""
+    listening = listening_addresses()
+    if len({port for _host, port in listening}) == 1:
+        # Of several hosts one that others can reach, if there is one.
+        return min(listening, key=lambda one: one[0] == "::1" or one[0].startswith("127."))
     module = sys.modules.get("uvicorn.server")
     if module is None:
-        return None
+        return None, None
     for task in asyncio.all_tasks():
         # uvicorn keeps its server to itself: it is what the task that runs it is a method of.
         frame = getattr(task.get_coro(), "cr_frame", None)
         server = frame.f_locals.get("self") if frame is not None else None
         if isinstance(server, module.Server) and server.config.uds is None and server.config.fd is None:
-            return server.config.port or None  # 0: the system chooses one
-    return None
+            return server.config.host or "0.0.0.0", server.config.port or None  # 0: the system chooses one
+    return None, None
 
 
-def listening_ports() -> set[int]:
-    """The TCP ports that this process listens on."""
-    ports: set[int] = set()
+def listening_addresses() -> set[tuple[str, int]]:
+    """The addresses that this process listens on by TCP."""
+    found: set[tuple[str, int]] = set()
     folder = next((one for one in FOLDERS if os.path.isdir(one)), None)
     for name in os.listdir(folder) if folder else ():
         with contextlib.suppress(OSError, ValueError):
@@ -45,5 +46,6 @@ def listening_ports() -> set[int]:
             with socket.socket(fileno=os.dup(int(name))) as one:
                 internet = one.family in (socket.AF_INET, socket.AF_INET6)
                 if internet and one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                    ports.add(int(one.getsockname()[1]))
-    return ports
+                    host, port = one.getsockname()[:2]
+                    found.add((str(host), int(port)))
+    return found

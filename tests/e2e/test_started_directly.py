@@ -84,6 +84,18 @@ def test_the_port_of_uvicorn(skip: str, place: Place) -> None:
     started.stop()
 
 
+def test_the_host_of_uvicorn(place: Place) -> None:
+    """Who can reach the server is judged by what uvicorn serves on, and not by a setting that nothing is bound to."""
+    command = (sys.executable, *UVICORN, str(place.port), "--host", "0.0.0.0")
+    refused = place.spawn(*command, environ={"PREFLIGHT_DEMO": "1"})
+    assert refused.wait() != 0
+    assert "others can reach 0.0.0.0 and there is no token" in refused.output
+    assert place.check("Exposure")["outcome"] == "failed"
+    serving = serve(place, *command[1:], PREFLIGHT_TOKEN="0123456789abcdef-3f9a1c77e2")
+    assert place.check("Exposure")["message"] == "others can reach 0.0.0.0; a token protects it"
+    serving.stop()
+
+
 def test_a_port_that_the_system_chose(place: Place) -> None:
     """`--port 0`: known with the first connection."""
     environ = {"PREFLIGHT_DEMO": "1", "PREFLIGHT_SKIP": "1"}
