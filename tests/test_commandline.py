@@ -114,6 +114,7 @@ def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> Non
         (["--prot", "1"], "unrecognized arguments: --prot 1; did you mean --port?"),
         (["--prot=1"], "unrecognized arguments: --prot=1; did you mean --port?"),
         (["--check"], "unrecognized arguments: --check; did you mean --check-only?"),
+        (["--chek"], "unrecognized arguments: --chek; did you mean --check-only?"),
         (["--statedir", "x"], "unrecognized arguments: --statedir x"),
         (
             ["--state-dir", "x"],

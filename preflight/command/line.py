@@ -69,8 +69,11 @@ class _Parser(argparse.ArgumentParser):
         name = option.strip("-").replace("-", "_")
         if name in SETTINGS:
             return f"; {name} is a setting and no option: set {PREFIX}{name.upper()}"
-        close = difflib.get_close_matches(option, self._option_string_actions, n=1)
-        return f"; did you mean {close[0]}?" if close else ""
+        # Nobody types a long one to its end: --chek is nearer to the beginning of --check-only than to --help.
+        known = {one[: len(option) + 1]: one for one in self._option_string_actions}
+        known |= {one: one for one in self._option_string_actions}
+        close = difflib.get_close_matches(option, known, n=1)
+        return f"; did you mean {known[close[0]]}?" if close else ""
 
     def error(self, message: str) -> NoReturn:
         from preflight.redaction.redactor import Redactor
