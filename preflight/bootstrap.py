@@ -29,7 +29,11 @@ def problem(arguments: Sequence[str] = ()) -> list[str] | None:
         fix = fix or "start it without -S, which leaves out where packages are installed"
     else:
         fix = dependencies.install_command(absent, arguments)
-    return [f"Dependencies: not installed: {names}", f"Fix: {fix}"]
+    lines = [f"Dependencies: not installed: {names}", f"Fix: {fix}"]
+    # Whoever has just installed them wonders where they are.
+    if not sys.flags.no_site and not dependencies.is_environment():
+        lines.insert(1, f"Python: {sys.executable}, which is not the project's own (.venv)")
+    return lines
 
 
 def run() -> int:

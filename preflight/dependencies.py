@@ -190,8 +190,8 @@ def _mends_this_one(requirements: Sequence[str]) -> bool:
     if _is_own():
         return True
     if own.exists():
-        return _is_environment() and not _has_everything(own, requirements)
-    return _is_environment() or not os.access(ROOT, os.W_OK)
+        return is_environment() and not _has_everything(own, requirements)
+    return is_environment() or not os.access(ROOT, os.W_OK)
 
 
 def _installation(interpreter: str, requirements: Sequence[str], has: Callable[[str], bool], options: str = "") -> str:
@@ -260,7 +260,8 @@ def _meets(version: str | None, dependency: str) -> bool:
     return parsed is None or bool(parsed.specifier.contains(version, prereleases=True))
 
 
-def _is_environment() -> bool:
+def is_environment() -> bool:
+    """Whether this interpreter is an environment's, and not everybody's."""
     return sys.prefix != sys.base_prefix or os.path.isdir(os.path.join(sys.prefix, "conda-meta"))
 
 

@@ -58,6 +58,15 @@ def test_missing(declare: Path) -> None:
     assert problem == "Dependencies: not installed: No.Such_Package, other-one"
     assert fix == f"Fix: {sys.executable} -m pip install 'No.Such_Package[extra]>=1,<2' other-one"
     assert fix.endswith(" 'No.Such_Package[extra]>=1,<2' other-one")
+
+
+def test_missing_outside_of_environments(declare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has installed everything and types another Python is told which one this is."""
+    declare.write_text(project("other-one"))
+    monkeypatch.setattr(sys, "prefix", sys.base_prefix)
+    _, python, fix = bootstrap.problem() or ["", "", ""]
+    assert python == f"Python: {sys.executable}, which is not the project's own (.venv)"
+    assert fix.startswith("Fix: ")
     assert sys.executable in fix
 
 
