@@ -1,8 +1,8 @@
 """The address that a server which we did not start has bound, or is going to bind.
 
 Nothing tells an application before its first request: the lifespan's scope has no address. What is asked here, in this
-order, is the process's own sockets (workers, ``--fd`` and gunicorn have them before the application starts), uvicorn's
-configuration, and with the first request the connection that it came by.
+order, is the process's own sockets (workers, ``--fd``, gunicorn and hypercorn have them before the application starts),
+uvicorn's configuration, and with the first request the connection that it came by.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def expected_address() -> tuple[str | None, int | None]:
 
 
 def listening_addresses() -> set[tuple[str, int]]:
-    """The addresses that this process listens on by TCP."""
+    """The addresses that this process listens on by TCP, or has bound to listen there."""
     found: set[tuple[str, int]] = set()
     folder = next((one for one in FOLDERS if os.path.isdir(one)), None)
     for name in os.listdir(folder) if folder else ():
@@ -44,8 +44,17 @@ def listening_addresses() -> set[tuple[str, int]]:
             if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
                 continue
             with socket.socket(fileno=os.dup(int(name))) as one:
-                internet = one.family in (socket.AF_INET, socket.AF_INET6)
-                if internet and one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                    host, port = one.getsockname()[:2]
+                if one.family not in (socket.AF_INET, socket.AF_INET6) or one.type != socket.SOCK_STREAM:
+                    continue
+                host, port = one.getsockname()[:2]
+                if port and (one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) or not _is_connected(one)):
                     found.add((str(host), int(port)))
     return found
+
+
+def _is_connected(one: socket.socket) -> bool:
+    try:
+        one.getpeername()
+    except OSError:
+        return False
+    return True

@@ -96,6 +96,15 @@ def test_the_host_of_uvicorn(place: Place) -> None:
     serving.stop()
 
 
+def test_the_host_of_hypercorn(place: Place) -> None:
+    """It has bound its sockets, and does not listen yet."""
+    command = (sys.executable, "-m", "hypercorn", "--bind", f"0.0.0.0:{place.port}", "server.app:create_app()")
+    refused = place.spawn(*command, environ={"PREFLIGHT_DEMO": "1"})
+    refused.until_says("others can reach 0.0.0.0 and there is no token")
+    until(lambda: place.check("Exposure")["outcome"] == "failed", "the report says so")
+    refused.stop()
+
+
 def test_a_port_that_the_system_chose(place: Place) -> None:
     """`--port 0`: known with the first connection."""
     environ = {"PREFLIGHT_DEMO": "1", "PREFLIGHT_SKIP": "1"}
