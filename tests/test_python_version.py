@@ -45,3 +45,5 @@ def test_builds(called: str, stage: tuple[str, int], wanted: str, code: int, tmp
     done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60)
     assert done.returncode == code, done.stdout + done.stderr
     assert ("requires Python" in done.stdout) == bool(code)
+    # Where the version that is wanted stands, as it may be all that is wrong.
+    assert ("(environment variable PREFLIGHT_PYTHON asks for it)" in done.stdout) == bool(code)

@@ -50,5 +50,8 @@ def test_python_version(settings: Settings, details: Details) -> None:
             details.fix
             or f"install a Python {settings.python} and run this again: its fix is then the command that changes to it"
         )
-    assert fits, f"requires Python {settings.python}, found {found}"
+    # A variable that somebody has set for something else may be all that is wrong.
+    variable = settings.sources.get("python") in ("the environment", "the env file")
+    where = f" ({settings.place('python')} asks for it)" if variable else ""
+    assert fits, f"requires Python {settings.python}, found {found}{where}"
     details.summary = f"{found} satisfies {settings.python}"
