@@ -244,15 +244,14 @@ class Reruns:
         if ending.reason:
             self._broke(ending.report.run_id, ending.reason)
             return
-        self.instance.rerun_problem = ""
         before = self.instance.report is None or self.instance.report.may_start
-        self.instance.report = ending.report
+        self.instance.judge(ending.report, "")
         if ending.report.may_start != before:
             said = ", ".join(check.title for check in ending.report.blocking) or "nothing blocks any more"
             log.warning("re-run %s changed the verdict: %s", ending.report.run_id, said)
 
     def _broke(self, run_id: str, why: str) -> None:
-        self.instance.rerun_problem = why
+        self.instance.judge(None, why)
         log.warning("re-run %s broke, the verdict before it stays: %s", run_id, why)
 
     def _finish(self, run: Run, status: str, reason: str) -> None:

@@ -10,6 +10,7 @@ from preflight import files, times
 from preflight.files import Seen
 from preflight.redaction.redactor import Redactor
 from preflight.report import model as report
+from preflight.report import newest
 from preflight.report.model import Report, ReportError
 from preflight.web.instance import Instance
 
@@ -20,6 +21,7 @@ class _Read(NamedTuple):
     seen: Seen | None = None
     """Tells a change; None where there is no file."""
     report: Report | None = None
+    """The newest report, where it is newer than what the instance goes by."""
     problem: str = ""
 
 
@@ -33,8 +35,8 @@ class Snapshot:
         self._path = settings.state.report
         self._redactor = redactor or Redactor.of(settings)
         self._read = _Read()
-        self._newest: Seen | None = None
-        self._accepted: Report | None = None
+        self._ended: Report | None = None
+        """The last run of this server's own, which may have broken."""
         self._looking = asyncio.Lock()
         self._unchecked = settings.skip and not instance.instance_id
         """Whether it was started without its suite: then nobody else's run says anything of it."""
@@ -59,9 +61,9 @@ class Snapshot:
 
         ``seen`` tells the file that it was published in, which then need not be read.
         """
-        self._accepted = found
+        self._ended = found
         before = self._read.report
-        if before is None or before.started_at <= found.started_at:
+        if before is None or not newest.outdated(found, before, times.now()):
             # What somebody else has published since is seen at the next look.
             self._read = _Read(seen or self._read.seen, found)
 
@@ -71,21 +73,15 @@ class Snapshot:
         Of an instance that was started without its suite (PREFLIGHT_SKIP) only its own re-runs say anything.
         """
         if self._unchecked:
-            return self._accepted or self.instance.report
-        seen, found, _problem = self._read
-        own = self.instance.report
-        if found is None or found.address != self.instance.settings.address:
-            return own
-        # An own report from the future tells that the clock was set back: then the file, which began as our own
-        # report, is what came after it.
-        if own is not None and seen != self._newest and found.started_at < own.started_at <= times.now():
-            return own
-        self._newest = seen
-        return found
+            return self._ended or self.instance.report
+        found = self._read.report
+        # The port is known late where another server started this application.
+        ours = found is not None and found.address == self.instance.settings.address
+        return found if ours else self.instance.report
 
     def trusted(self) -> Report | None:
         """The newest report that says something of its checks: a broken run does not."""
-        return next((one for one in (self.latest(), self.instance.report) if one and one.status != "broken"), None)
+        return newest.trusted(self.latest(), self.instance.report)
 
     def _seen(self) -> Seen | None:
         try:
@@ -100,21 +96,14 @@ class Snapshot:
             self._read = _Read(problem=self._read.problem)  # a problem stays until there is a good report
         elif seen != self._read.seen:
             try:
-                self._read = _Read(seen, self._newer(self._clean(report.load_or_set_aside(self._path))))
+                found = self._clean(report.load_or_set_aside(self._path))
+                self._read = _Read(seen, newest.newer(found, self._ended, self.instance.report, times.now()))
             except ReportError as error:
                 # Not trusted, not fatal: what this instance knows itself stays.
                 self._read = _Read(seen, problem=str(error))
 
-    def _newer(self, found: Report) -> Report:
-        """What was found published, or a later run of our own that could not be published."""
-        own = self._accepted
-        if own is None:
-            return found
-        later = found is self.instance.report or found.started_at < own.started_at <= times.now()
-        return own if later else found
-
     def _clean(self, found: Report) -> Report:
-        for own in (self._accepted, self.instance.report):
+        for own in (self._ended, self.instance.report):
             if own is not None and own.run_id == found.run_id:
                 return own
         try:

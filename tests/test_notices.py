@@ -10,7 +10,7 @@ import pytest
 
 from preflight import times
 from preflight.notify import notices
-from preflight.notify.notices import Notice, news
+from preflight.notify.notices import Notice, take_news
 from preflight.report import model as report
 from preflight.report.model import Check, Report
 from preflight.settings import model as settings
@@ -42,37 +42,41 @@ def test_a_life(make_check: MakeCheck, make_report: MakeReport, chosen: Settings
     warned = make_report(make_check("A"), make_check("B", "unknown"))
     blocked = make_report(make_check("A", "failed"), make_check("B", "unknown"))
     worse = make_report(make_check("A", "failed"), make_check("B", "failed"))
-    assert news(good, chosen) is None
-    assert headline(news(warned, chosen)) == "A check warns"
-    assert news(warned, chosen) is None
-    assert headline(news(blocked, chosen)) == "The start is blocked"
-    assert headline(news(worse, chosen)) == "A critical requirement fails"
-    assert headline(news(good, chosen)) == "The server came back"
-    assert news(good, chosen) is None
+    assert take_news(good, chosen) is None
+    assert headline(take_news(warned, chosen)) == "A check warns"
+    assert take_news(warned, chosen) is None
+    assert headline(take_news(blocked, chosen)) == "The start is blocked"
+    assert headline(take_news(worse, chosen)) == "A critical requirement fails"
+    assert headline(take_news(good, chosen)) == "The server came back"
+    assert take_news(good, chosen) is None
 
 
 def test_a_rerun_speaks_of_the_server(make_check: MakeCheck, make_report: MakeReport, chosen: Settings) -> None:
     """Beside a live server no start is blocked."""
     good = make_report(make_check("A"), origin="rerun")
-    assert news(good, chosen) is None
-    assert headline(news(make_report(make_check("A", "failed"), origin="rerun"), chosen)) == "The server is unhealthy"
-    assert headline(news(good, chosen)) == "The server is healthy again"
+    assert take_news(good, chosen) is None
+    assert (
+        headline(take_news(make_report(make_check("A", "failed"), origin="rerun"), chosen)) == "The server is unhealthy"
+    )
+    assert headline(take_news(good, chosen)) == "The server is healthy again"
 
 
 def test_first_start_that_is_blocked(make_check: MakeCheck, make_report: MakeReport, chosen: Settings) -> None:
     """Who has never been told anything is told what does not hold."""
-    assert headline(news(make_report(make_check("A", "failed")), chosen)) == "The start is blocked"
+    assert headline(take_news(make_report(make_check("A", "failed")), chosen)) == "The start is blocked"
 
 
 def test_message(make_check: MakeCheck, make_report: MakeReport, chosen: Settings) -> None:
     """One message names all flips, the worst first, with message and fix, and the run."""
-    news(make_report(make_check("Good"), make_check("Bad"), make_check("Gone", "unknown"), make_check("W")), chosen)
+    take_news(
+        make_report(make_check("Good"), make_check("Bad"), make_check("Gone", "unknown"), make_check("W")), chosen
+    )
     after = make_report(
         make_check("Good", "failed", message="is not there", fix="make it"),
         make_check("Bad", "timeout"),
         make_check("W", "unknown", message="no answer"),
     )
-    notice = news(after, chosen)
+    notice = take_news(after, chosen)
     assert notice is not None
     assert notice.level == "failure"
     assert notice.body.splitlines() == [
@@ -88,7 +92,7 @@ def test_message(make_check: MakeCheck, make_report: MakeReport, chosen: Setting
 def test_long_messages(make_check: MakeCheck, make_report: MakeReport, chosen: Settings) -> None:
     """A message stays readable, however much is wrong."""
     checks = [make_check(f"C{number}", "failed", message="m" * 1000, fix="f" * 1000) for number in range(50)]
-    notice = news(make_report(*checks), chosen)
+    notice = take_news(make_report(*checks), chosen)
     assert notice is not None
     assert "and 30 more" in notice.body
     assert max(map(len, notice.body.splitlines())) < 320
@@ -96,11 +100,11 @@ def test_long_messages(make_check: MakeCheck, make_report: MakeReport, chosen: S
 
 def test_broken_run(make_report: MakeReport, chosen: Settings) -> None:
     """A suite that broke is told with its reason."""
-    news(make_report(), chosen)
+    take_news(make_report(), chosen)
     ended = report.broken(
         "the suite is empty", run_id="b", origin="start", address="a", started_at=times.now(), duration=0.0
     )
-    notice = news(ended, chosen)
+    notice = take_news(ended, chosen)
     assert headline(notice) == "The preflight itself broke: nothing was started"
     assert notice is not None
     assert notice.body.startswith("the suite is empty\n")
@@ -113,42 +117,42 @@ def test_after_a_rerun_that_broke(make_check: MakeCheck, make_report: MakeReport
     blocked = make_report(make_check("A", "failed"), make_check("W", "unknown"), origin="rerun")
     ended = report.broken("hung", run_id="b", origin="rerun", address="a", started_at=times.now(), duration=0.0)
     again = "The checks can be run again"
-    assert headline(news(warned, chosen)) == "A check warns"
-    assert headline(news(ended, chosen)) == "The preflight itself broke"
-    assert news(ended, chosen) is None
-    told = news(warned, chosen)
+    assert headline(take_news(warned, chosen)) == "A check warns"
+    assert headline(take_news(ended, chosen)) == "The preflight itself broke"
+    assert take_news(ended, chosen) is None
+    told = take_news(warned, chosen)
     assert headline(told) == again
     assert told is not None
     assert len(told.body.splitlines()) == 1
-    assert news(warned, chosen) is None
-    assert headline(news(blocked, chosen)) == "The server is unhealthy"
-    assert headline(news(ended, chosen)) == "The preflight itself broke"
-    told = news(blocked, chosen)
+    assert take_news(warned, chosen) is None
+    assert headline(take_news(blocked, chosen)) == "The server is unhealthy"
+    assert headline(take_news(ended, chosen)) == "The preflight itself broke"
+    told = take_news(blocked, chosen)
     assert headline(told) == f"{again}: the server is still unhealthy"
     assert told is not None
     assert len(told.body.splitlines()) == 1
-    assert news(ended, chosen) is not None
-    told = news(good, chosen)
+    assert take_news(ended, chosen) is not None
+    told = take_news(good, chosen)
     assert headline(told) == "The server is healthy again"
     assert told is not None
     assert [line[:2] for line in told.body.splitlines()] == ["✅ ", "✅ ", "Ru"]
-    assert news(ended, chosen) is not None
-    assert headline(news(blocked, chosen)) == "The server is unhealthy"
+    assert take_news(ended, chosen) is not None
+    assert headline(take_news(blocked, chosen)) == "The server is unhealthy"
 
 
 def test_each_address_has_its_own(make_check: MakeCheck, make_report: MakeReport, chosen: Settings) -> None:
     """Two servers with one state folder do not tell each other's flips."""
     other = settings.load(ROOT, options={"demo": True, "port": "8003"})
-    assert news(make_report(), chosen) is None
-    assert news(make_report(), other) is None
+    assert take_news(make_report(), chosen) is None
+    assert take_news(make_report(), other) is None
     failed = make_report(make_check(outcome="failed"))
-    assert news(failed, chosen) is not None
-    assert news(make_report(), other) is None
+    assert take_news(failed, chosen) is not None
+    assert take_news(make_report(), other) is None
 
 
 def test_private(make_report: MakeReport, chosen: Settings) -> None:
     """What people were told is its owner's alone, and stays where a run fails to keep it."""
-    news(make_report(), chosen)
+    take_news(make_report(), chosen)
     (kept,) = (chosen.state_dir / "told").iterdir()
     assert kept.stat().st_mode & 0o777 == 0o600
     assert kept.parent.stat().st_mode & 0o077 == 0
@@ -159,5 +163,5 @@ def test_nowhere_to_keep_it(make_check: MakeCheck, make_report: MakeReport, chos
     chosen.state_dir.parent.mkdir(exist_ok=True)
     chosen.state_dir.write_text("")
     failed = make_report(make_check(outcome="failed"))
-    assert news(failed, chosen) is not None
-    assert news(failed, chosen) is not None
+    assert take_news(failed, chosen) is not None
+    assert take_news(failed, chosen) is not None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from preflight import times
 from preflight.redaction.redactor import Redactor
 from preflight.report import model as report
 from preflight.report.model import Check, Report
@@ -170,6 +171,22 @@ def test_our_own_run_that_could_not_be_published(
     later = make_report(run_id="later", origin="check", started_at="2026-01-02T05:00:00Z")
     report.publish(later, path)
     assert known(snapshot) == later
+
+
+def test_to_ask_changes_nothing(
+    make_report: MakeReport, make_instance: MakeInstance, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is newest is decided when a file is read, with the clock of then, and not when somebody asks."""
+    own = make_report(started_at="2026-01-02T05:00:00Z")
+    snapshot = Snapshot(make_instance(own))
+    report.publish(make_report(run_id="2", origin="check", started_at="2026-01-02T04:00:00Z"), path)
+    with monkeypatch.context() as set_back:
+        set_back.setattr(times, "now", lambda: "2026-01-02T04:30:00Z")
+        asyncio.run(snapshot.look())
+    for _ in range(2):
+        found = snapshot.latest()
+        assert found is not None
+        assert found.run_id == "2"
 
 
 def test_what_is_to_be_trusted(make_report: MakeReport, make_instance: MakeInstance) -> None:

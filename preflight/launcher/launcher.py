@@ -503,7 +503,7 @@ class Launcher:
             return
         from preflight.notify import notices
 
-        notice = notices.news(result.report, self.settings)
+        notice = notices.take_news(result.report, self.settings)
         if notice is not None:
             self.notifier.tell(notice)
 

@@ -26,6 +26,7 @@ from preflight.processes.rerun import Ending, Rerun, broken
 from preflight.processes.restarts import Restarts
 from preflight.processes.worker import Worker
 from preflight.report import model as report
+from preflight.report.newest import Judged
 from preflight.settings.model import Settings, address
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Supervisor:
         self.worker: Worker | None = worker
         self._socket = sock
         self._found = found
-        self._judged: Mapping[str, object] = {"report": found.to_json(), "rerun_problem": ""}
+        self._judged = Judged(found)
         """What a worker goes by: the run that let us start, then what the re-runs found."""
         self._rerun: Rerun | None = None
         self._started = started
@@ -196,7 +197,7 @@ class Supervisor:
         worker.serve(
             self._socket,
             self.options,
-            **self._judged,
+            **self._judged.to_message(),
             instance_id=self.record.instance_id,
             on_trial=self._on_trial,
             since=self.record.since,
@@ -440,7 +441,7 @@ class Supervisor:
         """Tell what a run found otherwise than people know; returns whether there was anything to tell."""
         if self._notifier is None:
             return False
-        notice = notices.news(found, self.settings)
+        notice = notices.take_news(found, self.settings)
         if notice is not None:
             self._notifier.tell(notice)
         return notice is not None
@@ -526,9 +527,7 @@ class Supervisor:
         self._conclude(worker, ending)
 
     def _conclude(self, worker: Worker, ending: Ending) -> None:
-        """A report to go by takes the place of the one before; of a broken run it is only known that it broke."""
-        judged = self._judged if ending.reason else {"report": ending.report.to_json()}
-        self._judged = {**judged, "rerun_problem": ending.reason}
+        self._judged = self._judged.after(ending.report, ending.reason)
         worker.rerun_is_over(ending)
         self._tell_news(ending.report)
 

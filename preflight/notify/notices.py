@@ -35,8 +35,8 @@ def make(settings: Settings, level: str, headline: str, *lines: str) -> Notice:
     return Notice(f"{SIGNS[level]} {headline} ({place})", "\n".join(lines), level)
 
 
-def news(found: Report, settings: Settings) -> Notice | None:
-    """What this run found otherwise than people know; None if there is nothing to tell. Then they know it.
+def take_news(found: Report, settings: Settings) -> Notice | None:
+    """Take what this run found otherwise than people know, to tell it: from now on they know. None: there is no news.
 
     What they know is kept in the state folder, and is not the published report: a check or a run in CI publishes
     its report without telling anybody.

@@ -13,6 +13,7 @@ from preflight.output.audit import Event
 from preflight.output.log import direct
 from preflight.redaction.redactor import Redactor
 from preflight.report.model import Report
+from preflight.report.newest import Judged
 from preflight.settings.model import Settings
 from preflight.times import epoch, now
 
@@ -59,7 +60,7 @@ class Instance:
         return cls(
             settings=Settings.of_message(order["settings"]),
             options=order["options"],
-            report=Report.from_json(order["report"]),
+            report=Report.from_json(order["report"]) if order["report"] else None,
             rerun_problem=order["rerun_problem"],
             instance_id=order["instance_id"],
             since=order["since"],
@@ -77,6 +78,10 @@ class Instance:
         if self.note is None:
             self.note = direct(self.settings, Redactor.of(self.settings))
         self.note(Event.now(kind, **fields))
+
+    def judge(self, ended: Report | None, reason: str) -> None:
+        """A re-run is over, which broke where there is a ``reason``."""
+        self.report, self.rerun_problem = Judged(self.report, self.rerun_problem).after(ended, reason)
 
     @contextlib.contextmanager
     def work(self) -> Iterator[None]:

@@ -1,0 +1,52 @@
+"""Which report is the newest that can be trusted: this is decided here, for launcher and worker alike.
+
+Pure: whoever asks has read the reports, and keeps the answer.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from preflight.report.model import Report
+
+
+class Judged(NamedTuple):
+    """What a server goes by."""
+
+    report: Report | None
+    """Its latest run that can be trusted: its start's, then its re-runs'. None where no suite ran."""
+    rerun_problem: str = ""
+    """Why the last re-run left no report to go by; empty where it did."""
+
+    def after(self, ended: Report | None, reason: str) -> Judged:
+        """What it goes by once a re-run is over, which broke where there is a ``reason``: then the verdict stays."""
+        return Judged(self.report, reason) if reason else Judged(ended)
+
+    def to_message(self) -> dict[str, Any]:
+        """For the channel to a worker, as JSON values."""
+        return {"report": self.report and self.report.to_json(), "rerun_problem": self.rerun_problem}
+
+
+def outdated(found: Report, other: Report, now: str) -> bool:
+    """Whether the other run came after this one; of two that began in the same second, the one that was found did.
+
+    One that began in the future tells that the clock was set back: then what is found came after it.
+    """
+    return found.started_at < other.started_at <= now
+
+
+def newer(published: Report, ended: Report | None, own: Report | None, now: str) -> Report | None:
+    """The newest report if it is newer than ``own``, the run that a server goes by; else None.
+
+    It is the published one, or ``ended``: the server's last re-run, which may have broken, and may not have been
+    published.
+    """
+    latest = published
+    if ended is not None and (published is own or outdated(published, ended, now)):
+        latest = ended
+    return None if own is not None and outdated(latest, own, now) else latest
+
+
+def trusted(latest: Report | None, own: Report | None) -> Report | None:
+    """The newest of the two that says something of its checks: a run that broke does not."""
+    return next((report for report in (latest, own) if report is not None and report.status != "broken"), None)
