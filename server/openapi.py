@@ -515,6 +515,7 @@ DOCS = """\
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>Agent server: routes</title>
+<link rel="icon" href="data:,">
 <link rel="stylesheet" href="static/page.css">
 <link rel="stylesheet" href="static/docs.css">
 </head>
