@@ -27,7 +27,8 @@ from preflight.settings.model import Settings
 from preflight.web.instance import Instance
 from server import provider
 from server.embedded import EmbeddedModel
-from server.provider import OPENAI, PERPLEXITY, ProviderError, ask, ended, stream
+from server.failures import ProviderError
+from server.provider import OPENAI, PERPLEXITY, ask, ended, stream
 from server.tools import Toolbox, as_data
 
 REMEMBERED = 12  # messages of a session that the graph keeps: six turns

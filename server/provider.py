@@ -22,6 +22,8 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import Runnable
 
+from server.failures import ProviderError
+
 # What services give as the reason why an answer has ended (finish_reason), OpenAI's own words first.
 WHOLE = frozenset({
     "stop", "tool_calls", "function_call", "[done]",  # the last is ours, see completions.py
@@ -34,18 +36,6 @@ ATTEMPTS = 3  # requests for one answer
 BACKOFF = 0.5  # seconds before the second attempt where the service gives no hint; doubles
 
 Model = Runnable[Any, AIMessage]
-
-
-@dataclass(eq=False)
-class ProviderError(Exception):
-    """The model gave no answer. ``code`` is a client's (see messages.py), ``retry``: trying again may help."""
-
-    code: str
-    message: str
-    retry: bool
-    retry_after: float | None = None  # seconds, as the service asks
-    again: bool = False
-    """Whether to try again here, at once."""
 
 
 @dataclass(frozen=True, slots=True)

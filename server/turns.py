@@ -24,6 +24,7 @@ from preflight.web.instance import SERVICE_RESTART
 from server import sessions
 from server.database import StoreError
 from server.dialects import in_dialect
+from server.failures import ProviderError
 from server.messages import Accepted, Code, Error, Progress, Result, Server, Status, Token
 from server.sessions import Line, NoSession, Reply, SessionFull, TooManySessions
 
@@ -305,12 +306,8 @@ class Session:
             return Reply("assistant", task.result())
         if isinstance(error, StoreError):
             return Reply("error", f"The agent's memory cannot be used: {error}", "storage", retry=True)
-        # Known without an import of what raises it: that may be what failed.
-        if type(error).__name__ == "ProviderError":
-            after: float | None = getattr(error, "retry_after", None)
-            retry = bool(getattr(error, "retry", False))
-            code = getattr(error, "code", "provider_error")
-            return Reply("error", str(getattr(error, "message", "")), code, retry, after)
+        if isinstance(error, ProviderError):
+            return Reply("error", error.message, error.code, error.retry, error.retry_after)
         if isinstance(error, TimeoutError):
             limit = self._hub.settings.turn_timeout
             return Reply("error", f"There was no answer within {limit:g} s. Try again.", "timeout", retry=True)

@@ -36,8 +36,8 @@ from server.agent import REMEMBERED, REMEMBERED_CHARACTERS, Agent, make, remembe
 from server.checkpoints import Checkpoints
 from server.database import StoreError
 from server.embedded import EmbeddedModel, intent, pieces, plan, subject
+from server.failures import ProviderError
 from server.history import Past
-from server.provider import ProviderError
 from server.sessions import Store
 from server.snapshot import Snapshot
 from server.tools import LONGEST, Tool, Toolbox, as_data, find, from_data

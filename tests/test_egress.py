@@ -19,7 +19,7 @@ from langchain_openai.chat_models import _client_utils
 
 from preflight.suite import egress, probes
 from server import provider
-from server.provider import ProviderError
+from server.failures import ProviderError
 from tests.proxies import OPENSSL, Authority, Proxy, Service
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 
 from server import provider
-from server.provider import ProviderError
+from server.failures import ProviderError
 from tests.services import Answer, Service, completion, streamed
 
 

@@ -21,6 +21,7 @@ from server import connections
 from server.agent import Agent
 from server.connections import Connection
 from server.embedded import EmbeddedModel
+from server.failures import ProviderError
 from server.followers import Endpoint as Follow
 from server.followers import Followers
 from server.history import Past
@@ -127,6 +128,50 @@ def test_deleting_a_session_waits_for_what_runs_in_it(make_instance: Callable[..
         return seen
 
     assert asyncio.run(run()) == ["begun", "let go"]
+
+
+class QuotaError(ProviderError):
+    """A service's own kind of it."""
+
+
+class Refused(EmbeddedModel):
+    """A model whose service has had enough."""
+
+    async def _astream(self, messages: list[BaseMessage], *_: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
+        if messages:
+            raise QuotaError("provider_rate_limit", "The quota is used up.", retry=False, retry_after=7.0)
+        for chunk in self._stream(messages, **kwargs):
+            yield chunk
+
+
+def test_a_providers_failure_is_known_by_its_type(make_instance: Callable[..., Instance]) -> None:
+    """Every kind of it is told in its own words, and is no fault of the agent."""
+
+    async def run() -> Any:
+        instance = make_instance()
+        snapshot = Snapshot(instance)
+        past = Past(instance, snapshot)
+        hub = Hub(instance, snapshot, past)
+        tools = Toolbox(instance, hub.redactor, snapshot, past)
+        hub._agent = Agent(Refused(), tools, redactor=hub.redactor, longest_wait=1)
+        failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        async def send(event: Any) -> None:
+            if (message := json.loads(event["text"]))["type"] == "error":
+                failed.set_result(message)
+
+        connection = Connection(hub, Outbox({}, send, 1_000_000))
+        for document in ({"type": "init"}, {"type": "chat", "content": "help"}):
+            await connection._take(json.dumps(document))
+        try:
+            return await asyncio.wait_for(failed, 30)
+        finally:
+            connection.gone()
+            await hub.close()
+
+    error = asyncio.run(run())
+    assert (error["code"], error["message"]) == ("provider_rate_limit", "The quota is used up.")
+    assert (error["retry"], error["retry_after"]) == (False, 7.0)
 
 
 class Looked(Redactor):
