@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -19,12 +20,15 @@ from typing import Any
 import pytest
 
 from preflight.instances.runtime import StartLock
-from preflight.launcher import launcher
+from preflight.launcher import entry
+from preflight.launcher.shown import Display
+from preflight.launcher.start import Start
 from preflight.output import audit
 from preflight.output.audit import Event, Outbox
 from preflight.output.log import LONGEST_LINE, Log, LogFile, direct
 from preflight.ports import Step
 from preflight.processes.channel import Channel
+from preflight.processes.loop import Loop
 from preflight.redaction.redactor import MASK, Redactor
 from preflight.settings import model as settings
 from preflight.web.instance import Instance
@@ -187,12 +191,13 @@ def test_another_start_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """A start that gave up waiting for another one is recorded as refused, like any other."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setenv("PREFLIGHT_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setattr(launcher, "START_UP", 0.0)
+    monkeypatch.setattr(entry, "START_UP", 0.0)
     quick = {"demo": True, "run_timeout": "1s", "startup_timeout": "1s"}
     chosen = settings.load(ROOT, options=quick | {"port": unused_port()})
-    with StartLock(chosen.port) as other:
+    with StartLock(chosen.port) as other, contextlib.closing(Loop()) as loop:
         assert other.take()
-        assert launcher.Launcher(chosen, {}, typed_at=time.monotonic()).start() == 1
+        start = Start(chosen, {}, loop=loop, display=Display(chosen), typed_at=time.monotonic())
+        assert start.run() == 1
     (line,) = lines(tmp_path / "state" / "audit.log")
     assert "audit refused" in line
     assert f"another start does not end: PID {os.getpid()} has been starting" in line

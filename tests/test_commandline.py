@@ -10,6 +10,7 @@ import pytest
 
 from preflight import __version__, commands
 from preflight.command import line as commandline
+from preflight.command import options
 from preflight.report import formats
 from preflight.settings import model as settings
 
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 def options_of(*argv: str) -> dict[str, object]:
     """What these options are as settings."""
-    return commandline.setting_options(commandline.parser().parse_args(argv))
+    return options.setting_options(options.parser().parse_args(argv))
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_every_setting_option_is_a_setting() -> None:
 
 def test_options_that_are_no_settings() -> None:
     """The rest of the options, with their short forms."""
-    parser = commandline.parser()
+    parser = options.parser()
     given = parser.parse_args(["--check-only", "--report", "r.json", "--format", "json", "-v"])
     assert (given.check_only, given.report, given.format, given.init, given.verbose) == (
         True, Path("r.json"), "json", False, True,
@@ -65,11 +66,11 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         commandline.main(["--help"])
     shown = " ".join(capsys.readouterr().out.split())
     assert ended.value.code == 0
-    for action in commandline.parser()._actions:
+    for action in options.parser()._actions:
         assert action.option_strings[0] in shown
         assert action.help
         assert " ".join(action.help.split()) in shown
-    for code, meaning in commandline.EXIT_CODES.items():
+    for code, meaning in options.EXIT_CODES.items():
         assert f"{code} {meaning}" in shown
 
 
@@ -142,13 +143,13 @@ DRY_RUN = "--dry-run goes with --free-port"
 @pytest.mark.parametrize(
     "option,message", [("report", REPORT), ("wait", WAIT), ("format", FORMAT), ("dry_run", DRY_RUN)]
 )
-@pytest.mark.parametrize("command", commandline.COMMANDS)
+@pytest.mark.parametrize("command", options.COMMANDS)
 def test_what_goes_with_what(
     command: str, option: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """An option that a command has no use for is wrong usage, and not ignored: nothing is done."""
-    if command in commandline.GOES_WITH[option]:
+    if command in options.GOES_WITH[option]:
         return
     monkeypatch.chdir(tmp_path)
     argv = [word for name in (command, option) for word in (f"--{name.replace('_', '-')}", *VALUES.get(name, []))]
@@ -163,11 +164,17 @@ def test_what_goes_with_what(
 
 def test_commands_are_those_that_exclude_each_other() -> None:
     """The parser and the table of what goes with what do not drift apart."""
-    (group,) = commandline.parser()._mutually_exclusive_groups
-    assert {action.dest for action in group._group_actions} == set(commandline.COMMANDS)
+    (group,) = options.parser()._mutually_exclusive_groups
+    assert {action.dest for action in group._group_actions} == set(options.COMMANDS)
 
 
-@pytest.mark.parametrize("command", commandline.COMMANDS)
+def test_every_command_has_a_verb() -> None:
+    """What a command line may ask for is in the table of what is done."""
+    assert set(commandline.VERBS) == {options.START, *options.COMMANDS}
+    assert set(commandline.WITHOUT_LOG_FILE) <= set(options.COMMANDS)
+
+
+@pytest.mark.parametrize("command", options.COMMANDS)
 def test_only_a_start_is_refused(home: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A wrong setting ends any command with 2, but is the refusal of a start only where one was asked for."""
     log = home / "out.log"
@@ -237,7 +244,7 @@ def test_init_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.startswith(f"run.py: error: {tmp_path}/mine.env/below: ")
-    elsewhere = f"export PREFLIGHT_ENV_FILE={commandline.ROOT / '.env'} && {commands.run_py('--init')}"
+    elsewhere = f"export PREFLIGHT_ENV_FILE={options.ROOT / '.env'} && {commands.run_py('--init')}"
     assert f"\nFix: {elsewhere}\n" in shown.err
     assert "OPENAI_API_KEY is in the environment" in shown.err
 

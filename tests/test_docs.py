@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import preflight
-from preflight.command import line as commandline
+from preflight.command.options import EXIT_CODES, parser
 from preflight.report import model as report
 from preflight.settings import model as settings
 
@@ -48,7 +48,7 @@ def shown(action: argparse.Action) -> str:
 
 def options() -> str:
     """Every option of the command, in the order of --help."""
-    actions = [action for action in commandline.parser()._actions if action.option_strings]
+    actions = [action for action in parser()._actions if action.option_strings]
     return table(("option", "meaning"), *((shown(action), str(action.help)) for action in actions))
 
 
@@ -80,7 +80,7 @@ def settings_table() -> str:
 
 def exit_codes() -> str:
     """Every exit code of the command."""
-    return table(("exit code", "means"), *((f"`{code}`", text) for code, text in commandline.EXIT_CODES.items()))
+    return table(("exit code", "means"), *((f"`{code}`", text) for code, text in EXIT_CODES.items()))
 
 
 def requirement_rows() -> Iterator[tuple[str, ...]]:

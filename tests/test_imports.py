@@ -119,10 +119,10 @@ def test_launcher_stays_light(tmp_path: Path) -> None:
     file.write_text("NAME=value\n")
     program = (
         "import sys; from pathlib import Path\n"
-        "from preflight import bootstrap; from preflight.command import line as commandline\n"
-        "from preflight.launcher import launcher; from preflight.processes import suite, worker\n"
+        "from preflight import bootstrap; from preflight.command import line, options, start\n"
+        "from preflight.launcher import checks; from preflight.processes import suite, worker\n"
         "from preflight.settings import envfile\n"
-        "commandline.parser().parse_args(['--demo'])\n"
+        "options.parser().parse_args(['--demo'])\n"
         "assert envfile.read(Path(sys.argv[1])).values == {'NAME': 'value'}\n"
         "print(*sorted({name.split('.')[0] for name in sys.modules}))"
     )

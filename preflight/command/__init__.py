@@ -1,5 +1,9 @@
-"""The command ``python run.py``: options, and a file for each thing that it can be asked for.
+"""The command ``python run.py``: options, and a file for each verb that it knows.
 
-`line` parses the command line and does what it asks for. `waiting` repeats checks (``--wait``, ``--watch``), `history`
-is ``--history``, `port` is ``--port-status`` and ``--free-port``, `bundle` is ``--bundle``.
+1. `options` parses a command line into a request, and says what is wrong with one that makes no sense.
+2. `line` loads the settings and calls the verb; its table has them all.
+3. `start` and `check` (``--check-only``) run the launcher; with ``--wait`` they go through `rounds` while something
+   blocks. `watch` shows round after round.
+4. The other verbs need no launcher: `history`, `port` (``--port-status``, ``--free-port``), `init`, `bundle`, `notify`
+   (``--test-notify``).
 """

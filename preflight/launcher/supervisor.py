@@ -135,6 +135,12 @@ class Supervisor:
         self.terminal.line(f"Stopped by {signal.Signals(self.loop.stops[0]).name} before it served.")
         return 128 + self.loop.stops[0]
 
+    def close(self) -> None:
+        """End the worker, however that stands, and let go of the socket; more than once does no harm."""
+        if self.worker is not None:
+            self._dismiss(self.worker)
+        self._socket.close()
+
     def _serve(self) -> int | None:
         """Serve until the worker is given up (an exit code) or somebody asks to stop (None)."""
         while not self._asked_to_end():

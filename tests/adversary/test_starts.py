@@ -564,7 +564,7 @@ def test_a_start_after_the_launcher_was_killed(place: Place) -> None:
 
 def test_a_start_behind_one_that_takes_its_time(project: Place) -> None:
     """An application may take longer to start up than checks do: the next start waits on, and finds it serving."""
-    project.hasten("preflight/launcher/launcher.py", "START_UP = 60.0", "START_UP = 0.1")
+    project.hasten("preflight/launcher/entry.py", "START_UP = 60.0", "START_UP = 0.1")
     gate = project.folder / "gate"
     source = (
         HEAD + "async def app(scope, receive, send):\n    if scope['type'] == 'lifespan':\n        await receive()\n"

@@ -50,7 +50,7 @@ class Moment:
 
 
 INSIDE = {
-    "launcher before it knows anything": Moment(LAUNCHER, "import", "'preflight.launcher.launcher'"),
+    "launcher before it knows anything": Moment(LAUNCHER, "import", "'preflight.launcher.start'"),
     "launcher with the start lock, before its children": Moment(LAUNCHER, "subprocess.Popen", WORKER),
     "launcher with a worker, before the suite": Moment(LAUNCHER, "subprocess.Popen", SUITE),
     "launcher while it publishes the report": Moment(LAUNCHER, "os.rename", "report.json"),

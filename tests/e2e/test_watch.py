@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from preflight.command.waiting import PAUSE
+from preflight.command.rounds import PAUSE
 from tests.e2e.starts import BLOCKED, KEYS, READY, Place, get, listening, until
 from tests.e2e.test_terminal import Pseudo, plain_text
 

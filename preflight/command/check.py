@@ -1,0 +1,76 @@
+"""``--check-only``: run the checks and say what they found; start and stop nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from preflight.command.options import Request
+from preflight.launcher.checks import BLOCKS, Checks, Stopped
+from preflight.launcher.shown import Display, Progress
+from preflight.output.publishing import Unpublishable
+from preflight.output.streams import Stream
+from preflight.processes.loop import Loop
+from preflight.processes.signals import Ended
+from preflight.settings.model import Settings
+
+if TYPE_CHECKING:
+    from preflight.output.log import LogFile
+
+LOOK = 0.1  # seconds between two looks for a signal while somebody reads
+
+
+def run(request: Request, settings: Settings, log_file: LogFile | None) -> int:
+    """Check; with ``--wait`` again while something blocks. Returns the exit code.
+
+    Raises SettingsError if settings that are waited for stay wrong.
+    """
+    display = Display(
+        settings,
+        report_path=request.report,
+        output_format=request.output_format,
+        verbose=request.verbose,
+        log_file=log_file,
+        lossy=bool(request.wait),
+    )
+    loop = Loop()
+    try:
+        with loop.running():
+            exit_code = _check(request, display, loop)
+            _wait_for_reader(loop)
+            return exit_code
+    finally:
+        loop.close()
+
+
+def _check(request: Request, display: Display, loop: Loop) -> int:
+    until = time.monotonic() + request.wait
+    checks = Checks(display.settings, request.settings, "check", loop=loop, display=display)
+    try:
+        display.reserve(checks.run_id, checks.origin)
+        result = checks.run(Progress(display))
+        if request.wait and result.exit_code in BLOCKS:
+            from preflight.command.rounds import Rounds
+
+            checks.close()
+            result = Rounds(request.settings, loop, display).until_nothing_blocks(result, until)
+            display.conclude(result)
+        else:
+            display.conclude(result, checks.hanging_import)
+        return result.exit_code
+    except Stopped as stopped:
+        return display.stopped(stopped.number)
+    except Unpublishable as error:
+        display.unwritten(error)
+        return 3
+    finally:
+        display.terminal.progress_over()
+        checks.close()
+
+
+def _wait_for_reader(loop: Loop) -> None:
+    """Wait until what a check has found is read, however long that takes; a signal ends that, too."""
+    while isinstance(sys.stdout, Stream) and not sys.stdout.settled(LOOK):
+        if loop.stops:
+            raise Ended(128 + loop.stops[0])

@@ -1,0 +1,252 @@
+"""The options of ``python run.py``, and the request that a command line makes of them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from preflight import __version__
+from preflight.output import plainlines
+from preflight.report import formats
+from preflight.settings.model import PREFIX, SETTINGS, SettingsError, duration, load
+
+TYPED_AT = time.monotonic()  # as near to the command's start as this code can be
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+EXIT_CODES = {
+    0: "served and stopped as asked, nothing blocks, or done; with --port-status: the port is available; with"
+    " --free-port: it is free, or would be",
+    1: "a critical requirement blocks, or not done; with --port-status: the port is not available; with --free-port:"
+    " it is not free, or would not be",
+    2: "wrong usage or a wrong setting",
+    3: "the suite itself broke: there is no trustworthy report",
+    4: "the server kept crashing or hanging, or did so where systemd, Kubernetes or a container runtime restarts it;"
+    " it did not start; or it did not answer, and the one that it was to replace goes on",
+}
+
+
+COMMANDS = ("check_only", "watch", "history", "port_status", "free_port", "test_notify", "init", "bundle")
+"""What may be asked for instead of a start; one of them at a time."""
+START = "start"
+GOES_WITH = {
+    "report": (START, "check_only", "watch"),
+    "format": ("check_only", "history", "port_status", "free_port"),
+    "wait": (START, "check_only"),
+    "dry_run": ("free_port",),
+}
+"""Options that some commands alone have a use for. Settings go with all of them: they may stand elsewhere as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a command line asks for. It makes sense; whether its settings do is for settings.load to say."""
+
+    command: str
+    """One of COMMANDS, or a START."""
+    settings: Mapping[str, object]
+    """The options that are settings, by setting name, as they were typed."""
+    names_address: bool
+    """Whether a host or a port was typed."""
+    report: Path | None
+    """Where else each report is written."""
+    output_format: str
+    """The format for machines; empty for people."""
+    wait: float
+    """Seconds for which it is checked again while something blocks."""
+    watch: float
+    """Seconds between two rounds of a watch."""
+    dry_run: bool
+    bundle: Path | None
+    verbose: bool
+
+    @property
+    def as_json(self) -> bool:
+        return self.output_format == "json"
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse repeats what it does not understand, and that may be a key in the wrong place.
+
+    Of wrong usage it says what is wrong, and last: the list of all options, which argparse puts before that, is what
+    --help is for.
+    """
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._meant(unknown)}")
+        return found
+
+    def _meant(self, unknown: Sequence[str]) -> str:
+        """What the first of them that looks like an option, or is one without its dashes, may have been meant for."""
+        import difflib  # only when something is wrong
+
+        option = next((one.partition("=")[0] for one in unknown if one.startswith("-")), "")
+        if not option:  # check-only; no other word is guessed at, it could be anything
+            option = next((f"--{one}" for one in unknown if f"--{one}" in self._option_string_actions), "")
+        name = option.strip("-").replace("-", "_")
+        if name in SETTINGS:
+            return f"; {name} is a setting and no option: set {PREFIX}{name.upper()}"
+        # Nobody types a long one to its end: --chek is nearer to the beginning of --check-only than to --help.
+        known = {one[: len(option) + 1]: one for one in self._option_string_actions}
+        known |= {one: one for one in self._option_string_actions}
+        close = difflib.get_close_matches(option, known, n=1)
+        return f"; did you mean {known[close[0]]}?" if close else ""
+
+    def error(self, message: str) -> NoReturn:
+        from preflight.redaction.redactor import Redactor
+
+        try:
+            settings = load(ROOT)
+            redactor = Redactor.of(settings)
+        except SettingsError:
+            redactor = Redactor.of_variables(os.environ)
+        plainlines.error(redactor.text(message))
+        self.exit(2)
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """Made for every option; left to itself it asks shutil for the width: 0.5 MiB of a launcher's 20."""
+    columns = os.environ.get("COLUMNS", "")
+    try:
+        width = int(columns) if columns.isdigit() and int(columns) else os.get_terminal_size().columns
+    except OSError:
+        width = 80  # no terminal
+    return argparse.HelpFormatter(prog, width=max(width, 20) - 2)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of the command; the table of docs/settings.md is held against this."""
+    codes = "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
+    options = _Parser(
+        prog="run.py",
+        description="Check every requirement, then serve.",
+        epilog=f"Exit codes: {codes}; 129, 130 or 143 when a signal stopped it before it served.",
+        allow_abbrev=False,
+        formatter_class=_formatter,
+    )
+    # No types and choices here: settings.py checks every value and says what is allowed.
+    options.add_argument("--host", metavar="H", help="address to serve on (127.0.0.1)")
+    options.add_argument("--port", metavar="N", help="port to serve on (8002)")
+    options.add_argument("--no-cleanup", action="store_true", help="leave alone whatever is on the port")
+    instead = options.add_mutually_exclusive_group()
+    instead.add_argument("--check-only", action="store_true", help="run the checks; start and stop nothing")
+    options.add_argument("--demo", action="store_true", help="no env file, no keys, no network")
+    options.add_argument("--offline", action="store_true", help="leave out what needs the network")
+    options.add_argument(
+        "--ignore", metavar="NAME", action="append", help="let this critical requirement fail (repeatable)"
+    )
+    options.add_argument("--app", metavar="MODULE:ATTR", help="the ASGI application to serve, or its factory")
+    options.add_argument("--report", metavar="PATH", type=Path, help="also write the report there")
+    options.add_argument(
+        "--format",
+        metavar="NAME",
+        choices=list(formats.FORMATS),
+        help="with --check-only: print the report as json, text, junit, github or markdown and nothing else; "
+        "with --history, --port-status or --free-port: json",
+    )
+    options.add_argument(
+        "--wait", metavar="SECONDS", help="as long as something blocks, check again, for so long at most"
+    )
+    instead.add_argument(
+        "--watch",
+        metavar="SECONDS",
+        nargs="?",
+        const="5",
+        help="repeat the checks, every 5 s unless said otherwise, and show what changes; start and stop nothing",
+    )
+    instead.add_argument(
+        "--history",
+        action="store_true",
+        help="show past runs and what flipped, of all addresses or of --host and --port, and stop",
+    )
+    options.add_argument(
+        "--if-running",
+        metavar="HOW",
+        help="what to do about a server that this command started and that serves the address already: "
+        "replace, keep or fail (replace)",
+    )
+    options.add_argument(
+        "--supervise", action=argparse.BooleanOptionalAction, help="start a crashed worker again, or not"
+    )
+    instead.add_argument("--port-status", action="store_true", help="show who holds the port, and stop")
+    instead.add_argument("--free-port", action="store_true", help="free the port, gracefully, and stop")
+    options.add_argument("--dry-run", action="store_true", help="with --free-port: only say what it would do")
+    instead.add_argument(
+        "--test-notify", action="store_true", help="send a test notification to PREFLIGHT_NOTIFY's services, and stop"
+    )
+    instead.add_argument("--init", action="store_true", help="write a commented env file template")
+    instead.add_argument(
+        "--bundle", metavar="PATH", type=Path, help="write a support bundle (a redacted zip), and stop"
+    )
+    options.add_argument("--log-file", metavar="PATH", help="write output and audit there as well; it rotates")
+    options.add_argument("-v", "--verbose", action="store_true", help="show details")
+    options.add_argument("--version", action="version", version=f"preflight {__version__}")
+    return options
+
+
+def setting_options(arguments: argparse.Namespace) -> dict[str, object]:
+    """Those options that are settings, by setting name, as they were typed."""
+    return {
+        name: value
+        for name, value in {
+            "host": arguments.host,
+            "port": arguments.port,
+            "app": arguments.app,
+            "port_cleanup": "never" if arguments.no_cleanup else None,
+            "demo": True if arguments.demo else None,
+            "offline": True if arguments.offline else None,
+            "ignore": arguments.ignore,
+            "if_running": arguments.if_running,
+            "supervise": arguments.supervise,
+            "log_file": os.path.abspath(arguments.log_file) if arguments.log_file else None,
+        }.items()
+        if value is not None
+    }
+
+
+def _given(arguments: argparse.Namespace, name: str) -> bool:
+    return getattr(arguments, name) not in (None, False)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def parse(argv: Sequence[str] | None = None) -> Request:
+    """What the command line asks for. Wrong usage ends the command with exit code 2, as --help does with 0."""
+    options = parser()
+    typed = options.parse_args(argv)
+    command = next((name for name in COMMANDS if _given(typed, name)), START)
+    for name, commands in GOES_WITH.items():
+        if _given(typed, name) and command not in commands:
+            *others, last = ("a start" if one == START else _option(one) for one in commands)
+            options.error(f"{_option(name)} goes with {' or '.join([', '.join(others), last] if others else [last])}")
+    if typed.format not in (None, "json") and command != "check_only":
+        options.error(f"--format {typed.format} goes with --check-only")
+    return Request(
+        command=command,
+        settings=setting_options(typed),
+        names_address=typed.host is not None or typed.port is not None,
+        report=Path(os.path.abspath(typed.report)) if typed.report else None,
+        output_format=typed.format or "",
+        wait=_seconds(options, "--wait", typed.wait, low=0.0),
+        watch=_seconds(options, "--watch", typed.watch, low=1.0),
+        dry_run=typed.dry_run,
+        bundle=typed.bundle,
+        verbose=typed.verbose,
+    )
+
+
+def _seconds(options: argparse.ArgumentParser, name: str, value: str | None, *, low: float) -> float:
+    if value is None:
+        return 0.0
+    try:
+        return duration(low, 86400.0)(value)
+    except ValueError as error:
+        options.error(f"{name} {error}")

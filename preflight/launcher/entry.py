@@ -1,0 +1,157 @@
+"""A start among others of its address: the start lock, what tells others of it, and the instance that it replaces."""
+
+from __future__ import annotations
+
+import math
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from preflight.instances.presence import Presence
+from preflight.instances.runtime import StartLock
+from preflight.launcher.shown import Display
+from preflight.processes.loop import Loop
+from preflight.settings.model import Settings
+from preflight.text import foreign
+
+if TYPE_CHECKING:
+    from preflight.instances.records import Handover
+
+START_UP = 60.0  # seconds that another start's server may take to come up after its checks
+
+
+class NoEntry(Exception):
+    """A start cannot go on, whatever its checks would find: a banner says why, and the audit."""
+
+    def __init__(self, title: str, lines: Sequence[str], *, why: str, exit_code: int = 1) -> None:
+        super().__init__(why)
+        self.title = title
+        self.lines = lines
+        self.exit_code = exit_code
+
+
+class Entry:
+    """The right to start on an address, from the lock to the moment when the server answers."""
+
+    def __init__(
+        self, settings: Settings, *, loop: Loop, display: Display, typed_at: float, keeper: str | None = None
+    ) -> None:
+        """``typed_at`` is when the command began, on the monotonic clock; ``keeper`` is who restarts this process."""
+        self.replaces: Handover | None = None
+        """The instance that serves this very address and goes on until this start is ready."""
+        self._settings = settings
+        self._loop = loop
+        self._display = display
+        self._typed_at = typed_at
+        self._keeper = keeper
+        self._lock: StartLock | None = None
+        self._presence: Presence | None = None
+
+    @property
+    def presence(self) -> Presence:
+        """How others find this start, and the instance that it becomes. Raises RuntimeError before it has entered."""
+        if self._presence is None:
+            raise RuntimeError("nobody can find a start that has not entered")
+        return self._presence
+
+    def enter(self) -> bool:
+        """Be the only start of this port, and find a running instance; False if there is nothing to do.
+
+        Raises NoEntry, or RuntimeFolderError; what a signal's handler raises (see signals.py) while another start
+        goes on.
+        """
+        self._lock = StartLock(self._settings.port, self._settings.state_dir)
+        if not self._lock.take():
+            self._wait_for_other_start(self._lock)
+        # Before anything is stopped: what a start needs is there, and others can see that it goes on.
+        self._presence = Presence.of(self._settings, self._loop, keeper=self._keeper or "")
+        return self._meet() if self._is_taken() else True
+
+    def _wait_for_other_start(self, lock: StartLock) -> None:
+        port = self._settings.port
+        self._display.terminal.line(f"Another start of port {port} is going on; waiting for it.")
+        patience = self._settings.run_timeout + START_UP
+        if lock.take(patience):
+            return
+        if not _is_suspended(lock.holder()):
+            # Its application takes its time, as it may: twice, where its first worker does not come up.
+            longer = 2 * self._settings.startup_timeout or math.inf
+            starts = f"PID {lock.holder()} has been starting for more than {patience:g} s"
+            self._display.terminal.line(f"{starts}; waiting on, for as long as an application may take.")
+            patience += longer
+            if lock.take(longer):
+                return
+        pid = lock.holder()
+        problem = f"PID {pid} has been starting on port {port} for more than {patience:g} s."
+        fix = f"Fix: see what it waits for, or end it: kill -CONT {pid}; kill {pid}"
+        raise NoEntry("ANOTHER START DOES NOT END", [problem, fix], why=f"another start does not end: {problem}")
+
+    def _is_taken(self) -> bool:
+        """Whether somebody is on the port: a quick look, which spares most starts the import of what looks closely."""
+        if sys.platform != "linux":  # elsewhere SO_REUSEADDR binds beside a listener
+            return True
+        host = self._settings.host
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host.encode() if host.isascii() else host, self._settings.port))
+            except OSError:  # or no address of this machine: whatever it is, the close look tells
+                return True
+        return False
+
+    def _meet(self) -> bool:
+        """Find an instance of ours that is in the way, and ask for its socket; False if there is nothing to do."""
+        from preflight.instances import neighbours
+
+        settings, terminal = self._settings, self._display.terminal
+        decision = neighbours.decide(settings, neighbours.on_port(settings), self._typed_at)
+        if decision is None:
+            return True
+        neighbour = decision.neighbour
+        serves = f"{neighbour.name} serves {neighbour.where}"
+        if decision.refusal:
+            lines = [f"{decision.refusal}.", f"Fix: {decision.fix}"]
+            raise NoEntry("ALREADY RUNNING", lines, why=decision.refusal)
+        if neighbour.came_up_after(self._typed_at):
+            terminal.line(f"{serves}: it came up meanwhile. Nothing to do.")
+            return False
+        if not decision.replaces:
+            terminal.line(f"{serves}. Nothing to do.")
+            return False
+        root = neighbour.record.root
+        if root and Path(root) != settings.root:
+            terminal.line(f"{serves} from {foreign(root)}; this start from {settings.root} replaces it.")
+        # If it does not answer, it is stopped like any other holder of the port: by the suite, last. So is
+        # one on another address, whose socket is of no use here.
+        if neighbour.is_at(settings):
+            self.replaces = neighbour.hand_over()
+        return True
+
+    def served(self) -> None:
+        """The server answers: the old instance, if any, may go, and the next starter come."""
+        if self.replaces is not None:
+            self.replaces.retire()
+            self.replaces.close()
+            self.replaces = None
+        if self._lock is not None:
+            self._lock.release()
+
+    def close(self) -> None:
+        """Let go of everything; more than once does no harm."""
+        if self.replaces is not None:
+            self.replaces.close()
+            self.replaces = None
+        if self._presence is not None:
+            self._presence.end()
+        if self._lock is not None:
+            self._lock.release()
+
+
+def _is_suspended(pid: int) -> bool:
+    """Whether a process was stopped by a signal, so that waiting for it is in vain."""
+    from preflight.ports import here
+
+    process = here().process(pid)
+    return process is not None and process.suspended

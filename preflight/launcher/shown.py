@@ -1,0 +1,238 @@
+"""What people and files get of a command's runs: the terminal, the published report, the audit.
+
+Nothing is decided here. rich is imported with the first line, so there is none before both children run, unless a
+start has to wait for another one.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from preflight import __version__, times
+from preflight.output import audit, publishing
+from preflight.output.publishing import Unpublishable
+from preflight.processes.suite import Result, Suite
+from preflight.settings.model import Settings
+
+if TYPE_CHECKING:
+    from preflight.output.log import Log, LogFile
+    from preflight.output.terminal import Terminal
+    from preflight.processes.channel import Message
+    from preflight.report.model import Report
+
+
+class Display:
+    """Where the runs of one command go, one after the other: shown, published and recorded."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        report_path: Path | None = None,
+        output_format: str = "",
+        verbose: bool = False,
+        log_file: LogFile | None = None,
+        lossy: bool = True,
+    ) -> None:
+        """``report_path`` gets each report as well. With an ``output_format`` standard output has the report alone.
+
+        ``lossy``: lines may be lost where nobody reads; else the end of the command waits for whoever does.
+        """
+        self.settings = settings
+        self.output_format = output_format
+        self.verbose = verbose
+        self._report_path = report_path
+        self._log_file = log_file
+        self._lossy = lossy
+        self._terminal: Terminal | None = None
+
+    def follow(self, settings: Settings) -> None:
+        """Go by the settings of the next round: it is their secrets that are taken out from now on."""
+        self.settings = settings
+        if self._terminal is not None:
+            self._terminal.log = self._log()
+
+    @property
+    def terminal(self) -> Terminal:
+        """Where everything goes that people read."""
+        if self._terminal is None:
+            from preflight.output.terminal import Terminal  # rich: not before both children run
+
+            # With a format for machines, standard output is the machine's.
+            stream = sys.stderr if self.output_format else sys.stdout
+            self._terminal = Terminal(self._log(), stream, verbose=self.verbose, lossy=self._lossy)
+        return self._terminal
+
+    def _log(self) -> Log:
+        from preflight.output.log import Log
+        from preflight.redaction.redactor import Redactor
+
+        redactor = Redactor.of(self.settings)
+        return Log(redactor, self._log_file, self.settings.log_format, trail=self.settings.state.audit, waits=False)
+
+    # The report.
+
+    def reserve(self, run_id: str, origin: str) -> None:
+        """See, before anything is stopped, that this run's report can be written, and that no old one stands there.
+
+        Raises Unpublishable.
+        """
+        publishing.make_sure(self.settings)
+        if self._report_path is not None:
+            unended = broken(self.settings, "this run has not ended", run_id=run_id, origin=origin)
+            publishing.write_where_asked(unended, self._report_path)
+
+    def publish(self, report: Report, *, keep: bool = True) -> None:
+        """Write a run's report, and keep it in the history. Raises Unpublishable."""
+        publishing.publish(report, self.settings, self.terminal, keep=keep)
+        if self._report_path is not None:
+            publishing.write_where_asked(report, self._report_path)
+
+    def conclude(self, result: Result, hanging_import: Sequence[str] = ()) -> None:
+        """Publish a run, keep it in the history, show and record it. Raises Unpublishable.
+
+        ``hanging_import`` are lines that say where an application stands whose import has not ended.
+        """
+        if result.exit_code == 2:  # who typed an option wrongly has run nothing, and found out nothing
+            from preflight.output import plainlines
+
+            plainlines.error(result.reason)
+            return
+        self.publish(result.report)
+        if self.output_format:
+            self._print_formatted(result.report)
+        else:
+            publishing.show(result.report, self.terminal, reason=result.reason, output=result.output)
+            if hanging_import:
+                title = f"{self.settings.app} DOES NOT IMPORT: it has not come to an end"
+                self.terminal.fail(title, hanging_import)
+        self._record_run(result)
+
+    def _print_formatted(self, report: Report) -> None:
+        from preflight.report import formats
+
+        text = formats.render(self.output_format, report, self.settings.root, os.environ)
+        if sys.stdout is not None:  # closed from the beginning: nobody wants it
+            # UTF-8 whatever the locale: it is what readers of these formats expect.
+            sys.stdout.buffer.write(text.encode("utf-8") + b"\n")
+            sys.stdout.buffer.flush()
+
+    # What ends a command early.
+
+    def stopped(self, number: int) -> int:
+        """Say that a signal stopped the command before it served anything; returns its exit code."""
+        self.terminal.progress_over()
+        self.terminal.line(f"Stopped by {signal.Signals(number).name}; nothing was started.")
+        # None of our own: nothing was served, and nothing was found out.
+        return 128 + number
+
+    def unwritten(self, error: Unpublishable) -> str:
+        """Say that a report could not be written; returns that in one line, for the audit."""
+        self.terminal.progress_over()
+        title = "THE REPORT CANNOT BE WRITTEN: nothing was started"
+        self.terminal.fail(title, [str(error), "Fix: make room or name another place"])
+        return f"the report cannot be written: {error}"
+
+    # The audit.
+
+    def signalled(self, name: str, pid: int, module: str, why: str) -> None:
+        """Record that a child of ours was sent a signal."""
+        event = audit.Event.now("signal", signal=name, to=pid, name=module, why=why, result="sent")
+        self.terminal.log.audit(event)
+
+    def freed(self, step: Mapping[str, Any], pid: int) -> None:
+        """Record a step by which the suite, whose ``pid`` it is, has made room on the port."""
+        if event := audit.signalled(step, f"it is in the way on {self.settings.address}", pid=pid):
+            self.terminal.log.audit(event)
+
+    def _record_run(self, result: Result) -> None:
+        report = result.report
+        about = {
+            "origin": report.origin,
+            "status": report.status,
+            "may_start": result.may_start,
+            "run_id": report.run_id,
+        }
+        self.terminal.log.audit(audit.Event.now("run", by="command", parent=os.getppid(), **about))
+
+    def refused(
+        self, why: Sequence[str], exit_code: int, *, result: Result | None = None, served: bool = False
+    ) -> None:
+        """Record a start that came to nothing; ``served``: it had served before it was given up.
+
+        ``result`` is that of its run, if it came to that.
+        """
+        event = audit.refused(
+            why,
+            exit_code,
+            kind="given_up" if served else "refused",
+            address=self.settings.address,
+            run_id=result.report.run_id if result is not None else None,
+        )
+        self.terminal.log.audit(event)
+
+
+class Progress:
+    """What is shown of one run while it goes on: what it is, which requirement is checked, what frees the port."""
+
+    def __init__(self, display: Display, *, replaces: str = "") -> None:
+        """``replaces`` is the instance that serves the address until this start is ready, in words."""
+        self._display = display
+        self._replaces = replaces
+        self._done = 0
+
+    def begun(self, origin: str) -> None:
+        """Show what begins and how the port is; both children run by now."""
+        display = self._display
+        if display.output_format:
+            return
+        from preflight.report import model
+
+        profile = " · demo" if display.settings.demo else ""
+        facts = f"Python {model.python()} · {times.local()} · {origin}{profile}"
+        display.terminal.line(f"Preflight {__version__} · {facts}", "bold")
+        display.terminal.line(self._port_status())
+
+    def _port_status(self) -> str:
+        from preflight import ports
+        from preflight.redaction.keys import common_secrets
+
+        settings = self._display.settings
+        if self._replaces:
+            return f"{settings.address} is served by {self._replaces}, which goes on until this start is ready."
+        secrets = common_secrets(settings)
+        plan = ports.plan(settings.host, settings.port, ports.Policy(cleanup="never", secrets=secrets))
+        if plan.free:
+            return f"{settings.address} is available."
+        if plan.holders:
+            return f"{settings.address} is in use by {plan.holders[0].describe()}."
+        return plan.problem or f"{settings.address} is in use."
+
+    def heard(self, suite: Suite, message: Message) -> None:
+        """Show what the suite says."""
+        terminal = self._display.terminal
+        match message.kind:
+            case "checking":
+                terminal.progress(str(message.data["title"]), self._done, len(suite.titles))
+            case "checked":
+                self._done += 1
+            case "port" if not self._display.output_format:
+                terminal.line(str(message.data["stamped" if self._display.verbose else "line"]))
+
+    def over(self) -> None:
+        """Take away what is only shown while a run goes on."""
+        self._display.terminal.progress_over()
+
+
+def broken(settings: Settings, reason: str, *, run_id: str, origin: str) -> Report:
+    """The report of a run that has not begun, or not ended."""
+    from preflight.report import model
+
+    return model.broken(
+        reason, run_id=run_id, origin=origin, address=settings.address, started_at=times.now(), duration=0.0
+    )

@@ -1,0 +1,217 @@
+"""One start: it enters, checks, and serves if nothing blocks."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+from preflight.instances import runtime
+from preflight.instances.runtime import RuntimeFolderError
+from preflight.launcher.checks import BLOCKS, Checks, Stopped
+from preflight.launcher.entry import Entry, NoEntry
+from preflight.launcher.shown import Display, Progress
+from preflight.output.publishing import Unpublishable
+from preflight.processes import children
+from preflight.processes.loop import Loop
+from preflight.processes.suite import Result
+from preflight.settings.model import Settings
+
+if TYPE_CHECKING:
+    from preflight.launcher.supervisor import Supervisor
+    from preflight.notify.notifier import Notifier
+
+DELIVERY = 10.0  # seconds that a command which ends by itself waits for notifications to be delivered
+DELIVERY_IF_STOPPED = 1.5  # and one that was asked to end
+Ended = TypeVar("Ended")
+"""What is made of a run that blocks."""
+
+
+class Start:
+    """One try to serve an address. Use it once: :meth:`run`, or :meth:`attempt` for who would try again."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        options: Mapping[str, object],
+        *,
+        loop: Loop,
+        display: Display,
+        typed_at: float,
+        keeper: str | None = None,
+    ) -> None:
+        """``typed_at`` is when the command began, on the monotonic clock.
+
+        ``keeper`` is who else restarts this process when it ends, if anybody does.
+        """
+        self.settings = settings
+        self.options = options
+        self._loop = loop
+        self._display = display
+        self._keeper = keeper
+        self._entry = Entry(settings, loop=loop, display=display, typed_at=typed_at, keeper=keeper)
+        self._checks: Checks | None = None
+        self._supervisor: Supervisor | None = None
+        self._result: Result | None = None
+        self._why: list[str] = []
+        """Why this start came to nothing, where its run does not say it."""
+
+    def run(self) -> int:
+        """Check and, if nothing blocks, serve until asked to stop. Returns the exit code.
+
+        Raises what a signal's handler raises (see signals.py) while another start of this address goes on.
+        """
+        return self._run(self._refuse)
+
+    def attempt(self) -> int | Result:
+        """The same, but where the checks block their result is returned: nothing is published, shown or told of it."""
+        return self._run(lambda result: result)
+
+    def give_up(self, result: Result) -> int:
+        """Refuse to start for what another run than this start's own has found. Returns the exit code.
+
+        Raises Unpublishable.
+        """
+        self._result = result
+        exit_code = self._refuse(result)
+        self._finish_telling()
+        self._record(exit_code)
+        return exit_code
+
+    def _run(self, blocked: Callable[[Result], Ended]) -> int | Ended:
+        try:
+            ended = self._enter_and_serve(blocked)
+        except NoEntry as error:
+            ended = self._fail(error)
+        except RuntimeFolderError as error:
+            title, why = "THE RUNTIME FOLDER CANNOT BE USED: nothing was started", "the runtime folder cannot be used"
+            ended = self._fail(NoEntry(title, [str(error), f"Fix: {runtime.FIX}"], why=f"{why}: {error}"))
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            self._close()  # what is said takes a descriptor, too
+            shortage = children.shortage(error)
+            title = "THE PREFLIGHT ITSELF BROKE: nothing was started"
+            ended = self._fail(NoEntry(title, [shortage], why=shortage, exit_code=3))
+        finally:
+            self._close()
+        if isinstance(ended, int):
+            self._record(ended)
+        return ended
+
+    def _enter_and_serve(self, blocked: Callable[[Result], Ended]) -> int | Ended:
+        if not self._entry.enter():
+            return 0
+        with self._loop.running():
+            try:
+                return self._check_and_serve(blocked)
+            except Stopped as stopped:
+                return self._display.stopped(stopped.number)
+            except Unpublishable as error:
+                self._why = [self._display.unwritten(error)]
+                return 3
+            finally:
+                self._display.terminal.progress_over()
+                self._close()
+                # Last of all: nobody has to wait for it.
+                self._finish_telling()
+
+    def _check_and_serve(self, blocked: Callable[[Result], Ended]) -> int | Ended:
+        self._checks = checks = Checks(self.settings, self.options, "start", loop=self._loop, display=self._display)
+        self._display.reserve(checks.run_id, checks.origin)
+        replaces = self._entry.replaces
+        progress = Progress(self._display, replaces=replaces.record.name if replaces is not None else "")
+        self._result = result = checks.run(progress, inherited=replaces.socket if replaces is not None else None)
+        if result.exit_code in BLOCKS:
+            return blocked(result)
+        if not result.may_start:
+            return self._refuse(result)
+        self._display.conclude(result)
+        if self._loop.stops:
+            raise Stopped(self._loop.stops[0])
+        return self._serve(checks, result)
+
+    def _serve(self, checks: Checks, result: Result) -> int:
+        from preflight.launcher.supervisor import Supervisor
+
+        worker, sock = checks.take()
+        self._supervisor = supervisor = Supervisor(
+            self.settings,
+            self.options,
+            loop=self._loop,
+            terminal=self._display.terminal,
+            worker=worker,
+            sock=sock,
+            found=result.report,
+            presence=self._entry.presence,
+            started=self._entry.served,
+            replaces=self._entry.replaces,
+            notifier=self._notifier,
+            keeper=self._keeper,
+        )
+        checks.on_output = supervisor.on_output
+        exit_code = supervisor.run()
+        self._why = supervisor.given_up
+        return exit_code
+
+    def _close(self) -> None:
+        """Leave no process and no descriptor behind, whatever happened; more than once does no harm."""
+        if self._checks is not None:
+            self._checks.close()
+        if self._supervisor is not None:
+            self._supervisor.close()
+        self._entry.close()
+
+    # A start that comes to nothing.
+
+    def _fail(self, error: NoEntry) -> int:
+        self._why = [str(error)]
+        self._display.terminal.fail(error.title, error.lines)
+        return error.exit_code
+
+    def _refuse(self, result: Result) -> int:
+        """Publish and show a run that does not let this start go on, and tell people of it."""
+        self._display.conclude(result, self._checks.hanging_import if self._checks is not None else ())
+        self._tell(result)
+        if self._entry.replaces is not None:
+            name = self._entry.replaces.record.name
+            self._display.terminal.line(f"{name} is still serving {self.settings.address}.", "bold")
+        return result.exit_code
+
+    def _record(self, exit_code: int) -> None:
+        """Record a start that came to nothing; not one that served and ended as asked, or that a signal stopped."""
+        if exit_code not in (1, 2, 3, 4):
+            return
+        why = self._why
+        if not why and self._result is not None:
+            why = [check.title for check in self._result.report.blocking] or [self._result.reason]
+        # What has served was not refused.
+        served = self._supervisor is not None and self._supervisor.announced
+        self._display.refused(why, exit_code, result=self._result, served=served)
+
+    # Telling people who are not looking.
+
+    @cached_property
+    def _notifier(self) -> Notifier | None:
+        """Who tells people about changes; None where nobody is to be told."""
+        if not self.settings.notify:
+            return None
+        from preflight.notify.notifier import Notifier
+
+        terminal = self._display.terminal
+        return Notifier(self.settings, self._loop, terminal.redactor, lambda line: terminal.line(line, "yellow"))
+
+    def _tell(self, result: Result) -> None:
+        """Tell about a refused start; what was typed wrongly is for who typed it."""
+        if self._notifier is None or result.exit_code == 2:
+            return
+        from preflight.notify import notices
+
+        notice = notices.take_news(result.report, self.settings)
+        if notice is not None:
+            self._notifier.tell(notice)
+
+    def _finish_telling(self) -> None:
+        if "_notifier" in vars(self) and self._notifier is not None:
+            self._notifier.finish(DELIVERY_IF_STOPPED if self._loop.stops else DELIVERY)
