@@ -12,7 +12,8 @@ from starlette.routing import Route
 
 from preflight.redaction.redactor import Redactor
 from preflight.report import history
-from preflight.report.history import Flip, History, Run
+from preflight.report.changes import Flip
+from preflight.report.history import History, Run
 from preflight.report.model import Report
 from preflight.web.instance import Instance
 from server import diagnostics, paging

@@ -8,7 +8,7 @@ import pytest
 
 from preflight import times
 from preflight.report import model as report
-from preflight.report.changes import Change, changes, standing, verdict
+from preflight.report.changes import Change, Flip, changes, flips, standing, verdict
 from preflight.report.model import Check, Report
 
 MakeCheck = Callable[..., Check]
@@ -118,3 +118,11 @@ def test_verdict(make_check: MakeCheck, make_report: MakeReport) -> None:
     assert verdict(make_report(make_check("A"), make_check("B", "unknown"))) == "good"
     assert verdict(make_report(make_check("A", "failed"))) == "blocked"
     assert verdict(broken()) == "broken"
+
+
+def test_flips_are_told_from_what_was_last_known() -> None:
+    """Each once; what was not asked this time stays as it was known."""
+    last = {"A": "passed", "B": "failed"}
+    assert flips(last, [("A", "failed"), ("C", "passed")]) == [Flip("A", "passed", "failed"), Flip("C", "", "passed")]
+    assert flips(last, [("A", "failed"), ("B", "failed")]) == []
+    assert flips(last, [("B", "passed")]) == [Flip("B", "failed", "passed")]

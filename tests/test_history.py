@@ -14,7 +14,8 @@ import pytest
 
 from preflight.report import history
 from preflight.report import model as report
-from preflight.report.history import Flip, History, Run
+from preflight.report.changes import Flip
+from preflight.report.history import History, Run
 from preflight.report.model import Check, Report
 from preflight.settings import model as settings
 

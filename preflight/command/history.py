@@ -12,7 +12,8 @@ from preflight.output.log import Log
 from preflight.output.terminal import Terminal
 from preflight.redaction.redactor import Redactor
 from preflight.report import banners, history
-from preflight.report.history import Flip, Run
+from preflight.report.changes import Flip
+from preflight.report.history import Run
 from preflight.settings.model import Settings
 from preflight.text import plain
 from preflight.times import local_of

@@ -1,8 +1,8 @@
-"""What has changed between two runs. Pure: notifications tell it, and a history can show it."""
+"""What has changed between two runs. Pure: notifications tell it, and the history shows it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import dataclass
 
 from preflight.report.model import Check, Report
@@ -12,14 +12,34 @@ BAD = ("blocks", "warns", "blocked", "broken")
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """A check, or with an empty title the verdict, that does not stand as it stood before."""
+class Flip:
+    """A check that is not what it was before."""
 
     title: str
     before: str
-    """A check: "ok", "warns" or "blocks". The verdict: "good", "blocked" or "broken". Empty: it was not there."""
+    """Empty: it was not there."""
     after: str
-    """Like ``before``; empty: it is not there any more."""
+
+
+def flips(last: MutableMapping[str, str], now: Iterable[tuple[str, str]]) -> list[Flip]:
+    """What is otherwise ``now`` than it was ``last``, by title; what it is now is remembered there."""
+    flipped = []
+    for title, after in now:
+        before = last.get(title, "")
+        if before != after:
+            flipped.append(Flip(title, before, after))
+            last[title] = after
+    return flipped
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Flip):
+    """A check, or with an empty title the verdict, that does not stand as it stood before.
+
+    A check stands as "ok", "warns" or "blocks", the verdict as "good", "blocked" or "broken"; an empty ``after``: it
+    is not there any more.
+    """
+
     check: Check | None = None
     """The check as it is now, or as it was last."""
 
@@ -48,12 +68,12 @@ def changes(before: Report | None, after: Report) -> list[Change]:
     found = list(_verdict(before, after))
     old = {check.title: check for check in before.checks} if before else {}
     new = {check.title: check for check in after.checks}
-    for title, check in new.items():
-        was, now = standing(old[title]) if title in old else "", standing(check)
-        if title not in old and not _whole(before) and now == "ok":
-            continue
-        if was != now:
-            found.append(Change(title, was, now, check))
+    stood = {title: standing(check) for title, check in old.items()}
+    found += [
+        Change(flip.title, flip.before, flip.after, new[flip.title])
+        for flip in flips(stood, ((title, standing(check)) for title, check in new.items()))
+        if flip.before or flip.after != "ok" or _whole(before)
+    ]
     if _whole(after) and before is not None:
         found += [Change(title, standing(check), "", check) for title, check in old.items() if title not in new]
     return found

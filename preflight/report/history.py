@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from preflight import files
+from preflight.report import changes
 from preflight.report import model as report
+from preflight.report.changes import Flip
 from preflight.report.model import OUTCOMES, Check, Report, ReportError
 from preflight.settings.model import Settings
 
@@ -141,36 +143,23 @@ class Run:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Flip:
-    """A check whose outcome is another than in the run before."""
-
-    title: str
-    before: str
-    after: str
-
-
 def flips(runs: Sequence[Run]) -> list[tuple[Flip, ...]]:
     """What flipped in each of these runs; they and the answer are newest first.
 
     A check's outcome is compared with that of the last run of the same address which asked: one that only a
     part of the suite ran in, that broke, or that left the check out as not applicable says nothing about it.
     """
-    last: dict[tuple[str, str], str] = {}
+    last: dict[str, dict[str, str]] = {}  # outcomes, by address
     newest: dict[str, Checks] = {}  # of the runs so far, by address
     found: list[tuple[Flip, ...]] = []
     for run in reversed(runs):
-        flipped = []
+        flipped: list[Flip] = []
         before = newest.get(run.address)
         newest[run.address] = run.checks
         # Most runs find what the one before them found.
-        for title, outcome in () if before is not None and run.checks.same(before) else run.checks.outcomes():
-            if outcome == "not_applicable":
-                continue
-            earlier = last.get((run.address, title))
-            if earlier is not None and earlier != outcome:
-                flipped.append(Flip(title, earlier, outcome))
-            last[run.address, title] = outcome
+        if before is None or not run.checks.same(before):
+            asked = (check for check in run.checks.outcomes() if check[1] != "not_applicable")
+            flipped = [flip for flip in changes.flips(last.setdefault(run.address, {}), asked) if flip.before]
         found.append(tuple(flipped))
     return found[::-1]
 
