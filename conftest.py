@@ -193,7 +193,7 @@ def port(suite_run: SuiteRun) -> Iterator[claim.Claim]:
     claimed = claim.claim(
         suite_run.origin,
         suite_run.settings,
-        blocked=suite_run.blocking,
+        blocked=suite_run.before_port(),
         on_step=suite_run.on_port_step,
         may_take=suite_run.allow,
         inherited=suite_run.link.inherited if suite_run.link else None,

@@ -231,8 +231,8 @@ class Progress:
 
 def broken(settings: Settings, reason: str, *, run_id: str, origin: str) -> Report:
     """The report of a run that has not begun, or not ended."""
+    from preflight.redaction.redactor import Redactor
     from preflight.report import model
 
-    return model.broken(
-        reason, run_id=run_id, origin=origin, address=settings.address, started_at=times.now(), duration=0.0
-    )
+    address = Redactor.of(settings).text(settings.address)
+    return model.broken(reason, run_id=run_id, origin=origin, address=address, started_at=times.now(), duration=0.0)

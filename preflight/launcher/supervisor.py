@@ -461,7 +461,7 @@ class Supervisor:
             "the server ended",
             run_id=self.record.instance_id,
             origin="start",
-            address=self.settings.address,
+            address=self.terminal.redactor.text(self.settings.address),
             started_at=times.now(),
             duration=0.0,
         )

@@ -96,7 +96,7 @@ def broken(settings: Settings, run_id: str, error: Exception, redactor: Redactor
         report.shown(told, redactor),
         run_id=run_id,
         origin="rerun",
-        address=settings.address,
+        address=redactor.text(settings.address),
         started_at=times.now(),
         duration=0.0,
     )

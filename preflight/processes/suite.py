@@ -202,7 +202,7 @@ class Suite:
             self._socket.close()
             self._socket = None
         if reason and found.status != "broken":
-            found = self._broken(reason)
+            found = self._broken(reason, redactor)
         return Result(found, exit_code, reason, output, self._socket)
 
     def _report(self, redactor: Redactor) -> tuple[Report, str]:
@@ -227,16 +227,16 @@ class Suite:
             else:
                 return found, printable(redactor.beginning("; ".join(reasons), report.LONGEST_REASON))
         reason = printable(redactor.beginning("; ".join(reasons), report.LONGEST_REASON))
-        return self._broken(reason), reason
+        return self._broken(reason, redactor), reason
 
-    def _broken(self, reason: str) -> Report:
+    def _broken(self, reason: str, redactor: Redactor) -> Report:
         from preflight.report import model as report
 
         return report.broken(
             reason,
             run_id=self.run_id,
             origin=self.origin,
-            address=self.settings.address,
+            address=redactor.text(self.settings.address),
             started_at=self.started_at,
             duration=time.monotonic() - self.begun,
         )

@@ -333,7 +333,7 @@ def build(
         started_at=started_at,
         duration=round(float(document.get("duration", 0.0)), 6),
         selection=printable(redactor.text(selection)),
-        address=address,
+        address=redactor.text(address),
         checks=checks,
         reason=shortened("; ".join(reasons), LONGEST_REASON),
         python=python(),

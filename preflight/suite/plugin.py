@@ -99,6 +99,8 @@ class SuiteRun:
         self.declarations: dict[str, Declaration] = {}
         self.checks: dict[str, report.Check] = {}
         self._over: set[str] = set()
+        self._of_port: set[str] = set()
+        """Requirements that ask for the port, which come last."""
         self.details: dict[str, Details] = {}
         self.deselected: set[str] = set()
         self._lost: list[str] = []
@@ -128,6 +130,20 @@ class SuiteRun:
         titles += ["a broken suite"] if self.problems else []
         partial = self.origin == "start" and self.selection != "all"
         return [*titles, f"a suite of which only a part runs ({self.selection})"] if partial else titles
+
+    def before_port(self) -> list[str]:
+        """What blocks the start, now that the port is asked for: all others have to have answered by then."""
+        waiting = [nodeid for nodeid in self.declarations if nodeid not in self._settled]
+        if waiting and not self.problems:
+            others = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
+            why = "a plugin has changed the order, or a requirement asks for it without naming it as an argument"
+            self._broken([f"the port was asked for before {waiting[0]}{others} had an answer: {why}"])
+        return self.blocking
+
+    @property
+    def _settled(self) -> set[str]:
+        """The requirements that have answered, or have nothing to say before the port is asked for."""
+        return self._over | self.deselected | self._of_port
 
     def application(self) -> tuple[str | None, str]:
         """Wait for the application's import; returns its error, if any, in one line, and what to do about it.
@@ -223,6 +239,8 @@ class SuiteRun:
                 faults.append(f"{item.nodeid}: has the title {declared.title!r}, and so has {other}")
             titles[declared.title.casefold()] = item.nodeid
             self.declarations[item.nodeid] = declared
+            if "port" in _fixtures(item):
+                self._of_port.add(item.nodeid)
         self._refuse(faults)
         for name in self.settings.ignore:
             named = [one for nodeid, one in self.declarations.items() if self._is_named(name, nodeid)]
@@ -358,7 +376,7 @@ class SuiteRun:
                 self.details_of(item)["service"] = declared.service
             raise NotApplicable(reason)
         item.stash[_BEGUN] = time.monotonic()
-        with self._deadline(item):
+        with self._deadline(item), self._witnesses[item.nodeid].hearing():
             yield
 
     @pytest.hookimpl(wrapper=True, trylast=True)
@@ -367,9 +385,14 @@ class SuiteRun:
             yield
 
     @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None]:
-        with self._deadline(item):
-            yield
+    def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
+        with self._deadline(item), self._witnesses[item.nodeid].hearing():
+            try:
+                yield
+            finally:
+                if nextitem is not None and "port" in _fixtures(nextitem) and "port" not in _fixtures(item):
+                    # What fixtures of the whole session raise at their end is to be known before the port is freed.
+                    item.session._setupstate.teardown_exact(None)
 
     @contextlib.contextmanager
     def _deadline(self, item: pytest.Item) -> Generator[None]:
@@ -431,7 +454,8 @@ class SuiteRun:
             outcome, message = "ignored", f"ignored by {self._ignored_by}: {message}"
             stage.outcome = "skipped"
         before = self.checks.get(item.nodeid)
-        if before is None or outcome != "passed":
+        settled = before is not None and before.outcome in _ANSWERS
+        if before is None or (outcome != "passed" and not settled):
             details = self.details_of(item)
             check = report.Check(
                 id=item.nodeid,
@@ -445,7 +469,7 @@ class SuiteRun:
                 duration=(before.duration if before else 0.0) + call.duration,
             )
         else:
-            # A stage that passes adds its time, and what the requirement has found by now.
+            # A stage that passes, or comes after one that says no, adds its time, and what the requirement has found.
             found = self.details_of(item)
             text = found.summary if before.outcome == "passed" else before.message
             check = report.Check(
@@ -581,6 +605,8 @@ def _nothing(*_args: object, **_options: object) -> str:
 
 
 _BEGUN = pytest.StashKey[float]()
+_ANSWERS = frozenset({"failed", "error", "timeout", "skipped", "ignored"})
+"""Outcomes that a later stage does not take back: a tear-down that says "unknown", of what has failed."""
 
 
 def _log(settings: Settings, redactor: Redactor) -> Log:

@@ -34,7 +34,6 @@ REWRITTEN = -1
 """Stands for a level of optimization: with pytest's assertions, which explain themselves (plain pytest has those)."""
 INSTALLED = "site-packages"
 ASSERTION = re.compile(rb"^[ \t]*assert\b", re.MULTILINE)
-DECLARATION = re.compile(rb"^[ \t]*@(?:\w+\.)*mark\.(?:critical|warning)\b", re.MULTILINE)
 Code = tuple[object, ...]
 """What a code object does, in a form that compares: neither where it stands nor how it was compiled."""
 
@@ -281,27 +280,77 @@ def _brought_tests(module: ModuleType | None) -> list[str]:
 
 
 def _declares(source: bytes) -> bool:
-    """Whether something in a file is marked as a requirement."""
-    return any(b"mark." + name.encode() in source for name in SEVERITIES) and bool(DECLARATION.search(source))
+    """Whether a file names the mark of a requirement: in a decorator, for all of a file or class, or elsewhere."""
+    if b"mark" not in source or not any(name.encode() in source for name in SEVERITIES):
+        return False
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except (SyntaxError, ValueError):  # no file that pytest could ask either
+        return False
+    imported = [one for node in nodes if isinstance(node, ast.ImportFrom) for one in node.names]
+    marks = {"mark", *(one.asname for one in imported if one.name == "mark" and one.asname)}
+    return any(
+        isinstance(node, ast.Attribute)
+        and node.attr in SEVERITIES
+        and ast.unparse(node.value).rpartition(".")[2] in marks
+        for node in nodes
+    )
 
 
 def _marked(module: ModuleType, collected: Container[CodeType | None]) -> Iterator[str]:
-    """What is marked as a requirement in a module of the suite, and has a body that is not collected; by name."""
-    for name, one in list(vars(module).items()):
-        inside = [(name, one)] if callable(one) else []
+    """What is marked as a requirement in a module of the suite, and has no body that is collected; by name."""
+    own = {name: one for name, one in list(vars(module).items()) if name != "pytestmark"}
+    if _is_marked(module) and _is_left_out(own.values(), module, collected):
+        yield "all of it"
+    for name, one in own.items():
+        yield from _marked_inside(name, one, module, collected)
+
+
+def _marked_inside(
+    called: str, one: object, module: ModuleType, collected: Container[CodeType | None]
+) -> Iterator[str]:
+    if isinstance(one, pytest.MarkDecorator):
+        # What has no name of its own, a partial say, was not marked: it has become the mark's argument.
+        if one.name in SEVERITIES and any(map(callable, one.args)):
+            yield called
+    elif inspect.isclass(one):
+        if one.__module__ != module.__name__:
+            return
+        inside = {name: part for name, part in list(vars(one).items()) if name != "pytestmark"}
+        if _is_marked(one) and _is_left_out(inside.values(), module, collected):
+            yield called
+        for name, part in inside.items():
+            yield from _marked_inside(f"{called}.{name}", part, module, collected)
+    elif (callable(one) or isinstance(one, classmethod)) and _is_marked(one) and code_of(one) not in collected:
+        yield called
+
+
+def _is_left_out(parts: Iterable[object], module: ModuleType, collected: Container[CodeType | None]) -> bool:
+    """Whether there are functions among these, and none of them is collected."""
+    bodies = list(_bodies(parts, module))
+    return bool(bodies) and not any(code in collected for code in bodies)
+
+
+def _bodies(parts: Iterable[object], module: ModuleType) -> Iterator[CodeType]:
+    """The code of the functions among these, and of those in a module's own classes."""
+    for one in parts:
         if inspect.isclass(one):
-            own = vars(one) if one.__module__ == module.__name__ else {}
-            inside = [(f"{name}.{method}", function) for method, function in list(own.items())]
-        for called, function in inside:
-            if isinstance(function, pytest.MarkDecorator):
-                # What has no name of its own, a partial say, was not marked: it has become the mark's argument.
-                if function.name in SEVERITIES and any(map(callable, function.args)):
-                    yield called
-                continue
-            marks = getattr(function, "__dict__", {}).get("pytestmark")
-            named = {mark.name for mark in marks} if isinstance(marks, list) else set()
-            if not named.isdisjoint(SEVERITIES) and code_of(function) not in collected:
-                yield called
+            if one.__module__ == module.__name__:
+                yield from _bodies(vars(one).values(), module)
+        elif (code := code_of(one)) is not None:
+            yield code
+
+
+def _is_marked(one: object) -> bool:
+    """Whether something is marked as a requirement itself, or one of the parameters that it is called with is."""
+    marks = getattr(one, "__dict__", {}).get("pytestmark", ())
+    for mark in marks if isinstance(marks, list | tuple) else [marks]:
+        values = getattr(mark, "args", ())[1:2] if getattr(mark, "name", "") == "parametrize" else ()
+        several = values[0] if values and isinstance(values[0], list | tuple) else ()
+        inside = [part for value in several for part in getattr(value, "marks", ())]
+        if not frozenset(SEVERITIES).isdisjoint(getattr(part, "name", "") for part in [mark, *inside]):
+            return True
+    return False
 
 
 def _unlike_a_test(name: str) -> str:
@@ -366,15 +415,34 @@ class Witness:
         return self._code is not None and self._code.co_filename in files
 
     @contextmanager
-    def _seeing(self) -> Generator[None]:
-        before, of_threads, hook = sys.getprofile(), threading.getprofile(), threading.excepthook
+    def hearing(self) -> Generator[None]:
+        """Raise what was asserted in vain in a thread meanwhile, of a fixture say."""
+        with self._listening() as heard:
+            yield
+            if heard:
+                raise heard[0]
+
+    @contextmanager
+    def _listening(self) -> Generator[list[BaseException]]:
+        hook = threading.excepthook
+        heard: list[BaseException] = []
 
         def note(ending: threading.ExceptHookArgs) -> None:
             error = ending.exc_value
             # Of other errors nobody knows whether the requirement judges by them.
             if isinstance(error, AssertionError | pytest.fail.Exception) and self._is_ours(error):
-                self.raised = error
+                heard.append(error)
             hook(ending)
+
+        threading.excepthook = note
+        try:
+            yield heard
+        finally:
+            threading.excepthook = hook
+
+    @contextmanager
+    def _seeing(self) -> Generator[None]:
+        before, of_threads = sys.getprofile(), threading.getprofile()
 
         def see(frame: FrameType, event: str, _argument: object) -> None:
             if event == "call" and frame.f_code is self._code:
@@ -383,14 +451,15 @@ class Witness:
 
         threading.setprofile(see)
         sys.setprofile(see)
-        threading.excepthook = note
         try:
-            yield
+            with self._listening() as heard:
+                yield
+                if heard:
+                    self.raised = heard[-1]
         except BaseException as error:
             self.raised = error
             raise
         finally:
-            threading.excepthook = hook
             # A profiler that is written in C cannot be set again from here.
             sys.setprofile(before if callable(before) else None)
             threading.setprofile(of_threads)
