@@ -45,7 +45,7 @@ class Entry:
         self._loop = loop
         self._display = display
         self._typed_at = typed_at
-        self._keeper = keeper
+        self.keeper = keeper
         self._lock: StartLock | None = None
         self._presence: Presence | None = None
 
@@ -66,7 +66,7 @@ class Entry:
         if not self._lock.take():
             self._wait_for_other_start(self._lock)
         # Before anything is stopped: what a start needs is there, and others can see that it goes on.
-        self._presence = Presence.of(self._settings, self._loop, keeper=self._keeper or "")
+        self._presence = Presence.of(self._settings, self._loop, keeper=self.keeper or "")
         return self._meet() if self._is_taken() else True
 
     def _wait_for_other_start(self, lock: StartLock) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from preflight import __version__, times
 from preflight.output import audit, publishing
 from preflight.output.publishing import Unpublishable
 from preflight.processes.suite import Result, Suite
-from preflight.settings.model import Settings
+from preflight.settings.model import Settings, address
 
 if TYPE_CHECKING:
     from preflight.output.log import Log, LogFile
@@ -121,6 +122,18 @@ class Display:
             # UTF-8 whatever the locale: it is what readers of these formats expect.
             sys.stdout.buffer.write(text.encode("utf-8") + b"\n")
             sys.stdout.buffer.flush()
+
+    def ready(self, sock: socket.socket, routes: Sequence[str]) -> None:
+        """The green banner: where the server answers that listens on ``sock``, and has these routes among others."""
+        from preflight import hostnames
+        from preflight.report import banners
+
+        where = address(hostnames.to_be_told(sock, self.settings.host), self.settings.port)
+        url = f"http://{where}"
+        addresses = [("Server", url)]
+        addresses += [("WebSocket", f"ws://{where}{path}") for path in routes if "/ws/" in path]
+        addresses += [(path.strip("/").title(), url + path) for path in routes if "/ws/" not in path]
+        self.terminal.show(banners.ready(addresses, plain=self.terminal.plain))
 
     # What ends a command early.
 

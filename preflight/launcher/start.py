@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from preflight.instances import runtime
@@ -12,6 +11,7 @@ from preflight.instances.runtime import RuntimeFolderError
 from preflight.launcher.checks import BLOCKS, Checks, Stopped
 from preflight.launcher.entry import Entry, NoEntry
 from preflight.launcher.shown import Display, Progress
+from preflight.launcher.telling import Telling
 from preflight.output.publishing import Unpublishable
 from preflight.processes import children
 from preflight.processes.loop import Loop
@@ -20,10 +20,7 @@ from preflight.settings.model import Settings
 
 if TYPE_CHECKING:
     from preflight.launcher.supervisor import Supervisor
-    from preflight.notify.notifier import Notifier
 
-DELIVERY = 10.0  # seconds that a command which ends by itself waits for notifications to be delivered
-DELIVERY_IF_STOPPED = 1.5  # and one that was asked to end
 Ended = TypeVar("Ended")
 """What is made of a run that blocks."""
 
@@ -49,8 +46,8 @@ class Start:
         self.options = options
         self._loop = loop
         self._display = display
-        self._keeper = keeper
         self._entry = Entry(settings, loop=loop, display=display, typed_at=typed_at, keeper=keeper)
+        self._telling = Telling(settings, loop=loop, display=display)
         self._checks: Checks | None = None
         self._supervisor: Supervisor | None = None
         self._result: Result | None = None
@@ -75,7 +72,7 @@ class Start:
         """
         self._result = result
         exit_code = self._refuse(result)
-        self._finish_telling()
+        self._telling.finish()
         self._record(exit_code)
         return exit_code
 
@@ -115,7 +112,7 @@ class Start:
                 self._display.terminal.progress_over()
                 self._close()
                 # Last of all: nobody has to wait for it.
-                self._finish_telling()
+                self._telling.finish()
 
     def _check_and_serve(self, blocked: Callable[[Result], Ended]) -> int | Ended:
         self._checks = checks = Checks(self.settings, self.options, "start", loop=self._loop, display=self._display)
@@ -140,15 +137,12 @@ class Start:
             self.settings,
             self.options,
             loop=self._loop,
-            terminal=self._display.terminal,
+            display=self._display,
+            entry=self._entry,
+            telling=self._telling,
             worker=worker,
             sock=sock,
-            found=result.report,
-            presence=self._entry.presence,
-            started=self._entry.served,
-            replaces=self._entry.replaces,
-            notifier=self._notifier,
-            keeper=self._keeper,
+            report=result.report,
         )
         checks.on_output = supervisor.on_output
         exit_code = supervisor.run()
@@ -173,7 +167,8 @@ class Start:
     def _refuse(self, result: Result) -> int:
         """Publish and show a run that does not let this start go on, and tell people of it."""
         self._display.conclude(result, self._checks.hanging_import if self._checks is not None else ())
-        self._tell(result)
+        if result.exit_code != 2:  # what was typed wrongly is for who typed it
+            self._telling.tell_news(result.report)
         if self._entry.replaces is not None:
             name = self._entry.replaces.record.name
             self._display.terminal.line(f"{name} is still serving {self.settings.address}.", "bold")
@@ -189,29 +184,3 @@ class Start:
         # What has served was not refused.
         served = self._supervisor is not None and self._supervisor.announced
         self._display.refused(why, exit_code, result=self._result, served=served)
-
-    # Telling people who are not looking.
-
-    @cached_property
-    def _notifier(self) -> Notifier | None:
-        """Who tells people about changes; None where nobody is to be told."""
-        if not self.settings.notify:
-            return None
-        from preflight.notify.notifier import Notifier
-
-        terminal = self._display.terminal
-        return Notifier(self.settings, self._loop, terminal.redactor, lambda line: terminal.line(line, "yellow"))
-
-    def _tell(self, result: Result) -> None:
-        """Tell about a refused start; what was typed wrongly is for who typed it."""
-        if self._notifier is None or result.exit_code == 2:
-            return
-        from preflight.notify import notices
-
-        notice = notices.take_news(result.report, self.settings)
-        if notice is not None:
-            self._notifier.tell(notice)
-
-    def _finish_telling(self) -> None:
-        if "_notifier" in vars(self) and self._notifier is not None:
-            self._notifier.finish(DELIVERY_IF_STOPPED if self._loop.stops else DELIVERY)
