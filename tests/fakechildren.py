@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 from collections import deque
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -10,6 +12,7 @@ from typing import Any
 
 from preflight.processes.channel import Channel, Message
 from preflight.processes.loop import Loop
+from preflight.report import model as report
 
 PID = 2**31 - 2  # nobody's: it is larger than any that Linux gives
 
@@ -57,8 +60,10 @@ class FakeChild:
 
     def drain_output(self) -> list[str]:
         lines: list[str] = []
-        while not self.output_closed:
-            lines += self.read_output()
+        os.set_blocking(self.output, False)
+        with contextlib.suppress(BlockingIOError):  # it has not ended
+            while not self.output_closed:
+                lines += self.read_output()
         return lines
 
     def kill(self, why: str = "it is not needed any more") -> None:
@@ -101,3 +106,65 @@ class FakeChildren:
 
         self._loop.watch(child.far, hear)
         return child
+
+
+class Application:
+    """The script of a worker: it imports, starts up, serves until it is drained."""
+
+    def __init__(self) -> None:
+        self.on_ready: Callable[[FakeChild], object] = lambda _worker: None
+        """Called when a worker serves."""
+        self.on_drain: Callable[[FakeChild], object] = lambda worker: drained(worker)
+        """Called when it is to finish what it is doing."""
+
+    def __call__(self, child: FakeChild, message: Message) -> None:
+        match message.kind:
+            case "application":
+                child.say("imported", routes=["/health", "/ws/chat"])
+            case "verdict":
+                child.say("unguarded")
+            case "serve":
+                for descriptor in message.descriptors:
+                    os.close(descriptor)
+                for kind in ("started", "ready"):
+                    child.say(kind, instance_id=message.data["instance_id"])
+                self.on_ready(child)
+            case "drain":
+                self.on_drain(child)
+
+
+def drained(worker: FakeChild, cancelled: int = 0) -> None:
+    """In a worker: all is finished, but for so many requests."""
+    worker.say("drained", cancelled=cancelled, events=0)
+    worker.end(0)
+
+
+class Requirements:
+    """The script of a suite: one run after the other finds what is next in ``outcomes`` of the check Database."""
+
+    def __init__(self, make_check: Callable[..., report.Check], make_report: Callable[..., report.Report]) -> None:
+        self.outcomes = ["passed"]
+        self.origins: list[str] = []
+        self._make_check = make_check
+        self._make_report = make_report
+        self._run: dict[str, Any] = {}
+
+    def __call__(self, child: FakeChild, message: Message) -> None:
+        if message.kind == "run":
+            self._run = message.data
+            self.origins.append(self._run["origin"])
+        elif message.kind == "application":
+            self._answer(child, self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0])
+
+    def _answer(self, child: FakeChild, outcome: str) -> None:
+        if outcome == "usage":
+            child.say("usage", message="there is no such requirement")
+            return child.end(4)
+        known = {name: self._run[name] for name in ("run_id", "origin")}
+        known["address"] = f"127.0.0.1:{self._run['settings']['port']}"
+        if known["origin"] == "start" and outcome == "passed":
+            with socket.create_server(("127.0.0.1", self._run["settings"]["port"])) as held:
+                child.say("socket", (held.fileno(),))
+        check = self._make_check("Database", outcome, message="" if outcome == "passed" else "it does not answer")
+        child.say("report", document=self._make_report(check, **known).to_json())
+        return child.end(0 if outcome == "passed" else 1)

@@ -10,7 +10,6 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -28,63 +27,9 @@ from preflight.processes.suite import Result
 from preflight.report import model as report
 from preflight.settings import model as settings
 from preflight.settings.model import Settings
-from tests.fakechildren import FakeChild, FakeChildren
+from tests.fakechildren import Application, FakeChild, FakeChildren, Requirements
 
 ROOT = Path(__file__).parents[1]
-
-
-class Application:
-    """The script of a worker: it imports, starts up, serves until it is drained."""
-
-    def __init__(self) -> None:
-        self.on_ready: Callable[[], object] = lambda: None
-
-    def __call__(self, child: FakeChild, message: Message) -> None:
-        match message.kind:
-            case "application":
-                child.say("imported", routes=["/health", "/ws/chat"])
-            case "verdict":
-                child.say("unguarded")
-            case "serve":
-                for descriptor in message.descriptors:
-                    os.close(descriptor)
-                for kind in ("started", "ready"):
-                    child.say(kind, instance_id=message.data["instance_id"])
-                self.on_ready()
-            case "drain":
-                child.say("drained", cancelled=0, events=0)
-                child.end(0)
-
-
-class Requirements:
-    """The script of a suite: one run after the other finds what is next in ``outcomes`` of the check Database."""
-
-    def __init__(self, make_check: Callable[..., report.Check], make_report: Callable[..., report.Report]) -> None:
-        self.outcomes = ["passed"]
-        self.origins: list[str] = []
-        self._make_check = make_check
-        self._make_report = make_report
-        self._run: dict[str, Any] = {}
-
-    def __call__(self, child: FakeChild, message: Message) -> None:
-        if message.kind == "run":
-            self._run = message.data
-            self.origins.append(self._run["origin"])
-        elif message.kind == "application":
-            self._answer(child, self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0])
-
-    def _answer(self, child: FakeChild, outcome: str) -> None:
-        if outcome == "usage":
-            child.say("usage", message="there is no such requirement")
-            return child.end(4)
-        known = {name: self._run[name] for name in ("run_id", "origin")}
-        known["address"] = f"127.0.0.1:{self._run['settings']['port']}"
-        if known["origin"] == "start" and outcome == "passed":
-            with socket.create_server(("127.0.0.1", self._run["settings"]["port"])) as held:
-                child.say("socket", (held.fileno(),))
-        check = self._make_check("Database", outcome, message="" if outcome == "passed" else "it does not answer")
-        child.say("report", document=self._make_report(check, **known).to_json())
-        return child.end(0 if outcome == "passed" else 1)
 
 
 @pytest.fixture
@@ -146,7 +91,7 @@ def test_it_serves_until_it_is_asked_to_stop(
     start: Start, application: Application, chosen: Settings, home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Checked, published, served, announced, drained: exit code 0, nothing refused, and nothing is left."""
-    application.on_ready = lambda: os.kill(os.getpid(), signal.SIGTERM)
+    application.on_ready = lambda _: os.kill(os.getpid(), signal.SIGTERM)
     assert start.run() == 0
     shown = capfd.readouterr().out
     assert re.search("1 requirements?: ", shown)
@@ -245,7 +190,7 @@ def test_a_start_that_waits(
 ) -> None:  # fmt: skip
     """It starts, checks while something blocks, and starts again when nothing does."""
     requirements.outcomes = ["failed", "failed", "passed"]
-    application.on_ready = lambda: os.kill(os.getpid(), signal.SIGTERM)
+    application.on_ready = lambda _: os.kill(os.getpid(), signal.SIGTERM)
     assert command("--wait", "60") == 0
     assert requirements.origins == ["start", "check", "check", "start"]
     shown = re.sub(r"(?m)^\d\d:\d\d:\d\d \S+ ", "", capfd.readouterr().out).splitlines()
