@@ -141,6 +141,7 @@ def test_launcher_stays_light(tmp_path: Path) -> None:
         "server",
         "logging",
         "tempfile",
+        "unicodedata",
         "shutil",
     }
     assert heavy & set(done.stdout.split()) == set()

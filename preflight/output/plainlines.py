@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import unicodedata
 from typing import TextIO
 
 from preflight.text import printable
@@ -28,6 +27,8 @@ def cells(text: str) -> int:
     """How many columns of a terminal a text takes: East Asian letters and most emoji take two, accents none."""
     if text.isascii():
         return len(text)
+    import unicodedata  # a megabyte, which a launcher does without
+
     wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
     return len(text) + wide - sum(unicodedata.category(character) in ("Mn", "Me") for character in text)
 
@@ -40,9 +41,11 @@ def folded(line: str, width: int | None, indent: int = 2) -> str:
     if width is None or cells(line) <= width:
         return line
     further = " " * (indent if 2 * indent < width else 0)
-    rows, row = [], ""
-    for blanks, word in re.findall(r"( *)([^ ]+)", line):
-        if row and cells(row + blanks + word) > width:
+    rows, row, blanks = [], "", ""
+    for word in re.findall(r" +|[^ ]+", line):
+        if word.startswith(" "):
+            blanks = word
+        elif row and cells(row + blanks + word) > width:
             rows.append(row)
             row = further + word
         else:

@@ -73,7 +73,8 @@ def with_extras(requirements: Sequence[Requirement], unknown: list[str]) -> Iter
                 try:
                     one = Requirement(line)
                 except InvalidRequirement:  # old metadata, which an installer of its time understood
-                    if re.search(rf"\bextra\b.*\b{re.escape(extra)}\b", line):
+                    words = re.findall(r"[\w.-]+", line)
+                    if "extra" in words and extra in words[words.index("extra") :]:
                         unknown.append(f"{requirement.name}[{extra}] needs {line!r}, which is no requirement")
                     continue
                 if one.marker and one.marker.evaluate({"extra": extra}) and not one.marker.evaluate({"extra": ""}):

@@ -669,7 +669,7 @@ def _uncollectable(lines: list[str]) -> str:
     said = lines[-1] if lines else "no reason given"
     if re.fullmatch(r"'\w+' not found in `markers` configuration option", said):
         return f"{said}; a requirement is marked critical or warning"
-    places = [found for line in lines if (found := re.fullmatch(r'File "(?:.*/)?(.+)", line (\d+)', line))]
+    places = [found for line in lines if (found := re.fullmatch(r'File "([^"]+)", line (\d+)', line))]
     if places and said.startswith(("SyntaxError", "IndentationError", "TabError")):
-        return f"{said} ({places[-1][1]}:{places[-1][2]})"
+        return f"{said} ({os.path.basename(places[-1][1])}:{places[-1][2]})"
     return said

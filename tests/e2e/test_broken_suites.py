@@ -324,7 +324,7 @@ def test_hanging(project: Place) -> None:
     for title in ("Sleeps", "Waits", "Swallows", "Slow Fixture"):
         check = project.check(title)
         assert (check["outcome"], check["message"]) == ("timeout", "ran past its deadline of 1.2 s")
-        assert check["duration"] >= 1.2
+        assert check["duration"] >= 1.19
     assert project.check("Last")["outcome"] == "passed"
 
 
