@@ -123,7 +123,7 @@ def examine(host: str | None, port: int | None) -> Instance:
         settings = load(ROOT)
     except SettingsError as error:
         raise BlockedStart(str(error)) from None
-    settings = replace(settings, host=host or settings.host, port=port or settings.port)
+    settings = replace(settings, port=port or settings.port)
     # As the launcher gives it to a worker: the client libraries look there for proxies, certificates and headers.
     os.environ.update(interpreter.for_worker({**settings.envfile.values, **os.environ}))
     redactor = Redactor.of(settings)
@@ -146,7 +146,7 @@ def examine(host: str | None, port: int | None) -> Instance:
     if settings.skip:
         terminal.show(banners.bar("PREFLIGHT SKIPPED (PREFLIGHT_SKIP): no requirement was checked", "dark_orange3"))
         return instance
-    result = suite.run(settings, {}, "start", redactor, on_signal=on_signal)
+    result = suite.run(replace(settings, host=host or settings.host), {}, "start", redactor, on_signal=on_signal)
     if result.exit_code == 2:
         instance.audit("refused", by="server", why=[result.reason])
         raise BlockedStart(result.reason)
