@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from preflight.processes.signals import STOPPING
 from preflight.redaction.redactor import Redactor
 from preflight.report.model import Check, Report, build
 from preflight.settings import model as settings
@@ -54,6 +55,15 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
     monkeypatch.setenv("PREFLIGHT_STATE_DIR", str(folder / "state"))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Signals are handled after a test as before it: a loop that has ended ignores them, and children inherit that."""
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

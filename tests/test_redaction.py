@@ -288,13 +288,14 @@ def test_base64_in_lines(before: str, width: int, wrap: Callable[[str, int], str
     [
         lambda s: f"invalid literal: {s[:20]}",
         lambda s: f"invalid literal: {s[:20]!r}",
+        lambda s: f"invalid literal: '{s[:20]} (app/main.py:12)",
         lambda s: f"invalid literal: {s[:20]}...",
         lambda s: f"invalid literal: {s[:9]}…{s[-9:]}",
         lambda s: f"invalid literal: '{s[:8]}...{s[-8:]}'.",
         lambda s: reprlib.repr("x" + s[: len(s) // 2] * 3 + s),
         lambda s: json.dumps(f"{s[:10]}…"),
     ],
-    ids=["end", "quoted end", "dots", "middle", "quoted middle", "reprlib", "json"],
+    ids=["end", "quoted end", "before a place", "dots", "middle", "quoted middle", "reprlib", "json"],
 )
 @pytest.mark.parametrize("secret", [KEY, AWKWARD, ODD["url"], ODD["shell"]], ids=["plain", "awkward", "url", "shell"])
 def test_shortened_texts(secret: str, shorten: Callable[[str], str]) -> None:

@@ -83,7 +83,9 @@ _WAIT = 20  # lines that may come between two pieces of a secret in a stream
 _FRAGMENT = 6
 _REACH = 200  # characters between dots and the end of a secret
 _DOTS = re.compile(r"\.\.\.|…|\\u2026")
-_CUT_OFF = re.compile(r"[\\'\"`)\]}>,;:!?\s]*(?:$|\.\.\.|…|\\u2026)")
+# Behind a cut come the signs that close what it stands in, and then nothing, dots, or the place that we name in an error:
+# "ValueError: invalid literal for int() with base 10: '... (app.py:12)".
+_CUT_OFF = re.compile(r"[\\'\"`)\]}>,;:!?\s]*(?:$|\.\.\.|…|\\u2026|(?<= )\([^\s()]{1,200}:\d{1,9}\))")
 
 # Fields of our documents whose texts are words of ours.
 _ENUMERATED = frozenset({"action", "origin", "outcome", "severity", "status"})
