@@ -216,12 +216,12 @@ async def turns(rounds: int = 300) -> None:
     """A turn with the transcript and the checkpointer, against the same graph with neither."""
     from preflight.redaction.redactor import Redactor
     from preflight.settings import model as settings
+    from preflight.web.history import Past
     from preflight.web.instance import Instance
+    from preflight.web.snapshot import Snapshot
     from server import agent, sessions
     from server.checkpoints import Checkpoints
-    from server.history import Past
     from server.sessions import Reply
-    from server.snapshot import Snapshot
     from server.tools import Toolbox
 
     folder = Path(tempfile.mkdtemp(prefix="chat-", dir=ROOT))

@@ -20,25 +20,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from preflight import __version__
 from preflight.settings.model import SettingsError, load
+from preflight.web import diagnostics, followers, health, history, login, metrics, pages, reruns
+from preflight.web.answers import Front
 from preflight.web.instance import Instance
-from server import (
-    archive,
-    bound,
-    chat,
-    diagnostics,
-    followers,
-    health,
-    history,
-    login,
-    logs,
-    metrics,
-    openapi,
-    pages,
-    reruns,
-)
-from server.answers import Front
-from server.security import Access, Guard
-from server.snapshot import Snapshot
+from preflight.web.security import Access, Guard
+from preflight.web.snapshot import Snapshot
+from server import archive, bound, chat, logs, openapi
 
 ROOT = Path(__file__).resolve().parent.parent
 

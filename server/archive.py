@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from preflight.web.paging import page
 from server.chat import Chat
-from server.paging import page
 
 
 def _answer(chat: Chat, body: Mapping[str, Any], status: int = 200) -> JSONResponse:

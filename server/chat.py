@@ -18,9 +18,9 @@ from starlette.types import Receive, Scope, Send
 from preflight.web.instance import Instance
 
 if TYPE_CHECKING:
-    from server.history import Past
+    from preflight.web.history import Past
+    from preflight.web.snapshot import Snapshot
     from server.hub import Hub
-    from server.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 WARM_AFTER = 0.5  # seconds of serving, so that a start's own first answers do not compete with the import

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import Receive, Scope, Send
 
 from preflight import __version__
+from preflight.web.health import ARCHITECTURE
+from preflight.web.websocket import POLICY_VIOLATION, Allowance, Outbox, admitted
 from server import messages
 from server.database import StoreError
 from server.dialects import in_dialect
-from server.health import ARCHITECTURE
 from server.messages import (
     LAST,
     TYPES,
@@ -31,7 +32,6 @@ from server.messages import (
 )
 from server.sessions import Line
 from server.turns import Refused, Session, now
-from server.websocket import POLICY_VIOLATION, Allowance, Outbox, admitted
 
 if TYPE_CHECKING:
     from server.hub import Hub

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from preflight import __version__
 from preflight.report.model import ORIGINS, OUTCOMES, SEVERITIES, STATUSES
-from server import diagnostics, pages, paging
+from preflight.web import diagnostics, pages, paging
 
 Schema = dict[str, Any]
 

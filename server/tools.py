@@ -14,10 +14,10 @@ from preflight.redaction.redactor import Redactor
 from preflight.report import model as report
 from preflight.report.model import Check, Report
 from preflight.text import plain
+from preflight.web.diagnostics import label, project
+from preflight.web.history import Past
 from preflight.web.instance import Instance
-from server.diagnostics import label, project
-from server.history import Past
-from server.snapshot import Snapshot
+from preflight.web.snapshot import Snapshot
 
 LONGEST = 12_000  # characters of a tool's result
 KEYS = {"OPENAI_API_KEY": "the language model", "PERPLEXITY_API_KEY": "research (optional)"}

@@ -31,15 +31,15 @@ from preflight.redaction.redactor import Redactor
 from preflight.report import history
 from preflight.report.model import Check, Report
 from preflight.settings import model as settings
+from preflight.web.history import Past
 from preflight.web.instance import Instance
+from preflight.web.snapshot import Snapshot
 from server.agent import REMEMBERED, REMEMBERED_CHARACTERS, Agent, make, remember
 from server.checkpoints import Checkpoints
 from server.database import StoreError
 from server.embedded import EmbeddedModel, intent, pieces, plan, subject
 from server.failures import ProviderError
-from server.history import Past
 from server.sessions import Store
-from server.snapshot import Snapshot
 from server.tools import LONGEST, Tool, Toolbox, as_data, find, from_data
 from tests.conftest import ROOT
 from tests.services import COMPLETION, Service

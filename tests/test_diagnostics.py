@@ -18,10 +18,10 @@ from preflight import __version__
 from preflight.notify.notifier import Tally
 from preflight.report import model as report
 from preflight.report.model import Check, Report
+from preflight.web import diagnostics
+from preflight.web.diagnostics import project
 from preflight.web.instance import Instance
-from server import diagnostics
-from server.diagnostics import project
-from server.snapshot import Snapshot
+from preflight.web.snapshot import Snapshot
 
 MakeCheck = Callable[..., Check]
 MakeReport = Callable[..., Report]

@@ -7,11 +7,11 @@ import json
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
+from preflight.web.followers import GATHER, Follower, Followers
 from preflight.web.instance import Instance
-from server.followers import GATHER, Follower, Followers
-from server.reruns import Reruns
-from server.snapshot import Snapshot
-from server.websocket import Outbox
+from preflight.web.reruns import Reruns
+from preflight.web.snapshot import Snapshot
+from preflight.web.websocket import Outbox
 
 
 class Listener:

@@ -14,8 +14,8 @@ from starlette.applications import Starlette
 
 from preflight import __version__
 from preflight.report.model import Check, Report
+from preflight.web import health
 from preflight.web.instance import Instance
-from server import health
 
 KEY = "sk-canary-3f9a1c77e2Zq"
 

@@ -24,12 +24,12 @@ from preflight import __version__
 from preflight.notify.notifier import Tally
 from preflight.report import model as report
 from preflight.report.model import Check, Report
+from preflight.web import metrics
 from preflight.web.instance import Instance
-from server import metrics
+from preflight.web.metrics import BUCKETS, Histogram, InFlight, Metrics
+from preflight.web.security import Access
+from preflight.web.snapshot import Snapshot
 from server.app import create_app
-from server.metrics import BUCKETS, Histogram, InFlight, Metrics
-from server.security import Access
-from server.snapshot import Snapshot
 
 ROOT = Path(__file__).parents[1]
 MakeCheck = Callable[..., Check]
@@ -249,5 +249,5 @@ def test_no_start_waits_for_the_library() -> None:
     program = "import sys, server.app; server.app.create_app(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     modules = done.stdout.split()
-    assert "server.metrics" in modules
+    assert "preflight.web.metrics" in modules
     assert "prometheus_client" not in modules

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.negotiation import LONGEST, accepted, unchanged
+from preflight.web.negotiation import LONGEST, accepted, unchanged
 
 OFFERED = {
     "json": "application/json",

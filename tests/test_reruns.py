@@ -10,9 +10,9 @@ import pytest
 
 from preflight.processes.rerun import Ending, Heard
 from preflight.report.model import Check, Report
+from preflight.web import reruns
 from preflight.web.instance import Instance
-from server import reruns
-from server.reruns import Reruns, Run
+from preflight.web.reruns import Reruns, Run
 
 Over = Callable[[Ending], object]
 

@@ -18,10 +18,9 @@ from preflight import hostnames
 from preflight.output.audit import Event
 from preflight.settings import model as settings
 from preflight.settings.model import Settings
+from preflight.web import login, security
 from preflight.web.instance import Instance
-from server import login, security
-from server.app import create_app
-from server.security import (
+from preflight.web.security import (
     FREE,
     LONGEST_DELAY,
     NEIGHBOURS_WAITING,
@@ -34,6 +33,7 @@ from server.security import (
     Guard,
     Throttle,
 )
+from server.app import create_app
 
 ROOT = Path(__file__).parents[1]
 TOKEN = "canary-Zq7vXw2LmN8pRt4KdY6hJb3F"

@@ -15,7 +15,7 @@ from preflight.redaction.redactor import Redactor
 from preflight.report import model as report
 from preflight.report.model import Check, Report
 from preflight.web.instance import Instance
-from server.snapshot import Snapshot
+from preflight.web.snapshot import Snapshot
 
 MakeReport = Callable[..., Report]
 MakeInstance = Callable[..., Instance]

@@ -16,21 +16,21 @@ from langchain_core.outputs import ChatGenerationChunk
 
 from preflight.redaction.keys import secrets
 from preflight.redaction.redactor import MASK, Redactor
+from preflight.web.followers import Endpoint as Follow
+from preflight.web.followers import Followers
+from preflight.web.history import Past
 from preflight.web.instance import Instance
+from preflight.web.reruns import Reruns
+from preflight.web.snapshot import Snapshot
+from preflight.web.websocket import Outbox
 from server import connections
 from server.agent import Agent
 from server.connections import Connection
 from server.embedded import EmbeddedModel
 from server.failures import ProviderError
-from server.followers import Endpoint as Follow
-from server.followers import Followers
-from server.history import Past
 from server.hub import Hub
-from server.reruns import Reruns
-from server.snapshot import Snapshot
 from server.tools import Toolbox
 from server.turns import Words, unbroken
-from server.websocket import Outbox
 
 SECRETS = {
     "A_KEY": "sk-canary-Zq7vXw2LmN8p",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from server.websocket import Allowance, Outbox
+from preflight.web.websocket import Allowance, Outbox
 
 Event = MutableMapping[str, Any]
 

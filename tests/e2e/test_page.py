@@ -17,7 +17,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, WebSocket, WebSocketRoute, expect
 
-from server import pages
+from preflight.web import pages
 from tests.e2e.browser import chromium
 from tests.e2e.chatting import client, kill_worker, worker_of
 from tests.e2e.starts import KEYS, PATIENCE, Place, get, make_place, until, unused_port
@@ -295,7 +295,7 @@ def test_first_paint_with_a_red_report(red: Place, visit: Open) -> None:
 
 def test_a_rerun_is_seen_live_and_flips(project: Place, model: Path, visit: Open) -> None:
     """Everybody who looks sees a re-run check by check, and then what flipped; the next one has to wait."""
-    project.hasten("server/reruns.py", "INTERVAL = 10.0", "INTERVAL = 5.0")
+    project.hasten("preflight/web/reruns.py", "INTERVAL = 10.0", "INTERVAL = 5.0")
     project.start("--demo").until_ready()
     page, other = visit(project), visit(project)
     refused: list[str] = []

@@ -97,7 +97,7 @@ def rerun(url: str) -> Document:
 def told(project: Place) -> Place:
     """A copy of the tree with the requirement above, where re-runs may follow one another at once."""
     project.write_requirement("probe", PROBE)
-    project.hasten("server/reruns.py", "INTERVAL = 10.0", "INTERVAL = 0.0")
+    project.hasten("preflight/web/reruns.py", "INTERVAL = 10.0", "INTERVAL = 0.0")
     return project
 
 
@@ -353,7 +353,7 @@ def test_wrong_settings_since_the_start(told: Place) -> None:
 
 def test_what_only_the_next_start_needs(equipped_project: Place) -> None:
     """A package that is declared since the start, and an env file that was good then, take no healthy server away."""
-    equipped_project.hasten("server/reruns.py", "INTERVAL = 10.0", "INTERVAL = 0.0")
+    equipped_project.hasten("preflight/web/reruns.py", "INTERVAL = 10.0", "INTERVAL = 0.0")
     started = equipped_project.start().until_ready()
     file = equipped_project.root / "pyproject.toml"
     file.write_text(file.read_text().replace("dependencies = [", 'dependencies = [\n    "not-here-yet>=2",', 1))
@@ -462,7 +462,7 @@ def test_another_process_publishes(place: Place) -> None:
 
 def test_more_followers_than_there_is_room_for(project: Place) -> None:
     """One more is closed with 1013, and there is room again when one leaves."""
-    project.hasten("server/followers.py", "FOLLOWERS = 200", "FOLLOWERS = 2")
+    project.hasten("preflight/web/followers.py", "FOLLOWERS = 200", "FOLLOWERS = 2")
     started = project.start("--demo").until_ready()
     with following(started.url) as one:
         with following(started.url) as other:

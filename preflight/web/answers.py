@@ -8,7 +8,7 @@ from http import HTTPStatus
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.security import protected
+from preflight.web.security import protected
 
 Header = tuple[bytes, bytes]
 

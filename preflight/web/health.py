@@ -11,9 +11,9 @@ from starlette.types import Receive, Scope, Send
 
 from preflight import __version__
 from preflight.times import stamp
+from preflight.web.answers import Answer, Header
 from preflight.web.instance import Instance
-from server.answers import Answer, Header
-from server.negotiation import accepted
+from preflight.web.negotiation import accepted
 
 ARCHITECTURE = "LangGraph StateGraph behind FastAPI"
 JSON = "application/json"

@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from server.security import Access
+from preflight.web.security import Access
 
 LONGEST = 8 * 1024  # bytes of a login's body
 HOME = "/"

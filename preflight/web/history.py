@@ -15,10 +15,10 @@ from preflight.report import history
 from preflight.report.changes import Flip
 from preflight.report.history import History, Run
 from preflight.report.model import Report
+from preflight.web import diagnostics, paging
 from preflight.web.instance import Instance
-from server import diagnostics, paging
-from server.paging import page
-from server.snapshot import Snapshot
+from preflight.web.paging import page
+from preflight.web.snapshot import Snapshot
 
 T = TypeVar("T")
 

@@ -15,11 +15,11 @@ from typing import Any
 from starlette.routing import WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
+from preflight.web import diagnostics
 from preflight.web.instance import SERVICE_RESTART, Instance
-from server import diagnostics
-from server.reruns import Message, Reruns
-from server.snapshot import Snapshot
-from server.websocket import POLICY_VIOLATION, Allowance, Outbox, admitted
+from preflight.web.reruns import Message, Reruns
+from preflight.web.snapshot import Snapshot
+from preflight.web.websocket import POLICY_VIOLATION, Allowance, Outbox, admitted
 
 FOLLOWERS = 200  # at once; one more is closed with 1013
 FRAME = 1024  # characters of a message in which a ping is looked for: it has less than that

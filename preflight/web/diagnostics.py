@@ -23,11 +23,11 @@ from preflight import __version__, times
 from preflight.notify.notifier import unattended
 from preflight.report import formats
 from preflight.report.model import Check, Report
+from preflight.web import pages
+from preflight.web.answers import Answer, Header
 from preflight.web.instance import Instance, uptime
-from server import pages
-from server.answers import Answer, Header
-from server.negotiation import accepted, unchanged
-from server.snapshot import Snapshot
+from preflight.web.negotiation import accepted, unchanged
+from preflight.web.snapshot import Snapshot
 
 FRESH = 1.0  # seconds that a made answer is given to others, too: its ages are at most that old
 

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from server.negotiation import unchanged
+from preflight.web.negotiation import unchanged
 
 FOLDER = Path(__file__).parent
 TYPES = {

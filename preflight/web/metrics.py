@@ -23,8 +23,8 @@ from preflight import __version__, times
 from preflight.notify.notifier import unattended
 from preflight.report import model as report
 from preflight.report.model import Report
+from preflight.web import health
 from preflight.web.instance import Instance
-from server import health
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -55,7 +55,7 @@ class Histogram:
 class InFlight:
     """Counts the HTTP requests that are being answered.
 
-    It stands behind :class:`server.answers.Front`, whose answers are over before anybody could look.
+    It stands behind :class:`preflight.web.answers.Front`, whose answers are over before anybody could look.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
