@@ -83,7 +83,7 @@ _WAIT = 20  # lines that may come between two pieces of a secret in a stream
 _FRAGMENT = 6
 _REACH = 200  # characters between dots and the end of a secret
 _DOTS = re.compile(r"\.\.\.|…|\\u2026")
-# Behind a cut come the signs that close what it stands in, and then nothing, dots, or the place that we name in an error:
+# Behind a cut come the signs that close what it stands in, and then nothing, dots, or the place that an error names:
 # "ValueError: invalid literal for int() with base 10: '... (app.py:12)".
 _CUT_OFF = re.compile(r"[\\'\"`)\]}>,;:!?\s]*(?:$|\.\.\.|…|\\u2026|(?<= )\([^\s()]{1,200}:\d{1,9}\))")
 
