@@ -212,12 +212,16 @@ class Progress:
         display.terminal.line(self._port_status())
 
     def _port_status(self) -> str:
-        from preflight import ports
-        from preflight.redaction.keys import common_secrets
-
         settings = self._display.settings
         if self._replaces:
             return f"{settings.address} is served by {self._replaces}, which goes on until this start is ready."
+        from preflight.ports.binding import is_free
+
+        if is_free(settings.host, settings.port):
+            return f"{settings.address} is available."
+        from preflight import ports
+        from preflight.redaction.keys import common_secrets
+
         secrets = common_secrets(settings)
         plan = ports.plan(settings.host, settings.port, ports.Policy(cleanup="never", secrets=secrets))
         if plan.free:

@@ -144,6 +144,17 @@ def bind(target: Target, machine: Machine, *, exclusive: bool = sys.platform == 
         raise _unavailable(target, error) from None
 
 
+def is_free(host: str, port: int) -> bool:
+    """Whether a bind alone shows that the address is free. False where it is not, or nobody can tell: see `plan`."""
+    if sys.platform != "linux":
+        return False  # a bind may succeed beside a listener, see `bind`
+    try:
+        _open(resolve(host, port)).close()
+    except OSError:
+        return False
+    return True
+
+
 def listen(target: Target, machine: Machine, *, deadline: float = 0.0, backlog: int = 2048) -> socket.socket:
     """A listening socket, not inheritable; tried again for `deadline` seconds while the address is in use.
 
