@@ -12,7 +12,7 @@ our own server: it is not when another application is served, or "notify", someb
 ``service``, the optional service that a warning is about: it is left out where the setting ``not_used`` names that; and
 ``ignorable=False`` for what ``--ignore`` must not let pass.
 
-What holds requirements to this is plugin.py.
+What holds requirements to this is preflight/suite/plugin.py.
 """
 
 from __future__ import annotations

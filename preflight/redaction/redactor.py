@@ -1,7 +1,7 @@
 """Secrets are taken out by value, before anything is written, printed, logged, sent or answered.
 
 A text that somebody else has shortened cannot be redacted by value, so such texts are not passed
-here but left out where they would arise (see plugin.py). What is passed here is replaced in
+here but left out where they would arise (see preflight/suite/plugin.py). What is passed here is replaced in
 every form in which a secret travels: as it is, in JSON, in ``repr``, in HTML, URL-encoded, any mixture
 of these, in base64, wherever in the encoded text it begins and however that is broken into lines, in hexadecimal
 digits, and folded over lines. What an application makes of a value is known as well (see derivation.py). What is not:

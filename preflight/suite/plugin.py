@@ -7,35 +7,35 @@ turns pytest's outcomes into ours and publishes the report.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import logging
 import os
-import re
 import select
 import signal
 import socket
 import threading
 import time
-import traceback
 import warnings
-from collections.abc import Callable, Generator, Mapping
-from types import FrameType
+from collections.abc import Generator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TextIO
 
 import pytest
 from _pytest.outcomes import Skipped  # pytest.skip.Exception is the same class under a name that mypy cannot follow
 
 from preflight import times
-from preflight.contract import LONGEST_TITLE, Declaration, Details, NotApplicable, Unknown, declaration
+from preflight.contract import LONGEST_TITLE, Declaration, Details, NotApplicable
 from preflight.output import audit
 from preflight.output.log import Log, LogFile
 from preflight.ports import Step
 from preflight.redaction.redactor import Redactor
 from preflight.report import model as report
-from preflight.settings import places, servicelinks
-from preflight.settings.model import AGENT, Settings
-from preflight.suite import soundness
+from preflight.settings import servicelinks
+from preflight.settings.model import Settings
+from preflight.suite import declarations, soundness
+from preflight.suite.applicability import left_out, named_by
 from preflight.suite.claim import told
+from preflight.suite.deadlines import DeadlineExceeded, Deadlines
+from preflight.suite.outcomes import outcome_of, uncollectable
 from preflight.suite.probes import Probes
 from preflight.text import first_line, printable
 
@@ -44,11 +44,6 @@ if TYPE_CHECKING:  # a launcher does their work in its own process, and waits fo
 
 LAUNCHER = "preflight-launcher"
 """What the names of the plugin that stands for the launcher begin with; how they go on, nobody can say beforehand."""
-FOR_WARNINGS = 0.8  # of a run's time: those that hang do not block a start by leaving none to what is critical
-
-
-class DeadlineExceeded(BaseException):
-    """A requirement ran past its deadline. No Exception: a requirement's own handlers must not catch it."""
 
 
 class _Loggers(dict[str, Any]):
@@ -86,7 +81,6 @@ class SuiteRun:
         self.config = config
         self.settings = settings
         self.link = link
-        self._pid = os.getpid()
         self.origin = link.origin if link else "pytest"
         self.run_id = link.run_id if link else os.urandom(16).hex()
         self.redactor = Redactor.of(settings)
@@ -95,7 +89,7 @@ class SuiteRun:
         logging.root.manager.loggerDict = _Loggers(logging.root.manager.loggerDict)
         self.probes = Probes(settings)
         self.started_at = times.now()
-        self.begun = time.monotonic()
+        self.deadlines = Deadlines(settings)
         self.declarations: dict[str, Declaration] = {}
         self.checks: dict[str, report.Check] = {}
         self._over: set[str] = set()
@@ -115,9 +109,6 @@ class SuiteRun:
         self.unkept: str = ""
         self.steps: list[str] = []
         """What was done to free the port, where no launcher shows it."""
-        self._set_alarm: Callable[[], None] | None = None
-        self._allowed = 0.0
-        """Seconds beyond both deadlines that the port's holder may take to end."""
         self._worker: Worker | None = None
         self._session: pytest.Session | None = None
 
@@ -178,11 +169,9 @@ class SuiteRun:
 
     def allow(self, seconds: float) -> None:
         """Move the deadlines, of the requirement that runs, of those after it and of the run, by so much."""
-        self._allowed += seconds
         if self.link:
             self.link.send("allowed", seconds=seconds)
-        if self._set_alarm is not None:
-            self._set_alarm()
+        self.deadlines.allow(seconds)
 
     @property
     def selection(self) -> str:
@@ -223,38 +212,11 @@ class SuiteRun:
         items.sort(key=lambda item: ("port" in _fixtures(item), "application" in _fixtures(item)))
 
     def _declare(self, items: list[pytest.Item]) -> None:
-        faults = []
-        titles: dict[str, str] = {}
-        for item in items:
-            try:
-                declared = declaration(item)
-            except ValueError as error:
-                faults.append(f"{item.nodeid}: {error}")
-                continue
-            if self.redactor.identifier(item.nodeid) != item.nodeid:
-                # pytest itself shows ids, in places that are out of reach.
-                faults.append(f"{item.nodeid}: has a secret in its id")
-            if declared.title.casefold() in titles:
-                other = titles[declared.title.casefold()]
-                faults.append(f"{item.nodeid}: has the title {declared.title!r}, and so has {other}")
-            titles[declared.title.casefold()] = item.nodeid
-            self.declarations[item.nodeid] = declared
-            if "port" in _fixtures(item):
-                self._of_port.add(item.nodeid)
+        self.declarations, faults = declarations.read(items, self.redactor)
+        self._of_port = {item.nodeid for item in items if "port" in _fixtures(item)}
         self._refuse(faults)
-        for name in self.settings.ignore:
-            named = [one for nodeid, one in self.declarations.items() if self._is_named(name, nodeid)]
-            who = f"{self._ignored_by}{' ' if self._ignored_by == '--ignore' else ': '}{name}"
-            if named and not named[0].ignorable:
-                self._wrong_usage(f"{who}: this requirement cannot be ignored")
-            if not named and self._collected_whole(items):
-                titles = {one.title.casefold(): one.title for one in self.declarations.values() if one.ignorable}
-                self._wrong_usage(f"{who}: there is no such requirement{_meant(name.casefold(), titles)}")
-        services = {declared.service for declared in self.declarations.values() if declared.service}
-        for name in self.settings.not_used:
-            if name.casefold() not in map(str.casefold, services) and self._collected_whole(items):
-                known = f"there are: {', '.join(sorted(services))}" if services else "there is none"
-                self._wrong_usage(f"{self._named_by('not_used')}: {name} is no optional service; {known}")
+        if misnamed := declarations.misnamed(self.settings, self.declarations, whole=self._collected_whole(items)):
+            self._wrong_usage(misnamed)
 
     def _compare(self, items: list[pytest.Item]) -> None:
         """Compare what was collected with what the suite's files say."""
@@ -282,24 +244,6 @@ class SuiteRun:
         files = set((self.settings.root / "preflight").rglob("test_*.py"))
         return self.link is not None or files <= {item.path for item in items}
 
-    @property
-    def _ignored_by(self) -> str:
-        """What says which requirements may fail, for messages."""
-        return self._named_by("ignore")
-
-    def _named_by(self, setting: str) -> str:
-        """What has set this setting, for messages."""
-        source = self.settings.sources.get(setting, "")
-        variable = f"PREFLIGHT_{setting.upper()}"
-        return {
-            f"option --{setting}": f"--{setting}",
-            "the environment": variable,
-            "the env file": f"{variable} in the env file",
-        }.get(source, source)
-
-    def _is_named(self, name: str, nodeid: str) -> bool:
-        return name == nodeid or name.casefold() == self.declarations[nodeid].title.casefold()
-
     def _wrong_usage(self, message: str) -> NoReturn:
         self.problems.append(message)
         self._misused = True
@@ -319,7 +263,7 @@ class SuiteRun:
             self._broken([f"{report.nodeid}: left out as a whole: {first_line(why)}"])
         if report.failed:
             lines = [line.removeprefix("E").strip() for line in str(report.longrepr).splitlines() if line.strip()]
-            self._broken([f"{report.nodeid}: cannot be collected: {_uncollectable(lines)}"])
+            self._broken([f"{report.nodeid}: cannot be collected: {uncollectable(lines)}"])
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         self.deselected |= {item.nodeid for item in items}
@@ -346,21 +290,7 @@ class SuiteRun:
     # Each requirement: applicability, deadline, outcome.
 
     def _left_out(self, declared: Declaration) -> str:
-        if declared.service.casefold() in self.settings.unused:
-            return f"not used ({self._named_by('not_used')})"
-        if self.settings.demo and declared.needs & {"network", "env_file", "keys"}:
-            return "left out by --demo"
-        if self.settings.offline and "network" in declared.needs:
-            return "left out by --offline"
-        if "agent" in declared.needs and self.settings.app.partition(":")[0] != AGENT:
-            return f"{self.settings.app} is served; its access control is its own"
-        if "notify" in declared.needs and not self.settings.notify:
-            place = places.of(self.settings, "PREFLIGHT_NOTIFY")
-            found = f"empty in the environment{place.hiding}" if place.in_environment else "not set"
-            return f"PREFLIGHT_NOTIFY is {found}: notifications are off"
-        if "port" in declared.needs and self.link and not self.link.takes_port:
-            return "started without run.py: the port is the server's own affair"
-        return ""
+        return left_out(declared, self.settings, takes_port=self.link is None or self.link.takes_port)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         if self.link:
@@ -394,46 +324,10 @@ class SuiteRun:
                     # What fixtures of the whole session raise at their end is to be known before the port is freed.
                     item.session._setupstate.teardown_exact(None)
 
-    @contextlib.contextmanager
-    def _deadline(self, item: pytest.Item) -> Generator[None]:
-        """Interrupt the requirement at its own deadline or at the run's, whichever comes first."""
-        begun = item.stash.get(_BEGUN, time.monotonic())
-
-        def left() -> tuple[float, str]:
-            own = self.settings.requirement_timeout + self._allowed
-            whole = self.settings.run_timeout + self._allowed
-            said = f"ran past the whole run's deadline of {whole:g} s"
-            # What asks for the port frees it, and that is no warning's affair alone.
-            if self.declarations[item.nodeid].severity == "warning" and "port" not in _fixtures(item):
-                whole *= FOR_WARNINGS
-                said = f"ran past the {whole:g} s of the run in which warnings are checked"
-            return min(
-                (begun + own - time.monotonic(), f"ran past its deadline of {own:g} s"),
-                (self.begun + whole - time.monotonic(), said),
-            )
-
-        def interrupt(_signal: int, _frame: FrameType | None) -> None:
-            raise DeadlineExceeded(left()[1])
-
-        def set_alarm() -> None:
-            # Again every second: what swallowed the first one is interrupted once more.
-            signal.setitimer(signal.ITIMER_REAL, max(left()[0], 0.001), 1.0)
-
-        before = signal.signal(signal.SIGALRM, interrupt)
-        self._set_alarm = set_alarm
-        in_time = left()[0] > 0
-        set_alarm()
-        try:
-            yield
-            remaining, said = left()
-            if in_time and remaining <= 0:
-                raise DeadlineExceeded(said)  # it has swallowed that, or set an alarm of its own
-        finally:
-            if os.getpid() != self._pid:
-                os._exit(1)  # a copy of us, which a requirement has forked and let go on: it would report as well
-            self._set_alarm = None
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+    def _deadline(self, item: pytest.Item) -> contextlib.AbstractContextManager[None]:
+        # What asks for the port frees it, and that is no warning's affair alone.
+        may_use_all = self.declarations[item.nodeid].severity != "warning" or "port" in _fixtures(item)
+        return self.deadlines.kept(item.stash.get(_BEGUN, time.monotonic()), may_use_all=may_use_all)
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_makereport(
@@ -446,40 +340,16 @@ class SuiteRun:
         witness = self._witnesses[item.nodeid]
         # What a plugin has caught on the way was raised all the same.
         caught = witness.raised if stage.when == "call" else None
-        outcome, message = _outcome(item, stage, call.excinfo.value if call.excinfo else caught)
+        outcome, message = outcome_of(item, stage, call.excinfo.value if call.excinfo else caught)
         if caught is not None and stage.passed and outcome != "passed":
             stage.outcome = "skipped" if isinstance(caught, Skipped) else "failed"
-        ignored = declared.ignorable and any(self._is_named(name, item.nodeid) for name in self.settings.ignore)
+        ignored = declared.ignorable and any(
+            declarations.is_named(name, item.nodeid, declared) for name in self.settings.ignore
+        )
         if ignored and outcome in ("failed", "error", "timeout", "skipped") and declared.severity == "critical":
-            outcome, message = "ignored", f"ignored by {self._ignored_by}: {message}"
+            outcome, message = "ignored", f"ignored by {named_by(self.settings, 'ignore')}: {message}"
             stage.outcome = "skipped"
-        before = self.checks.get(item.nodeid)
-        settled = before is not None and before.outcome in _ANSWERS
-        if before is None or (outcome != "passed" and not settled):
-            details = self.details_of(item)
-            check = report.Check(
-                id=item.nodeid,
-                title=declared.title,
-                requirement=declared.requirement,
-                severity=declared.severity,
-                outcome=outcome,
-                message=message if outcome != "passed" else details.summary,
-                fix="" if outcome in ("passed", "not_applicable") else details.fix or declared.fix,
-                details=details,
-                duration=(before.duration if before else 0.0) + call.duration,
-            )
-        else:
-            # A stage that passes, or comes after one that says no, adds its time, and what the requirement has found.
-            found = self.details_of(item)
-            text = found.summary if before.outcome == "passed" else before.message
-            check = report.Check(
-                **{
-                    **{name: getattr(before, name) for name in before.__slots__},
-                    "message": text,
-                    "details": found,
-                    "duration": before.duration + call.duration,
-                }
-            )
+        check = self._check_after(item, outcome, message, call.duration)
         self.checks[item.nodeid] = check
         if stage.outcome != "passed":
             # Never pytest's own representation: it shows values, and shortens them so that no redactor finds them.
@@ -497,6 +367,26 @@ class SuiteRun:
         if stage.when == "teardown" and self.link:
             self.link.send("checked", **report.in_brief(check, self.redactor))
         return stage
+
+    def _check_after(self, item: pytest.Item, outcome: str, message: str, duration: float) -> report.Check:
+        """The requirement's check after one more stage, which ended so."""
+        declared, details = self.declarations[item.nodeid], self.details_of(item)
+        before = self.checks.get(item.nodeid)
+        if before is not None and (outcome == "passed" or before.outcome in _ANSWERS):
+            # A stage that passes, or comes after one that says no, adds its time, and what the requirement has found.
+            said = details.summary if before.outcome == "passed" else before.message
+            return replace(before, message=said, details=details, duration=before.duration + duration)
+        return report.Check(
+            id=item.nodeid,
+            title=declared.title,
+            requirement=declared.requirement,
+            severity=declared.severity,
+            outcome=outcome,
+            message=message if outcome != "passed" else details.summary,
+            fix="" if outcome in ("passed", "not_applicable") else details.fix or declared.fix,
+            details=details,
+            duration=(before.duration if before else 0.0) + duration,
+        )
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -596,10 +486,6 @@ def _is_read(stream: TextIO) -> bool:
     return bool(poll.poll(0))
 
 
-FIXTURES = ("application", "details", "environment", "port", "probes", "settings")
-"""What a requirement may ask for, beyond pytest's own and its file's."""
-
-
 def _nothing(*_args: object, **_options: object) -> str:
     return ""
 
@@ -620,56 +506,3 @@ def _log(settings: Settings, redactor: Redactor) -> Log:
 def _fixtures(item: pytest.Item) -> Mapping[str, Any] | list[str]:
     names: list[str] = getattr(item, "fixturenames", [])
     return names
-
-
-def _outcome(item: pytest.Item, stage: pytest.TestReport, error: BaseException | None) -> tuple[str, str]:
-    """Our outcome and its message for one stage of a requirement, which raised ``error``."""
-    # pytest itself decides on this after us, and lets both an xfail and an xpass go.
-    expected = stage.when == "call" and item.get_closest_marker("xfail") is not None
-    if expected or isinstance(error, pytest.xfail.Exception):
-        return "skipped", "marked as expected to fail, which is no answer"
-    if error is None:
-        return ("passed", "") if stage.passed else ("error", first_line(str(stage.longrepr)))
-    said = first_line(str(error))
-    match error:
-        case DeadlineExceeded():
-            return "timeout", said
-        case Unknown():
-            return "unknown", said
-        case NotApplicable():
-            return "not_applicable", said
-        case Skipped():
-            return "skipped", f"skipped: {said}" if said else "skipped"
-        case pytest.FixtureLookupError():
-            ours = {name: name for name in FIXTURES}
-            return "error", f"fixture {error.argname!r} not found{_meant(str(error.argname), ours)}"
-        case AssertionError() | pytest.fail.Exception() if stage.when == "call":
-            # A rewritten assertion without a message shows values; the author's own words come first if any.
-            return "failed", said if said and not said.startswith("assert ") else "does not hold"
-    where = {"setup": "its set-up", "teardown": "its tear-down"}.get(stage.when, "it")
-    kind = type(error).__name__
-    return "error", (f"{where} raised {kind}: {said}" if said else f"{where} raised {kind}") + _place(item, error)
-
-
-def _place(item: pytest.Item, error: BaseException) -> str:
-    """Where in the requirement's file an error came up: " (test_model.py:12)"."""
-    file = str(item.path)
-    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == file]
-    return f" ({item.path.name}:{lines[-1]})" if lines else ""
-
-
-def _meant(name: str, known: Mapping[str, str]) -> str:
-    """What a wrong name may have been meant for: "; did you mean 'Memory'?"; ``known`` has what to show for each."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {known[close[0]]!r}?" if close else ""
-
-
-def _uncollectable(lines: list[str]) -> str:
-    """Why a file cannot be collected, from the lines that pytest has about it."""
-    said = lines[-1] if lines else "no reason given"
-    if re.fullmatch(r"'\w+' not found in `markers` configuration option", said):
-        return f"{said}; a requirement is marked critical or warning"
-    places = [found for line in lines if (found := re.fullmatch(r'File "([^"]+)", line (\d+)', line))]
-    if places and said.startswith(("SyntaxError", "IndentationError", "TabError")):
-        return f"{said} ({os.path.basename(places[-1][1])}:{places[-1][2]})"
-    return said

@@ -1,0 +1,37 @@
+"""Which requirements a run leaves out, because of its settings or its kind, and why."""
+
+from __future__ import annotations
+
+from preflight.contract import Declaration
+from preflight.settings import places
+from preflight.settings.model import AGENT, Settings
+
+
+def left_out(declared: Declaration, settings: Settings, *, takes_port: bool) -> str:
+    """Why the requirement does not apply, for people; empty if it does. ``takes_port``: a worker of ours will serve."""
+    if declared.service.casefold() in settings.unused:
+        return f"not used ({named_by(settings, 'not_used')})"
+    if settings.demo and declared.needs & {"network", "env_file", "keys"}:
+        return "left out by --demo"
+    if settings.offline and "network" in declared.needs:
+        return "left out by --offline"
+    if "agent" in declared.needs and settings.app.partition(":")[0] != AGENT:
+        return f"{settings.app} is served; its access control is its own"
+    if "notify" in declared.needs and not settings.notify:
+        place = places.of(settings, "PREFLIGHT_NOTIFY")
+        found = f"empty in the environment{place.hiding}" if place.in_environment else "not set"
+        return f"PREFLIGHT_NOTIFY is {found}: notifications are off"
+    if "port" in declared.needs and not takes_port:
+        return "started without run.py: the port is the server's own affair"
+    return ""
+
+
+def named_by(settings: Settings, setting: str) -> str:
+    """What has set this setting, for messages: the option, the variable, or the file."""
+    source = settings.sources.get(setting, "")
+    variable = f"PREFLIGHT_{setting.upper()}"
+    return {
+        f"option --{setting}": f"--{setting}",
+        "the environment": variable,
+        "the env file": f"{variable} in the env file",
+    }.get(source, source)
