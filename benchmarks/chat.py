@@ -216,8 +216,8 @@ async def turns(rounds: int = 300) -> None:
     """A turn with the transcript and the checkpointer, against the same graph with neither."""
     from preflight.redaction.redactor import Redactor
     from preflight.settings import model as settings
-    from preflight.web.history import Past
     from preflight.web.instance import Instance
+    from preflight.web.past import Past
     from preflight.web.snapshot import Snapshot
     from server import agent, sessions
     from server.checkpoints import Checkpoints

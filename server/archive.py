@@ -7,59 +7,61 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Route
 
 from preflight.web.paging import page
 from server.chat import Chat
 
 
-def _answer(chat: Chat, body: Mapping[str, Any], status: int = 200) -> JSONResponse:
-    return JSONResponse(chat.hub.redactor.document(dict(body)), status)
+class Archive:
+    """The kept sessions of one chat."""
 
+    def __init__(self, chat: Chat) -> None:
+        self._chat = chat
 
-async def _long_answer(chat: Chat, body: Mapping[str, Any]) -> JSONResponse:
-    return await chat.hub.aside(lambda: _answer(chat, body))
+    def _answer(self, body: Mapping[str, Any], status: int = 200) -> JSONResponse:
+        return JSONResponse(self._chat.hub.redactor.document(dict(body)), status)
 
+    async def _long_answer(self, body: Mapping[str, Any]) -> JSONResponse:
+        return await self._chat.hub.aside(lambda: self._answer(body))
 
-async def sessions(request: Request) -> JSONResponse:
-    """GET: the sessions, the latest used first (?limit, ?offset). DELETE: all of them."""
-    from server.database import StoreError
+    async def sessions(self, request: Request) -> JSONResponse:
+        """GET: the sessions, the latest used first (?limit, ?offset). DELETE: all of them."""
+        from server.database import StoreError
 
-    chat: Chat = request.app.state.connections
-    try:
-        if request.method == "DELETE":
-            return _answer(chat, {"deleted": await chat.hub.delete(None)})
+        hub = self._chat.hub
         try:
-            limit, offset = page(request.query_params)
-        except ValueError as error:
-            return _answer(chat, {"error": str(error)}, 400)
-        found, total = await chat.hub.store.page(offset=offset, limit=limit)
-    except StoreError as error:
-        return _answer(chat, {"error": str(error)}, 503)
-    for one in found:
-        one["active"] = one["session_id"] in chat.hub.live
-    return await _long_answer(chat, {"sessions": found, "total": total})
+            if request.method == "DELETE":
+                return self._answer({"deleted": await hub.delete(None)})
+            try:
+                limit, offset = page(request.query_params)
+            except ValueError as error:
+                return self._answer({"error": str(error)}, 400)
+            sessions, total = await hub.store.page(offset=offset, limit=limit)
+        except StoreError as error:
+            return self._answer({"error": str(error)}, 503)
+        for session in sessions:
+            session["active"] = session["session_id"] in hub.live
+        return await self._long_answer({"sessions": sessions, "total": total})
 
+    async def session(self, request: Request) -> JSONResponse:
+        """GET: one session with its whole transcript. DELETE: delete it."""
+        from server.database import StoreError
+        from server.sessions import NoSession
 
-async def session(request: Request) -> JSONResponse:
-    """GET: one session with its whole transcript. DELETE: delete it."""
-    from server.database import StoreError
-    from server.sessions import NoSession
-
-    chat: Chat = request.app.state.connections
-    session_id: str = request.path_params["session_id"]
-    try:
-        if request.method == "DELETE":
-            deleted = await chat.hub.delete([session_id])
-            if not deleted:
-                return _answer(chat, {"error": "there is no such session"}, 404)
-            return _answer(chat, {"deleted": deleted})
-        found = await chat.hub.store.export(session_id)
-    except NoSession as error:
-        return _answer(chat, {"error": str(error)}, 404)
-    except StoreError as error:
-        return _answer(chat, {"error": str(error)}, 503)
-    return await _long_answer(chat, found | {"active": session_id in chat.hub.live})
+        hub = self._chat.hub
+        session_id: str = request.path_params["session_id"]
+        try:
+            if request.method == "DELETE":
+                deleted = await hub.delete([session_id])
+                if not deleted:
+                    return self._answer({"error": "there is no such session"}, 404)
+                return self._answer({"deleted": deleted})
+            session = await hub.store.export(session_id)
+        except NoSession as error:
+            return self._answer({"error": str(error)}, 404)
+        except StoreError as error:
+            return self._answer({"error": str(error)}, 503)
+        return await self._long_answer(session | {"active": session_id in hub.live})
 
 
 async def schema(_request: Request) -> JSONResponse:
@@ -67,10 +69,3 @@ async def schema(_request: Request) -> JSONResponse:
     from server import messages
 
     return JSONResponse(messages.schema())
-
-
-routes = [
-    Route("/sessions", sessions, methods=["GET", "DELETE"]),
-    Route("/sessions/{session_id}", session, methods=["GET", "DELETE"]),
-    Route("/chat/schema.json", schema),
-]

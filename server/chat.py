@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from starlette.routing import WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
-from preflight.web.instance import Instance
-
 if TYPE_CHECKING:
-    from preflight.web.history import Past
-    from preflight.web.snapshot import Snapshot
+    from preflight.web.services import Services
     from server.hub import Hub
 
 log = logging.getLogger(__name__)
@@ -27,19 +23,17 @@ WARM_AFTER = 0.5  # seconds of serving, so that a start's own first answers do n
 
 
 class Chat:
-    """The chat of one application, in its state as ``connections``."""
+    """The chat of one application."""
 
     def __init__(self, observe_turn: Callable[[float], None] = lambda _seconds: None) -> None:
         """``observe_turn`` is told how long each turn took, in seconds."""
-        self.rerun: Callable[[], Awaitable[dict[str, Any]]] | None = None
-        """Starts a re-run of the suite; None where the server has none. Set before the first connection."""
         self._observe_turn = observe_turn
-        self._known: tuple[Instance, Snapshot, Past] | None = None
+        self._services: Services | None = None
         self._hub: Hub | None = None
 
     @property
-    def open(self) -> int:
-        """Connections."""
+    def connections(self) -> int:
+        """Open ones."""
         return len(self._hub.connections) if self._hub else 0
 
     @property
@@ -53,18 +47,17 @@ class Chat:
         if self._hub is None:
             from server.hub import Hub
 
-            if self._known is None:
+            known = self._services
+            if known is None:
                 raise RuntimeError("the application has not started")
-            self._hub = Hub(*self._known, self.rerun, self._observe_turn)
+            rerun = known.reruns.for_agent
+            self._hub = Hub(known.instance, known.snapshot, known.past, rerun, self._observe_turn)
         return self._hub
 
     @asynccontextmanager
-    async def running(self, instance: Instance, snapshot: Snapshot, past: Past) -> AsyncIterator[None]:
-        """For as long as the application serves. The agent is imported in the background soon after its start.
-
-        ``snapshot`` and ``past``: the application's looks at what has been published, now and before.
-        """
-        self._known = instance, snapshot, past
+    async def running(self, services: Services) -> AsyncIterator[None]:
+        """For as long as the application serves. The agent is imported in the background soon after its start."""
+        self._services = services
         warming = asyncio.get_running_loop().create_task(self._warm())
         try:
             yield
@@ -84,10 +77,10 @@ class Chat:
 class Endpoint:
     """An ASGI application and no function: Starlette's wrapping of one costs a connection memory."""
 
+    def __init__(self, chat: Chat) -> None:
+        self._chat = chat
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         from server.connections import serve
 
-        await serve(scope["app"].state.connections.hub, scope, receive, send)
-
-
-routes = [WebSocketRoute("/ws/chat", Endpoint())]
+        await serve(self._chat.hub, scope, receive, send)

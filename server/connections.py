@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import Receive, Scope, Send
 
 from preflight import __version__
-from preflight.web.health import ARCHITECTURE
 from preflight.web.websocket import POLICY_VIOLATION, Allowance, Outbox, admitted
 from server import messages
+from server.about import ARCHITECTURE
 from server.database import StoreError
 from server.dialects import in_dialect
 from server.messages import (

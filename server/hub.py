@@ -17,7 +17,7 @@ from server import messages, sessions
 from server.turns import Session
 
 if TYPE_CHECKING:
-    from preflight.web.history import Past
+    from preflight.web.past import Past
     from preflight.web.snapshot import Snapshot
     from server.agent import Agent
     from server.connections import Connection

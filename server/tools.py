@@ -14,9 +14,9 @@ from preflight.redaction.redactor import Redactor
 from preflight.report import model as report
 from preflight.report.model import Check, Report
 from preflight.text import plain
-from preflight.web.diagnostics import label, project
-from preflight.web.history import Past
 from preflight.web.instance import Instance
+from preflight.web.past import Past
+from preflight.web.projection import label, project
 from preflight.web.snapshot import Snapshot
 
 LONGEST = 12_000  # characters of a tool's result

@@ -19,6 +19,7 @@ from preflight.web.instance import Instance
 from tests.services import Service
 
 if TYPE_CHECKING:
+    from preflight.web.services import Services
     from tests.receivers import Mailbox, Receiver
 
 # In the background of a shell SIGINT is ignored, under nohup SIGHUP, and children inherit that: tests send both.
@@ -158,5 +159,19 @@ def make_instance() -> Callable[..., Instance]:
         chosen = settings.load(ROOT, options={"demo": True})
         values: dict[str, object] = {"instance_id": "abc", "since": "2026-01-02T03:04:06Z"}
         return Instance(report=report, settings=chosen, **{**values, **changes})  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def make_services() -> Callable[..., Services]:
+    """Make what the routes of an instance answer from; ``about`` is what its application says of itself."""
+
+    def make(instance: Instance, **about: object) -> Services:
+        from preflight.web import routes  # brings every endpoint, which few tests need
+        from preflight.web.services import Application, Services
+
+        application = Application(title="An application", architecture="of few parts", **about)  # type: ignore[arg-type]
+        return Services.made(application, routes.table(application.routes), instance)
 
     return make

@@ -31,8 +31,8 @@ from preflight.redaction.redactor import Redactor
 from preflight.report import history
 from preflight.report.model import Check, Report
 from preflight.settings import model as settings
-from preflight.web.history import Past
 from preflight.web.instance import Instance
+from preflight.web.past import Past
 from preflight.web.snapshot import Snapshot
 from server.agent import REMEMBERED, REMEMBERED_CHARACTERS, Agent, make, remember
 from server.checkpoints import Checkpoints

@@ -18,9 +18,11 @@ from preflight import __version__
 from preflight.notify.notifier import Tally
 from preflight.report import model as report
 from preflight.report.model import Check, Report
-from preflight.web import diagnostics
-from preflight.web.diagnostics import project
+from preflight.web import projection, services
+from preflight.web.endpoints import diagnostics
 from preflight.web.instance import Instance
+from preflight.web.projection import project
+from preflight.web.services import Services
 from preflight.web.snapshot import Snapshot
 
 MakeCheck = Callable[..., Check]
@@ -95,10 +97,10 @@ def test_a_run_that_broke(make_check: MakeCheck, make_report: MakeReport, make_i
     )
     instance = make_instance(before, rerun_problem=why)
     snapshot = Snapshot(instance)
-    stamp = diagnostics.stamp(snapshot)
+    stamp = projection.stamp(snapshot)
     snapshot.accept(broke, None)
-    assert diagnostics.stamp(snapshot) != stamp
-    body = diagnostics.document(snapshot)
+    assert projection.stamp(snapshot) != stamp
+    body = projection.document(snapshot)
     assert (body["status"], body["run_id"], body["reason"]) == ("broken", "broke", why)
     assert body["problem"] == f"the last re-run: {why}"
     assert body["critical_errors"] == [{"title": "Disk Space", "message": "full", "fix": "make room"}]
@@ -111,7 +113,7 @@ def test_a_run_that_broke(make_check: MakeCheck, make_report: MakeReport, make_i
     health = json.loads(diagnostics.FORMATS["health"].render(snapshot, body))
     assert (health["status"], health["output"], list(health["checks"])) == ("fail", why, ["Disk Space"])
     instance.rerun_problem = "another one, which could not be published"
-    assert diagnostics.document(snapshot)["problem"] == f"the last re-run: {instance.rerun_problem}"
+    assert projection.document(snapshot)["problem"] == f"the last re-run: {instance.rerun_problem}"
 
 
 def test_not_run(make_instance: MakeInstance) -> None:
@@ -141,7 +143,7 @@ def test_not_run(make_instance: MakeInstance) -> None:
 )
 def test_label(make_check: MakeCheck, severity: str, outcome: str, label: str) -> None:
     """The status that clients show follows severity and outcome."""
-    assert diagnostics.label(make_check(severity=severity, outcome=outcome)) == label
+    assert projection.label(make_check(severity=severity, outcome=outcome)) == label
 
 
 def test_what_people_were_not_told(make_report: MakeReport, make_instance: MakeInstance) -> None:
@@ -149,14 +151,14 @@ def test_what_people_were_not_told(make_report: MakeReport, make_instance: MakeI
     tally = Tally(1, undelivered=1, problem="json: HTTP 500", problem_at="2026-01-02T03:05:00Z")
     instance = make_instance(make_report(), notifications=asdict(tally))
     snapshot = Snapshot(instance)
-    assert diagnostics.document(snapshot)["problem"] == "notifications: json: HTTP 500"
-    before = diagnostics.stamp(snapshot)
+    assert projection.document(snapshot)["problem"] == "notifications: json: HTTP 500"
+    before = projection.stamp(snapshot)
     instance.notifications = asdict(replace(tally, problem="", problem_at=None))
-    assert "problem" not in diagnostics.document(snapshot)
-    assert diagnostics.stamp(snapshot) != before
+    assert "problem" not in projection.document(snapshot)
+    assert projection.stamp(snapshot) != before
 
 
-def get(app: Starlette, instance: Instance) -> tuple[int, dict[bytes, bytes], Any]:
+def get(app: Starlette, made: Services) -> tuple[int, dict[bytes, bytes], Any]:
     """One request, spoken in ASGI to the real route."""
     sent: list[Any] = []
 
@@ -167,27 +169,28 @@ def get(app: Starlette, instance: Instance) -> tuple[int, dict[bytes, bytes], An
         sent.append(message)
 
     scope = {"type": "http", "method": "GET", "path": "/diagnostics", "headers": [], "query_string": b""}
-    asyncio.run(app({**scope, "state": {"preflight": instance}}, receive, send))
+    asyncio.run(app({**scope, "state": {services.STATE: made}}, receive, send))
     body = b"".join(message.get("body", b"") for message in sent)
     return sent[0]["status"], dict(sent[0]["headers"]), json.loads(body)
 
 
-def test_route(make_report: MakeReport, make_instance: MakeInstance, home: Path) -> None:
+def test_route(
+    make_report: MakeReport, make_instance: MakeInstance, make_services: Callable[..., Services], home: Path
+) -> None:
     """GET answers with the projection, is never cached, and says which report it left aside."""
-    app = Starlette(routes=diagnostics.routes())
-    instance = make_instance(make_report())
-    app.state.snapshot = Snapshot(instance)
-    status, headers, body = get(app, instance)
+    made = make_services(make_instance(make_report()))
+    app = Starlette(routes=[route.mounted() for route in made.table])
+    status, headers, body = get(app, made)
     assert status == 200
     assert headers[b"cache-control"] == b"no-store"
     assert body["status"] == "passed"
     assert "problem" not in body
     (home / "state").mkdir()
     (home / "state" / "report.json").write_text("{")
-    status, _, body = get(app, instance)
+    status, _, body = get(app, made)
     assert (status, body["status"]) == (200, "passed")
     assert body["problem"].startswith("a report was left aside: ")
     report.publish(
         make_report(origin="rerun", run_id="other", started_at="2026-01-02T04:00:00Z"), home / "state" / "report.json"
     )
-    assert get(app, instance)[2]["origin"] == "rerun"
+    assert get(app, made)[2]["origin"] == "rerun"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from preflight.worker import floods
+from preflight.output import floods
 
 
 class Kept(logging.Handler):

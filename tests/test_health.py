@@ -14,8 +14,9 @@ from starlette.applications import Starlette
 
 from preflight import __version__
 from preflight.report.model import Check, Report
-from preflight.web import health
+from preflight.web import routes, services
 from preflight.web.instance import Instance
+from preflight.web.services import Application, Services
 
 KEY = "sk-canary-3f9a1c77e2Zq"
 
@@ -28,8 +29,9 @@ def get(instance: Instance, path: str, accept: str = "") -> tuple[int, dict[str,
 
 def ask(instance: Instance, path: str, accept: str) -> tuple[int, dict[bytes, bytes], dict[str, Any]]:
     """The same, with the answer's headers."""
-    app = Starlette(routes=health.routes())
-    app.state.connections = SimpleNamespace(open=3, sessions=2)
+    application = Application("An application", "of few parts", load=SimpleNamespace(connections=3, sessions=2))
+    made = Services.made(application, routes.table(), instance)
+    app = Starlette(routes=[route.mounted() for route in made.table])
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
@@ -40,7 +42,7 @@ def ask(instance: Instance, path: str, accept: str) -> tuple[int, dict[bytes, by
 
     headers = [(b"accept", accept.encode())] if accept else []
     scope = {"type": "http", "method": "GET", "path": path, "headers": headers, "query_string": b""}
-    asyncio.run(app({**scope, "state": {"preflight": instance}}, receive, send))
+    asyncio.run(app({**scope, "state": {services.STATE: made}}, receive, send))
     body = json.loads(b"".join(message.get("body", b"") for message in sent))
     return sent[0]["status"], dict(sent[0]["headers"]), body
 
@@ -99,7 +101,7 @@ def instances(
 def test_health(instances: dict[str, Instance], state: str, status: str, code: int) -> None:
     """Warnings stay 200; what blocks and a drain do not."""
     instance = instances[state]
-    assert health.status(instance) == status
+    assert instance.status == status
     answered, body = get(instance, "/health")
     assert (answered, body["status"]) == (code, status)
     assert KEY not in json.dumps(body)
@@ -115,7 +117,7 @@ def test_body(instances: dict[str, Instance]) -> None:
     assert body == {
         "status": "unhealthy",
         "version": __version__,
-        "architecture": health.ARCHITECTURE,
+        "architecture": "of few parts",
         "critical_errors": ["OpenAI API Key"],
         "warnings": ["Memory"],
         "active_connections": 3,

@@ -63,7 +63,7 @@ def test_files_are_found() -> None:
     """The rules are held over something."""
     assert {"run.py", "conftest.py", "preflight/report/model.py", "server/app.py"} <= set(FILES)
     assert any(file.startswith(SUITE) for file in FILES)
-    assert ours("preflight/web/diagnostics.py") >= {"preflight", "preflight.report.model", "preflight.web.instance"}
+    assert ours("preflight/web/projection.py") >= {"preflight", "preflight.report.model", "preflight.web.instance"}
     assert "preflight.command.line" in ours("preflight/bootstrap.py")
     assert "preflight.command.line" not in ours("preflight/bootstrap.py", lazily=False)
 

@@ -24,12 +24,12 @@ from preflight import __version__
 from preflight.notify.notifier import Tally
 from preflight.report import model as report
 from preflight.report.model import Check, Report
-from preflight.web import metrics
+from preflight.web import routes, services
 from preflight.web.instance import Instance
-from preflight.web.metrics import BUCKETS, Histogram, InFlight, Metrics
-from preflight.web.security import Access
-from preflight.web.snapshot import Snapshot
+from preflight.web.mount import InFlight
+from preflight.web.services import Application, Services
 from server.app import create_app
+from server.metrics import BUCKETS, Histogram, collect
 
 ROOT = Path(__file__).parents[1]
 MakeCheck = Callable[..., Check]
@@ -38,18 +38,14 @@ MakeInstance = Callable[..., Instance]
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-def application() -> Starlette:
-    """The real route behind the real counter."""
-    counted = Metrics()
-    app = Starlette(routes=metrics.routes, middleware=[Middleware(InFlight, metrics=counted)])
-    app.state.metrics = counted
-    app.state.connections = SimpleNamespace(open=3, sessions=2)
-    app.state.reruns = SimpleNamespace(endings={"failed": 2})
-    return app
+def made(instance: Instance, **about: Any) -> Services:
+    """What is scraped: an application that has no metrics of its own but those that ``about`` says."""
+    application = Application("An application", "of few parts", **about)
+    return Services.made(application, routes.table(), instance)
 
 
-def scrape(app: Starlette, instance: Instance, accept: str = "") -> tuple[str, str]:
-    """One scrape, spoken in ASGI: content type and text."""
+def scrape(serving: Services, accept: str = "") -> tuple[str, str]:
+    """One scrape, spoken in ASGI to the real route behind the real counter: content type and text."""
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
@@ -58,11 +54,10 @@ def scrape(app: Starlette, instance: Instance, accept: str = "") -> tuple[str, s
     async def send(message: Any) -> None:
         sent.append(message)
 
-    if not hasattr(app.state, "snapshot"):
-        app.state.snapshot = Snapshot(instance)
+    app = Starlette(routes=[route.mounted() for route in serving.table], middleware=[Middleware(InFlight)])
     headers = [(b"accept", accept.encode())]
     scope = {"type": "http", "method": "GET", "path": "/metrics", "headers": headers, "query_string": b""}
-    asyncio.run(app({**scope, "state": {"preflight": instance}}, receive, send))
+    asyncio.run(app({**scope, "state": {services.STATE: serving}}, receive, send))
     assert sent[0]["status"] == 200
     return dict(sent[0]["headers"])[b"content-type"].decode(), b"".join(one.get("body", b"") for one in sent).decode()
 
@@ -95,9 +90,9 @@ def failed(make_check: MakeCheck, make_report: MakeReport) -> Report:
 
 def test_what_a_scrape_shows(failed: Report, make_instance: MakeInstance) -> None:
     """Every check by title, severity and outcome; the run; the server."""
-    app = application()
-    instance = make_instance(failed, restarts={"count": 4})
-    content_type, text = scrape(app, instance)
+    serving = made(make_instance(failed, restarts={"count": 4}))
+    serving.reruns.endings["failed"] = 2
+    content_type, text = scrape(serving)
     assert content_type.startswith("text/plain; version=")
     found = samples(text)
     odd = 'Odd "title" \\ of'
@@ -123,36 +118,34 @@ def test_what_a_scrape_shows(failed: Report, make_instance: MakeInstance) -> Non
     assert value(found, "preflight_reruns_total", status="failed") == 2
     assert value(found, "preflight_reruns_total", status="passed") == 0
     assert value(found, "preflight_worker_restarts_total") == 4
-    assert value(found, "preflight_chat_connections") == 3
-    assert value(found, "preflight_chat_sessions") == 2
     assert value(found, "preflight_http_requests_in_flight") == 1
     version = ".".join(map(str, sys.version_info[:3]))
     assert value(found, "preflight_build_info", version=__version__, python=version) == 1
-    assert app.state.metrics.in_flight == 0
+    assert serving.metrics.in_flight == 0
 
 
 def test_a_report_that_changes(make_check: MakeCheck, make_report: MakeReport, make_instance: MakeInstance) -> None:
     """Each scrape reads the snapshot anew, and an outcome that is over leaves no series."""
-    app = application()
     instance = make_instance(make_report(make_check("One", "failed")))
-    assert value(samples(scrape(app, instance)[1]), "preflight_check_ok", check="One", severity="critical") == 0
+    serving = made(instance)
+    assert value(samples(scrape(serving)[1]), "preflight_check_ok", check="One", severity="critical") == 0
     instance.report = make_report(make_check("One"))
-    found = samples(scrape(app, instance)[1])
+    found = samples(scrape(serving)[1])
     assert value(found, "preflight_check_ok", check="One", severity="critical") == 1
     assert [dict(labels)["outcome"] for name, labels in found if name == "preflight_check_outcome"] == ["passed"]
     assert value(found, "preflight_may_start") == value(found, "preflight_healthy") == 1
     instance.draining = True
-    assert value(samples(scrape(app, instance)[1]), "preflight_healthy") == 0
+    assert value(samples(scrape(serving)[1]), "preflight_healthy") == 0
 
 
 def test_notifications(make_instance: MakeInstance, failed: Report) -> None:
     """What became of the notices; nothing where there is nobody to tell."""
     tally = Tally(2, pending=1, delivered=4, undelivered=3, dropped=2)
-    found = samples(scrape(application(), make_instance(failed, notifications=asdict(tally)))[1])
+    found = samples(scrape(made(make_instance(failed, notifications=asdict(tally))))[1])
     for result, count in (("delivered", 4), ("undelivered", 3), ("dropped", 2)):
         assert value(found, "preflight_notifications_total", result=result) == count
     assert value(found, "preflight_notifications_pending") == 1
-    nobody = samples(scrape(application(), make_instance(failed))[1])
+    nobody = samples(scrape(made(make_instance(failed)))[1])
     assert value(nobody, "preflight_notifications_total", result="undelivered") == 0
 
 
@@ -167,21 +160,21 @@ def test_a_run_that_broke(
     )  # fmt: skip
     (home / "state").mkdir(mode=0o700)
     report.publish(ended, instance.settings.state.report)
-    found = samples(scrape(application(), instance)[1])
+    found = samples(scrape(made(instance))[1])
     assert value(found, "preflight_last_run_info", origin="rerun", status="broken") == 1
     assert value(found, "preflight_may_start") == 0
     assert value(found, "preflight_check_blocks", check="One", severity="critical") == 1
     assert value(found, "preflight_last_trusted_run_timestamp_seconds") == pytest.approx(1767323045.25)
     assert value(found, "preflight_last_run_timestamp_seconds") == pytest.approx(1767326646)
     instance.report = None
-    names = {name for name, _ in samples(scrape(application(), instance)[1])}
+    names = {name for name, _ in samples(scrape(made(instance))[1])}
     assert "preflight_last_run_info" in names
     assert not [name for name in names if name.startswith(("preflight_check", "preflight_last_trusted"))]
 
 
 def test_not_run(make_instance: MakeInstance) -> None:
     """Without a report nothing is claimed of checks, and the verdict is not good."""
-    found = samples(scrape(application(), make_instance(None))[1])
+    found = samples(scrape(made(make_instance(None)))[1])
     assert value(found, "preflight_may_start") == 0
     assert not [name for name, _ in found if name.startswith(("preflight_check", "preflight_last"))]
 
@@ -190,8 +183,8 @@ def test_not_run(make_instance: MakeInstance) -> None:
 def test_which_requests_are_in_flight(make_instance: MakeInstance, path: str, counted: int) -> None:
     """All but those that are answered at once, before the framework's own way."""
     instance = make_instance(None)
-    app = create_app()
-    app.state.snapshot = Snapshot(instance)
+    app: Any = create_app()
+    serving = Services.made(app.web.application, app.web.table, instance)
     seen: list[int] = []
 
     async def receive() -> dict[str, Any]:
@@ -199,21 +192,23 @@ def test_which_requests_are_in_flight(make_instance: MakeInstance, path: str, co
 
     async def send(message: Any) -> None:
         assert message.get("status", 200) == 200
-        seen.append(app.state.metrics.in_flight)
+        seen.append(serving.metrics.in_flight)
 
     scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "client": ("127.0.0.1", 50000)}
-    state = {"preflight": instance, "access": Access(instance.settings)}
+    state = {services.STATE: serving}
     asyncio.run(app({**scope, "headers": [(b"host", b"localhost")], "state": state}, receive, send))
     assert set(seen) == {counted}
-    assert app.state.metrics.in_flight == 0
+    assert serving.metrics.in_flight == 0
 
 
 def test_turns(make_instance: MakeInstance, failed: Report) -> None:
-    """A histogram: buckets add up, and a bound belongs to its bucket."""
-    app = application()
+    """The chat's own metrics. A histogram: buckets add up, and a bound belongs to its bucket."""
+    turns, load = Histogram(BUCKETS), SimpleNamespace(connections=3, sessions=2)
     for seconds in (0.01, 0.011, 3.0, 500.0):
-        app.state.metrics.turns.observe(seconds)
-    found = samples(scrape(app, make_instance(failed))[1])
+        turns.observe(seconds)
+    found = samples(scrape(made(make_instance(failed), metrics=lambda: collect(load, turns)))[1])
+    assert value(found, "preflight_chat_connections") == 3
+    assert value(found, "preflight_chat_sessions") == 2
     name = "preflight_chat_turn_duration_seconds"
     assert value(found, f"{name}_bucket", le="0.01") == 1
     assert value(found, f"{name}_bucket", le="0.025") == value(found, f"{name}_bucket", le="2.5") == 2
@@ -225,7 +220,7 @@ def test_turns(make_instance: MakeInstance, failed: Report) -> None:
 
 def test_open_metrics(make_instance: MakeInstance, failed: Report) -> None:
     """Who accepts OpenMetrics gets it."""
-    content_type, text = scrape(application(), make_instance(failed), "application/openmetrics-text")
+    content_type, text = scrape(made(make_instance(failed)), "application/openmetrics-text")
     assert content_type.startswith("application/openmetrics-text")
     assert text.endswith("# EOF\n")
 
@@ -236,7 +231,7 @@ def test_promtool(make_instance: MakeInstance, failed: Report) -> None:
     if promtool is None and not os.environ.get("CI"):
         pytest.skip("promtool is not installed (Debian: prometheus)")
     assert promtool is not None
-    _, text = scrape(application(), make_instance(failed))
+    _, text = scrape(made(make_instance(failed)))
     done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     # It does complain of what does not keep to them.

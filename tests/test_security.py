@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,19 +19,21 @@ from preflight import hostnames
 from preflight.output.audit import Event
 from preflight.settings import model as settings
 from preflight.settings.model import Settings
-from preflight.web import login, security
+from preflight.web import access as access_module
+from preflight.web import guard, services, throttle
+from preflight.web.access import SESSION, Access
+from preflight.web.endpoints import login
+from preflight.web.guard import Guard
 from preflight.web.instance import Instance
-from preflight.web.security import (
+from preflight.web.routing import Audience, audiences
+from preflight.web.throttle import (
     FREE,
     LONGEST_DELAY,
     NEIGHBOURS_WAITING,
     PEERS,
-    SESSION,
     TOLD,
     TOLD_OF_ONE,
     WAITING,
-    Access,
-    Guard,
     Throttle,
 )
 from server.app import create_app
@@ -66,6 +69,16 @@ def websocket(*subprotocols: str, **headers: str) -> Any:
     return {**scope, "type": "websocket", "scheme": "ws", "subprotocols": list(subprotocols)}
 
 
+def access_of(chosen: Settings) -> Access:
+    """What these settings allow, at the routes of the agent server."""
+    return Access(chosen, AUDIENCES)
+
+
+def state(access: Access, instance: Instance | None = None) -> dict[str, Any]:
+    """The part of a request's state that the guard looks at."""
+    return {services.STATE: SimpleNamespace(access=access, instance=instance)}
+
+
 def status(access: Access, scope: Any) -> int:
     """The status of a refusal, 200 for none."""
     refusal = access.refusal(scope)
@@ -73,7 +86,9 @@ def status(access: Access, scope: Any) -> int:
 
 
 BEARER = {"authorization": f"Bearer {TOKEN}"}
-ROUTES: list[Any] = create_app().routes
+APPLICATION: Any = create_app()
+ROUTES: list[Any] = APPLICATION.routes
+AUDIENCES = audiences(APPLICATION.web.table)
 OURS = sorted({route.path for route in ROUTES})
 
 
@@ -81,8 +96,8 @@ OURS = sorted({route.path for route in ROUTES})
 def test_everything_is_protected_by_default(path: str) -> None:
     """A path needs the token unless it stands on the short list of those that do not, routes that do not exist too."""
     public = path in {"/health", "/health/live", "/health/ready", "/login", "/login.css"}
-    assert status(Access(load()), request(path)) == (200 if public else 401)
-    assert status(Access(load()), request(path, **BEARER)) == 200
+    assert status(access_of(load()), request(path)) == (200 if public else 401)
+    assert status(access_of(load()), request(path, **BEARER)) == 200
 
 
 @pytest.mark.parametrize(
@@ -101,7 +116,7 @@ def test_everything_is_protected_by_default(path: str) -> None:
 )
 def test_bearer(header: str, right: bool) -> None:
     """The token itself and nothing near it."""
-    assert status(Access(load()), request(authorization=header)) == (200 if right else 401)
+    assert status(access_of(load()), request(authorization=header)) == (200 if right else 401)
 
 
 def test_tokens_are_compared_by_digest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +128,7 @@ def test_tokens_are_compared_by_digest(monkeypatch: pytest.MonkeyPatch) -> None:
         return one == other
 
     monkeypatch.setattr(hmac, "compare_digest", compare)
-    access = Access(load())
+    access = access_of(load())
     for offered in (b"", b"x", TOKEN.encode(), b"x" * 10_000):
         access.is_token(offered)
     assert compared == [(32, 32)] * 4
@@ -147,7 +162,7 @@ def test_tokens_are_compared_by_digest(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_host(host: str, allowed: bool) -> None:
     """A name that is none of ours is not answered, whoever asks: a rebound name brings its own."""
-    access = Access(load(allowed_hosts="agent.example, other.example:9000"))
+    access = access_of(load(allowed_hosts="agent.example, other.example:9000"))
     assert status(access, request(host=host, **BEARER)) == (200 if allowed else 421)
     assert status(access, request("/login", host=host)) == (200 if allowed else 421)
     assert status(access, request("/health", host=host)) == 200
@@ -156,21 +171,21 @@ def test_host(host: str, allowed: bool) -> None:
 def test_host_of_a_connection() -> None:
     """Under another server than ours the port is the connection's; on a wildcard address, the address is, too."""
     elsewhere = request(host="localhost:9123", **BEARER) | {"server": ("127.0.0.1", 9123)}
-    assert status(Access(load()), elsewhere) == 200
+    assert status(access_of(load()), elsewhere) == 200
     network = request(host="10.0.0.5:8002", peer="10.0.0.9", **BEARER) | {"server": ("10.0.0.5", 8002)}
-    assert status(Access(load()), network) == 421
-    assert status(Access(load(host="0.0.0.0")), network) == 200
-    assert status(Access(load(host="::")), network | {"server": ("::ffff:10.0.0.5", 8002)}) == 200
+    assert status(access_of(load()), network) == 421
+    assert status(access_of(load(host="0.0.0.0")), network) == 200
+    assert status(access_of(load(host="::")), network | {"server": ("::ffff:10.0.0.5", 8002)}) == 200
     rebound = request(host="evil.test:8002", peer="10.0.0.9", **BEARER) | {"server": ("10.0.0.5", 8002)}
-    assert status(Access(load(host="0.0.0.0")), rebound) == 421
-    assert status(Access(load(host="::1")), request(host="[::1]:8002", **BEARER)) == 200
-    assert status(Access(load()), request(host="evil.test", **BEARER) | {"server": None}) == 421
+    assert status(access_of(load(host="0.0.0.0")), rebound) == 421
+    assert status(access_of(load(host="::1")), request(host="[::1]:8002", **BEARER)) == 200
+    assert status(access_of(load()), request(host="evil.test", **BEARER) | {"server": None}) == 421
 
 
 @pytest.mark.parametrize("host, allowed", [("0.0.0.0", 200), ("10.0.0.5", 200), ("127.0.0.1", 421)])
 def test_own_names(host: str, allowed: int) -> None:
     """The machine's own names lead here where others can reach it; what is served on loopback has loopback's alone."""
-    access = Access(load(host=host))
+    access = access_of(load(host=host))
     for name in hostnames.own() - {"localhost"}:
         for asked in (name, name.upper(), f"{name}:8002"):
             assert status(access, request(host=asked, **BEARER)) == allowed
@@ -182,7 +197,8 @@ def test_own_names(host: str, allowed: int) -> None:
 def test_every_address_however_it_is_spelled(host: str) -> None:
     """The address that a connection came to is a name of the server."""
     assert (
-        status(Access(load(host=host)), request(host="10.0.0.5:8002", **BEARER) | {"server": ("10.0.0.5", 8002)}) == 200
+        status(access_of(load(host=host)), request(host="10.0.0.5:8002", **BEARER) | {"server": ("10.0.0.5", 8002)})
+        == 200
     )
 
 
@@ -191,7 +207,7 @@ def test_twice(name: str) -> None:
     """A header that may be there once and is there twice leaves it open which one counts."""
     scope = request(origin=f"http://{HOST}", **BEARER)
     scope["headers"].append((name.encode(), b"x"))
-    assert status(Access(load()), scope) == 400
+    assert status(access_of(load()), scope) == 400
 
 
 @pytest.mark.parametrize(
@@ -215,7 +231,7 @@ def test_twice(name: str) -> None:
 @pytest.mark.parametrize("token", [TOKEN, None])
 def test_origin(token: str | None, origin: str, allowed: bool) -> None:
     """Only this server's own pages and those of listed origins may ask, with and without a token."""
-    access = Access(load(token, allowed_origins="https://friend.example"))
+    access = access_of(load(token, allowed_origins="https://friend.example"))
     proof = BEARER if token else {}
     expected = 200 if allowed else 403
     assert status(access, websocket(origin=origin, **proof)) == expected
@@ -229,7 +245,7 @@ def test_origin(token: str | None, origin: str, allowed: bool) -> None:
 @pytest.mark.parametrize("token", [TOKEN, None])
 def test_sec_fetch_site(token: str | None) -> None:
     """Where a browser sends no Origin it says whose page asks: another's may lead a person here, and nothing else."""
-    access = Access(load(token))
+    access = access_of(load(token))
     proof = BEARER if token else {}
     for site in ("cross-site", "same-site"):
         said = {"sec_fetch_site": site, **proof}
@@ -246,7 +262,7 @@ def test_sec_fetch_site(token: str | None) -> None:
 
 def test_the_local_user_is_trusted() -> None:
     """On loopback without a token this machine is served, a POST without Origin included."""
-    access = Access(load(None))
+    access = access_of(load(None))
     for peer in ("127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"):
         assert status(access, request(peer=peer)) == 200
         assert status(access, request("/diagnostics/run", "POST", peer=peer)) == 200
@@ -278,7 +294,7 @@ def test_the_local_user_is_trusted() -> None:
 )
 def test_headers_earn_no_trust(header: str) -> None:
     """Trust follows the socket's peer: a header makes nobody local, and one that a proxy left takes it away."""
-    access = Access(load(None))
+    access = access_of(load(None))
     assert status(access, request(peer="10.0.0.9", **{header: "127.0.0.1"})) == 403
     assert status(access, request(**{header: "127.0.0.1"})) == 403
 
@@ -289,12 +305,12 @@ def test_headers_earn_no_trust(header: str) -> None:
 )
 def test_only_there(options: dict[str, str]) -> None:
     """Without a token nobody is trusted where others can come, through a proxy or by themselves."""
-    assert status(Access(load(None, **options)), request()) == 403
+    assert status(access_of(load(None, **options)), request()) == 403
 
 
 def test_short_token() -> None:
     """A token of fewer than 16 characters is good for this machine and not for others."""
-    access = Access(load("short", host="0.0.0.0"))
+    access = access_of(load("short", host="0.0.0.0"))
     right = {"authorization": "Bearer short"}
     assert status(access, request(**right)) == 200
     assert status(access, request()) == 401
@@ -304,18 +320,18 @@ def test_short_token() -> None:
 def test_short_token_behind_a_proxy() -> None:
     """Who comes through a proxy is none of this machine's, although the proxy is."""
     right = {"authorization": "Bearer short"}
-    assert status(Access(load("short")), request(**right)) == 200
-    assert status(Access(load("short")), request(x_forwarded_for="127.0.0.1", **right)) == 403
-    assert status(Access(load("short", trusted_proxies="127.0.0.1")), request(**right)) == 403
-    assert status(Access(load(trusted_proxies="127.0.0.1")), request(x_forwarded_for="203.0.113.7", **BEARER)) == 200
+    assert status(access_of(load("short")), request(**right)) == 200
+    assert status(access_of(load("short")), request(x_forwarded_for="127.0.0.1", **right)) == 403
+    assert status(access_of(load("short", trusted_proxies="127.0.0.1")), request(**right)) == 403
+    assert status(access_of(load(trusted_proxies="127.0.0.1")), request(x_forwarded_for="203.0.113.7", **BEARER)) == 200
 
 
-@pytest.mark.parametrize("path", sorted(security.HEALTH))
+@pytest.mark.parametrize("path", sorted(path for path, audience in AUDIENCES.items() if audience is Audience.ANYBODY))
 def test_health_is_no_way_in_for_websockets(path: str) -> None:
     """What is public of health is its answer to a request: a WebSocket to its path is like any other."""
-    assert status(Access(load()), websocket() | {"path": path}) == 401
-    assert status(Access(load()), websocket(host="evil.test") | {"path": path}) == 421
-    assert status(Access(load(None)), websocket(origin="https://evil.example") | {"path": path}) == 403
+    assert status(access_of(load()), websocket() | {"path": path}) == 401
+    assert status(access_of(load()), websocket(host="evil.test") | {"path": path}) == 421
+    assert status(access_of(load(None)), websocket(origin="https://evil.example") | {"path": path}) == 403
 
 
 def encoded(token: str) -> str:
@@ -324,7 +340,7 @@ def encoded(token: str) -> str:
 
 def test_subprotocol() -> None:
     """A WebSocket may bring the token among its subprotocols; an HTTP request may not, nor may either in its URL."""
-    access = Access(load())
+    access = access_of(load())
     assert status(access, websocket("preflight.v1", encoded(TOKEN), origin=f"http://{HOST}")) == 200
     assert status(access, websocket(encoded(TOKEN) + "=")) == 200
     for wrong in (encoded(TOKEN + "x"), "preflight.token.", "preflight.token.!", "preflight.v1", TOKEN):
@@ -344,19 +360,19 @@ def cookie(access: Access) -> str:
 
 def test_cookie() -> None:
     """It is not the token, not readable by scripts, not sent by other sites, and Secure where the way is."""
-    access = Access(load())
+    access = access_of(load())
     header, _ = access.cookies(access.new_session(), request())
     assert re.fullmatch(r"preflight_8002=[\w.-]+; HttpOnly; Path=/; Max-Age=43200; SameSite=Strict", header)
     assert TOKEN not in header
     assert access.cookies("x", request() | {"scheme": "https"})[0].endswith("; Secure")
     assert status(access, request(cookie=f"a=b; {cookie(access)}; c=d")) == 200
-    assert status(Access(load()), request(cookie=cookie(access))) == 200  # a restart asks nobody to log in again
-    assert status(Access(load(TOKEN + "x")), request(cookie=cookie(access))) == 401  # a new token does
+    assert status(access_of(load()), request(cookie=cookie(access))) == 200  # a restart asks nobody to log in again
+    assert status(access_of(load(TOKEN + "x")), request(cookie=cookie(access))) == 401  # a new token does
 
 
 def test_a_cookie_for_scripts() -> None:
     """Beside the login's cookie stands one with the same rules that scripts can read, and that lets nobody in."""
-    access = Access(load())
+    access = access_of(load())
     for session in (access.new_session(), ""):
         for scheme in ("http", "https"):
             own, sign = access.cookies(session, request() | {"scheme": scheme})
@@ -368,7 +384,7 @@ def test_a_cookie_for_scripts() -> None:
 
 def test_forged_cookies() -> None:
     """What was not signed with this token counts for nothing, whatever it looks like."""
-    access = Access(load())
+    access = access_of(load())
     name, _, value = cookie(access).partition("=")
     expires, session, signature = value.split(".")
     for forged in (
@@ -388,7 +404,7 @@ def test_forged_cookies() -> None:
 
 def test_cookies_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """A login ends with its time, or when its person says so."""
-    access = Access(load())
+    access = access_of(load())
     ended, kept = cookie(access), cookie(access)
     access.end_session(ended.encode())
     access.end_session(b"preflight_8002=made.up.entirely")
@@ -400,7 +416,7 @@ def test_cookies_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_a_login_opened_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its connections are closed when its time is over or its person says so; the token's are nobody's to close."""
-    access = Access(load())
+    access = access_of(load())
     ended: list[str] = []
 
     async def run() -> None:
@@ -411,7 +427,7 @@ def test_what_a_login_opened_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> No
             over.set()
 
         with monkeypatch.context() as shorter:
-            shorter.setattr(security, "SESSION", 2)
+            shorter.setattr(access_module, "SESSION", 2)
             brief = cookie(access)
         lasting, own = cookie(access), {"origin": f"http://{HOST}"}
         with (
@@ -433,8 +449,8 @@ def test_what_a_login_opened_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("heeds", [True, False], ids=["heeds it", "does not"])
 def test_a_logout_on_another_server(monkeypatch: pytest.MonkeyPatch, heeds: bool) -> None:
     """Where nobody can cut the connection, what serves it is ended; what was done after it is not ours to end."""
-    monkeypatch.setattr(security, "GOODBYE", 0.05)
-    access = Access(load())
+    monkeypatch.setattr(guard, "GOODBYE", 0.05)
+    access = access_of(load())
     told: list[str] = []
 
     async def run() -> None:
@@ -456,7 +472,7 @@ def test_a_logout_on_another_server(monkeypatch: pytest.MonkeyPatch, heeds: bool
             raise AssertionError("nobody asks")
 
         async def server() -> None:
-            scope = {**websocket(cookie=mine, origin=f"http://{HOST}"), "state": {"access": access}}
+            scope = {**websocket(cookie=mine, origin=f"http://{HOST}"), "state": state(access)}
             await Guard(application)(scope, receive, send)
             await asyncio.sleep(0.2)
             told.append("after it")
@@ -474,7 +490,7 @@ def test_a_logout_on_another_server(monkeypatch: pytest.MonkeyPatch, heeds: bool
 
 def test_a_cookie_alone_changes_nothing() -> None:
     """Browsers send cookies whoever made them ask: what changes something needs this very origin as well."""
-    access = Access(load(allowed_origins="https://friend.example"))
+    access = access_of(load(allowed_origins="https://friend.example"))
     proof = {"cookie": cookie(access)}
     own, friend = {"origin": f"http://{HOST}"}, {"origin": "https://friend.example"}
     assert status(access, request(**proof)) == 200
@@ -510,29 +526,29 @@ def test_the_login_leads_nowhere_else(target: str, kept: bool) -> None:
 
 def test_throttle() -> None:
     """The first few are answered at once, then each wait is twice the last one, up to a bound; peace is forgotten."""
-    throttle = Throttle()
-    waits = [throttle.failed("10.0.0.9", 100.0) for _ in range(FREE + 8)]
+    throttled = Throttle()
+    waits = [throttled.failed("10.0.0.9", 100.0) for _ in range(FREE + 8)]
     assert waits[:FREE] == [0.0] * FREE
     assert waits[FREE : FREE + 4] == [0.5, 1.0, 2.0, 4.0]
     assert waits[-1] == LONGEST_DELAY
-    assert throttle.failed("10.0.0.8", 100.0) == 0.0
-    assert throttle.failed("10.0.0.9", 100.0 + security.FORGET + 1) == 0.0
+    assert throttled.failed("10.0.0.8", 100.0) == 0.0
+    assert throttled.failed("10.0.0.9", 100.0 + throttle.FORGET + 1) == 0.0
 
 
 def test_throttle_is_bounded() -> None:
     """However many peers there are, as many are remembered as fit."""
-    throttle = Throttle()
+    throttled = Throttle()
     for number in range(PEERS * 2):
-        throttle.failed(str(number), 0.0)
-    assert len(throttle._peers) == PEERS
+        throttled.failed(str(number), 0.0)
+    assert len(throttled._peers) == PEERS
 
 
 def test_neighbours() -> None:
     """Whoever has one IPv6 address has a whole /64 of them."""
-    assert security._neighbourhood("2001:db8:1:2:3:4:5:6") == security._neighbourhood("2001:db8:1:2::1")
-    assert security._neighbourhood("2001:db8:1:3::1") != security._neighbourhood("2001:db8:1:2::1")
-    assert security._neighbourhood("10.0.0.9") == "10.0.0.9"
-    assert security._neighbourhood("::ffff:10.0.0.9") == "10.0.0.9"
+    assert throttle.neighbourhood("2001:db8:1:2:3:4:5:6") == throttle.neighbourhood("2001:db8:1:2::1")
+    assert throttle.neighbourhood("2001:db8:1:3::1") != throttle.neighbourhood("2001:db8:1:2::1")
+    assert throttle.neighbourhood("10.0.0.9") == "10.0.0.9"
+    assert throttle.neighbourhood("::ffff:10.0.0.9") == "10.0.0.9"
 
 
 def test_waits_end_with_the_server(make_instance: Callable[..., Instance]) -> None:
@@ -540,7 +556,7 @@ def test_waits_end_with_the_server(make_instance: Callable[..., Instance]) -> No
     peers = WAITING // NEIGHBOURS_WAITING
 
     async def guess() -> tuple[list[bool], float]:
-        access, instance = Access(load()), make_instance()
+        access, instance = access_of(load()), make_instance()
         begun = time.monotonic()
         waiting = [
             asyncio.create_task(access.failed(request(peer=f"10.0.0.{peer}"), instance))
@@ -560,8 +576,8 @@ def test_too_many_guesses_cost_a_connection(make_instance: Callable[..., Instanc
     """What is told off at once is told so on a connection that ends with it; a right token is let in all the same."""
 
     async def guess() -> list[dict[bytes, bytes]]:
-        instance, sent = make_instance(), list[Any]()
-        scope = request(authorization="Bearer guess") | {"state": {"access": Access(load()), "preflight": instance}}
+        access, instance, sent = access_of(load()), make_instance(), list[Any]()
+        scope = request(authorization="Bearer guess") | {"state": state(access, instance)}
 
         async def send(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -570,10 +586,12 @@ def test_too_many_guesses_cost_a_connection(make_instance: Callable[..., Instanc
         async def receive() -> Any:
             raise AssertionError
 
-        guard = Guard(None)  # type: ignore[arg-type]  # nothing comes as far as the application
-        waiting = [asyncio.create_task(guard(dict(scope), receive, send)) for _ in range(FREE + NEIGHBOURS_WAITING + 3)]
+        entrance = Guard(None)  # type: ignore[arg-type]  # nothing comes as far as the application
+        waiting = [
+            asyncio.create_task(entrance(dict(scope), receive, send)) for _ in range(FREE + NEIGHBOURS_WAITING + 3)
+        ]
         await asyncio.sleep(0.05)
-        assert status(scope["state"]["access"], request(**BEARER)) == 200
+        assert status(access, request(**BEARER)) == 200
         instance.start_draining()
         await asyncio.gather(*waiting)
         return [dict(message["headers"]) for message in sent if message["status"] == 429]
@@ -587,12 +605,12 @@ def test_a_flood_of_guesses_does_not_fill_the_audit(
     make_instance: Callable[..., Instance], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first ones of a peer are recorded singly, of all peers not many; then how many more, by peer."""
-    monkeypatch.setattr(security, "TOLD_EVERY", 0.2)
+    monkeypatch.setattr(throttle, "TOLD_EVERY", 0.2)
     instance, told = make_instance(), list[Event]()
     instance.note = told.append
 
     async def guess() -> None:
-        guesses = security.Guesses()
+        guesses = throttle.Guesses()
         for number in range(2000):
             guesses.record(instance, "10.0.0.9", 40000 + number, "/" + "x" * 7000)
         assert len(told) == TOLD_OF_ONE
@@ -600,7 +618,7 @@ def test_a_flood_of_guesses_does_not_fill_the_audit(
             guesses.record(instance, f"2001:db8:{peer:x}::1", 1, "/")
         assert len(told) == TOLD
         await asyncio.sleep(0.3)
-        assert len(told) == TOLD + security.MOST_NAMED + 1
+        assert len(told) == TOLD + throttle.MOST_NAMED + 1
         guesses.record(instance, "10.0.0.9", 1, "/again")
         guesses.record(instance, "10.0.0.9", 2, "/again")
         guesses.tell(instance)
@@ -621,7 +639,7 @@ def test_a_wrong_token_is_recorded(make_instance: Callable[..., Instance]) -> No
     scope = request("/diagnostics\nforged line", authorization="Bearer guess-canary-123")
     instance, told = make_instance(), list[Event]()
     instance.note = told.append
-    asyncio.run(Access(load()).failed(scope, instance))
+    asyncio.run(access_of(load()).failed(scope, instance))
     ((kind, fields),) = [(event.kind, event.fields) for event in told]
     port = scope["client"][1]
     assert (kind, fields) == ("login_failed", {"peer": f"127.0.0.1:{port}", "path": "/diagnostics\nforged line"})
@@ -644,7 +662,7 @@ def test_a_wrong_token_is_recorded(make_instance: Callable[..., Instance]) -> No
 )
 def test_proxies(peer: str, chain: str, proto: str, client: str, scheme: str) -> None:
     """A trusted proxy says who asks and how, from the near end of its list; anybody else's headers say nothing."""
-    access = Access(load(trusted_proxies="10.0.0.0/24"))
+    access = access_of(load(trusted_proxies="10.0.0.0/24"))
     for one in (request(peer=peer, x_forwarded_for=chain, x_forwarded_proto=proto), None):
         scope = one or websocket(x_forwarded_for=chain, x_forwarded_proto=proto) | {"client": (peer, 1)}
         access.look_through_proxies(scope)
@@ -655,7 +673,7 @@ def test_proxies(peer: str, chain: str, proto: str, client: str, scheme: str) ->
 def test_no_proxies() -> None:
     """Without the setting nobody's headers count."""
     scope = request(x_forwarded_for="203.0.113.7", x_forwarded_proto="https")
-    Access(load()).look_through_proxies(scope)
+    access_of(load()).look_through_proxies(scope)
     assert (scope["client"][0], scope["scheme"]) == ("127.0.0.1", "http")
 
 
@@ -670,7 +688,7 @@ def test_openapi_has_every_route() -> None:
         for method in getattr(route, "methods", None) or ()
         if method != "HEAD"
     }
-    described = {(path, method) for path, methods in create_app().openapi()["paths"].items() for method in methods}
+    described = {(path, method) for path, methods in APPLICATION.openapi()["paths"].items() for method in methods}
     assert described == routed
 
 

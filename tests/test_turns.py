@@ -7,7 +7,6 @@ import functools
 import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,11 +15,11 @@ from langchain_core.outputs import ChatGenerationChunk
 
 from preflight.redaction.keys import secrets
 from preflight.redaction.redactor import MASK, Redactor
-from preflight.web.followers import Endpoint as Follow
-from preflight.web.followers import Followers
-from preflight.web.history import Past
+from preflight.web import services
+from preflight.web.endpoints.followers import Follow
 from preflight.web.instance import Instance
-from preflight.web.reruns import Reruns
+from preflight.web.past import Past
+from preflight.web.services import Services
 from preflight.web.snapshot import Snapshot
 from preflight.web.websocket import Outbox
 from server import connections
@@ -228,7 +227,9 @@ def test_what_is_refused_is_not_redacted(make_instance: Callable[..., Instance])
 
 
 def test_what_waits_for_a_client_that_does_not_read_is_a_setting(
-    make_instance: Callable[..., Instance], monkeypatch: pytest.MonkeyPatch
+    make_instance: Callable[..., Instance],
+    make_services: Callable[..., Services],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Beyond `chat_backlog`, and for a follower of the diagnostics `follower_backlog`, the connection is cut."""
     monkeypatch.setenv("PREFLIGHT_CHAT_BACKLOG", "2000")
@@ -255,14 +256,11 @@ def test_what_waits_for_a_client_that_does_not_read_is_a_setting(
         return pings
 
     async def run() -> tuple[int, int]:
-        instance = make_instance()
-        snapshot = Snapshot(instance)
-        hub = Hub(instance, snapshot, Past(instance, snapshot))
-        followers = Followers(instance, Reruns(instance), snapshot)
-        app = SimpleNamespace(state=SimpleNamespace(followers=followers))
+        made = make_services(make_instance())
+        hub = Hub(made.instance, made.snapshot, made.past)
         counts = (
             await answered(functools.partial(connections.serve, hub), {}),
-            await answered(Follow(), {"app": app}),
+            await answered(Follow(), {"state": {services.STATE: made}}),
         )
         await hub.close()
         return counts

@@ -5,6 +5,7 @@
 3. `log` writes the log file, which rotates; `audit` has the events of the audit: who did what to whom, and when.
 4. `terminal` is what the launcher shows: a console that redacts, and the progress of a run.
 5. `publishing` decides where a run's report goes and what is shown of it.
+6. `floods` bounds what clients can make a server's log say.
 
 Every text that leaves here is redacted.
 """

@@ -1,14 +1,18 @@
 """What a guarded application can show of itself, and who may see it.
 
-In the order in which a request meets it:
+`mount` puts it before and beside an application's own routes. In the order in which a request meets it:
 
-1. `security` decides from the request's headers alone who may see what, and gives every answer its headers. `login` is
-   the way in for people with a browser.
-2. `answers` sends the routes that are asked most often without the framework: `health` and `diagnostics`.
-3. The other routes come behind it: `history`, `reruns`, `metrics`, the page in `pages`, and the WebSocket of
-   `followers`, which stands on `websocket`. `negotiation` and `paging` read what a client wants.
-4. What they show comes from `snapshot`, the newest trustworthy report of this address, and from `instance`, the
-   application's only way to its launcher: through it the application asks for re-runs and writes to the audit.
+1. `guard` asks `access` whether the request may go on, which decides from its headers alone, and gives every answer its
+   `headers`. Wrong tokens wait in `throttle`.
+2. `routes` is the table of routes, in the words of `routing` and `schemas`: what answers each, who may see it, and what
+   the OpenAPI document says of it. /health and /diagnostics are answered before the framework's own way.
+3. `endpoints` are what answers. They answer from the `services` of the serving application: `snapshot`, the newest
+   trustworthy report of this address, and its `projection`; `past`, the runs before; `reruns`, and their `followers`;
+   `metrics`; and `instance`, the application's only way to its launcher.
 
-A GET never runs a check. Nothing here knows what the application itself does, or which framework it uses.
+`start` runs the suite for an application that another server has started; `bound` finds out that server's address, and
+`logs` keeps secrets out of what it logs.
+
+A GET never runs a check. Nothing here knows what the application itself does, or which framework it uses, beyond
+Starlette's interfaces.
 """

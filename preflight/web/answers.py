@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from http import HTTPStatus
 
-from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Send
 
-from preflight.web.security import protected
+from preflight.web.headers import protected
 
 Header = tuple[bytes, bytes]
 
@@ -21,7 +20,7 @@ class Answer:
     def __init__(
         self, status: int, content_type: str, body: bytes, headers: Iterable[Header] = (), *, shown: bool = True
     ) -> None:
-        """Without a content type there is no body, as in a 304; ``shown``: by a browser (see security.py)."""
+        """Without a content type there is no body, as in a 304; ``shown``: by a browser (see headers.py)."""
         about = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
         self._start: Message = {
             "type": "http.response.start",
@@ -34,23 +33,3 @@ class Answer:
         """Send it; the server leaves the body out for HEAD."""
         await send(self._start)
         await send(self._body)
-
-
-class Front:
-    """Answers GET and HEAD of some routes itself, before the framework's routing; all else is the framework's.
-
-    The routes' endpoints are ASGI applications. They stay among the application's routes, which answer for
-    other methods.
-    """
-
-    def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
-        self.app = app
-        self._direct = {route.path: route.endpoint for route in routes if isinstance(route, Route)}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
-            endpoint = self._direct.get(scope["path"])
-            if endpoint is not None:
-                await endpoint(scope, receive, send)
-                return
-        await self.app(scope, receive, send)

@@ -12,14 +12,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from starlette.routing import WebSocketRoute
-from starlette.types import Receive, Scope, Send
-
-from preflight.web import diagnostics
+from preflight.web import projection
 from preflight.web.instance import SERVICE_RESTART, Instance
 from preflight.web.reruns import Message, Reruns
 from preflight.web.snapshot import Snapshot
-from preflight.web.websocket import POLICY_VIOLATION, Allowance, Outbox, admitted
+from preflight.web.websocket import POLICY_VIOLATION, Allowance, Outbox
 
 FOLLOWERS = 200  # at once; one more is closed with 1013
 FRAME = 1024  # characters of a message in which a ping is looked for: it has less than that
@@ -112,11 +109,11 @@ class Followers:
             follower.outbox.push(text)
 
     def _known(self) -> str:
-        self._shown = diagnostics.stamp(self._snapshot)
+        self._shown = projection.stamp(self._snapshot)
         last = self._reruns.last
         message = {
             "type": "snapshot",
-            "diagnostics": diagnostics.document(self._snapshot),
+            "diagnostics": projection.document(self._snapshot),
             "run": last.document() if last is not None else None,
             "again_in": round(self._reruns.again_in, 3),
         }
@@ -127,7 +124,7 @@ class Followers:
         while True:
             await asyncio.sleep(LOOK)
             await self._snapshot.look()
-            if diagnostics.stamp(self._snapshot) != self._shown:
+            if projection.stamp(self._snapshot) != self._shown:
                 self._deliver()
                 self._push(self._known())
 
@@ -159,25 +156,3 @@ def _kind(frame: str | None) -> object:
     except (ValueError, RecursionError):
         return None
     return message.get("type") if isinstance(message, dict) else None
-
-
-class Endpoint:
-    """The way in."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        followers: Followers = scope["app"].state.followers
-        full = "too many followers; try later" if followers.full else ""
-        if not await admitted(scope, receive, send, followers.instance, full):
-            return
-        settings = followers.instance.settings
-        follower = Follower(Outbox(scope, send, settings.follower_backlog), settings.follower_rate)
-        try:
-            await followers.join(follower)
-            while (event := await receive())["type"] != "websocket.disconnect":
-                follower.take(event.get("text"))
-        finally:
-            followers.leave(follower)
-            follower.outbox.end()
-
-
-routes = [WebSocketRoute("/ws/diagnostics", Endpoint())]

@@ -68,6 +68,17 @@ class Instance:
             notifications=order["notifications"],
         )
 
+    @property
+    def status(self) -> str:
+        """ "healthy", "unhealthy" or "draining"; warnings do not make it unhealthy.
+
+        Only a re-run can be what blocks: a start that is blocked serves nothing.
+        """
+        if self.draining:
+            return "draining"
+        blocked = self.settings.rerun_gates and self.report is not None and not self.report.may_start
+        return "unhealthy" if blocked else "healthy"
+
     def audit(self, kind: str, **fields: Any) -> None:
         """Record that something happened, from any thread and without waiting.
 

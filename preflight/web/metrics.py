@@ -1,84 +1,35 @@
 """/metrics: the snapshot that /diagnostics shows, and what goes on in this process, for Prometheus.
 
-Everything is read when it is asked for; between two scrapes only turns and requests are counted. The library is
-imported with the first scrape, so that no start waits for it.
+Everything is read when it is asked for; between two scrapes only requests are counted, and what the application counts
+itself. The library is imported with the first scrape, so that no start waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import accumulate
-from typing import TYPE_CHECKING, Any
-
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from typing import TYPE_CHECKING
 
 from preflight import __version__, times
 from preflight.notify.notifier import unattended
 from preflight.report import model as report
 from preflight.report.model import Report
-from preflight.web import health
 from preflight.web.instance import Instance
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric
 
-BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)  # seconds of a chat turn
-
-
-class Histogram:
-    """How often something took how long."""
-
-    def __init__(self, buckets: tuple[float, ...]) -> None:
-        self.buckets = buckets
-        self.counts = [0] * (len(buckets) + 1)
-        self.sum = 0.0
-
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(self.buckets, seconds)] += 1
-        self.sum += seconds
-
-    @property
-    def cumulative(self) -> list[tuple[str, int]]:
-        """Upper bounds and how many were not above them, as Prometheus has it."""
-        bounds = [*map(str, self.buckets), "+Inf"]
-        return list(zip(bounds, accumulate(self.counts), strict=True))
-
-
-class InFlight:
-    """Counts the HTTP requests that are being answered.
-
-    It stands behind :class:`preflight.web.answers.Front`, whose answers are over before anybody could look.
-    """
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app = app
-        self._metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        self._metrics.in_flight += 1
-        try:
-            await self.app(scope, receive, send)
-        finally:
-            self._metrics.in_flight -= 1
-
 
 class Metrics:
-    """What one application counts itself, and its registry."""
+    """What is counted while an application serves, and the registry."""
 
-    def __init__(self) -> None:
-        self.turns = Histogram(BUCKETS)
+    def __init__(self, own: Callable[[], Iterable[Metric]] = tuple) -> None:
+        """``own``: the application's own metrics, asked for with each scrape, in a thread."""
         self.in_flight = 0
+        self._own = own
         self._scraping = asyncio.Lock()
         self._state: State | None = None
         self._registry: CollectorRegistry | None = None
@@ -106,7 +57,7 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """What the registry asks for during a scrape."""
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         state = self._state
         if state is None:
@@ -127,7 +78,7 @@ class Metrics:
         yield gauge(
             "preflight_healthy",
             "Whether /health answers 200: this instance's own verdict, and not draining.",
-            health.status(instance) == "healthy",
+            instance.status == "healthy",
         )
         if found is not None:
             yield from _run(found)
@@ -162,12 +113,7 @@ class Metrics:
             "Requests being answered, this one included, but for those that /health and /diagnostics answer at once.",
             self.in_flight,
         )
-        yield gauge("preflight_chat_connections", "Open chat connections.", state.connections)
-        yield gauge("preflight_chat_sessions", "Chat sessions that are followed or have a turn.", state.sessions)
-        yield HistogramMetricFamily(
-            "preflight_chat_turn_duration_seconds", "Chat turns, from the beginning of the work to the saved answer.",
-            buckets=self.turns.cumulative, sum_value=self.turns.sum,
-        )  # fmt: skip
+        yield from self._own()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +124,6 @@ class State:
     report: Report | None
     trusted: Report | None
     """The newest report that says something of its checks."""
-    connections: int
-    sessions: int
     rerun_endings: dict[str, int] = field(default_factory=dict)
 
 
@@ -228,23 +172,3 @@ def _checks(found: Report) -> Iterator[Metric]:
         outcome.add_metric([*own, check.outcome], 1)
         duration.add_metric(own, check.duration)
     yield from (ok, blocks, outcome, duration)
-
-
-async def metrics(request: Request) -> Response:
-    """One scrape."""
-    app: Any = request.app
-    instance: Instance = request.state.preflight
-    await app.state.snapshot.look()
-    state = State(
-        instance,
-        app.state.snapshot.latest(),
-        app.state.snapshot.trusted(),
-        app.state.connections.open,
-        app.state.connections.sessions,
-        dict(app.state.reruns.endings),
-    )
-    body, content_type = await app.state.metrics.scrape(state, request.headers.get("accept", ""))
-    return Response(body, headers={"Content-Type": content_type})
-
-
-routes = [Route("/metrics", metrics)]

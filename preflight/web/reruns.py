@@ -20,17 +20,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route
-
 from preflight import times
 from preflight.files import Seen
 from preflight.processes.rerun import Ending, Here, Steps
 from preflight.redaction.redactor import Redactor
 from preflight.report import model as report
 from preflight.report.model import Report
-from preflight.settings.model import address
 from preflight.web.instance import Instance
 
 log = logging.getLogger(__name__)
@@ -273,34 +268,3 @@ def _soon(loop: asyncio.AbstractEventLoop, act: Callable[[], object]) -> None:
     """Have the event loop do this, from another thread."""
     with contextlib.suppress(RuntimeError):  # closed: nobody wants to know any more
         loop.call_soon_threadsafe(act)
-
-
-# Over HTTP.
-
-
-async def run(request: Request) -> JSONResponse:
-    """Begin a re-run, or join the one that goes on."""
-    reruns: Reruns = request.app.state.reruns
-    peer = address(*request.client) if request.client else "unknown"
-    try:
-        begun = reruns.start(peer)
-    except TooSoon as soon:
-        body = {"error": str(soon), "retry_after": soon.retry_after}
-        return JSONResponse(body, 429, headers={"Retry-After": str(soon.retry_after)})
-    except Draining as draining:
-        return JSONResponse({"error": str(draining)}, 503)
-    return JSONResponse(begun.document(), 202, headers={"Location": begun.path})
-
-
-async def state(request: Request) -> JSONResponse:
-    """How far a re-run is, or how it ended."""
-    found = request.app.state.reruns.find(request.path_params["run_id"])
-    if found is None:
-        return JSONResponse({"error": f"no such run; the last {REMEMBERED} of this process are known"}, 404)
-    return JSONResponse(found.document())
-
-
-routes = [
-    Route("/diagnostics/run", run, methods=["POST"]),
-    Route("/diagnostics/run/{run_id}", state),
-]

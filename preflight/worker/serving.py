@@ -18,10 +18,11 @@ from typing import Any
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
+from preflight.output import floods
 from preflight.processes import signals
 from preflight.processes.heartbeat import BEATS
 from preflight.web.instance import Instance
-from preflight.worker import floods, protocol, websocket
+from preflight.worker import protocol, websocket
 from preflight.worker.application import Application
 
 CLOSE = (b"connection", b"close")

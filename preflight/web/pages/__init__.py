@@ -14,7 +14,6 @@ from pathlib import Path
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from preflight.web.negotiation import unchanged
 
@@ -71,6 +70,3 @@ async def static(request: Request) -> Response:
     if asset is None:
         raise HTTPException(404)
     return asset.answer(request)
-
-
-routes = [Route("/", root), Route("/static/{name}", static)]

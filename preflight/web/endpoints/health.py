@@ -6,30 +6,18 @@ import json
 import time
 from typing import Any
 
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from preflight import __version__
+from preflight.report.model import Report
 from preflight.times import stamp
+from preflight.web import services
 from preflight.web.answers import Answer, Header
-from preflight.web.instance import Instance
 from preflight.web.negotiation import accepted
 
-ARCHITECTURE = "LangGraph StateGraph behind FastAPI"
 JSON = "application/json"
 MEDIA_TYPES = {"json": JSON, "health": "application/health+json"}
 VARY: Header = (b"vary", b"accept")
-
-
-def status(instance: Instance) -> str:
-    """ "healthy", "unhealthy" or "draining"; warnings do not make it unhealthy.
-
-    Only a re-run can be what blocks: a start that is blocked serves nothing.
-    """
-    if instance.draining:
-        return "draining"
-    blocked = instance.settings.rerun_gates and instance.report is not None and not instance.report.may_start
-    return "unhealthy" if blocked else "healthy"
 
 
 def _answer(body: dict[str, Any], *, good: bool, media_type: str = JSON) -> Answer:
@@ -49,32 +37,39 @@ class Health:
             if name == b"accept":
                 accept += ("," if accept else "") + value.decode("latin-1")
         wanted = "json" if accept in ("", "*/*", JSON) else accepted(accept, MEDIA_TYPES)
-        instance: Instance = scope["state"]["preflight"]
-        connections = scope["app"].state.connections
+        serving = services.of(scope)
+        instance, application = serving.instance, serving.application
         # All that the answer is made from; within a second nearly always what it was the last time.
         facts = (
-            status(instance), instance.report, bool(instance.rerun_problem), connections.open, connections.sessions,
-            int(time.time()),
+            instance.status, instance.report, bool(instance.rerun_problem), application.load.connections,
+            application.load.sessions, int(time.time()),
         )  # fmt: skip
         made = self._made.get(wanted)
         if made is None or made[0] != facts:
-            made = self._made[wanted] = (facts, self._make(wanted, *facts))
+            made = self._made[wanted] = (facts, self._make(wanted, application.architecture, *facts))
         await made[1].send(send)
 
     @staticmethod
     def _make(
-        wanted: str, state: str, found: Any, rerun_broke: bool, connections: int, sessions: int, at: int
+        wanted: str,
+        architecture: str,
+        state: str,
+        found: Report | None,
+        rerun_broke: bool,
+        connections: int,
+        sessions: int,
+        at: int,
     ) -> Answer:
         warnings = [check.title for check in found.warnings] if found else ["Preflight was not run"]
         if rerun_broke:
             warnings.append("The last re-run broke")
         errors = [check.title for check in found.blocking] if found else []
         if wanted == "health":
-            return _draft(state, errors, warnings)
+            return _draft(state, architecture, errors, warnings)
         body = {
             "status": state,
             "version": __version__,
-            "architecture": ARCHITECTURE,
+            "architecture": architecture,
             "critical_errors": errors,
             "warnings": warnings,
             "active_connections": connections,
@@ -84,7 +79,7 @@ class Health:
         return _answer(body, good=state == "healthy")
 
 
-def _draft(state: str, errors: list[str], warnings: list[str]) -> Answer:
+def _draft(state: str, architecture: str, errors: list[str], warnings: list[str]) -> Answer:
     """As draft-inadarei-api-health-check-06 wants it: "fail" with 503, "pass" and "warn" with 200."""
     good = state == "healthy"
     body: dict[str, Any] = {
@@ -92,7 +87,7 @@ def _draft(state: str, errors: list[str], warnings: list[str]) -> Answer:
         "version": __version__.partition(".")[0],
         "releaseId": __version__,
         "serviceId": "preflight",
-        "description": ARCHITECTURE,
+        "description": architecture,
     }
     if troubles := [*(["draining"] if state == "draining" else []), *errors, *warnings]:
         body["output"] = "; ".join(troubles)
@@ -119,13 +114,4 @@ class Ready:
         }
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        await self._answers[status(scope["state"]["preflight"])].send(send)
-
-
-def routes() -> list[Route]:
-    """The routes of one application."""
-    return [
-        Route("/health", Health(), methods=["GET"]),
-        Route("/health/live", Live(), methods=["GET"]),
-        Route("/health/ready", Ready(), methods=["GET"]),
-    ]
+        await self._answers[services.of(scope).instance.status].send(send)

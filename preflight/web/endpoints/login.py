@@ -8,9 +8,8 @@ from urllib.parse import parse_qs
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from starlette.routing import Route
 
-from preflight.web.security import Access
+from preflight.web import services
 
 LONGEST = 8 * 1024  # bytes of a login's body
 HOME = "/"
@@ -63,7 +62,7 @@ def _page(target: str, error: str = "", status: int = 200) -> HTMLResponse:
 
 async def login(request: Request) -> Response:
     """GET: the form. POST: the token, as ``token``; the answer sets a cookie and leads to ``next``."""
-    access: Access = request.state.access
+    access = services.of(request.scope).access
     if not access.has_token:
         return JSONResponse({"error": "there is no token to log in with: PREFLIGHT_TOKEN is not set"}, 404)
     if request.method != "POST":
@@ -86,7 +85,7 @@ async def login(request: Request) -> Response:
     target = own_path(fields.get("next", [HOME])[0])
     if access.is_token(fields.get("token", [""])[0].strip().encode()):
         return _with_cookies(RedirectResponse(target, 303), access.cookies(access.new_session(), request.scope))
-    if not await access.failed(request.scope, request.state.preflight):
+    if not await access.failed(request.scope, services.of(request.scope).instance):
         page = _page(target, "Too many wrong tokens. Wait a moment, then try again.", 429)
         page.headers["connection"] = "close"
         return page
@@ -95,7 +94,7 @@ async def login(request: Request) -> Response:
 
 async def logout(request: Request) -> Response:
     """End the login that the cookie stands for."""
-    access: Access = request.state.access
+    access = services.of(request.scope).access
     access.end_session(_cookies(request))
     answer = RedirectResponse("/login" if access.has_token else HOME, 303)
     return _with_cookies(answer, access.cookies("", request.scope))
@@ -118,10 +117,3 @@ def _announces_body(request: Request) -> bool:
 
 def _cookies(request: Request) -> bytes:
     return b"; ".join(value for name, value in request.scope["headers"] if name == b"cookie")
-
-
-routes = [
-    Route("/login", login, methods=["GET", "POST"]),
-    Route("/logout", logout, methods=["POST"]),
-    Route("/login.css", style),
-]

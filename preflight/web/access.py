@@ -3,7 +3,8 @@
 Three questions, in this order. Is it a name of ours that was asked for (Host: a web page whose name was rebound to
 this address brings its own)? Does another web page ask (Origin, Sec-Fetch-Site)? And who asks: somebody with the
 token, or, where there is none and nobody else can reach the server, somebody on this machine? Every path needs a good
-answer to all three, save ``/health``, which says no more than names, and the way in, ``/login``.
+answer to all three, save those whose route says otherwise (:class:`preflight.web.routing.Audience`): ``/health``, which
+says no more than names, and the way in, ``/login``.
 
 Trust follows the socket's peer, never a header. docs/threats.md has the threats and the tests that prove the answers.
 """
@@ -16,45 +17,24 @@ import contextlib
 import hashlib
 import hmac
 import ipaddress
-import json
 import secrets
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import quote
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
 from preflight import hostnames
-from preflight.settings.model import TOKEN_LENGTH, Settings, address
+from preflight.settings.model import TOKEN_LENGTH, Settings
 from preflight.web.instance import Instance
+from preflight.web.routing import Audience
+from preflight.web.throttle import Guesses, Throttle, neighbourhood
 
-RawHeaders = list[tuple[bytes, bytes]]
-
-HEALTH = frozenset({"/health", "/health/live", "/health/ready"})
-LOGIN = frozenset({"/login", "/login.css"})
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 TOKEN_PROTOCOL = "preflight.token."  # noqa: S105
 """Before a token, in base64url without padding, among the subprotocols that a WebSocket offers."""
 
-GOODBYE = 1.0  # seconds that a client has to close a connection whose login has ended
-UNAUTHORIZED = 3000  # close code, IANA's registry
-POLICY = (
-    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-NOSNIFF = (b"x-content-type-options", b"nosniff")
-HEADERS: RawHeaders = [
-    (b"content-security-policy", POLICY),
-    # Under no-referrer browsers send "Origin: null" with our own forms, the login's among them.
-    (b"referrer-policy", b"same-origin"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-    NOSNIFF,  # the last of them: it tells that they are there
-]
-NO_STORE = (b"cache-control", b"no-store")
 
 WATCHED = frozenset(
     {
@@ -74,17 +54,6 @@ FORWARDING = frozenset(
 SESSION = 12 * 3600  # seconds that a login lasts
 REVOKED = 10_000  # ended sessions that are remembered until they would have expired
 
-FREE = 3  # wrong tokens of one peer that are answered at once
-FIRST_DELAY, LONGEST_DELAY = 0.5, 8.0  # seconds; doubles with each further one
-FORGET = 300.0  # seconds after the last one
-PEERS = 4096  # that are remembered; the one that was quiet for longest makes room
-WAITING = 64  # wrong tokens whose answers wait at once; the next is answered with 429, and its connection closed
-NEIGHBOURS_WAITING = 4  # of those, the most of one peer: nobody takes up all of them alone
-
-TOLD_EVERY = 60.0  # seconds
-TOLD_OF_ONE, TOLD = 5, 30  # wrong tokens of a peer, and of all, that are recorded one by one in that time
-MOST_NAMED = 10  # peers of which the rest is recorded, each with its number
-
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -98,87 +67,12 @@ class Refusal:
     """A person in a browser can log in instead."""
 
 
-class Throttle:
-    """How long each peer waits for the answer to a wrong token. Right ones never come here."""
-
-    def __init__(self) -> None:
-        self._peers: OrderedDict[str, tuple[int, float]] = OrderedDict()
-        self.waiting: Counter[str] = Counter()
-        """Answers that wait, by peer."""
-
-    def failed(self, peer: str, now: float) -> float:
-        """Count one more wrong token; returns the seconds to wait before it is answered."""
-        count, last = self._peers.pop(peer, (0, now))
-        if now - last > FORGET:
-            count = 0
-        self._peers[peer] = (count + 1, now)
-        if len(self._peers) > PEERS:
-            self._peers.popitem(last=False)
-        return 0.0 if count < FREE else min(FIRST_DELAY * 2.0 ** min(count - FREE, 16), LONGEST_DELAY)
-
-    @contextlib.contextmanager
-    def place(self, peer: str) -> Iterator[bool]:
-        """A place to wait in; False where this peer, or all of them together, have taken up theirs."""
-        if self.waiting[peer] >= NEIGHBOURS_WAITING or self.waiting.total() >= WAITING:
-            yield False
-            return
-        self.waiting[peer] += 1
-        try:
-            yield True
-        finally:
-            self.waiting[peer] -= 1
-            if not self.waiting[peer]:
-                del self.waiting[peer]
-
-
-class Guesses:
-    """What the audit is told of wrong tokens: the first ones singly, then how many more there were.
-
-    Who has no token must not be able to fill the audit, which rotates, until nothing else is left in it.
-    """
-
-    def __init__(self) -> None:
-        self._singly: Counter[str] = Counter()
-        self._more: Counter[str] = Counter()
-        self._since = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-
-    def record(self, instance: Instance, peer: str, port: int, path: str) -> None:
-        """Record a wrong token, now or with others at the end of this minute."""
-        loop = asyncio.get_running_loop()
-        if self._timer is None:
-            self._since = loop.time()
-            self._timer = loop.call_later(TOLD_EVERY, self.tell, instance)
-        who = _neighbourhood(peer)
-        if self._singly[who] < TOLD_OF_ONE and self._singly.total() < TOLD:
-            self._singly[who] += 1
-            instance.audit("login_failed", peer=address(peer, port), path=path)
-        else:
-            # The empty name stands for those that there is no room to name.
-            self._more[who if who in self._more or len(self._more) < PEERS else ""] += 1
-
-    def tell(self, instance: Instance) -> None:
-        """Record how many more there were since the last time; nothing where there were none."""
-        if self._timer is None:
-            return
-        self._timer.cancel()
-        seconds = round(asyncio.get_running_loop().time() - self._since, 1)
-        unnamed = self._more.pop("", 0)
-        named = self._more.most_common(MOST_NAMED)
-        for who, count in named:
-            instance.audit("login_failed", peer=who, more=count, seconds=seconds)
-        rest = unnamed + self._more.total() - sum(count for _who, count in named)
-        if rest:
-            instance.audit("login_failed", peer="others", more=rest, seconds=seconds)
-        self._singly.clear()
-        self._more.clear()
-        self._timer = None
-
-
 class Access:
-    """What one instance's settings allow. In the lifespan's and every request's state as ``access``."""
+    """What one instance's settings allow."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, audiences: Mapping[str, Audience]) -> None:
+        """``audiences``: by path, the routes that others than the admitted may ask for."""
+        self._audiences = audiences
         token = settings.token
         self.has_token = token is not None
         # Digests are equally long: comparing them tells nothing about the token's length either.
@@ -211,7 +105,8 @@ class Access:
     def refusal(self, scope: Scope) -> Refusal | None:
         """Why this request must not go on; None if it may."""
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-        if path in HEALTH and scope["type"] == "http":
+        audience = self._audiences.get(path) if scope["type"] == "http" else None
+        if audience is Audience.ANYBODY:
             return None
         headers = _watched(scope["headers"])
         if headers is None:
@@ -224,7 +119,7 @@ class Access:
         foreign = origin.lower() not in self._origins if origin is not None else _from_elsewhere(scope, headers)
         if foreign and not same_origin:
             return Refusal(403, "another web page asked for this: PREFLIGHT_ALLOWED_ORIGINS can allow it to")
-        if path in LOGIN and scope["type"] == "http":
+        if audience is Audience.VISITORS:
             return None
         if not self.has_token:
             return self._without_token(scope, headers)
@@ -342,7 +237,7 @@ class Access:
         peer, port = scope["client"] if scope.get("client") else ("unknown", 0)
         # Whole: it is cut where it is written, after it has been redacted.
         self.guesses.record(instance, peer, port, scope["path"])
-        who = _neighbourhood(peer)
+        who = neighbourhood(peer)
         delay = self._throttle.failed(who, time.monotonic())
         if not delay:
             return True
@@ -376,114 +271,6 @@ class Access:
         except ValueError:
             return False
         return any(address in network for network in self._proxies)
-
-
-class Guard:
-    """ASGI middleware that lets through what :class:`Access` allows, and gives every answer its headers."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
-            return
-        access: Access = scope["state"]["access"]
-        refusal = access.refusal(scope)
-        access.look_through_proxies(scope)
-        if refusal is not None:
-            await _refuse(refusal, scope, receive, send)
-        elif scope["type"] == "http":
-            await self.app(scope, receive, _protected(send))
-        else:
-            serving = asyncio.current_task()
-
-            def close() -> None:
-                task = asyncio.create_task(_log_out(scope, send, lambda: serving))
-                access.farewells.add(task)
-                task.add_done_callback(access.farewells.discard)
-
-            with access.connection(scope, close):
-                # Nobody behind this needs to see a token, or could answer with one.
-                scope["subprotocols"] = [
-                    name for name in scope.get("subprotocols", ()) if not name.startswith(TOKEN_PROTOCOL)
-                ]
-                try:
-                    await self.app(scope, receive, send)
-                finally:
-                    serving = None  # what this task does from here on is not ours to end
-
-
-async def _log_out(scope: Scope, send: Send, serving: Callable[[], asyncio.Task[Any] | None]) -> None:
-    """Close a connection; one whose client does not go along with that is cut off.
-
-    What serves it may have ended before: it is the server that waits, for the answer to its close and for what is on
-    its way. Only behind the launcher it can be cut off then.
-    """
-    end = asyncio.get_running_loop().time() + GOODBYE
-    with contextlib.suppress(OSError, RuntimeError, TimeoutError):  # it has gone by itself, or does not read
-        async with asyncio.timeout_at(end):
-            await send({"type": "websocket.close", "code": UNAUTHORIZED, "reason": "the login has ended"})
-    await asyncio.sleep(end - asyncio.get_running_loop().time())
-    abort = scope.get("extensions", {}).get("preflight.abort", {}).get("abort")
-    if abort is not None:
-        abort()
-    elif (task := serving()) is not None:
-        task.cancel()
-
-
-def protected(headers: Iterable[tuple[bytes, bytes]], *, shown: bool = True) -> RawHeaders:
-    """An answer's headers with those that every answer has.
-
-    ``shown=False`` is for what no browser shows and is asked for most, such as a health check's answer: every header
-    costs time.
-    """
-    own = list(headers)
-    if all(name != b"cache-control" for name, _ in own):
-        own.append(NO_STORE)
-    return [*own, *(HEADERS if shown else [NOSNIFF])]
-
-
-def _protected(send: Send) -> Send:
-    async def protect(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = message.get("headers", ())
-            if not headers or headers[-1] is not NOSNIFF:  # else it was made with them, to be sent many times
-                message["headers"] = protected(headers)
-        await send(message)
-
-    return protect
-
-
-async def _refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
-    access: Access = scope["state"]["access"]
-    status, error = refusal.status, refusal.error
-    if refusal.guessed and not await access.failed(scope, scope["state"]["preflight"]):
-        status, error = 429, "too many wrong tokens"
-    headers: RawHeaders = [*HEADERS, NO_STORE]
-    if refusal.login:
-        path = scope["path"] + ("?" + scope["query_string"].decode("latin-1") if scope["query_string"] else "")
-        status, body = 303, b""
-        headers.append((b"location", f"/login?next={quote(path, safe='/')}".encode()))
-    else:
-        body = json.dumps({"error": error}).encode()
-        headers.append((b"content-type", b"application/json"))
-    if status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    elif status == 429:
-        # Whoever goes on guessing pays for each with a connection.
-        headers += [(b"retry-after", b"%d" % LONGEST_DELAY), (b"connection", b"close")]
-    headers.append((b"content-length", b"%d" % len(body)))
-    kind = "http.response"
-    if scope["type"] == "websocket":
-        # Before it is accepted, so that a page that must not open it learns nothing from it.
-        await receive()
-        if "websocket.http.response" not in scope.get("extensions", {}):
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        kind = "websocket.http.response"
-    await send({"type": f"{kind}.start", "status": status, "headers": headers})
-    await send({"type": f"{kind}.body", "body": body})
 
 
 # What stands in a request.
@@ -559,17 +346,3 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _neighbourhood(peer: str) -> str:
-    """Whom a peer is counted as: with IPv6 everybody has a whole /64 of addresses.
-
-    One that came with IPv4 to a socket of both is that, although its address is written as one of IPv6.
-    """
-    peer = peer.removeprefix("::ffff:")
-    if ":" not in peer:
-        return peer
-    try:
-        return str(ipaddress.ip_network(f"{peer}/64", strict=False))
-    except ValueError:
-        return peer

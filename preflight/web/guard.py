@@ -1,0 +1,116 @@
+"""The guard: what comes before everything else, and lets through what :mod:`preflight.web.access` allows."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from preflight.web import services
+from preflight.web.access import TOKEN_PROTOCOL, Refusal
+from preflight.web.headers import HEADERS, NO_STORE, NOSNIFF, RawHeaders, protected
+from preflight.web.throttle import LONGEST_DELAY
+
+GOODBYE = 1.0  # seconds that a client has to close a connection whose login has ended
+UNAUTHORIZED = 3000  # close code, IANA's registry
+
+
+class Guard:
+    """ASGI middleware that lets through what :class:`Access` allows, and gives every answer its headers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        access = services.of(scope).access
+        refusal = access.refusal(scope)
+        access.look_through_proxies(scope)
+        if refusal is not None:
+            await _refuse(refusal, scope, receive, send)
+        elif scope["type"] == "http":
+            await self.app(scope, receive, _protected(send))
+        else:
+            serving = asyncio.current_task()
+
+            def close() -> None:
+                task = asyncio.create_task(_log_out(scope, send, lambda: serving))
+                access.farewells.add(task)
+                task.add_done_callback(access.farewells.discard)
+
+            with access.connection(scope, close):
+                # Nobody behind this needs to see a token, or could answer with one.
+                scope["subprotocols"] = [
+                    name for name in scope.get("subprotocols", ()) if not name.startswith(TOKEN_PROTOCOL)
+                ]
+                try:
+                    await self.app(scope, receive, send)
+                finally:
+                    serving = None  # what this task does from here on is not ours to end
+
+
+async def _log_out(scope: Scope, send: Send, serving: Callable[[], asyncio.Task[Any] | None]) -> None:
+    """Close a connection; one whose client does not go along with that is cut off.
+
+    What serves it may have ended before: it is the server that waits, for the answer to its close and for what is on
+    its way. Only behind the launcher it can be cut off then.
+    """
+    end = asyncio.get_running_loop().time() + GOODBYE
+    with contextlib.suppress(OSError, RuntimeError, TimeoutError):  # it has gone by itself, or does not read
+        async with asyncio.timeout_at(end):
+            await send({"type": "websocket.close", "code": UNAUTHORIZED, "reason": "the login has ended"})
+    await asyncio.sleep(end - asyncio.get_running_loop().time())
+    abort = scope.get("extensions", {}).get("preflight.abort", {}).get("abort")
+    if abort is not None:
+        abort()
+    elif (task := serving()) is not None:
+        task.cancel()
+
+
+def _protected(send: Send) -> Send:
+    async def protect(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = message.get("headers", ())
+            if not headers or headers[-1] is not NOSNIFF:  # else it was made with them, to be sent many times
+                message["headers"] = protected(headers)
+        await send(message)
+
+    return protect
+
+
+async def _refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+    serving = services.of(scope)
+    status, error = refusal.status, refusal.error
+    if refusal.guessed and not await serving.access.failed(scope, serving.instance):
+        status, error = 429, "too many wrong tokens"
+    headers: RawHeaders = [*HEADERS, NO_STORE]
+    if refusal.login:
+        path = scope["path"] + ("?" + scope["query_string"].decode("latin-1") if scope["query_string"] else "")
+        status, body = 303, b""
+        headers.append((b"location", f"/login?next={quote(path, safe='/')}".encode()))
+    else:
+        body = json.dumps({"error": error}).encode()
+        headers.append((b"content-type", b"application/json"))
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    elif status == 429:
+        # Whoever goes on guessing pays for each with a connection.
+        headers += [(b"retry-after", b"%d" % LONGEST_DELAY), (b"connection", b"close")]
+    headers.append((b"content-length", b"%d" % len(body)))
+    kind = "http.response"
+    if scope["type"] == "websocket":
+        # Before it is accepted, so that a page that must not open it learns nothing from it.
+        await receive()
+        if "websocket.http.response" not in scope.get("extensions", {}):
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        kind = "websocket.http.response"
+    await send({"type": f"{kind}.start", "status": status, "headers": headers})
+    await send({"type": f"{kind}.body", "body": body})

@@ -1,0 +1,250 @@
+"""The table of routes: the only place where a route is declared.
+
+Routing, the guard's decision and the OpenAPI document come from it. An application's own routes stand in it beside
+these.
+"""
+
+from __future__ import annotations
+
+from preflight.web import pages
+from preflight.web.endpoints import diagnostics, followers, health, history, login, metrics, openapi, reruns
+from preflight.web.routing import Audience, Operation, Route, Socket, Table
+from preflight.web.schemas import (
+    A_PAGE,
+    ANYTHING,
+    CSS,
+    HTML,
+    PAGE,
+    SAME,
+    SEE_OTHER,
+    TEXT,
+    Schema,
+    answer,
+    array,
+    choice,
+    error,
+    in_path,
+    ref,
+)
+
+HEALTH: Schema = {
+    "content": {
+        "application/json": {"schema": ref("Health")},
+        "application/health+json": {"schema": ref("HealthDraft")},
+    }
+}
+HISTORY = {"503": error("the history cannot be read now")}
+RUN_ID = in_path("run_id")
+PAGE_OF_RUNS = [
+    *A_PAGE,
+    {"name": "address", "in": "query", "description": "host:port; without it, of all addresses", "schema": TEXT},
+]
+
+
+def table(own: Table = ()) -> Table:
+    """The routes of one application, ``own`` among them; some keep what they have answered, so each has its own."""
+    return [
+        Route(
+            "/health",
+            health.Health(),
+            {
+                "GET": Operation(
+                    "Whether this instance is well, and what troubles it by name.",
+                    {
+                        "200": HEALTH | {"description": "it is, warnings included"},
+                        "503": HEALTH | {"description": "it is not, or it drains"},
+                    },
+                )
+            },
+            Audience.ANYBODY,
+            direct=True,
+        ),
+        Route(
+            "/health/live",
+            health.Live(),
+            {"GET": Operation("The process answers.", {"200": answer("it does", ref("Live"))})},
+            Audience.ANYBODY,
+            direct=True,
+        ),
+        Route(
+            "/health/ready",
+            health.Ready(),
+            {
+                "GET": Operation(
+                    "The verdict is good, and the server does not drain.",
+                    {"200": answer("send requests", ref("Ready")), "503": answer("send none", ref("Ready"))},
+                )
+            },
+            Audience.ANYBODY,
+            direct=True,
+        ),
+        Route("/", pages.root, {"GET": Operation("The page.", {"200": PAGE, "304": SAME})}),
+        Route(
+            "/static/{name}",
+            pages.static,
+            {
+                "GET": Operation(
+                    "A file of the page.",
+                    {
+                        "200": {
+                            "description": "the file",
+                            "content": {kind.partition(";")[0]: {"schema": TEXT} for kind in pages.TYPES.values()},
+                        },
+                        "304": SAME,
+                        "404": error("no such file"),
+                    },
+                    [in_path("name")],
+                )
+            },
+        ),
+        Route(
+            "/diagnostics",
+            diagnostics.Diagnostics(),
+            {
+                "GET": Operation(
+                    "The most recent report for this address, whoever made it.",
+                    {
+                        "200": {
+                            "description": "the report, in the format that ?format= or Accept asks for",
+                            "content": {
+                                "application/json": {"schema": ref("Diagnostics")},
+                                "application/health+json": {"schema": ANYTHING},
+                                "text/plain": {"schema": TEXT},
+                                HTML: {"schema": TEXT},
+                            },
+                        },
+                        "304": SAME,
+                        "400": error("no such format"),
+                    },
+                    [
+                        {
+                            "name": "format",
+                            "in": "query",
+                            "description": "wins over Accept",
+                            "schema": choice(*diagnostics.MEDIA_TYPES),
+                        }
+                    ],
+                )
+            },
+            direct=True,
+        ),
+        Route(
+            "/diagnostics/run",
+            reruns.run,
+            {
+                "POST": Operation(
+                    "Run the suite again, beside the live server, or join the run that goes on.",
+                    {
+                        "202": answer("it goes on", ref("Rerun"))
+                        | {"headers": {"Location": {"schema": TEXT, "required": True}}},
+                        "429": answer("the last one has only just ended, or too many wrong tokens", ref("TooSoon")),
+                        "503": error("the server stops"),
+                    },
+                )
+            },
+        ),
+        Route(
+            "/diagnostics/run/{run_id}",
+            reruns.state,
+            {
+                "GET": Operation(
+                    "How far a re-run is, or how it ended.",
+                    {"200": answer("the run", ref("Rerun")), "404": error("there is none")},
+                    [RUN_ID],
+                )
+            },
+        ),
+        Route(
+            "/diagnostics/history",
+            history.runs,
+            {
+                "GET": Operation(
+                    "Past runs with what flipped in each, newest first.",
+                    HISTORY
+                    | {"200": answer("a page of them", array(ref("Run"))), "400": error("a number out of its range")},
+                    PAGE_OF_RUNS,
+                )
+            },
+        ),
+        Route(
+            "/diagnostics/history/{run_id}",
+            history.run,
+            {
+                "GET": Operation(
+                    "One past run.",
+                    HISTORY | {"200": answer("the run", ref("Diagnostics")), "404": error("there is none")},
+                    [RUN_ID],
+                )
+            },
+        ),
+        Route(
+            "/diagnostics/checks/{title:path}",
+            history.check,
+            {
+                "GET": Operation(
+                    "How one check fared in the past, newest first.",
+                    HISTORY
+                    | {
+                        "200": answer("its past", ref("Past")),
+                        "400": error("a number out of its range"),
+                        "404": error("no run that is kept has it"),
+                    },
+                    [in_path("title"), *PAGE_OF_RUNS],
+                )
+            },
+        ),
+        Route(
+            "/metrics",
+            metrics.metrics,
+            {"GET": Operation("For Prometheus.", {"200": answer("the metrics", TEXT, "text/plain")})},
+        ),
+        *own,
+        Socket(
+            "/ws/diagnostics",
+            followers.Follow(),
+            "The verdict, each check of a re-run, and each new report, as they come.",
+        ),
+        Route(
+            "/login",
+            login.login,
+            {
+                "GET": Operation(
+                    "The form that takes the token.",
+                    {
+                        "200": PAGE,
+                        "303": SEE_OTHER | {"description": "logged in already"},
+                        "404": error("there is no token to log in with"),
+                    },
+                    [{"name": "next", "in": "query", "description": "where to go then", "schema": TEXT}],
+                ),
+                "POST": Operation(
+                    "Log in: sets a cookie.",
+                    {
+                        "303": SEE_OTHER | {"description": "logged in"},
+                        "401": answer("that is not the token", TEXT, HTML),
+                        "404": error("there is no token to log in with"),
+                        "413": error("more than a login needs"),
+                        "429": answer("too many wrong tokens", TEXT, HTML),
+                    },
+                    body={
+                        "required": True,
+                        "content": {"application/x-www-form-urlencoded": {"schema": ref("Login")}},
+                    },
+                ),
+            },
+            Audience.VISITORS,
+        ),
+        Route(
+            "/login.css",
+            login.style,
+            {"GET": Operation("The form's style.", {"200": answer("the style", TEXT, CSS)})},
+            Audience.VISITORS,
+        ),
+        Route("/logout", login.logout, {"POST": Operation("End the login.", {"303": SEE_OTHER})}),
+        Route(
+            "/openapi.json",
+            openapi.openapi,
+            {"GET": Operation("This document.", {"200": answer("the document", ANYTHING)})},
+        ),
+        Route("/docs", openapi.docs, {"GET": Operation("The routes, for people.", {"200": PAGE})}),
+    ]

@@ -1,0 +1,112 @@
+"""What a guarded application says of itself, and what the routes answer from while it serves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from starlette.types import Scope
+
+from preflight.web.access import Access
+from preflight.web.followers import Followers
+from preflight.web.instance import Instance
+from preflight.web.metrics import Metrics
+from preflight.web.past import Past
+from preflight.web.reruns import Reruns
+from preflight.web.routing import Table, audiences
+from preflight.web.schemas import Schema
+from preflight.web.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+STATE = "preflight.web"
+"""The name of the services in the lifespan's and every request's state (ASGI: ``scope["state"]``)."""
+
+
+class Load(Protocol):
+    """How much an application has to do, for /health; read with each request, from memory."""
+
+    @property
+    def connections(self) -> int:
+        """Open connections of its own."""
+
+    @property
+    def sessions(self) -> int:
+        """Sessions that are in use."""
+
+
+class Idle:
+    """The load of an application that has neither connections nor sessions."""
+
+    connections = 0
+    sessions = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """What a guarded application says of itself."""
+
+    title: str
+    architecture: str
+    """What it is made of, in a few words; /health shows it."""
+    description: str = ""
+    """Of its own routes, for the OpenAPI document."""
+    routes: Table = ()
+    """Its own routes, which the guard and the document treat like the others."""
+    schemas: Mapping[str, Schema] = field(default_factory=dict)
+    """Of what its routes answer, by the name that references have."""
+    load: Load = field(default_factory=Idle)
+    metrics: Callable[[], Iterable[Metric]] = tuple
+    """Its own metrics; called in a thread."""
+    running: Callable[[Services], AbstractAsyncContextManager[object]] = lambda _services: nullcontext()
+    """Entered for as long as it serves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the routes of one serving application answer from. In the event loop only."""
+
+    application: Application
+    table: Table
+    instance: Instance
+    access: Access
+    snapshot: Snapshot
+    past: Past
+    reruns: Reruns
+    followers: Followers
+    metrics: Metrics
+
+    @classmethod
+    def made(cls, application: Application, table: Table, instance: Instance) -> Services:
+        """The services of an application that begins to serve as this instance."""
+        snapshot, reruns = Snapshot(instance), Reruns(instance)
+        reruns.published = snapshot.accept
+        return cls(
+            application=application,
+            table=table,
+            instance=instance,
+            access=Access(instance.settings, audiences(table)),
+            snapshot=snapshot,
+            past=Past(instance, snapshot),
+            reruns=reruns,
+            followers=Followers(instance, reruns, snapshot),
+            metrics=Metrics(application.metrics),
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """For as long as the application serves."""
+        try:
+            async with self.application.running(self), self.reruns.running(), self.followers.running():
+                yield
+        finally:
+            self.access.guesses.tell(self.instance)
+
+
+def of(scope: Scope) -> Services:
+    """The services that answer this request."""
+    services: Services = scope["state"][STATE]
+    return services

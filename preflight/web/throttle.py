@@ -1,0 +1,114 @@
+"""Wrong tokens: how long each peer waits for the answer, and what the audit is told of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+
+from preflight.settings.model import address
+from preflight.web.instance import Instance
+
+FREE = 3  # wrong tokens of one peer that are answered at once
+FIRST_DELAY, LONGEST_DELAY = 0.5, 8.0  # seconds; doubles with each further one
+FORGET = 300.0  # seconds after the last one
+PEERS = 4096  # that are remembered; the one that was quiet for longest makes room
+WAITING = 64  # wrong tokens whose answers wait at once; the next is answered with 429, and its connection closed
+NEIGHBOURS_WAITING = 4  # of those, the most of one peer: nobody takes up all of them alone
+
+TOLD_EVERY = 60.0  # seconds
+TOLD_OF_ONE, TOLD = 5, 30  # wrong tokens of a peer, and of all, that are recorded one by one in that time
+MOST_NAMED = 10  # peers of which the rest is recorded, each with its number
+
+
+class Throttle:
+    """How long each peer waits for the answer to a wrong token. Right ones never come here."""
+
+    def __init__(self) -> None:
+        self._peers: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self.waiting: Counter[str] = Counter()
+        """Answers that wait, by peer."""
+
+    def failed(self, peer: str, now: float) -> float:
+        """Count one more wrong token; returns the seconds to wait before it is answered."""
+        count, last = self._peers.pop(peer, (0, now))
+        if now - last > FORGET:
+            count = 0
+        self._peers[peer] = (count + 1, now)
+        if len(self._peers) > PEERS:
+            self._peers.popitem(last=False)
+        return 0.0 if count < FREE else min(FIRST_DELAY * 2.0 ** min(count - FREE, 16), LONGEST_DELAY)
+
+    @contextlib.contextmanager
+    def place(self, peer: str) -> Iterator[bool]:
+        """A place to wait in; False where this peer, or all of them together, have taken up theirs."""
+        if self.waiting[peer] >= NEIGHBOURS_WAITING or self.waiting.total() >= WAITING:
+            yield False
+            return
+        self.waiting[peer] += 1
+        try:
+            yield True
+        finally:
+            self.waiting[peer] -= 1
+            if not self.waiting[peer]:
+                del self.waiting[peer]
+
+
+class Guesses:
+    """What the audit is told of wrong tokens: the first ones singly, then how many more there were.
+
+    Who has no token must not be able to fill the audit, which rotates, until nothing else is left in it.
+    """
+
+    def __init__(self) -> None:
+        self._singly: Counter[str] = Counter()
+        self._more: Counter[str] = Counter()
+        self._since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def record(self, instance: Instance, peer: str, port: int, path: str) -> None:
+        """Record a wrong token, now or with others at the end of this minute."""
+        loop = asyncio.get_running_loop()
+        if self._timer is None:
+            self._since = loop.time()
+            self._timer = loop.call_later(TOLD_EVERY, self.tell, instance)
+        who = neighbourhood(peer)
+        if self._singly[who] < TOLD_OF_ONE and self._singly.total() < TOLD:
+            self._singly[who] += 1
+            instance.audit("login_failed", peer=address(peer, port), path=path)
+        else:
+            # The empty name stands for those that there is no room to name.
+            self._more[who if who in self._more or len(self._more) < PEERS else ""] += 1
+
+    def tell(self, instance: Instance) -> None:
+        """Record how many more there were since the last time; nothing where there were none."""
+        if self._timer is None:
+            return
+        self._timer.cancel()
+        seconds = round(asyncio.get_running_loop().time() - self._since, 1)
+        unnamed = self._more.pop("", 0)
+        named = self._more.most_common(MOST_NAMED)
+        for who, count in named:
+            instance.audit("login_failed", peer=who, more=count, seconds=seconds)
+        rest = unnamed + self._more.total() - sum(count for _who, count in named)
+        if rest:
+            instance.audit("login_failed", peer="others", more=rest, seconds=seconds)
+        self._singly.clear()
+        self._more.clear()
+        self._timer = None
+
+
+def neighbourhood(peer: str) -> str:
+    """Whom a peer is counted as: with IPv6 everybody has a whole /64 of addresses.
+
+    One that came with IPv4 to a socket of both is that, although its address is written as one of IPv6.
+    """
+    peer = peer.removeprefix("::ffff:")
+    if ":" not in peer:
+        return peer
+    try:
+        return str(ipaddress.ip_network(f"{peer}/64", strict=False))
+    except ValueError:
+        return peer

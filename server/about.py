@@ -1,0 +1,5 @@
+"""What the agent server says of itself."""
+
+TITLE = "Agent server"
+ARCHITECTURE = "LangGraph StateGraph behind FastAPI"
+DESCRIPTION = "The chat is a WebSocket at /ws/chat; GET /chat/schema.json has its messages."

@@ -1,0 +1,47 @@
+"""What Prometheus learns of the chat: who is connected, and how long turns take."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+    from preflight.web.services import Load
+
+BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)  # seconds of a chat turn
+
+
+class Histogram:
+    """How often something took how long."""
+
+    def __init__(self, buckets: tuple[float, ...]) -> None:
+        self.buckets = buckets
+        self.counts = [0] * (len(buckets) + 1)
+        self.sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(self.buckets, seconds)] += 1
+        self.sum += seconds
+
+    @property
+    def cumulative(self) -> list[tuple[str, int]]:
+        """Upper bounds and how many were not above them, as Prometheus has it."""
+        bounds = [*map(str, self.buckets), "+Inf"]
+        return list(zip(bounds, accumulate(self.counts), strict=True))
+
+
+def collect(load: Load, turns: Histogram) -> Iterator[Metric]:
+    """What a scrape shows of the chat. The library is imported here, so that no start waits for it."""
+    from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
+
+    yield GaugeMetricFamily("preflight_chat_connections", "Open chat connections.", value=load.connections)
+    about = "Chat sessions that are followed or have a turn."
+    yield GaugeMetricFamily("preflight_chat_sessions", about, value=load.sessions)
+    yield HistogramMetricFamily(
+        "preflight_chat_turn_duration_seconds", "Chat turns, from the beginning of the work to the saved answer.",
+        buckets=turns.cumulative, sum_value=turns.sum,
+    )  # fmt: skip
