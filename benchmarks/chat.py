@@ -219,10 +219,11 @@ async def turns(rounds: int = 300) -> None:
     from preflight.web.instance import Instance
     from preflight.web.past import Past
     from preflight.web.snapshot import Snapshot
-    from server import agent, sessions
-    from server.checkpoints import Checkpoints
-    from server.sessions import Reply
-    from server.tools import Toolbox
+    from server.agent import graph as agent
+    from server.agent.tools import Toolbox
+    from server.sessions import store as sessions
+    from server.sessions.checkpoints import Checkpoints
+    from server.sessions.store import Reply
 
     folder = Path(tempfile.mkdtemp(prefix="chat-", dir=ROOT))
     try:

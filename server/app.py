@@ -12,8 +12,9 @@ from preflight import __version__
 from preflight.web.endpoints import openapi
 from preflight.web.mount import Mount
 from preflight.web.services import Application
-from server import about, metrics, routes
-from server.chat import Chat
+from server import about
+from server.chat import metrics, routes
+from server.chat.service import Chat
 
 PROJECT = Path(__file__).resolve().parent.parent
 

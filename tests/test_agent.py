@@ -34,13 +34,13 @@ from preflight.settings import model as settings
 from preflight.web.instance import Instance
 from preflight.web.past import Past
 from preflight.web.snapshot import Snapshot
-from server.agent import REMEMBERED, REMEMBERED_CHARACTERS, Agent, make, remember
-from server.checkpoints import Checkpoints
-from server.database import StoreError
-from server.embedded import EmbeddedModel, intent, pieces, plan, subject
-from server.failures import ProviderError
-from server.sessions import Store
-from server.tools import LONGEST, Tool, Toolbox, as_data, find, from_data
+from server.agent.embedded import EmbeddedModel, intent, pieces, plan, subject
+from server.agent.failures import ProviderError
+from server.agent.graph import REMEMBERED, REMEMBERED_CHARACTERS, Agent, make, remember
+from server.agent.tools import LONGEST, Tool, Toolbox, as_data, find, from_data
+from server.sessions.checkpoints import Checkpoints
+from server.sessions.database import StoreError
+from server.sessions.store import Store
 from tests.conftest import ROOT
 from tests.services import COMPLETION, Service
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from server.database import Database, StoreError
+from server.sessions.database import Database, StoreError
 
 
 def table(name: str) -> Callable[[sqlite3.Connection], None]:

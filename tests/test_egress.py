@@ -18,8 +18,8 @@ from langchain_core.messages import HumanMessage
 from langchain_openai.chat_models import _client_utils
 
 from preflight.suite import egress, probes
-from server import provider
-from server.failures import ProviderError
+from server.agent import provider
+from server.agent.failures import ProviderError
 from tests.proxies import OPENSSL, Authority, Proxy, Service
 
 ROOT = Path(__file__).parents[1]

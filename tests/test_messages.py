@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from preflight.settings.model import SETTINGS
-from server import messages
+from server.chat import messages
 
 DOCS = (Path(__file__).parents[1] / "docs" / "chat.md").read_text()
 

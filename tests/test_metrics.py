@@ -29,7 +29,7 @@ from preflight.web.instance import Instance
 from preflight.web.mount import InFlight
 from preflight.web.services import Application, Services
 from server.app import create_app
-from server.metrics import BUCKETS, Histogram, collect
+from server.chat.metrics import BUCKETS, Histogram, collect
 
 ROOT = Path(__file__).parents[1]
 MakeCheck = Callable[..., Check]

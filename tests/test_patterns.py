@@ -22,7 +22,7 @@ import pytest
 from preflight.command import bundle
 from preflight.notify import __main__ as sender
 from preflight.redaction import redactor as redaction
-from server import embedded
+from server.agent import embedded
 
 ROOT = Path(__file__).resolve().parent.parent
 BOUND = 150  # seconds for all patterns together, on a machine with much else to do
@@ -47,7 +47,7 @@ MADE = {
         stretch for secret in SECRETS for stretch in redaction._stretches(secret)
     ],
     "preflight/notify/__main__.py:reason": [pattern for pattern, _ in sender.REASONS],
-    "server/embedded.py:intent": [pattern for _, pattern in embedded.INTENTS],
+    "server/agent/embedded.py:intent": [pattern for _, pattern in embedded.INTENTS],
     "preflight/command/bundle.py:_path": [bundle._path(path).pattern for path in ("/home/dev", "/", "/a.b/c+d")],
     "preflight/command/bundle.py:_word": [bundle._word(name).pattern for name in ("dev", "a-b.c", "")],
 }
@@ -194,7 +194,8 @@ def test_all_patterns_are_known() -> None:
     assert unknown == []
     assert len(found) > 80
     assert {where.partition(":")[0] for where, *_ in found} >= {
-        "preflight/redaction/arguments.py", "preflight/redaction/redactor.py", "preflight/text.py", "server/turns.py",
+        "preflight/redaction/arguments.py", "preflight/redaction/redactor.py", "preflight/text.py",
+        "server/chat/turns.py",
     }  # fmt: skip
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 
-from server import provider
-from server.failures import ProviderError
+from server.agent import provider
+from server.agent.failures import ProviderError
 from tests.services import Answer, Service, completion, streamed
 
 

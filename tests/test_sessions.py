@@ -17,8 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
-from server.database import StoreError
-from server.sessions import NoSession, Reply, SessionFull, Store, TooManySessions, alive, identity, whoami
+from server.sessions.database import StoreError
+from server.sessions.store import NoSession, Reply, SessionFull, Store, TooManySessions, alive, identity, whoami
 
 DAY = 86400.0
 

@@ -22,14 +22,14 @@ from preflight.web.past import Past
 from preflight.web.services import Services
 from preflight.web.snapshot import Snapshot
 from preflight.web.websocket import Outbox
-from server import connections
-from server.agent import Agent
-from server.connections import Connection
-from server.embedded import EmbeddedModel
-from server.failures import ProviderError
-from server.hub import Hub
-from server.tools import Toolbox
-from server.turns import Words, unbroken
+from server.agent.embedded import EmbeddedModel
+from server.agent.failures import ProviderError
+from server.agent.graph import Agent
+from server.agent.tools import Toolbox
+from server.chat import connections
+from server.chat.connections import Connection
+from server.chat.hub import Hub
+from server.chat.turns import Words, unbroken
 
 SECRETS = {
     "A_KEY": "sk-canary-Zq7vXw2LmN8p",

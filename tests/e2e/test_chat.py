@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from preflight.web.instance import SERVICE_RESTART
-from server.sessions import Reply, Store, identity
+from server.sessions.store import Reply, Store, identity
 from tests.e2e.chatting import Client, Live, Message, client, counts, frame, kill_worker, raw, worker_of
 from tests.e2e.starts import ROOT, Place, Started, get, make_place, until
 

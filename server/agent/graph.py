@@ -25,11 +25,11 @@ from preflight.redaction.redactor import Redactor
 from preflight.settings import places
 from preflight.settings.model import Settings
 from preflight.web.instance import Instance
-from server import provider
-from server.embedded import EmbeddedModel
-from server.failures import ProviderError
-from server.provider import OPENAI, PERPLEXITY, ask, ended, stream
-from server.tools import Toolbox, as_data
+from server.agent import provider
+from server.agent.embedded import EmbeddedModel
+from server.agent.failures import ProviderError
+from server.agent.provider import OPENAI, PERPLEXITY, ask, ended, stream
+from server.agent.tools import Toolbox, as_data
 
 REMEMBERED = 12  # messages of a session that the graph keeps: six turns
 REMEMBERED_CHARACTERS = 24_000  # of them together; the last turn stays whatever its length

@@ -6,7 +6,7 @@ waiting, whatever it was that ended, and do not know `accepted`, `progress` and 
 
 from __future__ import annotations
 
-from server.messages import Accepted, Error, Progress, Response, Result, Server, Token
+from server.chat.messages import Accepted, Error, Progress, Response, Result, Server, Token
 
 ANSWERS = "responder"  # the node of the graph that puts every answer into words
 

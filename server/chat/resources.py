@@ -1,36 +1,32 @@
-"""What the connections of one application share: the store, the agent, the live sessions, the way out."""
+"""What everything in one application's chat shares: the store, the agent, the redactor and the way out."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import importlib
 import json
-import logging
 import threading
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from preflight.redaction.redactor import Redactor
-from preflight.web.instance import SERVICE_RESTART, Instance
-from server import messages, sessions
-from server.turns import Session
+from preflight.web.instance import Instance
+from server.chat import messages
+from server.sessions import store
 
 if TYPE_CHECKING:
     from preflight.web.past import Past
     from preflight.web.snapshot import Snapshot
-    from server.agent import Agent
-    from server.connections import Connection
+    from server.agent.graph import Agent
 
 T = TypeVar("T")
 
-log = logging.getLogger(__name__)
 LONG = 2 * 1024  # characters of a text that takes longer to redact than everybody else should wait
 SPELL = 100  # turns after which a pause is used to give memory back
 PAUSE = 1.0  # seconds without a turn that are a pause
 
 
-class Hub:
+class Resources:
     """Made in the event loop; everything in it happens there."""
 
     def __init__(
@@ -46,9 +42,7 @@ class Hub:
         self.instance = instance
         self.settings = settings
         self.redactor = Redactor.of(settings)
-        self.store = sessions.Store(settings.state.sessions, **sessions.limits(settings))
-        self.connections: set[Connection] = set()
-        self.live: dict[str, Session] = {}
+        self.store = store.Store(settings.state.sessions, **store.limits(settings))
         self.rerun = rerun
         """Starts a re-run of the suite, or joins the one that is going on; None where the server has none.
 
@@ -63,7 +57,6 @@ class Hub:
         self._turns = 0  # since memory was given back
         self._pause: asyncio.TimerHandle | None = None
         self._making: asyncio.Task[Agent] | None = None
-        self._draining = asyncio.create_task(self._drain())
         self._aside = asyncio.Lock()
 
     def render(self, message: messages.Server) -> str:
@@ -104,21 +97,15 @@ class Hub:
         return self._agent
 
     async def _make(self) -> Agent:
-        agent, checkpoints, tools = await asyncio.to_thread(_load)
+        await asyncio.to_thread(_load)
+        from server.agent import graph, tools
+        from server.sessions import checkpoints
+
         checkpointer = checkpoints.Checkpoints(self.store.database)
         await checkpointer.prepare()
         toolbox = tools.Toolbox(self.instance, self.redactor, self._snapshot, self._past, self.rerun)
         # In a thread: with a key this imports langchain-openai.
-        made: Agent = await asyncio.to_thread(agent.make, self.instance, self.redactor, toolbox, checkpointer)
-        return made
-
-    def session(self, session_id: str, workspace: str | None = None) -> Session:
-        """The live session of this id; ``workspace`` is kept with it from its first message on."""
-        if session_id not in self.live:
-            self.live[session_id] = Session(self, session_id, workspace)
-        session = self.live[session_id]
-        session.workspace = workspace or session.workspace
-        return session
+        return await asyncio.to_thread(graph.make, self.instance, self.redactor, toolbox, checkpointer)
 
     def turned(self, seconds: float) -> None:
         """A turn has ended after this time."""
@@ -134,27 +121,12 @@ class Hub:
         # Its own thread: it waits for no one, and nobody for it.
         threading.Thread(target=_trim, name="trim", daemon=True).start()
 
-    async def delete(self, chosen: Collection[str] | None) -> int:
-        """Delete sessions, None for all; their turns are cancelled and their connections closed. Raises StoreError."""
-        ends = [self.live[one].end() for one in list(self.live) if chosen is None or one in chosen]
-        await asyncio.gather(*ends)
-        return await self.store.delete(chosen)
-
-    async def _drain(self) -> None:
-        """When the instance drains, idle connections close at once and the others after their turn."""
-        await self.instance.drained()
-        for connection in list(self.connections):
-            if connection.session is None or not connection.session.busy:
-                connection.close(*SERVICE_RESTART)
-
     async def close(self) -> None:
         """End what is left; unfinished turns are on disk."""
-        self._draining.cancel()
         if self._pause is not None:
             self._pause.cancel()
         if self._making is not None:
             self._making.cancel()
-        await asyncio.gather(*(session.abandon() for session in list(self.live.values())))
         await self.store.close()
 
 
@@ -167,12 +139,14 @@ def _trim() -> None:
         trim(0)
 
 
-def _load() -> list[Any]:
+def _load() -> None:
     """Import what the agent needs. Collecting garbage meanwhile finds none, and takes a third of the time."""
     collecting = gc.isenabled()
     gc.disable()
     try:
-        return [importlib.import_module(name) for name in ("server.agent", "server.checkpoints", "server.tools")]
+        import server.agent.graph
+        import server.agent.tools
+        import server.sessions.checkpoints  # noqa: F401  # all three are for whoever asks next
     finally:
         gc.freeze()
         if collecting:

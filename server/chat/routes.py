@@ -20,8 +20,8 @@ from preflight.web.schemas import (
     record,
     ref,
 )
-from server import archive
-from server.chat import Chat, Endpoint
+from server.chat import archive
+from server.chat.service import Chat, Endpoint
 
 SESSION: dict[str, Schema] = {
     "session_id": TEXT,

@@ -22,7 +22,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import Runnable
 
-from server.failures import ProviderError
+from server.agent.failures import ProviderError
 
 # What services give as the reason why an answer has ended (finish_reason), OpenAI's own words first.
 WHOLE = frozenset({
@@ -65,7 +65,7 @@ def model(service: Service, environment: Mapping[str, str], patience: float) -> 
     try:
         from pydantic import SecretStr
 
-        from server.completions import CompatibleChat  # 0.4 s and 22 MiB: only where there is a key
+        from server.agent.completions import CompatibleChat  # 0.4 s and 22 MiB: only where there is a key
 
         return CompatibleChat(
             model=environment.get(f"{service.prefix}_MODEL") or service.model,

@@ -17,8 +17,8 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
 from langgraph.checkpoint.sqlite import SqliteSaver
 
-from server.database import Database
-from server.sessions import known
+from server.sessions.database import Database
+from server.sessions.store import known
 
 log = logging.getLogger(__name__)
 

@@ -70,7 +70,7 @@ def from_data(text: str) -> Any:
 
 
 class Toolbox:
-    """The tools of one instance. ``rerun`` starts a re-run of the suite, where the server has one; see hub.py."""
+    """The tools of one instance. ``rerun`` starts a re-run, where the server has one; see chat/resources.py."""
 
     def __init__(
         self,

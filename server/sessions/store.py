@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from preflight import ports
 from preflight.times import stamp
-from server.database import Database, StoreError
+from server.sessions.database import Database, StoreError
 
 VERSION = 2
 SCHEMA = """

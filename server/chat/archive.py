@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from preflight.web.paging import page
-from server.chat import Chat
+from server.chat.service import Chat
 
 
 class Archive:
@@ -26,7 +26,7 @@ class Archive:
 
     async def sessions(self, request: Request) -> JSONResponse:
         """GET: the sessions, the latest used first (?limit, ?offset). DELETE: all of them."""
-        from server.database import StoreError
+        from server.sessions.database import StoreError
 
         hub = self._chat.hub
         try:
@@ -45,8 +45,8 @@ class Archive:
 
     async def session(self, request: Request) -> JSONResponse:
         """GET: one session with its whole transcript. DELETE: delete it."""
-        from server.database import StoreError
-        from server.sessions import NoSession
+        from server.sessions.database import StoreError
+        from server.sessions.store import NoSession
 
         hub = self._chat.hub
         session_id: str = request.path_params["session_id"]
@@ -66,6 +66,6 @@ class Archive:
 
 async def schema(_request: Request) -> JSONResponse:
     """JSON Schema of every message of /ws/chat."""
-    from server import messages
+    from server.chat import messages
 
     return JSONResponse(messages.schema())

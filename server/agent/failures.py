@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(eq=False)
 class ProviderError(Exception):
-    """The model gave no answer. ``code`` is a client's (see messages.py), ``retry``: trying again may help."""
+    """The model gave no answer. ``code`` is a client's (see chat/messages.py), ``retry``: trying again may help."""
 
     code: str
     message: str

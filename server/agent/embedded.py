@@ -19,7 +19,7 @@ from langchain_core.runnables import Runnable
 
 from preflight import commands
 from preflight.times import local_of
-from server.tools import from_data
+from server.agent.tools import from_data
 
 PIECE = 80  # characters of a streamed piece, about
 HELP = """I can tell you about this server, from its own preflight report:

@@ -10,11 +10,10 @@ from starlette.types import Receive, Scope, Send
 
 from preflight import __version__
 from preflight.web.websocket import POLICY_VIOLATION, Allowance, Outbox, admitted
-from server import messages
 from server.about import ARCHITECTURE
-from server.database import StoreError
-from server.dialects import in_dialect
-from server.messages import (
+from server.chat import messages
+from server.chat.dialects import in_dialect
+from server.chat.messages import (
     LAST,
     TYPES,
     Cancel,
@@ -30,11 +29,12 @@ from server.messages import (
     Ping,
     Pong,
 )
-from server.sessions import Line
-from server.turns import Refused, Session, now
+from server.chat.turns import Refused, Session, now
+from server.sessions.database import StoreError
+from server.sessions.store import Line
 
 if TYPE_CHECKING:
-    from server.hub import Hub
+    from server.chat.hub import Hub
 
 PAGE = 128 * 1024  # characters of messages in `initialized` and in `history`
 NO_MESSAGE: frozenset[Code] = frozenset({"not_text", "too_large", "bad_json", "unknown_type"})

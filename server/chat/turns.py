@@ -15,22 +15,22 @@ import uuid
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from preflight.redaction import keys
 from preflight.redaction import redactor as redaction
 from preflight.times import stamp
 from preflight.web.instance import SERVICE_RESTART
-from server import sessions
-from server.database import StoreError
-from server.dialects import in_dialect
-from server.failures import ProviderError
-from server.messages import Accepted, Code, Error, Progress, Result, Server, Status, Token
-from server.sessions import Line, NoSession, Reply, SessionFull, TooManySessions
+from server.agent.failures import ProviderError
+from server.chat.dialects import in_dialect
+from server.chat.messages import Accepted, Code, Error, Progress, Result, Server, Status, Token
+from server.sessions import store
+from server.sessions.database import StoreError
+from server.sessions.store import Line, NoSession, Reply, SessionFull, TooManySessions
 
 if TYPE_CHECKING:
-    from server.connections import Connection
-    from server.hub import Hub
+    from preflight.web.websocket import Outbox
+    from server.chat.resources import Resources
 
 log = logging.getLogger(__name__)
 
@@ -76,19 +76,39 @@ class Turn:
         return len(self.text.encode())
 
 
+class Follower(Protocol):
+    """A connection, as the session knows it that it follows."""
+
+    session: Session | None
+    outbox: Outbox
+    streams: bool
+    """Whether it gets answers piece by piece."""
+
+    def send(self, message: Server) -> None:
+        """Send to this client alone."""
+
+    def push(self, text: str) -> None:
+        """Send what was rendered for all who follow."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Close after what is queued has been sent."""
+
+
 class Session:
     """One session, while somebody follows it or a turn of it runs."""
 
     __slots__ = (
-        "_arriving", "_current", "_hub", "_looking", "_postponed", "_runner", "_waiting", "_watchers", "followers",
-        "id", "workspace",
+        "_arriving", "_current", "_live", "_looking", "_postponed", "_resources", "_runner", "_waiting", "_watchers",
+        "followers", "id", "workspace",
     )  # fmt: skip
 
-    def __init__(self, hub: Hub, session_id: str, workspace: str | None) -> None:
+    def __init__(self, resources: Resources, live: dict[str, Session], session_id: str, workspace: str | None) -> None:
+        """``live``: the live sessions by id, which this one leaves when nothing is left for it to do."""
         self.id = session_id
         self.workspace = workspace
-        self.followers: set[Connection] = set()
-        self._hub = hub
+        self.followers: set[Follower] = set()
+        self._resources = resources
+        self._live = live
         self._waiting: deque[Turn] = deque()
         self._current: Turn | None = None
         self._postponed: list[Turn] = []  # for the next server: this one drains
@@ -108,28 +128,28 @@ class Session:
         for connection in list(self.followers):
             streams = connection.streams
             if streams not in rendered:
-                rendered[streams] = [self._hub.render(one) for one in in_dialect(message, streams=streams)]
+                rendered[streams] = [self._resources.render(one) for one in in_dialect(message, streams=streams)]
             for text in rendered[streams]:
                 connection.push(text)
 
-    def leave(self, connection: Connection) -> None:
+    def leave(self, connection: Follower) -> None:
         """This connection does not follow any more."""
         self.followers.discard(connection)
         self._settle()
 
     def _settle(self) -> None:
         """Forget a session that nobody follows and that has nothing to do."""
-        if not self.followers and not self.busy and not self._watchers and self._hub.live.get(self.id) is self:
-            del self._hub.live[self.id]
+        if not self.followers and not self.busy and not self._watchers and self._live.get(self.id) is self:
+            del self._live[self.id]
 
     # Messages.
 
-    async def say(self, sender: Connection, text: str, client: str | None) -> None:
+    async def say(self, sender: Follower, text: str, client: str | None) -> None:
         """Put a message on disk, tell everybody, and queue its turn. Raises Refused."""
-        if self._hub.instance.draining:
+        if self._resources.instance.draining:
             raise Refused("draining", "The server is restarting: send it again after connecting anew.", retry=True)
         before = [*([self._current] if self._current else []), *self._waiting, *self._arriving.values()]
-        most, size = self._hub.settings.chat_queue, self._hub.settings.chat_queue_size
+        most, size = self._resources.settings.chat_queue, self._resources.settings.chat_queue_size
         if len(before) >= most:
             raise Refused("queue_full", f"{most} messages of this session wait already: try again later.", retry=True)
         turn = Turn(uuid.uuid4().hex, text, client)
@@ -138,8 +158,8 @@ class Session:
             raise Refused("queue_full", said, retry=True)
         self._arriving[turn.id] = turn
         try:
-            taken = await self._hub.store.accept(
-                self.id, turn.id, turn.text, client=client, workspace=self.workspace, keep=frozenset(self._hub.live)
+            taken = await self._resources.store.accept(
+                self.id, turn.id, turn.text, client=client, workspace=self.workspace, keep=frozenset(self._live)
             )
             if taken.duplicate:
                 self._again(sender, turn, taken)
@@ -166,7 +186,7 @@ class Session:
             if not self.busy:
                 self._idle()
 
-    def _again(self, sender: Connection, turn: Turn, taken: sessions.Taken) -> None:
+    def _again(self, sender: Follower, turn: Turn, taken: store.Taken) -> None:
         """A message that was accepted before, and whose sender does not know: said again, done once."""
         accepted = Accepted(
             session_id=self.id,
@@ -201,17 +221,17 @@ class Session:
     async def _run(self) -> None:
         """Do what is queued; while the instance drains, only what is already begun."""
         try:
-            while self._waiting and not self._hub.instance.draining:
+            while self._waiting and not self._resources.instance.draining:
                 self._current = self._waiting.popleft()
                 # A drain waits for it, and below for its answer to be sent.
-                with self._hub.instance.work():
+                with self._resources.instance.work():
                     begun = time.monotonic()
                     await self._attempt(self._current)
                     spent = time.monotonic() - begun
-                self._hub.turned(spent)
+                self._resources.turned(spent)
                 self._current = None
-            if self._hub.instance.draining:
-                with self._hub.instance.work():
+            if self._resources.instance.draining:
+                with self._resources.instance.work():
                     self._give_back()
                     await self._flush()
         finally:
@@ -228,7 +248,7 @@ class Session:
                     connection.send(self._error(turn, "draining", NOT_BEGUN))
 
     def _idle(self) -> None:
-        if self._hub.instance.draining:
+        if self._resources.instance.draining:
             for connection in list(self.followers):
                 connection.close(*SERVICE_RESTART)
         self._settle()
@@ -244,7 +264,7 @@ class Session:
             await self._perform(turn)
         except Exception as error:  # noqa: BLE001  # said to the user and in the log
             # A fault of ours; the turn stays open, and the ones behind it get their chance.
-            log.error("a turn broke: %s", self._hub.redactor.text("".join(traceback.format_exception(error))))
+            log.error("a turn broke: %s", self._resources.redactor.text("".join(traceback.format_exception(error))))
             said = f"The server broke ({type(error).__name__}); resume the session to have it tried again."
             self.publish(self._error(turn, "internal", said))
 
@@ -264,7 +284,7 @@ class Session:
             self._postponed.append(turn)
             return
         try:
-            line = await self._hub.store.finish(self.id, turn.id, self._reply(task))
+            line = await self._resources.store.finish(self.id, turn.id, self._reply(task))
         except NoSession:
             return
         except StoreError as error:
@@ -275,13 +295,13 @@ class Session:
 
     async def _answer(self, turn: Turn) -> str:
         """Let the agent answer, and tell how it goes."""
-        agent = await self._hub.agent()
-        async with agent.slots, asyncio.timeout(self._hub.settings.turn_timeout):
-            if self._hub.instance.draining:
+        agent = await self._resources.agent()
+        async with agent.slots, asyncio.timeout(self._resources.settings.turn_timeout):
+            if self._resources.instance.draining:
                 raise Postponed
             # On disk before anything of it is done: what may end the server is counted.
-            await self._hub.store.begin(turn.id)
-            words = Words(self._hub.redactor, keys.secrets_of(self._hub.settings))
+            await self._resources.store.begin(turn.id)
+            words = Words(self._resources.redactor, keys.secrets_of(self._resources.settings))
             index, answer = 0, ""
             async for kind, text in agent.answer(self.id, turn.id, turn.text):
                 if kind == "node":
@@ -309,9 +329,9 @@ class Session:
         if isinstance(error, ProviderError):
             return Reply("error", error.message, error.code, error.retry, error.retry_after)
         if isinstance(error, TimeoutError):
-            limit = self._hub.settings.turn_timeout
+            limit = self._resources.settings.turn_timeout
             return Reply("error", f"There was no answer within {limit:g} s. Try again.", "timeout", retry=True)
-        log.error("a turn broke: %s", self._hub.redactor.text("".join(traceback.format_exception(error))))
+        log.error("a turn broke: %s", self._resources.redactor.text("".join(traceback.format_exception(error))))
         said = f"The agent broke ({type(error).__name__}); see the server's log."
         return Reply("error", said, "internal", retry=True)
 
@@ -344,13 +364,13 @@ class Session:
     async def recover(self) -> None:
         """Take up turns that were accepted and never answered. Raises StoreError."""
         async with self._looking:  # who resumes at the same moment finds them taken up
-            for found in await self._hub.store.open_turns(self.id):
+            for found in await self._resources.store.open_turns(self.id):
                 known = {turn.id for turn in self._waiting} | {*self._arriving, *self._watchers}
                 if found.turn_id not in known and (self._current is None or self._current.id != found.turn_id):
                     await self._take_up(Turn(found.turn_id, found.content, found.id), found.owner)
 
     async def _take_up(self, turn: Turn, owner: str) -> None:
-        if owner == self._hub.store.owner or not await asyncio.to_thread(sessions.alive, owner):
+        if owner == self._resources.store.owner or not await asyncio.to_thread(store.alive, owner):
             await self._take_over(turn, owner)
             return
         # An instance that is being replaced still works on it.
@@ -365,13 +385,13 @@ class Session:
         self._watchers[turn.id] = asyncio.create_task(self._watch(turn, owner))
 
     async def _take_over(self, turn: Turn, owner: str) -> None:
-        beginnings = await self._hub.store.claim(turn.id, owner)
+        beginnings = await self._resources.store.claim(turn.id, owner)
         if beginnings is None:
             return
         if beginnings >= BEGINNINGS:
             message = "The server ended in the middle of this turn, more than once; it is not tried again."
             reply = Reply("error", message, "interrupted", retry=True)
-            self.publish(self._told(await self._hub.store.finish(self.id, turn.id, reply), turn.client))
+            self.publish(self._told(await self._resources.store.finish(self.id, turn.id, reply), turn.client))
             return
         self.publish(
             Status(session_id=self.id, turn_id=turn.id, status="resumed", message="The server had ended in this turn.")
@@ -393,11 +413,11 @@ class Session:
     async def _seen_through(self, turn: Turn, owner: str) -> bool:
         """Whether the other process has answered the turn, or has ended and left it to us."""
         async with self._looking:
-            line = await self._hub.store.answer_of(self.id, turn.id)
+            line = await self._resources.store.answer_of(self.id, turn.id)
             if line is not None:
                 self.publish(self._told(line, turn.client))
                 return True
-            if await asyncio.to_thread(sessions.alive, owner):
+            if await asyncio.to_thread(store.alive, owner):
                 return False
             await self._take_over(turn, owner)
             return True

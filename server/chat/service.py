@@ -1,7 +1,6 @@
 """/ws/chat: the way in. Light, because every start imports it; what it leads to is imported when it is needed.
 
-The protocol is in messages.py and docs/chat.md, a connection in connections.py, a session's turns in turns.py, what
-is kept in sessions.py, and who answers in agent.py.
+The protocol is in messages.py and docs/chat.md, a connection in connections.py, a session's turns in turns.py.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 if TYPE_CHECKING:
     from preflight.web.services import Services
-    from server.hub import Hub
+    from server.chat.hub import Hub
 
 log = logging.getLogger(__name__)
 WARM_AFTER = 0.5  # seconds of serving, so that a start's own first answers do not compete with the import
@@ -45,7 +44,7 @@ class Chat:
     def hub(self) -> Hub:
         """Made when first asked for, in the event loop."""
         if self._hub is None:
-            from server.hub import Hub
+            from server.chat.hub import Hub
 
             known = self._services
             if known is None:
@@ -81,6 +80,6 @@ class Endpoint:
         self._chat = chat
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        from server.connections import serve
+        from server.chat.connections import serve
 
         await serve(self._chat.hub, scope, receive, send)
