@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from preflight import __version__
 from preflight.notify.notifier import Tally
 from preflight.report import model as report
-from preflight.report.model import Check, Report
+from preflight.report.model import DEPENDENCIES, SERVER_PORT, Check, Report
 from preflight.web import projection, services
 from preflight.web.endpoints import diagnostics
 from preflight.web.instance import Instance
@@ -40,11 +40,11 @@ def test_projection(make_check: MakeCheck, make_report: MakeReport, make_instanc
         ),
         make_check("Perplexity API Key", severity="warning",
                    details={"variable": "PERPLEXITY_API_KEY", "loaded": True, "source": "env file"}),
-        make_check("Dependencies", details={"pytest": "9.2.0"}),
+        make_check("Dependencies", id=DEPENDENCIES, details={"pytest": "9.2.0"}),
         make_check("OpenAI API", "unknown", severity="warning", message="refused", fix="check"),
         make_check("Environment File", "not_applicable"),
         make_check("Odd", details={"variable": ["not", "a", "name"]}),
-        make_check("Server Port", details={"host": "127.0.0.1", "port": 8002, "held": True}),
+        make_check("Server Port", id=SERVER_PORT, details={"host": "127.0.0.1", "port": 8002, "held": True}),
         origin="pytest",
     )  # fmt: skip
     assert project(found, make_instance(found))["notifications"]["configured"] == 0

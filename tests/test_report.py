@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from preflight.report import model as report
 from preflight.report.model import Check, Report, ReportError
 
 KEY = "sk-canary-3f9a1c77e2Zq"
+ROOT = Path(__file__).parents[1]
 RUN = "0123456789abcdef" * 2
 SCHEMA = json.loads(report.SCHEMA_FILE.read_text(encoding="utf-8"))
 
@@ -231,14 +233,21 @@ def test_details_that_are_no_json(make_check: MakeCheck, make_report: MakeReport
     assert many.checks[0].details == {"left_out": "more than 20000 characters"}
 
 
+@pytest.mark.parametrize("nodeid", [report.DEPENDENCIES, report.SERVER_PORT, report.STATE_FOLDER])
+def test_ids_that_code_looks_for(nodeid: str) -> None:
+    """They are those of requirements."""
+    file, name = nodeid.split("::")
+    assert re.search(rf"^def {name}\(", (ROOT / file).read_text(), re.MULTILINE)
+
+
 def test_facts(make_check: MakeCheck, make_report: MakeReport) -> None:
-    """A report says where and when, counts what happened, and finds a check by its title."""
+    """A report says where and when, counts what happened, and finds a check by its id."""
     found = make_report(make_check("A"), make_check("B", "failed"), make_check("C", "failed", severity="warning"))
     assert found.summary == {"passed": 1, "failed": 2, "total": 3}
     assert [check.title for check in found.blocking] == ["B"]
     assert [check.title for check in found.warnings] == ["C"]
-    assert found.check("C") is found.checks[2]
-    assert found.check("c") is None
+    assert found.check(found.checks[2].id) is found.checks[2]
+    assert found.check("C") is None
     assert found.duration == 0.25
     assert found.python.startswith("3.")
     assert os.uname().nodename not in found.machine.split()

@@ -58,8 +58,9 @@ def publish(found: Report, settings: Settings, terminal: Terminal, *, keep: bool
     What becomes of an earlier report that is corrupt, or of the history, is said. Raises Unpublishable.
     """
     from preflight.report import history
+    from preflight.report.model import STATE_FOLDER
 
-    state_folder = found.check("State Folder")
+    state_folder = found.check(STATE_FOLDER)
     if state_folder and state_folder.blocks:
         return  # it blocks, and the banner is about to say what is wrong: more than the failure to write there could
     _set_aside(settings.state.report, terminal)

@@ -69,6 +69,12 @@ class CorruptReport(ReportError):
         self.inode = inode
 
 
+# Requirements whose answers code looks for, by their ids.
+DEPENDENCIES = "preflight/requirements/test_dependencies.py::test_dependencies"
+SERVER_PORT = "preflight/requirements/test_port.py::test_server_port"
+STATE_FOLDER = "preflight/requirements/test_state.py::test_state_folder"
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """How one requirement fared in one run."""
@@ -138,8 +144,9 @@ class Report:
         }
         return counts | {"total": len(self.checks)}
 
-    def check(self, title: str) -> Check | None:
-        return next((check for check in self.checks if check.title == title), None)
+    def check(self, nodeid: str) -> Check | None:
+        """The check of that id, None if the run did not have it."""
+        return next((check for check in self.checks if check.id == nodeid), None)
 
     def to_json(self) -> dict[str, Any]:
         """The document as it is written: JSON values only."""

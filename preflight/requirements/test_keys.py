@@ -204,20 +204,20 @@ def _is_in(domain: str, reply: Reply) -> bool:
     return f".{host}".endswith(f".{domain}")
 
 
-@pytest.mark.critical("OpenAI API Key", needs="keys")
+@pytest.mark.critical("OpenAI API Key", needs=("agent", "keys"))
 def test_openai_api_key(settings: Settings, probes: Probes, details: Details) -> None:
     """The key of the language model is loaded, filled in, and not rejected by the service."""
     judge_key("OPENAI_API_KEY", settings, probes["openai"], details)
 
 
-@pytest.mark.warning("OpenAI API", needs="network")
+@pytest.mark.warning("OpenAI API", needs=("agent", "network"))
 def test_openai_api(settings: Settings, probes: Probes, details: Details) -> None:
     """The service of the language model answers."""
     about = {"domain": "openai.com", "status_page": "https://status.openai.com"}
     judge_service("OpenAI", "OPENAI_BASE_URL", settings, probes["openai"], details, **about)
 
 
-@pytest.mark.critical("OpenAI Client", needs="keys")
+@pytest.mark.critical("OpenAI Client", needs=("agent", "keys"))
 def test_openai_client(settings: Settings, probes: Probes, details: Details) -> None:
     """The client that asks the language model can be built, from what the application's environment says."""
     if not (settings.environment.get("OPENAI_API_KEY") or "").strip():
@@ -242,13 +242,13 @@ OPTIONAL = " (optional service)"
 UNWANTED = ", or PREFLIGHT_NOT_USED=Perplexity if it is not wanted"
 
 
-@pytest.mark.warning("Perplexity API Key", needs="keys", service="Perplexity")
+@pytest.mark.warning("Perplexity API Key", needs=("agent", "keys"), service="Perplexity")
 def test_perplexity_api_key(settings: Settings, probes: Probes, details: Details) -> None:
     """The key of the research service is loaded, filled in, and not rejected; the service is optional."""
     judge_key("PERPLEXITY_API_KEY", settings, probes["perplexity"], details, OPTIONAL, UNWANTED)
 
 
-@pytest.mark.warning("Perplexity API", needs="network", service="Perplexity")
+@pytest.mark.warning("Perplexity API", needs=("agent", "network"), service="Perplexity")
 def test_perplexity_api(settings: Settings, probes: Probes, details: Details) -> None:
     """The research service answers; it is optional."""
     about = {"domain": "perplexity.ai", "status_page": "https://status.perplexity.com"}

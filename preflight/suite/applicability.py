@@ -16,7 +16,7 @@ def left_out(declared: Declaration, settings: Settings, *, takes_port: bool) -> 
     if settings.offline and "network" in declared.needs:
         return "left out by --offline"
     if "agent" in declared.needs and settings.app.partition(":")[0] != AGENT:
-        return f"{settings.app} is served; its access control is its own"
+        return f"about the agent server, and {settings.app} is served"
     if "notify" in declared.needs and not settings.notify:
         place = places.of(settings, "PREFLIGHT_NOTIFY")
         found = f"empty in the environment{place.hiding}" if place.in_environment else "not set"

@@ -9,7 +9,7 @@ from typing import Any
 
 from preflight import __version__, times
 from preflight.notify.notifier import unattended
-from preflight.report.model import Check, Report
+from preflight.report.model import DEPENDENCIES, SERVER_PORT, Check, Report
 from preflight.web.instance import Instance, uptime
 from preflight.web.snapshot import Snapshot
 
@@ -75,9 +75,9 @@ def project(found: Report | None, instance: Instance, checked: Report | None = N
                 "loaded": check.details.get("loaded"),
                 "source": check.details.get("source"),
             }
-        if check.title == "Server Port":
+        if check.id == SERVER_PORT:
             body["port"] = dict(check.details)
-        if check.title == "Dependencies":
+        if check.id == DEPENDENCIES:
             body["dependencies"] = dict(check.details)
     return body
 

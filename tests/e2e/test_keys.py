@@ -20,7 +20,7 @@ def test_a_start_says_what_is_wrong_and_where(equipped: Place, providers: Provid
     """Each in the banner, with a fix for the place that the value comes from, and no secret anywhere."""
     providers.openai = Answer(403, {"Content-Type": "text/html"}, body="<p>blocked")
     started = equipped.run(
-        "--check-only", "--app", "small:app", "--format", "json",
+        "--check-only", "--format", "json",
         PERPLEXITY_API_KEY="", OPENAI_ORG_ID="org\n", HTTPS_PROXY="http://me:pr0xy-pass@127.0.0.1:1",
     )  # fmt: skip
     assert started.process.returncode == 1
@@ -30,7 +30,7 @@ def test_a_start_says_what_is_wrong_and_where(equipped: Place, providers: Provid
     assert (client["severity"], client["outcome"]) == ("critical", "failed")
     assert "OPENAI_ORG_ID in the environment has a character that no HTTP header can carry" in client["message"]
     assert found["Perplexity API Key"]["fix"].startswith("unset PERPLEXITY_API_KEY  # ")
-    assert equipped.run("--check-only", "--app", "small:app").process.returncode == 0
+    assert equipped.run("--check-only").process.returncode == 0
     assert equipped.check("OpenAI API Key")["outcome"] == "unknown"
 
 
