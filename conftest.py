@@ -13,6 +13,7 @@ import pytest
 
 from preflight.contract import Details
 from preflight.instances import runtime
+from preflight.settings import loading
 from preflight.settings import model as settings
 from preflight.suite import claim, soundness
 from preflight.suite.plugin import LAUNCHER, Link, SuiteRun
@@ -69,9 +70,9 @@ def pytest_configure(config: pytest.Config) -> None:
     link = _launcher(config)
     try:
         if link is None:
-            chosen = settings.load(ROOT, options=_options(config))
+            chosen = loading.load(ROOT, options=_options(config))
         elif link.origin == "rerun":
-            chosen = settings.reread(link.settings, link.options)
+            chosen = loading.reread(link.settings, link.options)
         else:
             chosen = link.settings
     except settings.SettingsError as error:

@@ -215,7 +215,7 @@ async def ask(chat: ClientConnection, text: str, accepted: list[float], answered
 async def turns(rounds: int = 300) -> None:
     """A turn with the transcript and the checkpointer, against the same graph with neither."""
     from preflight.redaction.redactor import Redactor
-    from preflight.settings import model as settings
+    from preflight.settings import loading
     from preflight.web.instance import Instance
     from preflight.web.past import Past
     from preflight.web.snapshot import Snapshot
@@ -227,7 +227,7 @@ async def turns(rounds: int = 300) -> None:
 
     folder = Path(tempfile.mkdtemp(prefix="chat-", dir=ROOT))
     try:
-        instance = Instance(settings=settings.load(ROOT, {}, {"demo": True}), report=None)
+        instance = Instance(settings=loading.load(ROOT, {}, {"demo": True}), report=None)
         store = sessions.Store(folder / "sessions.sqlite", age=1e9, limit=1000, size=1 << 30)
         checkpointer = Checkpoints(store.database)
         await checkpointer.prepare()

@@ -73,7 +73,7 @@ class Stock(serving.Server):
 
 listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
 print(listener.getsockname()[1], flush=True)
-instance = Instance(settings.load(Path.cwd(), {}, {"demo": True}), None)
+instance = Instance(loading.load(Path.cwd(), {}, {"demo": True}), None)
 server = (Stock if sys.argv[1] == "stock" else serving.Server)(app, instance, lambda: None)
 server.run(sockets=[listener])
 """

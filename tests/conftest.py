@@ -14,7 +14,7 @@ import pytest
 from preflight.processes.signals import STOPPING
 from preflight.redaction.redactor import Redactor
 from preflight.report.model import Check, Report, build
-from preflight.settings import model as settings
+from preflight.settings import loading
 from preflight.web.instance import Instance
 from tests.services import Service
 
@@ -156,7 +156,7 @@ def make_instance() -> Callable[..., Instance]:
     """Make what an application knows of itself, with the project's settings in the demo profile."""
 
     def make(report: Report | None = None, **changes: object) -> Instance:
-        chosen = settings.load(ROOT, options={"demo": True})
+        chosen = loading.load(ROOT, options={"demo": True})
         values: dict[str, object] = {"instance_id": "abc", "since": "2026-01-02T03:04:06Z"}
         return Instance(report=report, settings=chosen, **{**values, **changes})  # type: ignore[arg-type]
 

@@ -30,7 +30,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from preflight.redaction.redactor import Redactor
 from preflight.report import history
 from preflight.report.model import Check, Report
-from preflight.settings import model as settings
+from preflight.settings import loading
 from preflight.web.instance import Instance
 from preflight.web.past import Past
 from preflight.web.snapshot import Snapshot
@@ -481,7 +481,7 @@ def test_research_says_why_it_is_off(tmp_path: Path, lines: str, options: dict[s
     file = tmp_path / "keys.env"
     file.write_text(lines)
     file.chmod(0o600)
-    chosen = settings.load(ROOT, {}, options if options.get("demo") else {"env_file": str(file), **options})
+    chosen = loading.load(ROOT, {}, options if options.get("demo") else {"env_file": str(file), **options})
     answer = ask(agent_of(Instance(settings=chosen, report=None)), "research the weather")
     assert answer.startswith("Research is off: ")
     assert said in answer
@@ -506,7 +506,7 @@ def test_research_on_a_real_connection(
     file = tmp_path / "keys.env"
     file.write_text(f"PERPLEXITY_API_KEY=pplx-canary-123456\nPERPLEXITY_BASE_URL={service.url}\n")
     file.chmod(0o600)
-    chosen = settings.load(ROOT, {}, {"env_file": str(file)})
+    chosen = loading.load(ROOT, {}, {"env_file": str(file)})
     answer = ask(agent_of(Instance(settings=chosen, report=None)), "research the weather")
     assert said in answer
     assert "pplx-ca" not in answer

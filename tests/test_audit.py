@@ -30,7 +30,7 @@ from preflight.ports import Step
 from preflight.processes.channel import Channel
 from preflight.processes.loop import Loop
 from preflight.redaction.redactor import MASK, Redactor
-from preflight.settings import model as settings
+from preflight.settings import loading
 from preflight.web.instance import Instance
 from tests.e2e.starts import unused_port
 
@@ -193,7 +193,7 @@ def test_another_start_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PREFLIGHT_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setattr(entry, "START_UP", 0.0)
     quick = {"demo": True, "run_timeout": "1s", "startup_timeout": "1s"}
-    chosen = settings.load(ROOT, options=quick | {"port": unused_port()})
+    chosen = loading.load(ROOT, options=quick | {"port": unused_port()})
     with StartLock(chosen.port) as other, contextlib.closing(Loop()) as loop:
         assert other.take()
         start = Start(chosen, {}, loop=loop, display=Display(chosen), typed_at=time.monotonic())

@@ -22,6 +22,7 @@ from preflight.command.bundle import BundleError, Scrubber
 from preflight.redaction.redactor import MASK, Redactor
 from preflight.report import model as report
 from preflight.report.model import Check, Report
+from preflight.settings import loading
 from preflight.settings import model as settings
 from tests.launchers import Answering
 
@@ -33,7 +34,7 @@ MakeCheck = Callable[..., Check]
 
 
 def chosen(**options: object) -> settings.Settings:
-    return settings.load(ROOT, options={"demo": True, **options})
+    return loading.load(ROOT, options={"demo": True, **options})
 
 
 def read_zipped(content: bytes) -> dict[str, str]:

@@ -19,7 +19,7 @@ from preflight.processes.channel import Message
 from preflight.processes.loop import Loop
 from preflight.processes.worker import Worker
 from preflight.report.model import Check, Report
-from preflight.settings import model as settings
+from preflight.settings import loading
 from preflight.settings.model import Settings
 from tests.fakechildren import FakeChild, FakeChildren, Script
 
@@ -37,7 +37,7 @@ def loop() -> Iterator[Loop]:
 
 @pytest.fixture
 def chosen(free_port: int) -> Settings:
-    return settings.load(ROOT, options={"demo": True, "port": str(free_port)})
+    return loading.load(ROOT, options={"demo": True, "port": str(free_port)})
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pytest
 from preflight import ports
 from preflight.instances.records import Record
 from preflight.instances.runtime import StartLock
+from preflight.settings import loading
 from preflight.settings import model as settings
 from preflight.suite import claim
 from tests.e2e.starts import unused_port
@@ -29,7 +30,7 @@ def record(*, stops_within: float) -> Record:
 
 
 def load(port: int, **options: object) -> settings.Settings:
-    return settings.load(ROOT, options={"demo": True, "port": port, **options})
+    return loading.load(ROOT, options={"demo": True, "port": port, **options})
 
 
 @pytest.fixture
@@ -151,7 +152,7 @@ PYTEST = """
 import sys
 from pathlib import Path
 from preflight.suite import claim; from preflight.settings import model as settings
-chosen = settings.load(Path.cwd(), options={"demo": True, "port": int(sys.argv[1])})
+chosen = loading.load(Path.cwd(), options={"demo": True, "port": int(sys.argv[1])})
 print("asking", flush=True)
 found = claim.claim("pytest", chosen, blocked=[], on_step=lambda step: None)
 print("served" if found.served_by else "held" if found.socket else found.problem, flush=True)

@@ -24,7 +24,7 @@ from preflight.instances.records import Handover, hand_over
 from preflight.instances.runtime import RuntimeFolderError, StartLock
 from preflight.processes.channel import Channel
 from preflight.processes.loop import Loop
-from preflight.settings import model as settings
+from preflight.settings import loading
 from tests.e2e.starts import Place, Started, get, make_place, until, unused_port
 from tests.launchers import Answering, record
 
@@ -529,7 +529,7 @@ def test_callers_do_not_use_up_its_descriptors(served: Place) -> None:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 for text in (said("unknown"), said("retired", descriptors=1), b'{"kind": '):
                     socket.send_fds(callers[number], [text], [null.fileno()] * 16)
-    (running,) = neighbours.on_port(settings.load(ROOT, options={"demo": True, "port": served.port}))
+    (running,) = neighbours.on_port(loading.load(ROOT, options={"demo": True, "port": served.port}))
     handover = running.hand_over()
     assert handover is not None
     assert open_files(started) <= before + presence.CALLERS + 1
@@ -594,7 +594,7 @@ def test_rubbish_does_no_harm(served: Place) -> None:
         caller = unixsockets.connect(file, 5.0)
         caller.sendall(rubbish)
         held.append(caller)
-    (running,) = neighbours.on_port(settings.load(ROOT, options={"demo": True, "port": served.port}))
+    (running,) = neighbours.on_port(loading.load(ROOT, options={"demo": True, "port": served.port}))
     handovers: list[Handover | None] = []
 
     def asked() -> bool:

@@ -13,7 +13,7 @@ import pytest
 from preflight.redaction.derivation import LARGEST, members
 from preflight.redaction.keys import MOST, common_secrets
 from preflight.redaction.redactor import MASK, Redactor
-from preflight.settings.model import load
+from preflight.settings.loading import load
 
 ONE, TWO = "tk_9f8e7d6c5b4a3210", "Zq7vXw2LmN8pRt4KdY6h"
 WORDS = "correct horse battery staple"

@@ -16,6 +16,7 @@ import preflight
 from preflight.command.options import EXIT_CODES, parser
 from preflight.report import model as report
 from preflight.settings import model as settings
+from preflight.settings import parsers
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
@@ -67,7 +68,7 @@ def default(value: Any) -> str:
 def settings_rows() -> Iterator[tuple[str, ...]]:
     for name, entry in settings.SETTINGS.items():
         value: Any = entry.default
-        if entry.metadata["parse"] is settings.size:
+        if entry.metadata["parse"] is parsers.size:
             units = ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB"))
             value = next(f"{value // unit} {word}" for unit, word in units if value % unit == 0)
         yield f"`{name}`", f"`{settings.PREFIX}{name.upper()}`", default(value), str(entry.metadata["about"])

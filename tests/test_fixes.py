@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from preflight.contract import Details
-from preflight.settings import envfile
+from preflight.settings import envfile, loading
 from preflight.settings import model as settings
 from tests.pasting import check, is_command
 
@@ -35,7 +35,7 @@ def fix(folder: Path) -> Fix:
 
     def of(subject: str, name: str, *more: object, demo: bool = False, **variables: str) -> str:
         environ = {"PREFLIGHT_ENV_FILE": str(folder / ".env"), "PREFLIGHT_STATE_DIR": str(folder / "state")}
-        chosen = settings.load(ROOT, {**environ, **variables}, {"demo": demo})
+        chosen = loading.load(ROOT, {**environ, **variables}, {"demo": demo})
         requirement: Callable[..., None] = getattr(
             importlib.import_module(f"preflight.requirements.test_{subject}"), f"test_{name}"
         )

@@ -19,8 +19,7 @@ from preflight.redaction.keys import key_like
 from preflight.redaction.redactor import MASK, Redactor
 from preflight.report import model as report
 from preflight.report.model import Report, ReportError
-from preflight.settings import envfile
-from preflight.settings import model as settings
+from preflight.settings import envfile, loading
 from preflight.settings.model import SETTINGS, SettingsError
 from tests.fuzzing import fuzzed
 
@@ -102,7 +101,7 @@ def test_settings_table(tmp_path: Path, nothing_else: None, table: dict[str, str
     lines = "".join(f"{key} = {value}\n" for key, value in table.items())
     (tmp_path / "pyproject.toml").write_text(f"[tool.preflight]\n{lines}", encoding="utf-8")
     try:
-        found = settings.load(tmp_path, {"HOME": str(tmp_path), **variables})
+        found = loading.load(tmp_path, {"HOME": str(tmp_path), **variables})
     except SettingsError as error:
         assert one_line(str(error))
         named = ("pyproject.toml", "environment variable ", "port_grace", "env_file", "state_dir", str(tmp_path))

@@ -17,6 +17,7 @@ from preflight.report import model as report
 from preflight.report.changes import Flip
 from preflight.report.history import History, Run
 from preflight.report.model import Check, Report
+from preflight.settings import loading
 from preflight.settings import model as settings
 
 MakeCheck = Callable[..., Check]
@@ -28,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 def chosen(home: Path) -> settings.Settings:
     """The project's settings, with a state folder of the test's own."""
     (home / "state").mkdir(mode=0o700)
-    return settings.load(ROOT, options={"demo": True})
+    return loading.load(ROOT, options={"demo": True})
 
 
 @pytest.fixture

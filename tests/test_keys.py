@@ -15,8 +15,8 @@ import pytest
 
 from preflight.contract import Details, Unknown
 from preflight.requirements import test_exposure, test_keys
+from preflight.settings import loading, template
 from preflight.settings import model as settings
-from preflight.settings import template
 from preflight.settings.model import SettingsError
 from preflight.suite.probes import Probes
 from tests.pasting import check as check_fix
@@ -77,7 +77,7 @@ def judge(file: Path, service: Service) -> Callable[..., dict[str, Found]]:
     def judged(*, offline: bool = False, timeout: float = 30.0, **environ: str) -> dict[str, Found]:
         given = {"PREFLIGHT_ENV_FILE": str(file), "OPENAI_BASE_URL": service.url, "PERPLEXITY_BASE_URL": service.url}
         given = {name: value for name, value in {**given, **environ}.items() if value != LEFT_OUT}
-        chosen = settings.load(ROOT, given, {"offline": offline or None, "probe_timeout": timeout})
+        chosen = loading.load(ROOT, given, {"offline": offline or None, "probe_timeout": timeout})
         probes = Probes(chosen)
         probes.start()
         return {title: _found(requirement, chosen, probes) for title, requirement in TITLES.items()}
@@ -356,13 +356,13 @@ def test_kept_quotes_around_a_setting(file: Path, name: str, value: str) -> None
     """As a token they would lock everybody out. The place is named, and the value is not shown."""
     variable = f"PREFLIGHT_{name}"
     with pytest.raises(SettingsError) as caught:
-        settings.load(ROOT, {"PREFLIGHT_ENV_FILE": str(file), variable: value})
+        loading.load(ROOT, {"PREFLIGHT_ENV_FILE": str(file), variable: value})
     said = f"environment variable {variable} has quotes around its value, as `docker --env-file` keeps them"
     assert str(caught.value) == f"{said}: leave them out"
     other = "'" if '"' in value else '"'
     file.write_text(f"A=1\n{variable}={other}{value}{other}\n")
     with pytest.raises(SettingsError, match="has quotes around its value: leave them out") as caught:
-        settings.load(ROOT, {"PREFLIGHT_ENV_FILE": str(file)})
+        loading.load(ROOT, {"PREFLIGHT_ENV_FILE": str(file)})
     assert str(caught.value).startswith(f"{file}:2: {variable} ")
     assert value[1:-1] not in str(caught.value)
 
@@ -372,7 +372,7 @@ def test_an_empty_setting(file: Path) -> None:
     with pytest.raises(
         SettingsError, match=r"environment variable PREFLIGHT_TOKEN .*, and is empty: set it, or unset it"
     ):
-        settings.load(ROOT, {"PREFLIGHT_ENV_FILE": str(file), "PREFLIGHT_TOKEN": ""})
+        loading.load(ROOT, {"PREFLIGHT_ENV_FILE": str(file), "PREFLIGHT_TOKEN": ""})
 
 
 def test_a_token_of_the_environment(judge: Judge, file: Path) -> None:
@@ -410,7 +410,7 @@ def test_whose_status_page_it_is(base: str, page: bool) -> None:
     from preflight.suite.probes import Reply, openai
 
     environ = {} if base == LEFT_OUT else {"OPENAI_BASE_URL": base}
-    chosen = settings.load(ROOT, environ, {"demo": True})
+    chosen = loading.load(ROOT, environ, {"demo": True})
     details = Details()
     with pytest.raises(AssertionError):
         test_keys.judge_service(

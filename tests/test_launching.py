@@ -25,6 +25,7 @@ from preflight.processes.channel import Message
 from preflight.processes.loop import Loop
 from preflight.processes.suite import Result
 from preflight.report import model as report
+from preflight.settings import loading
 from preflight.settings import model as settings
 from preflight.settings.model import Settings
 from tests.fakechildren import Application, FakeChild, FakeChildren, Requirements
@@ -61,7 +62,7 @@ def started(
 
 @pytest.fixture
 def chosen(free_port: int) -> Settings:
-    return settings.load(ROOT, options={"demo": True, "port": str(free_port), "supervise": False})
+    return loading.load(ROOT, options={"demo": True, "port": str(free_port), "supervise": False})
 
 
 @pytest.fixture

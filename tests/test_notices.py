@@ -13,7 +13,7 @@ from preflight.notify import notices
 from preflight.notify.notices import Notice, take_news
 from preflight.report import model as report
 from preflight.report.model import Check, Report
-from preflight.settings import model as settings
+from preflight.settings import loading
 from preflight.settings.model import Settings
 from preflight.times import local_of
 
@@ -24,7 +24,7 @@ MakeReport = Callable[..., Report]
 
 @pytest.fixture
 def chosen(home: Path) -> Settings:
-    return settings.load(ROOT, options={"demo": True})
+    return loading.load(ROOT, options={"demo": True})
 
 
 def headline(notice: Notice | None) -> str:
@@ -142,7 +142,7 @@ def test_after_a_rerun_that_broke(make_check: MakeCheck, make_report: MakeReport
 
 def test_each_address_has_its_own(make_check: MakeCheck, make_report: MakeReport, chosen: Settings) -> None:
     """Two servers with one state folder do not tell each other's flips."""
-    other = settings.load(ROOT, options={"demo": True, "port": "8003"})
+    other = loading.load(ROOT, options={"demo": True, "port": "8003"})
     assert take_news(make_report(), chosen) is None
     assert take_news(make_report(), other) is None
     failed = make_report(make_check(outcome="failed"))

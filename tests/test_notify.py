@@ -17,7 +17,7 @@ from preflight.notify.notices import Notice
 from preflight.notify.notifier import Notifier
 from preflight.processes.loop import Loop
 from preflight.redaction.redactor import Redactor
-from preflight.settings import model as settings
+from preflight.settings import loading
 from tests.receivers import Mailbox, Receiver
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +31,7 @@ class Telling:
         self.loop = Loop()
         self.said: list[str] = []
         environ = {**os.environ, "PREFLIGHT_NOTIFY": " ".join(urls)}
-        chosen = settings.load(ROOT, environ, {"demo": True})
+        chosen = loading.load(ROOT, environ, {"demo": True})
         redactor = Redactor.of(chosen)
         self.notifier = Notifier(chosen, self.loop, redactor, self.said.append, tries=tries)
 
@@ -254,9 +254,9 @@ def test_verify(telling: Callable[..., Telling], receiver: Receiver) -> None:
 
 def test_unattended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no launcher is there to send, /diagnostics says so, if anybody is waiting to be told."""
-    assert notify.unattended(settings.load(ROOT, options={"demo": True}))["problem"] == ""
+    assert notify.unattended(loading.load(ROOT, options={"demo": True}))["problem"] == ""
     monkeypatch.setenv("PREFLIGHT_NOTIFY", "json://127.0.0.1:1")
-    tally = notify.unattended(settings.load(ROOT, options={"demo": True}))
+    tally = notify.unattended(loading.load(ROOT, options={"demo": True}))
     assert (tally["configured"], tally["problem"]) == (1, "started without run.py: notifications are off")
 
 

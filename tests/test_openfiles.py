@@ -25,7 +25,7 @@ from preflight.requirements import test_resources as requirements
 
 soft, hard, title, *arguments = sys.argv[1:]
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(soft), int(hard)))
-chosen = settings.load(Path.cwd(), {**os.environ, "PREFLIGHT_DEMO": "1"})
+chosen = loading.load(Path.cwd(), {**os.environ, "PREFLIGHT_DEMO": "1"})
 details = Details()
 said = ""
 try:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from preflight.settings import loading
 from preflight.settings import model as settings
 from preflight.suite import probes
 from preflight.suite.probes import Probes, Question, Reply, ask
@@ -121,7 +122,7 @@ def chosen(**values: object) -> settings.Settings:
     """Settings with these two services, and no env file."""
     environ = {name: str(value) for name, value in values.items() if name.isupper()}
     options = {name: value for name, value in values.items() if name.islower()}
-    return settings.load(ROOT, environ, options)
+    return loading.load(ROOT, environ, options)
 
 
 # One question.

@@ -12,12 +12,13 @@ import pytest
 
 from preflight.launcher import proof
 from preflight.launcher.proof import Proof
+from preflight.settings import loading
 from preflight.settings import model as settings
 from tests.conftest import ROOT
 
 
 def chosen(**changes: object) -> settings.Settings:
-    loaded = settings.load(ROOT, {}, {"demo": True})
+    loaded = loading.load(ROOT, {}, {"demo": True})
     return dataclasses.replace(loaded, **changes)  # type: ignore[arg-type]
 
 

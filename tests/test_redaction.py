@@ -20,7 +20,7 @@ import pytest
 
 from preflight.redaction.keys import common, common_secrets, key_like, secrets
 from preflight.redaction.redactor import MASK, SIGNS, Lines, Redactor
-from preflight.settings.model import load
+from preflight.settings.loading import load
 
 KEY = "sk-canary-3f9a1c77e2Zq"
 AWKWARD = "p\u00e4ss/w+rd \"quoted\" \\ 'single'&=%"

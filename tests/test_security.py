@@ -17,7 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from preflight import hostnames
 from preflight.output.audit import Event
-from preflight.settings import model as settings
+from preflight.settings import loading
 from preflight.settings.model import Settings
 from preflight.web import access as access_module
 from preflight.web import guard, services, throttle
@@ -45,7 +45,7 @@ HOST = "127.0.0.1:8002"
 
 def load(token: str | None = TOKEN, **options: object) -> Settings:
     environ = {} if token is None else {"PREFLIGHT_TOKEN": token}
-    return settings.load(ROOT, environ, {"demo": True, **options})
+    return loading.load(ROOT, environ, {"demo": True, **options})
 
 
 def request(path: str = "/diagnostics", method: str = "GET", *, peer: str = "127.0.0.1", **headers: str) -> Any:

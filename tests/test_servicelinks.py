@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from preflight.settings.model import Settings, SettingsError, load
+from preflight.settings.loading import load
+from preflight.settings.model import Settings, SettingsError
 from preflight.settings.servicelinks import described
 
 ROOT = Path(__file__).parents[1]

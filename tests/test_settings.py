@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from preflight.settings import loading
 from preflight.settings import model as settings
 from preflight.settings.model import Settings, SettingsError
 
@@ -30,7 +31,7 @@ def write(root: Path, table: str = "", requires: str = ">=3.11,<3.15") -> None:
 
 
 def load(root: Path, environ: dict[str, str] | None = None, **options: object) -> Settings:
-    return settings.load(root, environ or {}, options)
+    return loading.load(root, environ or {}, options)
 
 
 def wrong(root: Path, environ: dict[str, str] | None = None, **options: object) -> str:
@@ -44,7 +45,7 @@ def wrong(root: Path, environ: dict[str, str] | None = None, **options: object) 
 
 def test_defaults_as_shipped(home: Path) -> None:
     """What the project ships with is what its pages say."""
-    found = settings.load(HERE, {})
+    found = loading.load(HERE, {})
     assert (found.host, found.port, found.app) == ("127.0.0.1", 8002, "server.app:create_app")
     assert found.python == ">=3.13.8"
     assert found.env_file == home / ".ki_autoagent/config/.env"
@@ -80,9 +81,9 @@ def test_environment_of_the_application(root: Path) -> None:
 
 def test_the_process_environment_is_the_default(root: Path, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     """Nothing is read at import: each load sees the environment as it is then."""
-    assert settings.load(root).state_dir == home / "state"
+    assert loading.load(root).state_dir == home / "state"
     monkeypatch.setenv("PREFLIGHT_PORT", "1234")
-    assert settings.load(root).port == 1234
+    assert loading.load(root).port == 1234
 
 
 @pytest.mark.parametrize(

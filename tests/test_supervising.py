@@ -18,7 +18,7 @@ from preflight.processes.channel import Message
 from preflight.processes.loop import Loop
 from preflight.processes.worker import Worker
 from preflight.report.model import Check, Report
-from preflight.settings import model as settings
+from preflight.settings import loading
 from preflight.settings.model import Settings
 from tests.fakechildren import Application, FakeChild, FakeChildren, Requirements, drained
 
@@ -55,7 +55,7 @@ def started(
 @pytest.fixture
 def chosen(free_port: int) -> Settings:
     """Settings with which a crashed worker is started again, at once."""
-    chosen = settings.load(ROOT, options={"demo": True, "port": str(free_port), "supervise": True})
+    chosen = loading.load(ROOT, options={"demo": True, "port": str(free_port), "supervise": True})
     return dataclasses.replace(chosen, restart_backoff=0.0, restart_limit=2)
 
 

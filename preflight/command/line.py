@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from preflight.command import options
 from preflight.command.options import ROOT, START, Request
 from preflight.output import plainlines
-from preflight.settings.model import Settings, SettingsError, load
+from preflight.settings.loading import load
+from preflight.settings.model import Settings, SettingsError
 
 if TYPE_CHECKING:
     from preflight.output.log import LogFile

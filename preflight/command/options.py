@@ -13,7 +13,9 @@ from typing import Any, NoReturn
 from preflight import __version__
 from preflight.output import plainlines
 from preflight.report import formats
-from preflight.settings.model import PREFIX, SETTINGS, SettingsError, duration, load
+from preflight.settings.loading import load
+from preflight.settings.model import PREFIX, SETTINGS, SettingsError
+from preflight.settings.parsers import duration
 
 TYPED_AT = time.monotonic()  # as near to the command's start as this code can be
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -44,7 +46,7 @@ GOES_WITH = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a command line asks for. It makes sense; whether its settings do is for settings.load to say."""
+    """What a command line asks for. It makes sense; whether its settings do is for `loading` to say."""
 
     command: str
     """One of COMMANDS, or a START."""

@@ -16,7 +16,8 @@ from preflight.processes.loop import Loop
 from preflight.processes.suite import Result
 from preflight.report import history
 from preflight.report.model import Report
-from preflight.settings.model import SettingsError, load
+from preflight.settings.loading import load
+from preflight.settings.model import SettingsError
 from preflight.times import clock
 
 PAUSE = 1.0  # seconds between two rounds of waiting

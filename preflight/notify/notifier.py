@@ -21,7 +21,8 @@ from preflight.notify.notices import Notice
 from preflight.processes import children, interpreter
 from preflight.processes.channel import ChannelError
 from preflight.processes.loop import Loop
-from preflight.settings.model import Settings, pyproject
+from preflight.settings.loading import pyproject
+from preflight.settings.model import Settings
 from preflight.text import printable
 
 if TYPE_CHECKING:

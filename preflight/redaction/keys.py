@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from preflight.settings.model import Settings, split_urls
+from preflight.settings.model import Settings
+from preflight.settings.parsers import split_urls
 from preflight.text import foreign
 
 NOTIFY = "PREFLIGHT_NOTIFY"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from preflight import times
 from preflight.settings import template
-from preflight.settings.model import Settings, quoted
+from preflight.settings.loading import quoted
+from preflight.settings.model import Settings
 
 KEPT_QUOTES = "quotes around it"
 _QUOTES = ('"', "'", "`")

@@ -7,7 +7,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from preflight.settings.model import SettingsError, load
+from preflight.settings.loading import load
+from preflight.settings.model import SettingsError
 from preflight.web import logs
 from preflight.web.instance import Instance
 

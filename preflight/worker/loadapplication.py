@@ -17,6 +17,7 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
+from preflight.settings import loading
 from preflight.settings import model as settings
 from preflight.worker.application import CannotBeServed, load
 
@@ -32,7 +33,7 @@ def main() -> int:
     parser.add_argument("--demo", action="store_true", help="without the env file")
     options = parser.parse_args()
     try:
-        chosen = settings.load(ROOT, options={"app": options.app, "demo": options.demo or None})
+        chosen = loading.load(ROOT, options={"app": options.app, "demo": options.demo or None})
     except settings.SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from preflight.processes.worker import Worker
-from preflight.settings import model as settings
+from preflight.settings import loading
 from preflight.settings.model import SettingsError
 from preflight.worker.application import load
 from tests.e2e.starts import READY, ROOT, Place, Started, get, until
@@ -166,7 +166,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
 def imported(name: str) -> tuple[str | None, str]:
     """What a worker says of the import of an application: its error, and what it printed."""
-    worker = Worker(settings.load(ROOT, options={"demo": True, "app": name}))
+    worker = Worker(loading.load(ROOT, options={"demo": True, "app": name}))
     try:
         error = worker.wait_for_import()
         return error, "\n".join([*worker.child.lines, *(worker.child.drain_output() if worker.child.ended() else [])])
@@ -704,7 +704,7 @@ def test_who_decides_on_restarts(
 def test_wrong_settings(name: str, value: str) -> None:
     """A value that makes no sense is refused in one line that names the variable and what is allowed."""
     with pytest.raises(SettingsError) as refused:
-        settings.load(ROOT, {f"PREFLIGHT_{name.upper()}": value}, {"demo": True})
+        loading.load(ROOT, {f"PREFLIGHT_{name.upper()}": value}, {"demo": True})
     message = str(refused.value)
     assert message.startswith(f"environment variable PREFLIGHT_{name.upper()} must be ")
     assert "\n" not in message

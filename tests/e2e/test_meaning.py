@@ -155,7 +155,7 @@ def test_a_rerun(project: Place) -> None:
     reruns = "import os, sys\nfrom pathlib import Path\nfrom preflight.processes import suite\n"
     reruns += "from preflight.settings import model as settings\n"
     reruns += "from preflight.redaction.redactor import Redactor\n"
-    reruns += "chosen = settings.load(Path.cwd(), options={'offline': True, 'app': 'small:app'})\n"
+    reruns += "chosen = loading.load(Path.cwd(), options={'offline': True, 'app': 'small:app'})\n"
     reruns += "result = suite.run(chosen, {}, 'rerun', Redactor())\nprint(result.report.status, result.report.reason)\n"
     project.write_env_file(PYTHONOPTIMIZE="1", PYTEST_ADDOPTS="--setup-only")
     (project.root / "again.py").write_text(reruns)

@@ -1,0 +1,252 @@
+"""Settings as they are read: pyproject.toml, env file, environment and options, each with its place in messages."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from preflight.settings import envfile
+from preflight.settings.model import DEFAULT_ENV_FILE, DEFAULT_STATE_DIR, PREFIX, SETTINGS, Settings, SettingsError
+from preflight.settings.parsers import path
+
+QUOTES = ("''", '""', "``", "\u2018\u2019", "\u201c\u201d", "\u201e\u201c")
+"""Pairs that values are put between, those that text processors make of them included."""
+EARLY = frozenset({"env_file", "demo"})
+"""Where the env file is, and whether there is one: that cannot stand in it."""
+
+
+def pyproject(root: Path) -> dict[str, Any]:
+    """The project's pyproject.toml.
+
+    Raises SettingsError where it is missing or is not TOML.
+    """
+    file = root / "pyproject.toml"
+    try:
+        with file.open("rb") as stream:
+            return tomllib.load(stream)
+    except OSError as error:
+        raise SettingsError(f"{file}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file}: is not valid TOML: {error}") from None
+
+
+def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[str, object] | None = None) -> Settings:
+    """The settings of the project in ``root``.
+
+    ``options`` are the command line's, by setting name, None where one was not given. Raises
+    SettingsError, whose message names file and line, variable or option.
+    """
+    environ = dict(os.environ if environ is None else environ)
+    options = {name: value for name, value in (options or {}).items() if value is not None}
+    project = pyproject(root)
+    tool = project.get("tool", {})
+    table = tool.get("preflight", {}) if isinstance(tool, dict) else None
+    if not isinstance(table, dict):
+        raise SettingsError("pyproject.toml: [tool.preflight] must be a table")
+
+    chosen: dict[str, object] = {}
+    sources: dict[str, str] = {}
+    for key, value in table.items():
+        where = _line(root, key)
+        if key not in SETTINGS:
+            raise SettingsError(f"{where}: unknown setting {key!r} in [tool.preflight]{_nearest(key)}")
+        if not SETTINGS[key].metadata["anywhere"]:
+            raise SettingsError(f"{where}: {key} can be set in the environment only: {PREFIX}{key.upper()}")
+        if SETTINGS[key].metadata["secret"]:
+            raise SettingsError(f"{where}: {key} is a secret: set {PREFIX}{key.upper()} in the env file instead")
+        chosen[key] = _parse(key, value, f"{where}: {key}")
+        sources[key] = where
+
+    set_aside = _links(environ)
+    own = {name: value for name, value in environ.items() if name not in set_aside}
+    variables = _variables(own, "environment variable", everywhere=True)
+    given = {name: _parse(name, value, _option(name)) for name, value in options.items()}
+
+    # Where the env file is cannot stand in the env file; the embedded profile has none.
+    early = chosen | variables | given
+    demo = bool(early.get("demo", False))
+    named = "env_file" in variables or "env_file" in given
+    file = _at_home("env_file", early.get("env_file", DEFAULT_ENV_FILE), needed=named and not demo)
+    if demo:
+        content = envfile.EnvFile(root / file, exists=False)
+    elif _homeless(file):
+        content = envfile.EnvFile(file, problem=f"{file} is nowhere: the home folder is not known here", exists=False)
+    else:
+        content = envfile.read(root / file)
+    late = _variables(content.values, str(content.path), lines=content.lines)
+    chosen |= late
+    chosen |= variables | given
+    sources |= dict.fromkeys(late, "the env file") | dict.fromkeys(variables, "the environment")
+    sources |= {name: f"option {_option(name)}" for name in given}
+    if demo:
+        chosen["demo"] = True
+        sources["python"] = "the embedded profile"
+        floor = project.get("project", {}).get("requires-python", ">=3.11")
+        chosen["python"] = _parse("python", floor, "pyproject.toml: requires-python")
+    if chosen.get("demo"):
+        chosen["offline"] = True
+    chosen["env_file"] = content.path
+    if "log_file" in chosen:
+        chosen["log_file"] = root / _at_home("log_file", chosen["log_file"])
+    chosen["state_dir"] = root / _at_home("state_dir", chosen.get("state_dir", DEFAULT_STATE_DIR))
+
+    return Settings(
+        root=root,
+        envfile=content,
+        environment={**content.values, **environ},
+        own=tuple(environ),
+        sources=sources,
+        project=_name_of(project),
+        declared=_declared(project),
+        set_aside=set_aside,
+        **chosen,  # type: ignore[arg-type]  # each value went through its setting's own parser
+    )
+
+
+def _links(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The variables of service links in an environment."""
+    if not any(name.startswith(PREFIX) and ("_PORT" in name or name.endswith("_NAME")) for name in environ):
+        return ()
+    from preflight.settings import servicelinks  # only where something looks like them
+
+    return tuple(servicelinks.members(environ, PREFIX, {PREFIX + name.upper() for name in SETTINGS}))
+
+
+def reread(running: Settings, options: Mapping[str, object]) -> Settings:
+    """The settings of a re-run: those that ``running``, the instance, has, with the env file as it is by now.
+
+    A setting or a variable that was changed since is the next start's. Raises SettingsError where that start would.
+    """
+    given = {name: value for name, value in running.environment.items() if name in running.own}
+    fresh = load(running.root, given, options)
+    broke = running.envfile.problem is None and fresh.envfile.problem is not None
+    return replace(running, envfile=fresh.envfile, envfile_broke=broke, next_start=_differences(running, fresh))
+
+
+def _differences(running: Settings, fresh: Settings) -> tuple[str, ...]:
+    """What a start would do differently now, setting by setting, with where it stands; of a secret only its name."""
+    found = []
+    for name, entry in SETTINGS.items():
+        if (value := getattr(fresh, name)) != getattr(running, name):
+            shown = "" if entry.metadata["secret"] else f" {value}"
+            found.append(f"{name}{shown} ({fresh.sources.get(name, 'the default')})")
+    if fresh.declared != running.declared:
+        found.append("dependencies (pyproject.toml)")
+    return tuple(found)
+
+
+def _name_of(project: Mapping[str, Any]) -> str:
+    table = project.get("project")
+    name = table.get("name") if isinstance(table, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _declared(project: Mapping[str, Any]) -> dict[str, Any] | None:
+    table = project.get("project")
+    if not isinstance(table, dict):
+        return None
+    return {name: _plain(table[name]) for name in ("dependencies", "dynamic") if name in table}
+
+
+def _plain(value: object) -> object:
+    """A value of TOML as one of JSON."""
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return value if isinstance(value, str | int | float) else str(value)
+
+
+def _at_home(name: str, value: object, *, needed: bool = True) -> Path:
+    """The path with ``~`` expanded; a process without a home folder (a container's made-up user) must name one."""
+    chosen = path(str(value))
+    if needed and _homeless(chosen):
+        raise SettingsError(f"{name}: the home folder of {chosen} is not known here; set {PREFIX}{name.upper()}")
+    return chosen
+
+
+def _homeless(path: Path) -> bool:
+    """Whether a path begins in a home folder that is not known."""
+    return bool(path.parts) and path.parts[0].startswith("~")
+
+
+def _variables(
+    environ: Mapping[str, str], source: str, *, lines: Mapping[str, int] | None = None, everywhere: bool = False
+) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for variable, value in environ.items():
+        if not variable.startswith(PREFIX):
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        where = f"{source}:{lines[variable]}: {variable}" if lines else f"{source} {variable}"
+        if name not in SETTINGS:
+            raise SettingsError(f"{where}: no such setting{_nearest(name, PREFIX, everywhere=everywhere)}")
+        if not everywhere and not SETTINGS[name].metadata["anywhere"]:
+            raise SettingsError(f"{where} can be set in the environment only")
+        if not everywhere and name in EARLY:
+            raise SettingsError(f"{where} cannot be set in the env file")
+        if quoted(value):
+            kept = "" if lines else ", as `docker --env-file` keeps them"
+            raise SettingsError(f"{where} has quotes around its value{kept}: leave them out")
+        try:
+            found[name] = _parse(name, value, where)
+        except SettingsError as error:
+            if value.strip():
+                raise
+            raise SettingsError(
+                f"{error}, and is empty: set it, or {'leave it out' if lines else 'unset it'}"
+            ) from None
+    return found
+
+
+def quoted(value: str) -> bool:
+    """Whether a variable's value has quotes around it, which are a shell's or an env file's and nobody took away."""
+    plain = value.strip()
+    return len(plain) > 1 and plain[0] + plain[-1] in QUOTES
+
+
+def _parse(name: str, value: object, where: str) -> object:
+    try:
+        parsed: object = SETTINGS[name].metadata["parse"](value)
+    except ValueError as error:
+        raise SettingsError(f"{where} {error}") from None
+    return parsed
+
+
+def _option(name: str) -> str:
+    return "--no-cleanup" if name == "port_cleanup" else f"--{name.replace('_', '-')}"
+
+
+def _nearest(name: str, prefix: str = "", *, everywhere: bool = False) -> str:
+    """What an unknown name may have been meant for, and where that is set if not here.
+
+    ``prefix``: as a variable, of the environment (``everywhere``) or of the env file; else in pyproject.toml.
+    """
+    import difflib  # only when something is wrong
+
+    spelled = name.lower().replace("-", "_").removeprefix(PREFIX.lower())
+    close = difflib.get_close_matches(spelled, SETTINGS, n=1)
+    if not close:
+        return ""
+    variable = PREFIX + close[0].upper()
+    if not everywhere and not SETTINGS[close[0]].metadata["anywhere"]:
+        return f"; did you mean {variable!r}, which can be set in the environment only?"
+    if prefix and not everywhere and close[0] in EARLY:
+        return f"; did you mean {variable!r}, which cannot be set in the env file?"
+    if not prefix and SETTINGS[close[0]].metadata["secret"]:
+        return f"; did you mean {variable!r}, which is a secret, for the env file?"
+    return f"; did you mean {variable if prefix else close[0]!r}?"
+
+
+def _line(root: Path, key: str) -> str:
+    """``pyproject.toml:LINE`` of a key of our table; tomllib gives no positions."""
+    inside = False
+    lines = (root / "pyproject.toml").read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        if line.strip().startswith("["):
+            inside = line.split("#")[0].strip() == "[tool.preflight]"
+        elif inside and line.lstrip(" \t\"'").removeprefix(key).lstrip(" \t\"'")[:1] in ("=", "."):
+            return f"pyproject.toml:{number}"
+    return "pyproject.toml"
