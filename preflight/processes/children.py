@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import errno
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import termios
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -16,8 +19,7 @@ from pathlib import Path
 from preflight.processes import interpreter, signals
 from preflight.processes.channel import Channel, Message
 
-READ = 64 * 1024  # bytes of output in one look
-PIPE = 1024 * 1024  # bytes that a pipe can hold at most
+READ = 8 * 1024  # bytes of output in one look, which may be as many lines: each takes time, and signals wait meanwhile
 KEPT_LINES = 200
 NICER = 10  # by which a child that steps back is nicer than we are: a tenth of our share of a busy processor
 KEPT = 1024 * 1024  # bytes of those lines, or a little less
@@ -137,16 +139,22 @@ class Child:
         return texts
 
     def drain_output(self) -> list[str]:
-        """The lines that are left after the process has gone."""
+        """The lines that are there by now: what it has left once it has gone, or is about to be ended."""
         left: list[str] = []
         os.set_blocking(self.output, False)
-        # A descendant that left the group may hold the pipe, and even go on writing: neither is ours to wait for.
+        # It may go on writing, and so may a descendant that left the group: neither is ours to wait for.
+        looks = self._waiting() // READ + 2  # what there is, and its end
         with contextlib.suppress(BlockingIOError):
-            for _ in range(PIPE // READ):
-                if self.output_closed:
-                    break
+            while looks and not self.output_closed:
                 left += self.read_output()
+                looks -= 1
         return left
+
+    def _waiting(self) -> int:
+        """Bytes of its output that nobody has read yet."""
+        there = array.array("i", [0])
+        fcntl.ioctl(self.output, termios.FIONREAD, there)
+        return there[0]
 
     def ended(self) -> bool:
         """Whether the process is gone; the rest of its group is then ended, and the process reaped."""

@@ -20,12 +20,12 @@ SHORTEST = 8  # characters; a shorter value stands in too many harmless texts to
 
 _WORDS = frozenset(
     {
-        "AUTH", "AUTHORIZATION", "COOKIE", "COOKIES", "CRED", "CREDENTIAL", "CREDENTIALS", "CREDS", "DSN", "HOOK",
-        "HOOKS", "JWT", "KEYS", "OTP", "PASSCODE", "PASSPHRASE", "PASSWORDS", "PAT", "PIN", "PW", "SALT",
+        "AUTH", "AUTHORIZATION", "BEARER", "COOKIE", "COOKIES", "CRED", "CREDENTIAL", "CREDENTIALS", "CREDS", "DSN",
+        "HOOK", "HOOKS", "JWT", "KEYS", "OTP", "PASSCODE", "PASSPHRASE", "PASSWORDS", "PAT", "PIN", "PW", "SALT",
         "SECRETS", "SEED", "SIG", "SIGNATURE", "SK", "TOKENS", "WEBHOOKS",
     }
 )  # fmt: skip
-_ENDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASS", "PWD", "JWT", "WEBHOOK")
+_ENDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASS", "PW", "PWD", "JWT", "WEBHOOK")
 _OTHERS = frozenset(
     {
         "BYPASS", "COMPASS", "DONKEY", "HOCKEY", "HOTKEY", "JOCKEY", "MONKEY", "OLDPWD", "PUBKEY", "PUBLICKEY",

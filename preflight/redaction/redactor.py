@@ -76,16 +76,21 @@ _FOLDS = (
 _STAMP = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]{8,15}Z \w{1,16}\[\d{1,10}\] ")  # of a line in our log
 # A piece of a secret that stands by itself: it is as long as what is derived from a value, and no word of a language.
 _PIECE = re.compile(r"[A-Za-z0-9+/_~-]{12,}")
-_LIKE_A_KEY = re.compile(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])")
+_LIKE_A_KEY = re.compile(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])|(?=.*?[A-Za-z]{16})")
 _WAIT = 20  # lines that may come between two pieces of a secret in a stream
 
 # What is left of a secret that somebody has shortened is known by this many characters of its beginning or end.
 _FRAGMENT = 6
 _REACH = 200  # characters between dots and the end of a secret
-_DOTS = re.compile(r"\.\.\.|…|\\u2026")
-# Behind a cut come the signs that close what it stands in, and then nothing, dots, or the place that an error names:
+_SEVERAL = r"\.\.\.|[…‥⋯]|\\u202[56]|\\u22[eE][fF]|&hellip;|&#8230;"  # dots, however they are written
+_DOTS = re.compile(_SEVERAL)
+# Behind a cut come the signs that close what it stands in, and then nothing, dots (textwrap's are in brackets), a word
+# for it, how much is missing (rich's "'abc'+30"), or the place that an error names:
 # "ValueError: invalid literal for int() with base 10: '... (app.py:12)".
-_CUT_OFF = re.compile(r"[\\'\"`)\]}>,;:!?\s]*(?:$|\.\.\.|…|\\u2026|(?<= )\([^\s()]{1,200}:\d{1,9}\))")
+_CUT_OFF = re.compile(
+    rf"[\\'\"`)\]}}>,;:!?\s]*(?:$|\.\.|{_SEVERAL}|[\[(<{{](?:\.\.|{_SEVERAL}|truncated|cut|snip|\+?[0-9]{{1,9}} more)"
+    r"|\+[0-9]{1,9}(?![\w.])|(?<= )\([^\s()]{1,200}:\d{1,9}\))"
+)
 
 # Fields of our documents whose texts are words of ours.
 _ENUMERATED = frozenset({"action", "origin", "outcome", "severity", "status"})

@@ -6,6 +6,7 @@ import shlex
 
 import pytest
 
+from preflight import ports
 from preflight.contract import Details
 from preflight.redaction.redactor import Redactor
 from preflight.settings import places, template
@@ -41,6 +42,20 @@ def is_redacted(token: str) -> bool:
     return token not in Redactor([token]).text(said)
 
 
+def leads_elsewhere(settings: Settings) -> str:
+    """The address that the name "localhost" has here, where others can reach that; else empty.
+
+    A line in /etc/hosts is enough, and the server is bound to whatever address the name has.
+    """
+    if settings.host.lower() != "localhost":
+        return ""
+    try:
+        bound = str(ports.resolve(settings.host, settings.port).sockaddr[0])
+    except ports.PortUnavailable:
+        return ""  # it is bound nowhere, as Server Port says
+    return "" if bound == "::1" or bound.startswith("127.") else bound
+
+
 @pytest.mark.critical("Exposure", needs="agent", ignorable=False)
 def test_exposure(settings: Settings, details: Details) -> None:
     """Only this machine can reach the server, or a token of at least 16 characters protects it."""
@@ -49,17 +64,19 @@ def test_exposure(settings: Settings, details: Details) -> None:
     long_enough = len(token) >= TOKEN_LENGTH
     filled_in = not template.is_placeholder(token)
     redacted = not token or is_redacted(token)
-    details.update(host=settings.host, loopback=settings.loopback, token_loaded=settings.token is not None)
-    if settings.loopback and not settings.trusted_proxies:
+    elsewhere = leads_elsewhere(settings)
+    local = settings.loopback and not elsewhere
+    details.update(host=settings.host, loopback=local, token_loaded=settings.token is not None)
+    if local and not settings.trusted_proxies:
         if not redacted:
             details.fix = new_token(settings, "unset PREFLIGHT_TOKEN")
         assert redacted, f"{SHOWN}: PREFLIGHT_TOKEN must be one that nothing else is called"
         details.summary = "this machine only" + (", with a token" if settings.token else "")
         return
-    instead = "unset PREFLIGHT_TRUSTED_PROXIES" if settings.loopback else "serve on 127.0.0.1"
+    instead = "unset PREFLIGHT_TRUSTED_PROXIES" if local else "serve on 127.0.0.1"
     details.fix = new_token(settings, instead)
-    others = f"others can reach {settings.host}"
-    if settings.loopback:
+    others = f"others can reach {settings.host}{f', which is {elsewhere} here,' if elsewhere else ''}"
+    if local:
         others += " through a trusted proxy"
     needed = f"PREFLIGHT_TOKEN must be set to at least {TOKEN_LENGTH} characters"
     assert settings.token is not None, f"{others} and there is no token: {needed}"

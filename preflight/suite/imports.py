@@ -46,7 +46,7 @@ def attempt(names: Sequence[str], state: StateFolder, deadline: float) -> Tried:
     """Import these distributions in a child, within so many seconds, unless that is known to work."""
     safe = _is_safe(state.path)
     with contextlib.suppress(OSError, ValueError):
-        if safe and json.loads(state.imports.read_text(encoding="utf-8")) == _fingerprint(names):
+        if safe and json.loads(_remembered(state.imports)) == _fingerprint(names):
             return Tried()
     tried = _in_child(names, deadline)
     if safe and not tried.failures and not tried.untried:
@@ -54,6 +54,12 @@ def attempt(names: Sequence[str], state: StateFolder, deadline: float) -> Tried:
             # As it is by now: what was compiled for the first time has changed the folder.
             files.publish(state.imports, json.dumps(_fingerprint(names)).encode())
     return tried
+
+
+def _remembered(path: Path) -> bytes:
+    # O_NONBLOCK: a named pipe in its place must not keep us waiting for a writer.
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:
+        return stream.read()
 
 
 def _is_safe(folder: Path) -> bool:

@@ -188,6 +188,10 @@ class SuiteRun:
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self._session = session
+        if self.link is None:  # a launcher redacts whatever comes out of this process
+            from preflight.suite import written
+
+            written.redact(self.config, self.redactor)
 
     def pytest_keyboard_interrupt(self) -> None:
         """Ctrl-C ends it though nobody reads: pytest is about to say a lot of it, and may have been waiting for that.
@@ -241,7 +245,8 @@ class SuiteRun:
 
     def _collected_whole(self, items: list[pytest.Item]) -> bool:
         """Whether no requirement is missing: who runs a file of them may have another one's name in the settings."""
-        files = set((self.settings.root / "preflight").rglob("test_*.py"))
+        below = soundness.files_below(self.settings.root / "preflight")
+        files = {path for path in below if path.name.startswith("test_")}
         return self.link is not None or files <= {item.path for item in items}
 
     def _wrong_usage(self, message: str) -> NoReturn:

@@ -121,6 +121,8 @@ class Sources:
         code = code_of(getattr(item, "obj", None))
         if code is None:
             return "is no function whose body could be seen to run"
+        if code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR):
+            return "is a generator (it has a yield), and nobody can tell whether its body is run to its end"
         runs = comparable(code)
         name = _name(item)
         written = self._module(item.path, 0)
@@ -172,9 +174,7 @@ class Sources:
         bodies = {code_of(getattr(item, "obj", None)) for item in items} - {None}
         modules = {getattr(module, "__file__", None): module for module in list(sys.modules.values())}
         found = []
-        for path in sorted(folder.rglob("*.py")):
-            if any(part.startswith(".") for part in path.relative_to(folder).parts):
-                continue
+        for path in files_below(folder):
             file = path.relative_to(folder.parent)
             known = modules.get(str(path))
             is_asked = any(path.match(pattern) for pattern in FILES)
@@ -227,6 +227,23 @@ class Sources:
             return rewrite._rewrite_test(path, self._config)[1]
         module: CodeType = compile(path.read_bytes(), str(path), "exec", dont_inherit=True, optimize=level)
         return module
+
+
+def files_below(folder: Path) -> list[Path]:
+    """The modules below a folder as pytest looks for them: behind links to folders, too, and in no hidden one."""
+    found: list[Path] = []
+    waiting = [(folder, frozenset([folder.resolve()]))]
+    while waiting:
+        here, above = waiting.pop()
+        for path in here.iterdir():
+            if path.name.startswith("."):
+                continue
+            if path.is_dir():
+                if (real := path.resolve()) not in above:  # pytest itself goes round in a circle until it is stopped
+                    waiting.append((path, above | {real}))
+            elif path.suffix == ".py":
+                found.append(path)
+    return sorted(found)
 
 
 def _imported(module: ModuleType) -> CodeType | None:

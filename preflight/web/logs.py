@@ -4,22 +4,11 @@ from __future__ import annotations
 
 import logging
 
+from preflight.redaction import formatter
 from preflight.redaction.redactor import Redactor
 
 WRITTEN_BY = ("", "uvicorn", "uvicorn.error", "uvicorn.access")
 """Loggers whose handlers write for people; the empty name is the root's."""
-
-
-class Redacting(logging.Formatter):
-    """Formats as another formatter does, tracebacks included, and takes the secrets out of the result."""
-
-    def __init__(self, inner: logging.Formatter, redactor: Redactor) -> None:
-        super().__init__()
-        self.inner = inner
-        self._redactor = redactor
-
-    def format(self, record: logging.LogRecord) -> str:
-        return self._redactor.text(self.inner.format(record))
 
 
 def redact(redactor: Redactor) -> None:
@@ -28,5 +17,4 @@ def redact(redactor: Redactor) -> None:
     if logging.lastResort is not None:
         found.add(logging.lastResort)  # writes where no logger has a handler
     for handler in found:
-        inner = handler.formatter or logging.Formatter()
-        handler.setFormatter(Redacting(inner.inner if isinstance(inner, Redacting) else inner, redactor))
+        formatter.redact(handler, redactor)

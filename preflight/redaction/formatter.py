@@ -1,0 +1,25 @@
+"""What Python's logging writes, without secrets: a formatter around another one."""
+
+from __future__ import annotations
+
+import logging
+
+from preflight.redaction.redactor import Redactor
+
+
+class Redacting(logging.Formatter):
+    """Formats as another formatter does, tracebacks included, and takes the secrets out of the result."""
+
+    def __init__(self, inner: logging.Formatter, redactor: Redactor) -> None:
+        super().__init__()
+        self.inner = inner
+        self._redactor = redactor
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._redactor.text(self.inner.format(record))
+
+
+def redact(handler: logging.Handler, redactor: Redactor) -> None:
+    """Let a handler write without secrets; again, with those of now."""
+    inner = handler.formatter or logging.Formatter()
+    handler.setFormatter(Redacting(inner.inner if isinstance(inner, Redacting) else inner, redactor))
