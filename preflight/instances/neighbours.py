@@ -18,6 +18,7 @@ import json
 import math
 import os
 import re
+import signal
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +35,7 @@ from preflight.processes.restarts import CONTAINERS, SYSTEMD
 from preflight.settings.model import Settings, address
 from preflight.text import foreign
 
+_NAME = re.compile(r"\0preflight/([0-9]{1,5})/")
 _RECORD = re.compile(r"([0-9]{1,5})\..+\.json")
 
 
@@ -85,6 +87,11 @@ class Neighbour:
             return _normal(record.project) == _normal(settings.project)
         return bool(record.root) and Path(record.root) == settings.root
 
+    def is_the_wish_of(self, settings: Settings) -> bool:
+        """Whether it serves what a start with these settings would: this application, from here, at this address."""
+        root, app = self.record.root or str(settings.root), self.record.app or settings.app
+        return self.is_at(settings) and Path(root) == settings.root and app == settings.app
+
     def hand_over(self) -> Handover | None:
         """Ask it for its socket; None if it gives none."""
         return instances.hand_over(self.address, self.record) if self.address is not None else None
@@ -131,8 +138,8 @@ def of_holders(port: int, holders: Sequence[ports.Holder], state_dir: Path | Non
             if neighbour.record.instance_id not in known:
                 known.add(neighbour.record.instance_id)
                 enter(neighbour)
-    alike = [pid for pid in sorted(unknown) if _looks_like_ours(pid)]
-    found += [Neighbour(Record.of({}, pid=pid, port=port), answers=False) for pid in alike]
+    alike = [pid for pid in sorted(unknown) if _checkout(pid) is not None]
+    found += [_silent(Record.of({}, pid=pid, port=port)) for pid in alike]
     return sorted(found, key=lambda one: (one.stays, one.answers, one.record.up_at), reverse=True)
 
 
@@ -142,6 +149,20 @@ def others(holders: Sequence[ports.Holder], ours: Sequence[Neighbour]) -> list[p
     return [
         holder for holder in holders if holder.pid is None or not pids & {holder.pid, *ancestors(here(), holder.pid)}
     ]
+
+
+def elsewhere(port: int) -> frozenset[int]:
+    """The PIDs of this user's launchers that serve other ports, or are about to, as far as they can be told (Linux)."""
+    found = set()
+    for name in unixsockets.abstract_names("preflight/"):
+        match = _NAME.match(name)
+        if match is None or int(match[1]) == port:
+            continue
+        with contextlib.suppress(OSError):
+            channel, peer = instances.call(name, patience=0.0)
+            channel.close()
+            found.add(peer.pid)
+    return frozenset(found)
 
 
 # Those that can be asked by name.
@@ -186,7 +207,7 @@ def _named(port: int, name: str, channel: Channel, pid: int) -> Neighbour | None
         record, _bound = instances.ask(channel, any_release=False)
     except OSError:
         kept = _kept_open(port, pid)
-        return Neighbour(kept[0] if kept else Record.of({}, pid=pid, port=port), answers=False)
+        return _silent(kept[0] if kept else Record.of({}, pid=pid, port=port))
     return Neighbour(replace(record, pid=pid), answers=True, address=name) if record is not None else None
 
 
@@ -215,26 +236,30 @@ def _by_record(port: int, pids: set[int], state_dir: Path | None) -> Iterator[Ne
 
 def _asked(record: Record, file: Path) -> Neighbour:
     path = file.with_suffix(".sock")
-    record = record if record.root else _with_project(record)
     try:
         channel, peer = instances.call(path)
     except OSError:
-        return Neighbour(record, answers=False)
+        return _silent(record)
     try:
         if peer.pid not in (0, record.pid):
-            return Neighbour(record, answers=False)
+            return _silent(record)
         said, bound = instances.ask(channel, any_release=True)
     except OSError:
-        return Neighbour(record, answers=False)
+        return _silent(record)
     finally:
         channel.close()
-    return Neighbour(said or replace(record, bound=bound), answers=True, address=path)
+    return Neighbour(said or replace(_with_project(record), bound=bound), answers=True, address=path)
+
+
+def _silent(record: Record) -> Neighbour:
+    """One that does not say who it is: what can be known of it all the same."""
+    return Neighbour(_with_project(record), answers=False)
 
 
 def _kept_open(port: int, pid: int) -> tuple[Record, Path] | None:
     """The record that this process keeps open, and its path, wherever that is and even if nothing is there (Linux)."""
     with contextlib.suppress(OSError):
-        if os.stat(f"/proc/{pid}").st_uid != os.getuid():
+        if os.stat(f"/proc/{pid}").st_uid != os.geteuid():
             return None
         for descriptor in os.listdir(f"/proc/{pid}/fd"):
             with contextlib.suppress(OSError):
@@ -254,7 +279,7 @@ def _published(port: int, state_dir: Path | None) -> Iterator[tuple[Record, Path
     for folder in runtime.places(state_dir):
         with contextlib.suppress(OSError):
             status = folder.lstat()
-            if status.st_uid != os.getuid() or status.st_mode & 0o077:
+            if status.st_uid != os.geteuid() or status.st_mode & 0o077:
                 continue  # anybody could have put something there
             for file in folder.glob(f"{port}.*.json"):
                 if (content := runtime.discard(file)) is not None and (data := _parsed(content)) is not None:
@@ -270,39 +295,39 @@ def _parsed(content: bytes) -> dict[str, object] | None:
 
 
 def _with_project(record: Record) -> Record:
-    """With its project, which older releases do not say: their workers run in its folder."""
-    with contextlib.suppress(OSError, ValueError):
-        for child in here().children(record.pid):
-            process = here().process(child)
-            if process is not None and "preflight.worker" in process.argv:
-                root = Path(os.readlink(f"/proc/{child}/cwd"))
-                project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8")).get("project", {})
-                name = project.get("name", "") if isinstance(project, dict) else ""
-                return replace(record, root=str(root), project=name if isinstance(name, str) else "")
+    """With its project, which a record does not say, as the checkout says it that it runs from."""
+    if record.root:
+        return record
+    for root in filter(None, map(_checkout, (record.pid, *here().children(record.pid)))):
+        with contextlib.suppress(OSError, ValueError):
+            project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8")).get("project", {})
+            name = project.get("name", "") if isinstance(project, dict) else ""
+            return replace(record, root=str(root), project=name if isinstance(name, str) else "")
     return record
 
 
 # Those that only look like ours.
 
 
-def _looks_like_ours(pid: int) -> bool:
-    """Whether its command line is that of a launcher or of a worker of ours."""
+def _checkout(pid: int) -> Path | None:
+    """The checkout that a process runs from whose command line is that of a launcher or of a worker of ours.
+
+    None where it is neither; where its folder cannot be told, a command line without a path is taken for ours.
+    """
     process = here().process(pid)
-    if process is None or process.uid != os.getuid():
-        return False
-    options = process.argv[1:]
+    if process is None or process.uid != os.geteuid():
+        return None
+    options, folder = process.argv[1:], Path(here().folder(pid))
     module = next((after for one, after in itertools.pairwise(options) if one == "-m"), "")
     if module == "preflight.worker":
-        return True
-    script = next((one for one in options if not one.startswith("-")), "")
-    if module != "server" and Path(script).name != "run.py":
-        return False
-    try:
-        folder = Path(os.readlink(f"/proc/{pid}/cwd"))
-    except OSError:
-        folder = Path()
-    beside = folder if module else (folder / script).parent
-    return (beside / "preflight" / "launcher.py").is_file()
+        return folder
+    scripts = ["run.py"] if module == "server" else [one for one in options if not one.startswith("-")]
+    for script in scripts:
+        path = Path(os.path.realpath(folder / script))  # it may be a link
+        launcher = path.parent / "preflight" / "launcher"
+        if path.name == "run.py" and (launcher.is_dir() or launcher.with_suffix(".py").is_file()):
+            return path.parent
+    return None
 
 
 # What a start does about them.
@@ -350,7 +375,7 @@ def _decide(settings: Settings, one: Neighbour, typed_at: float) -> Decision:
         what = f"project {foreign(one.record.project)}" if one.record.project else "another project"
         other = f"{one.name} serves {one.where} for {what} ({foreign(one.record.root)})"
         return Decision(one, refusal=other, fix="stop it, use another port, or say --if-running replace")
-    if one.came_up_after(typed_at):
+    if one.came_up_after(typed_at) and one.is_the_wish_of(settings):
         return Decision(one)  # twenty starts in the same second are one wish
     if how == "fail":
         running = f"{one.name} serves {one.where}, and --if-running is fail"
@@ -369,7 +394,7 @@ def _common_end(record: Record) -> tuple[str, str] | None:
     me = os.getpid()
     if record.pid in ancestors(here(), me):
         return "this start runs inside it, and would end with it", "start it from elsewhere, or detached: setsid -f"
-    if record.pid == 1 or (record.keeper in CONTAINERS and _shares_pids(record.pid)):
+    if record.pid == 1 or (_shares_pids(record.pid) and (record.keeper in CONTAINERS or _is_all_that_runs(record.pid))):
         what = "this container runs it: the container would end with it, and so would this start"
         return what, "restart the container"
     if record.keeper == SYSTEMD and (process := here().process(record.pid)) and (own := here().process(me)):
@@ -383,6 +408,24 @@ def _shares_pids(pid: int) -> bool:
     """Whether that process is in the same PID namespace as this one, so in the same container."""
     with contextlib.suppress(OSError):
         return os.readlink(f"/proc/{pid}/ns/pid") == os.readlink("/proc/self/ns/pid")
+    return False
+
+
+def _is_all_that_runs(pid: int) -> bool:
+    """Whether a container was started for nothing but that process, which then ends with it: ``uv run``, ``timeout``.
+
+    This process was put into the container, and is none of those that PID 1 has started. What PID 1 has adopted is in
+    another session, and what a script has put into its background, to do something else then, ignores SIGQUIT.
+    """
+    line = [pid, *ancestors(here(), pid)]
+    if line[-1] != 1 or 1 in ancestors(here(), os.getpid()):
+        return False
+    if any(len(here().children(one)) != 1 for one in line[1:]):
+        return False
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+        ignored = int(status.partition("\nSigIgn:")[2].split()[0], 16)
+        return os.getsid(pid) == os.getsid(1) and not ignored >> (signal.SIGQUIT - 1) & 1
     return False
 
 

@@ -101,6 +101,7 @@ class Presence:
             project=settings.project,
             root=str(settings.root),
             keeper=keeper,
+            app=settings.app,
             protocol=PROTOCOL,
         )
         return cls(record, loop, state_dir=settings.state_dir)
@@ -212,7 +213,7 @@ class Presence:
         except OSError:
             return
         peer = unixsockets.peer(caller)
-        if peer is None or peer.uid != os.getuid():
+        if peer is None or peer.uid != os.geteuid():
             caller.close()
             return
         if len(self._callers) >= CALLERS and not self._drop_silent(0.0, at_most=1):

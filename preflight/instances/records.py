@@ -26,7 +26,8 @@ LONGEST_END = 700.0  # seconds; no settings let an instance take longer to end, 
 STARTING, SERVING, DRAINING = "starting", "serving", "draining"
 MANY = 1 << 62  # seconds or a number of anything that no launcher has
 _OF_PROTOCOL_1 = 9  # fields of a record, in their order
-_COMPARED = frozenset({"project", "root", "log_file"})  # with what is ours, or opened: whoever shows them cleans them
+# With what is ours, or opened: whoever shows them cleans them.
+_COMPARED = frozenset({"project", "root", "app", "log_file"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ class Record:
     """The checkout that it runs from; empty where that is not known."""
     keeper: str = ""
     """Who restarts it when it ends, as the very process that a unit or a container was started for; empty: nobody."""
+    app: str = ""
+    """The application that it serves; empty where that is not known."""
     protocol: int = 1
 
     @classmethod
@@ -141,7 +144,7 @@ def call(address: Address, patience: float = ANSWER) -> tuple[Channel, unixsocke
     except BlockingIOError:
         raise Silent from None
     peer = unixsockets.peer(caller)
-    if peer is None or peer.uid != os.getuid():
+    if peer is None or peer.uid != os.geteuid():
         caller.close()
         raise ConnectionRefusedError
     caller.settimeout(ANSWER)

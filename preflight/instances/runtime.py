@@ -37,7 +37,7 @@ def places(state_dir: Path | None = None) -> list[Path]:
     """Where the runtime folder of this user can be, the first choice first; none of them needs to be there."""
     from_environment = os.environ.get("XDG_RUNTIME_DIR", "")
     found = [Path(from_environment) / "preflight"] if os.path.isabs(from_environment) else []
-    found.append(Path(_temporary()) / f"preflight-{os.getuid()}")
+    found.append(Path(_temporary()) / f"preflight-{os.geteuid()}")
     if state_dir is not None:
         found.append(StateFolder(state_dir).runtime)
     return found
@@ -84,12 +84,12 @@ def _make(place: Path, made: list[Path], *, below: Path | None) -> None:
         files.own(below)  # nobody else has a hand in what is in there
     elif (parent := place.parent).is_dir():
         status = parent.stat()
-        if status.st_uid != os.getuid() and not status.st_mode & stat.S_ISVTX:
+        if status.st_uid != os.geteuid() and not status.st_mode & stat.S_ISVTX:
             raise PermissionError(errno.EPERM, f"{parent} belongs to another user")
     made += files.make(place.parent if os.path.lexists(place) else place)
     status = place.lstat()
     # In a shared temporary folder anybody can be first: never follow a link, never use another's folder.
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
         raise PermissionError(errno.EPERM, "is not a folder of mode 0700 that belongs to this user")
     if stat.S_IMODE(status.st_mode) != 0o700:
         place.chmod(0o700)  # made under a umask that took our own rights away
@@ -176,7 +176,7 @@ def _see_that_it_is_a_lock(file: Path) -> None:
     """Raises OSError if what is there is none, and cannot be made one."""
     with contextlib.suppress(FileNotFoundError):
         status = file.lstat()
-        if not stat.S_ISREG(status.st_mode) or (status.st_uid != os.getuid() and not os.access(file, os.W_OK)):
+        if not stat.S_ISREG(status.st_mode) or (status.st_uid != os.geteuid() and not os.access(file, os.W_OK)):
             raise OSError(errno.EPERM, "is in the way of the start's lock: it is no file of this user's; remove it")
 
 
@@ -323,7 +323,7 @@ class StartLock:
             return time.monotonic() - self._silent_since > SILENCE
         self._silent_since = None
         holder = unixsockets.peer(self._rival)
-        return holder is not None and holder.uid != os.getuid()
+        return holder is not None and holder.uid != os.geteuid()
 
     def _let_go_of_rival(self) -> None:
         if self._rival is not None:
@@ -362,11 +362,11 @@ def starting(port: int) -> int | None:
             holder = unixsockets.peer(caller)
     except OSError:
         return None
-    return holder.pid if holder is not None and holder.uid == os.getuid() else None
+    return holder.pid if holder is not None and holder.uid == os.geteuid() else None
 
 
 def _name_of(port: int) -> str:
-    return f"\0preflight/start/{os.getuid()}/{port}"
+    return f"\0preflight/start/{os.geteuid()}/{port}"
 
 
 def _hung_up(connection: socket.socket) -> bool:

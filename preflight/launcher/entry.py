@@ -114,11 +114,9 @@ class Entry:
         if decision.refusal:
             lines = [f"{decision.refusal}.", f"Fix: {decision.fix}"]
             raise NoEntry("ALREADY RUNNING", lines, why=decision.refusal)
-        if neighbour.came_up_after(self._typed_at):
-            terminal.line(f"{serves}: it came up meanwhile. Nothing to do.")
-            return False
         if not decision.replaces:
-            terminal.line(f"{serves}. Nothing to do.")
+            meanwhile = ": it came up meanwhile" if neighbour.came_up_after(self._typed_at) else ""
+            terminal.line(f"{serves}{meanwhile}. Nothing to do.")
             return False
         root = neighbour.record.root
         if root and Path(root) != settings.root:

@@ -5,7 +5,7 @@ In the order in which things happen when a port is taken:
 1. `binding` resolves the address and binds it: the bind decides whether the port is free, nothing connects.
    Where it is, that is all.
 2. `holders` finds every process with a listening socket that overlaps the address. It asks the `machine`,
-   of which `current` chooses one: `linux` (`sockets`, from the kernel) or `portable` (psutil).
+   of which `current` chooses one: `linux` (`sockets`, from the kernel), `portable` (psutil), or `blind`.
 3. `policy` decides who may be stopped: nobody if anybody on the port must be left alone. It knows services
    and containers by their `cgroups`, and infrastructure by the names in `spared`.
 4. `freeing` pins all of them and their descendants before the first signal; `stopping` asks the topmost

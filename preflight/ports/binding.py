@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from preflight.ports import fixes
 from preflight.ports.machine import Machine
-from preflight.ports.sockets import Endpoint
+from preflight.ports.sockets import MAPPED, Endpoint
 from preflight.text import foreign
 
 _SOME_ADDRESS = "use an address of this machine: --host 127.0.0.1, or --host 0.0.0.0 for all of them"
@@ -91,8 +91,6 @@ def resolve(host: str, port: int) -> Target:
     if not 0 <= port <= 65535:
         raise PortUnavailable(errno.EINVAL, f"port {port} is not between 0 and 65535", "use --port 8002")
     name = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if name.lower().startswith("::ffff:") and "." in name:
-        name = name[7:]  # IPv4 in IPv6 clothes: as it stands, only a dual-stack socket could bind it
     try:
         # As bytes where possible: for text the encoding "idna" is imported, which takes longer than all the rest.
         encoded = name.encode() if name.isascii() else name
@@ -103,6 +101,9 @@ def resolve(host: str, port: int) -> Target:
         raise PortUnavailable(errno.EADDRNOTAVAIL, problem, _SOME_ADDRESS) from None
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)  # stable: the resolver's order within a family
     family, _, _, _, sockaddr = found[0]
+    if family == socket.AF_INET6 and (inner := packed(family, sockaddr)).startswith(MAPPED):
+        # IPv4 in IPv6 clothes: as it stands, only a dual-stack socket could bind it.
+        family, sockaddr = socket.AF_INET, (socket.inet_ntop(socket.AF_INET, inner[len(MAPPED) :]), port)
     return Target(host, port, family, sockaddr)
 
 

@@ -9,8 +9,12 @@ from preflight.ports.machine import Machine
 
 @cache
 def here() -> Machine:
-    """The fast machine where the kernel has what it needs, the portable one elsewhere."""
+    """The fast machine where the kernel has what it needs, else the portable one, or the blind one where both err."""
+    from preflight.ports import blind
     from preflight.ports.linux import Linux
+
+    if blind.is_needed():
+        return blind.Blind()
 
     if Linux.works():
         return Linux()

@@ -2,8 +2,8 @@
 
 A `Machine` answers from the system it runs on. `Linux` reads /proc and sock_diag and signals through pidfds,
 which cannot hit a recycled PID and say at once when a process has ended. `Portable` asks psutil, process by
-process: for macOS, and for Linux kernels and sandboxes without pidfd or /proc. `current` chooses; tests run
-both.
+process: for macOS, and for Linux kernels and sandboxes without pidfd or /proc. `Blind` sees none, where /proc is
+another PID namespace's. `current` chooses; tests run all of them.
 """
 
 import signal

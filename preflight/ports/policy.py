@@ -2,12 +2,12 @@
 
 Never stopped: this process, its ancestors, PID 1, other users' processes, forwarders of containers and
 tunnels, other containers, services, infrastructure, editors and browsers; nor what belongs to a terminal or to a
-desktop application, unless it was started from this project. Each refusal says who it is, why, and what a person could
-do; who is stopped instead has grounds.
+desktop application, unless it was started from this project; nor, with the holder that has started it, an instance that
+serves another port. Each refusal says who it is, why, and what a person could do; who is stopped instead has grounds.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from preflight.ports import cgroups, fixes, programs
@@ -31,6 +31,7 @@ class Policy:
     grace: float = 5.0  # seconds between SIGTERM and SIGKILL
     project: str = ""  # folder of this project: what was started from there may be stopped though it has a terminal
     secrets: frozenset[str] = field(default=frozenset(), repr=False)  # no argument that has one of them is shown
+    elsewhere: Callable[[], frozenset[int]] = frozenset  # PIDs of instances that serve other ports, once it is asked
 
     def __post_init__(self) -> None:
         if self.cleanup not in ("user", "own", "never"):
@@ -62,6 +63,7 @@ class Asking:
     uid: int
     unit: cgroups.Unit | None
     container: str | None
+    elsewhere: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, port: int, policy: Policy, machine: Machine) -> "Asking":
@@ -69,7 +71,7 @@ class Asking:
         cgroup = me.cgroup if me else ""
         above = frozenset(ancestors(machine, os.getpid()))
         unit, container = cgroups.unit(cgroup), cgroups.container(cgroup)
-        return cls(port, policy, machine, os.getpid(), above, os.geteuid(), unit, container)
+        return cls(port, policy, machine, os.getpid(), above, os.geteuid(), unit, container, policy.elsewhere())
 
     def refusal(self, process: Process, *, below: bool = False) -> tuple[str, str] | None:
         """Why this process is not stopped, and what a person could do; None when it may be stopped.
@@ -86,6 +88,8 @@ class Asking:
             return "it is PID 1, which everything else runs under", another
         if process.uid != self.uid:
             return f"it belongs to user {user_name(process.uid)}", kill
+        if below and process.pid in self.elsewhere:
+            return "it serves another port", another
         names = _names(process)
         for name, fix in FORWARDERS.items():
             if name[:_NAME] in names:

@@ -34,7 +34,7 @@ _V6ONLY = 11  # INET_DIAG_SKV6ONLY
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr
 _REQUEST = struct.Struct("=BBBBIHH16s16sI8s")  # inet_diag_req_v2
 _ANSWER = struct.Struct("=BBBB2s2s16s16sI8sIIIII")  # inet_diag_msg
-_MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96
+MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Endpoint:
     @property
     def packed(self) -> bytes:
         """The address without the IPv6 wrapping of an IPv4 one (`::ffff:127.0.0.1` is 127.0.0.1)."""
-        return self.address.removeprefix(_MAPPED) if len(self.address) == 16 else self.address
+        return self.address.removeprefix(MAPPED) if len(self.address) == 16 else self.address
 
     def __str__(self) -> str:
         return shown(self.address, self.port)

@@ -21,6 +21,7 @@ from preflight.processes.channel import Channel, Message
 
 READ = 8 * 1024  # bytes of output in one look, which may be as many lines: each takes time, and signals wait meanwhile
 KEPT_LINES = 200
+REAP = 2.0  # seconds that a process which was killed may take to end before nobody waits for it any more
 NICER = 10  # by which a child that steps back is nicer than we are: a tenth of our share of a busy processor
 KEPT = 1024 * 1024  # bytes of those lines, or a little less
 # Of a longer line the beginning is kept. Who shows it shows less: a secret across the cut is then redacted whole.
@@ -183,7 +184,11 @@ class Child:
             self._reap()
 
     def _reap(self) -> None:
-        self.process.wait()
+        try:
+            self.process.wait(REAP)
+        except subprocess.TimeoutExpired:
+            # Who traces it, and does not wait for it, keeps its end to himself; or the kernel has something to finish.
+            self.process.returncode = -signal.SIGKILL
         _unreaped.discard(self.pid)
 
     def _signal_group(self, number: int) -> bool:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 DEAF = 2.0  # seconds for which a process may go on whose channel has closed
 DEAF_EARLY = 0.25  # and before the verdict, when nothing that it answers may reach anybody
 FATAL = "Fatal Python error: "
+CLOSED = "The application has closed the channel to its launcher, which it had not opened"
 LISTENING_FIX = 'move it under `if __name__ == "__main__":`, or into the application\'s lifespan'
 WELL_KNOWN = ("/ws/chat", "/health", "/diagnostics")
 """Routes whose addresses the launcher prints when the application has them."""
@@ -137,7 +138,7 @@ class Worker:
             self.error = f"the process that imported it ended{when} ({self.ended_for or self.child.ending})"
             self.child.drain_output()
             # Of the interpreter's own, for a variable that it does not take, say: importing again need not show it.
-            if fatal := next((line for line in self.child.lines if line.startswith(FATAL)), ""):
+            if fatal := next((line for line in self.child.lines if line.startswith((FATAL, CLOSED))), ""):
                 self.error += f": {first_line(fatal)}"
         return True
 

@@ -69,6 +69,7 @@ def policy_of(settings: Settings, records: Sequence[Record]) -> ports.Policy:
         project=str(settings.root),
         grace=max([settings.port_grace, *(record.stops_within for record in records)]),
         secrets=common_secrets(settings),
+        elsewhere=lambda: neighbours.elsewhere(settings.port),
     )
 
 

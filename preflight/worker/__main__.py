@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import socket
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from preflight.output.audit import Outbox
 from preflight.processes import children, signals, stacks
 from preflight.processes.channel import Message
-from preflight.processes.worker import LISTENING_FIX, WELL_KNOWN
+from preflight.processes.worker import CLOSED, LISTENING_FIX, WELL_KNOWN
 from preflight.text import first_line
 
 if TYPE_CHECKING:
@@ -207,8 +208,17 @@ class _Main:
             return
         try:
             self._channel.send(kind, **data)
-        except OSError:
-            pass  # the launcher is gone, and _hung_up deals with that
+        except OSError as error:
+            self._unheard(error)
+
+    def _unheard(self, error: OSError) -> None:
+        """The launcher is gone, which :meth:`_hung_up` deals with, or it is there and can be told nothing any more."""
+        if error.errno in (
+            errno.EBADF,
+            errno.ENOTSOCK,
+        ):  # the thread that hears keeps the socket, so nobody else notices
+            os.write(2, f"{CLOSED}.\n".encode())
+            os._exit(1)
 
     def run(self) -> int:
         order = self._wait("application")
@@ -265,9 +275,11 @@ class _Main:
 
         def say(kind: str) -> None:
             if kind == "beat":
-                with contextlib.suppress(OSError):  # the launcher is gone
+                try:
                     if not self._is_copy:
                         self._channel.offer(kind)
+                except OSError as error:
+                    self._unheard(error)
             else:
                 self._say(kind, instance_id=instance.instance_id)
 
