@@ -419,7 +419,7 @@ def test_the_folder_is_cleaned_while_a_start_goes_on(place: Place) -> None:
     first = gated(place, "import")
     first.until_says("Preflight ")
     shutil.rmtree(place.folder / "runtime" / "preflight")
-    second = place.start(*SMALL).until_says("waiting for it")
+    second = gated(place, "import").until_says("waiting for it")
     gate(place).touch()
     first.until_ready()
     assert second.wait() == 0, second.output
