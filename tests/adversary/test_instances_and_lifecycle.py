@@ -17,7 +17,7 @@ import pytest
 
 from preflight import ports
 from preflight.ports import blind
-from preflight.settings import model as settings
+from preflight.settings import loading
 from preflight.settings.model import SettingsError
 from preflight.worker.application import CannotBeServed, load
 from tests.adversary.test_instances import linux, other_tree, pytest_preflight
@@ -760,4 +760,4 @@ def test_values_that_would_take_a_server_down(monkeypatch: pytest.MonkeyPatch, n
     for value in BOUNDS[name]:
         monkeypatch.setenv(f"PREFLIGHT_{name.upper()}", value)
         with pytest.raises(SettingsError, match=f"PREFLIGHT_{name.upper()} must be"):
-            settings.load(ROOT, options={"demo": True})
+            loading.load(ROOT, options={"demo": True})
