@@ -13,6 +13,7 @@
 `start` runs the suite for an application that another server has started; `bound` finds out that server's address, and
 `logs` keeps secrets out of what it logs.
 
+Its values are named tuples: making a frozen dataclass takes eight times as long (0.8 ms), and every start waits for it.
 A GET never runs a check. Nothing here knows what the application itself does, or which framework it uses, beyond
 Starlette's interfaces.
 """

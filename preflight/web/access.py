@@ -21,7 +21,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from starlette.types import Scope
 
@@ -55,8 +55,7 @@ SESSION = 12 * 3600  # seconds that a login lasts
 REVOKED = 10_000  # ended sessions that are remembered until they would have expired
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """Why a request is not let through."""
 
     status: int

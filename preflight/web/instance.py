@@ -24,6 +24,10 @@ SERVICE_RESTART = (1012, "the server restarts or stops: connect again")
 """Code and reason with which WebSockets are closed when an instance drains (RFC 6455, IANA's registry)."""
 
 
+class BlockedStart(RuntimeError):
+    """The preflight blocks the start; the banner has said why."""
+
+
 @dataclass(slots=True)
 class Instance:
     """One serving instance, as its worker sees it.

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 from preflight import __version__, times
 from preflight.notify.notifier import unattended
@@ -116,15 +115,14 @@ class Metrics:
         yield from self._own()
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """What a scrape shows, taken in the event loop at one moment."""
 
     instance: Instance
     report: Report | None
     trusted: Report | None
     """The newest report that says something of its checks."""
-    rerun_endings: dict[str, int] = field(default_factory=dict)
+    rerun_endings: Mapping[str, int]
 
 
 def _ended(found: Report) -> float:

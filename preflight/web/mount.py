@@ -15,12 +15,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from preflight.web import bound, routes, services, start
+from preflight.web import routes, services
 from preflight.web.guard import Guard
-from preflight.web.instance import Instance
+from preflight.web.instance import BlockedStart, Instance
 from preflight.web.routing import direct
 from preflight.web.services import Application, Services
-from preflight.web.start import BlockedStart
 
 Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
 
@@ -91,6 +90,9 @@ class Mount:
         """Behind the launcher, take its instance; started directly, run the suite here."""
         instance = self._launched
         if instance is None:
+            # Only here: a start behind the launcher waits for none of it.
+            from preflight.web import bound, start
+
             host, port = bound.expected_address()
             instance = await asyncio.to_thread(start.examine, self._project, host, port)
             if port is None:

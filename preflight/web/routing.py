@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette import routing
 from starlette.types import ASGIApp
@@ -24,8 +23,7 @@ class Audience(Enum):
     """Of those, whoever has the token or a login, or is on this machine where there is no token."""
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(NamedTuple):
     """One method of a route, as the document describes it."""
 
     summary: str
@@ -35,8 +33,7 @@ class Operation:
     body: Schema | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """A path and its methods."""
 
     path: str
@@ -54,8 +51,7 @@ class Route:
         return routing.Route(self.path, self.endpoint, methods=list(self.operations))
 
 
-@dataclass(frozen=True, slots=True)
-class Socket:
+class Socket(NamedTuple):
     """A path at which a WebSocket opens, for those who are admitted."""
 
     path: str

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from starlette.types import Scope
 
@@ -45,8 +45,7 @@ class Idle:
     sessions = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Application:
+class Application(NamedTuple):
     """What a guarded application says of itself."""
 
     title: str
@@ -56,17 +55,16 @@ class Application:
     """Of its own routes, for the OpenAPI document."""
     routes: Table = ()
     """Its own routes, which the guard and the document treat like the others."""
-    schemas: Mapping[str, Schema] = field(default_factory=dict)
+    schemas: Mapping[str, Schema] = MappingProxyType({})
     """Of what its routes answer, by the name that references have."""
-    load: Load = field(default_factory=Idle)
+    load: Load = Idle()
     metrics: Callable[[], Iterable[Metric]] = tuple
     """Its own metrics; called in a thread."""
     running: Callable[[Services], AbstractAsyncContextManager[object]] = lambda _services: nullcontext()
     """Entered for as long as it serves."""
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
+class Services(NamedTuple):
     """What the routes of one serving application answer from. In the event loop only."""
 
     application: Application

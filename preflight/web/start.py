@@ -10,11 +10,7 @@ from pathlib import Path
 from preflight.settings.loading import load
 from preflight.settings.model import SettingsError
 from preflight.web import logs
-from preflight.web.instance import Instance
-
-
-class BlockedStart(RuntimeError):
-    """The preflight blocks the start; the banner has said why."""
+from preflight.web.instance import BlockedStart, Instance
 
 
 def examine(project: Path, host: str | None, port: int | None) -> Instance:

@@ -10,8 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
@@ -27,8 +26,7 @@ from preflight.web.snapshot import Snapshot
 FRESH = 1.0  # seconds that a made answer is given to others, too: its ages are at most that old
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
+class Format(NamedTuple):
     """One way to write down what :func:`document` says."""
 
     media_type: str
@@ -88,8 +86,7 @@ def _entity_tag(name: str, known: object, body: Mapping[str, Any]) -> str:
     return f'W/"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}"'
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
+class _Made(NamedTuple):
     """What was answered last in one format."""
 
     stamp: object
