@@ -54,7 +54,7 @@ import asyncio, socket, sys
 from pathlib import Path
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
-from preflight.worker import serving; from preflight.settings import model as settings
+from preflight.worker import serving; from preflight.settings import loading
 from preflight.web.instance import Instance
 
 HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"20")]

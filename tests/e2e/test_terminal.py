@@ -125,7 +125,7 @@ def lines_of(terminal: Pseudo) -> list[str]:
 @pytest.mark.parametrize("columns", [40, 80])
 def test_narrow_terminal(place: Place, opened: list[Pseudo], columns: int) -> None:
     """On a narrow terminal no line is wider than it is, but for commands and paths: those are whole, to be copied."""
-    terminal = Pseudo(place, "--check-only", "--offline", "--app", "small:app", columns=columns)
+    terminal = Pseudo(place, "--check-only", "--offline", columns=columns)
     opened.append(terminal)
     assert terminal.wait() == 1
     lines = lines_of(terminal)

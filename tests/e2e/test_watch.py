@@ -243,7 +243,7 @@ def test_settings_that_stay_wrong(services: Place, opened: list[Pseudo]) -> None
     """When the time is over it ends like any start with such settings, and the terminal has its cursor again."""
     terminal = Pseudo(services, "--wait", "6")
     opened.append(terminal)
-    terminal.until_shows("Waiting for Database")
+    terminal.until_shows("Waiting for")
     table = services.root / "pyproject.toml"
     table.write_text(table.read_text().replace("[tool.preflight]", "[tool.preflight]\nnonsense = 1"))
     assert terminal.wait() == 2
@@ -264,12 +264,14 @@ def test_interrupted(services: Place, number: int) -> None:
 
 def test_shown_on_a_terminal(services: Place, opened: list[Pseudo]) -> None:
     """On a terminal a line says what is waited for and for how long, and is gone afterwards."""
-    terminal = Pseudo(services, "--check-only", "--wait", "4")
+    terminal = Pseudo(services, "--check-only", "--wait", "600")
     opened.append(terminal)
-    assert terminal.wait() == 1
+    terminal.until_shows("Waiting for")
+    (services.root / "up").touch()
+    assert terminal.wait() == 0
     text = plain_text(terminal.shown)
-    assert re.search(r"Waiting for Database, \d s left …", text)
-    assert "Waiting" not in text.partition(BLOCKED)[2]
+    assert re.search(r"Waiting for Database, \d+ s left …", text)
+    assert "Waiting" not in text.rpartition(" requirements: ")[2]
 
 
 # --watch.
