@@ -124,6 +124,8 @@ def _read(worker: Standing, loop: Loop, found: list[str]) -> None:
     while (now := time.monotonic()) < end and not worker.child.output_closed:
         if count > before and now > quiet_at:
             return
+        # One that is stopped for what it does, reading from a terminal say, is stopped again in the middle of a line.
+        os.kill(worker.child.pid, signal.SIGCONT)
         loop.turn(0.1)
         if len(found) > count:
             count, quiet_at = len(found), time.monotonic() + QUIET

@@ -519,7 +519,7 @@ def test_an_application_that_asks_at_its_terminal(place: Place) -> None:
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
     assert "the import of asks:app has not ended" in said
-    assert "getpass.py" in said
+    assert "getpass.py" in said, said
     assert not listening(place.port)
 
 
