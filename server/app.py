@@ -50,6 +50,7 @@ def create_app() -> FastAPI:
         description=about.DESCRIPTION,
         routes=routes.table(chat),
         schemas=routes.SCHEMAS,
+        panel=PROJECT / "server/chat/page",
         load=chat,
         metrics=partial(metrics.collect, chat, turns),
         running=chat.running,

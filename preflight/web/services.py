@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -57,6 +58,12 @@ class Application(NamedTuple):
     """Its own routes, which the guard and the document treat like the others."""
     schemas: Mapping[str, Schema] = MappingProxyType({})
     """Of what its routes answer, by the name that references have."""
+    panel: Path | None = None
+    """The folder of its panel of the page: panel.html is put beside the facts, the other files are under ``static/``.
+
+    Its scripts hear ``preflight:back`` of the window when the server answers again after it was lost, and tell it
+    ``preflight:counts`` when what /health counts has changed.
+    """
     load: Load = Idle()
     metrics: Callable[[], Iterable[Metric]] = tuple
     """Its own metrics; called in a thread."""

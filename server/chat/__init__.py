@@ -5,7 +5,7 @@
 2. `connections` reads a client's frames, which `messages` checks; `dialects` writes what older clients understand.
 3. `hub` has the connections and the live sessions. `turns` does a session's turns, one at a time, and publishes them to
    those who follow. Both stand on `resources`: the store, the agent, the redactor.
-4. `archive` lists, exports and deletes sessions over HTTP; `metrics` counts.
+4. `archive` lists, exports and deletes sessions over HTTP; `metrics` counts. `page/` is its panel of the page.
 
 How an answer is found is the agent's affair (:mod:`server.agent`), how it is kept that of :mod:`server.sessions`.
 """

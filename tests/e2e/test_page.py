@@ -1062,6 +1062,10 @@ def test_reduced_motion(served: Place, visit: Open) -> None:
     assert page.locator("#progress-bar").evaluate(moving) == ["0s", "none"]
 
 
+FOLDERS = (pages.FOLDER, Path(__file__).parents[2] / "server/chat/page")
+WHOLE = (pages.FOLDER / pages.PAGE).read_bytes().replace(pages.PLACE, (FOLDERS[1] / pages.PANEL).read_bytes())
+
+
 def ask(url: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
     """Status, headers in small letters, and body."""
     request = urllib.request.Request(url, headers={name.replace("_", "-"): value for name, value in headers.items()})
@@ -1075,23 +1079,24 @@ def ask(url: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
 
 def test_files(served: Place) -> None:
     """Every file of the page has its type and an entity tag; what is no file of the page is not there."""
-    names = [path.name for path in pages.FOLDER.iterdir() if path.suffix in pages.TYPES]
-    assert len(names) >= 10
-    for name in names:
+    files = {path.name: path for folder in FOLDERS for path in folder.iterdir() if path.suffix in pages.TYPES}
+    assert len(files) >= 10
+    files = {name: path for name, path in files.items() if name not in (pages.PAGE, pages.PANEL)}
+    for name, path in files.items():
         status, headers, body = ask(f"{served.url}/static/{name}")
         assert status == 200
         assert headers["content-type"] == pages.TYPES[Path(name).suffix]
-        assert body == (pages.FOLDER / name).read_bytes()
+        assert body == path.read_bytes()
         assert ask(f"{served.url}/static/{name}", If_None_Match=headers["etag"])[::2] == (304, b"")
-    for name in ("__init__.py", "..%2f__init__.py", "nothing.js"):
+    for name in ("__init__.py", "..%2f__init__.py", "nothing.js", pages.PANEL):
         assert ask(f"{served.url}/static/{name}")[0] == 404
 
 
 def test_nothing_inline_and_nothing_from_elsewhere() -> None:
     """The page keeps to its own policy: no script, style or handler within it, no address of another server."""
-    text = (pages.FOLDER / pages.PAGE).read_text()
+    text = WHOLE.decode()
     assert re.findall(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", text) == []
-    for path in pages.FOLDER.iterdir():
+    for path in (path for folder in FOLDERS for path in folder.iterdir()):
         if path.suffix in pages.TYPES:
             found = re.findall(r"(?:https?:)?//[\w.-]+\.\w+[^\s\"']*", path.read_text())
             assert [one for one in found if "www.w3.org" not in one] == [], path.name
@@ -1106,7 +1111,7 @@ def test_browsers_get_the_page_and_programs_the_report(served: Place) -> None:
         assert status == 200
         assert headers["content-type"].startswith("text/html")
         assert "script-src 'self'" in headers["content-security-policy"]
-        assert body == (pages.FOLDER / pages.PAGE).read_bytes()
+        assert body == WHOLE
     for path, accept in (
         ("/diagnostics", "*/*"),
         ("/diagnostics", "application/json"),

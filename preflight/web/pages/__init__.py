@@ -1,6 +1,7 @@
 """The page and what it is made of: plain files beside this one, no build step, nothing from elsewhere.
 
-index.html is the page; each JavaScript module there has one subject. The files are read once, at the first request.
+index.html is the page; each JavaScript module there has one subject. An application's own panel is put into it, and the
+panel's files are served beside these. The files are read once, at the first request.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from preflight.web import services
 from preflight.web.negotiation import unchanged
 
 FOLDER = Path(__file__).parent
@@ -25,6 +27,8 @@ TYPES = {
     ".svg": "image/svg+xml",
 }
 PAGE = "index.html"
+PANEL = "panel.html"
+PLACE = b"<!-- The application's panel. -->\n"
 
 
 class Asset(NamedTuple):
@@ -43,19 +47,20 @@ class Asset(NamedTuple):
 
 
 @functools.cache
-def assets() -> Mapping[str, Asset]:
-    """Every file of the page, by name."""
-    found = {}
-    for path in FOLDER.iterdir():
-        if path.suffix in TYPES:
-            body = path.read_bytes()
-            found[path.name] = Asset(TYPES[path.suffix], body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
-    return found
+def assets(panel: Path | None) -> Mapping[str, Asset]:
+    """Every file of the page, by name; ``panel`` is the folder of the application's own."""
+    paths = [path for folder in (FOLDER, panel) if folder for path in folder.iterdir()]
+    bodies = {path.name: path.read_bytes() for path in paths if path.suffix in TYPES}
+    bodies[PAGE] = bodies[PAGE].replace(PLACE, bodies.pop(PANEL, b""))
+    return {
+        name: Asset(TYPES[Path(name).suffix], body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+        for name, body in bodies.items()
+    }
 
 
 def page(request: Request) -> Response:
     """The page; what it shows it asks /diagnostics for."""
-    return assets()[PAGE].answer(request, Vary="Accept")
+    return _assets(request)[PAGE].answer(request, Vary="Accept")
 
 
 async def root(request: Request) -> Response:
@@ -65,7 +70,11 @@ async def root(request: Request) -> Response:
 
 async def static(request: Request) -> Response:
     """A file of the page."""
-    asset = assets().get(request.path_params["name"])
+    asset = _assets(request).get(request.path_params["name"])
     if asset is None:
         raise HTTPException(404)
     return asset.answer(request)
+
+
+def _assets(request: Request) -> Mapping[str, Asset]:
+    return assets(services.of(request.scope).application.panel)

@@ -1,6 +1,5 @@
 // The page: what was heard from the server goes to the parts that show it.
 
-import { Chat } from "./chat.js";
 import { Checks } from "./checks.js";
 import { Facts } from "./facts.js";
 import { History } from "./history.js";
@@ -13,7 +12,6 @@ const at = (id) => document.getElementById(id);
 
 const live = new Live();
 const checks = new Checks(at("checks"));
-const chat = new Chat();
 const facts = new Facts(at("facts"));
 const history = new History(at("past"));
 const overview = new Overview();
@@ -74,7 +72,8 @@ history.addEventListener("open", ({ detail: { entry } }) => {
   else location.hash = `run=${encodeURIComponent(entry.run_id)}`;
 });
 facts.addEventListener("health", ({ detail: { health } }) => overview.itself(health));
-chat.addEventListener("connected", () => facts.look());
+// The application's panel says that its counts have changed.
+addEventListener("preflight:counts", () => facts.look());
 addEventListener("hashchange", open);
 // Without the address, where the run that is shown stands.
 document.querySelector(".skip").addEventListener("click", (event) => {
@@ -143,7 +142,7 @@ live.addEventListener("link", ({ detail }) => {
   } else if (lostAt) {
     lostAt = 0;
     announce("The server answers again.");
-    chat.hurry();
+    dispatchEvent(new Event("preflight:back")); // for the application's panel
     if (latest) Overview.tab(latest);
   }
 });
@@ -160,5 +159,4 @@ setInterval(() => {
 }, 1000);
 
 live.start();
-chat.start();
 Overview.prepare().catch(() => {}); // the tab's title says the same

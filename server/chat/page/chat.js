@@ -1,4 +1,6 @@
 // The chat: /ws/chat as docs/chat.md has it, with streaming, and resumed after a reload or a lost connection.
+// It is the application's panel of the page, which tells it "preflight:back" when the server answers again, and which it
+// tells "preflight:counts" when there is a connection more.
 
 import { webSocket } from "./live.js";
 import { announce, element } from "./words.js";
@@ -12,8 +14,7 @@ const NEAR = 24; // pixels from the end of the transcript that count as its end
 
 const sized = (message) => new TextEncoder().encode(JSON.stringify(message)).length; // in bytes, as it is sent
 
-// Events: "connected", when a session is followed.
-export class Chat extends EventTarget {
+class Chat {
   #socket = null;
   #ready = false; // after `initialized`
   #attempts = 0;
@@ -151,7 +152,7 @@ export class Chat extends EventTarget {
   #initialized({ session_id: session, resumed, messages }) {
     this.#attempts = 0;
     this.#ready = true;
-    this.dispatchEvent(new Event("connected"));
+    dispatchEvent(new Event("preflight:counts"));
     const wanted = sessionStorage.getItem(KEY);
     sessionStorage.setItem(KEY, session);
     this.#follow(() => {
@@ -285,3 +286,7 @@ export class Chat extends EventTarget {
     if (place.textContent !== text) place.textContent = text;
   }
 }
+
+const chat = new Chat();
+addEventListener("preflight:back", () => chat.hurry());
+chat.start();
