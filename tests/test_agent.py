@@ -29,7 +29,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from preflight.redaction.redactor import Redactor
 from preflight.report import history
-from preflight.report.model import Check, Report
+from preflight.report.model import DEPENDENCIES, Check, Report
 from preflight.settings import loading
 from preflight.web.instance import Instance
 from preflight.web.past import Past
@@ -82,7 +82,7 @@ def agent_of(
 def failing(make_check: MakeCheck, make_report: MakeReport, make_instance: MakeInstance) -> Instance:
     """An instance whose report has something of everything."""
     checks = [
-        make_check("Dependencies", details={"fastapi": "0.165.0"}),
+        make_check("Dependencies", id=DEPENDENCIES, details={"fastapi": "0.165.0"}),
         make_check("Python Version", "failed", message="Requires 3.13.8+, found 3.11.7", fix="uv python install 3.13"),
         make_check(
             "OpenAI API Key",

@@ -12,7 +12,7 @@ import stat
 import zipfile
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from preflight.report import model as report
 from preflight.report.model import Check, Report
 from preflight.settings import loading
 from preflight.settings import model as settings
+from server.settings import AgentSettings
 from tests.launchers import Answering
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +32,9 @@ KEY = "sk-canary-3f9a1c77e2Zq"
 OLD_KEY = "sk-proj-yesterday1234567890abcdef"
 MakeReport = Callable[..., Report]
 MakeCheck = Callable[..., Check]
+
+
+NAMES = {*settings.SETTINGS, *(entry.name for entry in settings.declared_by(AgentSettings))}
 
 
 def chosen(**options: object) -> settings.Settings:
@@ -102,7 +106,7 @@ def test_contents(home: Path, env_file: Path, make_report: MakeReport, make_chec
     assert found["log.txt"].splitlines() == ["first line", f"the key was {MASK}", f"and before that {MASK}"]
     assert json.loads(found["bundle.json"])["problems"][0].startswith("history/20260101T030405Z.json: is not valid")
     rows = {row["setting"]: row for row in json.loads(found["settings.json"])}
-    assert set(rows) == set(settings.SETTINGS)
+    assert set(rows) == NAMES
     assert rows["port"] == {"setting": "port", "value": 18002, "source": "option --port"}
     assert rows["host"]["source"].startswith("pyproject.toml:")
     assert rows["state_dir"] == {"setting": "state_dir", "value": "~/state", "source": "the environment"}
@@ -168,17 +172,10 @@ def test_who_and_where_is_not_in_it(home: Path, user: str, make_report: MakeRepo
     assert json.loads(read(out)["report.json"])["preflight"]["checks"][0]["message"] == "[host] and [user] at ~/x, ~/y"
 
 
-def test_a_token_is_set_or_not_set(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_is_set_or_not_set(home: Path) -> None:
     """Of a setting that is a secret only that it is there; neither its length nor a part of it."""
-    found = chosen()
-    monkeypatch.setitem(settings.SETTINGS, "app_token", settings.SETTINGS["app"])
-
-    class WithToken(settings.Settings):
-        app_token = "x" * 30
-
-    with_token = WithToken(**{field.name: getattr(found, field.name) for field in fields(found)})
     for token, shown in (("x" * 30, "set"), ("", "not set")):
-        WithToken.app_token = token
+        with_token = replace(chosen(), application={"app_token": token})
         rows = {row["setting"]: row for row in bundle.Bundle(with_token)._settings()}
         assert rows["app_token"]["value"] == shown
 
@@ -311,5 +308,5 @@ def test_words_of_ours_stay(
     assert again.checks[0].id == nodeid
     assert again.checks[0].message == f"it is {MASK} here"
     assert again.checks[0].details == {MASK: MASK}
-    assert {row["setting"] for row in json.loads(found["settings.json"])} == set(settings.SETTINGS)
+    assert {row["setting"] for row in json.loads(found["settings.json"])} == NAMES
     assert {"host", "port", "status", "holders"} <= set(json.loads(found["port.json"]))

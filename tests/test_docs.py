@@ -17,6 +17,7 @@ from preflight.command.options import EXIT_CODES, parser
 from preflight.report import model as report
 from preflight.settings import model as settings
 from preflight.settings import parsers
+from server.settings import AgentSettings
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
@@ -65,18 +66,25 @@ def default(value: Any) -> str:
     return f"`{value}`"
 
 
-def settings_rows() -> Iterator[tuple[str, ...]]:
-    for name, entry in settings.SETTINGS.items():
+def settings_of(kind: type) -> str:
+    """Every setting that a dataclass declares, its variable, its default and its meaning."""
+    rows = []
+    for entry in settings.declared_by(kind):
         value: Any = entry.default
         if entry.metadata["parse"] is parsers.size:
             units = ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB"))
             value = next(f"{value // unit} {word}" for unit, word in units if value % unit == 0)
-        yield f"`{name}`", f"`{settings.PREFIX}{name.upper()}`", default(value), str(entry.metadata["about"])
+        variable = f"`{settings.PREFIX}{entry.name.upper()}`"
+        rows.append((f"`{entry.name}`", variable, default(value), str(entry.metadata["about"])))
+    return table(("setting", "variable", "default", "meaning"), *rows)
 
 
 def settings_table() -> str:
-    """Every setting, its variable, its default and its meaning."""
-    return table(("setting", "variable", "default", "meaning"), *settings_rows())
+    return settings_of(settings.Settings)
+
+
+def agent_settings_table() -> str:
+    return settings_of(AgentSettings)
 
 
 def exit_codes() -> str:
@@ -107,6 +115,7 @@ def requirements() -> str:
     [
         ("docs/settings.md", options),
         ("docs/settings.md", settings_table),
+        ("docs/settings.md", agent_settings_table),
         ("docs/start.md", exit_codes),
         ("README.md", exit_codes),
         ("docs/requirements.md", requirements),
@@ -198,5 +207,5 @@ def test_the_changelog_knows_this_version() -> None:
 
 
 if __name__ == "__main__":
-    for make in (options, settings_table, exit_codes, requirements):
+    for make in (options, settings_table, agent_settings_table, exit_codes, requirements):
         print(make(), end="\n\n")

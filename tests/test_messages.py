@@ -9,8 +9,9 @@ from typing import get_args
 import jsonschema
 import pytest
 
-from preflight.settings.model import SETTINGS
+from preflight.settings.model import declared_by
 from server.chat import messages
+from server.settings import AgentSettings
 
 DOCS = (Path(__file__).parents[1] / "docs" / "chat.md").read_text()
 
@@ -50,6 +51,6 @@ def test_the_documentation_has_every_type_field_and_code() -> None:
     for code in get_args(messages.Code):
         assert f"`{code}`" in DOCS, code
     documented = set(re.findall(r"^\| `(\w+)` \| [^|]+ \|", DOCS.split("## Settings")[1], re.MULTILINE))
-    of_the_chat = {name for name in SETTINGS if name.startswith(("turn_", "chat_", "session_"))}
+    of_the_chat = {entry.name for entry in declared_by(AgentSettings)}
     assert documented == of_the_chat
     assert f"up to {messages.PAGE})" in DOCS

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import pwd
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -464,3 +467,75 @@ def test_settings_travel(root: Path, demo: bool) -> None:
 def test_a_stop(root: Path, host: str, delay: object, timeout: float) -> None:
     """The time for requests in flight comes on top of the delay for load balancers, which loopback has none of."""
     assert load(root, host=host, drain_delay=delay).drain_timeout == timeout
+
+
+# The settings of an application of one's own.
+
+OWN = """
+from dataclasses import dataclass
+
+from preflight.settings.model import setting
+from preflight.settings.parsers import names, whole
+
+
+@dataclass(frozen=True)
+class ShopSettings:
+    shop_rate: int = setting(20, whole(1, 99), "orders a second")
+    shop_names: tuple[str, ...] = setting((), names, "what it is called")
+"""
+
+
+@pytest.fixture
+def shop(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type]:
+    """An application's settings, registered in its project."""
+    (root / "shop_settings.py").write_text(OWN)
+    write(root, 'settings = "shop_settings:ShopSettings"\nshop_rate = 30\n')
+    monkeypatch.syspath_prepend(root)
+    kind: type = importlib.import_module("shop_settings").ShopSettings
+    yield kind
+    del sys.modules["shop_settings"]
+
+
+def test_settings_of_an_application(root: Path, shop: Any) -> None:
+    """They come from the same sources, reach children and re-runs, and are read as the class that declares them."""
+    assert load(root).of(shop) == shop(shop_rate=30)
+    found = load(root, {"PREFLIGHT_SHOP_RATE": "40", "PREFLIGHT_SHOP_NAMES": "a, b"})
+    assert found.of(shop) == shop(shop_rate=40, shop_names=("a", "b"))
+    assert found.place("shop_rate") == "environment variable PREFLIGHT_SHOP_RATE"
+    assert Settings.of_message(json.loads(json.dumps(found.to_message()))) == found
+    write(root, 'settings = "shop_settings:ShopSettings"\nshop_rate = 31\n')
+    (root / ".env").write_text("PREFLIGHT_SHOP_NAMES=c\n")
+    again = loading.reread(load(root, {"PREFLIGHT_SHOP_NAMES": "a"}), {})
+    assert again.next_start == ()
+    running = load(root)
+    write(root, 'settings = "shop_settings:ShopSettings"\nshop_rate = 32\n')
+    assert loading.reread(running, {}).next_start == ("shop_rate 32 (pyproject.toml:8)",)
+
+
+def test_wrong_settings_of_an_application(root: Path, shop: Any) -> None:
+    """They are told like the preflight's own."""
+    assert wrong(root, {"PREFLIGHT_SHOP_RATE": "0"}).startswith(
+        "environment variable PREFLIGHT_SHOP_RATE must be a who"
+    )
+    assert wrong(root, {"PREFLIGHT_SHOP_RATES": "1"}).endswith("did you mean 'PREFLIGHT_SHOP_RATE'?")
+    write(root, 'settings = "shop_settings:ShopSettings"\nshop_rate = "x"\n')
+    assert wrong(root) == "pyproject.toml:8: shop_rate must be a whole number from 1 to 99"
+
+
+@pytest.mark.parametrize(
+    "named,said",
+    [
+        ("3", "settings must be a text that is not empty"),
+        ('"shop"', "settings must be MODULE:ATTRIBUTE"),
+        ('"no.such:Thing"', "settings: no.such:Thing cannot be loaded: ModuleNotFoundError: No module named 'no'"),
+        ('"json:Thing"', "settings: json:Thing cannot be loaded: AttributeError"),
+        ('"json:loads"', "settings: json:loads cannot be loaded: TypeError"),
+        ('"preflight.settings.model:Settings"', "Settings declares allowed_hosts, which is a setting of the preflight"),
+    ],
+)
+def test_a_wrong_registration(root: Path, named: str, said: str) -> None:
+    """Whatever is named there and is no dataclass of settings is told with its line."""
+    write(root, f"settings = {named}\n")
+    message = wrong(root)
+    assert message.startswith("pyproject.toml:7: settings")
+    assert said in message

@@ -53,7 +53,6 @@ _OURS = {
     "origin": frozenset(report.ORIGINS),
     "status": frozenset(report.STATUSES),
     "outcome": frozenset(report.OUTCOMES),
-    "setting": frozenset(SETTINGS),
 }
 _HOMES = re.compile(r"/(?:home|Users)/[^/\s:\"']+")
 
@@ -130,7 +129,9 @@ class Bundle:
         # With --demo the env file has not been read; what is in it is secret all the same.
         given = settings.envfile if settings.envfile.values else envfile.read(settings.envfile.path)
         known = replace(settings, envfile=given)
-        self._scrubber = Scrubber(Redactor.of(known), common_secrets(known))
+        self._scrubber = Scrubber(
+            Redactor.of(known), common_secrets(known), frozenset((*SETTINGS, *settings.application))
+        )
 
     def zipped(self) -> bytes:
         """The whole bundle."""
@@ -176,8 +177,8 @@ class Bundle:
     def _settings(self) -> list[dict[str, object]]:
         """Every setting with its value and its source; of a secret only whether it is set."""
         rows = []
-        for name in SETTINGS:
-            value = getattr(self.settings, name)
+        for name in (*SETTINGS, *self.settings.application):
+            value: object = self.settings.value(name)
             if key_like(name):
                 value = "set" if value else "not set"
             elif isinstance(value, Path):
@@ -234,8 +235,10 @@ class Scrubber:
     ``words`` are secrets that are short or common: here, unlike elsewhere, they go wherever they are a whole word.
     """
 
-    def __init__(self, redactor: Redactor, words: Iterable[str] = ()) -> None:
+    def __init__(self, redactor: Redactor, words: Iterable[str] = (), settings: frozenset[str] = frozenset()) -> None:
+        """``settings`` are the names of all settings, which stay."""
         self._redactor = redactor
+        self._ours = {**_OURS, "setting": settings}
         known = {word for word in words if len(word) >= _SHORTEST and word.lower() not in _SWITCHES}
         self._words = [_word(word) for word in sorted(known, key=len, reverse=True)]
         user, home = _user()
@@ -273,7 +276,7 @@ class Scrubber:
     def value(self, value: object, where: str, counts: Counts, key: str = "") -> object:
         """The same for a JSON value; ``where`` is its JSON path, ``key`` what it is called."""
         if isinstance(value, str):
-            if value in _OURS.get(key, ()):
+            if value in self._ours.get(key, ()):
                 return value
             if key in ("id", "nodeid"):
                 return self._counted(self._redactor.identifier(value), where, counts)

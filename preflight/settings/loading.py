@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import Field, replace
 from pathlib import Path
 from typing import Any
 
 from preflight.settings import envfile
-from preflight.settings.model import DEFAULT_ENV_FILE, DEFAULT_STATE_DIR, PREFIX, SETTINGS, Settings, SettingsError
-from preflight.settings.parsers import path
+from preflight.settings.model import (
+    DEFAULT_ENV_FILE,
+    DEFAULT_STATE_DIR,
+    PREFIX,
+    SETTINGS,
+    Settings,
+    SettingsError,
+    declared_by,
+)
+from preflight.settings.parsers import attribute, path
+
+Known = Mapping[str, Field[Any]]
+"""Settings by name."""
 
 QUOTES = ("''", '""', "``", "\u2018\u2019", "\u201c\u201d", "\u201e\u201c")
 """Pairs that values are put between, those that text processors make of them included."""
+REGISTERS = "settings"
+"""In ``[tool.preflight]``: which dataclass declares the application's own settings, ``module:class``."""
 EARLY = frozenset({"env_file", "demo"})
 """Where the env file is, and whether there is one: that cannot stand in it."""
 
@@ -43,28 +57,28 @@ def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[
     environ = dict(os.environ if environ is None else environ)
     options = {name: value for name, value in (options or {}).items() if value is not None}
     project = pyproject(root)
-    tool = project.get("tool", {})
-    table = tool.get("preflight", {}) if isinstance(tool, dict) else None
-    if not isinstance(table, dict):
-        raise SettingsError("pyproject.toml: [tool.preflight] must be a table")
-
+    table = _table(project)
+    own_settings = registered(root, table)
+    known = {**SETTINGS, **own_settings}
     chosen: dict[str, object] = {}
     sources: dict[str, str] = {}
     for key, value in table.items():
+        if key == REGISTERS:
+            continue
         where = _line(root, key)
-        if key not in SETTINGS:
-            raise SettingsError(f"{where}: unknown setting {key!r} in [tool.preflight]{_nearest(key)}")
-        if not SETTINGS[key].metadata["anywhere"]:
+        if key not in known:
+            raise SettingsError(f"{where}: unknown setting {key!r} in [tool.preflight]{_nearest(key, known)}")
+        if not known[key].metadata["anywhere"]:
             raise SettingsError(f"{where}: {key} can be set in the environment only: {PREFIX}{key.upper()}")
-        if SETTINGS[key].metadata["secret"]:
+        if known[key].metadata["secret"]:
             raise SettingsError(f"{where}: {key} is a secret: set {PREFIX}{key.upper()} in the env file instead")
-        chosen[key] = _parse(key, value, f"{where}: {key}")
+        chosen[key] = _parse(known[key], value, f"{where}: {key}")
         sources[key] = where
 
-    set_aside = _links(environ)
+    set_aside = _links(environ, known)
     own = {name: value for name, value in environ.items() if name not in set_aside}
-    variables = _variables(own, "environment variable", everywhere=True)
-    given = {name: _parse(name, value, _option(name)) for name, value in options.items()}
+    variables = _variables(own, known, "environment variable", everywhere=True)
+    given = {name: _parse(SETTINGS[name], value, _option(name)) for name, value in options.items()}
 
     # Where the env file is cannot stand in the env file; the embedded profile has none.
     early = chosen | variables | given
@@ -77,7 +91,7 @@ def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[
         content = envfile.EnvFile(file, problem=f"{file} is nowhere: the home folder is not known here", exists=False)
     else:
         content = envfile.read(root / file)
-    late = _variables(content.values, str(content.path), lines=content.lines)
+    late = _variables(content.values, known, str(content.path), lines=content.lines)
     chosen |= late
     chosen |= variables | given
     sources |= dict.fromkeys(late, "the env file") | dict.fromkeys(variables, "the environment")
@@ -86,7 +100,7 @@ def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[
         chosen["demo"] = True
         sources["python"] = "the embedded profile"
         floor = project.get("project", {}).get("requires-python", ">=3.11")
-        chosen["python"] = _parse("python", floor, "pyproject.toml: requires-python")
+        chosen["python"] = _parse(SETTINGS["python"], floor, "pyproject.toml: requires-python")
     if chosen.get("demo"):
         chosen["offline"] = True
     chosen["env_file"] = content.path
@@ -103,17 +117,47 @@ def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[
         project=_name_of(project),
         declared=_declared(project),
         set_aside=set_aside,
+        application={name: chosen.pop(name, entry.default) for name, entry in own_settings.items()},
         **chosen,  # type: ignore[arg-type]  # each value went through its setting's own parser
     )
 
 
-def _links(environ: Mapping[str, str]) -> tuple[str, ...]:
+def _table(project: Mapping[str, Any]) -> dict[str, Any]:
+    tool = project.get("tool", {})
+    table = tool.get("preflight", {}) if isinstance(tool, dict) else None
+    if not isinstance(table, dict):
+        raise SettingsError("pyproject.toml: [tool.preflight] must be a table")
+    return table
+
+
+def registered(root: Path, table: Mapping[str, Any]) -> Known:
+    """The application's own settings, by name: the fields of the dataclass that the table names, if it names one.
+
+    Raises SettingsError where they cannot be had, or one of them has a name of ours.
+    """
+    if REGISTERS not in table:
+        return {}
+    where = f"{_line(root, REGISTERS)}: {REGISTERS}"
+    try:
+        module, _, name = attribute(table[REGISTERS]).partition(":")
+    except ValueError as error:
+        raise SettingsError(f"{where} {error}") from None
+    try:
+        found = {entry.name: entry for entry in declared_by(getattr(importlib.import_module(module), name))}
+    except Exception as error:  # noqa: BLE001  # a module may raise what it likes
+        raise SettingsError(f"{where}: {module}:{name} cannot be loaded: {type(error).__name__}: {error}") from None
+    if taken := found.keys() & SETTINGS.keys():
+        raise SettingsError(f"{where}: {module}:{name} declares {min(taken)}, which is a setting of the preflight")
+    return found
+
+
+def _links(environ: Mapping[str, str], known: Known) -> tuple[str, ...]:
     """The variables of service links in an environment."""
     if not any(name.startswith(PREFIX) and ("_PORT" in name or name.endswith("_NAME")) for name in environ):
         return ()
     from preflight.settings import servicelinks  # only where something looks like them
 
-    return tuple(servicelinks.members(environ, PREFIX, {PREFIX + name.upper() for name in SETTINGS}))
+    return tuple(servicelinks.members(environ, PREFIX, {PREFIX + name.upper() for name in known}))
 
 
 def reread(running: Settings, options: Mapping[str, object]) -> Settings:
@@ -130,9 +174,11 @@ def reread(running: Settings, options: Mapping[str, object]) -> Settings:
 def _differences(running: Settings, fresh: Settings) -> tuple[str, ...]:
     """What a start would do differently now, setting by setting, with where it stands; of a secret only its name."""
     found = []
-    for name, entry in SETTINGS.items():
-        if (value := getattr(fresh, name)) != getattr(running, name):
-            shown = "" if entry.metadata["secret"] else f" {value}"
+    for name, entry in {**SETTINGS, **registered(fresh.root, _table(pyproject(fresh.root)))}.items():
+        if name not in SETTINGS and name not in running.application:
+            continue  # it is new in the application's module, which the instance has read before
+        if fresh.value(name) != running.value(name):
+            shown = "" if entry.metadata["secret"] else f" {fresh.value(name)}"
             found.append(f"{name}{shown} ({fresh.sources.get(name, 'the default')})")
     if fresh.declared != running.declared:
         found.append("dependencies (pyproject.toml)")
@@ -173,7 +219,12 @@ def _homeless(path: Path) -> bool:
 
 
 def _variables(
-    environ: Mapping[str, str], source: str, *, lines: Mapping[str, int] | None = None, everywhere: bool = False
+    environ: Mapping[str, str],
+    known: Known,
+    source: str,
+    *,
+    lines: Mapping[str, int] | None = None,
+    everywhere: bool = False,
 ) -> dict[str, object]:
     found: dict[str, object] = {}
     for variable, value in environ.items():
@@ -181,9 +232,9 @@ def _variables(
             continue
         name = variable.removeprefix(PREFIX).lower()
         where = f"{source}:{lines[variable]}: {variable}" if lines else f"{source} {variable}"
-        if name not in SETTINGS:
-            raise SettingsError(f"{where}: no such setting{_nearest(name, PREFIX, everywhere=everywhere)}")
-        if not everywhere and not SETTINGS[name].metadata["anywhere"]:
+        if name not in known:
+            raise SettingsError(f"{where}: no such setting{_nearest(name, known, PREFIX, everywhere=everywhere)}")
+        if not everywhere and not known[name].metadata["anywhere"]:
             raise SettingsError(f"{where} can be set in the environment only")
         if not everywhere and name in EARLY:
             raise SettingsError(f"{where} cannot be set in the env file")
@@ -191,7 +242,7 @@ def _variables(
             kept = "" if lines else ", as `docker --env-file` keeps them"
             raise SettingsError(f"{where} has quotes around its value{kept}: leave them out")
         try:
-            found[name] = _parse(name, value, where)
+            found[name] = _parse(known[name], value, where)
         except SettingsError as error:
             if value.strip():
                 raise
@@ -207,9 +258,9 @@ def quoted(value: str) -> bool:
     return len(plain) > 1 and plain[0] + plain[-1] in QUOTES
 
 
-def _parse(name: str, value: object, where: str) -> object:
+def _parse(entry: Field[Any], value: object, where: str) -> object:
     try:
-        parsed: object = SETTINGS[name].metadata["parse"](value)
+        parsed: object = entry.metadata["parse"](value)
     except ValueError as error:
         raise SettingsError(f"{where} {error}") from None
     return parsed
@@ -219,7 +270,7 @@ def _option(name: str) -> str:
     return "--no-cleanup" if name == "port_cleanup" else f"--{name.replace('_', '-')}"
 
 
-def _nearest(name: str, prefix: str = "", *, everywhere: bool = False) -> str:
+def _nearest(name: str, known: Known, prefix: str = "", *, everywhere: bool = False) -> str:
     """What an unknown name may have been meant for, and where that is set if not here.
 
     ``prefix``: as a variable, of the environment (``everywhere``) or of the env file; else in pyproject.toml.
@@ -227,15 +278,15 @@ def _nearest(name: str, prefix: str = "", *, everywhere: bool = False) -> str:
     import difflib  # only when something is wrong
 
     spelled = name.lower().replace("-", "_").removeprefix(PREFIX.lower())
-    close = difflib.get_close_matches(spelled, SETTINGS, n=1)
+    close = difflib.get_close_matches(spelled, known, n=1)
     if not close:
         return ""
     variable = PREFIX + close[0].upper()
-    if not everywhere and not SETTINGS[close[0]].metadata["anywhere"]:
+    if not everywhere and not known[close[0]].metadata["anywhere"]:
         return f"; did you mean {variable!r}, which can be set in the environment only?"
     if prefix and not everywhere and close[0] in EARLY:
         return f"; did you mean {variable!r}, which cannot be set in the env file?"
-    if not prefix and SETTINGS[close[0]].metadata["secret"]:
+    if not prefix and known[close[0]].metadata["secret"]:
         return f"; did you mean {variable!r}, which is a secret, for the env file?"
     return f"; did you mean {variable if prefix else close[0]!r}?"
 

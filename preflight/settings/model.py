@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from preflight.settings import envfile
 from preflight.settings.parsers import (
-    app,
+    attribute,
     duration,
     host,
     hosts,
@@ -86,9 +86,12 @@ class Settings:
     envfile_broke: bool = False
     """Whether the env file was good when the instance read it, and is not any more; for a re-run."""
 
+    application: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """The values of the application's own settings, by name; `of` makes its dataclass of them."""
+
     host: str = setting("127.0.0.1", host, "address to serve on")
     port: int = setting(8002, whole(1, 65535), "port to serve on")
-    app: str = setting("server.app:create_app", app, "the ASGI application, or a function that makes it")
+    app: str = setting("server.app:create_app", attribute, "the ASGI application, or a function that makes it")
     python: str = setting(">=3.13.8", specifier, "the Python versions that the application runs on")
     env_file: Path = setting(DEFAULT_ENV_FILE, path, "the file with the application's variables and keys")
     state_dir: Path = setting(DEFAULT_STATE_DIR, path, "where reports are kept; beside pyproject.toml")
@@ -197,21 +200,6 @@ class Settings:
         whole(1, 10_000_000),
         "frames a minute from a WebSocket that are empty, or parts of a message of less than 128 bytes; then 1008",
     )
-    turn_timeout: float = setting(120.0, duration(0.1, 3600), "deadline of each chat turn")
-    chat_connections: int = setting(2000, whole(1, 1_000_000), "chat connections at once; one more is closed with 1013")
-    chat_message_size: int = setting(64 * 1024, size, "the longest chat message that is taken, in bytes of its frame")
-    chat_queue: int = setting(16, whole(1, 10_000), "messages of a chat session that wait or are answered")
-    chat_queue_size: int = setting(256 * 1024, size, "text of those together, where there is more than one")
-    chat_backlog: int = setting(
-        512 * 1024,
-        size,
-        "characters that wait for a chat client which does not read; then the connection is cut",
-    )
-    chat_rate: int = setting(
-        20,
-        whole(1, 100_000),
-        "chat messages a second from a connection, five times as many in a burst; then 1008",
-    )
     follower_rate: int = setting(
         5,
         whole(1, 100_000),
@@ -220,11 +208,6 @@ class Settings:
     follower_backlog: int = setting(
         4 * 1024**2, size, "characters that wait for a follower which does not read; then the connection is cut"
     )
-    session_age: float = setting(
-        30 * 86400.0, duration(60, 3650 * 86400), "time after its last message that a chat session is kept"
-    )
-    session_limit: int = setting(10_000, whole(1, 10_000_000), "chat sessions kept; the oldest make room")
-    session_size: int = setting(16 * 1024**2, size, "text that a chat session may hold")
     token: str | None = setting(
         None,
         token,
@@ -272,6 +255,15 @@ class Settings:
     skip: bool = setting(
         False, switch, "start an application directly without its suite (environment only)", anywhere=False
     )
+
+    def of(self, kind: type[T]) -> T:
+        """The application's own settings, as the dataclass that declares them; defaults where it is not registered."""
+        values = {entry.name: self.application.get(entry.name, entry.default) for entry in declared_by(kind)}
+        return kind(**values)
+
+    def value(self, name: str) -> object:
+        """The value of a setting, one of the application's own included."""
+        return self.application[name] if name in self.application else getattr(self, name)
 
     @property
     def address(self) -> str:
@@ -350,6 +342,9 @@ class Settings:
             name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
         }
         values["root"] = Path(data["root"])
+        values["application"] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in data["application"].items()
+        }
         values["envfile"] = envfile.EnvFile(**{**data["envfile"], "path": Path(data["envfile"]["path"])})
         for name, entry in SETTINGS.items():
             if entry.metadata["parse"] is path and values[name] is not None:
@@ -366,4 +361,10 @@ def address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-SETTINGS = {entry.name: entry for entry in fields(Settings) if "parse" in entry.metadata}
+def declared_by(kind: type) -> list[Field[Any]]:
+    """The settings that a dataclass declares."""
+    return [entry for entry in fields(kind) if "parse" in entry.metadata]
+
+
+SETTINGS: Mapping[str, Field[Any]] = {entry.name: entry for entry in declared_by(Settings)}
+"""What every application has; `loading.registered` knows those of its own."""

@@ -153,8 +153,8 @@ def specifier(value: object) -> str:
     return value.strip()
 
 
-def app(value: object) -> str:
-    """An application by name, ``module:attribute``."""
+def attribute(value: object) -> str:
+    """Something in a module, by name: ``module:attribute``."""
     name = text(value)
     if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", name):
         raise ValueError('must be MODULE:ATTRIBUTE, such as "server.app:create_app"')

@@ -30,6 +30,7 @@ from server.agent.embedded import EmbeddedModel
 from server.agent.failures import ProviderError
 from server.agent.provider import OPENAI, PERPLEXITY, ask, ended, stream
 from server.agent.tools import Toolbox, as_data
+from server.settings import AgentSettings
 
 REMEMBERED = 12  # messages of a session that the graph keeps: six turns
 REMEMBERED_CHARACTERS = 24_000  # of them together; the last turn stays whatever its length
@@ -245,7 +246,8 @@ def make(
     """The agent of an instance: on OpenAI's model where its key is loaded, else on the embedded one."""
     settings = instance.settings
     environment = settings.environment
-    patience = settings.turn_timeout / 2  # a service that hangs is named before the whole turn runs out
+    turn_timeout = settings.of(AgentSettings).turn_timeout
+    patience = turn_timeout / 2  # a service that hangs is named before the whole turn runs out
     live = not settings.demo
     model: BaseChatModel = EmbeddedModel()
     if live and OPENAI.key(environment):
@@ -262,7 +264,7 @@ def make(
         model,
         toolbox,
         redactor=redactor,
-        longest_wait=settings.turn_timeout / 3,
+        longest_wait=turn_timeout / 3,
         researcher=researcher,
         research_off="" if researcher else research_off or _research_off(settings),
         checkpointer=checkpointer,

@@ -46,10 +46,10 @@ BURST = 5.0  # seconds' worth of messages that may come at once
 
 async def serve(hub: Hub, scope: Scope, receive: Receive, send: Send) -> None:
     """Serve one connection until it closes."""
-    full = len(hub.connections) >= hub.settings.chat_connections
+    full = len(hub.connections) >= hub.limits.chat_connections
     if not await admitted(scope, receive, send, hub.instance, "too many connections; try again later" if full else ""):
         return
-    connection = Connection(hub, Outbox(scope, send, hub.settings.chat_backlog))
+    connection = Connection(hub, Outbox(scope, send, hub.limits.chat_backlog))
     hub.connections.add(connection)
     try:
         await connection.run(receive)
@@ -71,7 +71,7 @@ class Connection:
         self.streams = True
         """Whether it gets answers piece by piece; its `init` says so."""
         self._held: list[str] | None = None  # what came for a follower before it was told that it is one
-        self._allowance = Allowance(hub.settings.chat_rate, hub.settings.chat_rate * BURST)
+        self._allowance = Allowance(hub.limits.chat_rate, hub.limits.chat_rate * BURST)
 
     # Out.
 
@@ -141,7 +141,7 @@ class Connection:
         """The JSON object in a frame. Raises Refused."""
         if frame is None:
             raise Refused("not_text", "Send JSON in text frames.")
-        limit = self._hub.settings.chat_message_size
+        limit = self._hub.limits.chat_message_size
         if len(frame) > limit or (len(frame) * 4 > limit and len(frame.encode()) > limit):
             raise Refused("too_large", f"A message may have {limit} bytes.")
         try:

@@ -13,6 +13,7 @@ from preflight.redaction.redactor import Redactor
 from preflight.web.instance import Instance
 from server.chat import messages
 from server.sessions import store
+from server.settings import AgentSettings
 
 if TYPE_CHECKING:
     from preflight.web.past import Past
@@ -41,8 +42,14 @@ class Resources:
         settings = instance.settings
         self.instance = instance
         self.settings = settings
+        self.limits = settings.of(AgentSettings)
         self.redactor = Redactor.of(settings)
-        self.store = store.Store(settings.state.sessions, **store.limits(settings))
+        self.store = store.Store(
+            settings.state.sessions,
+            age=self.limits.session_age,
+            limit=self.limits.session_limit,
+            size=self.limits.session_size,
+        )
         self.rerun = rerun
         """Starts a re-run of the suite, or joins the one that is going on; None where the server has none.
 

@@ -149,7 +149,7 @@ class Session:
         if self._resources.instance.draining:
             raise Refused("draining", "The server is restarting: send it again after connecting anew.", retry=True)
         before = [*([self._current] if self._current else []), *self._waiting, *self._arriving.values()]
-        most, size = self._resources.settings.chat_queue, self._resources.settings.chat_queue_size
+        most, size = self._resources.limits.chat_queue, self._resources.limits.chat_queue_size
         if len(before) >= most:
             raise Refused("queue_full", f"{most} messages of this session wait already: try again later.", retry=True)
         turn = Turn(uuid.uuid4().hex, text, client)
@@ -296,7 +296,7 @@ class Session:
     async def _answer(self, turn: Turn) -> str:
         """Let the agent answer, and tell how it goes."""
         agent = await self._resources.agent()
-        async with agent.slots, asyncio.timeout(self._resources.settings.turn_timeout):
+        async with agent.slots, asyncio.timeout(self._resources.limits.turn_timeout):
             if self._resources.instance.draining:
                 raise Postponed
             # On disk before anything of it is done: what may end the server is counted.
@@ -329,7 +329,7 @@ class Session:
         if isinstance(error, ProviderError):
             return Reply("error", error.message, error.code, error.retry, error.retry_after)
         if isinstance(error, TimeoutError):
-            limit = self._resources.settings.turn_timeout
+            limit = self._resources.limits.turn_timeout
             return Reply("error", f"There was no answer within {limit:g} s. Try again.", "timeout", retry=True)
         log.error("a turn broke: %s", self._resources.redactor.text("".join(traceback.format_exception(error))))
         said = f"The agent broke ({type(error).__name__}); see the server's log."

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -418,8 +418,3 @@ def alive(owner: str) -> bool:
     """Whether the process that calls itself so still runs; may take a moment."""
     pid = owner.partition(":")[0]
     return pid.isdigit() and identity(int(pid)) == owner
-
-
-def limits(settings: Any) -> Mapping[str, Any]:
-    """The store's limits, from the settings."""
-    return {"age": settings.session_age, "limit": settings.session_limit, "size": settings.session_size}
