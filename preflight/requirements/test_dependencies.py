@@ -111,4 +111,5 @@ def test_dependencies(settings: Settings, details: Details) -> None:
     notes = list(unknown)
     if tried.untried:
         notes.append(f"not all could be imported in time: {', '.join(tried.untried)}")
-    details.summary = "; ".join([f"{len(details)} packages", *notes])
+    count = f"{len(details)} package{'' if len(details) == 1 else 's'}"
+    details.summary = "; ".join([count, *notes])
