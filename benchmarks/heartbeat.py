@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.start import describe, place  # noqa: E402  # the checkout is not installed
-from tests.e2e.test_replace import worker_of  # noqa: E402
+from tests.e2e.processes import worker_of  # noqa: E402
 
 APPLICATION = """
 import threading

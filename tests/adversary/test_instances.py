@@ -16,9 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.namespaces import ENTER, launcher, needed
+from tests.e2e.processes import child, foreign, handed_over, start_is_over, worker_of
 from tests.e2e.starts import KEYS, READY, ROOT, Place, Providers, Started, get, make_place, until
-from tests.e2e.test_recognition import foreign, handed_over
-from tests.e2e.test_replace import child, start_is_over, worker_of
 from tests.releases import OtherRelease
 
 SMALL = ("--demo", "--app", "small:app")

@@ -21,13 +21,10 @@ from preflight.settings import loading
 from preflight.settings.model import SettingsError
 from preflight.worker.application import CannotBeServed, load
 from tests.adversary.test_instances import linux, other_tree, pytest_preflight
-from tests.adversary.test_starts import DEMO, INSIDE, command, goes_on
 from tests.e2e import namespaces
+from tests.e2e.namespaces import DEMO, INSIDE, command, goes_on
+from tests.e2e.processes import BACK, TRACER, handed_over, kill_worker, start_is_over, worker_of
 from tests.e2e.starts import ROOT, SMALL, Place, Started, get, listening, make_place, until, unused_port
-from tests.e2e.test_hanging import TRACER
-from tests.e2e.test_recognition import handed_over
-from tests.e2e.test_replace import start_is_over, worker_of
-from tests.e2e.test_supervision import BACK, kill_worker
 
 __all__ = ["other_tree"]  # a fixture
 

@@ -24,9 +24,9 @@ from preflight.processes.worker import Worker
 from preflight.settings import loading
 from preflight.settings.model import SettingsError
 from preflight.worker.application import load
+from tests.e2e.clients import Clients
+from tests.e2e.processes import BACK, kill_worker, worker_of
 from tests.e2e.starts import READY, ROOT, Place, Started, get, until
-from tests.e2e.test_replace import Clients, worker_of
-from tests.e2e.test_supervision import BACK, kill_worker
 from tests.privileges import WITHOUT, unprivileged
 
 PLAIN = """

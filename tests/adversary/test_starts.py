@@ -22,11 +22,11 @@ import pytest
 from preflight.instances.records import LONGEST_END, Record
 from preflight.processes.heartbeat import Awake, Heartbeat
 from tests.e2e import namespaces
+from tests.e2e.namespaces import DEMO, INSIDE, command, goes_on
 from tests.e2e.starts import KEYS, LISTENER, READY, ROOT, SMALL, Place, Started, get, listening, until
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="namespaces, /proc and process groups as Linux has them")
 mounts = pytest.mark.needs_root("nobody else may mount a file system everywhere")
-DEMO = ("--demo", "--app", "small:app")
 
 # A request for a path does what APPLICATION says; everything else is answered.
 HEAD = "import asyncio, os, signal, subprocess, sys, threading, time\nfrom small import app as small\n"
@@ -39,18 +39,6 @@ def application(place: Place, name: str, at_import: str = "pass", **paths: str) 
         lines += [f"    if path == '/{path}':", *(f"        {line}" for line in source.splitlines())]
     place.write_module(name, "\n".join([*lines, "    await small(scope, receive, send)", ""]))
     return ("--demo", "--app", f"{name}:app")
-
-
-def command(place: Place, *options: str) -> list[str]:
-    return [sys.executable, "run.py", "--port", str(place.port), *options]
-
-
-def goes_on(place: Place, one: Started) -> None:
-    """It serves, and nobody has asked it to stop."""
-    assert get(place.url) == (200, "small")
-    assert one.process.poll() is None
-    assert "Stopping" not in one.output
-    assert "Replaced" not in one.output
 
 
 def worker_of(started: Started) -> psutil.Process:
@@ -286,9 +274,6 @@ def test_a_start_that_the_application_detaches(place: Place, redeploys: Started)
     assert get(place.url) == (200, "small")
     assert place.run("--free-port").process.returncode == 0
     said(place, "Stopping (SIGTERM)")
-
-
-INSIDE = ["--pid", "--mount", f"--wd={ROOT}"]
 
 
 @linux

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from tests.e2e.starts import Place, Started, until
+from tests.e2e.starts import ROOT, Place, Started, get, until
 
 ENTER = ["unshare", *(["--map-root-user"] if os.geteuid() else []), "--pid", "--fork", "--mount-proc"]
 
@@ -64,3 +64,21 @@ def _find(started: Started, matches: Callable[[list[str]], bool]) -> int:
 
     until(lambda: bool(found()), "that process is there")
     return found()[0]
+
+
+DEMO = ("--demo", "--app", "small:app")
+
+
+def command(place: Place, *options: str) -> list[str]:
+    return [sys.executable, "run.py", "--port", str(place.port), *options]
+
+
+def goes_on(place: Place, one: Started) -> None:
+    """It serves, and nobody has asked it to stop."""
+    assert get(place.url) == (200, "small")
+    assert one.process.poll() is None
+    assert "Stopping" not in one.output
+    assert "Replaced" not in one.output
+
+
+INSIDE = ["--pid", "--mount", f"--wd={ROOT}"]

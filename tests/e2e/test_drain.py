@@ -17,8 +17,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from tests.e2e.processes import worker_of
 from tests.e2e.starts import Place, Started, get, listening, until
-from tests.e2e.test_replace import worker_of
 from tests.privileges import WITHOUT, unprivileged
 
 # Answers /slow when the gate is there, says how far it is, and leaves WebSockets to whoever closes them.

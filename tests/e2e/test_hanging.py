@@ -13,9 +13,8 @@ import time
 
 import pytest
 
+from tests.e2e.processes import BACK, TRACER, kill_worker, worker_of
 from tests.e2e.starts import READY, Place, Started, get
-from tests.e2e.test_replace import worker_of
-from tests.e2e.test_supervision import BACK, kill_worker
 
 # Hangs where and how it is told to, in the lives that it is told; how often it was started stands in a file.
 HANGING = """
@@ -237,21 +236,6 @@ def test_suspended_launcher(place: Place, together: bool) -> None:
     assert worker_of(started) == worker
     assert get(place.url) == (200, "life 1")
     assert started.stop() == 0
-
-
-# Holds a process as a debugger does until it is killed.
-TRACER = """
-import ctypes, sys, time
-libc = ctypes.CDLL(None, use_errno=True)
-PTRACE_SEIZE, PTRACE_INTERRUPT = 0x4206, 0x4207
-pid = int(sys.argv[1])
-libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-if libc.ptrace(PTRACE_SEIZE, pid, None, None) or libc.ptrace(PTRACE_INTERRUPT, pid, None, None):
-    print("refused", ctypes.get_errno(), flush=True)
-else:
-    print("traced", flush=True)
-sys.stdin.read()
-"""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ptrace as Linux has it")

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from tests.e2e.chatting import client
+from tests.e2e.clients import rerun
 from tests.e2e.starts import KEYS, Answer, Place, Providers, listening, until
-from tests.e2e.test_reruns import rerun
 from tests.proxies import Proxy, Service
 
 GOOD = KEYS["OPENAI_API_KEY"]

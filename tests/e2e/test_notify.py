@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from preflight import times
+from tests.e2e.processes import crash, crashing, kill_worker, supervised
 from tests.e2e.starts import READY, Place, get, until
-from tests.e2e.test_supervision import crash, crashing, kill_worker, supervised
 from tests.receivers import Mailbox, Receiver
 
 # A requirement that does what a file tells it.

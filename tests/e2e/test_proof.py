@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.clients import Clients, server
+from tests.e2e.processes import child, worker_of
 from tests.e2e.starts import READY, Place, Started, get, until
-from tests.e2e.test_replace import Clients, child, server, worker_of
 
 REJECTED = "THE NEW SERVER DOES NOT ANSWER: the old one goes on"
 

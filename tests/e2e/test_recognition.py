@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import sys
@@ -16,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from preflight.times import local_of
+from tests.e2e.clients import Clients
+from tests.e2e.processes import foreign, handed_over, start_is_over, worker_of
 from tests.e2e.starts import READY, Place, Started, get, make_place, until
-from tests.e2e.test_replace import Clients, start_is_over, worker_of
 from tests.releases import OtherRelease
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="abstract names and namespaces are Linux's")
@@ -45,14 +45,6 @@ def old(place: Place) -> Started:
 def elsewhere(place: Place, name: str = "another") -> dict[str, str]:
     """An environment with another runtime folder."""
     return {"XDG_RUNTIME_DIR": str(place.folder / name)}
-
-
-def handed_over(old: Started, new: Started) -> None:
-    """The new start got the old one's socket, and the old one retired by itself."""
-    assert f"is served by our instance (PID {old.pid}, since " in new.output
-    assert old.wait() == 0
-    assert f"Replaced by another start (PID {new.pid}); stopping." in old.stdout
-    assert "SIGTERM" not in new.output
 
 
 def cleaned(place: Place, what: str) -> None:
@@ -406,11 +398,6 @@ def other_tree(tmp_path: Path, compiled_tree: Path, place: Place) -> Iterator[Pl
     other.environ["XDG_RUNTIME_DIR"] = place.environ["XDG_RUNTIME_DIR"]
     yield other
     other.close()
-
-
-def foreign(project: Place, name: str) -> None:
-    file = project.root / "pyproject.toml"
-    file.write_text(re.sub(r'(?m)^name = ".*"$', f'name = "{name}"', file.read_text(), count=1))
 
 
 def test_another_checkout_of_the_same_project(place: Place, other_tree: Place, old: Started) -> None:

@@ -22,8 +22,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from tests.e2e.processes import child
 from tests.e2e.starts import BLOCKED, KEYS, READY, Place, get, until
-from tests.e2e.test_replace import child
 
 KEY = KEYS["OPENAI_API_KEY"]
 

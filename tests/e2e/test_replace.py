@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import http.client
 import json
 import os
 import re
@@ -12,107 +10,11 @@ import sys
 import threading
 import time
 
-import psutil
 import pytest
 
-from tests.e2e.starts import READY, Place, Started, get, until
-
-
-def child(started: Started, module: str) -> int | None:
-    """The PID of the launcher's suite or worker, None while there is none."""
-    try:
-        for process in psutil.Process(started.pid).children():
-            if module in process.cmdline():
-                return process.pid
-    except psutil.Error:
-        pass
-    return None
-
-
-def worker_of(started: Started) -> int:
-    """The PID of its worker."""
-    pid = child(started, "preflight.worker")
-    assert pid is not None, started.output
-    return pid
-
-
-class Clients:
-    """Clients that ask all the time: some keep their connection, some connect anew for each request.
-
-    As HTTP allows, a request on a reused connection is tried once more when that was closed meanwhile.
-    """
-
-    def __init__(self, port: int, *, keeping: int = 3, reconnecting: int = 2, path: str = "/health/live") -> None:
-        self.refused: list[str] = []
-        self.failed: list[str] = []
-        self.answered = 0
-        self._port = port
-        self._path = path
-        self._over = threading.Event()
-        self._counting = threading.Lock()
-        self._threads = [threading.Thread(target=self._ask, args=(n < keeping,)) for n in range(keeping + reconnecting)]
-
-    def __enter__(self) -> Clients:
-        for thread in self._threads:
-            thread.start()
-        self.go_on()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join(20)
-
-    def go_on(self, count: int = 50) -> None:
-        """Wait until that many more requests were answered."""
-        wanted = self.answered + count
-        until(lambda: self.answered >= wanted or bool(self.refused), "more requests are answered")
-
-    def _ask(self, keep: bool) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
-        reused = False
-        while not self._over.is_set():
-            try:
-                connection.request("GET", self._path, headers={} if keep else {"Connection": "close"})
-                answer = connection.getresponse()
-                answer.read()
-            except ConnectionRefusedError as error:
-                self.refused.append(repr(error))
-                return
-            except (OSError, http.client.HTTPException) as error:
-                connection.close()
-                if not reused:
-                    self.failed.append(repr(error))
-                reused = False
-                continue
-            if answer.status != 200:
-                self.failed.append(f"status {answer.status}")
-            # http.client drops a connection after an answer with "Connection: close".
-            reused = connection.sock is not None
-            with self._counting:
-                self.answered += 1
-            self._over.wait(0.003)  # the machine's processors are for those that start
-        connection.close()
-
-    def lost_nothing(self) -> None:
-        """Nobody was refused and every request was answered."""
-        assert (self.refused, self.failed) == ([], [])
-
-
-def server(place: Place) -> dict[str, object]:
-    """What /diagnostics says of the instance that answers."""
-    part: dict[str, object] = json.loads(get(f"{place.url}/diagnostics")[1])["server"]
-    return part
-
-
-def start_is_over(place: Place) -> bool:
-    """Whether nobody holds the start lock of this port."""
-    with (place.folder / "runtime" / "preflight" / f"{place.port}.lock").open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
+from tests.e2e.clients import Clients, server
+from tests.e2e.processes import child, start_is_over, worker_of
+from tests.e2e.starts import READY, Place, get, until
 
 
 def broken_application(place: Place) -> None:

@@ -13,7 +13,6 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
 
 import psutil
 import pytest
@@ -22,9 +21,9 @@ from websockets.sync.client import ClientConnection, connect
 
 from preflight.report import model as report
 from tests.e2e.chatting import Client, kill_worker, worker_of
+from tests.e2e.clients import Document, answer, over, post, rerun
 from tests.e2e.starts import KEYS, PATIENCE, READY, Place, Started, deadlines, get, until, unused_port
 
-Document = dict[str, Any]
 STATE = {
     "run_id", "state", "started_at", "finished_at", "checking", "done", "total", "status", "reason", "checks",
 }  # fmt: skip
@@ -54,43 +53,6 @@ def test_probe():
         time.sleep(600)
     assert what != "fail", "was told to fail with " + os.environ.get("OPENAI_API_KEY", "no key")
 '''
-
-
-def post(url: str, path: str = "/diagnostics/run") -> tuple[int, dict[str, str], Document]:
-    """Status, headers (in small letters) and body of the answer to a POST."""
-    request = urllib.request.Request(url + path, b"", method="POST")
-    try:
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            status, headers, body = answer.status, answer.headers, answer.read()
-    except urllib.error.HTTPError as error:
-        with error:
-            status, headers, body = error.code, error.headers, error.read()
-    return int(status), {name.lower(): value for name, value in headers.items()}, json.loads(body)
-
-
-def answer(url: str, path: str) -> Document:
-    body: Document = json.loads(get(url + path)[1])
-    return body
-
-
-def over(url: str, run_id: str) -> Document:
-    """A run's state, once it is over."""
-    found: Document = {}
-
-    def ended() -> bool:
-        nonlocal found
-        found = answer(url, f"/diagnostics/run/{run_id}")
-        return bool(found["state"] != "running")
-
-    until(ended, f"run {run_id} is over")
-    return found
-
-
-def rerun(url: str) -> Document:
-    """A whole re-run; its state at the end."""
-    status, _headers, begun = post(url)
-    assert status == 202, begun
-    return over(url, begun["run_id"])
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from preflight.report import model as report
+from tests.e2e.clients import over
 from tests.e2e.starts import Place, Started, get, listening, until
-from tests.e2e.test_reruns import over
 
 UVICORN = ("-m", "uvicorn", "--factory", "server.app:create_app", "--port")
 

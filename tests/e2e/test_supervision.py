@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
@@ -16,55 +15,9 @@ import pytest
 
 from preflight import times
 from tests.e2e import namespaces
+from tests.e2e.clients import Clients
+from tests.e2e.processes import BACK, CRASHING, child, crash, crashing, kill_worker, supervised, worker_of
 from tests.e2e.starts import READY, Place, Started, get, until
-from tests.e2e.test_replace import Clients, child, worker_of
-
-# Ends when it is asked to; its life goes on in a file, so that it can know how often it was started.
-CRASHING = """
-import os, sys
-lives = os.environ["LIVES"]
-with open(lives, "a") as file:
-    file.write("x")
-life = os.path.getsize(lives)
-
-async def app(scope, receive, send):
-    if scope["type"] == "lifespan":
-        await receive()
-        if str(life) in os.environ.get("FAILING", "").split(","):
-            await send({"type": "lifespan.startup.failed", "message": f"no start-up in life {life}"})
-            return
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await send({"type": "lifespan.shutdown.complete"})
-        return
-    if scope["path"] == "/crash":
-        print(f"last words of life {life}", flush=True)
-        os._exit(7)
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": f"life {life}".encode()})
-"""
-BACK = "The worker is back (PID "
-
-
-def supervised(place: Place, *options: str, backoff: str = "10ms", **environ: str) -> Started:
-    """A supervised instance; in a container, as CI is, that is off by itself."""
-    return place.start("--demo", "--supervise", *options, PREFLIGHT_RESTART_BACKOFF=backoff, **environ)
-
-
-def crashing(place: Place, *options: str, failing: str = "", backoff: str = "10ms", **environ: str) -> Started:
-    """An instance of an application that crashes."""
-    place.write_module("crashing", CRASHING)
-    lives = str(place.folder / "lives")
-    return supervised(
-        place, "--app", "crashing:app", *options, backoff=backoff, LIVES=lives, FAILING=failing, **environ
-    )
-
-
-def kill_worker(started: Started) -> int:
-    """kill -9; returns the PID that it had."""
-    pid = worker_of(started)
-    os.kill(pid, signal.SIGKILL)
-    return pid
 
 
 def test_killed_worker_comes_back(place: Place) -> None:
@@ -107,18 +60,6 @@ def test_connections_wait(place: Place) -> None:
         assert get(place.url) == (200, f"life {life + 1}")
     assert re.search(r"another one starts in (0\.[5-9]|1\.0) s\. Connections wait\.", started.stdout)
     assert started.stop() == 0
-
-
-def crash(place: Place) -> None:
-    """Make the worker crash by a request, whether or not it is answered."""
-    client = http.client.HTTPConnection("127.0.0.1", place.port, timeout=10)
-    try:
-        client.request("GET", "/crash")
-        client.getresponse().read()
-    except (OSError, http.client.HTTPException):
-        pass
-    finally:
-        client.close()
 
 
 def test_given_up_after_five(place: Place) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from preflight.command.rounds import PAUSE
 from tests.e2e.starts import BLOCKED, KEYS, READY, Place, get, listening, until
-from tests.e2e.test_terminal import Pseudo, plain_text
+from tests.e2e.terminals import Pseudo, plain_text
 
 # A requirement that holds as long as a file is there, and a suite around it that is quick.
 SUITE = """
