@@ -116,8 +116,7 @@ def test_not_ready_while_it_drains(place: Place) -> None:
     answer.read()
     kept.close()
     assert listening(place.port)
-    started.send(signal.SIGTERM)
-    started.wait()
+    started.insist()
     assert "Stopping (SIGTERM)." in started.stdout
     started.left_nothing()
 

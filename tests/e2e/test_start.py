@@ -259,7 +259,7 @@ def test_second_signal_ends_at_once(place: Place) -> None:
     started = place.start("--demo", "--app", "guarded:app", PREFLIGHT_GRACEFUL_TIMEOUT="60").until_ready()
     started.send(signal.SIGINT)
     started.until_says("asked to end")
-    assert started.stop(signal.SIGINT) == 0
+    assert started.insist(signal.SIGINT) == 0
     started.left_nothing()
 
 
