@@ -23,15 +23,17 @@ def problem(arguments: Sequence[str] = ()) -> list[str] | None:
     absent = dependencies.missing()
     if not absent:
         return None
+    from preflight import installing  # nearly every start does without it
+
     names = ", ".join(re.split(r"[^A-Za-z0-9._-]", dependency, maxsplit=1)[0] for dependency in absent)
     if sys.flags.no_site:
-        fix = dependencies.own_environment_command(absent, arguments)
+        fix = installing.own_environment_command(absent, arguments)
         fix = fix or "start it without -S, which leaves out where packages are installed"
     else:
-        fix = dependencies.install_command(absent, arguments)
+        fix = installing.install_command(absent, arguments)
     lines = [f"Dependencies: not installed: {names}", f"Fix: {fix}"]
     # Whoever has just installed them wonders where they are.
-    if not sys.flags.no_site and not dependencies.is_environment():
+    if not sys.flags.no_site and not installing.is_environment():
         lines.insert(1, f"Python: {sys.executable}, which is not the project's own (.venv)")
     return lines
 
@@ -69,9 +71,11 @@ def _run() -> int:
             return commandline.main()
         except ImportError as error:
             # Installed and broken: an upgrade that stopped half way, say. Some are imported late.
+            from preflight import installing
+
             lines = [
                 f"Dependencies: cannot be imported: {error}",
-                f"Fix: {dependencies.reinstall_command(error.name or '', sys.argv[1:])}",
+                f"Fix: {installing.reinstall_command(error.name or '', sys.argv[1:])}",
             ]
     show(lines)
     return 1

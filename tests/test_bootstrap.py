@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from preflight import bootstrap, dependencies
+from preflight import bootstrap, dependencies, installing
 
 ROOT = Path(__file__).parents[1]
 
@@ -92,12 +92,12 @@ def test_command_without_pip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setitem(sys.modules, "pip", type(sys)("pip"))
     sys.modules["pip"].__spec__ = None
     with pytest.raises(ValueError):
-        dependencies.install_command([])
+        installing.install_command([])
     monkeypatch.setitem(sys.modules, "pip", os)
-    assert dependencies.install_command(["a >= 1"]) == "'/my venv/bin/python' -m pip install 'a>=1'"
+    assert installing.install_command(["a >= 1"]) == "'/my venv/bin/python' -m pip install 'a>=1'"
     monkeypatch.delitem(sys.modules, "pip")
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    assert dependencies.install_command(["a>=1", "b"]) == "uv pip install --python '/my venv/bin/python' 'a>=1' b"
+    assert installing.install_command(["a>=1", "b"]) == "uv pip install --python '/my venv/bin/python' 'a>=1' b"
 
 
 def run(*command: str, **environ: str) -> subprocess.CompletedProcess[str]:

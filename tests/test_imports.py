@@ -85,14 +85,27 @@ def test_run_is_old_python() -> None:
     "file",
     [
         f"preflight/{name}.py"
-        for name in ("__init__", "bootstrap", "commands", "dependencies", "processes/signals", "output/writer")
+        for name in (
+            "__init__",
+            "bootstrap",
+            "commands",
+            "dependencies",
+            "installing",
+            "processes/signals",
+            "output/writer",
+        )
     ],
 )
 def test_standard_library_only(file: str) -> None:
     """What runs before the packages are known to be there imports none of them."""
     outside = {name.split(".")[0] for name in imports(file)} - sys.stdlib_module_names
     assert outside <= {"preflight"}
-    assert ours(file, lazily=False) <= {"preflight", "preflight.commands", "preflight.dependencies"}
+    assert ours(file, lazily=False) <= {
+        "preflight",
+        "preflight.commands",
+        "preflight.dependencies",
+        "preflight.installing",
+    }
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from preflight import dependencies, times
+from preflight import installing, times
 from preflight.notify.notices import Notice
 from preflight.processes import children, interpreter
 from preflight.processes.channel import ChannelError
@@ -277,4 +277,4 @@ def wanted(root: Path) -> list[str]:
 
 def install_command(root: Path) -> str:
     """The command that installs it."""
-    return dependencies.install_command(wanted(root))
+    return installing.install_command(wanted(root))

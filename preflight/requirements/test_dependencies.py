@@ -10,7 +10,7 @@ import pytest
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from preflight import dependencies
+from preflight import installing
 from preflight.contract import Details, not_applicable
 from preflight.settings.model import Settings
 from preflight.suite import imports
@@ -102,11 +102,11 @@ def test_dependencies(settings: Settings, details: Details) -> None:
         elif not requirement.specifier.contains(version, prereleases=True):
             faults[wanted] = f"{requirement.name} is {version}, needs {requirement.specifier}{needed}"
     if faults:
-        details.fix = dependencies.install_command(list(faults))
+        details.fix = installing.install_command(list(faults))
     assert not faults, "; ".join(faults.values())
     tried = imports.attempt(sorted(details), settings.state, settings.requirement_timeout * SHARE)
     for name, why in tried.failures.items():
-        details.fix = details.fix or dependencies.reinstall_command(imports.at_fault(name, why))
+        details.fix = details.fix or installing.reinstall_command(imports.at_fault(name, why))
     assert not tried.failures, "; ".join(f"{name} cannot be imported: {why}" for name, why in tried.failures.items())
     notes = list(unknown)
     if tried.untried:

@@ -8,7 +8,7 @@ import pytest
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from preflight import dependencies
+from preflight import installing
 from preflight.contract import Details
 from preflight.settings.model import Settings
 
@@ -43,7 +43,7 @@ def test_python_version(settings: Settings, details: Details) -> None:
         pytest.fail(f'the setting python = "{settings.python}" is no version specifier; write one like ">=3.13.8"')
     fits = wanted.contains(found, prereleases=True)
     if not fits:
-        details.fix = dependencies.change_python_command(
+        details.fix = installing.change_python_command(
             settings.python, lambda version: _is_version(version) and wanted.contains(version)
         )
         details.fix = (

@@ -296,7 +296,7 @@ def build(environment: Mapping[str, str], url: str, timeout: float) -> Client:
         try:
             mounts[pattern] = Through(proxy) if proxy is not None else None
         except ImportError:
-            from preflight.dependencies import install_command
+            from preflight.installing import install_command
 
             what = "names a SOCKS proxy, for which the package socksio is not installed"
             raise Fault(proxy.variable if proxy else "", what, install_command(["socksio==1.*"])) from None

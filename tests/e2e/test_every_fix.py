@@ -18,7 +18,7 @@ from pathlib import Path
 import certifi
 import pytest
 
-from preflight import dependencies
+from preflight import dependencies, installing
 from tests import pasting
 from tests.e2e.starts import KEYS, Place, Providers, Started, equip, until
 
@@ -320,7 +320,7 @@ def test_python_version(checkout: Place, monkeypatch: pytest.MonkeyPatch) -> Non
     without(checkout)
     monkeypatch.setattr(dependencies, "ROOT", checkout.root)
     monkeypatch.setattr("preflight.commands.ROOT", checkout.root)
-    fix = dependencies.change_python_command(">=3.11", lambda version: version.startswith("3."))
+    fix = installing.change_python_command(">=3.11", lambda version: version.startswith("3."))
     assert fix == f"{checkout.root}/.venv/bin/python {checkout.root}/run.py"
-    none = dependencies.change_python_command(">=4", lambda _version: False)
+    none = installing.change_python_command(">=4", lambda _version: False)
     assert none == "" or none.startswith(f"uv venv --clear --python '>=4' {checkout.root}/.venv && ")
