@@ -7,8 +7,8 @@ Each requirement declares a severity, a title and a fix with one marker::
 
 Marker arguments: the title; ``fix``, what a person can do about a failure (a requirement that knows
 better at run time sets ``details.fix``); ``needs``, what it cannot be asked without ("network",
-"env_file", "keys", "port"): under ``--offline`` and ``--demo`` it is then not applicable, or "agent",
-our own server: it is not when another application is served, or "notify", somebody to tell;
+"env_file", "keys": under ``--offline`` and ``--demo`` it is then not applicable; "port": only where a worker of ours
+will serve; "agent": only where our own server is served; "notify": only where there is somebody to tell);
 ``service``, the optional service that a warning is about: it is left out where the setting ``not_used`` names that; and
 ``ignorable=False`` for what ``--ignore`` must not let pass.
 

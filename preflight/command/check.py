@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from preflight.command.options import Request
-from preflight.launcher.checks import BLOCKS, Checks, Stopped
+from preflight.launcher.checks import WORTH_ANOTHER_TRY, Checks, Stopped
 from preflight.launcher.shown import Display, Progress
 from preflight.output.publishing import Unpublishable
 from preflight.output.streams import Stream
@@ -50,7 +50,7 @@ def _check(request: Request, display: Display, loop: Loop) -> int:
     try:
         display.reserve(checks.run_id, checks.origin)
         result = checks.run(Progress(display))
-        if request.wait and result.exit_code in BLOCKS:
+        if request.wait and result.exit_code in WORTH_ANOTHER_TRY:
             from preflight.command.rounds import Rounds
 
             checks.close()

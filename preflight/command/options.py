@@ -132,7 +132,8 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=_formatter,
     )
-    # No types and choices here: settings.py checks every value and says what is allowed.
+    # Those that are settings have no types and choices here: preflight/settings checks every value.
+    *others, last = formats.FORMATS
     options.add_argument("--host", metavar="H", help="address to serve on (127.0.0.1)")
     options.add_argument("--port", metavar="N", help="port to serve on (8002)")
     options.add_argument("--no-cleanup", action="store_true", help="leave alone whatever is on the port")
@@ -149,7 +150,7 @@ def parser() -> argparse.ArgumentParser:
         "--format",
         metavar="NAME",
         choices=list(formats.FORMATS),
-        help="with --check-only: print the report as json, text, junit, github or markdown and nothing else; "
+        help=f"with --check-only: print the report as {', '.join(others)} or {last} and nothing else; "
         "with --history, --port-status or --free-port: json",
     )
     options.add_argument(

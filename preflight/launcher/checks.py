@@ -19,7 +19,7 @@ from preflight.processes.suite import Result, Suite
 from preflight.processes.worker import Worker
 from preflight.settings.model import Settings
 
-BLOCKS = (1, 3)
+WORTH_ANOTHER_TRY = (1, 3)
 """Exit codes of runs after which another one may be better: something blocks, or the suite itself broke."""
 LOOK = 0.5  # seconds between two looks at the children, should neither say anything
 

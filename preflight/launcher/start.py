@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from preflight.instances import runtime
 from preflight.instances.runtime import RuntimeFolderError
-from preflight.launcher.checks import BLOCKS, Checks, Stopped
+from preflight.launcher.checks import WORTH_ANOTHER_TRY, Checks, Stopped
 from preflight.launcher.entry import Entry, NoEntry
 from preflight.launcher.shown import Display, Progress
 from preflight.launcher.telling import Telling
@@ -120,7 +120,7 @@ class Start:
         replaces = self._entry.replaces
         progress = Progress(self._display, replaces=replaces.record.name if replaces is not None else "")
         self._result = result = checks.run(progress, inherited=replaces.socket if replaces is not None else None)
-        if result.exit_code in BLOCKS:
+        if result.exit_code in WORTH_ANOTHER_TRY:
             return blocked(result)
         if not result.may_start:
             return self._refuse(result)

@@ -1,7 +1,7 @@
 """A serving instance: its worker is started again when it crashes, drained when asked, handed over when replaced.
 
-The listening socket stays open here from the verdict to the end, so connections wait in its backlog
-while there is no worker, and none is refused.
+The listening socket stays open here from the verdict until the drain begins, so connections wait in its backlog
+while there is no worker, and none is refused. Requests that a worker had accepted when it died are lost.
 """
 
 from __future__ import annotations

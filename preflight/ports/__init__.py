@@ -6,8 +6,8 @@ In the order in which things happen when a port is taken:
    Where it is, that is all.
 2. `holders` finds every process with a listening socket that overlaps the address. It asks the `machine`,
    of which `current` chooses one: `linux` (`sockets`, from the kernel), `portable` (psutil), or `blind`.
-3. `policy` decides who may be stopped: nobody if anybody on the port must be left alone. It knows services
-   and containers by their `cgroups`, and infrastructure by the names in `spared`.
+3. `policy` decides who may be stopped: nobody if anybody on the port must be left alone. In this order it asks:
+   another user's, a forwarder, a container's, a service's (by their `cgroups`), or a name among the `spared`?
 4. `freeing` pins all of them and their descendants before the first signal; `stopping` asks the topmost
    first, sweeps the rest, kills the stubborn. It is done when this process holds the socket.
 5. What did not work is told by `explanations`, with one of the `fixes`.

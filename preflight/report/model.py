@@ -1,7 +1,8 @@
 """A run's report: the only file that knows the JSON schema (see report.schema.json).
 
 The document is pytest-json-report's (what ran and how it ended) with one section of ours,
-``preflight``: what people read. The verdict is made here and nowhere else.
+``preflight``: what people read. What a report means is decided here and nowhere else; how the run itself ended, the
+launcher adds (preflight/processes/suite.py).
 """
 
 from __future__ import annotations

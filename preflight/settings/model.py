@@ -1,10 +1,9 @@
-"""The requirements' parameters, for launcher, suite and server alike.
+"""The table of settings that every application has, for launcher, suite and server alike.
 
-Sources, in order of rising precedence: ``[tool.preflight]`` in pyproject.toml, the env file, the
-environment (``PREFLIGHT_`` + the name in capitals), the command line's options. Nothing is read at
-import; :func:`load` reads everything and hands out one frozen value.
+`loading` reads their sources, in order of rising precedence: ``[tool.preflight]`` in pyproject.toml, the env file, the
+environment (``PREFLIGHT_`` + the name in capitals), the command line's options.
 
-Plain dataclasses and tomllib: the launcher loads this before it has started anything.
+Plain dataclasses: the launcher loads this before it has started anything.
 """
 
 from __future__ import annotations
