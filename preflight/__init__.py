@@ -1,7 +1,7 @@
-"""Requirements as tests, a verdict that fails closed, and a server that starts only behind it.
+"""Requirements as tests, a verdict that fails closed, and a server that starts only after a good verdict.
 
-What a requirement may use is here: ``from preflight import Details, unknown``. The names are loaded when they are asked
-for, since most processes that import this package ask for none.
+The names that a requirement may use are here: ``from preflight import Details, unknown``. They are loaded on first
+use, because most processes that import this package use none of them.
 """
 
 from __future__ import annotations

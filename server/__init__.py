@@ -1,5 +1,5 @@
 """The agent server that the preflight guards: the first application of many.
 
-`app` mounts `chat` beside what every guarded application can show (:mod:`preflight.web`). The chat asks the `agent`,
-and both keep what they must not lose in `sessions`. `about` is what the server says of itself.
+`app` mounts `chat` beside the routes of every guarded application (:mod:`preflight.web`). The chat asks the `agent`,
+and both store their lasting data in `sessions`. `about` describes the server itself.
 """

@@ -1,18 +1,19 @@
-"""A TCP port: who listens on it, may they be stopped, and holding it from the moment it is free.
+"""A TCP port: which processes listen on it, whether they may be stopped, and how to hold it once it is free.
 
-In the order in which things happen when a port is taken:
+Taking a port uses these modules in this order:
 
 1. `binding` resolves the address and binds it: the bind decides whether the port is free, nothing connects.
-   Where it is, that is all.
+   If the port is free, no other step follows.
 2. `holders` finds every process with a listening socket that overlaps the address. It asks the `machine`,
    of which `current` chooses one: `linux` (`sockets`, from the kernel), `portable` (psutil), or `blind`.
-3. `policy` decides who may be stopped: nobody if anybody on the port must be left alone. In this order it asks:
-   another user's, a forwarder, a container's, a service's (by their `cgroups`), or a name among the `spared`?
-4. `freeing` pins all of them and their descendants before the first signal; `stopping` asks the topmost
-   first, sweeps the rest, kills the stubborn. It is done when this process holds the socket.
-5. What did not work is told by `explanations`, with one of the `fixes`.
+3. `policy` decides who may be stopped: nobody if any holder of the port must be left alone. It checks in this order
+   whether a holder belongs to another user, is a forwarder, belongs to a container or a service (by their `cgroups`),
+   or has a name among the `spared`.
+4. `freeing` pins all holders and their descendants before the first signal; `stopping` asks the topmost first,
+   sweeps the rest, kills the stubborn. It is done when this process holds the socket.
+5. `explanations` reports a failure, with one of the `fixes`.
 
-It stands alone: nothing here knows settings, instances or keys, which are the callers' (`preflight.suite.claim`).
+This package stands alone: nothing here knows settings, instances or keys; the callers do (`preflight.suite.claim`).
 """
 
 from importlib import import_module
@@ -47,7 +48,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name: who only asks whether a port is free, as every start does, needs a few of the modules."""
+    """Load a public name. A caller that only asks whether a port is free, as every start does, needs few modules."""
     if name not in _OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_OF[name]}"), name)

@@ -1,8 +1,8 @@
 """What a run of the suite found: the document, the verdict, and the ways to read it.
 
-1. `model` is the only file that knows the JSON schema. A `Report` is built from what pytest says, read back from a
-   file, and judged: `verdict` decides whether a server may start, and nothing else does.
-2. `history` keeps every published report as a file of its own; `changes` compares two of them.
+1. `model` is the only file that knows the JSON schema. It builds a `Report` from pytest's results, reads one back from
+   a file, and judges it: only `verdict` decides whether a server may start.
+2. `history` keeps every published report as a file of its own; `changes` compares two reports.
 3. `banners` renders a report for a terminal; `formats` renders it for other tools.
 
 Nothing here prints, starts or stops anything. A format never decides the verdict.

@@ -1,14 +1,16 @@
-"""PROCESS. The suite: requirements run by pytest, held to what they declare, and reported.
+"""PROCESS. The suite: pytest runs the requirements, and the suite enforces their declarations and reports them.
 
-In the order in which a run goes on:
+A run uses these modules in this order:
 
 1. `__main__` meets the launcher and starts pytest; plain `pytest preflight` starts without it.
-2. The checkout's conftest.py registers `plugin`, which holds the run together and makes the report. It reads the
-   `declarations`, leaves out what is not applicable (`applicability`), keeps the `deadlines`, and names `outcomes`.
-3. `soundness` compares what runs with what the files say: no assertion is left out, no requirement is lost.
+2. The checkout's conftest.py registers `plugin`, which controls the run and makes the report. It reads the
+   `declarations`, leaves out requirements that do not apply (`applicability`), keeps the `deadlines`, and names
+   `outcomes`.
+3. `soundness` compares the running code with the files: no assertion is left out, no requirement is lost.
 4. `probes` asks the network, all questions at once, from the beginning of the run. Requirements judge the answers.
-   `memory` measures what the control groups leave.
+   `memory` measures the memory that the control groups leave.
 5. `claim` finds, frees and holds the port, last of all.
 
-What a requirement may use is in `preflight.contract`. Nothing here knows the launcher or imports the application.
+The functions that a requirement may use are in `preflight.contract`. Nothing here knows the launcher or imports the
+application.
 """

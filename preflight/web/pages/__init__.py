@@ -1,7 +1,7 @@
-"""The page and what it is made of: plain files beside this one, no build step, nothing from elsewhere.
+"""The page and its files: plain files in this folder, without a build step, and nothing from other servers.
 
-index.html is the page; each JavaScript module there has one subject. An application's own panel is put into it, and the
-panel's files are served beside these. The files are read once, at the first request.
+index.html is the page; each JavaScript module has one subject. An application's own panel is put into the page, and the
+panel's files are served beside these files. The files are read once, at the first request.
 """
 
 from __future__ import annotations
