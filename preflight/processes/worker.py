@@ -160,11 +160,13 @@ class Worker:
         It can have imported, and tried to listen since.
         """
         while not self.imported and self.error is None and not self.ended():
-            watched: list[Any] = [] if self.child.channel.closed else [self.child.channel]
+            watched = select.poll()  # select() knows no descriptors beyond 1023
+            if not self.child.channel.closed:
+                watched.register(self.child.channel, select.POLLIN)
             if not self.child.output_closed:
-                watched.append(self.child.output)
-            for source in select.select(watched, [], [], 0.1)[0]:
-                if source is self.child.output:
+                watched.register(self.child.output, select.POLLIN)
+            for descriptor, _events in watched.poll(100):
+                if descriptor == self.child.output:
                     self.child.read_output()
                 else:
                     self.read_channel()

@@ -253,9 +253,11 @@ class Server(uvicorn.Server):
         if not lock(sock):
             quiet = 0.0
             deadline = min(deadline, loop.time() + LINGER)  # under load it might never be empty
+        queue = select.poll()  # select() knows no descriptors beyond 1023, and an application may have opened as many
+        queue.register(sock, select.POLLIN)
         since = loop.time()
         while (now := loop.time()) < deadline:
-            if select.select([sock], [], [], 0)[0]:
+            if queue.poll(0):
                 since = now
                 await asyncio.sleep(0)
             elif now - since >= quiet:
