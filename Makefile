@@ -5,7 +5,7 @@ VENV := .venv
 ARGS :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage lint check docs lock matrix clean
+.PHONY: help demo test quick coverage lint check docs lock matrix clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,10 @@ demo:  ## check and serve with the embedded model, no keys, no network (PORT=801
 test:  ## the project's own tests, as whoever calls it, root or not (ARGS="-k port" for some of them)
 	@sh .ci/setup $(VENV) requirements-dev.txt
 	@exec $(VENV)/bin/python -m pytest -n 3 --dist worksteal $(ARGS)
+
+quick:  ## those of the tests that start no server, in seconds
+	@sh .ci/setup $(VENV) requirements-dev.txt
+	@exec $(VENV)/bin/python -m pytest -n 3 --dist worksteal -q -m "not slow" --ignore tests/e2e --ignore tests/adversary $(ARGS)
 
 # Twice as slow: the processes that the tests start are measured as well.
 coverage:  ## the same with coverage, which must be above 90 %

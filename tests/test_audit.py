@@ -187,6 +187,7 @@ def test_direct_with_a_file(
     assert lines(path)[0] in caplog.text
 
 
+@pytest.mark.slow
 def test_another_start_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A start that gave up waiting for another one is recorded as refused, like any other."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
@@ -372,6 +373,7 @@ for number in range(300):
 """
 
 
+@pytest.mark.slow
 def test_several_writers(path: Path) -> None:
     """An instance and the one that replaces it write and rotate the same file: no line is lost or broken."""
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(one)], cwd=ROOT) for one in range(3)]

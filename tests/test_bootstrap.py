@@ -111,6 +111,7 @@ def run(*command: str, **environ: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_without_any_package() -> None:
     """With no package at all the command ends with the banner, the fix and 1, and without a traceback."""
     done = run("-S", "run.py")
@@ -123,6 +124,7 @@ def test_without_any_package() -> None:
     assert "\x1b" not in done.stdout
 
 
+@pytest.mark.slow
 def test_broken_package() -> None:
     """A package that is installed and does not import is told like a missing one."""
     program = "import sys; sys.modules['dotenv'] = None; sys.modules['preflight.command.line'] = None\n"

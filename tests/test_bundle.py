@@ -228,6 +228,7 @@ def test_exit_codes(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.startswith("run.py: error: ") for line in captured.err.splitlines()] == [True, True]
 
 
+@pytest.mark.slow
 def test_the_end_of_a_long_log(home: Path) -> None:
     """Of a long log the end, whole lines; of a young one the end of the rotated one before it."""
     log = home / "preflight.log"

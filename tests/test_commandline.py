@@ -249,6 +249,7 @@ def test_init_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert "OPENAI_API_KEY is in the environment" in shown.err
 
 
+@pytest.mark.slow
 def test_check_only_in_json(
     home: Path, tmp_path: Path, free_port: int, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +267,7 @@ def test_check_only_in_json(
         assert json.loads(file.read_text())["preflight"]["run_id"] == document["preflight"]["run_id"]
 
 
+@pytest.mark.slow
 def test_check_only_in_banners(free_port: int, capsys: pytest.CaptureFixture[str]) -> None:
     """A real check for people, with details."""
     assert commandline.main(["--check-only", "--demo", "--port", str(free_port), "-v"]) == 0
@@ -275,6 +277,7 @@ def test_check_only_in_banners(free_port: int, capsys: pytest.CaptureFixture[str
     assert f"127.0.0.1:{free_port} is available." in shown
 
 
+@pytest.mark.slow
 def test_refused_start(free_port: int, capsys: pytest.CaptureFixture[str]) -> None:
     """A start without an env file is refused with 1, and holds nothing afterwards."""
     import socket
@@ -287,6 +290,7 @@ def test_refused_start(free_port: int, capsys: pytest.CaptureFixture[str]) -> No
         pass
 
 
+@pytest.mark.slow
 def test_secret_in_an_option(
     home: Path, free_port: int, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +308,7 @@ def test_secret_in_an_option(
     assert not (home / "state" / "report.json").exists()
 
 
+@pytest.mark.slow
 def test_no_runtime_folder(
     home: Path, free_port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -377,6 +377,7 @@ def test_never_reading_instance(monkeypatch: pytest.MonkeyPatch, loop: Loop) -> 
     presence.end()
 
 
+@pytest.mark.slow
 def test_full_queue(listener: socket.socket, loop: Loop) -> None:
     """A busy instance whose queue of callers is full is waited for, as long as it does come to them."""
     presence = Presence(record(listener.getsockname()[1]), loop)
@@ -517,6 +518,7 @@ def open_files(started: Started) -> int:
 
 
 @linux
+@pytest.mark.slow
 def test_callers_do_not_use_up_its_descriptors(served: Place) -> None:
     """However many call, and whatever they send along: it keeps nothing of it, and the next one is answered."""
     (started,) = served.started

@@ -159,6 +159,7 @@ def test_named_fields_of_json_are_secrets_like_others() -> None:
     ],
     ids=["json", "list", "lines"],
 )
+@pytest.mark.slow
 def test_no_more_than_can_be_looked_for(value: str) -> None:
     """Of very many parts the first are known, and a text takes no longer for the others."""
     begun = time.process_time()
@@ -176,6 +177,7 @@ def test_no_more_than_can_be_looked_for(value: str) -> None:
         "?&#", "{}",
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_hostile_values(piece: str) -> None:
     """A value of a MiB that was made to take long does not."""
     value = piece * (1024 * 1024 // len(piece))

@@ -134,6 +134,7 @@ def test_junit_of_a_broken_run(broken: Report) -> None:
 
 @tries(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
 @given(texts=st.lists(st.text(max_size=40), min_size=4, max_size=4))
+@pytest.mark.slow
 def test_any_text(make_check: MakeCheck, make_report: MakeReport, texts: list[str]) -> None:
     """Whatever a requirement says, every format stays valid and of one shape."""
     title, message, fix, ident = texts

@@ -23,6 +23,8 @@ from preflight.settings import envfile, loading
 from preflight.settings.model import SETTINGS, SettingsError
 from tests.fuzzing import fuzzed
 
+pytestmark = pytest.mark.slow
+
 # Text with what parsers trip over: quotes, escapes, line ends, NUL, surrogates' neighbours, other scripts.
 NASTY = st.text(st.sampled_from("aA1_=#'\"\\$`{}()[]<>&|;:/@%+-.,*?!~^ \t\n\r\x00\x1b\x7f\x85\u2028é漢🔑\ufeff"))
 LINES = st.lists(

@@ -343,6 +343,7 @@ def test_two_hundred_runs_are_listed_quickly(
     assert min(spent() for _ in range(3)) < first / 2
 
 
+@pytest.mark.slow
 def test_large_suites_are_read_once(
     chosen: settings.Settings, past: Callable[..., Report], make_check: MakeCheck, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -206,6 +206,7 @@ def groups() -> Iterator[tuple[Path, Path]]:
                 time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_a_real_group(groups: tuple[Path, Path], tmp_path: Path) -> None:
     """The requirement goes by the limit of the group above, which the kernel keeps."""
     outer, inner = groups

@@ -20,6 +20,8 @@ from preflight.redaction.redactor import Redactor
 from preflight.settings import loading
 from tests.receivers import Mailbox, Receiver
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 TEST = Notice("❌ A headline (here)", "A line\nand another", "failure")
 

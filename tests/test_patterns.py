@@ -24,6 +24,8 @@ from preflight.notify import __main__ as sender
 from preflight.redaction import redactor as redaction
 from server.agent import embedded
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 BOUND = 150  # seconds for all patterns together, on a machine with much else to do
 METHODS = {

@@ -175,6 +175,7 @@ def test_redirects_are_not_followed(serve: Callable[[Handle], Server], status: i
     assert elsewhere.requests == []
 
 
+@pytest.mark.slow
 def test_body_is_not_read(serve: Callable[[Handle], Server]) -> None:
     """An endless body does not hold up the answer."""
     over = threading.Event()

@@ -53,6 +53,7 @@ def judged(answer: bytes, *, at_once: bool = True, hang_up: bool = False) -> Pro
         (b"", False, ""),
     ],
 )
+@pytest.mark.slow
 def test_answers(answer: bytes, given: bool, problem: str, at_once: bool) -> None:
     """Any final status below 500 is an answer, however it comes."""
     one = judged(answer, at_once=at_once)
@@ -61,6 +62,7 @@ def test_answers(answer: bytes, given: bool, problem: str, at_once: bool) -> Non
 
 
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 20", b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"])
+@pytest.mark.slow
 def test_no_http(said: bytes) -> None:
     """A connection that closes without a status is no answer."""
     one = judged(said, hang_up=True)

@@ -36,6 +36,7 @@ if {stage!r}:
         (f"{RUNNING}b1", ("beta", 1), f">={RUNNING}", 1),
     ],
 )
+@pytest.mark.slow
 def test_builds(called: str, stage: tuple[str, int], wanted: str, code: int, tmp_path: Path) -> None:
     """A build from a branch has what the release has, and what comes before a release does not."""
     (tmp_path / "sitecustomize.py").write_text(BUILD.format(called=called, stage=stage))

@@ -356,6 +356,7 @@ def test_hostile_texts(hostile: str) -> None:
     assert time.process_time() - begun < 5
 
 
+@pytest.mark.slow
 def test_many_secrets_and_a_long_text() -> None:
     """Fifty secrets that begin with a special character, or that have nothing else, do not make a text take long."""
     signs = [*string.punctuation, *string.punctuation][:50]
@@ -380,6 +381,7 @@ def test_texts_that_repeat_a_secret(text: str) -> None:
 @pytest.mark.parametrize(
     "value", ["://:" * 260_000, "://:a@" * 170_000, "a=" * 500_000, "key=;" * 200_000, "; " * 500_000]
 )
+@pytest.mark.slow
 def test_hostile_variables(value: str) -> None:
     """An env file of a MiB that is made to take long does not."""
     begun = time.process_time()
@@ -428,6 +430,7 @@ def test_undecodable_value() -> None:
 
 @pytest.mark.parametrize("secret", [KEY, "correct horse battery staple", "k" * 9_000], ids=["key", "words", "long"])
 @pytest.mark.parametrize("around", ["{}", "A=Bearer {}", "x://me:{}@host"], ids=["bare", "bearer", "url"])
+@pytest.mark.slow
 def test_beginning(secret: str, around: str) -> None:
     """Wherever a long text is cut, no part of a secret is left, and what was before the secret is."""
     redactor = Redactor([secret])
@@ -570,6 +573,7 @@ def test_other_numbers_stay() -> None:
 
 
 @pytest.mark.parametrize("write", [str, repr, json.dumps, quote, html.escape], ids=lambda write: write.__name__)
+@pytest.mark.slow
 def test_a_secret_of_very_many_signs(write: Callable[[str], str]) -> None:
     """Of one that has more than are compiled, all goes, in whatever way it is written; its beginning as well."""
     secret = "".join(random.Random(2).choices("abcXYZ012:;!$/(){}<>\xe4\u20ac", k=4 * SIGNS))

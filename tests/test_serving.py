@@ -76,6 +76,7 @@ def test_nothing_more_gets_in(without: bool) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="interfaces are bound to under Linux")
 @unprivileged
+@pytest.mark.slow
 def test_a_socket_that_cannot_be_locked() -> None:
     """A socket that belongs to an interface can be moved to no other, nor given a filter, without privileges.
 
