@@ -34,7 +34,7 @@ def problem(arguments: Sequence[str] = ()) -> list[str] | None:
     lines = [f"Dependencies: not installed: {names}", f"Fix: {fix}"]
     # Whoever has just installed them wonders where they are.
     if not sys.flags.no_site and not installing.is_environment():
-        lines.insert(1, f"Python: {sys.executable}, which is not the project's own (.venv)")
+        lines.insert(1, f"Python: {sys.executable or 'one under another name'}, which is not the project's own (.venv)")
     return lines
 
 

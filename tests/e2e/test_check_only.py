@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.starts import BLOCKED, KEYS, READY, ROOT, Answer, Place, Providers, Started, listening, until
 
 SCHEMA = json.loads((ROOT / "preflight" / "report" / "report.schema.json").read_text())
-AT_ONCE = ("--check-only", "--app", "small:app")
+AT_ONCE = ("--check-only",)
 
 
 def section(started: Started) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def test_good(equipped: Place) -> None:
 
 def test_blocked(place: Place) -> None:
     """On an empty machine: exit code 1, with every blocking requirement in one banner and its fix."""
-    started = place.run("--check-only", "--offline", "--app", "small:app", PREFLIGHT_PYTHON=">=3.99")
+    started = place.run("--check-only", "--offline", PREFLIGHT_PYTHON=">=3.99")
     assert started.process.returncode == 1
     banner = started.stdout.partition(f"3 CRITICAL ERRORS: {BLOCKED}")[2]
     assert banner.count("Fix: ") == 3

@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.starts import BLOCKED, Place, make_place
 
-AT_ONCE = ("--check-only", "--offline", "--app", "small:app")
+AT_ONCE = ("--check-only", "--offline")
 MEMORY = {"PREFLIGHT_MEMORY": "900 TiB"}
 
 
@@ -146,7 +146,7 @@ def test_many_at_once(served: Place) -> None:
 def test_the_status_does_not_depend_on_the_format(place: Place) -> None:
     """After a check that blocks beside it the server still answers 200 in every format, and says fail in it."""
     started = place.start("--demo").until_ready()
-    assert place.run("--check-only", "--offline", "--app", "small:app").process.returncode == 1
+    assert place.run("--check-only", "--offline").process.returncode == 1
     assert ask(place, "/diagnostics").json["status"] == "failed"
     text = ask(place, "/diagnostics?format=text")
     assert (text.status, BLOCKED in text.body.decode()) == (200, True)

@@ -47,7 +47,7 @@ def test_blocked(equipped: Place) -> None:
 def test_warnings_alone(equipped: Place) -> None:
     """A warning that fails is a failed test for pytest, and may start by the report."""
     equipped.write_env_file(OPENAI_API_KEY=KEYS["OPENAI_API_KEY"])
-    started = suite(equipped)
+    started = suite(equipped, PREFLIGHT_APP="server.app:create_app")
     assert started.process.returncode == 1
     assert equipped.report()["status"] == "warnings"
     assert equipped.report()["may_start"] is True

@@ -91,7 +91,7 @@ def test_every_signal(place: Place) -> None:
 
 def test_a_refused_start(place: Place) -> None:
     """What blocked, by title, and the run that said so."""
-    started = place.refused("--app", "small:app", "--offline", **in_json(place), PREFLIGHT_PYTHON=">=99")
+    started = place.refused("--offline", **in_json(place), PREFLIGHT_PYTHON=">=99")
     (refused,) = events(place, "refused")
     assert {"Python Version", "Environment File", "OpenAI API Key"} <= set(refused["why"])
     assert (refused["pid"], refused["uid"], refused["parent"]) == (started.pid, os.getuid(), os.getpid())
