@@ -20,9 +20,9 @@ SHORTEST = 8  # characters; a shorter value stands in too many harmless texts to
 
 _WORDS = frozenset(
     {
-        "AUTH", "AUTHORIZATION", "BEARER", "COOKIE", "COOKIES", "CRED", "CREDENTIAL", "CREDENTIALS", "CREDS", "DSN",
-        "HOOK", "HOOKS", "JWT", "KEYS", "OTP", "PASSCODE", "PASSPHRASE", "PASSWORDS", "PAT", "PIN", "PW", "SALT",
-        "SECRETS", "SEED", "SIG", "SIGNATURE", "SK", "TOKENS", "WEBHOOKS",
+        "AUTH", "AUTHORIZATION", "BASICAUTH", "BEARER", "COOKIE", "COOKIES", "CRED", "CREDENTIAL", "CREDENTIALS",
+        "CREDS", "DSN", "HOOK", "HOOKS", "JWT", "KEYS", "OTP", "PASSCODE", "PASSPHRASE", "PASSWORDS", "PAT", "PIN",
+        "PROXYAUTH", "PW", "SALT", "SECRETS", "SEED", "SIG", "SIGNATURE", "SK", "TOKENS", "WEBHOOKS",
     }
 )  # fmt: skip
 _ENDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASS", "PW", "PWD", "JWT", "WEBHOOK")
@@ -39,9 +39,12 @@ LOOKS_SECRET = re.compile(
     r"|\b(?:gh[pousr]|npm|hf|glsa|dop_v1)_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}"
     r"|\bglpat-[\w-]{16,}|\bxox[a-z]-[\w-]{10,}|\bAKIA[0-9A-Z]{16}\b|\bAIza[\w-]{30,}"
     r"|\beyJ[\w-]{8,}(?:\.[\w-]+)*\.?"
+    r"|(?<=hooks\.slack\.com/)(?:services|triggers|workflows)/[\w/-]{20,200}"
+    r"|(?:(?<=discord\.com/api/)|(?<=discordapp\.com/api/))(?:v[0-9]{1,3}/)?webhooks/[0-9]{5,30}/[\w-]{20,200}"
+    r"|(?<![0-9])[0-9]{5,16}:A[\w-]{34}(?![\w-])"
     r"|-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|$)"
 )
-"""What looks like a key of a well-known service, although nobody knows it."""
+"""What looks like a key of a well-known service, although nobody knows it: webhooks and Telegram's bots as well."""
 _HOLD_LOGINS = frozenset({"CONNECTION", "DATABASE", "DSN", "PROXY", "URI", "URL"})
 LOGIN = re.compile(r"[^\s:@/]{1,64}[:/](?!/)([^\s@]{1,512})@(?=[\w/\[(])")
 """A login without a scheme: ``user:password@tcp(host)/x``, ``user/password@//host``, ``user:password@proxy:3128``."""

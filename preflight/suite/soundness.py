@@ -16,6 +16,7 @@ import re
 import sys
 import threading
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable, Container, Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ REWRITTEN = -1
 INSTALLED = "site-packages"
 NAMED = re.compile(rb"\.[\s\\]*(?:%s)\b" % "|".join(SEVERITIES).encode())
 ASSERTION = re.compile(rb"^[ \t]*assert\b", re.MULTILINE)
+ALWAYS_HOLDS = "assertion is always true"
+"""What Python's compiler says, as a warning, of an assertion of a tuple."""
 Code = tuple[object, ...]
 """What a code object does, in a form that compares: neither where it stands nor how it was compiled."""
 
@@ -115,6 +118,8 @@ class Sources:
         self._config = config
         self._modules: dict[tuple[Path, int], CodeType | None] = {}
         self._codes: dict[tuple[Path, str, int], set[Code]] = {}
+        self._always: dict[Path, list[int]] = {}
+        """The lines of a file with an assertion of a tuple, which holds whatever is in it: ``assert (x, "no x")``."""
 
     def fault(self, item: pytest.Item) -> str:
         """What is wrong with the code that will run for ``item``, for people; empty if it is what its file says."""
@@ -141,6 +146,8 @@ class Sources:
     def stale(self, root: Path, sound: Iterable[pytest.Item]) -> list[str]:
         """The project's modules that were imported from another text than their files have, for people.
 
+        And the assertions of the suite that cannot fail, as Python sees when it compiles them.
+
         All of a module counts, what stands outside of its functions as well: limits, defaults, markers. Requirements
         ask what they have imported; of that the modules with an assertion in them are looked at, and the files of
         ``sound``, the requirements of which :meth:`fault` has found nothing.
@@ -161,6 +168,11 @@ class Sources:
             if runs is not None and written is not None and comparable(runs) != comparable(written):
                 caches = path.parent / "__pycache__"
                 found.append(f"{path.relative_to(root)}: its compiled form is another file's: remove {caches}")
+            if path.is_relative_to(root / "preflight"):
+                found += [
+                    f"{path.relative_to(root)}:{line}: asserts a tuple, which always holds: take its parentheses away"
+                    for line in self._always.get(path, ())
+                ]
         return found
 
     def lost(self, folder: Path, items: Iterable[pytest.Item]) -> list[str]:
@@ -225,7 +237,10 @@ class Sources:
             from _pytest.assertion import rewrite  # nothing public does this
 
             return rewrite._rewrite_test(path, self._config)[1]
-        module: CodeType = compile(path.read_bytes(), str(path), "exec", dont_inherit=True, optimize=level)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            module: CodeType = compile(path.read_bytes(), str(path), "exec", dont_inherit=True, optimize=level)
+        self._always[path] = sorted({one.lineno for one in said if str(one.message).startswith(ALWAYS_HOLDS)})
         return module
 
 
