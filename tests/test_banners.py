@@ -321,12 +321,12 @@ def test_failure_on_a_narrow_terminal() -> None:
 def test_broken() -> None:
     """A run without a report says so, why, and shows the end of the output."""
     shown = text(banners.broken("the suite was killed", ["first", "[last]"]))
-    assert "❌ THE PREFLIGHT ITSELF BROKE: nothing was started" in shown
+    assert "❌ THE CHECK SUITE ITSELF FAILED: nothing was started" in shown
     assert "the suite was killed\nThe end of its output:" in shown
     assert "   [last]" in shown
     assert "output" not in text(banners.broken("why"))
     beside = text(banners.broken("why", beside_a_server=True))
-    assert "THE PREFLIGHT ITSELF BROKE: the verdict before it stays" in beside
+    assert "THE CHECK SUITE ITSELF FAILED: the previous verdict stays" in beside
 
 
 def test_failure() -> None:

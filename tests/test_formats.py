@@ -280,7 +280,7 @@ def test_text_of_a_broken_run(broken: Report) -> None:
     """The banner that says so, and the reason."""
     text = formats.as_text(broken)
     assert text.startswith("Preflight: broke, no trustworthy report\n")
-    assert "THE PREFLIGHT ITSELF BROKE: nothing was started" in text
+    assert "THE CHECK SUITE ITSELF FAILED: nothing was started" in text
     assert broken.reason in text
     rerun = formats.as_text(replace(broken, origin="rerun"))
     assert "nothing was started" not in rerun  # a server goes on

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 ASK = """
 import json, os, resource, sys
 from pathlib import Path
-from preflight.processes import openfiles; from preflight.settings import model as settings
+from preflight.processes import openfiles; from preflight.settings import loading
 from preflight.contract import Details
 from preflight.requirements import test_resources as requirements
 

@@ -55,7 +55,7 @@ def _table(terminal: Terminal, found: Sequence[tuple[Run, tuple[Flip, ...]]]) ->
     if not terminal.console.is_terminal:
         terminal.console.width = WIDE
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("When", "Origin", "Address", "Status", "Took", "Troubled by", "Flips"):
+    for name in ("When", "Origin", "Address", "Status", "Took", "Problems", "Changes"):
         table.add_column(name, no_wrap=True, justify="right" if name == "Took" else "left")
     rows = [_cells(terminal, run, flipped) for run, flipped in found]
     for row in rows:
@@ -91,7 +91,7 @@ def _lines(cells: Sequence[Text]) -> RenderableType:
     head = Text("  ").join([when, status, origin, took, address])
     below = [
         banners.Hanging(Text(f"{' ' * banners.INDENT}{name}: ", style="bright_black"), text)
-        for name, text in (("troubled by", troubled), ("flipped", flips))
+        for name, text in (("problems", troubled), ("changes", flips))
         if text
     ]
     return Group(banners.Paragraph(head, banners.INDENT), *below)

@@ -110,8 +110,8 @@ class Rounds:
                 left = until - time.monotonic()
                 if left <= 0:
                     raise
-                self._complain("waiting for settings that can be used", error)
-            self.display.terminal.doing(f"Waiting for settings that can be used, {left:.0f} s left")
+                self._complain("waiting for valid settings", error)
+            self.display.terminal.doing(f"Waiting for valid settings, {left:.0f} s left")
             self.pause(min(PAUSE, left))
 
     def reload_or_keep(self) -> None:
@@ -139,4 +139,4 @@ def _verdict(run: history.Run) -> str:
 
 
 def _awaited(result: Result) -> str:
-    return ", ".join(check.title for check in result.report.blocking) or "a suite that does not break"
+    return ", ".join(check.title for check in result.report.blocking) or "a suite that completes"

@@ -89,7 +89,7 @@ class Start:
                 raise
             self._close()  # what is said takes a descriptor, too
             shortage = children.shortage(error)
-            title = "THE PREFLIGHT ITSELF BROKE: nothing was started"
+            title = "THE CHECK SUITE ITSELF FAILED: nothing was started"
             ended = self._fail(NoEntry(title, [shortage], why=shortage, exit_code=3))
         finally:
             self._close()

@@ -316,8 +316,9 @@ def broken(
 
     ``beside_a_server``: it was a re-run, and the server goes on.
     """
-    so = "the verdict before it stays" if beside_a_server else "nothing was started"
-    parts: list[RenderableType] = [bar(f"{_sign('❌ ', plain)}THE PREFLIGHT ITSELF BROKE: {so}", "red"), Text(reason)]
+    so = "the previous verdict stays" if beside_a_server else "nothing was started"
+    head = bar(f"{_sign('❌ ', plain)}THE CHECK SUITE ITSELF FAILED: {so}", "red")
+    parts: list[RenderableType] = [head, Text(reason)]
     if output:
         parts.append(Text("The end of its output:", style="bold"))
         parts += [Hanging(Text(" " * INDENT), Text(line, style="bright_black")) for line in output]

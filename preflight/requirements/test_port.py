@@ -52,9 +52,9 @@ def test_server_port(settings: Settings, port: Claim, details: Details) -> None:
             details["next_start"] = list(settings.next_start)
             details.summary += f"; the next start would differ: {', '.join(settings.next_start)}"
         return
-    assert port.socket is not None or port.obtainable, port.problem or f"{settings.address} cannot be had"
+    assert port.socket is not None or port.obtainable, port.problem or f"{settings.address} is not free"
     details.summary = (
         f"{settings.address} is held{', handed over by the running instance' if port.handed_over else ''}"
         if port.socket
-        else f"{settings.address} can be had"
+        else f"{settings.address} is free"
     )

@@ -247,7 +247,7 @@ class Reruns:
 
     def _broke(self, run_id: str, why: str) -> None:
         self.instance.judge(None, why)
-        log.warning("re-run %s broke, the verdict before it stays: %s", run_id, why)
+        log.warning("re-run %s broke, the previous verdict stays: %s", run_id, why)
 
     def _finish(self, run: Run, status: str, reason: str) -> None:
         self._ended = asyncio.get_running_loop().time()

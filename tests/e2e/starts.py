@@ -40,7 +40,7 @@ KEYS = {
 }
 READY = "SERVER READY!"
 BLOCKED = "must fix before proceeding"
-BROKE = "THE PREFLIGHT ITSELF BROKE"
+BROKE = "THE CHECK SUITE ITSELF FAILED"
 
 # A server that listens on the port given, says so, and ends on SIGTERM unless told to ignore it.
 LISTENER = """

@@ -36,7 +36,7 @@ def test_good(equipped: Place) -> None:
     started = equipped.run(*AT_ONCE)
     assert started.process.returncode == 0
     assert re.search(r"^(\d+) requirements: \d+ passed, \d+ not applicable, in", started.stdout, re.MULTILINE)
-    assert "can be had" in started.stdout
+    assert "is free" in started.stdout
     assert READY not in started.stdout
     assert started.stderr == ""
     assert equipped.report()["origin"] == "check"

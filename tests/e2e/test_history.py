@@ -157,7 +157,7 @@ def test_the_command_shows_the_same(served: Place) -> None:
     shown = served.run("--history")
     assert shown.process.returncode == 0
     head, *lines = shown.stdout.splitlines()
-    assert head.split() == ["When", "Origin", "Address", "Status", "Took", "Troubled", "by", "Flips"]
+    assert head.split() == ["When", "Origin", "Address", "Status", "Took", "Problems", "Changes"]
     assert len(lines) == len(found)
     assert re.search(r"check +127\.0\.0\.1:\d+ +⚠️ warnings +\d\.\d\d s +Memory +Memory: passed → failed$", lines[1])
     assert "\x1b" not in shown.output

@@ -266,7 +266,7 @@ def test_first_paint_with_a_red_report(red: Place, visit: Open) -> None:
     until(lambda: page.evaluate(asked, history) > 0, "the past is asked for")
     expect(page.locator("#verdict")).to_have_text("Not ready")
     expect(page).to_have_title("Not ready – Preflight")
-    expect(page.locator("#summary")).to_contain_text("1 critical check in the way: Model File")
+    expect(page.locator("#summary")).to_contain_text("1 critical check failed: Model File")
     expect(page.locator("#when")).to_contain_text("by a check beside the server")
     first = page.locator(".check").first
     expect(first.locator("[data-part=title]")).to_have_text("Model File")
@@ -993,7 +993,7 @@ def test_a_broken_run_and_what_was_known_before(red: Place, visit: Open) -> None
     expect(page.locator("#reason")).to_have_text(why)
     summary = page.locator("#summary")
     expect(summary).to_have_text(re.compile(r"^Below is the last run that went through, of .*\b\d{1,2}:\d\d:\d\d"))
-    expect(summary).to_contain_text("1 critical check in the way: Model File.")
+    expect(summary).to_contain_text("1 critical check failed: Model File.")
     expect(page.locator("#when")).to_have_text(re.compile(r"^Tried .+ by a re-run\.$"))
     expect(page.locator("#nothing")).to_be_hidden()
     assert page.locator(".check").count() == of(red)

@@ -86,15 +86,15 @@ def test_history_on_a_narrow_terminal(place: Place, opened: list[Pseudo], column
     assert terminal.wait() == 0
     lines = [line for line in lines_of(terminal) if line]
     assert [line for line in lines if len(line) > columns] == []
-    assert "   troubled by: Memory" in lines
-    assert "   flipped: Memory: passed → failed" in lines
+    assert "   problems: Memory" in lines
+    assert "   changes: Memory: passed → failed" in lines
     heads = [line for line in lines if re.match(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d ", line)]
     assert [("warnings" in head, "passed" in head) for head in heads] == [(True, False), (False, True)]
     assert "\n".join(lines).count(f"127.0.0.1:{place.port}") == 2
     wide = Pseudo(place, "--history", columns=160)
     opened.append(wide)
     assert wide.wait() == 0
-    assert lines_of(wide)[0].split() == ["When", "Origin", "Address", "Status", "Took", "Troubled", "by", "Flips"]
+    assert lines_of(wide)[0].split() == ["When", "Origin", "Address", "Status", "Took", "Problems", "Changes"]
 
 
 @pytest.mark.parametrize("columns", [40, 80])

@@ -228,12 +228,12 @@ def test_settings_that_are_wrong_for_a_while(services: Place) -> None:
     table = services.root / "pyproject.toml"
     good = table.read_text()
     table.write_text(good.replace("[tool.preflight]", "[tool.preflight]\nnonsense = 1"))
-    started.until_says("waiting for settings that can be used: pyproject.toml:")
+    started.until_says("waiting for valid settings: pyproject.toml:")
     (services.root / "up").touch()
     time.sleep(2 * PAUSE)  # nothing is to happen for two rounds, and it is not to be said again
     assert started.process.poll() is None
     assert not listening(services.port)
-    assert started.output.count("waiting for settings that can be used") == 1
+    assert started.output.count("waiting for valid settings") == 1
     table.write_text(good)
     started.until_ready()
     assert started.stop() == 0

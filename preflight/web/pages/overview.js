@@ -43,7 +43,7 @@ export class Overview {
     const parts = [];
     const [first] = Object.values(checks);
     if (status === "broken" && first) parts.push(`Below is the last run that went through, of ${clock(first.timestamp)}.`);
-    if (errors.length) parts.push(`${plural(errors.length, "critical check")} in the way: ${named(errors)}.`);
+    if (errors.length) parts.push(`${plural(errors.length, "critical check")} failed: ${named(errors)}.`);
     if (warnings.length) parts.push(`${plural(warnings.length, "warning")}: ${named(warnings)}.`);
     if (status === "passed") parts.push("Every requirement that was checked holds.");
     if (summary.total) parts.push(`${summary.total} checks: ${summed(summary)}.`);
