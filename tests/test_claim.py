@@ -151,7 +151,7 @@ def test_a_blocked_start_takes_nothing_over(home: Path, listener: socket.socket)
 PYTEST = """
 import sys
 from pathlib import Path
-from preflight.suite import claim; from preflight.settings import model as settings
+from preflight.suite import claim; from preflight.settings import loading
 chosen = loading.load(Path.cwd(), options={"demo": True, "port": int(sys.argv[1])})
 print("asking", flush=True)
 found = claim.claim("pytest", chosen, blocked=[], on_step=lambda step: None)

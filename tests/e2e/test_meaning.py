@@ -153,7 +153,7 @@ def test_a_rerun(project: Place) -> None:
     """A re-run executes assertions although the application was started without, by the env file."""
     project.write_suite(TRUE)
     reruns = "import os, sys\nfrom pathlib import Path\nfrom preflight.processes import suite\n"
-    reruns += "from preflight.settings import model as settings\n"
+    reruns += "from preflight.settings import loading\n"
     reruns += "from preflight.redaction.redactor import Redactor\n"
     reruns += "chosen = loading.load(Path.cwd(), options={'offline': True, 'app': 'small:app'})\n"
     reruns += "result = suite.run(chosen, {}, 'rerun', Redactor())\nprint(result.report.status, result.report.reason)\n"
