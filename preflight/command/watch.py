@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,7 @@ from preflight.command.options import Request
 from preflight.command.rounds import Rounds
 from preflight.launcher.checks import Stopped
 from preflight.launcher.shown import Display
+from preflight.output import streams
 from preflight.output.publishing import Unpublishable
 from preflight.processes.loop import Loop
 from preflight.settings.model import Settings
@@ -22,7 +25,10 @@ SHOWN = 8  # changes that stay on the screen
 
 
 def run(request: Request, settings: Settings, log_file: LogFile | None) -> int:
-    """Check again and again until a signal ends it; returns the exit code that the last round would have had."""
+    """Check again and again until a signal ends it; returns the exit code that the last round would have had.
+
+    Raises BrokenPipeError when nobody is left to look.
+    """
     display = Display(settings, report_path=request.report, verbose=request.verbose, log_file=log_file)
     loop = Loop()
     try:
@@ -47,6 +53,8 @@ def _watch(rounds: Rounds, seconds: float) -> int:
                 exit_code = result.exit_code
                 _show(rounds, result.report, rounds.publish(result.report), changes, seconds)
                 rounds.pause(seconds)
+                if streams.reader_has_gone():
+                    raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
                 rounds.reload_or_keep()
     except Stopped as stopped:
         return 128 + stopped.number if exit_code is None else exit_code

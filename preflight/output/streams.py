@@ -211,3 +211,10 @@ def finish() -> None:
     """Wait for the reader of standard output, if it may not lose anything. Raises OSError if it has gone."""
     if isinstance(sys.stdout, Stream):
         sys.stdout.finish()
+
+
+def reader_has_gone() -> bool:
+    """Whether nobody will ever read standard output: what it leads to has no other end any more."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # errors and hang-ups are told in any case
+    return any(events & (select.POLLERR | select.POLLHUP) for _descriptor, events in poll.poll(0))

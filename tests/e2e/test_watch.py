@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from preflight.command.rounds import PAUSE
-from tests.e2e.starts import BLOCKED, KEYS, READY, Place, get, listening, until
+from tests.e2e.starts import BLOCKED, KEYS, PATIENCE, READY, Place, get, listening, until
 from tests.e2e.terminals import Pseudo, plain_text
 
 # A requirement that holds as long as a file is there, and a suite around it that is quick.
@@ -388,3 +390,17 @@ def test_wrong_usage(place: Place, options: tuple[str, ...], message: str) -> No
     assert started.process.returncode == 2
     assert message in started.stderr
     assert "Traceback" not in started.output
+
+
+def test_a_watch_whose_reader_has_gone(place: Place) -> None:
+    """Nobody will see what changes: it ends, as other commands do whose pipe was closed."""
+    words = [sys.executable, "run.py", "--port", str(place.port), "--watch", "1", "--demo", "--app", "small:app"]
+    watching = subprocess.Popen(words, stdout=subprocess.PIPE, cwd=place.root, env=place.environ)
+    assert watching.stdout is not None
+    assert watching.stdout.readline()
+    watching.stdout.close()
+    try:
+        assert watching.wait(PATIENCE) == 128 + signal.SIGPIPE
+    finally:
+        watching.kill()
+        watching.wait()
