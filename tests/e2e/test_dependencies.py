@@ -92,7 +92,7 @@ def test_metadata_that_nobody_understands(shelf: Shelf) -> None:
     _, found = shelf.declare('dependencies = ["base[socks]"]').ask()
     assert found["outcome"] == "passed", found
     assert (
-        found["message"] == "1 packages; base[socks] needs \"old (>=1.0.*); extra == 'socks'\", which is no requirement"
+        found["message"] == "1 package; base[socks] needs \"old (>=1.0.*); extra == 'socks'\", which is no requirement"
     )
 
 
@@ -100,7 +100,7 @@ def test_an_extra_that_is_not_there(shelf: Shelf) -> None:
     """Installers warn of it and go on, so it is said and blocks nothing."""
     shelf.put("base").declare('dependencies = ["base[sokcs]"]')
     _, found = shelf.ask()
-    assert (found["outcome"], found["message"]) == ("passed", "1 packages; base has no extra 'sokcs'")
+    assert (found["outcome"], found["message"]) == ("passed", "1 package; base has no extra 'sokcs'")
 
 
 @pytest.mark.parametrize(
