@@ -257,7 +257,7 @@ def test_a_setting_is_never_taken_for_itself(root: Path, name: str) -> None:
         try:
             load(root)
         except settings.SettingsError as error:
-            said = str(error)
+            said = str(error).replace(str(root), "")  # whose name may be anything
             assert "unknown" not in said, said
             assert "no such" not in said, said
 
