@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from preflight.web.services import Services
     from tests.receivers import Mailbox, Receiver
 
-# In the background of a shell SIGINT is ignored, under nohup SIGHUP, and children inherit that: tests send both.
+# In the background of a shell SIGINT and SIGQUIT are ignored, under nohup SIGHUP, and children inherit that: tests send
+# them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).parents[1]

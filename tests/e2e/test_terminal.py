@@ -29,7 +29,7 @@ def opened() -> Iterator[list[Pseudo]]:
 def test_progress_and_colours(equipped: Place, providers: Providers, opened: list[Pseudo]) -> None:
     """While a slow service is waited for its requirement stands in the progress line; banners are coloured."""
     providers.openai.hangs = True
-    terminal = Pseudo(equipped, "--check-only", "--app", "small:app", PREFLIGHT_PYTHON=">=3.99")
+    terminal = Pseudo(equipped, "--check-only", PREFLIGHT_PYTHON=">=3.99")
     opened.append(terminal)
     assert terminal.wait() == 1
     assert re.search(r"\d+/\d+ OpenAI API Key …", plain_text(terminal.shown))
