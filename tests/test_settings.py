@@ -539,3 +539,12 @@ def test_a_wrong_registration(root: Path, named: str, said: str) -> None:
     message = wrong(root)
     assert message.startswith("pyproject.toml:7: settings")
     assert said in message
+
+
+@pytest.mark.parametrize("code", ["import sys\nsys.exit(0)", "raise ValueError('one\\ntwo')"], ids=["leaves", "lines"])
+def test_a_module_of_settings_that_raises(root: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """It ends no command with its own exit code, and is told in one line."""
+    (root / "leaving_settings.py").write_text(code)
+    monkeypatch.syspath_prepend(root)
+    write(root, 'settings = "leaving_settings:Any"\n')
+    assert "leaving_settings:Any cannot be loaded: " in wrong(root)

@@ -21,6 +21,7 @@ from preflight.settings.model import (
     declared_by,
 )
 from preflight.settings.parsers import attribute, path
+from preflight.text import first_line
 
 Known = Mapping[str, Field[Any]]
 """Settings by name."""
@@ -144,8 +145,11 @@ def registered(root: Path, table: Mapping[str, Any]) -> Known:
         raise SettingsError(f"{where} {error}") from None
     try:
         found = {entry.name: entry for entry in declared_by(getattr(importlib.import_module(module), name))}
-    except Exception as error:  # noqa: BLE001  # a module may raise what it likes
-        raise SettingsError(f"{where}: {module}:{name} cannot be loaded: {type(error).__name__}: {error}") from None
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # a module may raise what it likes, or leave with 0
+        if isinstance(error, SystemExit) and type(error) is not SystemExit:
+            raise  # a signal's, which ends the command
+        why = f"{type(error).__name__}: {first_line(str(error))}"
+        raise SettingsError(f"{where}: {module}:{name} cannot be loaded: {why}") from None
     if taken := found.keys() & SETTINGS.keys():
         raise SettingsError(f"{where}: {module}:{name} declares {min(taken)}, which is a setting of the preflight")
     return found
