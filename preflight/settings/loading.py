@@ -145,7 +145,7 @@ def registered(root: Path, table: Mapping[str, Any]) -> Known:
         raise SettingsError(f"{where} {error}") from None
     try:
         found = {entry.name: entry for entry in declared_by(getattr(importlib.import_module(module), name))}
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # a module may raise what it likes, or leave with 0
+    except (Exception, SystemExit) as error:  # a module may raise what it likes, or leave with 0
         if isinstance(error, SystemExit) and type(error) is not SystemExit:
             raise  # a signal's, which ends the command
         why = f"{type(error).__name__}: {first_line(str(error))}"
