@@ -8,6 +8,7 @@ several lines, :func:`plain` for JSON values.
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 
 _LINE_END = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")  # where str.splitlines() splits
@@ -16,14 +17,15 @@ _BLANK = re.compile(r"[\t\n\r\v\f\x1c-\x1f\x85\u2028\u2029]")  # what stands bet
 # Controls (C0, C1), formats (Cf: directions, joiners, tags, annotations), surrogates, private use, and whatever else
 # Unicode has no sign for (Default_Ignorable_Code_Point: fillers, variation selectors). Lines may end, and words be
 # apart by a tab. A test holds this against unicodedata, which takes a megabyte that the launcher does without.
+_CONTROLS = r"\x00-\x08\x0b-\x1f\x7f"  # those of ASCII
 _HIDDEN = (
-    r"\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160"
+    rf"{_CONTROLS}\x80-\x9f"
+    r"\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160"
     r"\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\uf8ff\ufe00-\ufe0e\ufeff"
     r"\uffa0\ufff0-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     r"\U000e0000-\U0010ffff"
 )
-# U+FE0F makes an emoji of the symbol before it, as in our own marks; anywhere else it is a place to hide something.
-_UNPRINTABLE = re.compile(rf"[{_HIDDEN}]|(?<![\u00a9\u00ae\u203c-\u3299\U0001f000-\U0001faff])\ufe0f")
+_CONTROL = re.compile(rf"[{_CONTROLS}]")
 _MARKS = 4  # combining marks in a row that are shown; languages need up to three
 _FLOOD = re.compile(rf"[^\x00-\u02ff]{{{_MARKS + 1}}}")  # there may be more of them than that
 
@@ -40,14 +42,21 @@ def first_line(text: str) -> str:
     return text[: end.start()].rstrip() if end else text.rstrip()
 
 
+@cache
+def _unprintable() -> re.Pattern[str]:
+    """What nobody would see; compiled where it is needed, since that takes longer than all other patterns here."""
+    # U+FE0F makes an emoji of the symbol before it, as in our own marks; anywhere else it is a place to hide something.
+    return re.compile(rf"[{_HIDDEN}]|(?<![\u00a9\u00ae\u203c-\u3299\U0001f000-\U0001faff])\ufe0f")
+
+
 def printable(text: str) -> str:
     """The text without what a terminal would obey, nobody would see, or UTF-8 cannot carry: a question mark instead.
 
     A process's command line and a service's header come from others and may hold any of it.
     """
     if text.isascii():
-        return _UNPRINTABLE.sub("?", text)
-    text = _UNPRINTABLE.sub("?", text)
+        return _CONTROL.sub("?", text)
+    text = _unprintable().sub("?", text)
     return _without_floods(text) if _FLOOD.search(text) else text
 
 

@@ -8,13 +8,14 @@ import pytest
 from packaging.requirements import Requirement
 
 from preflight.contract import Details
-from preflight.notify import notifier as notify
 from preflight.settings.model import Settings
 
 
 @pytest.mark.warning("Notifications", needs="notify")
 def test_notifications(settings: Settings, details: Details) -> None:
     """What sends notifications is installed where PREFLIGHT_NOTIFY names services to tell."""
+    from preflight.notify import notifier as notify  # nobody else in the suite needs it
+
     # Whether the URLs are right is asked once the server is up: importing Apprise would double a start's time.
     details.update(services=len(settings.notify))
     details.fix = notify.install_command(settings.root)

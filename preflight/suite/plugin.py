@@ -99,6 +99,7 @@ class SuiteRun:
         self.deselected: set[str] = set()
         self._lost: list[str] = []
         """Requirements that stand in the suite's files and were not collected."""
+        self.sources = soundness.Sources(config)
         self._witnesses: dict[str, soundness.Witness] = {}
         """Who sees each requirement's body run."""
         self.problems: list[str] = []
@@ -224,7 +225,7 @@ class SuiteRun:
 
     def _compare(self, items: list[pytest.Item]) -> None:
         """Compare what was collected with what the suite's files say."""
-        sources = soundness.Sources(self.config)
+        sources = self.sources
         said = [(item, sources.fault(item)) for item in items]
         faults = [f"{item.nodeid}: {fault}" for item, fault in said if fault]
         faults += sources.stale(self.settings.root, [item for item, fault in said if not fault])
@@ -245,7 +246,7 @@ class SuiteRun:
 
     def _collected_whole(self, items: list[pytest.Item]) -> bool:
         """Whether no requirement is missing: who runs a file of them may have another one's name in the settings."""
-        below = soundness.files_below(self.settings.root / "preflight")
+        below = self.sources.below(self.settings.root / "preflight")
         files = {path for path in below if path.name.startswith("test_")}
         return self.link is not None or files <= {item.path for item in items}
 

@@ -118,6 +118,7 @@ class Sources:
         self._config = config
         self._modules: dict[tuple[Path, int], CodeType | None] = {}
         self._codes: dict[tuple[Path, str, int], set[Code]] = {}
+        self._below: dict[Path, list[Path]] = {}
         self._always: dict[Path, list[int]] = {}
         """The lines of a file with an assertion of a tuple, which holds whatever is in it: ``assert (x, "no x")``."""
 
@@ -175,6 +176,12 @@ class Sources:
                 ]
         return found
 
+    def below(self, folder: Path) -> list[Path]:
+        """:func:`files_below`, looked for once."""
+        if folder not in self._below:
+            self._below[folder] = files_below(folder)
+        return self._below[folder]
+
     def lost(self, folder: Path, items: Iterable[pytest.Item]) -> list[str]:
         """The tests in the files below ``folder`` that pytest has not collected, as ``FILE::NAME``.
 
@@ -186,7 +193,7 @@ class Sources:
         bodies = {code_of(getattr(item, "obj", None)) for item in items} - {None}
         modules = {getattr(module, "__file__", None): module for module in list(sys.modules.values())}
         found = []
-        for path in files_below(folder):
+        for path in self.below(folder):
             file = path.relative_to(folder.parent)
             known = modules.get(str(path))
             is_asked = any(path.match(pattern) for pattern in FILES)
@@ -246,19 +253,21 @@ class Sources:
 
 def files_below(folder: Path) -> list[Path]:
     """The modules below a folder as pytest looks for them: behind links to folders, too, and in no hidden one."""
-    found: list[Path] = []
-    waiting = [(folder, frozenset([folder.resolve()]))]
+    found: list[str] = []
+    waiting = [(str(folder), frozenset([os.path.realpath(folder)]))]
     while waiting:
         here, above = waiting.pop()
-        for path in here.iterdir():
-            if path.name.startswith("."):
+        real_here = os.path.realpath(here)
+        for entry in os.scandir(here):
+            if entry.name.startswith("."):
                 continue
-            if path.is_dir():
-                if (real := path.resolve()) not in above:  # pytest itself goes round in a circle until it is stopped
-                    waiting.append((path, above | {real}))
-            elif path.suffix == ".py":
-                found.append(path)
-    return sorted(found)
+            if entry.is_dir():
+                real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(real_here, entry.name)
+                if real not in above:  # pytest itself goes round in a circle until it is stopped
+                    waiting.append((entry.path, above | {real}))
+            elif entry.name.endswith(".py"):
+                found.append(entry.path)
+    return sorted(map(Path, found))
 
 
 def _imported(module: ModuleType) -> CodeType | None:
