@@ -235,7 +235,7 @@ def test_a_login_page_in_between(judge: Judge, service: Service, status: int) ->
     service.answer = status, HTML, "<form>"
     found = judge()["OpenAI API"]
     assert (found.outcome, found.fix) == (
-        "unknown", "find out what answers in the service's place: a firewall, a proxy, a login page",
+        "unknown", "find out what answers instead of the service: a firewall, a proxy or a login page",
     )  # fmt: skip
     assert found.message.endswith(f"wants a login first (HTTP {status})")
 

@@ -105,7 +105,7 @@ def test_broken_run(make_report: MakeReport, chosen: Settings) -> None:
         "the suite is empty", run_id="b", origin="start", address="a", started_at=times.now(), duration=0.0
     )
     notice = take_news(ended, chosen)
-    assert headline(notice) == "The preflight itself broke: nothing was started"
+    assert headline(notice) == "The check suite itself failed: nothing was started"
     assert notice is not None
     assert notice.body.startswith("the suite is empty\n")
 
@@ -118,7 +118,7 @@ def test_after_a_rerun_that_broke(make_check: MakeCheck, make_report: MakeReport
     ended = report.broken("hung", run_id="b", origin="rerun", address="a", started_at=times.now(), duration=0.0)
     again = "The checks can be run again"
     assert headline(take_news(warned, chosen)) == "A check warns"
-    assert headline(take_news(ended, chosen)) == "The preflight itself broke"
+    assert headline(take_news(ended, chosen)) == "The check suite itself failed"
     assert take_news(ended, chosen) is None
     told = take_news(warned, chosen)
     assert headline(told) == again
@@ -126,7 +126,7 @@ def test_after_a_rerun_that_broke(make_check: MakeCheck, make_report: MakeReport
     assert len(told.body.splitlines()) == 1
     assert take_news(warned, chosen) is None
     assert headline(take_news(blocked, chosen)) == "The server is unhealthy"
-    assert headline(take_news(ended, chosen)) == "The preflight itself broke"
+    assert headline(take_news(ended, chosen)) == "The check suite itself failed"
     told = take_news(blocked, chosen)
     assert headline(told) == f"{again}: the server is still unhealthy"
     assert told is not None

@@ -85,7 +85,7 @@ def write(settings: Settings, path: Path) -> str:
     """
     replace = os.path.lexists(path)
     if replace and not _is_bundle(path):
-        raise BundleError(f"{path} exists and is no bundle; it was left as it is: name another file")
+        raise BundleError(f"{path} exists and is not a bundle, so it was left as it is: name another file")
     bundle = Bundle(settings)
     content = bundle.zipped()
     files.reach(path.parent)

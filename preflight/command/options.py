@@ -26,7 +26,7 @@ EXIT_CODES = {
     1: "a critical requirement blocks, or not done; with --port-status: the port is not available; with --free-port:"
     " it is not free, or would not be",
     2: "wrong usage or a wrong setting",
-    3: "the suite itself broke: there is no trustworthy report",
+    3: "the check suite itself failed: there is no trustworthy report",
     4: "the server kept crashing or hanging, or did so where systemd, Kubernetes or a container runtime restarts it;"
     " it did not start; or it did not answer, and the one that it was to replace goes on",
 }
@@ -154,7 +154,7 @@ def parser() -> argparse.ArgumentParser:
         "with --history, --port-status or --free-port: json",
     )
     options.add_argument(
-        "--wait", metavar="SECONDS", help="as long as something blocks, check again, for so long at most"
+        "--wait", metavar="SECONDS", help="while something blocks, check again, for at most this many seconds"
     )
     instead.add_argument(
         "--watch",

@@ -134,7 +134,7 @@ class Rounds:
 
 def _verdict(run: history.Run) -> str:
     if run.status == "broken":
-        return f"the preflight itself broke: {run.reason}"
+        return f"the check suite itself failed: {run.reason}"
     return f"blocked by {', '.join(run.blocking)}" if run.blocking else "nothing blocks"
 
 

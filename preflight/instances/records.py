@@ -26,7 +26,7 @@ LONGEST_END = 700.0  # seconds; no settings let an instance take longer to end, 
 STARTING, SERVING, DRAINING = "starting", "serving", "draining"
 MANY = 1 << 62  # seconds or a number of anything that no launcher has
 _OF_PROTOCOL_1 = 9  # fields of a record, in their order
-# With what is ours, or opened: whoever shows them cleans them.
+# Compared as they stand in the record, so they stay as they are; the code that shows one makes it printable.
 _COMPARED = frozenset({"project", "root", "app", "log_file"})
 
 

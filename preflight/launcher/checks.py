@@ -20,7 +20,7 @@ from preflight.processes.worker import Worker
 from preflight.settings.model import Settings
 
 WORTH_ANOTHER_TRY = (1, 3)
-"""Exit codes of runs after which another one may be better: something blocks, or the suite itself broke."""
+"""Exit codes of runs after which another one may be better: something blocks, or the check suite itself failed."""
 LOOK = 0.5  # seconds between two looks at the children, should neither say anything
 
 

@@ -79,7 +79,7 @@ class Entry:
             # Its application takes its time, as it may: twice, where its first worker does not come up.
             longer = 2 * self._settings.startup_timeout or math.inf
             starts = f"PID {lock.holder()} has been starting for more than {patience:g} s"
-            self._display.terminal.line(f"{starts}; waiting on, for as long as an application may take.")
+            self._display.terminal.line(f"{starts}; it is given as long as an application may take.")
             patience += longer
             if lock.take(longer):
                 return

@@ -155,8 +155,8 @@ class Supervisor:
         if self._presence.trouble != self._in_vain:
             self._in_vain = self._presence.trouble
             if self._in_vain:
-                line = f"Older releases cannot find this instance: its record cannot be made again: {self._in_vain}"
-                self._terminal.line(line, "yellow")
+                line = "Older releases cannot find this instance, because its record cannot be written again"
+                self._terminal.line(f"{line}: {self._in_vain}", "yellow")
 
     def _waits_for(self, worker: Worker) -> str:
         """What there is to wait for until this worker is ready, for people; empty when it is."""
@@ -189,7 +189,7 @@ class Supervisor:
 
     def _reject(self, worker: Worker, reason: str) -> int:
         """End a worker that was to replace another one and does not answer."""
-        title = "THE NEW SERVER DOES NOT ANSWER: the old one goes on"
+        title = "THE NEW SERVER DOES NOT ANSWER: the old server keeps running"
         self.given_up = [reason]
         fix = "Fix: mend what it answers, or name another path in PREFLIGHT_READY_PATH"
         self._terminal.fail(title, [reason, *self._replacement.still_served(), fix])
@@ -202,7 +202,7 @@ class Supervisor:
         if self._crashed_at is not None:
             down = self._ready_at - self._crashed_at
             self._telling.tell(
-                "success", "The server came back", f"Another worker serves since {down:.1f} s after the crash."
+                "success", "The server came back", f"A new worker has been serving since {down:.1f} s after the crash."
             )
             self._crashed_at = None
         if self.announced:
@@ -281,7 +281,7 @@ class Supervisor:
     def _unsupervised(self) -> str:
         """Why no crashed worker is started again here, for people; empty where it is."""
         if self._settings.supervise is None:
-            return f"Starting it again is left to {self._entry.keeper}." if self._entry.keeper is not None else ""
+            return f"A restart is left to {self._entry.keeper}." if self._entry.keeper is not None else ""
         return "" if self._settings.supervise else "It is not started again: supervision is off."
 
     def _give_up(self, worker: Worker, ending: str, unsupervised: str) -> int:

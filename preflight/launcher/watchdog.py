@@ -95,7 +95,7 @@ class Watchdog:
             return False
         about = [f"{reason} The worker (PID {worker.child.pid}) is ended."]
         if stopped:
-            about.append("It was stopped by a signal (SIGSTOP, say); it was continued to learn where it stands.")
+            about.append("A signal such as SIGSTOP had stopped it; it was continued so that its stacks could be read.")
         about += stacks.shown(lines)
         self._terminal.fail(title, about)
         worker.child.kill(reason)

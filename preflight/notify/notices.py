@@ -97,7 +97,7 @@ def _headline(verdict: Change | None, checks: Sequence[Change], found: Report) -
                 return "failure", "The checks can be run again: the server is still unhealthy"
         match verdict.after:
             case "broken":
-                return "failure", "The preflight itself broke" + (": nothing was started" if start else "")
+                return "failure", "The check suite itself failed" + (": nothing was started" if start else "")
             case "blocked":
                 return "failure", "The start is blocked" if start else "The server is unhealthy"
         return "success", "The server came back" if start else "The server is healthy again"

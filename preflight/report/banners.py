@@ -292,7 +292,7 @@ class Watched:
             Paragraph(Text(self.head.replace("·", "-") if plain else self.head, style="bold"))
         ]
         if report.status == "broken":
-            above.append(Paragraph(Text(f"the preflight itself broke: {report.reason}", style="red")))
+            above.append(Paragraph(Text(f"the check suite itself failed: {report.reason}", style="red")))
         above += [_block(check, plain=plain, verbose=False, in_place=True) for check in report.blocking]
         below = [Text(count(report), style="bold"), *(Text(line) for line in self.changes)]
         for line in below:

@@ -126,7 +126,7 @@ def as_github(report: Report, below: str = "") -> str:
         place = {"file": file, "line": str(lines.get(check.id, 1)), "title": check.title}
         commands.append(_command(level, place, "\n".join(_said(check))))
     if report.status == "broken":
-        commands.append(_command("error", {"title": "The preflight itself broke"}, report.reason))
+        commands.append(_command("error", {"title": "The check suite itself failed"}, report.reason))
     commands.append(_command("notice", {"title": f"Preflight: {_verdict(report)}"}, _count(report)))
     return "\n".join(commands)
 

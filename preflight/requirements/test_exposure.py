@@ -70,7 +70,7 @@ def test_exposure(settings: Settings, details: Details) -> None:
     if local and not settings.trusted_proxies:
         if not redacted:
             details.fix = new_token(settings, "unset PREFLIGHT_TOKEN")
-        assert redacted, f"{SHOWN}: PREFLIGHT_TOKEN must be one that nothing else is called"
+        assert redacted, f"{SHOWN}: PREFLIGHT_TOKEN must be a value that is not an ordinary word or name"
         details.summary = "this machine only" + (", with a token" if settings.token else "")
         return
     instead = "unset PREFLIGHT_TRUSTED_PROXIES" if local else "serve on 127.0.0.1"
@@ -83,5 +83,5 @@ def test_exposure(settings: Settings, details: Details) -> None:
     hiding = places.of(settings, "PREFLIGHT_TOKEN").hiding
     assert filled_in, f"{others} and the token is still the template's placeholder: {needed}{hiding}"
     assert long_enough, f"{others} and the token is too short: {needed}{hiding}"
-    assert redacted, f"{others} and {SHOWN}: {needed} that nothing else is called"
+    assert redacted, f"{others} and {SHOWN}: {needed} that is not an ordinary word or name"
     details.summary = f"{others}; a token protects it"

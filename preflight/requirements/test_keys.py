@@ -97,8 +97,8 @@ def _mending(settings: Settings, reply: Reply, place: Place) -> str:
 
 def _about_403(reply: Reply) -> str:
     if reply.is_json:
-        return "look at the rights of the key, and whether the service is to be had from here"
-    return "find out what answers in the service's place: a firewall, a proxy, a login page"
+        return "look at the rights of the key, and whether the service is offered in this region"
+    return "find out what answers instead of the service: a firewall, a proxy or a login page"
 
 
 def judge_service(
@@ -117,7 +117,7 @@ def judge_service(
     details.update(url=reply.url, status=reply.status, retry_after=reply.retry_after, seconds=round(reply.seconds, 3))
     details.fix = f"look at {status_page}"
     if not _is_in(domain, reply):
-        # Whoever serves that has no page there.
+        # A self-hosted service has no page there.
         details.fix = base.fix(f"look at what {_host(reply)} logs; {variable} {base.where} names it")
     if reply.failure is not None:
         _not_answered(variable, settings, reply, details, purpose)

@@ -48,9 +48,9 @@ def test_python_version(settings: Settings, details: Details) -> None:
         )
         details.fix = (
             details.fix
-            or f"install a Python {settings.python} and run this again: its fix is then the command that changes to it"
+            or f"install a Python {settings.python} and run this again: the fix will be the command that switches to it"
         )
-    # A variable that somebody has set for something else may be all that is wrong.
+    # The only mistake may be a variable that was set for something else.
     variable = settings.sources.get("python") in ("the environment", "the env file")
     where = f" ({settings.place('python')} asks for it)" if variable else ""
     assert fits, f"requires Python {settings.python}, found {found}{where}"

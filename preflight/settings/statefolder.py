@@ -33,7 +33,7 @@ class StateFolder:
 
     @property
     def report(self) -> Path:
-        """The report of the last run, whoever made it."""
+        """The report of the last run, from whichever process."""
         return self.path / _REPORT
 
     @property

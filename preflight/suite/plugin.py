@@ -121,7 +121,7 @@ class SuiteRun:
         titles = [check.title for check in self.checks.values() if check.blocks]
         titles += ["a broken suite"] if self.problems else []
         partial = self.origin == "start" and self.selection != "all"
-        return [*titles, f"a suite of which only a part runs ({self.selection})"] if partial else titles
+        return [*titles, f"only a part of the suite ({self.selection})"] if partial else titles
 
     def before_port(self) -> list[str]:
         """What blocks the start, now that the port is asked for: all others have to have answered by then."""

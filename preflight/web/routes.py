@@ -102,7 +102,7 @@ def table(own: Table = ()) -> Table:
             diagnostics.Diagnostics(),
             {
                 "GET": Operation(
-                    "The most recent report for this address, whoever made it.",
+                    "The most recent report for this address, from whichever process.",
                     {
                         "200": {
                             "description": "the report, in the format that ?format= or Accept asks for",

@@ -1,4 +1,4 @@
-"""The most recent report for this server's address, whoever made it: what diagnostics, metrics and the agent show."""
+"""The most recent report for this server's address: what diagnostics, metrics and the agent show."""
 
 from __future__ import annotations
 

@@ -187,7 +187,7 @@ def _failed(result: Mapping[str, Any]) -> str:
     if result["status"] == "not run":
         return "No preflight has run for this instance, so I cannot tell what would fail."
     if result["status"] == "broken":
-        return f"The preflight itself broke: {result['reason']}"
+        return f"The check suite itself failed: {result['reason']}"
     lines = []
     if result["critical_errors"]:
         count = len(result["critical_errors"])

@@ -211,7 +211,7 @@ def _status(service: Service, status: int, code: str, after: float | None) -> Pr
         return ProviderError(
             "provider_auth",
             f"{service.name} forbids the request {said}, or something on the way does. Trying again does not help:"
-            f" check the rights of {service.prefix}_API_KEY, and whether the service is to be had from here.",
+            f" check the rights of {service.prefix}_API_KEY, and whether the service is offered in this region.",
             retry=False,
         )
     if status == 401:

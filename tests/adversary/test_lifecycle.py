@@ -141,7 +141,7 @@ async def has_left(receive):
 async def leave():
     sys.exit(5)
 """
-REJECTED = "THE NEW SERVER DOES NOT ANSWER: the old one goes on"
+REJECTED = "THE NEW SERVER DOES NOT ANSWER: the old server keeps running"
 HANGS = "THE SERVER HANGS"
 
 names = itertools.count()

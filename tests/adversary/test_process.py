@@ -445,7 +445,7 @@ def test_a_script_that_waits_for_a_pipeline(place: Place) -> None:
     with contextlib.suppress(OSError):
         get(f"{place.url}/crash")
     assert started.wait() == 9
-    assert "Starting it again is left to the container runtime." in started.stdout
+    assert "A restart is left to the container runtime." in started.stdout
 
 
 # Strangers who call.

@@ -13,7 +13,7 @@ from tests.e2e.clients import Clients, server
 from tests.e2e.processes import child, worker_of
 from tests.e2e.starts import READY, Place, Started, get, until
 
-REJECTED = "THE NEW SERVER DOES NOT ANSWER: the old one goes on"
+REJECTED = "THE NEW SERVER DOES NOT ANSWER: the old server keeps running"
 
 # Answers as it is told to, and says what it was asked.
 ANSWERING = """

@@ -192,7 +192,7 @@ def test_left_to_others(place: Place, how: str, keeper: str) -> None:
     started = contained(place, LEFT_TO_THE_RUNTIME[how], **environ)
     os.kill(namespaces.child(started, "preflight.worker"), signal.SIGKILL)
     assert started.wait() == 4
-    assert f"Starting it again is left to {keeper}." in started.stdout
+    assert f"A restart is left to {keeper}." in started.stdout
 
 
 @pytest.mark.parametrize("how", OURS)
@@ -226,7 +226,7 @@ def test_in_a_unit(place: Place) -> None:
     started = place.spawn(sys.executable, "-c", program, *command).until_ready()
     os.kill(namespaces.child(started, "preflight.worker"), signal.SIGKILL)
     assert started.wait() == 4
-    assert "Starting it again is left to systemd." in started.stdout
+    assert "A restart is left to systemd." in started.stdout
 
 
 def test_stopped_while_it_waits(place: Place) -> None:

@@ -182,7 +182,7 @@ def test_a_suite_that_breaks_is_tried_again(services: Place) -> None:
     source = suite.read_text()
     (services.root / "up").touch()
     suite.write_text("import not_mounted_yet\n")
-    started = services.start(*AT_ONCE, "--wait", "30").until_says("the preflight itself broke")
+    started = services.start(*AT_ONCE, "--wait", "30").until_says("the check suite itself failed")
     suite.write_text(source)
     assert started.wait() == 0
 

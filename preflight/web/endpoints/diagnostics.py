@@ -1,4 +1,4 @@
-"""Diagnostics: a projection of the most recent report for this address, whoever made it.
+"""Diagnostics: a projection of the most recent report for this address, from whichever process.
 
 A GET reads a snapshot and never runs a check.
 """
@@ -98,7 +98,7 @@ class _Made(NamedTuple):
 
 
 class Diagnostics:
-    """The most recent report for this address, whoever made it, in the format that the client wants."""
+    """The most recent report for this address, from whichever process, in the format that the client wants."""
 
     def __init__(self) -> None:
         self._made: dict[str, _Made] = {}
