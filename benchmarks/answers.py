@@ -27,7 +27,7 @@ from benchmarks.start import describe, place  # noqa: E402  # the checkout is no
 from preflight import times  # noqa: E402
 from preflight.redaction.redactor import Redactor  # noqa: E402
 from preflight.report import model as report  # noqa: E402
-from tests.e2e.starts import Place, make_place  # noqa: E402
+from tests.e2e.place import Place, make_place  # noqa: E402
 
 CHECKS = 30
 

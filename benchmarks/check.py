@@ -20,7 +20,8 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.ports import Table, milliseconds  # noqa: E402  # the checkout is not installed
 from benchmarks.start import describe, place  # noqa: E402
-from tests.e2e.starts import Place, Providers, equip  # noqa: E402
+from tests.e2e.doubles import Providers  # noqa: E402
+from tests.e2e.place import Place, equip  # noqa: E402
 
 TRIVIAL = "def test_one():\n    assert True\n\n\ndef test_two():\n    assert True\n"
 DEADLINE = 2.0  # seconds, probe_timeout as shipped

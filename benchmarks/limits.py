@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.start import describe, place  # noqa: E402  # the checkout is not installed
-from tests.e2e.starts import Place, get  # noqa: E402
+from tests.e2e.place import Place, get  # noqa: E402
 
 HOST = b"Host: 127.0.0.1\r\n"
 HEALTH = b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n"

@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.ports import Table  # noqa: E402  # the checkout is not installed
 from benchmarks.start import describe  # noqa: E402
-from tests.e2e.starts import make_place  # noqa: E402
+from tests.e2e.place import make_place  # noqa: E402
 
 SUITE = '''
 import pytest

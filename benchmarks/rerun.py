@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.check import run  # noqa: E402  # the checkout is not installed
 from benchmarks.ports import Table, milliseconds  # noqa: E402
 from benchmarks.start import describe  # noqa: E402
-from tests.e2e.starts import Place, make_place  # noqa: E402
+from tests.e2e.place import Place, make_place  # noqa: E402
 
 CONNECTIONS = 16
 PAUSE = 0.02  # seconds between two requests of a connection

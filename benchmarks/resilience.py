@@ -28,7 +28,9 @@ sys.path.insert(0, str(ROOT))
 import psutil  # noqa: E402
 
 from benchmarks.start import describe, place  # noqa: E402  # the checkout is not installed
-from tests.e2e.starts import READY, Place, Providers, Started, equip, get, until  # noqa: E402
+from tests.e2e.doubles import Providers  # noqa: E402
+from tests.e2e.place import READY, Place, Started, equip, get  # noqa: E402
+from tests.waiting import until  # noqa: E402
 
 KEEPING, RECONNECTING = 32, 8  # clients
 PAUSE = 0.01  # seconds between two requests of a client

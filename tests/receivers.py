@@ -13,7 +13,7 @@ from typing import Any
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from tests.e2e.starts import unused_port
+from tests.e2e.place import unused_port
 
 
 class Receiver:

@@ -15,7 +15,7 @@ import pytest
 
 from preflight.processes import channel
 from preflight.processes.channel import Channel, ChannelError, Message
-from tests.e2e.starts import until
+from tests.waiting import until
 
 
 @pytest.fixture

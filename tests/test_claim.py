@@ -18,7 +18,7 @@ from preflight.instances.runtime import StartLock
 from preflight.settings import loading
 from preflight.settings import model as settings
 from preflight.suite import claim
-from tests.e2e.starts import unused_port
+from tests.e2e.place import unused_port
 from tests.launchers import Answering
 from tests.releases import OtherRelease
 

@@ -25,8 +25,9 @@ from preflight.instances.runtime import RuntimeFolderError, StartLock
 from preflight.processes.channel import Channel
 from preflight.processes.loop import Loop
 from preflight.settings import loading
-from tests.e2e.starts import Place, Started, get, make_place, until, unused_port
+from tests.e2e.place import Place, Started, get, make_place, unused_port
 from tests.launchers import Answering, record
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]
 PORT = unused_port()  # only a name here, of this process alone: a start's lock is known to the whole machine

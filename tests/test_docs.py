@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import re
 import tomllib
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from preflight.report import model as report
 from preflight.settings import model as settings
 from preflight.settings import parsers
 from server.settings import AgentSettings
+from tests.tables import requirement_rows, table
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
@@ -27,15 +27,6 @@ LONGEST_README = 200  # lines: it introduces, and the pages of docs/ explain
 
 def read(file: str) -> str:
     return (ROOT / file).read_text(encoding="utf-8")
-
-
-def row(*cells: str) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def table(*rows: tuple[str, ...]) -> str:
-    head, *rest = rows
-    return "\n".join([row(*head), row(*["---"] * len(head)), *(row(*cells) for cells in rest)])
 
 
 def shown(action: argparse.Action) -> str:
@@ -90,19 +81,6 @@ def agent_settings_table() -> str:
 def exit_codes() -> str:
     """Every exit code of the command."""
     return table(("exit code", "means"), *((f"`{code}`", text) for code, text in EXIT_CODES.items()))
-
-
-def requirement_rows() -> Iterator[tuple[str, ...]]:
-    for file in sorted((ROOT / "preflight" / "requirements").glob("test_*.py")):
-        for node in ast.parse(file.read_text(encoding="utf-8")).body:
-            if not isinstance(node, ast.FunctionDef) or not node.name.startswith("test_"):
-                continue
-            mark = node.decorator_list[0]
-            assert isinstance(mark, ast.Call)
-            assert isinstance(mark.func, ast.Attribute)
-            title = ast.literal_eval(mark.args[0])
-            holds = (ast.get_docstring(node) or "").splitlines()[0]
-            yield title, mark.func.attr, holds
 
 
 def requirements() -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from preflight.processes import heartbeat, stacks
 from preflight.processes.heartbeat import BEATS, Heartbeat
-from tests.e2e.starts import until
+from tests.waiting import until
 
 
 def watched(period: float, until: float, beats: float, *, asleep: tuple[float, float] = (0, 0)) -> float | None:

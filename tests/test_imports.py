@@ -1,4 +1,4 @@
-"""What may be imported, as far as import-linter (pyproject.toml) cannot say it: a launcher that stays light."""
+"""What may be imported where import-linter (pyproject.toml) cannot say it: a launcher that stays light, and tests."""
 
 from __future__ import annotations
 
@@ -165,3 +165,10 @@ def test_the_version_stands_in_one_place() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["dynamic"] == ["version"]
     assert "version" not in project
+
+
+@pytest.mark.parametrize("file", sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/**/*.py")))
+def test_nothing_imports_a_test(file: str) -> None:
+    """What tests share stands in a module of its own: a file of tests can be moved, split and deleted."""
+    tests = {module_of(str(path.relative_to(ROOT))) for path in ROOT.glob("tests/**/test_*.py")}
+    assert not tests & set(imports(file))

@@ -23,8 +23,9 @@ from preflight.instances.presence import Presence
 from preflight.instances.records import Record
 from preflight.instances.runtime import RuntimeFolderError
 from preflight.processes.loop import Loop
-from tests.e2e.starts import until, unused_port
+from tests.e2e.place import unused_port
 from tests.launchers import Answering, record
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]
 PORT = unused_port()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from preflight.processes import interpreter
-from tests.test_docs import table
+from tests.tables import table
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "meaning.md").read_text(encoding="utf-8")

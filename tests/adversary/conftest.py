@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
 from tests.e2e.conftest import (
     compiled_tree,
     equipped,
@@ -11,5 +17,18 @@ from tests.e2e.conftest import (
     providers,
     unmeasured,
 )
+from tests.e2e.place import Place, make_place
+from tests.e2e.processes import foreign
 
 __all__ = ["compiled_tree", "equipped", "equipped_project", "place", "project", "providers", "unmeasured"]
+
+
+@pytest.fixture
+def other_tree(tmp_path: Path, compiled_tree: Path, place: Place) -> Iterator[Place]:
+    """A tree of another project, whose starts go to the same port."""
+    shutil.copytree(compiled_tree, tmp_path / "other")
+    other = make_place(tmp_path / "other-place", tmp_path / "other")
+    other.port = place.port
+    foreign(other, "something-else")
+    yield other
+    other.close()

@@ -20,7 +20,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.starts import PATIENCE, READY, Place, Started, get, listening, until, unused_port
+from tests.e2e.place import READY, Place, Started, get, listening, unused_port
+from tests.waiting import PATIENCE, until
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc and process groups as Linux has them")
 DEMO = ("--demo", "--app", "small:app")

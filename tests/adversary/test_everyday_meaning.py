@@ -23,7 +23,9 @@ from websockets.sync.client import connect
 
 from preflight.redaction import arguments
 from preflight.redaction.redactor import Redactor
-from tests.e2e.starts import KEYS, Answer, Place, Providers, Started, equip, get, until
+from tests.e2e.doubles import Answer, Providers
+from tests.e2e.place import KEYS, Place, Started, equip, get
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.starts import READY, SMALL, Place, Started, get, until
+from tests.e2e.doubles import SMALL
+from tests.e2e.place import READY, Place, Started, get
+from tests.waiting import until
 
 DEMO = ("--demo", "--app", "small:app")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="mounts, limits and timeout as Linux has them")

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.doubles import Providers
 from tests.e2e.namespaces import ENTER, launcher, needed
-from tests.e2e.processes import child, foreign, handed_over, start_is_over, worker_of
-from tests.e2e.starts import KEYS, READY, ROOT, Place, Providers, Started, get, make_place, until
+from tests.e2e.place import KEYS, READY, ROOT, Place, Started, get
+from tests.e2e.processes import child, handed_over, pytest_preflight, start_is_over, worker_of
 from tests.releases import OtherRelease
+from tests.waiting import until
 
 SMALL = ("--demo", "--app", "small:app")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="abstract names, namespaces and /proc are Linux's")
@@ -76,17 +78,6 @@ def old(place: Place) -> Started:
     return place.start(*SMALL).until_ready()
 
 
-@pytest.fixture
-def other_tree(tmp_path: Path, compiled_tree: Path, place: Place) -> Iterator[Place]:
-    """A tree of another project, whose starts go to the same port."""
-    shutil.copytree(compiled_tree, tmp_path / "other")
-    other = make_place(tmp_path / "other-place", tmp_path / "other")
-    other.port = place.port
-    foreign(other, "something-else")
-    yield other
-    other.close()
-
-
 def gated(place: Place, how: str) -> Started:
     place.write_module("gated", GATED)
     return place.start("--demo", "--app", "gated:app", GATE=str(gate(place)), HOW=how)
@@ -102,14 +93,6 @@ def goes_on(place: Place, one: Started) -> None:
     assert one.process.poll() is None
     assert "Stopping" not in one.output
     assert "Replaced" not in one.output
-
-
-def pytest_preflight(place: Place, **environ: str) -> Started:
-    """``pytest preflight``, to its end."""
-    command = (sys.executable, "-m", "pytest", "preflight", "--demo", f"--port={place.port}")
-    one = place.spawn(*command, environ={"PREFLIGHT_APP": "small:app", **environ})
-    one.wait()
-    return one
 
 
 # Several on one port.

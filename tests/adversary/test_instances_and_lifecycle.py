@@ -20,13 +20,14 @@ from preflight.ports import blind
 from preflight.settings import loading
 from preflight.settings.model import SettingsError
 from preflight.worker.application import CannotBeServed, load
-from tests.adversary.test_instances import linux, other_tree, pytest_preflight
 from tests.e2e import namespaces
+from tests.e2e.doubles import SMALL
 from tests.e2e.namespaces import DEMO, INSIDE, command, goes_on
-from tests.e2e.processes import BACK, TRACER, handed_over, kill_worker, start_is_over, worker_of
-from tests.e2e.starts import ROOT, SMALL, Place, Started, get, listening, make_place, until, unused_port
+from tests.e2e.place import ROOT, Place, Started, get, listening, make_place, unused_port
+from tests.e2e.processes import BACK, TRACER, handed_over, kill_worker, pytest_preflight, start_is_over, worker_of
+from tests.waiting import until
 
-__all__ = ["other_tree"]  # a fixture
+linux = pytest.mark.skipif(sys.platform != "linux", reason="namespaces, /proc and ptrace are Linux's")
 
 KEEP = (*DEMO, "--if-running", "keep")
 

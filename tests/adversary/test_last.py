@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.starts import READY, Place, Started
+from tests.e2e.place import READY, Place, Started
 
 DEMO = ("--demo", "--app", "small:app")
 HEAD = "import threading\nimport pytest\nfrom preflight import not_applicable, unknown\n"

@@ -25,9 +25,10 @@ from preflight.settings import loading
 from preflight.settings.model import SettingsError
 from preflight.worker.application import load
 from tests.e2e.clients import Clients
+from tests.e2e.place import READY, ROOT, Place, Started, get
 from tests.e2e.processes import BACK, kill_worker, worker_of
-from tests.e2e.starts import READY, ROOT, Place, Started, get, until
 from tests.privileges import WITHOUT, unprivileged
+from tests.waiting import until
 
 PLAIN = """
 async def plain(scope, receive, send):

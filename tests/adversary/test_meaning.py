@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.starts import READY, SMALL, Place, Started, get, listening, make_place, unused_port
+from tests.e2e.doubles import SMALL
+from tests.e2e.place import READY, Place, Started, get, listening, make_place, unused_port
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 

@@ -18,7 +18,8 @@ from preflight.redaction.keys import key_like
 from preflight.redaction.redactor import MASK, Lines, Redactor
 from preflight.suite import soundness
 from preflight.text import coloured
-from tests.e2e.starts import READY, Place, Started, get, make_place, until
+from tests.e2e.place import READY, Place, Started, get, make_place
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="mounts and /etc/hosts as Linux has them")

@@ -24,7 +24,8 @@ from websockets.sync.client import connect
 
 from preflight.instances import unixsockets
 from tests.e2e import chatting, namespaces
-from tests.e2e.starts import PATIENCE, READY, Place, Started, get, make_place, until
+from tests.e2e.place import READY, Place, Started, get, make_place
+from tests.waiting import PATIENCE, until
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="this is about Linux")
 full_disk = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")

@@ -22,8 +22,10 @@ import pytest
 from preflight.instances.records import LONGEST_END, Record
 from preflight.processes.heartbeat import Awake, Heartbeat
 from tests.e2e import namespaces
+from tests.e2e.doubles import LISTENER, SMALL
 from tests.e2e.namespaces import DEMO, INSIDE, command, goes_on
-from tests.e2e.starts import KEYS, LISTENER, READY, ROOT, SMALL, Place, Started, get, listening, until
+from tests.e2e.place import KEYS, READY, ROOT, Place, Started, get, listening
+from tests.waiting import until
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="namespaces, /proc and process groups as Linux has them")
 mounts = pytest.mark.needs_root("nobody else may mount a file system everywhere")

@@ -25,7 +25,8 @@ from preflight.processes.channel import Channel
 from preflight.redaction.redactor import MASK, Lines, Redactor
 from preflight.text import coloured
 from tests.e2e.chatting import Client, raw
-from tests.e2e.starts import KEYS, PATIENCE, Place, Started, get, make_place, until
+from tests.e2e.place import KEYS, Place, Started, get, make_place
+from tests.waiting import PATIENCE, until
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="abstract names and /proc are Linux's")
 

@@ -10,7 +10,7 @@ import string
 from collections.abc import Iterator
 from urllib.parse import quote, quote_plus
 
-from tests.e2e.starts import KEYS
+from tests.e2e.place import KEYS
 
 _random = random.Random(2026)
 

@@ -17,7 +17,8 @@ import jsonschema
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.e2e.starts import KEYS, PATIENCE, Place, Started, get, listening, until, unused_port
+from tests.e2e.place import KEYS, Place, Started, get, listening, unused_port
+from tests.waiting import PATIENCE, until
 
 Message = dict[str, Any]
 ENDINGS = ("result", "error")

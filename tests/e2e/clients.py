@@ -9,7 +9,8 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from tests.e2e.starts import PATIENCE, Place, get, until
+from tests.e2e.place import Place, get
+from tests.waiting import PATIENCE, until
 
 Document = dict[str, Any]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.starts import ROOT, Place, Providers, equip, make_place
+from tests.e2e.doubles import Providers
+from tests.e2e.place import ROOT, Place, equip, make_place
 
 
 @pytest.fixture

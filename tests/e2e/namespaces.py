@@ -12,7 +12,8 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from tests.e2e.starts import ROOT, Place, Started, get, until
+from tests.e2e.place import ROOT, Place, Started, get
+from tests.waiting import until
 
 ENTER = ["unshare", *(["--map-root-user"] if os.geteuid() else []), "--pid", "--fork", "--mount-proc"]
 

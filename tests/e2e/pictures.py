@@ -14,7 +14,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page
 
 from tests.e2e.browser import chromium
-from tests.e2e.starts import ROOT, Place, make_place
+from tests.e2e.place import ROOT, Place, make_place
 
 FOLDER = ROOT / "docs"
 MODEL = '''

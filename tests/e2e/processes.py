@@ -1,4 +1,4 @@
-"""Processes of a start: who they are, how they crash, and what they leave."""
+"""Processes of a start: who they are, how they crash, and what they leave; and ``pytest preflight``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import http.client
 import os
 import re
 import signal
+import sys
 
 import psutil
 
-from tests.e2e.starts import Place, Started
+from tests.e2e.place import Place, Started
 
 BACK = "The worker is back (PID "
 CRASHING = """
@@ -110,6 +111,14 @@ def handed_over(old: Started, new: Started) -> None:
 def foreign(project: Place, name: str) -> None:
     file = project.root / "pyproject.toml"
     file.write_text(re.sub(r'(?m)^name = ".*"$', f'name = "{name}"', file.read_text(), count=1))
+
+
+def pytest_preflight(place: Place, **environ: str) -> Started:
+    """``pytest preflight``, to its end."""
+    command = (sys.executable, "-m", "pytest", "preflight", "--demo", f"--port={place.port}")
+    one = place.spawn(*command, environ={"PREFLIGHT_APP": "small:app", **environ})
+    one.wait()
+    return one
 
 
 # Holds a process as a debugger does until it is killed.

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import termios
 
-from tests.e2e.starts import Place
+from tests.e2e.place import Place
 
 
 class Pseudo:

@@ -28,7 +28,8 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
 from tests.e2e.chatting import frame, raw
-from tests.e2e.starts import BLOCKED, PATIENCE, READY, ROOT, Place, Started, get, listening, make_place, until
+from tests.e2e.place import BLOCKED, READY, ROOT, Place, Started, get, listening, make_place
+from tests.waiting import PATIENCE, until
 
 TOKEN = "canary-Zq7vXw2LmN8pRt4KdY6hJb3F"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}

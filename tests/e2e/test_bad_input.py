@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.starts import KEYS, Place, Started
+from tests.e2e.place import KEYS, Place, Started
 from tests.privileges import WITHOUT, unprivileged
 
 pytestmark = pytest.mark.usefixtures("unmeasured")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.starts import BLOCKED, ROOT, Place
+from tests.e2e.place import BLOCKED, ROOT, Place
 
 
 @pytest.fixture(scope="module")

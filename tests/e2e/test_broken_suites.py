@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.e2e.starts import BLOCKED, BROKE, Place, Started, deadlines, until
+from tests.e2e.place import BLOCKED, BROKE, Place, Started
+from tests.waiting import deadlines, until
 
 HEAD = """
 import pytest, os, signal, time, ctypes

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.e2e.browser import chromium, site
-from tests.e2e.starts import ROOT, Place, Started, make_place
+from tests.e2e.place import ROOT, Place, Started, make_place
 
 TOKEN = "canary-Zq7vXw2LmN8pRt4KdY6hJb3F"
 EVIL = "evil.test"

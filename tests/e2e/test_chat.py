@@ -23,7 +23,8 @@ from websockets.sync.client import connect
 from preflight.web.instance import SERVICE_RESTART
 from server.sessions.store import Reply, Store, identity
 from tests.e2e.chatting import Client, Live, Message, client, counts, frame, kill_worker, raw, worker_of
-from tests.e2e.starts import ROOT, Place, Started, get, make_place, until
+from tests.e2e.place import ROOT, Place, Started, get, make_place
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from tests.e2e.starts import BLOCKED, KEYS, READY, ROOT, Answer, Place, Providers, Started, listening, until
+from tests.e2e.doubles import Answer, Providers
+from tests.e2e.place import BLOCKED, KEYS, READY, ROOT, Place, Started, listening
+from tests.waiting import until
 
 SCHEMA = json.loads((ROOT / "preflight" / "report" / "report.schema.json").read_text())
 AT_ONCE = ("--check-only",)

@@ -12,7 +12,7 @@ import pytest
 
 from preflight.web.instance import SERVICE_RESTART
 from tests.e2e.chatting import Client, Live, Message, client
-from tests.e2e.starts import ROOT, Place, Started, get, make_place
+from tests.e2e.place import ROOT, Place, Started, get, make_place
 
 CONVERSATIONS = re.findall(r"```text\n(← .*?)```", (ROOT / "docs" / "chat.md").read_text(), re.DOTALL)
 LEGACY = {"workspace_path": "/home/me/project"}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.starts import Place, Started
+from tests.e2e.place import Place, Started
 
 
 class Shelf:

@@ -13,7 +13,7 @@ from starlette.routing import Route, WebSocketRoute
 
 from server.app import create_app
 from tests.e2e.browser import chromium
-from tests.e2e.starts import Place, make_place
+from tests.e2e.place import Place, make_place
 
 TOKEN = "a-token-of-more-than-16-characters"
 LINK = re.compile(r'<a href="([^"]*)">')

@@ -26,9 +26,11 @@ import yaml  # type: ignore[import-untyped]  # its stubs would be a package more
 from markdown_it import MarkdownIt
 
 from preflight.settings import template
-from tests.e2e.starts import KEYS, ROOT, SMALL, Place, Providers, Started, equip, get, make_place, until
+from tests.e2e.doubles import SMALL, Providers
+from tests.e2e.place import KEYS, ROOT, Place, Started, equip, get, make_place
 from tests.receivers import Mailbox, Receiver
-from tests.test_docs import requirement_rows
+from tests.tables import requirement_rows
+from tests.waiting import until
 
 FILES = ["README.md", "SECURITY.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 TOKEN = "a-token-that-nobody-guesses-2718"

@@ -17,9 +17,10 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from tests.e2e.place import Place, Started, get, listening
 from tests.e2e.processes import worker_of
-from tests.e2e.starts import Place, Started, get, listening, until
 from tests.privileges import WITHOUT, unprivileged
+from tests.waiting import until
 
 # Answers /slow when the gate is there, says how far it is, and leaves WebSockets to whoever closes them.
 SLOW = """

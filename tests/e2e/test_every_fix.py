@@ -20,7 +20,9 @@ import pytest
 
 from preflight import dependencies, installing
 from tests import pasting
-from tests.e2e.starts import KEYS, Place, Providers, Started, equip, until
+from tests.e2e.doubles import Providers
+from tests.e2e.place import KEYS, Place, Started, equip
+from tests.waiting import until
 
 SITE = Path(sysconfig.get_path("purelib"))
 

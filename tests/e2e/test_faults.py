@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.chatting import client, kill_worker
-from tests.e2e.starts import BLOCKED, LISTENER, Place, Started, get, until
+from tests.e2e.doubles import LISTENER
+from tests.e2e.place import BLOCKED, Place, Started, get
+from tests.waiting import until
 
 UNSHARE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.e2e import chatting
-from tests.e2e.starts import Place, Started, get, make_place
+from tests.e2e.place import Place, Started, get, make_place
 
 # Listens on the port given, under the name given, and says so.
 STRANGER = """

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.e2e.starts import BLOCKED, Place, make_place
+from tests.e2e.place import BLOCKED, Place, make_place
 
 AT_ONCE = ("--check-only", "--offline")
 MEMORY = {"PREFLIGHT_MEMORY": "900 TiB"}

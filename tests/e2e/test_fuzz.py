@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.e2e.starts import Place, Started, get, make_place
+from tests.e2e.place import Place, Started, get, make_place
 from tests.fuzzing import EXAMPLES, fuzzed
 
 JSON = st.recursive(

@@ -13,8 +13,8 @@ import time
 
 import pytest
 
+from tests.e2e.place import READY, Place, Started, get
 from tests.e2e.processes import BACK, TRACER, kill_worker, worker_of
-from tests.e2e.starts import READY, Place, Started, get
 
 # Hangs where and how it is told to, in the lives that it is told; how often it was started stands in a file.
 HANGING = """

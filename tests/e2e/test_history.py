@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.e2e.starts import Place, Started, get, make_place, unused_port
+from tests.e2e.place import Place, Started, get, make_place, unused_port
 
 CHECK = ("--check-only", "--demo", "--app", "small:app")
 ENTRY = {

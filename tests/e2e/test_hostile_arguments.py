@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.chatting import client
-from tests.e2e.starts import Place, Started, get
+from tests.e2e.place import Place, Started, get
 
 BOUND = 15  # seconds, on a machine with much else to do; a pattern that backtracks takes minutes
 # Each as long as an argument may be on Linux (128 KiB), or nearly.

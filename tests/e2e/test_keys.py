@@ -10,8 +10,10 @@ import pytest
 
 from tests.e2e.chatting import client
 from tests.e2e.clients import rerun
-from tests.e2e.starts import KEYS, Answer, Place, Providers, listening, until
+from tests.e2e.doubles import Answer, Providers
+from tests.e2e.place import KEYS, Place, listening
 from tests.proxies import Proxy, Service
+from tests.waiting import until
 
 GOOD = KEYS["OPENAI_API_KEY"]
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import pytest
 
 from preflight.report import model as report
+from tests.e2e.place import READY, Place, Started, get
 from tests.e2e.processes import child
-from tests.e2e.starts import READY, Place, Started, get, until
+from tests.waiting import until
 
 # Imported by every Python process of a start before anything else. The one that is meant gets its SIGKILL
 # when it is about to do what is named: exact moments, which no timing from outside could hit.

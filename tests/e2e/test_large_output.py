@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from preflight.report import model as report
-from tests.e2e.starts import KEYS, Place, Started, get, until
+from tests.e2e.place import KEYS, Place, Started, get
+from tests.waiting import until
 
 HUGE = 50_000_000
 KEY = KEYS["OPENAI_API_KEY"]

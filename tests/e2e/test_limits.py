@@ -15,7 +15,8 @@ from collections.abc import Iterator
 import pytest
 from websockets.sync.client import connect
 
-from tests.e2e.starts import Place, Started, get, make_place, until
+from tests.e2e.place import Place, Started, get, make_place
+from tests.waiting import until
 
 # Says what it got of a request; what it does beyond is in the path.
 LIMITED = """

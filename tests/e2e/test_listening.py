@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from tests.e2e.starts import SMALL, Place, get, listening, unused_port
+from tests.e2e.doubles import SMALL
+from tests.e2e.place import Place, get, listening, unused_port
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 

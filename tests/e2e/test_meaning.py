@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from preflight.processes import interpreter
-from tests.e2e.starts import READY, SMALL, Place, Started, make_place
+from tests.e2e.doubles import SMALL
+from tests.e2e.place import READY, Place, Started, make_place
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from preflight import times
+from tests.e2e.place import READY, Place, get
 from tests.e2e.processes import crash, crashing, kill_worker, supervised
-from tests.e2e.starts import READY, Place, get, until
 from tests.receivers import Mailbox, Receiver
+from tests.waiting import until
 
 # A requirement that does what a file tells it.
 TOLD = """

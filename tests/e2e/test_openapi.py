@@ -13,7 +13,7 @@ import sys
 import pytest
 
 from tests.e2e.chatting import Client
-from tests.e2e.starts import Place
+from tests.e2e.place import Place
 from tests.fuzzing import EXAMPLES
 
 TOKEN = "canary-Zq7vXw2LmN8pRt4KdY6hJb3F"

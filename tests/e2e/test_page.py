@@ -20,8 +20,9 @@ from playwright.sync_api import Browser, BrowserContext, Page, WebSocket, WebSoc
 from preflight.web import pages
 from tests.e2e.browser import chromium
 from tests.e2e.chatting import client, kill_worker, worker_of
-from tests.e2e.starts import KEYS, PATIENCE, Place, get, make_place, until, unused_port
+from tests.e2e.place import KEYS, Place, get, make_place, unused_port
 from tests.receivers import Receiver
+from tests.waiting import PATIENCE, until
 
 COMMAND = "python -c \"import shutil; shutil.copy('/models/latest', 'model.bin')\""
 FIX = f"{COMMAND}  # and start it again"

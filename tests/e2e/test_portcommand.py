@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.starts import KEYS, LISTENER, Place, Started, get, listening, make_place
+from tests.e2e.doubles import LISTENER
+from tests.e2e.place import KEYS, Place, Started, get, listening, make_place
 
 
 def lines(started: Started) -> set[str]:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.clients import Clients, server
+from tests.e2e.place import READY, Place, Started, get
 from tests.e2e.processes import child, worker_of
-from tests.e2e.starts import READY, Place, Started, get, until
+from tests.waiting import until
 
 REJECTED = "THE NEW SERVER DOES NOT ANSWER: the old server keeps running"
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.starts import KEYS, Place, Providers, Started, get, listening, make_place
+from tests.e2e.doubles import Providers
+from tests.e2e.place import KEYS, Place, Started, get, listening, make_place
 
 
 def suite(place: Place, *options: str, **environ: str) -> Started:

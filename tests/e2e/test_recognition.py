@@ -16,9 +16,10 @@ import pytest
 
 from preflight.times import local_of
 from tests.e2e.clients import Clients
+from tests.e2e.place import READY, Place, Started, get, make_place
 from tests.e2e.processes import foreign, handed_over, start_is_over, worker_of
-from tests.e2e.starts import READY, Place, Started, get, make_place, until
 from tests.releases import OtherRelease
+from tests.waiting import until
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="abstract names and namespaces are Linux's")
 SMALL = ("--demo", "--app", "small:app")

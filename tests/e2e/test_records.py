@@ -22,8 +22,9 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from tests.e2e.place import BLOCKED, KEYS, READY, Place, get
 from tests.e2e.processes import child
-from tests.e2e.starts import BLOCKED, KEYS, READY, Place, get, until
+from tests.waiting import until
 
 KEY = KEYS["OPENAI_API_KEY"]
 

@@ -13,8 +13,9 @@ import time
 import pytest
 
 from tests.e2e.clients import Clients, server
+from tests.e2e.place import READY, Place, get
 from tests.e2e.processes import child, start_is_over, worker_of
-from tests.e2e.starts import READY, Place, get, until
+from tests.waiting import until
 
 
 def broken_application(place: Place) -> None:

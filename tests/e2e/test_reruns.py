@@ -22,7 +22,8 @@ from websockets.sync.client import ClientConnection, connect
 from preflight.report import model as report
 from tests.e2e.chatting import Client, kill_worker, worker_of
 from tests.e2e.clients import Document, answer, over, post, rerun
-from tests.e2e.starts import KEYS, PATIENCE, READY, Place, Started, deadlines, get, until, unused_port
+from tests.e2e.place import KEYS, READY, Place, Started, get, unused_port
+from tests.waiting import PATIENCE, deadlines, until
 
 STATE = {
     "run_id", "state", "started_at", "finished_at", "checking", "done", "total", "status", "reason", "checks",

@@ -22,7 +22,9 @@ from preflight.report import model as report
 from preflight.settings import envfile
 from tests.e2e.canaries import CANARIES, DERIVED, SECRETS, WAYS, env_file, found, suite
 from tests.e2e.chatting import client
-from tests.e2e.starts import KEYS, PATIENCE, Answer, Place, Providers, Started, equip, get, make_place, until
+from tests.e2e.doubles import Answer, Providers
+from tests.e2e.place import KEYS, Place, Started, equip, get, make_place
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
-from tests.e2e.starts import PATIENCE, Place, get, make_place, until
+from tests.e2e.place import Place, get, make_place
+from tests.waiting import PATIENCE, until
 
 HEALTH = {
     "status",

@@ -6,8 +6,9 @@ import json
 import sys
 import urllib.request
 
-from tests.e2e.starts import Place, get, listening, until
-from tests.test_servicelinks import kubernetes
+from tests.e2e.place import Place, get, listening
+from tests.servicelinks import kubernetes
+from tests.waiting import until
 
 LINKS = kubernetes("PREFLIGHT")
 LINE = "PREFLIGHT_PORT and 6 more like it come from a Service of Kubernetes"

@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
+from tests.e2e.place import BROKE, ROOT, Place, Started, get
 from tests.e2e.processes import worker_of
-from tests.e2e.starts import BROKE, ROOT, Place, Started, get
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of other processes are set under Linux")
 

@@ -16,7 +16,9 @@ import psutil
 import pytest
 
 from tests.e2e import namespaces
-from tests.e2e.starts import PATIENCE, READY, Place, Providers, Started, get, listening, until
+from tests.e2e.doubles import Providers
+from tests.e2e.place import READY, Place, Started, get, listening
+from tests.waiting import PATIENCE, until
 
 stopping = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
 

@@ -20,8 +20,9 @@ from preflight.ports import Machine, Policy, here, plan, take
 from preflight.ports.linux import Linux
 from preflight.ports.portable import Portable
 from tests import pasting
-from tests.e2e.starts import Place, until
+from tests.e2e.place import Place
 from tests.privileges import WITHOUT, unprivileged
+from tests.waiting import until
 
 # Listens on a port of its own, and says which; called like its file, whatever follows it on its command line.
 LISTENER = f"""#!{sys.executable}

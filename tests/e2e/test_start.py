@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import pytest
 
 from preflight import commands
-from tests.e2e.starts import BLOCKED, KEYS, READY, Place, Providers, get, listening, until
+from tests.e2e.doubles import Providers
+from tests.e2e.place import BLOCKED, KEYS, READY, Place, get, listening
+from tests.waiting import until
 
 
 def test_serves(equipped: Place, providers: Providers) -> None:

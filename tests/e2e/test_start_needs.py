@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.starts import BLOCKED, READY, ROOT, Place, Started, get
+from tests.e2e.place import BLOCKED, READY, ROOT, Place, Started, get
 
 SMALL = ("--demo", "--app", "small:app")
 linux = pytest.mark.skipif(sys.platform != "linux" or shutil.which("setpriv") is None, reason="needs Linux' setpriv")

@@ -12,7 +12,8 @@ import pytest
 
 from preflight.report import model as report
 from tests.e2e.clients import over
-from tests.e2e.starts import Place, Started, get, listening, until
+from tests.e2e.place import Place, Started, get, listening
+from tests.waiting import until
 
 UVICORN = ("-m", "uvicorn", "--factory", "server.app:create_app", "--port")
 

@@ -16,8 +16,9 @@ import pytest
 from preflight import times
 from tests.e2e import namespaces
 from tests.e2e.clients import Clients
+from tests.e2e.place import READY, Place, Started, get
 from tests.e2e.processes import BACK, CRASHING, child, crash, crashing, kill_worker, supervised, worker_of
-from tests.e2e.starts import READY, Place, Started, get, until
+from tests.waiting import until
 
 
 def test_killed_worker_comes_back(place: Place) -> None:

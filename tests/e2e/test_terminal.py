@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from preflight.output.plainlines import cells
-from tests.e2e.starts import BLOCKED, READY, Place, Providers
+from tests.e2e.doubles import Providers
+from tests.e2e.place import BLOCKED, READY, Place
 from tests.e2e.terminals import Pseudo, plain_text
 from tests.pasting import is_command
 

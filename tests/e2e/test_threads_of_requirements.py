@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.e2e.starts import Place
+from tests.e2e.place import Place
 
 # Loggers are what an import makes; a thread that makes them all the time stands for one import at the worst moment.
 LOGGING = """

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.chatting import Client, worker_of
-from tests.e2e.starts import Place, Started, get, until
+from tests.e2e.place import Place, Started, get
+from tests.waiting import until
 
 ZONE = {"TZ": "IST-5:30"}
 TIME = re.compile(r"\d\d:\d\d:\d\d(?:\.\d+)?")

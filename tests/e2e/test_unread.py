@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.starts import PATIENCE, READY, Place, get, until
+from tests.e2e.place import READY, Place, get
+from tests.waiting import PATIENCE, until
 
 # The launcher's output is none of these tests' pipes, so what it does is told by its application.
 LIVES = """

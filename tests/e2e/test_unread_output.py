@@ -21,7 +21,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.starts import READY, Place, get, listening, until
+from tests.e2e.place import READY, Place, get, listening
+from tests.waiting import until
 
 # 370 KB, or as many lines as it is told, when it starts and when it is asked to: more than a pipe or a terminal takes.
 CHATTY = """

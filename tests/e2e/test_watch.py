@@ -13,8 +13,9 @@ from collections.abc import Iterator
 import pytest
 
 from preflight.command.rounds import PAUSE
-from tests.e2e.starts import BLOCKED, KEYS, PATIENCE, READY, Place, get, listening, until
+from tests.e2e.place import BLOCKED, KEYS, READY, Place, get, listening
 from tests.e2e.terminals import Pseudo, plain_text
+from tests.waiting import PATIENCE, until
 
 # A requirement that holds as long as a file is there, and a suite around it that is quick.
 SUITE = """

@@ -17,7 +17,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.e2e.starts import Place, Started, get, make_place, until
+from tests.e2e.place import Place, Started, get, make_place
+from tests.waiting import until
 
 # Says again what it is told; what else it does is in the path.
 ECHO = """

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.starts import KEYS, Place, Providers, equip, get
+from tests.e2e.doubles import Providers
+from tests.e2e.place import KEYS, Place, equip, get
 
 
 def without_env_file(place: Place, **variables: str) -> None:

@@ -4,12 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from preflight.ports import INFRASTRUCTURE, Policy, Refusal, cgroups, here
-from preflight.ports.machine import Process
-from preflight.ports.policy import Asking
+from preflight.ports import INFRASTRUCTURE, Policy, Refusal
 from preflight.ports.spared import FORWARDERS
 from tests import pasting
-from tests.ports.examples import DOCKER_ID, HOLDER, PROCESS
+from tests.ports.examples import DOCKER_ID, HOLDER, PROCESS, decide
 
 
 def test_an_unknown_policy_is_refused() -> None:
@@ -22,22 +20,6 @@ def test_a_refusal_is_ready_for_json() -> None:
     """With its holder inside."""
     refusal = Refusal(HOLDER, "it is PID 1", "choose another port")
     assert refusal.to_dict() == {"holder": HOLDER.to_dict(), "reason": "it is PID 1", "fix": "choose another port"}
-
-
-def decide(
-    process: Process, *, policy: Policy | None = None, cgroup: str = "", uid: int | None = None
-) -> tuple[str, str] | None:
-    asking = Asking(
-        port=8002,
-        policy=policy or Policy(),
-        machine=here(),
-        pid=1 << 22,
-        ancestors=frozenset({99}),
-        uid=process.uid if uid is None else uid,
-        unit=cgroups.unit(cgroup),
-        container=cgroups.container(cgroup),
-    )
-    return asking.refusal(process)
 
 
 @pytest.mark.parametrize(

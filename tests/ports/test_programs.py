@@ -6,8 +6,7 @@ import pytest
 
 from preflight.ports import programs
 from preflight.ports.spared import PROGRAMS
-from tests.ports.examples import PROCESS
-from tests.ports.test_policy import decide
+from tests.ports.examples import PROCESS, decide
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Real starts: a place of the test's own, the processes that it starts, and a server in place of the providers."""
+"""Real starts: a place of the test's own, and the processes that it starts."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,10 @@ from preflight import dependencies, times
 from preflight.report import model as report
 from preflight.settings.statefolder import StateFolder
 from preflight.suite import imports
+from tests.e2e.doubles import LISTENER, SMALL, Providers
+from tests.waiting import PATIENCE, until
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 120.0  # seconds until a test gives up on something that should have happened; a busy machine takes its time
 MEASURED = "COVERAGE_PROCESS_CONFIG" in os.environ  # by coverage, which sets it for the processes that it follows
 KEYS = {
     "OPENAI_API_KEY": "sk-canary-Zq7vXw2LmN8pRt4KdY6hJb3F-tail9351",
@@ -41,49 +41,6 @@ KEYS = {
 READY = "SERVER READY!"
 BLOCKED = "must fix before proceeding"
 BROKE = "THE CHECK SUITE ITSELF FAILED"
-
-# A server that listens on the port given, says so, and ends on SIGTERM unless told to ignore it.
-LISTENER = """
-import signal, socket, sys
-if "stubborn" in sys.argv:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-held = socket.socket()
-held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-held.bind(("127.0.0.1", int(sys.argv[1])))
-held.listen()
-print("listening", flush=True)
-while True:
-    signal.pause()
-"""
-
-# The smallest application that can be served.
-SMALL = """
-async def app(scope, receive, send):
-    if scope["type"] == "http":
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"small"})
-
-def factory():
-    return app
-"""
-
-
-def until(holds: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + patience
-    while not holds():
-        assert time.monotonic() < end, f"waited {patience:g} s in vain until {what}"
-        time.sleep(0.01)
-
-
-def deadlines(*seconds: float) -> Iterator[float]:
-    """Deadlines to try one after the other, for a test whose place is in a run that a deadline cuts off.
-
-    The first is enough for a machine that has nothing else to do. A busy one may not have come to that place by then:
-    the test breaks off as soon as it has been there, and fails if that never happens.
-    """
-    yield from seconds
-    raise AssertionError(f"no deadline was long enough: {', '.join(map(str, seconds))} s")
 
 
 def unused_port() -> int:
@@ -420,60 +377,6 @@ def make_place(folder: Path, root: Path = ROOT) -> Place:
     remembered.write_bytes(known_imports())
     remembered.chmod(0o600)
     return place
-
-
-@dataclass
-class Answer:
-    """How a service answers."""
-
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
-    hangs: bool = False
-    body: str = '{"object": "list", "data": []}'
-
-
-class Providers:
-    """A server that stands in for both services; what it was asked is in ``requests``."""
-
-    def __init__(self) -> None:
-        self.openai, self.perplexity = Answer(), Answer()
-        self.requests: list[tuple[str, str | None]] = []
-        self._closing = threading.Event()
-        providers = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                providers.requests.append((self.path, self.headers.get("Authorization")))
-                answer = providers.openai if self.path.startswith("/openai/") else providers.perplexity
-                if answer.hangs:
-                    providers._closing.wait()
-                    return
-                self.send_response(answer.status)
-                body = answer.body.encode()
-                for name, value in {"Content-Length": str(len(body)), **answer.headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
-
-    @property
-    def variables(self) -> dict[str, str]:
-        """The addresses of the two services."""
-        base = f"http://127.0.0.1:{self._server.server_port}"
-        return {"OPENAI_BASE_URL": f"{base}/openai/v1", "PERPLEXITY_BASE_URL": f"{base}/perplexity"}
-
-    def close(self) -> None:
-        self._closing.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(5)
 
 
 def equip(place: Place, providers: Providers) -> None:

@@ -1,0 +1,87 @@
+"""Doubles of what a server meets: an application, a listener of somebody else's, and the providers' services."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+# A server that listens on the port given, says so, and ends on SIGTERM unless told to ignore it.
+LISTENER = """
+import signal, socket, sys
+if "stubborn" in sys.argv:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+held = socket.socket()
+held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+held.bind(("127.0.0.1", int(sys.argv[1])))
+held.listen()
+print("listening", flush=True)
+while True:
+    signal.pause()
+"""
+
+# The smallest application that can be served.
+SMALL = """
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"small"})
+
+def factory():
+    return app
+"""
+
+
+@dataclass
+class Answer:
+    """How a service answers."""
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    hangs: bool = False
+    body: str = '{"object": "list", "data": []}'
+
+
+class Providers:
+    """A server that stands in for both services; what it was asked is in ``requests``."""
+
+    def __init__(self) -> None:
+        self.openai, self.perplexity = Answer(), Answer()
+        self.requests: list[tuple[str, str | None]] = []
+        self._closing = threading.Event()
+        providers = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                providers.requests.append((self.path, self.headers.get("Authorization")))
+                answer = providers.openai if self.path.startswith("/openai/") else providers.perplexity
+                if answer.hangs:
+                    providers._closing.wait()
+                    return
+                self.send_response(answer.status)
+                body = answer.body.encode()
+                for name, value in {"Content-Length": str(len(body)), **answer.headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The addresses of the two services."""
+        base = f"http://127.0.0.1:{self._server.server_port}"
+        return {"OPENAI_BASE_URL": f"{base}/openai/v1", "PERPLEXITY_BASE_URL": f"{base}/perplexity"}
+
+    def close(self) -> None:
+        self._closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5)

@@ -1,0 +1,26 @@
+"""Waiting for what should happen: for the event itself, never for a time in which it should have."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+PATIENCE = 120.0  # seconds until a test gives up on something that should have happened; a busy machine takes its time
+
+
+def until(holds: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
+    """Wait for a condition."""
+    end = time.monotonic() + patience
+    while not holds():
+        assert time.monotonic() < end, f"waited {patience:g} s in vain until {what}"
+        time.sleep(0.01)
+
+
+def deadlines(*seconds: float) -> Iterator[float]:
+    """Deadlines to try one after the other, for a test whose place is in a run that a deadline cuts off.
+
+    The first is enough for a machine that has nothing else to do. A busy one may not have come to that place by then:
+    the test breaks off as soon as it has been there, and fails if that never happens.
+    """
+    yield from seconds
+    raise AssertionError(f"no deadline was long enough: {', '.join(map(str, seconds))} s")
