@@ -18,7 +18,8 @@ import psutil
 import pytest
 
 from server.sessions.database import StoreError
-from server.sessions.store import NoSession, Reply, SessionFull, Store, TooManySessions, alive, identity, whoami
+from server.sessions.owner import alive, identity, whoami
+from server.sessions.store import NoSession, Reply, SessionFull, Store, TooManySessions
 
 DAY = 86400.0
 

@@ -29,7 +29,7 @@ from server.agent.tools import Toolbox
 from server.chat import connections
 from server.chat.connections import Connection
 from server.chat.hub import Hub
-from server.chat.turns import Words, unbroken
+from server.chat.words import Words, unbroken
 
 SECRETS = {
     "A_KEY": "sk-canary-Zq7vXw2LmN8p",

@@ -15,10 +15,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import math
 import os
 import re
-import signal
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
@@ -28,12 +26,10 @@ from pathlib import Path
 from preflight import ports
 from preflight.instances import records as instances
 from preflight.instances import runtime, unixsockets
-from preflight.instances.records import DRAINING, SERVING, STARTING, Address, Handover, Record
+from preflight.instances.records import DRAINING, SERVING, Address, Handover, Record
 from preflight.ports import ancestors, cgroups, here
 from preflight.processes.channel import Channel
-from preflight.processes.restarts import CONTAINERS, SYSTEMD
 from preflight.settings.model import Settings, address
-from preflight.text import foreign
 
 _NAME = re.compile(r"\0preflight/([0-9]{1,5})/")
 _RECORD = re.compile(r"([0-9]{1,5})\..+\.json")
@@ -328,107 +324,3 @@ def _checkout(pid: int) -> Path | None:
         if path.name == "run.py" and (launcher.is_dir() or launcher.with_suffix(".py").is_file()):
             return path.parent
     return None
-
-
-# What a start does about them.
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What a start does about an instance of ours that serves where it wants to."""
-
-    neighbour: Neighbour
-    replaces: bool = False
-    """It takes its place; otherwise there is nothing to do, or it is refused."""
-    refusal: str = ""
-    """Why the start is refused, without a full stop; empty where it is not."""
-    fix: str = ""
-
-
-def decide(settings: Settings, found: Sequence[Neighbour], typed_at: float = math.inf) -> Decision | None:
-    """What a start with these settings does about the instances of ours that hold its port.
-
-    ``typed_at`` is when its command was typed, on the monotonic clock. None where no instance is there to stay.
-    """
-    staying = [one for one in found if one.stays]
-    if not staying:
-        return None
-    staying.sort(key=lambda one: one.is_at(settings), reverse=True)
-    decision = _decide(settings, staying[0], typed_at)
-    if not decision.replaces:
-        return decision
-    # An address that overlaps several has several in its way, and all of them would have to go.
-    every = (_decide(settings, one, typed_at) for one in staying)
-    return next((one for one in every if not one.replaces), decision)
-
-
-def _decide(settings: Settings, one: Neighbour, typed_at: float) -> Decision:
-    pid, how = one.record.pid, settings.if_running
-    if one.record.state == STARTING:
-        starts = f"{one.name} is starting on {one.where}"
-        return Decision(one, refusal=starts, fix=f"wait for it, or end it: kill {pid}")
-    if not one.answers and how != "replace":
-        silent = f"{one.name} holds {settings.address} and does not answer, and --if-running is {how}"
-        fix = f"see what it waits for (kill -CONT {pid}), end it (kill {pid}), or say --if-running replace"
-        return Decision(one, refusal=silent, fix=fix)
-    if not one.is_of(settings) and not (how == "replace" and "if_running" in settings.sources):
-        what = f"project {foreign(one.record.project)}" if one.record.project else "another project"
-        other = f"{one.name} serves {one.where} for {what} ({foreign(one.record.root)})"
-        return Decision(one, refusal=other, fix="stop it, use another port, or say --if-running replace")
-    if one.came_up_after(typed_at) and one.is_the_wish_of(settings):
-        return Decision(one)  # twenty starts in the same second are one wish
-    if how == "fail":
-        running = f"{one.name} serves {one.where}, and --if-running is fail"
-        return Decision(one, refusal=running, fix="stop it, or start with --if-running replace")
-    if how == "replace" and (end := _common_end(one.record)):
-        shared, fix = end
-        return Decision(one, refusal=f"{one.name} serves {one.where}, and {shared}", fix=fix)
-    return Decision(one, replaces=how == "replace")
-
-
-def _common_end(record: Record) -> tuple[str, str] | None:
-    """Why this process ends when that instance does, and what to do instead; None where it goes on.
-
-    An instance that is replaced ends, and takes along what it has started, its container or its unit.
-    """
-    me = os.getpid()
-    if record.pid in ancestors(here(), me):
-        return "this start runs inside it, and would end with it", "start it from elsewhere, or detached: setsid -f"
-    if record.pid == 1 or (_shares_pids(record.pid) and (record.keeper in CONTAINERS or _is_all_that_runs(record.pid))):
-        what = "this container runs it: the container would end with it, and so would this start"
-        return what, "restart the container"
-    if record.keeper == SYSTEMD and (process := here().process(record.pid)) and (own := here().process(me)):
-        unit = cgroups.unit(process.cgroup)
-        if unit is not None and unit == cgroups.unit(own.cgroup):
-            return f"this start would end with its unit, {unit.name}", unit.stop_command.replace(" stop ", " restart ")
-    return None
-
-
-def _shares_pids(pid: int) -> bool:
-    """Whether that process is in the same PID namespace as this one, so in the same container."""
-    with contextlib.suppress(OSError):
-        return os.readlink(f"/proc/{pid}/ns/pid") == os.readlink("/proc/self/ns/pid")
-    return False
-
-
-def _is_all_that_runs(pid: int) -> bool:
-    """Whether a container was started for nothing but that process, which then ends with it: ``uv run``, ``timeout``.
-
-    This process was put into the container, and is none of those that PID 1 has started. What PID 1 has adopted is in
-    another session, and what a script has put into its background, to do something else then, ignores SIGQUIT.
-    """
-    line = [pid, *ancestors(here(), pid)]
-    if line[-1] != 1 or 1 in ancestors(here(), os.getpid()):
-        return False
-    if any(len(here().children(one)) != 1 for one in line[1:]):
-        return False
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
-        ignored = int(status.partition("\nSigIgn:")[2].split()[0], 16)
-        return os.getsid(pid) == os.getsid(1) and not ignored >> (signal.SIGQUIT - 1) & 1
-    return False
-
-
-def patience(found: Sequence[Neighbour]) -> float:
-    """Seconds for which those of them that drain are waited for before anybody is sent a signal."""
-    return max((one.record.stops_within for one in found if one.record.state == DRAINING), default=0.0)

@@ -104,9 +104,10 @@ class Entry:
     def _meet(self) -> bool:
         """Find an instance of ours that is in the way, and ask for its socket; False if there is nothing to do."""
         from preflight.instances import neighbours
+        from preflight.instances.decision import decide
 
         settings, terminal = self._settings, self._display.terminal
-        decision = neighbours.decide(settings, neighbours.on_port(settings), self._typed_at)
+        decision = decide(settings, neighbours.on_port(settings), self._typed_at)
         if decision is None:
             return True
         neighbour = decision.neighbour

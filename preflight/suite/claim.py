@@ -7,8 +7,8 @@
 | check | no: says what a start would stop | never |
 | rerun | never | never |
 
-Who is an instance of ours, and what a start may do about it, is in neighbours.py. One that drains is waited for, as
-long as it says that it may take; nobody sends it a second signal before.
+Who is an instance of ours is found out in neighbours.py; what a start does about one is decided in decision.py. One
+that drains is waited for, as long as it says that it may take; nobody sends it a second signal before.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from preflight import commands, ports
 from preflight.instances import neighbours, runtime
+from preflight.instances.decision import Decision, decide, patience
 from preflight.instances.neighbours import Neighbour
 from preflight.instances.records import DRAINING, STARTING, Record
 from preflight.ports import ancestors, here
@@ -143,7 +144,7 @@ def _claim(
     if origin == "check" and (pid := _suspended_start(port)):
         problem = f"another start of port {port} is suspended (PID {pid}), and a start would wait for it"
         return Claim(holders=holders, problem=problem, fix=f"kill -CONT {pid}  # or end it: kill {pid}")
-    if (decision := neighbours.decide(settings, ours)) is not None:
+    if (decision := decide(settings, ours)) is not None:
         beside = _beside(origin, settings, decision, holders)
         if beside is not None:
             return beside
@@ -163,7 +164,7 @@ def _claim(
             problem="" if drains else plan.problem or "",
             fix="" if drains else plan.fix or "",
         )
-    if wait := neighbours.patience(ours):
+    if wait := patience(ours):
         may_take(wait)
         wait_for_drains(settings, ours, on_step)
         ours = neighbours.on_port(settings)
@@ -193,9 +194,7 @@ def _claim(
     )
 
 
-def _beside(
-    origin: str, settings: Settings, decision: neighbours.Decision, holders: tuple[ports.Holder, ...]
-) -> Claim | None:
+def _beside(origin: str, settings: Settings, decision: Decision, holders: tuple[ports.Holder, ...]) -> Claim | None:
     """What a run makes of an instance of ours that is there to stay; None where the run goes on to stop it.
 
     A start has decided already, unless the instance has come since.
@@ -241,7 +240,7 @@ def _suspended_start(port: int) -> int | None:
 
 def wait_for_drains(settings: Settings, ours: Sequence[Neighbour], on_step: Callable[[ports.Step], None]) -> None:
     """Wait until the instances that drain have let go of the port, as long as they say that they may take."""
-    until = time.monotonic() + neighbours.patience(ours)
+    until = time.monotonic() + patience(ours)
     for one in ours:
         if one.record.state == DRAINING:
             result = f"drains, and has ended within {one.record.stops_within:.1f} s"

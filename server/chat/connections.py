@@ -29,7 +29,8 @@ from server.chat.messages import (
     Ping,
     Pong,
 )
-from server.chat.turns import Refused, Session, now
+from server.chat.turn import Refused
+from server.chat.turns import Session, now
 from server.sessions.database import StoreError
 from server.sessions.store import Line
 

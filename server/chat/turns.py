@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
 import traceback
 import uuid
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from preflight.redaction import keys
-from preflight.redaction import redactor as redaction
 from preflight.times import stamp
 from preflight.web.instance import SERVICE_RESTART
 from server.agent.failures import ProviderError
 from server.chat.dialects import in_dialect
 from server.chat.messages import Accepted, Code, Error, Progress, Result, Server, Status, Token
-from server.sessions import store
+from server.chat.turn import Postponed, Refused, Turn
+from server.chat.words import Words, unbroken
+from server.sessions import owner as owners
 from server.sessions.database import StoreError
-from server.sessions.store import Line, NoSession, Reply, SessionFull, TooManySessions
+from server.sessions.store import Line, NoSession, Reply, SessionFull, Taken, TooManySessions
 
 if TYPE_CHECKING:
     from preflight.web.websocket import Outbox
@@ -44,36 +42,6 @@ DOING = {  # by the node of the graph that has begun
     "responder": "Answering…",
 }
 LOOK = 0.2  # seconds between two looks at a turn that another process works on
-
-
-class Refused(Exception):
-    """A message that is not accepted: what its sender is told."""
-
-    def __init__(self, code: Code, message: str, *, retry: bool | None = None) -> None:
-        super().__init__(message)
-        self.code: Code = code
-        self.message = message
-        self.retry = retry
-
-
-class Postponed(Exception):
-    """The server drains before this turn has begun: it stays open, for the next server."""
-
-
-@dataclass(slots=True, eq=False)
-class Turn:
-    """A message that was accepted."""
-
-    id: str
-    text: str
-    client: str | None
-    task: asyncio.Task[str] | None = None
-    cancelled: bool = False
-
-    @property
-    def size(self) -> int:
-        """Bytes of its text."""
-        return len(self.text.encode())
 
 
 class Follower(Protocol):
@@ -186,7 +154,7 @@ class Session:
             if not self.busy:
                 self._idle()
 
-    def _again(self, sender: Follower, turn: Turn, taken: store.Taken) -> None:
+    def _again(self, sender: Follower, turn: Turn, taken: Taken) -> None:
         """A message that was accepted before, and whose sender does not know: said again, done once."""
         accepted = Accepted(
             session_id=self.id,
@@ -370,7 +338,7 @@ class Session:
                     await self._take_up(Turn(found.turn_id, found.content, found.id), found.owner)
 
     async def _take_up(self, turn: Turn, owner: str) -> None:
-        if owner == self._resources.store.owner or not await asyncio.to_thread(store.alive, owner):
+        if owner == self._resources.store.owner or not await asyncio.to_thread(owners.alive, owner):
             await self._take_over(turn, owner)
             return
         # An instance that is being replaced still works on it.
@@ -417,7 +385,7 @@ class Session:
             if line is not None:
                 self.publish(self._told(line, turn.client))
                 return True
-            if await asyncio.to_thread(store.alive, owner):
+            if await asyncio.to_thread(owners.alive, owner):
                 return False
             await self._take_over(turn, owner)
             return True
@@ -450,53 +418,3 @@ class Session:
 def now() -> str:
     """The time as messages write it."""
     return stamp(time.time())
-
-
-def unbroken(text: str) -> str:
-    """The text with halves of surrogate pairs, which no frame and no database takes, replaced."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
-
-class Words:
-    """Redacts a stream: a secret must not slip through in two pieces.
-
-    Held back is what could be a secret's beginning: the last word, a bearer header's first one, and where a secret
-    itself has spaces in it, as many characters as the longest of those.
-    """
-
-    _CUT = re.compile(r"[^\x21-\x7e](?=[\x21-\x7e]*$)")  # the last character that ends a word
-    _BEARER = re.compile(r"(bearer|basic)\s*$", re.IGNORECASE)
-
-    def __init__(self, redactor: redaction.Redactor, secrets: Iterable[str]) -> None:
-        """``secrets``: those that the redactor leaves alone among them, which are too common to be replaced."""
-        spread = [len(secret) for secret in secrets if re.search(r"[^\x21-\x7e]", secret.strip())]
-        self._redactor = redactor
-        self._spread = max([redactor.spread, *spread]) * 6  # escaped forms are longer
-        self._held = ""
-        self._before = ""  # what went out before, from where a secret may have begun that is folded over lines
-
-    def feed(self, text: str) -> str:
-        """What may go out now that this has come."""
-        self._held += text
-        found = self._CUT.search(self._held, 0, max(0, len(self._held) - self._spread))
-        cut = found.end() if found else 0
-        if cut and (header := self._BEARER.search(self._held[:cut])):
-            cut = header.start()
-        out, self._held = self._held[:cut], self._held[cut:]
-        return self._redacted(out)
-
-    def rest(self) -> str:
-        """The end."""
-        out, self._held = self._held, ""
-        return self._redacted(out)
-
-    def _redacted(self, out: str) -> str:
-        if not out:
-            return ""
-        redacted = self._redactor.after(self._before, unbroken(out))
-        self._before = redacted.unfinished or redacted.begun
-        return redacted.text

@@ -5,7 +5,6 @@ Nothing outside this file and checkpoints.py knows which store it is; how a file
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Collection
@@ -13,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from preflight import ports
 from preflight.times import stamp
 from server.sessions.database import Database, StoreError
+from server.sessions.owner import whoami
 
 VERSION = 2
 SCHEMA = """
@@ -398,23 +397,3 @@ def _session(row: Any) -> dict[str, Any]:
         "unanswered": unanswered,
         "workspace_path": workspace,
     }
-
-
-def whoami() -> str:
-    """This process, told apart from a later one with the same number."""
-    return identity(os.getpid())
-
-
-def identity(pid: int) -> str:
-    """A process of this machine, told apart from others with its number; empty where there is none.
-
-    The clock has no part in it where the system can do without: while an instance is replaced it may be set.
-    """
-    process = ports.here().process(pid)
-    return f"{pid}:{process.stamp}" if process is not None else ""
-
-
-def alive(owner: str) -> bool:
-    """Whether the process that calls itself so still runs; may take a moment."""
-    pid = owner.partition(":")[0]
-    return pid.isdigit() and identity(int(pid)) == owner

@@ -1,0 +1,58 @@
+"""What a model says, word by word: redacted while it streams, and in text that every frame and database takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from preflight.redaction import redactor as redaction
+
+
+def unbroken(text: str) -> str:
+    """The text with halves of surrogate pairs, which no frame and no database takes, replaced."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+class Words:
+    """Redacts a stream: a secret must not slip through in two pieces.
+
+    Held back is what could be a secret's beginning: the last word, a bearer header's first one, and where a secret
+    itself has spaces in it, as many characters as the longest of those.
+    """
+
+    _CUT = re.compile(r"[^\x21-\x7e](?=[\x21-\x7e]*$)")  # the last character that ends a word
+    _BEARER = re.compile(r"(bearer|basic)\s*$", re.IGNORECASE)
+
+    def __init__(self, redactor: redaction.Redactor, secrets: Iterable[str]) -> None:
+        """``secrets``: those that the redactor leaves alone among them, which are too common to be replaced."""
+        spread = [len(secret) for secret in secrets if re.search(r"[^\x21-\x7e]", secret.strip())]
+        self._redactor = redactor
+        self._spread = max([redactor.spread, *spread]) * 6  # escaped forms are longer
+        self._held = ""
+        self._before = ""  # what went out before, from where a secret may have begun that is folded over lines
+
+    def feed(self, text: str) -> str:
+        """What may go out now that this has come."""
+        self._held += text
+        found = self._CUT.search(self._held, 0, max(0, len(self._held) - self._spread))
+        cut = found.end() if found else 0
+        if cut and (header := self._BEARER.search(self._held[:cut])):
+            cut = header.start()
+        out, self._held = self._held[:cut], self._held[cut:]
+        return self._redacted(out)
+
+    def rest(self) -> str:
+        """The end."""
+        out, self._held = self._held, ""
+        return self._redacted(out)
+
+    def _redacted(self, out: str) -> str:
+        if not out:
+            return ""
+        redacted = self._redactor.after(self._before, unbroken(out))
+        self._before = redacted.unfinished or redacted.begun
+        return redacted.text

@@ -1,0 +1,27 @@
+"""Who works on a turn: a process of this machine, told apart from a later one with the same number."""
+
+from __future__ import annotations
+
+import os
+
+from preflight import ports
+
+
+def whoami() -> str:
+    """This process, told apart from a later one with the same number."""
+    return identity(os.getpid())
+
+
+def identity(pid: int) -> str:
+    """A process of this machine, told apart from others with its number; empty where there is none.
+
+    The clock has no part in it where the system can do without: while an instance is replaced it may be set.
+    """
+    process = ports.here().process(pid)
+    return f"{pid}:{process.stamp}" if process is not None else ""
+
+
+def alive(owner: str) -> bool:
+    """Whether the process that calls itself so still runs; may take a moment."""
+    pid = owner.partition(":")[0]
+    return pid.isdigit() and identity(int(pid)) == owner
