@@ -21,7 +21,7 @@ import pytest
 
 from preflight.command import bundle
 from preflight.notify import __main__ as sender
-from preflight.redaction import redactor as redaction
+from preflight.redaction import writings
 from server.agent import embedded
 
 pytestmark = pytest.mark.slow
@@ -44,10 +44,8 @@ EVERY = sorted(set(METHODS.values()))
 Pattern = tuple[str, str, int, list[str]]  # where it stands, what it is, its flags, and how it is used
 # Patterns that are put together while the program runs, by where; each with what the code there makes.
 MADE = {
-    "preflight/redaction/redactor.py:_pattern": [redaction._pattern(secret).pattern for secret in SECRETS],
-    "preflight/redaction/redactor.py:_step": [
-        stretch for secret in SECRETS for stretch in redaction._stretches(secret)
-    ],
+    "preflight/redaction/writings.py:pattern": [writings.pattern(secret).pattern for secret in SECRETS],
+    "preflight/redaction/redactor.py:_step": [stretch for secret in SECRETS for stretch in writings.stretches(secret)],
     "preflight/notify/__main__.py:reason": [pattern for pattern, _ in sender.REASONS],
     "server/agent/embedded.py:intent": [pattern for _, pattern in embedded.INTENTS],
     "preflight/command/bundle.py:_path": [bundle._path(path).pattern for path in ("/home/dev", "/", "/a.b/c+d")],
@@ -196,8 +194,8 @@ def test_all_patterns_are_known() -> None:
     assert unknown == []
     assert len(found) > 80
     assert {where.partition(":")[0] for where, *_ in found} >= {
-        "preflight/redaction/arguments.py", "preflight/redaction/redactor.py", "preflight/text.py",
-        "server/chat/turns.py",
+        "preflight/redaction/arguments.py", "preflight/redaction/folds.py", "preflight/redaction/redactor.py",
+        "preflight/redaction/writings.py", "preflight/text.py", "server/chat/words.py",
     }  # fmt: skip
 
 

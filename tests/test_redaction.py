@@ -19,7 +19,8 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from preflight.redaction.keys import common, common_secrets, key_like, secrets
-from preflight.redaction.redactor import MASK, SIGNS, Lines, Redactor
+from preflight.redaction.redactor import MASK, Lines, Redactor
+from preflight.redaction.writings import SIGNS
 from preflight.settings.loading import load
 
 KEY = "sk-canary-3f9a1c77e2Zq"

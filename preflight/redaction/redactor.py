@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import base64
 import re
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
-from heapq import nlargest
-from itertools import accumulate, islice
 from typing import NamedTuple, TypeVar
 
 from preflight.redaction.derivation import LARGEST, cost, derived, members
+from preflight.redaction.folds import AROUND, Unfolded, unfolded
 from preflight.redaction.keys import MOST, common, secrets
+from preflight.redaction.writings import head, literals, pattern, shorter, stretches
 from preflight.settings.model import Settings
 
 MASK = "[redacted]"
@@ -30,7 +29,6 @@ LONGEST = 16 * 1024  # characters of a secret whose pieces are known by themselv
 REACH = 64 * 1024  # characters that are looked at beyond a cut, so that a secret there is seen whole
 LONG, LONGEST_REMEMBERED = 2 * 1024, 64 * 1024  # characters of a text whose result is remembered
 REMEMBERED = 16  # such texts
-SIGNS = 512  # of a secret that are compiled: each has some twenty ways to be written, a millisecond to compile
 
 T = TypeVar("T")
 
@@ -55,25 +53,6 @@ _DIGITS = re.compile(r"0x|u00|([0-9a-fA-F])")
 _ENCODED = re.compile(r"%(?:25){0,4}([2-7][0-9a-fA-F])")
 _ENCODED_BACKSLASH = re.compile(r"%(?:25){0,4}5[cC]")
 
-# Where a text goes on in the next line: its end, also an escaped one or Unicode's, colours, what nobody sees (the NULs
-# of UTF-16, places where a word may be broken), and what stands around a piece there.
-_LINE_END = re.compile(
-    r"(?:\\{1,16}r)?\\{1,16}n|\r?\n|\r|%(?:0[dD]%)?0[aA]|<(?:br ?/?|wbr)>|\x1b\[[0-9;:]{0,40}[mK]"
-    r"|[\x00\x0b\x0c\x1c-\x1e\x85\xad\u200b-\u200d\u2028\u2029\u2060\ufeff]"
-)
-_NEW_LINE = re.compile(r"\r?\n|\r")
-_BLANKS = " \t\xa0"
-_AROUND = " \t\xa0\"'`\\|>#*+,()[]│┃║╎┆▏▕"
-_CONTINUED = "=-\xad"  # quoted-printable's sign and hyphens at a line's end, which may be a secret's own as well
-# What is around the pieces, on the left and on the right, and which sign may follow each.
-_FOLDS = (
-    ("", "", ""),
-    (_BLANKS, "", ""),
-    (_BLANKS, _BLANKS, ""),
-    (_AROUND, _AROUND, ""),
-    (_AROUND, _AROUND, _CONTINUED),
-)
-_STAMP = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]{8,15}Z \w{1,16}\[\d{1,10}\] ")  # of a line in our log
 # A piece of a secret that stands by itself: it is as long as what is derived from a value, and no word of a language.
 _PIECE = re.compile(r"[A-Za-z0-9+/_~-]{12,}")
 _LIKE_A_KEY = re.compile(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])|(?=.*?[A-Za-z]{16})")
@@ -95,82 +74,7 @@ _CUT_OFF = re.compile(
 # Fields of our documents whose texts are words of ours.
 _ENUMERATED = frozenset({"action", "origin", "outcome", "severity", "status"})
 
-_PLAIN = re.compile(r"[A-Za-z0-9_]+")  # what nobody encodes
-_SIGNS = re.compile(r"[^A-Za-z0-9_]")
-_NAMED = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos"}
 _SPREAD = re.compile(r"[^\x21-\x7e]")
-_LETTERS = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
-
-
-def _literals(secret: str) -> list[str]:
-    """The longest parts of a secret that stand in a text as they are, however the rest of it is written."""
-    return nlargest(8, set(_PLAIN.findall(secret)), key=len)
-
-
-def _head(secret: str) -> str:
-    """The secret, or as much of its beginning as has `SIGNS` signs."""
-    signs = islice(_SIGNS.finditer(secret), SIGNS, None)
-    return secret[: last.start()] if (last := next(signs, None)) else secret
-
-
-def _pattern(secret: str) -> re.Pattern[str]:
-    """A regular expression for the secret in whatever way each of its characters is written."""
-    first, *others = _stretches(secret)
-    # Each way to write the first character begins with another one: so where it may begin is found quickly.
-    return re.compile("".join([first.replace(r"\\{0,7}", ""), *others]))
-
-
-def _stretches(secret: str) -> list[str]:
-    # Backslashes in a row are taken together: one by one they could be shared out in too many ways.
-    return [_stretch(stretch[0]) for stretch in re.finditer(r"\\+|[^\\]", secret, re.DOTALL)]
-
-
-@lru_cache(4096)
-def _stretch(text: str) -> str:
-    if text.startswith("\\"):
-        count = len(text)
-        others = (r"%(?:25){0,4}5[cC]", r"&(?:amp;){0,4}#(?:92|[xX]5[cC]);", r"\\\\{0,15}(?:x|u00)5[cC]")
-        return (
-            rf"(?:\\\\{{{count - 1},{8 * count - 1}}}|" + "|".join(f"(?:{other}){{{count}}}" for other in others) + ")"
-        )
-    return re.escape(text) if _PLAIN.fullmatch(text) else _ways(text)
-
-
-def _ways(character: str) -> str:
-    """All the ways to write a character; each escape may be escaped again, and bounds keep that from taking long."""
-    code = ord(character)
-    escape = r"\\\\{0,15}"  # one backslash or more
-    ways = [rf"\\{{0,7}}{re.escape(character)}"]
-    raw = character.encode("utf-8", "surrogateescape")
-    ways.append("".join(rf"%(?:25){{0,4}}{_hex(byte, 2)}" for byte in raw))
-    ways.append("".join(rf"{escape}x{_hex(byte, 2)}" for byte in raw))  # the repr of bytes
-    if code < 0x100:
-        ways.append(rf"{escape}x{_hex(code, 2)}")
-    if 0x80 <= code < 0x100:
-        ways.append(rf"%(?:25){{0,4}}{_hex(code, 2)}")  # latin-1
-    if code < 0x10000:
-        ways.append(rf"{escape}u{_hex(code, 4)}")
-    else:
-        high, low = divmod(code - 0x10000, 0x400)
-        ways.append(rf"{escape}u{_hex(0xD800 + high, 4)}{escape}u{_hex(0xDC00 + low, 4)}")
-        ways.append(rf"{escape}U{_hex(code, 8)}")
-    ways.append(rf"\\{{0,7}}&(?:amp;){{0,4}}#(?:0{{0,4}}{code}|[xX]0{{0,4}}{_hex(code, 1)});")
-    if character in _NAMED:
-        ways.append(rf"\\{{0,7}}&(?:amp;){{0,4}}{_NAMED[character]};")
-    if character in _LETTERS:
-        ways.append(rf"{escape}{_LETTERS[character]}")
-    if character == "\n":
-        ways.append(rf"\r\n|{escape}r{escape}n|%(?:25){{0,4}}0[dD]%(?:25){{0,4}}0[aA]")
-    if character == " ":
-        ways.append(rf"\+|[ \t]{{0,16}}\r?\n[ \t]{{0,80}}|[ \t]{{0,16}}{escape}n[ \t]{{0,80}}")  # folded there
-    if character == "'":
-        ways.append(r"""'"'"'|'\\''""")  # shell quotes
-    return f"(?:{'|'.join(ways)})"
-
-
-def _hex(number: int, digits: int) -> str:
-    """Hexadecimal digits in either case."""
-    return "".join(f"[{digit}{digit.upper()}]" if digit.isalpha() else digit for digit in format(number, f"0{digits}x"))
 
 
 def _windows(secret: str) -> Iterator[str]:
@@ -203,10 +107,10 @@ class _Known:
     __slots__ = ("_literals", "_regex", "complete", "text")
 
     def __init__(self, text: str) -> None:
-        self.text = _head(text)
+        self.text = head(text)
         self.complete = len(self.text) == len(text)
         """Whether all of it is compiled; of another one `Redactor._cut_off` finds what follows."""
-        self._literals = _literals(self.text)
+        self._literals = literals(self.text)
         self._regex: re.Pattern[str] | None = None
 
     def within(self, text: str) -> re.Pattern[str] | None:
@@ -214,7 +118,7 @@ class _Known:
         if not all(literal in text for literal in self._literals):
             return None
         if self._regex is None:
-            self._regex = _pattern(self.text)
+            self._regex = pattern(self.text)
         return self._regex
 
 
@@ -230,17 +134,17 @@ class _Begun(_Known):
     @cached_property
     def stretches(self) -> list[str]:
         """A regular expression for each stretch of the secret."""
-        return _stretches(self._secret)
+        return stretches(self._secret)
 
     @cached_property
     def shorter(self) -> list[int]:
-        """See `_shorter`."""
-        return _shorter(self.stretches)
+        """See :func:`~preflight.redaction.writings.shorter`."""
+        return shorter(self.stretches)
 
     @cached_property
     def enough(self) -> int:
         """How many stretches the secret is known by."""
-        return len(_stretches(self.text))
+        return len(stretches(self.text))
 
     @property
     def repeats(self) -> bool:
@@ -314,13 +218,13 @@ class Redactor:
             text = _masked(whole, spans, len(before))
         text = _BEARER.sub(rf"\1 {MASK}", text)
         text = _URL_PASSWORD.sub(rf"\1:{MASK}", text)
-        end = len(whole.rstrip(_AROUND + "\r\n"))
+        end = len(whole.rstrip(AROUND + "\r\n"))
         start = min((start for start, to in spans if to >= end), default=end)
         return Redacted(
             text,
             whole[max(start, len(whole) - self._reach) :] if start < end else "",
             whole[end - self._begins_at_end(whole, end) :],
-            any(start < len(before.rstrip(_AROUND + "\r\n")) and to > len(before) for start, to in spans),
+            any(start < len(before.rstrip(AROUND + "\r\n")) and to > len(before) for start, to in spans),
         )
 
     def _begins_at_end(self, text: str, end: int) -> int:
@@ -332,7 +236,7 @@ class Redactor:
     def _spans(self, text: str) -> list[tuple[int, int]]:
         """Where there are secrets, in whatever form."""
         spans = [*self._plain(text), *self._in_base64(text), *self._in_hex(text), *self._alone(text)]
-        for folded in _unfolded(text):
+        for folded in unfolded(text):
             spans += [folded.place(start, end) for start, end in self._plain(folded.text)]
         if _ENCODED_BACKSLASH.search(text):
             spans += self._in_query(text)
@@ -344,7 +248,7 @@ class Redactor:
         for encoded in _ENCODED.finditer(text):
             pieces += [(reached, text[reached : encoded.start()]), (encoded.start(), chr(int(encoded[1], 16)))]
             reached = encoded.end()
-        plain = _Unfolded([*(piece for piece in pieces if piece[1]), (reached, text[reached:])])
+        plain = Unfolded([*(piece for piece in pieces if piece[1]), (reached, text[reached:])])
         for found in self._plain(plain.text):
             start, end = plain.place(*found)
             last = _ENCODED.match(text, end - 1)
@@ -498,17 +402,6 @@ class Redactor:
         return value
 
 
-def _shorter(stretches: Sequence[str]) -> list[int]:
-    """For each number of first stretches, how many of the last among them are the first of all again."""
-    lengths = [0, 0]
-    for stretch in stretches[1:]:
-        kept = lengths[-1]
-        while kept and stretch != stretches[kept]:
-            kept = lengths[kept]
-        lengths.append(kept + (stretch == stretches[kept]))
-    return lengths
-
-
 def _joined(run: re.Match[str]) -> tuple[str, Sequence[int], Sequence[int]]:
     """A run of base64 without its line breaks and escapes, and where each of its characters begins and ends."""
     text, first = run[0], run.start()
@@ -553,54 +446,6 @@ def _of_pieces(secret: str) -> bool:
     return (
         16 <= len(secret) <= LONGEST and bool(_PIECE.fullmatch(secret.rstrip("="))) and bool(_LIKE_A_KEY.match(secret))
     )
-
-
-class _Unfolded:
-    """A text whose lines were joined, and where each of them came from."""
-
-    __slots__ = ("_places", "_starts", "text")
-
-    def __init__(self, lines: Sequence[tuple[int, str]]) -> None:
-        self.text = "".join(line for _, line in lines)
-        self._places = [place for place, _ in lines]
-        self._starts = [0, *accumulate(len(line) for _, line in lines)][:-1]
-
-    def place(self, start: int, end: int) -> tuple[int, int]:
-        """Where a span of the joined lines is in the text."""
-        return self._place(start), self._place(end - 1) + 1
-
-    def _place(self, joined: int) -> int:
-        line = bisect_right(self._starts, joined) - 1
-        return self._places[line] + joined - self._starts[line]
-
-
-def _unfolded(text: str) -> Iterator[_Unfolded]:
-    """The text with its lines joined, in the ways in which somebody may have folded it."""
-    plain = [end.span() for end in _NEW_LINE.finditer(text)]
-    written = [end.span() for end in _LINE_END.finditer(text)]
-    # A secret may have an escaped end of a line in itself.
-    for ends in [plain] if plain == written else [plain, written]:
-        if ends:
-            yield from _joined_at(ends, text)
-
-
-def _joined_at(ends: Sequence[tuple[int, int]], text: str) -> Iterator[_Unfolded]:
-    starts = [0, *(end for _, end in ends)]
-    stops = [*(start for start, _ in ends), len(text)]
-    lines = [(start, text[start:stop]) for start, stop in zip(starts, stops, strict=True)]
-    before = text
-    for left, right, sign in _FOLDS:
-        stripped = []
-        for place, line in lines:
-            skipped = stamp.end() if left == _AROUND and (stamp := _STAMP.match(line)) else 0
-            kept = line[skipped:].lstrip(left) if left else line
-            if kept:
-                end = kept.rstrip(right) if right else kept
-                stripped.append((place + len(line) - len(kept), end[:-1] if end[-1:] in sign else end))
-        unfolded = _Unfolded(stripped)
-        if unfolded.text != before:
-            yield unfolded
-            before = unfolded.text
 
 
 class Lines:

@@ -1,0 +1,102 @@
+"""A regular expression for a secret in whatever way each of its characters is written.
+
+As it is, in JSON, in ``repr``, in HTML, URL-encoded, and in any mixture of these.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from heapq import nlargest
+from itertools import islice
+
+SIGNS = 512  # of a secret that are compiled: each has some twenty ways to be written, a millisecond to compile
+
+_PLAIN = re.compile(r"[A-Za-z0-9_]+")  # what nobody encodes
+_SIGNS = re.compile(r"[^A-Za-z0-9_]")
+_NAMED = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos"}
+_LETTERS = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
+
+
+def literals(secret: str) -> list[str]:
+    """The longest parts of a secret that stand in a text as they are, however the rest of it is written."""
+    return nlargest(8, set(_PLAIN.findall(secret)), key=len)
+
+
+def head(secret: str) -> str:
+    """The secret, or as much of its beginning as has `SIGNS` signs."""
+    signs = islice(_SIGNS.finditer(secret), SIGNS, None)
+    return secret[: last.start()] if (last := next(signs, None)) else secret
+
+
+def pattern(secret: str) -> re.Pattern[str]:
+    """A regular expression for the secret in whatever way each of its characters is written."""
+    first, *others = stretches(secret)
+    # Each way to write the first character begins with another one: so where it may begin is found quickly.
+    return re.compile("".join([first.replace(r"\\{0,7}", ""), *others]))
+
+
+def stretches(secret: str) -> list[str]:
+    """A regular expression for each character, or run of backslashes, of the secret."""
+    # Backslashes in a row are taken together: one by one they could be shared out in too many ways.
+    return [_stretch(stretch[0]) for stretch in re.finditer(r"\\+|[^\\]", secret, re.DOTALL)]
+
+
+@lru_cache(4096)
+def _stretch(text: str) -> str:
+    if text.startswith("\\"):
+        count = len(text)
+        others = (r"%(?:25){0,4}5[cC]", r"&(?:amp;){0,4}#(?:92|[xX]5[cC]);", r"\\\\{0,15}(?:x|u00)5[cC]")
+        return (
+            rf"(?:\\\\{{{count - 1},{8 * count - 1}}}|" + "|".join(f"(?:{other}){{{count}}}" for other in others) + ")"
+        )
+    return re.escape(text) if _PLAIN.fullmatch(text) else _ways(text)
+
+
+def _ways(character: str) -> str:
+    """All the ways to write a character; each escape may be escaped again, and bounds keep that from taking long."""
+    code = ord(character)
+    escape = r"\\\\{0,15}"  # one backslash or more
+    ways = [rf"\\{{0,7}}{re.escape(character)}"]
+    raw = character.encode("utf-8", "surrogateescape")
+    ways.append("".join(rf"%(?:25){{0,4}}{_hex(byte, 2)}" for byte in raw))
+    ways.append("".join(rf"{escape}x{_hex(byte, 2)}" for byte in raw))  # the repr of bytes
+    if code < 0x100:
+        ways.append(rf"{escape}x{_hex(code, 2)}")
+    if 0x80 <= code < 0x100:
+        ways.append(rf"%(?:25){{0,4}}{_hex(code, 2)}")  # latin-1
+    if code < 0x10000:
+        ways.append(rf"{escape}u{_hex(code, 4)}")
+    else:
+        high, low = divmod(code - 0x10000, 0x400)
+        ways.append(rf"{escape}u{_hex(0xD800 + high, 4)}{escape}u{_hex(0xDC00 + low, 4)}")
+        ways.append(rf"{escape}U{_hex(code, 8)}")
+    ways.append(rf"\\{{0,7}}&(?:amp;){{0,4}}#(?:0{{0,4}}{code}|[xX]0{{0,4}}{_hex(code, 1)});")
+    if character in _NAMED:
+        ways.append(rf"\\{{0,7}}&(?:amp;){{0,4}}{_NAMED[character]};")
+    if character in _LETTERS:
+        ways.append(rf"{escape}{_LETTERS[character]}")
+    if character == "\n":
+        ways.append(rf"\r\n|{escape}r{escape}n|%(?:25){{0,4}}0[dD]%(?:25){{0,4}}0[aA]")
+    if character == " ":
+        ways.append(rf"\+|[ \t]{{0,16}}\r?\n[ \t]{{0,80}}|[ \t]{{0,16}}{escape}n[ \t]{{0,80}}")  # folded there
+    if character == "'":
+        ways.append(r"""'"'"'|'\\''""")  # shell quotes
+    return f"(?:{'|'.join(ways)})"
+
+
+def _hex(number: int, digits: int) -> str:
+    """Hexadecimal digits in either case."""
+    return "".join(f"[{digit}{digit.upper()}]" if digit.isalpha() else digit for digit in format(number, f"0{digits}x"))
+
+
+def shorter(stretches: Sequence[str]) -> list[int]:
+    """For each number of first stretches, how many of the last among them are the first of all again."""
+    lengths = [0, 0]
+    for stretch in stretches[1:]:
+        kept = lengths[-1]
+        while kept and stretch != stretches[kept]:
+            kept = lengths[kept]
+        lengths.append(kept + (stretch == stretches[kept]))
+    return lengths
