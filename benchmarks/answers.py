@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.start import describe, place  # noqa: E402  # the checkout is not installed
 from preflight import times  # noqa: E402
 from preflight.redaction.redactor import Redactor  # noqa: E402
+from preflight.report import building  # noqa: E402
 from preflight.report import model as report  # noqa: E402
 from tests.e2e.place import Place, make_place  # noqa: E402
 
@@ -129,7 +130,7 @@ def publish(here: Place) -> None:
         "summary": {"collected": CHECKS, "total": CHECKS},
         "tests": [{"nodeid": check.id, "lineno": 1, "outcome": "passed"} for check in checks],
     }
-    made = report.build(
+    made = building.build(
         document, checks, redactor=Redactor(), run_id="benchmark", origin="pytest", selection="all",
         address=f"127.0.0.1:{here.port}", started_at=times.now(),
     )  # fmt: skip

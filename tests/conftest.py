@@ -13,7 +13,8 @@ import pytest
 
 from preflight.processes.signals import STOPPING
 from preflight.redaction.redactor import Redactor
-from preflight.report.model import Check, Report, build
+from preflight.report.building import build
+from preflight.report.model import Check, Report
 from preflight.settings import loading
 from preflight.web.instance import Instance
 from tests.services import Service

@@ -15,6 +15,7 @@ import pytest
 
 from preflight import times
 from preflight.redaction.redactor import MASK, Redactor
+from preflight.report import building
 from preflight.report import model as report
 from preflight.report.model import Check, Report, ReportError
 
@@ -103,7 +104,7 @@ def test_not_all_ran(make_report: MakeReport, summary: dict[str, int], message: 
 
 def test_empty_suite(make_report: MakeReport) -> None:
     """A collection error leaves ``tests: []`` and pytest content: broken."""
-    found = report.build(
+    found = building.build(
         {"exitcode": 0, "summary": {}, "tests": []},
         [],
         redactor=Redactor(),

@@ -1,7 +1,7 @@
 """What a run of the suite found: the document, the verdict, and the ways to read it.
 
-1. `model` is the only file that knows the JSON schema. It builds a `Report` from pytest's results, reads one back from
-   a file, and judges it: only `verdict` decides whether a server may start.
+1. `model` is the only file that knows the JSON schema. It reads a `Report` back from a file and judges it: only
+   `verdict` decides whether a server may start. `building` makes a `Report` of pytest's results.
 2. `history` keeps every published report as a file of its own; `changes` compares two reports.
 3. `banners` renders a report for a terminal; `formats` renders it for other tools.
 

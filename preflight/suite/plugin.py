@@ -28,6 +28,7 @@ from preflight.output import audit
 from preflight.output.log import Log, LogFile
 from preflight.ports import Step
 from preflight.redaction.redactor import Redactor
+from preflight.report import building
 from preflight.report import model as report
 from preflight.settings import servicelinks
 from preflight.settings.model import Settings
@@ -363,7 +364,7 @@ class SuiteRun:
             stage.longrepr = (str(item.path), 0, shown) if stage.outcome == "skipped" else shown
         stage.sections = []
         stage.user_properties = [
-            (self.redactor.beginning(str(name), LONGEST_TITLE), report.limited(value, self.redactor))
+            (self.redactor.beginning(str(name), LONGEST_TITLE), building.limited(value, self.redactor))
             for name, value in stage.user_properties
         ]
         if stage.when == "teardown":
@@ -371,7 +372,7 @@ class SuiteRun:
             if check.outcome == "passed" and not witness.entered:
                 self._broken([f"{item.nodeid}: its body was not executed: leave out the plugin that prevents it"])
         if stage.when == "teardown" and self.link:
-            self.link.send("checked", **report.in_brief(check, self.redactor))
+            self.link.send("checked", **building.in_brief(check, self.redactor))
         return stage
 
     def _check_after(self, item: pytest.Item, outcome: str, message: str, duration: float) -> report.Check:
@@ -409,7 +410,7 @@ class SuiteRun:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_json_modifyreport(self, json_report: dict[str, Any]) -> None:
-        self.report = report.build(
+        self.report = building.build(
             json_report,
             # One that was broken off after its set-up has not passed.
             tuple(check for nodeid, check in self.checks.items() if nodeid in self._over),
