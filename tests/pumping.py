@@ -10,6 +10,8 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import resource
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +23,13 @@ from typing import Any
 STEPS = {**dict.fromkeys([*range(16, 48, 4), 64, 140], 0.05), 2_000: 0.1}
 # What is quadratic shows at a greater length, where so many seconds at the last step were worth a closer look.
 LENGTH, SUSPICIOUS, SLOW = 8_000, 0.0002, 0.002
-RATIO = 8  # of the times for four times the length: 4 is linear, 16 quadratic
+# Lengths far apart tell the two by a factor that no other work of the machine's comes near.
+APART = 16
+RATIO = 64  # of the times for lengths that far apart: 16 is linear, 256 quadratic
+TRIES = 5
+MUCH = 0.5  # seconds that are too long to be taken again
+
+BOUND = 100  # seconds of processor time for all patterns together; they take a tenth of that
 
 _CHARACTERS = "aA0-_.~ /\\\"'%&;:=@,+!?#<>()[]{}|*$\n\t\r\x1b\x00é\u2028b1f"
 _CLASSES: dict[Any, Callable[[str], bool]] = {
@@ -115,18 +123,18 @@ def cases(pattern: str, flags: int) -> Iterator[tuple[str, str, str]]:
             yield before, pump, "!\x00\n"
 
 
-def spent(method: str, compiled: re.Pattern[str], text: str, tries: int) -> float:
-    """The least processor time, in seconds, that one way of using a pattern takes for a text."""
-    times = []
-    for _ in range(tries):
-        begun = time.process_time()
+def spent(
+    method: str, compiled: re.Pattern[str], text: str, calls: int = 1, clock: Callable[[], float] = time.process_time
+) -> float:
+    """The seconds that one way of using a pattern takes for a text so many times: of processor time, or by a clock."""
+    begun = clock()
+    for _ in range(calls):
         if method == "search":
             for _found in compiled.finditer(text):
                 pass
         else:
             getattr(compiled, method)(text)
-        times.append(time.process_time() - begun)
-    return min(times)
+    return clock() - begun
 
 
 def worst(pattern: str, flags: int, methods: Sequence[str]) -> tuple[str, tuple[str, str, str], float] | None:
@@ -136,16 +144,28 @@ def worst(pattern: str, flags: int, methods: Sequence[str]) -> tuple[str, tuple[
         for method in methods:
             for length, too_long in STEPS.items():
                 text = _text(case, length)
-                took = spent(method, compiled, text, 1)
-                if took > too_long and (took := spent(method, compiled, text, 2)) > too_long:
+                took = spent(method, compiled, text)
+                if took > too_long and (took := min(spent(method, compiled, text) for _ in range(TRIES))) > too_long:
                     return method, case, float("inf")
-            if took <= SUSPICIOUS or (took := spent(method, compiled, _text(case, LENGTH), 1)) <= SLOW:
-                continue
-            took = min(took, spent(method, compiled, _text(case, LENGTH), 4)) if took < 0.5 else took
-            ratio = took / spent(method, compiled, _text(case, LENGTH // 4), 5)
-            if took > SLOW and ratio > RATIO:
+            if took > SUSPICIOUS and (ratio := _growth(method, compiled, case)) > RATIO:
                 return method, case, ratio
     return None
+
+
+def _growth(method: str, compiled: re.Pattern[str], case: tuple[str, str, str]) -> float:
+    """By how much more time a text takes than a shorter one; 0 where it does not take long at all.
+
+    The long one by the processor time that most tries took: others' work is not counted. The short one by the clock, at
+    its quickest: it is so short that nobody comes in between, and a virtual machine's processor time may stand still.
+    """
+    long, short = _text(case, LENGTH), _text(case, LENGTH // APART)
+    took = [spent(method, compiled, long)]
+    while took[0] < MUCH and len(took) < TRIES:
+        if min(took) <= SLOW:
+            return 0.0
+        took.append(spent(method, compiled, long))
+    least = min(spent(method, compiled, short, APART, time.perf_counter) for _ in range(TRIES))
+    return statistics.median(took) / least * APART
 
 
 def _text(case: tuple[str, str, str], length: int) -> str:
@@ -154,6 +174,8 @@ def _text(case: tuple[str, str, str], length: int) -> str:
 
 
 def main() -> None:
+    # Of processor time: what does not end is killed, however busy the machine is, and what is only kept waiting is not.
+    resource.setrlimit(resource.RLIMIT_CPU, (BOUND, BOUND))
     for where, pattern, flags, methods in json.load(sys.stdin):
         print(json.dumps([where, pattern, None]), flush=True)
         if found := worst(pattern, flags, methods):

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.waiting import PATIENCE
+
 # It does what the release did or may do, with nothing of this tree's in it. "serving" is its first line; the others say
 # what it was sent. Arguments: runtime folder, port, further fields of the record (JSON; null takes one away).
 OTHER_RELEASE = """
@@ -105,7 +107,7 @@ class OtherRelease:
     def says(self) -> str:
         """The next thing that it says; waits for it."""
         assert self.process.stdout is not None
-        assert select.select([self.process.stdout], [], [], 20)[0]
+        assert select.select([self.process.stdout], [], [], PATIENCE)[0]
         return self.process.stdout.readline().strip()
 
     def __enter__(self) -> OtherRelease:

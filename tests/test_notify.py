@@ -193,23 +193,20 @@ def test_the_sender_dies(telling: Callable[..., Telling], receiver: Receiver) ->
     assert (tally["delivered"], tally["undelivered"]) == (1, 1)
 
 
-def test_the_sender_hangs(telling: Callable[..., Telling], receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sender_hangs(telling: Callable[..., Telling], receiver: Receiver) -> None:
     """A sender that does not answer for longer than all its tries can take is ended, and another one goes on."""
     one = telling(receiver.url())
     one.notifier.tell(TEST)
     os.kill(one.sender(), signal.SIGSTOP)
-    monkeypatch.setattr(notify, "LATEST", 0.1)
-    time.sleep(0.2)
+    before, one.notifier.latest = one.notifier.latest, 0.0
     one.notifier.tell(Notice("✅ The next one (here)", "text", "success"))
-    monkeypatch.undo()
+    one.notifier.latest = before
     one.until_told()
     assert one.said == ["Not delivered to json: ❌ A headline (here): the process that sends ended (SIGKILL)"]
     assert receiver.titles == ["The next one"]
 
 
-def test_the_sender_hangs_for_one_service_only(
-    telling: Callable[..., Telling], receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_sender_hangs_for_one_service_only(telling: Callable[..., Telling], receiver: Receiver) -> None:
     """What was never given to a sender that had to be ended goes out with the next one: it is lost to nobody."""
     hanging = Receiver()
     hanging.hangs = True
@@ -217,9 +214,9 @@ def test_the_sender_hangs_for_one_service_only(
     try:
         one.notifier.tell(TEST)
         one.until(lambda: len(receiver.taken) == 1 and one.notifier.pending == 1, "the second service has it")
-        monkeypatch.setattr(notify, "LATEST", 0.0)
+        before, one.notifier.latest = one.notifier.latest, 0.0
         one.notifier.tell(Notice("✅ The next one (here)", "text", "success"))
-        monkeypatch.undo()
+        one.notifier.latest = before
         one.until(lambda: len(receiver.taken) == 2, "the second service has the next one as well")
         assert receiver.titles == ["A headline", "The next one"]
         assert one.said == [

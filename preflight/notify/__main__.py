@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from preflight.notify.notices import Notice
-from preflight.notify.notifier import PATIENCE, PAUSE, TOO_LATE, install_command, installed
+from preflight.notify.notifier import PATIENCE, TOO_LATE, install_command, installed
 from preflight.processes import children, signals
 from preflight.processes.channel import Message
 
@@ -51,14 +51,15 @@ class _Sender:
 
     def _obey(self, order: dict[str, Any]) -> None:
         try:
-            why = self._deliver(order["url"], Notice(order["title"], order["body"], order["level"]), order["tries"])
+            notice = Notice(order["title"], order["body"], order["level"])
+            why = self._deliver(order["url"], notice, order["tries"], order["backoff"])
         except Exception as error:  # noqa: BLE001  # a plugin's own fault is an answer as well
             why = f"sending raised {type(error).__name__}"
         kind = "failed" if why else "delivered"
         self._channel.send(kind, service=order["service"], reason=why)
 
-    def _deliver(self, url: str, notice: Notice, tries: int) -> str:
-        """Send, with back-off; returns why it did not work, empty if it did."""
+    def _deliver(self, url: str, notice: Notice, tries: int, backoff: float) -> str:
+        """Send, with pauses of ``backoff`` seconds and more; returns why it did not work, empty if it did."""
         with self._loading:  # it loads its plugins with the first URL
             if not installed():
                 return f"apprise is not installed; fix: {install_command(Path.cwd())}"
@@ -72,7 +73,7 @@ class _Sender:
         why = ""
         for number in range(tries):
             if number:
-                time.sleep(PAUSE * 2 ** (number - 1))
+                time.sleep(backoff * 2 ** (number - 1))
             why = self._try(service, notice)
             if not why:
                 return ""

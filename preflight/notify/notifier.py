@@ -29,10 +29,8 @@ if TYPE_CHECKING:
     from preflight.redaction.redactor import Redactor
 
 TRIES = 5
-PAUSE = 1.0  # seconds before the second try; each further pause is twice as long
 PATIENCE = 30.0  # seconds that one try may take
 MARGIN = 5.0  # seconds beyond it until the sender is given up
-LATEST = TRIES * PATIENCE + PAUSE * 2 ** (TRIES - 1) + MARGIN  # seconds after which it must have answered
 SILENT = 2.0  # seconds that a command waits at its end without saying for what
 WAITING = 50  # notices that wait for a service; one more, and the oldest is dropped
 LONGEST = 8_000  # characters of a message
@@ -103,6 +101,8 @@ class Notifier:
         self.services = services(settings)
         self.on_change: Callable[[], object] = lambda: None
         """Called when :attr:`tally` has changed."""
+        self.latest = TRIES * PATIENCE + settings.notify_backoff * 2 ** (TRIES - 1) + MARGIN
+        """Seconds after which the sender must have answered: all tries take less, with the pauses between them."""
         self._settings = settings
         self._loop = loop
         self._redactor = redactor
@@ -172,10 +172,13 @@ class Notifier:
             service.sending = notice = service.waiting.popleft()
             service.since = time.monotonic()
             tries = 0 if notice is QUESTION else self._tries
+            backoff = self._settings.notify_backoff
             before = self._child
             try:
                 child = before or self._employ()
-                child.channel.send("send", service=number, url=service.url, tries=tries, **asdict(notice))
+                child.channel.send(
+                    "send", service=number, url=service.url, tries=tries, backoff=backoff, **asdict(notice)
+                )
             except OSError as error:
                 if before is not None:
                     # It has gone, or does not listen: the loop is about to notice, and the next one gets this.
@@ -187,7 +190,7 @@ class Notifier:
 
     def _look(self) -> None:
         """End a sender that has something in hand for longer than all its tries can take; its channel then tells."""
-        late = time.monotonic() - LATEST
+        late = time.monotonic() - self.latest
         if self._child is not None and any(one.sending is not None and one.since < late for one in self.services):
             self._child.kill()
 

@@ -162,6 +162,9 @@ class Settings:
     refresh: float = setting(
         0.0, interval(10, 30 * 86400), "time between re-runs in the background, 10 s or more (0: none)"
     )
+    rerun_interval: float = setting(
+        10.0, duration(0, 3600), "time from the end of a re-run until the next one may begin; sooner, the answer is 429"
+    )
     rerun_gates: bool = setting(
         True, switch, "take the server out of rotation (503) while a critical requirement fails in its re-runs"
     )
@@ -198,6 +201,9 @@ class Settings:
         6000,
         whole(1, 10_000_000),
         "frames a minute from a WebSocket that are empty, or parts of a message of less than 128 bytes; then 1008",
+    )
+    followers: int = setting(
+        200, whole(1, 100_000), "followers of /ws/diagnostics at once; one more is closed with 1013"
     )
     follower_rate: int = setting(
         5,
@@ -239,6 +245,11 @@ class Settings:
         urls,
         "whom to tell about changes: Apprise URLs, separated by commas or blanks (env file or environment only)",
         secret=True,
+    )
+    notify_backoff: float = setting(
+        1.0,
+        duration(0, 60),
+        "wait before a notification that was not delivered is tried again; doubles for each of four more tries",
     )
     demo: bool = setting(False, switch, "the embedded profile: no env file, no keys, no network")
     offline: bool = setting(False, switch, "leave out what needs the network")

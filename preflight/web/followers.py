@@ -18,7 +18,6 @@ from preflight.web.reruns import Message, Reruns
 from preflight.web.snapshot import Snapshot
 from preflight.web.websocket import POLICY_VIOLATION, Allowance, Outbox
 
-FOLLOWERS = 200  # at once; one more is closed with 1013
 FRAME = 1024  # characters of a message in which a ping is looked for: it has less than that
 BURST = 10.0  # seconds' worth of messages that may come at once
 GATHER = 0.02  # seconds from a piece of news until it is sent, with all that came meanwhile
@@ -59,7 +58,7 @@ class Followers:
     @property
     def full(self) -> bool:
         """Whether there is no room for another one."""
-        return len(self._followers) >= FOLLOWERS
+        return len(self._followers) >= self.instance.settings.followers
 
     async def join(self, follower: Follower) -> None:
         """From here on it misses nothing, and hears nothing twice: what is known now comes first."""

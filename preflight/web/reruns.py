@@ -30,7 +30,6 @@ from preflight.web.instance import Instance
 
 log = logging.getLogger(__name__)
 
-INTERVAL = 10.0  # seconds between a re-run's end and the next one's beginning
 HEAD_START = 0.03  # seconds that the answer to a run's caller has before the suite's start competes for the processors
 REMEMBERED = 20  # runs whose state can be asked for
 JITTER = 0.1  # by which a pause in the background is longer or shorter, so that many servers do not check in step
@@ -114,7 +113,7 @@ class Reruns:
     @property
     def again_in(self) -> float:
         """Seconds until the next re-run may begin; 0 where nobody has to wait."""
-        return max(0.0, self._ended + INTERVAL - asyncio.get_running_loop().time())
+        return max(0.0, self._ended + self.instance.settings.rerun_interval - asyncio.get_running_loop().time())
 
     def find(self, run_id: str) -> Run | None:
         """One of the last few runs."""
@@ -164,7 +163,8 @@ class Reruns:
     async def _repeat(self, pause: float) -> None:
         """The background's re-runs: one after a pause since the last one, whoever asked for that."""
         while True:
-            await asyncio.sleep(max(INTERVAL, pause * random.uniform(1 - JITTER, 1 + JITTER)))
+            least = self.instance.settings.rerun_interval
+            await asyncio.sleep(max(least, pause * random.uniform(1 - JITTER, 1 + JITTER)))
             try:
                 self.start("the background (refresh)")
             except TooSoon:

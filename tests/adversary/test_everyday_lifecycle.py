@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.e2e import clocks
 from tests.e2e.place import READY, Place, Started, get, listening, unused_port
 from tests.waiting import PATIENCE, until
 
@@ -660,19 +661,18 @@ def shell(place: Place) -> Iterator[Shell]:
 @linux
 def test_put_aside_and_brought_back(place: Place, shell: Shell) -> None:
     """Ctrl-Z pauses the command and not the service; fg and bg go on as before, and Ctrl-C drains."""
-    line = f"{sys.executable} run.py --port {place.port} {' '.join(DEMO)}"
-    shell.type(f"PREFLIGHT_HEARTBEAT=1s {line}\n")
+    shell.type(f"{sys.executable} {clocks.program(place)} --port {place.port} {' '.join(DEMO)}\n")
     shell.until_says(READY)
     shell.type("\x1a")
     shell.until_says("Stopped")
     assert get(place.url) == (200, "small")
-    time.sleep(2.5)  # beyond the heartbeat's period
+    clocks.move_on(place, 300)  # beyond the heartbeat's period
     shell.type("bg; echo in the ba''ckground\n")
     shell.until_says("in the background")
     assert get(place.url) == (200, "small")
     shell.type("fg; echo code=$?''.\n")
-    shell.until_says("run.py")
-    time.sleep(1)  # fg has no event of its own
+    shell.until_says("prepared.py")
+    until(lambda: os.tcgetpgrp(shell.terminal) != os.getpgid(shell.pid), "it is in the foreground")
     assert get(place.url) == (200, "small")
     shell.type("\x03")
     shell.until_says("code=0.")
@@ -721,7 +721,7 @@ def test_an_upload_in_flight(place: Place) -> None:
         until(mark.exists, "the request is in flight")
         one.send(signal.SIGTERM)
         one.until_says("Stopping")
-        time.sleep(0.3)
+        until(lambda: not listening(place.port), "its worker drains")
         client.sendall(b"b" * 1000)
         answer = b""
         while data := client.recv(1 << 16):

@@ -318,8 +318,10 @@ def test_a_neighbour_at_the_other_end_of_a_cable(place: Place) -> None:
 def test_one_that_came_up_in_the_future(place: Place, up_at: float) -> None:
     """Another clock (a time namespace, another release) is no reason to take it for one that has just come up."""
     folder = place.folder / "runtime" / "preflight"
-    with OtherRelease(folder, place.port, "future", further={"up_at": up_at}) as other:
-        new = place.start(*SMALL).until_ready()
+    with OtherRelease(folder, place.port, "future", further={"up_at": up_at, "stops_within": 60.0}) as other:
+        # It has more time to answer than a launcher has: here it is a program that a busy machine may keep waiting.
+        patient = place.prepared("from preflight.instances import records\nrecords.ANSWER = 60.0")
+        new = place.start_program(patient, *SMALL).until_ready()
         until(lambda: not other.alive, "it has retired")
         assert other.process.returncode == 0, "it was not sent a signal"
         assert new.stop() == 0

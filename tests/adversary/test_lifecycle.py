@@ -10,7 +10,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from preflight.processes.worker import Worker
 from preflight.settings import loading
 from preflight.settings.model import SettingsError
 from preflight.worker.application import load
+from tests.e2e import clocks
 from tests.e2e.clients import Clients
 from tests.e2e.place import READY, ROOT, Place, Started, get
 from tests.e2e.processes import BACK, kill_worker, worker_of
@@ -181,8 +181,8 @@ def guarded(place: Place, how: str = "", *options: str, **environ: str) -> Start
     quick = {"PREFLIGHT_RESTART_BACKOFF": "10ms"}
     files = {"LIVES": str(place.folder / f"lives{len(place.started)}"), "GATE": str(place.folder / "gate")}
     supervise = () if "--no-supervise" in options else ("--supervise",)
-    return place.start(
-        "--demo", "--app", "guarded:app", *supervise, *options, **{**quick, **files, "HOW": how, **environ}
+    return clocks.start(
+        place, "--demo", "--app", "guarded:app", *supervise, *options, **{**quick, **files, "HOW": how, **environ}
     )
 
 
@@ -357,12 +357,10 @@ def test_start_up_that_writes_much(place: Place) -> None:
 @pytest.mark.parametrize("together", [True, False])
 def test_paused_start_up(place: Place, together: bool) -> None:
     """The time in which a launcher was stopped counts for no deadline of a start-up."""
-    started = guarded(place, "waits", PREFLIGHT_STARTUP_TIMEOUT="2s").until_says("starting up")
+    started = guarded(place, "waits", PREFLIGHT_STARTUP_TIMEOUT="60s").until_says("starting up")
     worker = worker_of(started)
     pids = [started.pid, worker] if together else [started.pid]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    time.sleep(3)
+    clocks.pause(place, pids, 300)
     if not together:
         open_gate(place)
     for pid in pids:
@@ -509,11 +507,9 @@ def test_replacement_that_hangs_while_it_is_asked(place: Place) -> None:
 def test_paused_while_it_is_asked(place: Place) -> None:
     """A new server that was paused with its launcher, as a container is, is not rejected for the time of the pause."""
     old = place.start("--demo", "--app", "small:app").until_ready()
-    new = guarded(place, "waits to answer", PREFLIGHT_READY_TIMEOUT="2s").until_says("asked /")
+    new = guarded(place, "waits to answer", PREFLIGHT_READY_TIMEOUT="60s").until_says("asked /")
     pids = [new.pid, worker_of(new)]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    time.sleep(3)
+    clocks.pause(place, pids, 300)
     open_gate(place)
     for pid in pids:
         os.kill(pid, signal.SIGCONT)

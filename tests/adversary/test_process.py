@@ -23,7 +23,7 @@ import pytest
 from websockets.sync.client import connect
 
 from preflight.instances import unixsockets
-from tests.e2e import chatting, namespaces
+from tests.e2e import chatting, clocks, namespaces
 from tests.e2e.place import READY, Place, Started, get, make_place
 from tests.waiting import PATIENCE, until
 
@@ -91,7 +91,7 @@ def application(place: Place, *options: str, **environ: str) -> Started:
     """A supervised start of the first of them."""
     place.write_module("odd", APPLICATION)
     environ = {"FOLDER": str(place.folder), "PREFLIGHT_RESTART_BACKOFF": "0", **environ}
-    return place.start("--demo", "--app", "odd:app", "--supervise", *options, **environ)
+    return clocks.start(place, "--demo", "--app", "odd:app", "--supervise", *options, **environ)
 
 
 def serves(place: Place, process: subprocess.Popen[bytes] | None = None) -> str:
@@ -337,13 +337,12 @@ def test_a_parent_that_wants_to_hear_no_signal_at_all(place: Place, how: str) ->
 
 def test_asked_to_stop_while_it_is_stopped(place: Place) -> None:
     """SIGSTOP for longer than the heartbeat, SIGTERM meanwhile: once it goes on it ends in order, nothing is lost."""
-    started = application(place, PREFLIGHT_HEARTBEAT="1s").until_ready()
+    started = application(place).until_ready()
     answers: list[tuple[int, str]] = []
     asking = threading.Thread(target=lambda: answers.append(get(f"{place.url}/slow", PATIENCE)))
     asking.start()
     until(lambda: (place.folder / "begun").exists(), "the request is in flight")
-    started.send(signal.SIGSTOP)
-    time.sleep(1.3)  # the heartbeat's period is over
+    clocks.pause(place, [started.pid], 300)  # the heartbeat's period is over
     started.send(signal.SIGTERM)
     started.send(signal.SIGCONT)
     started.until_says("Stopping (SIGTERM).")

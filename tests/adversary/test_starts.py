@@ -549,21 +549,21 @@ def test_a_start_after_the_launcher_was_killed(place: Place) -> None:
     assert get(place.url) == (200, "small")
 
 
-def test_a_start_behind_one_that_takes_its_time(project: Place) -> None:
+def test_a_start_behind_one_that_takes_its_time(place: Place) -> None:
     """An application may take longer to start up than checks do: the next start waits on, and finds it serving."""
-    project.hasten("preflight/launcher/entry.py", "START_UP = 60.0", "START_UP = 0.1")
-    gate = project.folder / "gate"
+    gate = place.folder / "gate"
     source = (
         HEAD + "async def app(scope, receive, send):\n    if scope['type'] == 'lifespan':\n        await receive()\n"
     )
     source += f"        while not os.path.exists({str(gate)!r}):\n            await asyncio.sleep(0.01)\n"
     source += "        await send({'type': 'lifespan.startup.complete'})\n        await receive()\n        return\n"
-    project.write_module("gated", source + "    await small(scope, receive, send)\n")
+    place.write_module("gated", source + "    await small(scope, receive, send)\n")
     options = ("--demo", "--app", "gated:app")
-    first = project.start(*options)
+    first = place.start(*options)
     first.until_says("requirements: ")
-    second = project.start(*options, PREFLIGHT_RUN_TIMEOUT="1")
-    second.until_says("waiting on, for as long as an application may take")
+    hasty = "from preflight.launcher import entry\nentry.START_UP = 0.1"
+    second = place.start_program(place.prepared(hasty), *options, PREFLIGHT_RUN_TIMEOUT="1")
+    second.until_says("it is given as long as an application may take")
     gate.touch()
     assert second.wait() == 0, second.output
     assert "it came up meanwhile" in second.output

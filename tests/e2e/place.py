@@ -259,14 +259,6 @@ class Place:
         assert self.root != ROOT
         (self.root / "preflight" / "requirements" / f"test_{name}.py").write_text(source)
 
-    def hasten(self, file: str, slow: str, quick: str) -> None:
-        """Shorten a time, or lower a limit, in a file of the tree; only in a copy of it."""
-        assert self.root != ROOT
-        path = self.root / file
-        source = path.read_text()
-        assert source.count(slow) == 1
-        path.write_text(source.replace(slow, quick))
-
     def write_suite(self, source: str) -> None:
         """One file of requirements in place of all that there were; only in a copy of the tree."""
         assert self.root != ROOT
@@ -300,6 +292,19 @@ class Place:
         """Start ``run.py`` on this place's port."""
         command = [*self.before, sys.executable, "run.py", "--port", str(self.port), *options]
         return self.spawn(*command, environ=environ)
+
+    def prepared(self, preparation: str) -> str:
+        """A program that runs this Python and is ``run.py`` then: for a fault, or a time that is no setting."""
+        program = self.folder / "prepared.py"
+        program.write_text(
+            f"import runpy, sys\nsys.path[:1] = [{str(self.root)!r}]\n{preparation}\n"
+            'sys.argv[0] = "run.py"\nrunpy.run_path("run.py", run_name="__main__")\n'
+        )
+        return str(program)
+
+    def start_program(self, program: str, *options: str, **environ: str) -> Started:
+        """Start a program of :meth:`prepared` on this place's port."""
+        return self.spawn(sys.executable, program, "--port", str(self.port), *options, environ=environ)
 
     def run(self, *options: str, **environ: str) -> Started:
         """``run.py``, to its end."""

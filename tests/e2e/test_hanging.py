@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from tests.e2e import clocks
 from tests.e2e.place import READY, Place, Started, get
 from tests.e2e.processes import BACK, TRACER, kill_worker, worker_of
 
@@ -61,13 +62,20 @@ async def app(scope, receive, send):
 HANGS = "THE SERVER HANGS"
 
 
-def hanging(place: Place, hangs: str = "", *options: str, **environ: str) -> Started:
-    """An instance of an application that hangs."""
+HANGING_APP = ("--demo", "--app", "hanging:app")
+
+
+def prepared(place: Place, hangs: str = "") -> dict[str, str]:
+    """Write the application; returns the environment that it needs."""
     place.write_module("hanging", HANGING)
     quick = {"PREFLIGHT_RESTART_BACKOFF": "10ms", "PREFLIGHT_GRACEFUL_TIMEOUT": "100ms"}
-    lives = {"LIVES": str(place.folder / "lives"), "HANGS": hangs}
+    return {**quick, "LIVES": str(place.folder / "lives"), "HANGS": hangs}
+
+
+def hanging(place: Place, hangs: str = "", *options: str, **environ: str) -> Started:
+    """An instance of an application that hangs."""
     supervise = ("--supervise",) if "--no-supervise" not in options else ()
-    return place.start("--demo", "--app", "hanging:app", *supervise, *options, **{**quick, **lives, **environ})
+    return place.start(*HANGING_APP, *supervise, *options, **{**prepared(place, hangs), **environ})
 
 
 def ask(place: Place, path: str) -> None:
@@ -223,15 +231,14 @@ def test_no_heartbeat(place: Place) -> None:
 @pytest.mark.parametrize("together", [True, False])
 def test_suspended_launcher(place: Place, together: bool) -> None:
     """After the launcher was suspended, alone or with its worker as a laptop does, the worker gets a new period."""
-    started = hanging(place, PREFLIGHT_HEARTBEAT="2s").until_ready()
+    environ = prepared(place)
+    started = clocks.start(place, *HANGING_APP, "--supervise", **environ).until_ready()
     worker = worker_of(started)
     processes = [started.pid, worker] if together else [started.pid]
-    for pid in processes:
-        os.kill(pid, signal.SIGSTOP)
-    time.sleep(3.5)
+    clocks.pause(place, processes, 300)
     for pid in processes:
         os.kill(pid, signal.SIGCONT)
-    time.sleep(1.5)
+    assert str(started.pid) in place.run("--port-status").stdout  # it has looked about it: it answers
     assert HANGS not in started.output
     assert worker_of(started) == worker
     assert get(place.url) == (200, "life 1")

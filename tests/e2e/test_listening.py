@@ -195,9 +195,11 @@ def test_let_through(place: Place) -> None:
     started.left_nothing()
 
 
-def test_the_socket_to_serve_is_none_of_those(project: Place) -> None:
+def test_the_socket_to_serve_is_none_of_those(place: Place) -> None:
     """However closely it is watched for sockets that listen, a worker gets the one that it is to serve."""
-    project.hasten("preflight/worker/listening.py", "LOOK = 0.25", "LOOK = 0.0")
+    place.write_module(
+        "closely", "from preflight.worker import listening\nlistening.LOOK = 0.0\nfrom small import app\n"
+    )
     for _ in range(4):
-        started = project.start("--demo", "--app", "small:app", "--no-supervise").until_ready()
+        started = place.start("--demo", "--app", "closely:app", "--no-supervise").until_ready()
         assert started.stop() == 0, started.output

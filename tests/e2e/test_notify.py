@@ -256,35 +256,35 @@ def test_nobody_to_tell(place: Place) -> None:
 
 
 @pytest.mark.slow
-def test_undelivered(project: Place, receiver: Receiver) -> None:
+def test_undelivered(place: Place, receiver: Receiver) -> None:
     """Log and /diagnostics say what could not be delivered and why; the URLs' secrets are nowhere at all."""
     canaries = ["T1canary99", "canary-Login1", "canary-Pass2", "canaryTopic3"]
-    project.hasten("preflight/notify/notifier.py", "PAUSE = 1.0", "PAUSE = 0.1")
+    place.environ["PREFLIGHT_NOTIFY_BACKOFF"] = "0.1"
     port = receiver.url().rsplit(":", 1)[1].split("/")[0]
     receiver.failures = 99
-    last_told_blocked(project)
+    last_told_blocked(place)
     urls = [
         f"json://canary-Login1:canary-Pass2@127.0.0.1:{port}/services/T1canary99?+canaryTopic3=canaryTopic3",
         "slack://T1canary99/canary-Pass2/canaryTopic3",
         "json://127.0.0.1:1/T1canary99/canaryTopic3",
     ]
-    project.write_module("mine", f"print({urls!r}, {canaries!r})\nfrom server.app import create_app as app")
-    project.environ["PREFLIGHT_NOTIFY"] = ",".join(urls)
-    tried = project.run("--demo", "--test-notify")
+    place.write_module("mine", f"print({urls!r}, {canaries!r})\nfrom server.app import create_app as app")
+    place.environ["PREFLIGHT_NOTIFY"] = ",".join(urls)
+    tried = place.run("--demo", "--test-notify")
     assert tried.stdout.splitlines()[0] == "json (1 of 3): NOT delivered: HTTP 500"
     assert tried.stdout.splitlines()[2] == "json (3 of 3): NOT delivered: connection refused"
-    started = project.start("--demo", "-v", "--app", "mine:app").until_ready()
+    started = place.start("--demo", "-v", "--app", "mine:app").until_ready()
     until(lambda: len(receiver.tried) >= 2, "something was sent")
-    answers = [get(project.url + path)[1] for path in ("/diagnostics", "/health")]
-    until(lambda: notifications(project)["undelivered"] == 3, "all are given up", 60)
-    tally = notifications(project)
+    answers = [get(place.url + path)[1] for path in ("/diagnostics", "/health")]
+    until(lambda: notifications(place)["undelivered"] == 3, "all are given up", 60)
+    tally = notifications(place)
     assert (tally["delivered"], tally["pending"], tally["last_delivered_at"]) == (0, 0, None)
     assert tally["problem"].startswith(("json (", "slack ("))
     said = f"notifications: {tally['problem']}"
-    assert json.loads(get(f"{project.url}/diagnostics")[1])["problem"] == said
-    assert get(f"{project.url}/diagnostics?format=text")[1].splitlines()[-1] == said
-    assert json.loads(get(f"{project.url}/diagnostics?format=health")[1])["notes"][-1] == said
-    scraped = get(f"{project.url}/metrics")[1]
+    assert json.loads(get(f"{place.url}/diagnostics")[1])["problem"] == said
+    assert get(f"{place.url}/diagnostics?format=text")[1].splitlines()[-1] == said
+    assert json.loads(get(f"{place.url}/diagnostics?format=health")[1])["notes"][-1] == said
+    scraped = get(f"{place.url}/metrics")[1]
     assert '\npreflight_notifications_total{result="undelivered"} 3.0\n' in scraped
     assert "\npreflight_notifications_pending 0.0\n" in scraped
     answers.append(scraped)
@@ -293,14 +293,12 @@ def test_undelivered(project: Place, receiver: Receiver) -> None:
     assert "HTTP 500 (tried 5 times)" in started.stdout
     assert f"Not delivered to json (3 of 3): {headline}" in started.stdout
     assert "connection refused (tried 5 times)" in started.stdout
-    answers += [get(project.url + path)[1] for path in ("/diagnostics", "/health")]
+    answers += [get(place.url + path)[1] for path in ("/diagnostics", "/health")]
     assert started.stop() == 0
-    assert READY not in project.run("--demo", "--app", "nothing:canaryTopic3").output
-    project.environ["PREFLIGHT_NOTIFY"] = "T1canary99 " + ",".join(urls)
-    assert project.run("--demo").process.returncode == 2
-    files = [
-        file.read_text() for folder in (project.state, project.folder / "runtime") for file in folder.rglob("*.json")
-    ]
+    assert READY not in place.run("--demo", "--app", "nothing:canaryTopic3").output
+    place.environ["PREFLIGHT_NOTIFY"] = "T1canary99 " + ",".join(urls)
+    assert place.run("--demo").process.returncode == 2
+    files = [file.read_text() for folder in (place.state, place.folder / "runtime") for file in folder.rglob("*.json")]
     assert len(files) >= 2
-    texts = [*(one.output for one in project.started), *answers, *files]
+    texts = [*(one.output for one in place.started), *answers, *files]
     assert [(canary, text) for text in texts for canary in canaries if canary in text] == []

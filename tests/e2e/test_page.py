@@ -296,8 +296,7 @@ def test_first_paint_with_a_red_report(red: Place, visit: Open) -> None:
 
 def test_a_rerun_is_seen_live_and_flips(project: Place, model: Path, visit: Open) -> None:
     """Everybody who looks sees a re-run check by check, and then what flipped; the next one has to wait."""
-    project.hasten("preflight/web/reruns.py", "INTERVAL = 10.0", "INTERVAL = 5.0")
-    project.start("--demo").until_ready()
+    project.start("--demo", PREFLIGHT_RERUN_INTERVAL="5").until_ready()
     page, other = visit(project), visit(project)
     refused: list[str] = []
     page.on("response", lambda answer: refused.extend([answer.url] if answer.status == 429 else []))
@@ -564,22 +563,22 @@ def test_a_crash_is_no_drama(place: Place, visit: Open) -> None:
 
 
 def test_it_says_that_nobody_could_be_told(
-    project: Place, served: Place, visit: Open, request: pytest.FixtureRequest
+    place: Place, served: Place, visit: Open, request: pytest.FixtureRequest
 ) -> None:
     """A notification that does not arrive is a line of the facts, until one does; else there is none."""
-    project.hasten("preflight/notify/notifier.py", "PAUSE = 1.0", "PAUSE = 0.1")
+    place.environ["PREFLIGHT_NOTIFY_BACKOFF"] = "0.1"
     receiver = Receiver(failures=1_000_000)
     request.addfinalizer(receiver.close)
-    project.start("--demo", "--supervise", PREFLIGHT_NOTIFY=receiver.url("/canaryTopic3")).until_ready()
-    page = visit(project)
+    place.start("--demo", "--supervise", PREFLIGHT_NOTIFY=receiver.url("/canaryTopic3")).until_ready()
+    page = visit(place)
     assert "Notifications" not in page.locator("#facts dt").all_inner_texts()
-    kill_worker(project.started[-1])  # that is news
+    kill_worker(place.started[-1])  # that is news
     line = page.locator("#facts div", has=page.locator("dt", has_text="Notifications")).locator("dd")
     expect(line).to_have_text(re.compile(r"not delivered, .+: json: HTTP 500"))
     assert "canaryTopic3" not in page.content()
     assert violations(page) == []
     receiver.failures = 0
-    kill_worker(project.started[-1])
+    kill_worker(place.started[-1])
     expect(line).to_have_count(0)
     assert "Notifications" not in visit(served).locator("#facts dt").all_inner_texts()
 

@@ -60,7 +60,7 @@ def test_probe():
 def told(project: Place) -> Place:
     """A copy of the tree with the requirement above, where re-runs may follow one another at once."""
     project.write_requirement("probe", PROBE)
-    project.hasten("preflight/web/reruns.py", "INTERVAL = 10.0", "INTERVAL = 0.0")
+    project.environ["PREFLIGHT_RERUN_INTERVAL"] = "0"
     return project
 
 
@@ -287,9 +287,13 @@ def test_a_suite_that_cannot_be_collected(told: Place) -> None:
 
 def test_a_rerun_takes_no_server_with_it(told: Place) -> None:
     """Whatever goes wrong with one in the launcher: it is broken and says why, and the server goes on as before."""
-    begins = "    try:\n        seen = report.publish("
-    told.hasten("preflight/processes/rerun.py", begins, f'    raise ValueError("unforeseen")\n{begins}')
-    started = told.start("--demo", "--supervise").until_ready()
+    fault = """
+from preflight.processes import rerun
+def publish(result, settings):
+    raise ValueError("unforeseen")
+rerun.publish = publish
+"""
+    started = told.start_program(told.prepared(fault), "--demo", "--supervise").until_ready()
     first = told.report()["run_id"]
     for _ in range(2):
         ended = rerun(started.url)
@@ -316,8 +320,7 @@ def test_wrong_settings_since_the_start(told: Place) -> None:
 
 def test_what_only_the_next_start_needs(equipped_project: Place) -> None:
     """A package that is declared since the start, and an env file that was good then, take no healthy server away."""
-    equipped_project.hasten("preflight/web/reruns.py", "INTERVAL = 10.0", "INTERVAL = 0.0")
-    started = equipped_project.start().until_ready()
+    started = equipped_project.start(PREFLIGHT_RERUN_INTERVAL="0").until_ready()
     file = equipped_project.root / "pyproject.toml"
     file.write_text(file.read_text().replace("dependencies = [", 'dependencies = [\n    "not-here-yet>=2",', 1))
     for content in ("what is this\n", None):
@@ -423,10 +426,9 @@ def test_another_process_publishes(place: Place) -> None:
     assert started.stop() == 0
 
 
-def test_more_followers_than_there_is_room_for(project: Place) -> None:
+def test_more_followers_than_there_is_room_for(place: Place) -> None:
     """One more is closed with 1013, and there is room again when one leaves."""
-    project.hasten("preflight/web/followers.py", "FOLLOWERS = 200", "FOLLOWERS = 2")
-    started = project.start("--demo").until_ready()
+    started = place.start("--demo", PREFLIGHT_FOLLOWERS="2").until_ready()
     with following(started.url) as one:
         with following(started.url) as other:
             assert heard(one)["type"] == heard(other)["type"] == "snapshot"
@@ -526,8 +528,13 @@ def test_a_crash_of_the_worker_after_other_runs(told: Place) -> None:
 
 def test_in_the_background(told: Place) -> None:
     """The setting repeats it, with pauses."""
-    told.hasten("preflight/settings/model.py", "interval(10, 30 * 86400)", "interval(0.1, 30 * 86400)")
-    started = told.start("--demo", PREFLIGHT_REFRESH="0.3s").until_ready()
+    hasty = """
+from dataclasses import replace
+from preflight.settings import loading
+load = loading.load
+loading.load = lambda *given, **options: replace(load(*given, **options), refresh=0.3)
+"""
+    started = told.start_program(told.prepared(hasty), "--demo").until_ready()
     tell(told, "fail")
     until(lambda: get(f"{started.url}/health")[0] == 503, "it has noticed by itself")
     tell(told, "")
