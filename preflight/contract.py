@@ -27,7 +27,7 @@ from preflight.report import model as report
 from preflight.text import first_line
 
 LONGEST_TITLE = 200  # characters
-NEEDS = {"network", "env_file", "keys", "port", "agent", "notify"}
+NEEDS = {"network", "env_file", "keys", "port", "agent", "notify", "web"}
 
 
 class Unknown(Skipped):

@@ -123,8 +123,11 @@ class Display:
             sys.stdout.buffer.write(text.encode("utf-8") + b"\n")
             sys.stdout.buffer.flush()
 
-    def ready(self, sock: socket.socket, routes: Sequence[str]) -> None:
-        """The green banner: where the server answers that listens on ``sock``, and has these routes among others."""
+    def ready(self, sock: socket.socket, routes: Sequence[str], beside: str = "") -> None:
+        """The green banner: where the server answers that listens on ``sock``, and has these routes among others.
+
+        ``beside`` is the path to open for our own routes, where those are beside the application's.
+        """
         from preflight import hostnames
         from preflight.report import banners
 
@@ -133,6 +136,7 @@ class Display:
         addresses = [("Server", url)]
         addresses += [("WebSocket", f"ws://{where}{path}") for path in routes if "/ws/" in path]
         addresses += [(path.strip("/").title(), url + path) for path in routes if "/ws/" not in path]
+        addresses += [("Preflight", url + beside)] if beside else []
         self.terminal.show(banners.ready(addresses, plain=self.terminal.plain))
 
     # What ends a command early.

@@ -15,6 +15,7 @@ from preflight import times
 from preflight.instances.presence import stops_within
 from preflight.launcher import drain
 from preflight.launcher.entry import Entry
+from preflight.launcher.login import Login
 from preflight.launcher.replacement import Replacement
 from preflight.launcher.reruns import Reruns
 from preflight.launcher.shown import Display
@@ -91,7 +92,8 @@ class Supervisor:
         """When the first of the crashes was since which no worker was ready."""
         self._replaced_by: int | None = None
         self._in_vain = ""
-        worker.on_audit, worker.on_beat = self._reported, self._watchdog.heard_beat
+        self._login = Login.of(settings)
+        self._listen_to(worker)
 
     def run(self) -> int:
         """Serve; returns the command's exit code."""
@@ -183,6 +185,7 @@ class Supervisor:
             since=self._record.since,
             restarts={"count": self._count, "last_exit": self._last_exit, "last_exit_at": self._last_exit_at},
             notifications=self._telling.tally,
+            login=self._login.to_message(),
         )
 
     # Until it is ready.
@@ -213,7 +216,8 @@ class Supervisor:
         self._replacement.let_go()
         # Before the banner: who acts on it finds the way free.
         self._entry.served()
-        self._display.ready(self._socket, worker.routes)
+        beside = f"{self._settings.prefix}{self._login.way_in}" if worker.beside else ""
+        self._display.ready(self._socket, worker.routes, beside)
         if not self._telling.tell_news(self._report):
             self._telling.verify()  # that there is a way to tell
 
@@ -312,9 +316,13 @@ class Supervisor:
         self.worker, self._ready_at = worker, None
         self._verdict_told = self._handed = False
         self._watchdog.watch_another()
-        worker.on_audit, worker.on_beat = self._reported, self._watchdog.heard_beat
+        self._listen_to(worker)
         worker.child.on_signal = self._display.signalled
         self._loop.watch_child(worker.child, worker.read_channel, lambda: self.on_output(worker))
+
+    def _listen_to(self, worker: Worker) -> None:
+        worker.on_audit, worker.on_beat = self._reported, self._watchdog.heard_beat
+        worker.on_code_spent = self._login.spend
 
     def _dismiss(self, worker: Worker) -> None:
         self._loop.unwatch_child(worker.child)

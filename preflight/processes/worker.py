@@ -46,6 +46,10 @@ class Worker:
         """Whether the application's start-up is complete."""
         self.ready = False
         """Whether it accepts connections: it has said so itself, of the instance that it was handed to."""
+        self.beside = False
+        """Whether it serves our routes beside the application."""
+        self.on_code_spent: Callable[[], object] = lambda: None
+        """Called when somebody has logged in with the one-time code."""
         self.on_beat: Callable[[], object] = lambda: None
         """Called for each sign of life of its event loop."""
         self.stacks: list[str] | None = None
@@ -65,7 +69,7 @@ class Worker:
         """When it was first seen that its channel has closed; 0: it has not."""
         self._events = 0
         self._reported = 0
-        self._tell("application", name=settings.app, port=settings.port)
+        self._tell("application", name=settings.app, port=settings.port, prefix=settings.prefix)
 
     def _tell(self, kind: str, descriptors: tuple[int, ...] = (), **data: Any) -> None:
         try:
@@ -93,6 +97,9 @@ class Worker:
                     self.started = message.data["instance_id"] == self._instance_id
                 case "ready":
                     self.ready = message.data["instance_id"] == self._instance_id
+                    self.beside = bool(message.data["beside"])
+                case "code_spent":
+                    self.on_code_spent()
                 case "beat":
                     self.on_beat()
                 case "audit":

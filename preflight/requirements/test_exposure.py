@@ -56,7 +56,7 @@ def leads_elsewhere(settings: Settings) -> str:
     return "" if bound == "::1" or bound.startswith("127.") else bound
 
 
-@pytest.mark.critical("Exposure", needs="agent", ignorable=False)
+@pytest.mark.critical("Exposure", needs="web", ignorable=False)
 def test_exposure(settings: Settings, details: Details) -> None:
     """Only this machine can reach the server, or a token of at least 16 characters protects it."""
     token = settings.token or ""
@@ -67,6 +67,19 @@ def test_exposure(settings: Settings, details: Details) -> None:
     elsewhere = leads_elsewhere(settings)
     local = settings.loopback and not elsewhere
     details.update(host=settings.host, loopback=local, token_loaded=settings.token is not None)
+    if settings.prefix:
+        # Whoever puts a proxy before the application publishes these routes with it, wherever it listens.
+        if settings.token is None:
+            details.summary = f"{settings.prefix} needs a login: each start makes the token, and prints a link"
+            return
+        details.fix = new_token(settings, "unset PREFLIGHT_TOKEN: each start makes one then")
+        needed = f"{settings.prefix} may be published by a proxy: PREFLIGHT_TOKEN must have {TOKEN_LENGTH} characters"
+        assert filled_in, f"the token is still the template's placeholder, and {needed}"
+        assert long_enough, f"the token is too short: {needed}"
+        assert redacted, f"{SHOWN}: PREFLIGHT_TOKEN must be one that nothing else is called"
+        details.fix = ""
+        details.summary = f"{settings.prefix} needs the token"
+        return
     if local and not settings.trusted_proxies:
         if not redacted:
             details.fix = new_token(settings, "unset PREFLIGHT_TOKEN")

@@ -27,6 +27,7 @@ from preflight.settings.parsers import (
     one_of,
     origins,
     path,
+    prefix,
     request_path,
     size,
     specifier,
@@ -40,6 +41,7 @@ from preflight.settings.statefolder import StateFolder
 PREFIX = "PREFLIGHT_"
 DEFAULT_ENV_FILE = Path("~/.ki_autoagent/config/.env")
 DEFAULT_STATE_DIR = Path(".preflight")
+DEFAULT_WEB_PREFIX = "/_preflight"
 AGENT = "server.app"
 """The module of the application that comes with this."""
 _DRAIN_DELAY = 1.0  # seconds, where other machines can reach us
@@ -233,6 +235,12 @@ class Settings:
         networks,
         "addresses of reverse proxies whose X-Forwarded-For and -Proto count; then nobody is local",
     )
+    web_prefix: str | None = setting(
+        None,
+        prefix,
+        "path below which health, diagnostics, metrics, re-runs and the page are served beside the application"
+        " (`/_preflight`; server.app has them at its root: off), or off",
+    )
     plugins: tuple[str, ...] = setting((), modules, "pytest plugins that the suite needs, by module name")
     ignore: tuple[str, ...] = setting((), names, "critical requirements that may fail, by title or id")
     not_used: tuple[str, ...] = setting(
@@ -306,6 +314,13 @@ class Settings:
         if self.ready_path is not None:
             return self.ready_path
         return "/health/ready" if self.app.partition(":")[0] == AGENT else "/"
+
+    @property
+    def prefix(self) -> str:
+        """The path below which the routes of ours are beside the application's own; empty: they are not."""
+        if self.web_prefix is not None:
+            return self.web_prefix
+        return "" if self.app.partition(":")[0] == AGENT else DEFAULT_WEB_PREFIX
 
     @property
     def delay(self) -> float:

@@ -171,6 +171,16 @@ def request_path(value: object) -> str:
     return target
 
 
+def prefix(value: object) -> str:
+    """The path below which something is served, without a slash at its end; empty for "off"."""
+    if isinstance(value, str) and value.strip().lower() in ("", "off"):
+        return ""
+    target = text(value).rstrip("/")
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", target) or {".", ".."} & set(target.split("/")):
+        raise ValueError('must be a path of letters, digits, "-", "_", "." and "~", such as "/_preflight", or "off"')
+    return target
+
+
 def path(value: object) -> Path:
     """A path; ``~`` is the home folder, and stays where that is not known: another source may have a path."""
     plain = Path(text(value))

@@ -17,6 +17,8 @@ def left_out(declared: Declaration, settings: Settings, *, takes_port: bool) -> 
         return "left out by --offline"
     if "agent" in declared.needs and settings.app.partition(":")[0] != AGENT:
         return f"about the agent server, and {settings.app} is served"
+    if "web" in declared.needs and settings.app.partition(":")[0] != AGENT and not settings.prefix:
+        return "web_prefix is off: nothing of the preflight is served beside the application"
     if "notify" in declared.needs and not settings.notify:
         place = places.of(settings, "PREFLIGHT_NOTIFY")
         found = f"empty in the environment{place.hiding}" if place.in_environment else "not set"

@@ -6,6 +6,12 @@ token, or, where there is none and nobody else can reach the server, somebody on
 answer to all three, save those whose route says otherwise (:class:`preflight.web.routing.Audience`): ``/health``, which
 says no more than names, and the way in, ``/login``.
 
+Beside an application of somebody else's (an :class:`preflight.web.logins.Admission` says so) nobody is trusted for
+being on this machine: whoever put a proxy in front of the application publishes these routes with it. And the
+application's pages are of the same origin as ours, so what runs in them can use a browser's cookie. There, the cookie
+alone opens pages and what they load; what a script asks for, and what changes anything, needs the nonce that only a
+page which a person has opened is given.
+
 Trust follows the socket's peer, never a header. docs/threats.md has the threats and the tests that prove the answers.
 """
 
@@ -28,21 +34,26 @@ from starlette.types import Scope
 from preflight import hostnames
 from preflight.settings.model import TOKEN_LENGTH, Settings
 from preflight.web.instance import Instance
+from preflight.web.logins import Admission
 from preflight.web.routing import Audience
 from preflight.web.throttle import Guesses, Throttle, neighbourhood
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 TOKEN_PROTOCOL = "preflight.token."  # noqa: S105
 """Before a token, in base64url without padding, among the subprotocols that a WebSocket offers."""
-
+NONCE = b"x-preflight-nonce"
+NONCE_PROTOCOL = "preflight.nonce."
+"""The nonce of a login: in this header, or after this among the subprotocols that a WebSocket offers."""
+LOADED = frozenset({b"document", b"style", b"script", b"image"})
+"""What browsers open, or load for a page, and do not show to the scripts of another page (Sec-Fetch-Dest)."""
 
 WATCHED = frozenset(
     {
         b"host", b"origin", b"authorization", b"cookie", b"accept",
-        b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest",
+        b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest", NONCE,
     }
 )  # fmt: skip
-ONCE = frozenset({b"host", b"origin", b"authorization"})
+ONCE = frozenset({b"host", b"origin", b"authorization", NONCE})
 FORWARDING = frozenset(
     {
         b"forwarded", b"via", b"x-real-ip", b"true-client-ip", b"client-ip", b"x-client-ip", b"x-cluster-client-ip",
@@ -69,11 +80,20 @@ class Refusal(NamedTuple):
 class Access:
     """What one instance's settings allow."""
 
-    def __init__(self, settings: Settings, audiences: Mapping[str, Audience]) -> None:
-        """``audiences``: by path, the routes that others than the admitted may ask for."""
-        self._audiences = audiences
-        token = settings.token
+    def __init__(
+        self, settings: Settings, audiences: Mapping[str, Audience], admission: Admission | None = None
+    ) -> None:
+        """``audiences``: by path, the routes that others than the admitted may ask for.
+
+        ``admission``: what opens the routes beside an application of somebody else's.
+        """
+        # A form of the page ends the login that comes with it, and has no nonce to send.
+        self._audiences = audiences if admission is None else {**audiences, "/logout": Audience.VISITORS}
+        self._admission = admission
+        token = settings.token if admission is None else admission.token
         self.has_token = token is not None
+        self.is_token_known = admission is None or not admission.is_made
+        """Whether there is somebody who could have been told the token."""
         # Digests are equally long: comparing them tells nothing about the token's length either.
         self._digest = _digest(token.encode()) if token else b""
         self._key = hmac.digest((token or "").encode(), b"preflight: sessions of the login form", "sha256")
@@ -91,7 +111,7 @@ class Access:
         self._origins = frozenset(origin.encode() for origin in settings.allowed_origins)
         self._proxies = [ipaddress.ip_network(network) for network in settings.trusted_proxies]
         # Cookies know no ports: two instances on one machine must not overwrite each other's.
-        self._cookie = f"preflight_{settings.port}"
+        self._cookie = f"preflight_{settings.port}" + ("" if admission is None else "_beside")
         self._revoked: OrderedDict[str, int] = OrderedDict()
         self._connections: dict[str, set[Callable[[], object]]] = {}
         self.farewells: set[asyncio.Task[None]] = set()
@@ -122,20 +142,41 @@ class Access:
             return None
         if not self.has_token:
             return self._without_token(scope, headers)
-        direct = _is_loopback(scope.get("client")) and not self._proxies and b"forwarded" not in headers
+        local = self._admission is None and _is_loopback(scope.get("client"))
+        direct = local and not self._proxies and b"forwarded" not in headers
         if not self._for_others and not direct:
             return Refusal(403, f"the token is too short for others: it needs {TOKEN_LENGTH} characters")
         offered = _offered(scope, headers)
         if offered is not None:
             return None if self.is_token(offered) else Refusal(401, "that is not the token", guessed=True)
         browser = scope["type"] == "http" and scope["method"] == "GET" and b"text/html" in headers.get(b"accept", b"")
-        if not self.has_session(headers.get(b"cookie", b"")):
-            return Refusal(401, "a token is needed: Authorization: Bearer ..., or log in at /login", login=browser)
+        session = self._session(headers.get(b"cookie", b""))
+        if session is None:
+            return Refusal(401, self._needed(scope), login=browser)
+        if self._admission is not None and not self._is_from_page(scope, headers, session[0]):
+            return Refusal(403, "beside the login's cookie the nonce of its page is needed: load the page again")
         # A browser sends the cookie along whoever made it ask, so who did has to be known before anything changes.
         harmless = scope["type"] == "http" and scope["method"] in SAFE and origin is None
         if not same_origin and not harmless:
             return Refusal(403, "with the login's cookie, only pages of this server may do that")
         return None
+
+    def _needed(self, scope: Scope) -> str:
+        if not self.is_token_known:
+            return "a login is needed: open the link that the start has printed, or set PREFLIGHT_TOKEN"
+        return f"a token is needed: Authorization: Bearer ..., or log in at {scope.get('root_path', '')}/login"
+
+    def _is_from_page(self, scope: Scope, headers: Mapping[bytes, bytes], session: str) -> bool:
+        """Whether a person has opened this, or a page of ours asks for it, and no other page of the same origin."""
+        destination = headers.get(b"sec-fetch-dest")
+        safe = scope["type"] == "http" and scope["method"] in SAFE
+        if safe and (destination is None or destination in LOADED):
+            return True
+        offered = headers.get(NONCE, b"").decode("latin-1")
+        for name in scope.get("subprotocols", ()):
+            if name.startswith(NONCE_PROTOCOL):
+                offered = name.removeprefix(NONCE_PROTOCOL)
+        return hmac.compare_digest(_digest(offered.encode("latin-1")), _digest(self._nonce_of(session).encode()))
 
     def _without_token(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Refusal | None:
         if not self._trusts_local or not _is_loopback(scope.get("client")):
@@ -169,11 +210,31 @@ class Access:
         """Whether there is a cookie of a login that has neither expired nor been ended."""
         return self._session(cookies) is not None
 
+    def spend(self, code: str) -> bool:
+        """Whether this is the one-time code of the start; it counts for the first time only."""
+        return self._admission is not None and self._admission.logins.spend(code)
+
+    def nonce(self, scope: Scope) -> str:
+        """The nonce for a page that a person has opened with a login's cookie; empty for everything else.
+
+        A script of another page of this origin gets none: browsers say of whatever it fetches that it is no document,
+        and a window that it opens is out of its reach (Cross-Origin-Opener-Policy), as frames are.
+        """
+        headers = _watched(scope["headers"]) or {}
+        session = self._session(headers.get(b"cookie", b""))
+        opened = headers.get(b"sec-fetch-dest", b"document") == b"document"
+        return self._nonce_of(session[0]) if self._admission is not None and session is not None and opened else ""
+
+    def _nonce_of(self, session: str) -> str:
+        return hmac.new(self._key, b"nonce of " + session.encode("latin-1"), "sha256").hexdigest()
+
     def end_session(self, cookies: bytes) -> None:
         """Let a login's cookie count no more, for as long as this process serves; what it has opened is closed."""
         session = self._session(cookies)
         if session is not None:
             name, expires = session
+            if self._admission is not None:
+                self._admission.logins.end(name)
             self._revoked[name] = expires
             if len(self._revoked) > REVOKED:
                 self._revoked.popitem(last=False)
@@ -205,7 +266,8 @@ class Access:
         The second proves nothing, and nothing here reads it. An empty session removes both.
         """
         secure = "; Secure" if scope["scheme"] == "https" else ""
-        rules = f"Path=/; Max-Age={SESSION if session else 0}; SameSite=Strict{secure}"
+        path = "/" if self._admission is None else scope["root_path"]
+        rules = f"Path={path}; Max-Age={SESSION if session else 0}; SameSite=Strict{secure}"
         sign = "1" if session else ""
         return f"{self._cookie}={session}; HttpOnly; {rules}", f"{self._cookie}_login={sign}; {rules}"
 
@@ -219,9 +281,12 @@ class Access:
             ):
                 continue
             expires, _, session = content.partition(".")
-            if int(expires) > time.time() and session not in self._revoked:
+            if int(expires) > time.time() and session not in self._revoked and not self._has_ended(session):
                 return session, int(expires)
         return None
+
+    def _has_ended(self, session: str) -> bool:
+        return self._admission is not None and self._admission.logins.has_ended(session)
 
     def _signature(self, content: str) -> str:
         return hmac.new(self._key, content.encode("latin-1"), "sha256").hexdigest()

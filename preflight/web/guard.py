@@ -12,7 +12,7 @@ from urllib.parse import quote
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from preflight.web import services
-from preflight.web.access import TOKEN_PROTOCOL, Refusal
+from preflight.web.access import NONCE_PROTOCOL, TOKEN_PROTOCOL, Refusal
 from preflight.web.headers import HEADERS, NO_STORE, NOSNIFF, RawHeaders, protected
 from preflight.web.throttle import LONGEST_DELAY
 
@@ -48,7 +48,9 @@ class Guard:
             with access.connection(scope, close):
                 # Nobody behind this needs to see a token, or could answer with one.
                 scope["subprotocols"] = [
-                    name for name in scope.get("subprotocols", ()) if not name.startswith(TOKEN_PROTOCOL)
+                    name
+                    for name in scope.get("subprotocols", ())
+                    if not name.startswith((TOKEN_PROTOCOL, NONCE_PROTOCOL))
                 ]
                 try:
                     await self.app(scope, receive, send)
@@ -94,7 +96,8 @@ async def _refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) 
     if refusal.login:
         path = scope["path"] + ("?" + scope["query_string"].decode("latin-1") if scope["query_string"] else "")
         status, body = 303, b""
-        headers.append((b"location", f"/login?next={quote(path, safe='/')}".encode()))
+        login = f"{scope.get('root_path', '')}/login?next={quote(path, safe='/')}"
+        headers.append((b"location", login.encode()))
     else:
         body = json.dumps({"error": error}).encode()
         headers.append((b"content-type", b"application/json"))

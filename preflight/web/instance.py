@@ -16,6 +16,7 @@ from preflight.report.model import Report
 from preflight.report.newest import Judged
 from preflight.settings.model import Settings
 from preflight.times import epoch, now
+from preflight.web.logins import Admission
 
 if TYPE_CHECKING:
     from preflight.processes.rerun import Runner
@@ -54,6 +55,10 @@ class Instance:
     draining: bool = False
     note: Callable[[Event], object] | None = None
     """Takes an event to where the audit is kept; None: to Python's logging. See :meth:`audit`."""
+    admission: Admission | None = None
+    """What opens the routes that are beside the application; None where they are its own."""
+    requests: Callable[[], int] | None = None
+    """How many HTTP requests are being answered; None where the server does not tell. In the event loop only."""
     works: int = 0
     """Pieces of work in flight beyond HTTP requests; see :meth:`work`."""
     _drain: asyncio.Event = field(default_factory=asyncio.Event)

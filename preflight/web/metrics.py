@@ -107,11 +107,13 @@ class Metrics:
             notices.add_metric([result], tally[result])
         yield notices
         yield gauge("preflight_notifications_pending", "Notifications that wait or are being sent.", tally["pending"])
-        yield gauge(
-            "preflight_http_requests_in_flight",
-            "Requests being answered, this one included, but for those that /health and /diagnostics answer at once.",
-            self.in_flight,
-        )
+        if state.in_flight is not None:
+            yield gauge(
+                "preflight_http_requests_in_flight",
+                "Requests being answered, this one included, but for those that /health and /diagnostics answer at"
+                " once.",
+                state.in_flight,
+            )
         yield from self._own()
 
 
@@ -123,6 +125,8 @@ class State(NamedTuple):
     trusted: Report | None
     """The newest report that says something of its checks."""
     rerun_endings: Mapping[str, int]
+    in_flight: int | None
+    """HTTP requests that are being answered; None where nobody counts them."""
 
 
 def _ended(found: Report) -> float:

@@ -127,7 +127,7 @@ class Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
-            endpoint = self._endpoints.get(scope["path"])
+            endpoint = self._endpoints.get(scope["path"].removeprefix(scope.get("root_path", "")))
             if endpoint is not None:
                 await endpoint(scope, receive, send)
                 return

@@ -93,7 +93,7 @@ class Services(NamedTuple):
             application=application,
             table=table,
             instance=instance,
-            access=Access(instance.settings, audiences(table)),
+            access=Access(instance.settings, audiences(table), instance.admission),
             snapshot=snapshot,
             past=Past(instance, snapshot),
             reruns=reruns,

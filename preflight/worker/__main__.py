@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import asyncio
 
     from preflight.processes.rerun import Ending, Heard, Steps
+    from preflight.web.beside import Beside
+    from preflight.web.logins import Admission
+    from preflight.worker.application import Application
     from preflight.worker.serving import Server
 
 FLUSH = 0.5  # seconds that the last events get to reach the launcher
@@ -57,6 +60,23 @@ def _well_known(app: Any) -> list[str]:
     except Exception:  # noqa: BLE001  # whatever an application's own attributes raise
         return []
     return [path for path in WELL_KNOWN if path in paths]
+
+
+def _beside(application: Application, prefix: str, name: str) -> Beside | None:
+    """What serves our routes under the prefix, beside the application; None, and one line why, where nothing can."""
+    if not prefix:
+        return None
+    from preflight.web import extra
+
+    lacking = extra.lacking(prefix)
+    try:
+        from preflight.web.beside import Beside, asgi3
+    except ImportError as error:
+        lacking = lacking or f"{prefix} is not served: {type(error).__name__}: {first_line(str(error))}"
+        Beside = None  # type: ignore[assignment, misc]  # noqa: N806
+    if lacking:
+        os.write(2, f"{lacking}\n".encode())
+    return Beside(asgi3(application.app, application.interface), prefix, name) if Beside is not None else None
 
 
 def _leave(code: object) -> None:
@@ -220,6 +240,11 @@ class _Main:
             os.write(2, f"{CLOSED}.\n".encode())
             os._exit(1)
 
+    def _admission(self, token: str, code: str, *, is_made: bool) -> Admission:
+        from preflight.web.logins import Admission, OwnLogins
+
+        return Admission(token, is_made, OwnLogins(code, lambda: self._say("code_spent")))
+
     def run(self) -> int:
         order = self._wait("application")
         name: str = order.data["name"]
@@ -229,7 +254,7 @@ class _Main:
         gc.disable()
         stacks.register()
         from preflight.worker import listening
-        from preflight.worker.application import CannotBeServed, load
+        from preflight.worker.application import Application, CannotBeServed, load
 
         guard = listening.Guard(
             name,
@@ -261,6 +286,7 @@ class _Main:
         gc.enable()
         self._say("imported", routes=_well_known(application.app))
         serving.prepare()  # while the suite ends
+        beside = _beside(application, order.data["prefix"], name)
 
         self._await_order("verdict")
         guard.end()
@@ -272,6 +298,9 @@ class _Main:
         outbox = Outbox(lambda event: self._say("audit", **event.to_message()))
         instance.note = outbox.put
         instance.runner = self._reruns
+        if beside is not None:
+            instance.admission = self._admission(**order.data["login"])
+            application = Application(beside.serving_as(instance), "asgi3")
 
         def say(kind: str) -> None:
             if kind == "beat":
@@ -281,7 +310,7 @@ class _Main:
                 except OSError as error:
                     self._unheard(error)
             else:
-                self._say(kind, instance_id=instance.instance_id)
+                self._say(kind, instance_id=instance.instance_id, beside=beside is not None)
 
         server = serving.Server(application, instance, say, on_trial=order.data["on_trial"])
         with self._condition:

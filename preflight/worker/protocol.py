@@ -51,6 +51,8 @@ class Limits:
     request_timeout: float  # seconds
     websocket_controls: int  # a minute
     websocket_fragments: int  # a minute
+    health: tuple[str, ...] = ("/health",)
+    """How the paths begin that are answered when there is no room for one more connection."""
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
@@ -62,6 +64,7 @@ class Limits:
             settings.request_timeout,
             settings.websocket_controls,
             settings.websocket_fragments,
+            ("/health", f"{settings.prefix}/health"),
         )
 
 
@@ -329,7 +332,7 @@ class Http(HttpToolsProtocol):
         self._answering = cycle
         if self.surplus:
             cycle.keep_alive = False
-            if not cycle.scope["path"].startswith("/health"):
+            if not cycle.scope["path"].startswith(self.limits.health):
                 app = service_unavailable
         super()._start_asgi_task(cycle, app)
 

@@ -76,6 +76,7 @@ class Server(uvicorn.Server):
         self._on_trial = on_trial
         self._admitted = asyncio.Event()
         self._hurried = asyncio.Event()
+        instance.requests = self._requests
         self._taking: set[asyncio.Task[object]] = set()
         self._replaced = self._last = False
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -496,12 +496,14 @@ def test_the_fix_of_exposure_works(place: Place) -> None:
     assert token not in place.report_file.read_text()
 
 
-def test_exposure_is_about_our_server(place: Place) -> None:
-    """Another application has its own way to say who may see what: there the requirement is not applicable."""
+def test_exposure_is_about_our_routes(place: Place) -> None:
+    """Another application has its own way to say who may see what; what is beside it always needs a login."""
     place.run("--check-only", "--demo", "--host", "0.0.0.0", "--app", "small:app")
     check = place.check("Exposure")
-    assert check["outcome"] == "not_applicable"
-    assert "small:app is served" in check["message"]
+    assert check["outcome"] == "passed"
+    assert "each start makes the token" in check["message"]
+    place.run("--check-only", "--demo", "--host", "0.0.0.0", "--app", "small:app", PREFLIGHT_WEB_PREFIX="off")
+    assert place.check("Exposure")["outcome"] == "not_applicable"
 
 
 def test_other_machines(place: Place) -> None:

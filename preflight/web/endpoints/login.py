@@ -13,6 +13,8 @@ from preflight.web import services
 
 LONGEST = 8 * 1024  # bytes of a login's body
 HOME = "/"
+SPECULATIVE = ("sec-purpose", "purpose", "x-moz")
+"""Headers of requests that a browser makes on speculation, before anybody follows a link."""
 
 PAGE = """\
 <!DOCTYPE html>
@@ -23,21 +25,29 @@ PAGE = """\
 <meta name="color-scheme" content="light dark">
 <title>Log in</title>
 <link rel="icon" href="data:,">
-<link rel="stylesheet" href="/login.css">
+<link rel="stylesheet" href="{base}/login.css">
 </head>
 <body>
 <main>
 <h1>Log in</h1>
-{error}<form method="post" action="/login">
+{error}{form}</main>
+</body>
+</html>
+"""
+
+FORM = """\
+<form method="post" action="{base}/login">
 <input type="hidden" name="next" value="{next}">
 <label for="token">Token</label>
 <input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
 <p>It is the server's <code>PREFLIGHT_TOKEN</code>.</p>
 <button>Log in</button>
 </form>
-</main>
-</body>
-</html>
+"""
+
+NO_FORM = """\
+<p>Open the link that the start of this server has printed: it logs one person in, once.</p>
+<p>To log in here with a token, set <code>PREFLIGHT_TOKEN</code> and start the server again.</p>
 """
 
 STYLE = """\
@@ -49,27 +59,41 @@ input, button { margin: 0.25rem 0 0; padding: 0.5rem; }
 """
 
 
-def own_path(text: str) -> str:
-    """The path to go to after the login, if it is one of this server's; browsers read ``//`` and ``/\\`` as a host."""
-    plain = text.startswith("/") and not text.startswith(("//", "/\\")) and text.isprintable()
-    return text if plain else HOME
+def own_path(text: str, base: str = "") -> str:
+    """The path to go to after the login, if it is one of these routes'; browsers read ``//`` and ``/\\`` as a host.
+
+    ``base`` is the prefix of the routes.
+    """
+    plain = text.startswith(f"{base}/") and not text.startswith(("//", "/\\")) and text.isprintable()
+    return text if plain and not (base and ".." in text) else base + HOME
 
 
-def _page(target: str, error: str = "", status: int = 200) -> HTMLResponse:
+def _page(request: Request, target: str, error: str = "", status: int = 200) -> HTMLResponse:
+    base = escape(_base(request))
     shown = f'<p role="alert">{escape(error)}</p>\n' if error else ""
-    return HTMLResponse(PAGE.format(error=shown, next=escape(target)), status)
+    known = services.of(request.scope).access.is_token_known
+    form = FORM.format(base=base, next=escape(target)) if known else NO_FORM
+    return HTMLResponse(PAGE.format(base=base, error=shown, form=form), status)
 
 
 async def login(request: Request) -> Response:
-    """GET: the form. POST: the token, as ``token``; the answer sets a cookie and leads to ``next``."""
+    """GET: the form, or with a one-time code (``?code=``) the login. POST: the token, as ``token``.
+
+    The answer to a login sets a cookie and leads to ``next``.
+    """
     access = services.of(request.scope).access
     if not access.has_token:
         return JSONResponse({"error": "there is no token to log in with: PREFLIGHT_TOKEN is not set"}, 404)
+    base = _base(request)
     if request.method != "POST":
-        target = own_path(request.query_params.get("next", HOME))
+        target = own_path(request.query_params.get("next", HOME), base)
         if access.has_session(_cookies(request)):
             return RedirectResponse(target, 303)
-        return _page(target)
+        if (code := request.query_params.get("code")) is not None and _is_followed(request):
+            if access.spend(code):
+                return _with_cookies(RedirectResponse(target, 303), access.cookies(access.new_session(), request.scope))
+            return await _wrong(request, target, "That link does not count: it has been used, or is another start's.")
+        return _page(request, target)
     body = b""
     try:
         async for chunk in request.stream():
@@ -82,21 +106,26 @@ async def login(request: Request) -> Response:
         # uvicorn's own httptools protocol skips the body of such a request; the launcher's reads it.
         return JSONResponse({"error": "the form was lost: send it without an Upgrade header"}, 400)
     fields = parse_qs(body.decode("latin-1"), encoding="utf-8", errors="replace")
-    target = own_path(fields.get("next", [HOME])[0])
+    target = own_path(fields.get("next", [HOME])[0], base)
     if access.is_token(fields.get("token", [""])[0].strip().encode()):
         return _with_cookies(RedirectResponse(target, 303), access.cookies(access.new_session(), request.scope))
-    if not await access.failed(request.scope, services.of(request.scope).instance):
-        page = _page(target, "Too many wrong tokens. Wait a moment, then try again.", 429)
+    return await _wrong(request, target, "That is not the token.")
+
+
+async def _wrong(request: Request, target: str, error: str) -> Response:
+    """The form once more, after a while that is the longer the more often somebody was wrong."""
+    if not await services.of(request.scope).access.failed(request.scope, services.of(request.scope).instance):
+        page = _page(request, target, "Too many wrong tokens. Wait a moment, then try again.", 429)
         page.headers["connection"] = "close"
         return page
-    return _page(target, "That is not the token.", 401)
+    return _page(request, target, error, 401)
 
 
 async def logout(request: Request) -> Response:
     """End the login that the cookie stands for."""
     access = services.of(request.scope).access
     access.end_session(_cookies(request))
-    answer = RedirectResponse("/login" if access.has_token else HOME, 303)
+    answer = RedirectResponse(_base(request) + ("/login" if access.has_token else HOME), 303)
     return _with_cookies(answer, access.cookies("", request.scope))
 
 
@@ -109,6 +138,17 @@ def _with_cookies(answer: Response, cookies: Iterable[str]) -> Response:
     for cookie in cookies:
         answer.headers.append("set-cookie", cookie)
     return answer
+
+
+def _base(request: Request) -> str:
+    """The prefix of the routes, as clients see it."""
+    base: str = request.scope.get("root_path", "")
+    return base
+
+
+def _is_followed(request: Request) -> bool:
+    """Whether somebody has opened the link, which is more than a look at it in advance."""
+    return request.method == "GET" and not any(name in request.headers for name in SPECULATIVE)
 
 
 def _announces_body(request: Request) -> bool:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
-from preflight.web import services
+from preflight.web import extra, services
 from preflight.web.metrics import State
 
 
 async def metrics(request: Request) -> Response:
     """One scrape."""
     serving = services.of(request.scope)
-    snapshot = serving.snapshot
+    instance, snapshot = serving.instance, serving.snapshot
+    if extra.missing(extra.METRICS):
+        return JSONResponse({"error": "prometheus-client is not installed (the extra web)"}, 501)
     await snapshot.look()
-    state = State(serving.instance, snapshot.latest(), snapshot.trusted(), dict(serving.reruns.endings))
+    state = State(
+        instance,
+        snapshot.latest(),
+        snapshot.trusted(),
+        dict(serving.reruns.endings),
+        # Beside an application the requests are its server's to count.
+        serving.metrics.in_flight if instance.admission is None else instance.requests and instance.requests(),
+    )
     body, content_type = await serving.metrics.scrape(state, request.headers.get("accept", ""))
     return Response(body, headers={"Content-Type": content_type})

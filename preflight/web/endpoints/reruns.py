@@ -21,7 +21,8 @@ async def run(request: Request) -> JSONResponse:
         return JSONResponse(body, 429, headers={"Retry-After": str(soon.retry_after)})
     except Draining as draining:
         return JSONResponse({"error": str(draining)}, 503)
-    return JSONResponse(begun.document(), 202, headers={"Location": begun.path})
+    location = request.scope.get("root_path", "") + begun.path
+    return JSONResponse(begun.document(), 202, headers={"Location": location})
 
 
 async def state(request: Request) -> JSONResponse:

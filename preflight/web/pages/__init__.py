@@ -29,6 +29,7 @@ TYPES = {
 PAGE = "index.html"
 PANEL = "panel.html"
 PLACE = b"<!-- The application's panel. -->\n"
+END = b"</head>"
 
 
 class Asset(NamedTuple):
@@ -59,8 +60,16 @@ def assets(panel: Path | None) -> Mapping[str, Asset]:
 
 
 def page(request: Request) -> Response:
-    """The page; what it shows it asks /diagnostics for."""
-    return _assets(request)[PAGE].answer(request, Vary="Accept")
+    """The page; what it shows it asks /diagnostics for.
+
+    Where its scripts need a nonce, it is in the page, which is then kept nowhere.
+    """
+    asset = _assets(request)[PAGE]
+    if nonce := services.of(request.scope).access.nonce(request.scope):
+        meta = f'<meta name="preflight-nonce" content="{nonce}">\n'.encode()
+        body = asset.body.replace(END, meta + END, 1)
+        return Response(body, media_type=asset.media_type, headers={"Vary": "Accept, Cookie, Sec-Fetch-Dest"})
+    return asset.answer(request, Vary="Accept")
 
 
 async def root(request: Request) -> Response:

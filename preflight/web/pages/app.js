@@ -91,7 +91,8 @@ live.addEventListener("snapshot", async ({ detail: { diagnostics, run } }) => {
   facts.show(diagnostics);
   at("address").textContent = addressOf(diagnostics.server);
   // The login's own cookie is nothing for scripts; this one beside it says that there is a login to end.
-  at("logout").hidden = !document.cookie.split("; ").includes(`preflight_${diagnostics.server.port}_login=1`);
+  const login = new RegExp(`(^|; )preflight_${diagnostics.server.port}(_beside)?_login=1(;|$)`);
+  at("logout").hidden = !login.test(document.cookie);
   const isNew = before?.run_id !== diagnostics.run_id;
   if (shown === null) show(diagnostics);
   if (isNew) {

@@ -16,10 +16,14 @@ export class Refused extends Error {
   }
 }
 
+// What the page's requests have to carry beside the login's cookie, where another application has the same origin.
+const nonce = document.querySelector('meta[name="preflight-nonce"]')?.content;
+export const PROOF = nonce ? { "X-Preflight-Nonce": nonce } : {};
+
 // The JSON document at a path of this server. Throws Refused with its error, and Error if there is no answer.
 export async function ask(path, options = {}) {
   const answer = await fetch(path, {
-    headers: { Accept: "application/json" },
+    headers: { Accept: "application/json", ...PROOF },
     cache: "no-store",
     signal: AbortSignal.timeout(PATIENCE),
     ...options,
@@ -36,7 +40,7 @@ export async function ask(path, options = {}) {
 export function webSocket(path) {
   const url = new URL(path, document.baseURI);
   url.protocol = url.protocol.replace("http", "ws");
-  return new WebSocket(url);
+  return nonce ? new WebSocket(url, ["preflight.v1", `preflight.nonce.${nonce}`]) : new WebSocket(url);
 }
 
 export class Live extends EventTarget {

@@ -1,5 +1,6 @@
 // The state at a glance: word, sign and colour, how long ago, and the same in the title and the icon of the tab.
 
+import { PROOF } from "./live.js";
 import { VERDICTS, ago, brief, clock, element, plural, summed } from "./words.js";
 
 const ORIGINS = { start: "the start", check: "a check beside the server", pytest: "pytest", rerun: "a re-run" };
@@ -82,7 +83,7 @@ export class Overview {
   // Fetch the tab's icons while there is a server.
   static async prepare() {
     await Promise.all([...new Set(Object.values(ICONS)), "lost"].map(async (name) => {
-      const answer = await fetch(`static/${name}.svg`);
+      const answer = await fetch(`static/${name}.svg`, { headers: PROOF });
       if (answer.ok) icons.set(name, `data:image/svg+xml,${encodeURIComponent(await answer.text())}`);
     }));
   }

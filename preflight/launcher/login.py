@@ -1,0 +1,40 @@
+"""What opens the routes beside the application for the lifetime of an instance, whichever worker serves it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from preflight.settings.model import Settings
+
+TOKEN, CODE = 32, 16  # bytes, in hexadecimal digits
+
+
+@dataclass(slots=True)
+class Login:
+    """The token of the settings; where they have none, one that nobody is told, and a code that logs one person in."""
+
+    token: str
+    code: str
+    is_made: bool
+
+    @classmethod
+    def of(cls, settings: Settings) -> Login:
+        """Made anew for each instance."""
+        if settings.token is not None:
+            return cls(settings.token, "", is_made=False)
+        return cls(os.urandom(TOKEN).hex(), os.urandom(CODE).hex(), is_made=True)
+
+    @property
+    def way_in(self) -> str:
+        """The path to open, below the prefix; the link counts once."""
+        return f"/login?code={self.code}" if self.code else "/"
+
+    def spend(self) -> None:
+        """Somebody has used the code: no other worker takes it."""
+        self.code = ""
+
+    def to_message(self) -> dict[str, Any]:
+        """For the worker."""
+        return {"token": self.token, "code": self.code, "is_made": self.is_made}

@@ -1,0 +1,177 @@
+"""The routes of this package under a prefix, beside an application that knows nothing of them.
+
+A request below the prefix is answered here; everything else reaches the application as the server has made it, but for
+the cookies of our logins. It costs one call, without a frame of its own on the way of each message.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import RedirectResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from preflight.web import routes
+from preflight.web.guard import Guard
+from preflight.web.instance import Instance
+from preflight.web.mount import Front, broken, refused
+from preflight.web.routing import direct
+from preflight.web.services import STATE, Application, Services
+
+REQUESTS = ("http", "websocket")
+MARK = b"_beside"
+COOKIE = re.compile(rb"\s*preflight_[0-9]+_beside(_login)?\s*")
+"""The names of our logins' cookies, whatever the port of the instance that has set them."""
+ARCHITECTURE = "an ASGI application beside its preflight"
+
+
+class Beside:
+    """The routes beside one application. A server calls :meth:`entrance` with everything but the lifespan."""
+
+    def __init__(self, app: ASGIApp, prefix: str, title: str) -> None:
+        """``prefix`` begins with a slash and does not end with one; ``title`` is how people call the application."""
+        self.app = app
+        self._prefix = prefix
+        self._application = Application(title=title, architecture=ARCHITECTURE)
+        self._table = routes.table()
+        own = Starlette(
+            routes=[route.mounted() for route in self._table],
+            exception_handlers={HTTPException: refused, Exception: broken},
+        )
+        self._routes = Guard(_with_a_slash(Front(own, direct(self._table))))
+        self._serving: Services | None = None
+        self._running: AsyncExitStack | None = None
+
+    def entrance(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Answer what is below the prefix; hand over everything else."""
+        if scope["type"] not in REQUESTS:
+            return self.app(scope, receive, send)
+        path: str = scope["path"]
+        if self._prefix in path and (base := self._base(path, scope.get("root_path", ""))):
+            return self._answer(base, scope, receive, send)
+        for name, value in scope["headers"]:
+            if name == b"cookie" and MARK in value:
+                return self.app(without_logins(scope), receive, send)
+        return self.app(scope, receive, send)
+
+    def _base(self, path: str, root: str) -> str:
+        """The part of the path that leads to our routes; empty where it is the application's.
+
+        ``root`` is at its beginning, as ASGI has it, or is left out, as some servers do.
+        """
+        for base in (root + self._prefix, self._prefix):
+            if path.startswith(base) and path[len(base) : len(base) + 1] in ("", "/"):
+                return base
+        return ""
+
+    async def _answer(self, base: str, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._serving is None:
+            raise RuntimeError("the routes beside the application are asked for before its lifespan has begun")
+        root = scope.get("root_path", "")
+        whole = base if base.startswith(root) else root + base
+        path = whole + scope["path"][len(base) :]
+        await self._routes({**scope, "path": path, "root_path": whole, "state": {STATE: self._serving}}, receive, send)
+
+    def serving_as(self, instance: Instance) -> ASGIApp:
+        """The application as a server calls it that serves it as this instance."""
+
+        async def started(scope: Scope, receive: Receive, send: Send) -> None:
+            await self.begin(instance)
+            await self.lifespan(scope, receive, send)
+
+        def called(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+            if scope["type"] == "lifespan":
+                return started(scope, receive, send)
+            return self.entrance(scope, receive, send)
+
+        return called
+
+    # The lifespan.
+
+    async def begin(self, instance: Instance) -> None:
+        """Serve as this instance from now on."""
+        stack = AsyncExitStack()
+        self._serving = Services.made(self._application, self._table, instance)
+        await stack.enter_async_context(self._serving.running())
+        self._running = stack
+
+    async def end(self) -> None:
+        """End what goes on beside the application."""
+        if self._running is not None:
+            await self._running.aclose()
+            self._running = None
+
+    async def lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The application's lifespan, as it would be without us, once :meth:`begin` was called."""
+        asked = answered = False
+
+        async def received() -> Message:
+            nonlocal asked
+            message = await receive()
+            asked = True
+            return message
+
+        async def sent(message: Message) -> None:
+            nonlocal answered
+            answered = answered or message["type"].startswith("lifespan.startup.")
+            await send(message)
+
+        try:
+            await self.app(scope, received, sent)
+        finally:
+            # One that has no lifespan, and says so by what it raises, is served all the same, and we with it.
+            if answered:
+                await self.end()
+        if not answered:  # it leaves the lifespan to us
+            if not asked:
+                await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await self.end()
+            await send({"type": "lifespan.shutdown.complete"})
+
+
+def without_logins(scope: Scope) -> Scope:
+    """The request without the cookies of our logins; a header that has others keeps those as they are."""
+    headers = []
+    for name, value in scope["headers"]:
+        if name == b"cookie" and MARK in value:
+            parts = value.split(b";")
+            kept = [part for part in parts if not COOKIE.fullmatch(part.partition(b"=")[0])]
+            if not kept:
+                continue
+            if len(kept) < len(parts):
+                value = b";".join(kept).lstrip()
+        headers.append((name, value))
+    return {**scope, "headers": headers}
+
+
+def _with_a_slash(app: ASGIApp) -> ASGIApp:
+    """The prefix alone leads to the page, whose links are relative to it."""
+
+    async def led(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == scope["root_path"]:
+            query = scope["query_string"].decode("latin-1")
+            to = f"{scope['root_path']}/{'?' if query else ''}{query}"
+            await RedirectResponse(to, 308)(scope, receive, send)
+            return
+        await app(scope, receive, send)
+
+    return led
+
+
+def asgi3(app: Callable[..., Any], interface: str) -> ASGIApp:
+    """An application as ASGI 3 calls it."""
+    if interface != "asgi2":
+        return app
+
+    def called(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        answered: Awaitable[None] = app(scope)(receive, send)
+        return answered
+
+    return called

@@ -1,0 +1,59 @@
+"""What opens the routes under a prefix, and what the processes of one server know of its logins together."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+
+class Logins(Protocol):
+    """What becomes of a one-time code and of logins; it may be shared by several processes."""
+
+    def spend(self, code: str) -> bool:
+        """Whether this is the one-time code, which counts for the first time only."""
+
+    def end(self, session: str) -> None:
+        """Let a login count no more."""
+
+    def has_ended(self, session: str) -> bool:
+        """Whether somebody has ended this login."""
+
+
+class Admission(NamedTuple):
+    """What opens the routes under a prefix. There is a token in any case: whoever has it may make logins."""
+
+    token: str
+    is_made: bool
+    """Whether the start has made it, for its lifetime, because the settings have none: nobody has been told it."""
+    logins: Logins
+
+
+class OwnLogins:
+    """Those of a server that is one process; its launcher knows whether the code was spent."""
+
+    def __init__(self, code: str = "", spent: Callable[[], object] = lambda: None) -> None:
+        """``code`` is empty where there is none, or none any more; ``spent`` is called when it is used."""
+        self._code = code
+        self._spent = spent
+
+    def spend(self, code: str) -> bool:
+        """Whether this is the one-time code, which counts for the first time only."""
+        if not self._code or not same(code, self._code):
+            return False
+        self._code = ""
+        self._spent()
+        return True
+
+    def end(self, session: str) -> None:
+        """:class:`preflight.web.access.Access` remembers that itself."""
+
+    def has_ended(self, session: str) -> bool:  # noqa: ARG002  # as above
+        """Nobody else ends any."""
+        return False
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two secrets are the same; takes the same time whatever they are, and however long."""
+    return hmac.compare_digest(hashlib.sha256(one.encode()).digest(), hashlib.sha256(other.encode()).digest())
