@@ -13,6 +13,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def quoted(path: Path) -> str:
+    """A path, quoted for a shell."""
+    return shlex.quote(str(path))
+
+
 def python() -> str:
     """This very interpreter, quoted for a shell."""
     return shlex.quote(sys.executable or "python3")

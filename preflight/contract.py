@@ -8,7 +8,8 @@ Each requirement declares a severity, a title and a fix with one marker::
 Marker arguments: the title; ``fix``, what a person can do about a failure (a requirement that knows
 better at run time sets ``details.fix``); ``needs``, what it cannot be asked without ("network",
 "env_file", "keys": under ``--offline`` and ``--demo`` it is then not applicable; "port": only where a worker of ours
-will serve; "agent": only where our own server is served; "notify": only where there is somebody to tell);
+will serve; "agent": only where our own server is served; "notify": only where there is somebody to tell;
+"tls" and "log_config": only where the server was told to serve with that);
 ``service``, the optional service that a warning is about: it is left out where the setting ``not_used`` names that; and
 ``ignorable=False`` for what ``--ignore`` must not let pass.
 
@@ -27,7 +28,7 @@ from preflight.report import model as report
 from preflight.text import first_line
 
 LONGEST_TITLE = 200  # characters
-NEEDS = {"network", "env_file", "keys", "port", "agent", "notify", "web"}
+NEEDS = {"network", "env_file", "keys", "port", "agent", "notify", "web", "tls", "log_config"}
 
 
 class Unknown(Skipped):

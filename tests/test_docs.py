@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+from uvicorn.main import main as uvicorn_options
 
 import preflight
 from preflight.command.options import EXIT_CODES, parser
@@ -102,6 +104,29 @@ def requirements() -> str:
 def test_a_table_says_what_the_code_does(file: str, made: Callable[[], str]) -> None:
     """Each row stands there word for word, and none too many."""
     assert made() in read(file), f"{file} should have this table:\n\n{made()}\n"
+
+
+def test_every_option_of_uvicorn_has_its_row() -> None:
+    """docs/application.md says of each what it is here, and of a setting or an option only what there is."""
+    known = [
+        max(parameter.opts, key=len) if isinstance(parameter, click.Option) else str(parameter.name)
+        for parameter in uvicorn_options.params
+    ]
+    text = read("docs/application.md").partition("## uvicorn's options")[2]
+    rows = dict(re.findall(r"^\| `([^`]+)` \| (.+) \|$", text, re.MULTILINE))
+    assert list(rows) == known
+    ours = {name for action in parser()._actions for name in action.option_strings}
+    for option, meaning in rows.items():
+        supported = not meaning.startswith("not ")
+        named = re.findall(r"`([^`]+)`", meaning)
+        if supported:
+            assert named, f"{option} is a setting, or there is another way"
+        for name in named:
+            is_setting = re.fullmatch(r"[a-z_]+", name) and name not in ("auto", "none", "optional", "required")
+            if is_setting and supported:
+                assert name in settings.SETTINGS, f"{option}: {name} is no setting"
+            if name.startswith("--"):
+                assert name in ours or name in known, f"{option}: {name} is no option"
 
 
 def test_the_table_of_outcomes_says_which_block() -> None:

@@ -132,9 +132,13 @@ class Display:
         from preflight.report import banners
 
         where = address(hostnames.to_be_told(sock, self.settings.host), self.settings.port)
-        url = f"http://{where}"
+        url = f"{self.settings.scheme}://{where}"
         addresses = [("Server", url)]
-        addresses += [("WebSocket", f"ws://{where}{path}") for path in routes if "/ws/" in path]
+        addresses += [
+            ("WebSocket", f"{self.settings.scheme.replace('http', 'ws')}://{where}{path}")
+            for path in routes
+            if "/ws/" in path
+        ]
         addresses += [(path.strip("/").title(), url + path) for path in routes if "/ws/" not in path]
         addresses += [("Preflight", url + beside)] if beside else []
         self.terminal.show(banners.ready(addresses, plain=self.terminal.plain))

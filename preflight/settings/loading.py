@@ -30,6 +30,8 @@ QUOTES = ("''", '""', "``", "\u2018\u2019", "\u201c\u201d", "\u201e\u201c")
 """Pairs that values are put between, those that text processors make of them included."""
 REGISTERS = "settings"
 """In ``[tool.preflight]``: which dataclass declares the application's own settings, ``module:class``."""
+BESIDE_PROJECT = frozenset({"log_file", "log_config", "ssl_certfile", "ssl_keyfile", "ssl_ca_certs"})
+"""Paths that start where pyproject.toml is, wherever the command is typed."""
 EARLY = frozenset({"env_file", "demo"})
 """Where the env file is, and whether there is one: that cannot stand in it."""
 
@@ -105,8 +107,8 @@ def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[
     if chosen.get("demo"):
         chosen["offline"] = True
     chosen["env_file"] = content.path
-    if "log_file" in chosen:
-        chosen["log_file"] = root / _at_home("log_file", chosen["log_file"])
+    for name in BESIDE_PROJECT & chosen.keys():
+        chosen[name] = root / _at_home(name, chosen[name])
     chosen["state_dir"] = root / _at_home("state_dir", chosen.get("state_dir", DEFAULT_STATE_DIR))
 
     return Settings(

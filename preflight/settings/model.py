@@ -21,17 +21,20 @@ from preflight.settings.parsers import (
     host,
     hosts,
     interval,
+    limit,
     modules,
     names,
     networks,
     one_of,
     origins,
     path,
+    peers,
     prefix,
     request_path,
     size,
     specifier,
     switch,
+    text,
     token,
     urls,
     whole,
@@ -183,7 +186,7 @@ class Settings:
         whole(1, 1_000_000),
         "connections at once; beyond that idle ones are closed, and if none is idle the new one gets 503",
     )
-    request_size: int = setting(1024**2, size, "the largest body of a request; beyond, the answer is 413")
+    request_size: int = setting(0, limit, "the largest body of a request; beyond, the answer is 413 (0: no limit)")
     request_timeout: float = setting(
         10.0,
         duration(0.1, 3600),
@@ -191,10 +194,10 @@ class Settings:
         " the latter two plus one second for every 8 KiB",
     )
     websocket_message_size: int = setting(
-        1024**2, size, "the largest WebSocket message that is read at all, after decompression; then 1009"
+        16 * 1024**2, size, "the largest WebSocket message that is read at all, after decompression; then 1009"
     )
     websocket_compression: bool = setting(
-        False,
+        True,
         switch,
         "compress WebSocket messages with clients that offer it; takes twice the memory for a connection",
     )
@@ -206,6 +209,43 @@ class Settings:
     )
     followers: int = setting(
         200, whole(1, 100_000), "followers of /ws/diagnostics at once; one more is closed with 1013"
+    )
+    ws_ping_interval: float = setting(20.0, interval(1, 3600), "time between two pings to a WebSocket (0: none)")
+    ws_ping_timeout: float = setting(
+        20.0, interval(1, 3600), "time that the answer to a ping may take; then the WebSocket is closed (0: any)"
+    )
+    timeout_keep_alive: float = setting(
+        5.0, duration(0.1, 3600), "time that a connection stays open on which nothing is asked"
+    )
+    root_path: str = setting(
+        "", prefix, "path under which a reverse proxy publishes the application, and which it takes off"
+    )
+    forwarded_allow_ips: tuple[str, ...] = setting(
+        (),
+        peers,
+        "addresses of reverse proxies whose X-Forwarded-For and -Proto the application is shown as client and scheme,"
+        " or * for everybody",
+    )
+    ssl_certfile: Path | None = setting(
+        None, path, "certificate for TLS in PEM, with those of its issuers; beside pyproject.toml"
+    )
+    ssl_keyfile: Path | None = setting(None, path, "its private key, where that is not in ssl_certfile")
+    ssl_keyfile_password: str | None = setting(
+        None, text, "password of the private key, never in pyproject.toml", secret=True
+    )
+    ssl_ca_certs: Path | None = setting(None, path, "certificates of those whose clients' certificates are trusted")
+    ssl_cert_reqs: str = setting(
+        "none", one_of("none", "optional", "required"), "whether clients have to show a certificate"
+    )
+    ssl_ciphers: str | None = setting(None, text, "ciphers of TLS 1.2, as OpenSSL lists them (OpenSSL's own choice)")
+    access_log: bool = setting(False, switch, "a line for each request; takes almost half of the speed")
+    log_level: str | None = setting(
+        None,
+        one_of("critical", "error", "warning", "info", "debug", "trace"),
+        "from which level on the server logs (warning, or what log_config says)",
+    )
+    log_config: Path | None = setting(
+        None, path, "logging of the process that serves, as .ini, .json or .yaml; beside pyproject.toml"
     )
     follower_rate: int = setting(
         5,
@@ -307,6 +347,11 @@ class Settings:
         """Whether only this machine can reach the address."""
         # The address itself: a name that begins like one may lead anywhere (127.0.0.1.example.com).
         return self.host.lower() in ("localhost", "::1") or bool(re.fullmatch(r"127(\.[0-9]{1,3}){3}", self.host))
+
+    @property
+    def scheme(self) -> str:
+        """What the server's URLs begin with."""
+        return "http" if self.ssl_certfile is None else "https"
 
     @property
     def readiness_path(self) -> str:

@@ -102,6 +102,12 @@ def size(value: object) -> int:
     return int(_quantity(value, _BYTES, 'must be a size, such as "512 MiB" or "2 GB"'))
 
 
+def limit(value: object) -> int:
+    """Bytes as :func:`size` takes them, or 0 (or "off") for no limit."""
+    off = value is False or (isinstance(value, str) and value.strip().lower() in {"off", "none"})
+    return 0 if off else int(_quantity(value, _BYTES, 'must be a size, such as "512 MiB" or "2 GB", or 0 for no limit'))
+
+
 def names(value: object) -> tuple[str, ...]:
     """A list of texts; as a variable, separated by commas."""
     parts = value.split(",") if isinstance(value, str) else value
@@ -224,3 +230,14 @@ def networks(value: object) -> tuple[str, ...]:
         return tuple(str(ipaddress.ip_network(name, strict=False)) for name in found)
     except ValueError:
         raise ValueError('must be IP addresses or networks, such as "10.0.0.7" or "10.0.0.0/24"') from None
+
+
+def peers(value: object) -> tuple[str, ...]:
+    """IP addresses or networks of those whose word counts, or ``*`` for everybody who can connect."""
+    found = names(value)
+    if "*" in found:
+        return ("*",)
+    try:
+        return networks(found)
+    except ValueError as error:
+        raise ValueError(f'{error}, or "*" for everybody who can connect') from None

@@ -23,6 +23,10 @@ def left_out(declared: Declaration, settings: Settings, *, takes_port: bool) -> 
         place = places.of(settings, "PREFLIGHT_NOTIFY")
         found = f"empty in the environment{place.hiding}" if place.in_environment else "not set"
         return f"PREFLIGHT_NOTIFY is {found}: notifications are off"
+    if "tls" in declared.needs and not any(name.startswith("ssl_") for name in settings.sources):
+        return "plain HTTP is served: ssl_certfile is not set"
+    if "log_config" in declared.needs and settings.log_config is None:
+        return "log_config is not set"
     if "port" in declared.needs and not takes_port:
         return "started without run.py: the port is the server's own affair"
     return ""

@@ -47,7 +47,7 @@ class Limits:
     """What a client may do; see the settings of these names."""
 
     connections: int
-    request_size: int  # bytes
+    request_size: int  # bytes; 0: no limit
     request_timeout: float  # seconds
     websocket_controls: int  # a minute
     websocket_fragments: int  # a minute
@@ -189,6 +189,8 @@ class Http(HttpToolsProtocol):
         """When the client's turn began: to send a request, its head or its body. 0 until the clock has been read."""
         self.surplus = False
         """Whether it is one connection too many: only /health is answered then, and once."""
+        self.asked_as = ""
+        """The scheme that its requests are shown with, where that is not what the transport says."""
         self._answering: RequestResponseCycle | None = None
         self._pending = 0  # bytes that have come and are no part of a finished head or of a body
         self._body = 0  # bytes of the body so far
@@ -213,6 +215,8 @@ class Http(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        if self.asked_as:
+            self.scheme = self.asked_as  # type: ignore[assignment]
         self.since = self.loop.time()
         self.server_state.admit(self, self.since)
 
@@ -286,7 +290,7 @@ class Http(HttpToolsProtocol):
             self._stop(431)
         name = name.lower()
         if name == b"content-length":
-            if int(value) > self.limits.request_size:  # the parser has seen to it that these are digits
+            if self._is_too_large(int(value)):  # the parser has seen to it that these are digits
                 self._stop(413)
         elif name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
@@ -310,7 +314,7 @@ class Http(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._pending = 0
         self._body += len(body)
-        if self._body > self.limits.request_size:
+        if self._is_too_large(self._body):
             self._stop(413)
         super().on_body(body)
 
@@ -322,6 +326,9 @@ class Http(HttpToolsProtocol):
         self.since = 0.0
         self._pending = 0
 
+    def _is_too_large(self, body: int) -> bool:
+        return 0 < self.limits.request_size < body
+
     def _stop(self, status: int) -> None:
         self._why = status
         raise Refused
@@ -332,7 +339,7 @@ class Http(HttpToolsProtocol):
         self._answering = cycle
         if self.surplus:
             cycle.keep_alive = False
-            if not cycle.scope["path"].startswith(self.limits.health):
+            if not cycle.scope["path"].removeprefix(self.root_path).startswith(self.limits.health):
                 app = service_unavailable
         super()._start_asgi_task(cycle, app)
 

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import copy
 import logging
+import os
 import select
 import socket
 import struct
@@ -21,6 +22,7 @@ from uvicorn.config import STARTUP_FAILURE
 from preflight.output import floods
 from preflight.processes import signals
 from preflight.processes.heartbeat import BEATS
+from preflight.settings.model import Settings
 from preflight.web.instance import Instance
 from preflight.worker import protocol, websocket
 from preflight.worker.application import Application
@@ -56,17 +58,25 @@ class Server(uvicorn.Server):
                 lambda: application.app,
                 factory=True,
                 interface=application.interface,
-                log_level="warning",  # the launcher says what happens
-                access_log=False,  # a line for each request takes almost half of the speed
                 http=protocol.Http,
                 ws=websocket.WebSocket,
                 ws_max_size=settings.websocket_message_size,
                 ws_per_message_deflate=settings.websocket_compression,
-                proxy_headers=False,  # trust follows the socket's peer
+                ws_ping_interval=settings.ws_ping_interval or None,
+                ws_ping_timeout=settings.ws_ping_timeout or None,
+                proxy_headers=bool(settings.forwarded_allow_ips),  # else the client is the socket's peer
+                forwarded_allow_ips=list(settings.forwarded_allow_ips),
+                root_path=settings.root_path,
                 server_header=False,
                 timeout_graceful_shutdown=1,
+                **_tls(settings),
+                **_logging(settings),
             )
         )
+        self.config.timeout_keep_alive = settings.timeout_keep_alive  # type: ignore[assignment]  # it is compared
+        if settings.access_log and settings.log_level is None and settings.log_config is None:
+            # uvicorn writes these lines at level info, which the launcher's lines make superfluous for all others.
+            logging.getLogger("uvicorn.access").setLevel(logging.INFO)
         self.config.timeout_graceful_shutdown = GOODBYE  # type: ignore[assignment]  # it is handed to wait_for()
         self.server_state: protocol.State = protocol.State(protocol.Limits.of(settings))
         self._log = floods.bound()
@@ -122,7 +132,8 @@ class Server(uvicorn.Server):
 
     def _take(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        task = loop.create_task(loop.connect_accepted_socket(self._connection, sock))
+        # Without TLS, whose handshake would ask for a client's certificate: both ends are this instance's.
+        task = loop.create_task(loop.connect_accepted_socket(self._own_connection, sock))
         self._taking.add(task)
         task.add_done_callback(self._taking.discard)
 
@@ -130,6 +141,13 @@ class Server(uvicorn.Server):
         return self.config.http_protocol_class(  # type: ignore[call-arg]
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
+
+    def _own_connection(self) -> asyncio.Protocol:
+        """Shown to the application like any other."""
+        connection = self._connection()
+        if isinstance(connection, protocol.Http) and self.config.is_ssl:
+            connection.asked_as = "https"
+        return connection
 
     def _announce(self) -> None:
         """From now on readiness says no, and every answer is its connection's last."""
@@ -165,8 +183,20 @@ class Server(uvicorn.Server):
             if self.should_exit:
                 return  # it was not admitted: nobody on the listening socket was ever ours to answer
         for sock in sockets or ():
-            self.servers.append(await loop.create_server(self._connection, sock=sock, backlog=self.config.backlog))
+            self.servers.append(await self._listen(loop, sock))
         self._say("ready")
+
+    async def _listen(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> asyncio.base_events.Server:
+        encrypted = self.config.ssl is not None
+        return await loop.create_server(
+            self._connection,
+            sock=sock,
+            backlog=self.config.backlog,
+            ssl=self.config.ssl,
+            # A client that dawdles over the handshake is no connection yet that a sweep could see.
+            ssl_handshake_timeout=self.instance.settings.request_timeout if encrypted else None,
+            ssl_shutdown_timeout=protocol.LINGER if encrypted else None,
+        )
 
     async def _starts_up(self, scope: Any, receive: Any, send: Any) -> None:
         """The application's lifespan. Whatever it raises, uvicorn takes it for one that has none, and serves it."""
@@ -282,6 +312,31 @@ class Server(uvicorn.Server):
     def _unfinished(self) -> int:
         """Requests, WebSockets and pieces of work that have not ended."""
         return max(self.instance.works, len(self.server_state.tasks))
+
+
+def _tls(settings: Settings) -> dict[str, Any]:
+    """uvicorn's options for TLS; none where there is no certificate."""
+    if settings.ssl_certfile is None:
+        return {}
+    import ssl  # only where there is one
+
+    requirements = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
+    return {
+        "ssl_certfile": settings.ssl_certfile,
+        "ssl_keyfile": settings.ssl_keyfile,
+        "ssl_keyfile_password": settings.ssl_keyfile_password,
+        "ssl_ca_certs": settings.ssl_ca_certs,
+        "ssl_cert_reqs": requirements[settings.ssl_cert_reqs],
+        "ssl_ciphers": settings.ssl_ciphers,
+    }
+
+
+def _logging(settings: Settings) -> dict[str, Any]:
+    """uvicorn's options for logging; the launcher says what happens, so what is left are warnings."""
+    options: dict[str, Any] = {"access_log": settings.access_log, "log_level": settings.log_level}
+    if settings.log_config is not None:
+        return {**options, "log_config": os.fspath(settings.log_config)}
+    return options if settings.log_level is not None else {**options, "log_level": "warning"}
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

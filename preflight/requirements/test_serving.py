@@ -1,0 +1,62 @@
+"""What the server is told to serve with: TLS and logging."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+
+from preflight import commands
+from preflight.contract import Details, unknown
+from preflight.settings.model import Settings
+from preflight.suite import certificates, logconfig
+
+SOON = 14.0  # days; certificates that are renewed by a machine are so 30 days before their end
+
+
+def _day(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, tz=datetime.UTC).date().isoformat()
+
+
+@pytest.mark.critical("TLS Certificate", needs="tls", ignorable=False)
+def test_tls_certificate(settings: Settings, details: Details) -> None:
+    """The certificate and its private key can be read, belong together, and TLS can be served with them."""
+    details.update(ssl_certfile=str(settings.ssl_certfile or ""), ssl_keyfile=str(settings.ssl_keyfile or ""))
+    try:
+        found = certificates.examine(settings)
+    except certificates.Unusable as error:
+        details.fix = error.fix
+        pytest.fail(str(error))
+    details.update(names=list(found.names))
+    names = ", ".join(found.names[:3])
+    details.summary = f"{found.path}, for {names}" if names else str(found.path)
+
+
+@pytest.mark.warning("TLS Certificate Validity", needs="tls")
+def test_tls_certificate_validity(settings: Settings, details: Details) -> None:
+    """The certificate is valid today and for 14 more days."""
+    try:
+        found = certificates.examine(settings)
+    except certificates.Unusable:
+        unknown("TLS Certificate says why the certificate cannot be used")
+    details.fix = (
+        f"renew it, then start again: openssl x509 -noout -dates -in {commands.quoted(found.path)} shows both ends"
+    )
+    assert found.ends is not None, f"clients refuse {found.path}: {found.problem}"
+    details.update(valid_until=_day(found.ends))
+    left = found.days_left()
+    assert left >= SOON, f"{found.path} expires on {_day(found.ends)}, in {left:.0f} days, and {SOON:.0f} are wanted"
+    details.summary = f"until {_day(found.ends)}"
+
+
+@pytest.mark.critical("Log Configuration", needs="log_config", ignorable=False)
+def test_log_configuration(settings: Settings, details: Details) -> None:
+    """The file that log_config names can be read, and logging can be set up with what it says."""
+    path = settings.log_config
+    assert path is not None
+    details.update(log_config=str(path))
+    try:
+        details.summary = f"{path}, {logconfig.examine(path)}"
+    except logconfig.Unusable as error:
+        details.fix = error.fix
+        pytest.fail(f"{settings.place('log_config')}: {error}")

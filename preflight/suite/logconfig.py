@@ -1,0 +1,134 @@
+"""The file that the setting ``log_config`` names: whether logging could be set up with it.
+
+It is read and looked at, and not carried out: that would open the log files of a server which is running.
+"""
+
+from __future__ import annotations
+
+import configparser
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+KINDS = {".json": "JSON", ".yaml": "YAML", ".yml": "YAML"}
+"""By the end of a file's name, as uvicorn tells them apart; everything else is an .ini file."""
+VERSION = 1  # of logging.config's dictionaries; there is no other
+
+
+class Unusable(ValueError):
+    """Logging could not be set up with the file: what is wrong, in one line, and what to do."""
+
+    def __init__(self, problem: str, fix: str) -> None:
+        super().__init__(problem)
+        self.fix = fix
+
+
+def examine(path: Path) -> str:
+    """What the file sets up, in a few words. Raises Unusable where it would set up nothing."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise Unusable(f"{path} cannot be read: {error.strerror}", "set log_config to a file that can") from None
+    except UnicodeDecodeError:
+        raise Unusable(f"{path} is no text in UTF-8", "save it as UTF-8") from None
+    kind = KINDS.get(path.suffix)
+    if kind is None:
+        return _ini(path, text)
+    parsed = _json(path, text) if kind == "JSON" else _yaml(path, text)
+    if not isinstance(parsed, dict):
+        raise Unusable(f"{path} holds no table, which logging.config.dictConfig needs", _FIX)
+    return _dictionary(path, parsed)
+
+
+_FIX = "compare it with https://docs.python.org/3/library/logging.config.html"
+
+
+def _json(path: Path, text: str) -> object:
+    try:
+        parsed: object = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Unusable(f"{path} is not valid JSON: {error}", f"mend {path}") from None
+    return parsed
+
+
+def _yaml(path: Path, text: str) -> object:
+    try:
+        import yaml  # type: ignore[import-untyped]
+    except ImportError:
+        raise Unusable(
+            f"{path} is YAML, and the package that reads it is not installed", "pip install pyyaml  # or use .json"
+        ) from None
+    try:
+        parsed: object = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise Unusable(f"{path} is not valid YAML: {' '.join(str(error).split())}", f"mend {path}") from None
+    return parsed
+
+
+def _dictionary(path: Path, parsed: Mapping[str, Any]) -> str:
+    if parsed.get("version") != VERSION:
+        raise Unusable(f'{path} has no "version": {VERSION}, which logging.config.dictConfig needs', _FIX)
+    tables = {}
+    for name in ("formatters", "filters", "handlers", "loggers"):
+        table = parsed.get(name) or {}
+        if not isinstance(table, dict) or not all(isinstance(one, dict) for one in table.values()):
+            raise Unusable(f'{path}: "{name}" is no table of tables', _FIX)
+        tables[name] = table
+    for name, handler in tables["handlers"].items():
+        where = f"{path}: handler {name!r}"
+        if "class" not in handler and "()" not in handler:
+            raise Unusable(f'{where} has no "class"', f"mend {path}")
+        _known(where, "formatter", [handler["formatter"]] if "formatter" in handler else [], tables["formatters"])
+        _known(where, "filter", handler.get("filters", ()), tables["filters"])
+        _level(where, handler)
+    loggers = {**tables["loggers"], **({"root": parsed["root"]} if isinstance(parsed.get("root"), dict) else {})}
+    for name, logger in loggers.items():
+        where = f"{path}: logger {name!r}"
+        _known(where, "handler", logger.get("handlers", ()), tables["handlers"])
+        _known(where, "filter", logger.get("filters", ()), tables["filters"])
+        _level(where, logger)
+    return _count(len(tables["handlers"]), len(loggers))
+
+
+def _known(where: str, what: str, names: object, table: Mapping[str, object]) -> None:
+    if not isinstance(names, Sequence) or isinstance(names, str):
+        raise Unusable(f'{where}: "{what}s" is no list', _FIX)
+    for name in names:
+        # A filter or a handler may be an object, in what a program makes; in a file it is a name.
+        if not isinstance(name, str) or name not in table:
+            raise Unusable(f"{where} names a {what} {name!r} that the file does not define", f'define it in "{what}s"')
+
+
+def _level(where: str, table: Mapping[str, object]) -> None:
+    level = table.get("level", "INFO")
+    if isinstance(level, int) and not isinstance(level, bool):
+        return
+    if not isinstance(level, str) or level.upper() not in {*logging.getLevelNamesMapping(), "TRACE"}:
+        raise Unusable(
+            f"{where} has a level {level!r} that does not exist", "use DEBUG, INFO, WARNING, ERROR or CRITICAL"
+        )
+
+
+def _ini(path: Path, text: str) -> str:
+    parsed = configparser.ConfigParser()
+    try:
+        parsed.read_string(text)
+        counts = {}
+        for kind in ("formatters", "handlers", "loggers"):
+            names = [name.strip() for name in parsed.get(kind, "keys").split(",") if name.strip()]
+            for name in names:
+                if not parsed.has_section(section := f"{kind[:-1]}_{name}"):
+                    raise Unusable(f"{path}: [{kind}] names {name!r}, and there is no [{section}]", f"mend {path}")
+            counts[kind] = len(names)
+        if not parsed.has_section("logger_root"):
+            raise Unusable(f"{path}: there is no [logger_root], which logging.config.fileConfig needs", _FIX)
+    except configparser.Error as error:
+        problem = f"{path} is no .ini file for logging.config.fileConfig: {' '.join(str(error).split())}"
+        raise Unusable(problem, f"mend {path}, or give it the ending .json or .yaml if it is that") from None
+    return _count(counts["handlers"], counts["loggers"])
+
+
+def _count(handlers: int, loggers: int) -> str:
+    return f"{handlers} handler{'' if handlers == 1 else 's'}, {loggers} logger{'' if loggers == 1 else 's'}"

@@ -1,0 +1,32 @@
+"""Certificates of a test's own, made by the openssl that is installed."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A certificate for localhost and its private key, as files."""
+
+    certificate: Path
+    key: Path
+
+
+def make(folder: Path, name: str = "server", *, days: int = 365, password: str = "") -> Pair:
+    """A certificate that signs itself; with a ``password`` its key is encrypted. One of 0 days has expired at once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pair = Pair(folder / f"{name}.pem", folder / f"{name}.key")
+    request = folder / f"{name}.csr"
+    extensions = folder / f"{name}.ext"
+    extensions.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    make_key = ["openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    make_key += ["-keyout", str(pair.key), "-out", str(request), "-subj", "/CN=localhost"]
+    make_key += ["-passout", f"pass:{password}"] if password else ["-noenc"]
+    sign = ["openssl", "x509", "-req", "-in", str(request), "-key", str(pair.key), "-passin", f"pass:{password}"]
+    sign += ["-days", str(days), "-extfile", str(extensions), "-out", str(pair.certificate)]
+    for command in (make_key, sign):
+        subprocess.run(command, check=True, capture_output=True)
+    return pair
