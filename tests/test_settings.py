@@ -530,7 +530,7 @@ def test_wrong_settings_of_an_application(root: Path, shop: Any) -> None:
         ('"no.such:Thing"', "settings: no.such:Thing cannot be loaded: ModuleNotFoundError: No module named 'no'"),
         ('"json:Thing"', "settings: json:Thing cannot be loaded: AttributeError"),
         ('"json:loads"', "settings: json:loads cannot be loaded: TypeError"),
-        ('"preflight.settings.model:Settings"', "Settings declares allowed_hosts, which is a setting of the preflight"),
+        ('"preflight.settings.model:Settings"', "Settings declares access_log, which is a setting of the preflight"),
     ],
 )
 def test_a_wrong_registration(root: Path, named: str, said: str) -> None:

@@ -63,6 +63,12 @@ def _start(request: Request, settings: Settings, log_file: LogFile | None) -> in
     return start.run(request, settings, log_file)
 
 
+def _reload(request: Request, settings: Settings, log_file: LogFile | None) -> int:
+    from preflight.command import reload
+
+    return reload.run(request, settings, log_file)
+
+
 def _check(request: Request, settings: Settings, log_file: LogFile | None) -> int:
     from preflight.command import check
 
@@ -118,6 +124,7 @@ def _bundle(request: Request, settings: Settings, _log_file: LogFile | None) -> 
 
 VERBS: Mapping[str, Callable[[Request, Settings, LogFile | None], int]] = {
     START: _start,
+    "reload": _reload,
     "check_only": _check,
     "watch": _watch,
     "history": _history,

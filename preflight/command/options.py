@@ -32,11 +32,11 @@ EXIT_CODES = {
 }
 
 
-COMMANDS = ("check_only", "watch", "history", "port_status", "free_port", "test_notify", "init", "bundle")
+COMMANDS = ("reload", "check_only", "watch", "history", "port_status", "free_port", "test_notify", "init", "bundle")
 """What may be asked for instead of a start; one of them at a time."""
 START = "start"
 GOES_WITH = {
-    "report": (START, "check_only", "watch"),
+    "report": (START, "reload", "check_only", "watch"),
     "format": ("check_only", "history", "port_status", "free_port"),
     "wait": (START, "check_only"),
     "dry_run": ("free_port",),
@@ -139,6 +139,11 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--no-cleanup", action="store_true", help="leave alone whatever is on the port")
     instead = options.add_mutually_exclusive_group()
     instead.add_argument("--check-only", action="store_true", help="run the checks; start and stop nothing")
+    instead.add_argument(
+        "--reload",
+        action="store_true",
+        help="serve, and when a file changes, check the next instance and let it replace this one (for development)",
+    )
     options.add_argument("--demo", action="store_true", help="no env file, no keys, no network")
     options.add_argument("--offline", action="store_true", help="leave out what needs the network")
     options.add_argument(

@@ -32,6 +32,11 @@ _unreaped: set[int] = set()
 """PIDs of children that somebody here is going to ask how they ended."""
 
 
+def spare(pid: int, *, ended: bool = False) -> None:
+    """Leave a child that is none of this module's to whoever started it; ``ended``: it was asked how it ended."""
+    _unreaped.discard(pid) if ended else _unreaped.add(pid)
+
+
 def reap_orphans() -> None:
     """As PID 1: let go of the dead whose parents had died before; they are ours, and nobody else will.
 

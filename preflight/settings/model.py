@@ -281,6 +281,9 @@ class Settings:
         "path below which health, diagnostics, metrics, re-runs and the page are served beside the application"
         " (`/_preflight`; server.app has them at its root: off), or off",
     )
+    reload_dirs: tuple[str, ...] = setting(
+        (), names, "further folders whose Python files --reload watches; beside pyproject.toml"
+    )
     plugins: tuple[str, ...] = setting((), modules, "pytest plugins that the suite needs, by module name")
     ignore: tuple[str, ...] = setting((), names, "critical requirements that may fail, by title or id")
     not_used: tuple[str, ...] = setting(

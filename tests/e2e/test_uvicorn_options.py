@@ -17,7 +17,8 @@ from websockets.sync.client import connect
 
 from tests import certificates
 from tests.certificates import Pair
-from tests.e2e.starts import Place, get, until
+from tests.e2e.place import Place, get
+from tests.waiting import until
 
 # Says how it was asked, how much came, and who it is.
 TELLING = """

@@ -1,0 +1,270 @@
+"""``--reload``: serve, and when a file changes, check the next instance and let it replace the one that serves.
+
+Each instance is a start of its own, ``run.py`` without this option: what one start does about another is all that is
+needed here. The next one checks beside the one that serves, and takes its place only when it is ready. One that fails
+says so in its banner, and in the report that the page of the one which goes on serving shows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from preflight.command.options import ROOT, Request
+from preflight.instances import neighbours
+from preflight.instances.records import SERVING
+from preflight.launcher import shown
+from preflight.launcher.shown import Display
+from preflight.output.publishing import Unpublishable
+from preflight.processes import children
+from preflight.processes.loop import Loop
+from preflight.settings.loading import load
+from preflight.settings.model import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from watchfiles import Change
+
+    from preflight.output.log import LogFile
+
+OPTION = "--reload"
+LOOK = 0.2  # seconds between two looks at an instance that starts
+QUIET = 150  # milliseconds without a change after which those before count as one
+SHOWN = 3  # files that are named
+NOT_WATCHED = frozenset({"site-packages", "__pycache__", "node_modules"})
+"""Folders of other people's code, and those that begin with a dot (.venv, .git): none of it is the project's."""
+TOLD = (2, 4)
+"""Exit codes of starts that end without a report of what was wrong: a wrong setting, an instance that did not serve."""
+
+
+def run(request: Request, settings: Settings, log_file: LogFile | None) -> int:
+    """Serve until a signal asks to stop; returns the exit code of the instance that served last."""
+    display = Display(settings, log_file=log_file)
+    try:
+        import watchfiles  # noqa: F401
+    except ImportError:
+        from preflight.installing import install_command
+
+        lines = [f"{OPTION} needs watchfiles, which is not installed", f"Fix: {install_command(['watchfiles'])}"]
+        display.terminal.fail("NOTHING WATCHES THE FILES: nothing was started", lines)
+        return 2
+    loop = Loop()
+    try:
+        with loop.running(), Watch(loop, _folders(settings)) as watch:
+            return Reloader(request, settings, loop=loop, display=display, watch=watch).run()
+    finally:
+        loop.close()
+
+
+def _folders(settings: Settings) -> list[Path]:
+    found = [settings.root, *(settings.root / folder for folder in settings.reload_dirs)]
+    for folder in found:
+        if not folder.is_dir():
+            where = settings.place("reload_dirs")
+            raise SettingsError(f"{where}: {folder} is no folder")
+    return found
+
+
+class Watch:
+    """Watches folders in a thread, and wakes the loop when something in them has changed."""
+
+    def __init__(self, loop: Loop, folders: Sequence[Path]) -> None:
+        self._folders = [os.path.realpath(folder) for folder in folders]
+        self._loop = loop
+        self._over = threading.Event()
+        self._changed: set[str] = set()
+        self._lock = threading.Lock()
+        self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if hasattr(os, "pipe2") else os.pipe()
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+        self.problem = ""
+        """Why nothing is watched any more; empty while the files are."""
+        self.alone = frozenset[str]()
+        """Files that count whatever their names are."""
+
+    def __enter__(self) -> Watch:
+        self._loop.watch(self._woken, lambda: os.read(self._woken, 4096))
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._over.set()
+        self._thread.join(1.0)
+        self._loop.unwatch(self._woken)
+        os.close(self._woken)
+
+    def take(self) -> list[str]:
+        """The files that have changed since this was asked last."""
+        with self._lock:
+            taken, self._changed = sorted(self._changed), set()
+        return taken
+
+    def _watch(self) -> None:
+        import watchfiles
+
+        try:
+            for found in watchfiles.watch(
+                *self._folders,
+                watch_filter=self._counts,
+                step=QUIET,
+                stop_event=self._over,
+                raise_interrupt=False,
+                ignore_permission_denied=True,
+            ):
+                with self._lock:
+                    self._changed |= {path for _change, path in found}
+                self._tell()
+        except (OSError, RuntimeError) as error:  # more files than inotify may watch (fs.inotify.max_user_watches)
+            self.problem = str(error)
+            self._tell()
+        os.close(self._wake)
+
+    def _tell(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # it is going to wake anyway
+            os.write(self._wake, b"x")
+
+    def _counts(self, _change: Change, path: str) -> bool:
+        if path in self.alone:
+            return True
+        if not path.endswith(".py"):
+            return False
+        folder = next((one for one in self._folders if path.startswith(f"{one}{os.sep}")), "")
+        parts = path.removeprefix(folder).split(os.sep)
+        return not any(part in NOT_WATCHED or part.startswith(".") for part in parts)
+
+
+class Reloader:
+    """One instance that serves, and the next one while it starts."""
+
+    def __init__(self, request: Request, settings: Settings, *, loop: Loop, display: Display, watch: Watch) -> None:
+        self._request = request
+        self._settings = settings
+        self._loop = loop
+        self._display = display
+        self._watch = watch
+        self._serving: subprocess.Popen[bytes] | None = None
+        self._next: subprocess.Popen[bytes] | None = None
+        self._leaving: list[subprocess.Popen[bytes]] = []
+        """Those that were replaced, and finish what they are doing."""
+        self._changed: list[str] = []
+        """What has changed since the next one was started, or the one that serves."""
+        self._exit_code = 0
+
+    def run(self) -> int:
+        """Serve until a signal asks to stop."""
+        self._start(())
+        told = 0
+        while not self._loop.stops or self._alive():
+            for number in self._loop.stops[told:]:
+                self._send(number)
+                told += 1
+            if not told:
+                self._complain()
+                self._changed += self._watch.take()
+                self._look()
+            self._reap()
+            self._loop.turn(LOOK)
+        return self._exit_code
+
+    def _start(self, changed: Sequence[str]) -> None:
+        """Start the next instance; what it was started for is said."""
+        if changed:
+            names = ", ".join(os.path.relpath(path, ROOT) for path in changed[:SHOWN])
+            more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+            goes_on = f" PID {self._serving.pid} goes on serving until it is ready." if self._serving else ""
+            self._display.terminal.line(f"{names}{more} changed: the next instance is checked.{goes_on}", "bold")
+        try:
+            self._settings = load(ROOT, options=self._request.settings)
+        except SettingsError:
+            pass  # the instance says so
+        settings = self._settings
+        also = [settings.root / "pyproject.toml", settings.envfile.path, settings.log_config, settings.ssl_certfile]
+        self._watch.alone = frozenset(os.path.realpath(path) for path in also if path is not None)
+        self._display.follow(settings)
+        self._next = subprocess.Popen(_command(replaces=self._serving is not None))
+        children.spare(self._next.pid)
+
+    def _complain(self) -> None:
+        if self._watch.problem:
+            self._display.terminal.line(f"Changes are not noticed any more: {self._watch.problem}", "red")
+            self._watch.problem = ""
+
+    def _look(self) -> None:
+        """Notice an instance that has come up, and start the next one for what has changed."""
+        if self._next is not None and self._is_up(self._next):
+            if self._serving is not None:
+                self._leaving.append(self._serving)
+            self._serving, self._next = self._next, None
+        if self._changed and self._next is None:
+            changed, self._changed = self._changed, []
+            self._start(changed)
+
+    def _is_up(self, instance: subprocess.Popen[bytes]) -> bool:
+        return any(
+            one.record.pid == instance.pid and one.record.state == SERVING for one in neighbours.on_port(self._settings)
+        )
+
+    def _alive(self) -> list[subprocess.Popen[bytes]]:
+        return [one for one in (self._next, self._serving, *self._leaving) if one is not None]
+
+    def _send(self, number: int) -> None:
+        for instance in self._alive():
+            instance.send_signal(number)
+
+    def _reap(self) -> None:
+        """Notice instances that have ended."""
+        self._leaving = [one for one in self._leaving if not self._has_ended(one)]
+        if self._serving is not None and self._has_ended(self._serving):
+            code, self._serving = self._serving.returncode, None
+            if self._next is None or self._loop.stops:
+                self._exit_code = code
+            if not self._loop.stops and self._next is None:
+                self._wait_for_change(code)
+        if self._next is not None and self._has_ended(self._next):
+            code, self._next = self._next.returncode, None
+            if self._serving is None or not self._loop.stops:
+                self._exit_code = code
+            if not self._loop.stops:
+                self._wait_for_change(code)
+
+    @staticmethod
+    def _has_ended(instance: subprocess.Popen[bytes]) -> bool:
+        if instance.poll() is None:
+            return False
+        children.spare(instance.pid, ended=True)
+        return True
+
+    def _wait_for_change(self, code: int) -> None:
+        """Say that an instance has ended, on the terminal and, where another one serves, in its report."""
+        terminal = self._display.terminal
+        if self._serving is None:
+            terminal.line(f"Nothing is served (exit code {code}). Waiting for a file to change.", "yellow")
+            return
+        terminal.line(
+            f"PID {self._serving.pid} goes on serving (exit code {code}). Waiting for a file to change.", "yellow"
+        )
+        if code in TOLD:
+            self._publish(f"the next instance did not start (exit code {code}): the terminal of {OPTION} says why")
+
+    def _publish(self, reason: str) -> None:
+        """Show on the page of the instance that serves what no report of a run tells."""
+        try:
+            load(ROOT, options=self._request.settings)
+        except SettingsError as error:
+            reason = f"the next instance did not start: {error}"
+        report = shown.broken(self._settings, reason, run_id=os.urandom(16).hex(), origin="start")
+        try:
+            self._display.publish(report)
+        except Unpublishable as error:
+            self._display.unwritten(error)
+
+
+def _command(*, replaces: bool) -> list[str]:
+    """This command without its option; ``replaces``: whatever was typed, the one that serves is to be replaced."""
+    before, after = list(sys.orig_argv[: -len(sys.argv) + 1 or None]), sys.argv[1:]
+    kept = [argument for argument in after if argument != OPTION]
+    return [sys.executable, *before[1:], *kept, *(["--if-running", "replace"] if replaces else [])]
