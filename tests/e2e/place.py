@@ -259,6 +259,13 @@ class Place:
         assert self.root != ROOT
         (self.root / "preflight" / "requirements" / f"test_{name}.py").write_text(source)
 
+    def edit_project(self, before: str, after: str) -> None:
+        """Another text in pyproject.toml, where that one stands once; only in a copy of the tree."""
+        assert self.root != ROOT
+        file = self.root / "pyproject.toml"
+        assert file.read_text().count(before) == 1
+        file.write_text(file.read_text().replace(before, after))
+
     def write_suite(self, source: str) -> None:
         """One file of requirements in place of all that there were; only in a copy of the tree."""
         assert self.root != ROOT

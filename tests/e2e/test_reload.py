@@ -123,12 +123,12 @@ def test_a_wrong_setting_leaves_the_old_one_serving(project: Place) -> None:
     """pyproject.toml counts as well: what is wrong in it stands on the terminal and in the report."""
     write(project, "1")
     command = reloading(project).until_ready()
-    project.hasten("pyproject.toml", "[tool.preflight]\n", '[tool.preflight]\nroot_path = "api"\n')
+    project.edit_project("[tool.preflight]\n", '[tool.preflight]\nroot_path = "api"\n')
     command.until_says("Waiting for a file to change")
     assert "root_path must be a path" in command.output
     assert serves(project, "1")()
     assert "root_path must be a path" in project.report()["reason"]
-    project.hasten("pyproject.toml", 'root_path = "api"\n', "")
+    project.edit_project('root_path = "api"\n', "")
     write(project, "2")
     until(serves(project, "2"), "the next release answers")
     assert command.stop() == 0

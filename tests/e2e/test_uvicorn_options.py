@@ -57,7 +57,7 @@ def telling(place: Place) -> Place:
 def without_limits(project: Place) -> Place:
     """A project that sets no limits, as somebody else's does not."""
     for line in ('request_size = "1 MiB"\n', 'websocket_message_size = "1 MiB"\n', "websocket_compression = false\n"):
-        project.hasten("pyproject.toml", line, "")
+        project.edit_project(line, "")
     return telling(project)
 
 
