@@ -19,9 +19,9 @@ test:  ## the project's own tests, as whoever calls it, root or not (ARGS="-k po
 	@sh .ci/setup $(VENV) requirements-dev.txt
 	@exec $(VENV)/bin/python -m pytest -n 3 --dist worksteal $(ARGS)
 
-quick:  ## those of the tests that start no server, in seconds
+quick:  ## those of the tests that start no process, in seconds
 	@sh .ci/setup $(VENV) requirements-dev.txt
-	@exec $(VENV)/bin/python -m pytest -n 3 --dist worksteal -q -m "not slow" --ignore tests/e2e --ignore tests/adversary $(ARGS)
+	@exec $(VENV)/bin/python -m pytest -n auto --dist worksteal -q -m "not slow" --ignore tests/e2e --ignore tests/adversary $(ARGS)
 
 # Twice as slow: the processes that the tests start are measured as well.
 coverage:  ## the same with coverage, which must be above 90 %

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,11 +48,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(HANGS))
 
 
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the tests' homes go; ``mktemp`` looks through all of them for the next number, and there are thousands."""
+    folder = tmp_path_factory.mktemp("homes")
+    return (folder / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home folder with runtime and state folders of its own, and none of our variables set."""
-    folder = tmp_path_factory.mktemp("home")
+    folder = next(homes)
     runtime = folder / "runtime"
+    folder.mkdir(mode=0o700)
     runtime.mkdir(mode=0o700)
     for name in list(os.environ):
         if name.startswith(("PREFLIGHT_", "OPENAI_", "PERPLEXITY_")):
@@ -77,6 +87,26 @@ def free_port() -> int:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
         return port
+
+
+@pytest.fixture(scope="session")
+def authority_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of the authorities that everybody trusts."""
+    import certifi
+
+    file = tmp_path_factory.mktemp("authorities") / "one.pem"
+    end = "-----END CERTIFICATE-----\n"
+    file.write_text(Path(certifi.where()).read_text(encoding="utf-8").partition(end)[0] + end, encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def few_authorities(authority_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system trusts one authority and not hundreds, for tests of many clients: each reads all of them anew."""
+    paths = ssl.get_default_verify_paths()._replace(openssl_cafile=str(authority_file), openssl_capath="")
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):  # where others stand, on some machines
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

@@ -44,6 +44,8 @@ from server.sessions.store import Store
 from tests.conftest import ROOT
 from tests.services import COMPLETION, Service
 
+pytestmark = pytest.mark.usefixtures("few_authorities")
+
 MakeCheck = Callable[..., Check]
 MakeReport = Callable[..., Report]
 MakeInstance = Callable[..., Instance]

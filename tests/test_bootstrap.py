@@ -136,12 +136,14 @@ def test_broken_package() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_command_runs() -> None:
     """With everything there the command line has its say."""
     done = run("run.py", "--version")
     assert (done.returncode, done.stdout.split()[0], done.stderr) == (0, "preflight", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("no_color", ["", "1"])
 def test_colour(no_color: str) -> None:
     """The banner is red on a terminal, unless NO_COLOR is set."""

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +18,9 @@ import pytest
 from preflight.processes import children
 from preflight.processes.channel import Channel, Message
 from preflight.processes.children import Child
+from tests.waiting import until
+
+pytestmark = pytest.mark.slow  # they start processes
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,14 +41,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield begin
     for child in started:
         child.close()
-
-
-def until(condition: Callable[[], object], what: str = "it") -> None:
-    """Wait for a condition; 20 s without it are a failure."""
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, f"{what} never came"
-        time.sleep(0.005)
 
 
 def lines(child: Child, count: int) -> list[str]:
@@ -81,7 +75,7 @@ def test_output(start: Start) -> None:
     """Both outputs come through one pipe, line by line and unbuffered, and the last lines are kept."""
     child = start("print('one'); print('two', file=sys.stderr); print('caf\\udce9'.encode(errors='surrogateescape'))\n"
                   "os.write(1, b'caf\\xe9\\nno end')")  # fmt: skip
-    until(child.ended)
+    until(child.ended, "it ends")
     child.drain_output()
     assert list(child.lines) == ["one", "two", "b'caf\\xe9'", "caf\ufffd", "no end"]
     assert child.output_closed
@@ -156,7 +150,7 @@ def test_nothing_else_is_inherited(start: Start) -> None:
 def test_ending(start: Start, program: str, ending: str) -> None:
     """How a child ended is told for people."""
     child = start(program)
-    until(child.ended)
+    until(child.ended, "it ends")
     assert child.ending == ending
 
 
@@ -185,7 +179,7 @@ def test_crash_ends_the_group(start: Start) -> None:
     """What a child has started does not outlive its crash."""
     child = start(FORK + "os._exit(9)")
     other = int(lines(child, 1)[0])
-    until(child.ended)
+    until(child.ended, "it ends")
     assert child.ending == "exit code 9"
     until(lambda: over(other), "the end of its own child")
 
@@ -196,7 +190,7 @@ def test_who_left_the_group(start: Start) -> None:
                   "start_new_session=True); print(other.pid)")  # fmt: skip
     other = int(lines(child, 1)[0])
     try:
-        until(child.ended)
+        until(child.ended, "it ends")
         child.drain_output()
         assert not child.output_closed
     finally:
@@ -238,7 +232,7 @@ def test_end_of_the_channel_ends_the_child(start: Start) -> None:
     child = start(ATTACHED + FORK + "time.sleep(60)")
     other = int(lines(child, 1)[0])
     child.channel.close()
-    until(child.ended)
+    until(child.ended, "it ends")
     assert child.ending == "SIGKILL"
     until(lambda: over(other), "the end of its own child")
 
@@ -248,7 +242,7 @@ def test_garbage_on_the_channel_ends_the_child(start: Start) -> None:
     child = start(ATTACHED + "print('up'); time.sleep(60)")
     lines(child, 1)
     os.write(child.channel.fileno(), b"garbage\n")
-    until(child.ended)
+    until(child.ended, "it ends")
 
 
 def test_end_of_the_launcher_ends_the_child(tmp_path: Path) -> None:

@@ -159,6 +159,7 @@ print("served" if found.served_by else "held" if found.socket else found.problem
 """
 
 
+@pytest.mark.slow
 def test_a_start_that_goes_on_is_waited_for(home: Path, listener: socket.socket) -> None:
     """pytest does not take the port from under a start, which has no record yet: it waits for the start's lock."""
     port = listener.getsockname()[1]

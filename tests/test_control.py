@@ -132,6 +132,7 @@ def loop() -> Iterator[Loop]:
 # The lock.
 
 
+@pytest.mark.slow
 def test_second_waits(start: Start) -> None:
     """A second start of the port waits until the first one lets go; then it is its turn."""
     first = start(LOCKER, PORT)
@@ -144,6 +145,7 @@ def test_second_waits(start: Start) -> None:
     assert second.says() == "locked"
 
 
+@pytest.mark.slow
 def test_a_start_that_does_not_end(start: Start) -> None:
     """A suspended start is not waited for without end, and its PID is known; each start has a time of its own."""
     first = start(LOCKER, PORT)
@@ -160,6 +162,7 @@ def test_a_start_that_does_not_end(start: Start) -> None:
         lock.release()
 
 
+@pytest.mark.slow
 def test_other_ports_do_not_wait(start: Start) -> None:
     """The start of another port is another lock's."""
     first = start(LOCKER, PORT)
@@ -170,6 +173,7 @@ def test_other_ports_do_not_wait(start: Start) -> None:
     lock.release()
 
 
+@pytest.mark.slow
 def test_released_by_kill(start: Start) -> None:
     """kill -9 leaves no stale lock: who waits goes on."""
     first = start(LOCKER, PORT)
@@ -180,6 +184,7 @@ def test_released_by_kill(start: Start) -> None:
     assert second.says() == "locked"
 
 
+@pytest.mark.slow
 def test_not_inherited(start: Start) -> None:
     """What the starter started does not keep the lock after it."""
     first = start(LOCKER, PORT, "child")
@@ -231,6 +236,7 @@ def name_of(port: int, instance_id: str) -> str:
 linux = pytest.mark.skipif(sys.platform != "linux", reason="abstract names are Linux's")
 
 
+@pytest.mark.slow
 @linux
 def test_socket_arrives_and_works(start: Start) -> None:
     """The caller gets the very socket that the instance listens on, and goes on with it when that has died."""
@@ -251,6 +257,7 @@ def test_socket_arrives_and_works(start: Start) -> None:
     handover.close()
 
 
+@pytest.mark.slow
 @linux
 def test_retire_and_hang_up(start: Start) -> None:
     """The caller says who replaces the instance, and the instance notices when it lets go."""
@@ -352,6 +359,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.needs_root("nobody else can become another user")
 @pytest.mark.parametrize("way", ["as it is", "modes wide open", "abstract name"])
 def test_another_user_calls(way: str, listener: socket.socket) -> None:
@@ -411,6 +419,7 @@ def test_full_queue(listener: socket.socket, loop: Loop) -> None:
         presence.end()
 
 
+@pytest.mark.slow
 @linux
 def test_stopped_instance(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """A suspended instance is given up in time as well, and does not mind when it is woken."""
@@ -542,6 +551,7 @@ def test_callers_do_not_use_up_its_descriptors(served: Place) -> None:
     until(lambda: open_files(started) <= before, "it has let go of all of them")
 
 
+@pytest.mark.slow
 @linux
 def test_a_call_without_end(served: Place) -> None:
     """It is not listened to until the memory is full."""
@@ -589,6 +599,7 @@ RUBBISH = [
 ]
 
 
+@pytest.mark.slow
 def test_rubbish_does_no_harm(served: Place) -> None:
     """Whatever a caller sends, the instance serves on, and a proper caller still gets the socket."""
     (file,) = (served.folder / "runtime" / "preflight").glob("*.sock")

@@ -28,7 +28,10 @@ LONG = 30.0  # seconds; a test that takes so long is wrong
 SENT = ("authorization", "openai-organization", "openai-project", "user-agent", "x-team", "accept")
 SOCKS = importlib.util.find_spec("socksio") is not None
 
-pytestmark = pytest.mark.skipif(OPENSSL is None, reason="no openssl to make certificates with")
+pytestmark = [
+    pytest.mark.skipif(OPENSSL is None, reason="no openssl to make certificates with"),
+    pytest.mark.usefixtures("few_authorities"),
+]
 
 
 @dataclass(frozen=True)
@@ -299,6 +302,7 @@ def test_the_probe_asks_as_the_agent_does(world: World, name: str, monkeypatch: 
     assert not [secret for secret in ("s3cr3t", "wr0ng", KEY[3:]) if secret in said], said
 
 
+@pytest.mark.slow
 def test_neither_of_the_clients_is_imported() -> None:
     """They take most of a second; a start has none."""
     asks = "import sys; from preflight.suite import probes\n"

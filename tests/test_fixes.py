@@ -83,6 +83,7 @@ def test_what_a_fix_may_be() -> None:
             check(bad)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [None, "", "NAME=value\n", "NAME=value"])
 def test_exposure(before: str | None, folder: Path, fix: Fix, paste: Callable[..., str]) -> None:
     """It leaves the env file with a token in it, everything that was there before, and nothing anywhere else."""
@@ -100,6 +101,7 @@ def test_exposure(before: str | None, folder: Path, fix: Fix, paste: Callable[..
     assert [path.name for path in folder.iterdir()] == [".env"]
 
 
+@pytest.mark.slow
 def test_exposure_in_the_demo(fix: Fix, paste: Callable[..., str]) -> None:
     """It sets the token in the shell that it is pasted into."""
     for variables in ({"PREFLIGHT_HOST": "0.0.0.0"}, {"PREFLIGHT_TRUSTED_PROXIES": "127.0.0.1"}):
@@ -120,12 +122,14 @@ def test_modes(folder: Path, fix: Fix, paste: Callable[..., str]) -> None:
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
 
 
+@pytest.mark.slow
 def test_application(fix: Fix, paste: Callable[..., str]) -> None:
     """It imports what does not import."""
     command = fix("application", "application", "no module", "", PREFLIGHT_APP="not_there.it:app")
     assert paste(f"{{ {command}\n}} 2>&1 || true").endswith("ModuleNotFoundError: No module named 'not_there'\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "subject, name, variables, command",
     [

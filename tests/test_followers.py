@@ -7,11 +7,12 @@ import json
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
-from preflight.web.followers import GATHER, Follower, Followers
+from preflight.web.followers import Follower, Followers
 from preflight.web.instance import Instance
 from preflight.web.reruns import Reruns
 from preflight.web.snapshot import Snapshot
 from preflight.web.websocket import Outbox
+from tests.waiting import eventually
 
 
 class Listener:
@@ -55,7 +56,7 @@ def test_news_come_together_and_in_order(make_instance: Callable[..., Instance])
         await followers.join(second.follower)
         tell("checking", title="Open Files")
         tell("run_finished")
-        await asyncio.sleep(GATHER * 10)
+        await eventually(lambda: len(first.heard) >= 6 and len(second.heard) >= 4, "both have heard all")
         assert first.heard == [
             "snapshot", "checking Disk Space", "checked Memory", "checking Open Files", "run_finished", "snapshot",
         ]  # fmt: skip
@@ -78,14 +79,14 @@ def test_what_is_due_comes_before_who_joins_and_before_the_end(make_instance: Ca
         for listener in reruns.listeners:
             listener({"type": "run_finished"})
         await followers.join(second.follower)
-        await asyncio.sleep(GATHER * 10)
+        await eventually(lambda: len(first.heard) == 3, "the first has heard all")
         assert first.heard == ["snapshot", "run_finished", "snapshot"]
         assert second.heard == ["snapshot"]
         async with followers.running():
             for listener in reruns.listeners:
                 listener({"type": "run_finished"})
             reruns.instance.start_draining()
-            await asyncio.sleep(GATHER * 10)
+            await eventually(lambda: "websocket.close" in second.heard, "the second is sent away")
         assert second.heard == ["snapshot", "run_finished", "snapshot", "websocket.close"]
 
     asyncio.run(follow())

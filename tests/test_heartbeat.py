@@ -93,6 +93,7 @@ def hanging() -> Iterator[subprocess.Popen[str]]:
         it.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped", [False, True])
 def test_stacks(hanging: subprocess.Popen[str], stopped: bool) -> None:
     """A process that hangs writes where its threads stand, the main one first, and goes on; a stopped one as well."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,16 +26,29 @@ def module_of(file: str) -> str:
     return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
+MODULES = {module_of(one) for one in FILES}
+
+
 def packages_of(file: str) -> list[str]:
     """The packages that a file is in, the outermost first."""
     parts = file.split("/")[:-1]
     return [".".join(parts[: count + 1]) for count in range(len(parts))]
 
 
-def imports(file: str, *, lazily: bool = True) -> Iterator[str]:
+@cache
+def parsed(file: str) -> ast.Module:
+    """A file's syntax, which several tests go through."""
+    return ast.parse((ROOT / file).read_text(encoding="utf-8"), file)
+
+
+@cache
+def imports(file: str, *, lazily: bool = True) -> list[str]:
     """The modules that a file imports; ``lazily=False`` leaves out what functions import when they run."""
-    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"), file)
-    waiting: list[ast.AST] = [tree]
+    return list(_imports(file, lazily=lazily))
+
+
+def _imports(file: str, *, lazily: bool) -> Iterator[str]:
+    waiting: list[ast.AST] = [parsed(file)]
     while waiting:
         node = waiting.pop()
         if not lazily and (isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or _for_types_only(node)):
@@ -55,8 +70,7 @@ def _for_types_only(node: ast.AST) -> bool:
 
 def ours(file: str, *, lazily: bool = True) -> set[str]:
     """The project's own modules among what a file imports."""
-    modules = {module_of(one) for one in FILES}
-    return {name for name in imports(file, lazily=lazily) if name in modules}
+    return {name for name in imports(file, lazily=lazily) if name in MODULES}
 
 
 def test_files_are_found() -> None:
@@ -119,13 +133,12 @@ def test_nobody_imports_the_top(file: str) -> None:
 @pytest.mark.parametrize("file", [file for file in FILES if len(packages_of(file)) > 1])
 def test_a_package_is_made_of_its_modules(file: str) -> None:
     """The modules of a package import one another, never what the package has put together from them."""
-    modules = {module_of(one) for one in FILES}
-    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"), file)
-    for node in ast.walk(tree):
+    for node in ast.walk(parsed(file)):
         if isinstance(node, ast.ImportFrom) and node.module in packages_of(file):
-            assert {f"{node.module}.{alias.name}" for alias in node.names} - modules <= {"preflight.__version__"}
+            assert {f"{node.module}.{alias.name}" for alias in node.names} - MODULES <= {"preflight.__version__"}
 
 
+@pytest.mark.slow
 def test_launcher_stays_light(tmp_path: Path) -> None:
     """What the launcher imports before it has started its children, an env file read, is none of the heavy things."""
     file = tmp_path / ".env"
@@ -167,8 +180,10 @@ def test_the_version_stands_in_one_place() -> None:
     assert "version" not in project
 
 
-@pytest.mark.parametrize("file", sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/**/*.py")))
-def test_nothing_imports_a_test(file: str) -> None:
+def test_nothing_imports_a_test() -> None:
     """What tests share stands in a module of its own: a file of tests can be moved, split and deleted."""
-    tests = {module_of(str(path.relative_to(ROOT))) for path in ROOT.glob("tests/**/test_*.py")}
-    assert not tests & set(imports(file))
+    imported = re.compile(r"^\s*(?:from|import) tests\b[\w.]*(?:\.| import (?:.*\b)?)test_\w+", re.MULTILINE)
+    files = [path for folder in ("tests", "benchmarks") for path in ROOT.glob(f"{folder}/**/*.py")]
+    assert {file.name: found for file in files if (found := imported.findall(file.read_text(encoding="utf-8")))} == {}
+    assert imported.search("from tests.test_docs import table")
+    assert imported.search("    from tests.ports import examples, test_policy")

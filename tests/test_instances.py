@@ -101,6 +101,7 @@ def on(port: int) -> list[neighbours.Neighbour]:
 # The record.
 
 
+@pytest.mark.slow
 def test_there_while_it_serves(start: Callable[[int], Instance], folder: Path) -> None:
     """Record and socket are there while its process serves and gone when it has ended."""
     instance = start(PORT)
@@ -112,6 +113,7 @@ def test_there_while_it_serves(start: Callable[[int], Instance], folder: Path) -
     assert os.listdir(folder) == []
 
 
+@pytest.mark.slow
 def test_litter_of_a_crash(start: Callable[[int], Instance], folder: Path) -> None:
     """A killed process leaves a record that nobody believes, and the next look at the port removes it."""
     instance = start(PORT)

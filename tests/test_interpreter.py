@@ -77,6 +77,7 @@ def test_the_workers_environment() -> None:
     assert made == {"PYTHONOPTIMIZE": "1", "A": "b"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "given, passed",
     [((), []), (("-I",), ["-E", "-s"]), (("-E",), ["-E"]), (("-s",), ["-s"]), (("-P", "-OO", "-W", "error"), [])],

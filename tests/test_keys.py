@@ -22,6 +22,8 @@ from preflight.suite.probes import Probes
 from tests.pasting import check as check_fix
 from tests.proxies import OPENSSL, Authority, Proxy, Service
 
+pytestmark = pytest.mark.usefixtures("few_authorities")
+
 ROOT = Path(__file__).parents[1]
 GOOD = "sk-canary-Zq7vXw2LmN8pRt4KdY6hJb3F-tail9351"
 WRONG = "sk-wrong-one-3f9a1c77e2Zq"

@@ -71,12 +71,14 @@ def test_taken_out_in_the_same_turn(loop: Loop) -> None:
             sock.close()
 
 
-def test_signals_are_gathered_and_wake(loop: Loop) -> None:
+def test_signals_are_gathered_and_wake(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     """A signal that asks to stop ends the wait at once and is counted; handlers are as before afterwards.
 
     What comes soon after it, from a terminal and from ``timeout`` for example, is the same wish.
     """
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)]
+    clock, later = time.monotonic, 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + later)
     with loop.running():
         for number in (signal.SIGTERM, signal.SIGINT):
             for _ in range(3):
@@ -84,7 +86,7 @@ def test_signals_are_gathered_and_wake(loop: Loop) -> None:
             begun = time.monotonic()
             loop.turn(20)
             assert time.monotonic() - begun < 10
-            time.sleep(TOGETHER)
+            later += TOGETHER
         assert loop.stops == [signal.SIGTERM, signal.SIGINT]
         os.kill(os.getpid(), signal.SIGCHLD)
         loop.turn(20)

@@ -225,6 +225,7 @@ def test_open_metrics(make_instance: MakeInstance, failed: Report) -> None:
     assert text.endswith("# EOF\n")
 
 
+@pytest.mark.slow
 def test_promtool(make_instance: MakeInstance, failed: Report) -> None:
     """Names, units and help keep to Prometheus' conventions."""
     promtool = shutil.which("promtool")
@@ -239,6 +240,7 @@ def test_promtool(make_instance: MakeInstance, failed: Report) -> None:
     assert subprocess.run([promtool, "check", "metrics"], input=bad, capture_output=True, text=True).returncode != 0
 
 
+@pytest.mark.slow
 def test_no_start_waits_for_the_library() -> None:
     """The application imports without prometheus_client: it comes with the first scrape."""
     program = "import sys, server.app; server.app.create_app(); print(*sys.modules)"

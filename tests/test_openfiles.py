@@ -51,6 +51,7 @@ def ask(soft: int, hard: int, title: str, *arguments: str, **environ: str) -> di
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "soft, hard, environ, limit",
     [
@@ -68,6 +69,7 @@ def test_the_worker_raises_its_limit(soft: int, hard: int, environ: dict[str, st
     assert found["details"]["limit"] == found["worker"] == limit
 
 
+@pytest.mark.slow
 def test_a_hard_limit_that_is_too_low() -> None:
     """No shell can lift that one, so the fix says who can."""
     found = ask(256, 512, "open_files", "ours")
@@ -76,6 +78,7 @@ def test_a_hard_limit_that_is_too_low() -> None:
     assert "hard limit on open files to 1024" in found["fix"]
 
 
+@pytest.mark.slow
 def test_fewer_connections_than_are_set() -> None:
     """Enough for what open_files wants, and not for every connection: it says for how many."""
     found = ask(256, 2000, "open_files", "ours")
@@ -83,6 +86,7 @@ def test_fewer_connections_than_are_set() -> None:
     assert found["details"]["connections"] == 1680
 
 
+@pytest.mark.slow
 def test_a_server_that_was_started_without_us() -> None:
     """Nobody raises its soft limit, and the shell that starts it can."""
     found = ask(256, 2000, "open_files", "theirs")
@@ -94,6 +98,7 @@ def test_a_server_that_was_started_without_us() -> None:
     assert raised.stdout == "1024\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "soft, hard, origin, good", [(31, 100, "check", False), (32, 32, "start", True), (20, 20, "rerun", True)]
 )

@@ -14,6 +14,8 @@ from server.agent import provider
 from server.agent.failures import ProviderError
 from tests.services import Answer, Service, completion, streamed
 
+pytestmark = pytest.mark.usefixtures("few_authorities")
+
 
 def answer_of(service: Service, longest_wait: float = 5) -> AIMessage:
     model = provider.model(provider.OPENAI, {"OPENAI_API_KEY": "sk-canary-123456", "OPENAI_BASE_URL": service.url}, 5)

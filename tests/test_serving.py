@@ -61,6 +61,7 @@ def lock(*arguments: str, without: bool) -> dict[str, object]:
     return outcome
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone can lock a queue")
 @pytest.mark.parametrize("without", [False, pytest.param(True, marks=unprivileged)], ids=["as it is", "no privileges"])
 def test_nothing_more_gets_in(without: bool) -> None:

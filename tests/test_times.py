@@ -49,6 +49,7 @@ def test_what_is_written_is_read_as_it_was(at: int, milliseconds: int) -> None:
     assert epoch(f"{written}.{milliseconds:03}Z") == pytest.approx(at + milliseconds / 1000, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "zone, local, clock",
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 
@@ -24,3 +25,17 @@ def deadlines(*seconds: float) -> Iterator[float]:
     """
     yield from seconds
     raise AssertionError(f"no deadline was long enough: {', '.join(map(str, seconds))} s")
+
+
+async def eventually(holds: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
+    """:func:`until` in an event loop, which turns meanwhile."""
+    end = time.monotonic() + patience
+    while not holds():
+        assert time.monotonic() < end, f"waited {patience:g} s in vain until {what}"
+        await asyncio.sleep(0.001)
+
+
+async def settled() -> None:
+    """Let every task go on to where it waits for something that takes time."""
+    for _ in range(20):
+        await asyncio.sleep(0)

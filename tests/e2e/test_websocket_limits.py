@@ -335,6 +335,12 @@ def test_frames_before_the_handshake_is_over(served: Place) -> None:
 # What strangers can make the log say.
 
 
+def connections(started: Started) -> int:
+    """How many clients are connected to its server."""
+    own = [one for pid in started.family() for one in psutil.Process(pid).net_connections()]
+    return sum(one.status == psutil.CONN_ESTABLISHED and one.laddr.port == started.port for one in own)
+
+
 def lines(started: Started, text: str) -> int:
     return started.output.count(text)
 
@@ -346,7 +352,7 @@ def test_abandoned_handshakes(talkative: Started, place: Place) -> None:
             with Client(place, path, waits=False):
                 pass
             Client(place, path, waits=False).reset()
-    time.sleep(0.5)
+    until(lambda: not connections(talkative), "it has seen all of them go")
     assert talkative.stop() == 0
     assert lines(talkative, "ERROR") == lines(talkative, "Traceback") == 0
 

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 MODULES = sorted(path.stem for path in (ROOT / "preflight" / "ports").glob("*.py"))
 
 
+@pytest.mark.slow
 def test_importing_is_light() -> None:
     """The launcher imports this and must stay small: nothing heavy comes with it, psutil neither."""
     program = "import sys, preflight.ports; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
@@ -22,6 +23,7 @@ def test_importing_is_light() -> None:
     assert not {"psutil", "asyncio", "pydantic", "rich", "subprocess", "pytest"} & set(loaded)
 
 
+@pytest.mark.slow
 def test_taking_a_port_stays_light() -> None:
     """On Linux neither psutil nor the idna tables are imported when a port is looked up and held."""
     if not Linux.works():

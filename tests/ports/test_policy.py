@@ -130,6 +130,7 @@ def test_the_safety_rules_come_before_the_policy() -> None:
         assert "infrastructure" in refusal[0]
 
 
+@pytest.mark.slow
 def test_names_are_names() -> None:
     """Data that a slip of the pen would make useless: no blanks around, no paths, every fix can be filled in."""
     for name in (*INFRASTRUCTURE, *FORWARDERS):
