@@ -52,11 +52,11 @@ def test_options_that_are_no_settings() -> None:
     parser = options.parser()
     given = parser.parse_args(["--check-only", "--report", "r.json", "--format", "json", "-v"])
     assert (given.check_only, given.report, given.format, given.init, given.verbose) == (
-        True, Path("r.json"), "json", False, True,
+        True, Path("r.json"), "json", None, True,
     )  # fmt: skip
     given = parser.parse_args(["--verbose"])
     assert (given.check_only, given.report, given.format, given.init, given.verbose) == (
-        False, None, None, False, True,
+        False, None, None, None, True,
     )  # fmt: skip
 
 
@@ -137,7 +137,7 @@ VALUES = {"watch": ["5"], "bundle": ["b.zip"], "report": ["r.json"], "format": [
 REPORT = "--report goes with a start, --reload, --check-only or --watch"
 WAIT = "--wait goes with a start or --check-only"
 FORMAT = "--format goes with --check-only, --history, --port-status or --free-port"
-DRY_RUN = "--dry-run goes with --free-port"
+DRY_RUN = "--dry-run goes with --free-port or --init"
 
 
 @pytest.mark.parametrize(

@@ -108,10 +108,12 @@ def _test_notify(_request: Request, settings: Settings, _log_file: LogFile | Non
     return notify.run(settings)
 
 
-def _init(_request: Request, settings: Settings, _log_file: LogFile | None) -> int:
-    from preflight.command import init
+def _init(request: Request, settings: Settings, _log_file: LogFile | None) -> int:
+    from preflight.command.init import envfile
 
-    return init.run(settings)
+    if request.init != "project":
+        raise SettingsError(f"--init {request.init} is for a project of your own, and this is the preflight's checkout")
+    return envfile.run(settings, dry_run=request.dry_run)
 
 
 def _bundle(request: Request, settings: Settings, _log_file: LogFile | None) -> int:

@@ -39,7 +39,7 @@ GOES_WITH = {
     "report": (START, "reload", "check_only", "watch"),
     "format": ("check_only", "history", "port_status", "free_port"),
     "wait": (START, "check_only"),
-    "dry_run": ("free_port",),
+    "dry_run": ("free_port", "init"),
 }
 """Options that some commands alone have a use for. Settings go with all of them: they may stand elsewhere as well."""
 
@@ -62,6 +62,8 @@ class Request:
     """Seconds for which it is checked again while something blocks."""
     watch: float
     """Seconds between two rounds of a watch."""
+    init: str
+    """What is added to a project; empty for other commands."""
     dry_run: bool
     bundle: Path | None
     verbose: bool
@@ -184,11 +186,20 @@ def parser() -> argparse.ArgumentParser:
     )
     instead.add_argument("--port-status", action="store_true", help="show who holds the port, and stop")
     instead.add_argument("--free-port", action="store_true", help="free the port, gracefully, and stop")
-    options.add_argument("--dry-run", action="store_true", help="with --free-port: only say what it would do")
+    options.add_argument("--dry-run", action="store_true", help="with --free-port or --init: only say what it would do")
     instead.add_argument(
         "--test-notify", action="store_true", help="send a test notification to PREFLIGHT_NOTIFY's services, and stop"
     )
-    instead.add_argument("--init", action="store_true", help="write a commented env file template")
+    instead.add_argument(
+        "--init",
+        metavar="WHAT",
+        nargs="?",
+        const="project",
+        choices=("project", "github", "docker", "systemd"),
+        help="add what a project needs to be guarded, and replace nothing: [tool.preflight], and a first requirement in"
+        " preflight_suite/ (project, if nothing else is named); a job for GitHub (github), a Dockerfile (docker), a"
+        " unit (systemd). In the preflight's own checkout: a commented env file template",
+    )
     instead.add_argument(
         "--bundle", metavar="PATH", type=Path, help="write a support bundle (a redacted zip), and stop"
     )
@@ -245,6 +256,7 @@ def parse(argv: Sequence[str] | None = None) -> Request:
         output_format=typed.format or "",
         wait=_seconds(options, "--wait", typed.wait, low=0.0),
         watch=_seconds(options, "--watch", typed.watch, low=1.0),
+        init=typed.init or "",
         dry_run=typed.dry_run,
         bundle=typed.bundle,
         verbose=typed.verbose,

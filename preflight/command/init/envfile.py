@@ -1,7 +1,8 @@
-"""``--init``: write a commented template of the env file."""
+"""``--init`` in this project's own checkout: write a commented template of the agent server's env file."""
 
 from __future__ import annotations
 
+import os
 import sys
 
 from preflight.output import plainlines
@@ -9,10 +10,14 @@ from preflight.settings import template
 from preflight.settings.model import Settings
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, *, dry_run: bool) -> int:
     """Write it where the env file belongs, unless there is one; 0, 1 if it cannot be written, 2 if it has no place."""
     path, exit_code = settings.envfile.path, 1
     if path.is_absolute():
+        if dry_run:
+            there = os.path.lexists(path)
+            plainlines.say(f"{path} exists and would be left as it is." if there else f"Would write {path}.")
+            return 0
         try:
             plainlines.say(*template.write(path))
         except OSError as error:

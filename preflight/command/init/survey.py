@@ -1,0 +1,315 @@
+"""What a project says of itself, all in all: what it serves, what that needs, and how it is installed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from preflight.command.init.applications import CALLABLE, HINT, TARGET, Application
+from preflight.command.init.facts import Facts, facts
+from preflight.command.init.folder import Folder
+from preflight.command.init.paths import File
+from preflight.command.init.source import Unparsable
+from preflight.command.init.variables import Variable
+
+PARSED = 2000  # files; parsing one takes about a millisecond
+APART = {"tests", "test", "testing", "docs", "doc", "examples", "example", "benchmarks", "scripts", "migrations"}
+"""Folders whose code is not what is served, unless that imports it."""
+TESTS = re.compile(r"(?:.*/)?(?:test_\w*|\w*_test|conftest|setup|noxfile|tasks|fabfile)\.py")
+ATTRIBUTES = ("app", "application", "asgi", "asgi_app", "api", "server")
+MODULES = ("asgi", "main", "app", "application", "server", "api", "web", "service", "__init__", "__main__")
+"""What an application and its module are mostly called, the likeliest first."""
+SERVED = re.compile(
+    rb"\b(?:uvicorn|hypercorn|granian|daphne|UvicornWorker)\b[^\n]*?[\s\"'=]([A-Za-z_][\w.]*:[A-Za-z_]\w*)\b"
+)
+NOT_ASKED_FOR = re.compile(
+    r"(?:PREFLIGHT|PYTEST|PYTHON|XDG|LC|GITHUB)_?.*|DJANGO_SETTINGS_MODULE|HOME|HOSTNAME|LANG|LOGNAME|PATH|PWD|SHELL|TERM"
+    r"|TMPDIR|TZ|USER|VIRTUAL_ENV|CI"
+)
+"""Variables that a machine, Python or we have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The application that is to be served, as far as the files say."""
+
+    app: str
+    """``MODULE:ATTRIBUTE``, as it is imported in the folder."""
+    why: str
+    """Where that was found."""
+    others: tuple[str, ...] = ()
+    """What else could have been meant."""
+    told: bool = False
+    """Whether pyproject.toml tells everybody, us included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A variable or a file that the code needs, and in which file it says so."""
+
+    what: Variable | File
+    file: str
+
+    @property
+    def place(self) -> str:
+        return f"{self.file}:{self.what.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a project's files say. No value of a variable is among it."""
+
+    application: Choice | None
+    variables: tuple[Found, ...]
+    """What the application reads from the environment, in the order in which it imports the files."""
+    models: tuple[Found, ...]
+    databases: tuple[Found, ...]
+    present: frozenset[str]
+    """Which models are there."""
+    env_file: str
+    """Where the code has its variables from, beside the environment."""
+    env_file_is_there: bool
+    env_file_is_certain: bool
+    """Whether no other file has variables, as far as the code says."""
+    name: str
+    requires_python: str
+    installs: str
+    """How it is installed: "uv", "poetry", "requirements", "package", "list" (``[project]`` alone); empty: unknown."""
+    unparsed: tuple[str, ...]
+    """Files that are no Python which this interpreter can read."""
+    whole: bool
+    """Whether all files were looked at."""
+
+
+def survey(root: Path, folder: Path, pyproject: Mapping[str, Any]) -> Survey:
+    """Read the project in a folder. ``root`` has its pyproject.toml, which says ``pyproject``.
+
+    Paths in the answer are relative to the root, names of modules to the folder.
+    """
+    return _Surveyor(root, folder, pyproject).survey()
+
+
+class _Surveyor:
+    def __init__(self, root: Path, folder: Path, pyproject: Mapping[str, Any]) -> None:
+        self.folder = Folder(folder)
+        self.base = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
+        self.pyproject = pyproject
+        self.known: dict[str, Facts | None] = {}
+        self.unparsed: list[str] = []
+        self.whole = self.folder.whole
+        self.src = self._src()
+        self.by_name: dict[str, str] = {}
+        """The file of a module, by each name that it could be imported by."""
+        for file in self.folder.modules:
+            for name in self._names(file):
+                self.by_name.setdefault(name, file)
+
+    def survey(self) -> Survey:
+        application = self._application()
+        files = list(self._reached(application)) if application else self._all()
+        found = [(file, said) for file in files if (said := self._facts(file))]
+        given = {name for _, said in found for name in said.gives}
+        variables = _first_of_each(
+            Found(one, self.base + file)
+            for file, said in found
+            for one in said.variables
+            if one.name not in given and not NOT_ASKED_FOR.fullmatch(one.name)
+        )
+        models = _first_of_each(
+            Found(self._placed(one, file), self.base + file) for file, said in found for one in said.models
+        )
+        databases = _first_of_each(
+            Found(File(self.base + one.path, one.line), self.base + file)
+            for file, said in found
+            for one in said.databases
+        )
+        env_files = list(dict.fromkeys(one for _, said in found for one in said.env_files))
+        named = [one for one in env_files if one]
+        project = _table(self.pyproject, "project")
+        env_file = self.base + named[0] if named else ".env"
+        return Survey(
+            application,
+            tuple(variables),
+            tuple(models),
+            tuple(databases),
+            frozenset(self._there(one.what.path for one in models if isinstance(one.what, File))),
+            env_file,
+            env_file_is_there=any(self._there([env_file])),
+            env_file_is_certain=None not in env_files and len(named) <= 1,
+            name=_text(project, "name"),
+            requires_python=_text(project, "requires-python"),
+            installs=self._installs(),
+            unparsed=tuple(self.unparsed),
+            whole=self.whole,
+        )
+
+    # Modules.
+
+    def _src(self) -> bool:
+        """Whether packages are in ``src/`` and are imported without it."""
+        built = "build-system" in self.pyproject or not self.folder.others.isdisjoint(("setup.py", "setup.cfg"))
+        return built and "src/__init__.py" not in self.folder.modules
+
+    def _names(self, file: str) -> Iterator[str]:
+        name = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        without = name.removeprefix("src.")
+        yield from dict.fromkeys((without, name) if self.src else (name, without))
+
+    def _facts(self, file: str) -> Facts | None:
+        if file not in self.known:
+            self.known[file] = None
+            if len(self.known) > PARSED:
+                self.whole = False
+                return None
+            data = self.folder.read(file)
+            try:
+                if data is not None:
+                    name = next(self._names(file))
+                    self.known[file] = facts(data, name, is_package=file.endswith("__init__.py"))
+            except Unparsable as error:
+                self.unparsed.append(self.base + (f"{file}:{error.line}" if error.line else file))
+        return self.known[file]
+
+    def _all(self) -> list[str]:
+        return [file for file in self.folder.modules if not _is_apart(file)]
+
+    def _reached(self, choice: Choice) -> Iterator[str]:
+        """The files that are imported when the application is, in about that order."""
+        waiting, reached = list(self._files_of(choice.app.partition(":")[0])), set()
+        for file in waiting:  # which grows meanwhile
+            if file in reached:
+                continue
+            reached.add(file)
+            yield file
+            if said := self._facts(file):
+                for name in (*said.imports, *said.mentions):
+                    waiting += self._files_of(name)
+
+    def _files_of(self, name: str) -> Iterator[str]:
+        """The files that an import of this name runs: the packages on the way, and the module."""
+        parts = name.split(".")
+        for end in range(1, len(parts) + 1):
+            if file := self.by_name.get(".".join(parts[:end])):
+                yield file
+
+    def _placed(self, file: File, named_in: str) -> File:
+        """Relative paths are meant from the folder, or from the file that names them."""
+        beside = f"{named_in.rpartition('/')[0]}/{file.path}".removeprefix("/")
+        path = beside if not self.folder.has(file.path) and self.folder.has(beside) else file.path
+        return File(self.base + path, file.line)
+
+    def _there(self, paths: Iterable[str]) -> Iterator[str]:
+        return (path for path in paths if self.folder.has(path.removeprefix(self.base)))
+
+    # The application.
+
+    def _application(self) -> Choice | None:
+        told = _text(_table(_table(self.pyproject, "tool"), "fastapi"), "entrypoint")
+        if TARGET.fullmatch(told):
+            return Choice(told, "[tool.fastapi] entrypoint says so", told=True)
+        likely = [file for file in self._all() if HINT.search(self.folder.read(file) or b"")]
+        found = [(file, one) for file in likely for one in self._applications(file)]
+        choices = {
+            f"{self._name(file)}:{one.attribute}": f"{self.base}{file}:{one.line}: {one.what}" for file, one in found
+        }
+        served = [choice for choice in self._served(likely) if self._is_there(choice.app)]
+        ranked = sorted(found, key=lambda pair: self._rank(*pair))
+        order = [*(choice.app for choice in served), *(f"{self._name(file)}:{one.attribute}" for file, one in ranked)]
+        if not order:
+            return None
+        why = {**choices, **{choice.app: choice.why for choice in reversed(served)}}
+        first, *others = dict.fromkeys(order)
+        return Choice(first, why[first], tuple(f'"{one}" ({why[one]})' for one in others[:3]))
+
+    def _applications(self, file: str) -> Iterator[Application]:
+        said = self._facts(file)
+        for one in said.applications if said else ():
+            if not one.made_by:
+                yield one
+                continue
+            module, _, function = one.made_by.rpartition(".")
+            elsewhere = self._facts(self.by_name[module]) if module in self.by_name else None
+            for maker in elsewhere.applications if elsewhere else ():
+                if maker.attribute == function and maker.factory:
+                    yield Application(one.attribute, one.line, maker.what.removeprefix("makes "))
+
+    def _rank(self, file: str, found: Application) -> tuple[Any, ...]:
+        """What is more likely to be meant comes first."""
+        said, stem = self._facts(file), file.rpartition("/")[2].removesuffix(".py")
+        return (
+            found.attribute not in (said.served_names if said else ()),
+            found.factory or (found.what == CALLABLE and found.attribute not in ATTRIBUTES),
+            _place(ATTRIBUTES, found.attribute),
+            _place(MODULES, stem),
+            file.count("/"),
+            file,
+            -found.line,
+        )
+
+    def _name(self, file: str) -> str:
+        return next(self._names(file))
+
+    def _served(self, likely: list[str]) -> Iterator[Choice]:
+        """Applications that a command or the code hands to a server by name."""
+        for name in self.folder.commands:
+            text = re.sub(rb"\\\r?\n", b" ", self.folder.read(name) or b"")
+            for match in SERVED.finditer(text):
+                line = text.count(b"\n", 0, match.start()) + 1
+                yield Choice(match[1].decode("ascii", "replace"), f"{self.base}{name}:{line} serves it")
+        for file in likely:
+            said = self._facts(file)
+            for target, line in said.served if said else ():
+                yield Choice(target, f"{self.base}{file}:{line} serves it")
+
+    def _is_there(self, target: str) -> bool:
+        module, _, attribute = target.partition(":")
+        said = self._facts(self.by_name[module]) if module in self.by_name else None
+        # What makes it may not be known to us; that it is a name of that module has to be.
+        return said is not None and attribute in said.defines
+
+    # The rest.
+
+    def _installs(self) -> str:
+        project, others = _table(self.pyproject, "project"), self.folder.others
+        if "uv.lock" in others and project:
+            return "uv"
+        if "poetry.lock" in others:
+            return "poetry"
+        if "requirements.txt" in others:
+            return "requirements"
+        if "build-system" in self.pyproject or "setup.py" in others:
+            return "package"
+        return "list" if project.get("dependencies") else ""
+
+
+def _table(table: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    inner = table.get(name)
+    return inner if isinstance(inner, dict) else {}
+
+
+def _text(table: Mapping[str, Any], name: str) -> str:
+    value = table.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _is_apart(file: str) -> bool:
+    return bool(TESTS.fullmatch(file)) or not APART.isdisjoint(file.split("/")[:-1])
+
+
+def _place(order: tuple[str, ...], name: str) -> int:
+    return order.index(name) if name in order else len(order)
+
+
+def _first_of_each(found: Iterator[Found]) -> list[Found]:
+    """Each variable or file once; if the code needs it anywhere, it is the place where it does."""
+    best: dict[str, Found] = {}
+    for one in found:
+        name = one.what.name if isinstance(one.what, Variable) else one.what.path
+        known = best.get(name)
+        is_needed = isinstance(one.what, Variable) and one.what.required
+        if known is None or (is_needed and isinstance(known.what, Variable) and not known.what.required):
+            best[name] = one
+    return list(best.values())

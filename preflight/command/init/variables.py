@@ -1,0 +1,239 @@
+"""The variables of the environment that a Python file reads and has no other value for; never their values.
+
+Known are ``os.environ`` and ``os.getenv``, python-dotenv, django-environ, environs, python-decouple, Starlette's Config
+and pydantic-settings.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from preflight.command.init.source import Source, argument, bodies, names_in, targets, text_of, texts_in
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+READERS = {"environ.Env", "environ.FileAwareEnv", "environs.Env", "starlette.config.Config"}
+"""What makes an object that reads variables when it is called, and raises where there is none."""
+SETTINGS = {"pydantic_settings.BaseSettings", "pydantic_settings.main.BaseSettings", "pydantic.BaseSettings"}
+ENDS = {"sys.exit", "exit", "quit", "os._exit"}
+ENV_FILE = re.compile(r"(?:\./)?((?:[\w-]+/)*(?:\.env[\w.-]*|[\w-][\w.-]*))")
+SIMPLE = re.compile(
+    r"(?:str|int|float|bool|bytes|Path|SecretStr|\w*Url|\w*Dsn|EmailStr|list|List|dict|Dict|set|tuple|Literal)$"
+)
+"""Types of fields whose value is a variable's as it stands. A class of one's own may take several variables."""
+ELSEWHERE = {"secrets_dir", "yaml_file", "toml_file", "json_file", "alias_generator"}
+"""What else of pydantic-settings may say where a value comes from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A variable that the code reads and has no other value for."""
+
+    name: str
+    line: int
+    required: bool
+    """Whether the code fails without it, as far as can be seen."""
+    at_import: bool = False
+    any_case: bool = False
+    """Whether small letters will do as well, as pydantic-settings has it."""
+
+
+def variables(source: Source) -> list[Variable]:
+    """What the file reads, in the order of its lines."""
+    found: list[Variable] = []
+    for node in source.nodes:
+        if isinstance(node, ast.Subscript):
+            found += _subscript(source, node)
+        elif isinstance(node, ast.Call):
+            found += _call(source, node, source.dotted(node.func))
+    for settings in _settings_classes(source):
+        found += settings.variables()
+    return sorted((one for one in found if NAME.fullmatch(one.name)), key=lambda one: one.line)
+
+
+def given(source: Source) -> set[str]:
+    """Variables that the file gives a value itself."""
+    names = [
+        text_of(node.slice)
+        for node in source.nodes
+        if isinstance(node, ast.Subscript)
+        and isinstance(node.ctx, ast.Store)
+        and source.dotted(node.value) == "os.environ"
+    ]
+    names += [
+        text_of(argument(node, 0, "key"))
+        for node, dotted in source.calls()
+        if dotted in ("os.environ.setdefault", "os.putenv")
+    ]
+    return {name for name in names if name is not None}
+
+
+def env_files(source: Source) -> list[str | None]:
+    """The files that the code reads variables from; None for one whose name it works out, or that is elsewhere."""
+    named = [_env_file(source, node, dotted) for node, dotted in source.calls()]
+    named += [one.configured.get("env_file") for one in _settings_classes(source)]
+    files: list[str | None] = []
+    for one in named:
+        if one is None or (isinstance(one, ast.Constant) and one.value is None):
+            continue
+        match = ENV_FILE.fullmatch(text_of(one) or "")
+        files.append(match[1] if match else None)
+    return files
+
+
+def _env_file(source: Source, node: ast.Call, dotted: str) -> ast.expr | None:
+    if dotted in ("dotenv.load_dotenv", "dotenv.main.load_dotenv"):
+        return argument(node, 0, "dotenv_path")
+    if dotted == "starlette.config.Config":
+        return argument(node, 0, "env_file")
+    reader, _, method = dotted.partition(".")
+    if method in ("read_env", "read_envfile") and source.bound.get(reader) in READERS:
+        return argument(node, 0, "path", "env_file")
+    return None
+
+
+# The environment itself.
+
+
+def _subscript(source: Source, node: ast.Subscript) -> Iterator[Variable]:
+    name = text_of(node.slice)
+    if name is not None and isinstance(node.ctx, ast.Load) and source.dotted(node.value) == "os.environ":
+        required = not _goes_on(source, node, name)
+        yield Variable(name, node.lineno, required, at_import=not source.in_function(node))
+
+
+def _call(source: Source, node: ast.Call, dotted: str) -> Iterator[Variable]:
+    name = text_of(argument(node, 0, "key", "var", "name", "option"))
+    reader, _, method = dotted.partition(".")
+    if dotted in ("os.getenv", "os.environ.get"):
+        default = argument(node, 1, "default")
+        has_default = default is not None and not (isinstance(default, ast.Constant) and default.value is None)
+        parent = source.parents.get(node)
+        has_another = isinstance(parent, ast.BoolOp) and isinstance(parent.op, ast.Or) and parent.values[-1] is not node
+        required = _is_refused(source, node)
+        is_read = required or not (has_default or has_another)
+    elif source.bound.get(reader) in READERS or dotted == "decouple.config" or dotted.startswith("environs.env"):
+        if name is None and method in ("db", "db_url") and not node.args:
+            name = "DATABASE_URL"
+        has_default = len(node.args) > 1 or any(one.arg in (None, "default") for one in node.keywords)
+        is_read = not has_default and method not in ("read_env", "read_envfile", "prefixed")
+        required = name is not None and not _goes_on(source, node, name)
+    else:
+        return
+    if is_read and name is not None:
+        yield Variable(name, node.lineno, required, at_import=not source.in_function(node))
+
+
+def _goes_on(source: Source, node: ast.AST, name: str) -> bool:
+    """Whether the code goes on without the variable: it catches the error, or has looked before."""
+    for parent, below in source.above(node):
+        if isinstance(parent, ast.Try | ast.TryStar) and below in parent.body:
+            if any(_catches(source, handler) for handler in parent.handlers):
+                return True
+        elif isinstance(parent, ast.If | ast.IfExp) and below is not parent.test and name in texts_in(parent.test):
+            return True
+    return False
+
+
+def _catches(source: Source, handler: ast.ExceptHandler) -> bool:
+    kinds = names_in(handler.type) if handler.type is not None else {"Exception"}
+    caught = not kinds.isdisjoint({"KeyError", "LookupError", "Exception", "BaseException", "ImproperlyConfigured"})
+    return caught and not any(_ends(source, one) for one in handler.body)
+
+
+def _is_refused(source: Source, node: ast.AST) -> bool:
+    """Whether one of the next statements ends with an error where what was assigned here is empty."""
+    statement = next((one for one, _ in source.above(node) if isinstance(one, ast.stmt)), None)
+    if not isinstance(statement, ast.Assign | ast.AnnAssign):
+        return False
+    names = {*targets(statement)}
+    block = next((body for body in bodies(source.parents[statement]) if statement in body), [statement])
+    for one in block[block.index(statement) + 1 :]:
+        if isinstance(one, ast.If) and not names.isdisjoint(names_in(one.test)):
+            return any(_ends(source, inner) for inner in one.body)
+    return False
+
+
+def _ends(source: Source, statement: ast.stmt) -> bool:
+    value = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(statement, ast.Raise) or (isinstance(value, ast.Call) and source.dotted(value.func) in ENDS)
+
+
+# pydantic-settings.
+
+
+def _settings_classes(source: Source) -> Iterator[_SettingsClass]:
+    for node in source.nodes:
+        if isinstance(node, ast.ClassDef) and not SETTINGS.isdisjoint(map(source.dotted, node.bases)):
+            yield _SettingsClass(source, node)
+
+
+class _SettingsClass:
+    """A class whose fields are variables."""
+
+    def __init__(self, source: Source, node: ast.ClassDef) -> None:
+        self.source = source
+        self.node = node
+        self.configured: dict[str, ast.expr] = {}
+        """What ``model_config = SettingsConfigDict(...)`` or ``class Config`` says."""
+        for statement in node.body:
+            self.configured |= _configuration(statement)
+
+    def variables(self) -> Iterator[Variable]:
+        """The variables of the fields that have no default."""
+        prefix = text_of(self.configured["env_prefix"]) if "env_prefix" in self.configured else ""
+        if prefix is None:
+            return  # it is worked out
+        for statement in self.node.body:
+            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+                name = self._variable(statement, statement.target.id, prefix)
+                if name is not None:
+                    yield Variable(name.upper(), statement.lineno, self._is_certain, at_import=False, any_case=True)
+
+    @property
+    def _is_certain(self) -> bool:
+        """Whether values come from variables and the env file alone."""
+        functions = [one for one in self.node.body if isinstance(one, ast.FunctionDef)]
+        changes = any(
+            one.name in ("settings_customise_sources", "__init__")
+            or any("before" in texts_in(decorator) for decorator in one.decorator_list)
+            for one in functions
+        )
+        return len(self.node.bases) == 1 and not changes and ELSEWHERE.isdisjoint(self.configured)
+
+    def _variable(self, node: ast.AnnAssign, name: str, prefix: str) -> str | None:
+        """The variable of a field; None where it has a default, or another class may take it apart."""
+        kind, value = node.annotation, node.value
+        if isinstance(kind, ast.Subscript) and self.source.dotted(kind.value).endswith("Annotated"):
+            parts = kind.slice.elts if isinstance(kind.slice, ast.Tuple) else [kind.slice]
+            kind = parts[0]
+            value = value or next((one for one in parts[1:] if isinstance(one, ast.Call)), None)
+        if isinstance(kind, ast.Subscript):
+            kind = kind.value
+        if name.startswith("_") or not SIMPLE.search(self.source.dotted(kind).rpartition(".")[2]):
+            return None
+        if value is None:
+            return prefix + name
+        if not isinstance(value, ast.Call) or not self.source.dotted(value.func).endswith("Field"):
+            return None
+        given = {one.arg: one.value for one in value.keywords}
+        first = value.args[0] if value.args else None
+        has_default = first is not None and not (isinstance(first, ast.Constant) and first.value is ...)
+        if has_default or not given.keys().isdisjoint({None, "default", "default_factory"}):
+            return None
+        alias = given.get("validation_alias", given.get("alias"))
+        return prefix + name if alias is None else text_of(alias)
+
+
+def _configuration(node: ast.stmt) -> dict[str, ast.expr]:
+    if isinstance(node, ast.Assign | ast.AnnAssign) and targets(node) == ["model_config"]:
+        if isinstance(node.value, ast.Call):
+            return {one.arg: one.value for one in node.value.keywords if one.arg}
+        if isinstance(node.value, ast.Dict):
+            pairs = zip(node.value.keys, node.value.values, strict=True)
+            return {key: value for one, value in pairs if (key := text_of(one)) is not None}
+    if isinstance(node, ast.ClassDef) and node.name == "Config":
+        return {name: one.value for one in node.body if isinstance(one, ast.Assign) for name in targets(one)}
+    return {}

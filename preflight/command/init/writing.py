@@ -1,0 +1,147 @@
+"""Files that are added to a project: planned from what is there, then written, and nothing is ever replaced."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PYPROJECT = "pyproject.toml"
+LARGEST = 4 * 1024 * 1024  # bytes; what is larger was not written by people
+
+
+class Refused(Exception):
+    """Why nothing can be added, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """A file to make, or lines to put at the end of one."""
+
+    path: Path
+    text: str
+    why: str
+    before: bytes | None = None
+    """What the file holds to whose end it goes; None: the file is made."""
+
+
+def pyproject(root: Path) -> tuple[bytes | None, Mapping[str, Any]]:
+    """What pyproject.toml holds, as it stands and as a table; None where there is none.
+
+    Raises Refused where it cannot be read, or others could have put it there.
+    """
+    path = root / PYPROJECT
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None, {}
+    except OSError as error:
+        raise Refused(_unusable(path, error)) from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise Refused(f"{path} is not a regular file, so nothing was written")
+    with os.fdopen(descriptor, "rb") as stream:
+        if status.st_size > LARGEST:
+            raise Refused(f"{path} has {status.st_size / 1024**2:.1f} MiB, so nothing was written")
+        content = stream.read()
+    try:
+        return content, tomllib.loads(content.decode("utf-8").replace("\r\n", "\n"))
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise Refused(f"{path}:{line}: is not UTF-8 text: mend it first; nothing was written") from None
+    except tomllib.TOMLDecodeError as error:
+        # Of the message only the place: some quote what stands there.
+        place = re.search(r"\(at line ([0-9]+), column [0-9]+\)", str(error))
+        where = f"{path}:{place[1]}" if place else str(path)
+        raise Refused(f"{where}: is not TOML: mend it first; nothing was written") from None
+    except RecursionError:
+        raise Refused(f"{path}: is nested too deep to be read; nothing was written") from None
+
+
+def _unusable(path: Path, error: OSError) -> str:
+    if path.is_symlink():
+        return f"{path} is a symbolic link, and what it leads to is not added to; nothing was written"
+    return f"{path} cannot be read: {error.strerror}; nothing was written"
+
+
+def appended(content: bytes | None, text: str) -> bytes:
+    """What goes to the end of a file so that ``text`` stands there, apart and with the file's line ends."""
+    content = content or b""
+    windows = content.count(b"\r\n") * 2 > content.count(b"\n")
+    apart = "" if not content.strip() else "\n" if content.endswith(b"\n") else "\n\n"
+    lines = apart + text
+    return (lines.replace("\n", "\r\n") if windows else lines).encode()
+
+
+def fits(content: bytes, addition: bytes, before: Mapping[str, Any]) -> bool:
+    """Whether the file says with the addition what it said without it, and the new table beside that.
+
+    ``tool = {...}`` for example is closed: no table can be added to it.
+    """
+    try:
+        after = tomllib.loads((content + addition).decode().replace("\r\n", "\n"))
+        del after["tool"]["preflight"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    rest = {**before}
+    if not after["tool"] and "tool" not in before:
+        del after["tool"]
+    return after == rest
+
+
+def lies_in_the_way(root: Path, path: Path) -> str:
+    """Why a file cannot be made there, for people: a link, or something that is no folder; empty if it can."""
+    for folder in reversed([one for one in path.parents if one.is_relative_to(root) and one != root]):
+        try:
+            mode = folder.lstat().st_mode
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            return f"{folder} cannot be looked at: {error.strerror}"
+        if stat.S_ISLNK(mode):
+            return f"{folder} is a symbolic link"
+        if not stat.S_ISDIR(mode):
+            return f"{folder} is no folder"
+    return ""
+
+
+def write(addition: Addition) -> None:
+    """Make the file, or add to it. Raises OSError, and FileExistsError for one that has appeared meanwhile.
+
+    With the rights that the umask leaves, as an editor's would have; but never so that others can write.
+    """
+    if addition.before is not None:
+        _append(addition.path, addition.before, addition.text.encode())
+        return
+    addition.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(addition.path, flags, 0o644)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(addition.text.encode())
+    except OSError:
+        os.unlink(addition.path)  # a full disk: half a file would stay for ever, because it is never replaced
+        raise
+
+
+def _append(path: Path, before: bytes, lines: bytes) -> None:
+    """In place, so that owner, mode and hard links stay; all of it or nothing."""
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "r+b", buffering=0) as stream:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if stream.read() != before:
+            raise FileExistsError(0, "was changed meanwhile: run this again", str(path))
+        try:
+            written = stream.write(lines)
+            if written != len(lines):
+                raise OSError(0, "there is no room for it", str(path))
+        except OSError:
+            stream.truncate(len(before))
+            raise
