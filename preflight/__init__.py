@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from types import CodeType
 
     from preflight.contract import Details, not_applicable, unknown
+    from preflight.web.guarding import guard
 
-__all__ = ["Details", "not_applicable", "unknown"]
+__all__ = ["Details", "guard", "not_applicable", "unknown"]
 __version__ = "0.1.0"
 
 
@@ -23,6 +24,10 @@ def __getattr__(name: str) -> object:
     """Load a public name."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "guard":
+        from preflight.web.guarding import guard
+
+        return guard
     from preflight import contract
 
     return getattr(contract, name)

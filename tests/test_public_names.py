@@ -11,14 +11,20 @@ import pytest
 import preflight
 from preflight import contract
 from preflight.settings import Settings, model
+from preflight.web import guarding
 
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("name", preflight.__all__)
+@pytest.mark.parametrize("name", sorted({*preflight.__all__} - {"guard"}))
 def test_public_names(name: str) -> None:
     """They are those of the contract, whose own path goes on working."""
     assert getattr(preflight, name) is getattr(contract, name)
+
+
+def test_guard() -> None:
+    """It is for applications, and no part of the contract of requirements."""
+    assert preflight.guard is guarding.guard
 
 
 def test_settings() -> None:

@@ -111,6 +111,7 @@ class Access:
         self._origins = frozenset(origin.encode() for origin in settings.allowed_origins)
         self._proxies = [ipaddress.ip_network(network) for network in settings.trusted_proxies]
         # Cookies know no ports: two instances on one machine must not overwrite each other's.
+        self._port = settings.port
         self._cookie = f"preflight_{settings.port}" + ("" if admission is None else "_beside")
         self._revoked: OrderedDict[str, int] = OrderedDict()
         self._connections: dict[str, set[Callable[[], object]]] = {}
@@ -118,6 +119,11 @@ class Access:
         """Connections whose login has ended are being closed by these."""
         self._throttle = Throttle()
         self.guesses = Guesses()
+
+    def moved_to(self, port: int) -> None:
+        """Know the port that the server has bound after all: logins of two servers of one machine go by it."""
+        self._cookie = self._cookie.replace(f"preflight_{self._port}", f"preflight_{port}", 1)
+        self._port = port
 
     # The decision.
 

@@ -91,6 +91,11 @@ class Beside:
 
         return called
 
+    def moved_to(self, port: int) -> None:
+        """Know the port that the server has bound after all."""
+        if self._serving is not None:
+            self._serving.access.moved_to(port)
+
     # The lifespan.
 
     async def begin(self, instance: Instance) -> None:

@@ -4,13 +4,34 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from preflight.settings.loading import load
 from preflight.settings.model import SettingsError
 from preflight.web import logs
 from preflight.web.instance import BlockedStart, Instance
+from preflight.web.logins import Admission
+
+if TYPE_CHECKING:
+    # Only for types: the launcher's worker has no use for them, and their import is a start's critical path.
+    from preflight.output.terminal import Terminal
+    from preflight.redaction.redactor import Redactor
+    from preflight.report.model import Report
+
+MARGIN = 30.0  # seconds beyond a run's deadline for which a process waits for another one's run
+
+
+class Start(NamedTuple):
+    """A start in the process of a server of somebody else's."""
+
+    instance: Instance
+    redactor: Redactor
+    terminal: Terminal
+    host: str | None
+    """The address that the server has bound, or is going to bind, as far as that is known."""
 
 
 def examine(project: Path, host: str | None, port: int | None) -> Instance:
@@ -21,16 +42,43 @@ def examine(project: Path, host: str | None, port: int | None) -> Instance:
 
     Raises BlockedStart when a critical requirement blocks or a setting is wrong.
     """
-    # Only here: the launcher's worker has no use for them, and its import is a start's critical path.
-    from preflight.output import floods, publishing
+    start = _prepare(project, host, port, {})
+    start.instance.report = _check(start)
+    return start.instance
+
+
+def examine_once(project: Path, host: str | None, port: int | None, app: str) -> Instance:
+    """The same for an application named ``app`` that has our routes beside it: one run for all its server's processes.
+
+    Whoever has run the suite prints the link that opens the routes, where nothing else does.
+    """
+    from preflight.web.group import Group
+
+    start = _prepare(project, host, port, {"app": app})
+    instance, settings = start.instance, start.instance.settings
+    try:
+        group = Group(settings.state_dir)
+        agreed = group.agree(lambda: _check(start), settings.run_timeout + MARGIN)
+    except OSError as error:
+        raise BlockedStart(f"what the processes of a server share cannot be kept: {error}") from None
+    instance.report = agreed.report
+    instance.admission = Admission(settings.token or agreed.token, settings.token is None, group)
+    if agreed.code and settings.prefix:
+        way_in = f"{settings.prefix}/login?code={agreed.code}" if settings.token is None else f"{settings.prefix}/"
+        address = f"http://{settings.address}" if port is not None else ""
+        start.terminal.line(f"Preflight  {address}{way_in}", "bold")
+    return instance
+
+
+def _prepare(project: Path, host: str | None, port: int | None, options: Mapping[str, object]) -> Start:
+    from preflight.output import floods
     from preflight.output.log import Log, LogFile, direct
     from preflight.output.terminal import Terminal
-    from preflight.processes import interpreter, suite
+    from preflight.processes import interpreter
     from preflight.redaction.redactor import Redactor
-    from preflight.report import banners
 
     try:
-        settings = load(project)
+        settings = load(project, options=options)
     except SettingsError as error:
         raise BlockedStart(str(error)) from None
     settings = replace(settings, port=port or settings.port)
@@ -48,15 +96,27 @@ def examine(project: Path, host: str | None, port: int | None) -> Instance:
         log_file = LogFile(settings.log_file) if settings.log_file else None
     except OSError as error:
         raise BlockedStart(f"the log file {settings.log_file} cannot be used: {error.strerror}") from None
-    instance = Instance(settings=settings, report=None, note=direct(settings, redactor, log_file))
+    instance = Instance(settings=settings, report=None, options=options, note=direct(settings, redactor, log_file))
+    return Start(instance, redactor, terminal, host)
+
+
+def _check(start: Start) -> Report | None:
+    """Run the suite, publish and show its report; None where it is skipped. Raises BlockedStart."""
+    from preflight.output import publishing
+    from preflight.processes import suite
+    from preflight.report import banners
+
+    instance, redactor, terminal, host = start
+    settings = instance.settings
 
     def on_signal(name: str, pid: int, module: str, why: str) -> None:
         instance.audit("signal", signal=name, to=pid, name=module, why=why, result="sent")
 
     if settings.skip:
         terminal.show(banners.bar("PREFLIGHT SKIPPED (PREFLIGHT_SKIP): no requirement was checked", "dark_orange3"))
-        return instance
-    result = suite.run(replace(settings, host=host or settings.host), {}, "start", redactor, on_signal=on_signal)
+        return None
+    asked = replace(settings, host=host or settings.host)
+    result = suite.run(asked, instance.options, "start", redactor, on_signal=on_signal)
     if result.exit_code == 2:
         instance.audit("refused", by="server", why=[result.reason])
         raise BlockedStart(result.reason)
@@ -71,5 +131,4 @@ def examine(project: Path, host: str | None, port: int | None) -> Instance:
         titles = [check.title for check in result.report.blocking]
         instance.audit("refused", by="server", why=titles or [result.reason], run_id=result.report.run_id)
         raise BlockedStart(f"the preflight blocks the start: {result.reason or ', '.join(titles)}")
-    instance.report = result.report
-    return instance
+    return result.report

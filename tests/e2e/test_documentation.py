@@ -172,9 +172,12 @@ def served(place: Place, text: str) -> Started | None:
     """A server for a block that asks one."""
     if "TOKEN" in text:
         place.write_env_file(**KEYS, PREFLIGHT_TOKEN=TOKEN)
+        if "/_preflight" in text:  # of a reader who has it in the environment
+            place.environ["PREFLIGHT_TOKEN"] = TOKEN
     if "curl " not in text:
         return None
-    return place.start(*([] if "TOKEN" in text else ["--demo"])).until_ready()
+    beside = ["--app", "my_package.main:app"] if "/_preflight" in text else []
+    return place.start(*beside, *([] if "TOKEN" in text else ["--demo"])).until_ready()
 
 
 def need(*programs: str) -> None:
@@ -244,6 +247,12 @@ def test_python(reader: Place, block: Block) -> None:
         assert "Nothing critical failed" in Session(reader).type(
             '.venv/bin/python chat.py ws://127.0.0.1:8002/ws/chat "what failed?"'
         )
+        return
+    if "guard(" in block.text:
+        (reader.root / "shop.py").write_text(block.text)
+        command = [".venv/bin/python", "-m", "uvicorn", "shop:app", "--port", str(reader.port)]
+        reader.spawn(*command, environ={"PREFLIGHT_DEMO": "1"}).until_says("Uvicorn running")
+        assert json.loads(get(f"{reader.url}/_preflight/health")[1])["status"] == "healthy"
         return
     assert "@pytest.mark." in block.text, "no test knows what this is"
     file = reader.root / "preflight" / "requirements" / "test_model.py"

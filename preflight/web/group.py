@@ -1,0 +1,189 @@
+"""The processes of one server that somebody else has started: one run of the suite, one token and one code for all.
+
+uvicorn, hypercorn, gunicorn and granian start several processes for one server, and each of them starts the
+application. Those of one parent are a group. The first of them runs the suite while the others wait, and all go by what
+it has found, for as long as one of them lives. What they share is in a folder of the user's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+from preflight import files
+from preflight.instances import runtime
+from preflight.report.model import Report
+from preflight.web.instance import BlockedStart
+from preflight.web.logins import same
+
+LOOK = 0.02  # seconds between two looks whether it is our turn
+TOKEN, CODE = 32, 16  # bytes, in hexadecimal digits
+FOLDER = "group-"  # and the PID of the parent, and when it was started
+
+
+class Agreed(NamedTuple):
+    """What the group goes by."""
+
+    report: Report | None
+    """The run that let it start; None where none was asked for."""
+    token: str
+    """Made for its lifetime."""
+    code: str
+    """The one-time code; empty for all but the process that has made it."""
+
+
+class Group:
+    """The group of this process, and what :class:`preflight.web.logins.Logins` asks of it."""
+
+    def __init__(self, state_dir: Path) -> None:
+        """Raises OSError where there is no place for what is shared."""
+        self._folder = runtime.folder(state_dir) / (FOLDER + _name_of(_leader()))
+        files.make(self._folder)
+        self._members = os.open(self._folder / "members", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def agree(self, examine: Callable[[], Report | None], patience: float) -> Agreed:
+        """What the group goes by: what it has agreed on, or what ``examine`` finds now. Blocks meanwhile.
+
+        ``examine`` raises BlockedStart, as this does then, and does for whoever has waited for it. ``patience`` is for
+        how many seconds another process is waited for.
+        """
+        asked = time.monotonic()
+        with self._turn(patience):
+            alone = self._is_alone()
+            known = self._read()
+            if known is None or (alone and known["at"] < asked):
+                return self._examine(examine)
+            if known["blocked"]:
+                raise BlockedStart(known["blocked"])
+            self._join()
+            return Agreed(Report.from_json(known["report"]) if known["report"] else None, known["token"], "")
+
+    def _examine(self, examine: Callable[[], Report | None]) -> Agreed:
+        _sweep(self._folder)
+        try:
+            report = examine()
+        except BlockedStart as error:
+            self._write({"blocked": str(error)})
+            raise
+        token, code = os.urandom(TOKEN).hex(), os.urandom(CODE).hex()
+        for ended in self._folder.glob("ended-*"):
+            ended.unlink(missing_ok=True)
+        self._put("code", hashlib.sha256(code.encode()).hexdigest())
+        self._write({"blocked": "", "report": report.to_json() if report else None, "token": token})
+        self._join()
+        return Agreed(report, token, code)
+
+    # What is shared: files of mode 0600 in a folder of mode 0700.
+
+    @contextlib.contextmanager
+    def _turn(self, patience: float) -> Iterator[None]:
+        """Alone among those that look or examine."""
+        descriptor = os.open(self._folder / "turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            until = time.monotonic() + patience
+            while not _locked(descriptor):
+                if time.monotonic() > until:
+                    raise BlockedStart(f"another process of this server has been checking for more than {patience:g} s")
+                time.sleep(LOOK)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _is_alone(self) -> bool:
+        """Whether no process of the group serves."""
+        return _locked(self._members)
+
+    def _join(self) -> None:
+        fcntl.flock(self._members, fcntl.LOCK_SH)
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            known: dict[str, Any] = json.loads((self._folder / "agreed").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return known
+
+    def _write(self, agreed: dict[str, Any]) -> None:
+        self._put("agreed", json.dumps({"at": time.monotonic(), **agreed}))
+
+    def _put(self, name: str, content: str) -> None:
+        """Whole, or not at all."""
+        new = self._folder / f".{name}.new"
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as stream:
+            stream.write(content)
+        new.replace(self._folder / name)
+
+    # Logins.
+
+    def spend(self, code: str) -> bool:
+        """Whether this is the one-time code, which counts for the first time only, in whatever process."""
+        try:
+            known = (self._folder / "code").read_text()
+            if not same(hashlib.sha256(code.encode()).hexdigest(), known):
+                return False
+            (self._folder / "code").unlink()  # one of two who use it at once removes it
+        except OSError:
+            return False
+        return True
+
+    def end(self, session: str) -> None:
+        """Let a login count no more, in no process."""
+        self._put(_mark(session), "")
+
+    def has_ended(self, session: str) -> bool:
+        """Whether it was ended in any process."""
+        return (self._folder / _mark(session)).exists()
+
+
+def _mark(session: str) -> str:
+    return f"ended-{hashlib.sha256(session.encode()).hexdigest()[:32]}"
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _leader() -> psutil.Process:
+    """The process that has started all processes of this server; this very one where it is the only one.
+
+    Servers start them by multiprocessing, or, as gunicorn does, by a fork, after which both have one command line.
+    """
+    own, parent = psutil.Process(), psutil.Process(os.getppid())
+    multiprocessing = sys.modules.get("multiprocessing")
+    if multiprocessing is not None and multiprocessing.parent_process() is not None:
+        return parent
+    try:
+        return parent if parent.cmdline() == own.cmdline() else own
+    except psutil.Error:  # another user's, or it has just ended
+        return own
+
+
+def _name_of(leader: psutil.Process) -> str:
+    return f"{leader.pid}-{leader.create_time():.2f}"
+
+
+def _sweep(own: Path) -> None:
+    """Remove what groups have left whose parent is gone."""
+    for folder in own.parent.glob(f"{FOLDER}*"):
+        pid = folder.name.removeprefix(FOLDER).partition("-")[0]
+        if folder == own or not pid.isdigit():
+            continue
+        with contextlib.suppress(psutil.Error):
+            if _name_of(psutil.Process(int(pid))) == folder.name.removeprefix(FOLDER):
+                continue
+        shutil.rmtree(folder, ignore_errors=True)

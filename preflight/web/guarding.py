@@ -1,0 +1,136 @@
+"""``guard(app)``: an application that is checked before it starts, and has our routes beside it, under any ASGI server.
+
+The server is somebody else's: no port is claimed, and nothing is supervised. Its start-up runs the suite, once for all
+its processes, and fails where that blocks. Behind our own launcher, which has done all that, the application is left
+alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from preflight.web.beside import Beside
+    from preflight.web.instance import Instance
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+UNCHECKED = b"the requirements of this server have not been checked: it has to run the application's lifespan"
+
+
+def guard(app: App) -> Guarded:
+    """The application, guarded by the requirements of the project in whose folder the server is started.
+
+    Name what this returns where the server asks for an application::
+
+        app = guard(app)
+
+    :param app: an ASGI 3 application; not a factory, and not WSGI.
+    :raises TypeError: for what cannot be called.
+    """
+    if not callable(app):
+        raise TypeError(f"guard() takes an ASGI application, and this is of type {type(app).__name__}")
+    return Guarded(app, sys._getframe(1).f_globals.get("__name__", "__main__"))
+
+
+class Guarded:
+    """An application behind the requirements of its project."""
+
+    def __init__(self, app: App, module: str) -> None:
+        """``module`` is where the application is, for messages."""
+        self.app = app
+        self._name = f"{module}:app"
+        self._way: App = _unchecked
+        """What answers everything but the lifespan."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The application, for an ASGI server."""
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+        else:
+            await self._way(scope, receive, send)
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if "preflight" in scope.get("state", {}):  # the launcher's worker has put it there
+            self._way = self.app
+            await self.app(scope, receive, send)
+            return
+        from preflight.web import bound, start
+        from preflight.web.instance import BlockedStart
+
+        host, port = bound.expected_address()
+        try:
+            instance = await asyncio.to_thread(start.examine_once, Path.cwd(), host, port, self._name)
+        except BlockedStart as blocked:
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": str(blocked)})
+            return
+        beside = _beside(self.app, instance)
+        if beside is None:
+            self._way = self.app
+            await self.app(scope, receive, send)
+            return
+        self._way = beside.entrance if port is not None else self._first(beside, instance)
+        await beside.begin(instance)
+        await beside.lifespan(scope, _draining(receive, instance), send)
+
+    def _first(self, beside: Beside, instance: Instance) -> App:
+        """Take the port that the server has bound from the first connection that comes by it."""
+
+        async def first(scope: Scope, receive: Receive, send: Send) -> None:
+            server = scope.get("server")
+            if server is not None and server[1]:
+                self._way = beside.entrance
+                instance.settings = replace(instance.settings, port=server[1])
+                beside.moved_to(server[1])
+            await beside.entrance(scope, receive, send)
+
+        return first
+
+
+def _beside(app: App, instance: Instance) -> Beside | None:
+    """What serves our routes; None where they are off, and, with a line that says why, where they cannot be served."""
+    prefix = instance.settings.prefix
+    if not prefix:
+        return None
+    from preflight.web import extra
+
+    if lacking := extra.lacking(prefix):
+        os.write(2, f"{lacking}\n".encode())
+    if extra.missing(extra.ROUTES):
+        return None
+    from preflight.web.beside import Beside
+
+    return Beside(app, prefix, instance.settings.app)
+
+
+def _draining(receive: Receive, instance: Instance) -> Receive:
+    """Know that the server stops as soon as it says so."""
+
+    async def received() -> MutableMapping[str, Any]:
+        message = await receive()
+        if message["type"] == "lifespan.shutdown":
+            instance.start_draining()
+        return message
+
+    return received
+
+
+async def _unchecked(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+    """The answer to everything until the requirements have been checked: none of them is taken for granted."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1013, "reason": "not checked"})
+        return
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(UNCHECKED))]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": UNCHECKED})
