@@ -138,6 +138,7 @@ def parser() -> argparse.ArgumentParser:
     *others, last = formats.FORMATS
     options.add_argument("--host", metavar="H", help="address to serve on (127.0.0.1)")
     options.add_argument("--port", metavar="N", help="port to serve on (8002)")
+    options.add_argument("--uds", metavar="PATH", help="Unix socket to serve on, instead of host and port")
     options.add_argument("--no-cleanup", action="store_true", help="leave alone whatever is on the port")
     instead = options.add_mutually_exclusive_group()
     instead.add_argument("--check-only", action="store_true", help="run the checks; start and stop nothing")
@@ -216,6 +217,7 @@ def setting_options(arguments: argparse.Namespace) -> dict[str, object]:
         for name, value in {
             "host": arguments.host,
             "port": arguments.port,
+            "uds": os.path.abspath(arguments.uds) if arguments.uds else arguments.uds,
             "app": arguments.app,
             "port_cleanup": "never" if arguments.no_cleanup else None,
             "demo": True if arguments.demo else None,
@@ -251,7 +253,7 @@ def parse(argv: Sequence[str] | None = None) -> Request:
     return Request(
         command=command,
         settings=setting_options(typed),
-        names_address=typed.host is not None or typed.port is not None,
+        names_address=typed.host is not None or typed.port is not None or typed.uds is not None,
         report=Path(os.path.abspath(typed.report)) if typed.report else None,
         output_format=typed.format or "",
         wait=_seconds(options, "--wait", typed.wait, low=0.0),

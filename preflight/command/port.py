@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from preflight import ports
-from preflight.instances import neighbours
+from preflight.instances import neighbours, socketfiles
 from preflight.instances.neighbours import Neighbour
 from preflight.output import audit
 from preflight.output.log import Log, LogFile
@@ -39,6 +42,8 @@ def status(settings: Settings, *, as_json: bool = False) -> int:
 
 def described(settings: Settings) -> dict[str, object]:
     """Who holds the port, as JSON values; commands in it may contain secrets."""
+    if settings.uds is not None:
+        return _path_described(settings, settings.uds)
     plan = ports.plan(settings.host, settings.port, claim.policy_of(settings, []))
     shown = _described(settings, plan.holders, neighbours.on_port(settings, plan.holders), free=plan.free)
     if plan.problem and not plan.holders:
@@ -59,6 +64,8 @@ def free(
     An instance of ours is stopped like anything else: it was asked for, and it gets its grace. One that drains is
     waited for first.
     """
+    if settings.uds is not None:
+        return _free_path(settings, settings.uds, dry_run=dry_run, as_json=as_json)
     ours = neighbours.on_port(settings)
     policy = claim.policy_of(settings, [one.record for one in ours])
     if dry_run:
@@ -98,6 +105,42 @@ def free(
     return 0 if good else 1
 
 
+def _path_described(settings: Settings, path: Path) -> dict[str, object]:
+    """The same of a Unix socket's path."""
+    found = socketfiles.look(path)
+    ours = neighbours.on_port(settings)
+    problem, fix = socketfiles.described(path, found)
+    shown: dict[str, object] = {"host": None, "port": None, "uds": str(path), "since": None, "holders": []}
+    if ours:
+        record = ours[0].record
+        shown |= {"status": OURS, "since": record.since or None, "instance": _instance(ours[0])}
+    elif found.listens:
+        foreign_user = found.peer is not None and found.peer.uid != os.geteuid()
+        shown |= {"status": FOREIGN if foreign_user else IN_USE, "problem": problem, "fix": fix}
+    elif problem:
+        shown |= {"status": UNAVAILABLE, "problem": problem, "fix": fix}
+    else:
+        shown |= {"status": AVAILABLE, "left_over": found.stale}
+    return shown
+
+
+def _free_path(settings: Settings, path: Path, *, dry_run: bool, as_json: bool) -> int:
+    """Make room at a Unix socket's path: an instance of ours is asked to end, nobody else is."""
+    ours = [one for one in neighbours.on_port(settings) if one.answers]
+    if ours and not dry_run:
+        os.kill(ours[0].record.pid, signal.SIGTERM)
+        until = time.monotonic() + ours[0].record.stops_within + settings.port_grace
+        while socketfiles.look(path).listens and time.monotonic() < until:
+            time.sleep(claim.LOOK)
+    if not dry_run:
+        socketfiles.sweep(path)
+    shown = _path_described(settings, path)
+    names = [f"PID {one.record.pid}" for one in ours]
+    shown["would_stop" if dry_run else "stopped"] = names
+    _print(settings, shown, as_json=as_json)
+    return 0 if shown["status"] == AVAILABLE or (dry_run and ours) else 1
+
+
 def _described(
     settings: Settings, holders: Sequence[ports.Holder], ours: Sequence[Neighbour], *, free: bool
 ) -> dict[str, object]:
@@ -112,16 +155,20 @@ def _described(
         "holders": [holder.to_dict() for holder in holders],
     }
     if one is not None:
-        record = one.record
-        shown["instance"] = {
-            "state": record.state if one.answers else "does not answer",
-            "doing": record.doing,
-            "pid": record.pid,
-            "version": record.version,
-            "project": foreign(record.project),
-            "root": foreign(record.root),
-        }
+        shown["instance"] = _instance(one)
     return shown
+
+
+def _instance(one: Neighbour) -> dict[str, object]:
+    record = one.record
+    return {
+        "state": record.state if one.answers else "does not answer",
+        "doing": record.doing,
+        "pid": record.pid,
+        "version": record.version,
+        "project": foreign(record.project),
+        "root": foreign(record.root),
+    }
 
 
 def _print(settings: Settings, shown: Mapping[str, object], *, as_json: bool) -> None:
@@ -136,7 +183,11 @@ def _lines(shown: Mapping[str, object], width: int | None) -> list[str]:
     instance = shown.get("instance")
     if isinstance(instance, dict):
         status += "".join(f", {instance[name]}" for name in ("state", "doing") if instance[name])
-    lines = [f"Host    {shown['host']}", f"Port    {shown['port']}", f"Status  {status}"]
+    where = [f"Host    {shown['host']}", f"Port    {shown['port']}"]
+    if "uds" in shown:
+        where = [f"Socket  {shown['uds']}"]
+        status += ", and a server that has ended left its file" if shown.get("left_over") else ""
+    lines = [*where, f"Status  {status}"]
     if isinstance(instance, dict) and instance["root"]:
         lines.append(f"Project {instance['project'] or '?'} ({instance['root']})")
     holders = shown["holders"]

@@ -25,14 +25,15 @@ from pathlib import Path
 
 from preflight import ports
 from preflight.instances import records as instances
-from preflight.instances import runtime, unixsockets
+from preflight.instances import runtime, socketfiles, unixsockets
 from preflight.instances.records import DRAINING, SERVING, Address, Handover, Record
 from preflight.ports import ancestors, cgroups, here
 from preflight.processes.channel import Channel
 from preflight.settings.model import Settings, address
 
-_NAME = re.compile(r"\0preflight/([0-9]{1,5})/")
-_RECORD = re.compile(r"([0-9]{1,5})\..+\.json")
+_SLOT = r"[0-9]{1,5}|unix-[0-9a-f]{8}"
+_NAME = re.compile(rf"\0preflight/({_SLOT})/")
+_RECORD = re.compile(rf"({_SLOT})\..+\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ class Neighbour:
     @property
     def where(self) -> str:
         """The address that it serves, as it was told it."""
+        if self.record.uds:
+            return f"unix:{self.record.uds}"
         return address(self.record.host, self.record.port) if self.record.host else f"port {self.record.port}"
 
     @property
@@ -69,6 +72,8 @@ class Neighbour:
 
     def is_at(self, settings: Settings) -> bool:
         """Whether its socket is bound to the very address that these settings name, however that is spelled."""
+        if settings.uds is not None or self.record.uds:
+            return self.record.slot == settings.slot
         with contextlib.suppress(OSError):
             theirs = ports.resolve(self.record.bound or self.record.host, self.record.port)
             return theirs.is_same(ports.resolve(settings.host, settings.port))
@@ -102,6 +107,9 @@ def on_port(settings: Settings, holders: Sequence[ports.Holder] | None = None) -
 
     ``holders`` are the port's, if they are known already.
     """
+    if settings.uds is not None:
+        peer = socketfiles.look(settings.uds).peer
+        return _of_processes(settings.slot, [peer.pid] if peer is not None and peer.pid else [], settings.state_dir)
     if holders is None:
         try:
             holders = ports.listeners(settings.host, settings.port)
@@ -112,10 +120,12 @@ def on_port(settings: Settings, holders: Sequence[ports.Holder] | None = None) -
 
 def of_holders(port: int, holders: Sequence[ports.Holder], state_dir: Path | None = None) -> list[Neighbour]:
     """The instances of ours that these processes belong to, the newest first, those that serve before others."""
+    return _of_processes(str(port), [one.pid for one in holders if one.pid is not None], state_dir)
+
+
+def _of_processes(slot: str, pids: Sequence[int], state_dir: Path | None) -> list[Neighbour]:
     # Each with those that it belongs to: the launcher holds the socket itself, its worker does, and what that forked.
-    families = {
-        holder.pid: (holder.pid, *ancestors(here(), holder.pid)) for holder in holders if holder.pid is not None
-    }
+    families = {pid: (pid, *ancestors(here(), pid)) for pid in pids}
     unknown = set(families)
     found: list[Neighbour] = []
 
@@ -126,16 +136,16 @@ def of_holders(port: int, holders: Sequence[ports.Holder], state_dir: Path | Non
     everybody = {pid for family in families.values() for pid in family}
     if not everybody:
         return []
-    for neighbour in _by_name(port, everybody, wanted=lambda: bool(unknown)):
+    for neighbour in _by_name(slot, everybody, wanted=lambda: bool(unknown)):
         enter(neighbour)
     if unknown:
         known = {neighbour.record.instance_id for neighbour in found}
-        for neighbour in _by_record(port, {pid for one in unknown for pid in families[one]}, state_dir):
+        for neighbour in _by_record(slot, {pid for one in unknown for pid in families[one]}, state_dir):
             if neighbour.record.instance_id not in known:
                 known.add(neighbour.record.instance_id)
                 enter(neighbour)
     alike = [pid for pid in sorted(unknown) if _checkout(pid) is not None]
-    found += [_silent(Record.of({}, pid=pid, port=port)) for pid in alike]
+    found += [_silent(_made_up(slot, pid)) for pid in alike]
     return sorted(found, key=lambda one: (one.stays, one.answers, one.record.up_at), reverse=True)
 
 
@@ -152,7 +162,7 @@ def elsewhere(port: int) -> frozenset[int]:
     found = set()
     for name in unixsockets.abstract_names("preflight/"):
         match = _NAME.match(name)
-        if match is None or int(match[1]) == port:
+        if match is None or match[1] == str(port):
             continue
         with contextlib.suppress(OSError):
             channel, peer = instances.call(name, patience=0.0)
@@ -164,13 +174,13 @@ def elsewhere(port: int) -> frozenset[int]:
 # Those that can be asked by name.
 
 
-def _by_name(port: int, pids: set[int], wanted: Callable[[], bool]) -> Iterator[Neighbour]:
+def _by_name(slot: str, pids: set[int], wanted: Callable[[], bool]) -> Iterator[Neighbour]:
     """Instances on Linux, of this release and later ones.
 
     Anybody can listen on such a name. Those whose queue is full are tried again for as long as somebody is ``wanted``,
     and all of them together not longer than one may take to answer.
     """
-    names = unixsockets.abstract_names(f"preflight/{port}/")
+    names = unixsockets.abstract_names(f"preflight/{slot}/")
     until = time.monotonic() + instances.ANSWER
     while names:
         full = []
@@ -183,7 +193,7 @@ def _by_name(port: int, pids: set[int], wanted: Callable[[], bool]) -> Iterator[
             except OSError:
                 continue
             try:
-                if peer.pid in pids and (neighbour := _named(port, name, channel, peer.pid)) is not None:
+                if peer.pid in pids and (neighbour := _named(slot, name, channel, peer.pid)) is not None:
                     yield neighbour  # others hold nothing here, whatever they call themselves
             finally:
                 channel.close()
@@ -192,7 +202,7 @@ def _by_name(port: int, pids: set[int], wanted: Callable[[], bool]) -> Iterator[
             time.sleep(unixsockets.POLL)
 
 
-def _named(port: int, name: str, channel: Channel, pid: int) -> Neighbour | None:
+def _named(slot: str, name: str, channel: Channel, pid: int) -> Neighbour | None:
     """The launcher at the other end; None for one in another container, which is left to the policy for ports.
 
     Its PID is what the kernel says: in a PID namespace of its own it has another one for itself.
@@ -202,8 +212,8 @@ def _named(port: int, name: str, channel: Channel, pid: int) -> Neighbour | None
     try:
         record, _bound = instances.ask(channel, any_release=False)
     except OSError:
-        kept = _kept_open(port, pid)
-        return _silent(kept[0] if kept else Record.of({}, pid=pid, port=port))
+        kept = _kept_open(slot, pid)
+        return _silent(kept[0] if kept else _made_up(slot, pid))
     return Neighbour(replace(record, pid=pid), answers=True, address=name) if record is not None else None
 
 
@@ -218,12 +228,12 @@ def _is_in_another_container(pid: int) -> bool:
 # Those that have a record.
 
 
-def _by_record(port: int, pids: set[int], state_dir: Path | None) -> Iterator[Neighbour]:
+def _by_record(slot: str, pids: set[int], state_dir: Path | None) -> Iterator[Neighbour]:
     """Instances of older releases, and on systems without abstract names."""
     for pid in sorted(pids):
-        if (kept := _kept_open(port, pid)) is not None:
+        if (kept := _kept_open(slot, pid)) is not None:
             yield _asked(*kept)
-    for record, file in _published(port, state_dir):
+    for record, file in _published(slot, state_dir):
         # A PID means something only where it was written down: a container that shares the folder has its own, and its
         # launcher is PID 1, like an ancestor of everybody here. On Linux those that are meant keep their records open.
         if record.pid in pids and not unixsockets.ABSTRACT:
@@ -252,7 +262,7 @@ def _silent(record: Record) -> Neighbour:
     return Neighbour(_with_project(record), answers=False)
 
 
-def _kept_open(port: int, pid: int) -> tuple[Record, Path] | None:
+def _kept_open(slot: str, pid: int) -> tuple[Record, Path] | None:
     """The record that this process keeps open, and its path, wherever that is and even if nothing is there (Linux)."""
     with contextlib.suppress(OSError):
         if os.stat(f"/proc/{pid}").st_uid != os.geteuid():
@@ -261,25 +271,35 @@ def _kept_open(port: int, pid: int) -> tuple[Record, Path] | None:
             with contextlib.suppress(OSError):
                 path = os.readlink(f"/proc/{pid}/fd/{descriptor}").removesuffix(" (deleted)")
                 match = _RECORD.fullmatch(os.path.basename(path))
-                if match is None or int(match[1]) != port:
+                if match is None or match[1] != slot:
                     continue
                 with open(f"/proc/{pid}/fd/{descriptor}", "rb") as file:
                     data = _parsed(file.read(runtime.LONGEST))
                 if data is not None and data.get("pid", pid) == pid:
-                    return Record.of(data, pid=pid, port=port), Path(path)
+                    return Record.of(data, pid=pid, port=_port(slot)), Path(path)
     return None
 
 
-def _published(port: int, state_dir: Path | None) -> Iterator[tuple[Record, Path]]:
+def _published(slot: str, state_dir: Path | None) -> Iterator[tuple[Record, Path]]:
     """Records in the runtime folders whose launchers live; what a crash has left behind is removed on the way."""
     for folder in runtime.places(state_dir):
         with contextlib.suppress(OSError):
             status = folder.lstat()
             if status.st_uid != os.geteuid() or status.st_mode & 0o077:
                 continue  # anybody could have put something there
-            for file in folder.glob(f"{port}.*.json"):
+            for file in folder.glob(f"{slot}.*.json"):
                 if (content := runtime.discard(file)) is not None and (data := _parsed(content)) is not None:
-                    yield Record.of(data, port=port), file
+                    yield Record.of(data, port=_port(slot)), file
+
+
+def _port(slot: str) -> int:
+    """The port that a slot is, 0 for that of a Unix socket."""
+    return int(slot) if slot.isdigit() else 0
+
+
+def _made_up(slot: str, pid: int) -> Record:
+    """The record of a process of which no more is known."""
+    return Record.of({}, pid=pid, port=_port(slot))
 
 
 def _parsed(content: bytes) -> dict[str, object] | None:

@@ -35,9 +35,9 @@ FAREWELL = 1.0  # and that its launcher may take beyond that
 CALLERS = 32  # at once; one more takes the place of the one that has been silent for longest
 
 
-def abstract_name(port: int, instance_id: str) -> str:
+def abstract_name(slot: int | str, instance_id: str) -> str:
     """The name that an instance listens on; nobody can take it first, since the id is made up at random."""
-    return f"\0preflight/{port}/{instance_id}"
+    return f"\0preflight/{slot}/{instance_id}"
 
 
 def stops_within(settings: Settings) -> float:
@@ -73,7 +73,7 @@ class Presence:
         self._abstract: socket.socket | None = None
         if unixsockets.ABSTRACT:
             with contextlib.suppress(OSError):  # a sandbox that forbids them has files
-                self._abstract = unixsockets.listen(abstract_name(record.port, record.instance_id))
+                self._abstract = unixsockets.listen(abstract_name(record.slot, record.instance_id))
                 self._watch(self._abstract)
         try:
             self._publish()
@@ -90,8 +90,8 @@ class Presence:
         record = Record(
             instance_id=os.urandom(16).hex(),
             pid=os.getpid(),
-            host=settings.host,
-            port=settings.port,
+            host=settings.host if settings.uds is None else "",
+            port=settings.port if settings.uds is None else 0,
             since=times.now(),
             up_at=time.monotonic(),
             version=__version__,
@@ -103,6 +103,7 @@ class Presence:
             keeper=keeper,
             app=settings.app,
             protocol=PROTOCOL,
+            uds=str(settings.uds or ""),
         )
         return cls(record, loop, state_dir=settings.state_dir)
 
@@ -131,7 +132,7 @@ class Presence:
 
     def _publish(self) -> None:
         """Make record and file socket. Raises RuntimeFolderError."""
-        file = runtime.folder(self._state_dir) / f"{self.record.port}.{self.record.instance_id}.json"
+        file = runtime.folder(self._state_dir) / f"{self.record.slot}.{self.record.instance_id}.json"
         # Locked and whole before it gets its name: nobody ever sees a record that is not believable yet.
         temporary = file.with_suffix(".new")
         try:

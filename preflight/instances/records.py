@@ -17,6 +17,7 @@ from pathlib import Path
 
 from preflight.instances import unixsockets
 from preflight.processes.channel import Channel, Message
+from preflight.settings.model import slot
 from preflight.text import foreign
 from preflight.times import local_of
 
@@ -27,7 +28,7 @@ STARTING, SERVING, DRAINING = "starting", "serving", "draining"
 MANY = 1 << 62  # seconds or a number of anything that no launcher has
 _OF_PROTOCOL_1 = 9  # fields of a record, in their order
 # Compared as they stand in the record, so they stay as they are; the code that shows one makes it printable.
-_COMPARED = frozenset({"project", "root", "app", "log_file"})
+_COMPARED = frozenset({"project", "root", "app", "log_file", "uds"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,8 @@ class Record:
     app: str = ""
     """The application that it serves; empty where that is not known."""
     protocol: int = 1
+    uds: str = ""
+    """The path of the Unix socket that it serves on; empty where that is a host and a port."""
 
     @classmethod
     def of(cls, data: Mapping[str, object], **known: object) -> Record:
@@ -91,6 +94,11 @@ class Record:
         """
         every = asdict(self)
         return every if self.state != SERVING else dict(list(every.items())[:_OF_PROTOCOL_1])
+
+    @property
+    def slot(self) -> str:
+        """Where starts of its address meet."""
+        return slot(self.port, self.uds)
 
     @property
     def since_when(self) -> str:
@@ -183,7 +191,9 @@ def _address(descriptor: int) -> str:
 
 
 def bound_to(sock: socket.socket) -> str:
-    """The address that an IP socket is bound to, with its zone ("fe80::1%2") where it has one."""
+    """The address that an IP socket is bound to, with its zone ("fe80::1%2") where it has one; a Unix socket's path."""
+    if sock.family == socket.AF_UNIX:
+        return str(sock.getsockname())
     address = sock.getsockname()
     zone = address[3] if len(address) > 3 else 0
     return f"{str(address[0]).partition('%')[0]}%{zone}" if zone else str(address[0])

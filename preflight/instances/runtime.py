@@ -158,13 +158,13 @@ def _alive(pid: int) -> bool:
 # The start lock.
 
 
-def lockable(port: int, state_dir: Path | None = None) -> Path:
+def lockable(slot: int | str, state_dir: Path | None = None) -> Path:
     """The folder in which a start of this port would meet others; nothing is made for the question, nor left.
 
     Raises RuntimeFolderError where a start could not have a folder, or its lock there.
     """
     place = folder(state_dir, keep=False)
-    file = place / f"{port}.lock"
+    file = place / f"{slot}.lock"
     try:
         _see_that_it_is_a_lock(file)
     except OSError as error:
@@ -181,19 +181,19 @@ def _see_that_it_is_a_lock(file: Path) -> None:
 
 
 class StartLock:
-    """One start at a time for a user and a port of this network namespace; an object that is gone has let go.
+    """One start at a time for a user and an address of this network namespace; an object that is gone has let go.
 
     It is a file's lock, at which older releases wait as well, and on Linux also an abstract name, at which starts meet
     whatever their runtime folders are. A process of another user that has taken the name is passed over, and so is a
     start in another network namespace that has locked the file.
     """
 
-    def __init__(self, port: int, state_dir: Path | None = None) -> None:
+    def __init__(self, slot: int | str, state_dir: Path | None = None) -> None:
         """Raises RuntimeFolderError where there is no place for the file."""
-        self._port = port
+        self._slot = slot
         self._state_dir = state_dir
         # Never unlinked: two starters would hold two locks of one name.
-        self._file = folder(state_dir) / f"{port}.lock"
+        self._file = folder(state_dir) / f"{slot}.lock"
         self._descriptor = self._opened()
         self._locked = False
         self._name: socket.socket | None = None
@@ -286,10 +286,10 @@ class StartLock:
 
     def _sweep(self) -> None:
         """Remove what launchers of this port have left that died without a word, half way or later."""
-        folder, port = self._file.parent, self._port
-        for record in [*folder.glob(f"{port}.*.new"), *folder.glob(f"{port}.*.json")]:
+        folder, slot = self._file.parent, self._slot
+        for record in [*folder.glob(f"{slot}.*.new"), *folder.glob(f"{slot}.*.json")]:
             discard(record)
-        for name in [*folder.glob(f"{port}.*.sock"), *folder.glob(f".{port}.*.sock.new")]:
+        for name in [*folder.glob(f"{slot}.*.sock"), *folder.glob(f".{slot}.*.sock.new")]:
             if not (folder / f"{name.name.lstrip('.').partition('.sock')[0]}.json").exists():
                 _remove(name)
         for probe in folder.glob(".probe.*"):
@@ -303,7 +303,7 @@ class StartLock:
         """Whether the name is ours, or it is certain that no start of ours has it."""
         if self._name is not None or not unixsockets.ABSTRACT:
             return True
-        address = _name_of(self._port)
+        address = _name_of(self._slot)
         try:
             self._name = unixsockets.listen(address)
         except OSError as error:
@@ -350,23 +350,23 @@ class StartLock:
             self._locked = False
 
 
-def starting(port: int) -> int | None:
-    """The PID of the start of this port that goes on, of this user and in this network namespace.
+def starting(slot: int | str) -> int | None:
+    """The PID of the start of this address that goes on, of this user and in this network namespace.
 
     0 where it is out of sight; None where there is none, and on systems without abstract names.
     """
     if not unixsockets.ABSTRACT:
         return None
     try:
-        with unixsockets.connect(_name_of(port), 0.0) as caller:
+        with unixsockets.connect(_name_of(slot), 0.0) as caller:
             holder = unixsockets.peer(caller)
     except OSError:
         return None
     return holder.pid if holder is not None and holder.uid == os.geteuid() else None
 
 
-def _name_of(port: int) -> str:
-    return f"\0preflight/start/{os.geteuid()}/{port}"
+def _name_of(slot: int | str) -> str:
+    return f"\0preflight/start/{os.geteuid()}/{slot}"
 
 
 def _hung_up(connection: socket.socket) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -57,12 +58,12 @@ class Entry:
         return self._presence
 
     def enter(self) -> bool:
-        """Be the only start of this port, and find a running instance; False if there is nothing to do.
+        """Be the only start of this address, and find a running instance; False if there is nothing to do.
 
         Raises NoEntry, or RuntimeFolderError; what a signal's handler raises (see signals.py) while another start
         goes on.
         """
-        self._lock = StartLock(self._settings.port, self._settings.state_dir)
+        self._lock = StartLock(self._settings.slot, self._settings.state_dir)
         if not self._lock.take():
             self._wait_for_other_start(self._lock)
         # Before anything is stopped: what a start needs is there, and others can see that it goes on.
@@ -70,8 +71,8 @@ class Entry:
         return self._meet() if self._is_taken() else True
 
     def _wait_for_other_start(self, lock: StartLock) -> None:
-        port = self._settings.port
-        self._display.terminal.line(f"Another start of port {port} is going on; waiting for it.")
+        address = self._settings.starts_at
+        self._display.terminal.line(f"Another start of {address} is going on; waiting for it.")
         patience = self._settings.run_timeout + START_UP
         if lock.take(patience):
             return
@@ -84,12 +85,14 @@ class Entry:
             if lock.take(longer):
                 return
         pid = lock.holder()
-        problem = f"PID {pid} has been starting on port {port} for more than {patience:g} s."
+        problem = f"PID {pid} has been starting on {address} for more than {patience:g} s."
         fix = f"Fix: see what it waits for, or end it: kill -CONT {pid}; kill {pid}"
         raise NoEntry("ANOTHER START DOES NOT END", [problem, fix], why=f"another start does not end: {problem}")
 
     def _is_taken(self) -> bool:
         """Whether somebody is on the port: a quick look, which spares most starts the import of what looks closely."""
+        if self._settings.uds is not None:
+            return os.path.lexists(self._settings.uds)
         if sys.platform != "linux":  # elsewhere SO_REUSEADDR binds beside a listener
             return True
         host = self._settings.host
@@ -144,6 +147,10 @@ class Entry:
             self.replaces = None
         if self._presence is not None:
             self._presence.end()
+            if self._settings.uds is not None:
+                from preflight.instances import socketfiles
+
+                socketfiles.sweep(self._settings.uds)
         if self._lock is not None:
             self._lock.release()
 

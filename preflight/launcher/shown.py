@@ -7,6 +7,7 @@ start has to wait for another one.
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -131,6 +132,12 @@ class Display:
         from preflight import hostnames
         from preflight.report import banners
 
+        if self.settings.uds is not None:
+            curl = f"curl --unix-socket {shlex.quote(str(self.settings.uds))} {self.settings.scheme}://localhost"
+            addresses = [("Server", self.settings.address)]
+            addresses += [(path.strip("/").title(), curl + path) for path in routes if "/ws/" not in path]
+            self.terminal.show(banners.ready(addresses, plain=self.terminal.plain))
+            return
         where = address(hostnames.to_be_told(sock, self.settings.host), self.settings.port)
         url = f"{self.settings.scheme}://{where}"
         addresses = [("Server", url)]
@@ -223,6 +230,13 @@ class Progress:
         settings = self._display.settings
         if self._replaces:
             return f"{settings.address} is served by {self._replaces}, which goes on until this start is ready."
+        if settings.uds is not None:
+            from preflight.instances import socketfiles
+
+            found = socketfiles.look(settings.uds)
+            problem, _fix = socketfiles.described(settings.uds, found)
+            left = " (a server that has ended left its file)" if found.stale else ""
+            return f"{problem}." if problem else f"{settings.address} is available{left}."
         from preflight.ports.binding import is_free
 
         if is_free(settings.host, settings.port):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 
 from preflight import times
+from preflight.instances import socketfiles
 from preflight.instances.presence import stops_within
 from preflight.launcher import drain
 from preflight.launcher.entry import Entry
@@ -93,6 +94,7 @@ class Supervisor:
         self._replaced_by: int | None = None
         self._in_vain = ""
         self._login = Login.of(settings)
+        self._be_the_listener()
         self._listen_to(worker)
 
     def run(self) -> int:
@@ -213,6 +215,10 @@ class Supervisor:
             return
         self.announced = True
         self._presence.came_up()
+        if self._settings.uds is not None:
+            socketfiles.permit(
+                self._settings.uds, int(self._settings.uds_mode, 8)
+            )  # that of the one before was its own
         self._replacement.let_go()
         # Before the banner: who acts on it finds the way free.
         self._entry.served()
@@ -315,6 +321,7 @@ class Supervisor:
     def _employ(self, worker: Worker) -> None:
         self.worker, self._ready_at = worker, None
         self._verdict_told = self._handed = False
+        self._be_the_listener()
         self._watchdog.watch_another()
         self._listen_to(worker)
         worker.child.on_signal = self._display.signalled
@@ -323,6 +330,11 @@ class Supervisor:
     def _listen_to(self, worker: Worker) -> None:
         worker.on_audit, worker.on_beat = self._reported, self._watchdog.heard_beat
         worker.on_code_spent = self._login.spend
+
+    def _be_the_listener(self) -> None:
+        """Be found at a Unix socket's path, as long as no worker of this instance is, nor the instance before it."""
+        if self._settings.uds is not None and not self._replacement.pending:
+            socketfiles.adopt(self._socket)
 
     def _dismiss(self, worker: Worker) -> None:
         self._loop.unwatch_child(worker.child)

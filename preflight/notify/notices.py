@@ -68,7 +68,7 @@ def _told(settings: Settings) -> Report | None:
 
 
 def _known(settings: Settings) -> Path:
-    return settings.state.told(settings.host, settings.port)
+    return settings.state.told(settings.host if settings.uds is None else "uds", settings.slot)
 
 
 def _of(changed: Sequence[Change], found: Report, settings: Settings) -> Notice:

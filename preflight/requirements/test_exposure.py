@@ -47,7 +47,7 @@ def leads_elsewhere(settings: Settings) -> str:
 
     A line in /etc/hosts is enough, and the server is bound to whatever address the name has.
     """
-    if settings.host.lower() != "localhost":
+    if settings.host.lower() != "localhost" or settings.uds is not None:
         return ""
     try:
         bound = str(ports.resolve(settings.host, settings.port).sockaddr[0])
@@ -65,7 +65,7 @@ def test_exposure(settings: Settings, details: Details) -> None:
     filled_in = not template.is_placeholder(token)
     redacted = not token or is_redacted(token)
     elsewhere = leads_elsewhere(settings)
-    local = settings.loopback and not elsewhere
+    local = settings.loopback and settings.uds is None and not elsewhere
     details.update(host=settings.host, loopback=local, token_loaded=settings.token is not None)
     if settings.prefix:
         # Whoever puts a proxy before the application publishes these routes with it, wherever it listens.
@@ -89,7 +89,9 @@ def test_exposure(settings: Settings, details: Details) -> None:
     instead = "unset PREFLIGHT_TRUSTED_PROXIES" if local else "serve on 127.0.0.1"
     details.fix = new_token(settings, instead)
     others = f"others can reach {settings.host}{f', which is {elsewhere} here,' if elsewhere else ''}"
-    if local:
+    if settings.uds is not None:
+        others = f"who connects to {settings.address} has no address, so nobody counts as local,"
+    elif local:
         others += " through a trusted proxy"
     needed = f"PREFLIGHT_TOKEN must be set to at least {TOKEN_LENGTH} characters"
     assert settings.token is not None, f"{others} and there is no token: {needed}"

@@ -40,6 +40,7 @@ def test_server_port(settings: Settings, port: Claim, details: Details) -> None:
     details.update(
         host=settings.host,
         port=settings.port,
+        **({"uds": str(settings.uds)} if settings.uds is not None else {}),
         held=port.socket is not None,
         served_by=port.served_by.instance_id if port.served_by else None,
     )

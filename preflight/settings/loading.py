@@ -30,7 +30,7 @@ QUOTES = ("''", '""', "``", "\u2018\u2019", "\u201c\u201d", "\u201e\u201c")
 """Pairs that values are put between, those that text processors make of them included."""
 REGISTERS = "settings"
 """In ``[tool.preflight]``: which dataclass declares the application's own settings, ``module:class``."""
-BESIDE_PROJECT = frozenset({"log_file", "log_config", "ssl_certfile", "ssl_keyfile", "ssl_ca_certs"})
+BESIDE_PROJECT = frozenset({"uds", "log_file", "log_config", "ssl_certfile", "ssl_keyfile", "ssl_ca_certs"})
 """Paths that start where pyproject.toml is, wherever the command is typed."""
 EARLY = frozenset({"env_file", "demo"})
 """Where the env file is, and whether there is one: that cannot stand in it."""

@@ -8,6 +8,8 @@ Plain dataclasses: the launcher loads this before it has started anything.
 
 from __future__ import annotations
 
+import binascii
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -29,6 +31,7 @@ from preflight.settings.parsers import (
     origins,
     path,
     peers,
+    permissions,
     prefix,
     request_path,
     size,
@@ -95,6 +98,8 @@ class Settings:
 
     host: str = setting("127.0.0.1", host, "address to serve on")
     port: int = setting(8002, whole(1, 65535), "port to serve on")
+    uds: Path | None = setting(None, path, "Unix socket to serve on, instead of host and port; beside pyproject.toml")
+    uds_mode: str = setting("0666", permissions, "permissions of that socket, in octal digits")
     app: str = setting("server.app:create_app", attribute, "the ASGI application, or a function that makes it")
     python: str = setting(">=3.13.8", specifier, "the Python versions that the application runs on")
     env_file: Path = setting(DEFAULT_ENV_FILE, path, "the file with the application's variables and keys")
@@ -328,8 +333,18 @@ class Settings:
 
     @property
     def address(self) -> str:
-        """``host:port`` as it stands in a URL."""
-        return address(self.host, self.port)
+        """``host:port`` as it stands in a URL; of a Unix socket ``unix:`` and its path."""
+        return address(self.host, self.port) if self.uds is None else f"unix:{self.uds}"
+
+    @property
+    def starts_at(self) -> str:
+        """What starts of this address wait for each other for, in words: ``port 8002``, or the Unix socket."""
+        return f"port {self.port}" if self.uds is None else self.address
+
+    @property
+    def slot(self) -> str:
+        """What starts of one address meet at, whoever has another one goes on beside them; see :func:`slot`."""
+        return slot(self.port, str(self.uds or ""))
 
     def place(self, name: str) -> str:
         """Where this setting was set, for people who have to mend it: file and line, variable or option."""
@@ -348,6 +363,8 @@ class Settings:
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach the address."""
+        if self.uds is not None:
+            return True
         # The address itself: a name that begins like one may lead anywhere (127.0.0.1.example.com).
         return self.host.lower() in ("localhost", "::1") or bool(re.fullmatch(r"127(\.[0-9]{1,3}){3}", self.host))
 
@@ -432,6 +449,17 @@ TOKEN_LENGTH = 16
 def address(host: str, port: int) -> str:
     """``host:port``, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def slot(port: int, uds: str) -> str:
+    """The name of the place where starts of one address meet: the port, or what stands for the path of a Unix socket.
+
+    However a path is spelled, it is the same; two paths that share one by chance wait for each other, and no more.
+    """
+    if not uds:
+        return str(port)
+    folder, name = os.path.split(uds)
+    return f"unix-{binascii.crc32(os.fsencode(os.path.join(os.path.realpath(folder), name))):08x}"
 
 
 def declared_by(kind: type) -> list[Field[Any]]:

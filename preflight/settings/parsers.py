@@ -108,6 +108,14 @@ def limit(value: object) -> int:
     return 0 if off else int(_quantity(value, _BYTES, 'must be a size, such as "512 MiB" or "2 GB", or 0 for no limit'))
 
 
+def permissions(value: object) -> str:
+    """A file's mode in octal digits, as chmod takes it."""
+    mode = f"{value:o}" if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(mode, str) or not re.fullmatch(r"\s*(0o)?0{0,4}[0-7]{1,3}\s*", mode):
+        raise ValueError('must be permissions in octal digits, such as "0660"')
+    return f"{int(mode.strip().removeprefix('0o'), 8):04o}"
+
+
 def names(value: object) -> tuple[str, ...]:
     """A list of texts; as a variable, separated by commas."""
     parts = value.split(",") if isinstance(value, str) else value

@@ -61,7 +61,7 @@ class StateFolder:
         """The runtime folder that is used where no other can be."""
         return self.path / _RUNTIME
 
-    def told(self, host: str, port: int) -> Path:
+    def told(self, host: str, port: int | str) -> Path:
         """What people were told of the server with this address."""
         return self.path / _TOLD / f"{host}-{port}.json"
 

@@ -19,9 +19,10 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from preflight import commands, ports
-from preflight.instances import neighbours, runtime
+from preflight.instances import neighbours, runtime, socketfiles
 from preflight.instances.decision import Decision, decide, patience
 from preflight.instances.neighbours import Neighbour
 from preflight.instances.records import DRAINING, STARTING, Record
@@ -104,10 +105,10 @@ def claim(
         if origin != "pytest":
             return _claim(origin, settings, blocked, on_step, may_take, inherited)
         # A start that goes on has no record yet: wait for it, rather than taking the port from under it.
-        with runtime.StartLock(settings.port, settings.state_dir) as lock:
+        with runtime.StartLock(settings.slot, settings.state_dir) as lock:
             if not lock.take(patience := settings.requirement_timeout / 2):
                 pid = lock.holder()
-                other = f"another start of port {settings.port} has been going on for {patience:g} s (PID {pid})"
+                other = f"another start of {settings.starts_at} has been going on for {patience:g} s (PID {pid})"
                 return Claim(problem=other, fix=f"wait for it, or end it: kill {pid}")
             return _claim(origin, settings, blocked, on_step, may_take, inherited)
     except ports.PortUnavailable as error:
@@ -124,8 +125,10 @@ def _claim(
     may_take: Callable[[float], object],
     inherited: socket.socket | None,
 ) -> Claim:
-    host, port = settings.host, settings.port
     blocking = f"not tried, and nothing was stopped: the start is blocked by {', '.join(blocked)}" if blocked else ""
+    if settings.uds is not None:
+        return _claim_path(origin, settings, settings.uds, blocking, inherited)
+    host, port = settings.host, settings.port
     if origin == "start":
         if blocking:
             return Claim(untried=blocking)
@@ -141,9 +144,8 @@ def _claim(
     if (own := _of_the_application(origin, holders)) is not None:
         problem = f"{own.title} was started by {settings.app} while it was imported, and listens on {settings.address}"
         return Claim(holders=holders, problem=problem, fix=LISTENING_FIX)
-    if origin == "check" and (pid := _suspended_start(port)):
-        problem = f"another start of port {port} is suspended (PID {pid}), and a start would wait for it"
-        return Claim(holders=holders, problem=problem, fix=f"kill -CONT {pid}  # or end it: kill {pid}")
+    if origin == "check" and (waits := _suspended_start(settings, holders)) is not None:
+        return waits
     if (decision := decide(settings, ours)) is not None:
         beside = _beside(origin, settings, decision, holders)
         if beside is not None:
@@ -194,6 +196,43 @@ def _claim(
     )
 
 
+def _claim_path(origin: str, settings: Settings, path: Path, blocking: str, inherited: socket.socket | None) -> Claim:
+    """The same for the path of a Unix socket, for which nobody is stopped; see socketfiles.py."""
+    if origin == "start":
+        if blocking:
+            return Claim(untried=blocking)
+        if inherited is not None:
+            if any(one.answers and one.is_at(settings) for one in neighbours.on_port(settings)):
+                return Claim(socket=inherited, handed_over=True)
+            inherited.close()  # somebody has removed its file, or made another one
+    ours = neighbours.on_port(settings)
+    if origin == "rerun":
+        return _still_served(settings, ours, ())
+    if origin == "check" and (waits := _suspended_start(settings, ())) is not None:
+        return waits
+    if (decision := decide(settings, ours)) is not None and (beside := _beside(origin, settings, decision, ())):
+        return beside
+    if blocking:
+        return Claim(untried=blocking)
+    until = time.monotonic() + patience(ours)
+    while origin != "check" and (found := socketfiles.look(path)).listens and time.monotonic() < until:
+        time.sleep(LOOK)  # it drains, and removes the file when it accepts nothing more
+    found = socketfiles.look(path)
+    if found.listens and ours and (origin != "check" or any(one.stays for one in ours)):
+        pid = ours[0].record.pid
+        problem = f"{ours[0].name} holds {settings.address} and gives no socket: nobody is stopped for a path"
+        return Claim(problem=problem, fix=f"see what it waits for (kill -CONT {pid}), or end it: kill {pid}")
+    if found.problem or (found.listens and not ours):
+        problem, fix = socketfiles.described(path, found)
+        return Claim(problem=problem, fix=fix)
+    if origin != "start":
+        return Claim(obtainable=True)
+    try:
+        return Claim(socket=socketfiles.listen(path, int(settings.uds_mode, 8)))
+    except OSError as error:
+        return Claim(problem=f"cannot listen on {path}: {error.strerror}", fix="serve on another path")
+
+
 def _beside(origin: str, settings: Settings, decision: Decision, holders: tuple[ports.Holder, ...]) -> Claim | None:
     """What a run makes of an instance of ours that is there to stay; None where the run goes on to stop it.
 
@@ -231,11 +270,14 @@ def _of_the_application(origin: str, holders: Sequence[ports.Holder]) -> ports.H
     return None
 
 
-def _suspended_start(port: int) -> int | None:
-    """The PID of another start that has the start lock and was stopped by a signal; None where there is none."""
-    pid = runtime.starting(port)
+def _suspended_start(settings: Settings, holders: tuple[ports.Holder, ...]) -> Claim | None:
+    """What a check says of another start that has the start lock and was stopped by a signal; None without one."""
+    pid = runtime.starting(settings.slot)
     process = here().process(pid) if pid else None
-    return process.pid if process is not None and process.suspended else None
+    if process is None or not process.suspended:
+        return None
+    problem = f"another start of {settings.starts_at} is suspended (PID {pid}), and a start would wait for it"
+    return Claim(holders=holders, problem=problem, fix=f"kill -CONT {pid}  # or end it: kill {pid}")
 
 
 def wait_for_drains(settings: Settings, ours: Sequence[Neighbour], on_step: Callable[[ports.Step], None]) -> None:
@@ -259,13 +301,21 @@ def _still_served(settings: Settings, ours: Sequence[Neighbour], holders: tuple[
     """
     own = {os.getpid(), *ancestors(here(), os.getpid())}
     for one in ours:
-        if one.record.pid in own and one.is_at(settings):
+        # Of a Unix socket the kernel names one who listens: while it is replaced, the one that comes.
+        if (one.record.pid in own or settings.uds is not None) and one.is_at(settings):
             return Claim(served_by=one.record, holders=holders)
     return Claim(
         holders=holders,
         problem=f"{settings.address} is not served by this instance any more",
-        fix=f"{commands.run_py('--host', settings.host, '--port', str(settings.port))}  # starts it again",
+        fix=f"{commands.run_py(*_typed(settings))}  # starts it again",
     )
+
+
+def _typed(settings: Settings) -> list[str]:
+    """The options that name the address."""
+    if settings.uds is not None:
+        return ["--uds", str(settings.uds)]
+    return ["--host", settings.host, "--port", str(settings.port)]
 
 
 def _listens_on(sock: socket.socket, settings: Settings) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
+from preflight.instances import socketfiles
 from preflight.output import floods
 from preflight.processes import signals
 from preflight.processes.heartbeat import BEATS
@@ -188,15 +189,19 @@ class Server(uvicorn.Server):
 
     async def _listen(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> asyncio.base_events.Server:
         encrypted = self.config.ssl is not None
-        return await loop.create_server(
-            self._connection,
-            sock=sock,
-            backlog=self.config.backlog,
-            ssl=self.config.ssl,
+        options: dict[str, Any] = {
+            "sock": sock,
+            "backlog": self.config.backlog,
+            "ssl": self.config.ssl,
             # A client that dawdles over the handshake is no connection yet that a sweep could see.
-            ssl_handshake_timeout=self.instance.settings.request_timeout if encrypted else None,
-            ssl_shutdown_timeout=protocol.LINGER if encrypted else None,
-        )
+            "ssl_handshake_timeout": self.instance.settings.request_timeout if encrypted else None,
+            "ssl_shutdown_timeout": protocol.LINGER if encrypted else None,
+        }
+        if sock.family != socket.AF_UNIX:
+            return await loop.create_server(self._connection, **options)
+        if sys.version_info >= (3, 13):
+            options["cleanup_socket"] = False  # the file is the next instance's, if there is one
+        return await loop.create_unix_server(self._connection, **options)
 
     async def _starts_up(self, scope: Any, receive: Any, send: Any) -> None:
         """The application's lifespan. Whatever it raises, uvicorn takes it for one that has none, and serves it."""
@@ -248,6 +253,8 @@ class Server(uvicorn.Server):
             await asyncio.wait_for(self._hurried.wait(), settings.delay)
         deadline = loop.time() + settings.graceful_timeout
         if self._last:
+            if settings.uds is not None:
+                socketfiles.remove_own(settings.uds)
             for sock in sockets or ():
                 await self._empty(sock, deadline)
         for server in self.servers:
@@ -281,7 +288,9 @@ class Server(uvicorn.Server):
         """
         loop = asyncio.get_running_loop()
         quiet = LOCAL_HANDSHAKE if self.instance.settings.loopback else HANDSHAKE
-        if not lock(sock):
+        if sock.family == socket.AF_UNIX:
+            quiet = 0.0  # its file is gone: nobody else gets in
+        elif not lock(sock):
             quiet = 0.0
             deadline = min(deadline, loop.time() + LINGER)  # under load it might never be empty
         queue = select.poll()  # select() knows no descriptors beyond 1023, and an application may have opened as many

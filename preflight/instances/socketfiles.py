@@ -1,0 +1,157 @@
+"""A Unix socket as the served address: what is at its path, and who listens there.
+
+Little of what is done for a port is done for a path. Whoever finds a path taken never stops the one who listens on it:
+a port is chosen by a number that anybody may have taken, a path by whoever wrote it down, so another server there is a
+mistake that people have to mend. A file on which nobody listens any more is removed.
+
+Who listens is what the kernel says: the process that was the last to call listen() on the socket (unix(7),
+SO_PEERCRED). A launcher calls it whenever the socket is in its hands alone, and its worker when it begins to serve.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from preflight.instances import unixsockets
+from preflight.instances.unixsockets import Peer
+from preflight.ports import here
+from preflight.text import foreign
+
+LONGEST = 107 if sys.platform == "linux" else 103  # bytes of a path that clients can name (sun_path, without its NUL)
+PATIENCE = 0.2  # seconds for which a queue that is full is tried
+BACKLOG = 2048
+JUST_MADE = 0.05  # seconds between a socket's file and its first listener, and many times more
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is at a path. It can be had if there is no ``problem``."""
+
+    problem: str = ""
+    """Why a server cannot listen there, for people; empty where it can."""
+    fix: str = ""
+    stale: bool = False
+    """A socket on which nobody listens: its server ended without removing it."""
+    listens: bool = False
+    """Somebody does; ``peer`` is that process, where the system tells."""
+    peer: Peer | None = None
+
+
+def look(path: Path) -> Found:
+    """What is at the path. Nothing is changed, and whoever listens sees a connection come and go."""
+    if len(os.fsencode(path)) > LONGEST:
+        return Found(
+            f"{path} has {len(os.fsencode(path))} bytes, and the path of a Unix socket has at most {LONGEST}",
+            "serve on a shorter path, in /run or $XDG_RUNTIME_DIR for example",
+        )
+    folder = path.parent
+    if not folder.is_dir():
+        return Found(f"the folder {folder} does not exist", f"mkdir -p {folder}")
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        if os.access(folder, os.W_OK | os.X_OK):
+            return Found()
+        return Found(f"user {os.geteuid()} may not make a file in {folder}", f"ls -ld {folder}  # or use another path")
+    except OSError as error:
+        return Found(f"{path} cannot be looked at: {error.strerror}", f"ls -ld {folder}  # or use another path")
+    if not stat.S_ISSOCK(status.st_mode):
+        return Found(f"{path} is there already, and is no socket", "move it away, or serve on another path")
+    try:
+        with unixsockets.connect(path, PATIENCE) as caller:
+            return Found(listens=True, peer=unixsockets.peer(caller))
+    except BlockingIOError:
+        return Found(listens=True)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM):
+            return Found(
+                f"{path} is a socket that user {os.geteuid()} may not connect to",
+                f"ls -l {path}  # or use another path",
+            )
+        if error.errno not in (errno.ECONNREFUSED, errno.ENOENT):
+            return Found(f"{path} is a socket that cannot be asked: {error.strerror}", "serve on another path")
+    if not _removable(folder, status.st_uid):
+        return Found(
+            f"{path} is left over from a server of user {status.st_uid}, and user {os.geteuid()} may not remove it",
+            f"sudo rm {path}  # or use another path",
+        )
+    return Found(stale=True)
+
+
+def described(path: Path, found: Found) -> tuple[str, str]:
+    """Why a server cannot have the path, and what to do about it."""
+    if not found.listens:
+        return found.problem, found.fix
+    who, fix = "another server", "serve on another path"
+    if found.peer is not None and found.peer.pid:
+        process = here().process(found.peer.pid)
+        name = f"{foreign(process.name)}, " if process is not None else ""
+        who = f"another server ({name}PID {found.peer.pid}, user {found.peer.uid})"
+        fix = f"stop it (kill {found.peer.pid}), or serve on another path"
+    return f"{who} listens on {path}, and nobody is stopped for a path", fix
+
+
+def _removable(folder: Path, owner: int) -> bool:
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return False
+    status = folder.stat()
+    return os.geteuid() in (0, owner, status.st_uid) or not status.st_mode & stat.S_ISVTX
+
+
+def listen(path: Path, mode: int) -> socket.socket:
+    """A socket that listens there, not inheritable, with these permissions; a stale file is replaced.
+
+    Raises OSError where somebody has come first.
+    """
+    if look(path).stale:
+        path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o777 & ~mode)  # from its first moment on
+    try:
+        listener.bind(str(path))
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.umask(before)
+    listener.listen(BACKLOG)
+    return listener
+
+
+def adopt(listener: socket.socket) -> None:
+    """Be the one who listens, for whoever asks the kernel; connections that wait go on waiting."""
+    with contextlib.suppress(OSError):
+        listener.listen(BACKLOG)
+
+
+def remove_own(path: Path) -> None:
+    """Remove the file if this very process is the one who listens on it: nobody finds the socket any more."""
+    found = look(path)
+    if found.listens and found.peer is not None and found.peer.pid == os.getpid():
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def permit(path: Path, mode: int) -> None:
+    """Give the file these permissions, as far as it is ours."""
+    with contextlib.suppress(OSError):
+        path.chmod(mode)
+
+
+def sweep(path: Path) -> None:
+    """Remove the file if nobody listens on it, nor has just made it in order to."""
+    with contextlib.suppress(OSError):
+        if not look(path).stale:
+            return
+        before = path.lstat().st_ino
+        time.sleep(JUST_MADE)
+        if look(path).stale and path.lstat().st_ino == before:
+            path.unlink(missing_ok=True)
