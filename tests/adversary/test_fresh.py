@@ -164,8 +164,10 @@ def cut_off(root: Path) -> list[Path]:
     """Compiled files of which only the beginning was written: a Python before 3.13.1 leaves those on a full disk."""
     found = []
     for path in root.rglob("__pycache__/*.pyc"):
-        if (size := path.stat().st_size) > 4096:  # what fits into one block is there or not
-            os.truncate(path, size // 4096 * 2048)
+        content = path.read_bytes()
+        if len(content) > 4096:  # what fits into one block is there or not
+            path.unlink()  # other copies of the tree share it
+            path.write_bytes(content[: len(content) // 4096 * 2048])
             found.append(path)
     return found
 
