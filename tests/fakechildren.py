@@ -126,8 +126,8 @@ class Application:
             case "serve":
                 for descriptor in message.descriptors:
                     os.close(descriptor)
-                for kind in ("started", "ready"):
-                    child.say(kind, instance_id=message.data["instance_id"])
+                child.say("started", instance_id=message.data["instance_id"])
+                child.say("ready", instance_id=message.data["instance_id"], beside=False)
                 self.on_ready(child)
             case "drain":
                 self.on_drain(child)

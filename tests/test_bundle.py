@@ -210,7 +210,7 @@ def test_a_bundle_is_replaced_and_nothing_else(home: Path) -> None:
     (home / "text").write_text("mine")
     for path in (mine, home / "link.zip", home / "text", home):
         before = path.stat().st_mtime_ns
-        with pytest.raises(BundleError, match="exists and is no bundle"):
+        with pytest.raises(BundleError, match="exists and is not a bundle"):
             bundle.write(chosen(), path)
         assert path.stat().st_mtime_ns == before
 
