@@ -116,7 +116,10 @@ def test_what_was_found_is_said_with_its_place(init: Init) -> None:
     """Whoever reads the line, the settings or the requirement sees which line of the code they come from."""
     made = init(trees.FASTAPI)
     assert 'the application "main:app" (main.py:7: FastAPI())' in made.out[0]
-    assert "Variable DATABASE_URL (shop/db.py:3 needs the variable DATABASE_URL)" in made.out[1]
+    assert (
+        'a first requirement, critical "Variable DATABASE_URL": shop/db.py:3 needs the variable DATABASE_URL.'
+        in made.out[1]
+    )
     assert 'app = "main:app"  # main.py:7: FastAPI()' in made.read(PYPROJECT)
     assert "# shop/db.py:3 needs the variable DATABASE_URL.\n" in made.read(SUITE)
     assert "#   MAIL_KEY (shop/db.py:4)\n" in made.read(SUITE)
@@ -152,6 +155,24 @@ def test_nothing_of_the_project_is_imported(init: Init) -> None:
     made = init({"main.py": trap + FASTAPI, "conftest.py": trap, "setup.py": trap, "sitecustomize.py": trap})
     assert made.app == "main:app"
     assert not (made.root / "imported").exists()
+
+
+@pytest.mark.parametrize(
+    "files,reminded",
+    [
+        ({}, False),
+        ({".git/HEAD": ""}, True),
+        ({".git/HEAD": "", ".gitignore": "*.pyc\n"}, True),
+        ({".git/HEAD": "", ".gitignore": "*.pyc\n/.preflight/\n"}, False),
+        ({".git": "gitdir: elsewhere\n", ".gitignore": ".preflight\n"}, False),
+    ],
+    ids=["no repository", "nothing ignored", "others ignored", "ignored", "worktree"],
+)
+def test_reports_are_not_for_the_repository(init: Init, files: dict[str, str], reminded: bool) -> None:
+    """Whoever would commit them is told, and .gitignore is the team's."""
+    made = init({"main.py": FASTAPI, **files})
+    assert ("Add .preflight/ to .gitignore: reports are kept there." in made.out) == reminded
+    assert all(made.read(name) == text for name, text in files.items())
 
 
 # The application.
@@ -406,7 +427,7 @@ def test_without_anything_to_ask_an_example_says_that_it_is_one(init: Init) -> N
     """It holds, and nobody takes it for something about the project."""
     made = init({"main.py": FASTAPI})
     assert made.requirement == "warning Temporary Folder"
-    assert "(an example: no variable, database or model was found in the code)" in made.out[1]
+    assert "an example, for no variable, database or model was found in the code" in made.out[1]
 
 
 # Secrets.
@@ -751,6 +772,7 @@ def _pytest(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -775,6 +797,7 @@ def test_without_the_plugin_nothing_is_collected(init: Init, arguments: tuple[st
     assert "test_database_url" not in run.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [(), ("-n", "2"), ("tests", "preflight_suite")], ids=lambda one: " ".join(one) or "plain"
 )
@@ -842,6 +865,7 @@ def test_a_dockerfile_is_written_or_its_lines_are_shown(init: Init) -> None:
     assert [line.strip() for line in again.out[-1:]] == lines[-1:]
 
 
+@pytest.mark.slow
 def test_a_unit_of_systemd(init: Init, tmp_path: Path) -> None:
     """systemd itself finds nothing wrong with it, and its paths are this folder's."""
     made = init({**trees.FASTAPI, PYPROJECT: "[project]\nname = 'My Shop'\n"}, "systemd")

@@ -71,28 +71,30 @@ class Folder:
                     yield f"{folder}{entry.name}"
 
     def read(self, name: str) -> bytes | None:
-        """What a regular file holds, None where that cannot be had: it is too large, a link by now, or may not be read.
-
-        No folder on the way was a link when the files were found.
-        """
-        try:
-            # O_NONBLOCK: opening a named pipe must not wait for a writer.
-            descriptor = os.open(self.path / name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            return None
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
-            os.close(descriptor)
-            return None
-        with os.fdopen(descriptor, "rb") as stream:
-            try:
-                return stream.read(LARGEST)
-            except OSError:
-                return None
+        """What a file holds; see :func:`read`. No folder on the way was a link when the files were found."""
+        return read(self.path / name)
 
     def has(self, name: str) -> bool:
         """Whether there is such a file, links included: nothing of it is read."""
         return (self.path / name).is_file()
+
+
+def read(path: Path) -> bytes | None:
+    """What a regular file holds, None where that cannot be had: it is too large, a link, or may not be read."""
+    try:
+        # O_NONBLOCK: opening a named pipe must not wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
+        os.close(descriptor)
+        return None
+    with os.fdopen(descriptor, "rb") as stream:
+        try:
+            return stream.read(LARGEST)
+        except OSError:
+            return None
 
 
 def _is_name(part: str) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from preflight.command.init import requirement, texts, writing
+from preflight.command.init.folder import read
 from preflight.command.init.survey import Survey, survey
 from preflight.command.init.writing import PYPROJECT, Addition, Refused
 from preflight.output import plainlines
+from preflight.settings.model import DEFAULT_STATE_DIR
 
 TESTS = re.compile(r"test_.*\.py|.*_test\.py")
+STATE = DEFAULT_STATE_DIR.as_posix()
 SHOWN = 5  # files that could not be read
 
 
@@ -87,9 +90,19 @@ def _project(root: Path, _folder: Path, content: bytes | None, table: Mapping[st
         _suite(root, seen, additions, remarks)
     if settings is None:
         additions.insert(0, _settings(root, content, table, seen))
-    if any(one.path.parent.name == texts.SUITE for one in additions) or settings is None:
+    if additions:
+        if _is_unignored(root):
+            remarks.append(f"Add {STATE}/ to .gitignore: reports are kept there.")
         remarks.append("Now run: preflight --check-only")
     return additions, remarks
+
+
+def _is_unignored(root: Path) -> bool:
+    """Whether git would take the reports for files of the project, as far as its .gitignore says."""
+    if not (root / ".git").exists():
+        return False
+    lines = (read(root / ".gitignore") or b"").splitlines()
+    return not any(line.strip().strip(b"/").removeprefix(b"**/") in (STATE.encode(), b".*") for line in lines)
 
 
 def _settings(root: Path, content: bytes | None, table: Mapping[str, Any], seen: Survey) -> Addition:
@@ -122,7 +135,7 @@ def _suite(root: Path, seen: Survey, additions: list[Addition], remarks: list[st
         remarks.append(_left(folder / tests[0], root))
     else:
         chosen = requirement.proposed(seen)
-        why = f"a {chosen.severity} requirement of its own, {chosen.title} ({chosen.because})"
+        why = f'a first requirement, {chosen.severity} "{chosen.title}": {chosen.because}'
         additions.append(Addition(file, texts.suite(chosen, requirement.others(seen, chosen)), why))
     if conftest.name in there:
         remarks.append(_left(conftest, root))
@@ -162,9 +175,17 @@ def _systemd(root: Path, folder: Path, _content: bytes | None, _table: Mapping[s
         raise Refused("the path of this folder has signs that cannot stand in a unit; nothing was written")
     name = re.sub(r"[^a-z0-9-]+", "-", (seen.name or folder.name).lower()).strip("-")[:60] or "server"
     command = Path(sys.executable).with_name("preflight")
-    text = texts.unit(folder, command, getpass.getuser(), name)
+    text = texts.unit(folder, command, _user(), name)
     why = "a unit that serves from this folder, with this Python and as this user"
     return _one(root, folder / "deploy" / f"{name}.service", text, why, "")
+
+
+def _user() -> str:
+    """Who serves: the name of this process's user, or its number where it has none."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 KINDS: Mapping[str, Callable[[Path, Path, bytes | None, Mapping[str, Any], Survey], Planned]] = {

@@ -166,7 +166,7 @@ def _example() -> Requirement:
         title="Temporary Folder",
         fix="set TMPDIR to a folder that can be written",
         holds="There is a folder for temporary files, which uploads of some size need.",
-        because="an example: no variable, database or model was found in the code",
+        because="an example, for no variable, database or model was found in the code",
         parameters=(),
         body=(
             "with tempfile.TemporaryFile() as file:",
