@@ -136,6 +136,7 @@ class Display:
             curl = f"curl --unix-socket {shlex.quote(str(self.settings.uds))} {self.settings.scheme}://localhost"
             addresses = [("Server", self.settings.address)]
             addresses += [(path.strip("/").title(), curl + path) for path in routes if "/ws/" not in path]
+            addresses += [("Preflight", curl + beside)] if beside else []
             self.terminal.show(banners.ready(addresses, plain=self.terminal.plain))
             return
         where = address(hostnames.to_be_told(sock, self.settings.host), self.settings.port)

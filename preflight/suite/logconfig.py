@@ -8,6 +8,7 @@ from __future__ import annotations
 import configparser
 import json
 import logging
+import logging.handlers
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,7 @@ def _dictionary(path: Path, parsed: Mapping[str, Any]) -> str:
         where = f"{path}: handler {name!r}"
         if "class" not in handler and "()" not in handler:
             raise Unusable(f'{where} has no "class"', f"mend {path}")
+        _resolves(where, handler.get("class"))
         _known(where, "formatter", [handler["formatter"]] if "formatter" in handler else [], tables["formatters"])
         _known(where, "filter", handler.get("filters", ()), tables["filters"])
         _level(where, handler)
@@ -99,6 +101,15 @@ def _known(where: str, what: str, names: object, table: Mapping[str, object]) ->
         # A filter or a handler may be an object, in what a program makes; in a file it is a name.
         if not isinstance(name, str) or name not in table:
             raise Unusable(f"{where} names a {what} {name!r} that the file does not define", f'define it in "{what}s"')
+
+
+def _resolves(where: str, name: object) -> None:
+    """Of the standard library's handlers, that there is one of that name; others are imported when they are used."""
+    if isinstance(name, str) and name.startswith("logging."):
+        module, _, attribute = name.removeprefix("logging.").rpartition(".")
+        home = {"": logging, "handlers": logging.handlers}.get(module)
+        if not hasattr(home, attribute):
+            raise Unusable(f"{where} has a class {name!r} that does not exist", f"mend {where.partition(': ')[0]}")
 
 
 def _level(where: str, table: Mapping[str, object]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import socket
 import ssl
 import threading
 import time
@@ -393,6 +394,34 @@ def test_root_path_of_the_agent_server(place: Place) -> None:
     assert first.wait() == 0
 
 
+# Times.
+
+
+def test_times_are_settings(place: Place) -> None:
+    """A quiet connection is closed after timeout_keep_alive, and a WebSocket whose client answers no ping as well."""
+    environ = {
+        "PREFLIGHT_TIMEOUT_KEEP_ALIVE": "1s",
+        "PREFLIGHT_WS_PING_INTERVAL": "1s",
+        "PREFLIGHT_WS_PING_TIMEOUT": "1s",
+    }
+    telling(place).start("--demo", "--app", "telling:app", **environ).until_ready()
+    with connected(place) as client:
+        client.request("GET", "/")
+        client.getresponse().read()
+        assert client.sock is not None
+        client.sock.settimeout(10)
+        assert client.sock.recv(1) == b""
+    with socket.create_connection(("127.0.0.1", place.port), timeout=10) as silent:
+        silent.sendall(
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        said = b""
+        while data := silent.recv(4096):
+            said += data
+        assert b"\x89" in said  # a ping, and then the end
+
+
 # Logging.
 
 
@@ -458,6 +487,7 @@ WRONG_LOGGING = {
     "handler.json": (json.dumps({**LOGGING, "handlers": {}}), "names a handler 'out'"),
     "formatter.json": (json.dumps({**LOGGING, "formatters": {}}), "names a formatter 'mine'"),
     "level.json": (json.dumps({**LOGGING, "loggers": {"uvicorn": {"level": "LOUD"}}}), "'LOUD' that does not exist"),
+    "class.json": (json.dumps(LOGGING).replace("logging.StreamHandler", "logging.StreamHandlr"), "that does not exist"),
     "section.ini": (INI.replace("[handler_out]", "[handler_in]"), "there is no [handler_out]"),
 }
 
