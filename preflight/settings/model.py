@@ -229,7 +229,7 @@ class Settings:
         (),
         peers,
         "addresses of reverse proxies whose X-Forwarded-For and -Proto the application is shown as client and scheme,"
-        " or * for everybody",
+        " or * for everybody (where it is not set, 127.0.0.1, as uvicorn has it; server.app: none)",
     )
     ssl_certfile: Path | None = setting(
         None, path, "certificate for TLS in PEM, with those of its issuers; beside pyproject.toml"
@@ -379,6 +379,13 @@ class Settings:
         if self.ready_path is not None:
             return self.ready_path
         return "/health/ready" if self.app.partition(":")[0] == AGENT else "/"
+
+    @property
+    def forwarders(self) -> str | tuple[str, ...]:
+        """Whose X-Forwarded-For and -Proto the application is shown: those of the setting, or else uvicorn's own."""
+        if "forwarded_allow_ips" in self.sources or self.app.partition(":")[0] == AGENT:
+            return self.forwarded_allow_ips
+        return self.environment.get("FORWARDED_ALLOW_IPS", "127.0.0.1")
 
     @property
     def prefix(self) -> str:

@@ -7,9 +7,8 @@ the cookies of our logins. It costs one call, without a frame of its own on the 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -62,9 +61,10 @@ class Beside:
     def _base(self, path: str, root: str) -> str:
         """The part of the path that leads to our routes; empty where it is the application's.
 
-        ``root`` is at its beginning, as ASGI has it, or is left out, as some servers do.
+        ``root`` is at its beginning, as ASGI has it, or is left out, as some servers do; it is there twice where a
+        request has come without the proxy that takes it off.
         """
-        for base in (root + self._prefix, self._prefix):
+        for base in (root + self._prefix, self._prefix, root + root + self._prefix):
             if path.startswith(base) and path[len(base) : len(base) + 1] in ("", "/"):
                 return base
         return ""
@@ -72,8 +72,7 @@ class Beside:
     async def _answer(self, base: str, scope: Scope, receive: Receive, send: Send) -> None:
         if self._serving is None:
             raise RuntimeError("the routes beside the application are asked for before its lifespan has begun")
-        root = scope.get("root_path", "")
-        whole = base if base.startswith(root) else root + base
+        whole = scope.get("root_path", "") + self._prefix
         path = whole + scope["path"][len(base) :]
         await self._routes({**scope, "path": path, "root_path": whole, "state": {STATE: self._serving}}, receive, send)
 
@@ -168,15 +167,3 @@ def _with_a_slash(app: ASGIApp) -> ASGIApp:
         await app(scope, receive, send)
 
     return led
-
-
-def asgi3(app: Callable[..., Any], interface: str) -> ASGIApp:
-    """An application as ASGI 3 calls it."""
-    if interface != "asgi2":
-        return app
-
-    def called(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        answered: Awaitable[None] = app(scope)(receive, send)
-        return answered
-
-    return called

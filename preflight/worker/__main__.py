@@ -70,13 +70,13 @@ def _beside(application: Application, prefix: str, name: str) -> Beside | None:
 
     lacking = extra.lacking(prefix)
     try:
-        from preflight.web.beside import Beside, asgi3
+        from preflight.web.beside import Beside
     except ImportError as error:
         lacking = lacking or f"{prefix} is not served: {type(error).__name__}: {first_line(str(error))}"
         Beside = None  # type: ignore[assignment, misc]  # noqa: N806
     if lacking:
         os.write(2, f"{lacking}\n".encode())
-    return Beside(asgi3(application.app, application.interface), prefix, name) if Beside is not None else None
+    return Beside(application.asgi3, prefix, name) if Beside is not None else None
 
 
 def _leave(code: object) -> None:
@@ -298,7 +298,9 @@ class _Main:
         outbox = Outbox(lambda event: self._say("audit", **event.to_message()))
         instance.note = outbox.put
         instance.runner = self._reruns
+        application = application.behind_proxies(instance.settings.forwarders)
         if beside is not None:
+            beside.app = application.asgi3
             instance.admission = self._admission(**order.data["login"])
             application = Application(beside.serving_as(instance), "asgi3")
 

@@ -19,7 +19,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any, Literal
@@ -51,6 +51,24 @@ class Application:
 
     app: Any
     interface: Interface
+
+    @property
+    def asgi3(self) -> Any:
+        """It as ASGI 3 calls it."""
+        return self.app if self.interface == "asgi3" else functools.partial(_called_as_asgi2, self.app)
+
+    def behind_proxies(self, trusted: str | Sequence[str]) -> Application:
+        """It with the client and the scheme that these proxies name; as it is where there are none."""
+        if not trusted:
+            return self
+        from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+        hosts = trusted if isinstance(trusted, str) else list(trusted)
+        return Application(ProxyHeadersMiddleware(self.asgi3, hosts), "asgi3")
+
+
+def _called_as_asgi2(app: Any, scope: Any, receive: Any, send: Any) -> Any:
+    return app(scope)(receive, send)
 
 
 def load(name: str, complete: Callable[[Awaitable[Any]], Any]) -> Application:

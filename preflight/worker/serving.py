@@ -65,8 +65,7 @@ class Server(uvicorn.Server):
                 ws_per_message_deflate=settings.websocket_compression,
                 ws_ping_interval=settings.ws_ping_interval or None,
                 ws_ping_timeout=settings.ws_ping_timeout or None,
-                proxy_headers=bool(settings.forwarded_allow_ips),  # else the client is the socket's peer
-                forwarded_allow_ips=list(settings.forwarded_allow_ips),
+                proxy_headers=False,  # the application is behind its proxies already; our routes see the socket's peer
                 root_path=settings.root_path,
                 server_header=False,
                 timeout_graceful_shutdown=1,

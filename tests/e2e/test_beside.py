@@ -592,3 +592,46 @@ def test_the_agent_server_has_them_at_its_root(place: Place) -> None:
     with urlopen(Request(f"{started.url}/", headers={"Accept": "text/html"}), timeout=30) as answer:
         assert answer.headers["ETag"]
         assert b"preflight-nonce" not in answer.read()
+
+
+# Behind a proxy.
+
+
+@pytest.mark.parametrize("variable", [None, "10.0.0.7", "*"])
+def test_client_and_scheme(variable: str | None, place: Place) -> None:
+    """The application sees those that it sees under uvicorn; our own routes see the socket's peer."""
+    environ = {} if variable is None else {"FORWARDED_ALLOW_IPS": variable}
+    started = serve(place, **environ)
+    command = (sys.executable, "-m", "uvicorn", "echo:app", "--port", "0")
+    bare = place.spawn(*command, environ=environ).until_says("Uvicorn running")
+    found = re.search(r"running on (http://127.0.0.1:\d+)", bare.output)
+    assert found is not None
+    forwarded = {"X-Forwarded-For": "203.0.113.7, 198.51.100.1", "X-Forwarded-Proto": "https", "Host": "shop.test"}
+    seen = []
+    for url in (started.url, found[1]):
+        scope = requests.get(url, headers=forwarded, timeout=30).json()["scope"]
+        with connect(url.replace("http", "ws"), additional_headers={"X-Forwarded-Proto": "https"}) as client:
+            seen.append((scope["client"][0], scope["scheme"], json.loads(client.recv(timeout=30))["scheme"]))
+    assert seen[0] == seen[1]
+    assert (seen[0][1] == "https") is (variable != "10.0.0.7")
+    ask(started, f"{PREFIX}/diagnostics", headers={"X-Forwarded-For": "203.0.113.7", "Authorization": "Bearer x"})
+    started.until_says("login_failed")
+    assert "203.0.113.7" not in started.output
+    bare.stop()
+
+
+def test_below_a_path_of_the_proxy(place: Place) -> None:
+    """With root_path our links and the cookie have that path, and whoever comes without the proxy is led there."""
+    started = serve(place, PREFLIGHT_ROOT_PATH="/shop")
+    session = requests.Session()
+    answer = session.get(link_of(started), timeout=30, allow_redirects=False)
+    assert answer.headers["location"] == f"/shop{PREFIX}/"
+    assert f"Path=/shop{PREFIX};" in answer.headers["set-cookie"]
+    page = session.get(f"{started.url}/shop{PREFIX}/", timeout=30)
+    assert (page.status_code, page.history) == (200, [])
+    assert ask(started, f"{PREFIX}/health").status_code == 200  # as the proxy asks, which has taken the path off
+    assert ask(started, f"{PREFIX}/diagnostics", headers={"Accept": "text/html"}).headers["location"] == (
+        f"/shop{PREFIX}/login?next=/shop{PREFIX}/diagnostics"
+    )
+    scope = ask(started, "/x").json()["scope"]
+    assert (scope["path"], scope["root_path"]) == ("/shop/x", "/shop")

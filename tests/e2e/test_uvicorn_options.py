@@ -354,7 +354,7 @@ def forwarded(place: Place) -> dict[str, object]:
     ],
 )
 def test_forwarded_headers_count_where_they_are_told_to(place: Place, trusted: str, client: str, scheme: str) -> None:
-    """Off by default; from whom they count is a setting, whatever uvicorn's own variable says."""
+    """From whom they count is a setting, whatever uvicorn's own variable says; it may be nobody."""
     environ = {"PREFLIGHT_FORWARDED_ALLOW_IPS": trusted, "FORWARDED_ALLOW_IPS": "*"}
     telling(place).start("--demo", "--app", "telling:app", **environ).until_ready()
     told = forwarded(place)
