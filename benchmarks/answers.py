@@ -99,7 +99,7 @@ def rate(here: Place, path: str, headers: Mapping[str, str], seconds: int, conne
             str(connections),
             *lines,
         ]
-    processes = [psutil.Process(pid) for pid in here.started[0].family()]
+    processes = [psutil.Process(pid) for pid in (here.started[0].pid, *here.started[0].family())]
 
     def spent() -> float:
         return sum(sum(process.cpu_times()[:2]) for process in processes)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from preflight.settings.loading import load
 from preflight.settings.model import SettingsError
-from preflight.web import logs
+from preflight.web import extra, logs
 from preflight.web.instance import BlockedStart, Instance
 from preflight.web.logins import Admission
 
@@ -63,7 +63,7 @@ def examine_once(project: Path, host: str | None, port: int | None, app: str) ->
         raise BlockedStart(f"what the processes of a server share cannot be kept: {error}") from None
     instance.report = agreed.report
     instance.admission = Admission(settings.token or agreed.token, settings.token is None, group)
-    if agreed.code and settings.prefix:
+    if agreed.code and settings.prefix and not extra.missing(extra.ROUTES):
         way_in = f"{settings.prefix}/login?code={agreed.code}" if settings.token is None else f"{settings.prefix}/"
         address = f"http://{settings.address}" if port is not None else ""
         start.terminal.line(f"Preflight  {address}{way_in}", "bold")

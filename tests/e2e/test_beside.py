@@ -6,10 +6,13 @@ import http.client
 import json
 import re
 import socket
+import subprocess
 import sys
+import sysconfig
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -635,3 +638,56 @@ def test_below_a_path_of_the_proxy(place: Place) -> None:
     )
     scope = ask(started, "/x").json()["scope"]
     assert (scope["path"], scope["root_path"]) == ("/shop/x", "/shop")
+
+
+# Without the extra.
+
+
+EXTRA = ("starlette", "prometheus_client")
+
+
+@pytest.fixture
+def core(tmp_path: Path, project: Place) -> str:
+    """An interpreter without the extra's packages, for a project that needs no others."""
+    folder = tmp_path / "core"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    site = next(folder.glob("lib/python*/site-packages"))
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if not entry.name.startswith((*EXTRA, "fastapi", "__")):
+            (site / entry.name).symlink_to(entry)
+    file = project.root / "pyproject.toml"
+    text = file.read_text()
+    start = text.index("dependencies = [")
+    file.write_text(text[:start] + 'dependencies = ["uvicorn", "pytest"' + text[text.index("\n]", start) + 1 :])
+    return str(folder / "bin" / "python")
+
+
+@pytest.mark.parametrize("way", ["the launcher", "guard under uvicorn"])
+@pytest.mark.parametrize("lacking", ["both", "prometheus-client"])
+def test_without_the_extra(way: str, lacking: str, core: str, project: Place) -> None:
+    """The application is checked and served all the same, and one line says what is missing and how to get it."""
+    if lacking != "both":
+        site = next(Path(core).parents[1].glob("lib/python*/site-packages"))
+        (site / "starlette").symlink_to(Path(sysconfig.get_path("purelib")) / "starlette")
+    project.write_module("echo", ECHO)
+    project.write_module("shop", "from echo import app as plain\nfrom preflight import guard\napp = guard(plain)\n")
+    if way == "the launcher":
+        command = [core, "run.py", "--port", str(project.port), "--demo", "--app", "echo:app"]
+        started = project.spawn(*command).until_ready()
+    else:
+        command = [core, "-m", "uvicorn", "shop:app", "--port", str(project.port)]
+        started = project.spawn(*command, environ={"PREFLIGHT_DEMO": "1"}).until_says("Uvicorn running")
+    assert ask(started, "/x").json()["scope"]["path"] == "/x"
+    what = f"{PREFIX} is not served: starlette and prometheus-client are" if lacking == "both" else ""
+    what = what or f"{PREFIX}/metrics is not served: prometheus-client is"
+    lines = [line for line in started.output.splitlines() if "not served" in line]
+    assert len(lines) == 1, started.output
+    assert f"{what} not installed (the extra web): " in lines[0]
+    if lacking == "both":
+        assert ask(started, f"{PREFIX}/health").json()["scope"]["path"] == f"{PREFIX}/health"
+        assert "login?code" not in started.output
+    else:
+        session = logged_in(started)
+        assert session.get(f"{started.url}{PREFIX}/diagnostics", timeout=30).json()["status"] == "passed"
+        assert session.get(f"{started.url}{PREFIX}/metrics", timeout=30).status_code == 501
+    started.insist()

@@ -1,0 +1,107 @@
+"""What our routes beside an application cost its own requests, with the unguarded application as the floor.
+
+    python benchmarks/beside.py [--rounds 7] [--seconds 2] [--connections 16]
+
+The same plain ASGI application, four times: behind the launcher with the prefix and without it, and under uvicorn alone
+and in ``guard(app)``. They take turns, one at a time, asked by wrk where it is installed, else by a client in a process
+of its own; with no header of its own, and with those that a browser sends. The rate for each second of the server's
+processor time tells more on a busy machine. Target: at most 3 % below the floor. Loopback only; it stops what it
+started.
+"""
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.answers import rate  # noqa: E402  # the checkout is not installed
+from benchmarks.start import describe, place  # noqa: E402
+from tests.e2e.place import Place, listening, make_place  # noqa: E402
+from tests.waiting import until  # noqa: E402
+
+PLAIN = """
+BODY = b"hello"
+HEADERS = [(b"content-type", b"text/plain"), (b"content-length", b"5")]
+
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        await send({"type": "http.response.body", "body": BODY})
+"""
+GUARDED = "from plain import app as plain\nfrom preflight import guard\n\napp = guard(plain)\n"
+BROWSER = {
+    "User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+    "Accept-Language": "en-US,en;q=0.5",
+    "Accept-Encoding": "gzip, deflate, br, zstd",
+    "Cookie": "session=0123456789abcdef0123456789abcdef; theme=dark",
+    "Sec-Fetch-Dest": "document",
+    "Sec-Fetch-Mode": "navigate",
+    "Sec-Fetch-Site": "none",
+    "Priority": "u=0, i",
+}
+PAIRS = {"the launcher's worker": ("off", "beside"), "uvicorn": ("bare", "guard")}
+"""What is served by, and the floor of what it is compared with."""
+
+
+def serve(here: Place, way: str) -> None:
+    """Start the application in one of the ways, and wait until it answers."""
+    here.write_module("plain", PLAIN)
+    here.write_module("guarded", GUARDED)
+    if way in ("off", "beside"):
+        environ = {"PREFLIGHT_WEB_PREFIX": "off"} if way == "off" else {}
+        here.start("--demo", "--app", "plain:app", **environ).until_ready()
+        return
+    app = "plain:app" if way == "bare" else "guarded:app"
+    command = ("-m", "uvicorn", app, "--port", str(here.port), "--no-access-log")
+    here.spawn(sys.executable, *command, environ={"PREFLIGHT_DEMO": "1"})
+    until(lambda: listening(here.port), "it listens")
+
+
+def measure(served: dict[str, Place], headers: dict[str, str], chosen: argparse.Namespace) -> None:
+    """Ask all, way after way, so many rounds; one line for each of ours."""
+    rates: dict[str, list[tuple[float, float]]] = {way: [] for way in served}
+    for number in range(chosen.rounds + 1):
+        for way, here in served.items():
+            found = rate(here, "/", headers, chosen.seconds, chosen.connections)
+            if number > 0:  # the first round warms all up
+                rates[way].append(found)
+    for where, (floor, ours) in PAIRS.items():
+        shown = []
+        for kind in (0, 1):
+            mine, peers = [one[kind] for one in rates[ours]], [one[kind] for one in rates[floor]]
+            ratio = statistics.median(one / peer for one, peer in zip(mine, peers, strict=True))
+            shown.append(f"{statistics.median(mine):7,.0f} of {statistics.median(peers):7,.0f} {ratio:6.3f}x")
+        print(f"  {where:24} {shown[0]:32} {shown[1]:32} [target: at least 0.97]")
+
+
+def main() -> None:
+    """Two tables, one for each kind of request."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--rounds", type=int, default=7)
+    options.add_argument("--seconds", type=int, default=2)
+    options.add_argument("--connections", type=int, default=16)
+    chosen = options.parse_args()
+    describe()
+    with place() as first:
+        served = {"off": first}
+        for way in ("beside", "bare", "guard"):
+            served[way] = make_place(first.folder / way)
+        try:
+            for way, here in served.items():
+                serve(here, way)
+            for kind, headers in (("no headers of its own", {}), ("a browser's headers", BROWSER)):
+                print(
+                    f"{kind}: requests a second, then of processor time; {chosen.rounds} rounds of {chosen.seconds} s"
+                )
+                measure(served, headers, chosen)
+        finally:
+            for here in served.values():
+                here.close()
+
+
+if __name__ == "__main__":
+    main()
