@@ -74,6 +74,9 @@ def main():  # type: () -> int
     # python -I, -P and PYTHONSAFEPATH leave this folder out, and a preflight that is installed would be another one.
     if sys.path[:1] != [HERE]:
         sys.path.insert(0, HERE)
+    from preflight import bytecode
+
+    bytecode.repair()  # before the first module that could need it
     from preflight import bootstrap
 
     return bootstrap.run()

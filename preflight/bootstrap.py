@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from preflight import dependencies
+from preflight import commands, dependencies
 
 
 def problem(arguments: Sequence[str] = ()) -> list[str] | None:
@@ -57,7 +57,9 @@ def run() -> int:
         return 128 + signal.SIGPIPE  # whoever read our output has gone: nothing is claimed
     except streams.Unwritten as error:  # a full disk, say
         with contextlib.suppress(OSError):
-            print(f"run.py: error: the output cannot be written: {error.strerror}", file=sys.stderr, flush=True)
+            print(
+                f"{commands.name()}: error: the output cannot be written: {error.strerror}", file=sys.stderr, flush=True
+            )
         return 1
     return exit_code
 

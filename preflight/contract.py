@@ -10,10 +10,11 @@ better at run time sets ``details.fix``); ``needs``, what it cannot be asked wit
 "env_file", "keys": under ``--offline`` and ``--demo`` it is then not applicable; "port": only where a worker of ours
 will serve; "agent": only where our own server is served; "notify": only where there is somebody to tell;
 "tls" and "log_config": only where the server was told to serve with that);
-``service``, the optional service that a warning is about: it is left out where the setting ``not_used`` names that; and
+``timeout``, its deadline in seconds where the setting ``requirement_timeout`` does not suit it; ``service``, the
+optional service that a warning is about: it is left out where the setting ``not_used`` names that; and
 ``ignorable=False`` for what ``--ignore`` must not let pass.
 
-What holds requirements to this is preflight/suite/plugin.py.
+What holds requirements to this is preflight/suite/plugin.py; ``pytest --markers`` shows it.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ class Declaration:
     fix: str = ""
     needs: frozenset[str] = frozenset()
     ignorable: bool = True
+    timeout: float | None = None
+    """Its deadline in seconds; None: the setting's."""
     service: str = ""
     """The optional service that it is about, as it is called in front of people."""
 
@@ -83,7 +86,7 @@ def declaration(item: pytest.Item) -> Declaration:
         raise ValueError(f'needs a title: @pytest.mark.{mark.name}("Title")')
     if len(mark.args[0]) > LONGEST_TITLE:
         raise ValueError(f"its title has {len(mark.args[0])} characters, and {LONGEST_TITLE} are allowed")
-    unexpected = mark.kwargs.keys() - {"fix", "needs", "ignorable", "service"}
+    unexpected = mark.kwargs.keys() - {"fix", "needs", "ignorable", "service", "timeout"}
     if unexpected:
         raise ValueError(f"its marker has an unknown argument {min(unexpected)!r}")
     needs = mark.kwargs.get("needs", ())
@@ -98,6 +101,9 @@ def declaration(item: pytest.Item) -> Declaration:
         raise ValueError("its service has to be a name without a comma")
     if service and mark.name != "warning":
         raise ValueError(f"is critical, and {service} would be no optional service then")
+    timeout = mark.kwargs.get("timeout")
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0):
+        raise ValueError("its timeout has to be a number of seconds above 0")
     doc = getattr(getattr(item, "obj", None), "__doc__", None)
     if not doc or not doc.strip():
         raise ValueError("needs a docstring that states the requirement")
@@ -108,5 +114,6 @@ def declaration(item: pytest.Item) -> Declaration:
         fix=fix,
         needs=needs,
         ignorable=bool(mark.kwargs.get("ignorable", True)),
+        timeout=timeout,
         service=service.strip(),
     )

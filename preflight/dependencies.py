@@ -13,7 +13,24 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from preflight import project
+
+DISTRIBUTION = "pytest-preflight"
+
+ROOT = project.CHECKOUT if project.CHECKOUT is not None and project.in_checkout() else Path.cwd()
+"""Where the project is that packages are installed for; its own environment is below it (``.venv``)."""
+CORE = (
+    "httptools",
+    "packaging",
+    "psutil",
+    "pytest",
+    "pytest-json-report",
+    "python-dotenv",
+    "rich",
+    "uvicorn",
+    "websockets",
+)
+"""What launcher, suite and worker are made of; a test holds it against pyproject.toml."""
 
 # Distributions whose module has another name than they have.
 MODULES = {
@@ -24,12 +41,37 @@ MODULES = {
 
 
 def declared() -> list[str]:
-    """The run-time dependencies of pyproject.toml; an unreadable file is for settings.py to say."""
+    """What is needed here: in our checkout what its pyproject.toml says, elsewhere what this package is made of.
+
+    What a project of somebody's needs is for its requirement Dependencies to say, and a file that cannot be read is for
+    the settings.
+    """
+    if not project.in_checkout():
+        return list(CORE)
     try:
-        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        return [str(dependency) for dependency in project["dependencies"]]
-    except (OSError, ValueError, KeyError):
-        return list(MODULES)
+        return _declared(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return list(CORE)
+
+
+def of_project() -> list[str]:
+    """What an environment for the project needs, this package included."""
+    if project.in_checkout():
+        return declared()
+    try:
+        theirs = _declared(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        theirs = []
+    return theirs if any(name_of(one) == DISTRIBUTION for one in theirs) else [DISTRIBUTION, *theirs]
+
+
+def _declared(pyproject: dict[str, Any]) -> list[str]:
+    """The dependencies of ``[project]``, and of the extras and groups that ``[tool.preflight]`` names."""
+    needed = [str(one) for one in pyproject["project"]["dependencies"]]
+    more = {**pyproject.get("dependency-groups", {}), **pyproject["project"].get("optional-dependencies", {})}
+    for extra in pyproject.get("tool", {}).get("preflight", {}).get("extras", ()):
+        needed += [one for one in more.get(extra, ()) if isinstance(one, str)]
+    return sorted(needed, key=name_of)
 
 
 def missing() -> list[str]:

@@ -59,7 +59,7 @@ def own(path: Path) -> None:
     status = path.stat()
     if status.st_uid not in (0, os.geteuid()):
         raise Unsafe(path, "belongs to another user")
-    if writers := _writers(status):
+    if writers := other_writers(status):
         raise Unsafe(path, f"{writers} can write in this folder")
 
 
@@ -69,7 +69,7 @@ def no_link(path: Path) -> None:
         raise Unsafe(path, "is a symbolic link")
 
 
-def _writers(status: os.stat_result) -> str:
+def other_writers(status: os.stat_result) -> str:
     """Who else can write in a folder, for people; empty where nobody but its owner can, and root."""
     if status.st_mode & stat.S_IWOTH:
         return "anybody"
@@ -83,7 +83,7 @@ def _walk(path: Path) -> None:
     waiting = list(Path(os.path.abspath(path)).parts[:0:-1])
     current, links = Path("/"), 0
     while waiting:
-        writers = _writers(current.stat())
+        writers = other_writers(current.stat())
         step = current / waiting.pop()
         status = step.lstat()
         if writers and stat.S_ISLNK(status.st_mode):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from preflight import dependencies
-from preflight.commands import python, run_py
+from preflight.commands import name, python, run_py
 
 PATIENCE = 5.0  # seconds for another interpreter to say what it has
 
@@ -45,7 +45,7 @@ def install_command(requirements: Sequence[str], arguments: Sequence[str] = ()) 
     if _uv():
         return f"{_environment(python(), requirements, uv=True)} && {start}"
     minor = "{}.{}".format(*sys.version_info)  # Debian has ensurepip in a package of its own
-    return f"sudo apt-get install python{minor}-venv  # then start run.py again: the next fix needs it"
+    return f"sudo apt-get install python{minor}-venv  # then start {name()} again: the next fix needs it"
 
 
 def own_environment_command(requirements: Sequence[str], arguments: Sequence[str] = ()) -> str:
@@ -65,7 +65,7 @@ def change_python_command(wanted: str, fits: Callable[[str], bool]) -> str:
     own = dependencies.ROOT / ".venv" / "bin" / "python"
     start = run_py(interpreter=shlex.quote(str(own)))
     if not _is_own() and fits(_version(str(own))):
-        return install_command(dependencies.declared())
+        return install_command(dependencies.of_project())
     import shutil
 
     pyenv = Path(os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")) / "versions"
@@ -73,8 +73,8 @@ def change_python_command(wanted: str, fits: Callable[[str], bool]) -> str:
     names = [*(f"python3.{minor}" for minor in range(14, 10, -1)), "python3", "python"]
     for found in (*made_by_pyenv, *filter(None, map(shutil.which, names))):
         if fits(_version(found)) and _runs(Path(found), "import ensurepip, venv"):
-            return f"{_environment(shlex.quote(found), dependencies.declared())} && {start}"
-    return f"{_environment(shlex.quote(wanted), dependencies.declared(), uv=True)} && {start}" if _uv() else ""
+            return f"{_environment(shlex.quote(found), dependencies.of_project())} && {start}"
+    return f"{_environment(shlex.quote(wanted), dependencies.of_project(), uv=True)} && {start}" if _uv() else ""
 
 
 def _environment(interpreter: str, requirements: Sequence[str], *, uv: bool = False) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from preflight import plugin
 from preflight.processes.signals import STOPPING
 from preflight.redaction.redactor import Redactor
 from preflight.report.building import build
@@ -36,6 +37,11 @@ ROOT = Path(__file__).parents[1]
 HANGS = 600.0
 """Seconds after which a test hangs: the longest takes 13 beside two others, and many times that on a busy machine. It
 fails then, and says where it stood."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Some tests import requirements, and are no suite."""
+    plugin.declare_markers(config)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

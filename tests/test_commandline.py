@@ -244,7 +244,7 @@ def test_init_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.startswith(f"run.py: error: {tmp_path}/mine.env/below: ")
-    elsewhere = f"export PREFLIGHT_ENV_FILE={options.ROOT / '.env'} && {commands.run_py('--init')}"
+    elsewhere = f"export PREFLIGHT_ENV_FILE={commands.ROOT / '.env'} && {commands.run_py('--init')}"
     assert f"\nFix: {elsewhere}\n" in shown.err
     assert "OPENAI_API_KEY is in the environment" in shown.err
 

@@ -82,10 +82,24 @@ def test_files_are_found() -> None:
     assert "preflight.command.line" not in ours("preflight/bootstrap.py", lazily=False)
 
 
-def test_run_imports_bootstrap_alone() -> None:
-    """run.py: the standard library, and preflight.bootstrap when it runs."""
-    assert ours("run.py") == {"preflight", "preflight.bootstrap"}
-    assert ours("run.py", lazily=False) == set()
+@pytest.mark.parametrize("file", ["run.py", "preflight/__main__.py"])
+def test_a_command_imports_bootstrap_alone(file: str) -> None:
+    """The standard library, and bootstrap when it runs, after the repair of compiled files."""
+    assert ours(file) == {"preflight", "preflight.bootstrap", "preflight.bytecode"}
+    assert ours(file, lazily=False) == set()
+    top = {name.split(".")[0] for name in imports(file, lazily=False)}
+    assert top <= sys.stdlib_module_names
+
+
+def test_the_plugin_imports_nothing_of_ours() -> None:
+    """Every pytest of an environment imports it: the standard library and pytest until a run is one of a suite."""
+    file = "preflight/plugin.py"
+    assert ours(file, lazily=False) == set()
+    assert {name.split(".")[0] for name in imports(file, lazily=False)} - sys.stdlib_module_names == {"pytest"}
+
+
+def test_run_needs_the_standard_library() -> None:
+    """Nothing else is imported before Python is known to be new enough."""
     top = {name.split(".")[0] for name in imports("run.py", lazily=False)}
     assert top <= sys.stdlib_module_names
 
@@ -101,10 +115,14 @@ def test_run_is_old_python() -> None:
         f"preflight/{name}.py"
         for name in (
             "__init__",
+            "__main__",
             "bootstrap",
+            "bytecode",
             "commands",
             "dependencies",
+            "files",
             "installing",
+            "project",
             "processes/signals",
             "output/writer",
         )
@@ -118,7 +136,9 @@ def test_standard_library_only(file: str) -> None:
         "preflight",
         "preflight.commands",
         "preflight.dependencies",
+        "preflight.files",
         "preflight.installing",
+        "preflight.project",
     }
 
 

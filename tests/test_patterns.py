@@ -21,7 +21,7 @@ from types import ModuleType
 import pytest
 
 from preflight.command import bundle
-from preflight.notify import __main__ as sender
+from preflight.notify import sender
 from preflight.redaction import writings
 from server.agent import embedded
 
@@ -46,7 +46,7 @@ Pattern = tuple[str, str, int, list[str]]  # where it stands, what it is, its fl
 MADE = {
     "preflight/redaction/writings.py:pattern": [writings.pattern(secret).pattern for secret in SECRETS],
     "preflight/redaction/redactor.py:_step": [stretch for secret in SECRETS for stretch in writings.stretches(secret)],
-    "preflight/notify/__main__.py:reason": [pattern for pattern, _ in sender.REASONS],
+    "preflight/notify/sender.py:reason": [pattern for pattern, _ in sender.REASONS],
     "server/agent/embedded.py:intent": [pattern for _, pattern in embedded.INTENTS],
     "preflight/command/bundle.py:_path": [bundle._path(path).pattern for path in ("/home/dev", "/", "/a.b/c+d")],
     "preflight/command/bundle.py:_word": [bundle._word(name).pattern for name in ("dev", "a-b.c", "")],

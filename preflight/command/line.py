@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from preflight import project
 from preflight.command import options
-from preflight.command.options import ROOT, START, Request
+from preflight.command.options import START, Request
 from preflight.output import plainlines
 from preflight.settings.loading import load
 from preflight.settings.model import Settings, SettingsError
@@ -20,11 +21,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     request = options.parse(argv)
     settings: Settings | None = None
     try:
-        settings = load(ROOT, options=request.settings)
+        found = project.of_command()
+        settings = load(found, options=request.settings, imports=request.command not in WITHOUT_PROJECT)
         if settings.set_aside:
             from preflight.settings import servicelinks
 
             plainlines.note(servicelinks.described(settings.set_aside))
+        if request.command not in WITHOUT_PROJECT and (hidden := project.shadow(settings.folder)):
+            plainlines.note(
+                f"{hidden} has the name of this package: here `import preflight` means this package, and with python -m"
+                " pytest that file; rename it"
+            )
         try:
             log_file = None if request.command in WITHOUT_LOG_FILE else _log_file(settings)
         except OSError as error:
@@ -109,6 +116,14 @@ def _test_notify(_request: Request, settings: Settings, _log_file: LogFile | Non
 
 
 def _init(request: Request, settings: Settings, _log_file: LogFile | None) -> int:
+    found = project.of_command()
+    if found.problem:
+        raise SettingsError(f"{found.problem}: nothing is written there; keep a project where only you can write")
+    if settings.root != project.CHECKOUT:
+        from preflight.command.init import project as adopted
+
+        what, dry_run = request.init, request.dry_run
+        return adopted.run(settings.root, settings.folder, what, dry_run=dry_run, verbose=request.verbose)
     from preflight.command.init import envfile
 
     if request.init != "project":
@@ -136,5 +151,7 @@ VERBS: Mapping[str, Callable[[Request, Settings, LogFile | None], int]] = {
     "init": _init,
     "bundle": _bundle,
 }
+WITHOUT_PROJECT = ("history", "port_status", "free_port", "init")
+"""Verbs that import nothing of the project, and work where none may run."""
 WITHOUT_LOG_FILE = ("test_notify", "init", "bundle")
 """Verbs that work although the log file cannot be used."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from preflight import commands
 from preflight.notify import notices, notifier
 from preflight.output import plainlines
 from preflight.redaction.redactor import Redactor
@@ -24,7 +25,7 @@ def run(settings: Settings) -> int:
         return 2
     if not notifier.installed():
         command = notifier.install_command(settings.root)
-        print(f"run.py: error: notifications need apprise; fix: {command}", file=sys.stderr)
+        print(f"{commands.name()}: error: notifications need apprise; fix: {command}", file=sys.stderr)
         return 2
     redactor = Redactor.of(settings)
     message = "This is how you will hear of checks that fail or hold again, and of crashes."

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from preflight import __version__
+from preflight import __version__, commands, project
 from preflight.output import plainlines
 from preflight.report import formats
 from preflight.settings.loading import load
@@ -18,7 +18,6 @@ from preflight.settings.model import PREFIX, SETTINGS, SettingsError
 from preflight.settings.parsers import duration
 
 TYPED_AT = time.monotonic()  # as near to the command's start as this code can be
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 EXIT_CODES = {
     0: "served and stopped as asked, nothing blocks, or done; with --port-status: the port is available; with"
@@ -106,7 +105,7 @@ class _Parser(argparse.ArgumentParser):
         from preflight.redaction.redactor import Redactor
 
         try:
-            settings = load(ROOT)
+            settings = load(project.of_command(), imports=False)
             redactor = Redactor.of(settings)
         except SettingsError:
             redactor = Redactor.of_variables(os.environ)
@@ -128,7 +127,7 @@ def parser() -> argparse.ArgumentParser:
     """The options of the command; the table of docs/settings.md is held against this."""
     codes = "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
     options = _Parser(
-        prog="run.py",
+        prog=commands.name(),
         description="Check every requirement, then serve.",
         epilog=f"Exit codes: {codes}; 129, 130 or 143 when a signal stopped it before it served.",
         allow_abbrev=False,
@@ -244,9 +243,9 @@ def parse(argv: Sequence[str] | None = None) -> Request:
     options = parser()
     typed = options.parse_args(argv)
     command = next((name for name in COMMANDS if _given(typed, name)), START)
-    for name, commands in GOES_WITH.items():
-        if _given(typed, name) and command not in commands:
-            *others, last = ("a start" if one == START else _option(one) for one in commands)
+    for name, verbs in GOES_WITH.items():
+        if _given(typed, name) and command not in verbs:
+            *others, last = ("a start" if one == START else _option(one) for one in verbs)
             options.error(f"{_option(name)} goes with {' or '.join([', '.join(others), last] if others else [last])}")
     if typed.format not in (None, "json") and command != "check_only":
         options.error(f"--format {typed.format} goes with --check-only")

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from preflight.command.options import ROOT, Request
+from preflight import project
+from preflight.command.options import Request
 from preflight.instances import neighbours
 from preflight.instances.records import SERVING
 from preflight.launcher import shown
@@ -173,12 +174,12 @@ class Reloader:
     def _start(self, changed: Sequence[str]) -> None:
         """Start the next instance; what it was started for is said."""
         if changed:
-            names = ", ".join(os.path.relpath(path, ROOT) for path in changed[:SHOWN])
+            names = ", ".join(os.path.relpath(path, project.of_command().root) for path in changed[:SHOWN])
             more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
             goes_on = f" PID {self._serving.pid} goes on serving until it is ready." if self._serving else ""
             self._display.terminal.line(f"{names}{more} changed: the next instance is checked.{goes_on}", "bold")
         try:
-            self._settings = load(ROOT, options=self._request.settings)
+            self._settings = load(project.of_command(), options=self._request.settings)
         except SettingsError:
             pass  # the instance says so
         settings = self._settings
@@ -253,7 +254,7 @@ class Reloader:
     def _publish(self, reason: str) -> None:
         """Show on the page of the instance that serves what no report of a run tells."""
         try:
-            load(ROOT, options=self._request.settings)
+            load(project.of_command(), options=self._request.settings)
         except SettingsError as error:
             reason = f"the next instance did not start: {error}"
         report = shown.broken(self._settings, reason, run_id=os.urandom(16).hex(), origin="start")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from preflight.command.options import ROOT
+from preflight import project
 from preflight.launcher.checks import Checks, Stopped
 from preflight.launcher.shown import Display
 from preflight.processes.loop import Loop
@@ -122,7 +122,7 @@ class Rounds:
             self._complain("keeping the previous settings", error)
 
     def _reload(self) -> None:
-        self.display.follow(load(ROOT, options=self._options))
+        self.display.follow(load(project.of_command(), options=self._options))
         self._complaint = ""
 
     def _complain(self, what: str, error: SettingsError) -> None:

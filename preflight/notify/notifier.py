@@ -8,7 +8,9 @@ Apprise or the service said.
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
+import re
 import time
 from collections import deque
 from collections.abc import Callable
@@ -16,7 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from preflight import installing, times
+from preflight import commands, dependencies, installing, times
+from preflight import project as projects
 from preflight.notify.notices import Notice
 from preflight.processes import children, interpreter
 from preflight.processes.channel import ChannelError
@@ -28,6 +31,7 @@ from preflight.text import printable
 if TYPE_CHECKING:
     from preflight.redaction.redactor import Redactor
 
+SENDS = "apprise"
 TRIES = 5
 PATIENCE = 30.0  # seconds that one try may take
 MARGIN = 5.0  # seconds beyond it until the sender is given up
@@ -71,7 +75,7 @@ class Tally:
 
 def unattended(settings: Settings) -> dict[str, Any]:
     """The tally where no launcher is there to send anything."""
-    problem = "started without run.py: notifications are off" if settings.notify else ""
+    problem = f"started without {commands.name()}: notifications are off" if settings.notify else ""
     return asdict(Tally(len(settings.notify), problem=problem))
 
 
@@ -273,9 +277,15 @@ def installed() -> bool:
 
 
 def wanted(root: Path) -> list[str]:
-    """What pyproject.toml declares for notifications."""
-    extras = pyproject(root).get("project", {}).get("optional-dependencies", {})
-    return list(extras.get("notify", ["apprise"]))
+    """What this package's extra ``notify`` needs: as pyproject.toml says in our checkout, else as was installed."""
+    if root == projects.CHECKOUT:
+        extras = pyproject(root).get("project", {}).get("optional-dependencies", {})
+        return list(extras.get("notify", [SENDS]))
+    try:
+        lines = importlib.metadata.requires(dependencies.DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:
+        lines = []
+    return [line.partition(";")[0].strip() for line in lines if re.search(r"extra == .notify", line)] or [SENDS]
 
 
 def install_command(root: Path) -> str:

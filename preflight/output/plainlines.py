@@ -7,6 +7,7 @@ import re
 import sys
 from typing import TextIO
 
+from preflight import commands
 from preflight.text import printable
 
 
@@ -64,12 +65,12 @@ def say(line: str, command: str = "") -> None:
 
 def error(message: str) -> None:
     """Say on standard error why a command does not do what it was asked for."""
-    remark(f"run.py: error: {message}")
+    remark(f"{commands.name()}: error: {message}")
 
 
 def note(message: str) -> None:
     """Say on standard error what a command has done otherwise than might be expected."""
-    remark(f"run.py: note: {message}")
+    remark(f"{commands.name()}: note: {message}")
 
 
 def remark(line: str) -> None:

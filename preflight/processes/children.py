@@ -65,14 +65,14 @@ class Child:
     def __init__(
         self,
         module: str,
-        root: Path,
+        folder: Path,
         environ: Mapping[str, str],
         *,
         distrusts_caches: bool = False,
         steps_back: bool = False,
         descriptors: int = 0,
     ) -> None:
-        """``environ`` is made by interpreter.py, which also knows what ``distrusts_caches`` is.
+        """It works in ``folder``. ``environ`` is made by interpreter.py, which also knows what ``distrusts_caches`` is.
 
         ``steps_back``: this process, and all that it will start, gives way to us and to others. ``descriptors`` may
         come with a message of its; others are closed. Raises OSError where no process can be started, see
@@ -94,14 +94,13 @@ class Child:
         self._skips = False  # the rest of a line that was too long
         self.output_closed = False
         self._closed = False
-        options = interpreter.options(distrusts_caches=distrusts_caches)
+        options = interpreter.options(folder, distrusts_caches=distrusts_caches)
         command = [sys.executable, *options, "-m", module, str(theirs.fileno())]
         with theirs:
             try:
-                # cwd: "-m" finds our packages there, and the application its modules.
                 self.process = subprocess.Popen(
                     command,
-                    cwd=root,
+                    cwd=folder,
                     env=environ,
                     stdin=subprocess.DEVNULL,
                     stdout=output,

@@ -11,7 +11,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
+
+from preflight.project import PACKAGE
 
 PASSED = "passed on"
 DROPPED = "dropped"
@@ -87,8 +90,11 @@ def for_worker(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if _passed(name, _WORKER)}
 
 
-def options(*, distrusts_caches: bool = False) -> list[str]:
-    """The options of the interpreter for a child of ours.
+def options(folder: Path, *, distrusts_caches: bool = False) -> list[str]:
+    """The options of the interpreter for a child of ours that works in ``folder``.
+
+    A folder in which our own package is not stays off its path: a module of a project's own that is called like one of
+    ours, or of the standard library's, is found only after ours, by a child that calls :func:`put_first` then.
 
     Those that say where modules may come from (``-E``, ``-s``, and ``-I``, which is both and ``-P``) are passed on;
     those that say how code is run (``-O``, ``-W``, ``-X``) are the launcher's own: an application that wants them has
@@ -98,11 +104,19 @@ def options(*, distrusts_caches: bool = False) -> list[str]:
     chosen = ["-u"]  # and not PYTHONUNBUFFERED, which would reach what the application starts
     if distrusts_caches:
         chosen += ["--check-hash-based-pycs", "always"]
+    if not (folder / "preflight").exists() or (folder / "preflight").resolve() != PACKAGE.resolve():
+        chosen.append("-P")
     if sys.flags.ignore_environment:
         chosen.append("-E")
     if sys.flags.no_user_site:
         chosen.append("-s")
     return chosen
+
+
+def put_first(folder: Path) -> None:
+    """Let the project's modules be imported, as a server does that is started in their folder."""
+    if sys.path[:1] != [str(folder)]:
+        sys.path.insert(0, str(folder))
 
 
 # How an option of pytest is answered.

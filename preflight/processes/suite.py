@@ -86,7 +86,7 @@ class Suite:
         self._takes_port = takes_port
         self.child = children.Child(
             "preflight.suite",
-            settings.root,
+            settings.folder,
             interpreter.for_suite(environ),
             distrusts_caches=True,
             steps_back=origin == "rerun",

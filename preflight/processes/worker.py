@@ -33,7 +33,7 @@ class Worker:
         self.settings = settings
         # The application finds the env file's variables in its environment before it is imported.
         environ = interpreter.for_worker(settings.environment)
-        self.child = children.Child("preflight.worker", settings.root, environ)
+        self.child = children.Child("preflight.worker", settings.folder, environ)
         self.imported = False
         self.error: str | None = None
         """Why the application did not import, or cannot be served; one line."""

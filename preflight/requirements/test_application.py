@@ -12,8 +12,11 @@ from preflight.settings.model import Settings
 @pytest.mark.critical("Application", ignorable=False)
 def test_application(settings: Settings, application: str | None, application_fix: str, details: Details) -> None:
     """The application to serve imports, and is one that can be served."""
-    details.update(app=settings.app)
+    source = settings.place("app")
+    details.update(app=settings.app, source=source)
     details.fix = application_fix or commands.load_application(settings.app, demo=settings.demo)
-    reason = application if application_fix else f"{settings.app} does not import: {application}"
+    # Who has named it knows where; one that was found may be another than was meant.
+    app = f"{settings.app} ({source})" if settings.discovered("app") else settings.app
+    reason = application if application_fix else f"{app} does not import: {application}"
     assert application is None, reason
-    details.summary = settings.app
+    details.summary = f"{settings.app} ({source})"

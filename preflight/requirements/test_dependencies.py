@@ -1,4 +1,4 @@
-"""The packages that pyproject.toml declares."""
+"""The packages that the project declares."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from packaging.utils import canonicalize_name
 
 from preflight import installing
 from preflight.contract import Details, not_applicable
+from preflight.settings.declared import FILES
 from preflight.settings.model import Settings
 from preflight.suite import imports
 
@@ -29,24 +30,26 @@ def installed(name: str) -> str | None:
 
 
 def declared(settings: Settings) -> list[Requirement]:
-    """What pyproject.toml declares; ends the requirement where it does not say that, or what it says is none.
+    """What the project declares; ends the requirement where it does not say that, or what it says is none.
 
     In a re-run: what it declared when the server was started.
     """
     project = settings.declared
     if project is None:
-        not_applicable("pyproject.toml has no [project] table, which would declare dependencies")
+        files = ", ".join(FILES)
+        not_applicable(f"nothing declares dependencies: pyproject.toml has no [project] table, and there is no {files}")
+    source = project["source"]
     if "dependencies" in (project.get("dynamic") or ()):
-        not_applicable('pyproject.toml says dynamic = ["dependencies"]: whatever builds the project knows them')
+        not_applicable(f'{source} says dynamic = ["dependencies"]: whatever builds the project knows them')
     lines = project.get("dependencies", [])
     if not isinstance(lines, list):
-        pytest.fail("pyproject.toml: dependencies must be a list of texts")
+        pytest.fail(f"{source}: dependencies must be a list of texts")
     found = []
     for line in lines:
         try:
             found.append(Requirement(line))
         except (InvalidRequirement, TypeError):
-            pytest.fail(f"pyproject.toml declares {line!r}, which is no requirement")
+            pytest.fail(f"{source} declares {line!r}, which is no requirement")
     return [one for one in found if one.marker is None or one.marker.evaluate()]
 
 
@@ -89,7 +92,7 @@ def _to_install(requirement: Requirement) -> str:
 
 @pytest.mark.critical("Dependencies")
 def test_dependencies(settings: Settings, details: Details) -> None:
-    """Every run-time dependency that pyproject.toml declares, with its extras, is installed, fits and imports."""
+    """Every run-time dependency that the project declares, with its extras, is installed, fits and imports."""
     faults: dict[str, str] = {}
     unknown: list[str] = []
     for requirement, by in with_extras(declared(settings), unknown):
@@ -111,5 +114,8 @@ def test_dependencies(settings: Settings, details: Details) -> None:
     notes = list(unknown)
     if tried.untried:
         notes.append(f"not all could be imported in time: {', '.join(tried.untried)}")
+    source = (settings.declared or {}).get("source")
     count = f"{len(details)} package{'' if len(details) == 1 else 's'}"
+    if source != "pyproject.toml":
+        notes.insert(0, f"of {source}")
     details.summary = "; ".join([count, *notes])

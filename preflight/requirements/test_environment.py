@@ -12,12 +12,17 @@ from preflight.settings import template
 from preflight.settings.model import Settings
 
 KEY = "OPENAI_API_KEY"
-"""What the env file is needed for, unless the environment has it."""
+"""What the agent server needs an env file for, unless the environment has it."""
 
 
 def key_is_in_the_environment(settings: Settings) -> bool:
     """Whether the process's own variables have the key, where there is no env file that could."""
-    return KEY in settings.own and bool(settings.environment.get(KEY, "").strip())
+    return settings.serves_agent and KEY in settings.own and bool(settings.environment.get(KEY, "").strip())
+
+
+def is_not_wanted(settings: Settings) -> bool:
+    """Whether there is no env file, and nobody has said that there should be one."""
+    return not settings.envfile.exists and "env_file" not in settings.sources
 
 
 @pytest.mark.critical("Environment File", needs="env_file")
@@ -28,9 +33,11 @@ def test_environment_file(settings: Settings, details: Details) -> None:
     if settings.envfile_broke:
         details.summary = f"read when this server was started; the next start would fail: {file.problem}"
         return
+    if is_not_wanted(settings):
+        not_applicable(f"not used: {file.problem}")
     if not file.exists and key_is_in_the_environment(settings):
         not_applicable(f"not used: {file.problem}, and {KEY} is in the environment")
-    details.fix = template.command(settings)
+    details.fix = template.command(settings) if settings.serves_agent else f"write {file.path}: NAME=value, one a line"
     if file.exists:
         details.fix = f"open {file.path} and mend it; nothing but NAME=value and # comments belongs there"
     assert file.problem is None, file.problem
@@ -42,7 +49,7 @@ def test_environment_file_permissions(settings: Settings, details: Details) -> N
     """Nobody but its owner can read the env file."""
     path = settings.envfile.path
     if not settings.envfile.exists:
-        if key_is_in_the_environment(settings):
+        if is_not_wanted(settings) or key_is_in_the_environment(settings):
             not_applicable("not used: there is no env file")
         unknown(f"{path} does not exist")
     mode = stat.S_IMODE(path.stat().st_mode)

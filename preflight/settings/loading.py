@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import Field, replace
 from pathlib import Path
 from typing import Any
 
-from preflight.settings import envfile
+from preflight import project as projects
+from preflight.project import Project
+from preflight.settings import declared, envfile
 from preflight.settings.model import (
     DEFAULT_ENV_FILE,
     DEFAULT_STATE_DIR,
@@ -51,22 +55,35 @@ def pyproject(root: Path) -> dict[str, Any]:
         raise SettingsError(f"{file}: is not valid TOML: {error}") from None
 
 
-def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[str, object] | None = None) -> Settings:
-    """The settings of the project in ``root``.
+def load(
+    place: Path | Project,
+    environ: Mapping[str, str] | None = None,
+    options: Mapping[str, object] | None = None,
+    *,
+    imports: bool = True,
+) -> Settings:
+    """The settings of a project; a path is that of a project whose pyproject.toml is there.
 
-    ``options`` are the command line's, by setting name, None where one was not given. Raises
-    SettingsError, whose message names file and line, variable or option.
+    ``options`` are the command line's, by setting name, None where one was not given. Without ``imports`` nothing of
+    the project is imported: settings that its own module declares are passed over, and one whose code may not run has
+    the defaults. Raises SettingsError, whose message names file and line, variable or option.
     """
+    project = place if isinstance(place, Project) else Project(place, place)
+    if project.problem and imports:
+        raise SettingsError(f"{project.problem}: nothing of a project there is run; keep it where only you can write")
+    root = project.root
     environ = dict(os.environ if environ is None else environ)
     options = {name: value for name, value in (options or {}).items() if value is not None}
-    project = pyproject(root)
-    table = _table(project)
-    own_settings = registered(root, table)
+    file = pyproject(root) if project.configured else {}
+    table = _table(file)
+    with _importable(project):
+        own_settings = registered(root, table) if imports else {}
+    unread = REGISTERS in table and not imports
     known = {**SETTINGS, **own_settings}
     chosen: dict[str, object] = {}
     sources: dict[str, str] = {}
     for key, value in table.items():
-        if key == REGISTERS:
+        if key == REGISTERS or (unread and key not in known):
             continue
         where = _line(root, key)
         if key not in known:
@@ -80,21 +97,21 @@ def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[
 
     set_aside = _links(environ, known)
     own = {name: value for name, value in environ.items() if name not in set_aside}
-    variables = _variables(own, known, "environment variable", everywhere=True)
+    variables = _variables(own, known, "environment variable", everywhere=True, strict=not unread)
     given = {name: _parse(SETTINGS[name], value, _option(name)) for name, value in options.items()}
 
     # Where the env file is cannot stand in the env file; the embedded profile has none.
     early = chosen | variables | given
     demo = bool(early.get("demo", False))
     named = "env_file" in variables or "env_file" in given
-    file = _at_home("env_file", early.get("env_file", DEFAULT_ENV_FILE), needed=named and not demo)
-    if demo:
-        content = envfile.EnvFile(root / file, exists=False)
-    elif _homeless(file):
-        content = envfile.EnvFile(file, problem=f"{file} is nowhere: the home folder is not known here", exists=False)
+    path = _at_home("env_file", early.get("env_file", DEFAULT_ENV_FILE), needed=named and not demo)
+    if demo or project.problem:
+        content = envfile.EnvFile(root / path, exists=False)
+    elif _homeless(path):
+        content = envfile.EnvFile(path, problem=f"{path} is nowhere: the home folder is not known here", exists=False)
     else:
-        content = envfile.read(root / file)
-    late = _variables(content.values, known, str(content.path), lines=content.lines)
+        content = envfile.read(root / path)
+    late = _variables(content.values, known, str(content.path), lines=content.lines, strict=not unread)
     chosen |= late
     chosen |= variables | given
     sources |= dict.fromkeys(late, "the env file") | dict.fromkeys(variables, "the environment")
@@ -102,10 +119,16 @@ def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[
     if demo:
         chosen["demo"] = True
         sources["python"] = "the embedded profile"
-        floor = project.get("project", {}).get("requires-python", ">=3.11")
-        chosen["python"] = _parse(SETTINGS["python"], floor, "pyproject.toml: requires-python")
+        chosen["python"] = _parse(
+            SETTINGS["python"], _requires_python(file) or ">=3.11", "pyproject.toml: requires-python"
+        )
     if chosen.get("demo"):
         chosen["offline"] = True
+    environment = {**content.values, **environ}
+    for name, (value, source) in _found(project, file, environment).items():
+        if name not in chosen:
+            chosen[name], sources[name] = _parse(SETTINGS[name], value, source), source
+    chosen["suite"] = _suite(root, chosen.get("suite"), sources, looks=imports)
     chosen["env_file"] = content.path
     for name in BESIDE_PROJECT & chosen.keys():
         chosen[name] = root / _at_home(name, chosen[name])
@@ -113,16 +136,61 @@ def load(root: Path, environ: Mapping[str, str] | None = None, options: Mapping[
 
     return Settings(
         root=root,
+        folder=project.folder,
         envfile=content,
-        environment={**content.values, **environ},
+        environment=environment,
         own=tuple(environ),
         sources=sources,
-        project=_name_of(project),
-        declared=_declared(project),
+        project=_name_of(file),
+        declared=declared.of(file, root, chosen.get("extras", ())) if not project.problem else None,  # type: ignore[arg-type]
         set_aside=set_aside,
         application={name: chosen.pop(name, entry.default) for name, entry in own_settings.items()},
         **chosen,  # type: ignore[arg-type]  # each value went through its setting's own parser
     )
+
+
+def _found(project: Project, file: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """What a project says of itself to others, by the setting that it is about, and where it does."""
+    found = {}
+    if python := _requires_python(file):
+        found["python"] = (python, "pyproject.toml: requires-python")
+    if not project.problem and (application := projects.application(project, file, environment)):
+        found["app"] = application
+    return found
+
+
+def _requires_python(file: Mapping[str, Any]) -> str:
+    table = file.get("project")
+    wanted = table.get("requires-python") if isinstance(table, dict) else None
+    return wanted if isinstance(wanted, str) else ""
+
+
+def _suite(root: Path, names: object, sources: Mapping[str, str], *, looks: bool) -> tuple[str, ...]:
+    """The parts of the suite; ``looks`` for them: raises SettingsError where one is not there."""
+    suite = tuple(names) if isinstance(names, tuple) and names else tuple(projects.default_suite(root))
+    where = f"{sources.get('suite', 'pyproject.toml')}: suite"
+    if not looks:
+        return suite
+    if projects.OURS not in suite:
+        raise SettingsError(f"{where} must name {projects.OURS}: nothing starts without what that asks")
+    try:
+        projects.scopes(root, suite)
+    except LookupError as error:
+        raise SettingsError(f"{where}: {error.args[0]}") from None
+    return suite
+
+
+@contextlib.contextmanager
+def _importable(project: Project) -> Iterator[None]:
+    """Let a module of the project's own be found, where it says that it declares settings, and not any longer."""
+    if project.root == projects.CHECKOUT or str(project.folder) in sys.path:
+        yield
+        return
+    sys.path.insert(0, str(project.folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(project.folder))
 
 
 def _table(project: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,7 +240,7 @@ def reread(running: Settings, options: Mapping[str, object]) -> Settings:
     A setting or a variable that was changed since is the next start's. Raises SettingsError where that start would.
     """
     given = {name: value for name, value in running.environment.items() if name in running.own}
-    fresh = load(running.root, given, options)
+    fresh = load(projects.at(running.root, running.folder), given, options)
     broke = running.envfile.problem is None and fresh.envfile.problem is not None
     return replace(running, envfile=fresh.envfile, envfile_broke=broke, next_start=_differences(running, fresh))
 
@@ -180,14 +248,16 @@ def reread(running: Settings, options: Mapping[str, object]) -> Settings:
 def _differences(running: Settings, fresh: Settings) -> tuple[str, ...]:
     """What a start would do differently now, setting by setting, with where it stands; of a secret only its name."""
     found = []
-    for name, entry in {**SETTINGS, **registered(fresh.root, _table(pyproject(fresh.root)))}.items():
+    project = projects.at(fresh.root, fresh.folder)
+    own = registered(fresh.root, _table(pyproject(fresh.root))) if project.configured else {}
+    for name, entry in {**SETTINGS, **own}.items():
         if name not in SETTINGS and name not in running.application:
             continue  # it is new in the application's module, which the instance has read before
         if fresh.value(name) != running.value(name):
             shown = "" if entry.metadata["secret"] else f" {fresh.value(name)}"
             found.append(f"{name}{shown} ({fresh.sources.get(name, 'the default')})")
     if fresh.declared != running.declared:
-        found.append("dependencies (pyproject.toml)")
+        found.append(f"dependencies ({(fresh.declared or running.declared or {}).get('source')})")
     return tuple(found)
 
 
@@ -195,20 +265,6 @@ def _name_of(project: Mapping[str, Any]) -> str:
     table = project.get("project")
     name = table.get("name") if isinstance(table, dict) else None
     return name if isinstance(name, str) else ""
-
-
-def _declared(project: Mapping[str, Any]) -> dict[str, Any] | None:
-    table = project.get("project")
-    if not isinstance(table, dict):
-        return None
-    return {name: _plain(table[name]) for name in ("dependencies", "dynamic") if name in table}
-
-
-def _plain(value: object) -> object:
-    """A value of TOML as one of JSON."""
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
-    return value if isinstance(value, str | int | float) else str(value)
 
 
 def _at_home(name: str, value: object, *, needed: bool = True) -> Path:
@@ -231,13 +287,17 @@ def _variables(
     *,
     lines: Mapping[str, int] | None = None,
     everywhere: bool = False,
+    strict: bool = True,
 ) -> dict[str, object]:
+    """The settings among variables; unless ``strict``, a name that is none of ours may be one of the project's own."""
     found: dict[str, object] = {}
     for variable, value in environ.items():
         if not variable.startswith(PREFIX):
             continue
         name = variable.removeprefix(PREFIX).lower()
         where = f"{source}:{lines[variable]}: {variable}" if lines else f"{source} {variable}"
+        if name not in known and not strict:
+            continue
         if name not in known:
             raise SettingsError(f"{where}: no such setting{_nearest(name, known, PREFIX, everywhere=everywhere)}")
         if not everywhere and not known[name].metadata["anywhere"]:

@@ -16,6 +16,7 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from preflight import project as projects
 from preflight.settings import envfile
 from preflight.settings.parsers import (
     attribute,
@@ -45,12 +46,14 @@ from preflight.settings.parsers import (
 from preflight.settings.statefolder import StateFolder
 
 PREFIX = "PREFLIGHT_"
-DEFAULT_ENV_FILE = Path("~/.ki_autoagent/config/.env")
+DEFAULT_ENV_FILE = Path(".env")
 DEFAULT_STATE_DIR = Path(".preflight")
 DEFAULT_WEB_PREFIX = "/_preflight"
 AGENT = "server.app"
 """The module of the application that comes with this."""
 _DRAIN_DELAY = 1.0  # seconds, where other machines can reach us
+_LINE = re.compile(r"pyproject\.toml(:[0-9]+)?")
+_GIVEN = re.compile(rf"(option |the env(ironment| file)$|the embedded profile$|{_LINE.pattern}$)")
 T = TypeVar("T")
 
 
@@ -75,6 +78,9 @@ class Settings:
     """Every parameter of the requirements, the launcher and the server."""
 
     root: Path
+    """Where pyproject.toml is; what ids and relative paths in settings are relative to."""
+    folder: Path
+    """Where the command was typed: the working directory of suite and worker, and on their import path."""
     envfile: envfile.EnvFile
     environment: Mapping[str, str] = field(repr=False)
     """The env file's variables below the process's own: what the application will see."""
@@ -85,7 +91,7 @@ class Settings:
     project: str
     """``[project] name`` of pyproject.toml; empty where it has none."""
     declared: Mapping[str, Any] | None = field(repr=False)
-    """What ``[project]`` says of dependencies ("dependencies" and "dynamic", as they stand); None: no such table."""
+    """What is needed, as `declared` has read it; None: nothing says what."""
     set_aside: tuple[str, ...]
     """Variables that look like settings, and come from a platform; see servicelinks.py."""
     next_start: tuple[str, ...] = ()
@@ -100,9 +106,29 @@ class Settings:
     port: int = setting(8002, whole(1, 65535), "port to serve on")
     uds: Path | None = setting(None, path, "Unix socket to serve on, instead of host and port; beside pyproject.toml")
     uds_mode: str = setting("0666", permissions, "permissions of that socket, in octal digits")
-    app: str = setting("server.app:create_app", attribute, "the ASGI application, or a function that makes it")
-    python: str = setting(">=3.13.8", specifier, "the Python versions that the application runs on")
-    env_file: Path = setting(DEFAULT_ENV_FILE, path, "the file with the application's variables and keys")
+    app: str = setting(
+        "",
+        attribute,
+        "the ASGI application, or a function that makes it; else that of `[tool.fastapi] entrypoint`, `LITESTAR_APP` or"
+        " Django's asgi.py beside manage.py",
+    )
+    python: str = setting(
+        ">=3.11",
+        specifier,
+        "the Python versions that the application runs on; else `requires-python` in pyproject.toml",
+    )
+    env_file: Path = setting(
+        DEFAULT_ENV_FILE, path, "the file with the application's variables and keys; beside pyproject.toml"
+    )
+    suite: tuple[str, ...] = setting(
+        (),
+        names,
+        "the packages and folders with the requirements; else `preflight.requirements`, and `preflight_suite` beside"
+        " pyproject.toml where there is one",
+    )
+    extras: tuple[str, ...] = setting(
+        (), names, "extras and dependency groups of the project that it needs to run, beside its dependencies"
+    )
     state_dir: Path = setting(DEFAULT_STATE_DIR, path, "where reports are kept; beside pyproject.toml")
     history: int = setting(200, whole(1, 100_000), "past runs that are kept of each address, for /diagnostics/history")
     port_cleanup: str = setting(
@@ -353,7 +379,21 @@ class Settings:
             return f"{self.envfile.path}:{self.envfile.lines.get(variable, 1)}: {variable}"
         if source == "the environment":
             return f"environment variable {variable}"
-        return f"{source}: {name}" if source.startswith("pyproject.toml") else source
+        return f"{source}: {name}" if _LINE.fullmatch(source) else source
+
+    @property
+    def scopes(self) -> list[projects.Scope]:
+        """The parts of the suite. Raises LookupError where one has gone since the settings were read."""
+        return projects.scopes(self.root, self.suite)
+
+    @property
+    def serves_agent(self) -> bool:
+        """Whether the application is the agent server that this project began with."""
+        return self.app.partition(":")[0] == AGENT
+
+    def discovered(self, name: str) -> bool:
+        """Whether a setting's value was found where a project tells others, and was not given to us."""
+        return bool(self.sources.get(name)) and not _GIVEN.match(self.sources[name])
 
     @property
     def unused(self) -> frozenset[str]:
@@ -378,7 +418,7 @@ class Settings:
         """What a worker is asked for that replaces another one; empty: nothing."""
         if self.ready_path is not None:
             return self.ready_path
-        return "/health/ready" if self.app.partition(":")[0] == AGENT else "/"
+        return "/health/ready" if self.serves_agent else "/"
 
     @property
     def forwarders(self) -> str | tuple[str, ...]:
@@ -392,7 +432,7 @@ class Settings:
         """The path below which the routes of ours are beside the application's own; empty: they are not."""
         if self.web_prefix is not None:
             return self.web_prefix
-        return "" if self.app.partition(":")[0] == AGENT else DEFAULT_WEB_PREFIX
+        return "" if self.serves_agent else DEFAULT_WEB_PREFIX
 
     @property
     def delay(self) -> float:
@@ -438,7 +478,7 @@ class Settings:
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
         }
-        values["root"] = Path(data["root"])
+        values["root"], values["folder"] = Path(data["root"]), Path(data["folder"])
         values["application"] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in data["application"].items()
         }

@@ -3,7 +3,7 @@
 A run uses these modules in this order:
 
 1. `__main__` meets the launcher and starts pytest; plain `pytest preflight` starts without it.
-2. The checkout's conftest.py registers `plugin`, which controls the run and makes the report. It reads the
+2. `preflight.plugin` registers `fixtures` and `plugin`, which controls the run and makes the report. It reads the
    `declarations`, leaves out requirements that do not apply (`applicability`), keeps the `deadlines`, and names
    `outcomes`.
 3. `soundness` compares the running code with the files: no assertion is left out, no requirement is lost.
@@ -14,3 +14,7 @@ A run uses these modules in this order:
 The functions that a requirement may use are in `preflight.contract`. Nothing here knows the launcher or imports the
 application.
 """
+
+from preflight import bytecode
+
+bytecode.repair()  # before the first module that could need it

@@ -7,15 +7,17 @@ import os
 import socket
 import sys
 import threading
+from pathlib import Path
 
-from preflight.processes import children
+from preflight import project
+from preflight.processes import children, interpreter
 from preflight.processes.channel import Message
 from preflight.settings.model import Settings
 from preflight.text import first_line
 
 
 class Link:
-    """What the suite knows of the launcher; conftest.py finds it among pytest's plugins."""
+    """What the suite knows of the launcher; `preflight.plugin` finds it among pytest's plugins."""
 
     def __init__(self, descriptor: int) -> None:
         # pluggy takes a plugin's name from here. It is another one each time: -p no:NAME cannot keep it out.
@@ -64,20 +66,49 @@ def main() -> int:
     gc.disable()
     import pytest
 
+    _import_ahead()
+    interpreter.put_first(link.settings.folder)
     arguments = ["--assert=plain", "--tb=native", "--show-capture=no", "--no-header", "-q", "-rN"]
     arguments += ["-p", "no:cacheprovider", "-p", "no:unraisableexception", "-p", "pytest_jsonreport.plugin"]
     # Those that pytest.ini requires are there for plain pytest; here it would look for them among what loads unasked.
     arguments += ["-o", "required_plugins="]
     for plugin in link.plugins:
         arguments += ["-p", plugin]
-    arguments += ["-c", "pytest.ini", "--rootdir", ".", "preflight"]
+    arguments += _collection(link.settings)
     exit_code = int(pytest.main(arguments, plugins=[link]))
     if not link.met:
-        how = f"pytest ended with exit code {exit_code} before conftest.py could hold the run together"
+        in_checkout = link.settings.root == project.CHECKOUT
+        holds = "conftest.py" if in_checkout else "the plugin"
+        how = f"pytest ended with exit code {exit_code} before {holds} could hold the run together"
         faults = _faults(link)
-        link.send("broken", problems=faults or [f"{how}: see addopts in pytest.ini"])
+        link.send("broken", problems=faults or [f"{how}{': see addopts in pytest.ini' if in_checkout else ''}"])
     gc.freeze()  # nor is the interpreter to collect at its end: the launcher waits for it
     return exit_code
+
+
+def _import_ahead() -> None:
+    """Import what our requirements import, before a project's modules can be found: it may have one called psutil."""
+    import packaging.requirements
+    import packaging.specifiers
+    import packaging.utils
+    import packaging.version  # noqa: F401
+    import pytest_jsonreport.plugin  # noqa: F401
+
+    from preflight.notify import notifier  # noqa: F401
+    from preflight.processes import openfiles  # noqa: F401
+    from preflight.suite import fixtures, imports, memory  # noqa: F401
+
+
+def _collection(settings: Settings) -> list[str]:
+    """Where requirements are, and which configuration of pytest and which conftest.py files hold for them."""
+    if settings.root == project.CHECKOUT:
+        return ["-c", "pytest.ini", "--rootdir", ".", "preflight"]
+    # A project's own configuration and conftest.py are about its own tests: they name plugins that are not loaded here.
+    scopes = settings.scopes
+    own = [str(scope.folder) for scope in scopes if scope.name != project.OURS]
+    arguments = ["-c", str(Path(__file__).with_name("pytest.ini")), "--rootdir", str(settings.root)]
+    arguments += ["--confcutdir", own[0] if own else str(project.PACKAGE), "-p", "preflight.plugin"]
+    return [*arguments, "--pyargs", project.OURS, *own]
 
 
 def _faults(link: Link) -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from preflight import commands
 from preflight.contract import Declaration
 from preflight.settings import places
-from preflight.settings.model import AGENT, Settings
+from preflight.settings.model import Settings
 
 
 def left_out(declared: Declaration, settings: Settings, *, takes_port: bool) -> str:
@@ -15,9 +16,9 @@ def left_out(declared: Declaration, settings: Settings, *, takes_port: bool) -> 
         return "left out by --demo"
     if settings.offline and "network" in declared.needs:
         return "left out by --offline"
-    if "agent" in declared.needs and settings.app.partition(":")[0] != AGENT:
-        return f"about the agent server, and {settings.app} is served"
-    if "web" in declared.needs and settings.app.partition(":")[0] != AGENT and not settings.prefix:
+    if "agent" in declared.needs and not settings.serves_agent:
+        return f"about the agent server, and {settings.app or 'no application'} is served"
+    if "web" in declared.needs and not settings.serves_agent and not settings.prefix:
         return "web_prefix is off: nothing of the preflight is served beside the application"
     if "notify" in declared.needs and not settings.notify:
         place = places.of(settings, "PREFLIGHT_NOTIFY")
@@ -28,7 +29,7 @@ def left_out(declared: Declaration, settings: Settings, *, takes_port: bool) -> 
     if "log_config" in declared.needs and settings.log_config is None:
         return "log_config is not set"
     if "port" in declared.needs and not takes_port:
-        return "started without run.py: the port is the server's own affair"
+        return f"started without {commands.name()}: the port is the server's own affair"
     return ""
 
 

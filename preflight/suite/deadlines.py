@@ -36,22 +36,23 @@ class Deadlines:
             self._set_alarm()
 
     @contextlib.contextmanager
-    def kept(self, begun: float, *, may_use_all: bool) -> Generator[None]:
+    def kept(self, begun: float, *, own: float | None = None, may_use_all: bool) -> Generator[None]:
         """Interrupt what runs inside at its own deadline or at the run's, whichever comes first.
 
-        ``begun`` is when the requirement began, by `time.monotonic`. One that may not use all of the run's time is
+        ``begun`` is when the requirement began, by `time.monotonic`; ``own`` is its deadline in seconds where that is
+        not the setting's. One that may not use all of the run's time is
         interrupted when `FOR_WARNINGS` of it is over.
         """
 
         def left() -> tuple[float, str]:
-            own = self._settings.requirement_timeout + self._allowed
+            its_own = (self._settings.requirement_timeout if own is None else own) + self._allowed
             whole = self._settings.run_timeout + self._allowed
             said = f"ran past the whole run's deadline of {whole:g} s"
             if not may_use_all:
                 whole *= FOR_WARNINGS
                 said = f"ran past the {whole:g} s of the run in which warnings are checked"
             return min(
-                (begun + own - time.monotonic(), f"ran past its deadline of {own:g} s"),
+                (begun + its_own - time.monotonic(), f"ran past its deadline of {its_own:g} s"),
                 (self._run_begun + whole - time.monotonic(), said),
             )
 

@@ -92,7 +92,7 @@ def _stamp(path: str) -> tuple[int, int]:
 
 
 def _in_child(names: Sequence[str], deadline: float) -> Tried:
-    command = [sys.executable, *interpreter.options(), "-m", "preflight.suite.imports", *names]
+    command = [sys.executable, *interpreter.options(Path.cwd()), "-m", "preflight.suite.imports", *names]
     end = time.monotonic() + deadline
     said = b""
     with subprocess.Popen(
@@ -168,6 +168,7 @@ def main() -> None:
     """Import what is named, and say of each what came of it, a line of JSON each; nothing else is said there."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what is imported may print
+    interpreter.put_first(Path.cwd())  # a file there may stand before a distribution, in the application as well
     for outcome in _outcomes(sys.argv[1:]):
         print(json.dumps(outcome), file=answers, flush=True)
     os._exit(0)  # what threads of theirs do is nobody's affair

@@ -1,4 +1,4 @@
-"""One run of the suite, as a pytest plugin that conftest.py registers.
+"""One run of the suite, as a pytest plugin that `preflight.plugin` registers.
 
 It holds requirements to what they declare (contract.py), keeps the order (the port last), holds each to its deadline,
 turns pytest's outcomes into ours and publishes the report.
@@ -17,12 +17,13 @@ import time
 import warnings
 from collections.abc import Generator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TextIO
 
 import pytest
 from _pytest.outcomes import Skipped  # pytest.skip.Exception is the same class under a name that mypy cannot follow
 
-from preflight import times
+from preflight import project, times
 from preflight.contract import LONGEST_TITLE, Declaration, Details, NotApplicable
 from preflight.output import audit
 from preflight.output.log import Log, LogFile
@@ -43,6 +44,8 @@ from preflight.text import first_line, printable
 if TYPE_CHECKING:  # a launcher does their work in its own process, and waits for this one
     from preflight.processes.worker import Worker
 
+RUN = "preflight-suite-run"
+"""The name of the plugin that controls a run."""
 LAUNCHER = "preflight-launcher"
 """What the names of the plugin that stands for the launcher begin with; how they go on, nobody can say beforehand."""
 
@@ -101,6 +104,7 @@ class SuiteRun:
         self._lost: list[str] = []
         """Requirements that stand in the suite's files and were not collected."""
         self.sources = soundness.Sources(config)
+        self.scopes = settings.scopes
         self._witnesses: dict[str, soundness.Witness] = {}
         """Who sees each requirement's body run."""
         self.problems: list[str] = []
@@ -186,7 +190,20 @@ class SuiteRun:
     def details_of(self, item: pytest.Item) -> Details:
         return self.details.setdefault(item.nodeid, Details())
 
-    # Collection: declarations, order, selection.
+    # Collection: ids, declarations, order, selection.
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pycollect_makemodule(self, module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+        """Give a requirement the id that it has wherever its package is, and whatever folder pytest was started in.
+
+        pytest's own begin at its root folder, at an argument, or with the path of site-packages: reports, history and
+        ``ignore`` would know the same requirement by several names.
+        """
+        scope = next((one for one in self.scopes if module_path.is_relative_to(one.folder)), None)
+        if scope is None:
+            return None
+        module: pytest.Module = pytest.Module.from_parent(parent, path=module_path, nodeid=scope.id_of(module_path))
+        return module
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self._session = session
@@ -229,13 +246,15 @@ class SuiteRun:
         sources = self.sources
         said = [(item, sources.fault(item)) for item in items]
         faults = [f"{item.nodeid}: {fault}" for item, fault in said if fault]
-        faults += sources.stale(self.settings.root, [item for item, fault in said if not fault])
+        sound = [item for item, fault in said if not fault]
+        faults += sources.stale(self.settings.root, self.scopes, sound)
         self._witnesses = {item.nodeid: soundness.Witness(item) for item in items}
-        self._lost = sources.lost(self.settings.root / "preflight", items)
+        self._lost = [lost for scope in self.scopes for lost in sources.lost(scope, items)]
         if self.link and self._lost and not self.problems:
             # With plain pytest one may run a part of the suite, and is told so.
             faults += [f"{lost}: was not collected" for lost in self._lost]
-            faults.append("see addopts, python_files and python_functions in pytest.ini, and the conftest.py files")
+            where = "pytest.ini" if self.settings.root == project.CHECKOUT else "the plugins"
+            faults.append(f"see addopts, python_files and python_functions in {where}, and the conftest.py files")
         self._refuse(faults)
 
     def _refuse(self, faults: list[str]) -> None:
@@ -247,7 +266,7 @@ class SuiteRun:
 
     def _collected_whole(self, items: list[pytest.Item]) -> bool:
         """Whether no requirement is missing: who runs a file of them may have another one's name in the settings."""
-        below = self.sources.below(self.settings.root / "preflight")
+        below = [path for scope in self.scopes for path in self.sources.below(scope.folder)]
         files = {path for path in below if path.name.startswith("test_")}
         return self.link is not None or files <= {item.path for item in items}
 
@@ -333,8 +352,10 @@ class SuiteRun:
 
     def _deadline(self, item: pytest.Item) -> contextlib.AbstractContextManager[None]:
         # What asks for the port frees it, and that is no warning's affair alone.
-        may_use_all = self.declarations[item.nodeid].severity != "warning" or "port" in _fixtures(item)
-        return self.deadlines.kept(item.stash.get(_BEGUN, time.monotonic()), may_use_all=may_use_all)
+        declared = self.declarations[item.nodeid]
+        may_use_all = declared.severity != "warning" or "port" in _fixtures(item)
+        begun = item.stash.get(_BEGUN, time.monotonic())
+        return self.deadlines.kept(begun, own=declared.timeout, may_use_all=may_use_all)
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_makereport(

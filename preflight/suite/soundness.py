@@ -18,7 +18,7 @@ import threading
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Container, Generator, Iterable, Iterator
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import SourceLoader
 from pathlib import Path
@@ -28,6 +28,7 @@ from typing import Any
 import pytest
 
 from preflight.processes import interpreter
+from preflight.project import Scope
 from preflight.report.model import SEVERITIES
 
 FILES = ("test_*.py", "*_test.py")
@@ -144,8 +145,8 @@ class Sources:
             return f"was compiled without its assertions, as python -O does: {caches}"
         return f"what would run is not what {item.path.name} says: {caches}, or the plugin that replaced it"
 
-    def stale(self, root: Path, sound: Iterable[pytest.Item]) -> list[str]:
-        """The project's modules that were imported from another text than their files have, for people.
+    def stale(self, root: Path, scopes: Sequence[Scope], sound: Iterable[pytest.Item]) -> list[str]:
+        """The project's modules, and ours, that were imported from another text than their files have, for people.
 
         And the assertions of the suite that cannot fail, as Python sees when it compiles them.
 
@@ -154,24 +155,29 @@ class Sources:
         ``sound``, the requirements of which :meth:`fault` has found nothing.
         """
         own = {str(item.path) for item in sound}
+        suite = tuple(f"{scope.folder}{os.sep}" for scope in scopes)
         found = []
         for module in list(sys.modules.values()):
             file = getattr(module, "__file__", None) or ""
-            if not file.startswith(f"{root}{os.sep}") or INSTALLED in file or file == __file__:
-                continue  # nearly all of many hundred: no path is made of them; this one has asked itself
+            in_suite = file.startswith(suite)
+            if not in_suite and (not file.startswith(f"{root}{os.sep}") or INSTALLED in file):
+                continue  # nearly all of many hundred: no path is made of them
+            if file == __file__:
+                continue  # this one has asked itself
             path = Path(file)
             try:
                 if file not in own and not ASSERTION.search(path.read_bytes()):
                     continue
             except OSError:  # from an archive, say
                 continue
+            shown = next((one.id_of(path) for one in scopes if path.is_relative_to(one.base)), file)
             runs, written = _imported(module), self._module(path, 0)
             if runs is not None and written is not None and comparable(runs) != comparable(written):
                 caches = path.parent / "__pycache__"
-                found.append(f"{path.relative_to(root)}: its compiled form is another file's: remove {caches}")
-            if path.is_relative_to(root / "preflight"):
+                found.append(f"{shown}: its compiled form is another file's: remove {caches}")
+            if in_suite:
                 found += [
-                    f"{path.relative_to(root)}:{line}: asserts a tuple, which always holds: take its parentheses away"
+                    f"{shown}:{line}: asserts a tuple, which always holds: take its parentheses away"
                     for line in self._always.get(path, ())
                 ]
         return found
@@ -182,8 +188,8 @@ class Sources:
             self._below[folder] = files_below(folder)
         return self._below[folder]
 
-    def lost(self, folder: Path, items: Iterable[pytest.Item]) -> list[str]:
-        """The tests in the files below ``folder`` that pytest has not collected, as ``FILE::NAME``.
+    def lost(self, scope: Scope, items: Iterable[pytest.Item]) -> list[str]:
+        """The tests in the files of a part of the suite that pytest has not collected, as ``FILE::NAME``.
 
         Those that are written at the top of a file or of a class, and the functions that a file has from elsewhere:
         what stands under a condition may well not be there. What is marked as a requirement is one, whatever it and its
@@ -193,8 +199,8 @@ class Sources:
         bodies = {code_of(getattr(item, "obj", None)) for item in items} - {None}
         modules = {getattr(module, "__file__", None): module for module in list(sys.modules.values())}
         found = []
-        for path in self.below(folder):
-            file = path.relative_to(folder.parent)
+        for path in self.below(scope.folder):
+            file = scope.id_of(path)
             known = modules.get(str(path))
             is_asked = any(path.match(pattern) for pattern in FILES)
             if not is_asked and not _declares(path.read_bytes()):

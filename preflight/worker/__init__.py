@@ -8,3 +8,7 @@
 
 The worker decides nothing: it serves when the launcher tells it to. Its parent's side is `preflight.processes.worker`.
 """
+
+from preflight import bytecode
+
+bytecode.repair()  # before the first module that could need it

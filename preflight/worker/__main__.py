@@ -11,10 +11,11 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preflight.output.audit import Outbox
-from preflight.processes import children, signals, stacks
+from preflight.processes import children, interpreter, signals, stacks
 from preflight.processes.channel import Message
 from preflight.processes.worker import CLOSED, LISTENING_FIX, WELL_KNOWN
 from preflight.text import first_line
@@ -249,12 +250,18 @@ class _Main:
         order = self._wait("application")
         name: str = order.data["name"]
         root = os.getcwd()  # the application may go elsewhere
-        sys.path.insert(0, root)
         # Collecting garbage during an import finds none and takes time.
         gc.disable()
         stacks.register()
-        from preflight.worker import listening
+        from preflight.web.instance import Instance  # all of ours before the project's modules can be found
+        from preflight.worker import listening, serving
         from preflight.worker.application import Application, CannotBeServed, load
+
+        if order.data["prefix"]:
+            with contextlib.suppress(ImportError):  # which is said where they would be served
+                import preflight.web.beside
+                import preflight.web.extra  # noqa: F401
+        interpreter.put_first(Path(root))
 
         guard = listening.Guard(
             name,
@@ -265,10 +272,6 @@ class _Main:
         guard.begin()
         try:
             application = load(name, self._complete)
-            from preflight.web.instance import (
-                Instance,  # before the verdict, so that serving can begin at once after it
-            )
-            from preflight.worker import serving
         except CannotBeServed as error:
             if not guard.attempt:  # that has been said, and is why
                 self._say("failed", error=first_line(str(error)), fix=error.fix)

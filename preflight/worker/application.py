@@ -26,6 +26,11 @@ from typing import Any, Literal
 
 Interface = Literal["asgi3", "asgi2"]
 
+UNNAMED = (
+    "no application is named, and none was found in pyproject.toml ([tool.fastapi] entrypoint), in LITESTAR_APP or in"
+    " an asgi.py beside manage.py"
+)
+NAME_IT = 'write app = "MODULE:ATTRIBUTE" under [tool.preflight] in pyproject.toml, or start it with --app'
 NEEDED = "name an ASGI application, or a function without parameters that makes one"
 WITHOUT_ARGUMENTS = "give these parameters defaults, or name a function without parameters that makes the application"
 WRAPPED = "wrap it: asgi = a2wsgi.WSGIMiddleware(app), and serve asgi instead (package a2wsgi)"
@@ -77,6 +82,8 @@ def load(name: str, complete: Callable[[Awaitable[Any]], Any]) -> Application:
     ``complete`` awaits what an async factory returns, in the loop that will serve. Raises whatever the import or the
     factory raises, AttributeError for an attribute that is not there, and CannotBeServed.
     """
+    if not name:
+        raise CannotBeServed(UNNAMED, NAME_IT)
     module, _, attribute = name.partition(":")
     found: Any = importlib.import_module(module)
     for part in attribute.split("."):

@@ -14,14 +14,13 @@ import signal
 import sys
 import traceback
 from collections.abc import Awaitable
-from pathlib import Path
 from typing import Any
 
+from preflight import project
+from preflight.processes import interpreter
 from preflight.settings import loading
 from preflight.settings import model as settings
 from preflight.worker.application import CannotBeServed, load
-
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def main() -> int:
@@ -33,12 +32,12 @@ def main() -> int:
     parser.add_argument("--demo", action="store_true", help="without the env file")
     options = parser.parse_args()
     try:
-        chosen = loading.load(ROOT, options={"app": options.app, "demo": options.demo or None})
+        chosen = loading.load(project.of_command(), options={"app": options.app, "demo": options.demo or None})
     except settings.SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     os.environ.update(chosen.environment)
-    sys.path.insert(0, str(ROOT))
+    interpreter.put_first(chosen.folder)
     # In a child, for it may end its process: os._exit(0), a fault in C.
     reader, writer = os.pipe()
     child = os.fork()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.doubles import Providers
+from tests.e2e.installing import Adopter, adopt, install
 from tests.e2e.place import ROOT, Place, equip, make_place
 
 
@@ -79,3 +80,17 @@ def equipped_project(project: Place, providers: Providers) -> Place:
     """A copy of the tree, with everything that a start without --demo needs."""
     equip(project, providers)
     return project
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as an installer leaves it, for tests that change nothing of it."""
+    return install(tmp_path_factory.mktemp("installed"))
+
+
+@pytest.fixture
+def adopter(tmp_path: Path, installed: Path) -> Iterator[Adopter]:
+    """An empty project of somebody's, which uses the installed package."""
+    adopter = adopt(tmp_path, installed)
+    yield adopter
+    adopter.close()

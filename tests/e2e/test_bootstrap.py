@@ -50,7 +50,7 @@ def test_the_environment_of_the_project_is_there(project: Place, bare: str, opti
 def test_one_is_missing(project: Place) -> None:
     """A dependency that is declared and not installed is the only one named, with its version."""
     file = project.root / "pyproject.toml"
-    file.write_text(file.read_text().replace('    "rich>=15",', '    "rich>=15",\n    "not-there-at-all>=1.5",'))
+    file.write_text(file.read_text().replace("dependencies = [", 'dependencies = [\n    "not-there-at-all>=1.5",', 1))
     started = project.run("--demo")
     assert started.process.returncode == 1
     assert "Dependencies: not installed: not-there-at-all\n" in started.stdout

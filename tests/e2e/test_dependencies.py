@@ -37,7 +37,7 @@ class Shelf:
         """What stands in pyproject.toml's [project] after its name."""
         path = self.place.root / "pyproject.toml"
         text = path.read_text()
-        text = re.sub(r"^dynamic = .*\n", "", text, flags=re.MULTILINE)
+        text = re.sub(r"^(dynamic|extras) = .*\n", "", text, flags=re.MULTILINE)
         before, _, rest = text.partition("dependencies = [")
         path.write_text(before + dependencies + "\n" + rest.partition("\n]\n")[2])
         return self

@@ -1,0 +1,30 @@
+"""The command ``preflight``, or ``python -m preflight``: check a project's requirements, then serve its application.
+
+It works for the project of the folder where it is typed. Nothing of that project is imported in this process: the
+folder that ``-m`` puts on the path is taken from it again, before anything else is looked for.
+"""
+
+import os
+import sys
+
+
+def _leave_out_the_folder() -> None:
+    """Take the folder off the path that ``python -m`` has put there, unless this package is in it."""
+    package = os.path.dirname(os.path.abspath(__file__))
+    if not sys.flags.safe_path and sys.path and os.path.abspath(sys.path[0]) == os.getcwd() != os.path.dirname(package):
+        del sys.path[0]
+
+
+def main() -> int:
+    """The command; returns its exit code."""
+    from preflight import bytecode
+
+    bytecode.repair()  # before the first module that could need it
+    from preflight import bootstrap
+
+    return bootstrap.run()
+
+
+if __name__ == "__main__":
+    _leave_out_the_folder()
+    sys.exit(main())

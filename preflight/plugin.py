@@ -1,0 +1,224 @@
+"""The pytest plugin: options, markers and fixtures, and nothing more until a run is one of a suite.
+
+Every pytest of an environment imports this module (entry point ``preflight``), so it imports the standard library and
+pytest alone, and what else it needs when the arguments name a suite. Other runs get its options, and nothing else.
+
+What controls a run of a suite, once it is one, is preflight/suite/plugin.py; this module decides whether it is one.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from preflight.project import Project, Scope
+    from preflight.settings.model import Settings
+    from preflight.suite.plugin import Link
+
+_CRITICAL = (
+    'critical(title, fix="", needs=(), timeout=None, ignorable=True): a requirement of a preflight suite, without which'
+    " the server must not start; timeout is its own deadline, in seconds"
+)
+_WARNING = (
+    'warning(title, fix="", needs=(), timeout=None, service=""): a requirement of a preflight suite that is reported'
+    " and never blocks"
+)
+_PACKAGE = str(Path(__file__).resolve().parent)
+_OWN = "preflight_suite"
+_FOUND = pytest.StashKey["Project | None"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What a run of the suite alone can use of the command's options."""
+    group = parser.getgroup("preflight", "requirements of a server (pytest --pyargs preflight.requirements)")
+    group.addoption("--preflight-host", metavar="H", help="address to serve on")
+    group.addoption("--preflight-port", metavar="N", help="port to serve on")
+    group.addoption("--preflight-no-cleanup", action="store_true", help="leave alone whatever is on the port")
+    group.addoption("--preflight-offline", action="store_true", help="leave out what needs the network")
+    group.addoption("--preflight-demo", action="store_true", help="no env file, no keys, no network")
+    group.addoption(
+        "--preflight-ignore", metavar="NAME", action="append", help="let this critical requirement fail (repeatable)"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Options that make pytest show something instead of running would end here, with exit code 0."""
+    if _suite_of(config) is None:
+        return
+    from preflight.suite import soundness
+
+    problems = soundness.refused(config, lists=True)
+    if problems:
+        if link := _launcher(config):
+            link.send("broken", problems=problems)
+            link.met = True
+        raise pytest.UsageError("\n".join(problems))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Take up the run if it is one of a suite. Elsewhere markers and fixtures are there for who asks what there is."""
+    project = _suite_of(config)
+    if project is not None or config.option.markers:
+        declare_markers(config)
+    if project is not None or config.option.showfixtures:
+        from preflight.suite import fixtures
+
+        # Later than other plugins, whose fixtures of the same names (pytest-django has "settings") it hides in a suite.
+        config.pluginmanager.register(fixtures, "preflight-fixtures")
+    if project is not None:
+        _take_up(config, project)
+
+
+def declare_markers(config: pytest.Config) -> None:
+    """Let pytest know the markers that requirements have."""
+    for marker in (_CRITICAL, _WARNING):
+        config.addinivalue_line("markers", marker)
+
+
+def _take_up(config: pytest.Config, project: Project) -> None:
+    from preflight.settings.model import SettingsError
+    from preflight.suite import plugin
+
+    if not config.pluginmanager.hasplugin("pytest_jsonreport") and not config.pluginmanager.hasplugin(
+        "pytest_jsonreport.plugin"
+    ):
+        raise pytest.UsageError("the suite needs pytest-json-report: add -p pytest_jsonreport.plugin")
+    _in_one_process(config)
+    link = _launcher(config)
+    try:
+        chosen = _settings(config, project, link)
+    except SettingsError as error:
+        if link:
+            link.send("usage", message=str(error))
+        raise pytest.UsageError(str(error)) from None
+    option = config.option
+    if not option.json_report:
+        option.json_report, option.json_report_file = True, None
+    # What tests print or log, and pytest's own texts, could hold anything.
+    option.json_report_omit = ["collectors", "keywords", "log", "streams", "traceback", "warnings"]
+    if config.pluginmanager.register(plugin.SuiteRun(config, chosen, link), plugin.RUN) is None:
+        raise pytest.UsageError(f"-p no:{plugin.RUN} keeps out what holds the run together: leave it out")
+    if link:
+        link.met = True
+
+
+def _settings(config: pytest.Config, project: Project, link: Link | None) -> Settings:
+    """Those of this run. Raises SettingsError."""
+    from preflight.processes import interpreter
+    from preflight.settings import loading
+
+    if link is None:
+        interpreter.put_first(project.folder)  # what requirements ask may be the project's own
+        return loading.load(project, options=_options(config))
+    return loading.reread(link.settings, link.options) if link.origin == "rerun" else link.settings
+
+
+def _in_one_process(config: pytest.Config) -> None:
+    """Keep pytest-xdist out, whose processes keep no order. Raises UsageError where it was asked for here."""
+    option = config.option
+    asked = [one for one in config.invocation_params.args if one.startswith(("-n", "--numprocesses", "--dist", "--tx"))]
+    if hasattr(config, "workerinput") or (getattr(option, "numprocesses", None) and asked):
+        raise pytest.UsageError("the suite keeps an order, the port last: run it without -n")
+    if getattr(option, "dist", "no") != "no":  # in addopts, which are about the project's own tests
+        option.numprocesses, option.dist, option.tx = None, "no", []
+
+
+def _launcher(config: pytest.Config) -> Link | None:
+    """The launcher's side of this run, None where pytest was started by itself."""
+    from preflight.suite.plugin import LAUNCHER
+
+    plugins = config.pluginmanager.get_plugins()
+    found = (plugin for plugin in plugins if str(getattr(plugin, "__name__", "")).startswith(LAUNCHER))
+    link: Link | None = next(found, None)
+    return link
+
+
+# Is it a run of a suite?
+
+
+def _suite_of(config: pytest.Config) -> Project | None:
+    """The project whose suite, or a part of it, this run is; None where it is another run.
+
+    Raises UsageError for a run of both.
+    """
+    if _FOUND not in config.stash:
+        config.stash[_FOUND] = _found(config) if _may_be_a_suite(config) else None
+    return config.stash[_FOUND]
+
+
+def _may_be_a_suite(config: pytest.Config) -> bool:
+    """Whether it is worth a closer look, which reads pyproject.toml: it is not in nearly every run."""
+    here = config.invocation_params.dir
+    for argument in _arguments(config):
+        name = argument.partition("::")[0]
+        if name.partition(".")[0] == "preflight" or _OWN in name:
+            return True
+        path = os.path.realpath(here / name)
+        if path.startswith(_PACKAGE) or _OWN in path:
+            return True
+    for folder in (here, *here.parents):
+        try:
+            return b"preflight" in (folder / "pyproject.toml").read_bytes()
+        except OSError:
+            continue
+    return False
+
+
+def _found(config: pytest.Config) -> Project | None:
+    from preflight import project
+
+    here = config.invocation_params.dir
+    found = project.find(here)
+    if project.CHECKOUT is not None and config.rootpath.resolve() == project.CHECKOUT:
+        found = project.Project(config.rootpath, config.rootpath)  # in whatever folder it was typed
+    scopes = []
+    for name in project.suite_names(found.root):
+        try:
+            scopes += project.scopes(found.root, [name])
+        except LookupError:
+            pass  # which is for the settings to say
+    inside = [_is_inside(argument, here, scopes, pyargs=config.option.pyargs) for argument in _arguments(config)]
+    if not any(inside):
+        return None
+    if all(inside):
+        return found
+    if getattr(config, "args_source", None) is not pytest.Config.ArgsSource.ARGS:
+        return None  # testpaths names all that there is
+    raise pytest.UsageError(
+        "run the suite (pytest preflight) and the project's own tests (pytest) separately"
+        if found.root == project.CHECKOUT
+        else "run the preflight suite and the project's other tests separately: one pytest for each"
+    )
+
+
+def _is_inside(argument: str, here: Path, scopes: list[Scope], *, pyargs: bool) -> bool:
+    name = argument.partition("::")[0]
+    if pyargs and any(f"{name}.".startswith((f"{one.name}.", f"{one.folder.name}.")) for one in scopes):
+        return True
+    path = (here / name).resolve()
+    return any(path.is_relative_to(one.folder.resolve()) for one in scopes)
+
+
+def _arguments(config: pytest.Config) -> list[str]:
+    """The files and folders that pytest was given; at ``--help`` it stops reading before it knows them for good."""
+    return config.args or list(getattr(config.known_args_namespace, "file_or_dir", None) or ())
+
+
+def _options(config: pytest.Config) -> dict[str, object]:
+    option = config.option
+    # pytest has --ignore=PATH itself; what is no path there is a requirement's title or id here.
+    ignored = [name for name in option.ignore or () if not Path(name).exists()]
+    return {
+        "host": option.preflight_host,
+        "port": option.preflight_port,
+        "port_cleanup": "never" if option.preflight_no_cleanup else None,
+        "offline": True if option.preflight_offline else None,
+        "demo": True if option.preflight_demo else None,
+        "ignore": [*(option.preflight_ignore or ()), *ignored] or None,
+    }

@@ -1,0 +1,223 @@
+"""The project that a command works for: its folders, its suite, its application, and where each was found.
+
+The standard library only, and nothing of a project is imported here: the command reads this before it has settings, and
+the pytest plugin in every project of an environment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from preflight import files
+
+PACKAGE = Path(os.path.abspath(__file__)).parent
+CHECKOUT = PACKAGE.parent.resolve() if (PACKAGE.parent / "run.py").is_file() else None
+"""The folder of this project's own checkout; None where the package is installed."""
+PYPROJECT = "pyproject.toml"
+OURS = "preflight.requirements"
+"""The suite that every server has."""
+OWN = "preflight_suite"
+"""Where a project has its own requirements, unless it says otherwise."""
+_NAMES = re.compile(rb"^[ \t]*\[[ \t]*tool[ \t]*\.[ \t\"']*preflight", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """Where a project is, and whether its code may run."""
+
+    root: Path
+    """Where its pyproject.toml is, and what ids and the state folder are relative to."""
+    folder: Path
+    """Where the command was typed: the working directory of the application, and on its import path."""
+    configured: bool = True
+    """Whether there is a pyproject.toml; where it is said to be there, a missing one is an error."""
+    problem: str = ""
+    """Why nothing of it may run, for people; empty: it may."""
+    stopped: str = ""
+    """Why folders further up were not looked into; empty where all of them were, or one had a pyproject.toml."""
+
+
+def in_checkout() -> bool:
+    """Whether this process works for our own checkout, from whatever folder, and not for a project of somebody's."""
+    if CHECKOUT is None:
+        return False
+    here = _here()
+    if here.is_relative_to(CHECKOUT):
+        return True
+    program = Path(sys.argv[0])  # of the command preflight, and of our children: ours; else run.py, or a test's
+    return program.name != "preflight" and not program.is_relative_to(PACKAGE)
+
+
+def of_command() -> Project:
+    """The project of the command that this process is, or belongs to."""
+    return Project(CHECKOUT, CHECKOUT) if CHECKOUT is not None and in_checkout() else find(_here())
+
+
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:  # it has been removed
+        return Path("/")
+
+
+def at(root: Path, folder: Path) -> Project:
+    """A project that has been found before; its pyproject.toml may have gone since."""
+    return Project(root, folder, configured=root == CHECKOUT or (root / PYPROJECT).exists())
+
+
+def find(folder: Path) -> Project:
+    """The project of a folder: the nearest pyproject.toml upwards, or the folder itself where there is none.
+
+    The search ends at a folder or file that others can write, or that is neither this user's nor root's: somebody
+    else's pyproject.toml in /tmp names no code that is run here.
+    """
+    for one in (folder, *folder.parents):
+        file = one / PYPROJECT
+        try:
+            why = _unsafe(one) or (_unsafe(file) if os.path.lexists(file) else "")
+            found = file.is_file()
+        except OSError as error:
+            why, found = f"{error.filename or one} cannot be looked at: {error.strerror}", False
+        if why and one == folder:
+            return Project(folder, folder, configured=False, problem=why)
+        if why:
+            return Project(folder, folder, configured=False, stopped=why)
+        if found:
+            return Project(one, folder)
+    return Project(folder, folder, configured=False)
+
+
+def _unsafe(path: Path) -> str:
+    """Who else could have a hand in a folder or file, for people; empty where nobody could but root."""
+    for one in dict.fromkeys((path, path.resolve(), path.resolve().parent if path.is_symlink() else path)):
+        status = one.stat()
+        if status.st_uid not in (0, os.geteuid()):
+            return f"{one} belongs to another user"
+        if writers := files.other_writers(status):
+            return f"{one} can be written by {'others' if writers == 'anybody' else writers}"
+    return ""
+
+
+def shadow(folder: Path) -> Path | None:
+    """A module of the project's own that has our name, and so hides one of the two from whoever imports it."""
+    for one in (folder / "preflight.py", folder / "preflight" / "__init__.py"):
+        if one.is_file() and one.resolve().parent != PACKAGE.resolve():
+            return one
+    return None
+
+
+# The suite.
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """One part of a suite: the files below a folder, all of which are to be asked."""
+
+    name: str
+    folder: Path
+    base: Path
+    """What the ids of its requirements are relative to."""
+
+    def id_of(self, path: Path) -> str:
+        """A file's part of an id."""
+        return path.relative_to(self.base).as_posix()
+
+
+def suite_names(root: Path) -> Sequence[str]:
+    """What a project's suite is made of, as far as its pyproject.toml can be read; nothing is judged here."""
+    try:
+        text = (root / PYPROJECT).read_bytes()
+        if _NAMES.search(text):  # nearly no pyproject.toml of all that pytest meets
+            import tomllib
+
+            named = tomllib.loads(text.decode())["tool"]["preflight"]["suite"]
+            if isinstance(named, list) and named and all(isinstance(one, str) for one in named):
+                return named
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return default_suite(root)
+
+
+def default_suite(root: Path) -> Sequence[str]:
+    """The suite of a project that names none."""
+    return (OURS, OWN) if (root / OWN).is_dir() else (OURS,)
+
+
+def scopes(root: Path, names: Iterable[str]) -> list[Scope]:
+    """The parts of a suite. Raises LookupError, with a message for people, for one that is not there."""
+    return [_scope(root, name) for name in names]
+
+
+def _scope(root: Path, name: str) -> Scope:
+    if name == OURS:
+        # All of the package: a requirement that somebody has put beside the others must not be missed. A checkout may
+        # be reached through a link.
+        base = root if root.resolve() == CHECKOUT else PACKAGE.parent
+        return Scope(name, base / "preflight", base)
+    folder = root / (name if "/" in name else name.replace(".", "/"))
+    if folder.is_dir():
+        if not folder.resolve().is_relative_to(root.resolve()):
+            raise LookupError(f"{name} is not in {root}: a suite is a package, or a folder of the project")
+        return Scope(name, folder, root)
+    found = _package(name) if "/" not in name else None
+    if found is None:
+        raise LookupError(f"there is no package {name} and no folder {folder}")
+    return Scope(name, found, found.parents[name.count(".")])
+
+
+def _package(name: str) -> Path | None:
+    """The folder of an installed package, found without importing anything of it; None where there is none."""
+    from importlib.machinery import PathFinder
+
+    path: list[str] | None = None
+    for end in range(name.count(".") + 1):
+        spec = PathFinder.find_spec(".".join(name.split(".")[: end + 1]), path)
+        if spec is None or not spec.submodule_search_locations:
+            return None
+        path = list(spec.submodule_search_locations)
+    return Path(path[0]) if path else None
+
+
+# The application.
+
+_DJANGO = re.compile(r"DJANGO_SETTINGS_MODULE[\"']\s*,\s*[\"']([A-Za-z_][\w.]*)[\"']")
+
+
+def application(project: Project, table: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[str, str] | None:
+    """The application of a project that does not tell us, and where it tells others; None where it does not.
+
+    ``table`` is what pyproject.toml says, ``environ`` what the application will see.
+    """
+    tool = table.get("tool", {})
+    fastapi = tool.get("fastapi", {}) if isinstance(tool, dict) else {}
+    entrypoint = fastapi.get("entrypoint") if isinstance(fastapi, dict) else None
+    if isinstance(entrypoint, str):
+        return entrypoint, "pyproject.toml: [tool.fastapi] entrypoint"
+    if litestar := environ.get("LITESTAR_APP"):
+        return litestar, "LITESTAR_APP"
+    return _of_django(project.folder)
+
+
+def _of_django(folder: Path) -> tuple[str, str] | None:
+    """The ``application`` in the asgi.py of the package that manage.py has its settings from, or of the only one."""
+    try:
+        manage = (folder / "manage.py").read_text(encoding="utf-8", errors="replace")
+        below = [one.parent.name for one in folder.glob("*/asgi.py") if one.parent.name.isidentifier()]
+    except OSError:
+        return None
+    candidates = []
+    if named := _DJANGO.search(manage):
+        parts = named[1].split(".")[:-1]
+        candidates = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+    candidates += below if len(below) == 1 else []
+    for package in candidates:
+        file = f"{package.replace('.', '/')}/asgi.py"
+        if (folder / file).is_file():
+            return f"{package}.asgi:application", f"{file} beside manage.py"
+    return None

@@ -1,0 +1,1 @@
+"""The suite that every server has: ``pytest --pyargs preflight.requirements``. Nobody imports it but pytest."""

@@ -1,0 +1,109 @@
+"""What every requirement can use: settings, environment, details, probes, application and port.
+
+`preflight.plugin` registers them for a run of a suite, and for ``pytest --fixtures``. What a requirement declares is in
+preflight/contract.py; what holds it to that (order, deadlines, the report) in `plugin`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from preflight.contract import Details
+from preflight.instances import runtime
+from preflight.settings import model
+from preflight.suite import claim
+from preflight.suite.plugin import RUN, SuiteRun
+from preflight.suite.probes import Probes
+
+
+@pytest.fixture(scope="session")
+def suite_run(pytestconfig: pytest.Config) -> SuiteRun:
+    """This run of the suite."""
+    found = pytestconfig.pluginmanager.get_plugin(RUN)
+    if not isinstance(found, SuiteRun):
+        pytest.fail("this fixture is for the suite (pytest preflight)")
+    return found
+
+
+@pytest.fixture(scope="session")
+def settings(suite_run: SuiteRun) -> model.Settings:
+    """The requirements' parameters."""
+    return suite_run.settings
+
+
+@pytest.fixture(scope="session")
+def environment(suite_run: SuiteRun) -> Mapping[str, str]:
+    """The variables that the application will see: the env file's, and above them the process's own."""
+    return suite_run.settings.environment
+
+
+@pytest.fixture(scope="session")
+def run_origin(suite_run: SuiteRun) -> str:
+    """What this run is for: "start", "check", "pytest" or "rerun"."""
+    return suite_run.origin
+
+
+@pytest.fixture(scope="session")
+def worker_is_ours(suite_run: SuiteRun) -> bool:
+    """Whether a worker of ours serves, or is going to; not where a server was started without run.py."""
+    return suite_run.link is None or suite_run.link.takes_port
+
+
+@pytest.fixture
+def details(request: pytest.FixtureRequest, suite_run: SuiteRun) -> Details:
+    """What this requirement found: a dict of JSON values, with ``summary`` and ``fix``."""
+    return suite_run.details_of(request.node)
+
+
+@pytest.fixture(scope="session")
+def probes(suite_run: SuiteRun) -> Probes:
+    """The replies of the network, by name; all were asked when the run began."""
+    return suite_run.probes
+
+
+@pytest.fixture(scope="session")
+def application(suite_run: SuiteRun) -> str | None:
+    """Why the application to serve does not import or cannot be served, in one line; None if it can."""
+    return suite_run.application()[0]
+
+
+@pytest.fixture(scope="session")
+def application_fix(suite_run: SuiteRun) -> str:
+    """What to do about an application that imports and cannot be served; else empty."""
+    return suite_run.application()[1]
+
+
+@pytest.fixture(scope="session")
+def runtime_folder(suite_run: SuiteRun) -> Path | runtime.RuntimeFolderError | None:
+    """Where a start meets others, or why there is no such place; None for a re-run, whose server has met them all.
+
+    It sees to its own record and socket: one that serves is not taken out of service for them.
+    """
+    if suite_run.origin == "rerun":
+        return None
+    try:
+        return runtime.lockable(suite_run.settings.port, suite_run.settings.state_dir)
+    except runtime.RuntimeFolderError as error:
+        return error
+
+
+@pytest.fixture(scope="session")
+def port(suite_run: SuiteRun) -> Iterator[claim.Claim]:
+    """The server's port: found, freed and held as far as this kind of run may (claim.py: what stops what)."""
+    claimed = claim.claim(
+        suite_run.origin,
+        suite_run.settings,
+        blocked=suite_run.before_port(),
+        on_step=suite_run.on_port_step,
+        may_take=suite_run.allow,
+        inherited=suite_run.link.inherited if suite_run.link else None,
+    )
+    if claimed.socket is not None and suite_run.link is not None:
+        # The very socket that was checked is the one that is served: the launcher gets it now.
+        suite_run.link.send("socket", (claimed.socket.fileno(),))
+    yield claimed
+    if claimed.socket is not None:
+        claimed.socket.close()

@@ -1,0 +1,498 @@
+"""The package in a project of somebody's: whose folder it is, what of it is found, and what may run."""
+
+from __future__ import annotations
+
+import os
+import py_compile
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.doubles import SMALL
+from tests.e2e.installing import LEFT_OUT, Adopter, adopt, install
+from tests.e2e.place import BROKE, READY, ROOT, Place, get
+
+OWN = '''
+import pytest
+
+@pytest.mark.critical("Own")
+def test_own(details):
+    """The project's own module is found."""
+    import shop
+    details.summary = shop.__file__
+'''
+NAMED = '[tool.preflight]\napp = "shop:app"\n'
+WRITES = "import pathlib, os\npathlib.Path(os.environ['MARK']).write_text(str(os.getpid()))\n"
+
+
+@pytest.fixture
+def shop(adopter: Adopter) -> Adopter:
+    """A project with an application that is named."""
+    adopter.write("shop.py", SMALL)
+    adopter.write("pyproject.toml", NAMED)
+    return adopter
+
+
+def ids_in(text: str) -> list[str]:
+    return sorted(line for line in text.splitlines() if re.fullmatch(r"\S+\.py::\S+", line))
+
+
+# Ids.
+
+
+def test_ids_are_the_same_everywhere(shop: Adopter, place: Place) -> None:
+    """From the checkout, from a subfolder of it and from the installed package, in a project and below it."""
+    shop.write("preflight_suite/test_project.py", OWN)
+    shop.write("src/empty.txt", "")
+    listed = ("--collect-only", "-q")
+    here = (sys.executable, "-m", "pytest")
+    checkout = place.spawn(*here, "preflight", *listed)
+    below = place.spawn(*here, ".", *listed, cwd=ROOT / "preflight" / "requirements")
+    assert (checkout.wait(), below.wait()) == (0, 0), checkout.output + below.output
+    ours = ids_in(checkout.stdout)
+    assert "preflight/requirements/test_python.py::test_python_version" in ours
+    assert ids_in(below.stdout) == ours
+    expected = sorted([one for one in ours if one.partition("::")[0] not in LEFT_OUT] + [
+        "preflight_suite/test_project.py::test_own"
+    ])  # fmt: skip
+    assert len(expected) < len(ours)
+    named = ("--pyargs", "preflight.requirements")
+    assert ids_in(shop.pytest(*named, "preflight_suite", *listed).stdout) == expected
+    deeper = shop.pytest(*named, "../preflight_suite", *listed, cwd=shop.root / "src")
+    assert ids_in(deeper.stdout) == expected, deeper.output
+    shop.command("--check-only", "--port", str(shop.port))
+    assert sorted(check["id"] for check in shop.report()["checks"]) == expected
+
+
+def test_an_id_is_a_name_for_settings(shop: Adopter) -> None:
+    """``--ignore`` and ``--preflight-ignore`` take the id of an installed requirement."""
+    name = "preflight/requirements/test_python.py::test_python_version"
+    shop.write("pyproject.toml", NAMED + 'python = ">=3.99"\n')
+    assert shop.finding("Python Version", "--ignore", name)["outcome"] == "ignored"
+    plain = shop.pytest("--pyargs", "preflight.requirements", f"--preflight-ignore={name}")
+    assert shop.check("Python Version")["outcome"] == "ignored", plain.output
+
+
+# The project.
+
+
+def test_a_start(shop: Adopter) -> None:
+    """The folder where it was typed is where the application works and where its modules are; then it serves."""
+    shop.write("data.txt", "from the project")
+    shop.write("shop.py", SMALL.replace('b"small"', "TEXT") + "\nTEXT = open('data.txt', 'rb').read()\nimport beside\n")
+    shop.write("beside.py", "")
+    shop.write("preflight_suite/test_project.py", OWN)
+    started = shop.spawn(str(shop.installed / "bin" / "preflight"), "--port", str(shop.port)).until_says(READY)
+    assert get(shop.url) == (200, "from the project")
+    assert shop.check("Own")["message"] == str(shop.root / "shop.py")
+    assert {check["outcome"] for check in shop.report()["checks"]} <= {"passed", "not_applicable"}
+    assert started.stop() == 0
+    assert not (shop.root / "preflight").exists()
+
+
+def test_the_working_directory_may_be_below_the_root(shop: Adopter) -> None:
+    """The nearest pyproject.toml upwards is the project's; the folder is that of the command."""
+    (shop.root / "shop.py").rename(shop.write("src/shop.py", ""))
+    done = shop.command("--check-only", "--port", str(shop.port), cwd=shop.root / "src")
+    assert done.process.returncode == 0, done.output
+    above = shop.command("--check-only", "--port", str(shop.port))
+    assert above.process.returncode == 1
+    assert "No module named 'shop'" in above.output
+
+
+def test_modules_of_the_project_hide_none_of_ours(shop: Adopter) -> None:
+    """The launcher has the folder nowhere; suite and worker have it after what they have imported themselves."""
+    for name in ("rich", "psutil", "pytest", "uvicorn", "httptools", "dotenv", "selectors", "socket", "tomllib"):
+        shop.write(f"{name}.py", WRITES + "raise RuntimeError('not to be imported')\n")
+    for command in ([str(shop.installed / "bin" / "preflight")], [sys.executable, "-m", "preflight"]):
+        one = shop.spawn(*command, "--check-only", "--port", str(shop.port), environ={"MARK": str(shop.folder / "m")})
+        assert one.wait() == 0, one.output
+    assert not (shop.folder / "m").exists()
+
+
+@pytest.mark.parametrize("file", ["preflight.py", "preflight/__init__.py"])
+def test_a_module_with_our_name_is_named(shop: Adopter, file: str) -> None:
+    """One line says which file it is, and the command is still ours."""
+    hidden = shop.write(file, "raise RuntimeError('not to be imported')\n")
+    done = shop.command("--check-only", "--port", str(shop.port))
+    assert done.process.returncode == 0, done.output
+    (line,) = [line for line in done.output.splitlines() if "has the name of this package" in line]
+    assert line.startswith(f"preflight: note: {hidden} has the name of this package: ")
+
+
+IMPORTS_NOTHING = {
+    "--port-status": ("--port-status",),
+    "--free-port": ("--free-port",),
+    "--free-port --dry-run": ("--free-port", "--dry-run"),
+    "--history": ("--history",),
+    "--version": ("--version",),
+}
+
+
+@pytest.mark.parametrize("how", IMPORTS_NOTHING)
+def test_commands_that_import_nothing_of_the_project(shop: Adopter, how: str) -> None:
+    """Neither the module of its settings nor anything else, though its settings are read."""
+    shop.write("pyproject.toml", NAMED + f'settings = "declared:Own"\nport = {shop.port}\nspeed = 3\n')
+    for name in ("declared", "shop", "conftest", "sitecustomize"):
+        shop.write(f"{name}.py", WRITES)
+    done = shop.command(*IMPORTS_NOTHING[how], environ={"MARK": str(shop.folder / "mark"), "PREFLIGHT_SPEED": "4"})
+    assert done.process.returncode == 0, done.output
+    assert not (shop.folder / "mark").exists()
+    if how == "--port-status":
+        assert f"Port    {shop.port}" in done.stdout
+
+
+@pytest.mark.parametrize("how", ["--port-status", "--free-port", "--version"])
+def test_any_folder_will_do(adopter: Adopter, how: str) -> None:
+    """For what is about a port, or about us: one that anybody can write as well, and what stands there is not read."""
+    adopter.write("pyproject.toml", "[tool.preflight]\nport = 1\n")
+    adopter.root.chmod(0o777)
+    done = adopter.command(how, "--host", "127.0.0.1", "--port", str(adopter.port))
+    assert done.process.returncode == 0, done.output
+
+
+# A folder or a file that others can write.
+
+
+def planted(adopter: Adopter) -> dict[str, str]:
+    """A pyproject.toml above the project that has its own code run, and the variable that says where that tells."""
+    above = adopter.root.parent
+    above.joinpath("evil.py").write_text(WRITES + SMALL)
+    above.joinpath("preflight_suite").mkdir()
+    above.joinpath("preflight_suite", "test_evil.py").write_text(WRITES)
+    above.joinpath("pyproject.toml").write_text('[tool.preflight]\napp = "evil:app"\nsettings = "evil:S"\n')
+    return {"MARK": str(adopter.folder / "mark"), "PYTHONPATH": f"{adopter.environ['PYTHONPATH']}:{above}"}
+
+
+def test_a_pyproject_above_counts(adopter: Adopter) -> None:
+    """One that nobody else can write: the project is then the folder above."""
+    environ = planted(adopter)
+    done = adopter.command("--check-only", "--port", str(adopter.port), environ=environ)
+    assert (adopter.folder / "mark").exists(), done.output
+
+
+@pytest.mark.parametrize("what", ["folder", "file", "sticky"])
+def test_a_planted_pyproject_runs_nothing(adopter: Adopter, what: str) -> None:
+    """The search ends where others can write; what is below is a project without one."""
+    environ = planted(adopter)
+    above = adopter.root.parent
+    above.chmod({"folder": 0o777, "sticky": 0o1777}.get(what, 0o755))
+    (above / "pyproject.toml").chmod(0o666 if what == "file" else 0o644)
+    adopter.write("shop.py", SMALL)
+    done = adopter.command("--check-only", "--app", "shop:app", "--port", str(adopter.port), environ=environ)
+    assert done.process.returncode == 0, done.output
+    assert not (adopter.folder / "mark").exists()
+    assert "evil" not in done.output
+
+
+@pytest.mark.needs_root("gives a file to another user")
+@pytest.mark.parametrize("what", ["pyproject.toml", "."])
+def test_a_pyproject_of_another_user_runs_nothing(adopter: Adopter, what: str) -> None:
+    """Neither this user's nor root's, whatever its mode."""
+    environ = planted(adopter)
+    os.chown(adopter.root.parent / what, 7373, 7373)
+    adopter.write("shop.py", SMALL)
+    done = adopter.command("--check-only", "--app", "shop:app", "--port", str(adopter.port), environ=environ)
+    assert done.process.returncode == 0, done.output
+    assert not (adopter.folder / "mark").exists()
+
+
+@pytest.mark.parametrize("what", [".", "pyproject.toml"])
+def test_nothing_runs_in_a_folder_that_others_can_write(shop: Adopter, what: str) -> None:
+    """The command says so, and what to do; so does pytest with the suite's plugin."""
+    shop.write("shop.py", WRITES + SMALL)
+    (shop.root / what).chmod(0o777)
+    mark = str(shop.folder / "mark")
+    done = shop.command("--check-only", "--port", str(shop.port), environ={"MARK": mark})
+    assert done.process.returncode == 2, done.output
+    file = shop.root if what == "." else shop.root / what
+    assert f"preflight: error: {file} can be written by others: nothing of a project there is run" in done.stderr
+    assert shop.pytest("--pyargs", "preflight.requirements", environ={"MARK": mark}).process.returncode == 4
+    assert not Path(mark).exists()
+
+
+# The application, and where it was found.
+
+DJANGO = {
+    "manage.py": 'import os\nos.environ.setdefault("DJANGO_SETTINGS_MODULE", "site_a.settings")\n',
+    "site_a/asgi.py": SMALL.replace("def app(", "def application("),
+    "site_b/asgi.py": "",
+}
+FOUND = {
+    "--app": ({"pyproject.toml": NAMED.replace("shop", "other")}, ["--app", "shop:app"], {}, "shop:app (option --app)"),
+    "setting": ({"pyproject.toml": NAMED, **DJANGO}, [], {}, "shop:app (pyproject.toml:2: app)"),
+    "variable": ({}, [], {"PREFLIGHT_APP": "shop:app"}, "shop:app (environment variable PREFLIGHT_APP)"),
+    "fastapi": (
+        {"pyproject.toml": '[tool.fastapi]\nentrypoint = "shop:app"\n', **DJANGO},
+        [],
+        {"LITESTAR_APP": "other:app"},
+        "shop:app (pyproject.toml: [tool.fastapi] entrypoint)",
+    ),
+    "litestar": (DJANGO, [], {"LITESTAR_APP": "shop:app"}, "shop:app (LITESTAR_APP)"),
+    "litestar in .env": ({".env": "LITESTAR_APP=shop:app\n"}, [], {}, "shop:app (LITESTAR_APP)"),
+    "django": (DJANGO, [], {}, "site_a.asgi:application (site_a/asgi.py beside manage.py)"),
+    "django, split settings": (
+        {
+            "manage.py": "os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'config.settings.local')\n",
+            "config/asgi.py": DJANGO["site_a/asgi.py"],
+        },
+        [],
+        {},
+        "config.asgi:application (config/asgi.py beside manage.py)",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", FOUND)
+def test_the_application_is_shown_with_its_source(adopter: Adopter, how: str) -> None:
+    """Whoever has named it: the command, us, or a framework's own way to do so, in this order."""
+    files, options, environ, shown = FOUND[how]
+    for name, text in {"shop.py": SMALL, **files}.items():
+        adopter.write(name, text).chmod(0o600)
+    found = adopter.finding("Application", *options, **environ)
+    assert (found["outcome"], found["message"]) == ("passed", shown)
+
+
+def test_a_guess_that_is_wrong_is_shown_as_one(adopter: Adopter) -> None:
+    """The message of an application that was found, and does not import, says where."""
+    adopter.write("pyproject.toml", '[tool.fastapi]\nentrypoint = "gone:app"\n')
+    found = adopter.finding("Application")
+    assert found["outcome"] == "failed"
+    begins = "gone:app (pyproject.toml: [tool.fastapi] entrypoint) does not import: ModuleNotFoundError"
+    assert found["message"].startswith(begins)
+    assert found["fix"].startswith(f"cd {adopter.root} && ")
+
+
+def test_no_application(adopter: Adopter) -> None:
+    """Then the requirement says where one was looked for, and how to name it."""
+    found = adopter.finding("Application")
+    assert found["outcome"] == "failed"
+    assert found["message"].startswith("no application is named, and none was found in pyproject.toml")
+    assert "--app" in found["fix"]
+
+
+# What it requires.
+
+
+def test_python(shop: Adopter) -> None:
+    """The versions of ``requires-python``; our own setting wins over it."""
+    shop.write("pyproject.toml", NAMED + '[project]\nname = "shop"\nversion = "1"\nrequires-python = ">=3.99"\n')
+    found = shop.finding("Python Version")
+    assert found["outcome"] == "failed"
+    assert found["message"].startswith("requires Python >=3.99, found 3.")
+    assert shop.finding("Python Version", PREFLIGHT_PYTHON=">=3.11")["outcome"] == "passed"
+
+
+POETRY = """
+[[package]]
+name = "psutil"
+version = "1.0"
+groups = ["main"]
+
+[[package]]
+name = "not-there"
+version = "1.0"
+groups = ["dev"]
+
+[[package]]
+name = "nowhere"
+version = "1.0"
+groups = ["main"]
+markers = 'sys_platform == "win32"'
+"""
+PYLOCK = """
+lock-version = "1.0"
+[[packages]]
+name = "psutil"
+version = "1.0"
+[[packages]]
+name = "not-there"
+version = "1.0"
+marker = "'dev' in dependency_groups"
+"""
+PROJECT = NAMED + '{extras}[project]\nname = "shop"\nversion = "1"\n'
+REQUIREMENTS = """
+# ours
+--index-url https://example.org/simple
+-r more.txt
+./local
+rich  # any
+psutil==1.0 \\
+    --hash=sha256:00
+"""
+PIPENV = '{"default": {"psutil": {"version": "==1.0"}}, "develop": {"x": {}}}'
+PROD = 'extras = ["prod"]\n'
+GROUPS = '[dependency-groups]\nbase = ["psutil==1.0"]\nprod = [{include-group = "base"}]\n'
+DECLARED = {
+    "[project]": ("pyproject.toml", PROJECT.replace("{extras}", "") + 'dependencies = ["psutil==1.0"]\n'),
+    "an extra": (
+        "pyproject.toml",
+        PROJECT.replace("{extras}", PROD) + 'optional-dependencies.prod = ["psutil==1.0"]\n',
+    ),
+    "a group": ("pyproject.toml", PROJECT.replace("{extras}", PROD) + GROUPS),
+    "requirements.txt": ("requirements.txt", REQUIREMENTS),
+    "poetry.lock": ("poetry.lock", POETRY),
+    "pylock.toml": ("pylock.toml", PYLOCK),
+    "Pipfile.lock": ("Pipfile.lock", PIPENV),
+}
+
+
+@pytest.mark.parametrize("how", DECLARED)
+def test_dependencies(shop: Adopter, how: str) -> None:
+    """Those of [project], with the extras that are named, else of the lock or requirements file that there is."""
+    file, text = DECLARED[how]
+    shop.write("more.txt", "packaging\n")
+    shop.write(file, text)
+    found = shop.finding("Dependencies")
+    assert found["outcome"] == "failed"
+    assert re.fullmatch(r"psutil is [0-9.]+, needs ==1\.0", found["message"])
+
+
+def test_dependencies_of_a_requirements_file_that_hold(shop: Adopter) -> None:
+    """The word says which file it was."""
+    shop.write("requirements.txt", "-r more.txt\nrich\n")
+    shop.write("more.txt", "packaging\n")
+    found = shop.finding("Dependencies")
+    assert (found["outcome"], found["message"]) == ("passed", "2 packages; of requirements.txt")
+
+
+def test_no_dependencies(shop: Adopter) -> None:
+    """Where nothing declares any, that is said, and blocks nothing."""
+    found = shop.finding("Dependencies")
+    assert found["outcome"] == "not_applicable"
+    assert found["message"].startswith("nothing declares dependencies: ")
+
+
+def test_env_file(shop: Adopter) -> None:
+    """``.env`` beside pyproject.toml where there is one; nobody asks for one that nobody has named."""
+    found = shop.finding("Environment File")
+    assert (found["outcome"], found["message"]) == (
+        "not_applicable", f"not used: {shop.root}/.env does not exist",
+    )  # fmt: skip
+    assert shop.check("Environment File Permissions")["outcome"] == "not_applicable"
+    shop.write(".env", "COLOUR=green\n").chmod(0o600)
+    shop.write("preflight_suite/test_colour.py", OWN.replace("import shop", "import os").replace("shop.__file__", "''"))
+    shop.write("shop.py", SMALL + "import os\nassert os.environ['COLOUR'] == 'green'\n")
+    assert shop.finding("Environment File")["message"] == f"{shop.root}/.env, 1 variable"
+    assert shop.check("Application")["outcome"] == "passed"
+    shop.write(".env", "no line\n")
+    assert shop.finding("Environment File")["outcome"] == "failed"
+    assert shop.finding("Environment File", PREFLIGHT_ENV_FILE="prod.env")["message"] == (
+        f"{shop.root}/prod.env does not exist"
+    )
+
+
+def test_nothing_about_the_agent(shop: Adopter) -> None:
+    """Neither its keys nor what it is asked for: no requirement names it, and no message does."""
+    done = shop.command("--check-only", "--port", str(shop.port), "-v")
+    assert done.process.returncode == 0, done.output
+    assert not re.search(r"openai|perplexity|ki_autoagent|langgraph|3\.13\.8", done.output, re.IGNORECASE)
+
+
+# The suite.
+
+
+def test_the_suite_is_a_setting(shop: Adopter) -> None:
+    """Packages that are installed, and folders of the project; ids are relative to either."""
+    shop.write("checks/ready/test_project.py", OWN)
+    package = shop.folder / "modules" / "acme_rules" / "deep"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").write_text(
+            "raise RuntimeError('nobody imports a suite to find it')\n" * (folder != package)
+        )
+    (package.parent / "__init__.py").write_text("")
+    (package / "test_acme.py").write_text(OWN.replace('"Own"', '"Acme"'))
+    shop.environ["PYTHONPATH"] += f":{shop.folder / 'modules'}"
+    shop.write("pyproject.toml", NAMED + 'suite = ["preflight.requirements", "checks/ready", "acme_rules.deep"]\n')
+    assert shop.finding("Own")["id"] == "checks/ready/test_project.py::test_own"
+    assert shop.check("Acme")["id"] == "acme_rules/deep/test_acme.py::test_own"
+
+
+@pytest.mark.parametrize(
+    "names, said",
+    [
+        ('["preflight_suite"]', "suite must name preflight.requirements"),
+        ('["preflight.requirements", "gone"]', "there is no package gone and no folder "),
+        ('["preflight.requirements", "../other"]', "../other is not in "),
+    ],
+)
+def test_a_suite_that_is_not_there(shop: Adopter, names: str, said: str) -> None:
+    """That is a wrong setting, and is told with its line."""
+    (shop.root.parent / "other").mkdir()
+    shop.write("pyproject.toml", NAMED + f"suite = {names}\n")
+    done = shop.command("--check-only")
+    assert done.process.returncode == 2, done.output
+    assert "preflight: error: pyproject.toml:3: suite" in done.stderr
+    assert said in done.stderr
+
+
+CLASS = "\nclass TestIt:\n    def __init__(self): ...\n    def test_x(self): ...\n"
+LEAVES = "import pytest\npytest.skip('no', allow_module_level=True)\n"
+OTHER = OWN.replace('"Own"', '"Other"')
+LOST = {
+    "another name": ("checks.py", OWN, "preflight_suite/checks.py, which is not called like a file of requirements"),
+    "a class": ("test_a.py", OWN + CLASS, "preflight_suite/test_a.py::TestIt.test_x: was not collected"),
+    "twice": ("test_a.py", OWN + OTHER, "test_own, which another one of that name replaces"),
+    "a tuple": ("test_a.py", OWN + "    assert (False, 'no')\n", "preflight_suite/test_a.py:9: asserts a tuple"),
+    "an import": ("test_a.py", "import nowhere\n", "preflight_suite/test_a.py: cannot be collected"),
+    "a conftest": ("conftest.py", "collect_ignore_glob = ['*']\n", "was not collected"),
+    "a skip": ("test_a.py", LEAVES, "left out as a whole"),
+}
+
+
+@pytest.mark.parametrize("how", LOST)
+def test_the_projects_own_requirements_are_held_to_the_same(shop: Adopter, how: str) -> None:
+    """What was not asked, or cannot fail, breaks the run: nothing starts."""
+    file, source, said = LOST[how]
+    shop.write("preflight_suite/test_project.py", OWN.replace('"Own"', '"Sound"').replace("test_own", "test_sound"))
+    shop.write(f"preflight_suite/{file}", source)
+    done = shop.command("--port", str(shop.port))
+    assert done.process.returncode == 3, done.output
+    assert BROKE in done.stdout
+    assert said in done.stdout
+
+
+@pytest.fixture
+def own_copy(tmp_path: Path) -> Iterator[Adopter]:
+    """A project with an installation of its own, which may be changed."""
+    adopter = adopt(tmp_path, install(tmp_path / "installed"))
+    adopter.write("shop.py", SMALL)
+    adopter.write("pyproject.toml", NAMED)
+    yield adopter
+    adopter.close()
+
+
+@pytest.mark.parametrize("how", ["compiled from another text", "not collected"])
+def test_the_installed_package_is_held_to_the_same(own_copy: Adopter, how: str) -> None:
+    """A requirement of ours whose compiled form is not its file's, or that pytest does not collect, breaks the run."""
+    folder = own_copy.installed / "lib" / "site-packages" / "preflight" / "requirements"
+    file = folder / "test_python.py"
+    if how == "not collected":
+        (folder.parent / "checks.py").write_text(OWN)
+    else:
+        true, status = file.read_text(), file.stat()
+        file.write_text(true.replace("assert fits", "assert True"))  # as long, and as old
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        py_compile.compile(str(file))
+        file.write_text(true)
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    done = own_copy.command("--port", str(own_copy.port))
+    assert done.process.returncode == 3, done.output
+    assert ("preflight/checks.py, which is not called" if how == "not collected" else "test_python.py") in done.stdout
+
+
+def test_a_requirement_has_a_deadline_of_its_own(shop: Adopter) -> None:
+    """``timeout=`` in its marker, in seconds, shorter or longer than the setting."""
+    slow = OWN.replace("import shop", "import time; time.sleep({})").replace("shop.__file__", "'slept'")
+    shop.write("preflight_suite/test_short.py", slow.format(30).replace('"Own"', '"Short", timeout=0.2'))
+    longer = slow.format(0.6).replace('"Own"', '"Long", timeout=20').replace("test_own", "test_long")
+    shop.write("preflight_suite/test_long.py", longer)
+    found = shop.finding("Short", PREFLIGHT_REQUIREMENT_TIMEOUT="20s")
+    assert (found["outcome"], found["message"]) == ("timeout", "ran past its deadline of 0.2 s")
+    shop.write("preflight_suite/test_short.py", slow.format(0).replace('"Own"', '"Short", timeout=True'))
+    done = shop.command("--check-only")
+    assert "its timeout has to be a number of seconds above 0" in done.stdout
