@@ -48,6 +48,7 @@ def project(found: Report | None, instance: Instance, checked: Report | None = N
             "pid": os.getpid(),
             "host": settings.host,
             "port": settings.port,
+            **({"uds": str(settings.uds)} if settings.uds is not None else {}),
             "instance_id": instance.instance_id,
             "restarts": dict(instance.restarts),
         },

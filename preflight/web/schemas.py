@@ -134,6 +134,7 @@ SCHEMAS: dict[str, Schema] = {
             port=COUNT,
             instance_id=TEXT,
             restarts=ANYTHING,
+            optional={"uds": TEXT},
         ),
         critical_errors=array(ref("Brief")),
         warnings=array(ref("Brief")),

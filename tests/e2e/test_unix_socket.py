@@ -313,7 +313,8 @@ def test_the_agent_server_needs_a_token(place: Place, path: Path) -> None:
     assert f"curl --unix-socket {path} http://localhost/health" in instance.output
     assert ask(path, "/health")[0] == 200
     assert ask(path, "/diagnostics")[0] == 401
-    assert ask(path, "/diagnostics", Authorization=f"Bearer {token}")[0] == 200
+    status, diagnostics = ask(path, "/diagnostics", Authorization=f"Bearer {token}")
+    assert (status, diagnostics["server"]["uds"]) == (200, str(path))
     assert instance.stop() == 0
 
 

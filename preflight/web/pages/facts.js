@@ -1,7 +1,7 @@
 // What the server says of itself. /health is asked now and then, for it is made to be: connections change all the time.
 
 import { ask } from "./live.js";
-import { clock, element, lasting } from "./words.js";
+import { addressOf, clock, element, lasting } from "./words.js";
 
 const LOOK = 10_000; // milliseconds between two looks at /health
 
@@ -45,7 +45,7 @@ export class Facts extends EventTarget {
     if (!server) return;
     const { count, last_exit: last, last_exit_at: at } = server.restarts;
     this.#put("Health", this.#health?.status ?? "unknown");
-    this.#put("Address", `${server.host}:${server.port}`);
+    this.#put("Address", addressOf(server));
     this.#put("Version", server.version);
     this.#put("Up for", lasting(server.uptime_seconds + (performance.now() - this.#seen) / 1000));
     this.#put("Restarts", count ? `${count}, the last ${at ? clock(at) : "one"}: ${last || "no word why"}` : "none");

@@ -68,7 +68,8 @@ export function summed(summary) {
 }
 
 // The address of a server as its reports have it: "127.0.0.1:8002", "[::1]:8002".
-export function addressOf({ host, port }) {
+export function addressOf({ host, port, uds }) {
+  if (uds) return `unix:${uds}`;
   return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
