@@ -116,19 +116,9 @@ def _test_notify(_request: Request, settings: Settings, _log_file: LogFile | Non
 
 
 def _init(request: Request, settings: Settings, _log_file: LogFile | None) -> int:
-    found = project.of_command()
-    if found.problem:
-        raise SettingsError(f"{found.problem}: nothing is written there; keep a project where only you can write")
-    if settings.root != project.CHECKOUT:
-        from preflight.command.init import project as adopted
+    from preflight.command import init
 
-        what, dry_run = request.init, request.dry_run
-        return adopted.run(settings.root, settings.folder, what, dry_run=dry_run, verbose=request.verbose)
-    from preflight.command.init import envfile
-
-    if request.init != "project":
-        raise SettingsError(f"--init {request.init} is for a project of your own, and this is the preflight's checkout")
-    return envfile.run(settings, dry_run=request.dry_run)
+    return init.run(request, settings)
 
 
 def _bundle(request: Request, settings: Settings, _log_file: LogFile | None) -> int:
