@@ -22,7 +22,6 @@ from pathlib import Path
 
 from preflight.instances import unixsockets
 from preflight.instances.unixsockets import Peer
-from preflight.ports import here
 from preflight.text import foreign
 
 LONGEST = 107 if sys.platform == "linux" else 103  # bytes of a path that clients can name (sun_path, without its NUL)
@@ -92,6 +91,8 @@ def described(path: Path, found: Found) -> tuple[str, str]:
         return found.problem, found.fix
     who, fix = "another server", "serve on another path"
     if found.peer is not None and found.peer.pid:
+        from preflight.ports import here  # a launcher that serves has no other use for it
+
         process = here().process(found.peer.pid)
         name = f"{foreign(process.name)}, " if process is not None else ""
         who = f"another server ({name}PID {found.peer.pid}, user {found.peer.uid})"

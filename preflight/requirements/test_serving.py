@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import datetime
+import time
 
 import pytest
 
 from preflight import commands
 from preflight.contract import Details, unknown
 from preflight.settings.model import Settings
-from preflight.suite import certificates, logconfig
+
+# ssl, configparser and what comes with them are imported where one of these applies: most starts do without.
 
 SOON = 14.0  # days; certificates that are renewed by a machine are so 30 days before their end
 
 
 def _day(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, tz=datetime.UTC).date().isoformat()
+    return time.strftime("%Y-%m-%d", time.gmtime(seconds))
 
 
 @pytest.mark.critical("TLS Certificate", needs="tls", ignorable=False)
 def test_tls_certificate(settings: Settings, details: Details) -> None:
     """The certificate and its private key can be read, belong together, and TLS can be served with them."""
+    from preflight.suite import certificates
+
     details.update(ssl_certfile=str(settings.ssl_certfile or ""), ssl_keyfile=str(settings.ssl_keyfile or ""))
     try:
         found = certificates.examine(settings)
@@ -35,6 +38,8 @@ def test_tls_certificate(settings: Settings, details: Details) -> None:
 @pytest.mark.warning("TLS Certificate Validity", needs="tls")
 def test_tls_certificate_validity(settings: Settings, details: Details) -> None:
     """The certificate is valid today and for 14 more days."""
+    from preflight.suite import certificates
+
     try:
         found = certificates.examine(settings)
     except certificates.Unusable:
@@ -52,6 +57,8 @@ def test_tls_certificate_validity(settings: Settings, details: Details) -> None:
 @pytest.mark.critical("Log Configuration", needs="log_config", ignorable=False)
 def test_log_configuration(settings: Settings, details: Details) -> None:
     """The file that log_config names can be read, and logging can be set up with what it says."""
+    from preflight.suite import logconfig
+
     path = settings.log_config
     assert path is not None
     details.update(log_config=str(path))
