@@ -285,11 +285,11 @@ class _Main:
             os._exit(0)  # an import that has forked, and lets the copy go on: a daemon's
         if not guard.imported():  # and has caught what it got for listening
             return 1
-        gc.freeze()
-        gc.enable()
         self._say("imported", routes=_well_known(application.app))
         serving.prepare()  # while the suite ends
         beside = _beside(application, order.data["prefix"], name)
+        gc.freeze()
+        gc.enable()
 
         self._await_order("verdict")
         guard.end()
