@@ -11,8 +11,12 @@ this order:
    address, and its `projection`; `past`, the earlier runs; `reruns`, and their `followers`; `metrics`; and `instance`,
    the application's only way to its launcher.
 
+`beside` puts all of this under a prefix, beside an application that knows nothing of it: `logins` are what opens it
+there, and `extra` says which packages are missing.
+
 `start` runs the suite for an application that another server has started; `bound` finds that server's address, and
-`logs` keeps secrets out of that server's logs.
+`logs` keeps secrets out of that server's logs. `guarding` does both for any application, and `group` has what the
+processes of its server share.
 
 Values here are named tuples: making a frozen dataclass takes eight times as long (0.8 ms), and every start waits for
 it. A GET never runs a check. Nothing here knows what the application itself does, or which framework it uses, beyond

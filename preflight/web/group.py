@@ -62,9 +62,11 @@ class Group:
         with self._turn(patience):
             alone = self._is_alone()
             known = self._read()
-            if known is None or (alone and known["at"] < asked):
+            # What blocks counts for those who have waited for it; whoever comes later asks again.
+            if known is None or (known["at"] < asked and (alone or known["blocked"])):
                 return self._examine(examine)
             if known["blocked"]:
+                self._leave()
                 raise BlockedStart(known["blocked"])
             self._join()
             return Agreed(Report.from_json(known["report"]) if known["report"] else None, known["token"], "")
@@ -75,6 +77,7 @@ class Group:
             report = examine()
         except BlockedStart as error:
             self._write({"blocked": str(error)})
+            self._leave()
             raise
         token, code = os.urandom(TOKEN).hex(), os.urandom(CODE).hex()
         for ended in self._folder.glob("ended-*"):
@@ -106,6 +109,9 @@ class Group:
 
     def _join(self) -> None:
         fcntl.flock(self._members, fcntl.LOCK_SH)
+
+    def _leave(self) -> None:
+        fcntl.flock(self._members, fcntl.LOCK_UN)
 
     def _read(self) -> dict[str, Any] | None:
         try:

@@ -26,10 +26,19 @@ SECURITY: Schema = {
     "token": {"type": "http", "scheme": "bearer", "description": "PREFLIGHT_TOKEN"},
     "login": {"type": "apiKey", "in": "cookie", "name": "preflight_PORT", "description": "set by POST /login"},
 }
+BESIDE: Schema = {
+    "login": {**SECURITY["login"], "name": "preflight_PORT_beside"},
+    "nonce": {"type": "apiKey", "in": "header", "name": "X-Preflight-Nonce", "description": "in the page"},
+}
 
 
-def document(application: Application, table: Table, *, token: bool = True) -> Schema:
-    """The OpenAPI document of a server with a token, or of one that has none and trusts its own machine."""
+def document(
+    application: Application, table: Table, *, token: bool = True, base: str = "", beside: bool = False
+) -> Schema:
+    """The OpenAPI document of a server with a token, or of one that has none and trusts its own machine.
+
+    ``base`` is the path that clients put before those of the routes; ``beside``: another application has the rest.
+    """
     made: Schema = {
         "openapi": "3.1.0",
         "info": {
@@ -47,7 +56,12 @@ def document(application: Application, table: Table, *, token: bool = True) -> S
         },
         "components": {"schemas": SCHEMAS | dict(application.schemas)},
     }
-    if token:
+    if base:
+        made["servers"] = [{"url": base}]
+    if beside:
+        made["components"]["securitySchemes"] = SECURITY | BESIDE
+        made["security"] = [{"token": []}, {"login": [], "nonce": []}]
+    elif token:
         made["components"]["securitySchemes"] = SECURITY
         made["security"] = [{"token": []}, {"login": []}]
     return made
@@ -74,7 +88,14 @@ def _described(audience: Audience, method: str, operation: Operation) -> Schema:
 async def openapi(request: Request) -> JSONResponse:
     """The document for this server."""
     serving = services.of(request.scope)
-    return JSONResponse(document(serving.application, serving.table, token=serving.access.has_token))
+    made = document(
+        serving.application,
+        serving.table,
+        token=serving.access.has_token,
+        base=request.scope.get("root_path", ""),
+        beside=serving.instance.admission is not None,
+    )
+    return JSONResponse(made)
 
 
 async def docs(request: Request) -> HTMLResponse:
