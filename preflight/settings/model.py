@@ -423,7 +423,7 @@ class Settings:
     @property
     def forwarders(self) -> str | tuple[str, ...]:
         """Whose X-Forwarded-For and -Proto the application is shown: those of the setting, or else uvicorn's own."""
-        if "forwarded_allow_ips" in self.sources or self.app.partition(":")[0] == AGENT:
+        if "forwarded_allow_ips" in self.sources or self.serves_agent:
             return self.forwarded_allow_ips
         return self.environment.get("FORWARDED_ALLOW_IPS", "127.0.0.1")
 

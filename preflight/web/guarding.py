@@ -64,12 +64,14 @@ class Guarded:
             self._way = self.app
             await self.app(scope, receive, send)
             return
+        from preflight import project
         from preflight.web import bound, start
         from preflight.web.instance import BlockedStart
 
         host, port = bound.expected_address()
         try:
-            instance = await asyncio.to_thread(start.examine_once, Path.cwd(), host, port, self._name)
+            found = project.find(Path.cwd())
+            instance = await asyncio.to_thread(start.examine_once, found, host, port, self._name)
         except BlockedStart as blocked:
             await receive()
             await send({"type": "lifespan.startup.failed", "message": str(blocked)})

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from preflight.project import Project
 from preflight.settings.loading import load
 from preflight.settings.model import SettingsError
 from preflight.web import extra, logs
@@ -47,7 +48,7 @@ def examine(project: Path, host: str | None, port: int | None) -> Instance:
     return start.instance
 
 
-def examine_once(project: Path, host: str | None, port: int | None, app: str) -> Instance:
+def examine_once(project: Path | Project, host: str | None, port: int | None, app: str) -> Instance:
     """The same for an application named ``app`` that has our routes beside it: one run for all its server's processes.
 
     Whoever has run the suite prints the link that opens the routes, where nothing else does.
@@ -55,7 +56,9 @@ def examine_once(project: Path, host: str | None, port: int | None, app: str) ->
     from preflight.web.group import Group
 
     start = _prepare(project, host, port, {"app": app})
-    instance, settings = start.instance, start.instance.settings
+    instance = start.instance
+    sources = {**instance.settings.sources, "app": "guard()"}
+    settings = instance.settings = replace(instance.settings, sources=sources)
     try:
         group = Group(settings.state_dir)
         agreed = group.agree(lambda: _check(start), settings.run_timeout + MARGIN)
@@ -70,7 +73,7 @@ def examine_once(project: Path, host: str | None, port: int | None, app: str) ->
     return instance
 
 
-def _prepare(project: Path, host: str | None, port: int | None, options: Mapping[str, object]) -> Start:
+def _prepare(project: Path | Project, host: str | None, port: int | None, options: Mapping[str, object]) -> Start:
     from preflight.output import floods
     from preflight.output.log import Log, LogFile, direct
     from preflight.output.terminal import Terminal

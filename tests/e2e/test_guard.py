@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from websockets.sync.client import connect
 
 import preflight
 from tests.e2e.beside import BEARER, ECHO, PREFIX, TOKEN, ask, link_of, logged_in, nonce_of
-from tests.e2e.place import Place, Started, listening
+from tests.e2e.place import ROOT, Place, Started, listening
 from tests.waiting import until
 
 SHOP = """
@@ -263,3 +264,43 @@ def test_the_nonce_under_another_server(place: Place) -> None:
     assert session.post(f"{started.url}{PREFIX}/diagnostics/run", timeout=30).status_code == 403
     assert session.post(f"{started.url}{PREFIX}/diagnostics/run", headers=headers, timeout=30).status_code == 202
     started.insist()
+
+
+NEEDS_DATABASE = '''
+import pytest
+
+
+@pytest.mark.critical("Shop Database", fix="set SHOP_DATABASE")
+def test_database(settings):
+    """The shop knows its database."""
+    assert settings.environment.get("SHOP_DATABASE"), "SHOP_DATABASE is not set"
+'''
+
+
+def test_a_project_of_somebody_elses(place: Place, tmp_path: Path) -> None:
+    """The project is that of the folder where the server is started: its own requirements are asked."""
+    shop = tmp_path / "shop"
+    (shop / "preflight_suite").mkdir(parents=True)
+    (shop / "source").mkdir()
+    about = 'name = "shop"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["uvicorn"]'
+    (shop / "pyproject.toml").write_text(f"[project]\n{about}\n")
+    (shop / "preflight_suite" / "test_project.py").write_text(NEEDS_DATABASE)
+    (shop / "source" / "echo.py").write_text(ECHO)
+    (shop / "source" / "shop.py").write_text(SHOP)
+    command = [sys.executable, "-m", *SERVERS["uvicorn"](place.port)]
+    environ = {"PYTHONPATH": str(ROOT)}
+    refused = place.spawn(*command, cwd=shop / "source", environ=environ)
+    assert refused.wait() == 3
+    assert "the preflight blocks the start: Shop Database" in refused.output
+    started = place.spawn(*command, cwd=shop / "source", environ={**environ, "SHOP_DATABASE": "x"})
+    started.until_says("Uvicorn running")
+    assert place.check("Shop Database")["outcome"] == "passed"
+    assert "shop:app (guard())" in place.check("Application")["message"]
+    assert ask(started, f"{PREFIX}/health").json()["status"] == "healthy"
+    session = logged_in(started)
+    headers = {"Origin": started.url, "X-Preflight-Nonce": nonce_of(session, started)}
+    run = session.post(f"{started.url}{PREFIX}/diagnostics/run", headers=headers, timeout=30)
+    address = started.url + run.headers["location"]
+    until(lambda: bool(session.get(address, timeout=30).json()["state"] != "running"), "the re-run is over")
+    assert session.get(address, timeout=30).json()["status"] == "passed"
+    started.stop()
