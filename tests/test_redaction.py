@@ -19,7 +19,8 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from preflight.redaction.keys import common, common_secrets, key_like, secrets
-from preflight.redaction.redactor import MASK, Lines, Redactor
+from preflight.redaction.redactor import MASK, Redactor
+from preflight.redaction.stream import StreamRedactor
 from preflight.redaction.writings import SIGNS
 from preflight.settings.loading import load
 
@@ -507,7 +508,7 @@ def test_folded_in_a_stream(secret: str, indent: str, width: int) -> None:
     lines = ["starting", f"{indent}{pieces[0]}"]
     for piece in pieces[1:]:
         lines += [*(["GET /health 200"] if width > 20 else []), f"{indent}{piece}"]
-    stream = Lines(Redactor([secret]))
+    stream = StreamRedactor(Redactor([secret]))
     shown = [stream.next(line, 1000) for line in [*lines, "done"]]
     assert shown[0] == "starting"
     assert shown[-1] == "done"
@@ -520,7 +521,7 @@ def test_folded_in_a_stream(secret: str, indent: str, width: int) -> None:
 def test_a_stream_without_secrets() -> None:
     """What is no secret stays, also where lines end as a secret begins."""
     lines = ["see preflight", "secret-1234 is another", "k", "sk-canary", "nothing"]
-    stream = Lines(Redactor(["preflight-secret-9999", KEY]))
+    stream = StreamRedactor(Redactor(["preflight-secret-9999", KEY]))
     assert [stream.next(line, 100) for line in lines][1:] == ["secret-1234 is another", "k", MASK, "nothing"]
 
 

@@ -131,7 +131,7 @@ class Entry:
             self.replaces = neighbour.hand_over()
         return True
 
-    def served(self) -> None:
+    def retire_previous(self) -> None:
         """The server answers: the old instance, if any, may go, and the next starter come."""
         if self.replaces is not None:
             self.replaces.retire()

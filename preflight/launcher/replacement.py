@@ -86,9 +86,9 @@ class Replacement:
             self._before.channel.arrived()
             if not self._before.channel.closed:
                 return
-        self.let_go()
+        self.forget_previous()
 
-    def let_go(self) -> None:
+    def forget_previous(self) -> None:
         """There is no instance before this one any more, or it may go."""
         if self._before is not None:
             self._loop.unwatch(self._before.channel)

@@ -219,9 +219,9 @@ class Supervisor:
             socketfiles.permit(
                 self._settings.uds, int(self._settings.uds_mode, 8)
             )  # that of the one before was its own
-        self._replacement.let_go()
+        self._replacement.forget_previous()
         # Before the banner: who acts on it finds the way free.
-        self._entry.served()
+        self._entry.retire_previous()
         beside = f"{self._settings.prefix}{self._login.way_in}" if worker.beside else ""
         self._display.ready(self._socket, worker.routes, beside)
         if not self._telling.tell_news(self._report):

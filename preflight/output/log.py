@@ -24,7 +24,8 @@ from preflight.text import plain, printable
 from preflight.times import stamp
 
 if TYPE_CHECKING:
-    from preflight.redaction.redactor import Lines, Redactor
+    from preflight.redaction.redactor import Redactor
+    from preflight.redaction.stream import StreamRedactor
     from preflight.settings.model import Settings
 
 SIZE = 5 * 1024 * 1024  # bytes after which a log file is rotated
@@ -145,7 +146,7 @@ class Log:
         self._trail = trail
         self._trail_file: LogFile | None = None
         self._recorder = None if waits or trail is None else Writer[str]("audit", self._record, self._not_recorded)
-        self._streams: dict[str, tuple[int, Lines]] = {}  # by source: its PID, and what is known of its stream
+        self._streams: dict[str, tuple[int, StreamRedactor]] = {}  # by source: its PID, and what is known of its stream
 
     def line(self, source: str, pid: int, text: str) -> None:
         """A line that somebody said: "launcher", "worker" or "suite"."""
@@ -158,12 +159,12 @@ class Log:
         else:
             self.file.write(f"{at} {source}[{pid}] {said}")
 
-    def _stream(self, source: str, pid: int) -> Lines:
-        from preflight.redaction.redactor import Lines  # whoever made this log's redactor has imported it
+    def _stream(self, source: str, pid: int) -> StreamRedactor:
+        from preflight.redaction.stream import StreamRedactor  # whoever made this log's redactor has imported it
 
         known = self._streams.get(source)
         if known is None or known[0] != pid:
-            known = self._streams[source] = pid, Lines(self.redactor)
+            known = self._streams[source] = pid, StreamRedactor(self.redactor)
         return known[1]
 
     def audit(self, event: Event, *, shown: bool = True) -> None:

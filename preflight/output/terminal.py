@@ -16,7 +16,8 @@ from rich.text import Text
 
 from preflight.output.log import Log
 from preflight.output.streams import Stream
-from preflight.redaction.redactor import Lines, Redactor
+from preflight.redaction.redactor import Redactor
+from preflight.redaction.stream import StreamRedactor
 from preflight.report import banners
 from preflight.report.model import LONGEST_MESSAGE
 from preflight.text import coloured, printable
@@ -64,7 +65,7 @@ class Terminal:
         self.plain = banners.plain(self.console)
         self._live: Live | None = None
         self._doing = ""
-        self._passed_on: tuple[int, Lines] | None = None  # a worker's PID, and what is known of its stream
+        self._passed_on: tuple[int, StreamRedactor] | None = None  # a worker's PID, and what is known of its stream
 
     @property
     def redactor(self) -> Redactor:
@@ -110,7 +111,7 @@ class Terminal:
     def pass_on(self, lines: Iterable[str], pid: int) -> None:
         """Lines that the worker ``pid`` printed, redacted, on standard error: of their controls the colours stay."""
         if self._passed_on is None or self._passed_on[0] != pid:
-            self._passed_on = pid, Lines(self.redactor)
+            self._passed_on = pid, StreamRedactor(self.redactor)
         stream = self._passed_on[1]
         shown = []
         for line in lines:
@@ -123,7 +124,7 @@ class Terminal:
 
     def fail(self, title: str, lines: Sequence[str]) -> None:
         """A red banner for something that is no check's failure."""
-        stream = Lines(self.redactor)  # the end of somebody's output may be among them
+        stream = StreamRedactor(self.redactor)  # the end of somebody's output may be among them
         shown = [printable(stream.next(line, LONGEST_MESSAGE)) for line in lines]
         self.show(banners.failure(title, shown, plain=self.plain))
 

@@ -186,10 +186,10 @@ class Suite:
         self.child.drain_output()
         self.child.close()
         lines = [line for line in list(self.child.lines)[-20:] if line.strip()]
-        from preflight.redaction.redactor import Lines
+        from preflight.redaction.stream import StreamRedactor
         from preflight.report import model as report
 
-        stream = Lines(redactor)
+        stream = StreamRedactor(redactor)
         output = tuple(stream.next(line, report.LONGEST_MESSAGE) for line in lines)
         ending: int | None = self.child.process.returncode
         found, reason = self._report(redactor)

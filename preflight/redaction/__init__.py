@@ -4,7 +4,8 @@
 2. `derivation` lists the values that an application derives from a secret: members of lists and JSON, encodings, lines.
 3. `redactor` removes all of them from texts and JSON, by value. There is one `Redactor` for each process. `writings`
    knows the ways in which each character may be written, `folds` those in which a text may be broken into lines.
-4. `arguments` masks the command lines of other processes, whose secrets are unknown.
+4. `stream` redacts lines that come one by one: an application's output, a log.
+5. `arguments` masks the command lines of other processes, whose secrets are unknown.
 
 This package runs in every process, and knows settings only by name.
 """

@@ -56,7 +56,6 @@ _ENCODED_BACKSLASH = re.compile(r"%(?:25){0,4}5[cC]")
 # A piece of a secret that stands by itself: it is as long as what is derived from a value, and no word of a language.
 _PIECE = re.compile(r"[A-Za-z0-9+/_~-]{12,}")
 _LIKE_A_KEY = re.compile(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])|(?=.*?[A-Za-z]{16})")
-_WAIT = 20  # lines that may come between two pieces of a secret in a stream
 
 # What is left of a secret that somebody has shortened is known by this many characters of its beginning or end.
 _FRAGMENT = 6
@@ -446,27 +445,3 @@ def _of_pieces(secret: str) -> bool:
     return (
         16 <= len(secret) <= LONGEST and bool(_PIECE.fullmatch(secret.rstrip("="))) and bool(_LIKE_A_KEY.match(secret))
     )
-
-
-class Lines:
-    """Redacts the lines of a stream, one by one: a secret that is folded over several of them is one all the same."""
-
-    def __init__(self, redactor: Redactor) -> None:
-        self._redactor = redactor
-        self._begun = self._unfinished = ""
-        self._waited = 0  # lines since there was something of what is unfinished
-
-    def next(self, line: str, longest: int) -> str:
-        """The next line; see `Redactor.beginning`."""
-        if self._unfinished:
-            redacted = self._redactor.beginning_after(f"{self._unfinished}\n", line, longest)
-            if redacted.went_on:
-                self._unfinished, self._begun, self._waited = redacted.unfinished, redacted.begun, 0
-                return redacted.text
-        redacted = self._redactor.beginning_after(f"{self._begun}\n" if self._begun else "", line, longest)
-        self._waited += 1
-        # Another thread's lines may come between two pieces.
-        if redacted.unfinished or self._waited > _WAIT:
-            self._unfinished, self._waited = redacted.unfinished, 0
-        self._begun = redacted.begun
-        return redacted.text

@@ -15,7 +15,8 @@ import pytest
 
 from preflight.processes.children import Child
 from preflight.redaction.keys import key_like
-from preflight.redaction.redactor import MASK, Lines, Redactor
+from preflight.redaction.redactor import MASK, Redactor
+from preflight.redaction.stream import StreamRedactor
 from preflight.suite import soundness
 from preflight.text import coloured
 from tests.e2e.place import READY, Place, Started, get, make_place
@@ -401,7 +402,10 @@ CUTS = ("..", "…", "[...]", " [...]", "[…]", "(...)", "<...>", "‥", "⋯",
 def test_marks_of_a_cut(cut: str) -> None:
     """What a library leaves of a secret is one, whatever it says of what it has left out."""
     redactor = Redactor.of_variables({"MY_PASSWORD": ODD})
-    for shown in (redactor.text(f"is '{ODD[:22]}{cut} and"), Lines(redactor).next(f"is '{ODD[:22]}{cut} and", 1000)):
+    for shown in (
+        redactor.text(f"is '{ODD[:22]}{cut} and"),
+        StreamRedactor(redactor).next(f"is '{ODD[:22]}{cut} and", 1000),
+    ):
         assert shown == f"is '{MASK}{cut} and"
 
 
@@ -427,7 +431,7 @@ def test_a_dump_of_letters(stream: bool) -> None:
     rows = [(at, key[at : at + 16]) for at in range(0, len(key), 16)]
     dump = [f"{at:08x}  {row.encode().hex(' '):47}  |{row}|" for at, row in rows]
     redactor = Redactor.of_variables({"MY_API_KEY": key})
-    lines = Lines(redactor)
+    lines = StreamRedactor(redactor)
     said = [coloured(lines.next(line, 1000)) for line in dump] if stream else redactor.text("\n".join(dump)).split("\n")
     assert not any(key[start : start + 8] in line for line in said for start in range(len(key) - 7)), said
     assert redactor.text("internationalization and uncharacteristically") == (

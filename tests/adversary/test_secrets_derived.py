@@ -17,7 +17,8 @@ import pytest
 
 from preflight.redaction import arguments
 from preflight.redaction.keys import key_like
-from preflight.redaction.redactor import MASK, Lines, Redactor
+from preflight.redaction.redactor import MASK, Redactor
+from preflight.redaction.stream import StreamRedactor
 from preflight.requirements.test_exposure import is_redacted
 from preflight.text import coloured
 
@@ -46,7 +47,7 @@ def test_several_of_a_kind_in_one_word(name: str) -> None:
 def test_colours_in_the_middle(colour: str) -> None:
     """A key that is shown in two colours is one that anybody can read: every colour that is shown is looked through."""
     line = f"key {TWO[:9]}\x1b[{colour}m{TWO[9:]}\x1b[0m!"
-    for shown in (coloured(Lines(Redactor([TWO])).next(line, 1000)), Redactor([TWO]).text(line)):
+    for shown in (coloured(StreamRedactor(Redactor([TWO])).next(line, 1000)), Redactor([TWO]).text(line)):
         assert not any(TWO[start : start + 6] in shown for start in range(len(TWO) - 5)), shown
 
 

@@ -22,7 +22,8 @@ from websockets.sync.client import connect
 
 from preflight.instances import unixsockets
 from preflight.processes.channel import Channel
-from preflight.redaction.redactor import MASK, Lines, Redactor
+from preflight.redaction.redactor import MASK, Redactor
+from preflight.redaction.stream import StreamRedactor
 from preflight.text import coloured
 from tests.e2e.chatting import Client, raw
 from tests.e2e.place import KEYS, Place, Started, get, make_place
@@ -666,7 +667,7 @@ def test_pieces_with_something_unseen_between(name: str, size: int) -> None:
     """Anybody can read a key through it: pieces of it are one, in a text as in a stream."""
     redactor = Redactor.of_variables({"A_KEY": TWO})
     broken = UNSEEN[name].join(TWO[start : start + size] for start in range(0, len(TWO), size))
-    for shown in (redactor.text(f"key {broken}!"), coloured(Lines(redactor).next(f"key {broken}!", 1000))):
+    for shown in (redactor.text(f"key {broken}!"), coloured(StreamRedactor(redactor).next(f"key {broken}!", 1000))):
         assert MASK in shown
         assert not any(TWO[start : start + 4] in shown for start in range(len(TWO) - 3)), shown
 

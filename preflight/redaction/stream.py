@@ -1,0 +1,31 @@
+"""A stream of lines, redacted one by one: a secret that is folded over several of them is recognised all the same."""
+
+from __future__ import annotations
+
+from preflight.redaction.redactor import Redactor
+
+_WAIT = 20  # lines that may come between two pieces of a secret in a stream
+
+
+class StreamRedactor:
+    """Redacts the lines of a stream, one by one: a secret that is folded over several of them is one all the same."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._begun = self._unfinished = ""
+        self._waited = 0  # lines since there was something of what is unfinished
+
+    def next(self, line: str, longest: int) -> str:
+        """The next line; see `Redactor.beginning`."""
+        if self._unfinished:
+            redacted = self._redactor.beginning_after(f"{self._unfinished}\n", line, longest)
+            if redacted.went_on:
+                self._unfinished, self._begun, self._waited = redacted.unfinished, redacted.begun, 0
+                return redacted.text
+        redacted = self._redactor.beginning_after(f"{self._begun}\n" if self._begun else "", line, longest)
+        self._waited += 1
+        # Another thread's lines may come between two pieces.
+        if redacted.unfinished or self._waited > _WAIT:
+            self._unfinished, self._waited = redacted.unfinished, 0
+        self._begun = redacted.begun
+        return redacted.text
