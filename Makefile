@@ -5,7 +5,7 @@ VENV := .venv
 ARGS :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick coverage lint check docs lock matrix clean
+.PHONY: help demo test quick packages coverage lint check docs lock matrix clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -22,6 +22,11 @@ test:  ## the project's own tests, as whoever calls it, root or not (ARGS="-k po
 quick:  ## those of the tests that start no process, in seconds
 	@sh .ci/setup $(VENV) requirements-dev.txt
 	@exec $(VENV)/bin/python -m pytest -n auto --dist worksteal -q -m "not slow" --ignore tests/e2e --ignore tests/adversary $(ARGS)
+
+# Those that ask the package index: make test leaves them out.
+packages:  ## the wheel, built and tried beside other people's packages (needs uv and the network)
+	@sh .ci/setup $(VENV) requirements-dev.txt
+	@exec $(VENV)/bin/python -m pytest -n 2 -m packages tests/packages $(ARGS)
 
 # Twice as slow: the processes that the tests start are measured as well.
 coverage:  ## the same with coverage, which must be above 90 %

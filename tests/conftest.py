@@ -33,6 +33,7 @@ signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).parents[1]
+PACKAGES = ROOT / "tests" / "packages"
 
 HANGS = 600.0
 """Seconds after which a test hangs: the longest takes 13 beside two others, and many times that on a busy machine. It
@@ -42,6 +43,11 @@ fails then, and says where it stood."""
 def pytest_configure(config: pytest.Config) -> None:
     """Some tests import requirements, and are no suite."""
     plugin.declare_markers(config)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the tests that ask a package index, unless they were asked for: ``-m packages``."""
+    return True if collection_path == PACKAGES and "packages" not in config.option.markexpr else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
-from uvicorn.config import STARTUP_FAILURE
 
 from preflight.instances import socketfiles
 from preflight.output import floods
@@ -28,6 +27,7 @@ from preflight.web.instance import Instance
 from preflight.worker import protocol, websocket
 from preflight.worker.application import Application
 
+STARTUP_FAILURE = 3  # uvicorn's exit code of a lifespan that fails; not all releases have the name in one place
 CLOSE = (b"connection", b"close")
 SWITCH = 0.0005  # seconds
 TICK = 0.01  # seconds between two looks at what is still going on
