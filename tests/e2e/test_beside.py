@@ -656,9 +656,9 @@ def core(tmp_path: Path, project: Place) -> str:
         if not entry.name.startswith((*EXTRA, "fastapi", "__")):
             (site / entry.name).symlink_to(entry)
     file = project.root / "pyproject.toml"
-    text = file.read_text()
-    start = text.index("dependencies = [")
-    file.write_text(text[:start] + 'dependencies = ["uvicorn", "pytest"' + text[text.index("\n]", start) + 1 :])
+    text = re.sub(r"^extras = .*\n", "", file.read_text(), flags=re.MULTILINE)
+    start = text.index("\ndependencies = [")
+    file.write_text(text[:start] + '\ndependencies = ["uvicorn", "pytest"' + text[text.index("\n]", start) + 1 :])
     return str(folder / "bin" / "python")
 
 
