@@ -245,11 +245,11 @@ class Reloader:
         if self._serving is None:
             terminal.line(f"Nothing is served (exit code {code}). Waiting for a file to change.", "yellow")
             return
+        if code in TOLD:
+            self._publish(f"the next instance did not start (exit code {code}): the terminal of {OPTION} says why")
         terminal.line(
             f"PID {self._serving.pid} goes on serving (exit code {code}). Waiting for a file to change.", "yellow"
         )
-        if code in TOLD:
-            self._publish(f"the next instance did not start (exit code {code}): the terminal of {OPTION} says why")
 
     def _publish(self, reason: str) -> None:
         """Show on the page of the instance that serves what no report of a run tells."""
