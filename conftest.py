@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     group.addoption("--host", dest="preflight_host", metavar="H", help="address to serve on (127.0.0.1)")
     group.addoption("--port", dest="preflight_port", metavar="N", help="port to serve on (8002)")
     group.addoption(
-        "--no-cleanup", dest="preflight_no_cleanup", action="store_true", help="leave alone whatever is on the port"
+        "--no-cleanup", dest="preflight_no_cleanup", action="store_true", help="leave every process on the port alone"
     )
     group.addoption("--offline", dest="preflight_offline", action="store_true", help="leave out what needs the network")
     group.addoption("--demo", dest="preflight_demo", action="store_true", help="no env file, no keys, no network")

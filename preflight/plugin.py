@@ -37,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("preflight", "requirements of a server (pytest --pyargs preflight.requirements)")
     group.addoption("--preflight-host", metavar="H", help="address to serve on")
     group.addoption("--preflight-port", metavar="N", help="port to serve on")
-    group.addoption("--preflight-no-cleanup", action="store_true", help="leave alone whatever is on the port")
+    group.addoption("--preflight-no-cleanup", action="store_true", help="leave every process on the port alone")
     group.addoption("--preflight-offline", action="store_true", help="leave out what needs the network")
     group.addoption("--preflight-demo", action="store_true", help="no env file, no keys, no network")
     group.addoption(
@@ -103,7 +103,7 @@ def _take_up(config: pytest.Config, project: Project) -> None:
     # What tests print or log, and pytest's own texts, could hold anything.
     option.json_report_omit = ["collectors", "keywords", "log", "streams", "traceback", "warnings"]
     if config.pluginmanager.register(plugin.SuiteRun(config, chosen, link), plugin.RUN) is None:
-        raise pytest.UsageError(f"-p no:{plugin.RUN} keeps out what holds the run together: leave it out")
+        raise pytest.UsageError(f"-p no:{plugin.RUN} keeps out the plugin that controls the run: leave it out")
     if link:
         link.met = True
 

@@ -17,21 +17,23 @@ class AgentSettings:
 
     turn_timeout: float = setting(120.0, duration(0.1, 3600), "deadline of each chat turn")
     chat_connections: int = setting(2000, whole(1, 1_000_000), "chat connections at once; one more is closed with 1013")
-    chat_message_size: int = setting(64 * 1024, size, "the longest chat message that is taken, in bytes of its frame")
+    chat_message_size: int = setting(
+        64 * 1024, size, "the longest chat message that is accepted, in bytes of its frame"
+    )
     chat_queue: int = setting(16, whole(1, 10_000), "messages of a chat session that wait or are answered")
-    chat_queue_size: int = setting(256 * 1024, size, "text of those together, where there is more than one")
+    chat_queue_size: int = setting(256 * 1024, size, "text of these messages together, if there is more than one")
     chat_backlog: int = setting(
         512 * 1024,
         size,
-        "characters that wait for a chat client which does not read; then the connection is cut",
+        "characters that may wait for a chat client that does not read; beyond that, its connection is cut",
     )
     chat_rate: int = setting(
         20,
         whole(1, 100_000),
-        "chat messages a second from a connection, five times as many in a burst; then 1008",
+        "chat messages a second from a connection, five times as many in a burst; beyond that, it is closed with 1008",
     )
     session_age: float = setting(
-        30 * 86400.0, duration(60, 3650 * 86400), "time after its last message that a chat session is kept"
+        30 * 86400.0, duration(60, 3650 * 86400), "time that a chat session is kept after its last message"
     )
     session_limit: int = setting(10_000, whole(1, 10_000_000), "chat sessions kept; the oldest make room")
     session_size: int = setting(16 * 1024**2, size, "text that a chat session may hold")

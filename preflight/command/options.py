@@ -138,7 +138,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--host", metavar="H", help="address to serve on (127.0.0.1)")
     options.add_argument("--port", metavar="N", help="port to serve on (8002)")
     options.add_argument("--uds", metavar="PATH", help="Unix socket to serve on, instead of host and port")
-    options.add_argument("--no-cleanup", action="store_true", help="leave alone whatever is on the port")
+    options.add_argument("--no-cleanup", action="store_true", help="leave every process on the port alone")
     instead = options.add_mutually_exclusive_group()
     instead.add_argument("--check-only", action="store_true", help="run the checks; start and stop nothing")
     instead.add_argument(
@@ -152,7 +152,7 @@ def parser() -> argparse.ArgumentParser:
         "--ignore", metavar="NAME", action="append", help="let this critical requirement fail (repeatable)"
     )
     options.add_argument("--app", metavar="MODULE:ATTR", help="the ASGI application to serve, or its factory")
-    options.add_argument("--report", metavar="PATH", type=Path, help="also write the report there")
+    options.add_argument("--report", metavar="PATH", type=Path, help="also write the report to this file")
     options.add_argument(
         "--format",
         metavar="NAME",
@@ -173,7 +173,7 @@ def parser() -> argparse.ArgumentParser:
     instead.add_argument(
         "--history",
         action="store_true",
-        help="show past runs and what flipped, of all addresses or of --host and --port, and stop",
+        help="show past runs and what changed in them, for all addresses or for --host and --port, and stop",
     )
     options.add_argument(
         "--if-running",
@@ -186,7 +186,9 @@ def parser() -> argparse.ArgumentParser:
     )
     instead.add_argument("--port-status", action="store_true", help="show who holds the port, and stop")
     instead.add_argument("--free-port", action="store_true", help="free the port, gracefully, and stop")
-    options.add_argument("--dry-run", action="store_true", help="with --free-port or --init: only say what it would do")
+    options.add_argument(
+        "--dry-run", action="store_true", help="with --free-port or --init: only say what would be done"
+    )
     instead.add_argument(
         "--test-notify", action="store_true", help="send a test notification to PREFLIGHT_NOTIFY's services, and stop"
     )
@@ -203,7 +205,7 @@ def parser() -> argparse.ArgumentParser:
     instead.add_argument(
         "--bundle", metavar="PATH", type=Path, help="write a support bundle (a redacted zip), and stop"
     )
-    options.add_argument("--log-file", metavar="PATH", help="write output and audit there as well; it rotates")
+    options.add_argument("--log-file", metavar="PATH", help="also write output and audit to this file, which rotates")
     options.add_argument("-v", "--verbose", action="store_true", help="show details")
     options.add_argument("--version", action="version", version=f"preflight {__version__}")
     return options

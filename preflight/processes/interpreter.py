@@ -36,13 +36,13 @@ VARIABLES = (
     Variable("PYTHONOPTIMIZE", "takes assertions away (`1`), docstrings as well (`2`)"),
     Variable("PYTHONSAFEPATH", "keeps the project's folder off the path", worker=DROPPED),
     Variable("PYTHONINSPECT", "replaces a process's exit code by an interactive session's", worker=DROPPED),
-    Variable("PYTHONUNBUFFERED", "nothing: both children write at once, whatever it says"),
-    Variable("PYTHONWARNINGS", "makes errors of other people's warnings"),
+    Variable("PYTHONUNBUFFERED", "nothing: both children write at once in any case"),
+    Variable("PYTHONWARNINGS", "turns warnings of other packages into errors"),
     Variable("PYTHONDEVMODE", "turns on warnings, debug hooks and slow allocators"),
-    Variable("PYTHONBREAKPOINT", "runs a function of anybody's at `breakpoint()`"),
+    Variable("PYTHONBREAKPOINT", "runs any function that it names at `breakpoint()`"),
     Variable("PYTHONSTARTUP", "runs a file before an interactive session"),
     Variable("PYTHON_PRESITE", "imports a module before everything else (debug builds)"),
-    Variable("PYTHONIOENCODING", "makes output fail that is not in that encoding"),
+    Variable("PYTHONIOENCODING", "makes output fail if that encoding cannot express it"),
     Variable("PYTHONHOME", "where the standard library is", suite=PASSED),
     Variable("PYTHONPLATLIBDIR", "where the standard library is", suite=PASSED),
     Variable("PYTHONEXECUTABLE", "what `sys.executable` says (macOS)", suite=PASSED),
@@ -54,11 +54,11 @@ VARIABLES = (
     Variable("PYTHONHASHSEED", "the order of sets", suite=PASSED),
     Variable("PYTHONUTF8", "the encoding of files", suite=PASSED),
     Variable("PYTHONCOERCECLOCALE", "the encoding of files in the C locale", suite=PASSED),
-    Variable("PYTHON*", "whatever Python has or will have beside these, how it spends time and memory for example"),
+    Variable("PYTHON*", "other behaviour of Python, in this or a later release, such as its use of time and memory"),
     Variable("PYTEST_ADDOPTS", "every option of pytest"),
     Variable("PYTEST_PLUGINS", "loads plugins, which can do anything"),
-    Variable("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "nothing: the suite names its plugins, none is loaded unasked"),
-    Variable("PYTEST_*", "whatever pytest has or will have beside these (debugging, themes)"),
+    Variable("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "nothing: the suite loads only the plugins that it names"),
+    Variable("PYTEST_*", "other behaviour of pytest, in this or a later release (debugging, themes)"),
 )
 
 _SUITE = {variable.name: variable.suite for variable in VARIABLES}
@@ -126,9 +126,9 @@ NOTICED = "noticed"
 HARMLESS = "harmless"
 ANSWERS = {
     REFUSED: "the run is broken, and says which option it was",
-    REPORTED: "the run says that it is one of a part of the suite: allowed with plain pytest, and nothing starts on it",
-    NOTICED: "what it does is noticed where it does it, whoever asked for it: the run is broken, or the check fails",
-    HARMLESS: "it changes nothing that a run says",
+    REPORTED: "the run says that only a part of the suite ran: plain pytest allows it, and no server starts on it",
+    NOTICED: "the run notices the option's effect, wherever it was set: the run is broken, or the check fails",
+    HARMLESS: "the option changes nothing that a run says",
 }
 
 
@@ -147,7 +147,9 @@ class Option(NamedTuple):
 OPTIONS = (
     Option(("--setup-only", "--setuponly"), "no requirement is asked", REFUSED, "setuponly"),
     Option(("--setup-plan", "--setupplan"), "no requirement is asked", REFUSED, "setupplan"),
-    Option(("--runxfail",), "what says that it has no answer yet goes on, and can pass", REFUSED, "runxfail"),
+    Option(
+        ("--runxfail",), "a requirement that says that it has no answer yet goes on, and can pass", REFUSED, "runxfail"
+    ),
     Option(("--collect-only", "--co", "--collectonly"), "the requirements are listed", REFUSED, "collectonly", True),
     Option(("--help", "-h"), "options are listed", REFUSED, "help", True),
     Option(("--version", "-V"), "a version is shown", REFUSED, "version", True),
@@ -172,15 +174,15 @@ OPTIONS = (
     ),
     Option(("-x", "--maxfail"), "the run ends early", NOTICED),
     Option(("--continue-on-collection-errors",), "a file that does not import is passed over", NOTICED),
-    Option(("--noconftest", "--confcutdir", "-p no:NAME"), "what holds the run together is kept out", NOTICED),
+    Option(("--noconftest", "--confcutdir", "-p no:NAME"), "the plugin that controls the run is kept out", NOTICED),
     Option(("-p NAME",), "a plugin, which can do anything", NOTICED),
-    Option(("--pdb", "--trace"), "a debugger stands in between", NOTICED),
+    Option(("--pdb", "--trace"), "a debugger interrupts the requirements", NOTICED),
     Option(("-W", "--pythonwarnings", "-o filterwarnings"), "a warning becomes an error, which blocks", NOTICED),
     Option(("-n", "--dist"), "requirements run in other processes", NOTICED),
-    Option(("-c", "--rootdir", "-o addopts"), "which options hold: each has its row here", HARMLESS),
+    Option(("-c", "--rootdir", "-o addopts"), "which options apply: each has its own row here", HARMLESS),
     Option(("--assert",), "how a failure is shown: assertions are executed either way", HARMLESS),
     Option(("--import-mode", "--pyargs"), "how files become modules", HARMLESS),
-    Option(("-o strict", "-o xfail_strict"), "what is expected to fail is no answer in any case", HARMLESS),
+    Option(("-o strict", "-o xfail_strict"), "how expected failures count: they are no answer in any case", HARMLESS),
     Option(("--capture", "-s", "-v", "-q", "-r", "--tb", "--color", "--durations"), "what is shown", HARMLESS),
 )
 

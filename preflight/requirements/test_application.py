@@ -11,7 +11,7 @@ from preflight.settings.model import Settings
 
 @pytest.mark.critical("Application", ignorable=False)
 def test_application(settings: Settings, application: str | None, application_fix: str, details: Details) -> None:
-    """The application to serve imports, and is one that can be served."""
+    """The application imports, and can be served."""
     source = settings.place("app")
     details.update(app=settings.app, source=source)
     details.fix = application_fix or commands.load_application(settings.app, demo=settings.demo)

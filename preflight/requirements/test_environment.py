@@ -27,7 +27,7 @@ def is_not_wanted(settings: Settings) -> bool:
 
 @pytest.mark.critical("Environment File", needs="env_file")
 def test_environment_file(settings: Settings, details: Details) -> None:
-    """The env file can be read and every line is NAME=value, or the environment has the key and there is none."""
+    """The env file can be read and every line is NAME=value, or the environment has the key and there is no file."""
     file = settings.envfile
     details.update(path=str(file.path), variables=len(file.values))
     if settings.envfile_broke:

@@ -219,7 +219,7 @@ def test_openai_api(settings: Settings, probes: Probes, details: Details) -> Non
 
 @pytest.mark.critical("OpenAI Client", needs=("agent", "keys"))
 def test_openai_client(settings: Settings, probes: Probes, details: Details) -> None:
-    """The client that asks the language model can be built, from what the application's environment says."""
+    """The client of the language model can be built from the application's environment."""
     if not (settings.environment.get("OPENAI_API_KEY") or "").strip():
         details.summary = "not needed: no key is loaded"
         return

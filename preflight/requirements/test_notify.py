@@ -13,7 +13,7 @@ from preflight.settings.model import Settings
 
 @pytest.mark.warning("Notifications", needs="notify")
 def test_notifications(settings: Settings, details: Details) -> None:
-    """What sends notifications is installed where PREFLIGHT_NOTIFY names services to tell."""
+    """If PREFLIGHT_NOTIFY names services to notify, the package that notifies them is installed."""
     from preflight.notify import notifier as notify  # nobody else in the suite needs it
 
     # Whether the URLs are right is asked once the server is up: importing Apprise would double a start's time.

@@ -11,7 +11,7 @@ from preflight.suite.claim import Claim, judged
 
 @pytest.mark.warning("Port Cleanup", needs="port")
 def test_port_cleanup(port: Claim, details: Details) -> None:
-    """Nothing had to be stopped on the port, or it stopped."""
+    """No process had to be stopped to free the port, or every such process has stopped."""
     details.update(
         holders=[holder.to_dict() for holder in port.holders],
         steps=[step.to_dict() for step in port.steps],
@@ -36,7 +36,7 @@ def test_port_cleanup(port: Claim, details: Details) -> None:
 
 @pytest.mark.critical("Server Port", needs="port", ignorable=False)
 def test_server_port(settings: Settings, port: Claim, details: Details) -> None:
-    """The port to serve on is held by us now, or a start could have it."""
+    """This run holds the port to serve on, or a start could hold it."""
     details.update(
         host=settings.host,
         port=settings.port,

@@ -34,7 +34,7 @@ def _is_version(text: str) -> bool:
 
 @pytest.mark.critical("Python Version")
 def test_python_version(settings: Settings, details: Details) -> None:
-    """The interpreter is one that the application runs on."""
+    """The application runs on this version of Python."""
     found = version()
     details.update(required=settings.python, found=found, executable=sys.executable)
     try:

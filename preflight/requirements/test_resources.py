@@ -25,7 +25,7 @@ def amount(size: float) -> str:
 
 @pytest.mark.warning("Disk Space")
 def test_disk_space(settings: Settings, details: Details) -> None:
-    """There is room for reports and sessions where the state folder is."""
+    """The disk of the state folder has room for reports and sessions."""
     # The state folder may not be there yet; the nearest folder that is lies on the same disk.
     folder = next(one for one in (settings.state_dir, *settings.state_dir.parents) if one.is_dir())
     free = shutil.disk_usage(folder).free
@@ -38,7 +38,7 @@ def test_disk_space(settings: Settings, details: Details) -> None:
 
 @pytest.mark.warning("Memory", fix="end what is not needed, or set PREFLIGHT_MEMORY to what the application needs")
 def test_memory(settings: Settings, details: Details) -> None:
-    """There is memory for the application, on the machine and within every limit of its control groups."""
+    """The machine, and every limit of its control groups, has enough memory left for the application."""
     left = memory.left()
     details.update(available=left.available, needed=settings.memory, limit=left.limit, control_group=left.group or None)
     where = f" of {amount(left.limit)} in control group {foreign(left.group)}" if left.group else ""
@@ -65,7 +65,7 @@ def more_files(needed: int, *, start: str) -> str:
 
 @pytest.mark.critical("File Descriptors", needs="port")
 def test_file_descriptors(run_origin: str, details: Details) -> None:
-    """A start may open the files that it needs itself, whatever is served."""
+    """A start may open the files that it needs itself, with any application."""
     allowed = openfiles.own()
     details.update(limit=allowed, needed=openfiles.START)
     details.fix = more_files(openfiles.START, start="starts it")
@@ -79,7 +79,7 @@ def test_file_descriptors(run_origin: str, details: Details) -> None:
 
 @pytest.mark.warning("Open Files")
 def test_open_files(settings: Settings, worker_is_ours: bool, details: Details) -> None:
-    """The process that serves may have enough open files for the connections that it is meant to serve."""
+    """The serving process may open enough files for the connections that it is meant to serve."""
     allowed = openfiles.of_worker(settings) if worker_is_ours else openfiles.own()
     connections = openfiles.connections(settings, allowed)
     details.update(limit=allowed, needed=settings.open_files, connections=connections)

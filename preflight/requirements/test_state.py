@@ -87,7 +87,7 @@ def test_state_folder_mode(settings: Settings, details: Details) -> None:
 
 @pytest.mark.critical("Runtime Folder", fix=FIX, needs="port")
 def test_runtime_folder(runtime_folder: Path | RuntimeFolderError | None, details: Details) -> None:
-    """There is a place for the start's lock, its record and its control socket, which nobody else can enter."""
+    """The start has a folder for its lock, record and control socket that no other user can enter."""
     if runtime_folder is None:
         details.summary = "this server has one"
         return

@@ -104,7 +104,9 @@ class Settings:
 
     host: str = setting("127.0.0.1", host, "address to serve on")
     port: int = setting(8002, whole(1, 65535), "port to serve on")
-    uds: Path | None = setting(None, path, "Unix socket to serve on, instead of host and port; beside pyproject.toml")
+    uds: Path | None = setting(
+        None, path, "Unix socket to serve on, instead of host and port; relative to pyproject.toml"
+    )
     uds_mode: str = setting("0666", permissions, "permissions of that socket, in octal digits")
     app: str = setting(
         "",
@@ -118,7 +120,7 @@ class Settings:
         "the Python versions that the application runs on; else `requires-python` in pyproject.toml",
     )
     env_file: Path = setting(
-        DEFAULT_ENV_FILE, path, "the file with the application's variables and keys; beside pyproject.toml"
+        DEFAULT_ENV_FILE, path, "the file with the application's variables and keys; relative to pyproject.toml"
     )
     suite: tuple[str, ...] = setting(
         (),
@@ -127,9 +129,9 @@ class Settings:
         " pyproject.toml where there is one",
     )
     extras: tuple[str, ...] = setting(
-        (), names, "extras and dependency groups of the project that it needs to run, beside its dependencies"
+        (), names, "extras and dependency groups that the project needs to run, beside its dependencies"
     )
-    state_dir: Path = setting(DEFAULT_STATE_DIR, path, "where reports are kept; beside pyproject.toml")
+    state_dir: Path = setting(DEFAULT_STATE_DIR, path, "folder for reports; relative to pyproject.toml")
     history: int = setting(200, whole(1, 100_000), "past runs that are kept of each address, for /diagnostics/history")
     port_cleanup: str = setting(
         "user", one_of("user", "own", "never"), "whose processes may be stopped to free the port"
@@ -145,7 +147,8 @@ class Settings:
     requirement_timeout: float = setting(
         10.0,
         duration(0.1, 600),
-        "deadline of each requirement; what the holder of the port may take to end comes on top, of run_timeout, too",
+        "deadline of each requirement; the time that holders of the port may take to end is added to it, and to"
+        " run_timeout",
     )
     run_timeout: float = setting(
         30.0, duration(1, 3600), "deadline of the whole run; a fifth of it is for critical requirements alone"
@@ -161,14 +164,15 @@ class Settings:
     supervise: bool | None = setting(
         None,
         switch,
-        "start a crashed worker again (yes, unless a unit's or a container's end restarts this process)",
+        "start a crashed worker again (yes, unless systemd, Kubernetes or a container runtime restarts this process)",
     )
     restart_limit: int = setting(
         5,
         whole(1, 1_000_000),
-        "crashes within restart_window after which it is given up, as it is after two in a row before being ready",
+        "crashes within restart_window after which the launcher gives up; it also gives up after two in a row before"
+        " the worker is ready",
     )
-    restart_window: float = setting(60.0, duration(0.1, 86400), "see restart_limit")
+    restart_window: float = setting(60.0, duration(0.1, 86400), "period for which restart_limit counts crashes")
     restart_backoff: float = setting(
         0.5, duration(0, 30), "wait before the second restart; doubles up to 30 s (the first is at once)"
     )
@@ -186,10 +190,10 @@ class Settings:
     ready_path: str | None = setting(
         None,
         request_path,
-        "what a server that replaces a running one is asked for first: any answer below 500 will do"
+        "path that a new server must answer, with a status below 500, before it replaces a running server"
         " (server.app: /health/ready, others: /), or off",
     )
-    ready_timeout: float = setting(30.0, duration(0.1, 3600), "time that it has to answer")
+    ready_timeout: float = setting(30.0, duration(0.1, 3600), "time that the new server has for this answer")
     if_running: str = setting(
         "replace",
         one_of("replace", "keep", "fail"),
@@ -204,39 +208,44 @@ class Settings:
     rerun_gates: bool = setting(
         True, switch, "take the server out of rotation (503) while a critical requirement fails in its re-runs"
     )
-    disk_space: int = setting(1024**3, size, "free space wanted where the state folder is")
+    disk_space: int = setting(1024**3, size, "free space that the disk of the state folder should have")
     memory: int = setting(256 * 1024**2, size, "memory that should be available")
     open_files: int = setting(
         1024,
         whole(1, 2**31),
-        "open files that the process which serves should be allowed; the worker raises its soft limit to that, and to"
-        " what its connections need, as far as the hard limit lets it",
+        "open files that the serving process should be allowed; the worker raises its soft limit to this number, and to"
+        " the number that its connections need, as far as the hard limit permits",
     )
     connections: int = setting(
         4096,
         whole(1, 1_000_000),
-        "connections at once; beyond that idle ones are closed, and if none is idle the new one gets 503",
+        "connections at once; beyond that, idle connections are closed, and if none is idle, the new one gets 503",
     )
-    request_size: int = setting(0, limit, "the largest body of a request; beyond, the answer is 413 (0: no limit)")
+    request_size: int = setting(0, limit, "the largest body of a request; a larger one gets 413 (0: no limit)")
     request_timeout: float = setting(
         10.0,
         duration(0.1, 3600),
-        "time that a client has to send a request's head, and to send a body or take an answer,"
-        " the latter two plus one second for every 8 KiB",
+        "time that a client has to send a request's head, to send its body, and to take the answer; body and answer get"
+        " one more second for every 8 KiB",
     )
     websocket_message_size: int = setting(
-        16 * 1024**2, size, "the largest WebSocket message that is read at all, after decompression; then 1009"
+        16 * 1024**2,
+        size,
+        "the largest WebSocket message, after decompression; a larger one closes the WebSocket with 1009",
     )
     websocket_compression: bool = setting(
         True,
         switch,
-        "compress WebSocket messages with clients that offer it; takes twice the memory for a connection",
+        "compress WebSocket messages of clients that offer it; such a connection takes twice the memory",
     )
-    websocket_controls: int = setting(600, whole(1, 1_000_000), "pings and pongs a minute from a WebSocket; then 1008")
+    websocket_controls: int = setting(
+        600, whole(1, 1_000_000), "pings and pongs a minute from a WebSocket; beyond that, it is closed with 1008"
+    )
     websocket_fragments: int = setting(
         6000,
         whole(1, 10_000_000),
-        "frames a minute from a WebSocket that are empty, or parts of a message of less than 128 bytes; then 1008",
+        "frames a minute from a WebSocket that are empty, or parts of a message of less than 128 bytes; beyond that,"
+        " it is closed with 1008",
     )
     followers: int = setting(
         200, whole(1, 100_000), "followers of /ws/diagnostics at once; one more is closed with 1013"
@@ -245,46 +254,53 @@ class Settings:
     ws_ping_timeout: float = setting(
         20.0, interval(1, 3600), "time that the answer to a ping may take; then the WebSocket is closed (0: any)"
     )
-    timeout_keep_alive: float = setting(
-        5.0, duration(0.1, 3600), "time that a connection stays open on which nothing is asked"
-    )
+    timeout_keep_alive: float = setting(5.0, duration(0.1, 3600), "time that a connection stays open without a request")
     root_path: str = setting(
-        "", prefix, "path under which a reverse proxy publishes the application, and which it takes off"
+        "", prefix, "path under which a reverse proxy publishes the application; the proxy takes it off the requests"
     )
     forwarded_allow_ips: tuple[str, ...] = setting(
         (),
         peers,
-        "addresses of reverse proxies whose X-Forwarded-For and -Proto the application is shown as client and scheme,"
-        " or * for everybody (where it is not set, 127.0.0.1, as uvicorn has it; server.app: none)",
+        "addresses of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto the application sees as client and"
+        " scheme, or * for all (if it is not set: 127.0.0.1, as in uvicorn; server.app: none)",
     )
     ssl_certfile: Path | None = setting(
-        None, path, "certificate for TLS in PEM, with those of its issuers; beside pyproject.toml"
+        None, path, "certificate for TLS in PEM, with those of its issuers; relative to pyproject.toml"
     )
-    ssl_keyfile: Path | None = setting(None, path, "its private key, where that is not in ssl_certfile")
+    ssl_keyfile: Path | None = setting(
+        None, path, "private key of the certificate, if ssl_certfile does not contain it"
+    )
     ssl_keyfile_password: str | None = setting(
         None, text, "password of the private key, never in pyproject.toml", secret=True
     )
-    ssl_ca_certs: Path | None = setting(None, path, "certificates of those whose clients' certificates are trusted")
+    ssl_ca_certs: Path | None = setting(
+        None, path, "certificates of the authorities whose client certificates are trusted"
+    )
     ssl_cert_reqs: str = setting(
         "none", one_of("none", "optional", "required"), "whether clients have to show a certificate"
     )
     ssl_ciphers: str | None = setting(None, text, "ciphers of TLS 1.2, as OpenSSL lists them (OpenSSL's own choice)")
-    access_log: bool = setting(False, switch, "a line for each request; takes almost half of the speed")
+    access_log: bool = setting(False, switch, "log a line for each request; this costs almost half of the speed")
     log_level: str | None = setting(
         None,
         one_of("critical", "error", "warning", "info", "debug", "trace"),
-        "from which level on the server logs (warning, or what log_config says)",
+        "lowest level that the server logs (warning, or the level in log_config)",
     )
     log_config: Path | None = setting(
-        None, path, "logging of the process that serves, as .ini, .json or .yaml; beside pyproject.toml"
+        None,
+        path,
+        "file that configures the logging of the serving process (.ini, .json or .yaml); relative to pyproject.toml",
     )
     follower_rate: int = setting(
         5,
         whole(1, 100_000),
-        "messages a second from a follower of /ws/diagnostics, ten times as many at once; then 1008",
+        "messages a second from a follower of /ws/diagnostics, ten times as many at once; beyond that, it is"
+        " closed with 1008",
     )
     follower_backlog: int = setting(
-        4 * 1024**2, size, "characters that wait for a follower which does not read; then the connection is cut"
+        4 * 1024**2,
+        size,
+        "characters that may wait for a follower that does not read; beyond that, its connection is cut",
     )
     token: str | None = setting(
         None,
@@ -295,8 +311,8 @@ class Settings:
     allowed_hosts: tuple[str, ...] = setting(
         (),
         hosts,
-        "names in the Host header that are answered, beside loopback's, the address served on and, where others can"
-        " reach it, the machine's own",
+        "further names that the Host header may have, beside loopback's, the address served on and, where other"
+        " machines can reach the server, this machine's own names",
     )
     allowed_origins: tuple[str, ...] = setting(
         (), origins, "origins of other web pages that may open WebSockets here and send requests"
@@ -304,7 +320,8 @@ class Settings:
     trusted_proxies: tuple[str, ...] = setting(
         (),
         networks,
-        "addresses of reverse proxies whose X-Forwarded-For and -Proto count; then nobody is local",
+        "addresses of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto count; with a proxy, no client counts"
+        " as local",
     )
     web_prefix: str | None = setting(
         None,
@@ -313,7 +330,7 @@ class Settings:
         " (`/_preflight`; server.app has them at its root: off), or off",
     )
     reload_dirs: tuple[str, ...] = setting(
-        (), names, "further folders whose Python files --reload watches; beside pyproject.toml"
+        (), names, "further folders whose Python files --reload watches; relative to pyproject.toml"
     )
     plugins: tuple[str, ...] = setting((), modules, "pytest plugins that the suite needs, by module name")
     ignore: tuple[str, ...] = setting((), names, "critical requirements that may fail, by title or id")
@@ -325,7 +342,7 @@ class Settings:
     notify: tuple[str, ...] = setting(
         (),
         urls,
-        "whom to tell about changes: Apprise URLs, separated by commas or blanks (env file or environment only)",
+        "services to notify of changes: Apprise URLs, separated by commas or blanks (env file or environment only)",
         secret=True,
     )
     notify_backoff: float = setting(
@@ -338,11 +355,13 @@ class Settings:
     log_file: Path | None = setting(
         None,
         path,
-        "where output and audit are written as well, mode 0600, rotated at 5 MiB; beside pyproject.toml"
+        "file that also gets output and audit, mode 0600, rotated at 5 MiB; relative to pyproject.toml"
         " (the audit is in state_dir/audit.log in any case)",
     )
     log_format: str = setting(
-        "text", one_of("text", "json"), "lines of the log file; with json the audit goes to standard error, too"
+        "text",
+        one_of("text", "json"),
+        "format of the log file's lines; with json, the audit also goes to standard error",
     )
     skip: bool = setting(
         False, switch, "start an application directly without its suite (environment only)", anywhere=False
