@@ -231,6 +231,22 @@ def test_reports_are_not_for_the_repository(init: Init, files: dict[str, str], r
         ({"src/shop/main.py": FASTAPI, "src/shop/__init__.py": ""}, "src.shop.main:app"),
         ({"src/shop/main.py": FASTAPI, PYPROJECT: "[build-system]\nrequires = []\n"}, "shop.main:app"),
         ({"shop/__init__.py": FASTAPI}, "shop:app"),
+        (
+            {"src/py/app/asgi.py": FASTAPI, "src/py/app/__init__.py": "", PYPROJECT: "[build-system]\nrequires = []\n"},
+            "app.asgi:app",
+        ),
+        ({"backend/app/asgi.py": FASTAPI, "backend/app/__init__.py": ""}, "backend.app.asgi:app"),
+        (
+            {"src/shop/main.py": FASTAPI, "src/__init__.py": "", "src/shop/__init__.py": "", "setup.py": ""},
+            "src.shop.main:app",
+        ),
+        (
+            {
+                "m.py": "import uvicorn\nconfig = uvicorn.Config('x')\nserver = uvicorn.Server(config)\n",
+                "z.py": FASTAPI,
+            },
+            "z:app",
+        ),
         ({"main.py": FASTAPI, "other.py": "broken ("}, "main:app"),
     ],
 )
@@ -352,6 +368,9 @@ def test_a_variable_is_what_the_code_reads_and_has_no_other_value_for(init: Init
         ("    model_config = SettingsConfigDict(secrets_dir='/run/secrets')\n    key: str", "warning Variable KEY"),
         ("    model_config = SettingsConfigDict(env_file=somewhere)\n    key: str", "warning Variable KEY"),
         ("    model_config = SettingsConfigDict(env_file=('a', 'b'))\n    key: str", "warning Variable KEY"),
+        ("    @field_validator('key', mode='before')\n    def f(cls, v): ...\n    key: str", "critical Variable KEY"),
+        ("    @model_validator(mode='before')\n    def f(cls, v): ...\n    key: str", "warning Variable KEY"),
+        ("    @model_validator(mode='after')\n    def f(self): ...\n    key: str", "critical Variable KEY"),
         ("    @classmethod\n    def settings_customise_sources(cls): ...\n    key: str", "warning Variable KEY"),
     ],
 )
@@ -359,6 +378,15 @@ def test_a_field_of_pydantic_settings_is_a_variable(init: Init, fields: str, req
     """Prefix and alias are kept; where its value may come from elsewhere, it does not block."""
     made = init({"main.py": f"{PYDANTIC}class Settings(BaseSettings):\n{fields}\n"})
     assert made.requirement == (requirement or "warning Temporary Folder")
+
+
+def test_an_env_file_above_the_folder_is_named_from_there(init: Init) -> None:
+    """As a repository with a backend and a frontend has it."""
+    fields = "    model_config = SettingsConfigDict(env_file='../.env')\n    key: str\n"
+    files = {"backend/main.py": f"{PYDANTIC}class S(BaseSettings):\n{fields}", "config/.env": "KEY=1\n"}
+    made = init({name.replace("backend", "config/b"): text for name, text in files.items()}, below="config/b")
+    assert made.table["env_file"] == "config/.env"
+    assert made.requirement == "critical Variable KEY"
 
 
 def test_only_what_the_application_imports_counts(init: Init) -> None:
@@ -394,10 +422,12 @@ def test_the_env_file_is_where_the_code_says(init: Init) -> None:
     made = init({"main.py": code})
     assert "env_file" not in made.table
     assert '# env_file = "config/app.env"' in made.read(PYPROJECT)
+    assert made.requirement == "warning Variable KEY", "the file may be there tomorrow, and the settings do not name it"
     shutil.rmtree(made.root / "preflight_suite")
     (made.root / PYPROJECT).unlink()
     made = init({"config/app.env": "KEY=1\n"})
     assert made.table["env_file"] == "config/app.env"
+    assert made.requirement == "critical Variable KEY"
     assert 'fix="set KEY in the environment or in config/app.env"' in made.read(SUITE)
 
 

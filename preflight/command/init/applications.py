@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from preflight.command.init.source import Source, argument, targets, text_of
 
@@ -126,9 +126,11 @@ class _Applications:
 
     def _called(self, name: str, value: ast.Call, line: int) -> None:
         called = self.source.dotted(value.func)
-        wrapped = next((one.id for one in value.args if isinstance(one, ast.Name) and one.id in self.known), None)
-        if wrapped is not None:  # app = Middleware(app)
-            self.known[name] = Application(name, line, self.known[wrapped].what)
+        named = [self.known[one.id] for one in value.args if isinstance(one, ast.Name) and one.id in self.known]
+        if called in SERVERS or called.endswith((".Server", ".Thread", ".TestClient")):
+            return
+        if named:  # app = Middleware(app)
+            self.known[name] = replace(named[0], attribute=name, line=line)
         elif methods := _methods(called):
             what = f"{called.rpartition('.')[2]}.{methods[0]}()"
             self.known[f"{name}.{methods[0]}"] = Application(f"{name}.{methods[0]}", line, what, factory=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ class Survey:
     """Where the code has its variables from, beside the environment."""
     env_file_is_there: bool
     env_file_is_certain: bool
-    """Whether no other file has variables, as far as the code says."""
+    """Whether the application has the variables of no other file than the preflight, as far as the code says."""
     name: str
     requires_python: str
     installs: str
@@ -94,13 +95,15 @@ def survey(root: Path, folder: Path, pyproject: Mapping[str, Any]) -> Survey:
 
 class _Surveyor:
     def __init__(self, root: Path, folder: Path, pyproject: Mapping[str, Any]) -> None:
+        self.root = root
         self.folder = Folder(folder)
         self.base = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
         self.pyproject = pyproject
         self.known: dict[str, Facts | None] = {}
         self.unparsed: list[str] = []
         self.whole = self.folder.whole
-        self.src = self._src()
+        self.modules = frozenset(self.folder.modules)
+        self.built = "build-system" in pyproject or not self.folder.others.isdisjoint(("setup.py", "setup.cfg"))
         self.by_name: dict[str, str] = {}
         """The file of a module, by each name that it could be imported by."""
         for file in self.folder.modules:
@@ -129,7 +132,8 @@ class _Surveyor:
         env_files = list(dict.fromkeys(one for _, said in found for one in said.env_files))
         named = [one for one in env_files if one]
         project = _table(self.pyproject, "project")
-        env_file = self.base + named[0] if named else ".env"
+        env_file = posixpath.normpath(self.base + named[0]) if named else ".env"
+        is_there = any(self._there([env_file]))
         return Survey(
             application,
             tuple(variables),
@@ -137,8 +141,8 @@ class _Surveyor:
             tuple(databases),
             frozenset(self._there(one.what.path for one in models if isinstance(one.what, File))),
             env_file,
-            env_file_is_there=any(self._there([env_file])),
-            env_file_is_certain=None not in env_files and len(named) <= 1,
+            env_file_is_there=is_there,
+            env_file_is_certain=None not in env_files and len(named) <= 1 and (is_there or env_file == ".env"),
             name=_text(project, "name"),
             requires_python=_text(project, "requires-python"),
             installs=self._installs(),
@@ -148,15 +152,20 @@ class _Surveyor:
 
     # Modules.
 
-    def _src(self) -> bool:
-        """Whether packages are in ``src/`` and are imported without it."""
-        built = "build-system" in self.pyproject or not self.folder.others.isdisjoint(("setup.py", "setup.cfg"))
-        return built and "src/__init__.py" not in self.folder.modules
-
     def _names(self, file: str) -> Iterator[str]:
-        name = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-        without = name.removeprefix("src.")
-        yield from dict.fromkeys((without, name) if self.src else (name, without))
+        """What a file is imported as: by its path, and as an installed package, whose folder is not part of its name.
+
+        The likelier name comes first: a project that is built is installed.
+        """
+        whole = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        folders = file.split("/")[:-1]
+        above = len(folders)
+        while above and "/".join([*folders[:above], "__init__.py"]) in self.modules:
+            above -= 1
+        if above == len(folders):  # in no package
+            above = int(folders[:1] == ["src"])
+        installed = whole.split(".", above)[-1]
+        yield from dict.fromkeys((installed, whole) if self.built else (whole, installed))
 
     def _facts(self, file: str) -> Facts | None:
         if file not in self.known:
@@ -202,7 +211,7 @@ class _Surveyor:
         return File(self.base + path, file.line)
 
     def _there(self, paths: Iterable[str]) -> Iterator[str]:
-        return (path for path in paths if self.folder.has(path.removeprefix(self.base)))
+        return (path for path in paths if (self.root / path).is_file())
 
     # The application.
 

@@ -18,7 +18,7 @@ READERS = {"environ.Env", "environ.FileAwareEnv", "environs.Env", "starlette.con
 """What makes an object that reads variables when it is called, and raises where there is none."""
 SETTINGS = {"pydantic_settings.BaseSettings", "pydantic_settings.main.BaseSettings", "pydantic.BaseSettings"}
 ENDS = {"sys.exit", "exit", "quit", "os._exit"}
-ENV_FILE = re.compile(r"(?:\./)?((?:[\w-]+/)*(?:\.env[\w.-]*|[\w-][\w.-]*))")
+ENV_FILE = re.compile(r"(?:\./)?((?:\.\./)*(?:[\w-]+/)*(?:\.env[\w.-]*|[\w-][\w.-]*))")
 SIMPLE = re.compile(
     r"(?:str|int|float|bool|bytes|Path|SecretStr|\w*Url|\w*Dsn|EmailStr|list|List|dict|Dict|set|tuple|Literal)$"
 )
@@ -198,7 +198,11 @@ class _SettingsClass:
         functions = [one for one in self.node.body if isinstance(one, ast.FunctionDef)]
         changes = any(
             one.name in ("settings_customise_sources", "__init__")
-            or any("before" in texts_in(decorator) for decorator in one.decorator_list)
+            # A validator of a field does not run where there is no value for it.
+            or any(
+                names_in(decorator) & {"model_validator", "root_validator"} and _is_before(decorator)
+                for decorator in one.decorator_list
+            )
             for one in functions
         )
         return len(self.node.bases) == 1 and not changes and ELSEWHERE.isdisjoint(self.configured)
@@ -225,6 +229,12 @@ class _SettingsClass:
             return None
         alias = given.get("validation_alias", given.get("alias"))
         return prefix + name if alias is None else text_of(alias)
+
+
+def _is_before(decorator: ast.expr) -> bool:
+    """Whether a validator is given the values before the class has them, and could add some."""
+    given = {one.arg for one in decorator.keywords} if isinstance(decorator, ast.Call) else set()
+    return "before" in texts_in(decorator) or "pre" in given
 
 
 def _configuration(node: ast.stmt) -> dict[str, ast.expr]:
