@@ -90,6 +90,7 @@ def _take_up(config: pytest.Config, project: Project) -> None:
     ):
         raise pytest.UsageError("the suite needs pytest-json-report: add -p pytest_jsonreport.plugin")
     _in_one_process(config)
+    _without_coverage(config)
     link = _launcher(config)
     try:
         chosen = _settings(config, project, link)
@@ -127,6 +128,13 @@ def _in_one_process(config: pytest.Config) -> None:
         raise pytest.UsageError("the suite keeps an order, the port last: run it without -n")
     if getattr(option, "dist", "no") != "no":  # in addopts, which are about the project's own tests
         option.numprocesses, option.dist, option.tx = None, "no", []
+
+
+def _without_coverage(config: pytest.Config) -> None:
+    """Keep pytest-cov's verdict out, unless it was asked for here: requirements cover little of a project's code."""
+    coverage = config.pluginmanager.get_plugin("_cov")
+    if coverage is not None and not any(one.startswith("--cov") for one in config.invocation_params.args):
+        coverage.options.no_cov = True  # as --no-cov sets it
 
 
 def _launcher(config: pytest.Config) -> Link | None:
