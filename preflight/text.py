@@ -110,3 +110,12 @@ def _without_floods(text: str) -> str:
         elif marks == _MARKS + 1:
             kept.append("?")
     return "".join(kept)
+
+
+def amount(size: float) -> str:
+    """Bytes for people, in binary units."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.4g} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"

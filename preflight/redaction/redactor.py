@@ -185,18 +185,18 @@ class Redactor:
         return frozenset(window for secret in self._secrets for window in _windows(secret))
 
     @classmethod
-    def of(cls, settings: Settings) -> Redactor:
-        """The redactor of a process with these settings."""
-        return cls.of_variables(*settings.variables)
+    def of(cls, settings: Settings, *, besides: Iterable[str] = ()) -> Redactor:
+        """The redactor of a process with these settings; ``besides`` has values that no variable's name gives away."""
+        return cls.of_variables(*settings.variables, besides=besides)
 
     @classmethod
-    def of_variables(cls, *environments: Mapping[str, str]) -> Redactor:
+    def of_variables(cls, *environments: Mapping[str, str], besides: Iterable[str] = ()) -> Redactor:
         """A redactor for every secret in these variables, and what is derived from them.
 
         For texts that come before there are settings; then it is :meth:`of`.
         """
         whole = [value for variables in environments for value in secrets(variables)]
-        return cls([*whole, *derived(*environments)])
+        return cls([*whole, *derived(*environments), *besides])
 
     @cached_property
     def spread(self) -> int:

@@ -11,16 +11,7 @@ from preflight.contract import Details
 from preflight.processes import openfiles
 from preflight.settings.model import Settings
 from preflight.suite import memory
-from preflight.text import foreign
-
-
-def amount(size: float) -> str:
-    """Bytes for people, in binary units."""
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.4g} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
+from preflight.text import amount, foreign
 
 
 @pytest.mark.warning("Disk Space")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,6 +18,9 @@ from preflight.settings import model
 from preflight.suite import claim
 from preflight.suite.plugin import RUN, SuiteRun
 from preflight.suite.probes import Probes
+
+if TYPE_CHECKING:
+    from preflight.suite.answers import Answers
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +60,13 @@ def worker_is_ours(suite_run: SuiteRun) -> bool:
 def details(request: pytest.FixtureRequest, suite_run: SuiteRun) -> Details:
     """What this requirement found: a dict of JSON values, with ``summary`` and ``fix``."""
     return suite_run.details_of(request.node)
+
+
+@pytest.fixture(scope="session")
+def answers(suite_run: SuiteRun) -> Answers:
+    """What the probes of ready-made requirements have found; all were asked when the run began."""
+    assert suite_run.answers is not None  # noqa: S101  # asked for by ready-made requirements alone
+    return suite_run.answers
 
 
 @pytest.fixture(scope="session")

@@ -43,6 +43,7 @@ from preflight.text import first_line, printable
 
 if TYPE_CHECKING:  # a launcher does their work in its own process, and waits for this one
     from preflight.processes.worker import Worker
+    from preflight.suite.answers import Answers
 
 RUN = "preflight-suite-run"
 """The name of the plugin that controls a run."""
@@ -104,6 +105,8 @@ class SuiteRun:
         self._lost: list[str] = []
         """Requirements that stand in the suite's files and were not collected."""
         self.sources = soundness.Sources(config)
+        self.answers: Answers | None = None
+        """Those of ready-made requirements' probes; None where no such requirement is asked."""
         self.scopes = settings.scopes
         self._witnesses: dict[str, soundness.Witness] = {}
         """Who sees each requirement's body run."""
@@ -250,6 +253,7 @@ class SuiteRun:
         faults += sources.stale(self.settings.root, self.scopes, sound)
         self._witnesses = {item.nodeid: soundness.Witness(item) for item in items}
         self._lost = [lost for scope in self.scopes for lost in sources.lost(scope, items)]
+        self._lost += soundness.lost_of_ready(items, self.scopes)
         if self.link and self._lost and not self.problems:
             # With plain pytest one may run a part of the suite, and is told so.
             faults += [f"{lost}: was not collected" for lost in self._lost]
@@ -305,6 +309,12 @@ class SuiteRun:
         asked = [item for item in session.items if not self._left_out(self.declarations[item.nodeid])]
         if any("probes" in _fixtures(item) for item in asked):
             self.probes.start()
+        if made := [one for item in asked if (one := soundness.made(item)) is not None]:
+            from preflight.suite.answers import Answers
+
+            self.answers = Answers(self.settings)
+            self.redactor = Redactor.of(self.settings, besides=self.answers.values(made))
+            self.answers.start(made)
         if self.link is None and any("application" in _fixtures(item) for item in asked):
             self._import_application()
         if self.link:
@@ -474,6 +484,8 @@ class SuiteRun:
         yield
         if self._worker is not None:
             self._worker.child.close()
+        if self.answers is not None:
+            self.answers.close()
         found = self.report
         if session.exitstatus == pytest.ExitCode.OK and found is not None and not session.config.option.collectonly:
             # Whoever made it up (a plugin) or did not know better (pytest, of a broken run): it is what CI goes by.

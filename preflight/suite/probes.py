@@ -44,6 +44,8 @@ class Question:
     """Under which of these names the good answer, a JSON object, has the list that is asked for."""
     variable: str = field(default="", compare=False)
     """The variable that the URL comes from, where one does."""
+    headers: Mapping[str, str] | None = field(default=None, repr=False, compare=False)
+    """What is sent instead of what OpenAI's client sends."""
 
     @property
     def shown(self) -> str:
@@ -115,7 +117,7 @@ def _question(
     variable = f"{prefix}_BASE_URL"
     base = environment.get(variable)
     return Question(
-        _below(base or default, route),
+        below(base or default, route),
         environment.get(f"{prefix}_API_KEY"),
         environment=environment,
         lists=lists,
@@ -123,7 +125,7 @@ def _question(
     )
 
 
-def _below(base: str, route: str) -> str:
+def below(base: str, route: str) -> str:
     """A route below a base URL, as openai's client puts it there: behind a query as well, if the base has one."""
     address, _, _fragment = base.partition("#")
     path, mark, query = address.partition("?")
@@ -249,7 +251,7 @@ def _prepared(question: Question, timeout: float) -> tuple[egress.Client, httpx2
     """The client, and what it sends. Raises Fault."""
     import httpx2  # 70 ms, and only where something is asked
 
-    headers = egress.headers(question.environment, question.key)
+    headers = dict(question.headers or egress.headers(question.environment, question.key))
     client = egress.build(question.environment, question.url, timeout)
     try:
         headers.setdefault("Accept-Encoding", "identity")  # the only thing that we ask in another way: we read less
@@ -319,7 +321,7 @@ class Request:
                 if reply.status == 407 and reply.proxy is not None:
                     return replace(reply, status=None, failure=_refusal(reply.proxy, "407", ""), at_proxy=True)
                 on_head(replace(reply, is_whole=False))
-                body = _body(response, begun + self.timeout)
+                body = body_of(response, begun + self.timeout)
                 lists = self.question.lists if reply.status == 200 else ()
                 found = _understood(body or b"", lists, self.question.key or "")
                 return replace(reply, is_whole=body is not None, **found)
@@ -340,7 +342,7 @@ class Request:
         if proxy is not None and isinstance(error, httpx2.ProxyError):
             refusal = _refusal(proxy, str(error), self.request.url.host)
             return Reply(self.question.shown, seconds=seconds, proxy=proxy, failure=refusal, at_proxy=True)
-        return self._unanswered(_failure(error, self.timeout, received=self.course.received), seconds)
+        return self._unanswered(failure(error, self.timeout, received=self.course.received), seconds)
 
     def _unanswered(self, failure: str, seconds: float) -> Reply:
         proxy, course = self._proxy, self.course
@@ -358,7 +360,7 @@ def _media(said: str) -> str:
     return media if _MEDIA.fullmatch(media) else ""
 
 
-def _body(response: httpx2.Response, deadline: float) -> bytes | None:
+def body_of(response: httpx2.Response, deadline: float) -> bytes | None:
     """The body, if it ends in time and is no longer than LONGEST_BODY; else None: the status is an answer even so."""
     import httpx2
 
@@ -392,6 +394,8 @@ def _understood(body: bytes, lists: tuple[str, ...], key: str) -> dict[str, Any]
         error = error[0] if error else None
     places = [error, document] if isinstance(error, dict) else [{"code": error}, document]
     codes = [place.get(name) for place in places for name in ("code", "type")]
+    details = places[0].get("details")  # Google's: https://google.aip.dev/193
+    codes += [one.get("reason") for one in details if isinstance(one, dict)] if isinstance(details, list) else []
     parts = {key[start : start + 6] for start in range(len(key) - 5)}
     words = [code for code in codes if isinstance(code, str) and _CODE.fullmatch(code)]
     code = next((code for code in words if not any(part in code for part in parts)), "")
@@ -418,7 +422,7 @@ def _no_answer(timeout: float) -> str:
     return f"no answer within {timeout:g} s"
 
 
-def _failure(error: Exception, timeout: float, *, received: bool) -> str:
+def failure(error: Exception, timeout: float, *, received: bool) -> str:
     """Why there is no answer, in words that hold no part of the request."""
     import httpx2
 

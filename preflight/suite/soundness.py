@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from importlib.abc import SourceLoader
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -31,10 +31,15 @@ from preflight.processes import interpreter
 from preflight.project import Scope
 from preflight.report.model import SEVERITIES
 
+if TYPE_CHECKING:
+    from preflight.making import Made
+
 FILES = ("test_*.py", "*_test.py")
 REWRITTEN = -1
 """Stands for a level of optimization: with pytest's assertions, which explain themselves (plain pytest has those)."""
 INSTALLED = "site-packages"
+READY = "preflight.making"
+"""Imported by nobody but a suite with ready-made requirements in it."""
 NAMED = re.compile(rb"\.[\s\\]*(?:%s)\b" % "|".join(SEVERITIES).encode())
 ASSERTION = re.compile(rb"^[ \t]*assert\b", re.MULTILINE)
 ALWAYS_HOLDS = "assertion is always true"
@@ -255,6 +260,33 @@ class Sources:
             module: CodeType = compile(path.read_bytes(), str(path), "exec", dont_inherit=True, optimize=level)
         self._always[path] = sorted({one.lineno for one in said if str(one.message).startswith(ALWAYS_HOLDS)})
         return module
+
+
+def made(item: pytest.Item) -> Made | None:
+    """What a ready-made requirement was made of; None for any other."""
+    making = sys.modules.get(READY)
+    one: Made | None = getattr(getattr(item, "obj", None), making.ATTRIBUTE, None) if making is not None else None
+    return one
+
+
+def lost_of_ready(items: Iterable[pytest.Item], scopes: Iterable[Scope]) -> list[str]:
+    """The ready-made requirements of the suite's files that pytest has not collected, and where each was made.
+
+    They were assigned to no name ``test_...``, or another one took the name.
+    """
+    making = sys.modules.get(READY)
+    if making is None:
+        return []
+    collected = {made(item) for item in items}
+    parts = list(scopes)
+    found = []
+    for one in making.EVERY:
+        path = Path(one.file)
+        part = next((scope for scope in parts if path.is_relative_to(scope.folder)), None)
+        if part is not None and one not in collected:
+            named = "has to be assigned to a name of its own that begins with test_"
+            found.append(f"{part.id_of(path)}:{one.line}: a ready-made requirement, which {named},")
+    return found
 
 
 def files_below(folder: Path) -> list[Path]:

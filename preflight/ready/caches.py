@@ -1,0 +1,177 @@
+"""``ready.redis``: a Redis server, or one that speaks its protocol, answers and keeps what it is given."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from preflight.contract import Details
+from preflight.making import Ask, Failure, imported, requirement, unknown
+from preflight.making import url as parsed
+from preflight.ready.network import resolved
+from preflight.text import foreign
+
+
+class Answer(NamedTuple):
+    """What the server has said."""
+
+    version: str
+    """Empty where it does not tell."""
+    policy: str | None
+    """What it does when its memory is full; None where it does not tell."""
+    role: str
+    refuses: str
+    """Why it takes nothing that is written, as far as it tells; empty where it does."""
+
+
+def redis(
+    variable: str,
+    *,
+    at_least: str = "",
+    policy: str = "",
+    writes: bool = True,
+    severity: str = "critical",
+    title: str = "",
+    fix: str = "",
+    doc: str = "",
+    timeout: float = 5.0,
+) -> Callable[..., None]:
+    """The server whose URL is in ``variable`` answers.
+
+    :param at_least: the oldest version that will do.
+    :param policy: what it has to do when its memory is full, "noeviction" say: a queue must not lose its jobs.
+    :param writes: whether it has to take what is written: a replica does not, nor does one whose disk is full.
+    """
+
+    def probe(ask: Ask) -> Answer:
+        count = 1
+        if not ask.value.startswith("unix://"):
+            found = parsed(ask, ["redis", "rediss", "unix"], "the URL of a Redis server")
+            count = len(resolved(found.hostname or "", found.port or 6379, ask.timeout))
+        # Each address is given all of it, and the first of several may swallow everything.
+        return _asked(imported("redis", "redis"), ask, ask.timeout / max(1, count))
+
+    def judge(answer: Answer, details: Details) -> None:
+        details.update(version=answer.version or None, maxmemory_policy=answer.policy, role=answer.role or None)
+        if at_least:
+            found = answer.version or "a version that it does not tell"
+            if not _NUMBERS.match(answer.version):
+                unknown(f"Redis is {found}, and {at_least} or newer is needed")
+            assert _numbers(answer.version) >= _numbers(at_least), f"Redis is {found}, needs {at_least} or newer"
+        details.summary = f"Redis {answer.version}".rstrip()
+        assert not answer.refuses or not writes, f"it takes nothing that is written: {answer.refuses}"
+        if not policy:
+            return
+        if answer.policy is None:
+            unknown(f"the server refuses CONFIG, so nobody knows whether its maxmemory-policy is {policy}")
+        details.fix = fix or f"redis-cli config set maxmemory-policy {policy}"
+        assert answer.policy == policy, f"its maxmemory-policy is {answer.policy}, and has to be {policy}"
+
+    return requirement(
+        probe,
+        judge,
+        variable=variable,
+        severity=severity,
+        title=title or f"Redis ({variable})",
+        doc=doc or f"The Redis server in {variable} answers.",
+        fix=fix or f"start Redis, or mend {variable}",
+        needs=["network"],
+        timeout=timeout,
+    )
+
+
+_NUMBERS = re.compile(r"\d+(?:\.\d+)*")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    found = _NUMBERS.match(version)
+    return tuple(map(int, found[0].split("."))) if found else ()
+
+
+def _asked(library: Any, ask: Ask, to_connect: float) -> Answer:
+    """PING, INFO and CONFIG GET. Raises Failure in words that hold no part of the URL."""
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    errors = library.exceptions
+    try:
+        client = library.Redis.from_url(
+            ask.value,
+            socket_timeout=ask.timeout,
+            socket_connect_timeout=to_connect,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=True,
+        )
+    except (ValueError, TypeError):
+        raise Failure(f"{ask.variable} is not the URL of a Redis server: it has a parameter that is none") from None
+    try:
+        with client:
+            client.ping()
+            about = _allowed(errors, client.info) or {}
+            settings: dict[str, str] = {}
+            for name in ("maxmemory-policy", "stop-writes-on-bgsave-error", "save"):
+                settings |= _allowed(errors, functools.partial(client.config_get, name)) or {}
+            version = foreign(str(about.get("redis_version", "")))
+            return Answer(
+                version, settings.get("maxmemory-policy"), str(about.get("role", "")), _refuses(about, settings)
+            )
+    except errors.AuthenticationError:
+        raise Failure("the password is rejected, or missing in the URL") from None
+    except errors.NoPermissionError:
+        raise Failure("its user may not even PING") from None
+    except errors.BusyLoadingError:
+        raise Failure("it is still loading its data") from None
+    except errors.TimeoutError:
+        raise Failure(f"no answer within {ask.timeout:g} s") from None
+    except errors.ConnectionError as error:
+        raise Failure(_closed(error)) from None
+    except errors.ResponseError as error:
+        if "DB index" in str(error) or "SELECT" in str(error):
+            raise Failure(f"it has no database of the number that {ask.variable} ends with") from None
+        if "NOAUTH" in str(error) or "WRONGPASS" in str(error):
+            raise Failure("the password is rejected, or missing in the URL") from None
+        raise Failure("it answers PING with an error") from None
+    except (errors.RedisError, ValueError) as error:
+        raise Failure(f"what answers does not speak Redis' protocol ({type(error).__name__})") from None
+
+
+def _allowed(errors: Any, question: Callable[[], Any]) -> Any:
+    """The answer; None where the server does not let us ask: managed services do so, and ACLs."""
+    try:
+        return question()
+    except errors.AuthenticationError:
+        raise
+    except errors.ResponseError:
+        return None
+
+
+def _refuses(about: Mapping[str, Any], settings: Mapping[str, str]) -> str:
+    """Why nothing can be written, by what INFO says: a server answers PING all the same."""
+    if about.get("role") == "slave" and about.get("slave_read_only", 1):
+        return "it is a replica"
+    used, most = about.get("used_memory", 0), about.get("maxmemory", 0)
+    if most and used >= most and about.get("maxmemory_policy") == "noeviction":
+        return "its memory is full, and its maxmemory-policy is noeviction"
+    stops = settings.get("stop-writes-on-bgsave-error") == "yes" and settings.get("save")
+    if stops and about.get("rdb_last_bgsave_status", "ok") != "ok":
+        return "its last snapshot could not be saved (MISCONF)"
+    if about.get("aof_last_write_status", "ok") != "ok":
+        return "its append-only file could not be written (MISCONF)"
+    return ""
+
+
+def _closed(error: BaseException) -> str:
+    said = str(error)
+    if "max number of clients" in said:
+        return "it has no connection left (maxclients)"
+    if "No such file" in said:
+        return "nothing listens on its socket"
+    if "refused" in said:
+        return "connection refused: nothing listens there"
+    if "certificate" in said.lower():
+        return "its certificate is not trusted"
+    if "SSL" in said:
+        return "what answers does not speak TLS"
+    return "the connection was closed without an answer"

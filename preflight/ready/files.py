@@ -1,0 +1,213 @@
+"""``ready.file``, ``ready.folder`` and ``ready.model_file``: files of the application's."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shlex
+import stat
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from preflight.contract import Details
+from preflight.making import Ask, Failure, requirement, unknown
+from preflight.text import foreign
+
+PIECE = 1 << 20  # bytes that are hashed at a time
+
+
+class Place(NamedTuple):
+    """A path, and what it is called in front of people: one that a variable has is called after that."""
+
+    path: Path
+    shown: str
+
+
+def place_of(ask: Ask, path: str) -> Place:
+    """The path, from the project's folder on; of the variable, where one is named."""
+    found = ask.root / Path(path or ask.value).expanduser()
+    return Place(found, str(found) if path else f"what {ask.variable} names")
+
+
+def status_of(place: Place, what: str) -> os.stat_result:
+    """What is there. Raises Failure where that is nothing that could be ``what``."""
+    path, shown = place
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise Failure(f"{shown} is a link to {foreign(os.readlink(path))}, which is not there") from None
+        raise Failure(f"{shown} is not there, and has to be {what}") from None
+    except PermissionError:
+        raise Failure(f"{shown} cannot be looked at by this user: a folder above it is closed") from None
+    except (OSError, ValueError) as error:
+        raise Failure(f"{shown} cannot be looked at: {getattr(error, 'strerror', 'it is no path')}") from None
+
+
+def file(
+    path: str = "",
+    *,
+    variable: str = "",
+    severity: str = "critical",
+    title: str = "",
+    fix: str = "",
+    doc: str = "",
+) -> Callable[..., None]:
+    """A file is there, and this user can read it. ``path`` starts from the project's folder; or it is a variable's."""
+
+    def probe(ask: Ask) -> int:
+        place = place_of(ask, path)
+        status = status_of(place, "a file")
+        if not stat.S_ISREG(status.st_mode):
+            raise Failure(f"{place.shown} is no file")
+        _readable(place)
+        return status.st_size
+
+    def judge(size: int, details: Details) -> None:
+        details.update(size=size)
+        details.summary = f"{size} bytes"
+
+    name = path or variable
+    return requirement(
+        probe,
+        judge,
+        variable=variable,
+        severity=severity,
+        title=title or f"File {name}",
+        doc=doc or f"The file {name} is there and can be read.",
+        fix=fix or "put the file there, readable for this user",
+    )
+
+
+def _readable(place: Place) -> None:
+    try:
+        with place.path.open("rb") as opened:
+            opened.read(1)
+    except PermissionError:
+        mending = f"chmod u+r {shlex.quote(place.shown)}" if place.shown == str(place.path) else ""
+        raise Failure(f"{place.shown} cannot be read by this user", mending) from None
+    except OSError as error:
+        raise Failure(f"{place.shown} cannot be read: {error.strerror}") from None
+
+
+def folder(
+    path: str = "",
+    *,
+    variable: str = "",
+    writable: bool = True,
+    severity: str = "critical",
+    title: str = "",
+    fix: str = "",
+    doc: str = "",
+) -> Callable[..., None]:
+    """A folder is there, and this user can write a file in it: one is made and taken away again."""
+
+    def probe(ask: Ask) -> None:
+        place = place_of(ask, path)
+        if not stat.S_ISDIR(status_of(place, "a folder").st_mode):
+            raise Failure(f"{place.shown} is no folder")
+        if writable:
+            _written(place)
+        else:
+            _listed(place)
+
+    def judge(_answer: Any, details: Details) -> None:
+        details.summary = "can be written" if writable else "can be read"
+
+    name = path or variable
+    return requirement(
+        probe,
+        judge,
+        variable=variable,
+        severity=severity,
+        title=title or f"Folder {name}",
+        doc=doc or f"The folder {name} is there and can be {'written' if writable else 'read'}.",
+        fix=fix or "make the folder, or let this user write in it",
+    )
+
+
+def _written(folder: Place) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=folder.path) as opened:  # has no name where the system can do that
+            opened.write(b"preflight")
+            opened.flush()
+    except OSError as error:
+        raise Failure(f"nothing can be written in {folder.shown}: {error.strerror}") from None
+
+
+def _listed(folder: Place) -> None:
+    try:
+        with os.scandir(folder.path) as entries:
+            next(entries, None)
+    except OSError as error:
+        raise Failure(f"{folder.shown} cannot be read: {error.strerror}") from None
+
+
+def model_file(
+    path: str = "",
+    *,
+    variable: str = "",
+    size: int | None = None,
+    sha256: str = "",
+    severity: str = "critical",
+    title: str = "",
+    fix: str = "",
+    doc: str = "",
+    timeout: float = 30.0,
+) -> Callable[..., None]:
+    """A model's file is there and whole: of ``size`` bytes, and with this SHA-256, where they are given.
+
+    A file that Git LFS has left its pointer for is told apart from one that was cut off.
+    """
+    if sha256 and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+        raise ValueError("a SHA-256 has 64 hexadecimal digits")
+
+    def probe(ask: Ask) -> tuple[int, str]:
+        place = place_of(ask, path)
+        status = status_of(place, "a model's file")
+        if not stat.S_ISREG(status.st_mode):
+            raise Failure(f"{place.shown} is no file")
+        _readable(place)
+        with place.path.open("rb") as opened:
+            if opened.read(64).startswith(b"version https://git-lfs.github.com/spec/"):
+                pulls = f"git lfs pull --include {shlex.quote(path)}" if path else "git lfs pull"
+                raise Failure(f"{place.shown} is a pointer of Git LFS, not the model", pulls)
+        if not status.st_size:
+            raise Failure(f"{place.shown} is empty")
+        if size is not None and status.st_size != size:
+            raise Failure(f"{place.shown} has {status.st_size} bytes, and {size} are expected")
+        return status.st_size, _hash(place.path, time.monotonic() + ask.timeout) if sha256 else ""
+
+    def judge(answer: tuple[int, str], details: Details) -> None:
+        found, digest = answer
+        details.update(size=found, sha256=digest or None)
+        same = digest == sha256.lower()
+        assert same, f"its SHA-256 begins with {digest[:12]}, and {sha256[:12].lower()} is expected"
+        details.summary = f"{found} bytes{', and the SHA-256 that is expected' if sha256 else ''}"
+
+    name = path or variable
+    return requirement(
+        probe,
+        judge,
+        variable=variable,
+        severity=severity,
+        title=title or f"Model file {name}",
+        doc=doc or f"The model's file {name} is there and whole.",
+        fix=fix or "download the model's file again",
+        timeout=timeout,
+    )
+
+
+def _hash(path: Path, until: float) -> str:
+    """The file's SHA-256. Ends as unknown where there is no time for all of it."""
+    digest = hashlib.sha256()
+    with path.open("rb") as opened:
+        while piece := opened.read(PIECE):
+            digest.update(piece)
+            if time.monotonic() > until:
+                unknown(f"the file is too large to be read within its deadline: {opened.tell()} bytes were")
+    return digest.hexdigest()

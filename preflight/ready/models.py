@@ -1,0 +1,245 @@
+"""``ready.model``: a service offers the model; a local one has it loaded, and is not only reachable."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from preflight.contract import Details
+from preflight.making import Ask, Failure, literal, requirement, unknown
+from preflight.making import url as parsed
+from preflight.ready.keys import MONEY, PROVIDERS, base_of, headers_of, provider_of, question_of
+from preflight.ready.web import get, send
+from preflight.suite import probes
+from preflight.text import foreign
+
+LOCAL = ("ollama", "vllm", "llama.cpp")
+
+
+class Answer(NamedTuple):
+    """What the service has said of its models."""
+
+    status: int
+    names: list[str] | None
+    """Those that it offers; None where it does not say."""
+    not_ready: str = ""
+    """Why the model cannot be used yet; empty where it can, or nothing says otherwise."""
+    knows: bool = False
+    """Whether it knows the model by its name, though it is in no list: an alias, say."""
+
+
+def model(
+    variable: str,
+    name: str,
+    *,
+    provider: str = "",
+    base: str = "",
+    loaded: bool = True,
+    key: str = "",
+    paid: bool = False,
+    severity: str = "critical",
+    title: str = "",
+    fix: str = "",
+    doc: str = "",
+    timeout: float = 5.0,
+) -> Callable[..., None]:
+    """The service behind ``variable`` offers the model ``name``.
+
+    :param variable: the variable with the key of a service; or, for "ollama", "vllm" and "llama.cpp", with its URL.
+    :param provider: as for `api_key`, or one of these three, which run on machines of one's own.
+    :param loaded: of these three: whether the model has to be in memory already, and not only to be had.
+    :param key: of these three: the variable with the key that they want, if they do.
+    :param paid: have the model answer one word, which costs money: only that shows that quota and rights suffice.
+    """
+    kind = provider_of(variable, provider, LOCAL)
+    base = literal(base)
+    if paid and kind not in SAYS_A_WORD:
+        raise ValueError(f"{kind} cannot be asked with paid=True, only {', '.join(SAYS_A_WORD)}")
+
+    def probe(ask: Ask) -> Answer:
+        if kind in LOCAL:
+            return _local(kind, name, ask, key, loaded=loaded)
+        return _used(kind, name, ask, base) if paid else _offered(kind, name, ask, base)
+
+    def judge(answer: Answer, details: Details) -> None:
+        details.update(status=answer.status, models=(answer.names or [])[:100])
+        details.summary = f"{name} is {state}"
+        if answer.knows:
+            return
+        if answer.status in (401, 403):
+            unknown(f"the service does not let this key list its models (HTTP {answer.status})")
+        if answer.status == 429 or answer.status >= 500:
+            unknown(f"the service answered HTTP {answer.status}")
+        if answer.names is None:
+            unknown(f"the service does not say which models it has (HTTP {answer.status})")
+        found = _is_among(name, answer.names)
+        some = ", ".join(answer.names[:5]) or "none"
+        assert found, f"the service has no model {name}; it has {some}{' ...' if len(answer.names) > 5 else ''}"
+        assert not answer.not_ready, answer.not_ready
+
+    if kind in LOCAL:
+        state, stands = ("loaded", "loaded and ready") if loaded else ("there", "on its server")
+    else:
+        state, stands = ("answering", "answering") if paid else ("offered", "offered by its service")
+    return requirement(
+        probe,
+        judge,
+        variable=variable,
+        severity=severity,
+        title=title or f"Model {name}",
+        doc=doc or f"The model {name} is {stands}.",
+        fix=fix or _fix(kind, name),
+        needs=["network"],
+        timeout=timeout,
+    )
+
+
+def _fix(kind: str, name: str) -> str:
+    if kind == "ollama":
+        return f"ollama pull {name} && ollama run {name} ''"
+    if kind in LOCAL:
+        return f"start {kind} with {name}, and wait until it is loaded"
+    return f"use another model, or see to it that the account may use {name}"
+
+
+def _is_among(name: str, names: list[str]) -> bool:
+    """Whether a model is there, as services name theirs: "models/gemini-2.5-pro", "llama3:latest"."""
+    return any(one in (name, f"models/{name}", f"{name}:latest") for one in names)
+
+
+# All of the list at once: a model on its second page would seem to be missing.
+_ALL = {"google": "v1beta/models?pageSize=1000", "anthropic": "v1/models?limit=1000"}
+
+
+def _offered(kind: str, name: str, ask: Ask, base: str) -> Answer:
+    known = PROVIDERS[kind]
+    if kind == "perplexity":
+        unknown("Perplexity has no list of its models")
+    if kind == "azure":
+        unknown("Azure lists what it has, and not the deployments that are used by name: only paid=True shows those")
+    question = question_of(known, ask, base, _ALL.get(kind, ""))
+    headers = headers_of(question)
+    try:
+        answer = get(question.url, ask, headers)
+        if answer.cut:
+            unknown(f"the service's list {answer.cut}")
+        names = _names(answer.document, known.lists[0])
+        if names is None or _is_among(name, names):
+            return Answer(answer.status, names)
+        # Aliases ("-latest"), and models of one's own, are in no list of some services, which know them all the same.
+        alone = get(probes.below(base_of(known, ask, base), f"{known.route}/{quote(name)}"), ask, headers)
+        knows = alone.status == 200 and isinstance(alone.document, dict) and "error" not in alone.document
+        return Answer(answer.status, names, knows=knows and bool({"id", "name"} & alone.document.keys()))
+    except Failure as failure:  # of a service of somebody else's that is nobody's certainty
+        unknown(str(failure))
+
+
+# How each is asked for one word: the route, and the body around the question.
+SAYS_A_WORD = ("openai", "anthropic", "google", "azure", "mistral", "perplexity")
+
+
+def _word(kind: str, name: str) -> tuple[str, dict[str, Any]]:
+    question = [{"role": "user", "content": "Say yes."}]
+    if kind == "google":
+        return f"v1beta/models/{quote(name)}:generateContent", {"contents": [{"parts": [{"text": "Say yes."}]}]}
+    if kind == "anthropic":
+        return "v1/messages", {"model": name, "max_tokens": 1, "messages": question}
+    if kind == "azure":
+        return f"openai/deployments/{quote(name)}/chat/completions?api-version=2024-10-21", {"messages": question}
+    route = "v1/chat/completions" if kind == "mistral" else "chat/completions"
+    # No limit on the answer: models that reason call it otherwise, and refuse the name that others know.
+    return route, {"model": name, "messages": question}
+
+
+def _used(kind: str, name: str, ask: Ask, base: str) -> Answer:
+    """Have the model say a word. Raises Failure where the service says that it cannot be used."""
+    known = PROVIDERS[kind]
+    route, body = _word(kind, name)
+    question = question_of(known, ask, base, route)
+    headers = {**headers_of(question), "Content-Type": "application/json"}
+    try:
+        answer = send("POST", question.url, ask, headers, json.dumps(body).encode())
+    except Failure as failure:
+        unknown(str(failure))
+    error = answer.document.get("error") if isinstance(answer.document, dict) else None
+    said = " ".join(str(error.get(one)) for one in ("code", "type", "status")) if isinstance(error, dict) else ""
+    if answer.status == 200 and error is None:
+        return Answer(200, None, knows=True)
+    if answer.status == 404:
+        raise Failure(f"the service has no model {name} (HTTP 404)")
+    if answer.status in (402, 429) and MONEY.search(said.lower()):
+        raise Failure(
+            f"the account has no quota or credit left for {name} (HTTP {answer.status})", "look at its billing"
+        )
+    unknown(f"{name} was asked, and the service answered HTTP {answer.status}")
+
+
+def _names(document: Any, where: str) -> list[str] | None:
+    found = document.get(where) if isinstance(document, dict) else document
+    if not isinstance(found, list):
+        return None
+    entries = [one for one in found if isinstance(one, dict)]
+    names = [one.get("id") or one.get("name") or one.get("model") for one in entries]
+    names += [alias for one in entries if isinstance(one.get("aliases"), list) for alias in one["aliases"]]
+    return [foreign(one) for one in names if isinstance(one, str)]
+
+
+def _local(kind: str, name: str, ask: Ask, key: str, *, loaded: bool) -> Answer:
+    """What a server on a machine of one's own has; its ``/health`` is good before a model is loaded."""
+    if kind == "ollama":
+        ask = replace(ask, value=_of_ollama(ask.value))
+    parsed(ask, ["http", "https"], f"the URL of {kind}")
+    root = ask.value.rstrip("/").removesuffix("/v1").removesuffix("/api" if kind == "ollama" else "/v1")
+    headers = {"Authorization": f"Bearer {ask.environment[key]}"} if ask.environment.get(key) else {}
+    if kind == "ollama":
+        # https://github.com/ollama/ollama/blob/main/docs/api.md: api/tags has what is on disk, api/ps what is loaded
+        there = get(probes.below(root, "api/tags"), ask, headers)
+        names = _names(there.document, "models")
+        if there.status == 404:
+            raise Failure("what answers is no ollama: it has no /api/tags")
+        if loaded and names is not None and _is_among(name, names):
+            running = _names(get(probes.below(root, "api/ps"), ask, headers).document, "models")
+            if running is None or not _is_among(name, running):
+                return Answer(there.status, names, f"{name} is on the disk, and not loaded")
+        return Answer(there.status, names)
+    answer = get(probes.below(root, "v1/models"), ask, headers)
+    names = _names(answer.document, "data")
+    health = get(probes.below(root, "health"), ask, headers) if loaded else None
+    if health is not None and health.status == 503:
+        # llama.cpp says "Loading model" until it is ready; vLLM's engine, when it has died.
+        error = health.document.get("error") if isinstance(health.document, dict) else None
+        loading = "loading" in str(error.get("message", "") if isinstance(error, dict) else error).lower()
+        state = "is still being loaded" if loading else "is not ready: the server's /health answers HTTP 503"
+        return Answer(200, [*(names or []), name], f"{name} {state}")
+    if answer.status == 404:
+        raise Failure(f"what answers is no {kind}: it has no /v1/models")
+    return Answer(answer.status, names, _asleep(answer.document, name) if loaded else "")
+
+
+def _asleep(document: Any, name: str) -> str:
+    """Why a model in the list is not loaded, where the list says so: llama.cpp's does, of several models."""
+    for one in document.get("data", ()) if isinstance(document, dict) else ():
+        status = one.get("status") if isinstance(one, dict) and one.get("id") == name else None
+        value = status.get("value") if isinstance(status, dict) else None
+        if isinstance(value, str) and value != "loaded":
+            return f"{name} is not loaded: the server says that it is {foreign(value)}"
+    return ""
+
+
+def _of_ollama(value: str) -> str:
+    """The URL that OLLAMA_HOST stands for: it may have neither scheme nor port, and name the address to listen at.
+
+    https://github.com/ollama/ollama/blob/main/envconfig/config.go
+    """
+    scheme, mark, rest = value.strip().rpartition("://")
+    if "@" in rest or not re.fullmatch(r"[\w.:\[\]-]+(?:/.*)?", rest):
+        return value
+    host, slash, path = rest.partition("/")
+    if not mark and not re.search(r":\d+$", host):
+        host += ":11434"
+    host = re.sub(r"^(0\.0\.0\.0|\[::\]|)(?=:|$)", "127.0.0.1", host)
+    return f"{scheme or 'http'}://{host}{slash}{path}"

@@ -1,0 +1,216 @@
+"""``ready.postgres``: a PostgreSQL database answers, is new enough, and lets its role do what the application does."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+from preflight.contract import Details
+from preflight.making import Ask, Failure, imported, requirement
+from preflight.making import url as parsed
+from preflight.ready.network import CLOSED, resolved
+
+SCHEMES = ("postgresql", "postgres", "postgresql+psycopg", "postgresql+asyncpg", "postgresql+psycopg2")
+# SQLSTATE, https://www.postgresql.org/docs/current/errcodes-appendix.html, with what is known then.
+STATES = {
+    "28P01": "the password is rejected",
+    "28000": "the role may not log in from here (pg_hba.conf)",
+    "3D000": "there is no such database",
+    "53300": "it has no connection left (max_connections)",
+    "57P03": "it is starting up or shutting down",
+    "57014": "it did not answer a question in time",
+    "53100": "its disk is full",
+}
+
+
+class Answer(NamedTuple):
+    """What the database has said."""
+
+    version: str
+    number: int
+    """150004 for 15.4."""
+    extensions: dict[str, str]
+    available: frozenset[str]
+    writes: str
+    """Why the role cannot write; empty where it can."""
+
+
+def postgres(
+    variable: str,
+    *,
+    at_least: str = "",
+    extensions: Collection[str] = (),
+    writes: bool = True,
+    severity: str = "critical",
+    title: str = "",
+    fix: str = "",
+    doc: str = "",
+    timeout: float = 5.0,
+) -> Callable[..., None]:
+    """The database whose URL is in ``variable`` answers.
+
+    :param at_least: the oldest version of the server that will do: "15" or "15.4".
+    :param extensions: those that have to be installed in the database.
+    :param writes: whether the role has to be allowed to write: asked for its rights, and with a
+        temporary table that is rolled back.
+    """
+    oldest = _number(at_least) if at_least else 0
+
+    def probe(ask: Ask) -> Answer:
+        for scheme in SCHEMES:
+            if ask.value.startswith(f"{scheme}://"):
+                break
+        else:
+            parsed(ask, SCHEMES, "the URL of a PostgreSQL database")  # says what is wrong with it
+        psycopg = imported("psycopg", "postgres")
+        return _asked(psycopg, parameters(psycopg, ask, ask.value.partition("://")[2]), ask.timeout)
+
+    def judge(answer: Answer, details: Details) -> None:
+        details.update(version=answer.version, extensions=answer.extensions, writes=not answer.writes)
+        enough = answer.number >= oldest
+        assert enough, f"PostgreSQL is {answer.version}, needs {at_least} or newer"
+        missing = sorted(set(extensions) - set(answer.extensions))
+        if missing:
+            there = all(one in answer.available for one in missing)
+            details.fix = fix or (
+                "; ".join(f'CREATE EXTENSION "{one}"' for one in missing) + ";"
+                if there
+                else f"install the extension on the database's machine first: {', '.join(missing)}"
+            )
+        assert not missing, f"the database has no extension {', '.join(missing)}"
+        assert not answer.writes or not writes, f"the database {answer.writes}"
+        details.summary = f"PostgreSQL {answer.version}"
+
+    return requirement(
+        probe,
+        judge,
+        variable=variable,
+        severity=severity,
+        title=title or f"PostgreSQL ({variable})",
+        doc=doc or f"The PostgreSQL database in {variable} answers, and can be used as the application uses it.",
+        fix=fix or f"start the database, or mend {variable}",
+        needs=["network"],
+        timeout=timeout,
+    )
+
+
+def _number(version: str) -> int:
+    major, _, minor = version.partition(".")
+    return int(major) * 10_000 + int(minor or 0)
+
+
+def parameters(psycopg: Any, ask: Ask, rest: str) -> dict[str, Any]:
+    """What libpq connects with: the URL's parameters, and what the application's environment adds (PGPASSWORD).
+
+    ``rest`` is the URL behind "://". Parameters of other drivers (``?schema=public``, ``?ssl=require``) are left out:
+    libpq would refuse the whole address. Raises Failure where it is none, without its value.
+    """
+    from psycopg import pq
+
+    known = {one.keyword.decode(): (one.envvar or b"").decode() for one in pq.Conninfo.get_defaults()}
+    address, mark, query = rest.partition("?")
+    pairs = [one for one in query.split("&") if one.partition("=")[0] in known]
+    try:
+        found: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(f"postgresql://{address}{mark}{'&'.join(pairs)}")
+    except psycopg.Error:
+        parsed(ask, SCHEMES, "the URL of a PostgreSQL database")
+        raise Failure(f"{ask.variable} is not the URL of a PostgreSQL database") from None
+    for keyword, variable in known.items():
+        if keyword not in found and variable and ask.environment.get(variable):
+            found[keyword] = ask.environment[variable]
+    hosts = [one for one in str(found.get("host", "")).split(",") if one and not one.startswith("/")]
+    if len(hosts) == 1 and "hostaddr" not in found:
+        # libpq gives each of a host's addresses all of the time: the first may swallow everything, as IPv6 often does.
+        count = len(resolved(hosts[0], 0, ask.timeout))
+    else:
+        count = max(1, len(hosts))
+    # It counts whole seconds, and takes 1 for 2.
+    found["connect_timeout"] = max(2, int(ask.timeout / count))
+    return {**found, "application_name": "preflight"}
+
+
+# In one transaction, which is rolled back. A pooler (PgBouncer) refuses options with which a session begins.
+_LIMITS = "SET LOCAL statement_timeout = {0}; SET LOCAL lock_timeout = {0}"
+_ASKS = """
+SELECT pg_is_in_recovery(), current_setting('transaction_read_only'),
+       has_schema_privilege(current_schema(), 'CREATE'), has_database_privilege(current_database(), 'TEMPORARY'),
+       EXISTS (SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+               WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+               AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'INSERT, UPDATE'))
+"""
+
+
+def _asked(psycopg: Any, connection: dict[str, Any], timeout: float) -> Answer:
+    """Ask, in one transaction that is rolled back. Raises Failure in words that hold no part of the address."""
+    try:
+        made = psycopg.connect(**connection, prepare_threshold=None)
+        with contextlib.closing(made):
+            made.execute(_LIMITS.format(max(1, int(timeout * 1000))))
+            version = made.execute("SHOW server_version").fetchone()[0].split(" ")[0]
+            installed = dict(made.execute("SELECT extname, extversion FROM pg_extension").fetchall())
+            available = made.execute("SELECT name FROM pg_available_extensions").fetchall()
+            writes = _no_writing(made)
+            made.rollback()
+            return Answer(version, made.info.server_version, installed, frozenset(row[0] for row in available), writes)
+    except psycopg.Error as error:
+        raise Failure(_why(error, timeout)) from None
+
+
+def _no_writing(made: Any) -> str:
+    """Why the role cannot write, as a sentence about the database goes on; empty where it can.
+
+    Rights are asked for; that the server writes at all (its disk is full, say) shows a table of this transaction's.
+    """
+    standby, read_only, creates, temporary, inserts = made.execute(_ASKS).fetchone()
+    if standby:
+        return "is a standby, which nobody can write to"
+    if read_only == "on":
+        return "does not let this role write: its transactions are read-only"
+    if temporary:
+        made.execute("CREATE TEMPORARY TABLE preflight_probe (one integer) ON COMMIT DROP")
+        made.execute("INSERT INTO preflight_probe VALUES (1)")
+    if not creates and not inserts:
+        return "does not let this role write: it may neither make a table nor write to one"
+    return ""
+
+
+def _why(error: Any, timeout: float) -> str:
+    """What is known, for people: by SQLSTATE, else by libpq's own words, of which only these are looked for."""
+    if error.sqlstate in STATES:
+        return STATES[error.sqlstate]
+    said = str(error)
+    if "password authentication failed" in said:
+        return STATES["28P01"]
+    if "no pg_hba.conf entry" in said:
+        return STATES["28000"]
+    if re.search(r'role "[^"]*" does not exist', said):
+        return "there is no such role"
+    if re.search(r'database "[^"]*" does not exist', said):
+        return STATES["3D000"]
+    if "no password supplied" in said:
+        return "it wants a password, and the URL has none"
+    for words, meaning in (
+        ("Connection refused", "connection refused: nothing listens there"),
+        ("timeout expired", f"no answer within {timeout:g} s"),
+        ("connection timeout expired", f"no answer within {timeout:g} s"),
+        ("statement timeout", f"no answer within {timeout:g} s"),
+        ("server closed the connection", CLOSED),
+        ("invalid response to SSL negotiation", "what answers does not speak PostgreSQL's protocol"),
+        ("expected authentication request", "what answers does not speak PostgreSQL's protocol"),
+        ("received invalid response", "what answers does not speak PostgreSQL's protocol"),
+        ("certificate verify failed", "its certificate is not trusted"),
+        ("does not support SSL", "it does not speak TLS, and sslmode asks for it"),
+        ("too many clients", STATES["53300"]),
+        ("remaining connection slots are reserved", STATES["53300"]),
+        ("No such file or directory", "nothing listens on its socket"),
+        ("No route to host", "the host cannot be reached from here"),
+        ("Network is unreachable", "the host cannot be reached from here"),
+        ("reset by peer", CLOSED),
+        ("Broken pipe", CLOSED),
+        ("could not translate host name", "its host cannot be resolved (DNS)"),
+    ):
+        if words in said:
+            return meaning
+    return f"it cannot be used ({error.sqlstate or type(error).__name__})"

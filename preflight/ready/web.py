@@ -1,0 +1,158 @@
+"""``ready.http``: a service answers over HTTP, with a status and with JSON as expected."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from preflight.contract import Details
+from preflight.making import Ask, Failure, imported, literal, requirement, unknown, without_query
+from preflight.making import url as parsed
+from preflight.ready.network import resolved
+from preflight.suite import egress, probes
+from preflight.text import foreign
+
+
+class Answer(NamedTuple):
+    """What came back."""
+
+    target: str
+    status: int
+    seconds: float
+    document: Any
+    """Its JSON; None where it is none."""
+    location: str
+    """The host that a redirection points to; empty where there is none."""
+    cut: str
+    """Why all of it could not be read; empty where it was."""
+
+
+def http(
+    name: str,
+    *,
+    status: int | Collection[int] = 200,
+    path: str = "",
+    equals: Any = ...,
+    severity: str = "critical",
+    title: str = "",
+    fix: str = "",
+    doc: str = "",
+    timeout: float = 5.0,
+) -> Callable[..., None]:
+    """``GET`` answers with this status; and with JSON that has ``path`` ("models.0.state"), which ``equals`` a value.
+
+    ``name`` is a URL or the variable that has one. A redirection is not followed: it is an answer like others.
+    """
+    given = literal(name) if "://" in name else ""
+    wanted = {status} if isinstance(status, int) else set(status)
+
+    def probe(ask: Ask) -> Answer:
+        named = replace(ask, value=given, variable=name) if given else ask
+        parsed(named, ["http", "https"], "the URL of an HTTP service")
+        return get(named.value, ask)
+
+    def judge(answer: Answer, details: Details) -> None:
+        details.update(url=answer.target, status=answer.status, seconds=round(answer.seconds, 3))
+        to = f", a redirection to {answer.location}" if answer.location else ""
+        assert answer.status in wanted, f"{answer.target} answered HTTP {answer.status}{to}"
+        if answer.cut:
+            unknown(f"the answer of {answer.target} {answer.cut}")
+        if path:
+            assert answer.document is not None, f"{answer.target} did not answer with JSON"
+            there, value = _at(answer.document, path)
+            assert there, f"the answer of {answer.target} has no {path}"
+            assert equals is ... or value == equals, f"{path} in the answer of {answer.target} is not {equals!r}"
+        details.summary = f"HTTP {answer.status} in {answer.seconds:.2f} s"
+
+    return requirement(
+        probe,
+        judge,
+        variable="" if given else name,
+        severity=severity,
+        title=title or f"HTTP {without_query(name)}",
+        doc=doc or f"{without_query(name)} answers over HTTP.",
+        fix=fix or "look at what the service logs",
+        needs=["network"],
+        timeout=timeout,
+    )
+
+
+def get(address: str, ask: Ask, headers: Mapping[str, str] | None = None) -> Answer:
+    """The answer to one GET. Raises Failure where there is none."""
+    return send("GET", address, ask, headers)
+
+
+def send(method: str, address: str, ask: Ask, headers: Mapping[str, str] | None = None, body: bytes = b"") -> Answer:
+    """The answer to one request, in the way that the application's client would ask (egress.py).
+
+    Raises Failure where there is none, in words that hold no part of what is secret in the address.
+    """
+    httpx2 = imported("httpx2", "http")
+    target = target_of(address, ask)
+    begun = time.monotonic()
+    try:
+        client = egress.build(ask.environment, address, ask.timeout)
+    except egress.Fault as fault:
+        raise Failure(str(fault), fault.fix) from None
+    course = probes.Course()
+    with client.http as http:
+        try:
+            sent = {"Accept-Encoding": "identity", **(headers or {})}
+            request = http.build_request(method, address, headers=sent, content=body or None)
+            request.extensions["trace"] = course
+            request.extensions["timeout"] = {**request.extensions["timeout"], "connect": _to_connect(request, ask)}
+            # No redirects: they could carry a key elsewhere.
+            response = http.send(request, stream=True, follow_redirects=False)
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
+            through = f", through the proxy {client.used[-1].shown}" if client.used else ""
+            what = probes.failure(error, ask.timeout, received=course.received)
+            raise Failure(f"{target}: {what}{through}") from None
+        with contextlib.closing(response):
+            location = response.headers.get("location", "")
+            content = probes.body_of(response, begun + ask.timeout)
+    cut = "" if content is not None else f"did not end, or has more than {probes.LONGEST_BODY >> 20} MiB"
+    try:
+        document = json.loads(content or b"")
+    except (ValueError, RecursionError):
+        document = None
+    to = _host_of(location) if location else ""
+    return Answer(target, response.status_code, time.monotonic() - begun, document, to, cut)
+
+
+def target_of(address: str, ask: Ask) -> str:
+    """Who is asked, for people: of a variable's address only the host, since a path may be the secret."""
+    shown = probes.Question(address).shown
+    scheme, mark, rest = shown.partition("://")
+    return f"{scheme}{mark}{rest.partition('/')[0]}" if ask.value else shown
+
+
+def _to_connect(request: Any, ask: Ask) -> float:
+    """The seconds for each address: the first of several may swallow everything, and the others get their turn."""
+    if egress.routes(ask.environment):
+        return ask.timeout  # a proxy may resolve what this machine cannot
+    port = request.url.port or (443 if request.url.scheme == "https" else 80)
+    return ask.timeout / max(1, len(resolved(request.url.host, port, ask.timeout)))
+
+
+def _host_of(location: str) -> str:
+    """The host that a redirection points to, for people: the rest of it may hold what was asked with."""
+    try:
+        return foreign(urlsplit(location).hostname or "another page of its own")
+    except ValueError:
+        return "what is no address"
+
+
+def _at(document: Any, path: str) -> tuple[bool, Any]:
+    for part in path.split("."):
+        if isinstance(document, dict) and part in document:
+            document = document[part]
+        elif isinstance(document, list) and part.isdecimal() and int(part) < len(document):
+            document = document[int(part)]
+        else:
+            return False, None
+    return True, document

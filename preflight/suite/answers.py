@@ -1,0 +1,123 @@
+"""The answers of ready-made requirements' probes, which are all asked when the run begins.
+
+Each probe runs in a daemon thread: one that hangs where no time-out reaches must not keep the process alive, nor hold
+up the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from preflight.contract import Details
+from preflight.making import Ask, Failure, Made
+from preflight.processes import programs
+from preflight.settings import places, template
+from preflight.settings.model import Settings
+
+GRACE = 0.5  # seconds beyond its deadline in which a probe that keeps it can say what it was waiting for
+
+
+class Answers:
+    """One run's; asked once with :meth:`start`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._asked: dict[Made, _Asked] = {}
+
+    def values(self, every: Iterable[Made]) -> list[str]:
+        """The values that these are about, which are secrets whatever their variables are called.
+
+        Of a URL only what is secret in it is: its host and its path stand in messages.
+        """
+        environment = self._settings.environment
+        found = [environment.get(made.variable, "") for made in every if made.variable]
+        return [value for value in found if value and "://" not in value]
+
+    def start(self, every: Iterable[Made]) -> None:
+        """Ask all of these at once."""
+        for made in every:
+            self._asked[made] = _Asked(made, self._settings)
+
+    def of(self, made: Made, details: Details) -> Any:
+        """The answer, waited for until the probe's deadline. Raises what the probe raised; fails where it did."""
+        import pytest
+
+        asked = self._asked.get(made) or _Asked(made, self._settings)
+        try:
+            return asked.answer()
+        except Failure as failure:
+            details.fix = failure.fix or details.fix
+            pytest.fail(str(failure))
+
+    def close(self) -> None:
+        """End the programs of probes that have not ended in time; their threads end with this process."""
+        programs.end_all()
+
+
+class _Asked:
+    """A probe on its way."""
+
+    def __init__(self, made: Made, settings: Settings) -> None:
+        self._made = made
+        self._begun = time.monotonic()
+        self._answer: Any = None
+        self._error: BaseException | None = None
+        self._ended = threading.Event()
+        try:
+            ask = _ask(made, settings)
+        except Failure as failure:
+            self._error = failure
+            self._ended.set()
+            return
+        threading.Thread(target=self._run, args=(ask,), name="ready-made probe", daemon=True).start()
+
+    def _run(self, ask: Ask) -> None:
+        try:
+            answer = self._made.probe(ask)
+            if inspect.isawaitable(answer):
+                answer = asyncio.run(_within(answer, ask.timeout))
+            self._answer = answer
+        except BaseException as error:  # noqa: BLE001  # it is raised again where the requirement is
+            self._error = error
+        finally:
+            self._ended.set()
+
+    def answer(self) -> Any:
+        late = Failure(f"no answer within {self._made.timeout:g} s")
+        if not self._ended.wait(max(0.0, self._begun + self._made.timeout + GRACE - time.monotonic())):
+            raise late
+        if isinstance(self._error, TimeoutError):
+            raise late
+        if self._error is not None:
+            raise self._error
+        return self._answer
+
+
+async def _within(answer: Any, seconds: float) -> Any:
+    async with asyncio.timeout(seconds):
+        return await answer
+
+
+def _ask(made: Made, settings: Settings) -> Ask:
+    """What the probe is given. Raises Failure where its variable has nothing that could be asked about."""
+    environment, root = settings.environment, settings.root
+    if not made.variable:
+        return Ask(environment=environment, root=root, timeout=made.timeout, settings=settings)
+    place = places.of(settings, made.variable)
+    value = place.value or ""
+    fix = place.fix(f"set {made.variable} {place.target}")
+    if not made.optional:
+        if place.value is None:
+            raise Failure(f"{made.variable} is not set", fix)
+        if not value.strip():
+            raise Failure(f"{made.variable} is empty {place.where}{place.hiding}", fix)
+        if template.is_placeholder(value):
+            raise Failure(f"{made.variable} is still the template's placeholder{place.hiding}", fix)
+        if place.flaw == places.KEPT_QUOTES:
+            raise Failure(f"{made.variable} {place.where} {place.flawed}{place.hiding}", fix)
+    return Ask(value, made.variable, environment, root, made.timeout, settings)

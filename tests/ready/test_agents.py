@@ -1,0 +1,294 @@
+"""Keys, models and MCP servers: protocol doubles of model services, and real MCP servers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preflight import ready
+from preflight.making import Failure
+from preflight.ready.network import connect
+from tests.ready.asking import CANARY, ask
+from tests.ready.listeners import garbage, listening
+
+LONG = 60.0  # seconds, for what answers at once on a busy machine
+
+
+class Double:
+    """A service that answers paths as it is told, and keeps what it was asked with."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, tuple[int, Any]] = {}
+        self.asked: list[tuple[str, Mapping[str, str]]] = []
+        double = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                double.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
+                status, document = double.answers.get(self.path.partition("?")[0], (404, {"error": "no route"}))
+                body = json.dumps(document).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Tests are silent."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def double() -> Iterator[Double]:
+    made = Double()
+    yield made
+    made.close()
+
+
+# Each provider: its variable of an address, the route, the header with the key, and the good answer.
+PROVIDERS = {
+    "openai": ("OPENAI_BASE_URL", "/models", "authorization", f"Bearer {CANARY}", {"data": [{"id": "m"}]}),
+    "anthropic": ("ANTHROPIC_BASE_URL", "/v1/models", "x-api-key", CANARY, {"data": [{"id": "m"}]}),
+    "google": (
+        "GOOGLE_GEMINI_BASE_URL", "/v1beta/models", "x-goog-api-key", CANARY, {"models": [{"name": "models/m"}]},
+    ),
+    "azure": ("AZURE_OPENAI_ENDPOINT", "/openai/models", "api-key", CANARY, {"data": [{"id": "m"}]}),
+    "mistral": ("MISTRAL_BASE_URL", "/v1/models", "authorization", f"Bearer {CANARY}", {"data": [{"id": "m"}]}),
+    "perplexity": (
+        "PERPLEXITY_BASE_URL", "/async/chat/completions", "authorization", f"Bearer {CANARY}", {"requests": []},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_key(tmp_path: Path, double: Double, provider: str) -> None:
+    """The key is in the header where the provider looks for it, and verified by the answer that was asked for."""
+    variable, route, header, value, good = PROVIDERS[provider]
+    double.answers[route] = (200, good)
+    environ = {"MY_KEY": CANARY, variable: double.url}
+    ended = ask(tmp_path, ready.api_key("MY_KEY", provider, timeout=LONG), **environ)
+    assert ended.outcome == "passed"
+    assert ended.details["verified"] is True
+    ((_, headers),) = double.asked
+    assert headers[header] == value
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_keys_that_are_rejected(tmp_path: Path, double: Double, provider: str) -> None:
+    """401 rejects; 403 without a code, and a service in trouble, say nothing of the key."""
+    variable, route, *_ = PROVIDERS[provider]
+    environ = {"MY_KEY": CANARY, variable: double.url}
+    test = ready.api_key("MY_KEY", provider, timeout=LONG)
+    double.answers[route] = (401, {"error": {"code": "invalid_api_key", "message": CANARY}})
+    rejected = ask(tmp_path, test, **environ)
+    assert rejected.outcome == "failed"
+    assert rejected.message.startswith("MY_KEY was rejected by 127.0.0.1")
+    double.answers[route] = (403, {"error": "blocked"})
+    assert ask(tmp_path, test, **environ).outcome == "unknown"
+    double.answers[route] = (503, {})
+    trouble = ask(tmp_path, test, **environ)
+    assert (trouble.outcome, trouble.details["verified"]) == ("unknown", False)
+    assert trouble.message == "MY_KEY is configured, and nobody knows whether it works: HTTP 503"
+
+
+def test_a_key_that_no_header_can_carry(tmp_path: Path, double: Double) -> None:
+    """Nobody is asked: it is certain."""
+    environ = {"MY_KEY": f"{CANARY}\u201d", "ANTHROPIC_BASE_URL": double.url}
+    ended = ask(tmp_path, ready.api_key("MY_KEY", "anthropic", timeout=LONG), **environ)
+    assert ended.outcome == "failed"
+    assert "U+201D" in ended.message
+    assert double.asked == []
+
+
+def test_a_provider_is_told_by_the_variable() -> None:
+    """And one that nobody knows is refused where it is written."""
+    assert ready.api_key("ANTHROPIC_API_KEY").__doc__.startswith("The key of Anthropic")  # type: ignore[union-attr]
+    assert ready.api_key("GEMINI_API_KEY").__doc__.startswith("The key of Google")  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="'acme'"):
+        ready.api_key("KEY", "acme")
+    for variable in ("ACME_API_KEY", "KEY"):  # nobody is sent a key that may be somebody else's
+        with pytest.raises(ValueError, match="nobody knows whose key"):
+            ready.api_key(variable)
+        with pytest.raises(ValueError, match="nobody knows whose key"):
+            ready.model(variable, "m")
+
+
+def test_an_azure_without_an_address(tmp_path: Path) -> None:
+    """Each of its customers has an address, which nobody else knows."""
+    ended = ask(tmp_path, ready.api_key("AZURE_OPENAI_API_KEY", timeout=LONG), AZURE_OPENAI_API_KEY=CANARY)
+    assert ended.message == "AZURE_OPENAI_ENDPOINT is not set, and nobody else knows the address of Azure OpenAI"
+
+
+# Models
+
+
+def test_a_model_that_is_offered(tmp_path: Path, double: Double) -> None:
+    """It is in the service's list, or it is not; a service that does not list is no answer."""
+    double.answers["/models"] = (200, {"data": [{"id": "gpt-4o-mini"}, {"id": "gpt-4o"}]})
+    environ = {"OPENAI_API_KEY": CANARY, "OPENAI_BASE_URL": double.url}
+    there = ask(tmp_path, ready.model("OPENAI_API_KEY", "gpt-4o-mini", timeout=LONG), **environ)
+    assert there.message == "gpt-4o-mini is offered"
+    gone = ask(tmp_path, ready.model("OPENAI_API_KEY", "gpt-5", timeout=LONG), **environ)
+    assert gone.message == "the service has no model gpt-5; it has gpt-4o-mini, gpt-4o"
+    for status, document in ((403, {}), (429, {}), (500, {}), (200, {"hello": 1})):
+        double.answers["/models"] = (status, document)
+        assert ask(tmp_path, ready.model("OPENAI_API_KEY", "m", timeout=LONG), **environ).outcome == "unknown"
+
+
+def test_googles_names(tmp_path: Path, double: Double) -> None:
+    """Its list calls them "models/...", and is asked for in one page."""
+    double.answers["/v1beta/models"] = (200, {"models": [{"name": "models/gemini-2.5-pro"}]})
+    environ = {"GOOGLE_API_KEY": CANARY, "GOOGLE_GEMINI_BASE_URL": double.url}
+    assert ask(tmp_path, ready.model("GOOGLE_API_KEY", "gemini-2.5-pro", timeout=LONG), **environ).outcome == "passed"
+    assert double.asked[0][0] == "/v1beta/models?pageSize=1000"
+
+
+def test_a_service_that_cannot_be_reached(tmp_path: Path, free_port: int) -> None:
+    """Somebody else's service that does not answer is unknown; one's own that is not there fails."""
+    environ = {"OPENAI_API_KEY": CANARY, "OPENAI_BASE_URL": f"http://127.0.0.1:{free_port}"}
+    assert ask(tmp_path, ready.model("OPENAI_API_KEY", "m", timeout=LONG), **environ).outcome == "unknown"
+    own = ask(tmp_path, ready.model("OLLAMA_HOST", "m", timeout=LONG), OLLAMA_HOST=f"http://127.0.0.1:{free_port}")
+    assert own.outcome == "failed"
+    assert own.message.endswith("connection refused")
+
+
+def test_ollama(tmp_path: Path, double: Double) -> None:
+    """A model on the disk is not one that is loaded."""
+    double.answers["/api/tags"] = (200, {"models": [{"name": "llama3:latest"}]})
+    double.answers["/api/ps"] = (200, {"models": []})
+    environ = {"OLLAMA_HOST": double.url}
+    cold = ask(tmp_path, ready.model("OLLAMA_HOST", "llama3", timeout=LONG), **environ)
+    assert (cold.outcome, cold.message) == ("failed", "llama3 is on the disk, and not loaded")
+    assert cold.fix == ""  # the marker's: "ollama pull llama3 && ollama run llama3 ''"
+    lazy = ready.model("OLLAMA_HOST", "llama3", loaded=False, timeout=LONG)
+    assert ask(tmp_path, lazy, **environ).outcome == "passed"
+    double.answers["/api/ps"] = (200, {"models": [{"name": "llama3:latest"}]})
+    assert ask(tmp_path, ready.model("OLLAMA_HOST", "llama3", timeout=LONG), **environ).message == "llama3 is loaded"
+
+
+@pytest.mark.parametrize("provider", ["vllm", "llama.cpp"])
+def test_servers_that_load_one_model(tmp_path: Path, double: Double, provider: str) -> None:
+    """Reachable is not ready: a model that is still being loaded fails, whatever the list says."""
+    test = ready.model("MODEL_URL", "qwen", provider=provider, timeout=LONG)
+    environ = {"MODEL_URL": f"{double.url}/v1"}
+    double.answers["/v1/models"] = (503, {"error": {"message": "Loading model", "code": 503}})
+    double.answers["/health"] = (503, {"error": {"message": "Loading model", "code": 503}})
+    assert ask(tmp_path, test, **environ).message == "qwen is still being loaded"
+    double.answers["/health"] = (200, {"status": "ok"})
+    double.answers["/v1/models"] = (200, {"data": []})
+    assert ask(tmp_path, test, **environ).message == "the service has no model qwen; it has none"
+    double.answers["/v1/models"] = (200, {"data": [{"id": "qwen"}]})
+    assert ask(tmp_path, test, **environ).message == "qwen is loaded"
+
+
+def test_what_is_no_model_server(tmp_path: Path, double: Double) -> None:
+    """Something else on its port is named so."""
+    ended = ask(tmp_path, ready.model("VLLM_URL", "m", timeout=LONG), VLLM_URL=double.url)
+    assert ended.message == "what answers is no vllm: it has no /v1/models"
+
+
+# MCP servers
+
+ADDER = """
+from mcp.server import MCPServer
+import sys
+server = MCPServer("adder")
+
+@server.tool()
+def add(a: int, b: int) -> int:
+    "Add two numbers."
+    return a + b
+
+print("a line for people", file=sys.stderr)
+server.run(**({"transport": sys.argv[1], "port": int(sys.argv[2])} if sys.argv[1:] else {}))
+"""
+
+
+def server(folder: Path, source: str) -> list[str]:
+    """The command that starts an MCP server of the test's own."""
+    (folder / "adder.py").write_text(f"import sys\nsys.path[:0] = {sys.path!r}\n{source}")
+    return [sys.executable, "adder.py"]
+
+
+def test_an_mcp_server(tmp_path: Path) -> None:
+    """One that speaks on standard input and output answers, and has its tools."""
+    pytest.importorskip("mcp")
+    command = server(tmp_path, ADDER)
+    good = ask(tmp_path, ready.mcp_server(command, tools=["add"], timeout=LONG))
+    assert good.details["tools"] == ["add"]
+    assert good.message.startswith("adder")
+    lacking = ask(tmp_path, ready.mcp_server(command, tools=["add", "subtract"], timeout=LONG))
+    assert lacking.message == "adder has no tool subtract; it has add"
+
+
+def test_mcp_servers_that_do_not_start(tmp_path: Path) -> None:
+    """Not on PATH by name, one that ends at once, one that prints what is no message, one that hangs."""
+    pytest.importorskip("mcp")
+    missing = ask(tmp_path, ready.mcp_server(["no-such-server"], timeout=LONG))
+    assert missing.message == "no-such-server is not on PATH: the server cannot be started"
+    ending = ask(tmp_path, ready.mcp_server(server(tmp_path, f"raise SystemExit('{CANARY}')"), timeout=LONG))
+    assert ending.outcome == "failed"
+    assert ending.message.startswith("it does not answer as an MCP server: ")
+    hanging = ask(tmp_path, ready.mcp_server(server(tmp_path, "import signal\nsignal.pause()"), timeout=1.0))
+    assert hanging.message == "no answer within 1 s"
+
+
+def test_npx_downloads_nothing(tmp_path: Path) -> None:
+    """A runner is told not to install what it is to run."""
+    pytest.importorskip("mcp")
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "npx").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/arguments\n')
+    (folder / "npx").chmod(0o755)
+    ask(tmp_path, ready.mcp_server(["npx", "some-server"], timeout=LONG), PATH=f"{folder}:/usr/bin:/bin")
+    assert (tmp_path / "arguments").read_text() == "--no-install some-server\n"
+
+
+def test_an_mcp_server_over_http(tmp_path: Path, free_port: int) -> None:
+    """One with a URL answers; what is none is told so."""
+    pytest.importorskip("mcp")
+
+    command = server(tmp_path, ADDER)
+    started = subprocess.Popen(
+        [*command, "streamable-http", str(free_port)],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until = time.monotonic() + LONG
+        while True:
+            try:
+                connect("127.0.0.1", free_port, 1.0).made.close()
+                break
+            except Failure:
+                assert time.monotonic() < until
+                assert started.poll() is None
+        ended = ask(tmp_path, ready.mcp_server(f"http://127.0.0.1:{free_port}/mcp", tools=["add"], timeout=LONG))
+        assert ended.outcome == "passed", ended
+    finally:
+        started.terminate()
+        started.wait(60)
+    with listening(garbage) as port:
+        other = ask(
+            tmp_path, ready.mcp_server("TOOLS_URL", timeout=LONG), TOOLS_URL=f"http://127.0.0.1:{port}/{CANARY}"
+        )
+    assert other.message.startswith("it does not answer as an MCP server: ")

@@ -1,0 +1,316 @@
+"""PostgreSQL and Redis: Debian's own, started by the tests; skipped where they are absent, except in CI."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from preflight import ready
+from tests.ready.asking import CANARY, ask
+from tests.ready.listeners import garbage, listening, reset, swallowing
+
+LONG = 30.0  # seconds, for what answers at once on a busy machine
+
+
+def absent(what: str) -> None:
+    """Skip; in CI a test that cannot run has failed."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} is not installed")
+    pytest.skip(f"needs {what}")
+
+
+def unused_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A cluster of the tests' own; ``me`` owns it."""
+
+    port: int
+    run: Callable[[str], None]
+
+    def url(self, *, user: str = "me", password: str = CANARY, database: str = "postgres", port: int = 0) -> str:
+        return f"postgresql://{user}:{password}@127.0.0.1:{port or self.port}/{database}"
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    if not programs:
+        absent("postgresql")
+    folder = tmp_path_factory.mktemp("postgres")
+    # PostgreSQL refuses to run as root: then it runs as nobody, to whom its folder is given.
+    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+    if user:
+        for above in (folder, *folder.parents):
+            if above.stat().st_uid == 0 and not above.stat().st_mode & 0o001 and above != Path("/"):
+                above.chmod(above.stat().st_mode | 0o011)
+        os.chown(folder, 65534, 65534)
+    data, password = folder / "data", folder / "password"
+    password.write_text(CANARY)
+    password.chmod(0o644)
+    bin_ = programs[-1]
+    port = unused_port()
+    environ = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HOME": str(folder)}
+
+    def command(*words: object) -> list[str]:
+        return [*user, *map(str, words)]
+
+    subprocess.run(
+        command(bin_ / "initdb", "-D", data, "-U", "me", "-A", "scram-sha-256", f"--pwfile={password}", "-N"),
+        check=True, capture_output=True, env=environ,
+    )  # fmt: skip
+    options = ["-p", port, "-h", "127.0.0.1", "-k", folder, "-c", "fsync=off", "-c", "max_connections=10"]
+    server = subprocess.Popen(
+        command(bin_ / "postgres", "-D", data, *options), env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    assert server.stderr is not None
+    for line in server.stderr:
+        if b"ready to accept connections" in line:
+            break
+    log = threading.Thread(target=server.stderr.read)  # so that it never waits for a reader
+    log.start()
+    import psycopg
+
+    def run(statement: str) -> None:
+        address = f"postgresql://me:{CANARY}@127.0.0.1:{port}/postgres"
+        with psycopg.connect(address, autocommit=True) as connection:
+            connection.execute(statement)
+
+    yield Postgres(port, run)
+    server.terminate()
+    log.join(60)
+    server.communicate(timeout=60)
+
+
+def test_postgres(tmp_path: Path, postgres: Postgres) -> None:
+    """A database that answers, is new enough, has the extension and lets its role write; nothing is left behind."""
+    pytest.importorskip("psycopg")
+    test = ready.postgres("DATABASE_URL", at_least="13", extensions=["plpgsql"], timeout=LONG)
+    for scheme in ("postgresql", "postgres", "postgresql+asyncpg"):
+        url = postgres.url().replace("postgresql", scheme, 1)
+        ended = ask(tmp_path, test, DATABASE_URL=url)
+        assert ended.message.startswith("PostgreSQL "), ended
+    assert ended.details["writes"] is True
+
+
+def test_what_postgres_lacks(tmp_path: Path, postgres: Postgres) -> None:
+    """A version, an extension that could be made, one that is not on the machine, and the right to write."""
+    url = postgres.url()
+    old = ask(tmp_path, ready.postgres("DATABASE_URL", at_least="99", timeout=LONG), DATABASE_URL=url)
+    assert old.message.endswith(", needs 99 or newer")
+    vector = ask(tmp_path, ready.postgres("DATABASE_URL", extensions=["no_such"], timeout=LONG), DATABASE_URL=url)
+    assert vector.message == "the database has no extension no_such"
+    assert vector.fix == "install the extension on the database's machine first: no_such"
+    postgres.run(f"CREATE ROLE reader LOGIN PASSWORD '{CANARY}'")
+    postgres.run("ALTER ROLE reader SET default_transaction_read_only = on")
+    reader = ask(tmp_path, ready.postgres("DATABASE_URL", timeout=LONG), DATABASE_URL=postgres.url(user="reader"))
+    assert reader.message == "the database does not let this role write: its transactions are read-only"
+    test = ready.postgres("DATABASE_URL", writes=False, timeout=LONG)
+    assert ask(tmp_path, test, DATABASE_URL=postgres.url(user="reader")).outcome == "passed"
+
+
+def test_postgres_that_refuses(tmp_path: Path, postgres: Postgres, free_port: int) -> None:
+    """Password, role, database and port are told apart, and no address is shown."""
+    test = ready.postgres("DATABASE_URL", timeout=LONG)
+    wrong = ask(tmp_path, test, DATABASE_URL=postgres.url(password=f"{CANARY}x"))
+    assert wrong.message == "the password is rejected"
+    nobody = ask(tmp_path, test, DATABASE_URL=postgres.url(user="nobody"))
+    assert nobody.message == "the password is rejected"  # PostgreSQL does not tell strangers whom it knows
+    no_database = ask(tmp_path, test, DATABASE_URL=postgres.url(database="gone"))
+    assert no_database.message == "there is no such database"
+    refused = ask(tmp_path, test, DATABASE_URL=postgres.url(port=free_port))
+    assert refused.message == "connection refused: nothing listens there"
+
+
+@pytest.mark.parametrize(
+    "talk, message",
+    [
+        (garbage, "what answers does not speak PostgreSQL's protocol"),
+        (reset, "the connection was closed without an answer"),
+        (None, "no answer within 2 s"),
+    ],
+    ids=["garbage", "reset", "silent"],
+)
+def test_what_is_no_postgres(tmp_path: Path, talk: Callable[[socket.socket], object] | None, message: str) -> None:
+    """What answers in its place is told apart, within the deadline."""
+    pytest.importorskip("psycopg")
+    with listening(talk) if talk else listening() as port:
+        url = f"postgresql://me:{CANARY}@127.0.0.1:{port}/db"
+        ended = ask(tmp_path, ready.postgres("DATABASE_URL", timeout=2.0), DATABASE_URL=url)
+    assert (ended.outcome, ended.message) == ("failed", message)
+
+
+def test_a_postgres_that_swallows(tmp_path: Path) -> None:
+    """Packets that nobody answers cost the deadline, and no more."""
+    pytest.importorskip("psycopg")
+    with swallowing() as port:
+        url = f"postgresql://me:{CANARY}@127.0.0.1:{port}/db"
+        ended = ask(tmp_path, ready.postgres("DATABASE_URL", timeout=2.0), DATABASE_URL=url)
+    assert ended.message == "no answer within 2 s"
+
+
+@pytest.mark.parametrize(
+    "value", [f"mysql://me:{CANARY}@h/db", CANARY, f"postgresql://me:{CANARY}", "postgresql:///db"]
+)
+def test_urls_of_no_postgres(tmp_path: Path, value: str) -> None:
+    """They fail before anybody is asked, and without a part of the value."""
+    assert ask(tmp_path, ready.postgres("DATABASE_URL"), DATABASE_URL=value).outcome == "failed"
+
+
+# Redis
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a Redis of the tests' own; its password is the canary."""
+    program = shutil.which("redis-server")
+    if program is None:
+        absent("redis-server")
+    folder, port = tmp_path_factory.mktemp("redis"), unused_port()
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder), "--requirepass", CANARY]
+    server = subprocess.Popen([str(program), *options], stdout=subprocess.PIPE)
+    assert server.stdout is not None
+    for line in server.stdout:
+        if b"eady to accept connections" in line:
+            break
+    yield port
+    server.terminate()
+    server.communicate(timeout=60)
+
+
+def test_redis(tmp_path: Path, redis: int) -> None:
+    """It answers, is new enough, and its policy is the one that is needed."""
+    pytest.importorskip("redis")
+    url = f"redis://:{CANARY}@127.0.0.1:{redis}/0"
+    good = ask(tmp_path, ready.redis("REDIS_URL", at_least="5", policy="noeviction", timeout=LONG), REDIS_URL=url)
+    assert good.message.startswith("Redis ")
+    other = ask(tmp_path, ready.redis("REDIS_URL", policy="allkeys-lru", timeout=LONG), REDIS_URL=url)
+    assert other.message == "its maxmemory-policy is noeviction, and has to be allkeys-lru"
+    assert other.fix == "redis-cli config set maxmemory-policy allkeys-lru"
+    old = ask(tmp_path, ready.redis("REDIS_URL", at_least="99", timeout=LONG), REDIS_URL=url)
+    assert old.message.endswith(", needs 99 or newer")
+
+
+def test_a_redis_that_refuses_config(tmp_path: Path, redis: int) -> None:
+    """What a managed service does not tell is unknown, not wrong."""
+    library = pytest.importorskip("redis")
+    with library.Redis(port=redis, password=CANARY) as client:
+        client.execute_command("ACL", "SETUSER", "app", "on", f">{CANARY}", "~*", "+@all", "-config")
+    url = f"redis://app:{CANARY}@127.0.0.1:{redis}/0"
+    ended = ask(tmp_path, ready.redis("REDIS_URL", policy="noeviction", timeout=LONG), REDIS_URL=url)
+    assert (ended.outcome, ended.message) == (
+        "unknown", "the server refuses CONFIG, so nobody knows whether its maxmemory-policy is noeviction",
+    )  # fmt: skip
+
+
+def test_redis_that_does_not_answer(tmp_path: Path, redis: int, free_port: int) -> None:
+    """A wrong password, none, nobody, garbage, silence and a reset are told apart."""
+    pytest.importorskip("redis")
+    test = ready.redis("REDIS_URL", timeout=1.0)
+    for login in (f":{CANARY}x@", ""):
+        ended = ask(tmp_path, test, REDIS_URL=f"redis://{login}127.0.0.1:{redis}")
+        assert ended.message == "the password is rejected, or missing in the URL"
+    refused = ask(tmp_path, test, REDIS_URL=f"redis://127.0.0.1:{free_port}")
+    assert refused.message == "connection refused: nothing listens there"
+    for talk, message in (
+        (garbage, "what answers does not speak Redis' protocol"),
+        (reset, "the connection was closed without an answer"),
+        (lambda _connection: None, "no answer within 1 s"),
+    ):
+        with listening(talk) as port:
+            ended = ask(tmp_path, test, REDIS_URL=f"redis://:{CANARY}@127.0.0.1:{port}")
+        assert ended.message.startswith(message), ended
+
+
+# Migrations
+
+
+ENVIRONMENT = """
+from alembic import context
+from sqlalchemy import create_engine
+engine = create_engine(context.config.get_main_option("sqlalchemy.url"))
+with engine.connect() as connection:
+    context.configure(connection=connection, target_metadata=None)
+    with context.begin_transaction():
+        context.run_migrations()
+"""
+
+
+def test_migrations_of_alembic(tmp_path: Path) -> None:
+    """Applied, not applied, and not to be asked are told apart."""
+    pytest.importorskip("alembic")
+    versions = tmp_path / "migrations" / "versions"
+    versions.mkdir(parents=True)
+    (tmp_path / "alembic.ini").write_text(
+        f"[alembic]\nscript_location = migrations\nsqlalchemy.url = sqlite:///{tmp_path}/a.db\n"
+    )
+    (tmp_path / "migrations" / "env.py").write_text(ENVIRONMENT)
+    (versions / "one.py").write_text(
+        "from alembic import op\nrevision = 'one'\ndown_revision = None\n"
+        "def upgrade(): op.execute('CREATE TABLE t (x)')\ndef downgrade(): pass\n"
+    )
+    environ = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    test = ready.migrations(timeout=120)
+    behind = ask(tmp_path, test, **environ)
+    assert behind.message == "the database is not at the head of the migrations: some have not been applied"
+    assert behind.fix == "alembic upgrade head"
+    subprocess.run(
+        [sys.executable, "-m", "alembic", "upgrade", "head"],
+        cwd=tmp_path, check=True, capture_output=True, env={**os.environ, **environ},
+    )  # fmt: skip
+    assert ask(tmp_path, test, **environ).message == "all applied"
+    (tmp_path / "migrations" / "env.py").write_text(f"raise RuntimeError('{CANARY}')")
+    broken = ask(tmp_path, test, **environ)
+    assert broken.message.endswith("ended with exit code 1 (RuntimeError)")
+
+
+def test_migrations_of_django(tmp_path: Path) -> None:
+    """``migrate --check`` is asked, and answers."""
+    pytest.importorskip("django")
+    (tmp_path / "manage.py").write_text(
+        "import os, sys\nfrom django.conf import settings\n"
+        f"file = {{'ENGINE': 'django.db.backends.sqlite3', 'NAME': '{tmp_path}/d.db'}}\n"
+        "settings.configure(DATABASES={'default': file},"
+        " INSTALLED_APPS=['django.contrib.contenttypes'])\n"
+        "from django.core.management import execute_from_command_line\nexecute_from_command_line(sys.argv)\n"
+    )
+    environ = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    test = ready.migrations(timeout=120)
+    behind = ask(tmp_path, test, **environ)
+    assert behind.message == "the database is not at the head of the migrations: some have not been applied"
+    assert behind.fix == "python manage.py migrate"
+    subprocess.run(
+        [sys.executable, "manage.py", "migrate"],
+        cwd=tmp_path, check=True, capture_output=True, env={**os.environ, **environ},
+    )  # fmt: skip
+    assert ask(tmp_path, test, **environ).message == "all applied"
+
+
+def test_no_migrations(tmp_path: Path) -> None:
+    """A project without any is told so."""
+    ended = ask(tmp_path, ready.migrations())
+    assert ended.message == "there is neither an alembic.ini nor a manage.py in the project's folder"
+
+
+def test_a_deadline_is_kept(tmp_path: Path) -> None:
+    """A command that hangs is ended."""
+    (tmp_path / "manage.py").write_text("import signal\nsignal.pause()\n")
+    begun = time.monotonic()
+    ended = ask(tmp_path, ready.migrations("django", timeout=0.5))
+    assert ended.outcome == "failed"
+    assert "0.5 s" in ended.message
+    assert time.monotonic() - begun < LONG
