@@ -239,7 +239,10 @@ def test_what_a_terminal_showed(reader: Place, receiver: Receiver, mailbox: Mail
 
 @those("python")
 def test_python(reader: Place, block: Block) -> None:
-    """A client is run against a server; a requirement is put where the text says, and judges."""
+    """A client is run against a server; a requirement is put where the text says, and judges.
+
+    Factories of requirements are asked by tests/ready/test_recipes.py.
+    """
     if "sys.argv" in block.text:
         started = served(reader, "curl ")
         assert started is not None
@@ -253,6 +256,16 @@ def test_python(reader: Place, block: Block) -> None:
         command = [".venv/bin/python", "-m", "uvicorn", "shop:app", "--port", str(reader.port)]
         reader.spawn(*command, environ={"PREFLIGHT_DEMO": "1"}).until_says("Uvicorn running")
         assert json.loads(get(f"{reader.url}/_preflight/health")[1])["status"] == "healthy"
+        return
+    if "preflight.ready" in block.text:
+        (factory,) = re.findall(r"^def (\w+)\(", block.text, re.MULTILINE)
+        assert f'recipe("{factory}"' in (ROOT / "tests" / "ready" / "test_recipes.py").read_text(), "no test asks it"
+        return
+    if "import ready" in block.text:
+        (reader.root / "preflight" / "requirements" / "test_ready.py").write_text(block.text)
+        Session(reader).type(".venv/bin/python run.py --check-only --demo", allowed=(0, 1))
+        asked = {check["id"].rpartition("::")[2] for check in reader.report()["checks"]}
+        assert asked.issuperset(re.findall(r"^(test_\w+) =", block.text, re.MULTILINE))
         return
     assert "@pytest.mark." in block.text, "no test knows what this is"
     file = reader.root / "preflight" / "requirements" / "test_model.py"
