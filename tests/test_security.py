@@ -720,7 +720,7 @@ def test_every_subject_has_its_threats() -> None:
     """Each subject of docs/threats.md is there, and each row under it names the test that proves its answer."""
     text = (ROOT / "docs" / "threats.md").read_text(encoding="utf-8")
     subjects = {part.partition("\n")[0]: part for part in text.split("\n## ")[1:]}
-    assert "| who | can | cannot |" in subjects.pop("What it is about")
+    assert "| who | can | cannot |" in subjects.pop("What is protected, and against whom")
     assert set(subjects) == {
         "Secrets", "Who may see what", "Browsers", "Files", "Limits", "Hostile input", "Audit", "The support bundle",
         "Processes and verdicts", "The agent",

@@ -32,6 +32,7 @@ from preflight.processes.channel import Channel
 from preflight.settings.model import Settings, address
 
 _SLOT = r"[0-9]{1,5}|unix-[0-9a-f]{8}"
+_FORMER = {"preflight": "pytest-preflight"}  # what our own checkouts were called before there was a package
 _NAME = re.compile(rf"\0preflight/({_SLOT})/")
 _RECORD = re.compile(rf"({_SLOT})\..+\.json")
 
@@ -84,8 +85,8 @@ class Neighbour:
         record = self.record
         if not record.project and not record.root:
             return True
-        if record.project and settings.project:
-            return _normal(record.project) == _normal(settings.project)
+        if record.project and settings.project and _normal(record.project) == _normal(settings.project):
+            return True
         return bool(record.root) and Path(record.root) == settings.root
 
     def is_the_wish_of(self, settings: Settings) -> bool:
@@ -99,7 +100,8 @@ class Neighbour:
 
 
 def _normal(project: str) -> str:
-    return re.sub(r"[-_.]+", "-", project).lower()  # PEP 503
+    name = re.sub(r"[-_.]+", "-", project).lower()  # PEP 503
+    return _FORMER.get(name, name)
 
 
 def on_port(settings: Settings, holders: Sequence[ports.Holder] | None = None) -> list[Neighbour]:
