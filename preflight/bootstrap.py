@@ -28,7 +28,7 @@ def problem(arguments: Sequence[str] = ()) -> list[str] | None:
     names = ", ".join(re.split(r"[^A-Za-z0-9._-]", dependency, maxsplit=1)[0] for dependency in absent)
     if sys.flags.no_site:
         fix = installing.own_environment_command(absent, arguments)
-        fix = fix or "start it without -S, which leaves out where packages are installed"
+        fix = fix or "start it without -S, which leaves out the folders of installed packages"
     else:
         fix = installing.install_command(absent, arguments)
     lines = [f"Dependencies: not installed: {names}", f"Fix: {fix}"]

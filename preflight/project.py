@@ -83,7 +83,7 @@ def find(folder: Path) -> Project:
             why = _unsafe(one) or (_unsafe(file) if os.path.lexists(file) else "")
             found = file.is_file()
         except OSError as error:
-            why, found = f"{error.filename or one} cannot be looked at: {error.strerror}", False
+            why, found = f"{error.filename or one} cannot be examined: {error.strerror}", False
         if why and one == folder:
             return Project(folder, folder, configured=False, problem=why)
         if why:

@@ -67,7 +67,7 @@ def test_nothing_to_take_along(home: Path, env_file: Path) -> None:
     assert {"audit.txt", "log.txt"}.isdisjoint(found)
     problems = json.loads(found["bundle.json"])["problems"]
     assert "audit.txt: No such file or directory" in problems
-    assert "log.txt: no log file is set, and no instance says that it writes one: --log-file" in problems
+    assert "log.txt: no log file is set (--log-file), and no running instance writes one" in problems
 
 
 def test_log_of_the_running_instance(home: Path, env_file: Path) -> None:

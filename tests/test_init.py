@@ -143,8 +143,8 @@ def test_a_second_time_nothing_changes(init: Init) -> None:
     assert again.code == 0
     assert again.out == [
         "Left pyproject.toml as it is: it has [tool.preflight].",
-        "Left preflight_suite/test_project.py as it is: it is there.",
-        "Left preflight_suite/conftest.py as it is: it is there.",
+        "Left preflight_suite/test_project.py as it is: the file exists.",
+        "Left preflight_suite/conftest.py as it is: the file exists.",
     ]
     assert content(again.root) == before
 
@@ -494,7 +494,10 @@ def test_of_a_wrong_pyproject_only_the_line_is_said(init: Init) -> None:
     """What is written there may be anything."""
     made = init({PYPROJECT: "[project]\nname = 'x'\ntoken = canary-5ba1c3\n"})
     assert made.code == 1
-    assert made.err == f"run.py: error: {made.root}/{PYPROJECT}:3: is not TOML: mend it first; nothing was written\n"
+    assert (
+        made.err
+        == f"run.py: error: {made.root}/{PYPROJECT}:3: is not TOML: correct the file first; nothing was written\n"
+    )
 
 
 # pyproject.toml.
@@ -609,7 +612,7 @@ def test_files_of_the_suite_stay(init: Init, name: str) -> None:
     made = init({"main.py": FASTAPI, name: "mine = 1\n"})
     assert made.code == 0
     assert made.read(name) == "mine = 1\n"
-    assert f"Left {name} as it is: it is there." in made.out
+    assert f"Left {name} as it is: the file exists." in made.out
     assert (made.root / SUITE).exists() == (name != "preflight_suite/test_mine.py")
     assert (made.root / CONFTEST).exists()
 
@@ -619,7 +622,7 @@ def test_a_suite_elsewhere_is_the_suite(init: Init) -> None:
     table = "[tool.preflight]\nsuite = ['preflight.requirements', 'checks']\n"
     made = init({"main.py": FASTAPI, PYPROJECT: table})
     assert made.code == 0
-    assert "preflight_suite is not among the suite that pyproject.toml names, so it was not written." in made.out
+    assert "preflight_suite is not in the suite that pyproject.toml names, so it was not written." in made.out
     assert not (made.root / "preflight_suite").exists()
 
 
@@ -657,7 +660,7 @@ def test_links_to_files_are_files_that_are_there(init: Init, tmp_path: Path) -> 
     (tmp_path / CONFTEST).symlink_to(tmp_path / "made.py")
     made = init({"main.py": FASTAPI})
     assert made.code == 0
-    assert f"Left {CONFTEST} as it is: it is there." in made.out
+    assert f"Left {CONFTEST} as it is: the file exists." in made.out
     assert not (tmp_path / "made.py").exists()
 
 
@@ -784,7 +787,7 @@ def test_in_a_folder_of_too_many_files_it_says_so(init: Init, monkeypatch: pytes
     monkeypatch.setattr("preflight.command.init.folder.ENTRIES", 3)
     made = init({"a/b/main.py": FASTAPI, "main.py": FASTAPI, "x.py": "", "y.py": "", "z.py": ""})
     assert made.app == "main:app"
-    assert "those that are deepest in it were not looked at" in made.err
+    assert "the most deeply nested files were not examined" in made.err
 
 
 # What the suite's folder is for plain pytest.
@@ -857,7 +860,7 @@ def test_a_job_for_github(init: Init) -> None:
         "pip install -r requirements.txt 'pytest-preflight[web]'",
         "preflight --check-only --format github",
     ]
-    assert init({}, "github").out == ["Left .github/workflows/preflight.yml as it is: it is there."]
+    assert init({}, "github").out == ["Left .github/workflows/preflight.yml as it is: the file exists."]
 
 
 @pytest.mark.parametrize(
@@ -883,7 +886,7 @@ def test_it_is_installed_as_the_project_is(init: Init, files: dict[str, str], in
 def test_a_dockerfile_is_written_or_its_lines_are_shown(init: Init) -> None:
     """One that is there is its author's: it is left as it is, and what belongs in it is said."""
     made = init(trees.FASTAPI, "docker")
-    assert made.out == ["Wrote Dockerfile: an image that asks every requirement when it is started, and then serves."]
+    assert made.out == ["Wrote Dockerfile: an image that checks every requirement when it is started, and then serves."]
     lines = made.read("Dockerfile").splitlines()
     assert lines[0].startswith("FROM python:3.")
     assert json.loads(lines[-1].removeprefix("CMD ")) == ["preflight"]
@@ -891,7 +894,7 @@ def test_a_dockerfile_is_written_or_its_lines_are_shown(init: Init) -> None:
     again = init({}, "docker")
     assert again.code == 0
     assert again.read("Dockerfile") == "FROM mine\n"
-    assert again.out[0].startswith("Left Dockerfile as it is: it is there.")
+    assert again.out[0].startswith("Left Dockerfile as it is: the file exists.")
     assert [line.strip() for line in again.out[-1:]] == lines[-1:]
 
 

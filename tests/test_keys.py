@@ -200,18 +200,18 @@ def test_a_key_of_another_organization(judge: Judge, service: Service) -> None:
     """What the service says the organization does not fit is mended there, and not with a new key."""
     service.answer = 401, JSON, error("mismatched_organization")
     found = judge(OPENAI_ORG_ID="org-1")["OpenAI API Key"]
-    assert found.fix == "set OPENAI_ORG_ID in the environment to the one that the key belongs to"
+    assert found.fix == "set OPENAI_ORG_ID in the environment to the organization that the key belongs to"
     service.answer = 401, JSON, error("mismatched_project")
     found = judge(OPENAI_PROJECT_ID="proj_1")["OpenAI API Key"]
-    assert found.fix == "set OPENAI_PROJECT_ID in the environment to the one that the key belongs to"
+    assert found.fix == "set OPENAI_PROJECT_ID in the environment to the project that the key belongs to"
 
 
 @pytest.mark.parametrize(
     "code, fix",
     [
-        ("ip_not_authorized", "let this machine's address in where the key is managed"),
-        ("account_deactivated", "look at the account that the key belongs to: it is not active"),
-        ("project_archived", "look at the account that the key belongs to: it is not active"),
+        ("ip_not_authorized", "allow this machine's address where the key is managed"),
+        ("account_deactivated", "check the account that the key belongs to: it is not active"),
+        ("project_archived", "check the account that the key belongs to: it is not active"),
     ],
 )
 def test_what_a_new_key_does_not_change(judge: Judge, service: Service, code: str, fix: str) -> None:
@@ -237,9 +237,9 @@ def test_a_login_page_in_between(judge: Judge, service: Service, status: int) ->
     service.answer = status, HTML, "<form>"
     found = judge()["OpenAI API"]
     assert (found.outcome, found.fix) == (
-        "unknown", "find out what answers instead of the service: a firewall, a proxy or a login page",
+        "unknown", "find out which program answers in place of the service: a firewall, a proxy or a login page",
     )  # fmt: skip
-    assert found.message.endswith(f"wants a login first (HTTP {status})")
+    assert found.message.endswith(f"demands a login first (HTTP {status})")
 
 
 def test_a_used_up_quota(judge: Judge, service: Service) -> None:
@@ -269,7 +269,9 @@ def test_a_key_that_no_header_can_carry(judge: Judge, service: Service, offline:
     assert found.outcome == "failed"
     if not offline:
         # Neither the network nor the address is what to look at.
-        assert service_of_it.fix == "set OPENAI_API_KEY right first: nothing is asked without a key that can be sent"
+        assert (
+            service_of_it.fix == "correct OPENAI_API_KEY first: the service is asked only with a key that can be sent"
+        )
     carry = "OPENAI_API_KEY in the environment has a character that no HTTP header can carry"
     assert found.message.startswith(f"{carry}: {where}")
     assert not [request for request in service.seen if request[1] == "/models"]
@@ -440,7 +442,7 @@ def test_a_proxy_that_is_down(judge: Judge, file: Path, nobody: int) -> None:
     said = f"the proxy http://127.0.0.1:{nobody} (HTTP_PROXY): connection refused"
     assert (found["OpenAI API"].outcome, found["OpenAI API"].message) == ("unknown", said)
     assert found["OpenAI API Key"].message == f"from the env file, not verified: {said}"
-    assert found["OpenAI API"].fix == f"see to the proxy, or set HTTP_PROXY in {file} to one that answers"
+    assert found["OpenAI API"].fix == f"repair the proxy, or set HTTP_PROXY in {file} to one that answers"
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -471,7 +473,7 @@ def test_a_proxy_that_wants_a_password(judge: Judge) -> None:
 @pytest.mark.parametrize(
     "name, value, said",
     [
-        ("SSL_CERT_FILE", "/nowhere/ca.pem", "names what cannot be read: No such file or directory"),
+        ("SSL_CERT_FILE", "/nowhere/ca.pem", "names a file or folder that cannot be read: No such file or directory"),
         ("HTTPS_PROXY", "socks4://h:1", "is no URL of a proxy (http, https, socks5 or socks5h)"),
         ("HTTPS_PROXY", '"http://127.0.0.1:1"', "is no URL of a proxy (http, https, socks5 or socks5h)"),
         ("OPENAI_BASE_URL", "api.example", "is no valid http:// or https:// URL"),

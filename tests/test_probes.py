@@ -244,7 +244,7 @@ def test_resets(listener: socket.socket) -> None:
 def test_other_protocol(listener: socket.socket) -> None:
     """Something that answers and does not speak HTTP."""
     thread = talk(listener, lambda connection: connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n"))
-    assert ask(Question(url_of(listener)), LONG).failure == "what answers does not speak HTTP"
+    assert ask(Question(url_of(listener)), LONG).failure == "the program that answers does not speak HTTP"
     thread.join()
 
 

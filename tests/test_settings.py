@@ -348,7 +348,7 @@ def test_no_home_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "pyproject.toml").write_text('[tool.preflight]\nenv_file = "~/x/.env"\n')
     found = load(root).envfile
     assert (found.exists, str(found.path)) == (False, "~/x/.env")
-    assert found.problem == "~/x/.env is nowhere: the home folder is not known here"
+    assert found.problem == "~/x/.env cannot be found: the home folder is not known here"
     named = wrong(root, {"PREFLIGHT_ENV_FILE": "~/y"})
     assert named == "env_file: the home folder of ~/y is not known here; set PREFLIGHT_ENV_FILE"
     monkeypatch.setenv("HOME", "")  # that is no home folder either, and Python's "/" would be one that everybody has

@@ -92,7 +92,7 @@ def write(settings: Settings, path: Path) -> str:
     try:
         files.publish(path, content, replace=replace)
     except FileExistsError:
-        raise BundleError(f"{path} has just been made by somebody else; it was left as it is") from None
+        raise BundleError(f"another process has just made {path}; nothing was written") from None
     reports = f"{bundle.reports} report{'' if bundle.reports == 1 else 's'}"
     contents = [reports, "settings", "versions", "port", *bundle.logs]
     masked = sum(entry["count"] for entry in bundle.redactions)
@@ -196,7 +196,7 @@ class Bundle:
     def _tail(self, name: str, path: Path | None) -> str:
         """The end of a log, with the end of the one before it where the log is young."""
         if path is None:
-            self.problems.append(f"{name}: no log file is set, and no instance says that it writes one: --log-file")
+            self.problems.append(f"{name}: no log file is set (--log-file), and no running instance writes one")
             return ""
         text = b""
         for file in (path, path.with_name(f"{path.name}.1")):

@@ -29,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             plainlines.note(servicelinks.described(settings.set_aside))
         if request.command not in WITHOUT_PROJECT and (hidden := project.shadow(settings.folder)):
             plainlines.note(
-                f"{hidden} has the name of this package: here `import preflight` means this package, and with python -m"
-                " pytest that file; rename it"
+                f"{hidden} has the name of this package: `import preflight` means this package here, and that file with"
+                " python -m pytest; rename the file"
             )
         try:
             log_file = None if request.command in WITHOUT_LOG_FILE else _log_file(settings)

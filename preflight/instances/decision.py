@@ -57,12 +57,12 @@ def _decide(settings: Settings, one: Neighbour, typed_at: float) -> Decision:
         return Decision(one, refusal=starts, fix=f"wait for it, or end it: kill {pid}")
     if not one.answers and how != "replace":
         silent = f"{one.name} holds {settings.address} and does not answer, and --if-running is {how}"
-        fix = f"see what it waits for (kill -CONT {pid}), end it (kill {pid}), or say --if-running replace"
+        fix = f"see what it waits for (kill -CONT {pid}), end it (kill {pid}), or use --if-running replace"
         return Decision(one, refusal=silent, fix=fix)
     if not one.is_of(settings) and not (how == "replace" and "if_running" in settings.sources):
         what = f"project {foreign(one.record.project)}" if one.record.project else "another project"
         other = f"{one.name} serves {one.where} for {what} ({foreign(one.record.root)})"
-        return Decision(one, refusal=other, fix="stop it, use another port, or say --if-running replace")
+        return Decision(one, refusal=other, fix="stop it, choose another port, or use --if-running replace")
     if one.came_up_after(typed_at) and one.is_the_wish_of(settings):
         return Decision(one)  # twenty starts in the same second are one wish
     if how == "fail":

@@ -61,7 +61,7 @@ def look(path: Path) -> Found:
             return Found()
         return Found(f"user {os.geteuid()} may not make a file in {folder}", f"ls -ld {folder}  # or use another path")
     except OSError as error:
-        return Found(f"{path} cannot be looked at: {error.strerror}", f"ls -ld {folder}  # or use another path")
+        return Found(f"{path} cannot be examined: {error.strerror}", f"ls -ld {folder}  # or use another path")
     if not stat.S_ISSOCK(status.st_mode):
         return Found(f"{path} is there already, and is no socket", "move it away, or serve on another path")
     try:
@@ -97,7 +97,7 @@ def described(path: Path, found: Found) -> tuple[str, str]:
         name = f"{foreign(process.name)}, " if process is not None else ""
         who = f"another server ({name}PID {found.peer.pid}, user {found.peer.uid})"
         fix = f"stop it (kill {found.peer.pid}), or serve on another path"
-    return f"{who} listens on {path}, and nobody is stopped for a path", fix
+    return f"{who} listens on {path}, and no process is stopped to free a path", fix
 
 
 def _removable(folder: Path, owner: int) -> bool:

@@ -38,8 +38,8 @@ def wait_for_end(
         terminal.line(f"Ended at once by a {asked}: {_cut_off(worker.in_flight)}.")
         worker.child.kill(f"a {asked} asked for it")
     elif not worker.ended():
-        terminal.line("Not everything was finished in time.", "yellow")
-        worker.child.kill("it did not finish in time")
+        terminal.line("The worker did not finish everything in time.", "yellow")
+        worker.child.kill("it did not finish everything in time")
     elif worker.cancelled:
         what = "request or turn was" if worker.cancelled == 1 else "requests or turns were"
         terminal.line(f"{worker.cancelled} {what} not finished in time.", "yellow")

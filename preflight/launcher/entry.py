@@ -72,7 +72,7 @@ class Entry:
 
     def _wait_for_other_start(self, lock: StartLock) -> None:
         address = self._settings.starts_at
-        self._display.terminal.line(f"Another start of {address} is going on; waiting for it.")
+        self._display.terminal.line(f"Another start of {address} is going on; this start waits for it.")
         patience = self._settings.run_timeout + START_UP
         if lock.take(patience):
             return
@@ -80,7 +80,9 @@ class Entry:
             # Its application takes its time, as it may: twice, where its first worker does not come up.
             longer = 2 * self._settings.startup_timeout or math.inf
             starts = f"PID {lock.holder()} has been starting for more than {patience:g} s"
-            self._display.terminal.line(f"{starts}; it is given as long as an application may take.")
+            self._display.terminal.line(
+                f"{starts}; this start waits as long as the start-up of an application may take."
+            )
             patience += longer
             if lock.take(longer):
                 return

@@ -111,7 +111,7 @@ class Display:
         else:
             publishing.show(result.report, self.terminal, reason=result.reason, output=result.output)
             if hanging_import:
-                title = f"{self.settings.app} DOES NOT IMPORT: it has not come to an end"
+                title = f"{self.settings.app} DOES NOT IMPORT: its import has not ended"
                 self.terminal.fail(title, hanging_import)
         self._record_run(result)
 
@@ -164,7 +164,7 @@ class Display:
         """Say that a report could not be written; returns that in one line, for the audit."""
         self.terminal.progress_over()
         title = "THE REPORT CANNOT BE WRITTEN: nothing was started"
-        self.terminal.fail(title, [str(error), "Fix: make room or name another place"])
+        self.terminal.fail(title, [str(error), "Fix: make room there, or name another place"])
         return f"the report cannot be written: {error}"
 
     # The audit.

@@ -196,7 +196,7 @@ class Supervisor:
         """End a worker that was to replace another one and does not answer."""
         title = "THE NEW SERVER DOES NOT ANSWER: the old server keeps running"
         self.given_up = [reason]
-        fix = "Fix: mend what it answers, or name another path in PREFLIGHT_READY_PATH"
+        fix = "Fix: make the application answer with a status below 500, or set PREFLIGHT_READY_PATH to another path"
         self._terminal.fail(title, [reason, *self._replacement.still_served(), fix])
         self._telling.tell("failure", "The new server does not answer", reason, *self._replacement.still_served())
         self._finish(worker, replaced=True, last=False, stops=len(self._loop.stops))
@@ -284,7 +284,7 @@ class Supervisor:
                 return self._give_up(ended, f"{ending}, and {shortage}", "")
             if shortage != said:
                 said = shortage
-                self._terminal.line(f"{said}; tried again every {RETRY:g} s.", "yellow")
+                self._terminal.line(f"{said}; the launcher tries again every {RETRY:g} s.", "yellow")
             self._loop.turn(RETRY)
         return None
 

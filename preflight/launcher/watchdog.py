@@ -66,7 +66,11 @@ class Watchdog:
         what = "start-up (its lifespan)" if worker.imported else "import"
         if spent >= SILENT_START and not self._waiting_told:
             self._waiting_told = True
-            rest = f"it gets {limit:g} s (startup_timeout)." if limit else "it has no deadline (startup_timeout is 0)."
+            rest = (
+                f"its deadline is {limit:g} s (startup_timeout)."
+                if limit
+                else "it has no deadline (startup_timeout is 0)."
+            )
             waits = " Connections wait." if connections_wait else ""
             self._terminal.line(f"Waiting for {app}: its {what} has not ended; {rest}{waits}", "yellow")
         if not limit or spent < limit:
@@ -81,7 +85,7 @@ class Watchdog:
         if self._heartbeat is None or not self._heartbeat.missed(time.monotonic()):
             return ""
         silence = f"no sign of life for {self._settings.heartbeat:g} s"
-        if not self._end(worker, "THE SERVER HANGS", f"There was {silence} from its event loop."):
+        if not self._end(worker, "THE SERVER HANGS", f"There was {silence} from the application's event loop."):
             self._heartbeat.heard(time.monotonic())
             return ""
         return f"hung: {silence}"

@@ -30,8 +30,8 @@ _REJECTS = re.compile(
 )
 # Codes for what a new key does not change, and what changes it.
 _NOT_THE_KEY = (
-    (re.compile(r"(?:^|_)ip(?:_|$)|allowlist|whitelist"), "let this machine's address in where the key is managed"),
-    (re.compile(r"account_|organization_|project_"), "look at the account that the key belongs to: it is not active"),
+    (re.compile(r"(?:^|_)ip(?:_|$)|allowlist|whitelist"), "allow this machine's address where the key is managed"),
+    (re.compile(r"account_|organization_|project_"), "check the account that the key belongs to: it is not active"),
 )
 MONEY = re.compile(r"quota|balance|billing|credit|payment")
 
@@ -250,7 +250,7 @@ def _mending(settings: Settings, reply: Reply, place: Place) -> str:
     for word, variables in (("organization", egress.ORGANIZATION), ("project", (egress.PROJECT,))):
         sent = next((found for name in variables if (found := places.of(settings, name)).value), None)
         if word in reply.code.lower() and sent is not None:
-            return sent.fix(f"set {sent.variable} {sent.target} to the one that the key belongs to")
+            return sent.fix(f"set {sent.variable} {sent.target} to the {word} that the key belongs to")
     code = reply.code.lower()
     helps = next((fix for about, fix in _NOT_THE_KEY if about.search(code)), None)
     return place.fix(helps or f"make a new key and set {place.variable} {place.target}")
@@ -258,8 +258,8 @@ def _mending(settings: Settings, reply: Reply, place: Place) -> str:
 
 def _about_403(reply: Reply) -> str:
     if reply.is_json:
-        return "look at the rights of the key, and whether the service is offered in this region"
-    return "find out what answers instead of the service: a firewall, a proxy or a login page"
+        return "check the rights of the key, and whether the service is offered in this region"
+    return "find out which program answers in place of the service: a firewall, a proxy or a login page"
 
 
 def judge_service(
@@ -296,7 +296,7 @@ def judge_service(
         unknown(f"{host_of(reply)} answers, and has no such route (HTTP {status}){purpose}")
     if status == 511 or (status == 407 and not reply.through):
         details.fix = _about_403(reply)
-        unknown(f"what answers for {host_of(reply)} wants a login first (HTTP {status}){purpose}")
+        unknown(f"a gateway on the way to {host_of(reply)} demands a login first (HTTP {status}){purpose}")
     assert not 300 <= status < 400, f"{host_of(reply)} answered HTTP {status}, a redirection{reply.through}{purpose}"
     # 401 and 403 are answers about the key, which has a requirement of its own.
     assert status < 300 or status in (401, 403), f"{name} answered HTTP {status}{reply.through}{purpose}"
@@ -311,18 +311,18 @@ def _not_answered(variable: str, settings: Settings, reply: Reply, details: Deta
     base = places.of(settings, variable)
     if reply.fault is not None and reply.fault.variable:
         said, details.fix = judge_fault(reply.fault, settings)
-        pytest.fail(f"cannot be asked: {said}{purpose}")
+        pytest.fail(f"the service cannot be asked: {said}{purpose}")
     if reply.proxy is not None and reply.at_proxy:
         proxy = places.of(settings, reply.proxy.variable)
         set_there = f"set {proxy.variable} {proxy.target}" if proxy.variable else "set the system's proxy"
-        details.fix = proxy.fix(f"see to the proxy, or {set_there} to one that answers")
+        details.fix = proxy.fix(f"repair the proxy, or {set_there} to one that answers")
         if "password" in (reply.failure or ""):
             details.fix = proxy.fix(f"{set_there} with the proxy's user and password in it")
             pytest.fail(f"{reply.failure}{purpose}")
         unknown(f"{reply.failure}{purpose}")
     if reply.fault is not None:
         key = variable.replace("_BASE_URL", "_API_KEY")
-        details.fix = f"set {key} right first: nothing is asked without a key that can be sent"
+        details.fix = f"correct {key} first: the service is asked only with a key that can be sent"
         unknown(f"not asked: {reply.failure}{purpose}")
     through = f" the proxy of {reply.proxy.variable}," if reply.proxy and reply.proxy.variable and reply.through else ""
     details.fix = f"check the network{f' and{through[:-1]}' if through else ''}"

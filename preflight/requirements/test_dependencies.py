@@ -40,7 +40,7 @@ def declared(settings: Settings) -> list[Requirement]:
         not_applicable(f"nothing declares dependencies: pyproject.toml has no [project] table, and there is no {files}")
     source = project["source"]
     if "dependencies" in (project.get("dynamic") or ()):
-        not_applicable(f'{source} says dynamic = ["dependencies"]: whatever builds the project knows them')
+        not_applicable(f'{source} says dynamic = ["dependencies"]: only the build of the project knows them')
     lines = project.get("dependencies", [])
     if not isinstance(lines, list):
         pytest.fail(f"{source}: dependencies must be a list of texts")

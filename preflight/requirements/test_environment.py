@@ -31,7 +31,7 @@ def test_environment_file(settings: Settings, details: Details) -> None:
     file = settings.envfile
     details.update(path=str(file.path), variables=len(file.values))
     if settings.envfile_broke:
-        details.summary = f"read when this server was started; the next start would fail: {file.problem}"
+        details.summary = f"this server read the file when it was started; the next start would fail: {file.problem}"
         return
     if is_not_wanted(settings):
         not_applicable(f"not used: {file.problem}")
@@ -39,7 +39,7 @@ def test_environment_file(settings: Settings, details: Details) -> None:
         not_applicable(f"not used: {file.problem}, and {KEY} is in the environment")
     details.fix = template.command(settings) if settings.serves_agent else f"write {file.path}: NAME=value, one a line"
     if file.exists:
-        details.fix = f"open {file.path} and mend it; nothing but NAME=value and # comments belongs there"
+        details.fix = f"correct {file.path}: only lines of NAME=value and # comments belong there"
     assert file.problem is None, file.problem
     details.summary = f"{file.path}, {len(file.values)} variable{'' if len(file.values) == 1 else 's'}"
 

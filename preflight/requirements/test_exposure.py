@@ -76,7 +76,7 @@ def test_exposure(settings: Settings, details: Details) -> None:
         needed = f"{settings.prefix} may be published by a proxy: PREFLIGHT_TOKEN must have {TOKEN_LENGTH} characters"
         assert filled_in, f"the token is still the template's placeholder, and {needed}"
         assert long_enough, f"the token is too short: {needed}"
-        assert redacted, f"{SHOWN}: PREFLIGHT_TOKEN must be one that nothing else is called"
+        assert redacted, f"{SHOWN}: PREFLIGHT_TOKEN must be a value that is not an ordinary word or name"
         details.fix = ""
         details.summary = f"{settings.prefix} needs the token"
         return
@@ -90,7 +90,7 @@ def test_exposure(settings: Settings, details: Details) -> None:
     details.fix = new_token(settings, instead)
     others = f"others can reach {settings.host}{f', which is {elsewhere} here,' if elsewhere else ''}"
     if settings.uds is not None:
-        others = f"who connects to {settings.address} has no address, so nobody counts as local,"
+        others = f"clients of {settings.address} have no address, so none of them counts as local,"
     elif local:
         others += " through a trusted proxy"
     needed = f"PREFLIGHT_TOKEN must be set to at least {TOKEN_LENGTH} characters"

@@ -23,7 +23,7 @@ def test_notifications(settings: Settings, details: Details) -> None:
         try:
             details[wanted.name] = version = importlib.metadata.version(wanted.name)
         except importlib.metadata.PackageNotFoundError:
-            pytest.fail(f"{wanted.name} is not installed: nobody would be told of anything")
+            pytest.fail(f"{wanted.name} is not installed: no notification can be sent")
         fits = wanted.specifier.contains(version, prereleases=True)
         assert fits, f"{wanted.name} is {version}, needs {wanted.specifier}"
     count = len(settings.notify)

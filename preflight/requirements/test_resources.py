@@ -27,7 +27,9 @@ def test_disk_space(settings: Settings, details: Details) -> None:
     details.summary = f"{amount(free)} free"
 
 
-@pytest.mark.warning("Memory", fix="end what is not needed, or set PREFLIGHT_MEMORY to what the application needs")
+@pytest.mark.warning(
+    "Memory", fix="end programs that are not needed, or set PREFLIGHT_MEMORY to what the application needs"
+)
 def test_memory(settings: Settings, details: Details) -> None:
     """The machine, and every limit of its control groups, has enough memory left for the application."""
     left = memory.left()

@@ -50,7 +50,9 @@ def test_tls_certificate_validity(settings: Settings, details: Details) -> None:
     assert found.ends is not None, f"clients refuse {found.path}: {found.problem}"
     details.update(valid_until=_day(found.ends))
     left = found.days_left()
-    assert left >= SOON, f"{found.path} expires on {_day(found.ends)}, in {left:.0f} days, and {SOON:.0f} are wanted"
+    assert left >= SOON, (
+        f"{found.path} expires on {_day(found.ends)}, in {left:.0f} days; {SOON:.0f} or more are needed"
+    )
     details.summary = f"until {_day(found.ends)}"
 
 

@@ -51,7 +51,7 @@ def test_state_folder(settings: Settings, details: Details) -> None:
         probe.unlink()
     report = settings.state.report
     replaceable = not report.is_dir()
-    assert replaceable, f"{report} is a folder, where the report has to go"
+    assert replaceable, f"{report} is a folder, and the report has to be a file there"
     details.summary = str(folder)
 
 
@@ -80,7 +80,7 @@ def test_state_folder_mode(settings: Settings, details: Details) -> None:
     assert not mode & 0o077, f"{folder} has mode {mode:04o}, so other users can see what is in it; it needs 0700"
     assert not open_entries, (
         f"{', '.join(f'{path} has mode {entry_mode:04o}' for path, entry_mode in open_entries.items())}"
-        "; what is kept here is for one user: folders need 0700, files 0600"
+        "; this folder is for one user: folders need 0700, files 0600"
     )
     details.summary = f"mode {mode:04o}"
 

@@ -70,7 +70,7 @@ def load(
     """
     project = place if isinstance(place, Project) else Project(place, place)
     if project.problem and imports:
-        raise SettingsError(f"{project.problem}: nothing of a project there is run; keep it where only you can write")
+        raise SettingsError(f"{project.problem}: no project is run from there; keep projects where only you can write")
     root = project.root
     environ = dict(os.environ if environ is None else environ)
     options = {name: value for name, value in (options or {}).items() if value is not None}
@@ -108,7 +108,9 @@ def load(
     if demo or project.problem:
         content = envfile.EnvFile(root / path, exists=False)
     elif _homeless(path):
-        content = envfile.EnvFile(path, problem=f"{path} is nowhere: the home folder is not known here", exists=False)
+        content = envfile.EnvFile(
+            path, problem=f"{path} cannot be found: the home folder is not known here", exists=False
+        )
     else:
         content = envfile.read(root / path)
     late = _variables(content.values, known, str(content.path), lines=content.lines, strict=not unread)
@@ -172,7 +174,7 @@ def _suite(root: Path, names: object, sources: Mapping[str, str], *, looks: bool
     if not looks:
         return suite
     if projects.OURS not in suite:
-        raise SettingsError(f"{where} must name {projects.OURS}: nothing starts without what that asks")
+        raise SettingsError(f"{where} must name {projects.OURS}: no server starts without its requirements")
     try:
         projects.scopes(root, suite)
     except LookupError as error:

@@ -27,20 +27,20 @@ def text() -> str:
 OPENAI_API_KEY={PLACEHOLDER}
 # OPENAI_BASE_URL=https://api.openai.com/v1
 
-# Perplexity: optional, for research. The last line says that it is not wanted, and its warnings are gone.
+# Perplexity: optional, for research. The last line turns it off, and its warnings with it.
 # PERPLEXITY_API_KEY={PLACEHOLDER}
 # PERPLEXITY_BASE_URL=https://api.perplexity.ai
 # PREFLIGHT_NOT_USED=Perplexity
 
-# What opens diagnostics and chat to others: needed to serve on anything but loopback. A line for here, made by
+# The token that clients need: required on any address but loopback. This command prints the line for this file:
 #   {new_token()}
 # PREFLIGHT_TOKEN={PLACEHOLDER}
 
-# Whom to tell when a check or the server changes: URLs of Apprise (https://appriseit.com), separated by commas.
+# Services to notify when a check or the server changes: URLs of Apprise (https://appriseit.com), separated by commas.
 # They are secrets like keys. Try them: {commands.run_py("--test-notify")}
 # PREFLIGHT_NOTIFY=mailto://USER:PASSWORD@example.org,slack://TOKEN-A/TOKEN-B/TOKEN-C
 
-# Settings of the preflight may stand here as well, for example:
+# Settings of the preflight can be in this file as well, for example:
 # PREFLIGHT_PORT=8002
 """
 

@@ -61,7 +61,7 @@ def examine(settings: Settings) -> Certificate:
     if "-----BEGIN CERTIFICATE-----" not in text:
         raise Unusable(
             f"{settings.place('ssl_certfile')}: {certificate} holds no certificate in PEM",
-            f"openssl x509 -in {commands.quoted(certificate)} -outform pem  # makes PEM of what OpenSSL can read",
+            f"openssl x509 -in {commands.quoted(certificate)} -outform pem  # converts it to PEM",
         )
     private = _read(settings, "ssl_keyfile", key) if key != certificate else text
     if "PRIVATE KEY-----" not in private:
@@ -78,7 +78,7 @@ def examine(settings: Settings) -> Certificate:
         except ssl.SSLError:
             raise Unusable(
                 f"{settings.place('ssl_ciphers')} names no cipher that this OpenSSL has ({ssl.OPENSSL_VERSION})",
-                "leave it out, or see what there is: openssl ciphers -v",
+                "leave the setting out, or choose from the ciphers that OpenSSL has: openssl ciphers -v",
             ) from None
     context.verify_mode = ssl.CERT_NONE  # of the client below, which has no certificate
     return _handshake(context, certificate, text)
@@ -124,7 +124,7 @@ def _load(settings: Settings, context: ssl.SSLContext, certificate: Path, key: P
             ) from None
         raise Unusable(
             f"OpenSSL cannot use {certificate} with the private key in {key}: {_said(error)}",
-            f"see what OpenSSL makes of it: openssl x509 -noout -text -in {commands.quoted(certificate)}",
+            f"see how OpenSSL reads the file: openssl x509 -noout -text -in {commands.quoted(certificate)}",
         ) from None
 
 
@@ -134,8 +134,8 @@ def _trust_clients(settings: Settings, context: ssl.SSLContext) -> None:
         if settings.ssl_cert_reqs != "none":
             raise Unusable(
                 f"{settings.place('ssl_cert_reqs')} is {settings.ssl_cert_reqs} and ssl_ca_certs is not set: no"
-                " client's certificate would do",
-                "set ssl_ca_certs to the certificates of those who issue your clients' certificates",
+                " client's certificate would be accepted",
+                "set ssl_ca_certs to the certificates of the authorities that issue your clients' certificates",
             )
         return
     _read(settings, "ssl_ca_certs", authorities)
@@ -168,7 +168,7 @@ def _handshake(context: ssl.SSLContext, path: Path, text: str) -> Certificate:
     except ssl.SSLError as error:
         raise Unusable(
             f"OpenSSL cannot serve TLS with {path}: {_said(error)}",
-            f"see what it is: openssl x509 -noout -text -in {commands.quoted(path)}",
+            f"inspect the file: openssl x509 -noout -text -in {commands.quoted(path)}",
         ) from None
     seen: dict[str, Any] = client.getpeercert() or {}
     names = tuple(str(name) for _kind, name in seen.get("subjectAltName", ()))

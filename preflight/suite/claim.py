@@ -220,7 +220,9 @@ def _claim_path(origin: str, settings: Settings, path: Path, blocking: str, inhe
     found = socketfiles.look(path)
     if found.listens and ours and (origin != "check" or any(one.stays for one in ours)):
         pid = ours[0].record.pid
-        problem = f"{ours[0].name} holds {settings.address} and gives no socket: nobody is stopped for a path"
+        problem = (
+            f"{ours[0].name} holds {settings.address} and hands over no socket: no process is stopped to free a path"
+        )
         return Claim(problem=problem, fix=f"see what it waits for (kill -CONT {pid}), or end it: kill {pid}")
     if found.problem or (found.listens and not ours):
         problem, fix = socketfiles.described(path, found)
@@ -285,7 +287,7 @@ def wait_for_drains(settings: Settings, ours: Sequence[Neighbour], on_step: Call
     until = time.monotonic() + patience(ours)
     for one in ours:
         if one.record.state == DRAINING:
-            result = f"drains, and has ended within {one.record.stops_within:.1f} s"
+            result = f"drains, and will have ended within {one.record.stops_within:.1f} s"
             on_step(ports.Step(time.time(), "waiting", one.record.pid, "our instance", result))
     while time.monotonic() < until and not ports.plan(settings.host, settings.port, _NOBODY).free:
         time.sleep(LOOK)

@@ -248,7 +248,7 @@ def _systems() -> ssl.SSLContext:
 def _unreadable(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
         return "names a file without certificates in it"
-    return f"names what cannot be read: {error.strerror}"
+    return f"names a file or folder that cannot be read: {error.strerror}"
 
 
 @dataclass(frozen=True, slots=True)

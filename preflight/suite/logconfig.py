@@ -31,9 +31,11 @@ def examine(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise Unusable(f"{path} cannot be read: {error.strerror}", "set log_config to a file that can") from None
+        raise Unusable(
+            f"{path} cannot be read: {error.strerror}", "set log_config to a file that can be read"
+        ) from None
     except UnicodeDecodeError:
-        raise Unusable(f"{path} is no text in UTF-8", "save it as UTF-8") from None
+        raise Unusable(f"{path} is no text in UTF-8", "save the file as UTF-8") from None
     kind = KINDS.get(path.suffix)
     if kind is None:
         return _ini(path, text)
@@ -50,7 +52,7 @@ def _json(path: Path, text: str) -> object:
     try:
         parsed: object = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Unusable(f"{path} is not valid JSON: {error}", f"mend {path}") from None
+        raise Unusable(f"{path} is not valid JSON: {error}", f"correct the file {path}") from None
     return parsed
 
 
@@ -64,7 +66,9 @@ def _yaml(path: Path, text: str) -> object:
     try:
         parsed: object = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:
-        raise Unusable(f"{path} is not valid YAML: {' '.join(str(error).split())}", f"mend {path}") from None
+        raise Unusable(
+            f"{path} is not valid YAML: {' '.join(str(error).split())}", f"correct the file {path}"
+        ) from None
     return parsed
 
 
@@ -80,7 +84,7 @@ def _dictionary(path: Path, parsed: Mapping[str, Any]) -> str:
     for name, handler in tables["handlers"].items():
         where = f"{path}: handler {name!r}"
         if "class" not in handler and "()" not in handler:
-            raise Unusable(f'{where} has no "class"', f"mend {path}")
+            raise Unusable(f'{where} has no "class"', f"correct the file {path}")
         _resolves(where, handler.get("class"))
         _known(where, "formatter", [handler["formatter"]] if "formatter" in handler else [], tables["formatters"])
         _known(where, "filter", handler.get("filters", ()), tables["filters"])
@@ -109,7 +113,9 @@ def _resolves(where: str, name: object) -> None:
         module, _, attribute = name.removeprefix("logging.").rpartition(".")
         home = {"": logging, "handlers": logging.handlers}.get(module)
         if not hasattr(home, attribute):
-            raise Unusable(f"{where} has a class {name!r} that does not exist", f"mend {where.partition(': ')[0]}")
+            raise Unusable(
+                f"{where} has a class {name!r} that does not exist", f"correct the file {where.partition(': ')[0]}"
+            )
 
 
 def _level(where: str, table: Mapping[str, object]) -> None:
@@ -131,13 +137,17 @@ def _ini(path: Path, text: str) -> str:
             names = [name.strip() for name in parsed.get(kind, "keys").split(",") if name.strip()]
             for name in names:
                 if not parsed.has_section(section := f"{kind[:-1]}_{name}"):
-                    raise Unusable(f"{path}: [{kind}] names {name!r}, and there is no [{section}]", f"mend {path}")
+                    raise Unusable(
+                        f"{path}: [{kind}] names {name!r}, and there is no [{section}]", f"correct the file {path}"
+                    )
             counts[kind] = len(names)
         if not parsed.has_section("logger_root"):
             raise Unusable(f"{path}: there is no [logger_root], which logging.config.fileConfig needs", _FIX)
     except configparser.Error as error:
         problem = f"{path} is no .ini file for logging.config.fileConfig: {' '.join(str(error).split())}"
-        raise Unusable(problem, f"mend {path}, or give it the ending .json or .yaml if it is that") from None
+        raise Unusable(
+            problem, f"correct the file {path}, or give it the ending .json or .yaml if it holds that"
+        ) from None
     return _count(counts["handlers"], counts["loggers"])
 
 

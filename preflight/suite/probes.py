@@ -444,7 +444,7 @@ def failure(error: Exception, timeout: float, *, received: bool) -> str:
     if numbers & {errno.ENETUNREACH, errno.EHOSTUNREACH}:
         return "the host cannot be reached"
     if isinstance(error, httpx2.RemoteProtocolError) and received:
-        return "what answers does not speak HTTP"
+        return "the program that answers does not speak HTTP"
     if isinstance(error, httpx2.TransportError | OSError):
         return "the connection was closed without an answer"
     return f"the request failed ({type(error).__name__})"

@@ -53,7 +53,7 @@ def problems(config: pytest.Config) -> list[str]:
     found = []
     if not assertions_execute():
         variable = os.environ.get("PYTHONOPTIMIZE")
-        cause = "PYTHONOPTIMIZE is set: unset it" if variable else "Python was started with -O: start it without"
+        cause = "PYTHONOPTIMIZE is set: unset it" if variable else "Python was started with -O: start it without -O"
         found.append(f"assertions are not executed: {cause}")
     return found + refused(config)
 
@@ -132,9 +132,9 @@ class Sources:
         """What is wrong with the code that will run for ``item``, for people; empty if it is what its file says."""
         code = code_of(getattr(item, "obj", None))
         if code is None:
-            return "is no function whose body could be seen to run"
+            return "is no function, so the run cannot see whether its body runs"
         if code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR):
-            return "is a generator (it has a yield), and nobody can tell whether its body is run to its end"
+            return "is a generator (it has a yield), so its body may not run to its end"
         runs = comparable(code)
         name = _name(item)
         written = self._module(item.path, 0)
@@ -148,7 +148,7 @@ class Sources:
         caches = f"remove the compiled files in {item.path.parent / '__pycache__'}"
         if any(runs in self._inside(path, name, level) for level in (1, 2)):
             return f"was compiled without its assertions, as python -O does: {caches}"
-        return f"what would run is not what {item.path.name} says: {caches}, or the plugin that replaced it"
+        return f"the code that would run is not that of {item.path.name}: {caches}, or the plugin that replaced it"
 
     def stale(self, root: Path, scopes: Sequence[Scope], sound: Iterable[pytest.Item]) -> list[str]:
         """The project's modules, and ours, that were imported from another text than their files have, for people.
@@ -549,4 +549,6 @@ def _see_that_it_judges(returned: object) -> None:
     """Raises AssertionError for a requirement that returns its answer: nobody looks at that."""
     if returned is not None:
         answer = returned if isinstance(returned, bool | int | float) else f"a value of type {type(returned).__name__}"
-        raise AssertionError(f"it returned {answer}, and returning is no answer: a requirement says it with assert")
+        raise AssertionError(
+            f"it returned {answer}, and a return value is no answer: a requirement answers with assert"
+        )

@@ -274,7 +274,7 @@ def _span(seconds: float) -> str:
 
 def _port(result: Mapping[str, Any]) -> str:
     if "error" in result:
-        return f"Port {result['port']} cannot be looked at: {result['error']}"
+        return f"Port {result['port']} cannot be examined: {result['error']}"
     if result["free"]:
         return f"Nothing listens on port {result['port']} of {result['host']}: it is free."
     lines = [f"Port {result['port']} is held by:"]

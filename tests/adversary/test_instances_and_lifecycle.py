@@ -396,7 +396,7 @@ def test_what_stands_where_the_report_belongs(place: Place, what: str) -> None:
     one = place.start(*DEMO)
     if what == "folder":
         assert one.wait() == 1, one.output
-        assert "is a folder, where the report has to go" in one.output
+        assert "is a folder, and the report has to be a file there" in one.output
     else:
         assert one.until_ready().stop() == 0
         assert place.report()["status"] == "passed"
@@ -555,7 +555,7 @@ def test_a_shutdown_that_does_not_end_well(place: Place, how: str) -> None:
     one = place.start("--demo", "--app", "ending:app", HOW=how, PREFLIGHT_GRACEFUL_TIMEOUT="0.5s").until_ready()
     assert get(place.url) == (200, "small")
     assert one.stop() == 0
-    assert ("Not everything was finished in time." in one.output) == (how in ("waits", "blocks"))
+    assert ("The worker did not finish everything in time." in one.output) == (how in ("waits", "blocks"))
     one.left_nothing()
 
 
@@ -615,7 +615,7 @@ def test_the_end_of_a_worker_that_a_debugger_holds(place: Place) -> None:
     debugger = traced(place, worker_of(one))
     assert one.stop() == 0
     assert debugger.process.poll() is None
-    assert "Not everything was finished in time." in one.output
+    assert "The worker did not finish everything in time." in one.output
     assert not listening(place.port)
 
 
@@ -650,7 +650,7 @@ def test_a_stopped_worker_is_replaced(place: Place, old: Started) -> None:
     new = place.start(*DEMO).until_ready()
     assert get(place.url) == (200, "small")
     assert old.wait() == 0
-    assert "Not everything was finished in time." in old.output
+    assert "The worker did not finish everything in time." in old.output
     assert get(place.url) == (200, "small")
     assert new.stop() == 0
 

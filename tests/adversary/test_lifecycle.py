@@ -623,7 +623,7 @@ def test_stopped_worker_at_the_end(place: Place) -> None:
     started = guarded(place, PREFLIGHT_GRACEFUL_TIMEOUT="500ms").until_ready()
     os.kill(worker_of(started), signal.SIGSTOP)
     assert started.stop() == 0
-    assert "Not everything was finished in time." in started.stdout
+    assert "The worker did not finish everything in time." in started.stdout
     started.left_nothing()
 
 

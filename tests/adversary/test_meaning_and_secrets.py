@@ -505,7 +505,7 @@ def test_lines_without_end_and_without_text(place: Place) -> None:
     until(lambda: log.stat().st_size > 100_000, "lines come")
     assert started.stop() == 0
     asking.kill()
-    assert "Not everything was finished in time." in started.output
+    assert "The worker did not finish everything in time." in started.output
     started.left_nothing()
 
 

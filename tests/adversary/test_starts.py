@@ -125,7 +125,7 @@ def test_an_answer_that_is_returned(project: Place, answer: str) -> None:
     )
     one = checked(project)
     assert one.process.returncode == 1, one.output
-    assert "returning is no answer" in one.output
+    assert "a return value is no answer" in one.output
 
 
 def test_an_assertion_in_a_thread(project: Place) -> None:
@@ -563,7 +563,7 @@ def test_a_start_behind_one_that_takes_its_time(place: Place) -> None:
     first.until_says("requirements: ")
     hasty = "from preflight.launcher import entry\nentry.START_UP = 0.1"
     second = place.start_program(place.prepared(hasty), *options, PREFLIGHT_RUN_TIMEOUT="1")
-    second.until_says("it is given as long as an application may take")
+    second.until_says("this start waits as long as the start-up of an application may take")
     gate.touch()
     assert second.wait() == 0, second.output
     assert "it came up meanwhile" in second.output

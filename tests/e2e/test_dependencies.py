@@ -107,7 +107,7 @@ def test_an_extra_that_is_not_there(shelf: Shelf) -> None:
     "declared, why",
     [
         ('dynamic = ["dependencies"]', 'pyproject.toml says dynamic = ["dependencies"]'),
-        ('dynamic = ["dependencies", "readme"]', "whatever builds the project knows them"),
+        ('dynamic = ["dependencies", "readme"]', "only the build of the project knows them"),
     ],
 )
 def test_dynamic(declared: str, why: str, shelf: Shelf) -> None:

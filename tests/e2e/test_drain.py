@@ -143,7 +143,7 @@ def test_a_delay_that_is_longer_than_the_time_for_requests(place: Place) -> None
     assert asked.answered()
     assert started.wait() == 0
     assert "not finished" not in started.output
-    assert "Not everything" not in started.output
+    assert "did not finish everything" not in started.output
     started.left_nothing()
 
 
@@ -376,7 +376,7 @@ def test_one_that_does_not_let_itself_be_cancelled(place: Place) -> None:
     begin = time.monotonic()
     assert started.stop() == 0
     assert time.monotonic() - begin < 4
-    assert "Not everything was finished in time." in started.stdout
+    assert "The worker did not finish everything in time." in started.stdout
     asked.join(10)
     started.left_nothing()
 

@@ -111,7 +111,7 @@ def test_start_up_that_does_not_end(place: Place, hangs: str, where: str) -> Non
 def test_slow_start_up_is_said(place: Place) -> None:
     """After five seconds it is said what is waited for, and for how long it will be; --port-status says it as well."""
     started = hanging(place, "await")
-    started.until_says("Waiting for hanging:app: its start-up (its lifespan) has not ended; it gets 600 s")
+    started.until_says("Waiting for hanging:app: its start-up (its lifespan) has not ended; its deadline is 600 s")
     assert "Connections wait" not in started.stdout, started.output
     asked = place.run("--port-status")
     said = asked.output + started.output
@@ -177,7 +177,10 @@ def test_hanging_worker_is_replaced(place: Place, hangs: str) -> None:
     assert get(place.url) == (200, "life 2")
     assert worker_of(started) != before
     banner = started.stdout.partition(HANGS)[2]
-    assert f"There was no sign of life for 1 s from its event loop. The worker (PID {before}) is ended." in banner
+    assert (
+        f"There was no sign of life for 1 s from the application's event loop. The worker (PID {before}) is ended."
+        in banner
+    )
     stacks = banner.partition("Where it stands:")[2].partition("The worker ended (")[0]
     assert f"in {hangs}" in stacks
     assert "The worker ended (hung: no sign of life for 1 s); another one starts at once. Connections wait." in banner

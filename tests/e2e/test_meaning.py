@@ -467,7 +467,7 @@ def test_compiled_from_something_else(unsound: Place, mode: str) -> None:
             assert started.process.returncode == 1, started.output
             assert unsound.check("Holds not")["outcome"] == "failed"
         else:
-            broken(unsound, started, "test_holds_not: what would run is not what test_suite.py says")
+            broken(unsound, started, "test_holds_not: the code that would run is not that of test_suite.py")
             assert str(cache.parent) in started.output
     finally:
         cache.unlink()

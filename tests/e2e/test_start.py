@@ -98,7 +98,9 @@ class Cause:
 LOAD = "-m preflight.worker.loadapplication guarded:"
 CAUSES = {
     "key": Cause(no_key, "OpenAI API Key", "OPENAI_API_KEY is not set", "set OPENAI_API_KEY in"),
-    "file": Cause(broken_file, "Environment File", "/.ki_autoagent/config/.env:1: this line is not", "and mend it"),
+    "file": Cause(
+        broken_file, "Environment File", "/.ki_autoagent/config/.env:1: this line is not", "only lines of NAME=value"
+    ),
     "metadata": Cause(broken_metadata, "Dependencies", "rich is not installed", "-r {root}/requirements.txt"),
     "version": Cause(old_package, "Dependencies", "rich is 1.2.3, needs >=15", "-r {root}/requirements.txt"),
     "python": Cause(python_bound, "Python Version", "requires Python >=3.99, found 3.", "install a Python >=3.99"),

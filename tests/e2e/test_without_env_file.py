@@ -62,7 +62,7 @@ def test_no_home_folder(homeless: Place) -> None:
     started = homeless.run("--init")
     assert (started.process.returncode, started.stdout) == (2, "")
     problem, fix, otherwise = started.stderr.splitlines()
-    assert problem == "run.py: error: ~/.ki_autoagent/config/.env is nowhere: the home folder is not known here"
+    assert problem == "run.py: error: ~/.ki_autoagent/config/.env cannot be found: the home folder is not known here"
     assert otherwise == "An env file is not needed where OPENAI_API_KEY is in the environment."
     file = homeless.root / ".env"
     script = f"{fix.removeprefix('Fix: ')}\npython -c 'import os; print(os.environ[\"PREFLIGHT_ENV_FILE\"])'\n"

@@ -264,7 +264,7 @@ def test_an_answer_without_end(tmp_path: Path, service: str) -> None:
 @pytest.mark.parametrize(
     "talk, message",
     [
-        (garbage, "what answers does not speak HTTP"),
+        (garbage, "the program that answers does not speak HTTP"),
         (reset, "the connection was closed without an answer"),
         (lambda connection: connection.recv(1) and None, "no answer within 0.5 s"),
     ],

@@ -65,10 +65,10 @@ def _unread(seen: Survey) -> None:
         more = f" and {len(seen.unparsed) - SHOWN} more" if len(seen.unparsed) > SHOWN else ""
         plainlines.note(f"{names}{more} cannot be parsed by Python {sys.version_info.major}.{sys.version_info.minor}")
     if not seen.whole:
-        plainlines.note("this folder has very many files: those that are deepest in it were not looked at")
+        plainlines.note("this folder has very many files: the most deeply nested files were not examined")
 
 
-def _left(path: Path, root: Path, why: str = "it is there") -> str:
+def _left(path: Path, root: Path, why: str = "the file exists") -> str:
     return f"Left {_shown(path, root)} as it is: {why}."
 
 
@@ -85,7 +85,7 @@ def _project(root: Path, _folder: Path, content: bytes | None, table: Mapping[st
         remarks.append(_left(root / PYPROJECT, root, "it has [tool.preflight]"))
     named = settings.get("suite") if isinstance(settings, dict) else None
     if isinstance(named, list) and texts.SUITE not in named:
-        remarks.append(f"{texts.SUITE} is not among the suite that {PYPROJECT} names, so it was not written.")
+        remarks.append(f"{texts.SUITE} is not in the suite that {PYPROJECT} names, so it was not written.")
     else:
         _suite(root, seen, additions, remarks)
     if settings is None:
@@ -154,7 +154,7 @@ def _one(root: Path, path: Path, text: str, why: str, then: str) -> Planned:
 
 def _github(root: Path, _folder: Path, _content: bytes | None, _table: Mapping[str, Any], seen: Survey) -> Planned:
     needs = requirement.needed(seen)
-    why = "a job that asks every requirement and shows what blocks at its line"
+    why = "a job that checks every requirement and annotates the lines of those that block"
     then = f"Set in the repository's secrets or variables: {', '.join(needs)}" if needs else ""
     return _one(root, root / ".github" / "workflows" / "preflight.yml", texts.github(seen), why, then)
 
@@ -164,15 +164,15 @@ def _docker(root: Path, folder: Path, _content: bytes | None, _table: Mapping[st
     if os.path.lexists(path):
         lines = [f"RUN pip install '{texts.DISTRIBUTION}'", *texts.lines_for_docker(seen)]
         # How it installs, as whom, and what its last stage is, its author knows.
-        why = "it is there. These lines belong at its end, instead of its CMD or ENTRYPOINT"
+        why = "the file exists. Put these lines at its end, in place of its CMD or ENTRYPOINT"
         return [], [_left(path, root, why), *(f"    {line}" for line in lines)]
-    why = "an image that asks every requirement when it is started, and then serves"
+    why = "an image that checks every requirement when it is started, and then serves"
     return _one(root, path, texts.dockerfile(seen), why, "")
 
 
 def _systemd(root: Path, folder: Path, _content: bytes | None, _table: Mapping[str, Any], seen: Survey) -> Planned:
     if not (str(folder) + sys.executable).isprintable():
-        raise Refused("the path of this folder has signs that cannot stand in a unit; nothing was written")
+        raise Refused("the path of this folder has characters that a unit cannot contain; nothing was written")
     name = re.sub(r"[^a-z0-9-]+", "-", (seen.name or folder.name).lower()).strip("-")[:60] or "server"
     command = Path(sys.executable).with_name("preflight")
     text = texts.unit(folder, command, _user(), name)

@@ -142,7 +142,7 @@ def github(seen: Survey) -> str:
     commands, prefix = _install(seen)
     version = "python-version-file: pyproject.toml" if seen.requires_python else f'python-version: "{PYTHON}"'
     lines = [
-        "# Asks every requirement of the server, and starts and stops nothing. Exit code 0: a start could go ahead.",
+        "# Checks every requirement of the server, and starts and stops nothing. Exit code 0: a start could go ahead.",
         "name: preflight",
         "on: [push, pull_request]",
         "permissions:",
@@ -186,14 +186,14 @@ def lines_for_docker(seen: Survey) -> list[str]:
     """The lines of a Dockerfile that start the server through the preflight."""
     prefix = [word for word in _install(seen)[1].split(" ") if word]
     return [
-        "# The reports are this user's alone; the project belongs to root, and cannot be changed by what is served.",
+        "# The reports are this user's alone; the project belongs to root, so the server cannot change it.",
         f"RUN useradd --system --create-home server && install -d -o server -m 0700 {STATE}",
         f"ENV PREFLIGHT_STATE_DIR={STATE}",
         "USER server",
-        "# Inside a container, others reach 0.0.0.0 alone. The start asks for a token then: -e PREFLIGHT_TOKEN=...",
+        "# Clients outside of the container reach only 0.0.0.0, which needs a token: -e PREFLIGHT_TOKEN=...",
         "ENV PREFLIGHT_HOST=0.0.0.0",
         "EXPOSE 8002",
-        "# As a list of words: the command is the container's first process, and hears `docker stop`.",
+        "# As a list of words, the command is the container's first process and gets the signal of `docker stop`.",
         f"CMD {json.dumps([*prefix, 'preflight'])}",
     ]
 
@@ -201,14 +201,14 @@ def lines_for_docker(seen: Survey) -> list[str]:
 def unit(folder: Path, command: Path, user: str, name: str) -> str:
     """A unit of systemd for the project where it is: ``folder`` is where the command is typed."""
     return f"""\
-# Serves {name} on this machine, where it is now: other paths and another user belong in here elsewhere.
+# Serves {name} from its present folder on this machine: adapt paths and user on another machine.
 #   sudo cp {_shell(folder)}/deploy/{name}.service /etc/systemd/system/
 #   sudo systemctl daemon-reload && sudo systemctl enable --now {name}
 [Unit]
 Description={name}, guarded by preflight
 Wants=network-online.target
 After=network-online.target
-# Whatever blocks a start may be mended an hour later: it is tried again for ever.
+# The cause of a blocked start may be gone an hour later, so systemd tries again without limit.
 StartLimitIntervalSec=0
 
 [Service]
@@ -216,18 +216,18 @@ Type=exec
 User={user}
 WorkingDirectory={_unit(str(folder))}
 ExecStart={_unit_word(str(command))}
-# Reports are in /var/lib/{name}, and what instances meet in is in /run/{name}.
+# Reports are in /var/lib/{name}, and the runtime folder is /run/{name}.
 StateDirectory={name}
 StateDirectoryMode=0700
 RuntimeDirectory={name}
 RuntimeDirectoryMode=0700
 Environment=PREFLIGHT_STATE_DIR=%S/{name} XDG_RUNTIME_DIR=%t/{name}
-# systemd restarts it: the launcher sees that it was started by systemd, and leaves that to it.
+# The launcher notices that systemd has started it, and leaves restarts to systemd.
 Restart=on-failure
 RestartSec=5
-# A wrong setting does not mend itself.
+# Another start does not correct a wrong setting.
 RestartPreventExitStatus=2
-# SIGTERM goes to the launcher, which drains; what is left after {GRACE} s is killed.
+# SIGTERM goes to the launcher, which drains; systemd kills the rest after {GRACE} s.
 KillMode=mixed
 TimeoutStopSec={GRACE}
 

@@ -55,19 +55,19 @@ def pyproject(root: Path) -> tuple[bytes | None, Mapping[str, Any]]:
         return content, tomllib.loads(content.decode("utf-8").replace("\r\n", "\n"))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise Refused(f"{path}:{line}: is not UTF-8 text: mend it first; nothing was written") from None
+        raise Refused(f"{path}:{line}: is not UTF-8 text: correct the file first; nothing was written") from None
     except tomllib.TOMLDecodeError as error:
         # Of the message only the place: some quote what stands there.
         place = re.search(r"\(at line ([0-9]+), column [0-9]+\)", str(error))
         where = f"{path}:{place[1]}" if place else str(path)
-        raise Refused(f"{where}: is not TOML: mend it first; nothing was written") from None
+        raise Refused(f"{where}: is not TOML: correct the file first; nothing was written") from None
     except RecursionError:
         raise Refused(f"{path}: is nested too deep to be read; nothing was written") from None
 
 
 def _unusable(path: Path, error: OSError) -> str:
     if path.is_symlink():
-        return f"{path} is a symbolic link, and what it leads to is not added to; nothing was written"
+        return f"{path} is a symbolic link, and its target is not changed; nothing was written"
     return f"{path} cannot be read: {error.strerror}; nothing was written"
 
 
@@ -104,7 +104,7 @@ def lies_in_the_way(root: Path, path: Path) -> str:
         except FileNotFoundError:
             return ""
         except OSError as error:
-            return f"{folder} cannot be looked at: {error.strerror}"
+            return f"{folder} cannot be examined: {error.strerror}"
         if stat.S_ISLNK(mode):
             return f"{folder} is a symbolic link"
         if not stat.S_ISDIR(mode):
@@ -141,7 +141,7 @@ def _append(path: Path, before: bytes, lines: bytes) -> None:
         try:
             written = stream.write(lines)
             if written != len(lines):
-                raise OSError(0, "there is no room for it", str(path))
+                raise OSError(0, "the disk has no room for it", str(path))
         except OSError:
             stream.truncate(len(before))
             raise
