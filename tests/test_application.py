@@ -296,15 +296,19 @@ REFUSED = {
     ),
     "an application without async": (
         "def app(scope, receive, send):\n    send({'type': 'http.response.start', 'status': 200})",
-        "it is no coroutine function, and returns nothing to wait for",
+        "it is no coroutine function, and returns nothing that can be awaited",
         COROUTINE,
     ),
     "an object without async": (
         "class App:\n    def __call__(self, scope, receive, send):\n        if scope:\n            return\napp = App()",
-        "it is no coroutine function, and returns nothing to wait for",
+        "it is no coroutine function, and returns nothing that can be awaited",
         COROUTINE,
     ),
-    "ASGI 2 that returns nothing": ("def app(scope):\n    print(scope)", "returns nothing to wait for", COROUTINE),
+    "ASGI 2 that returns nothing": (
+        "def app(scope):\n    print(scope)",
+        "returns nothing that can be awaited",
+        COROUTINE,
+    ),
     "a class of three that cannot be awaited": (
         "class app:\n    def __init__(self, scope, receive, send):\n        pass",
         "its instances cannot be awaited",

@@ -85,7 +85,7 @@ def test_a_runner_that_says_nothing(
     instance = make_instance(before, runner=runner)
     assert instance.settings.run_timeout == 30
     run = perform(instance)
-    assert (run.state, run.reason) == ("broken", "whoever was to run the suite did not say how it ended")
+    assert (run.state, run.reason) == ("broken", "no message has said how the suite ended")
     assert runner.ended == [run.run_id]
     assert instance.report is before
     assert instance.rerun_problem == run.reason

@@ -135,15 +135,19 @@ class Access:
             return None
         headers = _watched(scope["headers"])
         if headers is None:
-            return Refusal(400, "a header is there twice that must be there once")
+            return Refusal(400, "the request has a header twice that it may have only once")
         host = headers.get(b"host", b"").lower()
         if host not in self._hosts and not self._is_own(host, scope.get("server")):
-            return Refusal(421, "this server does not go by that name: PREFLIGHT_ALLOWED_HOSTS can add one")
+            return Refusal(
+                421, "the Host header has no name of this server: add the name to PREFLIGHT_ALLOWED_HOSTS to allow it"
+            )
         origin = headers.get(b"origin")
         same_origin = origin is not None and origin.lower() in (b"http://" + host, b"https://" + host)
         foreign = origin.lower() not in self._origins if origin is not None else _from_elsewhere(scope, headers)
         if foreign and not same_origin:
-            return Refusal(403, "another web page asked for this: PREFLIGHT_ALLOWED_ORIGINS can allow it to")
+            return Refusal(
+                403, "another web page sent the request: add its origin to PREFLIGHT_ALLOWED_ORIGINS to allow it"
+            )
         if audience is Audience.VISITORS:
             return None
         if not self.has_token:
@@ -151,20 +155,22 @@ class Access:
         local = self._admission is None and _is_loopback(scope.get("client"))
         direct = local and not self._proxies and b"forwarded" not in headers
         if not self._for_others and not direct:
-            return Refusal(403, f"the token is too short for others: it needs {TOKEN_LENGTH} characters")
+            return Refusal(403, f"the token is too short for other machines: it needs {TOKEN_LENGTH} characters")
         offered = _offered(scope, headers)
         if offered is not None:
-            return None if self.is_token(offered) else Refusal(401, "that is not the token", guessed=True)
+            return None if self.is_token(offered) else Refusal(401, "the token is wrong", guessed=True)
         browser = scope["type"] == "http" and scope["method"] == "GET" and b"text/html" in headers.get(b"accept", b"")
         session = self._session(headers.get(b"cookie", b""))
         if session is None:
             return Refusal(401, self._needed(scope), login=browser)
         if self._admission is not None and not self._is_from_page(scope, headers, session[0]):
-            return Refusal(403, "beside the login's cookie the nonce of its page is needed: load the page again")
+            return Refusal(
+                403, "the request needs the nonce of the page beside the login's cookie: load the page again"
+            )
         # A browser sends the cookie along whoever made it ask, so who did has to be known before anything changes.
         harmless = scope["type"] == "http" and scope["method"] in SAFE and origin is None
         if not same_origin and not harmless:
-            return Refusal(403, "with the login's cookie, only pages of this server may do that")
+            return Refusal(403, "with the login's cookie, only pages of this server may send this request")
         return None
 
     def _needed(self, scope: Scope) -> str:
@@ -186,9 +192,9 @@ class Access:
 
     def _without_token(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Refusal | None:
         if not self._trusts_local or not _is_loopback(scope.get("client")):
-            return Refusal(403, "there is no token, so this machine alone is served: set PREFLIGHT_TOKEN")
+            return Refusal(403, "no token is set, so only this machine is served: set PREFLIGHT_TOKEN")
         if b"forwarded" in headers:
-            return Refusal(403, "there is no token, and this came through a proxy: set PREFLIGHT_TOKEN")
+            return Refusal(403, "no token is set, and the request came through a proxy: set PREFLIGHT_TOKEN")
         return None
 
     def _is_own(self, host: bytes, server: tuple[str, int | None] | None) -> bool:

@@ -35,7 +35,7 @@ REMEMBERED = 20  # runs whose state can be asked for
 JITTER = 0.1  # by which a pause in the background is longer or shorter, so that many servers do not check in step
 TOLD = 10  # callers that get the same run and are recorded one by one; of further ones the number
 PATIENCE = 15.0  # seconds beyond a run's deadline after which nothing more is expected of whoever runs it
-STOPS = "ended before it was over: the server is stopping or being replaced"
+STOPS = "the re-run was ended before it was complete: the server is stopping or being replaced"
 
 Message = dict[str, Any]
 
@@ -211,7 +211,7 @@ class Reruns:
             self._runner.end(run.run_id)
             why = report.shown(f"{type(error).__name__}: {error}", self._redactor)
             silent = isinstance(error, TimeoutError)
-            self._broke(run.run_id, "whoever was to run the suite did not say how it ended" if silent else why)
+            self._broke(run.run_id, "no message has said how the suite ended" if silent else why)
             self._finish(run, "broken", self.instance.rerun_problem)
         else:
             self.published(ending.report, ending.seen)

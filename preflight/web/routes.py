@@ -49,10 +49,10 @@ def table(own: Table = ()) -> Table:
             health.Health(),
             {
                 "GET": Operation(
-                    "Whether this instance is well, and what troubles it by name.",
+                    "The health of this instance, with the titles of the checks that fail or warn.",
                     {
-                        "200": HEALTH | {"description": "it is, warnings included"},
-                        "503": HEALTH | {"description": "it is not, or it drains"},
+                        "200": HEALTH | {"description": "healthy, warnings included"},
+                        "503": HEALTH | {"description": "unhealthy, or the server drains"},
                     },
                 )
             },
@@ -62,7 +62,7 @@ def table(own: Table = ()) -> Table:
         Route(
             "/health/live",
             health.Live(),
-            {"GET": Operation("The process answers.", {"200": answer("it does", ref("Live"))})},
+            {"GET": Operation("The process answers.", {"200": answer("the process answers", ref("Live"))})},
             Audience.ANYBODY,
             direct=True,
         ),
@@ -72,7 +72,10 @@ def table(own: Table = ()) -> Table:
             {
                 "GET": Operation(
                     "The verdict is good, and the server does not drain.",
-                    {"200": answer("send requests", ref("Ready")), "503": answer("send none", ref("Ready"))},
+                    {
+                        "200": answer("the server should get requests", ref("Ready")),
+                        "503": answer("the server should get no requests", ref("Ready")),
+                    },
                 )
             },
             Audience.ANYBODY,
@@ -102,7 +105,7 @@ def table(own: Table = ()) -> Table:
             diagnostics.Diagnostics(),
             {
                 "GET": Operation(
-                    "The most recent report for this address, from whichever process.",
+                    "The most recent report for this address, from any process.",
                     {
                         "200": {
                             "description": "the report, in the format that ?format= or Accept asks for",
@@ -133,12 +136,14 @@ def table(own: Table = ()) -> Table:
             reruns.run,
             {
                 "POST": Operation(
-                    "Run the suite again, beside the live server, or join the run that goes on.",
+                    "Run the suite again beside the live server, or join the running re-run.",
                     {
-                        "202": answer("it goes on", ref("Rerun"))
+                        "202": answer("a re-run is running", ref("Rerun"))
                         | {"headers": {"Location": {"schema": TEXT, "required": True}}},
-                        "429": answer("the last one has only just ended, or too many wrong tokens", ref("TooSoon")),
-                        "503": error("the server stops"),
+                        "429": answer(
+                            "the last re-run has only just ended, or there were too many wrong tokens", ref("TooSoon")
+                        ),
+                        "503": error("the server is stopping"),
                     },
                 )
             },
@@ -159,7 +164,7 @@ def table(own: Table = ()) -> Table:
             history.runs,
             {
                 "GET": Operation(
-                    "Past runs with what flipped in each, newest first.",
+                    "Past runs with the changes in each, newest first.",
                     HISTORY
                     | {"200": answer("a page of them", array(ref("Run"))), "400": error("a number out of its range")},
                     PAGE_OF_RUNS,
@@ -182,12 +187,12 @@ def table(own: Table = ()) -> Table:
             history.check,
             {
                 "GET": Operation(
-                    "How one check fared in the past, newest first.",
+                    "The past outcomes of one check, newest first.",
                     HISTORY
                     | {
                         "200": answer("its past", ref("Past")),
                         "400": error("a number out of its range"),
-                        "404": error("no run that is kept has it"),
+                        "404": error("no kept run has this check"),
                     },
                     [in_path("title"), *PAGE_OF_RUNS],
                 )
@@ -202,7 +207,7 @@ def table(own: Table = ()) -> Table:
         Socket(
             "/ws/diagnostics",
             followers.Follow(),
-            "The verdict, each check of a re-run, and each new report, as they come.",
+            "The verdict, each check of a re-run, and each new report, at once.",
         ),
         Route(
             "/login",
@@ -213,17 +218,24 @@ def table(own: Table = ()) -> Table:
                     {
                         "200": PAGE,
                         "303": SEE_OTHER | {"description": "logged in already"},
-                        "404": error("there is no token to log in with"),
+                        "404": error("no token is set, so there is no login"),
                     },
-                    [{"name": "next", "in": "query", "description": "where to go then", "schema": TEXT}],
+                    [
+                        {
+                            "name": "next",
+                            "in": "query",
+                            "description": "the path to go to after the login",
+                            "schema": TEXT,
+                        }
+                    ],
                 ),
                 "POST": Operation(
                     "Log in: sets a cookie.",
                     {
                         "303": SEE_OTHER | {"description": "logged in"},
-                        "401": answer("that is not the token", TEXT, HTML),
-                        "404": error("there is no token to log in with"),
-                        "413": error("more than a login needs"),
+                        "401": answer("the token is wrong", TEXT, HTML),
+                        "404": error("no token is set, so there is no login"),
+                        "413": error("the form is larger than a login needs"),
                         "429": answer("too many wrong tokens", TEXT, HTML),
                     },
                     body={

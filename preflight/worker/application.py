@@ -154,14 +154,15 @@ def _use(found: Any, subject: str) -> Literal["asgi3", "asgi2", "factory", "eith
         return "either" if any_number else "factory"
     if (takes(2) and not takes(3) and not is_coroutine) or names[:2] == ["environ", "start_response"]:
         raise CannotBeServed(
-            f"{subject} is a WSGI application, called with ({shown}): what is served here is ASGI, called with"
-            " (scope, receive, send)",
+            f"{subject} is a WSGI application, called with ({shown}): this server needs an ASGI application,"
+            " called with (scope, receive, send)",
             WRAPPED,
         )
     if takes(3) or (takes(1) and required == ["scope"] and not is_coroutine):
         if not is_coroutine and code is not None and _returns_nothing(code):
             raise CannotBeServed(
-                f"{subject} is no ASGI application: it is no coroutine function, and returns nothing to wait for",
+                f"{subject} is no ASGI application: it is no coroutine function, and returns nothing that can be"
+                " awaited",
                 COROUTINE,
             )
         return "asgi3" if takes(3) else "asgi2"

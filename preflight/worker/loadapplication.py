@@ -56,7 +56,7 @@ def main() -> int:
         return 0
     if code != 1:  # what was raised has been shown
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        print(f"{chosen.app} cannot be loaded: the process that did so {how}", file=sys.stderr)
+        print(f"{chosen.app} cannot be loaded: the process that loaded it {how}", file=sys.stderr)
     return 1
 
 

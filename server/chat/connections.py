@@ -144,7 +144,7 @@ class Connection:
             raise Refused("not_text", "Send JSON in text frames.")
         limit = self._hub.limits.chat_message_size
         if len(frame) > limit or (len(frame) * 4 > limit and len(frame.encode()) > limit):
-            raise Refused("too_large", f"A message may have {limit} bytes.")
+            raise Refused("too_large", f"A message may have at most {limit} bytes.")
         try:
             document = json.loads(frame)
             if "\\u" in frame:
@@ -190,7 +190,7 @@ class Connection:
         match message:
             case Chat():
                 if not message.text:
-                    raise Refused("empty", 'There is no text in it: {"type": "chat", "content": "..."}.')
+                    raise Refused("empty", 'The message has no text: {"type": "chat", "content": "..."}.')
                 await session.say(self, message.text, message.id)
             case Cancel():
                 if not session.cancel(message.turn_id, message.id):

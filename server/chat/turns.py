@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BEGINNINGS = 2  # times that a turn is begun: a turn that ends the server twice is not tried a third time
-NOT_BEGUN = "The server restarts and has not begun with this: send it again after connecting anew."
+NOT_BEGUN = "The server restarts and has not begun this turn: connect again, then send the message again."
 WORKING = "Working…"
 DOING = {  # by the node of the graph that has begun
     "supervisor": "Thinking…",
@@ -115,7 +115,9 @@ class Session:
     async def say(self, sender: Follower, text: str, client: str | None) -> None:
         """Put a message on disk, tell everybody, and queue its turn. Raises Refused."""
         if self._resources.instance.draining:
-            raise Refused("draining", "The server is restarting: send it again after connecting anew.", retry=True)
+            raise Refused(
+                "draining", "The server is restarting: connect again, then send the message again.", retry=True
+            )
         before = [*([self._current] if self._current else []), *self._waiting, *self._arriving.values()]
         most, size = self._resources.limits.chat_queue, self._resources.limits.chat_queue_size
         if len(before) >= most:
@@ -233,7 +235,7 @@ class Session:
         except Exception as error:  # noqa: BLE001  # said to the user and in the log
             # A fault of ours; the turn stays open, and the ones behind it get their chance.
             log.error("a turn broke: %s", self._resources.redactor.text("".join(traceback.format_exception(error))))
-            said = f"The server broke ({type(error).__name__}); resume the session to have it tried again."
+            said = f"The server broke ({type(error).__name__}); resume the session to try the turn again."
             self.publish(self._error(turn, "internal", said))
 
     async def _perform(self, turn: Turn) -> None:
@@ -256,7 +258,7 @@ class Session:
         except NoSession:
             return
         except StoreError as error:
-            said = f"The answer was not saved ({error}): resume the session to have it made again."
+            said = f"The answer was not saved ({error}): resume the session to get a new answer."
             self.publish(self._error(turn, "storage", said))
             return
         self.publish(self._told(line, turn.client))
@@ -357,12 +359,17 @@ class Session:
         if beginnings is None:
             return
         if beginnings >= BEGINNINGS:
-            message = "The server ended in the middle of this turn, more than once; it is not tried again."
+            message = "The server ended in the middle of this turn more than once; the turn is not tried again."
             reply = Reply("error", message, "interrupted", retry=True)
             self.publish(self._told(await self._resources.store.finish(self.id, turn.id, reply), turn.client))
             return
         self.publish(
-            Status(session_id=self.id, turn_id=turn.id, status="resumed", message="The server had ended in this turn.")
+            Status(
+                session_id=self.id,
+                turn_id=turn.id,
+                status="resumed",
+                message="The server ended during this turn; the turn begins again.",
+            )
         )
         self._enqueue(turn)
 

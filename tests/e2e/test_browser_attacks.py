@@ -195,7 +195,7 @@ def test_a_person_in_a_browser(page: Page, servers: dict[str, Started]) -> None:
     assert page.url == f"{url}/login?next=/diagnostics"
     page.get_by_label("Token").fill("not it")
     page.get_by_role("button", name="Log in").click()
-    assert page.get_by_role("alert").inner_text() == "That is not the token."
+    assert page.get_by_role("alert").inner_text() == "The token is wrong."
     page.get_by_label("Token").fill(TOKEN)
     page.get_by_role("button", name="Log in").click()
     page.wait_for_url(f"{url}/diagnostics")

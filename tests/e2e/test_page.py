@@ -291,7 +291,7 @@ def test_first_paint_with_a_red_report(red: Place, visit: Open) -> None:
     assert max(widths) == 1
     assert min(widths) < 0.1
     # What others found beside it is not the server's own verdict, and the page says so.
-    expect(page.locator("#itself")).to_contain_text("goes by its own last run and says: healthy")
+    expect(page.locator("#itself")).to_contain_text("uses its own last run, and reports: healthy")
 
 
 def test_a_rerun_is_seen_live_and_flips(project: Place, model: Path, visit: Open) -> None:
@@ -371,7 +371,7 @@ def test_in_service_all_the_same(project: Place, model: Path, visit: Open) -> No
     model.unlink()
     page.get_by_role("button", name="Check again").click()
     expect(page.locator("#verdict")).to_have_text("Not ready")
-    expect(page.locator("#itself")).to_have_text("It goes on serving all the same: rerun_gates is off.")
+    expect(page.locator("#itself")).to_have_text("The server goes on serving, because rerun_gates is off.")
     expect(page.locator("#facts")).to_contain_text("healthy")
 
 
@@ -444,7 +444,7 @@ def test_an_address_that_was_cut(served: Place, visit: Open) -> None:
     """No run goes by it: that is said, and the page shows now."""
     page = visit(served, "/#run=%")
     for place in ("#announcer", "#checking"):  # for who listens, and for who looks
-        expect(page.locator(place)).to_have_text("That run cannot be shown: there is no such run")
+        expect(page.locator(place)).to_have_text("The run cannot be shown: there is no such run")
     expect(page.locator("#checking")).to_be_visible()
     expect(page.locator("#verdict")).to_have_text("Ready")
     assert page.evaluate("location.hash") == ""
@@ -489,7 +489,7 @@ def test_past_runs(served: Place, visit: Open) -> None:
     expect(page.locator("#verdict")).to_have_text("Ready")
     warned = page.locator('.past-run[data-state="warnings"]').first
     assert re.fullmatch(
-        r"Ready, with warnings, .+, check: \d+ passed, 1 failed, \d+ left out, 1 flip: Memory",
+        r"Ready, with warnings, .+, check: \d+ passed, 1 failed, \d+ left out, 1 change: Memory",
         str(warned.get_attribute("aria-label")),
     )
     warned.click()
@@ -970,12 +970,10 @@ def test_doubts_and_then_a_broken_run(project: Place, visit: Open) -> None:
     why = page.locator("#reason").inner_text()
     assert why.count('while checking "Registry"') == 1, why
     # What the server goes by is still to be seen.
-    expect(page.locator("#summary")).to_contain_text("Below is the last run that went through")
+    expect(page.locator("#summary")).to_contain_text("The checks below are those of the last complete run")
     expect(page.locator(row(page, "Registry"))).to_have_attribute("data-sign", "unknown")
     expect(page.locator("#when")).to_have_text(re.compile(r"^Tried .+ by a re-run\.$"))
-    expect(page.locator("#itself")).to_have_text(
-        "The server goes by its last run that went through, and says: healthy."
-    )
+    expect(page.locator("#itself")).to_have_text("The server uses its last complete run, and reports: healthy.")
     accessible()
 
 
@@ -992,7 +990,9 @@ def test_a_broken_run_and_what_was_known_before(red: Place, visit: Open) -> None
     expect(page.locator("#verdict")).to_have_text("The suite broke")
     expect(page.locator("#reason")).to_have_text(why)
     summary = page.locator("#summary")
-    expect(summary).to_have_text(re.compile(r"^Below is the last run that went through, of .*\b\d{1,2}:\d\d:\d\d"))
+    expect(summary).to_have_text(
+        re.compile(r"^The checks below are those of the last complete run, of .*\b\d{1,2}:\d\d:\d\d")
+    )
     expect(summary).to_contain_text("1 critical check failed: Model File.")
     expect(page.locator("#when")).to_have_text(re.compile(r"^Tried .+ by a re-run\.$"))
     expect(page.locator("#nothing")).to_be_hidden()

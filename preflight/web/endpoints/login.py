@@ -92,7 +92,9 @@ async def login(request: Request) -> Response:
         if (code := request.query_params.get("code")) is not None and _is_followed(request):
             if access.spend(code):
                 return _with_cookies(RedirectResponse(target, 303), access.cookies(access.new_session(), request.scope))
-            return await _wrong(request, target, "That link does not count: it has been used, or is another start's.")
+            return await _wrong(
+                request, target, "The link is not valid: it has been used, or it belongs to another start."
+            )
         return _page(request, target)
     body = b""
     try:
@@ -109,7 +111,7 @@ async def login(request: Request) -> Response:
     target = own_path(fields.get("next", [HOME])[0], base)
     if access.is_token(fields.get("token", [""])[0].strip().encode()):
         return _with_cookies(RedirectResponse(target, 303), access.cookies(access.new_session(), request.scope))
-    return await _wrong(request, target, "That is not the token.")
+    return await _wrong(request, target, "The token is wrong.")
 
 
 async def _wrong(request: Request, target: str, error: str) -> Response:

@@ -14,14 +14,14 @@ from preflight.web.schemas import SCHEMAS, SEE_OTHER, Schema, error
 from preflight.web.services import Application
 
 GUARDED: dict[str, Schema] = {
-    "400": error("a header is there twice that must be there once"),
-    "401": error("a token is needed, or this is not it"),
-    "403": error("another web page asks, or another machine where there is no token"),
-    "421": error("the Host header names no name of this server"),
+    "400": error("the request has a header twice that it may have only once"),
+    "401": error("a token is needed, or the token is wrong"),
+    "403": error("another web page sent the request, or another machine although no token is set"),
+    "421": error("the Host header has no name of this server"),
     "429": error("too many wrong tokens"),
 }
 TO_LOGIN: dict[str, Schema] = {"303": SEE_OTHER | {"description": "a browser without access: to the login"}}
-DESCRIPTION = "/ws/diagnostics is one that tells what GET /diagnostics shows as it changes."
+DESCRIPTION = "/ws/diagnostics sends what GET /diagnostics shows, as it changes."
 SECURITY: Schema = {
     "token": {"type": "http", "scheme": "bearer", "description": "PREFLIGHT_TOKEN"},
     "login": {"type": "apiKey", "in": "cookie", "name": "preflight_PORT", "description": "set by POST /login"},

@@ -57,7 +57,7 @@ async function open() {
     show(diagnostics);
     announce(`This is the run of ${clock(diagnostics.generated_at)}: ${VERDICTS[diagnostics.status].word}. The button Back to now leads back.`);
   } catch (error) {
-    rerun.say(`That run cannot be shown: ${error.message}`);
+    rerun.say(`The run cannot be shown: ${error.message}`);
     back();
   }
 }
@@ -130,11 +130,11 @@ live.addEventListener("link", ({ detail }) => {
   at("lost").hidden = !lost;
   document.body.classList.toggle("is-lost", lost);
   if (lost) {
-    const title = state === "lost" ? "The server does not answer." : "The server lets this page see nothing.";
+    const title = state === "lost" ? "The server does not answer." : "The server does not show this page anything.";
     if (!lostAt) announce(title);
     lostAt ||= Date.now();
     at("lost-title").textContent = title;
-    at("lost-text").textContent = state === "lost" ? "What you see is how it was before." : refused.message;
+    at("lost-text").textContent = state === "lost" ? "This page shows the last known state." : refused.message;
     at("login").hidden = refused?.status !== 401;
     at("login").href = `login?next=${encodeURIComponent(location.pathname)}`;
     if (state === "refused") at("logout").hidden = true;

@@ -156,8 +156,8 @@ export class Checks {
         list.focus();
       } catch (error) {
         button.removeAttribute("aria-disabled");
-        announce(`Earlier results could not be had: ${error.message}`);
-        place.replaceChildren(button, element("p", { className: "hint", textContent: `That did not work: ${error.message}` }));
+        announce(`Earlier results could not be loaded: ${error.message}`);
+        place.replaceChildren(button, element("p", { className: "hint", textContent: `The earlier results could not be loaded: ${error.message}` }));
       }
     });
     place.append(button);
@@ -173,7 +173,7 @@ export class Checks {
     button.addEventListener("click", async () => {
       const copied = await copy(command);
       button.firstChild.data = copied ? "Copied" : "Not copied";
-      announce(copied ? `Copied: ${command}` : "It could not be copied; select it and copy it yourself.");
+      announce(copied ? `Copied: ${command}` : "The command could not be copied; select it and copy it yourself.");
       setTimeout(() => { button.firstChild.data = "Copy"; }, 2000);
     });
     return element("div", { className: "fix" }, element("p", { className: "label", textContent: "Fix" }), text, button);

@@ -48,7 +48,7 @@ export class Facts extends EventTarget {
     this.#put("Address", addressOf(server));
     this.#put("Version", server.version);
     this.#put("Up for", lasting(server.uptime_seconds + (performance.now() - this.#seen) / 1000));
-    this.#put("Restarts", count ? `${count}, the last ${at ? clock(at) : "one"}: ${last || "no word why"}` : "none");
+    this.#put("Restarts", count ? `${count}, the last ${at ? clock(at) : "one"}: ${last || "reason unknown"}` : "none");
     if (document.querySelector(".panel")) this.#put("Chats", this.#health ? `${this.#health.active_connections} connected, ${this.#health.active_sessions} in use` : "unknown");
     this.#put("Process", `PID ${server.pid}`);
     const { problem, problem_at: since } = this.#notifications;

@@ -67,7 +67,7 @@ export class History extends EventTarget {
   }
 
   #describe(run) {
-    const flips = run.flips.length ? `, ${plural(run.flips.length, "flip")}: ${run.flips.slice(0, 3).map((flip) => flip.title).join(", ")}` : "";
+    const flips = run.flips.length ? `, ${plural(run.flips.length, "change")}: ${run.flips.slice(0, 3).map((flip) => flip.title).join(", ")}` : "";
     return `${VERDICTS[run.status].word}, ${clock(run.started_at)}, ${ORIGINS[run.origin]}: ${summed(run.summary) || "no checks"}${flips}`;
   }
 

@@ -43,7 +43,7 @@ export class Overview {
     const named = (checks) => checks.slice(0, 3).map((check) => check.title).join(", ") + (checks.length > 3 ? ", …" : "");
     const parts = [];
     const [first] = Object.values(checks);
-    if (status === "broken" && first) parts.push(`Below is the last run that went through, of ${clock(first.timestamp)}.`);
+    if (status === "broken" && first) parts.push(`The checks below are those of the last complete run, of ${clock(first.timestamp)}.`);
     if (errors.length) parts.push(`${plural(errors.length, "critical check")} failed: ${named(errors)}.`);
     if (warnings.length) parts.push(`${plural(warnings.length, "warning")}: ${named(warnings)}.`);
     if (status === "passed") parts.push("Every requirement that was checked holds.");
@@ -58,10 +58,10 @@ export class Overview {
     const now = shown && health && !this.#past;
     const status = health?.status;
     const differs = now && (status === "healthy") !== (shown.status !== "failed");
-    const text = status === "draining" ? "It takes no new work: it is stopping, or being replaced."
-      : now && shown.status === "broken" ? `The server goes by its last run that went through, and says: ${status}.`
-      : differs && status === "healthy" && health.critical_errors.length ? "It goes on serving all the same: rerun_gates is off."
-      : differs ? `The server itself still goes by its own last run and says: ${status}. Check again to let it see for itself.` : "";
+    const text = status === "draining" ? "The server takes no new work: it is stopping, or being replaced."
+      : now && shown.status === "broken" ? `The server uses its last complete run, and reports: ${status}.`
+      : differs && status === "healthy" && health.critical_errors.length ? "The server goes on serving, because rerun_gates is off."
+      : differs ? `The server itself still uses its own last run, and reports: ${status}. Check again to give it a new one.` : "";
     at("itself").textContent = text;
     at("itself").hidden = !text;
   }

@@ -54,7 +54,7 @@ export class Rerun {
       this.#busy = false;
       if (error instanceof Refused && error.status === 429) {
         this.#wait = performance.now() + error.retryAfter * 1000;
-        announce(`Not yet: again in ${error.retryAfter} seconds.`);
+        announce(`Not yet: try again in ${error.retryAfter} seconds.`);
       } else {
         this.say(`The checks were not started: ${error.message}`);
       }
