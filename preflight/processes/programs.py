@@ -33,10 +33,12 @@ class Late(Exception):
 
 
 class Ended(NamedTuple):
-    """How a program ended, and what it printed, on both streams: of much of it the beginning and the end."""
+    """How a program ended, and what it printed: of much of it the beginning and the end."""
 
     code: int
     said: str
+    complained: str
+    """What it printed on its standard error: notices of new versions, say."""
 
 
 def marked(environ: Mapping[str, str]) -> dict[str, str]:
@@ -49,9 +51,9 @@ def run(command: Sequence[str], environ: Mapping[str, str], timeout: float, cwd:
     """Run a program to its end, which is at most ``timeout`` seconds away. Raises Late, and OSError as Popen does."""
     own = marked(environ)
     process = subprocess.Popen(
-        command, cwd=cwd, env=own, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, cwd=cwd, env=own, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    output = _Output(process.stdout)
+    outputs = [_Output(process.stdout), _Output(process.stderr)]
     try:
         code = process.wait(timeout)
     except subprocess.TimeoutExpired:
@@ -59,10 +61,11 @@ def run(command: Sequence[str], environ: Mapping[str, str], timeout: float, cwd:
         process.kill()
         process.wait()
         raise Late from None
-    if not output.closed(CLOSES):
+    if not all(output.closed(CLOSES) for output in outputs):
         _end(own[MARK])  # it has let something go on that holds its output
+    for output in outputs:
         output.closed(CLOSES)
-    return Ended(code, output.text())
+    return Ended(code, *(output.text() for output in outputs))
 
 
 def end_all() -> None:

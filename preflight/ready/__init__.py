@@ -52,7 +52,10 @@ class Entry(NamedTuple):
 
 
 CATALOGUE = {
-    "api_key": Entry("keys", "http", "the service, for something that is free", "one GET"),
+    "api_key": Entry(
+        "keys", "http", "the service, for something that is free",
+        "one GET; of a compatible service another one, without the key",
+    ),
     "model": Entry(
         "models", "http", "the service for its list of models; a local one for what is loaded",
         "one to three GETs; with `paid=True` one word of the model",

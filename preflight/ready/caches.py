@@ -113,6 +113,10 @@ def _asked(library: Any, ask: Ask, to_connect: float) -> Answer:
             settings: dict[str, str] = {}
             for name in ("maxmemory-policy", "stop-writes-on-bgsave-error", "save"):
                 settings |= _allowed(errors, functools.partial(client.config_get, name)) or {}
+            if about.get("cluster_enabled"):
+                cluster = _allowed(errors, functools.partial(client.execute_command, "CLUSTER INFO")) or {}
+                state = cluster.get("cluster_state") if isinstance(cluster, dict) else ""
+                settings["cluster-state"] = str(state or "")
             version = foreign(str(about.get("redis_version", "")))
             return Answer(
                 version, settings.get("maxmemory-policy"), str(about.get("role", "")), _refuses(about, settings)
@@ -149,6 +153,8 @@ def _allowed(errors: Any, question: Callable[[], Any]) -> Any:
 
 def _refuses(about: Mapping[str, Any], settings: Mapping[str, str]) -> str:
     """Why nothing can be written, by what INFO says: a server answers PING all the same."""
+    if settings.get("cluster-state") == "fail":
+        return "its cluster is down (CLUSTERDOWN)"
     if about.get("role") == "slave" and about.get("slave_read_only", 1):
         return "it is a replica"
     used, most = about.get("used_memory", 0), about.get("maxmemory", 0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -88,6 +88,8 @@ class Answer(NamedTuple):
 
     reply: Reply
     settings: Settings
+    is_public: bool
+    """Whether the service answers the same without any key."""
 
 
 def api_key(
@@ -113,10 +115,18 @@ def api_key(
     def probe(ask: Ask) -> Answer:
         imported("httpx2", "http")
         question = question_of(known, ask, base)
-        return Answer(probes.ask(question, ask.timeout), ask.settings)
+        reply = probes.ask(question, ask.timeout)
+        # Some compatible services show their models to anybody, so that any key would seem to be good.
+        is_public = reply.is_list and base_of(known, ask, base) != known.base and _asked_without_key(question, ask)
+        return Answer(reply, ask.settings, is_public)
 
     def judge(answer: Answer, details: Details) -> None:
         judge_key(variable, answer.settings, answer.reply, details)
+        if answer.is_public:
+            details["verified"] = False
+            details.fix = f"ask the service for something that wants a key, or use {variable} once by hand"
+            who = host_of(answer.reply)
+            unknown(f"{variable} is configured, and nobody knows whether it works: {who} answers without a key as well")
         if not details["verified"]:
             reply = answer.reply
             details.fix = details.fix or f"ask {host_of(reply)} again later"
@@ -133,6 +143,12 @@ def api_key(
         needs=["network"],
         timeout=timeout,
     )
+
+
+def _asked_without_key(question: Question, ask: Ask) -> bool:
+    """Whether the good answer comes without the key as well."""
+    headers = {"Accept": "application/json"}
+    return probes.ask(replace(question, key=None, headers=headers), ask.timeout / 2).is_list
 
 
 _OTHER_NAMES = {

@@ -107,9 +107,11 @@ def executable(
         if ended.code:
             how = f"was ended by signal {-ended.code}" if ended.code < 0 else f"ended with exit code {ended.code}"
             raise Failure(f"{path} {option} {how}")
-        for pattern in _VERSIONS:
-            if number := pattern.search(ended.said[:4096]):
-                return number[1]
+        # Java prints its version on standard error; others print a notice of a newer one there.
+        for said in (ended.said, ended.complained):
+            for pattern in _VERSIONS:
+                if number := pattern.search(said[:4096]):
+                    return number[1]
         return ""
 
     def judge(version: str, details: Details) -> None:

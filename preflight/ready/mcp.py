@@ -20,6 +20,8 @@ from preflight.text import foreign
 # What keeps a runner from downloading what it is to run, and what would make it download without asking.
 NOTHING_NEW = {"npx": ["--no-install"], "bunx": ["--no-install"], "uvx": ["--offline"]}
 ASKS_NOBODY = {"npx": ("-y", "--yes")}
+VALUED = (["-p"], ["--package"])
+"""Options of npx behind which a value stands."""
 OFFLINE = {"UV_OFFLINE": "1", "npm_config_yes": "false"}
 ALWAYS_DOWNLOAD = {("pnpm", "dlx"), ("yarn", "dlx"), ("pipx", "run")}
 
@@ -95,7 +97,11 @@ def _started(library: Any, command: list[str], ask: Ask, env: Collection[str]) -
     if (runner, words[0] if words else "") in ALWAYS_DOWNLOAD:
         unknown(f"{runner} {words[0]} downloads what it runs: install the server, and name its command")
     if runner in NOTHING_NEW:
-        end = words.index("--") if "--" in words else len(words)
+        # The runner's own options end where the first word stands that is none: what follows is the server's.
+        own = (
+            n for n, word in enumerate(words) if word == "--" or (word[:1] != "-" and words[n - 1 : n] not in VALUED)
+        )
+        end = next(own, len(words))
         options = [word for word in words[:end] if word not in ASKS_NOBODY.get(runner, ())]
         words = [*(one for one in NOTHING_NEW[runner] if one not in options), *options, *words[end:]]
     if runner in ("docker", "podman") and words[:1] == ["run"]:

@@ -47,7 +47,7 @@ def migrations(
     def judge(answer: tuple[str, int], details: Details) -> None:
         found, code = answer
         details.update(kind=found)
-        details.fix = fix or ("alembic upgrade head" if found == "alembic" else "python manage.py migrate")
+        details.fix = fix or ("alembic upgrade heads" if found == "alembic" else "python manage.py migrate")
         assert code == 0, "the database is not at the head of the migrations: some have not been applied"
         details.summary = "all applied"
 
@@ -78,7 +78,7 @@ def _ran(arguments: Sequence[str], ask: Ask) -> int:
         ended = programs.run([sys.executable, *arguments], ask.environment, ask.timeout, ask.root)
     except programs.Late:
         raise Failure(f"{' '.join(arguments)} has not ended within {ask.timeout:g} s") from None
-    said = ended.said
+    said = f"{ended.said}\n{ended.complained}"
     if ended.code == 0:
         return 0
     if "not on all head revisions" in said or "not up to date" in said.lower() or _is_djangos(arguments, said):

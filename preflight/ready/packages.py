@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
 
 from preflight.contract import Details
 from preflight.dependencies import MODULES
@@ -41,6 +42,8 @@ def distribution(
             version = importlib.metadata.version(asked.name)
         except importlib.metadata.PackageNotFoundError:
             raise Failure(f"{asked.name} is not installed") from None
+        if not _is_version(version or ""):
+            raise Failure(f"{asked.name} has no version that can be read: its metadata is damaged")
         if not asked.specifier.contains(version, prereleases=True):
             raise Failure(f"{asked.name} is {version}, needs {asked.specifier}")
         name = module or _module_of(asked.name)
@@ -51,7 +54,7 @@ def distribution(
         if tried.code < 0:
             raise Failure(f"import {name} was ended by signal {-tried.code}")
         if tried.code:
-            last = tried.said.strip().splitlines()[-1:]
+            last = tried.complained.strip().splitlines()[-1:]
             said = foreign(last[0]) if last and _ERROR.match(last[0]) else f"exit code {tried.code}"
             raise Failure(f"{asked.name} {version} is installed, and import {name} fails ({said})")
         return version
@@ -108,6 +111,14 @@ def _module_of(name: str) -> str:
     return usual if usual in brought or not public else public[0]
 
 
+def _is_version(text: str) -> bool:
+    try:
+        Version(text)
+    except InvalidVersion:
+        return False
+    return True
+
+
 def conflicts() -> list[str]:
     """What is missing or in a version that somebody does not take, a line each, sorted."""
     versions: dict[str, str] = {}
@@ -118,7 +129,7 @@ def conflicts() -> list[str]:
         if not name or getattr(getattr(one, "_path", None), "name", "").startswith("~"):
             continue
         if canonicalize_name(name) not in versions:  # the first one on the path is what is imported
-            versions[canonicalize_name(name)] = one.version
+            versions[canonicalize_name(name)] = one.version or ""
             wants += [(name, text) for text in one.requires or ()]
     found = set()
     for name, text in wants:
@@ -131,6 +142,8 @@ def conflicts() -> list[str]:
         version = versions.get(canonicalize_name(required.name))
         if version is None:
             found.add(f"{name} requires {required.name}, which is not installed")
+        elif not _is_version(version):
+            found.add(f"{required.name} has no version that can be read: its metadata is damaged")
         elif not required.specifier.contains(version, prereleases=True):
             found.add(f"{name} requires {required.name}{required.specifier}, and {version} is installed")
     return sorted(found)

@@ -16,6 +16,7 @@ import pytest
 
 from preflight import ready
 from preflight.making import Failure
+from preflight.ready import models
 from preflight.ready.network import connect
 from tests.ready.asking import CANARY, ask
 from tests.ready.listeners import garbage, listening
@@ -29,18 +30,25 @@ class Double:
     def __init__(self) -> None:
         self.answers: dict[str, tuple[int, Any]] = {}
         self.asked: list[tuple[str, Mapping[str, str]]] = []
+        self.wants_key = True
         double = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 double.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
                 status, document = double.answers.get(self.path.partition("?")[0], (404, {"error": "no route"}))
+                if double.wants_key and CANARY not in str(self.headers):
+                    status, document = 401, {"error": {"code": "missing_api_key"}}
                 body = json.dumps(document).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.do_GET()
 
             def log_message(self, *_: object) -> None:
                 """Tests are silent."""
@@ -87,8 +95,18 @@ def test_a_key(tmp_path: Path, double: Double, provider: str) -> None:
     ended = ask(tmp_path, ready.api_key("MY_KEY", provider, timeout=LONG), **environ)
     assert ended.outcome == "passed"
     assert ended.details["verified"] is True
-    ((_, headers),) = double.asked
+    (_, headers), *others = double.asked
     assert headers[header] == value
+    assert CANARY not in str(others)  # once more, without it: a service that answers anybody says nothing of a key
+
+
+def test_a_service_that_answers_anybody(tmp_path: Path, double: Double) -> None:
+    """Its list shows nothing of the key: OpenRouter's is public."""
+    double.answers["/models"] = (200, {"data": [{"id": "m"}]})
+    double.wants_key = False
+    ended = ask(tmp_path, ready.api_key("MY_KEY", "openai", base=double.url, timeout=LONG), MY_KEY=CANARY)
+    assert (ended.outcome, ended.details["verified"]) == ("unknown", False)
+    assert ended.message.endswith("answers without a key as well")
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -172,6 +190,7 @@ def test_a_service_that_cannot_be_reached(tmp_path: Path, free_port: int) -> Non
 
 def test_ollama(tmp_path: Path, double: Double) -> None:
     """A model on the disk is not one that is loaded."""
+    double.wants_key = False
     double.answers["/api/tags"] = (200, {"models": [{"name": "llama3:latest"}]})
     double.answers["/api/ps"] = (200, {"models": []})
     environ = {"OLLAMA_HOST": double.url}
@@ -187,6 +206,7 @@ def test_ollama(tmp_path: Path, double: Double) -> None:
 @pytest.mark.parametrize("provider", ["vllm", "llama.cpp"])
 def test_servers_that_load_one_model(tmp_path: Path, double: Double, provider: str) -> None:
     """Reachable is not ready: a model that is still being loaded fails, whatever the list says."""
+    double.wants_key = False
     test = ready.model("MODEL_URL", "qwen", provider=provider, timeout=LONG)
     environ = {"MODEL_URL": f"{double.url}/v1"}
     double.answers["/v1/models"] = (503, {"error": {"message": "Loading model", "code": 503}})
@@ -201,8 +221,80 @@ def test_servers_that_load_one_model(tmp_path: Path, double: Double, provider: s
 
 def test_what_is_no_model_server(tmp_path: Path, double: Double) -> None:
     """Something else on its port is named so."""
+    double.wants_key = False
     ended = ask(tmp_path, ready.model("VLLM_URL", "m", timeout=LONG), VLLM_URL=double.url)
     assert ended.message == "what answers is no vllm: it has no /v1/models"
+
+
+def test_models_beyond_the_first_page(tmp_path: Path, double: Double) -> None:
+    """Anthropic lists twenty unless asked for more; and knows aliases that are in no list."""
+    environ = {"ANTHROPIC_API_KEY": CANARY, "ANTHROPIC_BASE_URL": double.url}
+    double.answers["/v1/models"] = (200, {"data": [{"id": "claude-old"}]})
+    gone = ask(tmp_path, ready.model("ANTHROPIC_API_KEY", "claude-latest", timeout=LONG), **environ)
+    assert gone.message == "the service has no model claude-latest; it has claude-old"
+    assert [path for path, _ in double.asked] == ["/v1/models?limit=1000", "/v1/models/claude-latest"]
+    double.answers["/v1/models/claude-latest"] = (200, {"id": "claude-old", "type": "model"})
+    alias = ask(tmp_path, ready.model("ANTHROPIC_API_KEY", "claude-latest", timeout=LONG), **environ)
+    assert alias.message == "claude-latest is offered"
+
+
+def test_deployments_that_nobody_lists(tmp_path: Path, double: Double) -> None:
+    """Azure's list has base models, and the application uses deployments: only an answer tells."""
+    environ = {"AZURE_OPENAI_API_KEY": CANARY, "AZURE_OPENAI_ENDPOINT": double.url}
+    assert ask(tmp_path, ready.model("AZURE_OPENAI_API_KEY", "mine", timeout=LONG), **environ).outcome == "unknown"
+    assert double.asked == []
+    paid = ready.model("AZURE_OPENAI_API_KEY", "mine", paid=True, timeout=LONG)
+    double.answers["/openai/deployments/mine/chat/completions"] = (200, {"choices": []})
+    assert ask(tmp_path, paid, **environ).message == "mine is answering"
+
+
+@pytest.mark.parametrize(
+    "status, document, outcome, message",
+    [
+        (200, {"choices": [{}]}, "passed", "m is answering"),
+        (404, {"error": {"code": "model_not_found"}}, "failed", "the service has no model m (HTTP 404)"),
+        (429, {"error": {"code": "insufficient_quota"}}, "failed", "the account has no quota or credit left for m"),
+        (429, {"error": {"code": "rate_limit_exceeded"}}, "unknown", "m was asked, and the service answered HTTP 429"),
+        (500, {}, "unknown", "m was asked, and the service answered HTTP 500"),
+    ],
+)
+def test_a_model_that_is_asked_for_a_word(
+    tmp_path: Path, double: Double, status: int, document: object, outcome: str, message: str
+) -> None:
+    """With paid=True it is used once: no quota left, no such model and a service in trouble are told apart."""
+    double.answers["/chat/completions"] = (status, document)
+    environ = {"OPENAI_API_KEY": CANARY, "OPENAI_BASE_URL": double.url}
+    ended = ask(tmp_path, ready.model("OPENAI_API_KEY", "m", paid=True, timeout=LONG), **environ)
+    assert ended.outcome == outcome
+    assert ended.message.startswith(message)
+
+
+def test_a_key_that_google_refuses(tmp_path: Path, double: Double) -> None:
+    """It answers 400 to a key that is none, and says why in a place of its own."""
+    details = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}]
+    double.answers["/v1beta/models"] = (400, {"error": {"code": 400, "status": "INVALID_ARGUMENT", "details": details}})
+    environ = {"GEMINI_API_KEY": CANARY, "GOOGLE_GEMINI_BASE_URL": double.url}
+    ended = ask(tmp_path, ready.api_key("GEMINI_API_KEY", timeout=LONG), **environ)
+    assert ended.outcome == "failed"
+    assert ended.message.startswith("GEMINI_API_KEY was rejected by 127.0.0.1")
+
+
+@pytest.mark.parametrize("form", ["http://{}", "{}", "http://{}/", "http://{}/v1", "http://{}/api"])
+def test_forms_of_ollamas_address(tmp_path: Path, double: Double, form: str) -> None:
+    """OLLAMA_HOST needs no scheme, and other clients put their own route behind it."""
+    double.wants_key = False
+    double.answers["/api/tags"] = (200, {"models": [{"name": "llama3:latest"}]})
+    address = form.format(double.url.removeprefix("http://"))
+    ended = ask(tmp_path, ready.model("OLLAMA_HOST", "llama3", loaded=False, timeout=LONG), OLLAMA_HOST=address)
+    assert ended.message == "llama3 is there"
+
+
+def test_the_address_that_ollama_listens_at() -> None:
+    """0.0.0.0 is no address to ask, and the port may be left out."""
+    assert models._of_ollama("0.0.0.0") == "http://127.0.0.1:11434"
+    assert models._of_ollama("gpu.internal") == "http://gpu.internal:11434"
+    assert models._of_ollama("https://gpu.internal") == "https://gpu.internal"
+    assert models._of_ollama("0.0.0.0:8000") == "http://127.0.0.1:8000"
 
 
 # MCP servers
@@ -260,6 +352,18 @@ def test_npx_downloads_nothing(tmp_path: Path) -> None:
     (folder / "npx").chmod(0o755)
     ask(tmp_path, ready.mcp_server(["npx", "some-server"], timeout=LONG), PATH=f"{folder}:/usr/bin:/bin")
     assert (tmp_path / "arguments").read_text() == "--no-install some-server\n"
+    for runner, words, said in (
+        ("npx", ["-y", "some-server", "-y"], "--no-install some-server -y"),
+        ("uvx", ["some-server"], "--offline some-server"),
+        ("docker", ["run", "-i", "image"], "run --pull=never -i image"),
+    ):
+        (folder / runner).write_text((folder / "npx").read_text())
+        (folder / runner).chmod(0o755)
+        ask(tmp_path, ready.mcp_server([runner, *words], timeout=LONG), PATH=f"{folder}:/usr/bin:/bin")
+        assert (tmp_path / "arguments").read_text() == f"{said}\n"
+    (folder / "pipx").symlink_to("npx")
+    refused = ask(tmp_path, ready.mcp_server(["pipx", "run", "it"], timeout=LONG), PATH=f"{folder}:/usr/bin:/bin")
+    assert refused.outcome == "unknown"
 
 
 def test_an_mcp_server_over_http(tmp_path: Path, free_port: int) -> None:

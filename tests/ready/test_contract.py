@@ -237,3 +237,28 @@ def test_an_unknown_name() -> None:
     """It is an AttributeError, as of any module."""
     with pytest.raises(AttributeError, match="no attribute 'mongodb'"):
         ready.mongodb  # noqa: B018  # that it is asked for is the question
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: ready.http(f"https://me:{CANARY}@host/"),
+        lambda: ready.http("https://host/?api_key=abc"),
+        lambda: ready.tcp(f"postgres://me:{CANARY}@host/db"),
+        lambda: ready.tls(f"https://me:{CANARY}@host"),
+        lambda: ready.mcp_server(f"https://me:{CANARY}@host/mcp"),
+        lambda: ready.mcp_server(["server", "--key", "sk-proj-abcdefghijklmnopqrstuvwx"]),
+        lambda: ready.postgres(f"postgres://me:{CANARY}@host/db"),
+        lambda: ready.redis("redis://host"),
+        lambda: ready.api_key("sk-proj-abcdefghijklmnopqrstuvwx", "openai"),
+        lambda: ready.api_key("OPENAI_API_KEY", base=f"https://me:{CANARY}@host"),
+        lambda: ready.variable("ghp_abcdefghijklmnopqrstuvwxyz0123456789"),
+    ],
+    ids=["http", "query", "tcp", "tls", "mcp", "command", "postgres", "redis", "api_key", "base", "variable"],
+)
+def test_a_value_in_place_of_a_name(made: Callable[[], Any]) -> None:
+    """It is refused where it is written, and not said again."""
+    with pytest.raises(ValueError, match=r"never its value|belongs in a variable") as refused:
+        made()
+    assert CANARY not in str(refused.value)
+    assert "sk-proj" not in str(refused.value)

@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from preflight import ready
 from tests.ready.asking import CANARY, ask
 from tests.ready.listeners import garbage, listening, reset, swallowing
+from tests.waiting import until
 
 LONG = 30.0  # seconds, for what answers at once on a busy machine
 
@@ -41,6 +43,7 @@ class Postgres:
 
     port: int
     run: Callable[[str], None]
+    ask: Callable[[str], Any]
 
     def url(self, *, user: str = "me", password: str = CANARY, database: str = "postgres", port: int = 0) -> str:
         return f"postgresql://{user}:{password}@127.0.0.1:{port or self.port}/{database}"
@@ -90,7 +93,11 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         with psycopg.connect(address, autocommit=True) as connection:
             connection.execute(statement)
 
-    yield Postgres(port, run)
+    def asked(question: str) -> Any:
+        with psycopg.connect(f"postgresql://me:{CANARY}@127.0.0.1:{port}/postgres", autocommit=True) as connection:
+            return connection.execute(question).fetchone()
+
+    yield Postgres(port, run, asked)
     server.terminate()
     log.join(60)
     server.communicate(timeout=60)
@@ -134,6 +141,43 @@ def test_postgres_that_refuses(tmp_path: Path, postgres: Postgres, free_port: in
     assert no_database.message == "there is no such database"
     refused = ask(tmp_path, test, DATABASE_URL=postgres.url(port=free_port))
     assert refused.message == "connection refused: nothing listens there"
+
+
+def test_parameters_of_other_drivers(tmp_path: Path, postgres: Postgres) -> None:
+    """libpq would refuse the whole URL for them; a password may come from the application's environment instead."""
+    test = ready.postgres("DATABASE_URL", timeout=LONG)
+    url = f"{postgres.url()}?schema=public&connection_limit=5&ssl=prefer&connect_timeout=9"
+    assert ask(tmp_path, test, DATABASE_URL=url).outcome == "passed"
+    without = f"postgresql://me@127.0.0.1:{postgres.port}/postgres"
+    assert ask(tmp_path, test, DATABASE_URL=without).message == "it wants a password, and the URL has none"
+    assert ask(tmp_path, test, DATABASE_URL=without, PGPASSWORD=CANARY).outcome == "passed"
+    several = f"postgresql://me:{CANARY}@127.0.0.1:{postgres.port},127.0.0.1:{postgres.port}/postgres"
+    assert ask(tmp_path, test, DATABASE_URL=several).outcome == "passed"
+
+
+def test_a_role_without_rights(tmp_path: Path, postgres: Postgres) -> None:
+    """It may make temporary tables, as every role may, and can write to nothing that stays."""
+    postgres.run(f"CREATE ROLE guest LOGIN PASSWORD '{CANARY}'")
+    postgres.run("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    test = ready.postgres("DATABASE_URL", timeout=LONG)
+    guest = ask(tmp_path, test, DATABASE_URL=postgres.url(user="guest"))
+    assert guest.message == ("the database does not let this role write: it may neither make a table nor write to one")
+    postgres.run("CREATE TABLE kept (x integer)")
+    postgres.run("GRANT INSERT ON kept TO guest")
+    postgres.run("REVOKE TEMPORARY ON DATABASE postgres FROM PUBLIC")
+    assert ask(tmp_path, test, DATABASE_URL=postgres.url(user="guest")).outcome == "passed"
+
+
+def test_nothing_stays_in_a_database(tmp_path: Path, postgres: Postgres) -> None:
+    """No table, no row, and no connection."""
+    counts = "SELECT (SELECT count(*) FROM pg_class), (SELECT sum(n_tup_ins) FROM pg_stat_user_tables)"
+    before = postgres.ask(counts)
+    assert ask(tmp_path, ready.postgres("DATABASE_URL", timeout=LONG), DATABASE_URL=postgres.url()).outcome == "passed"
+    assert postgres.ask(counts) == before
+    until(
+        lambda: postgres.ask("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'preflight'") == (0,),
+        "it is gone",
+    )
 
 
 @pytest.mark.parametrize(
@@ -236,6 +280,34 @@ def test_redis_that_does_not_answer(tmp_path: Path, redis: int, free_port: int) 
         assert ended.message.startswith(message), ended
 
 
+def test_what_a_redis_refuses(tmp_path: Path, redis: int) -> None:
+    """It answers PING, and takes nothing that is written: a replica, one whose memory is full, a missing database."""
+    library = pytest.importorskip("redis")
+    url = f"redis://:{CANARY}@127.0.0.1:{redis}"
+    test = ready.redis("REDIS_URL", timeout=LONG)
+    gone = ask(tmp_path, test, REDIS_URL=f"{url}/99")
+    assert gone.message == "it has no database of the number that REDIS_URL ends with"
+    with library.Redis(port=redis, password=CANARY) as client:
+        client.execute_command("ACL", "SETUSER", "pings", "on", f">{CANARY}", "-@all", "+ping")
+        pings = ask(tmp_path, test, REDIS_URL=f"redis://pings:{CANARY}@127.0.0.1:{redis}")
+        old = ready.redis("REDIS_URL", at_least="5", timeout=LONG)
+        nobody_knows = ask(tmp_path, old, REDIS_URL=f"redis://pings:{CANARY}@127.0.0.1:{redis}")
+        client.config_set("maxmemory", 1024)
+        full = ask(tmp_path, test, REDIS_URL=url)
+        client.config_set("maxmemory", 0)
+        client.replicaof("127.0.0.1", 9)
+        replica = ask(tmp_path, test, REDIS_URL=url)
+        reads = ask(tmp_path, ready.redis("REDIS_URL", writes=False, timeout=LONG), REDIS_URL=url)
+        client.replicaof("NO", "ONE")
+    assert pings.outcome == "passed"
+    assert nobody_knows.outcome == "unknown"
+    assert full.message == (
+        "it takes nothing that is written: its memory is full, and its maxmemory-policy is noeviction"
+    )
+    assert replica.message == "it takes nothing that is written: it is a replica"
+    assert reads.outcome == "passed"
+
+
 # Migrations
 
 
@@ -267,7 +339,7 @@ def test_migrations_of_alembic(tmp_path: Path) -> None:
     test = ready.migrations(timeout=120)
     behind = ask(tmp_path, test, **environ)
     assert behind.message == "the database is not at the head of the migrations: some have not been applied"
-    assert behind.fix == "alembic upgrade head"
+    assert behind.fix == "alembic upgrade heads"
     subprocess.run(
         [sys.executable, "-m", "alembic", "upgrade", "head"],
         cwd=tmp_path, check=True, capture_output=True, env={**os.environ, **environ},

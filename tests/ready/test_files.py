@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -222,3 +224,79 @@ def test_conflicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "left requires nobody-has-this, which is not installed",
         next(one for one in found if one.startswith("left requires psutil>=999, and ")),
     ]
+
+
+def test_a_broken_version_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pip leaves when it is interrupted is nobody's, and a distribution whose metadata is damaged is named."""
+    wants = {"left": "Version: 1\nRequires-Dist: broken>=1\n", "broken": "Version: none of it\n"}
+    for name, lines in {**wants, "~psutil": "Version: 0\n"}.items():
+        folder = tmp_path / f"{name}-1.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.strip('~')}\n{lines}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = ask(tmp_path, ready.no_conflicts()).details["conflicts"]
+    assert "broken has no version that can be read: its metadata is damaged" in found
+    assert not [one for one in found if "psutil" in one]
+
+
+@pytest.mark.parametrize(
+    "said, version",
+    [
+        ("go version go1.22.1 linux/amd64", "1.22.1"),
+        ("nvcc: NVIDIA\nCopyright (c) 2005-2024 NVIDIA\nCuda compilation tools, release 12.4, V12.4.131", "12.4"),
+        ("ffmpeg version n4.4.1-2", "4.4.1"),
+        ("herdr 0.8.2 (4c745b97)", "0.8.2"),
+        ("less 590 (GNU regular expressions)", "590"),
+        ("Python 3.13.0rc2", "3.13.0rc2"),
+    ],
+)
+def test_versions_as_programs_print_them(tmp_path: Path, said: str, version: str) -> None:
+    """Neither years nor hashes, and whatever stands before it."""
+    assert passed(ask(tmp_path, ready.executable(program(tmp_path, f"print({said!r})"))))["version"] == version
+
+
+def test_a_notice_is_no_version(tmp_path: Path) -> None:
+    """What comes on standard error counts only where nothing else is said."""
+    notice = "import sys; print('notice: 9.9.9 available', file=sys.stderr, flush=True)"
+    both = program(tmp_path, f"{notice}; print('tool 2.1.0')")
+    assert passed(ask(tmp_path, ready.executable(both)))["version"] == "2.1.0"
+    assert passed(ask(tmp_path, ready.executable(program(tmp_path, notice))))["version"] == "9.9.9"
+
+
+def test_a_database_with_a_log_is_left_as_it_was(tmp_path: Path) -> None:
+    """SQLite makes two files beside it to read it, and leaves them to the next user, as its own."""
+    database = sqlite3.connect(tmp_path / "app.db")
+    database.execute("PRAGMA journal_mode=wal")
+    database.execute("CREATE TABLE t (x)")
+    database.commit()
+    assert ask(tmp_path, ready.sqlite("app.db")).message == "whole"  # while somebody has it open
+    database.close()
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert ask(tmp_path, ready.sqlite("app.db")).message == "whole"
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_database_that_was_left_in_the_middle(tmp_path: Path) -> None:
+    """A journal that a crash has left is rolled back by whoever opens it next, which a probe is not."""
+    source = (
+        "import os, sqlite3\n"
+        f"database = sqlite3.connect({str(tmp_path / 'app.db')!r}, isolation_level=None)\n"
+        "database.execute('CREATE TABLE t (x)'); database.execute('PRAGMA cache_size=1')\n"
+        "database.execute('BEGIN')\n"
+        "for _ in range(2000): database.execute('INSERT INTO t VALUES (?)', ('x' * 500,))\n"
+        "os._exit(0)\n"
+    )
+    subprocess.run([sys.executable, "-c", source], check=True)
+    content = (tmp_path / "app.db").read_bytes()
+    ended = ask(tmp_path, ready.sqlite("app.db"))
+    assert ended.outcome == "unknown"
+    assert "was left in the middle of a change" in ended.message
+    assert (tmp_path / "app.db").read_bytes() == content
+
+
+@pytest.mark.parametrize("factory", [ready.file, ready.folder, ready.model_file, ready.sqlite])
+def test_a_path_of_a_variable_is_not_shown(tmp_path: Path, factory: Callable[..., Callable[..., None]]) -> None:
+    """The variable stands for it."""
+    ended = ask(tmp_path, factory(variable="WHERE"), WHERE=f"gone/{CANARY}")
+    assert ended.outcome == "failed"
+    assert ended.message.startswith("what WHERE names is not there, and has to be ")
