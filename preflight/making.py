@@ -17,7 +17,6 @@ from urllib.parse import SplitResult, urlsplit
 import pytest
 
 from preflight.contract import Details, unknown
-from preflight.installing import install_command
 from preflight.redaction.keys import LOOKS_SECRET
 
 __all__ = ["Ask", "Failure", "Made", "imported", "requirement", "unknown", "url"]
@@ -203,6 +202,8 @@ def imported(module: str, extra: str) -> Any:
 
 def installs(extra: str) -> str:
     """The command that installs an extra of ours."""
+    from preflight.installing import install_command  # 2 ms, and only where something is missing
+
     return install_command([f"pytest-preflight[{extra}]"])
 
 
