@@ -127,10 +127,10 @@ def test_a_disk(tmp_path: Path) -> None:
     assert full.fix == f"make room on the disk of {tmp_path}"
 
 
-def test_inodes() -> None:
+def test_inodes(tmp_path: Path) -> None:
     """A file system of the test's own tells how many names it has left, and one that counts none is not asked."""
     # /proc counts no inodes: whatever is asked for, there is nothing to run out of.
-    assert ask(Path("/tmp"), ready.disk("/proc", free=0, inodes=1 << 40)).outcome == "passed"
+    assert ask(tmp_path, ready.disk("/proc", free=0, inodes=1 << 40)).outcome == "passed"
 
 
 def test_memory(tmp_path: Path) -> None:
