@@ -75,7 +75,8 @@ def home(homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir(mode=0o700)
     runtime.mkdir(mode=0o700)
     for name in list(os.environ):
-        if name.startswith(("PREFLIGHT_", "OPENAI_", "PERPLEXITY_")):
+        # What `make test` was called with is for none of the makes that tests call.
+        if name.startswith(("PREFLIGHT_", "OPENAI_", "PERPLEXITY_", "MAKE")) or name == "MFLAGS":
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))

@@ -186,8 +186,7 @@ def test_infrastructure_is_refused(place: Place, options: list[str]) -> None:
     program.write_text(LISTENER)
     named = place.folder / "redis-server"
     named.symlink_to(sys.executable)
-    command = f'exec -a redis-server "{named}" "{program}" {place.port}'
-    holder = place.spawn("bash", "-c", command).until_says("listening")
+    holder = place.spawn(str(named), str(program), str(place.port)).until_says("listening")
     one = asked(place, *options)
     assert one.process.returncode == 1, one.output
     assert "infrastructure (redis-server)" in one.stdout
