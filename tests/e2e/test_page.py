@@ -1032,7 +1032,7 @@ def test_behind_a_login(place: Place, visit: Open) -> None:
     expect(page.get_by_role("button", name="Log out")).to_be_visible()
     page.context.clear_cookies()
     page.locator(".past-run").first.click()
-    expect(page.locator("#announcer")).to_contain_text("That run cannot be shown")
+    expect(page.locator("#announcer")).to_contain_text("The run cannot be shown")
 
     # Out again, with the keyboard, on a small screen.
     page = visit(place, viewport={"width": 360, "height": 740}, color_scheme="dark")
