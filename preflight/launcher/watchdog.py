@@ -76,7 +76,8 @@ class Watchdog:
         if not limit or spent < limit:
             return ""
         title = "THE APPLICATION DOES NOT START"
-        if self._end(worker, title, f"The {what} of {app} has not ended within {limit:g} s."):
+        fix = "Fix: let it do less, or set PREFLIGHT_STARTUP_TIMEOUT to more than it takes."
+        if self._end(worker, title, f"The {what} of {app} has not ended within {limit:g} s.", fix):
             return f"not started within {limit:g} s"
         self._employed_at = self.now()
         return ""
@@ -90,14 +91,14 @@ class Watchdog:
             return ""
         return f"hung: {silence}"
 
-    def _end(self, worker: Worker, title: str, reason: str) -> bool:
+    def _end(self, worker: Worker, title: str, reason: str, fix: str = "") -> bool:
         """Show where a worker hangs, and end it; False where a debugger holds it, and it is left alone."""
         stopped, traced = heartbeat.state(worker.child.pid)
         lines = [] if traced else stacks.gather(worker, self._loop)
         if traced or stacks.in_debugger(lines):
             self._terminal.line(f"{reason} A debugger holds the worker (PID {worker.child.pid}): it is left alone.")
             return False
-        about = [f"{reason} The worker (PID {worker.child.pid}) is ended."]
+        about = [f"{reason} The worker (PID {worker.child.pid}) is ended.", *([fix] if fix else [])]
         if stopped:
             about.append("A signal such as SIGSTOP had stopped it; it was continued so that its stacks could be read.")
         about += stacks.shown(lines)

@@ -17,6 +17,11 @@ FOR_WARNINGS = 0.8  # of a run's time: those that hang do not block a start by l
 class DeadlineExceeded(BaseException):
     """A requirement ran past its deadline. No Exception: a requirement's own handlers must not catch it."""
 
+    def __init__(self, message: str, fix: str = "") -> None:
+        super().__init__(message)
+        self.fix = fix
+        """What to do about it; empty where that is not known."""
+
 
 class Deadlines:
     """The deadlines of one run, which begins now."""

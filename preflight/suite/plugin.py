@@ -156,7 +156,12 @@ class SuiteRun:
             worker = self._import_application()
             return worker.wait_for_import(), worker.fix
         except DeadlineExceeded as late:
-            raise DeadlineExceeded(f"the import of {self.settings.app} has not ended: it {late}") from None
+            chosen = self.settings
+            fix = (
+                "let the import do less, or allow more than it takes: PREFLIGHT_REQUIREMENT_TIMEOUT"
+                f" (now {chosen.requirement_timeout:g} s) and PREFLIGHT_RUN_TIMEOUT (now {chosen.run_timeout:g} s)"
+            )
+            raise DeadlineExceeded(f"the import of {chosen.app} has not ended: it {late}", fix) from None
 
     def _import_application(self) -> Worker:
         """The process that imports the application, begun with the first call."""
@@ -378,7 +383,10 @@ class SuiteRun:
         witness = self._witnesses[item.nodeid]
         # What a plugin has caught on the way was raised all the same.
         caught = witness.raised if stage.when == "call" else None
-        outcome, message = outcome_of(item, stage, call.excinfo.value if call.excinfo else caught)
+        error = call.excinfo.value if call.excinfo else caught
+        outcome, message = outcome_of(item, stage, error)
+        if isinstance(error, DeadlineExceeded) and error.fix:
+            self.details_of(item).fix = error.fix
         if caught is not None and stage.passed and outcome != "passed":
             stage.outcome = "skipped" if isinstance(caught, Skipped) else "failed"
         ignored = declared.ignorable and any(
