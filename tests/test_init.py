@@ -886,7 +886,11 @@ def test_it_is_installed_as_the_project_is(init: Init, files: dict[str, str], in
 def test_a_dockerfile_is_written_or_its_lines_are_shown(init: Init) -> None:
     """One that is there is its author's: it is left as it is, and what belongs in it is said."""
     made = init(trees.FASTAPI, "docker")
-    assert made.out == ["Wrote Dockerfile: an image that checks every requirement when it is started, and then serves."]
+    assert made.out == [
+        "Wrote Dockerfile: an image that checks every requirement when it is started, and then serves.",
+        "Wrote .dockerignore: the image gets neither the env file nor an environment of this machine.",
+    ]
+    assert {".env", ".venv", ".preflight"} <= set(made.read(".dockerignore").splitlines())
     lines = made.read("Dockerfile").splitlines()
     assert lines[0].startswith("FROM python:3.")
     assert json.loads(lines[-1].removeprefix("CMD ")) == ["preflight"]

@@ -167,7 +167,11 @@ def _docker(root: Path, folder: Path, _content: bytes | None, _table: Mapping[st
         why = "the file exists. Put these lines at its end, in place of its CMD or ENTRYPOINT"
         return [], [_left(path, root, why), *(f"    {line}" for line in lines)]
     why = "an image that checks every requirement when it is started, and then serves"
-    return _one(root, path, texts.dockerfile(seen), why, "")
+    additions, remarks = _one(root, path, texts.dockerfile(seen), why, "")
+    # It copies the whole folder. An ignore file that is there says what its author means to be in an image.
+    why = "the image gets neither the env file nor an environment of this machine"
+    ignores, left = _one(root, folder / ".dockerignore", texts.DOCKERIGNORE, why, "")
+    return additions + ignores, remarks + left
 
 
 def _systemd(root: Path, folder: Path, _content: bytes | None, _table: Mapping[str, Any], seen: Survey) -> Planned:

@@ -169,6 +169,18 @@ def github(seen: Survey) -> str:
     return "\n".join(lines) + "\n"
 
 
+DOCKERIGNORE = """\
+# Whoever has the image can read what is in it: no keys, and nothing that is made anew inside.
+.env
+.env.*
+.git
+.preflight
+.venv
+venv
+**/__pycache__
+"""
+
+
 def dockerfile(seen: Survey) -> str:
     """A Dockerfile for a project that has none."""
     lines = [
@@ -190,7 +202,8 @@ def lines_for_docker(seen: Survey) -> list[str]:
         f"RUN useradd --system --create-home server && install -d -o server -m 0700 {STATE}",
         f"ENV PREFLIGHT_STATE_DIR={STATE}",
         "USER server",
-        "# Clients outside of the container reach only 0.0.0.0, which needs a token: -e PREFLIGHT_TOKEN=...",
+        "# Clients outside a container reach only 0.0.0.0. People and programs log in with -e PREFLIGHT_TOKEN=...;",
+        "# without it, each start prints a link that logs in one person.",
         "ENV PREFLIGHT_HOST=0.0.0.0",
         "EXPOSE 8002",
         "# As a list of words, the command is the container's first process and gets the signal of `docker stop`.",
