@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,11 +19,17 @@ ENTER = ["unshare", *(["--map-root-user"] if os.geteuid() else []), "--net", "--
 # Answers for good.example, knows no other name, and says nothing at all about those that begin with "silent".
 INSIDE = """
 import json, pathlib, socket, subprocess, sys, threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 folder = pathlib.Path(sys.argv[1])
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 (folder / "resolv.conf").write_text("nameserver 127.0.0.1\\noptions timeout:30 attempts:1\\n")
 subprocess.run(["mount", "--bind", folder / "resolv.conf", "/etc/resolv.conf"], check=True)
+(folder / "hosts").write_text("2001:db8:1::1 both.example\\n127.0.0.1 both.example\\n")
+subprocess.run(["mount", "--bind", folder / "hosts", "/etc/hosts"], check=True)
+# A network into which every packet goes, and out of which none comes.
+for command in ("tuntap add d0 mode tun", "link set d0 up", "addr add 2001:db8:1::2/64 dev d0 nodad"):
+    subprocess.run(["ip", *command.split()], check=True)
 server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 server.bind(("127.0.0.1", 53))
 
@@ -49,7 +56,21 @@ def told(made):
     ended = ask(folder, made)
     return [ended.outcome, ended.message]
 
+class Good(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_): pass
+
+web = ThreadingHTTPServer(("127.0.0.1", 0), Good)
+threading.Thread(target=web.serve_forever, daemon=True).start()
+both = f"both.example:{web.server_port}"
+
 print(json.dumps([
+    told(ready.tcp(both, timeout=4.0)),
+    told(ready.http(f"http://{both}/", timeout=4.0)),
     told(ready.dns("good.example.", timeout=30.0)),
     told(ready.dns("good.example.", addresses={"10.9.9.9"}, timeout=30.0)),
     told(ready.dns("nobody.example.", timeout=30.0)),
@@ -70,9 +91,15 @@ def inside(folder: Path) -> Any:
 
 
 def test_names_of_a_resolver(tmp_path: Path) -> None:
-    """One that is known, one with other addresses, one that is not known, and name servers that say nothing."""
+    """One that is known, one with other addresses, one that is not known, and name servers that say nothing.
+
+    And a host whose IPv6 address swallows everything, while its IPv4 address answers: each gets its part of the time.
+    """
+    (tcp, said), (http, _), *others = inside(tmp_path)
+    assert (tcp, http) == ("passed", "passed")
+    assert re.fullmatch(r"both.example:\d+ accepts connections, but not at 2001:db8:1::1, which does not answer", said)
     silent = "cannot be resolved now: the name servers do not answer"
-    assert inside(tmp_path) == [
+    assert others == [
         ["passed", "10.1.2.3"],
         ["failed", "good.example. is 10.1.2.3, and should be 10.9.9.9"],
         ["failed", "nobody.example. cannot be resolved (DNS)"],
