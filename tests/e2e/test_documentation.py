@@ -354,6 +354,18 @@ def test_json(reader: Place, block: Block) -> None:
     assert shown["checks"][0].keys() == json.loads(get(address)[1])["checks"][0].keys()
 
 
+@those("toml")
+def test_toml(reader: Place, block: Block) -> None:
+    """Its settings can be set: in a project's pyproject.toml none of them is unknown or wrong."""
+    assert "[tool.preflight]" in block.text
+    project = reader.folder / "elsewhere"
+    project.mkdir()
+    (project / "pyproject.toml").write_text(block.text)
+    command = [".venv/bin/python", "-m", "preflight", "--port-status"]
+    done = reader.spawn(str(reader.root / command[0]), *command[1:], cwd=project, environ={"PYTHONPATH": str(ROOT)})
+    assert (done.wait(), done.stderr) == (0, "")
+
+
 TITLES = {title for title, _severity, _holds in requirement_rows()}
 
 
