@@ -62,7 +62,10 @@ def of_project() -> list[str]:
         theirs = _declared(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         theirs = []
-    return theirs if any(name_of(one) == DISTRIBUTION for one in theirs) else [DISTRIBUTION, *theirs]
+    # Another environment is to serve what this one does: the routes beside the application need the extra web.
+    served = all(importlib.util.find_spec(module) for module in ("starlette", "prometheus_client"))
+    ours = f"{DISTRIBUTION}[web]" if served else DISTRIBUTION
+    return theirs if any(name_of(one) == DISTRIBUTION for one in theirs) else [ours, *theirs]
 
 
 def _declared(pyproject: dict[str, Any]) -> list[str]:

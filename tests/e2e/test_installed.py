@@ -286,6 +286,14 @@ def test_python(shop: Adopter) -> None:
     assert shop.finding("Python Version", PREFLIGHT_PYTHON=">=3.11")["outcome"] == "passed"
 
 
+def test_another_environment_serves_the_same(shop: Adopter) -> None:
+    """What is installed with another Python has the routes, as this environment has them."""
+    asked = "from preflight import dependencies; print(dependencies.of_project())"
+    one = shop.spawn(sys.executable, "-P", "-c", asked)
+    assert one.wait() == 0, one.output
+    assert one.stdout.strip() == "['pytest-preflight[web]']"
+
+
 POETRY = """
 [[package]]
 name = "psutil"
