@@ -11,7 +11,11 @@ import sys
 def _leave_out_the_folder() -> None:
     """Take the folder off the path that ``python -m`` has put there, unless this package is in it."""
     package = os.path.dirname(os.path.abspath(__file__))
-    if not sys.flags.safe_path and sys.path and os.path.abspath(sys.path[0]) == os.getcwd() != os.path.dirname(package):
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:  # it has been removed
+        return
+    if not sys.flags.safe_path and sys.path and os.path.abspath(sys.path[0]) == here != os.path.dirname(package):
         del sys.path[0]
 
 

@@ -10,14 +10,13 @@ import importlib
 import importlib.util
 import re
 import tomllib
-from pathlib import Path
 from typing import Any
 
 from preflight import project
 
 DISTRIBUTION = "pytest-preflight"
 
-ROOT = project.CHECKOUT if project.CHECKOUT is not None and project.in_checkout() else Path.cwd()
+ROOT = project.CHECKOUT if project.CHECKOUT is not None and project.in_checkout() else project.here()
 """Where the project is that packages are installed for; its own environment is below it (``.venv``)."""
 CORE = (
     "httptools",

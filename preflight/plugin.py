@@ -9,6 +9,8 @@ What controls a run of a suite, once it is one, is preflight/suite/plugin.py; th
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,11 +47,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Options that make pytest show something instead of running would end here, with exit code 0."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
+    """Options that make pytest show something instead of running would end here, with exit code 0.
+
+    And a run that a plugin or a conftest.py has ended with 0 before there was a report ends with 3.
+    """
     if _suite_of(config) is None:
-        return
+        return (yield)
     from preflight.suite import soundness
 
     problems = soundness.refused(config, lists=True)
@@ -58,6 +63,16 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
             link.send("broken", problems=problems)
             link.met = True
         raise pytest.UsageError("\n".join(problems))
+    exit_code = yield
+    if exit_code != pytest.ExitCode.OK or soundness.shows_something(config) or _launcher(config):
+        return exit_code
+    from preflight.suite import plugin
+
+    run = config.pluginmanager.get_plugin(plugin.RUN)
+    if isinstance(run, plugin.SuiteRun) and run.vouches:
+        return exit_code
+    sys.stderr.write("ERROR: the run was ended before it had a report: see the plugins and conftest.py files\n")
+    return pytest.ExitCode.INTERNAL_ERROR
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -181,12 +196,14 @@ def _may_be_a_suite(config: pytest.Config) -> bool:
 def _found(config: pytest.Config) -> Project | None:
     from preflight import project
 
+    if link := _launcher(config):
+        return project.at(link.settings.root, link.settings.folder)
     here = config.invocation_params.dir
     found = project.find(here)
     if project.CHECKOUT is not None and config.rootpath.resolve() == project.CHECKOUT:
         found = project.Project(config.rootpath, config.rootpath)  # in whatever folder it was typed
     scopes = []
-    for name in project.suite_names(found.root):
+    for name in project.suite_names(found):
         try:
             scopes += project.scopes(found.root, [name])
         except LookupError:

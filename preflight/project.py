@@ -24,7 +24,6 @@ OURS = "preflight.requirements"
 """The suite that every server has."""
 OWN = "preflight_suite"
 """Where a project has its own requirements, unless it says otherwise."""
-_NAMES = re.compile(rb"^[ \t]*\[[ \t]*tool[ \t]*\.[ \t\"']*preflight", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +46,7 @@ def in_checkout() -> bool:
     """Whether this process works for our own checkout, from whatever folder, and not for a project of somebody's."""
     if CHECKOUT is None:
         return False
-    here = _here()
-    if here.is_relative_to(CHECKOUT):
+    if here().is_relative_to(CHECKOUT):
         return True
     program = Path(sys.argv[0])  # of the command preflight, and of our children: ours; else run.py, or a test's
     return program.name != "preflight" and not program.is_relative_to(PACKAGE)
@@ -56,10 +54,11 @@ def in_checkout() -> bool:
 
 def of_command() -> Project:
     """The project of the command that this process is, or belongs to."""
-    return Project(CHECKOUT, CHECKOUT) if CHECKOUT is not None and in_checkout() else find(_here())
+    return Project(CHECKOUT, CHECKOUT) if CHECKOUT is not None and in_checkout() else find(here())
 
 
-def _here() -> Path:
+def here() -> Path:
+    """The folder of this process."""
     try:
         return Path.cwd()
     except FileNotFoundError:  # it has been removed
@@ -129,11 +128,11 @@ class Scope:
         return path.relative_to(self.base).as_posix()
 
 
-def suite_names(root: Path) -> Sequence[str]:
+def suite_names(project: Project) -> Sequence[str]:
     """What a project's suite is made of, as far as its pyproject.toml can be read; nothing is judged here."""
     try:
-        text = (root / PYPROJECT).read_bytes()
-        if _NAMES.search(text):  # nearly no pyproject.toml of all that pytest meets
+        text = (project.root / PYPROJECT).read_bytes()
+        if b"preflight" in text:  # nearly no pyproject.toml of all that pytest meets
             import tomllib
 
             named = tomllib.loads(text.decode())["tool"]["preflight"]["suite"]
@@ -141,12 +140,28 @@ def suite_names(root: Path) -> Sequence[str]:
                 return named
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    return default_suite(root)
+    return default_suite(project)
 
 
-def default_suite(root: Path) -> Sequence[str]:
-    """The suite of a project that names none."""
-    return (OURS, OWN) if (root / OWN).is_dir() else (OURS,)
+def default_suite(project: Project) -> Sequence[str]:
+    """The suite of a project that names none: what is beside pyproject.toml, and where the command was typed."""
+    beside = [one / OWN for one in dict.fromkeys((project.root, project.folder)) if one.is_relative_to(project.root)]
+    return [OURS, *(one.relative_to(project.root).as_posix() for one in beside if one.is_dir())]
+
+
+def of_others(root: Path, scopes: Iterable[Scope]) -> str:
+    """Who else could have a hand in the requirements of a project, for people; empty where nobody could but root."""
+    for scope in scopes:
+        if scope.base != root or scope.name == OURS:
+            continue  # of an installed package
+        for folder, _, names in os.walk(scope.folder):
+            for path in (Path(folder), *(Path(folder, name) for name in names if name.endswith(".py"))):
+                try:
+                    if why := _unsafe(path):
+                        return why
+                except OSError as error:  # a link that leads nowhere
+                    return f"{path} cannot be looked at: {error.strerror}"
+    return ""
 
 
 def scopes(root: Path, names: Iterable[str]) -> list[Scope]:

@@ -40,6 +40,8 @@ def test_environment_file(settings: Settings, details: Details) -> None:
     details.fix = template.command(settings) if settings.serves_agent else f"write {file.path}: NAME=value, one a line"
     if file.exists:
         details.fix = f"correct {file.path}: only lines of NAME=value and # comments belong there"
+    if file.open_to:
+        details.fix = f"see that its content is yours, then: chmod 600 {shlex.quote(str(file.path))}"
     assert file.problem is None, file.problem
     details.summary = f"{file.path}, {len(file.values)} variable{'' if len(file.values) == 1 else 's'}"
 

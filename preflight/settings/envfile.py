@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
+from preflight import files
+
 _OPEN = re.compile(r"""\s*(?:export\s+)?\w+[^\S\n]*=[^\S\n]*(['"])(?!.*\1)""")
 LIMIT = 1024 * 1024  # bytes; an env file of more than 1 MiB is a mistake, not a configuration
 
@@ -27,6 +29,8 @@ class EnvFile:
     problem: str | None = None
     """One line that names the file and the line of a fault, never its content. None: the file is good."""
     exists: bool = True
+    open_to: str = ""
+    """Who else can write it; empty where nobody can."""
 
 
 def read(path: Path) -> EnvFile:
@@ -48,6 +52,9 @@ def read(path: Path) -> EnvFile:
             return EnvFile(path, problem=f"{path} is a folder, not a file")
         if not stat.S_ISREG(status.st_mode):
             return EnvFile(path, problem=f"{path} is not a regular file")
+        if writers := files.other_writers(status):
+            who = "others" if writers == "anybody" else writers
+            return EnvFile(path, problem=f"{path} can be written by {who}, so nothing of it is used", open_to=writers)
         if status.st_size > LIMIT:
             size = status.st_size / LIMIT
             return EnvFile(path, problem=f"{path} has {size:.1f} MiB, more than the 1 MiB allowed")

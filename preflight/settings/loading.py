@@ -130,7 +130,7 @@ def load(
     for name, (value, source) in _found(project, file, environment).items():
         if name not in chosen:
             chosen[name], sources[name] = _parse(SETTINGS[name], value, source), source
-    chosen["suite"] = _suite(root, chosen.get("suite"), sources, looks=imports)
+    chosen["suite"] = _suite(project, chosen.get("suite"), sources, looks=imports)
     chosen["env_file"] = content.path
     for name in BESIDE_PROJECT & chosen.keys():
         chosen[name] = root / _at_home(name, chosen[name])
@@ -167,18 +167,20 @@ def _requires_python(file: Mapping[str, Any]) -> str:
     return wanted if isinstance(wanted, str) else ""
 
 
-def _suite(root: Path, names: object, sources: Mapping[str, str], *, looks: bool) -> tuple[str, ...]:
+def _suite(project: Project, names: object, sources: Mapping[str, str], *, looks: bool) -> tuple[str, ...]:
     """The parts of the suite; ``looks`` for them: raises SettingsError where one is not there."""
-    suite = tuple(names) if isinstance(names, tuple) and names else tuple(projects.default_suite(root))
+    suite = tuple(names) if isinstance(names, tuple) and names else tuple(projects.default_suite(project))
     where = f"{sources.get('suite', 'pyproject.toml')}: suite"
     if not looks:
         return suite
     if projects.OURS not in suite:
         raise SettingsError(f"{where} must name {projects.OURS}: no server starts without its requirements")
     try:
-        projects.scopes(root, suite)
+        scopes = projects.scopes(project.root, suite)
     except LookupError as error:
         raise SettingsError(f"{where}: {error.args[0]}") from None
+    if problem := projects.of_others(project.root, scopes):
+        raise SettingsError(f"{problem}: no requirement there is run; keep them where only you can write")
     return suite
 
 

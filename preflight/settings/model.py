@@ -126,7 +126,7 @@ class Settings:
         (),
         names,
         "the packages and folders with the requirements; else `preflight.requirements`, and `preflight_suite` beside"
-        " pyproject.toml where there is one",
+        " pyproject.toml and where the command is typed, if it is there",
     )
     extras: tuple[str, ...] = setting(
         (), names, "extras and dependency groups that the project needs to run, beside its dependencies"

@@ -39,6 +39,7 @@ from preflight.suite.claim import told
 from preflight.suite.deadlines import DeadlineExceeded, Deadlines
 from preflight.suite.outcomes import outcome_of, uncollectable
 from preflight.suite.probes import Probes
+from preflight.suite.selection import Selection
 from preflight.text import first_line, printable
 
 if TYPE_CHECKING:  # a launcher does their work in its own process, and waits for this one
@@ -102,6 +103,8 @@ class SuiteRun:
         """Requirements that ask for the port, which come last."""
         self.details: dict[str, Details] = {}
         self.deselected: set[str] = set()
+        self._chosen = Selection(config) if link is None else None
+        """What pytest's own command line asks for; behind a launcher that is everything."""
         self._lost: list[str] = []
         """Requirements that stand in the suite's files and were not collected."""
         self.sources = soundness.Sources(config)
@@ -195,6 +198,11 @@ class SuiteRun:
             chosen.append("a part")  # of what those words name, or of all
         return " and ".join(chosen) or "all"
 
+    @property
+    def vouches(self) -> bool:
+        """Whether exit code 0 is true of this run: it has a report, and nothing in that blocks."""
+        return self.report is not None and self.report.status != "broken" and not self.report.blocking
+
     def details_of(self, item: pytest.Item) -> Details:
         return self.details.setdefault(item.nodeid, Details())
 
@@ -258,13 +266,19 @@ class SuiteRun:
         faults += sources.stale(self.settings.root, self.scopes, sound)
         self._witnesses = {item.nodeid: soundness.Witness(item) for item in items}
         self._lost = [lost for scope in self.scopes for lost in sources.lost(scope, items)]
-        self._lost += soundness.lost_of_ready(items, self.scopes)
-        if self.link and self._lost and not self.problems:
-            # With plain pytest one may run a part of the suite, and is told so.
-            faults += [f"{lost}: was not collected" for lost in self._lost]
+        ready = soundness.lost_of_ready(items, self.scopes)
+        self._lost += ready
+        missed = [lost for scope in self.scopes for lost in sources.lost(scope, items, self._is_asked)]
+        missed += ready if self.link else []
+        if missed and not self.problems:
+            faults += [f"{lost}: was not collected" for lost in missed]
             where = "pytest.ini" if self.settings.root == project.CHECKOUT else "the plugins"
             faults.append(f"see addopts, python_files and python_functions in {where}, and the conftest.py files")
         self._refuse(faults)
+
+    def _is_asked(self, path: Path) -> bool:
+        """Whether this run is to ask all of a file: with plain pytest one may run a part, and is told so."""
+        return self._chosen is None or (self._session is not None and self._chosen.asks(path, self._session))
 
     def _refuse(self, faults: list[str]) -> None:
         """End the run before it has begun, if there is a reason to."""
@@ -310,6 +324,9 @@ class SuiteRun:
         # Whoever takes requirements out of the list without a word, and however late.
         left = self.deselected.union(item.nodeid for item in session.items)
         gone = [nodeid for nodeid in self.declarations if nodeid not in left]
+        if self._chosen is not None:
+            known = {nodeid: self.declarations[nodeid] for nodeid in self.deselected & self.declarations.keys()}
+            gone += [nodeid for nodeid, one in known.items() if not self._chosen.leaves_out(one.severity)]
         self._refuse([f"{nodeid}: was taken out of the list: see the plugins and conftest.py files" for nodeid in gone])
         asked = [item for item in session.items if not self._left_out(self.declarations[item.nodeid])]
         if any("probes" in _fixtures(item) for item in asked):

@@ -67,6 +67,11 @@ def refused(config: pytest.Config, *, lists: bool = False) -> list[str]:
     ]
 
 
+def shows_something(config: pytest.Config) -> bool:
+    """Whether somebody has asked pytest for a list instead of a run."""
+    return any(option.lists and getattr(config.option, option.attribute, None) for option in interpreter.OPTIONS)
+
+
 def _whence(config: pytest.Config, option: interpreter.Option) -> str:
     """Where an option may have come from, for people who look for it."""
     if any(name in config.invocation_params.args for name in option.names):
@@ -193,8 +198,12 @@ class Sources:
             self._below[folder] = files_below(folder)
         return self._below[folder]
 
-    def lost(self, scope: Scope, items: Iterable[pytest.Item]) -> list[str]:
+    def lost(
+        self, scope: Scope, items: Iterable[pytest.Item], is_meant: Callable[[Path], bool] = lambda _path: True
+    ) -> list[str]:
         """The tests in the files of a part of the suite that pytest has not collected, as ``FILE::NAME``.
+
+        ``is_meant``: the files to look at.
 
         Those that are written at the top of a file or of a class, and the functions that a file has from elsewhere:
         what stands under a condition may well not be there. What is marked as a requirement is one, whatever it and its
@@ -204,7 +213,7 @@ class Sources:
         bodies = {code_of(getattr(item, "obj", None)) for item in items} - {None}
         modules = {getattr(module, "__file__", None): module for module in list(sys.modules.values())}
         found = []
-        for path in self.below(scope.folder):
+        for path in filter(is_meant, self.below(scope.folder)):
             file = scope.id_of(path)
             known = modules.get(str(path))
             is_asked = any(path.match(pattern) for pattern in FILES)

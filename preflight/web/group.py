@@ -1,8 +1,9 @@
 """The processes of one server that somebody else has started: one run of the suite, one token and one code for all.
 
 uvicorn, hypercorn, gunicorn and granian start several processes for one server, and each of them starts the
-application. Those of one parent are a group. The first of them runs the suite while the others wait, and all go by what
-it has found, for as long as one of them lives. What they share is in a folder of the user's own.
+application. Those of one parent, address and application are a group. The first of them runs the suite while the others
+wait, and all go by what it has found, for as long as one of them lives. What they share is in a folder of the user's
+own.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from preflight.web.logins import same
 
 LOOK = 0.02  # seconds between two looks whether it is our turn
 TOKEN, CODE = 32, 16  # bytes, in hexadecimal digits
-FOLDER = "group-"  # and the PID of the parent, and when it was started
+FOLDER = "group-"  # and the PID of the parent, when it was started, and which of its servers this is
 
 
 class Agreed(NamedTuple):
@@ -46,9 +47,13 @@ class Agreed(NamedTuple):
 class Group:
     """The group of this process, and what :class:`preflight.web.logins.Logins` asks of it."""
 
-    def __init__(self, state_dir: Path) -> None:
-        """Raises OSError where there is no place for what is shared."""
-        self._folder = runtime.folder(state_dir) / (FOLDER + _name_of(_leader()))
+    def __init__(self, state_dir: Path, *server: object) -> None:
+        """``server`` tells it from others of the same parent: one script may start servers of several applications.
+
+        Raises OSError where there is no place for what is shared.
+        """
+        own = hashlib.sha256(repr(server).encode()).hexdigest()[:16]
+        self._folder = runtime.folder(state_dir) / f"{FOLDER}{_name_of(_leader())}-{own}"
         files.make(self._folder)
         self._members = os.open(self._folder / "members", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
@@ -190,6 +195,6 @@ def _sweep(own: Path) -> None:
         if folder == own or not pid.isdigit():
             continue
         with contextlib.suppress(psutil.Error):
-            if _name_of(psutil.Process(int(pid))) == folder.name.removeprefix(FOLDER):
+            if _name_of(psutil.Process(int(pid))) == folder.name.removeprefix(FOLDER).rpartition("-")[0]:
                 continue
         shutil.rmtree(folder, ignore_errors=True)

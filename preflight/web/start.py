@@ -60,7 +60,7 @@ def examine_once(project: Path | Project, host: str | None, port: int | None, ap
     sources = {**instance.settings.sources, "app": "guard()"}
     settings = instance.settings = replace(instance.settings, sources=sources)
     try:
-        group = Group(settings.state_dir)
+        group = Group(settings.state_dir, settings.root, settings.folder, app, host, port)
         agreed = group.agree(lambda: _check(start), settings.run_timeout + MARGIN)
     except OSError as error:
         raise BlockedStart(f"what the processes of a server share cannot be kept: {error}") from None

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import (
+    adopter,
     compiled_tree,
     equipped,
     equipped_project,
+    installed,
     place,
     project,
     providers,
@@ -20,7 +22,17 @@ from tests.e2e.conftest import (
 from tests.e2e.place import Place, make_place
 from tests.e2e.processes import foreign
 
-__all__ = ["compiled_tree", "equipped", "equipped_project", "place", "project", "providers", "unmeasured"]
+__all__ = [
+    "adopter",
+    "compiled_tree",
+    "equipped",
+    "equipped_project",
+    "installed",
+    "place",
+    "project",
+    "providers",
+    "unmeasured",
+]
 
 
 @pytest.fixture

@@ -279,7 +279,7 @@ def test_addopts_of_the_project(sound: Place, options: str) -> None:
 
 @pytest.mark.parametrize("line", ["python_functions = test_h", "python_files = test_suite.py", "norecursedirs = req*"])
 def test_settings_of_pytest(sound: Place, line: str) -> None:
-    """A line of pytest.ini with which requirements are not found: plain pytest says "a part", and nothing starts."""
+    """A line of pytest.ini with which requirements are not found: plain pytest is broken as well."""
     sound.write_requirement("other", OTHER)
     ini = sound.root / "pytest.ini"
     before = ini.read_text()
@@ -289,8 +289,8 @@ def test_settings_of_pytest(sound: Place, line: str) -> None:
         broken(sound, started, "test_other.py::test_other: was not collected")
         assert started.process.returncode == 3
         if "norecursedirs" not in line:
-            assert plain(sound).process.returncode == 0
-            assert sound.report()["selection"] == "a part"
+            assert plain(sound).process.returncode == 4
+            assert sound.report()["status"] == "broken"
     finally:
         ini.write_text(before)
         (sound.root / "preflight" / "requirements" / "test_other.py").unlink()

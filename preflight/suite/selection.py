@@ -1,0 +1,74 @@
+"""Which part of the suite was asked for, where pytest was started by itself.
+
+What stands on its command line counts, and nothing else does. What ``addopts`` and PYTEST_ADDOPTS choose is about the
+project's own tests. So are settings such as ``norecursedirs``, and ``collect_ignore`` in a conftest.py: a requirement
+that is not asked because of those was lost, and the run that lost it is no good one.
+"""
+
+from __future__ import annotations
+
+import os
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preflight.report.model import SEVERITIES
+
+_CHOOSING = (
+    ("keyword", ""),
+    ("markexpr", ""),
+    ("deselect", None),
+    ("ignore", None),
+    ("ignore_glob", None),
+    ("lf", False),
+    ("failedfirst", False),
+    ("newfirst", False),
+    ("stepwise", False),
+    ("stepwise_skip", False),
+)
+"""Where pytest keeps the options that leave requirements out or reorder them, and what stands there without them."""
+
+
+class Selection:
+    """What the command line of one pytest has chosen."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        """Let nothing else choose: this sets the options of ``config``."""
+        typed = config._parser.parse_known_args(list(config.invocation_params.args))  # nothing public tells
+        self._typed: dict[str, Any] = {name: getattr(typed, name, default) for name, default in _CHOOSING}
+        vars(config.option).update(self._typed)
+        self._config = config
+
+    def leaves_out(self, severity: str) -> bool:
+        """Whether a requirement of that severity may be left out of those that were collected."""
+        others = ("keyword", "deselect", "lf", "stepwise", "stepwise_skip")
+        if any(self._typed[name] for name in others):
+            return True
+        marks = str(self._typed["markexpr"]).strip()
+        return severity != marks if marks in SEVERITIES else bool(marks)
+
+    def asks(self, path: Path, session: pytest.Session) -> bool:
+        """Whether all of a file was asked for."""
+        if self._typed["lf"]:
+            return False
+        here = self._config.invocation_params.dir
+        ignored = [os.path.abspath(here / one) for one in self._typed["ignore"] or ()]
+        globs = [os.path.abspath(here / one) for one in self._typed["ignore_glob"] or ()]
+        if any(map(path.is_relative_to, ignored)) or any(fnmatch(str(path), one) for one in globs):
+            return False
+        asked = [one for one in session._initialpaths if not self._names_a_part(one)]
+        return any(path.resolve().is_relative_to(one.resolve()) for one in asked)
+
+    def _names_a_part(self, path: Path) -> bool:
+        """Whether a file is among the arguments for some of its requirements alone: ``FILE::NAME``."""
+        for argument in self._config.args:
+            name, part, _ = argument.partition("::")
+            dotted = Path(*name.split(".")).parts
+            if part and (
+                self._config.invocation_params.dir / name == path
+                or path.with_suffix("").parts[-len(dotted) :] == dotted
+            ):
+                return True
+        return False
