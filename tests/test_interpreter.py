@@ -85,7 +85,12 @@ def test_the_workers_environment() -> None:
 def test_options_of_the_interpreter(given: tuple[str, ...], passed: list[str]) -> None:
     """Those that say where modules may come from are a child's, too; those that say how code is run are not."""
     program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from preflight.processes import interpreter as one; "
-    command = [sys.executable, *given, "-c", program + "print(*one.options())"]
+    command = [
+        sys.executable,
+        *given,
+        "-c",
+        program + "from pathlib import Path; print(*one.options(Path(sys.path[0])))",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["-u", *passed]
 
