@@ -38,6 +38,8 @@ class Project:
     """Whether there is a pyproject.toml; where it is said to be there, a missing one is an error."""
     problem: str = ""
     """Why nothing of it may run, for people; empty: it may."""
+    advice: str = "keep projects where only you can write"
+    """What to do about that."""
     stopped: str = ""
     """Why folders further up were not looked into; empty where all of them were, or one had a pyproject.toml."""
 
@@ -54,7 +56,14 @@ def in_checkout() -> bool:
 
 def of_command() -> Project:
     """The project of the command that this process is, or belongs to."""
-    return Project(CHECKOUT, CHECKOUT) if CHECKOUT is not None and in_checkout() else find(here())
+    if CHECKOUT is not None and in_checkout():
+        return Project(CHECKOUT, CHECKOUT)
+    try:
+        return find(Path.cwd())
+    except FileNotFoundError:
+        # Whatever is in the root of the file system was not meant.
+        gone = "the current folder has been removed"
+        return Project(here(), here(), configured=False, problem=gone, advice="change to a folder that exists")
 
 
 def here() -> Path:

@@ -70,7 +70,7 @@ def load(
     """
     project = place if isinstance(place, Project) else Project(place, place)
     if project.problem and imports:
-        raise SettingsError(f"{project.problem}: no project is run from there; keep projects where only you can write")
+        raise SettingsError(f"{project.problem}: no project is run from there; {project.advice}")
     root = project.root
     environ = dict(os.environ if environ is None else environ)
     options = {name: value for name, value in (options or {}).items() if value is not None}

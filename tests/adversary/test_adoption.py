@@ -311,7 +311,8 @@ def test_an_env_file_that_others_can_write(shop: Adopter) -> None:
 @pytest.mark.parametrize("options", [("--version",), ("--port-status",), ("--check-only",), ("--init",)], ids=" ".join)
 @pytest.mark.parametrize("how", ["command", "module"])
 def test_a_folder_that_was_removed(shop: Adopter, how: str, options: tuple[str, ...]) -> None:
-    """The command has a word for it, or does without: never a traceback."""
+    """The command has a word for it, or does without: no traceback, and nothing is made or served elsewhere."""
+    before = set(os.listdir("/"))
     gone = shop.root / "gone"
     gone.mkdir()
     command = [str(shop.installed / "bin" / "preflight")] if how == "command" else [sys.executable, "-m", "preflight"]
@@ -319,6 +320,10 @@ def test_a_folder_that_was_removed(shop: Adopter, how: str, options: tuple[str, 
     arguments = ["sh", "-c", script, str(gone), *command, *options, "--port", str(shop.port)]
     done = subprocess.run(arguments, cwd=gone, env=shop.environ, capture_output=True, text=True, timeout=120)
     assert "Traceback" not in done.stdout + done.stderr
+    if options[0] in ("--check-only", "--init"):
+        assert done.returncode in (1, 2)
+        assert "the current folder has been removed" in done.stderr
+    assert set(os.listdir("/")) == before
 
 
 # Several servers of one parent, each with guard().

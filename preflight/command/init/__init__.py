@@ -29,7 +29,7 @@ def run(request: Request, settings: Settings) -> int:
             return 2
         return envfile.run(settings, dry_run=request.dry_run)
     if found.problem:
-        plainlines.error(f"{found.problem}: no project would be run from there; keep projects where only you can write")
+        plainlines.error(f"{found.problem}: no project would be run from there; {found.advice}")
         return 1
     from preflight.command.init import project
 
