@@ -48,6 +48,7 @@ MADE = {
     "preflight/redaction/redactor.py:_step": [stretch for secret in SECRETS for stretch in writings.stretches(secret)],
     "preflight/notify/sender.py:reason": [pattern for pattern, _ in sender.REASONS],
     "server/agent/embedded.py:intent": [pattern for _, pattern in embedded.INTENTS],
+    "preflight/ready/variables.py:variable": [r"[a-z]{2}-[a-z]+-\\d"],  # the suite's own, and of its own variable
     "preflight/command/bundle.py:_path": [bundle._path(path).pattern for path in ("/home/dev", "/", "/a.b/c+d")],
     "preflight/command/bundle.py:_word": [bundle._word(name).pattern for name in ("dev", "a-b.c", "")],
 }

@@ -41,12 +41,13 @@ VAGUE = {"App", "Application", "GraphQL"}
 _WORDS = {name for names in (*MADE_BY.values(), *RETURNED_BY.values()) for name in names} - VAGUE
 _WORDS |= {"ariadne", "blacksheep", "falcon", "granian", "strawberry", "uvicorn"}
 HINT = re.compile(
-    rb"\b(?:%s)\b|\bscope\s*(?::[^,)]*)?,\s*receive\b|^(?:app|application|asgi)\b[^=\n]*=" % "|".join(_WORDS).encode(),
+    rb"\b(?:%s)\b|\bscope\s{0,8}(?::[^,)]{0,200})?,\s{0,8}receive\b|^(?:app|application|asgi)\b[^=\n]{0,200}="
+    % "|".join(_WORDS).encode(),
     re.MULTILINE,
 )
 """What a file has somewhere that makes an application, or names one."""
 SERVERS = {"uvicorn.run", "uvicorn.Config", "granian.Granian", "granian.server.Granian"}
-TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+TARGET = re.compile(r"(?<![\w.])[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 """``MODULE:ATTRIBUTE``, as servers take it."""
 CALLABLE = "an ASGI callable"
 

@@ -16,7 +16,7 @@ MODEL = re.compile(
 )
 """Endings of files with a trained model."""
 WRITES = re.compile(r"dump|save|write|export|upload|download", re.IGNORECASE)
-SQLITE = re.compile(r"sqlite(?:\+\w+)?:///(?:\./)?([^/:?#].*?)(?:\?.*)?")
+SQLITE = re.compile(r"sqlite(?:\+\w{1,40})?:///(?:\./)?([^/:?#\n][^?\n]*)(?:\?.*)?")
 """The URL of a database in a file whose path is relative."""
 LONGEST = 300  # characters
 

@@ -20,7 +20,7 @@ SETTINGS = {"pydantic_settings.BaseSettings", "pydantic_settings.main.BaseSettin
 ENDS = {"sys.exit", "exit", "quit", "os._exit"}
 ENV_FILE = re.compile(r"(?:\./)?((?:\.\./)*(?:[\w-]+/)*(?:\.env[\w.-]*|[\w-][\w.-]*))")
 SIMPLE = re.compile(
-    r"(?:str|int|float|bool|bytes|Path|SecretStr|\w*Url|\w*Dsn|EmailStr|list|List|dict|Dict|set|tuple|Literal)$"
+    r"(?:str|int|float|bool|bytes|Path|SecretStr|Url|Dsn|EmailStr|list|List|dict|Dict|set|tuple|Literal)$"
 )
 """Types of fields whose value is a variable's as it stands. A class of one's own may take several variables."""
 ELSEWHERE = {"secrets_dir", "yaml_file", "toml_file", "json_file", "alias_generator"}
