@@ -104,7 +104,8 @@ def test_a_project_gets_its_application_and_a_requirement_of_its_own(
     """Three files are added, each with a line that says why, and nothing else is touched."""
     made = init(files)
     assert (made.code, made.err) == (0, "")
-    assert [line.split(":")[0] for line in made.out] == [*(f"Wrote {name}" for name in WRITTEN), "Now run"]
+    said = [line.split(":")[0] for line in made.out if "ready-made" not in line]
+    assert said == [*(f"Wrote {name}" for name in WRITTEN), "Now run"]
     assert made.out[-1] == "Now run: preflight --check-only"
     assert made.table == {"app": app, "suite": ["preflight.requirements", "preflight_suite"]}
     assert made.requirement == requirement
@@ -458,6 +459,112 @@ def test_without_anything_to_ask_an_example_says_that_it_is_one(init: Init) -> N
     made = init({"main.py": FASTAPI})
     assert made.requirement == "warning Temporary Folder"
     assert "an example, for no variable, database or model was found in the code" in made.out[1]
+
+
+# Ready-made requirements that are proposed.
+
+
+def proposed(made: Outcome) -> dict[str, str]:
+    """The calls that the suite's comments propose, by name; each is Python that makes a requirement."""
+    lines = [line[2:] for line in made.read(SUITE).splitlines() if line.startswith("# test_")]
+    return {line.partition(" = ")[0]: line.partition(" = ")[2].partition("  #")[0] for line in lines}
+
+
+CANARY = "canary-5ba1c3"
+COMPOSE = f"""services:
+  db:
+    image: "pgvector/pgvector:pg16"
+    environment:
+      POSTGRES_PASSWORD: {CANARY}
+  cache:
+    image: docker.io/library/redis:7
+  queue:
+    image: rabbitmq
+"""
+MCP = {
+    "mcpServers": {
+        "files": {"command": "npx", "args": ["-y", "@modelcontextprotocol/server-filesystem", "."]},
+        "secretive": {"command": "server", "args": ["--token", CANARY]},
+        "assigned": {"command": "server", "args": [f"KEY={CANARY}"]},
+        "search": {"url": "https://tools.example/mcp"},
+        "hidden": {"url": f"https://tools.example/mcp?key={CANARY}"},
+    }
+}
+
+
+@pytest.mark.parametrize(
+    "files, expected",
+    [
+        ({".env": f"SHOP_DB=postgresql+asyncpg://u:{CANARY}@h/d\n"}, {"test_shop_db": 'ready.postgres("SHOP_DB")'}),
+        ({".env": f"export CACHE='redis://:{CANARY}@h'\n"}, {"test_cache": 'ready.redis("CACHE")'}),
+        ({".env": f"BROKER=amqp://u:{CANARY}@h\n"}, {"test_broker": 'ready.tcp("BROKER")'}),
+        ({".env.example": "OPENAI_API_KEY=\n"}, {"test_openai_api_key": 'ready.api_key("OPENAI_API_KEY")'}),
+        ({".env": f"TOKEN={CANARY}\nNAME=shop\nODD={CANARY}://h\n"}, {}),
+        (
+            {"main.py": f"import os\n{FASTAPI}URL = os.environ['REDIS_URL']\n"},
+            {"test_redis_url": 'ready.redis("REDIS_URL")'},
+        ),
+        ({"alembic.ini": "[alembic]\n"}, {"test_migrations": 'ready.migrations("alembic")'}),
+        (
+            {"compose.yaml": COMPOSE},
+            {
+                "test_pgvector": 'ready.tcp("127.0.0.1:5432")',
+                "test_redis": 'ready.tcp("127.0.0.1:6379")',
+                "test_rabbitmq": 'ready.tcp("127.0.0.1:5672")',
+            },
+        ),
+        (
+            {"compose.yaml": COMPOSE, ".env": f"DATABASE_URL=postgres://u:{CANARY}@db/d\n"},
+            {
+                "test_database_url": 'ready.postgres("DATABASE_URL")',
+                "test_redis": 'ready.tcp("127.0.0.1:6379")',
+                "test_rabbitmq": 'ready.tcp("127.0.0.1:5672")',
+            },
+        ),
+        (
+            {"mcp.json": json.dumps(MCP)},
+            {
+                "test_mcp_files": 'ready.mcp_server(["npx", "-y", "@modelcontextprotocol/server-filesystem", "."])',
+                "test_mcp_search": 'ready.mcp_server("https://tools.example/mcp")',
+            },
+        ),
+        (
+            {
+                "langgraph.json": '{"graphs": {"agent": "./src/agent.py:graph"}, "env": "conf.env"}',
+                "conf.env": f"ANTHROPIC_API_KEY={CANARY}\n",
+            },
+            {
+                "test_anthropic_api_key": 'ready.api_key("ANTHROPIC_API_KEY")',
+                "test_graph_agent": 'ready.file("src/agent.py")',
+            },
+        ),
+    ],
+)  # fmt: skip
+def test_ready_made_requirements_are_proposed(init: Init, files: dict[str, str], expected: dict[str, str]) -> None:
+    """As comments that are valid once the comment sign is gone; no value comes out."""
+    made = init({"main.py": FASTAPI, **files})
+    assert proposed(made) == expected
+    assert CANARY not in made.read(SUITE) + "\n".join(made.out) + made.err
+    from preflight import ready
+
+    for call in expected.values():
+        assert callable(eval(call, {"ready": ready}))
+    ast.parse(made.read(SUITE).replace("# from preflight", "from preflight").replace("# test_", "test_"))
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"mcpServers": [1]}', '{"mcpServers": {"a": 1, "b": {"args": {}}}}', ""])
+def test_documents_that_are_odd_propose_nothing(init: Init, text: str) -> None:
+    """They are somebody's, and stay unmentioned."""
+    made = init({"main.py": FASTAPI, "mcp.json": text, "langgraph.json": text, "compose.yaml": text})
+    assert made.code == 0
+    assert proposed(made) == {}
+
+
+def test_an_env_file_that_is_a_link_is_not_read(init: Init, tmp_path: Path) -> None:
+    """What it leads to may be anybody's."""
+    (tmp_path / "elsewhere").write_text("DATABASE_URL=postgres://u:p@h/d\n")
+    (tmp_path / ".env").symlink_to(tmp_path / "elsewhere")
+    assert proposed(init({"main.py": FASTAPI})) == {}
 
 
 # Secrets.

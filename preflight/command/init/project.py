@@ -136,7 +136,11 @@ def _suite(root: Path, seen: Survey, additions: list[Addition], remarks: list[st
     else:
         chosen = requirement.proposed(seen)
         why = f'a first requirement, {chosen.severity} "{chosen.title}": {chosen.because}'
-        additions.append(Addition(file, texts.suite(chosen, requirement.others(seen, chosen)), why))
+        additions.append(Addition(file, texts.suite(chosen, requirement.others(seen, chosen), seen.proposals), why))
+        if seen.proposals:
+            count = len(seen.proposals)
+            some = "1 ready-made requirement is" if count == 1 else f"{count} ready-made requirements are"
+            remarks.append(f"{some} proposed in {_shown(file, root)}, as comments.")
     if conftest.name in there:
         remarks.append(_left(conftest, root))
     else:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from preflight.command.init.paths import File
-from preflight.command.init.survey import Found, Survey
+from preflight.command.init.survey import Found, Survey, name_of
 from preflight.command.init.variables import Variable
 
 ADDRESS = re.compile(r"(?:^|_)(?:URL|URI|DSN)$")
@@ -45,8 +45,8 @@ def proposed(seen: Survey) -> Requirement:
 
 def others(seen: Survey, requirement: Requirement) -> list[str]:
     """What else the code reads, as ``NAME (FILE:LINE)``; which of it is required, people decide."""
-    rest = [one for one in _ranked(seen) if f"Variable {_name(one)}" != requirement.title]
-    return [f"{_name(one)} ({one.place})" for one in rest[:MENTIONED]]
+    rest = [one for one in _ranked(seen) if f"Variable {name_of(one)}" != requirement.title]
+    return [f"{name_of(one)} ({one.place})" for one in rest[:MENTIONED]]
 
 
 def secret(name: str) -> bool:
@@ -56,18 +56,14 @@ def secret(name: str) -> bool:
 
 def needed(seen: Survey) -> list[str]:
     """The names of the variables that the code cannot do without."""
-    return [_name(one) for one in _ranked(seen) if isinstance(one.what, Variable) and one.what.required]
-
-
-def _name(found: Found) -> str:
-    return found.what.name if isinstance(found.what, Variable) else found.what.path
+    return [name_of(one) for one in _ranked(seen) if isinstance(one.what, Variable) and one.what.required]
 
 
 def _ranked(seen: Survey) -> list[Found]:
     """Variables, first those that are needed; among them addresses of databases, other addresses, secrets."""
 
     def rank(found: Found) -> tuple[bool, int, bool]:
-        what, name = found.what, _name(found)
+        what, name = found.what, name_of(found)
         kind = 2 if not ADDRESS.search(name) else 0 if DATABASE.search(name) else 1
         kind += kind == 2 and not SECRET.search(name)
         return (not (isinstance(what, Variable) and what.required), kind, not getattr(what, "at_import", False))
@@ -113,7 +109,7 @@ def _variable(seen: Survey, found: Found) -> Requirement:
 
 def _model(seen: Survey) -> Requirement | None:
     """A file that the code loads; whether the server can do without one that is not there today, we cannot know."""
-    ordered = sorted(seen.models, key=lambda one: _name(one) not in seen.present)
+    ordered = sorted(seen.models, key=lambda one: name_of(one) not in seen.present)
     if not ordered or not isinstance(ordered[0].what, File):
         return None
     found, path = ordered[0], ordered[0].what.path

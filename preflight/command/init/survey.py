@@ -13,6 +13,7 @@ from preflight.command.init.applications import CALLABLE, HINT, TARGET, Applicat
 from preflight.command.init.facts import Facts, facts
 from preflight.command.init.folder import Folder
 from preflight.command.init.paths import File
+from preflight.command.init.proposals import Proposal, proposals
 from preflight.command.init.source import Unparsable
 from preflight.command.init.variables import Variable
 
@@ -79,6 +80,8 @@ class Survey:
     requires_python: str
     installs: str
     """How it is installed: "uv", "poetry", "requirements", "package", "list" (``[project]`` alone); empty: unknown."""
+    proposals: tuple[Proposal, ...]
+    """Ready-made requirements for what the project's files name."""
     unparsed: tuple[str, ...]
     """Files that are no Python which this interpreter can read."""
     whole: bool
@@ -146,6 +149,9 @@ class _Surveyor:
             name=_text(project, "name"),
             requires_python=_text(project, "requires-python"),
             installs=self._installs(),
+            proposals=tuple(
+                proposals(self.folder, {name_of(one): one.place for one in variables}, named[0] if named else ".env")
+            ),
             unparsed=tuple(self.unparsed),
             whole=self.whole,
         )
@@ -312,11 +318,16 @@ def _place(order: tuple[str, ...], name: str) -> int:
     return order.index(name) if name in order else len(order)
 
 
+def name_of(found: Found) -> str:
+    """The name of a variable, or the path of a file."""
+    return found.what.name if isinstance(found.what, Variable) else found.what.path
+
+
 def _first_of_each(found: Iterator[Found]) -> list[Found]:
     """Each variable or file once; if the code needs it anywhere, it is the place where it does."""
     best: dict[str, Found] = {}
     for one in found:
-        name = one.what.name if isinstance(one.what, Variable) else one.what.path
+        name = name_of(one)
         known = best.get(name)
         is_needed = isinstance(one.what, Variable) and one.what.required
         if known is None or (is_needed and isinstance(known.what, Variable) and not known.what.required):

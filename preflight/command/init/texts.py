@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from preflight.command.init import requirement
+from preflight.command.init.proposals import Proposal
 from preflight.command.init.requirement import Requirement
 from preflight.command.init.survey import Survey
 
@@ -83,7 +84,7 @@ def table(seen: Survey) -> str:
     return "\n".join(lines) + "\n"
 
 
-def suite(chosen: Requirement, mentioned: Iterable[str]) -> str:
+def suite(chosen: Requirement, mentioned: Iterable[str], proposed: Iterable[Proposal]) -> str:
     """preflight_suite/test_project.py."""
     standard = [one for one in chosen.imports if "preflight" not in one]
     own = [one for one in chosen.imports if "preflight" in one]
@@ -115,6 +116,17 @@ def suite(chosen: Requirement, mentioned: Iterable[str]) -> str:
     # Two blank lines before what begins a block of its own.
     first = lines.index(f"# {chosen.because}.")
     lines.insert(first, "")
+    if ready := list(proposed):
+        lines += [
+            "",
+            "",
+            "# Ready-made requirements for what this project's files name. Take the comment sign away from those that",
+            '# must hold before the server may start; severity="warning" reports one without blocking.',
+            "#",
+            "# from preflight import ready",
+            "#",
+            *(f"# {one.line}" for one in ready),
+        ]
     return "\n".join(lines) + "\n"
 
 
