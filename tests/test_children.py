@@ -35,7 +35,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     def begin(program: str, **environ: str) -> Child:
         name = f"program_{len(started)}"
         (tmp_path / f"{name}.py").write_text("import os, signal, subprocess, sys, time\n" + program)
-        started.append(Child(name, tmp_path, {**os.environ, "PYTHONPATH": str(ROOT), **environ}))
+        paths = os.pathsep.join([str(tmp_path), str(ROOT)])  # a folder without our package is on no child's path
+        started.append(Child(name, tmp_path, {**os.environ, "PYTHONPATH": paths, **environ}))
         return started[-1]
 
     yield begin
@@ -65,7 +66,7 @@ def test_a_child_that_steps_back(tmp_path: Path) -> None:
     """It is nicer than we are by so much and no more."""
     program = "import os, sys\nos.read(int(sys.argv[1]), 1)\nprint(os.nice(0), flush=True)"
     (tmp_path / "program.py").write_text(program)
-    child = Child("program", tmp_path, os.environ, steps_back=True)
+    child = Child("program", tmp_path, {**os.environ, "PYTHONPATH": str(tmp_path)}, steps_back=True)
     child.channel.send("go")
     assert lines(child, 1) == [str(min(os.nice(0) + children.NICER, 19))]
     child.close()
@@ -256,7 +257,7 @@ def test_end_of_the_launcher_ends_the_child(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", launcher, str(tmp_path)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
         stdout=subprocess.PIPE,
         text=True,
     ) as process:

@@ -72,7 +72,7 @@ class Entry:
 
     def _wait_for_other_start(self, lock: StartLock) -> None:
         address = self._settings.starts_at
-        self._display.terminal.line(f"Another start of {address} is going on; this start waits for it.")
+        self._display.terminal.line(f"Another start of {address} is going on; waiting for it.")
         patience = self._settings.run_timeout + START_UP
         if lock.take(patience):
             return

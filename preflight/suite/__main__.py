@@ -66,7 +66,8 @@ def main() -> int:
     gc.disable()
     import pytest
 
-    _import_ahead()
+    if link.settings.root != project.CHECKOUT:  # whose modules are ours
+        _import_ahead()
     interpreter.put_first(link.settings.folder)
     arguments = ["--assert=plain", "--tb=native", "--show-capture=no", "--no-header", "-q", "-rN"]
     arguments += ["-p", "no:cacheprovider", "-p", "no:unraisableexception", "-p", "pytest_jsonreport.plugin"]

@@ -100,7 +100,7 @@ class Beside:
     async def begin(self, instance: Instance) -> None:
         """Serve as this instance from now on."""
         stack = AsyncExitStack()
-        self._serving = Services.made(self._application, self._table, instance)
+        self._serving = Services.made(self._application, self._table, instance, instance.admission)
         await stack.enter_async_context(self._serving.running())
         self._running = stack
 

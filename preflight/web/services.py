@@ -23,6 +23,8 @@ from preflight.web.snapshot import Snapshot
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
+    from preflight.web.logins import Admission
+
 STATE = "preflight.web"
 """The name of the services in the lifespan's and every request's state (ASGI: ``scope["state"]``)."""
 
@@ -83,9 +85,13 @@ class Services(NamedTuple):
     reruns: Reruns
     followers: Followers
     metrics: Metrics
+    admission: Admission | None
+    """What opens these routes where they are beside an application; None where they are an application's own."""
 
     @classmethod
-    def made(cls, application: Application, table: Table, instance: Instance) -> Services:
+    def made(
+        cls, application: Application, table: Table, instance: Instance, admission: Admission | None = None
+    ) -> Services:
         """The services of an application that begins to serve as this instance."""
         snapshot, reruns = Snapshot(instance), Reruns(instance)
         reruns.published = snapshot.accept
@@ -93,12 +99,13 @@ class Services(NamedTuple):
             application=application,
             table=table,
             instance=instance,
-            access=Access(instance.settings, audiences(table), instance.admission),
+            access=Access(instance.settings, audiences(table), admission),
             snapshot=snapshot,
             past=Past(instance, snapshot),
             reruns=reruns,
             followers=Followers(instance, reruns, snapshot),
             metrics=Metrics(application.metrics),
+            admission=admission,
         )
 
     @asynccontextmanager

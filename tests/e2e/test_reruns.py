@@ -332,7 +332,7 @@ def test_what_only_the_next_start_needs(equipped_project: Place) -> None:
         assert equipped_project.check("Dependencies")["outcome"] == "passed"
         found = equipped_project.check("Environment File")
         assert found["outcome"] == "passed"
-        said = "read when this server was started; the next start would fail: "
+        said = "this server read the file when it was started; the next start would fail: "
         assert found["message"].startswith(f"{said}{equipped_project.env_file}"), found
         assert "dependencies (pyproject.toml)" in equipped_project.check("Server Port")["message"]
         assert get(f"{started.url}/health/ready")[0] == 200

@@ -22,7 +22,7 @@ async def metrics(request: Request) -> Response:
         snapshot.trusted(),
         dict(serving.reruns.endings),
         # Beside an application the requests are its server's to count.
-        serving.metrics.in_flight if instance.admission is None else instance.requests and instance.requests(),
+        serving.metrics.in_flight if serving.admission is None else instance.requests and instance.requests(),
     )
     body, content_type = await serving.metrics.scrape(state, request.headers.get("accept", ""))
     return Response(body, headers={"Content-Type": content_type})

@@ -93,7 +93,7 @@ async def openapi(request: Request) -> JSONResponse:
         serving.table,
         token=serving.access.has_token,
         base=request.scope.get("root_path", ""),
-        beside=serving.instance.admission is not None,
+        beside=serving.admission is not None,
     )
     return JSONResponse(made)
 
