@@ -218,7 +218,7 @@ def test_without_apprise(project: Place) -> None:
     project.environ["PREFLIGHT_NOTIFY"] = "json://127.0.0.1:1"
     started = project.start("--demo").until_ready()
     assert project.check("Notifications")["message"] == "apprise is not installed: no notification can be sent"
-    assert "apprise>=2.2" in project.check("Notifications")["fix"]
+    assert "apprise>=1.9" in project.check("Notifications")["fix"]
     started.until_says("Not delivered to json: ⚠️ A check warns")
     assert started.stop() == 0
     tried = project.run("--demo", "--test-notify")

@@ -417,7 +417,7 @@ def test_another_project(place: Place, other_tree: Place, old: Started) -> None:
         new = other_tree.run(*SMALL, *options)
         assert new.process.returncode == 1, new.output
         assert f"our instance (PID {old.pid}, since " in new.output
-        assert "for project preflight" in new.output
+        assert "for project pytest-preflight" in new.output
         assert str(place.root) in new.output
         assert READY not in new.output
     assert get(place.url) == (200, "small")
