@@ -209,7 +209,7 @@ def test_nothing_runs_in_a_folder_that_others_can_write(shop: Adopter, what: str
     done = shop.command("--check-only", "--port", str(shop.port), environ={"MARK": mark})
     assert done.process.returncode == 2, done.output
     file = shop.root if what == "." else shop.root / what
-    assert f"preflight: error: {file} can be written by others: nothing of a project there is run" in done.stderr
+    assert f"preflight: error: {file} can be written by others: no project is run from there" in done.stderr
     assert shop.pytest("--pyargs", "preflight.requirements", environ={"MARK": mark}).process.returncode == 4
     assert not Path(mark).exists()
 

@@ -89,7 +89,7 @@ def test_an_optional_service_takes_no_chat_with_it(equipped: Place) -> None:
             one.init()
             one.ask("hello")
     assert "/chat/completions" in [path for _method, path, _headers in service.seen]
-    assert equipped.check("Perplexity API")["message"].startswith("cannot be asked: PERPLEXITY_BASE_URL ")
+    assert equipped.check("Perplexity API")["message"].startswith("the service cannot be asked: PERPLEXITY_BASE_URL ")
 
 
 # Re-runs.

@@ -98,7 +98,7 @@ def test_nothing_to_wait_for(services: Place) -> None:
     """A start that nothing blocks is a start like any other: one run, one header."""
     (services.root / "up").touch()
     started = services.start("--wait", "30").until_ready()
-    assert started.stdout.count("Preflight ") == 1
+    assert started.stdout.count("Preflight 0.") == 1
     assert history(services) == 1
     assert started.stop() == 0
 
