@@ -153,7 +153,7 @@ def test_one_service_waits_for_no_other(telling: Callable[..., Telling], receive
             one.notifier.tell(Notice(f"✅ {number} (here)", "text", "success"))
         one.until(lambda: len(receiver.taken) == 3, "the second service has all")
         assert receiver.titles == ["0", "1", "2"]
-        assert one.notifier.pending == 3
+        one.until(lambda: one.notifier.pending == 3, "the sender has said so")
         begun = time.monotonic()
         one.notifier.finish(0.2)
         assert time.monotonic() - begun < 2

@@ -42,8 +42,12 @@ def test_builds(called: str, stage: tuple[str, int], wanted: str, code: int, tmp
     (tmp_path / "sitecustomize.py").write_text(BUILD.format(called=called, stage=stage))
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PREFLIGHT_")}
     environ |= {"PYTHONPATH": str(tmp_path), "PREFLIGHT_PYTHON": wanted, "PREFLIGHT_STATE_DIR": str(tmp_path / "state")}
+    environ |= {
+        "PREFLIGHT_REQUIREMENT_TIMEOUT": "4m",
+        "PREFLIGHT_RUN_TIMEOUT": "5m",
+    }  # of this machine nothing is asked
     command = [sys.executable, "-m", "pytest", "-q", "preflight/requirements/test_python.py"]
-    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=400)
     assert done.returncode == code, done.stdout + done.stderr
     assert ("requires Python" in done.stdout) == bool(code)
     # Where the version that is wanted stands, as it may be all that is wrong.
