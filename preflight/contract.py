@@ -11,8 +11,9 @@ better at run time sets ``details.fix``); ``needs``, what it cannot be asked wit
 will serve; "agent": only where our own server is served; "notify": only where there is somebody to tell;
 "tls" and "log_config": only where the server was told to serve with that);
 ``timeout``, its deadline in seconds where the setting ``requirement_timeout`` does not suit it; ``service``, the
-optional service that a warning is about: it is left out where the setting ``not_used`` names that; and
-``ignorable=False`` for what ``--ignore`` must not let pass.
+optional service that a warning is about: it is left out where the setting ``not_used`` names that;
+``scope="fleet"`` for what all instances share, so that it blocks a start and takes no server that serves out of
+service; and ``ignorable=False`` for what ``--ignore`` must not let pass.
 
 What holds requirements to this is preflight/suite/plugin.py; ``pytest --markers`` shows it.
 """
@@ -73,6 +74,8 @@ class Declaration:
     """Its deadline in seconds; None: the setting's."""
     service: str = ""
     """The optional service that it is about, as it is called in front of people."""
+    scope: str = "instance"
+    """What it is about: one of `preflight.report.model.SCOPES`."""
 
 
 def declaration(item: pytest.Item) -> Declaration:
@@ -86,7 +89,7 @@ def declaration(item: pytest.Item) -> Declaration:
         raise ValueError(f'needs a title: @pytest.mark.{mark.name}("Title")')
     if len(mark.args[0]) > LONGEST_TITLE:
         raise ValueError(f"its title has {len(mark.args[0])} characters, and {LONGEST_TITLE} are allowed")
-    unexpected = mark.kwargs.keys() - {"fix", "needs", "ignorable", "service", "timeout"}
+    unexpected = mark.kwargs.keys() - {"fix", "needs", "ignorable", "scope", "service", "timeout"}
     if unexpected:
         raise ValueError(f"its marker has an unknown argument {min(unexpected)!r}")
     needs = mark.kwargs.get("needs", ())
@@ -101,6 +104,9 @@ def declaration(item: pytest.Item) -> Declaration:
         raise ValueError("its service has to be a name without a comma")
     if service and mark.name != "warning":
         raise ValueError(f"is critical, and {service} would be no optional service then")
+    scope = mark.kwargs.get("scope", "instance")
+    if scope not in report.SCOPES:
+        raise ValueError(f"its scope is {scope!r}, and has to be one of {', '.join(report.SCOPES)}")
     timeout = mark.kwargs.get("timeout")
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0):
         raise ValueError("its timeout has to be a number of seconds above 0")
@@ -116,4 +122,5 @@ def declaration(item: pytest.Item) -> Declaration:
         ignorable=bool(mark.kwargs.get("ignorable", True)),
         timeout=timeout,
         service=service.strip(),
+        scope=scope,
     )

@@ -18,6 +18,7 @@ import pytest
 
 from preflight.contract import Details, unknown
 from preflight.redaction.keys import LOOKS_SECRET
+from preflight.report.model import SCOPES
 
 __all__ = ["Ask", "Failure", "Made", "imported", "requirement", "unknown", "url"]
 
@@ -90,6 +91,7 @@ def requirement(
     optional: bool = False,
     needs: Sequence[str] = (),
     timeout: float = TIMEOUT,
+    scope: str = "instance",
 ) -> Callable[..., None]:
     """A test function: assign it to a name that begins with ``test_``.
 
@@ -103,9 +105,12 @@ def requirement(
         placeholder fails before anybody is asked, unless it is ``optional``.
     :param needs: "network" for what ``--offline`` leaves out; see preflight/contract.py.
     :param timeout: seconds that the probe has.
+    :param scope: "fleet" for what all instances share: it takes no server that serves out of service.
     """
     if severity not in ("critical", "warning"):
         raise ValueError(f"the severity of {title!r} is {severity!r}, and has to be 'critical' or 'warning'")
+    if scope not in SCOPES:
+        raise ValueError(f"the scope of {title!r} is {scope!r}, and has to be {' or '.join(map(repr, SCOPES))}")
     if variable and (not _NAME.fullmatch(variable) or LOOKS_SECRET.search(variable)):
         raise ValueError("a requirement takes the name of a variable, DATABASE_URL say, and never its value")
     frame = _module_that_calls()
@@ -119,7 +124,7 @@ def requirement(
     # Annotations and editors are shown the line of the suite, and not this one.
     place = _Place(frame.f_code.replace(co_firstlineno=frame.f_lineno))
     setattr(test, "place_as", place)  # noqa: B010  # a function's own attributes are unknown to type checkers
-    mark = getattr(pytest.mark, severity)(title, fix=fix, needs=tuple(needs), timeout=timeout + MARGIN)
+    mark = getattr(pytest.mark, severity)(title, fix=fix, needs=tuple(needs), timeout=timeout + MARGIN, scope=scope)
     marked: Callable[..., None] = mark(test)
     EVERY.append(made)
     return marked

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from preflight.suite.plugin import Link
 
 _CRITICAL = (
-    'critical(title, fix="", needs=(), timeout=None, ignorable=True): a requirement of a preflight suite, without which'
-    " the server must not start; timeout is its own deadline, in seconds"
+    'critical(title, fix="", needs=(), timeout=None, scope="instance", ignorable=True): a requirement of a preflight'
+    " suite, without which the server must not start; timeout is its own deadline, in seconds; with scope="
+    '"fleet" it is about what all instances share, and takes no server that serves out of service'
 )
 _WARNING = (
-    'warning(title, fix="", needs=(), timeout=None, service=""): a requirement of a preflight suite that is reported'
-    " and never blocks"
+    'warning(title, fix="", needs=(), timeout=None, scope="instance", service=""): a requirement of a preflight suite'
+    " that is reported and never blocks"
 )
 _PACKAGE = str(Path(__file__).resolve().parent)
 _OWN = "preflight_suite"

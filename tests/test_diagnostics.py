@@ -73,6 +73,7 @@ def test_projection(make_check: MakeCheck, make_report: MakeReport, make_instanc
     assert body["checks"]["Python Version"] == {
         "status": "✅ OK",
         "severity": "critical",
+        "scope": "instance",
         "outcome": "passed",
         "message": "3.13.9",
         "details": {},

@@ -60,6 +60,18 @@ def test_a_rerun_that_must_not_take_it_out_of_rotation(
     assert get(lenient, "/health")[0] == 503
 
 
+def test_what_the_fleet_shares(
+    make_check: Callable[..., Check], make_report: Callable[..., Report], make_instance: Callable[..., Instance]
+) -> None:
+    """It is named, and takes no instance out of rotation; something of the instance's own still does."""
+    shared = make_check("Database", "failed", scope="fleet")
+    status, body = get(make_instance(make_report(shared)), "/health")
+    assert (status, body["status"], body["critical_errors"]) == (200, "healthy", ["Database"])
+    assert get(make_instance(make_report(shared)), "/health/ready") == (200, {"status": "ready"})
+    both = make_instance(make_report(shared, make_check("Disk", "failed")))
+    assert get(both, "/health/ready") == (503, {"status": "unhealthy"})
+
+
 def test_a_rerun_that_broke(instances: dict[str, Instance]) -> None:
     """It is named, without its reason, and the verdict before it stays."""
     instances["good"].rerun_problem = KEY

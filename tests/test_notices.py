@@ -61,6 +61,16 @@ def test_a_rerun_speaks_of_the_server(make_check: MakeCheck, make_report: MakeRe
     assert headline(take_news(good, chosen)) == "The server is healthy again"
 
 
+def test_a_rerun_and_what_the_fleet_shares(make_check: MakeCheck, make_report: MakeReport, chosen: Settings) -> None:
+    """The server goes on, and people are told that none could start."""
+    good = make_report(make_check("A", scope="fleet"), make_check("B"), origin="rerun")
+    assert take_news(good, chosen) is None
+    shared = make_report(make_check("A", "failed", scope="fleet"), make_check("B"), origin="rerun")
+    goes_on = "The server goes on, and none can start: a requirement that the fleet shares fails"
+    assert headline(take_news(shared, chosen)) == goes_on
+    assert headline(take_news(good, chosen)) == "Servers can start again"
+
+
 def test_first_start_that_is_blocked(make_check: MakeCheck, make_report: MakeReport, chosen: Settings) -> None:
     """Who has never been told anything is told what does not hold."""
     assert headline(take_news(make_report(make_check("A", "failed")), chosen)) == "The start is blocked"

@@ -54,6 +54,30 @@ def test_outcomes(make_check: MakeCheck, make_report: MakeReport, severity: str,
     valid(found)
 
 
+def test_scopes(make_check: MakeCheck, make_report: MakeReport) -> None:
+    """What all instances share blocks a start, and does not take an instance that serves out of service.
+
+    It does as soon as something else blocks as well, or nobody knows what does.
+    """
+    shared, own = make_check("Shared", "failed", scope="fleet"), make_check("Own", "failed")
+    held = make_check("Held", scope="fleet")
+    found = make_report(held, shared)
+    assert (found.status, found.may_start, found.gates) == ("failed", False, False)
+    assert report.verdict(found, run_id=RUN, exit_code=1) == (False, "")
+    valid(found)
+    both = make_report(shared, own)
+    assert (both.may_start, both.gates) == (False, True)
+    assert (make_report(held).may_start, make_report(held).gates) == (True, False)
+    nothing = make_report(make_check(severity="warning"))
+    assert (nothing.blocking, nothing.may_start, nothing.gates) == ((), False, True)
+
+
+def test_a_report_without_scopes_is_as_before(make_check: MakeCheck, make_report: MakeReport) -> None:
+    """A release that knows no scopes refuses a check with one: it stands only where somebody uses it."""
+    checks = make_report(make_check("A"), make_check("B", scope="fleet")).to_json()["preflight"]["checks"]
+    assert ["scope" in check for check in checks] == [False, True]
+
+
 # The verdict, against every way of FINDINGS.
 
 
@@ -351,6 +375,7 @@ def change_check(**values: object) -> Callable[[dict[str, Any]], object]:
         (change(status="fine"), "origin or a status"),
         (change_check(outcome="fine"), "severity or an outcome"),
         (change_check(severity="both"), "severity or an outcome"),
+        (change_check(scope="galaxy"), "a scope that does not exist"),
         (change_check(details=[]), "details is no object"),
         (change_check(title=3), "title is no str"),
         (change_check(more=1), "does not keep to the schema"),
@@ -372,6 +397,7 @@ def change_check(**values: object) -> Callable[[dict[str, Any]], object]:
         "status",
         "outcome",
         "severity",
+        "scope",
         "details",
         "title",
         "unknown in a check",
@@ -475,6 +501,7 @@ def test_schema_is_one() -> None:
     check, section = SCHEMA["$defs"]["check"]["properties"], SCHEMA["properties"]["preflight"]["properties"]
     assert tuple(check["outcome"]["enum"]) == report.OUTCOMES
     assert tuple(check["severity"]["enum"]) == report.SEVERITIES
+    assert tuple(check["scope"]["enum"]) == report.SCOPES
     assert tuple(section["origin"]["enum"]) == report.ORIGINS
     assert tuple(section["status"]["enum"]) == report.STATUSES
     assert set(check) == set(Check.__slots__)

@@ -50,6 +50,7 @@ _SWITCHES = frozenset({"true", "false", "none", "null", "auto", "basic", "bearer
 # What reports and settings are made of stays, whatever somebody chose as a password.
 _OURS = {
     "severity": frozenset(report.SEVERITIES),
+    "scope": frozenset(report.SCOPES),
     "origin": frozenset(report.ORIGINS),
     "status": frozenset(report.STATUSES),
     "outcome": frozenset(report.OUTCOMES),

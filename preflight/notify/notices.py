@@ -99,7 +99,12 @@ def _headline(verdict: Change | None, checks: Sequence[Change], found: Report) -
             case "broken":
                 return "failure", "The check suite itself failed" + (": nothing was started" if start else "")
             case "blocked":
-                return "failure", "The start is blocked" if start else "The server is unhealthy"
+                goes_on = "The server goes on, and none can start: a requirement that the fleet shares fails"
+                alone = "The server is unhealthy" if found.gates else goes_on
+                return "failure", "The start is blocked" if start else alone
+        freed = [change.check for change in checks if change.before == "blocks" and change.check is not None]
+        if not start and freed and all(check.scope == "fleet" for check in freed):
+            return "success", "Servers can start again"
         return "success", "The server came back" if start else "The server is healthy again"
     if any(change.after == "blocks" for change in checks):
         return "failure", "A critical requirement fails"

@@ -27,6 +27,7 @@ def disk(
     free: int,
     inodes: int = 1_000,
     severity: str = "warning",
+    scope: str = "instance",
     title: str = "",
     fix: str = "",
     doc: str = "",
@@ -55,6 +56,7 @@ def disk(
         probe,
         judge,
         severity=severity,
+        scope=scope,
         title=title or f"Disk {path}",
         doc=doc or f"{amount(free)} and {inodes} inodes are free on the disk of {path}.",
         fix=fix or "make room on that disk",
@@ -62,7 +64,7 @@ def disk(
 
 
 def memory(
-    *, available: int, severity: str = "warning", title: str = "", fix: str = "", doc: str = ""
+    *, available: int, severity: str = "warning", scope: str = "instance", title: str = "", fix: str = "", doc: str = ""
 ) -> Callable[..., None]:
     """So many bytes of memory are available, on the machine and within every limit of its control groups."""
 
@@ -77,6 +79,7 @@ def memory(
         lambda _ask: machine.left(),
         judge,
         severity=severity,
+        scope=scope,
         title=title or "Memory for the application",
         doc=doc or f"{amount(available)} of memory are available, within every limit of a control group.",
         fix=fix or "end what is not needed, or give the container or the unit more memory",
@@ -89,6 +92,7 @@ def executable(
     at_least: str = "",
     option: str = "--version",
     severity: str = "critical",
+    scope: str = "instance",
     title: str = "",
     fix: str = "",
     doc: str = "",
@@ -129,6 +133,7 @@ def executable(
         probe,
         judge,
         severity=severity,
+        scope=scope,
         title=title or name,
         doc=doc or f"The program {name} {f'{at_least} or newer ' if at_least else ''}can be run.",
         fix=fix or f"install {name}",

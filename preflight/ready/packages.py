@@ -26,6 +26,7 @@ def distribution(
     *,
     module: str = "",
     severity: str = "critical",
+    scope: str = "instance",
     title: str = "",
     fix: str = "",
     doc: str = "",
@@ -67,6 +68,7 @@ def distribution(
         probe,
         judge,
         severity=severity,
+        scope=scope,
         title=title or asked.name,
         doc=doc or f"{wanted} is installed, and imports.",
         fix=fix or f"pip install '{wanted}'",
@@ -74,7 +76,9 @@ def distribution(
     )
 
 
-def no_conflicts(*, severity: str = "warning", title: str = "", fix: str = "", doc: str = "") -> Callable[..., None]:
+def no_conflicts(
+    *, severity: str = "warning", scope: str = "instance", title: str = "", fix: str = "", doc: str = ""
+) -> Callable[..., None]:
     """What each installed distribution requires is installed, in a version that it takes: what ``pip check`` finds."""
 
     def probe(_ask: Ask) -> list[str]:
@@ -90,6 +94,7 @@ def no_conflicts(*, severity: str = "warning", title: str = "", fix: str = "", d
         probe,
         judge,
         severity=severity,
+        scope=scope,
         title=title or "Conflicts of packages",
         doc=doc or "Everything that is installed has what it requires.",
         fix=fix or "pip check  # lists them all",

@@ -155,7 +155,8 @@ def _filled(text: str, width: int) -> list[str]:
 def _block(check: Check, *, plain: bool, verbose: bool, in_place: bool = False) -> RenderableType:
     mark, style = sign(check, plain=plain)
     outcome = "" if check.outcome == "failed" else f" ({check.outcome})"
-    title = Text.assemble((check.title, f"bold {style}"), (outcome, style))
+    shared = ", shared by the fleet" if check.scope == "fleet" else ""
+    title = Text.assemble((check.title, f"bold {style}"), (outcome, style), (shared, style))
     lines: list[RenderableType] = [
         Hanging(Text(f"{mark} ", style=style), title),
         _indented(Text(check.message or check.requirement)),

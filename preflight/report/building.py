@@ -65,6 +65,7 @@ def _clean(check: Check, redactor: Redactor, share: int) -> Check:
         fix=line(check.fix),
         details=limited(dict(check.details), redactor, max(100, min(LONGEST_DETAILS, DETAILS // share))),
         duration=round(check.duration, 6),
+        scope=check.scope,
     )
 
 

@@ -174,7 +174,8 @@ def as_markdown(report: Report) -> str:
         lines += ["| | Requirement | Severity | Outcome | Found | Fix |", "| --- | --- | --- | --- | --- | --- |"]
         for check in (*report.blocking, *report.problems, *report.unknown, *good):
             mark, _style = sign(check, plain=False)
-            cells = [check.title, check.severity, _words(check.outcome), check.message]
+            severity = f"{check.severity}, fleet" if check.scope == "fleet" else check.severity
+            cells = [check.title, severity, _words(check.outcome), check.message]
             fix = f"<code>{check.fix.translate(_MARKUP)}</code>" if check.fix else ""
             lines.append(f"| {' | '.join([mark, *(cell.translate(_MARKUP) for cell in cells), fix])} |")
         lines.append("")

@@ -42,6 +42,8 @@ LARGEST = 32 * 1024 * 1024  # bytes of a report file that we are willing to read
 CORRUPT_KEPT = 3  # corrupt reports that are kept to be looked into
 
 SEVERITIES = ("critical", "warning")
+SCOPES = ("instance", "fleet")
+"""What a requirement is about: this instance, or something that all instances of a fleet share."""
 ORIGINS = ("start", "check", "pytest", "rerun")
 STATUSES = ("passed", "warnings", "failed", "broken")
 OUTCOMES = ("passed", "failed", "error", "timeout", "skipped", "unknown", "not_applicable", "ignored")
@@ -89,6 +91,7 @@ class Check:
     fix: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
     duration: float = 0.0  # seconds
+    scope: str = "instance"  # or "fleet"
 
     @property
     def blocks(self) -> bool:
@@ -124,6 +127,14 @@ class Report:
         return tuple(check for check in self.checks if check.blocks)
 
     @property
+    def gates(self) -> bool:
+        """Whether a server that serves should get no requests while this is so.
+
+        What blocks and is shared by the fleet alone does not: every instance would leave at once.
+        """
+        return not self.may_start and (not self.blocking or any(check.scope != "fleet" for check in self.blocking))
+
+    @property
     def warnings(self) -> tuple[Check, ...]:
         return tuple(check for check in self.checks if check.warns)
 
@@ -152,9 +163,7 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """The document as it is written: JSON values only."""
         section = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "document"}
-        names = [entry.name for entry in fields(Check)]
-        # asdict() would copy all details, and take more than ten times as long.
-        section["checks"] = [{name: getattr(check, name) for name in names} for check in self.checks]
+        section["checks"] = [_written(check) for check in self.checks]
         return {**self.document, "preflight": {"schema": SCHEMA, **section}}
 
     @classmethod
@@ -183,6 +192,8 @@ class Report:
                 raise ReportError(f"it does not keep to the schema: {entry.name} is no time that a run can take")
         if any(check.severity not in SEVERITIES or check.outcome not in OUTCOMES for check in checks):
             raise ReportError("it has a severity or an outcome that does not exist")
+        if any(check.scope not in SCOPES for check in checks):
+            raise ReportError("it has a scope that does not exist")
         if report.origin not in ORIGINS or report.status not in STATUSES:
             raise ReportError("it has an origin or a status that does not exist")
         if not _STAMP.fullmatch(report.started_at):
@@ -192,6 +203,16 @@ class Report:
         if any(exceeds(check.details, 2 * LONGEST_DETAILS) for check in checks):
             raise ReportError("it does not keep to the schema: details has more than there is room for")
         return report
+
+
+_CHECK = tuple(entry.name for entry in fields(Check) if entry.name != "scope")
+
+
+def _written(check: Check) -> dict[str, Any]:
+    """A check as JSON values. asdict() would copy all details, and take more than ten times as long."""
+    written = {name: getattr(check, name) for name in _CHECK}
+    # A release that knows no scopes refuses a report with one: there is none in the reports of whoever uses none.
+    return written if check.scope == "instance" else {**written, "scope": check.scope}
 
 
 def python() -> str:

@@ -449,6 +449,7 @@ class SuiteRun:
             fix="" if outcome in ("passed", "not_applicable") else details.fix or declared.fix,
             details=details,
             duration=(before.duration if before else 0.0) + duration,
+            scope=declared.scope,
         )
 
     @pytest.hookimpl(tryfirst=True)

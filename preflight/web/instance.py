@@ -85,7 +85,7 @@ class Instance:
         """
         if self.draining:
             return "draining"
-        blocked = self.settings.rerun_gates and self.report is not None and not self.report.may_start
+        blocked = self.settings.rerun_gates and self.report is not None and self.report.gates
         return "unhealthy" if blocked else "healthy"
 
     def audit(self, kind: str, **fields: Any) -> None:

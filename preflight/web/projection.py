@@ -64,6 +64,7 @@ def project(found: Report | None, instance: Instance, checked: Report | None = N
         body["checks"][check.title] = {
             "status": label(check),
             "severity": check.severity,
+            "scope": check.scope,
             "outcome": check.outcome,
             "message": check.message,
             "details": check.details,

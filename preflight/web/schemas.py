@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from preflight.report.model import ORIGINS, OUTCOMES, SEVERITIES, STATUSES
+from preflight.report.model import ORIGINS, OUTCOMES, SCOPES, SEVERITIES, STATUSES
 from preflight.web import paging
 
 Schema = dict[str, Any]
@@ -110,6 +110,7 @@ SCHEMAS: dict[str, Schema] = {
     "Check": record(
         status=TEXT,
         severity=choice(*SEVERITIES),
+        scope=choice(*SCOPES),
         outcome=choice(*OUTCOMES),
         message=TEXT,
         details=ANYTHING,

@@ -183,6 +183,10 @@ def test_unknown_argument():
 def test_two_fixes():
     "Holds."
 
+@pytest.mark.critical("G", scope="galaxy")
+def test_scope():
+    "Holds."
+
 @pytest.mark.critical("E")
 @pytest.mark.parametrize("n", [1, 2])
 def test_parametrised(n):
@@ -203,6 +207,7 @@ def test_all_faults_at_once(project: Place) -> None:
         "test_no_docstring: needs a docstring that states the requirement",
         "test_unknown_need: needs 'luck', which is none of",
         "test_unknown_argument: its marker has an unknown argument 'fx'",
+        "test_scope: its scope is 'galaxy', and has to be one of instance, fleet",
         "test_two_fixes: its fix has to be one line of text",
         "test_parametrised[2]: has the title 'E', and so has",
     ):

@@ -66,8 +66,8 @@ def test_a_marker_of_ours_is_unknown_elsewhere(adopter: Adopter) -> None:
 def test_what_there_is_is_shown(adopter: Adopter) -> None:
     """By ``pytest --markers``, ``--fixtures`` and ``--help``, in any folder."""
     markers = adopter.pytest("--markers").stdout
-    assert re.search(r"@pytest\.mark\.critical\(title, .*timeout=None", markers)
-    assert re.search(r"@pytest\.mark\.warning\(title, .*timeout=None", markers)
+    assert re.search(r'@pytest\.mark\.critical\(title, .*timeout=None, scope="instance"', markers)
+    assert re.search(r'@pytest\.mark\.warning\(title, .*timeout=None, scope="instance"', markers)
     fixtures = adopter.pytest("--fixtures").stdout
     for name in ("settings", "details", "environment", "probes", "port"):
         assert re.search(rf"^{name}( \[session scope\])? -- .*preflight/suite/fixtures\.py", fixtures, re.MULTILINE)

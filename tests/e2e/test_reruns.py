@@ -228,6 +228,24 @@ def test_a_setting_keeps_it_in_rotation(told: Place) -> None:
     assert started.stop() == 0
 
 
+def test_what_the_fleet_shares(told: Place) -> None:
+    """It keeps an instance from starting, and takes none out of service that serves: the others would leave as well."""
+    told.write_requirement("probe", PROBE.replace('fix="remove the file"', 'fix="remove the file", scope="fleet"'))
+    started = told.start("--demo").until_ready()
+    tell(told, "fail")
+    assert rerun(started.url)["status"] == "failed"
+    status, text = get(f"{started.url}/health")
+    assert (status, json.loads(text)["critical_errors"]) == (200, ["Probe"])
+    assert get(f"{started.url}/health/ready")[0] == 200
+    found = answer(started.url, "/diagnostics")
+    assert (found["status"], found["checks"]["Probe"]["scope"]) == ("failed", "fleet")
+    assert found["checks"]["Disk Space"]["scope"] == "instance"
+    assert started.stop() == 0
+    refused = told.refused("--demo")
+    assert refused.process.returncode == 1
+    assert "Probe, shared by the fleet" in refused.stdout
+
+
 @pytest.mark.parametrize(
     "what, why",
     [("exit", 'ended without a report (exit code 0) while checking "Probe"'), ("hang", "deadline of {:g} s")],

@@ -21,27 +21,27 @@ from tests.ready.asking import CANARY, ask
 
 ROOT = Path(__file__).parents[2]
 
-EXAMPLES: dict[str, Callable[[], Any]] = {
-    "api_key": lambda: ready.api_key("OPENAI_API_KEY"),
-    "model": lambda: ready.model("OPENAI_API_KEY", "gpt-4o-mini"),
-    "model_file": lambda: ready.model_file("model.onnx"),
-    "mcp_server": lambda: ready.mcp_server(["my-server"]),
-    "postgres": lambda: ready.postgres("DATABASE_URL"),
-    "migrations": lambda: ready.migrations(),
-    "redis": lambda: ready.redis("REDIS_URL"),
-    "sqlite": lambda: ready.sqlite("app.db"),
-    "http": lambda: ready.http("SERVICE_URL"),
-    "tcp": lambda: ready.tcp("SERVICE"),
-    "dns": lambda: ready.dns("db.internal"),
-    "tls": lambda: ready.tls("api.example.com:443"),
-    "executable": lambda: ready.executable("ffmpeg"),
-    "file": lambda: ready.file("prompts.yaml"),
-    "folder": lambda: ready.folder("uploads"),
-    "disk": lambda: ready.disk("uploads", free=10 << 30),
-    "memory": lambda: ready.memory(available=2 << 30),
-    "variable": lambda: ready.variable("REGION"),
-    "distribution": lambda: ready.distribution("torch>=2.4"),
-    "no_conflicts": lambda: ready.no_conflicts(),
+EXAMPLES: dict[str, Callable[..., Any]] = {
+    "api_key": lambda **more: ready.api_key("OPENAI_API_KEY", **more),
+    "model": lambda **more: ready.model("OPENAI_API_KEY", "gpt-4o-mini", **more),
+    "model_file": lambda **more: ready.model_file("model.onnx", **more),
+    "mcp_server": lambda **more: ready.mcp_server(["my-server"], **more),
+    "postgres": lambda **more: ready.postgres("DATABASE_URL", **more),
+    "migrations": lambda **more: ready.migrations(**more),
+    "redis": lambda **more: ready.redis("REDIS_URL", **more),
+    "sqlite": lambda **more: ready.sqlite("app.db", **more),
+    "http": lambda **more: ready.http("SERVICE_URL", **more),
+    "tcp": lambda **more: ready.tcp("SERVICE", **more),
+    "dns": lambda **more: ready.dns("db.internal", **more),
+    "tls": lambda **more: ready.tls("api.example.com:443", **more),
+    "executable": lambda **more: ready.executable("ffmpeg", **more),
+    "file": lambda **more: ready.file("prompts.yaml", **more),
+    "folder": lambda **more: ready.folder("uploads", **more),
+    "disk": lambda **more: ready.disk("uploads", free=10 << 30, **more),
+    "memory": lambda **more: ready.memory(available=2 << 30, **more),
+    "variable": lambda **more: ready.variable("REGION", **more),
+    "distribution": lambda **more: ready.distribution("torch>=2.4", **more),
+    "no_conflicts": lambda **more: ready.no_conflicts(**more),
 }
 
 
@@ -78,7 +78,16 @@ def test_each_is_a_requirement(name: str) -> None:
     assert mark.args[0]
     assert mark.kwargs["fix"]
     assert made.__doc__
-    assert {"severity", "title", "fix", "doc"} <= set(inspect.signature(getattr(ready, name)).parameters)
+    assert {"severity", "scope", "title", "fix", "doc"} <= set(inspect.signature(getattr(ready, name)).parameters)
+
+
+def test_each_can_be_shared_by_the_fleet() -> None:
+    """Each factory hands the scope on to its marker, and says of a wrong one which there are."""
+    for name, example in EXAMPLES.items():
+        assert example(scope="fleet").pytestmark[0].kwargs["scope"] == "fleet", name
+        assert example().pytestmark[0].kwargs["scope"] == "instance", name
+    with pytest.raises(ValueError, match="'galaxy', and has to be 'instance' or 'fleet'"):
+        ready.no_conflicts(scope="galaxy")
 
 
 def test_every_extra_is_one_of_ours() -> None:

@@ -52,7 +52,7 @@ export class Checks {
     const row = this.#rows.get(title);
     if (!row) return;
     this.#flips.delete(title);
-    this.#fill(row, { details: row.check.details, ...check, duration_ms: check.duration_ms ?? row.check.duration_ms });
+    this.#fill(row, { details: row.check.details, scope: row.check.scope, ...check, duration_ms: check.duration_ms ?? row.check.duration_ms });
     row.item.classList.remove("fresh");
     void row.item.offsetWidth; // the animation begins anew
     row.item.classList.add("fresh");
@@ -124,7 +124,7 @@ export class Checks {
     more.replaceChildren();
     if (check.fix && row.sign !== "passed" && row.sign !== "left-out") more.append(this.#fix(row.title, check.fix));
     const facts = element("dl", { className: "facts" });
-    const entries = Object.entries({ severity: check.severity, outcome: OUTCOMES[check.outcome] ?? check.outcome, ...check.details });
+    const entries = Object.entries({ severity: check.severity, ...(check.scope === "fleet" && { scope: "shared by the fleet" }), outcome: OUTCOMES[check.outcome] ?? check.outcome, ...check.details });
     for (const [name, value] of entries) {
       const shown = value !== null && typeof value === "object" ? JSON.stringify(value) : String(value ?? "–");
       facts.append(element("div", {}, element("dt", { textContent: name.replaceAll("_", " ") }), element("dd", { textContent: shown })));

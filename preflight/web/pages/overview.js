@@ -1,13 +1,16 @@
 // The state at a glance: word, sign and colour, how long ago, and the same in the title and the icon of the tab.
 
 import { PROOF } from "./live.js";
-import { VERDICTS, ago, brief, clock, element, plural, summed } from "./words.js";
+import { VERDICTS, ago, brief, clock, element, plural, signOf, summed } from "./words.js";
 
 const ORIGINS = { start: "the start", check: "a check beside the server", pytest: "pytest", rerun: "a re-run" };
 const ICONS = { passed: "passed", warnings: "warnings", failed: "failed", broken: "failed", "not run": "waiting" };
 
 // As data: an icon that has to be asked for cannot say that there is nobody to ask.
 const icons = new Map();
+
+// What blocks is shared by the whole fleet.
+const SHARED = { word: "Starts are blocked", sign: "failed" };
 
 const at = (id) => document.getElementById(id);
 
@@ -16,6 +19,7 @@ export class Overview {
   #since = 0; // when the shown report's run ended, on this page's own clock
   #past = false;
   #health = null;
+  #shared = false; // whether all that blocks is shared by the fleet: it takes no server out of service
   #took = null; // milliseconds of all its checks; null where it has none of its own
 
   // Show a report; `past` is true for one that is not the latest.
@@ -25,7 +29,9 @@ export class Overview {
     this.#since = diagnostics.age_seconds === null ? 0 : performance.now() - diagnostics.age_seconds * 1000;
     const ran = diagnostics.status === "broken" ? [] : Object.values(diagnostics.checks);
     this.#took = ran.length ? ran.reduce((sum, check) => sum + check.duration_ms, 0) : null;
-    const verdict = VERDICTS[diagnostics.status];
+    const blocking = Object.values(diagnostics.checks).filter((check) => signOf(check) === "failed");
+    this.#shared = diagnostics.status === "failed" && blocking.every((check) => check.scope === "fleet");
+    const verdict = this.#shared ? SHARED : VERDICTS[diagnostics.status];
     at("overview").dataset.state = diagnostics.status;
     at("overview").classList.toggle("is-past", past);
     at("seal").setAttribute("href", `#sign-${verdict.sign}`);
@@ -60,6 +66,7 @@ export class Overview {
     const differs = now && (status === "healthy") !== (shown.status !== "failed");
     const text = status === "draining" ? "The server takes no new work: it is stopping, or being replaced."
       : now && shown.status === "broken" ? `The server uses its last complete run, and reports: ${status}.`
+      : differs && status === "healthy" && this.#shared && health.critical_errors.length ? "The server goes on serving: what fails is shared by the whole fleet."
       : differs && status === "healthy" && health.critical_errors.length ? "The server goes on serving, because rerun_gates is off."
       : differs ? `The server itself still uses its own last run, and reports: ${status}. Check again to give it a new one.` : "";
     at("itself").textContent = text;
