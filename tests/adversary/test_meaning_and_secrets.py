@@ -512,7 +512,7 @@ def test_lines_without_end_and_without_text(place: Place) -> None:
 def test_what_is_read_of_a_child_at_its_end(tmp_path: Path) -> None:
     """What is there by then, and not what comes meanwhile, however short its lines are."""
     (tmp_path / "endless.py").write_text("import os\nwhile True:\n    os.write(1, b'\\n' * 65536)\n")
-    child = Child("endless", tmp_path, dict(os.environ))
+    child = Child("endless", tmp_path, {**os.environ, "PYTHONPATH": str(tmp_path)})
     try:
         until(lambda: len(child.read_output()) > 1000, "lines come")
         assert len(child.read_output()) <= 8192
