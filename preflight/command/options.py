@@ -31,7 +31,9 @@ EXIT_CODES = {
 }
 
 
-COMMANDS = ("reload", "check_only", "watch", "history", "port_status", "free_port", "test_notify", "init", "bundle")
+COMMANDS = (
+    "reload", "check_only", "watch", "history", "port_status", "free_port", "test_notify", "migrate", "init", "bundle",
+)  # fmt: skip
 """What may be asked for instead of a start; one of them at a time."""
 START = "start"
 GOES_WITH = {
@@ -191,6 +193,11 @@ def parser() -> argparse.ArgumentParser:
     )
     instead.add_argument(
         "--test-notify", action="store_true", help="send a test notification to PREFLIGHT_NOTIFY's services, and stop"
+    )
+    instead.add_argument(
+        "--migrate",
+        action="store_true",
+        help="bring the tables in PREFLIGHT_DATABASE_URL's schema `preflight` to this release, and stop",
     )
     instead.add_argument(
         "--init",

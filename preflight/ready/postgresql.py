@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from preflight.contract import Details
+from preflight.libpq import SCHEMES, add_variables, known_parameters, why
 from preflight.making import Ask, Failure, imported, requirement
 from preflight.making import url as parsed
-from preflight.ready.network import CLOSED, resolved
-
-SCHEMES = ("postgresql", "postgres", "postgresql+psycopg", "postgresql+asyncpg", "postgresql+psycopg2")
-# SQLSTATE, https://www.postgresql.org/docs/current/errcodes-appendix.html, with what is known then.
-STATES = {
-    "28P01": "the password is rejected",
-    "28000": "the role may not log in from here (pg_hba.conf)",
-    "3D000": "there is no such database",
-    "53300": "it has no connection left (max_connections)",
-    "57P03": "it is starting up or shutting down",
-    "57014": "it did not answer a question in time",
-    "53100": "its disk is full",
-}
+from preflight.ready.network import resolved
 
 
 class Answer(NamedTuple):
@@ -109,19 +97,12 @@ def parameters(psycopg: Any, ask: Ask, rest: str) -> dict[str, Any]:
     ``rest`` is the URL behind "://". Parameters of other drivers (``?schema=public``, ``?ssl=require``) are left out:
     libpq would refuse the whole address. Raises Failure where it is none, without its value.
     """
-    from psycopg import pq
-
-    known = {one.keyword.decode(): (one.envvar or b"").decode() for one in pq.Conninfo.get_defaults()}
-    address, mark, query = rest.partition("?")
-    pairs = [one for one in query.split("&") if one.partition("=")[0] in known]
     try:
-        found: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(f"postgresql://{address}{mark}{'&'.join(pairs)}")
-    except psycopg.Error:
+        found = known_parameters(psycopg, rest)
+    except ValueError as error:
         parsed(ask, SCHEMES, "the URL of a PostgreSQL database")
-        raise Failure(f"{ask.variable} is not the URL of a PostgreSQL database") from None
-    for keyword, variable in known.items():
-        if keyword not in found and variable and ask.environment.get(variable):
-            found[keyword] = ask.environment[variable]
+        raise Failure(f"{ask.variable} {error}") from None
+    add_variables(found, ask.environment)
     hosts = [one for one in str(found.get("host", "")).split(",") if one and not one.startswith("/")]
     if len(hosts) == 1 and "hostaddr" not in found:
         # libpq gives each of a host's addresses all of the time: the first may swallow everything, as IPv6 often does.
@@ -157,7 +138,7 @@ def _asked(psycopg: Any, connection: dict[str, Any], timeout: float) -> Answer:
             made.rollback()
             return Answer(version, made.info.server_version, installed, frozenset(row[0] for row in available), writes)
     except psycopg.Error as error:
-        raise Failure(_why(error, timeout)) from None
+        raise Failure(why(error, timeout)) from None
 
 
 def _no_writing(made: Any) -> str:
@@ -176,43 +157,3 @@ def _no_writing(made: Any) -> str:
     if not creates and not inserts:
         return "does not let this role write: it may neither make a table nor write to one"
     return ""
-
-
-def _why(error: Any, timeout: float) -> str:
-    """What is known, for people: by SQLSTATE, else by libpq's own words, of which only these are looked for."""
-    if error.sqlstate in STATES:
-        return STATES[error.sqlstate]
-    said = str(error)
-    if "password authentication failed" in said:
-        return STATES["28P01"]
-    if "no pg_hba.conf entry" in said:
-        return STATES["28000"]
-    if re.search(r'role "[^"]*" does not exist', said):
-        return "there is no such role"
-    if re.search(r'database "[^"]*" does not exist', said):
-        return STATES["3D000"]
-    if "no password supplied" in said:
-        return "it wants a password, and the URL has none"
-    for words, meaning in (
-        ("Connection refused", "connection refused: nothing listens there"),
-        ("timeout expired", f"no answer within {timeout:g} s"),
-        ("connection timeout expired", f"no answer within {timeout:g} s"),
-        ("statement timeout", f"no answer within {timeout:g} s"),
-        ("server closed the connection", CLOSED),
-        ("invalid response to SSL negotiation", "what answers does not speak PostgreSQL's protocol"),
-        ("expected authentication request", "what answers does not speak PostgreSQL's protocol"),
-        ("received invalid response", "what answers does not speak PostgreSQL's protocol"),
-        ("certificate verify failed", "its certificate is not trusted"),
-        ("does not support SSL", "it does not speak TLS, and sslmode asks for it"),
-        ("too many clients", STATES["53300"]),
-        ("remaining connection slots are reserved", STATES["53300"]),
-        ("No such file or directory", "nothing listens on its socket"),
-        ("No route to host", "the host cannot be reached from here"),
-        ("Network is unreachable", "the host cannot be reached from here"),
-        ("reset by peer", CLOSED),
-        ("Broken pipe", CLOSED),
-        ("could not translate host name", "its host cannot be resolved (DNS)"),
-    ):
-        if words in said:
-            return meaning
-    return f"it cannot be used ({error.sqlstate or type(error).__name__})"

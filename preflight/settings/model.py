@@ -20,6 +20,7 @@ from preflight import project as projects
 from preflight.settings import envfile
 from preflight.settings.parsers import (
     attribute,
+    attributes,
     duration,
     host,
     hosts,
@@ -349,6 +350,18 @@ class Settings:
         1.0,
         duration(0, 60),
         "wait before a notification that was not delivered is tried again; doubles for each of four more tries",
+    )
+    database_url: str | None = setting(
+        None,
+        text,
+        "PostgreSQL database of the fleet: the only database that is ever written to, in its schema `preflight`; an"
+        " adopter's DATABASE_URL is theirs (env file or environment only)",
+        secret=True,
+    )
+    database_tables: tuple[str, ...] = setting(
+        (),
+        attributes,
+        "tables of the application's own in that schema, `module:attribute` each (a `preflight.fleet.schema.Tables`)",
     )
     demo: bool = setting(False, switch, "the embedded profile: no env file, no keys, no network")
     offline: bool = setting(False, switch, "leave out what needs the network")

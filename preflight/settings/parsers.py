@@ -175,6 +175,14 @@ def attribute(value: object) -> str:
     return name
 
 
+def attributes(value: object) -> tuple[str, ...]:
+    """Several of those; as a variable, separated by commas."""
+    try:
+        return tuple(attribute(name) for name in names(value))
+    except ValueError:
+        raise ValueError('must be a list of MODULE:ATTRIBUTE, such as ["my_shop.tables:TABLES"]') from None
+
+
 def request_path(value: object) -> str:
     """What an HTTP request asks for; empty for "off"."""
     target = text(value)

@@ -16,7 +16,8 @@ _REPORT = "report.json"
 _IMPORTS = "imports.json"
 _AUDIT = "audit.log"
 _SESSIONS = "sessions.sqlite"
-_FILES = ("report.", _IMPORTS, _AUDIT, _SESSIONS)
+_DATABASE = "database.json"
+_FILES = ("report.", _IMPORTS, _AUDIT, _SESSIONS, _DATABASE)
 """How the names of files begin: corrupt ones are set aside, the audit is rotated, SQLite has files of its own."""
 
 _HISTORY = "history"
@@ -55,6 +56,11 @@ class StateFolder:
     def sessions(self) -> Path:
         """The chat's sessions."""
         return self.path / _SESSIONS
+
+    @property
+    def database(self) -> Path:
+        """When the fleet's database was last reached from here."""
+        return self.path / _DATABASE
 
     @property
     def runtime(self) -> Path:

@@ -24,6 +24,10 @@ def left_out(declared: Declaration, settings: Settings, *, takes_port: bool) -> 
         place = places.of(settings, "PREFLIGHT_NOTIFY")
         found = f"empty in the environment{place.hiding}" if place.in_environment else "not set"
         return f"PREFLIGHT_NOTIFY is {found}: notifications are off"
+    if "database" in declared.needs and not settings.database_url:
+        return "PREFLIGHT_DATABASE_URL is not set: this instance is alone"
+    if "tables" in declared.needs and not settings.database_tables:
+        return "the application keeps nothing in the database"
     if "tls" in declared.needs and not any(name.startswith("ssl_") for name in settings.sources):
         return "plain HTTP is served: ssl_certfile is not set"
     if "log_config" in declared.needs and settings.log_config is None:

@@ -16,6 +16,7 @@ from preflight.contract import Details
 from preflight.instances import runtime
 from preflight.settings import model
 from preflight.suite import claim
+from preflight.suite.database import Database
 from preflight.suite.plugin import RUN, SuiteRun
 from preflight.suite.probes import Probes
 
@@ -73,6 +74,12 @@ def answers(suite_run: SuiteRun) -> Answers:
 def probes(suite_run: SuiteRun) -> Probes:
     """The replies of the network, by name; all were asked when the run began."""
     return suite_run.probes
+
+
+@pytest.fixture(scope="session")
+def database(suite_run: SuiteRun) -> Database:
+    """The fleet's database, asked when the run began."""
+    return suite_run.database
 
 
 @pytest.fixture(scope="session")

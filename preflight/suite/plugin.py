@@ -36,6 +36,7 @@ from preflight.settings.model import Settings
 from preflight.suite import declarations, soundness
 from preflight.suite.applicability import left_out, named_by
 from preflight.suite.claim import told
+from preflight.suite.database import Database
 from preflight.suite.deadlines import DeadlineExceeded, Deadlines
 from preflight.suite.outcomes import outcome_of, uncollectable
 from preflight.suite.probes import Probes
@@ -94,6 +95,7 @@ class SuiteRun:
         self.log = Log(self.redactor) if link else _log(settings, self.redactor)
         logging.root.manager.loggerDict = _Loggers(logging.root.manager.loggerDict)
         self.probes = Probes(settings)
+        self.database = Database(settings, starts=self.origin == "start")
         self.started_at = times.now()
         self.deadlines = Deadlines(settings)
         self.declarations: dict[str, Declaration] = {}
@@ -248,7 +250,8 @@ class SuiteRun:
         self._compare(items)
         yield
         # The application late, the port last, whatever else wanted to shuffle; else as they stand in the files.
-        items.sort(key=lambda item: ("port" in _fixtures(item), "application" in _fixtures(item)))
+        # The database after the application: a start does not wait for it any longer.
+        items.sort(key=lambda item: [name in _fixtures(item) for name in ("port", "database", "application")])
 
     def _declare(self, items: list[pytest.Item]) -> None:
         self.declarations, faults = declarations.read(items, self.redactor)
@@ -331,6 +334,8 @@ class SuiteRun:
         asked = [item for item in session.items if not self._left_out(self.declarations[item.nodeid])]
         if any("probes" in _fixtures(item) for item in asked):
             self.probes.start()
+        if any("database" in _fixtures(item) for item in asked):
+            self.database.start()
         if made := [one for item in asked if (one := soundness.made(item)) is not None]:
             from preflight.suite.answers import Answers
 

@@ -13,8 +13,9 @@ from preflight import making
 from preflight.contract import Details, Unknown
 from preflight.settings import loading
 from preflight.suite.answers import Answers
+from tests.databases import PASSWORD
 
-CANARY = "canary-3f9a1c77e2Zq-password"
+CANARY = PASSWORD
 """A secret that no message, fix or detail may show."""
 
 

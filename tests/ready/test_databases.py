@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from preflight import ready
+from tests import databases
+from tests.databases import Postgres, absent, unused_port
 from tests.ready.asking import CANARY, ask
 from tests.ready.listeners import garbage, listening, reset, swallowing
 from tests.waiting import until
@@ -25,87 +23,10 @@ from tests.waiting import until
 LONG = 30.0  # seconds, for what answers at once on a busy machine
 
 
-def absent(what: str) -> None:
-    """Skip; in CI a test that cannot run has failed."""
-    if os.environ.get("CI"):
-        pytest.fail(f"{what} is not installed")
-    pytest.skip(f"needs {what}")
-
-
-def unused_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
-@dataclass(frozen=True)
-class Postgres:
-    """A cluster of the tests' own; ``me`` owns it."""
-
-    port: int
-    run: Callable[[str], None]
-    ask: Callable[[str], Any]
-
-    def url(self, *, user: str = "me", password: str = CANARY, database: str = "postgres", port: int = 0) -> str:
-        return f"postgresql://{user}:{password}@127.0.0.1:{port or self.port}/{database}"
-
-
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
-    if not programs:
-        absent("postgresql")
-    try:
-        pwd.getpwuid(os.geteuid())
-    except KeyError:
-        pytest.skip("initdb looks its user up, who has no name here")
-    folder = tmp_path_factory.mktemp("postgres")
-    # PostgreSQL refuses to run as root: then it runs as nobody, to whom its folder is given.
-    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
-    if user:
-        for above in (folder, *folder.parents):
-            if above.stat().st_uid == 0 and not above.stat().st_mode & 0o001 and above != Path("/"):
-                above.chmod(above.stat().st_mode | 0o011)
-        os.chown(folder, 65534, 65534)
-    data, password = folder / "data", folder / "password"
-    password.write_text(CANARY)
-    password.chmod(0o644)
-    bin_ = programs[-1]
-    port = unused_port()
-    environ = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HOME": str(folder)}
-
-    def command(*words: object) -> list[str]:
-        return [*user, *map(str, words)]
-
-    subprocess.run(
-        command(bin_ / "initdb", "-D", data, "-U", "me", "-A", "scram-sha-256", f"--pwfile={password}", "-N"),
-        check=True, capture_output=True, env=environ,
-    )  # fmt: skip
-    options = ["-p", port, "-h", "127.0.0.1", "-k", folder, "-c", "fsync=off", "-c", "max_connections=10"]
-    server = subprocess.Popen(
-        command(bin_ / "postgres", "-D", data, *options), env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    assert server.stderr is not None
-    for line in server.stderr:
-        if b"ready to accept connections" in line:
-            break
-    log = threading.Thread(target=server.stderr.read)  # so that it never waits for a reader
-    log.start()
-    import psycopg
-
-    def run(statement: str) -> None:
-        address = f"postgresql://me:{CANARY}@127.0.0.1:{port}/postgres"
-        with psycopg.connect(address, autocommit=True) as connection:
-            connection.execute(statement)
-
-    def asked(question: str) -> Any:
-        with psycopg.connect(f"postgresql://me:{CANARY}@127.0.0.1:{port}/postgres", autocommit=True) as connection:
-            return connection.execute(question).fetchone()
-
-    yield Postgres(port, run, asked)
-    server.terminate()
-    log.join(60)
-    server.communicate(timeout=60)
+    with databases.postgres(tmp_path_factory.mktemp("postgres"), "max_connections=10") as server:
+        yield server
 
 
 def test_postgres(tmp_path: Path, postgres: Postgres) -> None:

@@ -1,0 +1,10 @@
+"""Many instances on one PostgreSQL: who is there, how each of them stands, and what people are told of it.
+
+1. `database` connects to what PREFLIGHT_DATABASE_URL names, and says in words for people why it cannot be used.
+2. `schema` creates and migrates the tables in the schema ``preflight``: those in `sql`, and those that an application
+   registers.
+
+Everything goes through PgBouncer in transaction mode: nothing here keeps anything in a session of the server (no
+prepared statement, no SET, no LISTEN, no advisory lock that outlives its transaction). Nothing here runs in the path of
+a start or of a request, and without a database URL nothing here is imported. psycopg comes with the extra ``fleet``.
+"""

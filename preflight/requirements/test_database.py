@@ -1,0 +1,63 @@
+"""The database that many instances share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from preflight import commands
+from preflight.contract import Details, not_applicable, unknown
+from preflight.settings.model import Settings
+
+if TYPE_CHECKING:
+    from preflight.suite.database import Answer, Database
+
+
+@pytest.mark.critical("Database", needs=["network", "database", "tables"], scope="fleet")
+def test_database(database: Database, details: Details) -> None:
+    """What the application keeps in the database of PREFLIGHT_DATABASE_URL can be kept there."""
+    _judge(database, details)
+
+
+@pytest.mark.warning("Fleet Database", needs=["network", "database"])
+def test_fleet_database(settings: Settings, database: Database, details: Details) -> None:
+    """The fleet can use the database of PREFLIGHT_DATABASE_URL, and this release understands its tables."""
+    answer = database.answer
+    if settings.database_tables and answer.state is None:
+        not_applicable("Database says it: the application keeps something there as well")
+    if not settings.database_tables:
+        _judge(database, details)
+    for tables in answer.tables:
+        version = answer.state.version(tables) if answer.state is not None else 0
+        details[tables.subject] = {"version": version, "understood": tables.version + 1}
+        details.fix = "start the release that has migrated the tables, or a newer one"
+        assert version <= tables.version + 1, (
+            f"the tables of {tables.subject} have version {version}, and this release understands {tables.version + 1}"
+            " at most: it leaves them alone"
+        )
+
+
+def _judge(database: Database, details: Details) -> None:
+    answer = database.answer
+    details.fix = answer.fix
+    if answer.passes:
+        # Never more than a warning: the server serves without it, and everything catches up.
+        unknown(f"{answer.problem}; {database.age()}")
+    assert not answer.problem, answer.problem
+    details.update(version=answer.version)
+    _judge_tables(answer, details)
+    details.summary = f"PostgreSQL {answer.version}"
+
+
+def _judge_tables(answer: Answer, details: Details) -> None:
+    assert answer.state is not None  # without a problem there is one
+    behind = [one for one in answer.tables if answer.state.is_behind(one)]
+    if behind:
+        details.fix = commands.run_py("--migrate")
+    steps = ", ".join(f"{one.subject} has version {answer.state.version(one)} of {one.version}" for one in behind)
+    assert not behind, f"the tables in the database are older than this release: {steps}"
+    missing = [one for one in answer.tables if answer.state.is_missing(one)]
+    if missing and not answer.state.may_create:
+        details.fix = commands.run_py("--migrate") + "  # with a role that may make tables in the schema preflight"
+        pytest.fail(f"the role may not make the tables of {', '.join(one.subject for one in missing)}")

@@ -1,0 +1,91 @@
+"""The fleet's database, asked in a thread from the run's beginning on. Requirements judge the answer.
+
+A start waits for the answer as long as the application takes to import, and no longer: a database that is down, slow or
+behind a partition costs a start nothing. Other runs wait for ``probe_timeout``.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from preflight.settings.model import Settings
+
+if TYPE_CHECKING:
+    from preflight.fleet.schema import State, Tables
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was found out about the database."""
+
+    version: str = ""
+    """Of the server, "15.18"."""
+    state: State | None = None
+    """None: nothing is known of its tables."""
+    tables: tuple[Tables, ...] = ()
+    """Our own, and those that the application registers."""
+    problem: str = ""
+    """Why it cannot be used, for people, without any part of the URL."""
+    fix: str = ""
+    passes: bool = False
+    """Whether the problem may go away by itself."""
+
+
+class Database:
+    """One question for each run."""
+
+    def __init__(self, settings: Settings, *, starts: bool) -> None:
+        """``starts``: this run is in the path of a start."""
+        self._settings = settings
+        self._starts = starts
+        self._answer: Answer | None = None
+        self._answered = threading.Event()
+        self._begun = 0.0
+
+    def start(self) -> None:
+        """Ask, where there is a database to ask."""
+        if self._settings.database_url and not self._settings.offline:
+            self._begun = time.monotonic()
+            # A daemon: a name server that hangs is reached by no time-out, and must not keep the process alive.
+            threading.Thread(target=self._ask, name="probe-database", daemon=True).start()
+
+    @property
+    def answer(self) -> Answer:
+        """What was found out by now, or at the end of its time."""
+        patience = 0.0 if self._starts else self._settings.probe_timeout
+        self._answered.wait(max(0.0, self._begun + patience - time.monotonic()))
+        if self._answer is not None:
+            return self._answer
+        waited = time.monotonic() - self._begun
+        return Answer(problem=f"the database cannot be reached: no answer within {waited:.1f} s", passes=True)
+
+    def age(self) -> str:
+        """When this instance last reached the database, for people; it has written that down."""
+        from preflight import times
+
+        try:
+            kept = json.loads(self._settings.state.database.read_text(encoding="utf-8"))
+            return f"it was last reached at {times.minute(float(kept['reached_at']))}"
+        except (OSError, ValueError, KeyError, TypeError):
+            return "it was not reached from here before"
+
+    def _ask(self) -> None:
+        from preflight.fleet import database, schema
+
+        settings = self._settings
+        try:
+            tables = (schema.fleet(), *schema.registered(settings.database_tables))
+            with database.connect(settings.database_url or "", settings.environment) as connection:
+                version = database.shown(connection.info.server_version)
+                state = schema.look(connection, settings.probe_timeout)
+                self._answer = Answer(version=version, state=state, tables=tables)
+        except database.Unusable as error:
+            self._answer = Answer(problem=str(error), fix=error.fix)
+        except database.Unavailable as error:
+            self._answer = Answer(problem=str(error), passes=True)
+        finally:
+            self._answered.set()

@@ -1,0 +1,23 @@
+"""One PostgreSQL for the tests of the fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests import databases
+from tests.databases import Postgres
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A server that goes on through all tests: none stops it, or changes its settings."""
+    with databases.postgres(tmp_path_factory.mktemp("postgres"), "max_connections=200") as server:
+        yield server
+
+
+@pytest.fixture
+def url(postgres: Postgres) -> str:
+    """The URL of a database of this test's own."""
+    return postgres.url(database=postgres.database())
