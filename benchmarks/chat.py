@@ -217,7 +217,7 @@ async def turns(rounds: int = 300) -> None:
     from preflight.redaction.redactor import Redactor
     from preflight.settings import loading
     from preflight.web.instance import Instance
-    from preflight.web.past import Past
+    from preflight.web.past import EarlierRuns
     from preflight.web.snapshot import Snapshot
     from server.agent import graph as agent
     from server.agent.tools import Toolbox
@@ -232,7 +232,7 @@ async def turns(rounds: int = 300) -> None:
         checkpointer = Checkpoints(store.database)
         await checkpointer.prepare()
         snapshot = Snapshot(instance)
-        toolbox = Toolbox(instance, Redactor(), snapshot, Past(instance, snapshot))
+        toolbox = Toolbox(instance, Redactor(), snapshot, EarlierRuns(instance, snapshot))
         bare = agent.make(instance, Redactor(), toolbox, None)
         kept = agent.make(instance, Redactor(), toolbox, checkpointer)
         text = "help " + "x" * 2043  # 2 KB; no tool is asked: what is left is graph and persistence

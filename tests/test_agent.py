@@ -32,7 +32,7 @@ from preflight.report import history
 from preflight.report.model import DEPENDENCIES, Check, Report
 from preflight.settings import loading
 from preflight.web.instance import Instance
-from preflight.web.past import Past
+from preflight.web.past import EarlierRuns
 from preflight.web.snapshot import Snapshot
 from server.agent.embedded import EmbeddedModel, intent, pieces, plan, subject
 from server.agent.failures import ProviderError
@@ -66,7 +66,7 @@ Rerun = Callable[[], Awaitable[dict[str, Any]]]
 def toolbox(instance: Instance, redactor: Redactor | None = None, rerun: Rerun | None = None) -> Toolbox:
     """The tools of an instance, with looks of their own at its reports."""
     snapshot = Snapshot(instance)
-    return Toolbox(instance, redactor or Redactor(), snapshot, Past(instance, snapshot), rerun)
+    return Toolbox(instance, redactor or Redactor(), snapshot, EarlierRuns(instance, snapshot), rerun)
 
 
 def agent_of(

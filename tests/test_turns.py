@@ -18,7 +18,7 @@ from preflight.redaction.redactor import MASK, Redactor
 from preflight.web import services
 from preflight.web.endpoints.followers import Follow
 from preflight.web.instance import Instance
-from preflight.web.past import Past
+from preflight.web.past import EarlierRuns
 from preflight.web.services import Services
 from preflight.web.snapshot import Snapshot
 from preflight.web.websocket import Outbox
@@ -98,7 +98,7 @@ def test_deleting_a_session_waits_for_what_runs_in_it(make_instance: Callable[..
     async def run() -> list[str]:
         instance = make_instance()
         snapshot = Snapshot(instance)
-        past = Past(instance, snapshot)
+        past = EarlierRuns(instance, snapshot)
         hub = Hub(instance, snapshot, past)
         model = Lingering(begun=asyncio.Event())
         tools = Toolbox(instance, hub.redactor, snapshot, past)
@@ -149,7 +149,7 @@ def test_a_providers_failure_is_known_by_its_type(make_instance: Callable[..., I
     async def run() -> Any:
         instance = make_instance()
         snapshot = Snapshot(instance)
-        past = Past(instance, snapshot)
+        past = EarlierRuns(instance, snapshot)
         hub = Hub(instance, snapshot, past)
         tools = Toolbox(instance, hub.redactor, snapshot, past)
         hub._agent = Agent(Refused(), tools, redactor=hub.redactor, longest_wait=1)
@@ -206,7 +206,7 @@ def test_what_is_refused_is_not_redacted(make_instance: Callable[..., Instance])
     async def run() -> int:
         instance = make_instance()
         snapshot = Snapshot(instance)
-        hub = Hub(instance, snapshot, Past(instance, snapshot))
+        hub = Hub(instance, snapshot, EarlierRuns(instance, snapshot))
         hub.redactor = redactor = Looked(["sk-canary-Zq7vXw2LmN8p"])
         sent: list[Any] = []
 

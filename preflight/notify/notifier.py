@@ -44,7 +44,7 @@ QUESTION = Notice("", "")
 
 
 @dataclass(slots=True)
-class Service:
+class NoticeService:
     """One URL, and what waits to be sent there."""
 
     url: str = field(repr=False)
@@ -79,12 +79,12 @@ def unattended(settings: Settings) -> dict[str, Any]:
     return asdict(Tally(len(settings.notify), problem=problem))
 
 
-def services(settings: Settings) -> list[Service]:
+def services(settings: Settings) -> list[NoticeService]:
     """The services that are told; of their URLs only the schemes are for people."""
     schemes = [url.partition("://")[0].lower() for url in settings.notify]
     several = len(schemes) > 1
     return [
-        Service(url, f"{scheme} ({number} of {len(schemes)})" if several else scheme)
+        NoticeService(url, f"{scheme} ({number} of {len(schemes)})" if several else scheme)
         for number, (scheme, url) in enumerate(zip(schemes, settings.notify, strict=True), start=1)
     ]
 
@@ -240,13 +240,13 @@ class Notifier:
             child.close()
         self.on_change()
 
-    def _delivered(self, service: Service) -> None:
+    def _delivered(self, service: NoticeService) -> None:
         notice, service.sending, service.problem = service.sending, None, ""
         if notice is not QUESTION:
             self._tally.delivered += 1
             self._tally.last_delivered_at = times.now()
 
-    def _failed(self, service: Service, reason: str) -> None:
+    def _failed(self, service: NoticeService, reason: str) -> None:
         notice, service.sending = service.sending, None
         service.problem, service.problem_at = reason, times.now()
         if notice is None or notice is QUESTION:
@@ -256,7 +256,7 @@ class Notifier:
             self._say(f"Not delivered to {service.name}: {notice.title}: {reason}")
 
 
-def try_out(settings: Settings, redactor: Redactor, notice: Notice) -> list[Service]:
+def try_out(settings: Settings, redactor: Redactor, notice: Notice) -> list[NoticeService]:
     """Send a notice to every service, once; returns the services with the ``problem`` of each."""
     loop = Loop()
     notifier = Notifier(settings, loop, redactor, lambda _line: None, tries=1)

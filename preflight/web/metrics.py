@@ -30,10 +30,10 @@ class Metrics:
         self.in_flight = 0
         self._own = own
         self._scraping = asyncio.Lock()
-        self._state: State | None = None
+        self._state: InstanceState | None = None
         self._registry: CollectorRegistry | None = None
 
-    async def scrape(self, state: State, accept: str) -> tuple[bytes, str]:
+    async def scrape(self, state: InstanceState, accept: str) -> tuple[bytes, str]:
         """The exposition and its content type: the text format, or OpenMetrics for those who accept that."""
         async with self._scraping:
             self._state = state
@@ -117,7 +117,7 @@ class Metrics:
         yield from self._own()
 
 
-class State(NamedTuple):
+class InstanceState(NamedTuple):
     """What a scrape shows, taken in the event loop at one moment."""
 
     instance: Instance

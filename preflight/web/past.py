@@ -1,4 +1,4 @@
-"""Past runs, for those who ask for them in the event loop."""
+"""EarlierRuns runs, for those who ask for them in the event loop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from preflight.web.snapshot import Snapshot
 T = TypeVar("T")
 
 
-class Past:
+class EarlierRuns:
     """The past runs of one application's state folder, for whoever asks in its event loop."""
 
     def __init__(self, instance: Instance, snapshot: Snapshot, redactor: Redactor | None = None) -> None:
@@ -41,7 +41,7 @@ class Past:
         return [one for one in (self._instance.report, self._snapshot.latest()) if one is not None]
 
     async def runs(self, limit: int, offset: int = 0, address: str | None = None) -> list[tuple[Run, tuple[Flip, ...]]]:
-        """Past runs with what flipped in each, newest first; of one address, or of all. Raises OSError."""
+        """EarlierRuns runs with what flipped in each, newest first; of one address, or of all. Raises OSError."""
         known = await self._known()
         return await self._ask(lambda: self._history.runs(offset=offset, limit=limit, address=address, besides=known))
 

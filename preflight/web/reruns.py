@@ -53,7 +53,7 @@ class TooSoon(Exception):
 
 
 @dataclass(eq=False)
-class Run:
+class Rerun:
     """One re-run, as those who follow it see it."""
 
     run_id: str
@@ -88,7 +88,7 @@ class Reruns:
         """Told every step, in messages for /ws/diagnostics."""
         self.endings: Counter[str] = Counter()
         """How many re-runs ended with which status."""
-        self._runs: OrderedDict[str, Run] = OrderedDict()
+        self._runs: OrderedDict[str, Rerun] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
         self._ended = -math.inf  # when the last one did, on the event loop's clock
         self._calls = 0  # for the newest one
@@ -100,13 +100,13 @@ class Reruns:
         self.instance.audit("signal", signal=name, to=pid, name=module, why=why, result="sent")
 
     @property
-    def current(self) -> Run | None:
+    def current(self) -> Rerun | None:
         """The one that goes on."""
         last = self.last
         return last if last is not None and last.state == "running" else None
 
     @property
-    def last(self) -> Run | None:
+    def last(self) -> Rerun | None:
         """The newest, whether or not it is over."""
         return next(reversed(self._runs.values()), None)
 
@@ -115,11 +115,11 @@ class Reruns:
         """Seconds until the next re-run may begin; 0 where nobody has to wait."""
         return max(0.0, self._ended + self.instance.settings.rerun_interval - asyncio.get_running_loop().time())
 
-    def find(self, run_id: str) -> Run | None:
+    def find(self, run_id: str) -> Rerun | None:
         """One of the last few runs."""
         return self._runs.get(run_id)
 
-    def start(self, asked_by: str) -> Run:
+    def start(self, asked_by: str) -> Rerun:
         """Begin a re-run, or join the one that goes on. Raises Draining and TooSoon."""
         run = self.current
         if run is None:
@@ -127,7 +127,7 @@ class Reruns:
                 raise Draining("the server is stopping or being replaced")
             if self.again_in:
                 raise TooSoon(self.again_in)
-            run = Run(os.urandom(16).hex())
+            run = Rerun(os.urandom(16).hex())
             self._runs[run.run_id] = run
             self._calls = 0
             while len(self._runs) > REMEMBERED:
@@ -187,7 +187,7 @@ class Reruns:
 
     # One run.
 
-    async def _perform(self, run: Run) -> None:
+    async def _perform(self, run: Rerun) -> None:
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[Ending] = loop.create_future()
 
@@ -221,7 +221,7 @@ class Reruns:
                 log.warning("re-run %s: %s", run.run_id, ending.unpublished)
             self._finish(run, ending.report.status, ending.reason or ending.unpublished)
 
-    def _heard(self, run: Run, steps: Steps) -> None:
+    def _heard(self, run: Rerun, steps: Steps) -> None:
         for step, data in steps:
             match step:
                 case "collected":
@@ -249,7 +249,7 @@ class Reruns:
         self.instance.judge(None, why)
         log.warning("re-run %s broke, the previous verdict stays: %s", run_id, why)
 
-    def _finish(self, run: Run, status: str, reason: str) -> None:
+    def _finish(self, run: Rerun, status: str, reason: str) -> None:
         self._ended = asyncio.get_running_loop().time()
         self.endings[status] += 1
         run.state = "broken" if status == "broken" else "finished"
@@ -259,7 +259,7 @@ class Reruns:
             self.instance.audit("rerun", by="others", more=self._calls - TOLD, run_id=run.run_id)
         self._tell("run_finished", run, status=run.status, state=run.state, again_in=round(self.again_in, 3))
 
-    def _tell(self, kind: str, run: Run, **said: object) -> None:
+    def _tell(self, kind: str, run: Rerun, **said: object) -> None:
         for listener in self.listeners:
             listener({"type": kind, "run_id": run.run_id, **said})
 

@@ -14,7 +14,7 @@ from preflight.web.access import Access
 from preflight.web.followers import Followers
 from preflight.web.instance import Instance
 from preflight.web.metrics import Metrics
-from preflight.web.past import Past
+from preflight.web.past import EarlierRuns
 from preflight.web.reruns import Reruns
 from preflight.web.routing import Table, audiences
 from preflight.web.schemas import Schema
@@ -81,7 +81,7 @@ class Services(NamedTuple):
     instance: Instance
     access: Access
     snapshot: Snapshot
-    past: Past
+    past: EarlierRuns
     reruns: Reruns
     followers: Followers
     metrics: Metrics
@@ -101,7 +101,7 @@ class Services(NamedTuple):
             instance=instance,
             access=Access(instance.settings, audiences(table), admission),
             snapshot=snapshot,
-            past=Past(instance, snapshot),
+            past=EarlierRuns(instance, snapshot),
             reruns=reruns,
             followers=Followers(instance, reruns, snapshot),
             metrics=Metrics(application.metrics),

@@ -68,7 +68,7 @@ class Limits:
         )
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """Raised in the parser's callbacks, to end its work; the connection knows why."""
 
 
@@ -331,7 +331,7 @@ class Http(HttpToolsProtocol):
 
     def _stop(self, status: int) -> None:
         self._why = status
-        raise Refused
+        raise RequestRefused
 
     # Requests and answers.
 

@@ -81,7 +81,7 @@ def gather(old: Sequence[BaseMessage], new: Sequence[BaseMessage] | None) -> lis
     return [] if new is None else [*old, *new]
 
 
-class Turn(TypedDict, total=False):
+class TurnState(TypedDict, total=False):
     """The graph's state; between turns only ``memory`` holds anything."""
 
     turn_id: str
@@ -121,7 +121,7 @@ class Agent:
         self.embedded = isinstance(model, EmbeddedModel)
         self.slots = asyncio.Semaphore(EMBEDDED_AT_ONCE if self.embedded else AT_ONCE)
         """Whoever runs a turn holds one."""
-        builder = StateGraph(Turn)
+        builder = StateGraph(TurnState)
         builder.add_node("supervisor", self._supervisor)
         builder.add_node("diagnostics", self._diagnostics)
         builder.add_node("research", self._research)
@@ -136,18 +136,18 @@ class Agent:
 
     async def answer(self, session_id: str, turn_id: str, question: str) -> AsyncIterator[Event]:
         """One turn: nodes as they begin, the answer's pieces, and last the whole answer. Raises ProviderError."""
-        given: Turn = {"turn_id": turn_id, "question": question, "query": ""}
+        given: TurnState = {"turn_id": turn_id, "question": question, "query": ""}
         config: Any = {"configurable": {"thread_id": session_id}} if self._remembers else None
         # durability "exit": one checkpoint a turn. The transcript is what survives a crash in its middle.
         durability: Any = "exit" if self._remembers else None
         async for event in self._graph.astream(given, config, stream_mode="custom", durability=durability):
             yield event  # type: ignore[misc]  # what our own nodes write
 
-    def _asked(self, state: Turn, rules: str) -> list[BaseMessage]:
+    def _asked(self, state: TurnState, rules: str) -> list[BaseMessage]:
         question = HumanMessage(state["question"], id=state["turn_id"])
         return [SystemMessage(rules), *state.get("memory", ()), question]
 
-    async def _supervisor(self, state: Turn, writer: StreamWriter) -> Turn:
+    async def _supervisor(self, state: TurnState, writer: StreamWriter) -> TurnState:
         writer(("node", "supervisor"))
         reply = await ask(self._deciding, self._asked(state, SUPERVISE), self._longest_wait)
         for call in reply.tool_calls:
@@ -159,7 +159,7 @@ class Agent:
         wanted = any(call["name"] == "ask_diagnostics" for call in (*reply.tool_calls, *reply.invalid_tool_calls))
         return {"query": DIAGNOSTICS if wanted else "", "findings": None}  # type: ignore[typeddict-item]  # the reducer's word
 
-    async def _diagnostics(self, state: Turn, writer: StreamWriter) -> Turn:
+    async def _diagnostics(self, state: TurnState, writer: StreamWriter) -> TurnState:
         writer(("node", "diagnostics"))
         asked = self._asked(state, DIAGNOSE)
         found: list[BaseMessage] = []
@@ -190,7 +190,7 @@ class Agent:
                 break
         return {"findings": found}
 
-    async def _research(self, state: Turn, writer: StreamWriter) -> Turn:
+    async def _research(self, state: TurnState, writer: StreamWriter) -> TurnState:
         writer(("node", "research"))
         if self._researcher is None:
             result: dict[str, Any] = {"off": True, "message": self._research_off}
@@ -208,7 +208,7 @@ class Agent:
             "findings": [AIMessage("", tool_calls=[call]), ToolMessage(data, tool_call_id=call["id"], name="research")]
         }
 
-    async def _responder(self, state: Turn, writer: StreamWriter) -> Turn:
+    async def _responder(self, state: TurnState, writer: StreamWriter) -> TurnState:
         writer(("node", "responder"))
         said: list[str] = []
         asked = [*self._asked(state, RESPOND), *state.get("findings", ())]
@@ -232,7 +232,7 @@ def _own_words(message: BaseMessage) -> BaseMessage:
 DIAGNOSTICS = "\0diagnostics"  # in `query`: no research, and nothing that a model could write
 
 
-def _next(state: Turn) -> str:
+def _next(state: TurnState) -> str:
     query = state.get("query")
     return "diagnostics" if query == DIAGNOSTICS else "research" if query else "responder"
 

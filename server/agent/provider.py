@@ -1,4 +1,4 @@
-"""The language model behind an OpenAI-compatible service, and what its failures mean to a person.
+"""The language model behind an OpenAI-compatible provider, and what its failures mean to a person.
 
 What a service says in an error is not passed on: a rejected key comes back shortened, which redaction by
 value cannot see. The words here are ours; only the status and the service's own short code are taken over.
@@ -39,8 +39,8 @@ Model = Runnable[Any, AIMessage]
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
-    """An OpenAI-compatible service, by the prefix of its variables: ``_API_KEY``, ``_BASE_URL`` and ``_MODEL``."""
+class Provider:
+    """An OpenAI-compatible provider, by the prefix of its variables: ``_API_KEY``, ``_BASE_URL`` and ``_MODEL``."""
 
     name: str  # for people, at the beginning of a sentence
     prefix: str
@@ -52,11 +52,11 @@ class Service:
         return environment.get(f"{self.prefix}_API_KEY", "").strip()
 
 
-OPENAI = Service("The model's service", "OPENAI", "https://api.openai.com/v1", "gpt-4o-mini")
-PERPLEXITY = Service("Perplexity", "PERPLEXITY", "https://api.perplexity.ai", "sonar")
+OPENAI = Provider("The model's service", "OPENAI", "https://api.openai.com/v1", "gpt-4o-mini")
+PERPLEXITY = Provider("Perplexity", "PERPLEXITY", "https://api.perplexity.ai", "sonar")
 
 
-def model(service: Service, environment: Mapping[str, str], patience: float) -> BaseChatModel:
+def model(provider: Provider, environment: Mapping[str, str], patience: float) -> BaseChatModel:
     """The model of a service whose key is loaded; ``patience`` in seconds without a sign of life.
 
     Proxies, certificates and further headers its client takes from this process's environment; preflight.egress says
@@ -68,9 +68,9 @@ def model(service: Service, environment: Mapping[str, str], patience: float) -> 
         from server.agent.completions import CompatibleChat  # 0.4 s and 22 MiB: only where there is a key
 
         return CompatibleChat(
-            model=environment.get(f"{service.prefix}_MODEL") or service.model,
-            base_url=environment.get(f"{service.prefix}_BASE_URL") or service.base_url,
-            api_key=SecretStr(environment[f"{service.prefix}_API_KEY"]),
+            model=environment.get(f"{provider.prefix}_MODEL") or provider.model,
+            base_url=environment.get(f"{provider.prefix}_BASE_URL") or provider.base_url,
+            api_key=SecretStr(environment[f"{provider.prefix}_API_KEY"]),
             timeout=patience,
             stream_chunk_timeout=patience,
             max_retries=0,  # ours are bounded by the turn
@@ -79,18 +79,18 @@ def model(service: Service, environment: Mapping[str, str], patience: float) -> 
     except Exception as error:  # a proxy, an address or certificates that are none: their libraries raise many kinds
         raise ProviderError(
             "provider_error",
-            f"{service.name} cannot be asked: its client cannot be built ({type(error).__name__}). Check"
-            f" {service.prefix}_BASE_URL, the proxies and SSL_CERT_FILE, and start the server again.",
+            f"{provider.name} cannot be asked: its client cannot be built ({type(error).__name__}). Check"
+            f" {provider.prefix}_BASE_URL, the proxies and SSL_CERT_FILE, and start the server again.",
             retry=False,
         ) from error
 
 
 async def stream(
-    model: Model, messages: Sequence[BaseMessage], longest_wait: float, service: Service = OPENAI
+    model: Model, messages: Sequence[BaseMessage], longest_wait: float, provider: Provider = OPENAI
 ) -> AsyncIterator[AIMessageChunk]:
     """The model's answer, piece by piece, from the first attempt that gets through.
 
-    Waits as the service asks, up to ``longest_wait`` seconds. Raises ProviderError, in which ``service`` is named.
+    Waits as the service asks, up to ``longest_wait`` seconds. Raises ProviderError, in which ``provider`` is named.
     """
     for attempt in range(1, ATTEMPTS + 1):
         begun = False
@@ -106,7 +106,7 @@ async def stream(
                 raise _half_way()
             return
         except Exception as error:  # explained to the user, whatever it is
-            failure = explain(error, service)
+            failure = explain(error, provider)
             wait = _wait(failure, attempt)
             # What was shown cannot be taken back: no second attempt after the first word.
             if begun and failure.again:
@@ -117,14 +117,14 @@ async def stream(
 
 
 async def ask(
-    model: Model, messages: Sequence[BaseMessage], longest_wait: float, service: Service = OPENAI
+    model: Model, messages: Sequence[BaseMessage], longest_wait: float, provider: Provider = OPENAI
 ) -> AIMessage:
     """The model's whole answer; as :func:`stream`."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return await model.ainvoke(list(messages))
         except Exception as error:  # explained to the user, whatever it is
-            failure = explain(error, service)
+            failure = explain(error, provider)
             wait = _wait(failure, attempt)
             if wait is None or wait > longest_wait:
                 raise failure from error
@@ -167,7 +167,7 @@ def _wait(failure: ProviderError, attempt: int) -> float | None:
     return BACKOFF * 2.0 ** (attempt - 1) * random.uniform(0.75, 1.25)
 
 
-def explain(error: Exception, service: Service) -> ProviderError:
+def explain(error: Exception, provider: Provider) -> ProviderError:
     """What happened, in our words, and whether trying again helps."""
     if isinstance(error, ProviderError):
         return error
@@ -175,26 +175,26 @@ def explain(error: Exception, service: Service) -> ProviderError:
 
     if isinstance(error, sdk.APIStatusError):
         headers = error.response.headers
-        failure = _status(service, error.status_code, _code(error.code), _retry_after(headers))
+        failure = _status(provider, error.status_code, _code(error.code), _retry_after(headers))
         # OpenAI's own hint, which its client libraries follow.
         hint = headers.get("x-should-retry")
         return replace(failure, again=hint == "true") if hint in ("true", "false") else failure
     if isinstance(error, TimeoutError | sdk.APITimeoutError):  # langchain's own for a stream is a TimeoutError
-        return ProviderError("provider_timeout", f"{service.name} stopped answering. Try again later.", retry=True)
+        return ProviderError("provider_timeout", f"{provider.name} stopped answering. Try again later.", retry=True)
     if isinstance(error, json.JSONDecodeError | sdk.APIResponseValidationError | UnicodeDecodeError):
         return ProviderError(
-            "provider_invalid", f"{service.name} sent something that is no valid answer. Try again.", retry=True
+            "provider_invalid", f"{provider.name} sent something that is no valid answer. Try again.", retry=True
         )
     if isinstance(error, sdk.APIConnectionError):
         return ProviderError(
             "provider_unreachable",
-            f"{service.name} cannot be reached, or hung up. Check the network and {service.prefix}_BASE_URL.",
+            f"{provider.name} cannot be reached, or hung up. Check the network and {provider.prefix}_BASE_URL.",
             retry=True,
             again=True,
         )
     if isinstance(error, sdk.APIError):  # an error that came inside a stream
         code = _code(error.code)
-        return ProviderError("provider_error", f"{service.name} broke off{code}. Try again later.", retry=True)
+        return ProviderError("provider_error", f"{provider.name} broke off{code}. Try again later.", retry=True)
     if isinstance(error, ConnectionError) or type(error).__module__.startswith(("httpx", "httpcore")):
         return _half_way()
     if isinstance(error, TypeError | ValueError | KeyError | AttributeError):
@@ -205,19 +205,20 @@ def explain(error: Exception, service: Service) -> ProviderError:
     return ProviderError("provider_error", f"The model could not be asked ({type(error).__name__}).", retry=True)
 
 
-def _status(service: Service, status: int, code: str, after: float | None) -> ProviderError:
+def _status(provider: Provider, status: int, code: str, after: float | None) -> ProviderError:
     said = f"(HTTP {status}{code})"
     if status == 403:
         return ProviderError(
             "provider_auth",
-            f"{service.name} forbids the request {said}, or something on the way does. Trying again does not help:"
-            f" check the rights of {service.prefix}_API_KEY, and whether the service is offered in this region.",
+            f"{provider.name} forbids the request {said}, or something on the way does. Trying again does not help:"
+            f" check the rights of {provider.prefix}_API_KEY, and whether the service is offered in this region.",
             retry=False,
         )
     if status == 401:
         return ProviderError(
             "provider_auth",
-            f"{service.name} refuses the key {said}. Trying again does not help: set a valid {service.prefix}_API_KEY.",
+            f"{provider.name} refuses the key {said}. Trying again does not help:"
+            f" set a valid {provider.prefix}_API_KEY.",
             retry=False,
         )
     if status == 429 and "quota" in code:
@@ -229,23 +230,23 @@ def _status(service: Service, status: int, code: str, after: float | None) -> Pr
     if status == 429:
         wait = f"Try again in {after:g} s." if after is not None else "Try again later."
         return ProviderError(
-            "provider_rate_limit", f"{service.name} asks to slow down {said}. {wait}", True, after, again=True
+            "provider_rate_limit", f"{provider.name} asks to slow down {said}. {wait}", True, after, again=True
         )
     if status == 408:
         return ProviderError(
-            "provider_timeout", f"{service.name} gave up waiting {said}. Try again later.", True, after, again=True
+            "provider_timeout", f"{provider.name} gave up waiting {said}. Try again later.", True, after, again=True
         )
     if status == 409:
         return ProviderError(
-            "provider_error", f"{service.name} is in a conflict {said}. Try again later.", True, after, again=True
+            "provider_error", f"{provider.name} is in a conflict {said}. Try again later.", True, after, again=True
         )
     if status >= 500:
-        message = f"{service.name} has a fault of its own {said}. Try again later."
+        message = f"{provider.name} has a fault of its own {said}. Try again later."
         return ProviderError("provider_error", message, True, after, again=True)
     return ProviderError(
         "provider_rejected",
-        f"{service.name} does not take the request {said}. Check {service.prefix}_MODEL (it must be able to call tools)"
-        f" and {service.prefix}_BASE_URL.",
+        f"{provider.name} does not take the request {said}."
+        f" Check {provider.prefix}_MODEL (it must be able to call tools) and {provider.prefix}_BASE_URL.",
         retry=False,
     )
 

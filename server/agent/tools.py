@@ -15,7 +15,7 @@ from preflight.report import model as report
 from preflight.report.model import Check, Report
 from preflight.text import plain
 from preflight.web.instance import Instance
-from preflight.web.past import Past
+from preflight.web.past import EarlierRuns
 from preflight.web.projection import label, project
 from preflight.web.snapshot import Snapshot
 
@@ -77,7 +77,7 @@ class Toolbox:
         instance: Instance,
         redactor: Redactor,
         snapshot: Snapshot,
-        past: Past,
+        past: EarlierRuns,
         rerun: Callable[[], Awaitable[Answer]] | None = None,
     ) -> None:
         self._instance = instance

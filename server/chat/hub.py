@@ -11,7 +11,7 @@ from server.chat.resources import Resources
 from server.chat.turns import Follower, Session
 
 if TYPE_CHECKING:
-    from preflight.web.past import Past
+    from preflight.web.past import EarlierRuns
     from preflight.web.snapshot import Snapshot
 
 
@@ -22,7 +22,7 @@ class Hub(Resources):
         self,
         instance: Instance,
         snapshot: Snapshot,
-        past: Past,
+        past: EarlierRuns,
         rerun: Callable[[], Awaitable[dict[str, Any]]] | None = None,
         observe_turn: Callable[[float], None] = lambda _seconds: None,
     ) -> None:

@@ -16,7 +16,7 @@ from server.sessions import store
 from server.settings import AgentSettings
 
 if TYPE_CHECKING:
-    from preflight.web.past import Past
+    from preflight.web.past import EarlierRuns
     from preflight.web.snapshot import Snapshot
     from server.agent.graph import Agent
 
@@ -34,7 +34,7 @@ class Resources:
         self,
         instance: Instance,
         snapshot: Snapshot,
-        past: Past,
+        past: EarlierRuns,
         rerun: Callable[[], Awaitable[dict[str, Any]]] | None = None,
         observe_turn: Callable[[float], None] = lambda _seconds: None,
     ) -> None:

@@ -21,7 +21,7 @@ from preflight.web.schemas import (
     ref,
 )
 from server.chat import archive
-from server.chat.service import Chat, Endpoint
+from server.chat.service import Chat, ChatEndpoint
 
 SESSION: dict[str, Schema] = {
     "session_id": TEXT,
@@ -55,7 +55,7 @@ def table(chat: Chat) -> Table:
     """The routes of this chat."""
     sessions = archive.Archive(chat)
     return [
-        Socket("/ws/chat", Endpoint(chat), "The chat.", "/chat/schema.json"),
+        Socket("/ws/chat", ChatEndpoint(chat), "The chat.", "/chat/schema.json"),
         Route(
             "/sessions",
             sessions.sessions,

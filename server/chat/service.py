@@ -73,7 +73,7 @@ class Chat:
             log.warning("the agent is not ready: %s: %s", type(error).__name__, error)
 
 
-class Endpoint:
+class ChatEndpoint:
     """An ASGI application and no function: Starlette's wrapping of one costs a connection memory."""
 
     def __init__(self, chat: Chat) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from preflight.command.init import requirement, texts, writing
 from preflight.command.init.folder import read
 from preflight.command.init.survey import Survey, survey
-from preflight.command.init.writing import PYPROJECT, Addition, Refused
+from preflight.command.init.writing import PYPROJECT, Addition, NotWritten
 from preflight.output import plainlines
 from preflight.settings.model import DEFAULT_STATE_DIR
 
@@ -31,7 +31,7 @@ def run(root: Path, folder: Path, what: str, *, dry_run: bool, verbose: bool) ->
         content, table = writing.pyproject(root)
         seen = survey(root, folder, table)
         additions, remarks = KINDS[what](root, folder, content, table, seen)
-    except Refused as error:
+    except NotWritten as error:
         plainlines.error(str(error))
         return 1
     for addition in additions:
@@ -108,7 +108,7 @@ def _is_unignored(root: Path) -> bool:
 def _settings(root: Path, content: bytes | None, table: Mapping[str, Any], seen: Survey) -> Addition:
     lines = writing.appended(content, texts.table(seen))
     if not writing.fits(content or b"", lines, table):
-        raise Refused(
+        raise NotWritten(
             f"{root / PYPROJECT} has a `tool` that is closed ({{...}}), and no table can be added to it: add"
             " `preflight` there yourself, or write [tool.NAME] tables; nothing was written"
         )
@@ -123,13 +123,13 @@ def _suite(root: Path, seen: Survey, additions: list[Addition], remarks: list[st
     folder = root / texts.SUITE
     conftest, file = folder / "conftest.py", folder / "test_project.py"
     if problem := writing.lies_in_the_way(root, file):
-        raise Refused(f"{problem}, and the requirements belong into a folder of that name; nothing was written")
+        raise NotWritten(f"{problem}, and the requirements belong into a folder of that name; nothing was written")
     try:
         there = os.listdir(folder)
     except FileNotFoundError:
         there = []
     except OSError as error:
-        raise Refused(f"{folder} cannot be read: {error.strerror}; nothing was written") from None
+        raise NotWritten(f"{folder} cannot be read: {error.strerror}; nothing was written") from None
     tests = sorted(name for name in there if TESTS.fullmatch(name))
     if tests:
         remarks.append(_left(folder / tests[0], root))
@@ -150,7 +150,7 @@ def _suite(root: Path, seen: Survey, additions: list[Addition], remarks: list[st
 
 def _one(root: Path, path: Path, text: str, why: str, then: str) -> Planned:
     if problem := writing.lies_in_the_way(root, path):
-        raise Refused(f"{problem}, so {path} cannot be made; nothing was written")
+        raise NotWritten(f"{problem}, so {path} cannot be made; nothing was written")
     if os.path.lexists(path):
         return [], [_left(path, root)]
     return [Addition(path, text, why)], [then] if then else []
@@ -180,7 +180,7 @@ def _docker(root: Path, folder: Path, _content: bytes | None, _table: Mapping[st
 
 def _systemd(root: Path, folder: Path, _content: bytes | None, _table: Mapping[str, Any], seen: Survey) -> Planned:
     if not (str(folder) + sys.executable).isprintable():
-        raise Refused("the path of this folder has characters that a unit cannot contain; nothing was written")
+        raise NotWritten("the path of this folder has characters that a unit cannot contain; nothing was written")
     name = re.sub(r"[^a-z0-9-]+", "-", (seen.name or folder.name).lower()).strip("-")[:60] or "server"
     command = Path(sys.executable).with_name("preflight")
     text = texts.unit(folder, command, _user(), name)

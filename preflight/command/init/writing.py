@@ -16,7 +16,7 @@ PYPROJECT = "pyproject.toml"
 LARGEST = 4 * 1024 * 1024  # bytes; what is larger was not written by people
 
 
-class Refused(Exception):
+class NotWritten(Exception):
     """Why nothing can be added, for people."""
 
 
@@ -34,7 +34,7 @@ class Addition:
 def pyproject(root: Path) -> tuple[bytes | None, Mapping[str, Any]]:
     """What pyproject.toml holds, as it stands and as a table; None where there is none.
 
-    Raises Refused where it cannot be read, or others could have put it there.
+    Raises NotWritten where it cannot be read, or others could have put it there.
     """
     path = root / PYPROJECT
     try:
@@ -42,27 +42,27 @@ def pyproject(root: Path) -> tuple[bytes | None, Mapping[str, Any]]:
     except FileNotFoundError:
         return None, {}
     except OSError as error:
-        raise Refused(_unusable(path, error)) from None
+        raise NotWritten(_unusable(path, error)) from None
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
-        raise Refused(f"{path} is not a regular file, so nothing was written")
+        raise NotWritten(f"{path} is not a regular file, so nothing was written")
     with os.fdopen(descriptor, "rb") as stream:
         if status.st_size > LARGEST:
-            raise Refused(f"{path} has {status.st_size / 1024**2:.1f} MiB, so nothing was written")
+            raise NotWritten(f"{path} has {status.st_size / 1024**2:.1f} MiB, so nothing was written")
         content = stream.read()
     try:
         return content, tomllib.loads(content.decode("utf-8").replace("\r\n", "\n"))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise Refused(f"{path}:{line}: is not UTF-8 text: correct the file first; nothing was written") from None
+        raise NotWritten(f"{path}:{line}: is not UTF-8 text: correct the file first; nothing was written") from None
     except tomllib.TOMLDecodeError as error:
         # Of the message only the place: some quote what stands there.
         place = re.search(r"\(at line ([0-9]+), column [0-9]+\)", str(error))
         where = f"{path}:{place[1]}" if place else str(path)
-        raise Refused(f"{where}: is not TOML: correct the file first; nothing was written") from None
+        raise NotWritten(f"{where}: is not TOML: correct the file first; nothing was written") from None
     except RecursionError:
-        raise Refused(f"{path}: is nested too deep to be read; nothing was written") from None
+        raise NotWritten(f"{path}: is nested too deep to be read; nothing was written") from None
 
 
 def _unusable(path: Path, error: OSError) -> str:

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from preflight.web import extra, services
-from preflight.web.metrics import State
+from preflight.web.metrics import InstanceState
 
 
 async def metrics(request: Request) -> Response:
@@ -16,7 +16,7 @@ async def metrics(request: Request) -> Response:
     if extra.missing(extra.METRICS):
         return JSONResponse({"error": "prometheus-client is not installed (the extra web)"}, 501)
     await snapshot.look()
-    state = State(
+    state = InstanceState(
         instance,
         snapshot.latest(),
         snapshot.trusted(),
