@@ -382,7 +382,7 @@ def test_never_reading_instance(monkeypatch: pytest.MonkeyPatch, loop: Loop) -> 
     presence = Presence(record(PORT), loop)
     begun = time.monotonic()
     assert hand_over(runtime.folder() / f"{PORT}.{presence.record.instance_id}.sock", presence.record) is None
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 20
     presence.end()
 
 
@@ -429,7 +429,7 @@ def test_stopped_instance(start: Start, monkeypatch: pytest.MonkeyPatch) -> None
     instance.process.send_signal(signal.SIGSTOP)
     begun = time.monotonic()
     assert hand_over(address, record(port)) is None
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 20
     instance.process.send_signal(signal.SIGCONT)
     assert instance.says() == "hung up"
 

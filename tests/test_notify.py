@@ -156,7 +156,7 @@ def test_one_service_waits_for_no_other(telling: Callable[..., Telling], receive
         one.until(lambda: one.notifier.pending == 3, "the sender has said so")
         begun = time.monotonic()
         one.notifier.finish(0.2)
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 8
         assert one.said == ["3 notifications were not delivered before the end."]
     finally:
         hanging.close()
@@ -169,7 +169,7 @@ def test_the_queue_is_bounded(telling: Callable[..., Telling], receiver: Receive
     begun = time.monotonic()
     for number in range(notify.WAITING + 10):
         one.notifier.tell(Notice(f"✅ {number} (here)", "text", "success"))
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 10
     tally = one.notifier.tally
     assert (tally["pending"], tally["dropped"]) == (notify.WAITING + 1, 9)
     waiting = one.notifier.services[0].waiting

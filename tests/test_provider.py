@@ -70,7 +70,7 @@ def test_a_hint_that_is_over_or_none(service: Service, hint: str) -> None:
     service.answers((503, {"retry-after": hint}, {}))
     begun = time.monotonic()
     assert ask(service) == "Sunny."
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 30
 
 
 def test_the_services_own_word_on_trying_again_counts(service: Service) -> None:

@@ -303,7 +303,7 @@ def test_headers_that_make_work(guarded: Started, header: str) -> None:
     begun = time.monotonic()
     assert _status(_asked(guarded.port, (head.replace("/health/live", "/metrics") + end).encode("latin-1"))) == 401
     assert _status(_asked(guarded.port, (head + end).encode("latin-1"))) == 200
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
 
 
 # What takes long for some.

@@ -276,7 +276,7 @@ def test_old_one_finishes_what_it_does(place: Place) -> None:
     asking.join(10)
     assert answers == [(200, "small")]
     assert old.wait() == 0
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 20
     assert "not finished" not in old.output
     assert os.getpgid(new.pid) == new.pid
     assert new.stop() == 0

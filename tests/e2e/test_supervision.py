@@ -239,7 +239,7 @@ def test_stopped_while_it_waits(place: Place) -> None:
         started.until_says(words)
     begun = time.monotonic()
     assert started.stop() == 0
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
     started.left_nothing()
 
 
