@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.ports import Table  # noqa: E402  # the checkout is not installed
-from tests.e2e.place import Place, make_place, unused_port  # noqa: E402
+from tests.e2e.place import Place, make_place  # noqa: E402
+from tests.portnumbers import unused_port  # noqa: E402
 
 PATIENCE = 30.0  # seconds until a start counts as failed
 SETTLED = 0.5  # seconds after the first answer until memory is read

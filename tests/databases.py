@@ -10,7 +10,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+
+from tests.portnumbers import unused_port
 
 PASSWORD = "canary-3f9a1c77e2Zq-password"
 """Of every role. No message, report or log may show it."""
@@ -31,12 +32,6 @@ def absent(what: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(f"{what} is not installed")
     pytest.skip(f"needs {what}")
-
-
-def unused_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def programs() -> Path:

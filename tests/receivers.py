@@ -13,7 +13,8 @@ from typing import Any
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from tests.e2e.place import unused_port
+from tests.portnumbers import unused_port
+from tests.waiting import PATIENCE
 
 
 class Receiver:
@@ -64,7 +65,7 @@ class Receiver:
         self._let_go.set()
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join(5)
+        self._thread.join(PATIENCE)
 
 
 class Mailbox:

@@ -32,7 +32,7 @@ from preflight.processes.loop import Loop
 from preflight.redaction.redactor import MASK, Redactor
 from preflight.settings import loading
 from preflight.web.instance import Instance
-from tests.e2e.place import unused_port
+from tests.portnumbers import unused_port
 
 ROOT = Path(__file__).parents[1]
 KEY = "sk-canary-3f9a1c77e2Zq"

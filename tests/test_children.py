@@ -18,7 +18,7 @@ import pytest
 from preflight.processes import children
 from preflight.processes.channel import Channel, Message
 from preflight.processes.children import Child
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.slow  # they start processes
 
@@ -281,6 +281,6 @@ def test_attach_hears_in_a_thread() -> None:
     ours.send("one")
     ours.send("two", n=2)
     ours.close()
-    assert hung_up.wait(20)
+    assert hung_up.wait(PATIENCE)
     assert heard == [Message("one"), Message("two", {"n": 2})]
     channel.close()

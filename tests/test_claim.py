@@ -18,8 +18,8 @@ from preflight.instances.runtime import StartLock
 from preflight.settings import loading
 from preflight.settings import model as settings
 from preflight.suite import claim
-from tests.e2e.place import unused_port
 from tests.launchers import Answering
+from tests.portnumbers import unused_port
 from tests.releases import OtherRelease
 
 ROOT = Path(__file__).parent.parent

@@ -25,9 +25,10 @@ from preflight.instances.runtime import RuntimeFolderError, StartLock
 from preflight.processes.channel import Channel
 from preflight.processes.loop import Loop
 from preflight.settings import loading
-from tests.e2e.place import Place, Started, get, make_place, unused_port
+from tests.e2e.place import Place, Started, get, make_place
 from tests.launchers import Answering, record
-from tests.waiting import until
+from tests.portnumbers import unused_port
+from tests.waiting import PATIENCE, until
 
 ROOT = Path(__file__).parents[1]
 PORT = unused_port()  # only a name here, of this process alone: a start's lock is known to the whole machine
@@ -194,7 +195,7 @@ def test_not_inherited(start: Start) -> None:
         first.process.kill()
         first.process.wait()
         lock = StartLock(PORT)
-        until(lambda: lock.take(), "the lock is free", 5)
+        until(lambda: lock.take(), "the lock is free")
         lock.release()
     finally:
         os.kill(child, signal.SIGKILL)
@@ -345,7 +346,7 @@ if address.startswith("/"):
     address = os.path.basename(address)
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 caller = socket.socket(socket.AF_UNIX)
-caller.settimeout(10)
+caller.settimeout(60)
 try:
     caller.connect(address)
 except PermissionError:
@@ -371,7 +372,7 @@ def test_another_user_calls(way: str, listener: socket.socket) -> None:
             path.parent.chmod(0o711)
         address = f"@{name_of(presence.record.port, presence.record.instance_id)[1:]}" if "name" in way else str(path)
         stranger = subprocess.run(
-            [sys.executable, "-c", STRANGER, address], stdout=subprocess.PIPE, text=True, timeout=20, check=True
+            [sys.executable, "-c", STRANGER, address], stdout=subprocess.PIPE, text=True, timeout=PATIENCE, check=True
         )
     assert stranger.stdout == ("kept out\n" if way == "as it is" else "hung up\n")
 
@@ -496,7 +497,7 @@ def test_answers_that_are_none(answer: Callable[[Channel, socket.socket], None],
         with pytest.raises(instances.Silent):
             instances.ask(channel, any_release=True)
         channel.close()
-    thread.join(5)
+    thread.join(PATIENCE)
     if sys.platform == "linux":
         assert len(os.listdir("/proc/self/fd")) <= descriptors
     control.close()
@@ -512,7 +513,7 @@ def test_silent_callers_are_dropped(monkeypatch: pytest.MonkeyPatch, listener: s
         handover = hand_over(path, one.record)
         assert handover is not None
         with unixsockets.connect(path, 5.0) as silent:
-            silent.settimeout(5)
+            silent.settimeout(PATIENCE)
             silent.sendall(began)
             assert silent.recv(1) == b""
         assert len(one.given) == 1
@@ -557,7 +558,7 @@ def test_a_call_without_end(served: Place) -> None:
     """It is not listened to until the memory is full."""
     (file,) = (served.folder / "runtime" / "preflight").glob("*.sock")
     with unixsockets.connect(file, 5.0) as caller, contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        caller.settimeout(5)
+        caller.settimeout(PATIENCE)
         caller.sendall(b"x" * presence.LONGEST_CALL + b"x" * 1024 * 1024)
         raise AssertionError("it takes a megabyte")
     assert get(served.url) == (200, "small")

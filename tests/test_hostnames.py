@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from preflight import hostnames
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_what_others_can_open(bound: list[socket.socket], host: str) -> None:
     sock = listener(bound, host, only_v6=False)
     told = hostnames.to_be_told(sock, host)
     assert not hostnames.is_wildcard(told)
-    with socket.create_connection((told, sock.getsockname()[1]), timeout=10):
+    with socket.create_connection((told, sock.getsockname()[1]), timeout=PATIENCE):
         pass
     own = {one.address for addresses in psutil.net_if_addrs().values() for one in addresses}
     assert told in own

@@ -23,9 +23,9 @@ from preflight.instances.presence import Presence
 from preflight.instances.records import Record
 from preflight.instances.runtime import RuntimeFolderError
 from preflight.processes.loop import Loop
-from tests.e2e.place import unused_port
 from tests.launchers import Answering, record
-from tests.waiting import until
+from tests.portnumbers import unused_port
+from tests.waiting import PATIENCE, until
 
 ROOT = Path(__file__).parents[1]
 PORT = unused_port()
@@ -62,7 +62,7 @@ class Instance:
         assert self.process.stdout.readline() == "serving\n"
 
     def end(self) -> None:
-        self.process.communicate("over\n", timeout=20)
+        self.process.communicate("over\n", timeout=PATIENCE)
 
     def close(self) -> None:
         self.process.kill()

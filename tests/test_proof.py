@@ -15,6 +15,7 @@ from preflight.launcher.proof import Proof
 from preflight.settings import loading
 from preflight.settings import model as settings
 from tests.conftest import ROOT
+from tests.waiting import PATIENCE
 
 
 def chosen(**changes: object) -> settings.Settings:
@@ -74,7 +75,7 @@ def test_no_http(said: bytes) -> None:
 def test_too_much_of_nothing() -> None:
     """What sends on and on and no status is not read for ever."""
     one = Proof(chosen(), time.monotonic())
-    one.theirs.settimeout(5)
+    one.theirs.settimeout(PATIENCE)
     while not one.problem(time.monotonic()):
         one.theirs.sendall(b"x" * 4096)
         one.read()

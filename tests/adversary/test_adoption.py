@@ -15,7 +15,8 @@ import pytest
 from tests.e2e.beside import ECHO, serve
 from tests.e2e.doubles import SMALL
 from tests.e2e.installing import Adopter
-from tests.e2e.place import ROOT, Place, Started, listening, make_place, unused_port
+from tests.e2e.place import ROOT, Place, Started, listening, make_place
+from tests.portnumbers import unused_port
 from tests.waiting import until
 
 NAMED = '[tool.preflight]\napp = "shop:app"\n'

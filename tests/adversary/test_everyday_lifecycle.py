@@ -21,7 +21,8 @@ import psutil
 import pytest
 
 from tests.e2e import clocks
-from tests.e2e.place import READY, Place, Started, get, listening, unused_port
+from tests.e2e.place import READY, Place, Started, get, listening
+from tests.portnumbers import unused_port
 from tests.waiting import PATIENCE, until
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc and process groups as Linux has them")

@@ -25,7 +25,7 @@ from preflight.redaction import arguments
 from preflight.redaction.redactor import Redactor
 from tests.e2e.doubles import Answer, Providers
 from tests.e2e.place import KEYS, Place, Started, equip, get
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -369,7 +369,7 @@ def test_odd_addresses(place: Place) -> None:
         "//evil/x",
         "/diagnostics?x=%ED%A0%80",
     ):
-        assert requests.get(place.url + path, timeout=20).status_code in (200, 400, 404), path
+        assert requests.get(place.url + path, timeout=PATIENCE).status_code in (200, 400, 404), path
     assert started.stop() == 0
     assert "Traceback" not in started.output
 

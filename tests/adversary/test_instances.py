@@ -302,7 +302,7 @@ def test_a_neighbour_at_the_other_end_of_a_cable(place: Place) -> None:
     kept = place.start(*SMALL, "--host", "0.0.0.0", "--if-running", "keep").until_ready()
     assert "our instance" not in kept.output
     for address in ("192.0.2.1", "192.0.2.2"):
-        ask = f"import urllib.request as r; print(r.urlopen('http://{address}:{place.port}', timeout=10).read())"
+        ask = f"import urllib.request as r; print(r.urlopen('http://{address}:{place.port}', timeout=60).read())"
         asked = place.spawn(*beside, sys.executable, "-c", ask)
         assert asked.wait() == 0, asked.output
         assert asked.stdout == "b'small'\n"

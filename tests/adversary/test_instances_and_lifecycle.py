@@ -23,9 +23,10 @@ from preflight.worker.application import CannotBeServed, load
 from tests.e2e import namespaces
 from tests.e2e.doubles import SMALL
 from tests.e2e.namespaces import DEMO, INSIDE, command, goes_on
-from tests.e2e.place import ROOT, Place, Started, get, listening, make_place, unused_port
+from tests.e2e.place import ROOT, Place, Started, get, listening, make_place
 from tests.e2e.processes import BACK, TRACER, handed_over, kill_worker, pytest_preflight, start_is_over, worker_of
-from tests.waiting import until
+from tests.portnumbers import unused_port
+from tests.waiting import PATIENCE, until
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="namespaces, /proc and ptrace are Linux's")
 
@@ -259,7 +260,7 @@ def test_an_instance_that_the_holder_has_started(place: Place, how: str) -> None
     served = [sys.executable, "run.py", f"--port={elsewhere}", *DEMO]
     parent = place.spawn(sys.executable, "-c", PARENT, str(place.port), *served).until_ready()
     new = place.start(*DEMO).until_ready() if how == "a start" else place.run("--demo", how)
-    assert parent.process.wait(20) == -signal.SIGTERM
+    assert parent.process.wait(PATIENCE) == -signal.SIGTERM
     assert "but it serves another port" in new.output
     assert get(f"http://127.0.0.1:{elsewhere}") == (200, "small")
     assert "Stopping" not in parent.output
@@ -504,7 +505,7 @@ def test_a_terminal_that_is_closed_during_a_start(place: Place) -> None:
     children = psutil.Process(pid).children()
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGHUP
-    assert not psutil.wait_procs(children, timeout=20)[1]
+    assert not psutil.wait_procs(children, timeout=PATIENCE)[1]
     assert not listening(place.port)
 
 

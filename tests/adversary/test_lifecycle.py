@@ -28,7 +28,7 @@ from tests.e2e.clients import Clients
 from tests.e2e.place import READY, ROOT, Place, Started, get
 from tests.e2e.processes import BACK, kill_worker, worker_of
 from tests.privileges import WITHOUT, unprivileged
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 PLAIN = """
 async def plain(scope, receive, send):
@@ -543,7 +543,7 @@ def test_work_of_the_old_one(place: Place) -> None:
     upload = socket.create_connection(("127.0.0.1", place.port), 20)
     upload.sendall(b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf.")
     stream = Asking(f"{place.url}/stream")
-    with connect(f"ws://127.0.0.1:{place.port}/", open_timeout=20) as chat:
+    with connect(f"ws://127.0.0.1:{place.port}/", open_timeout=PATIENCE) as chat:
         for said in ("asked /upload", "asked /stream", "accepted"):
             old.until_says(said)
         new = place.start("--demo", "--app", "small:app").until_ready()
@@ -559,7 +559,7 @@ def test_work_of_the_old_one(place: Place) -> None:
         assert found[0] == 200
         assert found[1].endswith("life 1 0")
         with pytest.raises(ConnectionClosed) as closed:
-            chat.recv(20)
+            chat.recv(PATIENCE)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1012
     assert old.wait() == 0
@@ -580,7 +580,7 @@ def test_work_in_flight_without_privileges(place: Place) -> None:
     upload = socket.create_connection(("127.0.0.1", place.port), 20)
     upload.sendall(b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf.")
     stream = Asking(f"{place.url}/stream")
-    with connect(f"ws://127.0.0.1:{place.port}/", open_timeout=20) as chat:
+    with connect(f"ws://127.0.0.1:{place.port}/", open_timeout=PATIENCE) as chat:
         for said in ("asked /upload", "asked /stream", "accepted"):
             started.until_says(said)
         started.send(signal.SIGTERM)
@@ -596,7 +596,7 @@ def test_work_in_flight_without_privileges(place: Place) -> None:
         assert found[0] == 200
         assert found[1].endswith("life 1 0")
         with pytest.raises(ConnectionClosed) as closed:
-            chat.recv(20)
+            chat.recv(PATIENCE)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1012
     assert started.wait() == 0

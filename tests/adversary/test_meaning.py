@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.doubles import SMALL
-from tests.e2e.place import READY, Place, Started, get, listening, make_place, unused_port
+from tests.e2e.place import READY, Place, Started, get, listening, make_place
+from tests.portnumbers import unused_port
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 

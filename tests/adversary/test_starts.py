@@ -25,7 +25,7 @@ from tests.e2e import namespaces
 from tests.e2e.doubles import LISTENER, SMALL
 from tests.e2e.namespaces import DEMO, INSIDE, command, goes_on
 from tests.e2e.place import KEYS, READY, ROOT, Place, Started, get, listening
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="namespaces, /proc and process groups as Linux has them")
 mounts = pytest.mark.needs_root("nobody else may mount a file system everywhere")
@@ -512,7 +512,7 @@ def test_a_worker_in_another_process_group(elsewhere: tuple[subprocess.Popen[str
         with pytest.raises(OSError):
             get(f"{place.url}/hang", timeout=0.5)
         until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, "it was ended")
-        assert get(place.url, timeout=20) == (200, "small")
+        assert get(place.url, timeout=PATIENCE) == (200, "small")
     os.kill(launcher, signal.SIGKILL if how == "SIGKILL" else signal.SIGTERM)
     lines = iter(shell.stdout.readline, "")
     assert next(line for line in lines if line.startswith("ended ")) == (
@@ -523,7 +523,7 @@ def test_a_worker_in_another_process_group(elsewhere: tuple[subprocess.Popen[str
     shell.stdin.write("\n")
     shell.stdin.flush()
     assert next(line for line in lines if line == "alive\n")
-    assert shell.wait(10) == 0
+    assert shell.wait(PATIENCE) == 0
 
 
 # Those that come after.

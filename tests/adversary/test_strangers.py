@@ -242,7 +242,7 @@ def test_several_tokens(guarded: Started) -> None:
     offered = [base64.urlsafe_b64encode(one).decode().rstrip("=") for one in (b"wrong-one-of-them", TOKEN.encode())]
     protocols = ", ".join(f"preflight.token.{one}" for one in offered)
     form = f"token=wrong-one&token={TOKEN}"
-    said = requests.post(f"{guarded.url}/login", data=form, allow_redirects=False, timeout=20)
+    said = requests.post(f"{guarded.url}/login", data=form, allow_redirects=False, timeout=PATIENCE)
     assert (said.status_code, "set-cookie" in said.headers) == (401, False)
     head = f"GET /ws/chat HTTP/1.1\r\nHost: 127.0.0.1:{guarded.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     key = f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {'A' * 22}==\r\nSec-WebSocket-Protocol: {protocols}\r\n\r\n"
@@ -462,7 +462,7 @@ def test_addresses_that_are_texts(place: Place) -> None:
         said = requests.get(
             f"{place.url}/metrics",
             headers={name: forged.encode("latin-1", "replace"), "Authorization": "Bearer wrong-token"},
-            timeout=20,
+            timeout=PATIENCE,
         )
         assert said.status_code == 401
     started.stop()
@@ -501,7 +501,7 @@ def test_a_neighbour_that_answers_a_byte_at_a_time(place: Place, options: list[s
     program = place.folder / "trickle.py"
     program.write_text(TRICKLE)
     place.spawn(sys.executable, str(program), str(place.port)).until_says("listening")
-    assert place.start(*options).wait(20) in (0, 1)
+    assert place.start(*options).wait(PATIENCE) in (0, 1)
 
 
 def test_a_message_in_pieces() -> None:
@@ -773,7 +773,7 @@ def test_keys_that_change_while_it_serves(equipped_project: Place) -> None:
     with connect(f"ws://127.0.0.1:{place.port}/ws/diagnostics") as follower:
         place.write_env_file(**variables(THREE, f"{ONE}XyZw"))
         (place.folder / "home" / "fail").touch()
-        run = requests.post(f"{place.url}/diagnostics/run", timeout=20).json()["run_id"]
+        run = requests.post(f"{place.url}/diagnostics/run", timeout=PATIENCE).json()["run_id"]
         frames = ""
         while '"type": "run_finished"' not in frames:
             frames += str(follower.recv(PATIENCE))

@@ -17,7 +17,8 @@ import jsonschema
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.e2e.place import KEYS, Place, Started, get, listening, unused_port
+from tests.e2e.place import KEYS, Place, Started, get, listening
+from tests.portnumbers import unused_port
 from tests.waiting import PATIENCE, until
 
 Message = dict[str, Any]
@@ -145,7 +146,7 @@ class Provider:
 
     def _post(self, what: str, body: Message) -> None:
         request = urllib.request.Request(f"{self.url}/_llmock/{what}", json.dumps(body).encode(), method="POST")
-        urllib.request.urlopen(request, timeout=10).close()
+        urllib.request.urlopen(request, timeout=PATIENCE).close()
 
 
 class Live:

@@ -40,7 +40,7 @@ class Clients:
     def __exit__(self, *_error: object) -> None:
         self._over.set()
         for thread in self._threads:
-            thread.join(20)
+            thread.join(PATIENCE)
 
     def go_on(self, count: int = 50) -> None:
         """Wait until that many more requests were answered."""
@@ -48,7 +48,7 @@ class Clients:
         until(lambda: self.answered >= wanted or bool(self.refused), "more requests are answered")
 
     def _ask(self, keep: bool) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
         reused = False
         while not self._over.is_set():
             try:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.waiting import PATIENCE
+
 # A server that listens on the port given, says so, and ends on SIGTERM unless told to ignore it.
 LISTENER = """
 import signal, socket, sys
@@ -84,4 +86,4 @@ class Providers:
         self._closing.set()
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join(5)
+        self._thread.join(PATIENCE)

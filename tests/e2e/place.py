@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import shutil
 import signal
 import socket
@@ -30,6 +29,7 @@ from preflight.report import model as report
 from preflight.settings.statefolder import StateFolder
 from preflight.suite import imports
 from tests.e2e.doubles import LISTENER, SMALL, Providers
+from tests.portnumbers import unused_port
 from tests.waiting import PATIENCE, until
 
 ROOT = Path(__file__).parents[2]
@@ -43,18 +43,6 @@ BLOCKED = "must fix before proceeding"
 BROKE = "THE CHECK SUITE ITSELF FAILED"
 
 
-def unused_port() -> int:
-    """A port that nothing listens on, below those that the system gives to clients."""
-    while True:
-        port = random.randrange(20000, 32000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-
-
 def listening(port: int) -> bool:
     """Whether anything takes connections there."""
     with socket.socket() as client:
@@ -62,7 +50,7 @@ def listening(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def get(url: str, timeout: float = 10.0) -> tuple[int, str]:
+def get(url: str, timeout: float = PATIENCE) -> tuple[int, str]:
     """Status and text of an answer, which comes within so many seconds."""
     try:
         with urllib.request.urlopen(url, timeout=timeout) as answer:
@@ -171,7 +159,7 @@ class Started:
     def left_nothing(self) -> None:
         """It has ended, no process of its session is left, and nothing listens on its port."""
         assert self.process.returncode is not None
-        until(lambda: not self.family(), "every process that it started has gone", 5)
+        until(lambda: not self.family(), "every process that it started has gone")
         assert not listening(self.port), f"something still listens on {self.port}"
 
     def asking(self, port: int) -> int:

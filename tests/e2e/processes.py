@@ -12,6 +12,7 @@ import sys
 import psutil
 
 from tests.e2e.place import Place, Started
+from tests.waiting import PATIENCE
 
 BACK = "The worker is back (PID "
 CRASHING = """
@@ -90,7 +91,7 @@ def kill_worker(started: Started) -> int:
 
 def crash(place: Place) -> None:
     """Make the worker crash by a request, whether or not it is answered."""
-    client = http.client.HTTPConnection("127.0.0.1", place.port, timeout=10)
+    client = http.client.HTTPConnection("127.0.0.1", place.port, timeout=PATIENCE)
     try:
         client.request("GET", "/crash")
         client.getresponse().read()

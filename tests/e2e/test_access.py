@@ -511,10 +511,12 @@ def test_other_machines(place: Place) -> None:
     address = own_address()
     started = place.start("--demo", "--host", "0.0.0.0", PREFLIGHT_TOKEN=TOKEN).until_ready()
     url = f"http://{address}:{place.port}"
-    assert requests.get(f"{url}/health", timeout=10).status_code == 200
-    assert requests.get(f"{url}/diagnostics", timeout=10).status_code == 401
-    assert requests.get(f"{url}/diagnostics", headers=BEARER, timeout=10).status_code == 200
-    assert requests.get(f"{url}/diagnostics", headers={**BEARER, "Host": "evil.test"}, timeout=10).status_code == 421
+    assert requests.get(f"{url}/health", timeout=PATIENCE).status_code == 200
+    assert requests.get(f"{url}/diagnostics", timeout=PATIENCE).status_code == 401
+    assert requests.get(f"{url}/diagnostics", headers=BEARER, timeout=PATIENCE).status_code == 200
+    assert (
+        requests.get(f"{url}/diagnostics", headers={**BEARER, "Host": "evil.test"}, timeout=PATIENCE).status_code == 421
+    )
     assert started.stop() == 0
 
 
@@ -526,9 +528,9 @@ def test_other_machines_without_a_token(place: Place) -> None:
     until(lambda: listening(place.port), "uvicorn listens")
     url = f"http://{address}:{place.port}"
     host = {"Host": f"127.0.0.1:{place.port}"}
-    assert requests.get(f"{url}/health", timeout=10).status_code == 200
+    assert requests.get(f"{url}/health", timeout=PATIENCE).status_code == 200
     for headers in (host, {**host, "X-Forwarded-For": "127.0.0.1"}):
-        assert requests.get(f"{url}/diagnostics", headers=headers, timeout=10).status_code == 403
+        assert requests.get(f"{url}/diagnostics", headers=headers, timeout=PATIENCE).status_code == 403
     assert get(f"{place.url}/diagnostics")[0] == 200
     started.stop()
 
@@ -544,7 +546,7 @@ def test_a_login_that_asks_for_another_protocol_under_uvicorn(place: Place, pars
     form = urlencode({"token": TOKEN}).encode()
     headers = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "Host": f"127.0.0.1:{place.port}"}
     body = iter([form]) if chunked else form
-    answer = requests.post(f"{place.url}/login", body, headers=headers, timeout=10, allow_redirects=False)
+    answer = requests.post(f"{place.url}/login", body, headers=headers, timeout=PATIENCE, allow_redirects=False)
     if parser == "h11":
         assert (answer.status_code, answer.headers["location"]) == (303, "/")
     else:
@@ -570,7 +572,7 @@ def test_guesses_are_slowed_down(place: Place) -> None:
     calm = statistics.median(ask(TOKEN)[1] for _ in range(20))
     guesses = [ask(f"guess-{number}") for number in range(5)]
     assert [status for status, _ in guesses] == [401] * 5
-    assert max(seconds for _, seconds in guesses[:3]) < 0.4
+    assert statistics.median(seconds for _, seconds in guesses[:3]) < 0.4
     assert guesses[3][1] >= 0.5
     assert guesses[4][1] >= 1.0
     with ThreadPoolExecutor(80) as pool:
@@ -643,8 +645,8 @@ def test_the_address_that_ready_prints(place: Place, host: str) -> None:
     assert len(printed) >= 4
     assert not [url for url in printed if "//0.0.0.0:" in url or "//[::]:" in url or "//0:" in url]
     url = next(url for url in printed if url.endswith("/diagnostics"))
-    assert requests.get(url, headers=BEARER, timeout=10).status_code == 200
+    assert requests.get(url, headers=BEARER, timeout=PATIENCE).status_code == 200
     for name in (socket.gethostname(), f"{socket.gethostname()}:{place.port}"):
-        assert requests.get(url, headers={**BEARER, "Host": name}, timeout=10).status_code == 200
-    assert requests.get(url, headers={**BEARER, "Host": "evil.test"}, timeout=10).status_code == 421
+        assert requests.get(url, headers={**BEARER, "Host": name}, timeout=PATIENCE).status_code == 200
+    assert requests.get(url, headers={**BEARER, "Host": "evil.test"}, timeout=PATIENCE).status_code == 421
     assert started.stop() == 0

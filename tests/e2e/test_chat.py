@@ -25,7 +25,7 @@ from server.sessions.owner import identity
 from server.sessions.store import Reply, Store
 from tests.e2e.chatting import Client, Live, Message, client, counts, frame, kill_worker, raw, worker_of
 from tests.e2e.place import ROOT, Place, Started, get, make_place
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 
 def delete(url: str) -> str:
-    with urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=10) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=PATIENCE) as answer:
         return str(answer.read().decode())
 
 
@@ -603,7 +603,7 @@ def test_the_five_line_client_works_as_printed(demo: Started, tmp_path: Path) ->
     program.write_text(found[1])
     url = f"ws://127.0.0.1:{demo.port}/ws/chat"
     done = subprocess.run(
-        [sys.executable, program, url, "what failed?"], capture_output=True, text=True, timeout=20, check=False
+        [sys.executable, program, url, "what failed?"], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.stderr == ""
     assert "Nothing critical failed" in done.stdout

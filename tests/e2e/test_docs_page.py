@@ -14,6 +14,7 @@ from starlette.routing import Route, WebSocketRoute
 from server.app import create_app
 from tests.e2e.browser import chromium
 from tests.e2e.place import Place, make_place
+from tests.waiting import PATIENCE
 
 TOKEN = "a-token-of-more-than-16-characters"
 LINK = re.compile(r'<a href="([^"]*)">')
@@ -56,20 +57,20 @@ def test_links(served: tuple[str, str]) -> None:
     """Each GET that has nothing to fill in is linked, and every link leads to what there is."""
     url, token = served
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    text = requests.get(f"{url}/docs", headers=headers, timeout=10).text
+    text = requests.get(f"{url}/docs", headers=headers, timeout=PATIENCE).text
     linked = {urljoin("/docs", link) for link in LINK.findall(text)}
-    paths = requests.get(f"{url}/openapi.json", headers=headers, timeout=10).json()["paths"]
+    paths = requests.get(f"{url}/openapi.json", headers=headers, timeout=PATIENCE).json()["paths"]
     open_ones = {path for path, methods in paths.items() if "get" in methods and "{" not in path}
     assert linked == open_ones - (set() if token else {"/login"})
     for path in linked:
-        assert requests.get(f"{url}{path}", headers=headers, timeout=10).status_code == 200, path
+        assert requests.get(f"{url}{path}", headers=headers, timeout=PATIENCE).status_code == 200, path
 
 
 def test_every_websocket(served: tuple[str, str]) -> None:
     """The two kinds of routes: what the application has is what stands there."""
     url, token = served
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    text = requests.get(f"{url}/docs", headers=headers, timeout=10).text
+    text = requests.get(f"{url}/docs", headers=headers, timeout=PATIENCE).text
     rows = re.findall(r'<code class="method">(\w+)</code> <span class="path">(?:<a [^>]*>)?<code>([^<]*)</code>', text)
     routes = create_app().router.routes
     assert {path for method, path in rows if method == "WS"} == {

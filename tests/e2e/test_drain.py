@@ -20,7 +20,7 @@ from websockets.sync.client import connect
 from tests.e2e.place import Place, Started, get, listening
 from tests.e2e.processes import worker_of
 from tests.privileges import WITHOUT, unprivileged
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 # Answers /slow when the gate is there, says how far it is, and leaves WebSockets to whoever closes them.
 SLOW = """
@@ -63,7 +63,7 @@ class Asked(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        client = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
+        client = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
         try:
             client.request("GET", self._path)
             answer = client.getresponse()
@@ -75,7 +75,7 @@ class Asked(threading.Thread):
             client.close()
 
     def answered(self) -> bool:
-        self.join(20)
+        self.join(PATIENCE)
         assert self.error == ""
         return self.status == 200
 
@@ -100,7 +100,7 @@ def test_not_ready_while_it_drains(place: Place) -> None:
     """During the delay for load balancers: not ready, but alive and answering, every answer its connection's last."""
     # So long that it is not over before everything was asked: a second signal ends it.
     started = place.start("--demo", PREFLIGHT_DRAIN_DELAY="60s").until_ready()
-    kept = http.client.HTTPConnection("127.0.0.1", place.port, timeout=10)
+    kept = http.client.HTTPConnection("127.0.0.1", place.port, timeout=PATIENCE)
     kept.request("GET", "/health/ready")
     answer = kept.getresponse()
     assert (answer.status, answer.getheader("Connection")) == (200, None)
@@ -179,7 +179,7 @@ def test_accept_queue_is_answered(place: Place) -> None:
     os.kill(worker, signal.SIGSTOP)
     clients = []
     for _ in range(20):
-        client = http.client.HTTPConnection("127.0.0.1", place.port, timeout=20)
+        client = http.client.HTTPConnection("127.0.0.1", place.port, timeout=PATIENCE)
         client.request("GET", "/")  # connected by the kernel; the worker sees nothing of it
         clients.append(client)
     started.send(signal.SIGTERM)
@@ -203,7 +203,7 @@ def test_without_privileges(place: Place) -> None:
     begun(started)
     worker = worker_of(started)
     os.kill(worker, signal.SIGSTOP)
-    waiting = http.client.HTTPConnection("127.0.0.1", place.port, timeout=20)
+    waiting = http.client.HTTPConnection("127.0.0.1", place.port, timeout=PATIENCE)
     waiting.request("GET", "/")
     started.send(signal.SIGTERM)
     started.until_says("Stopping")
@@ -214,7 +214,7 @@ def test_without_privileges(place: Place) -> None:
     open_gate(place)
     assert asked.answered()
     with chat:
-        assert closed_with(lambda: chat.recv(timeout=10))[0] == 1012
+        assert closed_with(lambda: chat.recv(timeout=PATIENCE))[0] == 1012
     assert started.wait() == 0
     assert "Traceback" not in started.output
     assert "not finished" not in started.output
@@ -224,7 +224,7 @@ def test_without_privileges(place: Place) -> None:
 def test_last_request_on_an_idle_connection(place: Place) -> None:
     """As long as a drain goes on, a client's idle connection is good for one more request, and told to be over then."""
     started = slow(place)
-    client = http.client.HTTPConnection("127.0.0.1", place.port, timeout=20)
+    client = http.client.HTTPConnection("127.0.0.1", place.port, timeout=PATIENCE)
     client.request("GET", "/")
     assert client.getresponse().read() == b"done"  # kept open: an idle connection from now on
     asked = Asked(place.port)
@@ -243,12 +243,12 @@ def test_last_request_on_an_idle_connection(place: Place) -> None:
 
 def test_connection_without_a_request_yet(place: Place) -> None:
     """A connection whose request is only half there when the end comes does not keep it from coming."""
-    started = slow(place)
+    started = slow(place, PREFLIGHT_GRACEFUL_TIMEOUT="60s")
     with socket.create_connection(("127.0.0.1", place.port), 10) as half:
         half.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
         begin = time.monotonic()
         assert started.stop() == 0
-        assert time.monotonic() - begin < 4.75
+        assert time.monotonic() - begin < 30
     started.left_nothing()
 
 
@@ -261,7 +261,7 @@ def test_load(place: Place) -> None:
     def ask() -> None:
         while True:
             number = str(next(numbers))
-            client = http.client.HTTPConnection("127.0.0.1", place.port, timeout=20)
+            client = http.client.HTTPConnection("127.0.0.1", place.port, timeout=PATIENCE)
             try:
                 client.request("GET", f"/counted/{number}", headers={"Connection": "close"})
                 if client.getresponse().read() == b"done":
@@ -279,7 +279,7 @@ def test_load(place: Place) -> None:
     until(lambda: len(answered) >= 100, "there is some load")
     assert started.stop() == 0
     for thread in threads:
-        thread.join(20)
+        thread.join(PATIENCE)
     began = set(re.findall(r"began /counted/([0-9]+)", started.stderr))
     assert len(began) >= 100
     assert began - answered == set()
@@ -300,16 +300,16 @@ def closed_with(receive: Callable[[], object]) -> tuple[int, str]:
 
 def test_chat_is_told_why(place: Place) -> None:
     """A chat is closed with 1012 (service restart) and a reason, so that its client knows to come back."""
-    started = place.start("--demo").until_ready()
+    started = place.start("--demo", PREFLIGHT_GRACEFUL_TIMEOUT="60s").until_ready()
     with connect(f"ws://127.0.0.1:{place.port}/ws/chat") as chat:
-        assert json.loads(chat.recv(timeout=10))["type"] == "connected"
+        assert json.loads(chat.recv(timeout=PATIENCE))["type"] == "connected"
         begin = time.monotonic()
         started.send(signal.SIGTERM)
-        code, reason = closed_with(lambda: chat.recv(timeout=10))
+        code, reason = closed_with(lambda: chat.recv(timeout=PATIENCE))
     assert code == 1012
     assert "connect again" in reason
     assert started.wait() == 0
-    assert time.monotonic() - begin < 3, "a chat that nobody writes in is no reason to wait"
+    assert time.monotonic() - begin < 30, "a chat that nobody writes in is no reason to wait"
     started.left_nothing()
 
 
@@ -319,10 +319,10 @@ def test_turn_is_finished(place: Place) -> None:
     with connect(f"ws://127.0.0.1:{place.port}/ws/chat") as chat:
         chat.send(json.dumps({"type": "init"}))
         chat.send(json.dumps({"type": "chat", "content": "what failed?"}))
-        until(lambda: json.loads(chat.recv(timeout=20))["type"] == "progress", "the agent has begun to answer")
+        until(lambda: json.loads(chat.recv(timeout=PATIENCE))["type"] == "progress", "the agent has begun to answer")
         started.send(signal.SIGTERM)
-        until(lambda: json.loads(chat.recv(timeout=20))["type"] == "result", "the result is delivered")
-        assert closed_with(lambda: chat.recv(timeout=10))[0] == 1012
+        until(lambda: json.loads(chat.recv(timeout=PATIENCE))["type"] == "result", "the result is delivered")
+        assert closed_with(lambda: chat.recv(timeout=PATIENCE))[0] == 1012
     assert started.wait() == 0
     assert "not finished" not in started.output
     started.left_nothing()
@@ -333,7 +333,7 @@ def test_foreign_websocket_is_told_why(place: Place) -> None:
     started = slow(place)
     with connect(f"ws://127.0.0.1:{place.port}/any") as chat:
         started.send(signal.SIGTERM)
-        code, reason = closed_with(lambda: chat.recv(timeout=10))
+        code, reason = closed_with(lambda: chat.recv(timeout=PATIENCE))
     assert code == 1012
     assert reason
     assert started.wait() == 0
@@ -351,11 +351,11 @@ def test_cancelled_and_counted(place: Place) -> None:
     begun(started, 2)
     begin = time.monotonic()
     assert started.stop() == 0
-    assert 0.4 < time.monotonic() - begin < 3
+    assert 0.4 < time.monotonic() - begin < 30
     assert "2 requests or turns were not finished in time." in started.stdout
     assert started.stderr.count("slow was cancelled") == 2
     for one in asked:
-        one.join(10)
+        one.join(PATIENCE)
         assert one.status != 200
     started.left_nothing()
 
@@ -375,9 +375,9 @@ def test_one_that_does_not_let_itself_be_cancelled(place: Place) -> None:
     started.until_says("hanging")
     begin = time.monotonic()
     assert started.stop() == 0
-    assert time.monotonic() - begin < 4
+    assert time.monotonic() - begin < 30
     assert "The worker did not finish everything in time." in started.stdout
-    asked.join(10)
+    asked.join(PATIENCE)
     started.left_nothing()
 
 
@@ -390,8 +390,8 @@ def test_second_signal(place: Place) -> None:
     started.until_says("Stopping")
     begin = time.monotonic()
     assert started.insist() == 0
-    assert time.monotonic() - begin < 3
-    asked.join(10)
+    assert time.monotonic() - begin < 30
+    asked.join(PATIENCE)
     assert asked.status == 0
     started.left_nothing()
 
@@ -418,7 +418,7 @@ def test_what_a_second_signal_cuts_off(place: Place, asked: int, said: str, numb
     assert f"Ended at once by a second {number.name}: {said}.\n" in started.stdout
     assert "in time" not in started.stdout
     for client in clients:
-        client.join(20)
+        client.join(PATIENCE)
         assert client.status == 0
     started.left_nothing()
 
@@ -456,6 +456,6 @@ def test_launcher_is_killed_and_a_request_hangs(place: Place) -> None:
     asked = Asked(place.port)
     begun(started)
     assert started.stop(signal.SIGKILL) == -signal.SIGKILL
-    until(lambda: not started.family(), "the worker has gone", 5)
-    asked.join(10)
+    until(lambda: not started.family(), "the worker has gone")
+    asked.join(PATIENCE)
     started.left_nothing()

@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.chatting import client, kill_worker
 from tests.e2e.doubles import LISTENER
 from tests.e2e.place import BLOCKED, Place, Started, get
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 UNSHARE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
 
@@ -23,7 +23,7 @@ def possible(*command: str) -> bool:
     """Whether this system lets us do that, in a mount namespace of its own."""
     if shutil.which("unshare") is None:
         return False
-    return subprocess.run([*UNSHARE, *command], capture_output=True, timeout=20).returncode == 0
+    return subprocess.run([*UNSHARE, *command], capture_output=True, timeout=PATIENCE).returncode == 0
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.e2e.place import BLOCKED, Place, make_place
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 AT_ONCE = ("--check-only", "--offline")
 MEMORY = {"PREFLIGHT_MEMORY": "900 TiB"}
@@ -44,7 +44,7 @@ class Reply:
 
 def ask(place: Place, path: str, method: str = "GET", **headers: str) -> Reply:
     """One request with these headers and no others."""
-    connection = http.client.HTTPConnection("127.0.0.1", place.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", place.port, timeout=PATIENCE)
     try:
         connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
         answer = connection.getresponse()

@@ -19,6 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.e2e.place import Place, Started, get, make_place
 from tests.fuzzing import EXAMPLES, fuzzed
+from tests.waiting import PATIENCE
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -111,7 +112,7 @@ def test_control_socket(unbroken: Place) -> None:
     @example(pieces=[b'{"kind": "handover", "descriptors": 0, "data": {}}\n'] * 4)
     def run(pieces: list[bytes]) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
-            caller.settimeout(20)
+            caller.settimeout(PATIENCE)
             caller.connect(path)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 caller.sendall(b"".join(pieces))
@@ -141,7 +142,7 @@ def test_chat(unbroken: Place) -> None:
         nonlocal connection, taken
         if connection is None:
             # Pings are made at random, in a thread of its own: hypothesis takes that for a strategy's.
-            opening = connect(url, open_timeout=20, max_size=None, ping_interval=None)
+            opening = connect(url, open_timeout=PATIENCE, max_size=None, ping_interval=None)
             connection = connections.enter_context(opening)
         chat = connection
         try:
@@ -150,7 +151,7 @@ def test_chat(unbroken: Place) -> None:
             chat.send(frame)
             chat.send('{"type": "ping", "id": "fence"}')
             while True:
-                message: dict[str, Any] = json.loads(chat.recv(20))
+                message: dict[str, Any] = json.loads(chat.recv(PATIENCE))
                 assert isinstance(message["type"], str)
                 if message["type"] == "error":
                     assert message["code"] != "internal", message

@@ -16,6 +16,7 @@ import pytest
 from tests.e2e import clocks
 from tests.e2e.place import READY, Place, Started, get
 from tests.e2e.processes import BACK, TRACER, kill_worker, worker_of
+from tests.waiting import PATIENCE
 
 # Hangs where and how it is told to, in the lives that it is told; how often it was started stands in a file.
 HANGING = """
@@ -296,7 +297,7 @@ def test_python_debugger(place: Place) -> None:
     with pipe.open("w") as typed:
         started.until_says("A debugger holds the worker")
         typed.write("continue\n")
-    asking.join(20)
+    asking.join(PATIENCE)
     assert answers == [(200, "small")]
     assert HANGS not in started.output
     assert started.stop() == 0

@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.e2e.place import Place, Started, get, make_place, unused_port
+from tests.e2e.place import Place, Started, get, make_place
+from tests.portnumbers import unused_port
 
 CHECK = ("--check-only", "--demo", "--app", "small:app")
 ENTRY = {
@@ -57,7 +58,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 def test_of_an_address(place: Place) -> None:
     """All that is kept is shown, of every address, and of one where an option names it."""
-    ports = [place.port, place.port + 1]
+    ports = [place.port, unused_port()]
     for port in ports:
         for memory in ("1 MiB", "900 TiB"):
             place.run(*CHECK, "--port", str(port), PREFLIGHT_MEMORY=memory, PREFLIGHT_HISTORY="2")

@@ -70,7 +70,7 @@ INSIDE = {
 
 def left_no_trace(place: Place, started: Started) -> None:
     """No orphan, no half report; and the next start gets ready, serves, and leaves nothing either."""
-    until(lambda: not started.family(), "every process that it started has gone", 8)
+    until(lambda: not started.family(), "every process that it started has gone")
     if place.report_file.exists():
         report.load(place.report_file)
     following = place.start(*OPTIONS).until_ready()

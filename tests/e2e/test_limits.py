@@ -16,7 +16,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.e2e.place import Place, Started, get, make_place
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 # Says what it got of a request; what it does beyond is in the path.
 LIMITED = """
@@ -64,7 +64,7 @@ class Raw:
 
     def __init__(self, place: Place) -> None:
         self.begun = time.monotonic()  # the server counts from the connection on, which may be there before we know
-        self.socket = socket.create_connection(("127.0.0.1", place.port), timeout=10)
+        self.socket = socket.create_connection(("127.0.0.1", place.port), timeout=PATIENCE)
 
     def send(self, data: bytes) -> Raw:
         self.socket.sendall(data)
@@ -107,7 +107,7 @@ class Raw:
                 continue
             except ConnectionError:
                 return b"reset"
-            self.socket.settimeout(10)
+            self.socket.settimeout(PATIENCE)
             return came + self.until_closed() if came else came
         raise AssertionError("it takes byte after byte")
 
@@ -174,7 +174,7 @@ def test_header_without_end(raw: Raw) -> None:
             with contextlib.suppress(TimeoutError):
                 assert status(raw.socket.recv(1 << 16)) == 431
                 break
-            raw.socket.settimeout(10)
+            raw.socket.settimeout(PATIENCE)
     assert 64 * 1024 <= sent < 1 << 23
 
 
@@ -489,7 +489,7 @@ def test_websocket_stays(served: Place) -> None:
     with connect(served.url.replace("http", "ws")) as chat:
         time.sleep(TIMEOUT + SLACK)
         chat.send("still here")
-        assert chat.recv(5) == "still here"
+        assert chat.recv(PATIENCE) == "still here"
 
 
 def test_refusals_are_told_once(served: Place) -> None:
@@ -499,7 +499,7 @@ def test_refusals_are_told_once(served: Place) -> None:
         one = Raw(served).send(b"nonsense\r\n\r\n")
         assert status(one.until_closed()) == 400
         one.close()
-    until(lambda: "Clients refused or cut off: " in instance_of(served).output, "it is told", 5)
+    until(lambda: "Clients refused or cut off: " in instance_of(served).output, "it is told")
     assert instance_of(served).output.count("\n") - before <= 2
 
 
@@ -535,7 +535,7 @@ def test_idle_connections_make_room(few: Place) -> None:
         for _ in range(30):
             assert get(few.url) == (200, "hello")
         chat.send("here")
-        assert chat.recv(5) == "here"
+        assert chat.recv(PATIENCE) == "here"
         assert asking.answer().startswith(HELLO)
     for one in (*idle, asking):
         one.close()
@@ -544,12 +544,12 @@ def test_idle_connections_make_room(few: Place) -> None:
 def test_every_connection_is_busy(few: Place) -> None:
     """Where nothing can be closed, /health is answered still, and everything else says that it is too much."""
     asking = [Raw(few).send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n") for _ in range(10)]
-    until(lambda: get(few.url) == (503, "Service Unavailable"), "all of them are at it", 5)
+    until(lambda: get(few.url) == (503, "Service Unavailable"), "all of them are at it")
     assert get(f"{few.url}/health") == (200, "hello")
     for one in asking:
         assert one.answer().startswith(HELLO)
         one.close()
-    until(lambda: get(few.url) == (200, "hello"), "there is room again", 5)
+    until(lambda: get(few.url) == (200, "hello"), "there is room again")
 
 
 def test_flood(few: Place) -> None:

@@ -9,7 +9,9 @@ import threading
 import pytest
 
 from tests.e2e.doubles import SMALL
-from tests.e2e.place import Place, get, listening, unused_port
+from tests.e2e.place import Place, get, listening
+from tests.portnumbers import unused_port
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -189,7 +191,7 @@ def test_let_through(place: Place) -> None:
     place.write_module("busy", f"{HEAD}OTHER = {other}\n{ALLOWED}")
     started = place.start("--demo", "--app", "busy:app", GUARDED=str(place.port)).until_ready()
     assert get(f"{place.url}/") == (200, "small")
-    with socket.create_connection(("127.0.0.1", other), timeout=5):
+    with socket.create_connection(("127.0.0.1", other), timeout=PATIENCE):
         pass
     assert started.stop() == 0
     started.left_nothing()

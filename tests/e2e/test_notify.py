@@ -15,7 +15,7 @@ from preflight import times
 from tests.e2e.place import READY, Place, get
 from tests.e2e.processes import crash, crashing, kill_worker, supervised
 from tests.receivers import Mailbox, Receiver
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 # A requirement that does what a file tells it.
 TOLD = """
@@ -39,7 +39,7 @@ def notifications(place: Place) -> dict[str, Any]:
 def rerun(place: Place) -> None:
     """Run the suite beside the live server, to its end."""
     request = urllib.request.Request(f"{place.url}/diagnostics/run", b"", method="POST")
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         run_id = json.loads(answer.read())["run_id"]
     until(lambda: json.loads(get(f"{place.url}/diagnostics/run/{run_id}")[1])["state"] == "finished", "it is over")
 

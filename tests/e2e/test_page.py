@@ -20,7 +20,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, WebSocket, WebSoc
 from preflight.web import pages
 from tests.e2e.browser import chromium
 from tests.e2e.chatting import client, kill_worker, worker_of
-from tests.e2e.place import KEYS, Place, get, make_place, unused_port
+from tests.e2e.place import KEYS, Place, get, make_place
+from tests.portnumbers import unused_port
 from tests.receivers import Receiver
 from tests.waiting import PATIENCE, until
 
@@ -118,7 +119,7 @@ class Model:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join(5)
+        self._thread.join(PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -778,7 +779,7 @@ def test_a_conversation_deleted_elsewhere(served: Place, visit: Open) -> None:
     page.locator("#rerun").focus()
     session = page.evaluate("sessionStorage.getItem('preflight-chat')")
     request = urllib.request.Request(f"{served.url}/sessions/{session}", method="DELETE")
-    urllib.request.urlopen(request, timeout=10).close()
+    urllib.request.urlopen(request, timeout=PATIENCE).close()
     state = page.locator("#chat-state")
     expect(state).to_have_text("That conversation was deleted; this is a new one.")
     expect(page.locator("#rerun")).to_be_focused()
@@ -1070,7 +1071,7 @@ def ask(url: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
     """Status, headers in small letters, and body."""
     request = urllib.request.Request(url, headers={name.replace("_", "-"): value for name, value in headers.items()})
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return answer.status, {name.lower(): value for name, value in answer.headers.items()}, answer.read()
     except urllib.error.HTTPError as error:
         with error:

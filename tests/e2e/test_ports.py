@@ -25,6 +25,7 @@ from preflight.ports.machine import Process
 from preflight.ports.portable import Portable
 from preflight.ports.sockets import TIME_WAIT
 from tests import pasting
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ROOT / "tests" / "e2e" / "programs"
@@ -188,7 +189,7 @@ def held(taken: Taken) -> Iterator[socket.socket]:
         assert taken.steps[-1].action == "held"
         assert not ours.get_inheritable()
         host, port = ours.getsockname()[:2]
-        client = socket.create_connection(("::1" if host == "::" else host, port), timeout=5)
+        client = socket.create_connection(("::1" if host == "::" else host, port), timeout=PATIENCE)
         accepted, _ = ours.accept()
         client.close()
         accepted.close()
@@ -349,7 +350,7 @@ def test_listeners_of_every_kind_are_freed(theirs: str, more: list[str], machine
     taken = take("::", listener.port, PATIENT, machine=machine)
     with held(taken) as ours:
         assert pids(list(taken.holders)) == {listener.pid}
-        with socket.create_connection(("127.0.0.1", ours.getsockname()[1]), timeout=5):
+        with socket.create_connection(("127.0.0.1", ours.getsockname()[1]), timeout=PATIENCE):
             pass  # :: takes IPv4 as well
 
 

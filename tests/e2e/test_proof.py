@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.clients import Clients, server
 from tests.e2e.place import READY, Place, Started, get
 from tests.e2e.processes import child, worker_of
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 REJECTED = "THE NEW SERVER DOES NOT ANSWER: the old server keeps running"
 
@@ -173,7 +173,7 @@ def test_first_start_asks_nothing(place: Place) -> None:
     asking.start()
     started.until_says("asked ")
     Path(new_gate(place)).touch()
-    asking.join(10)
+    asking.join(PATIENCE)
     assert answers == [(200, "answering")]
     assert started.stop() == 0
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.chatting import Live, Message, client
-from tests.e2e.place import KEYS, Place, Started, get, make_place, unused_port
+from tests.e2e.place import KEYS, Place, Started, get, make_place
+from tests.portnumbers import unused_port
 from tests.services import Service, completion, streamed
 
 TURN = 6.0  # seconds; half of it is the patience with a silent service

@@ -15,7 +15,8 @@ import pytest
 from tests.e2e.canaries import CANARIES
 from tests.e2e.doubles import SMALL
 from tests.e2e.installing import Adopter
-from tests.e2e.place import BLOCKED, BROKE, READY, unused_port
+from tests.e2e.place import BLOCKED, BROKE, READY
+from tests.portnumbers import unused_port
 from tests.waiting import until
 
 SUITE = """from preflight import ready

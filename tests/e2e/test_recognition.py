@@ -19,7 +19,7 @@ from tests.e2e.clients import Clients
 from tests.e2e.place import READY, Place, Started, get, make_place
 from tests.e2e.processes import foreign, handed_over, start_is_over, worker_of
 from tests.releases import OtherRelease
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="abstract names and namespaces are Linux's")
 SMALL = ("--demo", "--app", "small:app")
@@ -239,7 +239,7 @@ for name in glob.glob(f"{port}.*.json"):
         record = json.loads(os.pread(file, 65536, 0))
 assert set(record) == set(fields), record
 caller = socket.socket(socket.AF_UNIX)
-caller.settimeout(2)
+caller.settimeout(60)
 caller.connect(name.replace(".json", ".sock"))
 caller.sendall(b'{"kind":"handover","descriptors":0,"data":{}}\\n')
 data, descriptors, _, _ = socket.recv_fds(caller, 65536, 4)
@@ -353,7 +353,7 @@ def test_a_start_waits_for_one_that_drains(place: Place, how: str) -> None:
     assert "waiting: our instance" in new.output
     assert old.process.poll() is None, "it is still answering"
     (place.folder / "gate").touch()
-    asking.join(20)
+    asking.join(PATIENCE)
     assert answers == [(200, "small")]
     assert old.wait() == 0
     assert "not finished" not in old.output
@@ -371,7 +371,7 @@ def test_commands_beside_one_that_drains(place: Place) -> None:
     assert freed.process.returncode == 0, freed.output
     assert "SIG" not in freed.stdout
     (place.folder / "gate").touch()
-    asking.join(20)
+    asking.join(PATIENCE)
     assert answers == [(200, "small")]
     assert old.wait() == 0
 
@@ -382,7 +382,7 @@ def test_a_check_beside_one_that_drains(place: Place) -> None:
     check = place.run(*SMALL, "--check-only")
     assert check.process.returncode == 0, check.output
     (place.folder / "gate").touch()
-    asking.join(20)
+    asking.join(PATIENCE)
     assert answers == [(200, "small")]
     assert old.wait() == 0
 
@@ -467,7 +467,7 @@ def test_another_network_namespace(place: Place) -> None:
     for one in (kept, here):
         assert one.stop() == 0
     assert there.process.poll() is None
-    program = f"import urllib.request; print(urllib.request.urlopen({place.url!r}, timeout=10).read().decode())"
+    program = f"import urllib.request; print(urllib.request.urlopen({place.url!r}, timeout=60).read().decode())"
     asked = place.spawn("nsenter", f"--net=/proc/{there.pid}/ns/net", sys.executable, "-c", program)
     assert asked.wait() == 0
     assert asked.stdout == "small\n"

@@ -24,7 +24,7 @@ import pytest
 
 from tests.e2e.place import BLOCKED, KEYS, READY, Place, get
 from tests.e2e.processes import child
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 KEY = KEYS["OPENAI_API_KEY"]
 
@@ -289,7 +289,7 @@ def test_strangers_cannot_wash_the_audit_away(place: Place) -> None:
         while not enough.is_set():
             with (
                 contextlib.suppress(OSError, HTTPException),
-                contextlib.closing(HTTPConnection("127.0.0.1", place.port, timeout=20)) as one,
+                contextlib.closing(HTTPConnection("127.0.0.1", place.port, timeout=PATIENCE)) as one,
             ):
                 one.request("GET", "/" + "x" * 7800, headers={"Authorization": "Bearer guess"})
                 answer = one.getresponse()
@@ -301,7 +301,7 @@ def test_strangers_cannot_wash_the_audit_away(place: Place) -> None:
         one.start()
     begun = time.monotonic()
     right = Request(f"{place.url}/diagnostics", headers={"Authorization": f"Bearer {token}"})
-    with urlopen(right, timeout=10) as answer:
+    with urlopen(right, timeout=PATIENCE) as answer:
         assert answer.status == 200
     assert time.monotonic() - begun < 2, "a right token does not wait"
     until(lambda: statuses[429] > 500, "many were told off")
@@ -561,12 +561,15 @@ def test_state_folder_that_is_not_safe(place: Place, kind: str) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc here")
 def test_a_log_costs_no_memory(place: Place, unmeasured: None) -> None:
-    """The launcher has a budget of 20 MiB for all that it does: a log takes less than a fiftieth of it."""
-    resident = []
+    """The launcher has a budget of 20 MiB for all that it does: a log takes less than a fiftieth of it.
+
+    Memory of its own is counted. Pages of files, of which the system maps more or fewer at a time, vary by more.
+    """
+    own = []
     for options in ((), ("--log-file", str(log_of(place)))):
         started = place.start("--demo", "--app", "small:app", *options).until_ready()
-        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{started.pid}/status").read_text())
+        found = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{started.pid}/status").read_text())
         assert found is not None
-        resident.append(int(found[1]))
+        own.append(int(found[1]))
         assert started.stop() == 0
-    assert resident[1] - resident[0] < 20 * 1024 // 50, f"{resident} KiB"
+    assert own[1] - own[0] < 20 * 1024 // 50, f"{own} KiB"

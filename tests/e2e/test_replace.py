@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.clients import Clients, server
 from tests.e2e.place import READY, Place, get
 from tests.e2e.processes import child, start_is_over, worker_of
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 
 def broken_application(place: Place) -> None:
@@ -87,7 +87,7 @@ def test_killed_starter_leaves_the_old_one(place: Place) -> None:
     new = place.start("--demo", "--app", "guarded:app").until_says("is served by")
     until(lambda: child(new, "preflight.suite") is not None, "its suite runs")
     assert new.stop(signal.SIGKILL) == -signal.SIGKILL
-    until(lambda: not new.family(), "its children have gone", 5)
+    until(lambda: not new.family(), "its children have gone")
     assert get(f"{place.url}/health")[0] == 200
     assert old.stop() == 0
     old.left_nothing()
@@ -101,7 +101,7 @@ def test_stopped_launcher_gets_signals(place: Place) -> None:
     new = place.start("--demo", "--app", "small:app").until_ready()
     assert re.search(rf"SIGTERM: \S+ \(PID {old.pid}\)", new.stdout)
     assert old.wait() in (0, -signal.SIGTERM, -signal.SIGKILL)
-    until(lambda: not old.family(), "the old one's children have gone", 5)
+    until(lambda: not old.family(), "the old one's children have gone")
     assert get(place.url) == (200, "small")
     assert new.stop() == 0
     new.left_nothing()
@@ -240,7 +240,7 @@ def test_old_one_elsewhere_finishes_what_it_does(place: Place) -> None:
     assert new.process.poll() is None, new.output
     gate.touch()
     new.until_ready()
-    asking.join(10)
+    asking.join(PATIENCE)
     assert answers == [(200, "small")]
     assert old.wait() == 0
     assert "SIGKILL" not in new.output
@@ -273,7 +273,7 @@ def test_old_one_finishes_what_it_does(place: Place) -> None:
     assert old.process.poll() is None
     begun = time.monotonic()
     gate.touch()
-    asking.join(10)
+    asking.join(PATIENCE)
     assert answers == [(200, "small")]
     assert old.wait() == 0
     assert time.monotonic() - begun < 20

@@ -197,7 +197,7 @@ def test_two_chats(served: Place) -> None:
     """Connections are counted one by one and have sessions of their own."""
     url = f"ws://127.0.0.1:{served.port}/ws/chat"
     with connect(url) as one, connect(url) as other:
-        ids = {json.loads(chat.recv(timeout=10))["session_id"] for chat in (one, other)}
+        ids = {json.loads(chat.recv(timeout=PATIENCE))["session_id"] for chat in (one, other)}
         assert len(ids) == 2
         assert answer(served, "/health")["active_connections"] == 2
     until(lambda: answer(served, "/health")["active_connections"] == 0, "the connections are counted out")

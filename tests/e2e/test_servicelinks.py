@@ -8,7 +8,7 @@ import urllib.request
 
 from tests.e2e.place import Place, get, listening
 from tests.servicelinks import kubernetes
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 LINKS = kubernetes("PREFLIGHT")
 LINE = "PREFLIGHT_PORT and 6 more like it come from a Service of Kubernetes"
@@ -20,7 +20,9 @@ def test_a_start(place: Place) -> None:
     started = place.start("--demo").until_ready()
     assert f"run.py: note: {LINE}" in started.stderr
     assert get(f"{place.url}/health/ready")[0] == 200
-    urllib.request.urlopen(urllib.request.Request(f"{place.url}/diagnostics/run", method="POST"), timeout=10).close()
+    urllib.request.urlopen(
+        urllib.request.Request(f"{place.url}/diagnostics/run", method="POST"), timeout=PATIENCE
+    ).close()
     until(lambda: json.loads(get(f"{place.url}/diagnostics")[1])["origin"] == "rerun", "the re-run is over")
     assert get(f"{place.url}/health/ready")[0] == 200
     assert started.stop() == 0

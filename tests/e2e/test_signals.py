@@ -149,7 +149,7 @@ def test_while_it_waits_for_another_start(
     two = namespaces.contained(equipped, *namespaces.start(equipped)) if first else equipped.start()
     two.until_says("waiting for it")
     os.kill(namespaces.launcher(two) if first else two.pid, number)
-    assert two.wait(10) == 128 + number
+    assert two.wait(PATIENCE) == 128 + number
     assert "Traceback" not in two.output
     assert one.process.poll() is None
     assert one.stop() == 143
@@ -279,7 +279,7 @@ def test_worker_without_a_launcher(place: Place) -> None:
     until(lambda: not listening(place.port), "it accepts nothing more")
     assert worker.is_running()
     worker.send_signal(signal.SIGTERM)
-    worker.wait(10)
+    worker.wait(PATIENCE)
     assert isinstance(answer(), str)
     started.left_nothing()
 

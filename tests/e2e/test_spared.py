@@ -22,7 +22,7 @@ from preflight.ports.portable import Portable
 from tests import pasting
 from tests.e2e.place import Place
 from tests.privileges import WITHOUT, unprivileged
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 # Listens on a port of its own, and says which; called like its file, whatever follows it on its command line.
 LISTENER = f"""#!{sys.executable}
@@ -150,7 +150,7 @@ def test_what_is_not_spared(machine: Machine, run: Run) -> None:
     taken = take("127.0.0.1", program.port, Policy(grace=5), machine=machine)
     assert taken.socket is not None
     taken.socket.close()
-    assert program.process.wait(10) == -signal.SIGTERM
+    assert program.process.wait(PATIENCE) == -signal.SIGTERM
     assert taken.reasons[0].endswith(", and to nothing that is spared")
     assert [step.grounds for step in taken.steps if step.action == "SIGTERM"] == [taken.reasons[0]]
 

@@ -13,7 +13,7 @@ import pytest
 from preflight.report import model as report
 from tests.e2e.clients import over
 from tests.e2e.place import Place, Started, get, listening
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 UVICORN = ("-m", "uvicorn", "--factory", "server.app:create_app", "--port")
 
@@ -54,7 +54,7 @@ def test_skipped(configured: str, place: Place) -> None:
     assert "no suite has run" in get(f"{place.url}/diagnostics?format=text")[1]
 
     request = urllib.request.Request(f"{place.url}/diagnostics/run", b"", method="POST")
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         run_id = json.loads(answer.read())["run_id"]
     assert over(place.url, run_id)["status"] in ("passed", "warnings")
     assert diagnostics(place.port)["run_id"] == run_id

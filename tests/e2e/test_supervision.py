@@ -18,7 +18,7 @@ from tests.e2e import namespaces
 from tests.e2e.clients import Clients
 from tests.e2e.place import READY, Place, Started, get
 from tests.e2e.processes import BACK, CRASHING, child, crash, crashing, kill_worker, supervised, worker_of
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 
 def test_killed_worker_comes_back(place: Place) -> None:
@@ -255,7 +255,7 @@ def test_replaced_while_it_waits(place: Place) -> None:
     asking.start()
     new = place.start("--demo", "--app", "small:app").until_ready()
     assert old.wait() == 0
-    asking.join(10)
+    asking.join(PATIENCE)
     assert answers == [(200, "small")]
     assert new.stop() == 0
     new.left_nothing()

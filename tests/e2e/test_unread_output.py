@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.place import READY, Place, get, listening
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 # 370 KB, or as many lines as it is told, when it starts and when it is asked to: more than a pipe or a terminal takes.
 CHATTY = """
@@ -224,7 +224,7 @@ def test_one_of_both(instances: Instances, which: str) -> None:
     reader.start()
     assert get(f"{instances.place.url}/chat") == (200, "life 1")
     assert ends(process) == 0
-    reader.join(10)
+    reader.join(PATIENCE)
     assert ("line 4999 of life 1" if which == "stdout" else "Stopping (SIGTERM).") in texts[0]
 
 
@@ -250,7 +250,7 @@ def test_handover(instances: Instances) -> None:
     assert get(f"{instances.place.url}/chat") == (200, "life 1")
     number = instances.start("--demo", "--app", "chatty:app", out=instances.output())
     until(lambda: instances.life() == "life 2", "the new one serves")
-    assert old.wait(10) == 0
+    assert old.wait(PATIENCE) == 0
     assert ends(instances.processes[number]) == 0
 
 
@@ -267,7 +267,7 @@ def test_reader_that_comes_back(instances: Instances) -> None:
     reader = threading.Thread(target=lambda: texts.append(output.read()))
     reader.start()
     assert ends(process) == 0
-    reader.join(10)
+    reader.join(PATIENCE)
     lines = texts[0].splitlines()
     lost = [int(found[1]) for line in lines if (found := re.fullmatch(r"\[(\d+) lines? (?:was|were) lost: .*\]", line))]
     assert lost
@@ -292,7 +292,7 @@ def test_reader_that_is_slow(instances: Instances) -> None:
         time.sleep(0.001)
     process.send_signal(signal.SIGTERM)
     said += output.read().encode()
-    assert process.wait(10) == 0
+    assert process.wait(PATIENCE) == 0
     text = said.decode()
     places = [text.index(words) for words in (" is available.", "requirements: ", READY, "Stopping (SIGTERM).")]
     assert places == sorted(places)
@@ -325,7 +325,7 @@ def test_terminal_that_stops_background_jobs(instances: Instances) -> None:
     until(lambda: bool(instances.life()) or shell.poll() is not None, "it serves")
     (launcher,) = (int(pid) for pid in Path(f"/proc/{shell.pid}/task/{shell.pid}/children").read_text().split())
     os.kill(launcher, signal.SIGTERM)
-    assert shell.wait(10) == 0
+    assert shell.wait(PATIENCE) == 0
 
 
 def test_suspended_pager(instances: Instances) -> None:
@@ -385,7 +385,7 @@ def test_log_file_on_a_file_system_that_hangs(instances: Instances, disk: Path) 
         until(lambda: not listening(instances.place.port), "it has drained")
     finally:
         subprocess.run(["fsfreeze", "--unfreeze", disk], check=True)
-    assert process.wait(10) == 0
+    assert process.wait(PATIENCE) == 0
     assert "lines lost here: " in log.read_text()
 
 
@@ -498,7 +498,7 @@ def test_nothing_is_lost_for_who_reads_late(instances: Instances, options: list[
     os.close(output.writing)
     time.sleep(0.5)
     text = output.read()[count:]
-    assert process.wait(10) == 0
+    assert process.wait(PATIENCE) == 0
     if options[-1] == "json":
         json.loads(text)
     last = {"--check-only": "requirements: ", "--help": "Exit codes:", "--port-status": "Status  available"}
@@ -528,7 +528,7 @@ def test_large_report_for_a_slow_reader(project: Place) -> None:
             time.sleep(0.001)
         assert len(text) > 200_000
         assert len(json.loads(text)["preflight"]["checks"]) == 50
-        assert instances.processes[number].wait(10) in (0, 1)
+        assert instances.processes[number].wait(PATIENCE) in (0, 1)
     finally:
         instances.close()
 
@@ -556,7 +556,7 @@ def test_refused_start(instances: Instances) -> None:
     output = instances.output()
     output.fill()
     number = instances.start("--offline", "--app", "small:app", out=output, PREFLIGHT_PYTHON=">=3.99")
-    assert instances.processes[number].wait(20) == 1
+    assert instances.processes[number].wait(PATIENCE) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])

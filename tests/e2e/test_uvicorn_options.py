@@ -19,7 +19,7 @@ from tests import certificates
 from tests.certificates import Pair
 from tests.e2e.place import Place, get
 from tests.privileges import WITHOUT, unprivileged
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 # Says how it was asked, how much came, and who it is.
 TELLING = """
@@ -409,9 +409,9 @@ def test_times_are_settings(place: Place) -> None:
         client.request("GET", "/")
         client.getresponse().read()
         assert client.sock is not None
-        client.sock.settimeout(10)
+        client.sock.settimeout(PATIENCE)
         assert client.sock.recv(1) == b""
-    with socket.create_connection(("127.0.0.1", place.port), timeout=10) as silent:
+    with socket.create_connection(("127.0.0.1", place.port), timeout=PATIENCE) as silent:
         silent.sendall(
             b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"

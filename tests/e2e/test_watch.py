@@ -73,7 +73,7 @@ def rounds(place: Place, count: int = 2) -> None:
     """Wait until so many more runs have been published."""
     for _ in range(count):
         before = place.report()["run_id"]
-        until(lambda before=before: place.report()["run_id"] != before, "there is another round", 20)  # type: ignore[misc]
+        until(lambda before=before: place.report()["run_id"] != before, "there is another round")  # type: ignore[misc]
 
 
 # --wait.

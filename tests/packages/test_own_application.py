@@ -22,7 +22,8 @@ import requests
 import yaml  # type: ignore[import-untyped]
 from markdown_it import MarkdownIt
 
-from tests.e2e.place import READY, ROOT, Place, Started, get, make_place, unused_port
+from tests.e2e.place import READY, ROOT, Place, Started, get, make_place
+from tests.portnumbers import unused_port
 
 pytestmark = pytest.mark.packages
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.place import unused_port
+from tests.portnumbers import unused_port
 
 pytestmark = pytest.mark.packages
 

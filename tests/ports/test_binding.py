@@ -11,6 +11,7 @@ from preflight.ports.binding import bind, listen, resolve
 from preflight.ports.portable import Portable
 from preflight.ports.sockets import Endpoint
 from tests import pasting
+from tests.waiting import PATIENCE
 
 V4_WILDCARD, V6_WILDCARD = bytes(4), bytes(16)
 LOOPBACK = bytes([127, 0, 0, 1])
@@ -69,7 +70,7 @@ def test_families_of_explicit_addresses() -> None:
     with hold("::", 0) as dual, hold("[::1]", 0) as six:
         assert dual.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 0
         assert six.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1
-        with socket.create_connection(("127.0.0.1", dual.getsockname()[1]), timeout=5):
+        with socket.create_connection(("127.0.0.1", dual.getsockname()[1]), timeout=PATIENCE):
             pass
 
 

@@ -15,7 +15,8 @@ import pytest
 
 from preflight import ready
 from tests import databases
-from tests.databases import Postgres, absent, unused_port
+from tests.databases import Postgres, absent
+from tests.portnumbers import unused_port
 from tests.ready.asking import CANARY, ask
 from tests.ready.listeners import garbage, listening, reset, swallowing
 from tests.waiting import until
