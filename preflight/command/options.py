@@ -154,6 +154,7 @@ def parser() -> argparse.ArgumentParser:
         "--ignore", metavar="NAME", action="append", help="let this critical requirement fail (repeatable)"
     )
     options.add_argument("--app", metavar="MODULE:ATTR", help="the ASGI application to serve, or its factory")
+    options.add_argument("--workers", metavar="N", help="processes that serve it, or auto: one for each processor (1)")
     options.add_argument("--report", metavar="PATH", type=Path, help="also write the report to this file")
     options.add_argument(
         "--format",
@@ -227,6 +228,7 @@ def setting_options(arguments: argparse.Namespace) -> dict[str, object]:
             "port": arguments.port,
             "uds": os.path.abspath(arguments.uds) if arguments.uds else arguments.uds,
             "app": arguments.app,
+            "workers": arguments.workers,
             "port_cleanup": "never" if arguments.no_cleanup else None,
             "demo": True if arguments.demo else None,
             "offline": True if arguments.offline else None,

@@ -56,6 +56,8 @@ def run(request: Request, settings: Settings, log_file: LogFile | None) -> int:
         return 2
     loop = Loop()
     try:
+        if settings.workers > 1:
+            display.terminal.line(f"{OPTION} serves with one worker, not {settings.workers}.", "yellow")
         with loop.running(), Watch(loop, _folders(settings)) as watch:
             return Reloader(request, settings, loop=loop, display=display, watch=watch).run()
     finally:
@@ -265,7 +267,10 @@ class Reloader:
 
 
 def _command(*, replaces: bool) -> list[str]:
-    """This command without its option; ``replaces``: whatever was typed, the one that serves is to be replaced."""
+    """This command without its option, and with one worker: what changes is to be seen, and not to be served fast.
+
+    ``replaces``: whatever was typed, the one that serves is to be replaced.
+    """
     before, after = list(sys.orig_argv[: -len(sys.argv) + 1 or None]), sys.argv[1:]
     kept = [argument for argument in after if argument != OPTION]
-    return [sys.executable, *before[1:], *kept, *(["--if-running", "replace"] if replaces else [])]
+    return [sys.executable, *before[1:], *kept, "--workers", "1", *(["--if-running", "replace"] if replaces else [])]

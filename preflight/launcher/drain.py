@@ -1,9 +1,10 @@
-"""A worker's end in order: what it is doing is finished, unless its deadline or another signal comes before."""
+"""The workers' end in order: what they are doing is finished, unless their deadline or another signal comes before."""
 
 from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Sequence
 
 from preflight.instances.presence import GOODBYE, Presence
 from preflight.output.audit import Event
@@ -12,37 +13,45 @@ from preflight.processes.loop import Loop
 from preflight.processes.worker import Worker
 from preflight.settings.model import Settings
 
-LOOK = 0.5  # seconds between two looks whether it has ended
-ANSWER = 1.0  # seconds that a worker which is cut short gets to say what it was busy with
+LOOK = 0.5  # seconds between two looks whether they have ended
+ANSWER = 1.0  # seconds that workers which are cut short get to say what they were busy with
 
 
 def wait_for_end(
-    worker: Worker, settings: Settings, *, loop: Loop, terminal: Terminal, presence: Presence, stops: int
+    workers: Sequence[Worker], settings: Settings, *, loop: Loop, terminal: Terminal, presence: Presence, stops: int
 ) -> None:
-    """Wait for a worker that was asked to drain, until its deadline or more than ``stops`` signals; say what was lost.
+    """Wait for workers that were asked to drain, until their deadline or more than ``stops`` signals.
 
-    Its process has ended when this returns.
+    Their processes have ended when this returns, and what was lost is said.
     """
     deadline = time.monotonic() + settings.drain_timeout + GOODBYE
-    while not worker.ended() and len(loop.stops) <= stops and time.monotonic() < deadline:
+    while not _ended(workers) and len(loop.stops) <= stops and time.monotonic() < deadline:
         presence.look_after()
         loop.turn(min(LOOK, deadline - time.monotonic()))
-    cut_short = len(loop.stops) > stops and not worker.ended()
+    cut_short = len(loop.stops) > stops and not _ended(workers)
     if cut_short:
-        _ask_in_flight(worker, loop)
-    print_rest(worker, terminal)
-    if lost := worker.lost:
-        terminal.log.audit(Event.now("events_lost", count=lost, worker=worker.child.pid))
-    if not worker.ended() and cut_short:
+        _ask_in_flight(workers, loop)
+    for worker in workers:
+        print_rest(worker, terminal)
+        if lost := worker.lost:
+            terminal.log.audit(Event.now("events_lost", count=lost, worker=worker.child.pid))
+    left = [worker for worker in workers if not worker.ended()]
+    if left and cut_short:
         asked = f"{'second ' if stops else ''}{signal.Signals(loop.stops[-1]).name}"
-        terminal.line(f"Ended at once by a {asked}: {_cut_off(worker.in_flight)}.")
-        worker.child.kill(f"a {asked} asked for it")
-    elif not worker.ended():
+        terminal.line(f"Ended at once by a {asked}: {_cut_off(left)}.")
+        for worker in left:
+            worker.child.kill(f"a {asked} asked for it")
+        return
+    for worker in left:
         terminal.line("The worker did not finish everything in time.", "yellow")
         worker.child.kill("it did not finish everything in time")
-    elif worker.cancelled:
-        what = "request or turn was" if worker.cancelled == 1 else "requests or turns were"
-        terminal.line(f"{worker.cancelled} {what} not finished in time.", "yellow")
+    if cancelled := sum(worker.cancelled for worker in workers if worker not in left):
+        what = "request or turn was" if cancelled == 1 else "requests or turns were"
+        terminal.line(f"{cancelled} {what} not finished in time.", "yellow")
+
+
+def _ended(workers: Sequence[Worker]) -> bool:
+    return all(worker.ended() for worker in workers)
 
 
 def print_rest(worker: Worker, terminal: Terminal) -> None:
@@ -51,20 +60,24 @@ def print_rest(worker: Worker, terminal: Terminal) -> None:
     terminal.pass_on(worker.child.drain_output(), worker.child.pid)
 
 
-def _ask_in_flight(worker: Worker, loop: Loop) -> None:
-    """Ask a worker that is about to be ended what it is busy with."""
-    worker.count_in_flight()
+def _ask_in_flight(workers: Sequence[Worker], loop: Loop) -> None:
+    """Ask workers that are about to be ended what they are busy with."""
+    for worker in workers:
+        worker.count_in_flight()
     deadline = time.monotonic() + ANSWER
-    while worker.in_flight is None and not worker.ended() and (left := deadline - time.monotonic()) > 0:
+    while (left := deadline - time.monotonic()) > 0 and any(
+        worker.in_flight is None and not worker.ended() for worker in workers
+    ):
         loop.turn(left)
 
 
-def _cut_off(in_flight: int | None) -> str:
-    match in_flight:
-        case None:
-            return "the worker did not say what was in flight"
+def _cut_off(workers: Sequence[Worker]) -> str:
+    known = [worker.in_flight for worker in workers if worker.in_flight is not None]
+    if not known:
+        return "the worker did not say what was in flight"
+    match sum(known):
         case 0:
             return "nothing was in flight"
         case 1:
             return "1 request or turn was cut off"
-    return f"{in_flight} requests or turns were cut off"
+    return f"{sum(known)} requests or turns were cut off"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from preflight.settings.model import Settings
 
 TOKEN, CODE = 32, 16  # bytes, in hexadecimal digits
+ENDED = 10_000  # logins that somebody has ended, and that are remembered until they would have expired
 
 
 @dataclass(slots=True)
@@ -18,6 +19,8 @@ class Login:
     token: str
     code: str
     is_made: bool
+    ended: dict[str, int] = field(default_factory=dict)
+    """Logins that somebody has ended, by name, and when they would have expired, in seconds since the epoch."""
 
     @classmethod
     def of(cls, settings: Settings) -> Login:
@@ -35,6 +38,12 @@ class Login:
         """Somebody has used the code: no other worker takes it."""
         self.code = ""
 
+    def end(self, session: str, expires: int) -> None:
+        """Somebody has logged out: no later worker takes that login."""
+        self.ended[session] = expires
+        if len(self.ended) > ENDED:
+            del self.ended[next(iter(self.ended))]
+
     def to_message(self) -> dict[str, Any]:
         """For the worker."""
-        return {"token": self.token, "code": self.code, "is_made": self.is_made}
+        return {"token": self.token, "code": self.code, "is_made": self.is_made, "ended": self.ended}

@@ -1,4 +1,4 @@
-"""The instance that this one replaces: it goes on serving until a worker of ours has proven that it answers."""
+"""The instance that this one replaces: it goes on serving until each worker of ours has proven that it answers."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from preflight.settings.model import Settings
 
 
 class Replacement:
-    """The instance before this one, if there is one, and what is asked of a worker that is to take its place."""
+    """The instance before this one, if there is one."""
 
-    def __init__(self, settings: Settings, before: Handover | None, *, loop: Loop, now: Callable[[], float]) -> None:
-        """``before`` belongs to the caller; ``now`` is the clock that the deadline of an answer goes by."""
+    def __init__(self, settings: Settings, before: Handover | None, *, loop: Loop) -> None:
+        """``before`` belongs to the caller."""
         self._settings = settings
         self._before = before
         self._loop = loop
-        self._now = now
-        self._proof: Proof | None = None
         if before is not None:
             loop.watch(before.channel, self._heard_before)
 
@@ -41,43 +39,6 @@ class Replacement:
         """Whether a worker has to answer before it accepts anything: another server's clients are at stake."""
         return self._before is not None and bool(self._settings.readiness_path)
 
-    @property
-    def asked_path(self) -> str:
-        """What a worker was asked for that has not answered yet; empty if it was not asked."""
-        return self._proof.path if self._proof is not None else ""
-
-    def admit_or_ask(self, worker: Worker) -> None:
-        """Let a worker accept whose start-up is complete, or ask it for a proof first."""
-        if not self.wants_proof:
-            worker.admit()  # the one that was to be replaced has ended meanwhile
-            return
-        self._proof = Proof(self._settings, self._now())
-        self._loop.watch(self._proof, self._proof.read)
-        worker.ask(self._proof.theirs)
-        self._proof.theirs.close()
-
-    def judge(self, worker: Worker) -> str:
-        """Let a worker accept that has answered; returns why it may not, once that is certain."""
-        proof = self._proof
-        if proof is None:
-            return ""
-        problem = proof.problem(self._now())
-        if proof.given or self._before is None:
-            self.end_trial()
-            worker.admit()
-            return ""
-        if problem:
-            self.end_trial()
-            return f"Asked for {proof.path}, it {problem}."
-        return ""
-
-    def end_trial(self) -> None:
-        """Wait for no answer any more."""
-        if self._proof is not None:
-            self._loop.unwatch(self._proof)
-            self._proof.close()
-            self._proof = None
-
     def _heard_before(self) -> None:
         """Notice the end of the instance that was to be replaced: there is nothing to be careful of any more."""
         if self._before is None:
@@ -93,3 +54,54 @@ class Replacement:
         if self._before is not None:
             self._loop.unwatch(self._before.channel)
             self._before = None
+
+
+class Trial:
+    """What is asked of one worker that is to serve in another instance's place, before it accepts anything."""
+
+    def __init__(self, settings: Settings, replacement: Replacement, *, loop: Loop, now: Callable[[], float]) -> None:
+        """``now`` is the clock that the deadline of an answer goes by."""
+        self.passed = False
+        """Whether nothing more is asked of the worker: it may accept as soon as the others may."""
+        self._settings = settings
+        self._replacement = replacement
+        self._loop = loop
+        self._now = now
+        self._proof: Proof | None = None
+
+    @property
+    def asked_path(self) -> str:
+        """What the worker was asked for that has not answered yet; empty if it was not asked."""
+        return self._proof.path if self._proof is not None else ""
+
+    def begin(self, worker: Worker) -> None:
+        """Ask a worker whose start-up is complete, where another server's clients are at stake."""
+        if not self._replacement.wants_proof:
+            self.passed = True  # the one that was to be replaced has ended meanwhile
+            return
+        self._proof = Proof(self._settings, self._now())
+        self._loop.watch(self._proof, self._proof.read)
+        worker.ask(self._proof.theirs)
+        self._proof.theirs.close()
+
+    def problem(self) -> str:
+        """Why the worker may not accept, once that is certain."""
+        proof = self._proof
+        if proof is None:
+            return ""
+        problem = proof.problem(self._now())
+        if proof.given or not self._replacement.pending:
+            self.end()
+            self.passed = True
+            return ""
+        if problem:
+            self.end()
+            return f"Asked for {proof.path}, it {problem}."
+        return ""
+
+    def end(self) -> None:
+        """Wait for no answer any more."""
+        if self._proof is not None:
+            self._loop.unwatch(self._proof)
+            self._proof.close()
+            self._proof = None

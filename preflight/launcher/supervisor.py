@@ -1,7 +1,11 @@
-"""A serving instance: its worker is started again when it crashes, drained when asked, handed over when replaced.
+"""A serving instance: its workers are started again when they crash, drained when asked, handed over when replaced.
 
 The listening socket stays open here from the verdict until the drain begins, so connections wait in its backlog
 while there is no worker, and none is refused. Requests that a worker had accepted when it died are lost.
+
+There is a slot for each worker. The first is filled from the beginning, with the worker that has imported the
+application beside the suite; the others are filled once the verdict is good, so that a start which is refused costs
+what it does with one. The first accepts connections as soon as it can; the instance is ready when all do.
 """
 
 from __future__ import annotations
@@ -16,17 +20,16 @@ from preflight.instances import socketfiles
 from preflight.instances.presence import stops_within
 from preflight.launcher import drain
 from preflight.launcher.entry import Entry
-from preflight.launcher.login import Login
 from preflight.launcher.replacement import Replacement
 from preflight.launcher.reruns import Reruns
 from preflight.launcher.shown import Display
+from preflight.launcher.slot import Slot
 from preflight.launcher.telling import Telling
-from preflight.launcher.watchdog import Watchdog
-from preflight.output.audit import Event
+from preflight.launcher.workers import Workers
 from preflight.processes import children, stacks
 from preflight.processes.loop import Loop
 from preflight.processes.rerun import Ending
-from preflight.processes.restarts import Restarts
+from preflight.processes.restarts import CEILING
 from preflight.processes.worker import Worker
 from preflight.report.model import Report
 from preflight.report.newest import Judged
@@ -37,7 +40,7 @@ RETRY = 1.0  # seconds between two tries to start a process, when there is no ro
 
 
 class Supervisor:
-    """Serves with a worker that has imported the application, until asked to stop."""
+    """Serves with a worker that has imported the application, and others like it, until asked to stop."""
 
     def __init__(
         self,
@@ -56,7 +59,6 @@ class Supervisor:
 
         ``entry`` has what others know of it, and the instance that it replaces. It is told when this one serves.
         """
-        self.worker: Worker | None = worker
         self.announced = False
         """Whether it has been served at all."""
         self.given_up: list[str] = []
@@ -69,48 +71,46 @@ class Supervisor:
         self._entry = entry
         self._socket = sock
         self._report = report
-        self._judged = Judged(report)
-        """What a worker goes by: the run that let us start, then what the re-runs found."""
         self._telling = telling
-        telling.when_tally_changes(self._count_notices)
         self._presence = entry.presence
-        self._record = entry.presence.record
         self._presence.listener = lambda: sock if sock.fileno() >= 0 else None
         self._presence.on_retire = self._retire
-        self._watchdog = Watchdog(settings, loop=loop, terminal=display.terminal)
-        self._replacement = Replacement(settings, entry.replaces, loop=loop, now=self._watchdog.now)
-        self._reruns = Reruns(settings, options, loop=loop, display=display, concluded=self._conclude)
-        self._restarts = Restarts(
-            limit=settings.restart_limit, window=settings.restart_window, backoff=settings.restart_backoff
+        self._replacement = Replacement(settings, entry.replaces, loop=loop)
+        self._workers = workers = Workers(
+            settings,
+            options,
+            loop=loop,
+            display=display,
+            sock=sock,
+            replacement=self._replacement,
+            judged=Judged(report),
         )
-        self._count = 0
-        self._last_exit = ""
-        self._last_exit_at = ""
-        self._verdict_told = False
-        self._handed = False
-        self._ready_at: float | None = None
-        self._crashed_at: float | None = None
-        """When the first of the crashes was since which no worker was ready."""
+        workers.instance = {"instance_id": self._presence.record.instance_id, "since": self._presence.record.since}
+        workers.tally = lambda: telling.tally
+        telling.when_tally_changes(workers.count_notices)
+        self.on_output = workers.on_output
+        self._reruns = Reruns(
+            settings, options, loop=loop, display=display, audience=lambda: workers.serving, concluded=self._conclude
+        )
         self._replaced_by: int | None = None
         self._in_vain = ""
-        self._login = Login.of(settings)
-        self._be_the_listener()
-        self._listen_to(worker)
+        workers.fill(workers.slots[0], worker, watched=True)
 
     def run(self) -> int:
         """Serve; returns the command's exit code."""
-        if self.worker is not None:
-            self._terminal.pass_on(self.worker.child.lines, self.worker.child.pid)
+        for worker in self._employed:
+            self._terminal.pass_on(worker.child.lines, worker.child.pid)
         try:
             exit_code = self._serve()
         finally:
-            self._replacement.end_trial()
+            self._end_trials()
         if exit_code is not None:
             self._loop.settle()
             return exit_code
-        if self.worker is not None and self.worker.child.channel.waits():
-            self.worker.read_channel()  # it may have begun to serve while we were told to end
-        served = self.announced or (self.worker is not None and self.worker.ready)
+        for worker in self._employed:
+            if worker.child.channel.waits():
+                worker.read_channel()  # it may have begun to serve while we were told to end
+        served = self.announced or any(worker.ready for worker in self._employed)
         self._drain()
         if served or not self._loop.stops:
             self._loop.settle()
@@ -119,42 +119,57 @@ class Supervisor:
         return 128 + self._loop.stops[0]
 
     def close(self) -> None:
-        """End the worker, however that stands, and let go of the socket; more than once does no harm."""
-        if self.worker is not None:
-            self._dismiss(self.worker)
+        """End the workers, however that stands, and let go of the socket; more than once does no harm."""
+        for slot in self._workers:
+            self._workers.dismiss(slot)
+        self._workers.close()
         self._socket.close()
 
+    @property
+    def _employed(self) -> list[Worker]:
+        return [slot.worker for slot in self._workers if slot.worker is not None]
+
+    def _end_trials(self) -> None:
+        for slot in self._workers:
+            slot.trial.end()
+
     def _serve(self) -> int | None:
-        """Serve until the worker is given up (an exit code) or somebody asks to stop (None)."""
+        """Serve until the instance is given up (an exit code) or somebody asks to stop (None)."""
         while not self._asked_to_end():
-            worker = self.worker
-            if worker is None:
-                raise RuntimeError("there is no worker to serve with")
-            if worker.imported and not self._verdict_told:
-                self._verdict_told = True
-                worker.tell_verdict()
-            if worker.unguarded and not self._handed:
-                self._hand_over(worker)
-            if worker.started and not self._watchdog.listens:
-                self._watchdog.listen()
-                self._replacement.admit_or_ask(worker)
-            if problem := self._replacement.judge(worker):
-                return self._reject(worker, problem)
-            if worker.ready and self._ready_at is None:
-                self._on_ready(worker)
-            ending = "" if worker.ended() else self._end_if_hung(worker)
-            if ending or worker.ended():
-                exit_code = self._crashed(worker, ending)
+            for slot in self._workers:
+                exit_code = self._see_to(slot)
                 if exit_code is not None:
                     return exit_code
-                continue
-            self._reruns.see_to(worker)
-            self._look_after_presence(worker)
-            self._loop.turn(self._reruns.left(self._watchdog.look))
+                if self._asked_to_end():
+                    return None
+            if not self._replacement.pending or all(slot.trial.passed for slot in self._workers):
+                self._admit()
+            self._reruns.see_to()
+            self._look_after_presence()
+            self._loop.turn(self._reruns.left(min(slot.left for slot in self._workers)))
         return None
 
-    def _look_after_presence(self, worker: Worker) -> None:
-        self._presence.does(self._waits_for(worker))
+    def _see_to(self, slot: Slot) -> int | None:
+        """Do what there is to do in one slot; returns an exit code where the instance is given up for it."""
+        worker = slot.worker
+        if worker is None:
+            return self._fill(slot) if time.monotonic() >= slot.due else None
+        if problem := slot.advance(self._workers.hand_over):
+            return self._reject(problem)
+        if slot.has_come_up():
+            self._on_ready(slot, worker)
+        ending = "" if worker.ended() else self._end_if_hung(slot, worker)
+        return self._crashed(slot, worker, ending) if ending or worker.ended() else None
+
+    def _admit(self) -> None:
+        """Let those accept that have passed: all of them together, where another instance still serves."""
+        for slot in self._workers:
+            if slot.trial.passed:
+                slot.admit()
+
+    def _look_after_presence(self) -> None:
+        serves = bool(self._workers.serving) and self.announced
+        self._presence.does("" if serves else next((slot.waits_for for slot in self._workers if slot.waits_for), ""))
         self._presence.look_after()
         if self._presence.trouble != self._in_vain:
             self._in_vain = self._presence.trouble
@@ -162,57 +177,39 @@ class Supervisor:
                 line = "Older releases cannot find this instance, because its record cannot be written again"
                 self._terminal.line(f"{line}: {self._in_vain}", "yellow")
 
-    def _waits_for(self, worker: Worker) -> str:
-        """What there is to wait for until this worker is ready, for people; empty when it is."""
-        if worker.ready:
-            return ""
-        if not worker.imported:
-            return f"waiting for {self._settings.app} to import"
-        if not worker.started:
-            return f"waiting for the start-up of {self._settings.app}"
-        path = self._replacement.asked_path
-        return f"waiting for {self._settings.app} to answer {path}" if path else ""
-
     def _asked_to_end(self) -> bool:
         return bool(self._loop.stops) or self._replaced_by is not None
 
-    def _hand_over(self, worker: Worker) -> None:
-        self._handed = True
-        worker.serve(
-            self._socket,
-            self._options,
-            **self._judged.to_message(),
-            instance_id=self._record.instance_id,
-            on_trial=self._replacement.wants_proof,
-            since=self._record.since,
-            restarts={"count": self._count, "last_exit": self._last_exit, "last_exit_at": self._last_exit_at},
-            notifications=self._telling.tally,
-            login=self._login.to_message(),
-        )
-
     # Until it is ready.
 
-    def _reject(self, worker: Worker, reason: str) -> int:
-        """End a worker that was to replace another one and does not answer."""
+    def _reject(self, reason: str) -> int:
+        """End the workers that were to replace another instance's: one of them does not answer."""
         title = "THE NEW SERVER DOES NOT ANSWER: the old server keeps running"
         self.given_up = [reason]
         fix = "Fix: make the application answer with a status below 500, or set PREFLIGHT_READY_PATH to another path"
         self._terminal.fail(title, [reason, *self._replacement.still_served(), fix])
         self._telling.tell("failure", "The new server does not answer", reason, *self._replacement.still_served())
-        self._finish(worker, replaced=True, last=False, stops=len(self._loop.stops))
+        self._finish(replaced=True, last=False, stops=len(self._loop.stops))
         return 4
 
-    def _on_ready(self, worker: Worker) -> None:
-        self._ready_at = time.monotonic()
-        if self._crashed_at is not None:
-            down = self._ready_at - self._crashed_at
+    def _on_ready(self, slot: Slot, worker: Worker) -> None:
+        self._workers.catch_up(slot)
+        self._reruns.tell_late(worker)
+        down = slot.down_for()
+        if down is not None:
+            alone = self._settings.workers == 1
             self._telling.tell(
-                "success", "The server came back", f"A new worker has been serving since {down:.1f} s after the crash."
+                "success",
+                "The server came back" if alone else "A worker came back",
+                f"A new worker has been serving since {down:.1f} s after the crash.",
             )
-            self._crashed_at = None
         if self.announced:
-            self._terminal.line(f"The worker is back (PID {worker.child.pid}).")
-            return
+            self._terminal.line(f"{slot.name} is back (PID {worker.child.pid}).")
+        elif len(self._workers.serving) == self._settings.workers:
+            self._announce()
+
+    def _announce(self) -> None:
+        """All of them accept connections: people and other starts may know."""
         self.announced = True
         self._presence.came_up()
         if self._settings.uds is not None:
@@ -222,138 +219,108 @@ class Supervisor:
         self._replacement.forget_previous()
         # Before the banner: who acts on it finds the way free.
         self._entry.retire_previous()
-        beside = f"{self._settings.prefix}{self._login.way_in}" if worker.beside else ""
-        self._display.ready(self._socket, worker.routes, beside)
+        first = self._workers.serving[0]
+        beside = f"{self._settings.prefix}{self._workers.login.way_in}" if first.beside else ""
+        self._display.ready(self._socket, first.routes, beside)
         if not self._telling.tell_news(self._report):
             self._telling.verify()  # that there is a way to tell
 
     # Crashes.
 
-    def _end_if_hung(self, worker: Worker) -> str:
-        waiting = self._crashed_at is not None and not self._replacement.pending
-        return self._watchdog.end_if_hung(worker, connections_wait=waiting)
+    def _end_if_hung(self, slot: Slot, worker: Worker) -> str:
+        waiting = slot.is_down and not self._replacement.pending and not self._workers.serving
+        return slot.watchdog.end_if_hung(worker, connections_wait=waiting)
 
-    def _crashed(self, worker: Worker, ending: str = "") -> int | None:
-        """The worker ended without having been asked to: start another one, or give up with an exit code.
+    def _crashed(self, slot: Slot, worker: Worker, ending: str = "") -> int | None:
+        """A worker ended without having been asked to: have another one started, or give up with an exit code.
 
         ``ending`` is what it was ended for, if it was.
         """
         if self._loop.stop_follows(worker.child):
             return None
-        now = time.monotonic()
-        self._reruns.end()
-        self._replacement.end_trial()
+        self._reruns.left_by(worker)
         drain.print_rest(worker, self._terminal)
-        ready_for = None if self._ready_at is None else now - self._ready_at
-        if ready_for is None and worker.ready:
-            ready_for = 0.0  # it said so while we were busy: it has served, however short that was
         ending = ending or worker.ended_for
         if not ending:
             ending = worker.child.ending
             if ending == "SIGKILL":
                 ending += ", possibly because memory ran out"
-        delay = self._restarts.failed(now, ready_for)
-        unsupervised = self._unsupervised()
-        if unsupervised or delay is None:
-            return self._give_up(worker, ending, unsupervised)
-        self._count += 1
-        self._last_exit, self._last_exit_at = ending, times.now()
-        when = "at once" if delay == 0 else f"in {delay:.1f} s"
-        waits = self._replacement.still_served() or ["Connections wait."]
-        self._terminal.line(f"The worker ended ({ending}); another one starts {when}. {waits[0]}", "yellow")
-        if self._crashed_at is None:
-            self._crashed_at = now
-        self._telling.tell("failure", "The server crashed", f"The worker ended ({ending}); another one starts {when}.")
-        self._dismiss(worker)
-        until = now + delay
-        while time.monotonic() < until and not self._asked_to_end():
-            self._loop.turn(until - time.monotonic())
-        return self._start_another(worker, ending)
-
-    def _start_another(self, ended: Worker, ending: str) -> int | None:
-        """Start another worker. What a process needs may be short for a moment: it is tried for ``restart_window``."""
-        until = time.monotonic() + self._settings.restart_window
-        said = ""
-        while not self._asked_to_end():
-            try:
-                self._employ(Worker(self._settings))
-                break
-            except OSError as error:
-                shortage = children.shortage(error)
-            if time.monotonic() >= until:
-                return self._give_up(ended, f"{ending}, and {shortage}", "")
-            if shortage != said:
-                said = shortage
-                self._terminal.line(f"{said}; the launcher tries again every {RETRY:g} s.", "yellow")
-            self._loop.turn(RETRY)
+        delay = slot.failed(worker)
+        serving = [other for other in self._workers.serving if other is not worker]
+        unsupervised = self._unsupervised(beside=bool(serving))
+        # While others serve, a start costs a little now and then; giving up would take the server from everybody.
+        if delay is None and serving and self.announced:
+            delay = CEILING
+        if delay is None or (unsupervised and not (serving and self.announced)):
+            slot.last, slot.ending = worker, ending
+            return self._give_up(slot, unsupervised)
+        waits = [*self._replacement.still_served(), *_others(len(serving)), "Connections wait."][0]
+        if unsupervised:
+            self._terminal.line(f"{slot.name} ended ({ending}). {unsupervised} {waits}", "yellow")
+            slot.abandon(ending)
+        else:
+            when = "at once" if delay == 0 else f"in {delay:.1f} s"
+            self._terminal.line(f"{slot.name} ended ({ending}); another one starts {when}. {waits}", "yellow")
+            headline = "The server crashed" if self._settings.workers == 1 else "A worker crashed"
+            self._telling.tell("failure", headline, f"{slot.name} ended ({ending}); another one starts {when}.")
+            slot.refill_in(delay, ending)
+        self._workers.dismiss(slot)
+        self._workers.crashed(ending, times.now())
         return None
 
-    def _unsupervised(self) -> str:
-        """Why no crashed worker is started again here, for people; empty where it is."""
+    def _fill(self, slot: Slot) -> int | None:
+        """Start a slot's next worker. What a process needs may be short for a moment: tried for ``restart_window``."""
+        now = time.monotonic()
+        slot.short_until = slot.short_until or now + self._settings.restart_window
+        try:
+            self._workers.fill(slot, Worker(self._settings))
+        except OSError as error:
+            shortage = children.shortage(error)
+            if now >= slot.short_until:
+                slot.ending = f"{slot.ending}, and {shortage}" if slot.ending else shortage
+                return self._give_up(slot, "")
+            slot.due = now + RETRY
+            if shortage != slot.shortage:
+                slot.shortage = shortage
+                self._terminal.line(f"{shortage}; the launcher tries again every {RETRY:g} s.", "yellow")
+        return None
+
+    def _unsupervised(self, *, beside: bool) -> str:
+        """Why no crashed worker is started again here, for people; empty where it is.
+
+        ``beside``: others serve, so that whoever restarts the whole instance has no reason to.
+        """
         if self._settings.supervise is None:
-            return f"A restart is left to {self._entry.keeper}." if self._entry.keeper is not None else ""
+            keeper = None if beside else self._entry.keeper
+            return f"A restart is left to {keeper}." if keeper is not None else ""
         return "" if self._settings.supervise else "It is not started again: supervision is off."
 
-    def _give_up(self, worker: Worker, ending: str, unsupervised: str) -> int:
-        started = "once" if self._count == 0 else f"{self._count + 1} times"
+    def _give_up(self, slot: Slot, unsupervised: str) -> int:
+        started = "once" if slot.crashes == 0 else f"{slot.crashes + 1} times"
         if unsupervised:
             title, reason = "THE SERVER ENDED", unsupervised
         elif self.announced:
             title, reason = "THE SERVER KEEPS CRASHING: given up", f"It was started {started}."
         else:
             title, reason = "THE SERVER DOES NOT START: given up", f"It was started {started}."
-        lines = [f"The worker ended: {worker.error or ending}. {reason}"]
-        self._telling.tell_end(title, lines[0], self._record.instance_id)
+        error = slot.last.error if slot.last is not None else None
+        lines = [f"{slot.name} ended: {error or slot.ending}. {reason}"]
+        self._telling.tell_end(title, lines[0], self._presence.record.instance_id)
         self.given_up = lines[:1]
         lines += self._replacement.still_served()
-        output = [line for line in worker.child.lines if line and not stacks.is_line(line)]
+        printed = slot.last.child.lines if slot.last is not None else ()
+        output = [line for line in printed if line and not stacks.is_line(line)]
         lines += ["The end of its output:", *output[-TAIL:]] if output else []
         self._terminal.fail(title, lines)
+        if any(not worker.ended() for worker in self._workers.handed):  # a start that fails for one of them
+            pending = self._replacement.pending
+            self._finish(replaced=pending, last=not pending, stops=len(self._loop.stops))
         return 4
-
-    def _count_notices(self) -> None:
-        """Let the worker know what became of the notices, for /diagnostics."""
-        if self.worker is not None and self._handed:
-            self.worker.count_notices(self._telling.tally)
-
-    # Workers.
-
-    def _employ(self, worker: Worker) -> None:
-        self.worker, self._ready_at = worker, None
-        self._verdict_told = self._handed = False
-        self._be_the_listener()
-        self._watchdog.watch_another()
-        self._listen_to(worker)
-        worker.child.on_signal = self._display.signalled
-        self._loop.watch_child(worker.child, worker.read_channel, lambda: self.on_output(worker))
-
-    def _listen_to(self, worker: Worker) -> None:
-        worker.on_audit, worker.on_beat = self._reported, self._watchdog.heard_beat
-        worker.on_code_spent = self._login.spend
-
-    def _be_the_listener(self) -> None:
-        """Be found at a Unix socket's path, as long as no worker of this instance is, nor the instance before it."""
-        if self._settings.uds is not None and not self._replacement.pending:
-            socketfiles.adopt(self._socket)
-
-    def _dismiss(self, worker: Worker) -> None:
-        self._loop.unwatch_child(worker.child)
-        worker.child.close()
-        self.worker = None
-
-    def on_output(self, worker: Worker) -> None:
-        """Pass on what the worker prints, redacted."""
-        self._terminal.pass_on(worker.read_output(), worker.child.pid)
-
-    def _reported(self, event: Event) -> None:
-        """What the application reports, a failed login say, people see nowhere else."""
-        self._terminal.log.audit(event, shown=False)
 
     # Re-runs.
 
-    def _conclude(self, worker: Worker, ending: Ending) -> None:
-        self._judged = self._judged.after(ending.report, ending.reason)
-        worker.rerun_is_over(ending)
+    def _conclude(self, ending: Ending, counts: Worker | None) -> None:
+        self._workers.conclude(ending, counts)
         self._telling.tell_news(ending.report)
 
     # Being replaced.
@@ -365,27 +332,37 @@ class Supervisor:
     # The end.
 
     def _drain(self) -> None:
-        """Let the worker finish what it is doing; a second signal, or its deadline, ends it at once."""
+        """Let the workers finish what they are doing; a second signal, or their deadline, ends them at once."""
         if self._replaced_by is not None:
             self._terminal.line(f"Replaced by another start (PID {self._replaced_by}); stopping.")
         else:
             self._terminal.line(f"Stopping ({signal.Signals(self._loop.stops[0]).name}).")
         self._reruns.end()
-        worker = self.worker
         self._presence.drains(stops_within(self._settings))
-        if worker is None or not self._handed:
+        if not self._workers.handed:
             return
         replaced = self._replaced_by is not None
         # Counted from what brought us here, not from now: the second signal may have come meanwhile. Of the queue
         # nothing is ours alone while another instance has the socket: the one before this, or the one after it.
         last = not replaced and not self._presence.given and not self._replacement.pending
-        self._finish(worker, replaced=replaced, last=last, stops=0 if replaced else 1)
+        self._finish(replaced=replaced, last=last, stops=0 if replaced else 1)
 
-    def _finish(self, worker: Worker, *, replaced: bool, last: bool, stops: int) -> None:
-        """Let a worker end in order, until its deadline is over or more than ``stops`` signals have asked to stop."""
-        worker.drain(replaced=replaced, last=last)
-        # The worker has it, and closes it first of all: the port is free long before the last answer.
+    def _finish(self, *, replaced: bool, last: bool, stops: int) -> None:
+        """Let the workers end in order, until their deadline is over or more than ``stops`` signals ask to stop."""
+        workers = self._workers.handed
+        # One of them answers what waits in the queue; the socket is everybody's, and locked once.
+        answers = next((worker for worker in workers if worker.ready), workers[0] if workers else None)
+        for worker in workers:
+            worker.drain(replaced=replaced, last=last and worker is answers)
+        # They have it, and close it first of all: the port is free long before the last answer.
         self._socket.close()
         drain.wait_for_end(
-            worker, self._settings, loop=self._loop, terminal=self._terminal, presence=self._presence, stops=stops
+            workers, self._settings, loop=self._loop, terminal=self._terminal, presence=self._presence, stops=stops
         )
+
+
+def _others(serving: int) -> list[str]:
+    """Who serves instead of a worker that has ended, in words; nothing where nobody does."""
+    if serving == 0:
+        return []
+    return ["1 other serves." if serving == 1 else f"{serving} others serve."]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from preflight import times
 from preflight.output.audit import Event
 from preflight.processes import children, interpreter, stacks
 from preflight.processes.channel import ChannelError, Message
@@ -50,6 +52,10 @@ class Worker:
         """Whether it serves our routes beside the application."""
         self.on_code_spent: Callable[[], object] = lambda: None
         """Called when somebody has logged in with the one-time code."""
+        self.on_logout: Callable[[str, int], object] = lambda _session, _expires: None
+        """Called when somebody has ended a login."""
+        self.on_news: Callable[[str, dict[str, Any]], object] = lambda _topic, _data: None
+        """Called with what it has to tell the other workers of its instance."""
         self.on_beat: Callable[[], object] = lambda: None
         """Called for each sign of life of its event loop."""
         self.stacks: list[str] | None = None
@@ -100,6 +106,10 @@ class Worker:
                     self.beside = bool(message.data["beside"])
                 case "code_spent":
                     self.on_code_spent()
+                case "logout":
+                    self.on_logout(str(message.data["session"]), int(message.data["expires"]))
+                case "news":
+                    self.on_news(str(message.data["topic"]), dict(message.data["data"]))
                 case "beat":
                     self.on_beat()
                 case "audit":
@@ -191,16 +201,19 @@ class Worker:
         *,
         instance_id: str,
         on_trial: bool,
+        board: int | None = None,
         **instance: object,
     ) -> None:
         """Hand over the listening socket; the worker serves on it.
 
-        ``on_trial``: it starts the application, and accepts nothing until it is admitted.
+        ``on_trial``: it starts the application, and accepts nothing until it is admitted. ``board``: the descriptor of
+        what the workers of the instance count in together, where there are several.
         """
         self._instance_id = instance_id
         settings = self.settings.to_message()
         described = {**instance, "instance_id": instance_id, "on_trial": on_trial, "settings": settings}
-        self._tell("serve", (sock.fileno(),), options=dict(options), **described)
+        descriptors = (sock.fileno(),) if board is None else (sock.fileno(), board)
+        self._tell("serve", descriptors, options=dict(options), **described)
 
     def ask(self, sock: socket.socket) -> None:
         """Hand over a connection of its own, on which a request has been sent."""
@@ -214,14 +227,41 @@ class Worker:
         """Let it accept connections, after a trial."""
         self._tell("admit")
 
+    def rerun_began_elsewhere(self, run_id: str) -> None:
+        """Tell it of a re-run that another worker has asked for: its followers are told the steps of that, too."""
+        self._tell("rerun", run_id=run_id, began=times.now())
+
+    def rerun_joins(self, other: str) -> None:
+        """Tell it that another one goes on instead of the re-run that it wants."""
+        asked, self.rerun = self.rerun, other
+        self._tell("rerun", run_id=asked, joins=other)
+
     def rerun_goes_on(self, run_id: str, steps: Steps) -> None:
-        """Tell it steps of the re-run that it wants."""
+        """Tell it steps of a re-run that it has been told of, or wants."""
         self._tell("rerun", run_id=run_id, steps=steps)
 
-    def rerun_is_over(self, ending: Ending) -> None:
-        """Tell it what came of that re-run."""
+    def rerun_is_over(self, ending: Ending, *, elsewhere: bool = False) -> None:
+        """Tell it what came of that re-run; ``elsewhere``: another worker counts it."""
         self.rerun = ""
-        self._tell("rerun", run_id=ending.report.run_id, ending=ending.to_json())
+        self._tell("rerun", run_id=ending.report.run_id, ending=ending.to_json(), elsewhere=elsewhere)
+
+    def rerun_was_ended(self, run_id: str) -> None:
+        """Tell it that this re-run has been ended with no result."""
+        self.rerun = ""
+        self._tell("rerun", run_id=run_id, ended=True)
+
+    def log_out(self, session: str, expires: int) -> None:
+        """Tell it that a login counts no more."""
+        self._tell("logout", session=session, expires=expires)
+
+    def pass_on(self, topic: str, data: Mapping[str, Any]) -> None:
+        """Tell it what another worker of the instance has to say, unless it does not read at the moment."""
+        with contextlib.suppress(OSError):  # it has died, which the next look at it tells
+            self.child.channel.offer("news", topic=topic, data=dict(data))
+
+    def count_restarts(self, restarts: Mapping[str, Any]) -> None:
+        """Let it know how often workers of its instance were started again."""
+        self._tell("restarts", **restarts)
 
     def count_notices(self, tally: Mapping[str, Any]) -> None:
         """Let it know what became of the notices so far."""

@@ -33,15 +33,17 @@ def test_disk_space(settings: Settings, details: Details) -> None:
 def test_memory(settings: Settings, details: Details) -> None:
     """The machine, and every limit of its control groups, has enough memory left for the application."""
     left = memory.left()
-    details.update(available=left.available, needed=settings.memory, limit=left.limit, control_group=left.group or None)
+    needed = settings.memory * settings.workers
+    each = f" ({amount(settings.memory)} for each of {settings.workers} workers)" if settings.workers > 1 else ""
+    details.update(available=left.available, needed=needed, limit=left.limit, control_group=left.group or None)
     where = f" of {amount(left.limit)} in control group {foreign(left.group)}" if left.group else ""
     if left.group:
         details.fix = (
             "give the container or the unit more memory (docker --memory, Kubernetes resources.limits.memory, systemd"
             " MemoryMax), or set PREFLIGHT_MEMORY to what the application needs"
         )
-    enough = left.available >= settings.memory
-    assert enough, f"{amount(left.available)} available{where}, needs {amount(settings.memory)}"
+    enough = left.available >= needed
+    assert enough, f"{amount(left.available)} available{where}, needs {amount(needed)}{each}"
     details.summary = f"{amount(left.available)} available{where}"
 
 

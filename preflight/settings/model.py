@@ -35,6 +35,7 @@ from preflight.settings.parsers import (
     peers,
     permissions,
     prefix,
+    processes,
     request_path,
     size,
     specifier,
@@ -120,6 +121,11 @@ class Settings:
         specifier,
         "the Python versions that the application runs on; else `requires-python` in pyproject.toml",
     )
+    workers: int = setting(
+        1,
+        processes(256),
+        "processes that serve the application, on one socket; auto: one for each processor that may be used",
+    )
     env_file: Path = setting(
         DEFAULT_ENV_FILE, path, "the file with the application's variables and keys; relative to pyproject.toml"
     )
@@ -170,8 +176,8 @@ class Settings:
     restart_limit: int = setting(
         5,
         whole(1, 1_000_000),
-        "crashes within restart_window after which the launcher gives up; it also gives up after two in a row before"
-        " the worker is ready",
+        "crashes of a worker within restart_window after which the launcher gives up; it also gives up after two in a"
+        " row before the worker is ready",
     )
     restart_window: float = setting(60.0, duration(0.1, 86400), "period for which restart_limit counts crashes")
     restart_backoff: float = setting(
@@ -210,7 +216,7 @@ class Settings:
         True, switch, "take the server out of rotation (503) while a critical requirement fails in its re-runs"
     )
     disk_space: int = setting(1024**3, size, "free space that the disk of the state folder should have")
-    memory: int = setting(256 * 1024**2, size, "memory that should be available")
+    memory: int = setting(256 * 1024**2, size, "memory that should be available for each worker")
     open_files: int = setting(
         1024,
         whole(1, 2**31),
@@ -220,7 +226,8 @@ class Settings:
     connections: int = setting(
         4096,
         whole(1, 1_000_000),
-        "connections at once; beyond that, idle connections are closed, and if none is idle, the new one gets 503",
+        "connections at once, of each worker; beyond that, idle connections are closed, and if none is idle, the new"
+        " one gets 503",
     )
     request_size: int = setting(0, limit, "the largest body of a request; a larger one gets 413 (0: no limit)")
     request_timeout: float = setting(
@@ -249,7 +256,7 @@ class Settings:
         " it is closed with 1008",
     )
     followers: int = setting(
-        200, whole(1, 100_000), "followers of /ws/diagnostics at once; one more is closed with 1013"
+        200, whole(1, 100_000), "followers of /ws/diagnostics at once, of each worker; one more is closed with 1013"
     )
     ws_ping_interval: float = setting(20.0, interval(1, 3600), "time between two pings to a WebSocket (0: none)")
     ws_ping_timeout: float = setting(

@@ -54,6 +54,23 @@ def whole(low: int, high: int) -> Callable[[object], int]:
     return parse
 
 
+def processes(most: int) -> Callable[[object], int]:
+    """A number of processes from one to ``most``, or "auto": one for each processor that may be used."""
+    number = whole(1, most)
+
+    def parse(value: object) -> int:
+        if isinstance(value, str) and value.strip().lower() == "auto":
+            from preflight.settings import processors  # only where somebody asks for it
+
+            return min(processors.usable(), most)
+        try:
+            return number(value)
+        except ValueError as error:
+            raise ValueError(f'{error}, or "auto" for one on each processor') from None
+
+    return parse
+
+
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "b": 1} | {
     prefix + unit: factor**power

@@ -1,0 +1,148 @@
+"""What the workers of one instance count, in memory that they share: each writes its own column, and reads all.
+
+A worker's numbers outlive it. What it was busy with is cleared when it has ended; what it has counted stays, and the
+worker after it goes on counting there, so that a counter of the instance never goes back. The file has no name, and is
+gone with the last process that has it open.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+GAUGES = ("connections", "sessions", "requests")
+"""What a worker is busy with, row by row."""
+COUNTERS = 256  # rows beyond those, which the application's counters share
+_HEAD = 2  # cells: how many workers are ready, and whether the one-time code was used
+_CELL = 8  # bytes of a double, in which every whole number up to 2**53 is exact
+
+
+class Board:
+    """The board as one worker sees it, or the launcher (which is number 0 and has no column)."""
+
+    def __init__(self, cells: memoryview[float], number: int, workers: int, descriptor: int = -1) -> None:
+        """``cells`` are doubles; see :meth:`alone`, :meth:`made` and :meth:`attached`."""
+        self.number, self.workers, self.descriptor = number, workers, descriptor
+        self._cells = cells
+        self._taken = len(GAUGES)
+
+    @classmethod
+    def alone(cls) -> Board:
+        """That of the only process of a server: nobody else reads it."""
+        return cls(memoryview(bytearray(_size(1))).cast("d"), 1, 1)
+
+    @classmethod
+    def made(cls, workers: int, folder: Path) -> Board:
+        """In the launcher. ``folder``: for the file, where the system has none without a name. Raises OSError."""
+        if hasattr(os, "memfd_create"):
+            descriptor = os.memfd_create("preflight-board")
+        else:
+            path = folder / f"board-{os.getpid()}"
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            path.unlink()
+        os.ftruncate(descriptor, _size(workers))
+        return cls.attached(descriptor, 0, workers)
+
+    @classmethod
+    def attached(cls, descriptor: int, number: int, workers: int) -> Board:
+        """In worker ``number`` of so many, counted from one; the descriptor is the board's from now on."""
+        return cls(memoryview(mmap.mmap(descriptor, _size(workers))).cast("d"), number, workers, descriptor)
+
+    def close(self) -> None:
+        """Let go of the file; what the memory has stays readable in this process."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    # What each worker is busy with.
+
+    def publish(self, gauges: Sequence[float]) -> None:
+        """Say what this worker is busy with, in the order of GAUGES."""
+        for row, value in enumerate(gauges):
+            self._cells[self._cell(row, self.number)] = value
+
+    def clear(self, number: int) -> None:
+        """Worker ``number`` has ended, and is busy with nothing."""
+        for row in range(len(GAUGES)):
+            self._cells[self._cell(row, number)] = 0
+
+    def others(self, gauge: str) -> int:
+        """What the other workers are busy with, as they have published it."""
+        if self.workers == 1:
+            return 0
+        row = GAUGES.index(gauge)
+        return int(self._total(row) - self._cells[self._cell(row, self.number)])
+
+    @property
+    def ready(self) -> int:
+        """How many workers accept connections, as the launcher knows it."""
+        return int(self._cells[0])
+
+    @ready.setter
+    def ready(self, count: int) -> None:
+        self._cells[0] = count
+
+    # What each has counted.
+
+    def counters(self, count: int) -> Counters:
+        """Rows for so many counters. Every worker has to ask for the same ones, in the same order.
+
+        Raises ValueError where there is no room for them.
+        """
+        first, self._taken = self._taken, self._taken + count
+        if self._taken > len(GAUGES) + COUNTERS:
+            raise ValueError(f"the workers share {COUNTERS} counters at most")
+        return Counters(self, first, count)
+
+    def add(self, row: int, amount: float) -> None:
+        """This worker has counted that much more."""
+        self._cells[self._cell(row, self.number)] += amount
+
+    def total(self, row: int) -> float:
+        """What all workers have counted."""
+        return self._total(row)
+
+    def _total(self, row: int) -> float:
+        return sum(self._cells[self._cell(row, 1) : self._cell(row, self.workers + 1)])
+
+    def _cell(self, row: int, number: int) -> int:
+        return _HEAD + row * self.workers + number - 1
+
+    # What happens once.
+
+    def claim(self) -> bool:
+        """Whether this is the first call, in whatever worker."""
+        if self.descriptor < 0:
+            first, self._cells[1] = not self._cells[1], 1.0
+            return first
+        fcntl.lockf(self.descriptor, fcntl.LOCK_EX)
+        try:
+            first, self._cells[1] = not self._cells[1], 1.0
+        finally:
+            fcntl.lockf(self.descriptor, fcntl.LOCK_UN)
+        return first
+
+
+class Counters:
+    """Some counters of the instance, of which each worker counts a part."""
+
+    def __init__(self, board: Board, first: int, count: int) -> None:
+        self._board = board
+        self._rows = range(first, first + count)
+
+    def add(self, index: int, amount: float = 1.0) -> None:
+        """Count that much more in one of them."""
+        self._board.add(self._rows[index], amount)
+
+    @property
+    def totals(self) -> list[float]:
+        """What all workers have counted, those included that have ended."""
+        return [self._board.total(row) for row in self._rows]
+
+
+def _size(workers: int) -> int:
+    """Bytes of a board."""
+    return (_HEAD + (len(GAUGES) + COUNTERS) * workers) * _CELL

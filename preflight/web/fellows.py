@@ -1,0 +1,43 @@
+"""What the workers of one instance tell each other: the launcher passes it on to those that serve.
+
+For news that nobody stores: a worker that does not read in time misses some.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+Heard = Callable[..., object]
+
+
+class Fellows:
+    """The other workers of this instance; of a server that is one process there are none."""
+
+    def __init__(self, say: Callable[[str, dict[str, Any]], object] | None = None) -> None:
+        """``say`` takes a topic, and JSON values about it, to the launcher; None: there is nobody to tell."""
+        self._say = say
+        self._heard: dict[str, tuple[asyncio.AbstractEventLoop, Heard]] = {}
+
+    @property
+    def any(self) -> bool:
+        """Whether there may be some."""
+        return self._say is not None
+
+    def tell(self, topic: str, **data: Any) -> None:
+        """Let the others know; short, as it waits in everybody's way."""
+        if self._say is not None:
+            self._say(topic, data)
+
+    def when_told(self, topic: str, heard: Heard) -> None:
+        """In the event loop: call this there, from now on, whenever another worker tells something of this topic."""
+        self._heard[topic] = asyncio.get_running_loop(), heard
+
+    def hear(self, topic: str, data: dict[str, Any]) -> None:
+        """Another worker has told this; from any thread."""
+        if topic in self._heard:
+            loop, heard = self._heard[topic]
+            with contextlib.suppress(RuntimeError):  # closed: nobody wants to know any more
+                loop.call_soon_threadsafe(lambda: heard(**data))
