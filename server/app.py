@@ -43,7 +43,7 @@ class AgentServer(FastAPI):
 def create_app() -> FastAPI:
     """The agent server: the page, health, diagnostics, metrics and chat, and the guard before them."""
     turns = metrics.Histogram(metrics.BUCKETS)
-    chat = Chat(turns.observe)
+    chat = Chat(turns)
     application = Application(
         title=about.TITLE,
         architecture=about.ARCHITECTURE,
@@ -52,7 +52,7 @@ def create_app() -> FastAPI:
         schemas=routes.SCHEMAS,
         panel=PROJECT / "server/chat/page",
         load=chat,
-        metrics=partial(metrics.collect, chat, turns),
+        metrics=partial(metrics.collect, turns),
         running=chat.running,
     )
     return AgentServer(Mount(application, PROJECT))

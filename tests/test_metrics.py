@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from prometheus_client import parser
@@ -91,7 +91,8 @@ def failed(make_check: MakeCheck, make_report: MakeReport) -> Report:
 def test_what_a_scrape_shows(failed: Report, make_instance: MakeInstance) -> None:
     """Every check by title, severity and outcome; the run; the server."""
     serving = made(make_instance(failed, restarts={"count": 4}))
-    serving.reruns.endings["failed"] = 2
+    for _ in range(2):
+        serving.reruns.count("failed")
     content_type, text = scrape(serving)
     assert content_type.startswith("text/plain; version=")
     found = samples(text)
@@ -203,10 +204,10 @@ def test_which_requests_are_in_flight(make_instance: MakeInstance, path: str, co
 
 def test_turns(make_instance: MakeInstance, failed: Report) -> None:
     """The chat's own metrics. A histogram: buckets add up, and a bound belongs to its bucket."""
-    turns, load = Histogram(BUCKETS), SimpleNamespace(connections=3, sessions=2)
+    turns, load = Histogram(BUCKETS), cast(services.Load, SimpleNamespace(connections=3, sessions=2))
     for seconds in (0.01, 0.011, 3.0, 500.0):
         turns.observe(seconds)
-    found = samples(scrape(made(make_instance(failed), metrics=lambda: collect(load, turns)))[1])
+    found = samples(scrape(made(make_instance(failed), metrics=lambda _load: collect(turns, load)))[1])
     assert value(found, "preflight_chat_connections") == 3
     assert value(found, "preflight_chat_sessions") == 2
     name = "preflight_chat_turn_duration_seconds"

@@ -51,8 +51,8 @@ class Reruns:
             if self._rerun is None:
                 self._rerun = self._begun(run_id)
             for worker in wanting:
-                if worker.rerun != run_id:  # both were asked at the same moment
-                    worker.rerun_joins(run_id)
+                if worker.rerun != run_id:
+                    self._join(worker, run_id)
             if not self._rerun.ended():
                 return
             ending = self._rerun.conclude(terminal.redactor)
@@ -76,6 +76,15 @@ class Reruns:
             heard=lambda steps: self._pass_on(run_id, steps),
             on_signal=self._display.signalled,
         )
+
+    def _join(self, worker: Worker, run_id: str) -> None:
+        """Two workers were asked at the same moment: this is one run, and both ids are its own for all."""
+        asked = worker.rerun
+        worker.rerun_joins(run_id)
+        worker.rerun_goes_on(run_id, self._steps)
+        for other in self._audience():
+            if other is not worker:
+                other.rerun_goes_on(run_id, [("also", {"run_id": asked})])
 
     def _pass_on(self, run_id: str, steps: Steps) -> None:
         self._steps += steps

@@ -13,8 +13,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-GAUGES = ("connections", "sessions", "requests")
-"""What a worker is busy with, row by row."""
+GAUGES = ("pid", "connections", "sessions", "requests")
+"""What a worker is, and what it is busy with, row by row; 0 where there is none."""
 COUNTERS = 256  # rows beyond those, which the application's counters share
 _HEAD = 2  # cells: how many workers are ready, and whether the one-time code was used
 _CELL = 8  # bytes of a double, in which every whole number up to 2**53 is exact
@@ -32,7 +32,9 @@ class Board:
     @classmethod
     def alone(cls) -> Board:
         """That of the only process of a server: nobody else reads it."""
-        return cls(memoryview(bytearray(_size(1))).cast("d"), 1, 1)
+        board = cls(memoryview(bytearray(_size(1))).cast("d"), 1, 1)
+        board.ready = 1
+        return board
 
     @classmethod
     def made(cls, workers: int, folder: Path) -> Board:
@@ -60,8 +62,8 @@ class Board:
     # What each worker is busy with.
 
     def publish(self, gauges: Sequence[float]) -> None:
-        """Say what this worker is busy with, in the order of GAUGES."""
-        for row, value in enumerate(gauges):
+        """Say what this worker is busy with, in the order of GAUGES, but for its PID, which is known here."""
+        for row, value in enumerate((os.getpid(), *gauges)):
             self._cells[self._cell(row, self.number)] = value
 
     def clear(self, number: int) -> None:
@@ -75,6 +77,18 @@ class Board:
             return 0
         row = GAUGES.index(gauge)
         return int(self._total(row) - self._cells[self._cell(row, self.number)])
+
+    @property
+    def pids(self) -> dict[int, int]:
+        """The PIDs of the workers that have published something, by number."""
+        numbers = range(1, self.workers + 1)
+        found = {number: int(self._cells[self._cell(0, number)]) for number in numbers}
+        return {number: pid for number, pid in found.items() if pid}
+
+    @property
+    def missing(self) -> int:
+        """How many workers do not serve, as far as a worker knows that does."""
+        return self.workers - max(1, self.ready)
 
     @property
     def ready(self) -> int:

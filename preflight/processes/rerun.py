@@ -32,6 +32,8 @@ Steps = list[tuple[str, dict[str, Any]]]
 """What a run has come to: "collected", "checking" or "checked", each with its data."""
 Heard = Callable[[Steps], object]
 """Takes steps of a run that goes on."""
+Began = Callable[[str, str], tuple[Heard, Callable[["Ending | None"], object]]]
+"""Takes the id of a run that another worker was asked for, and when it began; returns who hears of it."""
 OnSignal = Callable[[str, int, str, str], object]
 """Takes a signal that a child was sent; see children.py."""
 
@@ -52,6 +54,8 @@ class Ending:
     """Why others cannot read the report; empty where they can."""
     seen: files.Seen | None = None
     """Tells the published file from a later one; None where it was not published."""
+    elsewhere: bool = False
+    """Whether another worker of the instance counts this run."""
 
     def to_json(self) -> dict[str, Any]:
         """For the channel to the worker."""
@@ -68,8 +72,15 @@ class Ending:
 class Runner(Protocol):
     """Whoever runs the suite for a server, one run at a time."""
 
-    def begin(self, run_id: str, heard: Heard, over: Callable[[Ending], object]) -> None:
-        """Begin a run; both are called in other threads, ``over`` once, unless the run is ended before."""
+    on_began: Began | None
+    """Called in another thread when a run begins that nobody has begun here."""
+
+    def begin(self, run_id: str, heard: Heard, over: Callable[[Ending | None], object]) -> None:
+        """Begin a run; both are called in other threads, ``over`` once, unless the run is ended here before.
+
+        ``over`` gets None where the run was ended with no result. A run that goes on already may take its place: the
+        step "also" names that one.
+        """
 
     def end(self, run_id: str) -> None:
         """End a run with all that it has started, and say nothing more of it; one that is over is left alone."""
@@ -179,8 +190,9 @@ class Here:
         self._redactor = redactor
         self._on_signal = on_signal
         self._wanted = ""
+        self.on_began: Began | None = None  # nobody else begins any
 
-    def begin(self, run_id: str, heard: Heard, over: Callable[[Ending], object]) -> None:
+    def begin(self, run_id: str, heard: Heard, over: Callable[[Ending | None], object]) -> None:
         """See :class:`Runner`."""
         self._wanted = run_id
         # No daemon: the process does not end before the suite has.
@@ -191,7 +203,7 @@ class Here:
         if self._wanted == run_id:
             self._wanted = ""
 
-    def _run(self, run_id: str, heard: Heard, over: Callable[[Ending], object]) -> None:
+    def _run(self, run_id: str, heard: Heard, over: Callable[[Ending | None], object]) -> None:
         def on_message(message: Message) -> None:
             if message.kind in STEPS:
                 heard([(message.kind, message.data)])

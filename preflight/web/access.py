@@ -117,6 +117,8 @@ class Access:
         self._connections: dict[str, set[Callable[[], object]]] = {}
         self.farewells: set[asyncio.Task[None]] = set()
         """Connections whose login has ended are being closed by these."""
+        self.on_revoked: Callable[[str, int], object] = lambda _session, _expires: None
+        """Called with each login that is ended here, and when it would have expired."""
         self._throttle = Throttle()
         self.guesses = Guesses()
 
@@ -241,17 +243,22 @@ class Access:
         return hmac.new(self._key, b"nonce of " + session.encode("latin-1"), "sha256").hexdigest()
 
     def end_session(self, cookies: bytes) -> None:
-        """Let a login's cookie count no more, for as long as this process serves; what it has opened is closed."""
+        """Let a login's cookie count no more, for as long as this instance serves; what it has opened is closed."""
         session = self._session(cookies)
         if session is not None:
             name, expires = session
             if self._admission is not None:
                 self._admission.logins.end(name)
-            self._revoked[name] = expires
-            if len(self._revoked) > REVOKED:
-                self._revoked.popitem(last=False)
-            for close in list(self._connections.get(name, ())):
-                close()
+            self.revoke(name, expires)
+            self.on_revoked(name, expires)
+
+    def revoke(self, session: str, expires: int) -> None:
+        """Let a login count no more in this process; what it has opened is closed."""
+        self._revoked[session] = expires
+        if len(self._revoked) > REVOKED:
+            self._revoked.popitem(last=False)
+        for close in list(self._connections.get(session, ())):
+            close()
 
     @contextlib.contextmanager
     def connection(self, scope: Scope, close: Callable[[], object]) -> Iterator[None]:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from preflight.output.audit import Event
 from preflight.output.log import direct
+from preflight.processes.board import Board
 from preflight.redaction.redactor import Redactor
 from preflight.report.model import Report
 from preflight.report.newest import Judged
 from preflight.settings.model import Settings
 from preflight.times import epoch, now
+from preflight.web.fellows import Fellows
 from preflight.web.logins import Admission
 
 if TYPE_CHECKING:
@@ -57,6 +59,16 @@ class Instance:
     """Takes an event to where the audit is kept; None: to Python's logging. See :meth:`audit`."""
     admission: Admission | None = None
     """What opens the routes that are beside the application; None where they are its own."""
+    fellows: Fellows = field(default_factory=Fellows)
+    """The other workers of this instance."""
+    board: Board = field(default_factory=Board.alone)
+    """What all its workers count."""
+    busy: Callable[[], tuple[int, int, int]] | None = None
+    """What this worker is busy with, for the others: see :data:`preflight.processes.board.GAUGES`."""
+    ended_logins: dict[str, int] = field(default_factory=dict)
+    """Logins that were ended before this worker served, or in another one, and when they would have expired."""
+    end_login: Callable[[str, int], object] = lambda _session, _expires: None
+    """Told of each login that is ended here: its name, and when it would have expired."""
     requests: Callable[[], int] | None = None
     """How many HTTP requests are being answered; None where the server does not tell. In the event loop only."""
     works: int = 0

@@ -31,18 +31,26 @@ class Admission(NamedTuple):
 
 
 class OwnLogins:
-    """Those of a server that is one process; its launcher knows whether the code was spent."""
+    """Those of a server behind the launcher, which knows whether the code was spent."""
 
-    def __init__(self, code: str = "", spent: Callable[[], object] = lambda: None) -> None:
-        """``code`` is empty where there is none, or none any more; ``spent`` is called when it is used."""
+    def __init__(
+        self, code: str = "", spent: Callable[[], object] = lambda: None, first: Callable[[], bool] = lambda: True
+    ) -> None:
+        """``code`` is empty where there is none, or none any more; ``spent`` is called when it is used.
+
+        ``first`` says whether no other worker of the instance was quicker.
+        """
         self._code = code
         self._spent = spent
+        self._first = first
 
     def spend(self, code: str) -> bool:
         """Whether this is the one-time code, which counts for the first time only."""
         if not self._code or not same(code, self._code):
             return False
         self._code = ""
+        if not self._first():
+            return False
         self._spent()
         return True
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from preflight import __version__, times
@@ -43,10 +44,13 @@ class Metrics:
         from prometheus_client import CollectorRegistry, ProcessCollector
         from prometheus_client.exposition import choose_encoder
 
+        state = self._state
+
         if self._registry is None:
             self._registry = CollectorRegistry()
             self._registry.register(self)
-            ProcessCollector(registry=self._registry)
+            if state is None or state.instance.board.workers == 1:
+                ProcessCollector(registry=self._registry)
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 
@@ -89,7 +93,7 @@ class Metrics:
             )
             yield from _checks(trusted)
         reruns = CounterMetricFamily(
-            "preflight_reruns", "Re-runs of this process, by how they ended.", labels=["status"]
+            "preflight_reruns", "Re-runs of this instance, by how they ended.", labels=["status"]
         )
         for status in report.STATUSES:
             reruns.add_metric([status], state.rerun_endings.get(status, 0))
@@ -114,6 +118,10 @@ class Metrics:
                 " once.",
                 state.in_flight,
             )
+        if instance.board.workers > 1:
+            yield gauge("preflight_workers", "Processes that the instance serves with.", instance.board.workers)
+            yield gauge("preflight_workers_ready", "Those of them that accept connections.", instance.board.ready)
+            yield from _processes(instance)
         yield from self._own()
 
 
@@ -127,6 +135,21 @@ class InstanceState(NamedTuple):
     rerun_endings: Mapping[str, int]
     in_flight: int | None
     """HTTP requests that are being answered; None where nobody counts them."""
+
+
+def _processes(instance: Instance) -> Iterator[Metric]:
+    """What prometheus-client tells of a process, of each worker; a counter begins anew with a worker, as it does."""
+    from prometheus_client import CollectorRegistry, ProcessCollector
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
+    for number, pid in instance.board.pids.items():
+        for metric in ProcessCollector(pid=partial(int, pid), registry=CollectorRegistry()).collect():
+            kind = CounterMetricFamily if metric.type == "counter" else GaugeMetricFamily
+            family = families.setdefault(metric.name, kind(metric.name, metric.documentation, labels=["worker"]))
+            for sample in metric.samples:
+                family.add_metric([str(number)], sample.value)
+    yield from families.values()
 
 
 def _ended(found: Report) -> float:

@@ -4,6 +4,9 @@ One at a time: who asks while one goes on gets that one. A re-run stops nothing,
 server, and is killed with its whole group at its deadline (preflight/processes/rerun.py). What it finds is published
 like any other run's report and is what /health says from then on; a re-run that broke is shown, and the verdict before
 it stays.
+
+Of an instance with several workers the launcher has one run for all: a worker that was not asked is told that it began,
+and follows it like its own.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import logging
 import math
 import os
 import random
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,7 +25,7 @@ from typing import Any
 
 from preflight import times
 from preflight.files import Seen
-from preflight.processes.rerun import Ending, Here, Steps
+from preflight.processes.rerun import Ending, Heard, Here, Steps
 from preflight.redaction.redactor import Redactor
 from preflight.report import model as report
 from preflight.report.model import Report
@@ -86,8 +89,7 @@ class Reruns:
         """Called with the report of each run that has ended, and what tells the file that it was published in."""
         self.listeners: list[Callable[[Message], None]] = []
         """Told every step, in messages for /ws/diagnostics."""
-        self.endings: Counter[str] = Counter()
-        """How many re-runs ended with which status."""
+        self._endings = instance.board.counters(len(report.STATUSES))
         self._runs: OrderedDict[str, Rerun] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
         self._ended = -math.inf  # when the last one did, on the event loop's clock
@@ -98,6 +100,15 @@ class Reruns:
 
     def _signalled(self, name: str, pid: int, module: str, why: str) -> None:
         self.instance.audit("signal", signal=name, to=pid, name=module, why=why, result="sent")
+
+    @property
+    def endings(self) -> dict[str, int]:
+        """How many re-runs of the instance ended with which status."""
+        return dict(zip(report.STATUSES, map(int, self._endings.totals), strict=True))
+
+    def count(self, status: str) -> None:
+        """One has ended with this status, and no other worker counts it."""
+        self._endings.add(report.STATUSES.index(status))
 
     @property
     def current(self) -> Rerun | None:
@@ -128,16 +139,37 @@ class Reruns:
             if self.again_in:
                 raise TooSoon(self.again_in)
             run = Rerun(os.urandom(16).hex())
-            self._runs[run.run_id] = run
-            self._calls = 0
-            while len(self._runs) > REMEMBERED:
-                self._runs.popitem(last=False)
-            self._task = asyncio.create_task(self._perform(run))
+            self._follow(run, *self._listeners(asyncio.get_running_loop(), run), begins=True)
         # The one place that every call for a re-run passes. Whoever may call must not be able to fill the audit.
         self._calls += 1
         if self._calls <= TOLD:
             self.instance.audit("rerun", by=asked_by, run_id=run.run_id)
         return run
+
+    def _follow(self, run: Rerun, heard: Heard, ended: asyncio.Future[Ending | None], *, begins: bool) -> None:
+        self._runs[run.run_id] = run
+        self._calls = 0
+        while len(self._runs) > REMEMBERED:
+            self._runs.popitem(last=False)
+        self._task = asyncio.create_task(self._perform(run, heard, ended, begins=begins))
+
+    def _listeners(self, loop: asyncio.AbstractEventLoop, run: Rerun) -> tuple[Heard, asyncio.Future[Ending | None]]:
+        """What hears the steps of a run, in another thread, and what gets its ending."""
+
+        def heard(steps: Steps) -> None:
+            _soon(loop, lambda: self._heard(run, steps))
+
+        return heard, loop.create_future()
+
+    def _began_elsewhere(
+        self, loop: asyncio.AbstractEventLoop, run_id: str, started_at: str
+    ) -> tuple[Heard, Callable[[Ending | None], object]]:
+        """Another worker was asked for a run: follow it here, too. In another thread."""
+        run = Rerun(run_id, started_at=started_at)
+        heard, ended = self._listeners(loop, run)
+        # One that begins here at this very moment joins it.
+        _soon(loop, lambda: None if self.current else self._follow(run, heard, ended, begins=False))
+        return heard, _over(ended)
 
     async def for_agent(self) -> Message:
         """The agent's tool: the same way, with an answer in every case."""
@@ -150,6 +182,8 @@ class Reruns:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """For as long as the application serves; a drain ends what goes on."""
+        loop = asyncio.get_running_loop()
+        self._runner.on_began = lambda run_id, started_at: self._began_elsewhere(loop, run_id, started_at)
         tasks = [asyncio.create_task(self._drain())]
         if self.instance.settings.refresh:
             tasks.append(asyncio.create_task(self._repeat(self.instance.settings.refresh)))
@@ -161,18 +195,23 @@ class Reruns:
             await self._abandon()
 
     async def _repeat(self, pause: float) -> None:
-        """The background's re-runs: one after a pause since the last one, whoever asked for that."""
+        """The background's re-runs: one after a pause since the last one, whoever asked for that, in any worker."""
+        loop = asyncio.get_running_loop()
+        since = loop.time()
         while True:
             least = self.instance.settings.rerun_interval
-            await asyncio.sleep(max(least, pause * random.uniform(1 - JITTER, 1 + JITTER)))
+            wait = max(least, pause * random.uniform(1 - JITTER, 1 + JITTER))
+            while (left := max(since, self._ended) + wait - loop.time()) > 0:  # noqa: ASYNC110  # a run moves it
+                await asyncio.sleep(left)
             try:
                 self.start("the background (refresh)")
             except TooSoon:
-                continue  # somebody else's has only just told how it is
+                pass  # somebody else's has only just told how it is
             except Draining:
                 return
             if self._task is not None:
                 await asyncio.wait((self._task,))
+            since = loop.time()
 
     async def _drain(self) -> None:
         await self.instance.drained()
@@ -187,43 +226,43 @@ class Reruns:
 
     # One run.
 
-    async def _perform(self, run: Rerun) -> None:
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[Ending] = loop.create_future()
-
-        def heard(steps: Steps) -> None:
-            _soon(loop, lambda: self._heard(run, steps))
-
-        def over(ending: Ending) -> None:
-            _soon(loop, lambda: None if ended.done() else ended.set_result(ending))
-
+    async def _perform(self, run: Rerun, heard: Heard, ended: asyncio.Future[Ending | None], *, begins: bool) -> None:
         self._tell("run_started", run, started_at=run.started_at, total=run.total)
         try:
-            await asyncio.sleep(HEAD_START)
-            self._runner.begin(run.run_id, heard, over)
+            if begins:
+                await asyncio.sleep(HEAD_START)
+                self._runner.begin(run.run_id, heard, _over(ended))
             async with asyncio.timeout(self.instance.settings.run_timeout + PATIENCE):
                 ending = await ended
+            if ending is None:
+                self._finish(run, "broken", STOPS, counts=begins)
+                return
         except asyncio.CancelledError:
             self._runner.end(run.run_id)
-            self._finish(run, "broken", STOPS)
+            self._finish(run, "broken", STOPS, counts=begins)
             raise
         except Exception as error:  # noqa: BLE001  # there was no answer, say; the next re-run gets its chance
             self._runner.end(run.run_id)
             why = report.shown(f"{type(error).__name__}: {error}", self._redactor)
             silent = isinstance(error, TimeoutError)
             self._broke(run.run_id, "no message has said how the suite ended" if silent else why)
-            self._finish(run, "broken", self.instance.rerun_problem)
+            self._finish(run, "broken", self.instance.rerun_problem, counts=begins)
         else:
             self.published(ending.report, ending.seen)
             run.started_at = ending.report.started_at  # the suite's own word, which everybody else shows
             self._judge(ending)
             if ending.unpublished:
                 log.warning("re-run %s: %s", run.run_id, ending.unpublished)
-            self._finish(run, ending.report.status, ending.reason or ending.unpublished)
+            said = ending.reason or ending.unpublished
+            self._finish(run, ending.report.status, said, counts=not ending.elsewhere)
 
     def _heard(self, run: Rerun, steps: Steps) -> None:
+        if self._runs.get(run.run_id) is not run:
+            return  # another one was begun here before it was heard of, and joins it
         for step, data in steps:
             match step:
+                case "also":  # two workers were asked at the same moment: one run, which answers to both ids
+                    self._runs.setdefault(data["run_id"], run)
                 case "collected":
                     run.total = len(data["titles"])
                 case "checking":
@@ -249,9 +288,11 @@ class Reruns:
         self.instance.judge(None, why)
         log.warning("re-run %s broke, the previous verdict stays: %s", run_id, why)
 
-    def _finish(self, run: Rerun, status: str, reason: str) -> None:
+    def _finish(self, run: Rerun, status: str, reason: str, *, counts: bool = True) -> None:
+        """``counts``: no other worker of the instance counts it."""
         self._ended = asyncio.get_running_loop().time()
-        self.endings[status] += 1
+        if counts:
+            self.count(status)
         run.state = "broken" if status == "broken" else "finished"
         run.finished_at, run.checking = times.now(), None
         run.status, run.reason = status, reason
@@ -262,6 +303,11 @@ class Reruns:
     def _tell(self, kind: str, run: Rerun, **said: object) -> None:
         for listener in self.listeners:
             listener({"type": kind, "run_id": run.run_id, **said})
+
+
+def _over(ended: asyncio.Future[Ending | None]) -> Callable[[Ending | None], object]:
+    """What tells, from another thread, that a run is over."""
+    return lambda ending: _soon(ended.get_loop(), lambda: None if ended.done() else ended.set_result(ending))
 
 
 def _soon(loop: asyncio.AbstractEventLoop, act: Callable[[], object]) -> None:

@@ -48,6 +48,24 @@ class Idle:
     sessions = 0
 
 
+class Total:
+    """The load of all workers of an instance: this one's as it is, the others' as they have published it."""
+
+    def __init__(self, own: Load, instance: Instance) -> None:
+        self._own = own
+        self._board = instance.board
+
+    @property
+    def connections(self) -> int:
+        """Open connections of the application's own."""
+        return self._own.connections + self._board.others("connections")
+
+    @property
+    def sessions(self) -> int:
+        """Sessions that are in use; one that is in two workers counts in each."""
+        return self._own.sessions + self._board.others("sessions")
+
+
 class Application(NamedTuple):
     """What a guarded application says of itself."""
 
@@ -67,8 +85,8 @@ class Application(NamedTuple):
     ``preflight:counts`` when what /health counts has changed.
     """
     load: Load = Idle()
-    metrics: Callable[[], Iterable[Metric]] = tuple
-    """Its own metrics; called in a thread."""
+    metrics: Callable[[Load], Iterable[Metric]] = lambda _load: ()
+    """Its own metrics; called in a thread, with the load of all workers."""
     running: Callable[[Services], AbstractAsyncContextManager[object]] = lambda _services: nullcontext()
     """Entered for as long as it serves."""
 
@@ -85,6 +103,8 @@ class Services(NamedTuple):
     reruns: Reruns
     followers: Followers
     metrics: Metrics
+    load: Load
+    """How much all workers of the instance have to do."""
     admission: Admission | None
     """What opens these routes where they are beside an application; None where they are an application's own."""
 
@@ -95,22 +115,39 @@ class Services(NamedTuple):
         """The services of an application that begins to serve as this instance."""
         snapshot, reruns = Snapshot(instance), Reruns(instance)
         reruns.published = snapshot.accept
-        return cls(
+        access = Access(instance.settings, audiences(table), admission)
+        access.on_revoked = instance.end_login
+        load = application.load if instance.board.workers == 1 else Total(application.load, instance)
+        made = cls(
             application=application,
             table=table,
             instance=instance,
-            access=Access(instance.settings, audiences(table), admission),
+            access=access,
             snapshot=snapshot,
             past=EarlierRuns(instance, snapshot),
             reruns=reruns,
             followers=Followers(instance, reruns, snapshot),
-            metrics=Metrics(application.metrics),
+            metrics=Metrics(lambda: application.metrics(load)),
+            load=load,
             admission=admission,
         )
+        instance.busy = lambda: (application.load.connections, application.load.sessions, made.in_flight)
+        return made
+
+    @property
+    def in_flight(self) -> int:
+        """HTTP requests that this very worker is answering."""
+        if self.admission is None:
+            return self.metrics.in_flight
+        # Beside an application the requests are its server's to count.
+        return self.instance.requests() if self.instance.requests is not None else 0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """For as long as the application serves."""
+        self.instance.fellows.when_told("logout", self.access.revoke)
+        for session, expires in self.instance.ended_logins.items():
+            self.access.revoke(session, expires)
         try:
             async with self.application.running(self), self.reruns.running(), self.followers.running():
                 yield

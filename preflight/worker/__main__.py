@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +24,17 @@ from preflight.text import first_line
 if TYPE_CHECKING:
     import asyncio
 
-    from preflight.processes.rerun import Ending, Heard, Steps
+    from preflight.processes.board import Board
+    from preflight.processes.rerun import Began, Ending, Heard, Steps
     from preflight.web.beside import Beside
+    from preflight.web.instance import Instance
     from preflight.web.logins import Admission
     from preflight.worker.application import Application
     from preflight.worker.serving import Server
 
 FLUSH = 0.5  # seconds that the last events get to reach the launcher
 LEAVE = 2.0  # seconds that what is left in a process gets to end when its event loop has ended without being asked
+NOTED = ("notifications", "restarts", "logout", "news")  # messages about the instance
 OWN = os.path.dirname(os.path.dirname(__file__)) + os.sep  # no place in here says anything of an application
 
 
@@ -93,9 +97,10 @@ class _Reruns:
 
     def __init__(self, say: Callable[..., None]) -> None:
         self._say = say
-        self._followed: tuple[str, Heard, Callable[[Ending], object]] | None = None
+        self._followed: tuple[str, Heard, Callable[[Ending | None], object]] | None = None
+        self.on_began: Began | None = None
 
-    def begin(self, run_id: str, heard: Heard, over: Callable[[Ending], object]) -> None:
+    def begin(self, run_id: str, heard: Heard, over: Callable[[Ending | None], object]) -> None:
         """Have it begin one; both are called in the thread that hears the launcher."""
         self._followed = (run_id, heard, over)
         self._say("rerun", run_id=run_id)
@@ -106,13 +111,31 @@ class _Reruns:
             self._followed = None
             self._say("rerun", run_id="")
 
-    def hear(self, run_id: str, steps: Steps | None = None, ending: Mapping[str, Any] | None = None) -> None:
-        """What the launcher says of a re-run."""
+    def hear(
+        self,
+        run_id: str,
+        *,
+        steps: Steps | None = None,
+        ending: Mapping[str, Any] | None = None,
+        elsewhere: bool = False,
+        began: str = "",
+        joins: str = "",
+        ended: bool = False,
+    ) -> None:
+        """What the launcher says of a re-run; see the messages of :class:`preflight.processes.worker.Worker`."""
+        if began and self.on_began is not None and self._followed is None:
+            self._followed = (run_id, *self.on_began(run_id, began))
         if self._followed is None or self._followed[0] != run_id:
             return  # nobody wants to know any more
         _run_id, heard, over = self._followed
+        if joins:
+            self._followed = (joins, heard, over)
+            heard([("also", {"run_id": joins})])
         if steps is not None:
             heard(steps)
+        if ended:
+            self._followed = None
+            over(None)
         if ending is None:
             return
         from preflight.processes.rerun import Ending
@@ -121,7 +144,7 @@ class _Reruns:
         self._followed = None
         # One that cannot be read is missed in time by who waits for it; this thread has more to hear.
         with contextlib.suppress(ReportError):
-            over(Ending.from_json(ending))
+            over(replace(Ending.from_json(ending), elsewhere=elsewhere))
 
 
 class _Main:
@@ -133,6 +156,8 @@ class _Main:
         self._condition = threading.Condition()
         self._server: Server | None = None
         self._runner: asyncio.Runner | None = None
+        self._early: list[Message] = []
+        """What was said of the instance before there was one."""
         self._pid = os.getpid()
         self._reruns = _Reruns(self._say)
         self._channel = children.attach(descriptor, self._hear, self._hung_up)
@@ -159,8 +184,24 @@ class _Main:
             server.ask(socket.socket(fileno=message.descriptors[0]))
         if message.kind == "admit" and server is not None:
             server.admit()
-        if message.kind == "notifications" and server is not None:
-            server.instance.notifications = message.data["tally"]
+        if server is not None:
+            self._note(server.instance, message)
+        elif message.kind in NOTED:
+            self._early.append(message)
+
+    @staticmethod
+    def _note(instance: Instance, message: Message) -> None:
+        """What has become of the instance since this worker was handed the socket."""
+        match message.kind:
+            case "notifications":
+                instance.notifications = message.data["tally"]
+            case "restarts":
+                instance.restarts = message.data
+            case "logout":
+                instance.ended_logins[message.data["session"]] = message.data["expires"]
+                instance.fellows.hear("logout", message.data)
+            case "news":
+                instance.fellows.hear(message.data["topic"], message.data["data"])
 
     def _count(self, server: Server | None) -> None:
         def answer(count: int) -> None:
@@ -241,10 +282,26 @@ class _Main:
             os.write(2, f"{CLOSED}.\n".encode())
             os._exit(1)
 
-    def _admission(self, token: str, code: str, *, is_made: bool) -> Admission:
+    def _admission(self, board: Board, token: str, code: str, *, is_made: bool, **_ended: object) -> Admission:
         from preflight.web.logins import Admission, OwnLogins
 
-        return Admission(token, is_made, OwnLogins(code, lambda: self._say("code_spent")))
+        return Admission(token, is_made, OwnLogins(code, lambda: self._say("code_spent"), board.claim))
+
+    def _join(self, order: Message) -> Instance:
+        """The instance that the launcher describes, and what connects this worker with it, and with the others."""
+        from preflight.processes.board import Board
+        from preflight.web.fellows import Fellows
+        from preflight.web.instance import Instance
+
+        instance = Instance.of(order.data)
+        instance.runner = self._reruns
+        instance.ended_logins = order.data["login"]["ended"]
+        instance.end_login = lambda session, expires: self._say("logout", session=session, expires=expires)
+        workers = instance.settings.workers
+        if workers > 1:
+            instance.board = Board.attached(order.descriptors[1], order.data["number"], workers)
+            instance.fellows = Fellows(lambda topic, data: self._say("news", topic=topic, data=data))
+        return instance
 
     def run(self) -> int:
         order = self._wait("application")
@@ -253,7 +310,9 @@ class _Main:
         # Collecting garbage during an import finds none and takes time.
         gc.disable()
         stacks.register()
-        from preflight.web.instance import Instance  # all of ours before the project's modules can be found
+        import preflight.processes.board
+        import preflight.web.fellows
+        import preflight.web.instance  # all of ours before the project's modules can be found
         from preflight.worker import listening, serving
         from preflight.worker.application import Application, CannotBeServed, load
 
@@ -297,14 +356,13 @@ class _Main:
         self._say("unguarded")
         order = self._await_order("serve")
         sock = socket.socket(fileno=order.descriptors[0])
-        instance = Instance.of(order.data)
+        instance = self._join(order)
         outbox = Outbox(lambda event: self._say("audit", **event.to_message()))
         instance.note = outbox.put
-        instance.runner = self._reruns
         application = application.behind_proxies(instance.settings.forwarders)
         if beside is not None:
             beside.app = application.asgi3
-            instance.admission = self._admission(**order.data["login"])
+            instance.admission = self._admission(instance.board, **order.data["login"])
             application = Application(beside.serving_as(instance), "asgi3")
 
         def say(kind: str) -> None:
@@ -320,9 +378,9 @@ class _Main:
         server = serving.Server(application, instance, say, on_trial=order.data["on_trial"])
         with self._condition:
             self._server = server
-            drain, tally = self._orders.get("drain"), self._orders.get("notifications")
-        if tally is not None:
-            instance.notifications = tally.data["tally"]
+            drain, early = self._orders.get("drain"), self._early
+        for message in early:
+            self._note(instance, message)
         if drain is not None:
             server.drain(**drain.data)
         with self._loop() as loop:

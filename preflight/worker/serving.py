@@ -241,6 +241,8 @@ class Server(uvicorn.Server):
             self._log.tell()
         if done or self.instance.draining:
             self._announce()
+        if self.instance.board.workers > 1 and self.instance.busy is not None:
+            self.instance.board.publish(self.instance.busy())
         return done
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from preflight.processes.board import Board
+
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
@@ -20,21 +22,30 @@ class Histogram:
 
     def __init__(self, buckets: tuple[float, ...]) -> None:
         self.buckets = buckets
-        self.counts = [0] * (len(buckets) + 1)
-        self.sum = 0.0
+        self._cells = Board.alone().counters(len(buckets) + 2)
+
+    def count_on(self, board: Board) -> None:
+        """Count where the other workers of the instance do; before anything is observed."""
+        self._cells = board.counters(len(self.buckets) + 2)
 
     def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(self.buckets, seconds)] += 1
-        self.sum += seconds
+        self._cells.add(bisect_left(self.buckets, seconds))
+        self._cells.add(len(self.buckets) + 1, seconds)
+
+    @property
+    def sum(self) -> float:
+        """Seconds in all."""
+        return self._cells.totals[-1]
 
     @property
     def cumulative(self) -> list[tuple[str, int]]:
         """Upper bounds and how many were not above them, as Prometheus has it."""
         bounds = [*map(str, self.buckets), "+Inf"]
-        return list(zip(bounds, accumulate(self.counts), strict=True))
+        counts = map(int, self._cells.totals[:-1])
+        return list(zip(bounds, accumulate(counts), strict=True))
 
 
-def collect(load: Load, turns: Histogram) -> Iterator[Metric]:
+def collect(turns: Histogram, load: Load) -> Iterator[Metric]:
     """What a scrape shows of the chat. The library is imported here, so that no start waits for it."""
     from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 if TYPE_CHECKING:
     from preflight.web.services import Services
     from server.chat.hub import Hub
+    from server.chat.metrics import Histogram
 
 log = logging.getLogger(__name__)
 WARM_AFTER = 0.5  # seconds of serving, so that a start's own first answers do not compete with the import
@@ -24,9 +25,9 @@ WARM_AFTER = 0.5  # seconds of serving, so that a start's own first answers do n
 class Chat:
     """The chat of one application."""
 
-    def __init__(self, observe_turn: Callable[[float], None] = lambda _seconds: None) -> None:
-        """``observe_turn`` is told how long each turn took, in seconds."""
-        self._observe_turn = observe_turn
+    def __init__(self, turns: Histogram) -> None:
+        """``turns`` is told how long each turn took, in seconds."""
+        self._turns = turns
         self._services: Services | None = None
         self._hub: Hub | None = None
 
@@ -50,13 +51,14 @@ class Chat:
             if known is None:
                 raise RuntimeError("the application has not started")
             rerun = known.reruns.for_agent
-            self._hub = Hub(known.instance, known.snapshot, known.past, rerun, self._observe_turn)
+            self._hub = Hub(known.instance, known.snapshot, known.past, rerun, self._turns.observe)
         return self._hub
 
     @asynccontextmanager
     async def running(self, services: Services) -> AsyncIterator[None]:
         """For as long as the application serves. The agent is imported in the background soon after its start."""
         self._services = services
+        self._turns.count_on(services.instance.board)
         warming = asyncio.get_running_loop().create_task(self._warm())
         try:
             yield

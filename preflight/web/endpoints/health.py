@@ -38,15 +38,15 @@ class Health:
                 accept += ("," if accept else "") + value.decode("latin-1")
         wanted = "json" if accept in ("", "*/*", JSON) else accepted(accept, MEDIA_TYPES)
         serving = services.of(scope)
-        instance, application = serving.instance, serving.application
+        instance, load, board = serving.instance, serving.load, serving.instance.board
         # All that the answer is made from; within a second nearly always what it was the last time.
         facts = (
-            instance.status, instance.report, bool(instance.rerun_problem), application.load.connections,
-            application.load.sessions, int(time.time()),
+            instance.status, instance.report, bool(instance.rerun_problem), board.missing,
+            load.connections, load.sessions, int(time.time()),
         )  # fmt: skip
         made = self._made.get(wanted)
         if made is None or made[0] != facts:
-            made = self._made[wanted] = (facts, self._make(wanted, application.architecture, *facts))
+            made = self._made[wanted] = (facts, self._make(wanted, serving.application.architecture, *facts))
         await made[1].send(send)
 
     @staticmethod
@@ -56,6 +56,7 @@ class Health:
         state: str,
         found: Report | None,
         rerun_broke: bool,
+        missing: int,
         connections: int,
         sessions: int,
         at: int,
@@ -63,6 +64,8 @@ class Health:
         warnings = [check.title for check in found.warnings] if found else ["Preflight was not run"]
         if rerun_broke:
             warnings.append("The last re-run broke")
+        if missing:
+            warnings.append("A worker does not serve" if missing == 1 else f"{missing} workers do not serve")
         errors = [check.title for check in found.blocking] if found else []
         if wanted == "health":
             return _draft(state, architecture, errors, warnings)

@@ -20,9 +20,10 @@ async def metrics(request: Request) -> Response:
         instance,
         snapshot.latest(),
         snapshot.trusted(),
-        dict(serving.reruns.endings),
-        # Beside an application the requests are its server's to count.
-        serving.metrics.in_flight if serving.admission is None else instance.requests and instance.requests(),
+        serving.reruns.endings,
+        None
+        if serving.admission is not None and instance.requests is None
+        else serving.in_flight + instance.board.others("requests"),
     )
     body, content_type = await serving.metrics.scrape(state, request.headers.get("accept", ""))
     return Response(body, headers={"Content-Type": content_type})
