@@ -127,7 +127,8 @@ class Display:
     def ready(self, sock: socket.socket, routes: Sequence[str], beside: str = "") -> None:
         """The green banner: where the server answers that listens on ``sock``, and has these routes among others.
 
-        ``beside`` is the path to open for our own routes, where those are beside the application's.
+        ``beside`` is the path to open for our own routes, where those are beside the application's. Of several workers
+        all serve by now, and their number is said.
         """
         from preflight import hostnames
         from preflight.report import banners
@@ -137,6 +138,7 @@ class Display:
             addresses = [("Server", self.settings.address)]
             addresses += [(path.strip("/").title(), curl + path) for path in routes if "/ws/" not in path]
             addresses += [("Preflight", curl + beside)] if beside else []
+            addresses += self._workers
             self.terminal.show(banners.ready(addresses, plain=self.terminal.plain))
             return
         where = address(hostnames.to_be_told(sock, self.settings.host), self.settings.port)
@@ -149,7 +151,12 @@ class Display:
         ]
         addresses += [(path.strip("/").title(), url + path) for path in routes if "/ws/" not in path]
         addresses += [("Preflight", url + beside)] if beside else []
+        addresses += self._workers
         self.terminal.show(banners.ready(addresses, plain=self.terminal.plain))
+
+    @property
+    def _workers(self) -> list[tuple[str, str]]:
+        return [("Workers", f"{self.settings.workers} serve")] if self.settings.workers > 1 else []
 
     # What ends a command early.
 

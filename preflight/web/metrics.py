@@ -92,8 +92,9 @@ class Metrics:
                 _ended(trusted),
             )
             yield from _checks(trusted)
+        whose = "process" if instance.board.workers == 1 else "instance"
         reruns = CounterMetricFamily(
-            "preflight_reruns", "Re-runs of this instance, by how they ended.", labels=["status"]
+            "preflight_reruns", f"Re-runs of this {whose}, by how they ended.", labels=["status"]
         )
         for status in report.STATUSES:
             reruns.add_metric([status], state.rerun_endings.get(status, 0))

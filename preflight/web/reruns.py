@@ -276,17 +276,18 @@ class Reruns:
     def _judge(self, ending: Ending) -> None:
         """A report to go by takes the place of the one before. A broken run says nothing, and is shown."""
         if ending.reason:
-            self._broke(ending.report.run_id, ending.reason)
+            self._broke(ending.report.run_id, ending.reason, said=not ending.elsewhere)
             return
         before = self.instance.report is None or self.instance.report.may_start
         self.instance.judge(ending.report, "")
-        if ending.report.may_start != before:
+        if ending.report.may_start != before and not ending.elsewhere:
             said = ", ".join(check.title for check in ending.report.blocking) or "nothing blocks any more"
             log.warning("re-run %s changed the verdict: %s", ending.report.run_id, said)
 
-    def _broke(self, run_id: str, why: str) -> None:
+    def _broke(self, run_id: str, why: str, *, said: bool = True) -> None:
         self.instance.judge(None, why)
-        log.warning("re-run %s broke, the previous verdict stays: %s", run_id, why)
+        if said:  # by one worker of the instance
+            log.warning("re-run %s broke, the previous verdict stays: %s", run_id, why)
 
     def _finish(self, run: Rerun, status: str, reason: str, *, counts: bool = True) -> None:
         """``counts``: no other worker of the instance counts it."""

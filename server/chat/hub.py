@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+import logging
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from preflight.web.instance import SERVICE_RESTART, Instance
 from server.chat.resources import Resources
 from server.chat.turns import Follower, Session
+from server.sessions.database import StoreError
 
 if TYPE_CHECKING:
     from preflight.web.past import EarlierRuns
     from preflight.web.snapshot import Snapshot
+
+
+log = logging.getLogger(__name__)
 
 
 class Hub(Resources):
@@ -31,6 +36,8 @@ class Hub(Resources):
         self.connections: set[Follower] = set()
         self.live: dict[str, Session] = {}
         self._draining = asyncio.create_task(self._drain())
+        self._hearing: set[asyncio.Task[None]] = set()
+        instance.fellows.when_told("chat", self._heard)
 
     def session(self, session_id: str, workspace: str | None = None) -> Session:
         """The live session of this id; ``workspace`` is kept with it from its first message on."""
@@ -42,9 +49,35 @@ class Hub(Resources):
 
     async def delete(self, chosen: Collection[str] | None) -> int:
         """Delete sessions, None for all; their turns are cancelled and their connections closed. Raises StoreError."""
+        named = [None] if chosen is None else chosen
+        for session in named:
+            self.instance.fellows.tell("chat", about="deleted", session=session)
         ends = [self.live[one].end() for one in list(self.live) if chosen is None or one in chosen]
         await asyncio.gather(*ends)
         return await self.store.delete(chosen)
+
+    # What other workers of the instance tell of sessions that somebody follows here, too.
+
+    def _heard(self, about: str, session: str | None, turn: str = "") -> None:
+        for one in [self.live[session]] if session in self.live else [*self.live.values()] if session is None else []:
+            match about:
+                case "accepted":
+                    self._begin(one.accepted_elsewhere(turn))
+                case "cancel":
+                    one.cancel(turn, None)
+                case "deleted":
+                    self._begin(one.end())
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        async def done() -> None:
+            try:
+                await work
+            except StoreError as error:
+                log.warning("a session that another worker serves as well: %s", error)
+
+        task = asyncio.create_task(done())
+        self._hearing.add(task)
+        task.add_done_callback(self._hearing.discard)
 
     async def _drain(self) -> None:
         """When the instance drains, idle connections close at once and the others after their turn."""
@@ -55,6 +88,7 @@ class Hub(Resources):
 
     async def close(self) -> None:
         """End what is left; unfinished turns are on disk."""
-        self._draining.cancel()
+        for task in [self._draining, *self._hearing]:
+            task.cancel()
         await asyncio.gather(*(session.abandon() for session in list(self.live.values())))
         await super().close()

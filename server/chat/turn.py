@@ -29,6 +29,8 @@ class Turn:
     id: str
     text: str
     client: str | None
+    after: frozenset[str] = frozenset()
+    """Turns of the session that came before it, and that other processes had when it was accepted."""
     task: asyncio.Task[str] | None = None
     cancelled: bool = False
 

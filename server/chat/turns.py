@@ -41,6 +41,7 @@ DOING = {  # by the node of the graph that has begun
     "research": "Looking it up…",
     "responder": "Answering…",
 }
+RECENT, RECENT_SIZE = 50, 256 * 1024  # lines and characters in which a message is looked for that was just accepted
 LOOK = 0.2  # seconds between two looks at a turn that another process works on
 
 
@@ -66,8 +67,8 @@ class Session:
     """One session, while somebody follows it or a turn of it runs."""
 
     __slots__ = (
-        "_arriving", "_current", "_live", "_looking", "_postponed", "_resources", "_runner", "_waiting", "_watchers",
-        "followers", "id", "workspace",
+        "_arriving", "_current", "_elsewhere", "_live", "_looking", "_postponed", "_resources", "_runner", "_waiting",
+        "_watchers", "followers", "id", "workspace",
     )  # fmt: skip
 
     def __init__(self, resources: Resources, live: dict[str, Session], session_id: str, workspace: str | None) -> None:
@@ -83,6 +84,7 @@ class Session:
         self._arriving: dict[str, Turn] = {}  # turns between their acceptance and the queue
         self._runner: asyncio.Task[None] | None = None
         self._watchers: dict[str, asyncio.Task[None]] = {}  # of turns that another process works on
+        self._elsewhere: dict[str, Turn] = {}  # those turns
         self._looking = asyncio.Lock()  # held from a look at what is open until what follows from it is done
 
     @property
@@ -144,7 +146,11 @@ class Session:
                     id=client,
                 )
             )
+            if taken.after:
+                turn.after = taken.after
+                await self.recover()
             self._enqueue(turn)
+            self._resources.instance.fellows.tell("chat", about="accepted", session=self.id, turn=turn.id)
         except SessionFull as error:
             raise Refused("session_full", str(error), retry=False) from None
         except TooManySessions as error:
@@ -172,7 +178,9 @@ class Session:
             sender.send(self._told(taken.answer, turn.client))
 
     def _enqueue(self, turn: Turn) -> None:
-        self._waiting.append(turn)
+        """Before those that came after it, where another process had it until now."""
+        behind = next((place for place, other in enumerate(self._waiting) if turn.id in other.after), None)
+        self._waiting.insert(len(self._waiting) if behind is None else behind, turn)
         if self._runner is None:
             self._runner = asyncio.create_task(self._run())
 
@@ -184,6 +192,10 @@ class Session:
                 if turn.task is not None:
                     turn.task.cancel()
                 return True
+        for turn in self._elsewhere.values():
+            if turn_id in (None, turn.id) and client in (None, turn.client) and self._resources.instance.fellows.any:
+                self._resources.instance.fellows.tell("chat", about="cancel", session=self.id, turn=turn.id)
+                return True
         return False
 
     # Turns.
@@ -192,6 +204,9 @@ class Session:
         """Do what is queued; while the instance drains, only what is already begun."""
         try:
             while self._waiting and not self._resources.instance.draining:
+                if before := [self._watchers[turn] for turn in self._waiting[0].after if turn in self._watchers]:
+                    await asyncio.wait(before, timeout=LOOK)
+                    continue
                 self._current = self._waiting.popleft()
                 # A drain waits for it, and below for its answer to be sent.
                 with self._resources.instance.work():
@@ -352,11 +367,13 @@ class Session:
                 message="Another process works on this turn.",
             )
         )
+        self._elsewhere[turn.id] = turn
         self._watchers[turn.id] = asyncio.create_task(self._watch(turn, owner))
 
     async def _take_over(self, turn: Turn, owner: str) -> None:
         beginnings = await self._resources.store.claim(turn.id, owner)
         if beginnings is None:
+            await self._lose(turn)
             return
         if beginnings >= BEGINNINGS:
             message = "The server ended in the middle of this turn more than once; the turn is not tried again."
@@ -373,6 +390,37 @@ class Session:
         )
         self._enqueue(turn)
 
+    async def _lose(self, turn: Turn) -> None:
+        """Another process was quicker to take over a turn: it is that one's, or answered by now, or gone."""
+        for found in await self._resources.store.open_turns(self.id):
+            if found.turn_id == turn.id:
+                await self._take_up(turn, found.owner)
+                return
+        if (line := await self._resources.store.answer_of(self.id, turn.id)) is not None:
+            self.publish(self._told(line, turn.client))
+
+    async def accepted_elsewhere(self, turn_id: str) -> None:
+        """Another worker of the instance has accepted a message: whoever follows here hears of it, and of its end."""
+        async with self._looking:
+            if turn_id in self._watchers:
+                return
+            lines, _more = await self._resources.store.history(self.id, before=None, limit=RECENT, size=RECENT_SIZE)
+            said = next((line for line in lines if line.turn_id == turn_id and line.role == "user"), None)
+            if said is None:
+                return
+            before = len(self._waiting) + len(self._elsewhere) + (self._current is not None)
+            self.publish(
+                Accepted(
+                    session_id=self.id,
+                    turn_id=turn_id,
+                    content=said.content,
+                    timestamp=said.timestamp,
+                    position=before,
+                    id=said.id,
+                )
+            )
+            await self._lose(Turn(turn_id, said.content, said.id))
+
     async def _watch(self, turn: Turn, owner: str) -> None:
         try:
             while True:
@@ -382,7 +430,8 @@ class Session:
         except StoreError as error:
             self.publish(self._error(turn, "storage", str(error)))
         finally:
-            del self._watchers[turn.id]  # at once after the last look: nobody looks in between
+            if self._watchers.get(turn.id) is asyncio.current_task():  # at once after the last look
+                del self._watchers[turn.id], self._elsewhere[turn.id]
             self._settle()
 
     async def _seen_through(self, turn: Turn, owner: str) -> bool:
@@ -417,6 +466,7 @@ class Session:
         await asyncio.gather(*tasks, return_exceptions=True)
         # One that was cancelled before its first step has left everything as it was.
         self._watchers = {turn: task for turn, task in self._watchers.items() if not task.done()}
+        self._elsewhere = {turn: kept for turn, kept in self._elsewhere.items() if turn in self._watchers}
         if self._runner is not None and self._runner.done():
             self._current = self._runner = None
         self._settle()

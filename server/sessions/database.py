@@ -8,13 +8,15 @@ A connection that failed is closed, and the next job opens the file anew; one th
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import logging
 import os
 import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -168,22 +170,26 @@ class Database:
         for file in (self.path, *(self.path.with_name(self.path.name + ending) for ending in ("-wal", "-shm"))):
             if file == self.path or os.path.lexists(file):
                 os.close(files.opened(file, os.O_RDWR))
-        try:
-            db = self._connect()
-        except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-                raise
-            # Kept for whoever can mend it; the service goes on.
-            aside = self.path.with_name(f"{self.path.name}.broken-{time.time_ns()}")
-            log.error("%s is no SQLite database; it is now %s", self.path, aside.name)
-            for ending in ("", "-wal", "-shm"):
-                file = self.path.with_name(self.path.name + ending)
-                if file.exists():
-                    file.rename(aside.with_name(aside.name + ending))
-            os.close(files.opened(self.path, os.O_RDWR))
-            db = self._connect()
+        with _alone(self.path.parent):
+            try:
+                db = self._connect()
+            except sqlite3.DatabaseError as error:
+                if error.sqlite_errorcode not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+                    raise
+                self._set_aside()
+                db = self._connect()
         self._connection = db
         return db
+
+    def _set_aside(self) -> None:
+        """Keep what is no database for whoever can mend it; the service goes on."""
+        aside = self.path.with_name(f"{self.path.name}.broken-{time.time_ns()}")
+        log.error("%s is no SQLite database; it is now %s", self.path, aside.name)
+        for ending in ("", "-wal", "-shm"):
+            file = self.path.with_name(self.path.name + ending)
+            if file.exists():
+                file.rename(aside.with_name(aside.name + ending))
+        os.close(files.opened(self.path, os.O_RDWR))
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None, check_same_thread=False)
@@ -197,6 +203,20 @@ class Database:
             db.close()
             raise
         return db
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Alone among the processes that open the file in this folder: what one of them makes, or sets aside, stays so.
+
+    SQLite does not wait where two change the journal mode of a new file.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _settle(batch: list[_Job[Any]]) -> None:

@@ -98,12 +98,16 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """An accepted message. ``answer`` is set when it had been accepted before, and answered."""
+    """An accepted message. ``answer`` is set when it had been accepted before, and answered.
+
+    ``after`` are the session's turns that are not answered yet, and that other processes have.
+    """
 
     turn_id: str
     timestamp: str
     duplicate: bool = False
     answer: Line | None = None
+    after: frozenset[str] = frozenset()
 
 
 class Store:
@@ -276,9 +280,11 @@ class Store:
             raise SessionFull(
                 f"this session holds as much as a session may ({self.size} bytes); begin a new one or delete this one"
             )
+        # In the transaction that accepts: of two processes that accept at once, the second sees the first one's turn.
+        others = db.execute("SELECT turn FROM turns WHERE session = ? AND owner <> ?", (session, self.owner)).fetchall()
         seq = _append(db, session, turn, now, role="user", content=content, client=client)
         db.execute("INSERT INTO turns VALUES (?, ?, ?, ?, 0)", (turn, session, seq, self.owner))
-        return Taken(turn, stamp(now))
+        return Taken(turn, stamp(now), after=frozenset(row[0] for row in others))
 
     def _make_room(self, db: sqlite3.Connection, keep: Collection[str]) -> None:
         self._forget_old(db, keep)
