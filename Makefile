@@ -17,7 +17,7 @@ demo:  ## check and serve with the embedded model, no keys, no network (PORT=801
 
 test:  ## the project's own tests, as whoever calls it, root or not (ARGS="-k port" for some of them)
 	@sh .ci/setup $(VENV) requirements-dev.txt
-	@exec $(VENV)/bin/python -m pytest -n 3 --dist worksteal $(ARGS)
+	@exec $(VENV)/bin/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 quick:  ## those of the tests that start no process, in seconds
 	@sh .ci/setup $(VENV) requirements-dev.txt
