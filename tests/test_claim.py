@@ -15,6 +15,7 @@ import pytest
 from preflight import ports
 from preflight.instances.records import Record
 from preflight.instances.runtime import StartLock
+from preflight.ports.activation import Inherited
 from preflight.settings import loading
 from preflight.settings import model as settings
 from preflight.suite import claim
@@ -115,7 +116,9 @@ def test_a_host_that_does_not_resolve(home: Path, free_port: int) -> None:
 def test_an_inherited_socket_is_taken_over(home: Path, listener: socket.socket) -> None:
     """A start that replaces an instance goes on with the very socket that it was handed."""
     port = listener.getsockname()[1]
-    found = claim.claim("start", load(port), blocked=[], on_step=lambda _step: None, inherited=listener.dup())
+    found = claim.claim(
+        "start", load(port), blocked=[], on_step=lambda _step: None, inherited=Inherited(listener.dup())
+    )
     assert found.handed_over
     assert found.socket is not None
     with found.socket:
@@ -130,7 +133,7 @@ def test_an_inherited_socket_that_is_of_no_use(home: Path, free_port: int, wrong
     else:
         other = socket.socket()
         other.bind(("127.0.0.1", 0))
-    found = claim.claim("start", load(free_port), blocked=[], on_step=lambda _step: None, inherited=other)
+    found = claim.claim("start", load(free_port), blocked=[], on_step=lambda _step: None, inherited=Inherited(other))
     assert not found.handed_over
     assert other.fileno() == -1
     assert found.socket is not None
@@ -142,7 +145,9 @@ def test_a_blocked_start_takes_nothing_over(home: Path, listener: socket.socket)
     """Even a socket that is there for the taking is left to the instance that serves on it."""
     port = listener.getsockname()[1]
     inherited = listener.dup()
-    found = claim.claim("start", load(port), blocked=["Disk"], on_step=lambda _step: None, inherited=inherited)
+    found = claim.claim(
+        "start", load(port), blocked=["Disk"], on_step=lambda _step: None, inherited=Inherited(inherited)
+    )
     inherited.close()
     assert found.socket is None
     assert "blocked by Disk" in found.untried

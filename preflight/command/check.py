@@ -6,11 +6,13 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from preflight.command import passed
 from preflight.command.options import Request
 from preflight.launcher.checks import WORTH_ANOTHER_TRY, Checks, Stopped
 from preflight.launcher.shown import Display, Progress
 from preflight.output.publishing import Unpublishable
 from preflight.output.streams import Stream
+from preflight.ports.activation import Inherited
 from preflight.processes.loop import Loop
 from preflight.processes.signals import Ended
 from preflight.settings.model import Settings
@@ -24,8 +26,9 @@ LOOK = 0.1  # seconds between two looks for a signal while somebody reads
 def run(request: Request, settings: Settings, log_file: LogFile | None) -> int:
     """Check; with ``--wait`` again while something blocks. Returns the exit code.
 
-    Raises SettingsError if settings that are waited for stay wrong.
+    Raises SettingsError if settings that are waited for stay wrong, or are not about the socket that was passed.
     """
+    activated = passed.listener(request.passed, settings)
     display = Display(
         settings,
         report_path=request.report,
@@ -37,24 +40,25 @@ def run(request: Request, settings: Settings, log_file: LogFile | None) -> int:
     loop = Loop()
     try:
         with loop.running():
-            exit_code = _check(request, display, loop)
+            exit_code = _check(request, display, loop, activated)
             _wait_for_reader(loop)
             return exit_code
     finally:
         loop.close()
 
 
-def _check(request: Request, display: Display, loop: Loop) -> int:
+def _check(request: Request, display: Display, loop: Loop, activated: Inherited | None) -> int:
     until = time.monotonic() + request.wait
     checks = Checks(display.settings, request.settings, "check", loop=loop, display=display)
     try:
         display.reserve(checks.run_id, checks.origin)
-        result = checks.run(Progress(display))
+        by = activated.activated_by if activated is not None else ""
+        result = checks.run(Progress(display, activated_by=by), inherited=activated)
         if request.wait and result.exit_code in WORTH_ANOTHER_TRY:
             from preflight.command.rounds import Rounds
 
             checks.close()
-            result = Rounds(request.settings, loop, display).until_nothing_blocks(result, until)
+            result = Rounds(request.settings, loop, display, activated).until_nothing_blocks(result, until)
             display.conclude(result)
         else:
             display.conclude(result, checks.hanging_import)

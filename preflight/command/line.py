@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from preflight import project
 from preflight.command import options
 from preflight.command.options import START, Request
 from preflight.output import plainlines
+from preflight.ports import activation
+from preflight.processes.servicemanager import ServiceManager
 from preflight.settings.loading import load
 from preflight.settings.model import Settings, SettingsError
 
@@ -18,7 +22,9 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line asks for; returns the exit code."""
-    request = options.parse(argv)
+    # First of all: no child, and no application, takes for its own what systemd has given to this process.
+    passed, service = activation.take(os.environ), ServiceManager.take(os.environ)
+    request = replace(options.parse(argv), passed=passed, service=service)
     settings: Settings | None = None
     try:
         found = project.of_command()

@@ -6,12 +6,14 @@ import argparse
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 from preflight import __version__, commands, project
 from preflight.output import plainlines
+from preflight.ports.activation import Passed
+from preflight.processes.servicemanager import ServiceManager
 from preflight.report import formats
 from preflight.settings.loading import load
 from preflight.settings.model import PREFIX, SETTINGS, SettingsError
@@ -47,7 +49,7 @@ GOES_WITH = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a command line asks for. It makes sense; whether its settings do is for `loading` to say."""
+    """What a command line asks for, and what came with it. It makes sense; whether its settings do says `loading`."""
 
     command: str
     """One of COMMANDS, or a START."""
@@ -68,6 +70,10 @@ class Request:
     dry_run: bool
     bundle: Path | None
     verbose: bool
+    passed: Passed = field(default_factory=Passed)
+    """The sockets that a service manager has passed with the command."""
+    service: ServiceManager = field(default_factory=ServiceManager)
+    """The service manager, if it wants to be told how a start goes."""
 
     @property
     def as_json(self) -> bool:

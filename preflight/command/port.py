@@ -144,6 +144,7 @@ def _free_path(settings: Settings, path: Path, *, dry_run: bool, as_json: bool) 
 def _described(
     settings: Settings, holders: Sequence[ports.Holder], ours: Sequence[Neighbour], *, free: bool
 ) -> dict[str, object]:
+    holders = neighbours.without_keepers(holders, ours)
     one = ours[0] if ours and not neighbours.others(holders, ours) else None
     strangers = any(holder.uid not in (None, os.geteuid()) for holder in holders)
     state = AVAILABLE if free else OURS if one and one.record.since else FOREIGN if strangers else IN_USE

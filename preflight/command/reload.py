@@ -45,6 +45,8 @@ TOLD = (2, 4)
 
 def run(request: Request, settings: Settings, log_file: LogFile | None) -> int:
     """Serve until a signal asks to stop; returns the exit code of the instance that served last."""
+    if request.passed.descriptors:
+        raise SettingsError(f"{OPTION} is for development, and serves on no socket of systemd's: leave it out")
     display = Display(settings, log_file=log_file)
     try:
         import watchfiles  # noqa: F401

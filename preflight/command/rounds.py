@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from preflight import project
 from preflight.launcher.checks import Checks, Stopped
 from preflight.launcher.shown import Display
+from preflight.ports.activation import Inherited
 from preflight.processes.loop import Loop
 from preflight.processes.suite import Result
 from preflight.report import history
@@ -26,11 +27,17 @@ PAUSE = 1.0  # seconds between two rounds of waiting
 class Rounds:
     """One run after the other, all on one terminal, and what changed between them."""
 
-    def __init__(self, options: Mapping[str, object], loop: Loop, display: Display) -> None:
-        """``options`` are the settings that were typed; the display has those that count now."""
+    def __init__(
+        self, options: Mapping[str, object], loop: Loop, display: Display, activated: Inherited | None = None
+    ) -> None:
+        """``options`` are the settings that were typed; the display has those that count now.
+
+        ``activated`` is the listening socket that systemd has given to the start that is waited for.
+        """
         self.loop = loop
         self.display = display
         self._options = options
+        self._activated = activated
         self._past: list[history.Run] = []  # newest first
         self._complaint = ""
 
@@ -38,7 +45,7 @@ class Rounds:
         """Run one round, and show nothing of it. Raises Stopped when a signal asks to stop."""
         checks = Checks(self.display.settings, self._options, "check", loop=self.loop, display=self.display)
         try:
-            return checks.run()
+            return checks.run(inherited=self._activated)
         finally:
             checks.close()
 
@@ -56,6 +63,7 @@ class Rounds:
             if result.exit_code == 0 or left <= 0:
                 break
             terminal.doing(f"Waiting for {_awaited(result)}, {left:.0f} s left")
+            self.display.status(f"Not started: waiting for {_awaited(result)}")
             self.pause(min(PAUSE, left))
             self.reload_in_time(until)
             result = self.check()
@@ -89,6 +97,7 @@ class Rounds:
 
     def pause(self, seconds: float) -> None:
         """Wait. Raises Stopped when a signal asks to stop."""
+        self.display.service.goes_on()
         end = time.monotonic() + seconds
         while not self.loop.stops and (left := end - time.monotonic()) > 0:
             self.loop.turn(left)
@@ -112,6 +121,7 @@ class Rounds:
                     raise
                 self._complain("waiting for valid settings", error)
             self.display.terminal.doing(f"Waiting for valid settings, {left:.0f} s left")
+            self.display.status("Not started: waiting for valid settings")
             self.pause(min(PAUSE, left))
 
     def reload_or_keep(self) -> None:

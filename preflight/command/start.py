@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from preflight.command import passed
 from preflight.command.options import TYPED_AT, Request
 from preflight.launcher.checks import Stopped
 from preflight.launcher.shown import Display
@@ -26,21 +27,36 @@ if TYPE_CHECKING:
 
 
 def run(request: Request, settings: Settings, log_file: LogFile | None) -> int:
-    """Check and serve; returns the exit code. Raises SettingsError if those that are waited for stay wrong."""
+    """Check and serve; returns the exit code.
+
+    Raises SettingsError if settings that are waited for stay wrong, or are not about the socket that was passed.
+    """
     keeper = somebody_elses_task(Origin.of_this_process())
-    display = Display(settings, report_path=request.report, verbose=request.verbose, log_file=log_file)
+    activated = passed.listener(request.passed, settings)
+    display = Display(
+        settings, report_path=request.report, verbose=request.verbose, log_file=log_file, service=request.service
+    )
     loop = Loop()
 
     def start() -> Start:
-        return Start(display.settings, request.settings, loop=loop, display=display, typed_at=TYPED_AT, keeper=keeper)
+        return Start(
+            display.settings,
+            request.settings,
+            loop=loop,
+            display=display,
+            typed_at=TYPED_AT,
+            keeper=keeper,
+            activated=activated,
+        )
 
     try:
         if not request.wait:
             return start().run()
         from preflight.command.rounds import Rounds
 
-        return _wait(start, Rounds(request.settings, loop, display), request.wait)
+        return _wait(start, Rounds(request.settings, loop, display, activated), request.wait)
     finally:
+        request.service.close()
         loop.close()
 
 

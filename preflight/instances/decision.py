@@ -92,6 +92,20 @@ def _common_end(record: Record) -> tuple[str, str] | None:
     return None
 
 
+def kept_by_systemd(one: Neighbour) -> tuple[str, str]:
+    """Why an instance on a socket of systemd's is not replaced from outside of its unit, and what to do instead.
+
+    systemd keeps the socket, and starts the unit again for the next connection: each would replace the other.
+    """
+    unit_of_socket = one.record.activated_by
+    why = f"{one.name} serves {one.where} on a socket of systemd's ({unit_of_socket}), which would start it again"
+    process = here().process(one.record.pid)
+    unit = cgroups.unit(process.cgroup) if process is not None else None
+    if unit is None:
+        return why, "restart its unit instead: connections wait meanwhile"
+    return why, f"{unit.stop_command.replace(' stop ', ' restart ')}  # connections wait meanwhile"
+
+
 def _shares_pids(pid: int) -> bool:
     """Whether that process is in the same PID namespace as this one, so in the same container."""
     with contextlib.suppress(OSError):

@@ -152,11 +152,25 @@ def _of_processes(slot: str, pids: Sequence[int], state_dir: Path | None) -> lis
 
 
 def others(holders: Sequence[ports.Holder], ours: Sequence[Neighbour]) -> list[ports.Holder]:
-    """Those of the holders that belong to none of these instances."""
+    """Those of the holders that belong to none of these instances, nor keep a socket for one."""
     pids = {one.record.pid for one in ours}
     return [
-        holder for holder in holders if holder.pid is None or not pids & {holder.pid, *ancestors(here(), holder.pid)}
+        holder
+        for holder in without_keepers(holders, ours)
+        if holder.pid is None or not pids & {holder.pid, *ancestors(here(), holder.pid)}
     ]
+
+
+def without_keepers(holders: Sequence[ports.Holder], ours: Sequence[Neighbour]) -> list[ports.Holder]:
+    """The holders without the service manager that keeps the socket of one of these instances.
+
+    It has started the instance, and goes on listening on the socket that it has passed. Who is not root cannot see
+    into the system's own; then the socket is seen to be somebody else's, and no more.
+    """
+    managers = {pid for one in ours if one.record.activated_by for pid in ancestors(here(), one.record.pid)}
+    if not managers:
+        return list(holders)
+    return [holder for holder in holders if holder.pid not in managers and not (holder.pid is None and holder.uid == 0)]
 
 
 def elsewhere(port: int) -> frozenset[int]:

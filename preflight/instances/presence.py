@@ -82,10 +82,10 @@ class Presence:
             raise
 
     @classmethod
-    def of(cls, settings: Settings, loop: Loop, *, keeper: str = "") -> Presence:
+    def of(cls, settings: Settings, loop: Loop, *, keeper: str = "", activated_by: str = "") -> Presence:
         """That of a launcher which begins to start with these settings. Raises RuntimeFolderError.
 
-        ``keeper`` is who else restarts it.
+        ``keeper`` is who else restarts it, and ``activated_by`` whose socket it was given, if systemd gave it one.
         """
         record = Record(
             instance_id=os.urandom(16).hex(),
@@ -103,6 +103,7 @@ class Presence:
             keeper=keeper,
             app=settings.app,
             protocol=PROTOCOL,
+            activated_by=activated_by,
             uds=str(settings.uds or ""),
         )
         return cls(record, loop, state_dir=settings.state_dir)

@@ -64,6 +64,8 @@ class Record:
     app: str = ""
     """The application that it serves; empty where that is not known."""
     protocol: int = 1
+    activated_by: str = ""
+    """The socket unit of systemd whose socket it serves on, or "systemd"; empty: its socket is its own."""
     uds: str = ""
     """The path of the Unix socket that it serves on; empty where that is a host and a port."""
 

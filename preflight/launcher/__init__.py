@@ -10,7 +10,7 @@
    when replaced. `processes.restarts` decides when the launcher gives up. `watchdog` ends a worker that hangs.
    `replacement` handles the previous instance, which goes on until a worker has given `proof` that it answers. `reruns`
    handles the re-runs that the worker asks for, and `drain` is the orderly end of a worker.
-6. `telling` notifies people of all these events.
+6. `telling` notifies people of all these events, and `servicestatus` tells systemd.
 
 Before both children run, nothing heavy is imported; the application, pydantic and asyncio are never imported.
 """

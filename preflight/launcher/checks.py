@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from preflight.launcher.shown import Display, Progress, broken
+from preflight.ports.activation import Inherited
 from preflight.processes import children, stacks
 from preflight.processes.loop import Loop
 from preflight.processes.suite import Result, Suite
@@ -53,10 +54,10 @@ class Checks:
         self._socket: socket.socket | None = None
         self._application_told = False
 
-    def run(self, progress: Progress | None = None, *, inherited: socket.socket | None = None) -> Result:
+    def run(self, progress: Progress | None = None, *, inherited: Inherited | None = None) -> Result:
         """Run to the end, shown by ``progress`` if there is one. Raises Stopped when a signal asks to stop.
 
-        ``inherited`` is the listening socket of the instance that this start replaces.
+        ``inherited`` is the listening socket that a start is given, by the instance that it replaces or by systemd.
         """
         try:
             worker, suite = self._spawn(inherited)
@@ -81,7 +82,7 @@ class Checks:
             progress.over()
         return result
 
-    def _spawn(self, inherited: socket.socket | None) -> tuple[Worker, Suite]:
+    def _spawn(self, inherited: Inherited | None) -> tuple[Worker, Suite]:
         """Both children first: everything that takes its time to import comes after."""
         self._worker = worker = Worker(self.settings)
         self._suite = suite = Suite(self.settings, self.options, self.origin, run_id=self.run_id, inherited=inherited)
@@ -91,6 +92,7 @@ class Checks:
         told: str | None = None
         while not suite.ended():
             self._loop.turn(min(LOOK, suite.deadline - time.monotonic()))
+            self._display.service.goes_on()
             if self._loop.stops:
                 raise Stopped(self._loop.stops[0])
             known = worker.ended() or worker.imported or worker.error is not None

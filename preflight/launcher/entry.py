@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from preflight.instances import unixsockets
 from preflight.instances.presence import Presence
 from preflight.instances.runtime import StartLock
 from preflight.launcher.shown import Display
+from preflight.ports.activation import Inherited
 from preflight.processes.loop import Loop
 from preflight.settings.model import Settings
 from preflight.text import foreign
@@ -37,9 +39,20 @@ class Entry:
     """The right to start on an address, from the lock to the moment when the server answers."""
 
     def __init__(
-        self, settings: Settings, *, loop: Loop, display: Display, typed_at: float, keeper: str | None = None
+        self,
+        settings: Settings,
+        *,
+        loop: Loop,
+        display: Display,
+        typed_at: float,
+        keeper: str | None = None,
+        activated: Inherited | None = None,
     ) -> None:
-        """``typed_at`` is when the command began, on the monotonic clock; ``keeper`` is who restarts this process."""
+        """``typed_at`` is when the command began, on the monotonic clock.
+
+        ``keeper`` is who else restarts this process when it ends, if anybody does; ``activated`` is the listening
+        socket that systemd has given to it.
+        """
         self.replaces: Handover | None = None
         """The instance that serves this very address and goes on until this start is ready."""
         self._settings = settings
@@ -47,6 +60,7 @@ class Entry:
         self._display = display
         self._typed_at = typed_at
         self.keeper = keeper
+        self.activated = activated
         self._lock: StartLock | None = None
         self._presence: Presence | None = None
 
@@ -67,13 +81,16 @@ class Entry:
         if not self._lock.take():
             self._wait_for_other_start(self._lock)
         # Before anything is stopped: what a start needs is there, and others can see that it goes on.
-        self._presence = Presence.of(self._settings, self._loop, keeper=self.keeper or "")
+        activated_by = self.activated.activated_by if self.activated is not None else ""
+        self._presence = Presence.of(self._settings, self._loop, keeper=self.keeper or "", activated_by=activated_by)
         return self._meet() if self._is_taken() else True
 
     def _wait_for_other_start(self, lock: StartLock) -> None:
         address = self._settings.starts_at
         self._display.terminal.line(f"Another start of {address} is going on; waiting for it.")
         patience = self._settings.run_timeout + START_UP
+        self._display.status(f"Another start of {address} is going on; waiting for it")
+        self._display.service.allow(patience + START_UP)
         if lock.take(patience):
             return
         if not _is_suspended(lock.holder()):
@@ -84,6 +101,7 @@ class Entry:
                 f"{starts}; this start waits as long as the start-up of an application may take."
             )
             patience += longer
+            self._display.service.allow(longer + START_UP)
             if lock.take(longer):
                 return
         pid = lock.holder()
@@ -93,6 +111,9 @@ class Entry:
 
     def _is_taken(self) -> bool:
         """Whether somebody is on the port: a quick look, which spares most starts the import of what looks closely."""
+        if self.activated is not None:
+            # systemd is, always. Of ours it can only be one that has this very socket, too.
+            return len(unixsockets.abstract_names(f"preflight/{self._settings.slot}/")) > 1
         if self._settings.uds is not None:
             return os.path.lexists(self._settings.uds)
         if sys.platform != "linux":  # elsewhere SO_REUSEADDR binds beside a listener
@@ -109,10 +130,12 @@ class Entry:
     def _meet(self) -> bool:
         """Find an instance of ours that is in the way, and ask for its socket; False if there is nothing to do."""
         from preflight.instances import neighbours
-        from preflight.instances.decision import decide
+        from preflight.instances.decision import decide, kept_by_systemd
 
         settings, terminal = self._settings, self._display.terminal
-        decision = decide(settings, neighbours.on_port(settings), self._typed_at)
+        # Who was given a socket by systemd holds it, and would meet itself.
+        found = [one for one in neighbours.on_port(settings) if one.record.pid != os.getpid()]
+        decision = decide(settings, found, self._typed_at)
         if decision is None:
             return True
         neighbour = decision.neighbour
@@ -124,6 +147,9 @@ class Entry:
             meanwhile = ": it came up meanwhile" if neighbour.came_up_after(self._typed_at) else ""
             terminal.line(f"{serves}{meanwhile}. Nothing to do.")
             return False
+        if neighbour.record.activated_by and self.activated is None:
+            refusal, fix = kept_by_systemd(neighbour)
+            raise NoEntry("ALREADY RUNNING", [f"{refusal}.", f"Fix: {fix}"], why=refusal)
         root = neighbour.record.root
         if root and Path(root) != settings.root:
             terminal.line(f"{serves} from {foreign(root)}; this start from {settings.root} replaces it.")
@@ -133,8 +159,20 @@ class Entry:
             self.replaces = neighbour.hand_over()
         return True
 
+    @property
+    def inherited(self) -> Inherited | None:
+        """The listening socket that this start is given: systemd's, or that of the instance that it replaces."""
+        if self.activated is not None or self.replaces is None:
+            return self.activated
+        return Inherited(self.replaces.socket)
+
     def retire_previous(self) -> None:
         """The server answers: the old instance, if any, may go, and the next starter come."""
+        if self._settings.uds is not None and self.activated is None:
+            from preflight.instances import socketfiles
+
+            # The old instance has given the file the permissions of its own settings.
+            socketfiles.permit(self._settings.uds, int(self._settings.uds_mode, 8))
         if self.replaces is not None:
             self.replaces.retire()
             self.replaces.close()
@@ -149,7 +187,7 @@ class Entry:
             self.replaces = None
         if self._presence is not None:
             self._presence.end()
-            if self._settings.uds is not None:
+            if self._settings.uds is not None and self.activated is None:
                 from preflight.instances import socketfiles
 
                 socketfiles.sweep(self._settings.uds)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from preflight import __version__, times
 from preflight.output import audit, publishing
 from preflight.output.publishing import Unpublishable
+from preflight.processes.servicemanager import ServiceManager
 from preflight.processes.suite import Result, Suite
 from preflight.settings.model import Settings, address
 
@@ -40,14 +41,18 @@ class Display:
         verbose: bool = False,
         log_file: LogFile | None = None,
         lossy: bool = True,
+        service: ServiceManager | None = None,
     ) -> None:
         """``report_path`` gets each report as well. With an ``output_format`` standard output has the report alone.
 
-        ``lossy``: lines may be lost where nobody reads; else the end of the command waits for whoever does.
+        ``lossy``: lines may be lost where nobody reads; else the end of the command waits for whoever does. ``service``
+        is the service manager that wants to be told what goes on.
         """
         self.settings = settings
         self.output_format = output_format
         self.verbose = verbose
+        self.service = service or ServiceManager()
+        """Whoever is to be told what goes on, beside those who read the terminal."""
         self._report_path = report_path
         self._log_file = log_file
         self._lossy = lossy
@@ -106,6 +111,9 @@ class Display:
             plainlines.error(result.reason)
             return
         self.publish(result.report)
+        if not result.may_start:
+            blocking = ", ".join(check.title for check in result.report.blocking)
+            self.status(f"Not started: blocked by {blocking}" if blocking else f"Not started: {result.reason}")
         if self.output_format:
             self._print_formatted(result.report)
         else:
@@ -157,6 +165,15 @@ class Display:
     @property
     def _workers(self) -> list[tuple[str, str]]:
         return [("Workers", f"{self.settings.workers} serve")] if self.settings.workers > 1 else []
+
+    def status(self, text: str) -> None:
+        """Say what goes on to the service manager, in one line."""
+        if self.service:
+            self.service.status(self.redacted(text))
+
+    def redacted(self, text: str) -> str:
+        """A line without secrets, for somebody else than the terminal, which takes them out itself."""
+        return self.terminal.redactor.text(text)
 
     # What ends a command early.
 
@@ -216,10 +233,14 @@ class Display:
 class Progress:
     """What is shown of one run while it goes on: what it is, which requirement is checked, what frees the port."""
 
-    def __init__(self, display: Display, *, replaces: str = "") -> None:
-        """``replaces`` is the instance that serves the address until this start is ready, in words."""
+    def __init__(self, display: Display, *, replaces: str = "", activated_by: str = "") -> None:
+        """``replaces`` is the instance that serves the address until this start is ready, in words.
+
+        ``activated_by`` is the socket unit of systemd that the address belongs to.
+        """
         self._display = display
         self._replaces = replaces
+        self._activated_by = activated_by
         self._done = 0
 
     def begun(self, origin: str) -> None:
@@ -238,6 +259,8 @@ class Progress:
         settings = self._display.settings
         if self._replaces:
             return f"{settings.address} is served by {self._replaces}, which goes on until this start is ready."
+        if self._activated_by:
+            return f"{settings.address} is a socket of systemd's ({self._activated_by}), in which connections wait."
         if settings.uds is not None:
             from preflight.instances import socketfiles
 
@@ -265,7 +288,9 @@ class Progress:
         terminal = self._display.terminal
         match message.kind:
             case "checking":
-                terminal.progress(str(message.data["title"]), self._done, len(suite.titles))
+                title = str(message.data["title"])
+                terminal.progress(title, self._done, len(suite.titles))
+                self._display.status(f"Checking {title} ({self._done + 1} of {len(suite.titles)})")
             case "checked":
                 self._done += 1
             case "port" if not self._display.output_format:

@@ -65,6 +65,11 @@ class Slot:
         return self._ready_at is not None and self.worker is not None
 
     @property
+    def beats(self) -> bool:
+        """Whether signs of life are expected of its worker."""
+        return self.worker is not None and self.watchdog.listens
+
+    @property
     def is_down(self) -> bool:
         """Whether a worker has crashed here since which none was ready."""
         return self._crashed_at is not None

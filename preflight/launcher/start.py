@@ -13,6 +13,7 @@ from preflight.launcher.entry import Entry, NoEntry
 from preflight.launcher.shown import Display, Progress
 from preflight.launcher.telling import Telling
 from preflight.output.publishing import Unpublishable
+from preflight.ports.activation import Inherited
 from preflight.processes import children
 from preflight.processes.loop import Loop
 from preflight.processes.suite import Result
@@ -37,16 +38,18 @@ class Start:
         display: Display,
         typed_at: float,
         keeper: str | None = None,
+        activated: Inherited | None = None,
     ) -> None:
         """``typed_at`` is when the command began, on the monotonic clock.
 
-        ``keeper`` is who else restarts this process when it ends, if anybody does.
+        ``keeper`` is who else restarts this process when it ends, if anybody does; ``activated`` is the listening
+        socket that systemd has given to it.
         """
         self.settings = settings
         self.options = options
         self._loop = loop
         self._display = display
-        self._entry = Entry(settings, loop=loop, display=display, typed_at=typed_at, keeper=keeper)
+        self._entry = Entry(settings, loop=loop, display=display, typed_at=typed_at, keeper=keeper, activated=activated)
         self._telling = Telling(settings, loop=loop, display=display)
         self._checks: Checks | None = None
         self._supervisor: Supervisor | None = None
@@ -117,9 +120,13 @@ class Start:
     def _check_and_serve(self, blocked: Callable[[Result], Ended]) -> int | Ended:
         self._checks = checks = Checks(self.settings, self.options, "start", loop=self._loop, display=self._display)
         self._display.reserve(checks.run_id, checks.origin)
-        replaces = self._entry.replaces
-        progress = Progress(self._display, replaces=replaces.record.name if replaces is not None else "")
-        self._result = result = checks.run(progress, inherited=replaces.socket if replaces is not None else None)
+        replaces, inherited = self._entry.replaces, self._entry.inherited
+        progress = Progress(
+            self._display,
+            replaces=replaces.record.name if replaces is not None else "",
+            activated_by=inherited.activated_by if inherited is not None else "",
+        )
+        self._result = result = checks.run(progress, inherited=inherited)
         if result.exit_code in WORTH_ANOTHER_TRY:
             return blocked(result)
         if not result.may_start:

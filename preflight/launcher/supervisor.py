@@ -16,12 +16,12 @@ import time
 from collections.abc import Mapping
 
 from preflight import times
-from preflight.instances import socketfiles
 from preflight.instances.presence import stops_within
 from preflight.launcher import drain
 from preflight.launcher.entry import Entry
 from preflight.launcher.replacement import Replacement
 from preflight.launcher.reruns import Reruns
+from preflight.launcher.servicestatus import ServiceStatus
 from preflight.launcher.shown import Display
 from preflight.launcher.slot import Slot
 from preflight.launcher.telling import Telling
@@ -92,6 +92,7 @@ class Supervisor:
         self._reruns = Reruns(
             settings, options, loop=loop, display=display, audience=lambda: workers.serving, concluded=self._conclude
         )
+        self._service = ServiceStatus(settings, display)
         self._replaced_by: int | None = None
         self._in_vain = ""
         workers.fill(workers.slots[0], worker, watched=True)
@@ -169,8 +170,13 @@ class Supervisor:
 
     def _look_after_presence(self) -> None:
         serves = bool(self._workers.serving) and self.announced
-        self._presence.does("" if serves else next((slot.waits_for for slot in self._workers if slot.waits_for), ""))
+        waits = "" if serves else next((slot.waits_for for slot in self._workers if slot.waits_for), "")
+        self._presence.does(waits)
         self._presence.look_after()
+        if self.announced:
+            self._service.lives(slot.watchdog.sign for slot in self._workers if slot.beats)
+        else:
+            self._service.starts(waits)
         if self._presence.trouble != self._in_vain:
             self._in_vain = self._presence.trouble
             if self._in_vain:
@@ -205,6 +211,7 @@ class Supervisor:
             )
         if self.announced:
             self._terminal.line(f"{slot.name} is back (PID {worker.child.pid}).")
+            self._service.serves(self._workers.judged)
         elif len(self._workers.serving) == self._settings.workers:
             self._announce()
 
@@ -212,16 +219,13 @@ class Supervisor:
         """All of them accept connections: people and other starts may know."""
         self.announced = True
         self._presence.came_up()
-        if self._settings.uds is not None:
-            socketfiles.permit(
-                self._settings.uds, int(self._settings.uds_mode, 8)
-            )  # that of the one before was its own
         self._replacement.forget_previous()
         # Before the banner: who acts on it finds the way free.
         self._entry.retire_previous()
         first = self._workers.serving[0]
         beside = f"{self._settings.prefix}{self._workers.login.way_in}" if first.beside else ""
         self._display.ready(self._socket, first.routes, beside)
+        self._service.serves(self._workers.judged)
         if not self._telling.tell_news(self._report):
             self._telling.verify()  # that there is a way to tell
 
@@ -240,11 +244,9 @@ class Supervisor:
             return None
         self._reruns.left_by(worker)
         drain.print_rest(worker, self._terminal)
-        ending = ending or worker.ended_for
-        if not ending:
-            ending = worker.child.ending
-            if ending == "SIGKILL":
-                ending += ", possibly because memory ran out"
+        ending = ending or worker.ended_for or worker.child.ending
+        if ending == "SIGKILL":
+            ending += ", possibly because memory ran out"
         delay = slot.failed(worker)
         serving = [other for other in self._workers.serving if other is not worker]
         unsupervised = self._unsupervised(beside=bool(serving))
@@ -260,9 +262,11 @@ class Supervisor:
             slot.abandon(ending)
         else:
             when = "at once" if delay == 0 else f"in {delay:.1f} s"
-            self._terminal.line(f"{slot.name} ended ({ending}); another one starts {when}. {waits}", "yellow")
+            said = f"{slot.name} ended ({ending}); another one starts {when}."
+            self._terminal.line(f"{said} {waits}", "yellow")
+            self._service.restarts(f"{said} {waits}", delay, beside=bool(serving))
             headline = "The server crashed" if self._settings.workers == 1 else "A worker crashed"
-            self._telling.tell("failure", headline, f"{slot.name} ended ({ending}); another one starts {when}.")
+            self._telling.tell("failure", headline, said)
             slot.refill_in(delay, ending)
         self._workers.dismiss(slot)
         self._workers.crashed(ending, times.now())
@@ -307,6 +311,7 @@ class Supervisor:
         lines = [f"{slot.name} ended: {error or slot.ending}. {reason}"]
         self._telling.tell_end(title, lines[0], self._presence.record.instance_id)
         self.given_up = lines[:1]
+        self._service.gives_up(f"Given up: {lines[0]}")
         lines += self._replacement.still_served()
         printed = slot.last.child.lines if slot.last is not None else ()
         output = [line for line in printed if line and not stacks.is_line(line)]
@@ -314,13 +319,14 @@ class Supervisor:
         self._terminal.fail(title, lines)
         if any(not worker.ended() for worker in self._workers.handed):  # a start that fails for one of them
             pending = self._replacement.pending
-            self._finish(replaced=pending, last=not pending, stops=len(self._loop.stops))
+            self._finish(replaced=pending, last=self._owns_queue, stops=len(self._loop.stops))
         return 4
 
     # Re-runs.
 
     def _conclude(self, ending: Ending, counts: Worker | None) -> None:
         self._workers.conclude(ending, counts)
+        self._service.serves(self._workers.judged)
         self._telling.tell_news(ending.report)
 
     # Being replaced.
@@ -333,19 +339,23 @@ class Supervisor:
 
     def _drain(self) -> None:
         """Let the workers finish what they are doing; a second signal, or their deadline, ends them at once."""
-        if self._replaced_by is not None:
-            self._terminal.line(f"Replaced by another start (PID {self._replaced_by}); stopping.")
-        else:
-            self._terminal.line(f"Stopping ({signal.Signals(self._loop.stops[0]).name}).")
+        why = f"Replaced by another start (PID {self._replaced_by}); stopping."
+        if self._replaced_by is None:
+            why = f"Stopping ({signal.Signals(self._loop.stops[0]).name})."
+        self._terminal.line(why)
+        self._service.ends(why, stops_within(self._settings))
         self._reruns.end()
         self._presence.drains(stops_within(self._settings))
         if not self._workers.handed:
             return
         replaced = self._replaced_by is not None
-        # Counted from what brought us here, not from now: the second signal may have come meanwhile. Of the queue
-        # nothing is ours alone while another instance has the socket: the one before this, or the one after it.
-        last = not replaced and not self._presence.given and not self._replacement.pending
-        self._finish(replaced=replaced, last=last, stops=0 if replaced else 1)
+        # Counted from what brought us here, not from now: the second signal may have come meanwhile.
+        self._finish(replaced=replaced, last=not replaced and self._owns_queue, stops=0 if replaced else 1)
+
+    @property
+    def _owns_queue(self) -> bool:
+        """Whether nobody else has the socket: the instance before this one, the one after it, or systemd."""
+        return not (self._entry.activated or self._presence.given or self._replacement.pending)
 
     def _finish(self, *, replaced: bool, last: bool, stops: int) -> None:
         """Let the workers end in order, until their deadline is over or more than ``stops`` signals ask to stop."""

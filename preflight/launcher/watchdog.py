@@ -23,17 +23,21 @@ class Watchdog:
         self._terminal = terminal
         self._awake = heartbeat.Awake(time.monotonic())
         self._heartbeat: Heartbeat | None = None
+        self.sign = 0.0
+        """When the worker gave its last sign of life, on the monotonic clock; 0: none yet."""
         self.watch_another()
 
     def watch_another(self) -> None:
         """Another worker has been started: its import and its start-up are waited for from now on."""
         self._heartbeat = None
+        self.sign = 0.0
         self._employed_at = self.now()
         self._waiting_told = False
 
     def listen(self) -> None:
         """The worker's start-up is complete, and its event loop turns."""
-        self._heartbeat = Heartbeat(self._settings.heartbeat, time.monotonic())
+        self.sign = time.monotonic()
+        self._heartbeat = Heartbeat(self._settings.heartbeat, self.sign)
 
     @property
     def listens(self) -> bool:
@@ -52,7 +56,8 @@ class Watchdog:
     def heard_beat(self) -> None:
         """The worker gave a sign of life."""
         if self._heartbeat is not None:
-            self._heartbeat.heard(time.monotonic())
+            self.sign = time.monotonic()
+            self._heartbeat.heard(self.sign)
 
     def end_if_hung(self, worker: Worker, *, connections_wait: bool) -> str:
         """End a worker that has hung for too long; returns what it was ended for, empty if it was not.
@@ -87,7 +92,7 @@ class Watchdog:
             return ""
         silence = f"no sign of life for {self._settings.heartbeat:g} s"
         if not self._end(worker, "THE SERVER HANGS", f"There was {silence} from the application's event loop."):
-            self._heartbeat.heard(time.monotonic())
+            self.heard_beat()
             return ""
         return f"hung: {silence}"
 

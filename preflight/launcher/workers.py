@@ -12,6 +12,7 @@ from preflight.launcher.replacement import Replacement
 from preflight.launcher.shown import Display
 from preflight.launcher.slot import Slot
 from preflight.output.audit import Event
+from preflight.processes import heartbeat
 from preflight.processes.loop import Loop
 from preflight.processes.rerun import Ending
 from preflight.processes.worker import Worker
@@ -95,6 +96,7 @@ class Workers:
             **self.instance,
             **self.judged.to_message(),
             on_trial=self._replacement.wants_proof,
+            beat=heartbeat.interval(self._settings.heartbeat, self._display.service.watchdog),
             restarts=self.restarts,
             notifications=self.tally(),
             login=self.login.to_message(),

@@ -13,6 +13,8 @@ Taking a port uses these modules in this order:
    sweeps the rest, kills the stubborn. It is done when this process holds the socket.
 5. `explanations` reports a failure, with one of the `fixes`.
 
+None of this happens for a socket that systemd has passed: `activation` takes it as it is.
+
 This package stands alone: nothing here knows settings, instances or keys; the callers do (`preflight.suite.claim`).
 """
 

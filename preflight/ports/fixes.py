@@ -28,6 +28,11 @@ def look(port: int) -> str:
     return f"{command}  # shows who it is"
 
 
+def socket_units(*, by_user: bool) -> str:
+    """The command that shows which socket unit of systemd a port belongs to."""
+    return f"systemctl {'--user ' if by_user else ''}list-sockets  # shows which one: start its service, or stop it"
+
+
 def another(port: int) -> str:
     """A sentence: serve somewhere else."""
     return f"choose another port: --port {port + 1 if 1024 <= port < 65535 else 8002}"

@@ -1,6 +1,6 @@
 """Who may be stopped for a port: the policy, and what is left alone whatever the policy says.
 
-Never stopped: this process, its ancestors, PID 1, other users' processes, forwarders of containers and
+Never stopped: systemd, this process, its ancestors, PID 1, other users' processes, forwarders of containers and
 tunnels, other containers, services, infrastructure, editors and browsers; nor what belongs to a terminal or to a
 desktop application, unless it was started from this project; nor, with the holder that has started it, an instance that
 serves another port. Each refusal says who it is, why, and what a person could do; who is stopped instead has grounds.
@@ -80,6 +80,9 @@ class Asking:
         """
         kill = fixes.stop(process.pid, sudo=self.uid not in (0, process.uid))
         another = fixes.another(self.port)
+        if _is_service_manager(process):
+            # It does nothing with a port itself: it waits for a connection, and passes the socket to a service.
+            return "it listens there for a socket unit", fixes.socket_units(by_user=process.pid != 1)
         if process.pid == self.pid:
             return "it is this process", another
         if process.pid in self.ancestors:
@@ -164,6 +167,11 @@ class Asking:
         """An instance of this project, or started by one."""
         own = self.policy.own
         return process.pid in own or any(pid in own for pid in ancestors(self.machine, process.pid))
+
+
+def _is_service_manager(process: Process) -> bool:
+    """Whether this is systemd, the system's or a user's own."""
+    return process.name == "systemd" and (process.pid == 1 or "--user" in process.argv)
 
 
 def _names(process: Process) -> set[str]:

@@ -8,6 +8,7 @@
 5. `worker` is one worker, from its import to its end. `heartbeat` tells whether its event loop runs, and `stacks` shows
    where the loop hangs if not. `openfiles` decides how many files a process may open.
 
-`signals` is for every process that ends when it is asked to. The code of the children is in `preflight/suite/`,
-`preflight/worker/` and `preflight/notify/`; nothing here imports pytest, an application or Apprise.
+`servicemanager` tells systemd how the launcher goes, if systemd has started it. `signals` is for every process that
+ends when it is asked to. The code of the children is in `preflight/suite/`, `preflight/worker/` and
+`preflight/notify/`; nothing here imports pytest, an application or Apprise.
 """

@@ -12,6 +12,11 @@ BEATS = 5  # that a worker gives in one period: some of them may be late on a ma
 LOOK = 0.5  # seconds between two looks of the launcher, or a quarter of the period, if that is less
 
 
+def interval(*periods: float) -> float:
+    """Seconds between two signs of life of a worker, where silence is believed after each of these; 0: none."""
+    return min(filter(None, periods), default=0.0) / BEATS
+
+
 class Awake:
     """Counts the seconds in which this process looked about it: a pause of its own is in none of its deadlines.
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from preflight import times
+from preflight.ports.activation import Inherited
 from preflight.processes import children, interpreter
 from preflight.processes.channel import ChannelError, Message
 from preflight.processes.loop import Loop
@@ -63,11 +64,11 @@ class Suite:
         run_id: str = "",
         environ: Mapping[str, str] | None = None,
         takes_port: bool = True,
-        inherited: socket.socket | None = None,
+        inherited: Inherited | None = None,
     ) -> None:
         """``run_id`` is made here unless it was given out already; ``environ`` is this process's own otherwise.
 
-        ``inherited`` is the listening socket of the instance that this start replaces.
+        ``inherited`` is the listening socket that a start is given, by the instance that it replaces or by systemd.
         """
         self.settings = settings
         self.origin = origin
@@ -94,7 +95,8 @@ class Suite:
         )
         self._tell(
             "run",
-            (inherited.fileno(),) if inherited is not None else (),
+            (inherited.socket.fileno(),) if inherited is not None else (),
+            activated_by=inherited.activated_by if inherited is not None else "",
             run_id=self.run_id,
             origin=origin,
             takes_port=takes_port,

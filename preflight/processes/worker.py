@@ -201,17 +201,19 @@ class Worker:
         *,
         instance_id: str,
         on_trial: bool,
+        beat: float,
         board: int | None = None,
         **instance: object,
     ) -> None:
         """Hand over the listening socket; the worker serves on it.
 
-        ``on_trial``: it starts the application, and accepts nothing until it is admitted. ``board``: the descriptor of
-        what the workers of the instance count in together, where there are several.
+        ``on_trial``: it starts the application, and accepts nothing until it is admitted. ``beat``: seconds between two
+        signs of life of its event loop, 0: it gives none. ``board``: the descriptor of what the workers of the instance
+        count in together, where there are several.
         """
         self._instance_id = instance_id
         settings = self.settings.to_message()
-        described = {**instance, "instance_id": instance_id, "on_trial": on_trial, "settings": settings}
+        described = {**instance, "instance_id": instance_id, "on_trial": on_trial, "beat": beat, "settings": settings}
         descriptors = (sock.fileno(),) if board is None else (sock.fileno(), board)
         self._tell("serve", descriptors, options=dict(options), **described)
 

@@ -26,6 +26,8 @@ def test_port_cleanup(port: Claim, details: Details) -> None:
     assert not port.stopped or port.socket is not None, port.problem
     if port.would_stop:
         details.summary = "a start would stop " + "; ".join(judged(port.holders, port.reasons))
+    elif port.activated_by:
+        details.summary = f"nothing to stop: systemd keeps the socket ({port.activated_by})"
     elif port.handed_over:
         details.summary = "the running instance is replaced without an outage"
     elif port.stopped:
@@ -54,8 +56,10 @@ def test_server_port(settings: Settings, port: Claim, details: Details) -> None:
             details.summary += f"; the next start would differ: {', '.join(settings.next_start)}"
         return
     assert port.socket is not None or port.obtainable, port.problem or f"{settings.address} is not free"
-    details.summary = (
-        f"{settings.address} is held{', handed over by the running instance' if port.handed_over else ''}"
-        if port.socket
-        else f"{settings.address} is free"
-    )
+    if port.activated_by:
+        details.summary = f"{settings.address} is a socket of systemd's ({port.activated_by})"
+    elif port.socket:
+        by = ", handed over by the running instance" if port.handed_over else ""
+        details.summary = f"{settings.address} is held{by}"
+    else:
+        details.summary = f"{settings.address} is free"

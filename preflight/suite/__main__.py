@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 from preflight import project
+from preflight.ports.activation import Inherited
 from preflight.processes import children, interpreter
 from preflight.processes.channel import Message
 from preflight.settings.model import Settings
@@ -28,8 +29,10 @@ class Link:
         self._channel = children.attach(descriptor, self._hear, children.end_group)
         message = self._wait("run")
         run = message.data
-        inherited = [socket.socket(fileno=descriptor) for descriptor in message.descriptors]
-        self.inherited: socket.socket | None = inherited[0] if inherited else None
+        inherited = [
+            Inherited(socket.socket(fileno=descriptor), run["activated_by"]) for descriptor in message.descriptors
+        ]
+        self.inherited: Inherited | None = inherited[0] if inherited else None
         self.run_id: str = run["run_id"]
         self.origin: str = run["origin"]
         self.takes_port: bool = run["takes_port"]

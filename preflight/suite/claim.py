@@ -26,7 +26,8 @@ from preflight.instances import neighbours, runtime, socketfiles
 from preflight.instances.decision import Decision, decide, patience
 from preflight.instances.neighbours import Neighbour
 from preflight.instances.records import DRAINING, STARTING, Record
-from preflight.ports import ancestors, here
+from preflight.ports import activation, ancestors, here
+from preflight.ports.activation import Inherited
 from preflight.processes.worker import LISTENING_FIX
 from preflight.redaction.keys import common_secrets
 from preflight.settings.model import Settings
@@ -46,6 +47,8 @@ class Claim:
     served_by: Record | None = None
     handed_over: bool = False
     """The socket is that of the running instance, which this start replaces without an outage."""
+    activated_by: str = ""
+    """The socket unit of systemd whose socket it is, or "systemd"; nothing is freed for that one."""
     untried: str = ""
     """Why nothing was looked for or stopped at all."""
     holders: tuple[ports.Holder, ...] = ()
@@ -92,14 +95,14 @@ def claim(
     blocked: Sequence[str],
     on_step: Callable[[ports.Step], None],
     may_take: Callable[[float], object] = lambda _seconds: None,
-    inherited: socket.socket | None = None,
+    inherited: Inherited | None = None,
 ) -> Claim:
     """Find, free and hold the port as far as a run of this ``origin`` may.
 
     ``blocked`` says what blocks the start already: a start that is going to be refused never stops
     a server that works. ``may_take`` is told, before anybody is stopped, how many seconds a holder may take to
     end: a run that were over before that had stopped a server for nothing. ``inherited`` is the listening socket
-    of an instance that this start replaces.
+    that a start is given, by the instance that it replaces or by systemd.
     """
     try:
         if origin != "pytest":
@@ -123,22 +126,28 @@ def _claim(
     blocked: Sequence[str],
     on_step: Callable[[ports.Step], None],
     may_take: Callable[[float], object],
-    inherited: socket.socket | None,
+    inherited: Inherited | None,
 ) -> Claim:
     blocking = f"not tried, and nothing was stopped: the start is blocked by {', '.join(blocked)}" if blocked else ""
+    if inherited is not None and inherited.activated_by:
+        return _activated(origin, settings, blocking, inherited)
+    given = inherited.socket if inherited is not None else None
     if settings.uds is not None:
-        return _claim_path(origin, settings, settings.uds, blocking, inherited)
+        return _claim_path(origin, settings, settings.uds, blocking, given)
     host, port = settings.host, settings.port
     if origin == "start":
         if blocking:
             return Claim(untried=blocking)
-        if inherited is not None:
-            if _listens_on(inherited, settings):
-                return Claim(socket=inherited, handed_over=True)
-            inherited.close()
+        if given is not None:
+            if _listens_on(given, settings):
+                return Claim(socket=given, handed_over=True)
+            given.close()
     secrets = common_secrets(settings)
     holders = tuple(ports.listeners(host, port, secrets=secrets))
     ours = neighbours.on_port(settings, holders)
+    if origin == "start":  # a launcher that has inherited a socket of its parent's is no neighbour of itself
+        ours = [one for one in ours if one.record.pid != os.getppid()]
+    holders = tuple(neighbours.without_keepers(holders, ours))
     if origin == "rerun":
         return _still_served(settings, ours, holders)
     if (own := _of_the_application(origin, holders)) is not None:
@@ -196,15 +205,28 @@ def _claim(
     )
 
 
-def _claim_path(origin: str, settings: Settings, path: Path, blocking: str, inherited: socket.socket | None) -> Claim:
+def _activated(origin: str, settings: Settings, blocking: str, inherited: Inherited) -> Claim:
+    """The same for a socket that systemd has given: nobody has to be found, waited for or stopped."""
+    if blocking:
+        return Claim(untried=blocking)
+    by = inherited.activated_by
+    if not _listens_on(inherited.socket, settings):
+        problem = f"the socket of {by} does not listen on {settings.address} any more"
+        return Claim(problem=problem, fix="restart its socket unit: systemctl restart NAME.socket")
+    if origin == "start":
+        return Claim(socket=inherited.socket, activated_by=by)
+    return Claim(obtainable=True, activated_by=by)
+
+
+def _claim_path(origin: str, settings: Settings, path: Path, blocking: str, given: socket.socket | None) -> Claim:
     """The same for the path of a Unix socket, for which nobody is stopped; see socketfiles.py."""
     if origin == "start":
         if blocking:
             return Claim(untried=blocking)
-        if inherited is not None:
+        if given is not None:
             if any(one.answers and one.is_at(settings) for one in neighbours.on_port(settings)):
-                return Claim(socket=inherited, handed_over=True)
-            inherited.close()  # somebody has removed its file, or made another one
+                return Claim(socket=given, handed_over=True)
+            given.close()  # somebody has removed its file, or made another one
     ours = neighbours.on_port(settings)
     if origin == "rerun":
         return _still_served(settings, ours, ())
@@ -324,4 +346,4 @@ def _listens_on(sock: socket.socket, settings: Settings) -> bool:
     """Whether the socket listens, and on the address that is wanted."""
     if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         return False
-    return ports.resolve(settings.host, settings.port).is_address_of(sock)
+    return activation.is_bound_to(sock, settings.host, settings.port, settings.uds)

@@ -11,7 +11,6 @@ import logging
 import os
 import select
 import signal
-import socket
 import threading
 import time
 import warnings
@@ -28,6 +27,7 @@ from preflight.contract import LONGEST_TITLE, Declaration, Details, NotApplicabl
 from preflight.output import audit
 from preflight.output.log import Log, LogFile
 from preflight.ports import Step
+from preflight.ports.activation import Inherited
 from preflight.redaction.redactor import Redactor
 from preflight.report import building
 from preflight.report import model as report
@@ -72,7 +72,7 @@ class Link(Protocol):
     takes_port: bool
     options: dict[str, object]
     settings: Settings
-    inherited: socket.socket | None
+    inherited: Inherited | None
     met: bool
     """Whether the suite has taken it up; set from here."""
 

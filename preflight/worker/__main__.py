@@ -375,7 +375,8 @@ class _Main:
             else:
                 self._say(kind, instance_id=instance.instance_id, beside=beside is not None)
 
-        server = serving.Server(application, instance, say, on_trial=order.data["on_trial"])
+        beat, on_trial = order.data["beat"], order.data["on_trial"]
+        server = serving.Server(application, instance, say, beat=beat, on_trial=on_trial)
         with self._condition:
             self._server = server
             drain, early = self._orders.get("drain"), self._early

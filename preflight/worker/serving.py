@@ -21,7 +21,6 @@ import uvicorn
 from preflight.instances import socketfiles
 from preflight.output import floods
 from preflight.processes import signals
-from preflight.processes.heartbeat import BEATS
 from preflight.settings.model import Settings
 from preflight.web.instance import Instance
 from preflight.worker import protocol, websocket
@@ -45,12 +44,19 @@ class Server(uvicorn.Server):
     """Serves one application on a listening socket that it was given."""
 
     def __init__(
-        self, application: Application, instance: Instance, say: Callable[[str], object], *, on_trial: bool = False
+        self,
+        application: Application,
+        instance: Instance,
+        say: Callable[[str], object],
+        *,
+        beat: float = 0.0,
+        on_trial: bool = False,
     ) -> None:
         """``say`` takes what the launcher is to hear, in the event loop and without waiting.
 
-        "started" once the application's start-up is complete, "beat" from then on for as long as the loop turns, and
-        "ready" when connections are accepted. ``on_trial``: not before :meth:`admit` is called.
+        "started" once the application's start-up is complete, "beat" from then on every so many seconds, 0: never, for
+        as long as the loop turns, and "ready" when connections are accepted. ``on_trial``: not before :meth:`admit` is
+        called.
         """
         settings = instance.settings
         super().__init__(
@@ -83,6 +89,7 @@ class Server(uvicorn.Server):
         self.instance = instance
         self.cancelled = 0
         self._say = say
+        self._beats_every = beat
         self._on_trial = on_trial
         self._admitted = asyncio.Event()
         self._hurried = asyncio.Event()
@@ -176,8 +183,8 @@ class Server(uvicorn.Server):
         self.servers = []
         self.started = True
         self._say("started")
-        if self.instance.settings.heartbeat:
-            self._beat(self.instance.settings.heartbeat / BEATS)
+        if self._beats_every:
+            self._beat(self._beats_every)
         if self._on_trial:
             await self._admitted.wait()
             if self.should_exit:

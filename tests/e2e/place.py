@@ -15,7 +15,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -63,7 +63,9 @@ def get(url: str, timeout: float = PATIENCE) -> tuple[int, str]:
 class Started:
     """A process that a test started, in a session of its own, and what it says."""
 
-    def __init__(self, command: list[str], cwd: Path, environ: Mapping[str, str], port: int) -> None:
+    def __init__(
+        self, command: list[str], cwd: Path, environ: Mapping[str, str], port: int, pass_fds: Sequence[int] = ()
+    ) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.process = subprocess.Popen(
@@ -74,6 +76,7 @@ class Started:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            pass_fds=pass_fds,
         )
         self._said: dict[str, bytes] = {"stdout": b"", "stderr": b""}
         self._heard = threading.Condition()
@@ -277,9 +280,15 @@ class Place:
         )
         report.publish(old, path or self.report_file)
 
-    def spawn(self, *command: str, environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> Started:
+    def spawn(
+        self,
+        *command: str,
+        environ: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> Started:
         """Start any command here."""
-        one = Started(list(command), cwd or self.root, {**self.environ, **(environ or {})}, self.port)
+        one = Started(list(command), cwd or self.root, {**self.environ, **(environ or {})}, self.port, pass_fds)
         self.started.append(one)
         return one
 

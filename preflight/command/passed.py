@@ -1,0 +1,23 @@
+"""The listening socket that systemd has passed with a command, held against the settings."""
+
+from __future__ import annotations
+
+from preflight.output import plainlines
+from preflight.ports import activation
+from preflight.ports.activation import Inherited, Passed
+from preflight.settings.model import Settings, SettingsError
+
+MISSED = (
+    "systemd has passed a socket to the process that started this one, and this start does not have it: let ExecStart="
+    " be this command itself, without `uv run` or a shell around it"
+)
+
+
+def listener(passed: Passed, settings: Settings) -> Inherited | None:
+    """The socket to serve on; None where none was passed. Raises SettingsError for one that is of no use."""
+    if passed.missed:
+        plainlines.note(MISSED)
+    try:
+        return activation.listener(passed, settings.host, settings.port, settings.uds)
+    except activation.Unusable as error:
+        raise SettingsError(str(error)) from None

@@ -1,0 +1,85 @@
+"""What the service manager is told of an instance: that it is ready, what goes on, that its workers live, its end.
+
+systemd shows the status in `systemctl status`, and restarts a service whose watchdog gets no sign of life. There are
+two watchdogs then: ours (`watchdog`) looks at a worker, and ends one that hangs; systemd's looks at whether the service
+lives, this launcher included. It is fed with the workers' own signs of life, and with nothing else: of several, the one
+that is behind counts. While the only worker starts again, none can come: meanwhile the period of systemd's is the time
+that the launcher itself gives to that start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from preflight.launcher.shown import Display
+from preflight.processes.servicemanager import EXTENSION, LONGEST
+from preflight.report.newest import Judged
+from preflight.settings.model import Settings
+
+
+class ServiceStatus:
+    """One instance's, from the verdict to its end."""
+
+    def __init__(self, settings: Settings, display: Display) -> None:
+        self._settings = settings
+        self._display = display
+        self._service = display.service
+        self._ready = False
+
+    def starts(self, doing: str) -> None:
+        """The start goes on; ``doing`` is what it waits for, in words."""
+        if self._service:
+            self._service.goes_on()
+            self._display.status(f"Checked; {doing}" if doing else "Checked; the server comes up")
+
+    def serves(self, judged: Judged) -> None:
+        """It serves, with this verdict: from the first time on, it is ready."""
+        if not self._service:
+            return
+        status = _serving(self._settings, judged)
+        if self._ready:
+            self._display.status(status)
+            return
+        self._ready = True
+        self._service.ready(self._display.redacted(status))
+        if self._service.problem:
+            self._display.terminal.line(self._service.problem, "yellow")
+
+    def lives(self, signs: Iterable[float]) -> None:
+        """``signs``: when each worker that can give one gave its last sign of life, on the monotonic clock."""
+        self._service.feed(signs)
+
+    def restarts(self, what: str, delay: float, *, beside: bool) -> None:
+        """Another worker starts in so many seconds; ``what`` has happened, in words. ``beside``: others serve."""
+        if not self._service:
+            return
+        if not beside:
+            within = delay + self._settings.restart_window + (self._settings.startup_timeout or LONGEST)
+            self._service.expect_none(within)
+        self._service.allow(delay + EXTENSION)
+        self._display.status(what)
+
+    def ends(self, why: str, within: float) -> None:
+        """It accepts nothing new, and has ended in so many seconds at most."""
+        if self._service:
+            text = f"{why} What has been accepted is finished, within {within:g} s."
+            self._service.stopping(self._display.redacted(text), within)
+
+    def gives_up(self, why: str) -> None:
+        """No worker is started any more."""
+        self._display.status(why)
+
+
+def _serving(settings: Settings, judged: Judged) -> str:
+    """What people read of a server that works: where it serves, and how its checks are."""
+    where, report = f"Serving {settings.address}", judged.report
+    if judged.rerun_problem:
+        return f"{where}; the last re-run broke: {judged.rerun_problem}"
+    if report is None:
+        return where
+    if report.blocking:
+        titles = ", ".join(check.title for check in report.blocking)
+        return f"Out of rotation: blocked by {titles}" if settings.rerun_gates else f"{where}, although {titles} fails"
+    if report.warnings:
+        return f"{where}; warnings: {', '.join(check.title for check in report.warnings)}"
+    return f"{where}; nothing blocks"
