@@ -216,10 +216,14 @@ class Display:
     def refused(
         self, why: Sequence[str], exit_code: int, *, result: Result | None = None, served: bool = False
     ) -> None:
-        """Record a start that came to nothing; ``served``: it had served before it was given up.
+        """Record a start that came to nothing, and leave word where the setting `termination_log` wants it.
+
+        ``served``: it had served before it was given up.
 
         ``result`` is that of its run, if it came to that.
         """
+        if (path := self.settings.termination_log) is not None:
+            self._leave_word(path, why, None if served or result is None else result.report)
         event = audit.refused(
             why,
             exit_code,
@@ -228,6 +232,15 @@ class Display:
             run_id=result.report.run_id if result is not None else None,
         )
         self.terminal.log.audit(event)
+
+    def _leave_word(self, path: Path, why: Sequence[str], report: Report | None) -> None:
+        from preflight.output import termination
+        from preflight.redaction.redactor import Redactor
+
+        try:
+            termination.write(path, Redactor.of(self.settings).text(termination.message(why, report)))
+        except OSError as error:
+            self.terminal.line(f"{path}: the termination message cannot be written: {error.strerror}", "yellow")
 
 
 class Progress:

@@ -378,6 +378,12 @@ class Settings:
         "file that also gets output and audit, mode 0600, rotated at 5 MiB; relative to pyproject.toml"
         " (the audit is in state_dir/audit.log in any case)",
     )
+    termination_log: Path | None = setting(
+        None,
+        path,
+        "file that gets what blocked a start, 4 KiB at most (in Kubernetes /dev/termination-log); relative to"
+        " pyproject.toml",
+    )
     log_format: str = setting(
         "text",
         one_of("text", "json"),
