@@ -5,10 +5,10 @@ VENV := .venv
 ARGS :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick packages coverage lint check docs lock matrix clean
+.PHONY: help demo test quick packages coverage lint check manifests checkov image docs lock matrix clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 # HOST counts only on make's own command line: some shells and build tools export a HOST that is no address to serve on.
 demo:  ## check and serve with the embedded model, no keys, no network (PORT=8010 HOST=127.0.0.1)
@@ -45,6 +45,17 @@ lint:  ## ruff (rules and format), mypy, and who imports whom
 
 check: lint test  ## both
 
+manifests:  ## the Dockerfile and deploy/: hadolint, compose, Kubernetes' schemas, Prometheus' rules
+	@bash .ci/deploy
+
+checkov:  ## the same by checkov's rules (installs a hundred packages; a job of its own in CI)
+	@sh .ci/setup $(VENV) requirements-dev.txt
+	@bash .ci/deploy checkov
+
+image:  ## the image, built and run with podman (as root; minutes, a job of its own in CI)
+	@sh .ci/setup $(VENV) requirements-dev.txt
+	@bash .ci/image $(ARGS)
+
 docs:  ## the site of docs/, in site/index.html; a link or an anchor that leads nowhere is an error
 	@sh .ci/setup $(VENV) requirements-dev.txt
 	@$(VENV)/bin/python -m zensical build --clean --strict
@@ -57,5 +68,5 @@ matrix:  ## the tests on every supported Python of this machine
 	@.ci/matrix $(ARGS)
 
 clean:  ## remove environments, caches and coverage; .preflight/ (reports, history, sessions) stays
-	@rm -rf .venv .venv-matrix .cache site .mypy_cache .ruff_cache .pytest_cache .coverage .coverage.* coverage.xml htmlcov
+	@rm -rf .venv .venv-matrix .venv-deploy .venv-checkov .cache site .mypy_cache .ruff_cache .pytest_cache .coverage .coverage.* coverage.xml htmlcov
 	@find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

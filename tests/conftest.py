@@ -33,7 +33,8 @@ signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ROOT / "tests" / "packages"
+ASKED_FOR = {ROOT / "tests" / "packages": "packages", ROOT / "tests" / "image": "image"}
+"""Folders of tests that need the network or an engine, and the marker by which they are asked for."""
 
 HANGS = 600.0
 """Seconds after which a test hangs: the longest takes 13 beside two others, and many times that on a busy machine. It
@@ -46,8 +47,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out the tests that ask a package index, unless they were asked for: ``-m packages``."""
-    return True if collection_path == PACKAGES and "packages" not in config.option.markexpr else None
+    """Leave out the tests that ask a package index or build an image, unless they were asked for: ``-m packages``."""
+    marker = ASKED_FOR.get(collection_path)
+    return True if marker is not None and marker not in config.option.markexpr else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,7 @@ import yaml  # type: ignore[import-untyped]  # its stubs would be a package more
 from markdown_it import MarkdownIt
 
 from preflight.settings import template
+from tests.deploy import manifests
 from tests.e2e.doubles import SMALL, Providers
 from tests.e2e.place import KEYS, ROOT, Place, Started, equip, get, make_place
 from tests.receivers import Mailbox, Receiver
@@ -76,6 +79,8 @@ def those(*languages: str) -> pytest.MarkDecorator:
     def kind(block: Block) -> str:
         if block.is_session:
             return "session"
+        if re.search(r"^(docker|kubectl|make (manifests|checkov|image)$)", block.text, re.MULTILINE):
+            return "containers"
         return "picture" if block.language == "text" else block.language
 
     chosen = [pytest.param(block, id=str(block)) for block in BLOCKS if kind(block) in languages]
@@ -364,6 +369,29 @@ def test_toml(reader: Place, block: Block) -> None:
     command = [".venv/bin/python", "-m", "preflight", "--port-status"]
     done = reader.spawn(str(reader.root / command[0]), *command[1:], cwd=project, environ={"PYTHONPATH": str(ROOT)})
     assert (done.wait(), done.stderr) == (0, "")
+
+
+@those("containers")
+def test_containers(block: Block) -> None:
+    """A machine for tests has no cluster: files are there, kustomize makes something of them, and objects exist.
+
+    `make image` types what is about docker, and `make manifests` and the others are targets.
+    """
+    for line in block.text.splitlines():
+        program, *words = shlex.split(line)
+        if program == "make":
+            assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), line
+            continue
+        for option, value in pairwise(words):
+            if option in ("-f", "-k"):
+                assert (ROOT / value).exists(), line
+            if option == "-k":
+                assert list(manifests.objects(str(Path(value).relative_to("deploy/kubernetes")))), line
+        for kind, name in re.findall(r"\b(job|deployment)/([\w-]+)", line):
+            where = name.removeprefix("preflight").lstrip("-") or "."
+            assert manifests.one(kind.title(), where)["metadata"]["name"] == name, line
+        if "create secret" in line:
+            assert {"secretRef": {"name": words[words.index("generic") + 1]}} in manifests.container()["envFrom"], line
 
 
 TITLES = {title for title, _severity, _holds in requirement_rows()}
