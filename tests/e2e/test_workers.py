@@ -224,8 +224,7 @@ def test_turns_in_two_workers(live: Live) -> None:
     with only(live.started, one):
         before = Client(live.url)
     session = before.init()["session_id"]
-    before.send("chat", content="the first question", id="a").receive("accepted")
-    until(lambda: bool(live.asked()), "the model is asked")
+    before.send("chat", content="the first question", id="a").until("progress")
     before.close()
     with only(live.started, two):
         after = Client(live.url)
@@ -240,13 +239,12 @@ def test_turns_in_two_workers(live: Live) -> None:
         *(("assistant", end["turn_id"]) for end in ends),
     ], "each was answered once, in their order"
 
-    live.provider.will({"type": "delay", "seconds": 120, "times": 1})
+    live.provider.will({"type": "delay", "seconds": 5, "times": 1})
     with only(live.started, one):
         before = Client(live.url)
     before.init(session_id=session)
-    before.send("chat", content="the third question", id="c").receive("accepted")
+    before.send("chat", content="the third question", id="c").until("progress")
     assert after.until("status")[-1]["status"] == "waiting"
-    until(lambda: bool(live.asked()), "the model is asked")
     os.kill(one, signal.SIGKILL)
     came = after.until("result")
     assert next(message["status"] for message in came if message["type"] == "status") == "resumed"
