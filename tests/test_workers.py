@@ -6,12 +6,15 @@ import contextlib
 import dataclasses
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from preflight.command import options, reload
+from preflight.contract import Details
 from preflight.launcher.shown import Display
 from preflight.launcher.start import Start
 from preflight.processes import children
@@ -20,8 +23,10 @@ from preflight.processes.channel import Message
 from preflight.processes.loop import Loop
 from preflight.processes.worker import Worker
 from preflight.report.model import Check, Report
+from preflight.requirements import test_resources
 from preflight.settings import loading, processors
 from preflight.settings.model import Settings, SettingsError
+from preflight.suite import memory
 from tests.fakechildren import Application, FakeChild, FakeChildren, Requirements, drained
 
 Serve = Callable[[Settings], int]
@@ -73,6 +78,29 @@ def test_control_groups(tmp_path: Path, files: dict[str, str], quota: int | None
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     assert processors.usable(tmp_path) == min(len(os.sched_getaffinity(0)), quota or 10_000)
+
+
+@pytest.mark.parametrize("available, outcome", [(3 * 256, True), (3 * 256 - 1, False)])
+def test_memory_for_each(chosen: Settings, monkeypatch: pytest.MonkeyPatch, available: int, outcome: bool) -> None:
+    """The requirement Memory needs what is set once for each worker, and says so."""
+    mebibytes = 1024**2
+    monkeypatch.setattr(memory, "left", lambda: memory.Left(available * mebibytes, 4096 * mebibytes))
+    settings, details = dataclasses.replace(chosen, workers=3), Details()
+    if outcome:
+        test_resources.test_memory(settings, details)
+        assert details["needed"] == 3 * 256 * mebibytes
+        return
+    with pytest.raises(AssertionError, match=r"767 MiB available, needs 768 MiB \(256 MiB for each of 3 workers\)"):
+        test_resources.test_memory(settings, details)
+
+
+def test_reload_serves_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was typed: the last of two options counts."""
+    typed = ["run.py", "--reload", "--workers", "4"]
+    monkeypatch.setattr(sys, "argv", typed)
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, *typed])
+    command = reload._command(replaces=False)
+    assert options.parse(command[2:]).settings["workers"] == "1"
 
 
 # What they count.

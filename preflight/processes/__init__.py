@@ -6,7 +6,8 @@
 3. `loop` waits for readable descriptors, for children and for signals, without asyncio.
 4. `suite` is one run of the suite, from its start to its result; `rerun` is a run beside a serving server.
 5. `worker` is one worker, from its import to its end. `heartbeat` tells whether its event loop runs, and `stacks` shows
-   where the loop hangs if not. `openfiles` decides how many files a process may open.
+   where the loop hangs if not. `board` is what several workers of one instance count in together. `openfiles` decides
+   how many files a process may open.
 
 `servicemanager` tells systemd how the launcher goes, if systemd has started it. `signals` is for every process that
 ends when it is asked to. The code of the children is in `preflight/suite/`, `preflight/worker/` and

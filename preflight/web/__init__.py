@@ -9,7 +9,7 @@ this order:
    and what the OpenAPI document says about it. /health and /diagnostics are answered before the framework's routing.
 3. `endpoints` answer from the `services` of the serving application: `snapshot`, the newest trustworthy report of this
    address, and its `projection`; `past`, the earlier runs; `reruns`, and their `followers`; `metrics`; and `instance`,
-   the application's only way to its launcher.
+   the application's only way to its launcher, and to the other workers, its `fellows`.
 
 `beside` puts all of this under a prefix, beside an application that knows nothing of it: `logins` are what opens it
 there, and `extra` says which packages are missing.
