@@ -237,7 +237,8 @@ After=network-online.target
 StartLimitIntervalSec=0
 
 [Service]
-Type=exec
+# It has started when the server answers; as long as a start goes on, it asks systemd for more time.
+Type=notify
 User={user}
 WorkingDirectory={_unit(str(folder))}
 ExecStart={_unit_word(str(command))}
@@ -252,6 +253,8 @@ Restart=on-failure
 RestartSec=5
 # Another start does not correct a wrong setting.
 RestartPreventExitStatus=2
+# More than the setting heartbeat (60 s), so that the launcher's banner says where a worker hangs.
+WatchdogSec=90
 # SIGTERM goes to the launcher, which drains; systemd kills the rest after {GRACE} s.
 KillMode=mixed
 TimeoutStopSec={GRACE}
