@@ -77,7 +77,9 @@ def metric(text: str, name: str) -> float:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
     """The agent server with two workers."""
     place = make_place(tmp_path_factory.mktemp("served") / "place")
-    started = place.start("--demo", "--supervise", *TWO, PREFLIGHT_RERUN_INTERVAL="60s").until_ready()
+    started = place.start(
+        "--demo", "--supervise", *TWO, PREFLIGHT_RERUN_INTERVAL="10m", PREFLIGHT_RUN_TIMEOUT="2m"
+    ).until_ready()
     yield started
     assert started.stop() == 0
     started.left_nothing()
