@@ -22,6 +22,7 @@ import yaml  # type: ignore[import-untyped]
 from preflight.command import line as commandline
 from preflight.command.init import project, writing
 from tests import trees
+from tests.e2e.installing import FEW_PLUGINS
 
 PYPROJECT, SUITE, CONFTEST = "pyproject.toml", "preflight_suite/test_project.py", "preflight_suite/conftest.py"
 WRITTEN = [PYPROJECT, SUITE, CONFTEST]
@@ -901,9 +902,10 @@ def test_in_a_folder_of_too_many_files_it_says_so(init: Init, monkeypatch: pytes
 
 
 def _pytest(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Plain pytest with the plugins of this environment that anybody may have."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     return subprocess.run(
-        [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", *arguments],
+        [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", *FEW_PLUGINS, *arguments],
         cwd=root,
         env=environ,
         capture_output=True,

@@ -95,6 +95,17 @@ def test_options_of_the_interpreter(given: tuple[str, ...], passed: list[str]) -
     assert done.stdout.split() == ["-u", *passed]
 
 
+@pytest.mark.parametrize("name", [name for one in interpreter.OPTIONS if one.attribute for name in one.names])
+def test_an_option_with_which_nothing_is_asked_is_refused(name: str) -> None:
+    """Under each of its names, wherever it stands; a list is shown to whoever types its option for pytest itself."""
+    from _pytest.config import get_config
+
+    chosen = get_config()._parser.parse_known_args([name])
+    (option,) = interpreter.refused(chosen, ())
+    assert name in option.names
+    assert interpreter.refused(chosen, (name,)) == ([] if option.lists else [option])
+
+
 if __name__ == "__main__":
     for make in (variables, answers, options):
         print(make(), end="\n\n")

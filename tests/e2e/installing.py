@@ -12,6 +12,9 @@ from typing import Any
 
 from tests.e2e.place import ROOT, Place, Started, make_place
 
+FEW_PLUGINS = ("-p", "no:langsmith_plugin", "-p", "no:anyio", "-p", "no:llmock", "-p", "no:schemathesis")
+"""For a pytest that is not this checkout's: those of the agent and of its tests take a second to import."""
+
 LEFT_OUT = {"preflight/requirements/test_keys.py"}
 """What the wheel does not hold; test_packages.py holds this against a wheel that was built."""
 
@@ -68,8 +71,7 @@ class Adopter(Place):
 
     def pytest(self, *arguments: str, cwd: Path | None = None, environ: Mapping[str, str] | None = None) -> Started:
         """Plain pytest with the plugins of this environment that anybody may have, to its end."""
-        plain = ("-p", "no:langsmith_plugin", "-p", "no:anyio", "-p", "no:llmock", "-p", "no:schemathesis")
-        one = self.spawn(sys.executable, "-P", "-m", "pytest", *plain, *arguments, environ=environ, cwd=cwd)
+        one = self.spawn(sys.executable, "-P", "-m", "pytest", *FEW_PLUGINS, *arguments, environ=environ, cwd=cwd)
         one.wait()
         return one
 
