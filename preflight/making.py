@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 import pytest
@@ -21,6 +21,8 @@ from preflight.redaction.keys import LOOKS_SECRET
 from preflight.report.model import SCOPES
 
 __all__ = ["Ask", "Failure", "Made", "imported", "requirement", "unknown", "url"]
+
+A = TypeVar("A")
 
 TIMEOUT = 5.0  # seconds that a probe has
 ATTRIBUTE = "__preflight_made__"
@@ -38,6 +40,20 @@ class Failure(Exception):
         self.fix = fix
 
 
+class Shares(Protocol):
+    """What a re-run shares with those of other instances (preflight/suite/sharing.py)."""
+
+    def answer(
+        self,
+        key: str,
+        about: Sequence[str],
+        asked: Callable[[], A],
+        *,
+        is_good: Callable[[A], bool],
+        shared: Callable[[str, float], A],
+    ) -> A: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """What a probe is asked with."""
@@ -53,6 +69,25 @@ class Ask:
     """Seconds that the probe has, in all."""
     settings: Any = field(default=None, repr=False)
     """The run's `preflight.settings.model.Settings`, for who has to know where a variable comes from."""
+    sharing: Shares | None = field(default=None, repr=False)
+    """None: each run asks itself."""
+
+    def shared(
+        self,
+        about: Sequence[str],
+        asked: Callable[[], A],
+        *,
+        is_good: Callable[[A], bool],
+        shared: Callable[[str, float], A],
+    ) -> A:
+        """What ``asked`` returns; in a re-run of one of many instances perhaps another one's answer instead.
+
+        Only a good answer about the same value is: with ``shared``, which is given who asked when, for people, and the
+        seconds that it took. :param about: all that the answer depends on, beside the value.
+        """
+        if self.sharing is None:
+            return asked()
+        return self.sharing.answer(self.value, about, asked, is_good=is_good, shared=shared)
 
 
 Probe = Callable[[Ask], Any] | Callable[[Ask], Awaitable[Any]]

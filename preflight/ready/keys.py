@@ -116,10 +116,22 @@ def api_key(
     def probe(ask: Ask) -> Answer:
         imported("httpx2", "http")
         question = question_of(known, ask, base)
-        reply = probes.ask(question, ask.timeout)
-        # Some compatible services show their models to anybody, so that any key would seem to be good.
-        is_public = reply.is_list and base_of(known, ask, base) != known.base and _asked_without_key(question, ask)
-        return Answer(reply, ask.settings, is_public)
+
+        def asked() -> Answer:
+            reply = probes.ask(question, ask.timeout)
+            # Some compatible services show their models to anybody, so that any key would seem to be good.
+            is_public = reply.is_list and base_of(known, ask, base) != known.base and _asked_without_key(question, ask)
+            return Answer(reply, ask.settings, is_public)
+
+        # What cannot be sent from here is nobody else's to answer.
+        if ask.sharing is None or probes.fault(question) is not None:
+            return asked()
+        return ask.shared(
+            ("api_key", *question.about),
+            asked,
+            is_good=lambda answer: answer.reply.is_list and not answer.is_public,
+            shared=lambda words, seconds: Answer(probes.good(question, words, seconds), ask.settings, False),
+        )
 
     def judge(answer: Answer, details: Details) -> None:
         judge_key(variable, answer.settings, answer.reply, details)
@@ -254,7 +266,8 @@ def judge_key(
         details.fix = _about_403(reply)
         unknown(f"{variable} is neither accepted nor rejected: {host_of(reply)} answered {reply.seen}{note}{purpose}")
     unverified = "" if verified else f", not verified: {reply.failure or reply.seen}"
-    details.summary = f"from the {place.source}{unverified}{note}"
+    asker = f", {reply.shared}" if reply.shared else ""
+    details.summary = f"from the {place.source}{unverified}{asker}{note}"
 
 
 def _rejected(reply: Reply) -> bool:
@@ -321,7 +334,7 @@ def judge_service(
     if not reply.is_json and status != 401:
         details.fix = _about_403(reply)
         unknown(f"{host_of(reply)} answered {reply.seen}, and not with the JSON that was asked for{purpose}")
-    details.summary = f"HTTP {status} in {reply.seconds:.2f} s"
+    details.summary = f"HTTP {status} in {reply.seconds:.2f} s{f', {reply.shared}' if reply.shared else ''}"
 
 
 def _not_answered(variable: str, settings: Settings, reply: Reply, details: Details, purpose: str) -> None:

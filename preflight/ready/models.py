@@ -30,6 +30,8 @@ class Answer(NamedTuple):
     """Why the model cannot be used yet; empty where it can, or nothing says otherwise."""
     knows: bool = False
     """Whether it knows the model by its name, though it is in no list: an alias, say."""
+    shared: str = ""
+    """Who asked in place of this instance, and when, for people; empty where it asked itself."""
 
 
 def model(
@@ -64,11 +66,25 @@ def model(
     def probe(ask: Ask) -> Answer:
         if kind in LOCAL:
             return _local(kind, name, ask, key, loaded=loaded)
-        return _used(kind, name, ask, base) if paid else _offered(kind, name, ask, base)
+
+        def asked() -> Answer:
+            return _used(kind, name, ask, base) if paid else _offered(kind, name, ask, base)
+
+        if ask.sharing is None:
+            return asked()
+        question = question_of(PROVIDERS[kind], ask, base)
+        if probes.fault(question) is not None:
+            return asked()
+        return ask.shared(
+            ("model", name, str(paid), *question.about),
+            asked,
+            is_good=lambda answer: answer.knows or _is_among(name, answer.names or []),
+            shared=lambda words, _seconds: Answer(200, None, knows=True, shared=words),
+        )
 
     def judge(answer: Answer, details: Details) -> None:
         details.update(status=answer.status, models=(answer.names or [])[:100])
-        details.summary = f"{name} is {state}"
+        details.summary = f"{name} is {state}{f', {answer.shared}' if answer.shared else ''}"
         if answer.knows:
             return
         if answer.status in (401, 403):

@@ -365,6 +365,11 @@ class Settings:
         " adopter's DATABASE_URL is theirs (env file or environment only)",
         secret=True,
     )
+    answers_kept: float = setting(
+        60.0,
+        duration(0, 3600),
+        "time for which re-runs take another instance's good answer of a provider for their own (0: each asks itself)",
+    )
     database_tables: tuple[str, ...] = setting(
         (),
         attributes,

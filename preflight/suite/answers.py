@@ -11,6 +11,7 @@ import inspect
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from preflight.contract import Details
@@ -18,6 +19,7 @@ from preflight.making import Ask, Failure, Made
 from preflight.processes import programs
 from preflight.settings import places, template
 from preflight.settings.model import Settings
+from preflight.suite.sharing import PATIENCE, Sharing
 
 GRACE = 0.5  # seconds beyond its deadline in which a probe that keeps it can say what it was waiting for
 
@@ -25,8 +27,9 @@ GRACE = 0.5  # seconds beyond its deadline in which a probe that keeps it can sa
 class Answers:
     """One run's; asked once with :meth:`start`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, sharing: Sharing | None = None) -> None:
         self._settings = settings
+        self._sharing = sharing
         self._asked: dict[Made, _Asked] = {}
 
     def values(self, every: Iterable[Made]) -> list[str]:
@@ -41,13 +44,13 @@ class Answers:
     def start(self, every: Iterable[Made]) -> None:
         """Ask all of these at once."""
         for made in every:
-            self._asked[made] = _Asked(made, self._settings)
+            self._asked[made] = _Asked(made, self._settings, self._sharing)
 
     def of(self, made: Made, details: Details) -> Any:
         """The answer, waited for until the probe's deadline. Raises what the probe raised; fails where it did."""
         import pytest
 
-        asked = self._asked.get(made) or _Asked(made, self._settings)
+        asked = self._asked.get(made) or _Asked(made, self._settings, self._sharing)
         try:
             return asked.answer()
         except Failure as failure:
@@ -62,14 +65,15 @@ class Answers:
 class _Asked:
     """A probe on its way."""
 
-    def __init__(self, made: Made, settings: Settings) -> None:
+    def __init__(self, made: Made, settings: Settings, sharing: Sharing | None) -> None:
         self._made = made
         self._begun = time.monotonic()
+        self._patience = made.timeout + GRACE + (PATIENCE if sharing else 0.0)
         self._answer: Any = None
         self._error: BaseException | None = None
         self._ended = threading.Event()
         try:
-            ask = _ask(made, settings)
+            ask = replace(_ask(made, settings), sharing=sharing)
         except Failure as failure:
             self._error = failure
             self._ended.set()
@@ -89,7 +93,7 @@ class _Asked:
 
     def answer(self) -> Any:
         late = Failure(f"no answer within {self._made.timeout:g} s")
-        if not self._ended.wait(max(0.0, self._begun + self._made.timeout + GRACE - time.monotonic())):
+        if not self._ended.wait(max(0.0, self._begun + self._patience - time.monotonic())):
             raise late
         if isinstance(self._error, TimeoutError):
             raise late

@@ -41,6 +41,7 @@ from preflight.suite.deadlines import DeadlineExceeded, Deadlines
 from preflight.suite.outcomes import outcome_of, uncollectable
 from preflight.suite.probes import Probes
 from preflight.suite.selection import Selection
+from preflight.suite.sharing import Sharing
 from preflight.text import first_line, printable
 
 if TYPE_CHECKING:  # a launcher does their work in its own process, and waits for this one
@@ -94,7 +95,8 @@ class SuiteRun:
         # Behind a launcher that is the launcher's task.
         self.log = Log(self.redactor) if link else _log(settings, self.redactor)
         logging.root.manager.loggerDict = _Loggers(logging.root.manager.loggerDict)
-        self.probes = Probes(settings)
+        self.sharing = Sharing.of(settings, self.origin)
+        self.probes = Probes(settings, self.sharing)
         self.database = Database(settings, starts=self.origin == "start")
         self.started_at = times.now()
         self.deadlines = Deadlines(settings)
@@ -339,7 +341,7 @@ class SuiteRun:
         if made := [one for item in asked if (one := soundness.made(item)) is not None]:
             from preflight.suite.answers import Answers
 
-            self.answers = Answers(self.settings)
+            self.answers = Answers(self.settings, self.sharing)
             self.redactor = Redactor.of(self.settings, besides=self.answers.values(made))
             self.answers.start(made)
         if self.link is None and any("application" in _fixtures(item) for item in asked):
@@ -517,6 +519,8 @@ class SuiteRun:
             self._worker.child.close()
         if self.answers is not None:
             self.answers.close()
+        if self.sharing is not None:
+            self.sharing.close()
         found = self.report
         if session.exitstatus == pytest.ExitCode.OK and found is not None and not session.config.option.collectonly:
             # Whoever made it up (a plugin) or did not know better (pytest, of a broken run): it is what CI goes by.

@@ -25,6 +25,8 @@ from preflight.suite.egress import Fault, Proxy
 if TYPE_CHECKING:
     import httpx2
 
+    from preflight.suite.sharing import Sharing
+
 LONGEST_BODY = 4 * 1024 * 1024  # bytes of an answer that are read: the longest list of models has 1 MiB
 UNSENDABLE = "the key has characters that no HTTP header can carry"
 _CODE = re.compile(r"(?=.{2,60}\Z)[A-Za-z]+(?:[_.-][A-Za-z]+)*")  # words: a key that comes back has more in it
@@ -46,6 +48,15 @@ class Question:
     """The variable that the URL comes from, where one does."""
     headers: Mapping[str, str] | None = field(default=None, repr=False, compare=False)
     """What is sent instead of what OpenAI's client sends."""
+
+    @property
+    def about(self) -> tuple[str, ...]:
+        """All that the answer depends on, beside the key: the same for every instance that asks the same."""
+        try:
+            sent = self.headers or egress.headers(self.environment, self.key)
+        except Fault:  # then nothing is sent, and nobody has a good answer
+            sent = {}
+        return (self.method, self.url, *self.lists, *(f"{name}: {value}" for name, value in sorted(sent.items())))
 
     @property
     def shown(self) -> str:
@@ -79,6 +90,8 @@ class Reply:
     """The proxy that it went to, if any."""
     at_proxy: bool = False
     """Whether it failed there: of the service nothing is known then."""
+    shared: str = ""
+    """Who asked in place of this instance, and when, for people; empty where it asked itself."""
     fault: Fault | None = None
     """Why nothing could be sent, where that is certain and not the network's."""
 
@@ -142,8 +155,9 @@ class Probes(Mapping[str, Reply]):
     keep the process alive.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, sharing: Sharing | None = None) -> None:
         self._timeout = settings.probe_timeout
+        self._sharing = sharing
         self._offline = settings.offline
         self._unused = settings.unused
         self._questions = {name: make(settings.environment) for name, make in QUESTIONS.items()}
@@ -168,11 +182,26 @@ class Probes(Mapping[str, Reply]):
 
     def _ask(self, name: str, question: Question) -> None:
         prepared = prepare(question, self._timeout)
+        if isinstance(prepared, Reply):
+            self._left[name] = time.monotonic()
+            self._replies[name] = prepared
+        elif self._sharing is None:
+            self._replies[name] = self._send(name, prepared)
+        else:
+            self._replies[name] = self._sharing.answer(
+                question.key or "",
+                question.about,
+                lambda: self._send(name, prepared),
+                is_good=lambda reply: reply.is_list,
+                shared=lambda words, seconds: good(question, words, seconds),
+                patience=self._timeout,
+            )
+            prepared.client.http.close()
+
+    def _send(self, name: str, request: Request) -> Reply:
         self._left[name] = time.monotonic()
-        if isinstance(prepared, Request):
-            self._sent[name] = prepared
-            prepared = prepared.send(lambda reply: self._replies.__setitem__(name, reply))
-        self._replies[name] = prepared
+        self._sent[name] = request
+        return request.send(lambda reply: self._replies.__setitem__(name, reply))
 
     def __getitem__(self, name: str) -> Reply:
         question = self._questions[name]
@@ -273,6 +302,13 @@ def ask(question: Question, timeout: float) -> Reply:
     """Send one request and read the answer, within about ``timeout`` seconds."""
     prepared = prepare(question, timeout)
     return prepared if isinstance(prepared, Reply) else prepared.send()
+
+
+def good(question: Question, shared: str, seconds: float) -> Reply:
+    """The good reply, which another instance has had: ``shared`` says who and when, for people."""
+    return Reply(
+        question.shown, status=200, seconds=seconds, media="application/json", is_json=True, is_list=True, shared=shared
+    )
 
 
 def prepare(question: Question, timeout: float) -> Request | Reply:

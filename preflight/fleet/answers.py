@@ -1,0 +1,231 @@
+"""Answers of providers that re-runs of several instances share, in one row for each question.
+
+A question is an HMAC by the very key that it is about: who has read the table can find neither a key nor a provider,
+and who has no key can put no answer there, because an answer is sealed in the same way. An answer says whether it was
+the good one, and nothing else: whoever reads a bad one asks the provider itself (`preflight.suite.sharing`).
+
+Of instances that come at the same moment, one claims the question and asks; the others look until there is an answer,
+for a few seconds at most. All times are on the database's clock, except that an answer is too old on the reader's own
+as well: a database that turns its clock back brings no old answer back.
+
+Everything happens in a thread of its own, with one connection. A database that has not answered in time is not asked
+again in this run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from preflight.fleet.database import Unavailable, Unusable, connect, transaction
+
+if TYPE_CHECKING:
+    import psycopg
+
+T = TypeVar("T")
+
+DEADLINE = 1.0  # seconds that the database has for each statement, and for the last ones at the end
+CLAIM = 10.0  # seconds after which a claim without an answer counts no more
+LOOK = 0.1  # seconds between two looks whether there is an answer
+SKEW = 300.0  # seconds by which the clocks of two machines may differ
+SHORTEST = 20  # characters of a key: a shorter one could be guessed, and the guess be compared with the table
+LONGEST_NAME = 200  # characters of who has asked
+FORGOTTEN = "1 day"  # since the last claim; of a key that is used no more
+
+_CLAIM = f"""
+INSERT INTO preflight.answers AS row (question, claimed_at) VALUES (%(question)s, now())
+ON CONFLICT (question) DO UPDATE SET claimed_at = now()
+WHERE NOT (row.claimed_at > now() - interval '{CLAIM} seconds' AND row.claimed_at <= now()
+           AND (row.asked_at IS NULL OR row.asked_at < row.claimed_at))
+  AND NOT (row.is_good AND row.asked_at > now() - %(kept)s * interval '1 second' AND row.asked_at <= now())
+RETURNING extract(epoch FROM now())::double precision
+"""
+_LOOK = f"""
+SELECT extract(epoch FROM now())::double precision, extract(epoch FROM asked_at)::double precision, asked_by, is_good,
+       seconds, written_at, seal,
+       claimed_at > now() - interval '{CLAIM} seconds' AND claimed_at <= now()
+       AND (asked_at IS NULL OR asked_at < claimed_at)
+FROM preflight.answers WHERE question = %(question)s
+"""
+_TELL = f"""
+WITH forgotten AS (
+    DELETE FROM preflight.answers WHERE claimed_at < now() - interval '{FORGOTTEN}' AND question <> %(question)s
+)
+INSERT INTO preflight.answers AS row (question, claimed_at, asked_at, asked_by, is_good, seconds, written_at, seal)
+VALUES (%(question)s, to_timestamp(%(asked_at)s), to_timestamp(%(asked_at)s), %(asked_by)s, %(is_good)s, %(seconds)s,
+        %(written_at)s, %(seal)s)
+ON CONFLICT (question) DO UPDATE
+SET asked_at = excluded.asked_at, asked_by = excluded.asked_by, is_good = excluded.is_good,
+    seconds = excluded.seconds, written_at = excluded.written_at, seal = excluded.seal
+WHERE row.asked_at IS NULL OR row.asked_at <= excluded.asked_at OR row.asked_at > now()
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The good answer that somebody had."""
+
+    asked_by: str
+    age: float
+    """Seconds since it was asked for."""
+    seconds: float
+    """That the provider took."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Leave to ask: what is found is told with it."""
+
+    name: bytes
+    asked_at: float
+    """On the database's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What stands in the table, before anything of it is believed."""
+
+    now: float
+    asked_at: float | None
+    asked_by: Any
+    is_good: Any
+    seconds: Any
+    written_at: Any
+    seal: Any
+    is_claimed: bool
+
+
+class Question:
+    """A question, known by what its key makes of it."""
+
+    def __init__(self, key: str, about: Sequence[str]) -> None:
+        """``about``: all that the answer depends on, beside the key. Raises ValueError for a key to be guessed."""
+        if len(key) < SHORTEST:
+            raise ValueError(f"a key of fewer than {SHORTEST} characters could be guessed")
+        self._key = key.encode("utf-8", "surrogateescape")
+        self.name = self._mac("question", list(about))
+
+    def seal(self, answer: Mapping[str, Any]) -> bytes:
+        """What only somebody with the key can have made of this answer."""
+        return self._mac("answer", [self.name.hex(), *(answer[name] for name in _SEALED)])
+
+    def _mac(self, kind: str, values: list[Any]) -> bytes:
+        return hmac.digest(self._key, json.dumps(["preflight", kind, *values]).encode(), hashlib.sha256)
+
+
+_SEALED = ("asked_at", "asked_by", "is_good", "seconds", "written_at")
+
+
+class Answers:
+    """The table, as one run of one instance uses it."""
+
+    def __init__(self, url: str, environment: Mapping[str, str], *, asker: str, kept: float) -> None:
+        """``asker``: who this is, for people; ``kept``: seconds for which a good answer is used."""
+        self._url, self._environment = url, environment
+        self._asker, self._kept = asker[:LONGEST_NAME], kept
+        self._orders: SimpleQueue[tuple[Callable[[psycopg.Connection[Any]], Any], Future[Any]] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._given_up = False
+
+    def take(self, question: Question, patience: float) -> Known | Turn | None:
+        """The good answer, or leave to ask; None where the database does not say. ``patience``: seconds."""
+        until = time.monotonic() + patience
+        claimed = self._do(lambda connection: self._claim(connection, question), until)
+        if not isinstance(claimed, _Row):
+            return claimed
+        row: _Row | None = claimed
+        while row is not None and row.is_claimed and time.monotonic() + LOOK < until:
+            time.sleep(LOOK)
+            row = self._do(lambda connection: self._look(connection, question), until)
+        if row is None:
+            return None
+        return self._believed(question, row) or Turn(question.name, row.now)
+
+    def tell(self, question: Question, turn: Turn, *, is_good: bool, seconds: float) -> None:
+        """Say what was found; waits for nobody."""
+        answer = {
+            "question": question.name, "asked_at": turn.asked_at, "asked_by": self._asker, "is_good": is_good,
+            "seconds": round(seconds, 3), "written_at": int(time.time()),
+        }  # fmt: skip
+        answer["seal"] = question.seal(answer)
+        self._order(lambda connection: connection.execute(_TELL, answer))
+
+    def close(self) -> None:
+        """Let what was told get there, for :data:`DEADLINE` seconds at most."""
+        if self._thread is not None:
+            self._orders.put(None)
+            self._thread.join(DEADLINE)
+
+    def _believed(self, question: Question, row: _Row) -> Known | None:
+        """What the row says, where it is good, new, and from somebody with the key."""
+        if row.is_good is not True or row.asked_at is None or not isinstance(row.seal, bytes):
+            return None
+        age = row.now - row.asked_at
+        own = abs(time.time() - row.written_at) if isinstance(row.written_at, int) else None
+        if not 0 <= age < self._kept or own is None or own > self._kept + SKEW:
+            return None
+        sealed = question.seal({name: getattr(row, name) for name in _SEALED})
+        return Known(row.asked_by, age, row.seconds) if hmac.compare_digest(row.seal, sealed) else None
+
+    # In the thread.
+
+    def _claim(self, connection: psycopg.Connection[Any], question: Question) -> Turn | _Row | None:
+        row = connection.execute(_CLAIM, {"question": question.name, "kept": self._kept}).fetchone()
+        return Turn(question.name, row[0]) if row else self._look(connection, question)
+
+    def _look(self, connection: psycopg.Connection[Any], question: Question) -> _Row | None:
+        row = connection.execute(_LOOK, {"question": question.name}).fetchone()
+        return _Row(*row) if row else None
+
+    def _do(self, order: Callable[[psycopg.Connection[Any]], T], until: float) -> T | None:
+        ended = self._order(order)
+        if ended is None:
+            return None
+        try:
+            return ended.result(max(0.0, until - time.monotonic()))
+        except (TimeoutError, Unavailable, Unusable):
+            self._given_up = True
+            return None
+
+    def _order(self, order: Callable[[psycopg.Connection[Any]], T]) -> Future[T] | None:
+        if self._given_up:
+            return None
+        with self._starting:
+            if self._thread is None:
+                # A daemon: where it hangs, in name resolution say, no time-out reaches it.
+                self._thread = threading.Thread(target=self._serve, name="shared answers", daemon=True)
+                self._thread.start()
+        ended: Future[T] = Future()
+        self._orders.put((order, ended))
+        return ended
+
+    def _serve(self) -> None:
+        connection: psycopg.Connection[Any] | None = None
+        while (taken := self._orders.get()) is not None:
+            order, ended = taken
+            try:
+                if self._given_up:
+                    raise Unavailable("it did not answer")
+                if connection is None:
+                    connection = connect(self._url, {**self._environment, "PGCONNECT_TIMEOUT": "2"})
+                with transaction(connection, DEADLINE):
+                    found = order(connection)
+            except (Unavailable, Unusable) as error:
+                self._given_up = True
+                ended.set_exception(error)
+            except Exception as error:  # noqa: BLE001  # a database may answer what it likes: then it is not used
+                self._given_up = True
+                ended.set_exception(Unusable(f"the shared answers cannot be used ({type(error).__name__})"))
+            else:
+                ended.set_result(found)
+        if connection is not None:
+            connection.close()

@@ -1,0 +1,78 @@
+"""Answers of providers that re-runs share with the re-runs of other instances.
+
+Starts, checks and plain pytest always ask themselves: there is no :class:`Sharing` for them. In a re-run a good answer
+that another instance has had within ``answers_kept`` is taken for this one's own, and said to be shared. A bad answer,
+or none, never is: then the provider is asked from here, before anything is taken out of service.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from preflight.settings.model import Settings
+
+A = TypeVar("A")
+
+PATIENCE = 3.0  # seconds for which somebody else's answer is waited for; the time of the own question begins after that
+
+
+class Sharing:
+    """What one re-run shares. Made by :meth:`of`; asked from several threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        # Only here: psycopg is imported with it, and nobody else has a use for that.
+        from preflight.fleet.answers import Answers
+
+        asker = os.uname().nodename + (f":{settings.port}" if settings.uds is None else "")
+        self._answers = Answers(
+            settings.database_url or "", settings.environment, asker=asker, kept=settings.answers_kept
+        )
+
+    @classmethod
+    def of(cls, settings: Settings, origin: str) -> Sharing | None:
+        """The sharing of a run; None where each asks itself."""
+        wanted = settings.database_url and settings.answers_kept and not settings.offline
+        return cls(settings) if origin == "rerun" and wanted else None
+
+    def answer(
+        self,
+        key: str,
+        about: Sequence[str],
+        asked: Callable[[], A],
+        *,
+        is_good: Callable[[A], bool],
+        shared: Callable[[str, float], A],
+        patience: float = PATIENCE,
+    ) -> A:
+        """What ``asked`` returns, or what ``shared`` makes of somebody else's good answer.
+
+        :param key: the secret that the answer is about; ``about``: all else that it depends on.
+        :param shared: is called with words for people ("asked by web-7:8002, 23 s ago") and the provider's seconds.
+        :param patience: seconds for which an answer that is on its way is waited for.
+        """
+        from preflight.fleet import answers
+
+        try:
+            question = answers.Question(key, about)
+        except ValueError:
+            return asked()
+        found = self._answers.take(question, min(PATIENCE, patience))
+        if isinstance(found, answers.Known):
+            return shared(f"asked by {found.asked_by}, {found.age:.0f} s ago", found.seconds)
+        begun = time.monotonic()
+        good = False
+        try:
+            answer = asked()
+            good = is_good(answer)
+        finally:
+            # Nothing but whether it was good: whoever waits for it asks by itself where it was not.
+            if found is not None:
+                self._answers.tell(question, found, is_good=good, seconds=time.monotonic() - begun)
+        return answer
+
+    def close(self) -> None:
+        """Let what was found get to the others, for a second at most."""
+        self._answers.close()
