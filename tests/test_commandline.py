@@ -136,7 +136,7 @@ def test_what_an_unknown_option_was_meant_for(argv: list[str], meant: str, capsy
 VALUES = {"watch": ["5"], "bundle": ["b.zip"], "report": ["r.json"], "format": ["json"], "wait": ["5"]}
 REPORT = "--report goes with a start, --reload, --check-only or --watch"
 WAIT = "--wait goes with a start or --check-only"
-FORMAT = "--format goes with --check-only, --history, --port-status or --free-port"
+FORMAT = "--format goes with --check-only, --history, --port-status, --free-port or --fleet"
 DRY_RUN = "--dry-run goes with --free-port or --init"
 
 

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from server.sessions.database import Database
-from server.sessions.model import StoreError
+from server.sessions.database import Database, StoreError
 
 
 def table(name: str) -> Callable[[sqlite3.Connection], None]:

@@ -121,6 +121,12 @@ def _test_notify(_request: Request, settings: Settings, _log_file: LogFile | Non
     return notify.run(settings)
 
 
+def _fleet(request: Request, settings: Settings, _log_file: LogFile | None) -> int:
+    from preflight.command import fleet
+
+    return fleet.show(settings, request.fleet, as_json=request.as_json)
+
+
 def _migrate(_request: Request, settings: Settings, _log_file: LogFile | None) -> int:
     from preflight.command import migrate
 
@@ -150,11 +156,12 @@ VERBS: Mapping[str, Callable[[Request, Settings, LogFile | None], int]] = {
     "port_status": _port_status,
     "free_port": _free_port,
     "test_notify": _test_notify,
+    "fleet": _fleet,
     "migrate": _migrate,
     "init": _init,
     "bundle": _bundle,
 }
-WITHOUT_PROJECT = ("history", "port_status", "free_port", "init")
+WITHOUT_PROJECT = ("history", "port_status", "free_port", "fleet", "init")
 """Verbs that import nothing of the project, and work where none may run."""
 WITHOUT_LOG_FILE = ("test_notify", "migrate", "init", "bundle")
 """Verbs that work although the log file cannot be used."""

@@ -34,13 +34,14 @@ EXIT_CODES = {
 
 
 COMMANDS = (
-    "reload", "check_only", "watch", "history", "port_status", "free_port", "test_notify", "migrate", "init", "bundle",
+    "reload", "check_only", "watch", "history", "port_status", "free_port", "test_notify", "fleet", "migrate", "init",
+    "bundle",
 )  # fmt: skip
 """What may be asked for instead of a start; one of them at a time."""
 START = "start"
 GOES_WITH = {
     "report": (START, "reload", "check_only", "watch"),
-    "format": ("check_only", "history", "port_status", "free_port"),
+    "format": ("check_only", "history", "port_status", "free_port", "fleet"),
     "wait": (START, "check_only"),
     "dry_run": ("free_port", "init"),
 }
@@ -65,6 +66,8 @@ class Request:
     """Seconds for which it is checked again while something blocks."""
     watch: float
     """Seconds between two rounds of a watch."""
+    fleet: str
+    """The instance that is shown; empty for all."""
     init: str
     """What is added to a project; empty for other commands."""
     dry_run: bool
@@ -167,7 +170,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         choices=list(formats.FORMATS),
         help=f"with --check-only: print the report as {', '.join(others)} or {last} and nothing else; "
-        "with --history, --port-status or --free-port: json",
+        "with --history, --port-status, --free-port or --fleet: json",
     )
     options.add_argument(
         "--wait", metavar="SECONDS", help="while something blocks, check again, for at most this many seconds"
@@ -200,6 +203,14 @@ def parser() -> argparse.ArgumentParser:
     )
     instead.add_argument(
         "--test-notify", action="store_true", help="send a test notification to PREFLIGHT_NOTIFY's services, and stop"
+    )
+    instead.add_argument(
+        "--fleet",
+        metavar="INSTANCE",
+        nargs="?",
+        const="",
+        help="show the instances that share PREFLIGHT_DATABASE_URL, what fails where, and what changed in a day; or one"
+        " of them, by its host, address or id; and stop",
     )
     instead.add_argument(
         "--migrate",
@@ -274,6 +285,7 @@ def parse(argv: Sequence[str] | None = None) -> Request:
         output_format=typed.format or "",
         wait=_seconds(options, "--wait", typed.wait, low=0.0),
         watch=_seconds(options, "--watch", typed.watch, low=1.0),
+        fleet=typed.fleet or "",
         init=typed.init or "",
         dry_run=typed.dry_run,
         bundle=typed.bundle,

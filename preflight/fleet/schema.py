@@ -146,14 +146,14 @@ SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on',
        n.oid IS NOT NULL, has_schema_privilege(n.oid, 'USAGE'), has_schema_privilege(n.oid, 'CREATE'),
        {_STRANGE.format("n.nspowner")}
 FROM (SELECT) AS one LEFT JOIN pg_namespace AS n ON n.nspname = '{SCHEMA}'
-"""  # noqa: S608  # every part stands here
+"""
 _RELATIONS = f"""
 SELECT c.relname, {_STRANGE.format("c.relowner")},
        has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
        AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE')
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = '{SCHEMA}' AND c.relkind IN ('r', 'p', 'v', 'm', 'f') ORDER BY c.relname
-"""  # noqa: S608  # every part stands here
+"""
 
 
 def look(connection: psycopg.Connection[Any], seconds: float) -> State:

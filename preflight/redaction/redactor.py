@@ -71,7 +71,7 @@ _CUT_OFF = re.compile(
 )
 
 # Fields of our documents whose texts are words of ours.
-_ENUMERATED = frozenset({"action", "origin", "outcome", "severity", "status"})
+_ENUMERATED = frozenset({"action", "origin", "outcome", "scope", "severity", "standing", "state", "status"})
 
 _SPREAD = re.compile(r"[^\x21-\x7e]")
 

@@ -51,6 +51,7 @@ def project(found: Report | None, instance: Instance, checked: Report | None = N
             **({"uds": str(settings.uds)} if settings.uds is not None else {}),
             "instance_id": instance.instance_id,
             "restarts": dict(instance.restarts),
+            **({"fleet": True} if settings.database_url else {}),
         },
         "notifications": dict(instance.notifications) or unattended(settings),
         "critical_errors": [_brief(check) for check in checked.blocking] if checked else [],

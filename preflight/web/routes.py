@@ -7,7 +7,8 @@ these.
 from __future__ import annotations
 
 from preflight.web import pages
-from preflight.web.endpoints import diagnostics, followers, health, history, login, metrics, openapi, reruns
+from preflight.web.endpoints import diagnostics, fleet, followers, health, history, login, metrics, openapi, reruns
+from preflight.web.fleet import STATES, is_offered
 from preflight.web.routing import Audience, Operation, Route, Socket, Table
 from preflight.web.schemas import (
     A_PAGE,
@@ -39,6 +40,15 @@ PAGE_OF_RUNS = [
     *A_PAGE,
     {"name": "address", "in": "query", "description": "host:port; without it, of all addresses", "schema": TEXT},
 ]
+
+
+NO_FLEET = {"404": error("there is no database of a fleet, or no such instance")}
+AWAY = {"503": error("the fleet's database does not answer, or cannot be used")}
+
+
+def condition(name: str, about: str, schema: Schema = TEXT) -> Schema:
+    """One of the conditions of a list of instances."""
+    return {"name": name, "in": "query", "description": about, "schema": schema}
 
 
 def table(own: Table = ()) -> Table:
@@ -202,6 +212,63 @@ def table(own: Table = ()) -> Table:
             "/metrics",
             metrics.metrics,
             {"GET": Operation("For Prometheus.", {"200": answer("the metrics", TEXT, "text/plain")})},
+        ),
+        Route(
+            "/fleet",
+            fleet.fleet,
+            {
+                "GET": Operation(
+                    "All instances that share a database, at a glance.",
+                    NO_FLEET
+                    | {
+                        "200": {
+                            "description": "the fleet now; in a browser, the page",
+                            "content": {"application/json": {"schema": ref("Fleet")}, HTML: {"schema": TEXT}},
+                        },
+                        "304": SAME,
+                        "400": error("no such format"),
+                        "503": answer("the fleet as it was known last: its database is away", ref("Fleet")),
+                    },
+                    [condition("format", "wins over Accept", choice(*fleet.FORMATS))],
+                )
+            },
+            is_offered=is_offered,
+        ),
+        Route(
+            "/fleet/instances",
+            fleet.instances,
+            {
+                "GET": Operation(
+                    "The instances, the worst first.",
+                    NO_FLEET
+                    | AWAY
+                    | {
+                        "200": answer("a page of them", ref("FleetInstances")),
+                        "400": error("a number out of its range, or a condition that is none"),
+                    },
+                    [
+                        *A_PAGE,
+                        condition("state", "how it stands", choice(*STATES)),
+                        condition("release", "its version"),
+                        condition("project", "its project"),
+                        condition("check", "the title of a check that does not hold there"),
+                        condition("named", "a part of its id, host or address"),
+                    ],
+                )
+            },
+            is_offered=is_offered,
+        ),
+        Route(
+            "/fleet/instances/{instance_id:path}",
+            fleet.instance,
+            {
+                "GET": Operation(
+                    "One instance, with its newest report.",
+                    NO_FLEET | AWAY | {"200": answer("the instance", ref("FleetInstance"))},
+                    [in_path("instance_id")],
+                )
+            },
+            is_offered=is_offered,
         ),
         *own,
         Socket(

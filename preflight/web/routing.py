@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from starlette import routing
 from starlette.types import ASGIApp
 
+from preflight.settings.model import Settings
 from preflight.web.schemas import Schema
 
 
@@ -45,6 +46,8 @@ class Route(NamedTuple):
     audience: Audience = Audience.ADMITTED
     direct: bool = False
     """GET and HEAD are answered before the framework's own way; the endpoint has to be an ASGI application."""
+    is_offered: Callable[[Settings], bool] = lambda _settings: True
+    """Whether there is anything to answer with these settings; where not, it answers 404, and is not documented."""
 
     def mounted(self) -> routing.Route:
         """The route for Starlette's router."""

@@ -83,6 +83,17 @@ A_PAGE = [
     query("offset", "how many to leave out", 0, paging.FURTHEST, 0),
 ]
 
+STATE = choice("blocked", "broken", "silent", "good", "ended")
+STANDING = choice("blocks", "warns")
+ROW = {
+    **dict.fromkeys(("id", "project", "application", "host", "address", "release", "verdict", "run_id"), TEXT),
+    "ending": maybe(TEXT),
+    "state": STATE,
+    "checks": COUNT,
+    **dict.fromkeys(("seen_seconds_ago", "verdict_seconds", "known_seconds", "ended_seconds_ago"), maybe(NUMBER)),
+}
+"""What an instance says of itself."""
+
 SCHEMAS: dict[str, Schema] = {
     "Error": record(error=TEXT),
     "Health": record(
@@ -135,7 +146,7 @@ SCHEMAS: dict[str, Schema] = {
             port=COUNT,
             instance_id=TEXT,
             restarts=ANYTHING,
-            optional={"uds": TEXT},
+            optional={"uds": TEXT, "fleet": TRUTH},
         ),
         critical_errors=array(ref("Brief")),
         warnings=array(ref("Brief")),
@@ -206,6 +217,58 @@ SCHEMAS: dict[str, Schema] = {
                 duration_ms=NUMBER,
             )
         ),
+    ),
+    "Fleet": record(
+        status=choice("reached", "away"),
+        problem=TEXT,
+        generated_at=maybe(TEXT),
+        age_seconds=maybe(NUMBER),
+        fleet=maybe(ref("FleetOverview")),
+    ),
+    "FleetOverview": record(
+        instances=record(live=COUNT, **dict.fromkeys(STATE["enum"], COUNT)),
+        releases=array(record(release=TEXT, count=COUNT)),
+        checks=array(
+            record(
+                title=TEXT,
+                standing=STANDING,
+                count=COUNT,
+                of=COUNT,
+                message=TEXT,
+                seconds=maybe(NUMBER),
+                places=array(TEXT),
+            )
+        ),
+        changes=array(
+            record(
+                title=TEXT,
+                before=TEXT,
+                after=TEXT,
+                count=COUNT,
+                message=TEXT,
+                first_seconds_ago=maybe(NUMBER),
+                last_seconds_ago=maybe(NUMBER),
+            )
+        ),
+    ),
+    "FleetInstances": record(total=COUNT, instances=array(record(**ROW, blocking=COUNT, warning=COUNT))),
+    "FleetInstance": record(
+        **ROW,
+        failing=array(
+            record(title=TEXT, standing=STANDING, outcome=TEXT, message=TEXT, fix=TEXT, seconds=maybe(NUMBER))
+        ),
+        changes=array(record(title=TEXT, before=TEXT, after=TEXT, message=TEXT, seconds_ago=maybe(NUMBER))),
+        report=maybe(ref("FleetReport")),
+        problem=TEXT,
+    ),
+    "FleetReport": record(
+        status=choice(*STATUSES),
+        run_id=TEXT,
+        origin=choice(*ORIGINS),
+        generated_at=TEXT,
+        reason=TEXT,
+        summary=table(COUNT),
+        checks=table(ref("Check")),
     ),
     "TooSoon": record({"retry_after": COUNT}, error=TEXT),
     "Login": {"type": "object", "properties": {"token": TEXT, "next": TEXT}, "required": ["token"]},

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from starlette.types import Scope
 
 from preflight.web.access import Access
+from preflight.web.fleet import Fleet
 from preflight.web.followers import Followers
 from preflight.web.instance import Instance
 from preflight.web.metrics import Metrics
@@ -102,6 +103,7 @@ class Services(NamedTuple):
     past: EarlierRuns
     reruns: Reruns
     followers: Followers
+    fleet: Fleet
     metrics: Metrics
     load: Load
     """How much all workers of the instance have to do."""
@@ -127,6 +129,7 @@ class Services(NamedTuple):
             past=EarlierRuns(instance, snapshot),
             reruns=reruns,
             followers=Followers(instance, reruns, snapshot),
+            fleet=Fleet(instance),
             metrics=Metrics(lambda: application.metrics(load)),
             load=load,
             admission=admission,

@@ -31,7 +31,8 @@ from server.chat.messages import (
 )
 from server.chat.turn import Refused
 from server.chat.turns import Session, now
-from server.sessions.model import Line, StoreError
+from server.sessions.database import StoreError
+from server.sessions.store import Line
 
 if TYPE_CHECKING:
     from server.chat.hub import Hub
@@ -239,7 +240,7 @@ class Connection:
             self.send(first)
         self._release()
         if resumed:
-            await session.unfinished.recover()
+            await session.recover()
 
     def _follow(self, session_id: str, workspace: str | None) -> Session:
         session = self._hub.session(session_id, workspace or None)

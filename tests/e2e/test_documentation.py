@@ -27,10 +27,14 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs would be a package more for one call
 from markdown_it import MarkdownIt
 
+from preflight.fleet import schema
 from preflight.settings import template
+from tests import databases
+from tests.databases import Postgres
 from tests.deploy import manifests
 from tests.e2e.doubles import SMALL, Providers
 from tests.e2e.place import KEYS, ROOT, Place, Started, equip, get, make_place
+from tests.fleet.seeding import made
 from tests.receivers import Mailbox, Receiver
 from tests.tables import requirement_rows
 from tests.waiting import until
@@ -40,7 +44,7 @@ FILES = ["README.md", "SECURITY.md", *sorted(f"docs/{path.name}" for path in (RO
 FILES.remove(OF_OTHERS)
 TOKEN = "a-token-that-nobody-guesses-2718"
 # Commands that go on until somebody ends them, unless one of these options says otherwise.
-ENDS = re.compile(r"--(init|check-only|port-status|free-port|history|bundle|test-notify|version|help)\b")
+ENDS = re.compile(r"--(init|check-only|port-status|free-port|history|bundle|test-notify|migrate|fleet|version|help)\b")
 
 
 @dataclass(frozen=True)
@@ -210,9 +214,20 @@ def compare(command: str, expected: str, came: str) -> None:
         assert shown.keys() == found.keys(), command
 
 
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """The database server of a reader who has one."""
+    with databases.postgres(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
+
+
 @those("sh")
-def test_what_is_typed(reader: Place, environment: Path, block: Block) -> None:
+def test_what_is_typed(reader: Place, environment: Path, block: Block, request: pytest.FixtureRequest) -> None:
     """Each line ends well, one that serves included."""
+    if re.search(r"--(migrate|fleet)\b", block.text):
+        server: Postgres = request.getfixturevalue("postgres")
+        url = server.url(database=server.database())
+        reader.environ["PREFLIGHT_DATABASE_URL"] = url if "--migrate" in block.text else made(url)
     need(*(name for name in ("make", "curl", "jq") if re.search(rf"^{name} ", block.text, re.MULTILINE)))
     if "--init" in block.text:
         reader.env_file.unlink()
@@ -225,6 +240,16 @@ def test_what_is_typed(reader: Place, environment: Path, block: Block) -> None:
         came = session.type(line)
         if line.startswith("curl"):
             assert "error" not in json.loads(came)
+
+
+@those("sql")
+def test_sql(postgres: Postgres, block: Block) -> None:
+    """The owner of a database may say all of it, once."""
+    database = postgres.database()
+    postgres.run(block.text, database=database)
+    (role,) = re.findall(r"CREATE ROLE (\w+) LOGIN PASSWORD '(?:.*)'", block.text)
+    owner = f"SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = '{schema.SCHEMA}'"
+    assert postgres.ask(owner, database=database) == (role,)
 
 
 @those("session")
@@ -263,6 +288,13 @@ def test_python(reader: Place, block: Block) -> None:
         command = [".venv/bin/python", "-m", "uvicorn", "shop:app", "--port", str(reader.port)]
         reader.spawn(*command, environ={"PREFLIGHT_DEMO": "1"}).until_says("Uvicorn running")
         assert json.loads(get(f"{reader.url}/_preflight/health")[1])["status"] == "healthy"
+        return
+    if "Tables(" in block.text:
+        name = re.findall(r"^# (\w+)/(\w+)\.py", block.text)[0]
+        (reader.folder / "modules" / name[0]).mkdir(parents=True)
+        (reader.folder / "modules" / name[0] / f"{name[1]}.py").write_text(block.text)
+        importing = f"from {'.'.join(name)} import CARTS; assert CARTS.version == 1"
+        subprocess.run([sys.executable, "-c", importing], env=reader.environ, cwd=reader.root, check=True)
         return
     if "preflight.ready" in block.text:
         (factory,) = re.findall(r"^def (\w+)\(", block.text, re.MULTILINE)

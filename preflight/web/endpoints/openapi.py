@@ -11,7 +11,7 @@ from preflight import __version__
 from preflight.web import services
 from preflight.web.routing import Audience, Operation, Route, Socket, Table
 from preflight.web.schemas import SCHEMAS, SEE_OTHER, Schema, error
-from preflight.web.services import Application
+from preflight.web.services import Application, Services
 
 GUARDED: dict[str, Schema] = {
     "400": error("the request has a header twice that it may have only once"),
@@ -85,12 +85,18 @@ def _described(audience: Audience, method: str, operation: Operation) -> Schema:
     return described
 
 
+def _offered(serving: Services) -> Table:
+    """What there is with this server's settings."""
+    settings = serving.instance.settings
+    return [route for route in serving.table if isinstance(route, Socket) or route.is_offered(settings)]
+
+
 async def openapi(request: Request) -> JSONResponse:
     """The document for this server."""
     serving = services.of(request.scope)
     made = document(
         serving.application,
-        serving.table,
+        _offered(serving),
         token=serving.access.has_token,
         base=request.scope.get("root_path", ""),
         beside=serving.admission is not None,
@@ -103,7 +109,7 @@ async def docs(request: Request) -> HTMLResponse:
     serving = services.of(request.scope)
     nowhere = () if serving.access.has_token else ("/login",)
     http, websockets, messages = [], [], ""
-    for route in serving.table:
+    for route in _offered(serving):
         if isinstance(route, Socket):
             websockets.append(_row("WS", route.path, route.summary))
             messages += _messages(route)

@@ -27,6 +27,7 @@ TYPES = {
     ".svg": "image/svg+xml",
 }
 PAGE = "index.html"
+FLEET = "fleet.html"
 PANEL = "panel.html"
 PLACE = b"<!-- The application's panel. -->\n"
 END = b"</head>"
@@ -59,12 +60,12 @@ def assets(panel: Path | None) -> Mapping[str, Asset]:
     }
 
 
-def page(request: Request) -> Response:
-    """The page; what it shows it asks /diagnostics for.
+def page(request: Request, name: str = PAGE) -> Response:
+    """The page, or the fleet's; what they show they ask /diagnostics and /fleet for.
 
     Where its scripts need a nonce, it is in the page, which is then kept nowhere.
     """
-    asset = _assets(request)[PAGE]
+    asset = _assets(request)[name]
     if nonce := services.of(request.scope).access.nonce(request.scope):
         meta = f'<meta name="preflight-nonce" content="{nonce}">\n'.encode()
         body = asset.body.replace(END, meta + END, 1)

@@ -90,6 +90,7 @@ live.addEventListener("snapshot", async ({ detail: { diagnostics, run } }) => {
   Overview.tab(diagnostics);
   facts.show(diagnostics);
   at("address").textContent = addressOf(diagnostics.server);
+  at("fleet").hidden = !diagnostics.server.fleet;
   // The login's own cookie is nothing for scripts; this one beside it says that there is a login to end.
   const login = new RegExp(`(^|; )preflight_${diagnostics.server.port}(_beside)?_login=1(;|$)`);
   at("logout").hidden = !login.test(document.cookie);

@@ -1,0 +1,135 @@
+"""The fleet, for those who ask this instance for it: questions to its database, and what was known last without it.
+
+Nothing of `preflight.fleet` is imported before somebody asks. The event loop waits for no answer longer than
+`preflight.fleet.reading.DEADLINE`; a database that has just not answered is not asked again at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, TypeVar
+
+from starlette.responses import JSONResponse
+
+from preflight import times
+from preflight.redaction.redactor import Redactor
+from preflight.report.model import Report, ReportError
+from preflight.settings.model import Settings
+from preflight.text import plain
+from preflight.web.instance import Instance
+from preflight.web.projection import label
+
+T = TypeVar("T")
+
+STATES = ("blocked", "broken", "silent", "good", "ended")
+"""How an instance can stand, as `preflight.fleet.queries` finds it: the worst first."""
+
+FRESH = 1.0  # seconds for which an overview is given to others, too
+PAUSE = 2.0  # seconds after a question that had no answer in which the next has none either
+AT_ONCE = 2  # questions; more wait for their turn, within the same deadline
+
+
+def is_offered(settings: Settings) -> bool:
+    """Whether there is a fleet to show."""
+    return bool(settings.database_url)
+
+
+class Away(Exception):
+    """The database does not answer, or cannot be used; the message is for people."""
+
+
+class Overview(NamedTuple):
+    """The fleet at a glance, as it was known at a time."""
+
+    body: dict[str, Any]
+    at: float
+    """On the monotonic clock."""
+    moment: str
+    """As reports write it."""
+
+
+class Fleet:
+    """What one instance can say of its fleet. In the event loop only."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._settings = instance.settings
+        self._asking = asyncio.Semaphore(AT_ONCE)
+        self._looking = asyncio.Lock()
+        self._last: Overview | None = None
+        self._problem = ""
+        self._away_until = 0.0
+        self._redactor: Redactor | None = None
+
+    async def ask(self, question: Callable[[Any], Awaitable[T]]) -> T:
+        """What a question of `preflight.fleet.queries` finds. Raises Away."""
+        from preflight.fleet import reading
+        from preflight.fleet.database import Unavailable, Unusable
+
+        if time.monotonic() < self._away_until:
+            raise Away(self._problem)
+        try:
+            async with asyncio.timeout(reading.DEADLINE), self._asking:
+                return await reading.ask(self._settings.database_url or "", self._settings.environment, question)
+        except (Unavailable, Unusable, TimeoutError) as error:
+            self._problem = str(error) or f"the database cannot be reached: no answer within {reading.DEADLINE:g} s"
+            self._away_until = time.monotonic() + PAUSE
+            raise Away(self._problem) from None
+
+    async def overview(self) -> tuple[Overview | None, str]:
+        """The fleet at a glance, and why it is not that of now; empty where it is."""
+        from preflight.fleet import queries
+
+        async with self._looking:  # one asks, the others wait for that
+            if self._last is not None and time.monotonic() < self._last.at + FRESH:
+                return self._last, ""
+            try:
+                body = await self.ask(queries.overview)
+            except Away as away:
+                return self._last, str(away)
+            self._last = Overview(body, time.monotonic(), times.now())
+            return self._last, ""
+
+    async def answer(self, body: Any, status: int = 200) -> JSONResponse:
+        """What stands in the tables, as it may be seen; made in a thread: there may be much."""
+        return await asyncio.to_thread(lambda: JSONResponse(plain(self._clean(body)), status))
+
+    async def report(self, document: object) -> tuple[dict[str, Any] | None, str]:
+        """A report from the tables as /diagnostics shows one, or why it is none."""
+        if document is None:
+            return None, "no report of it is kept, or it is too large"
+        try:
+            found = await asyncio.to_thread(lambda: Report.from_json(self._clean(document)))
+        except (ReportError, RecursionError):
+            return None, "its report cannot be read: another release has written it, or somebody else"
+        return _projected(found), ""
+
+    def _clean(self, value: Any) -> Any:
+        self._redactor = self._redactor or Redactor.of(self._settings)
+        return self._redactor.document(value)
+
+
+def _projected(found: Report) -> dict[str, Any]:
+    return {
+        "status": found.status,
+        "run_id": found.run_id,
+        "origin": found.origin,
+        "generated_at": found.started_at,
+        "reason": found.reason,
+        "summary": found.summary,
+        "checks": {
+            check.title: {
+                "status": label(check),
+                "severity": check.severity,
+                "scope": check.scope,
+                "outcome": check.outcome,
+                "message": check.message,
+                "details": check.details,
+                "fix": check.fix,
+                "duration_ms": round(check.duration * 1000, 3),
+                "timestamp": found.started_at,
+            }
+            for check in found.checks
+        },
+    }
