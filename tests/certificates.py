@@ -16,7 +16,7 @@ class Pair:
 
 
 def make(folder: Path, name: str = "server", *, days: int = 365, password: str = "") -> Pair:
-    """A certificate that signs itself; with a ``password`` its key is encrypted. One of 0 days has expired at once."""
+    """A certificate that signs itself; with a ``password`` its key is encrypted. One of -1 day has expired."""
     folder.mkdir(parents=True, exist_ok=True)
     pair = Pair(folder / f"{name}.pem", folder / f"{name}.key")
     request = folder / f"{name}.csr"

@@ -108,29 +108,9 @@ SUITES = {
         environ=QUICK,
         deadline=2,
     ),
-    # Here pytest survives: the requirement blocks, and the rest of the suite runs.
+    # Here pytest survives: the requirement blocks, and the rest of the suite runs. More of these are asked in one run
+    # below (BLOCKING).
     "fails": Broken(critical("assert False, 'found 1, needs 2'"), 1, "found 1, needs 2", "failed"),
-    "skipped": Broken(critical("pytest.skip('not today')"), 1, "skipped: not today", "skipped"),
-    "xfail": Broken(
-        critical("assert False", decorators="@pytest.mark.xfail\n"),
-        1,
-        "expected to fail, which is no answer",
-        "skipped",
-    ),
-    "xpass": Broken(
-        critical("pass", decorators="@pytest.mark.xfail(strict=False)\n"), 1, "expected to fail, which is no", "skipped"
-    ),
-    "strict xpass": Broken(
-        critical("pass", decorators="@pytest.mark.xfail(strict=True)\n"), 1, "which is no answer", "skipped"
-    ),
-    "unexpected exception": Broken(critical("{}['absent']"), 1, "it raised KeyError: 'absent'", "error"),
-    "broken tear-down": Broken(
-        "import pytest\n@pytest.fixture\ndef bad():\n    yield\n    raise OSError('not tidy')\n"
-        + critical("pass", "bad"),
-        1,
-        "its tear-down raised OSError: not tidy",
-        "error",
-    ),
 }
 
 
@@ -257,6 +237,41 @@ def test_misspelt(setings):
 @pytest.mark.critical("Broken Fixture")
 def test_broken(bad):
     "Holds."
+
+@pytest.fixture
+def untidy():
+    yield
+    raise PermissionError("not tidy")
+
+@pytest.mark.critical("Skip Call")
+def test_skipped():
+    "Holds."
+    pytest.skip("not today")
+
+@pytest.mark.critical("Xfail Mark")
+@pytest.mark.xfail
+def test_xfail_mark():
+    "Holds."
+    assert False
+
+@pytest.mark.critical("Xpass")
+@pytest.mark.xfail(strict=False)
+def test_xpass():
+    "Holds."
+
+@pytest.mark.critical("Strict Xpass")
+@pytest.mark.xfail(strict=True)
+def test_strict_xpass():
+    "Holds."
+
+@pytest.mark.critical("Unexpected Exception")
+def test_exception():
+    "Holds."
+    dict()["absent"]
+
+@pytest.mark.critical("Broken Tear-Down")
+def test_tear_down(untidy):
+    "Holds."
 """
     + TAIL
 )
@@ -282,9 +297,18 @@ def test_each_that_blocks_lets_the_others_run(project: Place) -> None:
         "Missing Fixture": ("error", "fixture 'absent' not found"),
         "Misspelt Fixture": ("error", "fixture 'setings' not found; did you mean 'settings'?"),
         "Broken Fixture": ("error", f"its set-up raised OSError: no such thing {place('raise OSError')}"),
+        "Skip Call": ("skipped", "skipped: not today"),
+        "Xfail Mark": ("skipped", "marked as expected to fail, which is no answer"),
+        "Xpass": ("skipped", "marked as expected to fail, which is no answer"),
+        "Strict Xpass": ("skipped", "marked as expected to fail, which is no answer"),
+        "Unexpected Exception": ("error", f"it raised KeyError: 'absent' {place('dict()')}"),
+        "Broken Tear-Down": (
+            "error",
+            f"its tear-down raised PermissionError: not tidy {place('raise PermissionError')}",
+        ),
         "Last": ("passed", ""),
     }
-    assert f"8 CRITICAL ERRORS: {BLOCKED}" in started.stdout
+    assert f"14 CRITICAL ERRORS: {BLOCKED}" in started.stdout
 
 
 HANGING = (

@@ -170,8 +170,10 @@ def test_what_is_no_source_starts_nothing(project: Place) -> None:
     (project.root / "lib" / "site-packages").mkdir(parents=True)
     for name in ("data.csv", ".venv/lib/new.py", "lib/site-packages/new.py", ".hidden.py"):
         (project.root / name).write_text("")
-    time.sleep(1.5)  # nothing happens, for as long as a change takes to be noticed
-    assert "changed" not in command.output
+    write(project, "2")
+    command.until_says(" changed: ")  # what comes after them is noticed, and it alone
+    assert re.search(r"(^|\s)mine\.py changed: ", command.output, re.MULTILINE)
+    assert command.output.count(" changed: ") == 1
     further = project.folder / "further"
     assert command.stop() == 0
     further.mkdir()

@@ -321,11 +321,10 @@ def test_an_encrypted_key_and_its_password(place: Place, tmp_path: Path) -> None
     assert "a-long-password-7391" not in place.report_file.read_text() + instance.output
 
 
-@pytest.mark.parametrize("days,said", [(0, "expired"), (3, "expires on")])
+@pytest.mark.parametrize("days,said", [(-1, "expired"), (3, "expires on")])
 def test_a_certificate_that_ends_is_a_warning(place: Place, tmp_path: Path, days: int, said: str) -> None:
     """One that has expired, or is about to, is said and does not keep a server from starting."""
     pair = certificates.make(tmp_path / "tls", days=days)
-    time.sleep(1.1 if days == 0 else 0)  # the end of a certificate has no fractions
     checked = telling(place).run("--check-only", "--demo", "--app", "telling:app", **tls(pair))
     assert checked.process.returncode == 0, checked.output
     check = place.check("TLS Certificate Validity")
