@@ -11,6 +11,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,9 +51,6 @@ def unprivileged(folder: Path) -> list[str]:
     """What a command begins with so that it runs without root's rights; ``folder`` is given to whom it runs as."""
     if os.geteuid() != 0:
         return []
-    for above in (folder, *folder.parents):
-        if above.stat().st_uid == 0 and not above.stat().st_mode & 0o001 and above != Path("/"):
-            above.chmod(above.stat().st_mode | 0o011)
     os.chown(folder, NOBODY, NOBODY)
     return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
 
@@ -70,12 +68,21 @@ def _read_on(log: IO[bytes]) -> threading.Thread:
     return thread
 
 
+def folder(above: Path) -> Path:
+    """A folder for a server, of its own."""
+    made = above / f"server{next(_numbers)}"
+    made.mkdir()
+    return made
+
+
 class Postgres:
     """A cluster of the tests' own. The role ``me`` owns it; every role's password is PASSWORD."""
 
     def __init__(self, folder: Path, *options: str, host: str = "127.0.0.1") -> None:
         """``options`` are the server's, "max_connections=10" say. It is started at once."""
-        self.folder = folder
+        # Not below pytest's folder, whose root every other run of pytest closes to other users.
+        self.folder = folder if os.geteuid() else Path(tempfile.mkdtemp(prefix="preflight-postgres-"))
+        folder = self.folder
         self.host = host
         self.port = unused_port()
         self.options = options
@@ -175,6 +182,7 @@ def postgres(folder: Path, *options: str) -> Iterator[Postgres]:
         if server.process is not None:
             server.signal_all(signal.SIGCONT)
             server.stop(signal.SIGQUIT)
+        shutil.rmtree(server.folder, ignore_errors=True)
 
 
 @contextmanager
@@ -183,6 +191,8 @@ def pgbouncer(server: Postgres, folder: Path, *options: str) -> Iterator[int]:
     program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
     if program is None:
         absent("pgbouncer")
+    if os.geteuid() == 0:
+        folder = Path(tempfile.mkdtemp(prefix="preflight-pgbouncer-"))
     port = unused_port()
     users, settings = folder / "users.txt", folder / "pgbouncer.ini"
     users.write_text(f'"me" "{PASSWORD}"\n')
@@ -209,3 +219,5 @@ def pgbouncer(server: Postgres, folder: Path, *options: str) -> Iterator[int]:
         process.terminate()
         process.wait(60)
         reader.join(60)
+        if os.geteuid() == 0:
+            shutil.rmtree(folder)

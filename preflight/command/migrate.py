@@ -29,6 +29,8 @@ def run(settings: Settings) -> int:
         said.add(why)
 
     try:
+        if str(settings.folder) not in sys.path:
+            sys.path.insert(0, str(settings.folder))  # the application's own tables are declared there
         every = [schema.fleet(), *schema.registered(settings.database_tables)]
         with contextlib.closing(database.connect(settings.database_url, settings.environment)) as connection:
             for tables, number in schema.migrate(connection, every, patience=PATIENCE, waiting=waits):

@@ -75,14 +75,15 @@ def connect(url: str, environment: Mapping[str, str]) -> psycopg.Connection[Any]
     found = parameters(url, environment)
     with explained(float(found["connect_timeout"])):
         made: psycopg.Connection[Any] = driver.connect(**found, autocommit=True, prepare_threshold=None)
-    if made.info.server_version < OLDEST:
+    version = made.info.server_version
+    if version < OLDEST:
         made.close()
-        raise too_old(made.info.server_version)
+        raise too_old(version)
     return made
 
 
 def too_old(version: int) -> Unusable:
-    """What is said of a server that is; ``version`` as libpq counts (140005 for 14.5)."""
+    """What is said of a server that is; ``version`` as libpq counts."""
     oldest = f"{OLDEST // 10_000} or newer"
     return Unusable(
         f"PostgreSQL is {shown(version)}, needs {oldest}: older releases are no longer mended, and not tested here",
@@ -91,8 +92,9 @@ def too_old(version: int) -> Unusable:
 
 
 def shown(version: int) -> str:
-    """A server's version as people write it; ``version`` as libpq counts."""
-    return f"{version // 10_000}.{version % 10_000}"
+    """A server's version as people write it; ``version`` as libpq counts: 150018 for 15.18, 90624 for 9.6.24."""
+    major, minor = divmod(version, 10_000)
+    return f"{major}.{minor}" if major >= 10 else f"{major}.{minor // 100}.{minor % 100}"
 
 
 @contextlib.contextmanager

@@ -87,6 +87,7 @@ class Supervisor:
         )
         workers.instance = {"instance_id": self._presence.record.instance_id, "since": self._presence.record.since}
         workers.tally = lambda: telling.tally
+        workers.fleet = lambda: telling.fleet
         telling.when_tally_changes(workers.count_notices)
         self.on_output = workers.on_output
         self._reruns = Reruns(
@@ -147,7 +148,8 @@ class Supervisor:
                 self._admit()
             self._reruns.see_to()
             self._look_after_presence()
-            self._loop.turn(self._reruns.left(min(slot.left for slot in self._workers)))
+            left = self._telling.look_after_fleet(min(slot.left for slot in self._workers))
+            self._loop.turn(self._reruns.left(left))
         return None
 
     def _see_to(self, slot: Slot) -> int | None:
@@ -226,6 +228,7 @@ class Supervisor:
         beside = f"{self._settings.prefix}{self._workers.login.way_in}" if first.beside else ""
         self._display.ready(self._socket, first.routes, beside)
         self._service.serves(self._workers.judged)
+        self._telling.join_fleet(self._presence.record, self._workers.note_fleet)
         if not self._telling.tell_news(self._report):
             self._telling.verify()  # that there is a way to tell
 
@@ -309,6 +312,7 @@ class Supervisor:
             title, reason = "THE SERVER DOES NOT START: given up", f"It was started {started}."
         error = slot.last.error if slot.last is not None else None
         lines = [f"{slot.name} ended: {error or slot.ending}. {reason}"]
+        self._telling.leave_fleet("given up")
         self._telling.tell_end(title, lines[0], self._presence.record.instance_id)
         self.given_up = lines[:1]
         self._service.gives_up(f"Given up: {lines[0]}")
@@ -345,6 +349,7 @@ class Supervisor:
         self._terminal.line(why)
         self._service.ends(why, stops_within(self._settings))
         self._reruns.end()
+        self._telling.leave_fleet("stopped" if self._replaced_by is None else "replaced")
         self._presence.drains(stops_within(self._settings))
         if not self._workers.handed:
             return

@@ -11,11 +11,15 @@ from preflight.processes.loop import Loop
 from preflight.settings.model import Settings
 
 if TYPE_CHECKING:
+    from preflight.fleet.membership import Membership
+    from preflight.instances.records import Record
+    from preflight.notify.notices import Notice
     from preflight.notify.notifier import Notifier
     from preflight.report.model import Report
 
 DELIVERY = 10.0  # seconds that a command which ends by itself waits for notifications to be delivered
 DELIVERY_IF_STOPPED = 1.5  # and one that was asked to end
+ALONE = "The fleet's database cannot be reached: this instance tells for itself."
 
 
 class Telling:
@@ -25,6 +29,9 @@ class Telling:
         self._settings = settings
         self._loop = loop
         self._display = display
+        self._membership: Membership | None = None
+        self._telling: Report | None = None
+        """The latest run that people are being told of by the fleet, until that is certain."""
 
     @cached_property
     def _notifier(self) -> Notifier | None:
@@ -43,15 +50,81 @@ class Telling:
             self._notifier.tell(notices.make(self._settings, level, headline, *lines))
 
     def tell_news(self, report: Report) -> bool:
-        """Tell what a run found otherwise than people know; returns whether there was anything to tell."""
+        """Tell what a run found otherwise than people know; returns whether there was anything to tell.
+
+        In a fleet that is told once for all instances; by this one alone where the fleet's database is away.
+        """
+        if self._membership is not None:
+            self._membership.report(report)
         if self._notifier is None:
             return False
         from preflight.notify import notices
 
-        notice = notices.take_news(report, self._settings)
-        if notice is not None:
+        if self._membership is None:
+            notice = notices.take_news(report, self._settings)
+            if notice is not None:
+                self._notifier.tell(notice)
+            return notice is not None
+        changed = notices.news(report, self._settings, self._telling)
+        if not changed:
+            return False
+        self._telling = report
+
+        def known() -> None:
+            notices.know(report, self._settings)
+            if self._telling is report:
+                self._telling = None
+
+        def alone() -> None:
+            self._tell_alone(notices.about(changed, report, self._settings, ALONE))
+            known()
+
+        self._membership.tell(report, changed, kept=known, alone=alone)
+        return True
+
+    def _tell_alone(self, notice: Notice) -> None:
+        if self._notifier is not None:
             self._notifier.tell(notice)
-        return notice is not None
+
+    # The fleet.
+
+    def join_fleet(self, record: Record, changed: Callable[[], object]) -> None:
+        """This instance serves: if there is a database for it, it is one of a fleet from now on.
+
+        ``changed`` is called whenever :attr:`fleet` is another one.
+        """
+        if not self._settings.database_url or self._membership is not None:
+            return
+        from preflight.fleet.membership import Membership
+
+        say = self._display.terminal.line
+        self._membership = Membership(self._settings, self._loop, record, deliver=self._deliver, say=say)
+        self._membership.on_change = changed
+        changed()
+
+    def _deliver(self, notice: Notice, done: Callable[[bool], object]) -> None:
+        """Send a notice for the whole fleet."""
+        if self._notifier is None:
+            done(False)
+        else:
+            self._notifier.tell(notice, done)
+
+    def look_after_fleet(self, at_most: float) -> float:
+        """See to what the fleet needs now and then, without waiting; seconds until it is worth another look."""
+        if self._membership is None:
+            return at_most
+        self._membership.look_after()
+        return self._membership.left(at_most)
+
+    def leave_fleet(self, ending: str) -> None:
+        """This instance ends in order: "stopped" or "replaced"."""
+        if self._membership is not None:
+            self._membership.leave(ending)
+
+    @property
+    def fleet(self) -> dict[str, Any]:
+        """How the fleet's database is, as /diagnostics shows it; empty where there is none."""
+        return self._membership.state if self._membership is not None else {}
 
     def tell_end(self, title: str, reason: str, instance_id: str) -> None:
         """The server is given up. People know that from now on, and a start that follows is told as its return."""
@@ -81,3 +154,5 @@ class Telling:
         """Wait until all is delivered, but not for long; then end the process that sends."""
         if "_notifier" in vars(self) and self._notifier is not None:
             self._notifier.finish(DELIVERY_IF_STOPPED if self._loop.stops else DELIVERY)
+        if self._membership is not None:
+            self._membership.close()

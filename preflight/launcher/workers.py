@@ -48,6 +48,8 @@ class Workers:
         """What a worker is told of the instance, beyond what is known here."""
         self.tally: Callable[[], Mapping[str, Any]] = dict
         """What became of the notices so far."""
+        self.fleet: Callable[[], Mapping[str, Any]] = dict
+        """How the fleet's database is."""
         self._settings = settings
         self._options = options
         self._loop = loop
@@ -99,6 +101,7 @@ class Workers:
             beat=heartbeat.interval(self._settings.heartbeat, self._display.service.watchdog),
             restarts=self.restarts,
             notifications=self.tally(),
+            fleet=self.fleet(),
             login=self.login.to_message(),
             number=slot.number,
         )
@@ -174,6 +177,11 @@ class Workers:
         """Let the workers know what became of the notices, for /diagnostics."""
         for worker in self.handed:
             worker.count_notices(self.tally())
+
+    def note_fleet(self) -> None:
+        """Let the workers know how the fleet's database is, for /diagnostics."""
+        for worker in self.handed:
+            worker.note_fleet(self.fleet())
 
     def _count_ready(self) -> None:
         if self._board is not None:

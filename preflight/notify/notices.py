@@ -36,16 +36,25 @@ def make(settings: Settings, level: str, headline: str, *lines: str) -> Notice:
 
 
 def take_news(found: Report, settings: Settings) -> Notice | None:
-    """Take what this run found otherwise than people know, to tell it: from now on they know. None: there is no news.
+    """Take what this run found otherwise than people know, to tell it: from now on they know. None: nothing."""
+    changed = news(found, settings)
+    if not changed:
+        return None
+    know(found, settings)
+    return about(changed, found, settings)
+
+
+def news(found: Report, settings: Settings, before: Report | None = None) -> list[Change]:
+    """What this run found otherwise than people know. Whoever tells it calls :func:`know`.
 
     What they know is kept in the state folder, and is not the published report: a check or a run in CI publishes
-    its report without telling anybody.
+    its report without telling anybody. ``before`` is a later run, if they are being told of that already.
     """
-    before = _told(settings)
+    before = before or _told(settings)
     changed = [change for change in changes(before, found) if change.matters]
-    if changed or before is None:
+    if before is None and not changed:
         know(found, settings)
-    return _of(changed, found, settings) if changed else None
+    return changed
 
 
 def know(found: Report, settings: Settings) -> None:
@@ -71,7 +80,8 @@ def _known(settings: Settings) -> Path:
     return settings.state.told(settings.host if settings.uds is None else "uds", settings.slot)
 
 
-def _of(changed: Sequence[Change], found: Report, settings: Settings) -> Notice:
+def about(changed: Sequence[Change], found: Report, settings: Settings, *besides: str) -> Notice:
+    """The message about what one run has found; ``besides`` are further lines."""
     order = {"blocks": 0, "warns": 1, "ok": 2, "": 3}
     checks = sorted((change for change in changed if change.title), key=lambda change: order[change.after])
     verdicts = [change for change in changed if not change.title]
@@ -83,7 +93,7 @@ def _of(changed: Sequence[Change], found: Report, settings: Settings) -> Notice:
         lines.append(f"and {len(checks) - MOST} more")
     counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in found.summary.items())
     lines.append(f"Run {found.run_id[:8]} ({found.origin}, {local_of(found.started_at)}): {found.status}; {counts}")
-    return make(settings, level, headline, *lines)
+    return make(settings, level, headline, *lines, *besides)
 
 
 def _headline(verdict: Change | None, checks: Sequence[Change], found: Report) -> tuple[str, str]:

@@ -59,6 +59,18 @@ class NoticeService:
 
 
 @dataclass(slots=True)
+class _Delivery:
+    """A notice whose end somebody waits for."""
+
+    notice: Notice
+    """Kept, so that its identity is no other's."""
+    done: Callable[[bool], object]
+    services: int
+    """How many of them have not ended with it."""
+    arrived: bool = False
+
+
+@dataclass(slots=True)
 class Tally:
     """What became of all notices, counted for each service."""
 
@@ -114,6 +126,8 @@ class Notifier:
         self._tries = tries
         self._child: children.Child | None = None
         self._tally = Tally(len(self.services))
+        self._waits: dict[int, _Delivery] = {}
+        """By the notice's identity, those whose end somebody waits for."""
 
     @property
     def tally(self) -> dict[str, Any]:
@@ -131,12 +145,17 @@ class Notifier:
         notices = [notice for service in self.services for notice in (service.sending, *service.waiting)]
         return sum(notice is not None and notice is not QUESTION for notice in notices)
 
-    def tell(self, notice: Notice) -> None:
-        """Send a notice to every service, as soon as may be; returns at once."""
+    def tell(self, notice: Notice, done: Callable[[bool], object] | None = None) -> None:
+        """Send a notice to every service, as soon as may be; returns at once.
+
+        ``done`` is called once nothing more is tried, with whether it arrived at one of them at least.
+        """
         clean = Notice(self._clean(notice.title), self._clean(notice.body), notice.level)
+        if done is not None:
+            self._waits[id(clean)] = _Delivery(clean, done, len(self.services))
         for service in self.services:
             if len(service.waiting) >= WAITING:
-                service.waiting.popleft()
+                self._end(service.waiting.popleft(), arrived=False)
                 self._tally.dropped += 1
             service.waiting.append(clean)
         self._look()
@@ -245,6 +264,7 @@ class Notifier:
         if notice is not QUESTION:
             self._tally.delivered += 1
             self._tally.last_delivered_at = times.now()
+        self._end(notice, arrived=True)
 
     def _failed(self, service: NoticeService, reason: str) -> None:
         notice, service.sending = service.sending, None
@@ -254,6 +274,18 @@ class Notifier:
         else:
             self._tally.undelivered += 1
             self._say(f"Not delivered to {service.name}: {notice.title}: {reason}")
+        self._end(notice, arrived=False)
+
+    def _end(self, notice: Notice | None, *, arrived: bool) -> None:
+        """Nothing more is tried for this notice at one of the services."""
+        delivery = self._waits.get(id(notice))
+        if delivery is None:
+            return
+        delivery.services -= 1
+        delivery.arrived = delivery.arrived or arrived
+        if delivery.services == 0:
+            del self._waits[id(notice)]
+            delivery.done(delivery.arrived)
 
 
 def try_out(settings: Settings, redactor: Redactor, notice: Notice) -> list[NoticeService]:

@@ -211,6 +211,15 @@ class Child:
             self.channel.close()
             os.close(self.output)
 
+    def let_go(self) -> None:
+        """Close its channel and its output, and leave it to end by itself: it has heard what there was to say."""
+        if not self._closed:
+            self._closed = True
+            self.channel.close()
+            os.close(self.output)
+        self.process.returncode = self.process.poll() or 0  # nobody here asks how it ends
+        _unreaped.discard(self.pid)
+
     @property
     def ending(self) -> str:
         """How it ended, for people: "exit code 3", "SIGSEGV"."""

@@ -269,6 +269,10 @@ class Worker:
         """Let it know what became of the notices so far."""
         self._tell("notifications", tally=dict(tally))
 
+    def note_fleet(self, state: Mapping[str, Any]) -> None:
+        """Let it know how the fleet's database is."""
+        self._tell("fleet", state=dict(state))
+
     def drain(self, *, replaced: bool, last: bool) -> None:
         """Ask it to finish what it is doing and end.
 

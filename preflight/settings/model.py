@@ -375,6 +375,29 @@ class Settings:
         attributes,
         "tables of the application's own in that schema, `module:attribute` each (a `preflight.fleet.schema.Tables`)",
     )
+    fleet_heartbeat: float = setting(
+        30.0,
+        duration(0.1, 3600),
+        "time between two signs of life of an instance in the database, a fifth more or less; it counts as silent after"
+        " three",
+    )
+    fleet_window: float = setting(
+        30.0,
+        duration(0.1, 3600),
+        "time for which changes on all instances are gathered, before people are told of them in one message",
+    )
+    fleet_instances: float = setting(
+        7 * 86400.0,
+        duration(60, 3650 * 86400),
+        "time that an instance is kept in the database that has ended or gone silent, with what is known of it",
+    )
+    fleet_changes: float = setting(
+        30 * 86400.0, duration(60, 3650 * 86400), "time that changed checks and verdicts are kept there"
+    )
+    fleet_reports: float = setting(7 * 86400.0, duration(60, 3650 * 86400), "time that reports are kept there")
+    fleet_notices: float = setting(
+        30 * 86400.0, duration(60, 3650 * 86400), "time that it is kept there what people were told"
+    )
     demo: bool = setting(False, switch, "the embedded profile: no env file, no keys, no network")
     offline: bool = setting(False, switch, "leave out what needs the network")
     log_file: Path | None = setting(

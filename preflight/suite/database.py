@@ -87,5 +87,7 @@ class Database:
             self._answer = Answer(problem=str(error), fix=error.fix)
         except database.Unavailable as error:
             self._answer = Answer(problem=str(error), passes=True)
+        except Exception as error:  # noqa: BLE001  # whatever it is: the requirement fails, and says so
+            self._answer = Answer(problem=f"the database cannot be asked: {type(error).__name__}")
         finally:
             self._answered.set()

@@ -54,6 +54,8 @@ class Instance:
     """Runs the suite again: the launcher, where there is one."""
     notifications: Mapping[str, Any] = field(default_factory=dict)
     """What became of the notices so far; see :class:`preflight.notify.Tally`. Empty where there is nobody to tell."""
+    fleet: Mapping[str, Any] = field(default_factory=dict)
+    """How the fleet's database is, as `preflight.fleet.membership` describes it; empty where there is none."""
     draining: bool = False
     note: Callable[[Event], object] | None = None
     """Takes an event to where the audit is kept; None: to Python's logging. See :meth:`audit`."""
@@ -87,6 +89,7 @@ class Instance:
             since=order["since"],
             restarts=order["restarts"],
             notifications=order["notifications"],
+            fleet=order["fleet"],
         )
 
     @property

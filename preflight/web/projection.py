@@ -54,6 +54,7 @@ def project(found: Report | None, instance: Instance, checked: Report | None = N
             **({"fleet": True} if settings.database_url else {}),
         },
         "notifications": dict(instance.notifications) or unattended(settings),
+        **({"fleet": dict(instance.fleet)} if instance.fleet else {}),
         "critical_errors": [_brief(check) for check in checked.blocking] if checked else [],
         "warnings": [_brief(check) for check in checked.warnings] if checked else [],
         "checks": {},
@@ -111,6 +112,8 @@ def problems(snapshot: Snapshot) -> list[str]:
         said.append(f"{LAST_RERUN}{instance.rerun_problem}")
     if undelivered := _undelivered(instance.notifications or unattended(instance.settings)):
         said.append(undelivered)
+    if away := _away(instance.fleet):
+        said.append(away)
     return said
 
 
@@ -126,9 +129,16 @@ def _undelivered(tally: Mapping[str, Any]) -> str:
     return f"notifications: {tally['problem']}" if tally["problem"] else ""
 
 
+def _away(fleet: Mapping[str, Any]) -> str:
+    """Why the fleet does not hear of this instance, and since when; empty where it does, or there is none."""
+    if fleet.get("database") != "away":
+        return ""
+    return f"fleet: {fleet['problem']}, since {times.minute(times.epoch(fleet['since']))}"
+
+
 def stamp(snapshot: Snapshot) -> object:
     """Changes whenever the document does, beyond its ages."""
     found, trusted, instance = snapshot.latest(), snapshot.trusted(), snapshot.instance
     undelivered = _undelivered(told) if (told := instance.notifications) else ""
     runs = found and found.run_id, trusted and trusted.run_id
-    return *runs, snapshot.problem, instance.rerun_problem, undelivered
+    return *runs, snapshot.problem, instance.rerun_problem, undelivered, _away(instance.fleet)

@@ -164,7 +164,7 @@ SCHEMAS: dict[str, Schema] = {
             problem=TEXT,
             problem_at=maybe(TEXT),
         ),
-        optional={"problem": TEXT},
+        optional={"problem": TEXT, "fleet": record(database=TEXT, since=TEXT, problem=TEXT)},
     ),
     "Run": record(
         run_id=TEXT,

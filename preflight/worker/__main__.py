@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 FLUSH = 0.5  # seconds that the last events get to reach the launcher
 LEAVE = 2.0  # seconds that what is left in a process gets to end when its event loop has ended without being asked
-NOTED = ("notifications", "restarts", "logout", "news")  # messages about the instance
+NOTED = ("notifications", "fleet", "restarts", "logout", "news")  # messages about the instance
 OWN = os.path.dirname(os.path.dirname(__file__)) + os.sep  # no place in here says anything of an application
 
 
@@ -195,6 +195,8 @@ class _Main:
         match message.kind:
             case "notifications":
                 instance.notifications = message.data["tally"]
+            case "fleet":
+                instance.fleet = message.data["state"]
             case "restarts":
                 instance.restarts = message.data
             case "logout":

@@ -10,7 +10,7 @@ CREATE TABLE preflight.instances (
     release text NOT NULL,
     first_seen_at timestamptz NOT NULL DEFAULT now(),
     seen_at timestamptz NOT NULL DEFAULT now(),
-    beats_every double precision NOT NULL,  -- seconds: without a sign for much longer, it counts as silent
+    beats_every double precision NOT NULL,  -- seconds: after three of them without a sign, it counts as silent
     verdict text NOT NULL,  -- good, blocked or broken
     verdict_since timestamptz NOT NULL DEFAULT now(),
     run_id text NOT NULL,
@@ -35,12 +35,14 @@ CREATE TABLE preflight.failing (
 
 CREATE INDEX failing_by_title ON preflight.failing (title, standing);
 
--- What has changed: of a check, and with an empty title of the verdict.
+-- What has changed: of a check, and with an empty title of the verdict. Kept when its instance is forgotten.
 CREATE TABLE preflight.changes (
-    instance text NOT NULL REFERENCES preflight.instances ON DELETE CASCADE,
+    instance text NOT NULL,
     run_id text NOT NULL,
     title text NOT NULL,
-    before text NOT NULL,
+    project text NOT NULL,
+    name text NOT NULL,  -- of the instance, for people
+    before text NOT NULL,  -- ok, warns or blocks; good, blocked or broken
     after text NOT NULL,
     message text NOT NULL,
     at timestamptz NOT NULL DEFAULT now(),
@@ -49,7 +51,7 @@ CREATE TABLE preflight.changes (
 
 CREATE INDEX changes_by_time ON preflight.changes (at);
 
--- Reports, redacted, whenever one says something else than the one before.
+-- Reports, redacted, whenever a check has another outcome than in the one before.
 CREATE TABLE preflight.reports (
     instance text NOT NULL REFERENCES preflight.instances ON DELETE CASCADE,
     run_id text NOT NULL,
