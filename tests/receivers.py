@@ -20,7 +20,7 @@ from tests.waiting import PATIENCE
 class Receiver:
     """An HTTP server that takes JSON, the first few times not, and perhaps never answers."""
 
-    def __init__(self, failures: int = 0, *, status: int = 500) -> None:
+    def __init__(self, failures: int = 0, *, status: int = 500, host: str = "127.0.0.1") -> None:
         self.failures = failures
         self.hangs = False
         self.tried: list[float] = []
@@ -47,7 +47,7 @@ class Receiver:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer((host, 0), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
