@@ -223,7 +223,7 @@ async def turns(rounds: int = 300) -> None:
     from server.agent.tools import Toolbox
     from server.sessions import store as sessions
     from server.sessions.checkpoints import Checkpoints
-    from server.sessions.store import Reply
+    from server.sessions.model import Reply
 
     folder = Path(tempfile.mkdtemp(prefix="chat-", dir=ROOT))
     try:

@@ -39,3 +39,9 @@ class AgentSettings:
     )
     session_limit: int = setting(10_000, whole(1, 10_000_000), "chat sessions kept; the oldest make room")
     session_size: int = setting(16 * 1024**2, size, "text that a chat session may hold")
+    session_lease: float = setting(
+        15.0,
+        duration(3, 600),
+        "in a database: time after which another instance may take over turns of one that has fallen silent",
+    )
+    session_connections: int = setting(4, whole(1, 100), "in a database: connections that a worker may have to it")

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import ssl
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ from tests.services import Service
 
 if TYPE_CHECKING:
     from preflight.web.services import Services
+    from tests.databases import Postgres
+    from tests.engines import Engine
     from tests.receivers import Mailbox, Receiver
 
 # In the background of a shell SIGINT and SIGQUIT are ignored, under nohup SIGHUP, and children inherit that: tests send
@@ -129,6 +132,44 @@ def service() -> Iterator[Service]:
     """An HTTP server that answers what a test tells it to."""
     with Service() as one:
         yield one
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Postgres]:
+    """A PostgreSQL for all tests that do not stop it or kill its backends."""
+    from tests import databases
+
+    # Not among pytest's folders: every other run of pytest closes these to the user that PostgreSQL runs as.
+    with (
+        tempfile.TemporaryDirectory(prefix="cluster-") as folder,
+        databases.postgres(Path(folder), "max_connections=200") as server,
+    ):
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pooler(cluster: Postgres) -> Iterator[int]:
+    """The port of a PgBouncer before it, in transaction mode."""
+    from tests import databases
+
+    with tempfile.TemporaryDirectory(prefix="pooler-") as folder, databases.pgbouncer(cluster, Path(folder)) as port:
+        yield port
+
+
+@pytest.fixture
+def database_url(cluster: Postgres, pooler: int) -> str:
+    """A database without the schema `preflight`, behind PgBouncer."""
+    cluster.run("DROP SCHEMA IF EXISTS preflight CASCADE")
+    return cluster.url(port=pooler)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
+    """Where sessions are."""
+    from tests.engines import Engine
+
+    place = request.getfixturevalue("database_url") if request.param == "postgresql" else tmp_path / "sessions.sqlite"
+    return Engine(request.param, place)
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ from server.agent.failures import ProviderError
 from server.agent.graph import REMEMBERED, REMEMBERED_CHARACTERS, Agent, make, remember
 from server.agent.tools import LONGEST, Tool, Toolbox, as_data, find, from_data
 from server.sessions.checkpoints import Checkpoints
-from server.sessions.database import StoreError
+from server.sessions.model import StoreError
 from server.sessions.store import Store
 from tests.conftest import ROOT
 from tests.services import COMPLETION, Service

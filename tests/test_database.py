@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from server.sessions.database import Database, StoreError
+from server.sessions.database import Database
+from server.sessions.model import StoreError
 
 
 def table(name: str) -> Callable[[sqlite3.Connection], None]:

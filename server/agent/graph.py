@@ -137,7 +137,7 @@ class Agent:
     async def answer(self, session_id: str, turn_id: str, question: str) -> AsyncIterator[Event]:
         """One turn: nodes as they begin, the answer's pieces, and last the whole answer. Raises ProviderError."""
         given: TurnState = {"turn_id": turn_id, "question": question, "query": ""}
-        config: Any = {"configurable": {"thread_id": session_id}} if self._remembers else None
+        config: Any = {"configurable": {"thread_id": session_id, "turn_id": turn_id}} if self._remembers else None
         # durability "exit": one checkpoint a turn. The transcript is what survives a crash in its middle.
         durability: Any = "exit" if self._remembers else None
         async for event in self._graph.astream(given, config, stream_mode="custom", durability=durability):

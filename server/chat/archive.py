@@ -26,7 +26,7 @@ class Archive:
 
     async def sessions(self, request: Request) -> JSONResponse:
         """GET: the sessions, the latest used first (?limit, ?offset). DELETE: all of them."""
-        from server.sessions.database import StoreError
+        from server.sessions.model import StoreError
 
         hub = self._chat.hub
         try:
@@ -45,8 +45,7 @@ class Archive:
 
     async def session(self, request: Request) -> JSONResponse:
         """GET: one session with its whole transcript. DELETE: delete it."""
-        from server.sessions.database import StoreError
-        from server.sessions.store import NoSession
+        from server.sessions.model import NoSession, StoreError
 
         hub = self._chat.hub
         session_id: str = request.path_params["session_id"]

@@ -31,8 +31,7 @@ from server.chat.messages import (
 )
 from server.chat.turn import Refused
 from server.chat.turns import Session, now
-from server.sessions.database import StoreError
-from server.sessions.store import Line
+from server.sessions.model import Line, StoreError
 
 if TYPE_CHECKING:
     from server.chat.hub import Hub
@@ -240,7 +239,7 @@ class Connection:
             self.send(first)
         self._release()
         if resumed:
-            await session.recover()
+            await session.unfinished.recover()
 
     def _follow(self, session_id: str, workspace: str | None) -> Session:
         session = self._hub.session(session_id, workspace or None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from preflight.web.instance import SERVICE_RESTART, Instance
 from server.chat.resources import Resources
 from server.chat.turns import Follower, Session
-from server.sessions.database import StoreError
+from server.sessions.model import StoreError
 
 if TYPE_CHECKING:
     from preflight.web.past import EarlierRuns
@@ -62,7 +62,7 @@ class Hub(Resources):
         for one in [self.live[session]] if session in self.live else [*self.live.values()] if session is None else []:
             match about:
                 case "accepted":
-                    self._begin(one.accepted_elsewhere(turn))
+                    self._begin(one.unfinished.announce(turn))
                 case "cancel":
                     one.cancel(turn, None)
                 case "deleted":
@@ -87,7 +87,7 @@ class Hub(Resources):
                 connection.close(*SERVICE_RESTART)
 
     async def close(self) -> None:
-        """End what is left; unfinished turns are on disk."""
+        """End what is left; unfinished turns are in the store."""
         for task in [self._draining, *self._hearing]:
             task.cancel()
         await asyncio.gather(*(session.abandon() for session in list(self.live.values())))

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from preflight.redaction.redactor import Redactor
 from preflight.web.instance import Instance
 from server.chat import messages
-from server.sessions import store
+from server.sessions import opening
 from server.settings import AgentSettings
 
 if TYPE_CHECKING:
     from preflight.web.past import EarlierRuns
     from preflight.web.snapshot import Snapshot
     from server.agent.graph import Agent
+    from server.sessions.model import Sessions
 
 T = TypeVar("T")
 
@@ -44,12 +45,7 @@ class Resources:
         self.settings = settings
         self.limits = settings.of(AgentSettings)
         self.redactor = Redactor.of(settings)
-        self.store = store.Store(
-            settings.state.sessions,
-            age=self.limits.session_age,
-            limit=self.limits.session_limit,
-            size=self.limits.session_size,
-        )
+        self.store = opening.opened(settings)
         self.rerun = rerun
         """Starts a re-run of the suite, or joins the one that is going on; None where the server has none.
 
@@ -104,12 +100,10 @@ class Resources:
         return self._agent
 
     async def _make(self) -> Agent:
-        await asyncio.to_thread(_load)
+        await asyncio.to_thread(_load, self.store)
         from server.agent import graph, tools
-        from server.sessions import checkpoints
 
-        checkpointer = checkpoints.Checkpoints(self.store.database)
-        await checkpointer.prepare()
+        checkpointer = await self.store.checkpointer()
         toolbox = tools.Toolbox(self.instance, self.redactor, self._snapshot, self._past, self.rerun)
         # In a thread: with a key this imports langchain-openai.
         return await asyncio.to_thread(graph.make, self.instance, self.redactor, toolbox, checkpointer)
@@ -129,7 +123,7 @@ class Resources:
         threading.Thread(target=_trim, name="trim", daemon=True).start()
 
     async def close(self) -> None:
-        """End what is left; unfinished turns are on disk."""
+        """End what is left; unfinished turns are in the store."""
         if self._pause is not None:
             self._pause.cancel()
         if self._making is not None:
@@ -146,14 +140,15 @@ def _trim() -> None:
         trim(0)
 
 
-def _load() -> None:
+def _load(store: Sessions) -> None:
     """Import what the agent needs. Collecting garbage meanwhile finds none, and takes a third of the time."""
     collecting = gc.isenabled()
     gc.disable()
     try:
         import server.agent.graph
-        import server.agent.tools
-        import server.sessions.checkpoints  # noqa: F401  # all three are for whoever asks next
+        import server.agent.tools  # noqa: F401  # both are for whoever asks next
+
+        store.load()
     finally:
         gc.freeze()
         if collecting:

@@ -1,11 +1,18 @@
-"""A message that was accepted, and why one is not, or not yet."""
+"""A message that was accepted, how its turn ended, and why a message is not accepted, or not yet."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import traceback
 from dataclasses import dataclass
 
-from server.chat.messages import Code
+from preflight.redaction.redactor import Redactor
+from server.agent.failures import ProviderError
+from server.chat.messages import Accepted, Code
+from server.sessions.model import Reply, StoreError
+
+log = logging.getLogger(__name__)
 
 
 class Refused(Exception):
@@ -22,6 +29,10 @@ class Postponed(Exception):
     """The server drains before this turn has begun: it stays open, for the next server."""
 
 
+class Early(Exception):
+    """Another process still works on an earlier turn of the session."""
+
+
 @dataclass(slots=True, eq=False)
 class Turn:
     """A message that was accepted."""
@@ -29,8 +40,8 @@ class Turn:
     id: str
     text: str
     client: str | None
-    after: frozenset[str] = frozenset()
-    """Turns of the session that came before it, and that other processes had when it was accepted."""
+    seq: int
+    """Its place among the lines of its session."""
     task: asyncio.Task[str] | None = None
     cancelled: bool = False
 
@@ -38,3 +49,34 @@ class Turn:
     def size(self) -> int:
         """Bytes of its text."""
         return len(self.text.encode())
+
+
+def accepted(session_id: str, turn: Turn, timestamp: str, position: int, *, duplicate: bool = False) -> Accepted:
+    """What is told of a message that was accepted; ``position``: how many turns come before it."""
+    return Accepted(
+        session_id=session_id,
+        turn_id=turn.id,
+        content=turn.text,
+        timestamp=timestamp,
+        position=position,
+        duplicate=duplicate,
+        id=turn.client,
+    )
+
+
+def ended(task: asyncio.Task[str], redactor: Redactor, limit: float) -> Reply:
+    """What to say of a turn that is over; ``limit``: its deadline in seconds."""
+    if task.cancelled():
+        return Reply("error", "The turn was cancelled.", "cancelled", retry=False)
+    error = task.exception()
+    if error is None:
+        return Reply("assistant", task.result())
+    if isinstance(error, StoreError):
+        return Reply("error", f"The agent's memory cannot be used: {error}", "storage", retry=True)
+    if isinstance(error, ProviderError):
+        return Reply("error", error.message, error.code, error.retry, error.retry_after)
+    if isinstance(error, TimeoutError):
+        return Reply("error", f"There was no answer within {limit:g} s. Try again.", "timeout", retry=True)
+    log.error("a turn broke: %s", redactor.text("".join(traceback.format_exception(error))))
+    said = f"The agent broke ({type(error).__name__}); see the server's log."
+    return Reply("error", said, "internal", retry=True)

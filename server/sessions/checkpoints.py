@@ -18,7 +18,6 @@ from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMet
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from server.sessions.database import Database
-from server.sessions.store import known
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +69,7 @@ class Checkpoints(SqliteSaver):
     ) -> RunnableConfig:
         def work(db: sqlite3.Connection) -> None:
             # In the transaction that writes: a session that was deleted meanwhile leaves no text behind.
-            if not known(db, thread):
+            if db.execute("SELECT 1 FROM sessions WHERE id = ?", (thread,)).fetchone() is None:
                 return
             self.conn = db
             self.put(config, checkpoint, metadata, new_versions)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from preflight import files
+from server.sessions.model import StoreError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -29,10 +30,6 @@ Work = Callable[[sqlite3.Connection], T]
 
 BATCH = 256  # jobs that share a transaction
 BUSY = 5.0  # seconds to wait for another process (an instance that is being replaced)
-
-
-class StoreError(Exception):
-    """The store could not do it; the message says why, for people."""
 
 
 class _Job(Generic[T]):

@@ -1,20 +1,36 @@
 """Sessions on disk: an append-only transcript in SQLite, and the turns that have no answer yet.
 
-Nothing outside this file and checkpoints.py knows which store it is; how a file is worked on is in database.py.
+The methods are those of :class:`server.sessions.model.Sessions`. How a file is worked on is in database.py.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from preflight.times import stamp
-from server.sessions.database import Database, StoreError
-from server.sessions.owner import whoami
+from server.sessions import model
+from server.sessions.database import Database
+from server.sessions.model import (
+    LINE,
+    Line,
+    NoSession,
+    Open,
+    Reply,
+    SessionFull,
+    StoreError,
+    Taken,
+    TooManySessions,
+)
+from server.sessions.owner import alive, whoami
+
+if TYPE_CHECKING:
+    from server.sessions.checkpoints import Checkpoints
 
 VERSION = 2
 SCHEMA = """
@@ -41,77 +57,13 @@ CREATE INDEX IF NOT EXISTS turns_session ON turns (session, seq);
 PRAGMA user_version = 2;
 COMMIT;
 """
-LINE = "seq, turn, role, content, at, client, code, retry, retry_after"
-
-
-class SessionFull(StoreError):
-    """This session holds as much text as it may."""
-
-
-class TooManySessions(StoreError):
-    """There are as many sessions as may be, and all are in use."""
-
-
-class NoSession(StoreError):
-    """There is no such session."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """How a turn ended: with an answer, or with an error."""
-
-    role: Literal["assistant", "error"]
-    content: str
-    code: str | None = None
-    retry: bool | None = None  # of an error: whether trying again may help
-    retry_after: float | None = None  # seconds to wait first, from when it was said
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of a transcript."""
-
-    seq: int
-    turn_id: str
-    role: Literal["user", "assistant", "error"]
-    content: str
-    timestamp: str
-    id: str | None
-    code: str | None
-    retry: bool | None  # as in Reply
-    retry_after: float | None
-
-    def to_json(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """A turn that was accepted and not answered yet."""
-
-    turn_id: str
-    content: str
-    owner: str
-    attempts: int
-    id: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """An accepted message. ``answer`` is set when it had been accepted before, and answered.
-
-    ``after`` are the session's turns that are not answered yet, and that other processes have.
-    """
-
-    turn_id: str
-    timestamp: str
-    duplicate: bool = False
-    answer: Line | None = None
-    after: frozenset[str] = frozenset()
+OPEN = "SELECT turns.turn, seq, content, owner, attempts, client FROM turns JOIN transcript USING (seq)"
 
 
 class Store:
     """The sessions of one state folder. Made and closed in the event loop; opened when first used."""
+
+    look = 0.2
 
     def __init__(self, path: Path, *, age: float, limit: int, size: int, owner: str = "") -> None:
         """``age`` in seconds, ``limit`` in sessions, ``size`` in bytes of text a session; ``owner``: this process."""
@@ -119,95 +71,86 @@ class Store:
         self.owner = owner or whoami()
         self.database = Database(path, self._prepare)
 
-    # What callers ask for.
+    # Turns.
 
     async def accept(
         self, session: str, turn: str, content: str, *, client: str | None, workspace: str | None, keep: Collection[str]
     ) -> Taken:
-        """Put a message on disk; the session comes into being with its first one.
-
-        ``keep``: sessions in use, which never make room for others. Raises StoreError.
-        """
         return await self.database.run(
             lambda db: self._accept(db, session, turn, content, client, workspace, keep), "write"
         )
 
     async def finish(self, session: str, turn: str, reply: Reply) -> Line:
-        """Put the end of a turn on disk; returns how it stands there. Raises StoreError, NoSession where it is gone.
-
-        A turn ends once: where it has, how it did then is what stands.
-        """
         return await self.database.run(lambda db: _finish(db, session, turn, reply), "write")
 
     async def open_turns(self, session: str) -> list[Open]:
-        """The session's turns without an answer, oldest first."""
-        query = (
-            "SELECT turns.turn, content, owner, attempts, client FROM turns JOIN transcript USING (seq)"
-            " WHERE turns.session = ? ORDER BY turns.seq"
+        found = await self.database.run(
+            lambda db: db.execute(f"{OPEN} WHERE turns.session = ? ORDER BY turns.seq", (session,)).fetchall()
         )
-        return await self.database.run(lambda db: [Open(*row) for row in db.execute(query, (session,))])
+        return [await self._open(row) for row in found]
 
-    async def claim(self, turn: str, owner: str) -> int | None:
-        """Take over a turn from a process that is gone; returns how often it began, None if it is not ``owner``'s."""
+    async def seen(self, session: str, turn: str) -> Line | Open | None:
+        def work(db: sqlite3.Connection) -> Any:
+            return _answer(db, session, turn) or db.execute(f"{OPEN} WHERE turns.turn = ?", (turn,)).fetchone()
 
+        found = await self.database.run(work)
+        return found if found is None or isinstance(found, Line) else await self._open(found)
+
+    async def _open(self, row: Any) -> Open:
+        turn, seq, content, owner, attempts, client = row
+        held = owner != self.owner and await asyncio.to_thread(alive, owner)
+        return Open(turn, seq, content, attempts, client, owner=owner, epoch=0, held=held)
+
+    async def claim(self, found: Open) -> int | None:
         def work(db: sqlite3.Connection) -> int | None:
             changed = db.execute(
                 "UPDATE turns SET owner = ? WHERE turn = ? AND owner = ? RETURNING attempts",
-                (self.owner, turn, owner),
+                (self.owner, found.turn_id, found.owner),
             ).fetchone()
             return int(changed[0]) if changed else None
 
         return await self.database.run(work, "write")
 
-    async def begin(self, turn: str) -> None:
-        """Count that a turn begins, before it does. Raises NoSession where it was deleted, StoreError."""
-
-        def work(db: sqlite3.Connection) -> None:
+    async def begin(self, turn: str) -> bool:
+        def work(db: sqlite3.Connection) -> bool:
             if db.execute("UPDATE turns SET attempts = attempts + 1 WHERE turn = ?", (turn,)).rowcount == 0:
                 raise NoSession("the session was deleted meanwhile")
+            return True
 
-        await self.database.run(work, "write")
+        return await self.database.run(work, "write")
 
-    async def answer_of(self, session: str, turn: str) -> Line | None:
-        """How a turn ended, None while it has not."""
-        return await self.database.run(lambda db: _answer(db, session, turn))
+    async def release(self, turns: Collection[str]) -> None:
+        """Nothing: a turn whose owner does not work on it is taken up by whoever resumes the session there."""
+
+    # Transcripts.
 
     async def history(self, session: str, *, before: int | None, limit: int, size: int) -> tuple[list[Line], bool]:
-        """The last ``limit`` lines before number ``before``, oldest first and at most about ``size`` characters.
-
-        With them, whether there are older ones.
-        """
-
         return await self.database.run(lambda db: _history(db, session, before, limit, size))
 
     async def recent(self, session: str, *, limit: int, size: int) -> list[Line]:
-        """As :meth:`history` the last lines, and as many more as reach back to the oldest turn without an answer."""
-
         def work(db: sqlite3.Connection) -> list[Line]:
             oldest = db.execute("SELECT min(seq) FROM turns WHERE session = ?", (session,)).fetchone()[0]
             return _history(db, session, None, limit, size, oldest)[0]
 
         return await self.database.run(work)
 
+    # Sessions.
+
     async def exists(self, session: str) -> bool:
         return await self.database.run(lambda db: known(db, session))
 
     async def page(self, *, offset: int, limit: int) -> tuple[list[dict[str, Any]], int]:
-        """Sessions, the latest used first, and how many there are."""
-
         def work(db: sqlite3.Connection) -> tuple[list[dict[str, Any]], int]:
             rows = db.execute(
                 "SELECT id, created, updated, messages, bytes, workspace,"
                 " (SELECT count(*) FROM turns WHERE session = id) FROM sessions ORDER BY updated DESC LIMIT ? OFFSET ?",
                 (limit, offset),
             )
-            return [_session(row) for row in rows], int(db.execute("SELECT count(*) FROM sessions").fetchone()[0])
+            return [model.session(row) for row in rows], int(db.execute("SELECT count(*) FROM sessions").fetchone()[0])
 
         return await self.database.run(work)
 
     async def export(self, session: str) -> dict[str, Any]:
-        """A session with its whole transcript. Raises NoSession."""
-
         def work(db: sqlite3.Connection) -> dict[str, Any]:
             row = db.execute(
                 "SELECT id, created, updated, messages, bytes, workspace,"
@@ -220,13 +163,11 @@ class Store:
                 f"SELECT {LINE} FROM transcript WHERE session = ? ORDER BY seq",  # noqa: S608  # names from here
                 (session,),
             )
-            return _session(row) | {"transcript": [_line(line).to_json() for line in lines]}
+            return model.session(row) | {"transcript": [_line(line).to_json() for line in lines]}
 
         return await self.database.run(work)
 
     async def delete(self, sessions: Collection[str] | None) -> int:
-        """Delete these sessions, or with None all of them; returns how many there were."""
-
         def work(db: sqlite3.Connection) -> int:
             chosen = [row[0] for row in db.execute("SELECT id FROM sessions")] if sessions is None else sessions
             return sum(_delete(db, session) for session in chosen)
@@ -235,8 +176,19 @@ class Store:
         await self.database.run(lambda db: db.execute("PRAGMA incremental_vacuum").fetchall(), "alone")
         return count
 
+    # The graph's memory.
+
+    def load(self) -> None:
+        import server.sessions.checkpoints  # noqa: F401  # for whoever asks next
+
+    async def checkpointer(self) -> Checkpoints:
+        from server.sessions.checkpoints import Checkpoints
+
+        made = Checkpoints(self.database)
+        await made.prepare()
+        return made
+
     async def close(self) -> None:
-        """Finish what was asked for and close the file."""
         await self.database.close()
 
     # The work itself, in the database's thread.
@@ -272,19 +224,22 @@ class Store:
             db.execute("INSERT INTO sessions VALUES (?, ?, ?, 0, 0, ?)", (session, now, now, workspace))
         elif client is not None:
             before = db.execute(
-                "SELECT turn, at FROM transcript WHERE session = ? AND client = ? AND role = 'user'", (session, client)
+                "SELECT turn, at, seq FROM transcript WHERE session = ? AND client = ? AND role = 'user'",
+                (session, client),
             ).fetchone()
             if before is not None:
-                return Taken(before[0], stamp(before[1]), duplicate=True, answer=_answer(db, session, before[0]))
+                turn, at, seq = before
+                return Taken(turn, stamp(at), seq, duplicate=True, answer=_answer(db, session, turn))
         if (found[0] if found else 0) + size > self.size:
             raise SessionFull(
                 f"this session holds as much as a session may ({self.size} bytes); begin a new one or delete this one"
             )
         # In the transaction that accepts: of two processes that accept at once, the second sees the first one's turn.
-        others = db.execute("SELECT turn FROM turns WHERE session = ? AND owner <> ?", (session, self.owner)).fetchall()
+        other = "SELECT EXISTS (SELECT * FROM turns WHERE session = ? AND owner <> ?)"
+        others = bool(db.execute(other, (session, self.owner)).fetchone()[0])
         seq = _append(db, session, turn, now, role="user", content=content, client=client)
         db.execute("INSERT INTO turns VALUES (?, ?, ?, ?, 0)", (turn, session, seq, self.owner))
-        return Taken(turn, stamp(now), after=frozenset(row[0] for row in others))
+        return Taken(turn, stamp(now), seq, others=others)
 
     def _make_room(self, db: sqlite3.Connection, keep: Collection[str]) -> None:
         self._forget_old(db, keep)
@@ -364,17 +319,9 @@ def _history(
         f"SELECT {LINE} FROM transcript WHERE session = ? AND seq < ? ORDER BY seq DESC",  # noqa: S608  # names from here
         (session, before or 2**62),
     )
-    lines: list[Line] = []
-    room = size
-    for row in rows:
-        room -= len(row[3])
-        # One line always: a page that is empty would look like the beginning.
-        full = len(lines) >= limit or (room < 0 and lines)
-        if full and (oldest is None or row[0] < oldest):
-            rows.close()
-            return lines[::-1], True
-        lines.append(_line(row))
-    return lines[::-1], False
+    lines, more = model.bounded(map(_line, rows), limit, size, oldest)
+    rows.close()
+    return lines, more
 
 
 def _answer(db: sqlite3.Connection, session: str, turn: str) -> Line | None:
@@ -387,19 +334,4 @@ def _answer(db: sqlite3.Connection, session: str, turn: str) -> Line | None:
 
 
 def _line(row: Any) -> Line:
-    seq, turn, role, content, at, client, code, retry, retry_after = row
-    again = None if retry is None else bool(retry)
-    return Line(seq, turn, role, content, stamp(at), client, code, again, retry_after)
-
-
-def _session(row: Any) -> dict[str, Any]:
-    session, created, updated, messages, size, workspace, unanswered = row
-    return {
-        "session_id": session,
-        "created": stamp(created),
-        "updated": stamp(updated),
-        "messages": messages,
-        "bytes": size,
-        "unanswered": unanswered,
-        "workspace_path": workspace,
-    }
+    return model.line(row, row[4])

@@ -21,8 +21,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from preflight.web.instance import SERVICE_RESTART
+from server.sessions.model import Reply
 from server.sessions.owner import identity
-from server.sessions.store import Reply, Store
+from server.sessions.store import Store
 from tests.e2e.chatting import Client, Live, Message, client, counts, frame, kill_worker, raw, worker_of
 from tests.e2e.place import ROOT, Place, Started, get, make_place
 from tests.waiting import PATIENCE, until

@@ -1,0 +1,32 @@
+"""Which engine the sessions are in: PostgreSQL where there is a database URL, else a SQLite file."""
+
+from __future__ import annotations
+
+from preflight.settings.model import Settings
+from server.sessions.model import Sessions
+from server.settings import AgentSettings
+
+
+def opened(settings: Settings) -> Sessions:
+    """The sessions of this process. In the event loop; connected to when first used."""
+    limits = settings.of(AgentSettings)
+    if settings.database_url:
+        from server.sessions.postgres.store import Store as InPostgreSQL
+
+        return InPostgreSQL(
+            settings.database_url,
+            settings.environment,
+            age=limits.session_age,
+            limit=limits.session_limit,
+            size=limits.session_size,
+            lease=limits.session_lease,
+            connections=limits.session_connections,
+        )
+    from server.sessions.store import Store as InFile
+
+    return InFile(
+        settings.state.sessions,
+        age=limits.session_age,
+        limit=limits.session_limit,
+        size=limits.session_size,
+    )
