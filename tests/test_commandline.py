@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from preflight import __version__, commands
+from preflight import __version__, commands, project
 from preflight.command import line as commandline
 from preflight.command import options
 from preflight.report import formats
@@ -170,8 +171,8 @@ def test_commands_are_those_that_exclude_each_other() -> None:
 
 def test_every_command_has_a_verb() -> None:
     """What a command line may ask for is in the table of what is done."""
-    assert set(commandline.VERBS) == {options.START, *options.COMMANDS}
-    assert set(commandline.WITHOUT_LOG_FILE) <= set(options.COMMANDS)
+    assert set(commandline.VERBS) == {options.START, options.OWN, *options.COMMANDS}
+    assert set(commandline.WITHOUT_LOG_FILE) <= {options.OWN, *options.COMMANDS}
 
 
 @pytest.mark.parametrize("command", options.COMMANDS)
@@ -341,3 +342,30 @@ def test_formats(make_report: object) -> None:
     text = formats.FORMATS["json"](found)
     assert text.isascii()
     assert json.loads(text) == json.loads(json.dumps(found.to_json()))
+
+
+def test_a_verb_of_the_project_s_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An option that its settings register does what its function does; nothing else goes with it."""
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "shop"\n[tool.preflight]\napp = "shop:app"\n'
+        'verbs = ["count-carts=shop_verbs:run", "break=shop_verbs:no"]\n'
+    )
+    (tmp_path / "shop_verbs.py").write_text(
+        "def run(settings):\n    print(settings.folder.name, settings.port)\n    return 7\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(project, "of_command", lambda: project.find(tmp_path))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert commandline.main(["--count-carts", "--port", "8123"]) == 7
+    assert capsys.readouterr().out == f"{tmp_path.name} 8123\n"
+    assert commandline.main(["--break"]) == 2
+    assert "verbs: shop_verbs:no cannot be loaded: AttributeError" in capsys.readouterr().err
+    for wrong in (["--count-carts", "--history"], ["--count-carts", "--surplus"], ["--count-carts=1"]):
+        with pytest.raises(SystemExit) as ended:
+            commandline.main(wrong)
+        assert ended.value.code == 2
+    with pytest.raises(SystemExit):
+        commandline.main(["--help"])
+    assert "of this project:\n  --count-carts\n  --break\n" in capsys.readouterr().out

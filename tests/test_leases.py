@@ -287,6 +287,19 @@ def test_the_tables_are_langgraph_s(cluster: Postgres, database_url: str) -> Non
     assert len(ours[0]) > 20
 
 
+def test_more_callers_than_connections(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They wait for each other, however long: a database that is busy is not away."""
+    from server.sessions.postgres import database
+
+    monkeypatch.setattr(database, "TRY", 0.5)
+
+    async def work(store: Store) -> None:
+        await store.exists("s")
+        await asyncio.gather(*(store.database.rows("SELECT pg_sleep(0.3)") for _ in range(8)))
+
+    Engine("postgresql", database_url).run(work, connections=2)
+
+
 # Others.
 
 

@@ -5,5 +5,5 @@
 3. `start` and `check` (``--check-only``) run the launcher; with ``--wait`` they go through `rounds` while something
    blocks. `watch` shows round after round.
 4. The other verbs need no launcher: `history`, `port` (``--port-status``, ``--free-port``), `init`, `bundle`, `notify`
-   (``--test-notify``), `migrate`.
+   (``--test-notify``), `migrate`, and `own`: those that a project registers (the setting ``verbs``).
 """

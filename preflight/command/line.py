@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from preflight import project
 from preflight.command import options
-from preflight.command.options import START, Request
+from preflight.command.options import OWN, START, Request
 from preflight.output import plainlines
 from preflight.ports import activation
 from preflight.processes.servicemanager import ServiceManager
@@ -139,6 +139,12 @@ def _init(request: Request, settings: Settings, _log_file: LogFile | None) -> in
     return init.run(request, settings)
 
 
+def _own(request: Request, settings: Settings, _log_file: LogFile | None) -> int:
+    from preflight.command import own
+
+    return own.run(request.verb, settings)
+
+
 def _bundle(request: Request, settings: Settings, _log_file: LogFile | None) -> int:
     from preflight.command import bundle
 
@@ -158,10 +164,11 @@ VERBS: Mapping[str, Callable[[Request, Settings, LogFile | None], int]] = {
     "test_notify": _test_notify,
     "fleet": _fleet,
     "migrate": _migrate,
+    OWN: _own,
     "init": _init,
     "bundle": _bundle,
 }
 WITHOUT_PROJECT = ("history", "port_status", "free_port", "fleet", "init")
 """Verbs that import nothing of the project, and work where none may run."""
-WITHOUT_LOG_FILE = ("test_notify", "migrate", "init", "bundle")
+WITHOUT_LOG_FILE = ("test_notify", "migrate", OWN, "init", "bundle")
 """Verbs that work although the log file cannot be used."""

@@ -39,6 +39,8 @@ COMMANDS = (
 )  # fmt: skip
 """What may be asked for instead of a start; one of them at a time."""
 START = "start"
+OWN = "own"
+"""A verb of the project's own."""
 GOES_WITH = {
     "report": (START, "reload", "check_only", "watch"),
     "format": ("check_only", "history", "port_status", "free_port", "fleet"),
@@ -73,6 +75,8 @@ class Request:
     dry_run: bool
     bundle: Path | None
     verbose: bool
+    verb: str = ""
+    """What a project's own verb stands for, ``module:attribute``; empty for other commands."""
     passed: Passed = field(default_factory=Passed)
     """The sockets that a service manager has passed with the command."""
     service: ServiceManager = field(default_factory=ServiceManager)
@@ -92,9 +96,14 @@ class _Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         found, unknown = self.parse_known_args(args, namespace)
-        if unknown:
+        found.verb = _registered(unknown) if unknown else ""
+        if unknown and not found.verb:
             self.error(f"unrecognized arguments: {' '.join(unknown)}{self._meant(unknown)}")
         return found
+
+    def format_help(self) -> str:
+        own = "".join(f"  --{option}\n" for option in _of_project())
+        return super().format_help() + (f"\nof this project:\n{own}" if own else "")
 
     def _meant(self, unknown: Sequence[str]) -> str:
         """What the first of them that looks like an option, or is one without its dashes, may have been meant for."""
@@ -122,6 +131,20 @@ class _Parser(argparse.ArgumentParser):
             redactor = Redactor.of_variables(os.environ)
         plainlines.error(redactor.text(message))
         self.exit(2)
+
+
+def _of_project() -> dict[str, str]:
+    """The project's own verbs: what each option stands for. None where the settings are wrong, which is said later."""
+    try:
+        found = load(project.of_command(), imports=False).verbs
+    except SettingsError:
+        return {}
+    return {option: function for option, _, function in (verb.partition("=") for verb in found)}
+
+
+def _registered(unknown: Sequence[str]) -> str:
+    """What an option stands for that is none of ours, but the project's; empty where it is not."""
+    return _of_project().get(unknown[0][2:], "") if len(unknown) == 1 and unknown[0].startswith("--") else ""
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
@@ -270,7 +293,9 @@ def parse(argv: Sequence[str] | None = None) -> Request:
     """What the command line asks for. Wrong usage ends the command with exit code 2, as --help does with 0."""
     options = parser()
     typed = options.parse_args(argv)
-    command = next((name for name in COMMANDS if _given(typed, name)), START)
+    command = next((name for name in COMMANDS if _given(typed, name)), OWN if typed.verb else START)
+    if typed.verb and command != OWN:
+        options.error(f"{_option(command)} does not go with another command")
     for name, verbs in GOES_WITH.items():
         if _given(typed, name) and command not in verbs:
             *others, last = ("a start" if one == START else _option(one) for one in verbs)
@@ -290,6 +315,7 @@ def parse(argv: Sequence[str] | None = None) -> Request:
         dry_run=typed.dry_run,
         bundle=typed.bundle,
         verbose=typed.verbose,
+        verb=typed.verb,
     )
 
 

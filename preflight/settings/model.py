@@ -43,6 +43,7 @@ from preflight.settings.parsers import (
     text,
     token,
     urls,
+    verbs,
     whole,
 )
 from preflight.settings.statefolder import StateFolder
@@ -357,6 +358,12 @@ class Settings:
         1.0,
         duration(0, 60),
         "wait before a notification that was not delivered is tried again; doubles for each of four more tries",
+    )
+    verbs: tuple[str, ...] = setting(
+        (),
+        verbs,
+        "options of the application's own that do something instead of a start, `option=module:attribute` each: a"
+        " function that is given the settings and returns the exit code",
     )
     database_url: str | None = setting(
         None,

@@ -200,6 +200,18 @@ def attributes(value: object) -> tuple[str, ...]:
         raise ValueError('must be a list of MODULE:ATTRIBUTE, such as ["my_shop.tables:TABLES"]') from None
 
 
+def verbs(value: object) -> tuple[str, ...]:
+    """Options that stand for functions: NAME=MODULE:ATTRIBUTE each; as a variable, separated by commas."""
+    try:
+        found = [name.partition("=") for name in names(value)]
+        if not all(re.fullmatch(r"[a-z][a-z-]*[a-z]", option) for option, _, _ in found):
+            raise ValueError
+        return tuple(f"{option}={attribute(function)}" for option, _, function in found)
+    except ValueError:
+        example = '["import-carts=my_shop.carts:run"]'
+        raise ValueError(f"must be a list of OPTION=MODULE:ATTRIBUTE, such as {example}") from None
+
+
 def request_path(value: object) -> str:
     """What an HTTP request asks for; empty for "off"."""
     target = text(value)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from preflight.times import stamp
 
 if TYPE_CHECKING:
-    from langgraph.checkpoint.base import BaseCheckpointSaver
+    from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 
 LINE = "seq, turn, role, content, at, client, code, retry, retry_after"
 """The columns of a transcript, in the order that :func:`line` takes them."""
@@ -96,6 +96,22 @@ class Taken:
     """Whether another process has a turn of the session that is not answered yet."""
     duplicate: bool = False
     answer: Line | None = None
+
+
+@dataclass(slots=True)
+class Kept:
+    """A session with everything that belongs to it, as it is imported."""
+
+    session: tuple[str, float, float, str | None]
+    """Its id, when it began and was last used, and its workspace."""
+    lines: list[tuple[Any, ...]]
+    """Of its transcript, by the columns of ``LINE``."""
+    turns: dict[str, int]
+    """Those without an answer, and how often each has begun."""
+    memory: CheckpointTuple | None
+    """What the graph remembers."""
+    in_use: bool = False
+    """Whether a process that runs works on one of its turns."""
 
 
 class Sessions(Protocol):

@@ -49,12 +49,7 @@ class Checkpoints(AsyncPostgresSaver):
     ) -> RunnableConfig:
         """Write it where the turn is still this process's. Raises TurnTaken where it is not, or was deleted."""
         turn = config["configurable"]["turn_id"]
-        # Of these, texts go into JSON, and what is more than a text or a number into a blob.
-        values = {
-            channel: storable(value) if isinstance(value, str) else value
-            for channel, value in checkpoint["channel_values"].items()
-        }
-        kept: Checkpoint = {**checkpoint, "channel_values": values}
+        kept = storable_values(checkpoint)
         lease = {"turn": turn, "epoch": self._leases.of(turn).epoch}
         pruned = {
             "thread": config["configurable"]["thread_id"],
@@ -80,3 +75,12 @@ class Checkpoints(AsyncPostgresSaver):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Nothing: these would let a turn go on in its middle. Ours begin anew, from the transcript."""
+
+
+def storable_values(checkpoint: Checkpoint) -> Checkpoint:
+    """What can be stored of a checkpoint: of its values texts go into JSON, and lists and objects into blobs."""
+    values = {
+        channel: storable(value) if isinstance(value, str) else value
+        for channel, value in checkpoint["channel_values"].items()
+    }
+    return {**checkpoint, "channel_values": values}

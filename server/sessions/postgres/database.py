@@ -64,6 +64,7 @@ class Database:
         """``environment`` adds what libpq would take from one (PGPASSWORD); ``connections``: at most."""
         self._url, self._environment = url, environment
         self._connections = connections
+        self._free = asyncio.Semaphore(connections)  # before the pool, whose time-out is then that of a connection
         self._pool: AsyncConnectionPool[Connection] | None = None
         self._opening: asyncio.Task[AsyncConnectionPool[Connection]] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -107,12 +108,13 @@ class Database:
 
     async def _persist(self, work: Work[T]) -> T:
         loop = asyncio.get_running_loop()
-        if self._away is not None and self._away + PATIENCE < loop.time() < self._tried + PAUSES[1]:
-            raise self._absent()
         pause, longest = PAUSES
         while True:
             try:
-                result = await self._try(work)
+                async with self._free:
+                    if self._away is not None and self._away + PATIENCE < loop.time() < self._tried + longest:
+                        raise self._absent()
+                    result = await self._try(work)
             except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected):
                 pass
             except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:
