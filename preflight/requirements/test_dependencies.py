@@ -19,16 +19,6 @@ from preflight.suite import imports
 SHARE = 0.6  # of this requirement's time: what imports may take
 
 
-def installed(name: str) -> str | None:
-    """The installed version, None where the package or its metadata is missing or broken."""
-    try:
-        # Broken metadata: no version in it, or a file that cannot be read.
-        version: str | None = importlib.metadata.version(name)
-    except (importlib.metadata.PackageNotFoundError, KeyError, ValueError, OSError):
-        return None
-    return version or None
-
-
 def declared(settings: Settings) -> list[Requirement]:
     """What the project declares; ends the requirement where it does not say that, or what it says is none.
 
@@ -65,7 +55,7 @@ def with_extras(requirements: Sequence[Requirement], unknown: list[str]) -> Iter
         yield requirement, by
         for extra in sorted(requirement.extras):
             here = (canonicalize_name(requirement.name), canonicalize_name(extra))
-            if here in seen or installed(requirement.name) is None:
+            if here in seen or imports.version(requirement.name) is None:
                 continue
             seen.add(here)
             metadata = importlib.metadata.metadata(requirement.name)
@@ -96,7 +86,7 @@ def test_dependencies(settings: Settings, details: Details) -> None:
     faults: dict[str, str] = {}
     unknown: list[str] = []
     for requirement, by in with_extras(declared(settings), unknown):
-        version = installed(requirement.name)
+        version = imports.version(requirement.name)
         details[requirement.name] = version
         wanted = _to_install(requirement)
         needed = f" (for {by})" if by else ""

@@ -1,13 +1,15 @@
 """Whether installed distributions can be imported: asked in a process of its own, and not again until one changes.
 
-To import everything takes a second or two, once after an installation. That it went well is remembered in the state
+To import everything takes a second or two, once after an installation. What went well is remembered in the state
 folder, with what it depends on: the interpreter, where each distribution is installed and when that folder was changed,
-and the file that its module begins with. What failed is asked again each time.
+and the file that its module begins with. What failed, or was not done in time, is asked again: on a slow machine each
+run comes a little further.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import importlib.machinery
@@ -19,9 +21,11 @@ import selectors
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from email.parser import HeaderParser
 from pathlib import Path
+from types import MappingProxyType
+from typing import IO, NamedTuple, cast
 
 from preflight import files
 from preflight.dependencies import MODULES
@@ -32,34 +36,43 @@ from preflight.text import first_line
 LONGEST = 300  # characters of an error
 
 
-@dataclass(frozen=True, slots=True)
-class Tried:
+class Tried(NamedTuple):
     """What came of it."""
 
-    failures: dict[str, str] = field(default_factory=dict)
+    failures: Mapping[str, str] = MappingProxyType({})
     """By distribution, why it cannot be imported."""
     untried: tuple[str, ...] = ()
     """Those whose import had not ended, or not begun, when the time was over."""
 
 
 def attempt(names: Sequence[str], state: StateFolder, deadline: float) -> Tried:
-    """Import these distributions in a child, within so many seconds, unless that is known to work."""
+    """Import these distributions in a child, within so many seconds, but for those that are known to work."""
     safe = _is_safe(state.path)
-    with contextlib.suppress(OSError, ValueError):
-        if safe and json.loads(_remembered(state.imports)) == _fingerprint(names):
-            return Tried()
-    tried = _in_child(names, deadline)
-    if safe and not tried.failures and not tried.untried:
+    before = _fingerprint(names)
+    known = _remembered(state.imports, before) if safe else frozenset()
+    rest = [name for name in names if name not in known]
+    if not rest:
+        return Tried()
+    tried = _in_child(rest, deadline)
+    worked = {name for name in rest if name not in tried.failures and name not in tried.untried}
+    if safe and worked:
+        # As it is by now: what was compiled for the first time has changed the folder; or something was installed.
+        after = _fingerprint(names)
+        imported = worked | known if after == before else worked
         with contextlib.suppress(OSError):  # asked again, then
-            # As it is by now: what was compiled for the first time has changed the folder.
-            files.publish(state.imports, json.dumps(_fingerprint(names)).encode())
+            files.publish(state.imports, json.dumps({"of": after, "imported": sorted(imported)}).encode())
     return tried
 
 
-def _remembered(path: Path) -> bytes:
-    # O_NONBLOCK: a named pipe in its place must not keep us waiting for a writer.
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:
-        return stream.read()
+def _remembered(path: Path, fingerprint: str) -> frozenset[str]:
+    """The distributions that were imported while everything was as it is now."""
+    try:
+        # O_NONBLOCK: a named pipe in its place must not keep us waiting for a writer.
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:
+            kept = json.loads(stream.read())
+        return frozenset(kept["imported"] if kept["of"] == fingerprint else ())
+    except (OSError, ValueError, TypeError, KeyError):  # another release's, say
+        return frozenset()
 
 
 def _is_safe(folder: Path) -> bool:
@@ -71,17 +84,31 @@ def _is_safe(folder: Path) -> bool:
     return True
 
 
-def _fingerprint(names: Sequence[str]) -> list[str]:
+@functools.cache
+def version(name: str) -> str | None:
+    """The installed version, read once; None where the distribution or its metadata is missing or broken."""
+    try:
+        found = importlib.metadata.distribution(name)
+        text = found.read_text("METADATA")
+        if text is None:  # an older form, or broken metadata: no version in it, or a file that cannot be read
+            return found.version or None
+        # The head alone: the description behind it may be a book.
+        return HeaderParser().parsestr(text.partition("\n\n")[0])["Version"] or None
+    except (importlib.metadata.PackageNotFoundError, KeyError, ValueError, OSError):
+        return None
+
+
+def _fingerprint(names: Sequence[str]) -> str:
     """What the outcome depends on, as far as it can be told quickly."""
     facts: list[object] = [sys.executable, sys.version]
     for name in sorted(names):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found = importlib.metadata.distribution(name)
-            facts.append((name, found.version, _stamp(str(found.locate_file("")))))
+            facts.append((name, version(name), _stamp(str(found.locate_file("")))))
         # Where the module itself is found, which a file in another folder can stand before.
         spec = importlib.machinery.PathFinder.find_spec(_guess(name).partition(".")[0])
         facts.append((spec.origin, _stamp(spec.origin)) if spec is not None and spec.origin else str(spec is None))
-    return [hashlib.sha256(repr(facts).encode()).hexdigest()]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def _stamp(path: str) -> tuple[int, int]:
@@ -98,11 +125,11 @@ def _in_child(names: Sequence[str], deadline: float) -> Tried:
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
     ) as child, selectors.DefaultSelector() as selector:  # fmt: skip
+        output = cast("IO[bytes]", child.stdout)
         try:
-            assert child.stdout is not None  # noqa: S101  # for mypy: it is a pipe
-            selector.register(child.stdout, selectors.EVENT_READ)
+            selector.register(output, selectors.EVENT_READ)
             while (left := end - time.monotonic()) > 0 and selector.select(left):
-                data = child.stdout.read(1 << 16)
+                data = output.read(1 << 16)
                 if not data:
                     break
                 said += data

@@ -150,6 +150,24 @@ def test_an_import_that_does_not_end(shelf: Shelf) -> None:
     run.left_nothing()
 
 
+def test_a_machine_on_which_imports_take_longer_than_there_is_time(shelf: Shelf) -> None:
+    """Each run imports what the ones before it did not come to, and nothing twice."""
+    asked = shelf.place.folder / "asked"
+    lasting = f"import time; open({str(asked)!r}, 'a').write(__name__ + ' '); time.sleep(%s)"
+    for name, seconds in (("first", 0), ("second", 600)):
+        shelf.put(name, "1.0", lasting % seconds)
+    shelf.declare('dependencies = ["first", "second"]')
+    for ending in ("first second ", "first second second "):
+        _run, found = shelf.ask(PREFLIGHT_REQUIREMENT_TIMEOUT="10s")
+        assert found["message"] == "2 packages; not all could be imported in time: second"
+        assert asked.read_text() == ending
+    asked.unlink()
+    module = shelf.folder / "second.py"
+    module.write_text(lasting % 0)
+    assert shelf.ask()[1]["message"] == "2 packages"
+    assert asked.read_text() == "first second "  # one has changed, which may be what the other one needs
+
+
 def test_an_import_is_not_repeated(shelf: Shelf) -> None:
     """What was imported once is known, until something changes."""
     count = shelf.place.folder / "count"
