@@ -71,6 +71,9 @@ def main():  # type: () -> int
         )
         return 1
     listen()
+    import gc
+
+    gc.disable()  # until everything is imported: it would take a tenth of that time; see preflight/launcher/checks.py
     # python -I, -P and PYTHONSAFEPATH leave this folder out, and a preflight that is installed would be another one.
     if sys.path[:1] != [HERE]:
         sys.path.insert(0, HERE)

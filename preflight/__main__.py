@@ -4,6 +4,7 @@ It works for the project of the folder where it is typed. Nothing of that projec
 folder that ``-m`` puts on the path is taken from it again, before anything else is looked for.
 """
 
+import gc
 import os
 import sys
 
@@ -21,6 +22,7 @@ def _leave_out_the_folder() -> None:
 
 def main() -> int:
     """The command; returns its exit code."""
+    gc.disable()  # until everything is imported: it would take a tenth of that time; see launcher/checks.py
     from preflight import bytecode
 
     bytecode.repair()  # before the first module that could need it

@@ -6,6 +6,7 @@ The standard library only, until that is known.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import re
 import signal
@@ -61,6 +62,8 @@ def run() -> int:
                 f"{commands.name()}: error: the output cannot be written: {error.strerror}", file=sys.stderr, flush=True
             )
         return 1
+    finally:
+        gc.freeze()  # nor does the interpreter collect garbage at its end, which would take as long as many a command
     return exit_code
 
 

@@ -35,7 +35,8 @@ CORE = (
 MODULES = {
     "python-dotenv": "dotenv",
     "pytest-json-report": "pytest_jsonreport",
-    "langgraph-checkpoint-sqlite": "langgraph",  # inside of it; looking there would import
+    "langgraph-checkpoint-postgres": "langgraph",  # inside of it; looking there would import
+    "langgraph-checkpoint-sqlite": "langgraph",
 }
 
 

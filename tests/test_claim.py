@@ -18,7 +18,7 @@ from preflight.instances.runtime import StartLock
 from preflight.ports.activation import Inherited
 from preflight.settings import loading
 from preflight.settings import model as settings
-from preflight.suite import claim
+from preflight.suite import claim, occupied
 from tests.launchers import Answering
 from tests.portnumbers import unused_port
 from tests.releases import OtherRelease
@@ -43,15 +43,15 @@ def listener() -> Iterator[socket.socket]:
 def test_an_instance_gets_the_time_that_it_says_it_needs(home: Path) -> None:
     """Grace first: nobody is killed in the middle of a drain that its settings allow."""
     chosen = load(8002, port_grace="5s")
-    assert claim.policy_of(chosen, []).grace == 5
-    assert claim.policy_of(chosen, [record(stops_within=21.5)]).grace == 21.5
-    assert claim.policy_of(chosen, [record(stops_within=1)]).grace == 5
+    assert occupied.policy_of(chosen, []).grace == 5
+    assert occupied.policy_of(chosen, [record(stops_within=21.5)]).grace == 21.5
+    assert occupied.policy_of(chosen, [record(stops_within=1)]).grace == 5
 
 
 def test_names_that_are_never_stopped_are_a_setting(home: Path) -> None:
     """The setting adds to what is spared anyway."""
     chosen = load(8002, port_spare=["my-broker"])
-    assert claim.policy_of(chosen, []).spare == ports.INFRASTRUCTURE | {"my-broker"}
+    assert occupied.policy_of(chosen, []).spare == ports.INFRASTRUCTURE | {"my-broker"}
 
 
 @pytest.mark.parametrize("origin", ["check", "pytest", "rerun"])

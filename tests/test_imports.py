@@ -169,6 +169,7 @@ def test_launcher_stays_light(tmp_path: Path) -> None:
         "from preflight.launcher import checks; from preflight.processes import suite, worker\n"
         "from preflight.settings import envfile\n"
         "options.parser().parse_args(['--demo'])\n"
+        "assert bootstrap.problem() is None\n"
         "assert envfile.read(Path(sys.argv[1])).values == {'NAME': 'value'}\n"
         "print(*sorted({name.split('.')[0] for name in sys.modules}))"
     )
@@ -177,6 +178,7 @@ def test_launcher_stays_light(tmp_path: Path) -> None:
     heavy = {
         "pydantic",
         "asyncio",
+        "email",  # and importlib.metadata, which imports it
         "fastapi",
         "starlette",
         "uvicorn",

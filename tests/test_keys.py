@@ -411,7 +411,7 @@ def test_a_service_of_ones_own(judge: Judge, service: Service) -> None:
 )  # fmt: skip
 def test_whose_status_page_it_is(base: str, page: bool) -> None:
     """The page is about the hosts of one domain."""
-    from preflight.ready.keys import judge_service
+    from preflight.ready.judges import judge_service
     from preflight.suite.probes import Reply, openai
 
     environ = {} if base == LEFT_OUT else {"OPENAI_BASE_URL": base}

@@ -11,9 +11,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from preflight.suite.memory import Left, left, of_groups
+from preflight.suite.memory import Left, left, of_groups, of_machine
 
 ROOT = Path(__file__).parents[1]
 MIB = 1024**2
@@ -47,6 +48,24 @@ class Tree:
 @pytest.fixture
 def tree(tmp_path: Path) -> Tree:
     return Tree(tmp_path)
+
+
+def test_the_machine(tree: Tree) -> None:
+    """What the kernel says can be used, of what there is; and never more than that."""
+    meminfo = tree.root / "proc" / "meminfo"
+    meminfo.parent.mkdir()
+    meminfo.write_text("MemTotal:   24684632 kB\nMemFree:    1000 kB\nMemAvailable:  21420172 kB\n")
+    assert of_machine(tree.root) == Left(21420172 * 1024, 24684632 * 1024)
+    meminfo.write_text("MemTotal: 1000 kB\nMemAvailable: 2000 kB\n")
+    assert of_machine(tree.root) == Left(1000 * 1024, 1000 * 1024)
+
+
+def test_a_machine_that_does_not_say(tree: Tree) -> None:
+    """Where the kernel does not say what can be used, psutil finds out; it agrees with the kernel where that does."""
+    machine = psutil.virtual_memory()
+    assert of_machine(tree.root).limit == machine.total
+    assert of_machine().limit == machine.total
+    assert abs(of_machine().available - of_machine(tree.root).available) < machine.total / 10
 
 
 def test_version_2(tree: Tree) -> None:

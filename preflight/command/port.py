@@ -21,7 +21,7 @@ from preflight.output.log import Log, LogFile
 from preflight.output.plainlines import cells, columns, folded
 from preflight.redaction.redactor import Redactor
 from preflight.settings.model import Settings
-from preflight.suite import claim
+from preflight.suite import claim, occupied
 from preflight.text import foreign, plain, printable
 from preflight.times import local_of
 
@@ -44,7 +44,7 @@ def described(settings: Settings) -> dict[str, object]:
     """Who holds the port, as JSON values; commands in it may contain secrets."""
     if settings.uds is not None:
         return _path_described(settings, settings.uds)
-    plan = ports.plan(settings.host, settings.port, claim.policy_of(settings, []))
+    plan = ports.plan(settings.host, settings.port, occupied.policy_of(settings, []))
     shown = _described(settings, plan.holders, neighbours.on_port(settings, plan.holders), free=plan.free)
     if plan.problem and not plan.holders:
         shown |= {"status": UNAVAILABLE, "problem": plan.problem, "fix": plan.fix or ""}
@@ -67,7 +67,7 @@ def free(
     if settings.uds is not None:
         return _free_path(settings, settings.uds, dry_run=dry_run, as_json=as_json)
     ours = neighbours.on_port(settings)
-    policy = claim.policy_of(settings, [one.record for one in ours])
+    policy = occupied.policy_of(settings, [one.record for one in ours])
     if dry_run:
         plan = ports.plan(settings.host, settings.port, policy)
         shown = _described(settings, plan.holders, ours, free=plan.free)
@@ -88,7 +88,7 @@ def free(
                 said = printable(redactor.text(claim.told(step, when=verbose)))
                 print(folded(said, columns(sys.stdout)), flush=True)
 
-        claim.wait_for_drains(settings, ours, on_step)
+        occupied.wait_for_drains(settings, ours, on_step)
         taken = ports.take(settings.host, settings.port, policy, on_step=on_step)
         if taken.socket is not None:
             taken.socket.close()
@@ -131,7 +131,7 @@ def _free_path(settings: Settings, path: Path, *, dry_run: bool, as_json: bool) 
         os.kill(ours[0].record.pid, signal.SIGTERM)
         until = time.monotonic() + ours[0].record.stops_within + settings.port_grace
         while socketfiles.look(path).listens and time.monotonic() < until:
-            time.sleep(claim.LOOK)
+            time.sleep(occupied.LOOK)
     if not dry_run:
         socketfiles.sweep(path)
     shown = _path_described(settings, path)

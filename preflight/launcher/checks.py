@@ -6,6 +6,7 @@ or ``--watch`` compares it with the one before.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -77,6 +78,7 @@ class Checks:
         self._suite = None
         result = suite.result(self._display.terminal.redactor)
         self._socket = result.socket
+        gc.enable()  # what comes may go on for months, and has been imported
         if progress is not None:
             self.hanging_import = self._where_it_hangs(suite, worker)
             progress.over()
@@ -101,7 +103,7 @@ class Checks:
                 told = worker.error
                 suite.application(told, worker.fix)
                 self._application_told = True
-                _import_for_later()
+                _import_for_later(serves=self.origin == "start")
 
     def _hear(self, suite: Suite, progress: Progress | None) -> None:
         for message in suite.read_channel():
@@ -140,8 +142,11 @@ class Checks:
             self._socket = None
 
 
-def _import_for_later() -> None:
-    """Import what a verdict and serving need, while the suite ends: the application has been imported, and a
-    processor may be idle.
+def _import_for_later(*, serves: bool) -> None:
+    """Import what comes after the verdict, while the suite ends: the application has been imported, and a processor
+    may be idle.
     """
-    from preflight.launcher import supervisor  # noqa: F401
+    if serves:
+        from preflight.launcher import supervisor  # noqa: F401
+    else:
+        from preflight.report import history  # noqa: F401

@@ -10,7 +10,8 @@ Taking a port uses these modules in this order:
    whether a holder belongs to another user, is a forwarder, belongs to a container or a service (by their `cgroups`),
    or has a name among the `spared`.
 4. `freeing` pins all holders and their descendants before the first signal; `stopping` asks the topmost first,
-   sweeps the rest, kills the stubborn. It is done when this process holds the socket.
+   sweeps the rest, kills the stubborn. It is done when this process holds the socket. Each action is one
+   of the `steps`.
 5. `explanations` reports a failure, with one of the `fixes`.
 
 None of this happens for a socket that systemd has passed: `activation` takes it as it is.
@@ -22,30 +23,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from preflight.ports.binding import PortUnavailable, Target, resolve
+    from preflight.ports.binding import PortUnavailable, Target, is_free, listen_if_free, resolve
     from preflight.ports.current import here
     from preflight.ports.freeing import Plan, Taken, plan, take
     from preflight.ports.holders import Holder, listeners
     from preflight.ports.machine import Machine, ancestors
     from preflight.ports.policy import Policy, Refusal
     from preflight.ports.spared import INFRASTRUCTURE
-    from preflight.ports.stopping import Step
+    from preflight.ports.steps import Step, held
 
 _SUBJECTS = {
-    "binding": ["PortUnavailable", "Target", "resolve"],
+    "binding": ["PortUnavailable", "Target", "is_free", "listen_if_free", "resolve"],
     "current": ["here"],
     "freeing": ["Plan", "Taken", "plan", "take"],
     "holders": ["Holder", "listeners"],
     "machine": ["Machine", "ancestors"],
     "policy": ["Policy", "Refusal"],
     "spared": ["INFRASTRUCTURE"],
-    "stopping": ["Step"],
+    "steps": ["Step", "held"],
 }
 _OF = {name: subject for subject, names in _SUBJECTS.items() for name in names}
 
 __all__ = [
     "INFRASTRUCTURE", "Holder", "Machine", "Plan", "Policy", "PortUnavailable", "Refusal", "Step", "Taken",
-    "Target", "ancestors", "here", "listeners", "plan", "resolve", "take",
+    "Target", "ancestors", "held", "here", "is_free", "listen_if_free", "listeners", "plan", "resolve", "take",
 ]  # fmt: skip
 
 

@@ -14,8 +14,8 @@ import fcntl
 import os
 import socket
 from collections.abc import MutableMapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from preflight.text import foreign
 
@@ -28,8 +28,7 @@ class Unusable(ValueError):
     """What was passed cannot be served; the message is one line that says what to change."""
 
 
-@dataclass(frozen=True, slots=True)
-class Passed:
+class Passed(NamedTuple):
     """What the environment says was passed to this process, before anybody has looked at the descriptors."""
 
     descriptors: tuple[int, ...] = ()
@@ -41,8 +40,7 @@ class Passed:
     """Whether they are for the process that has started this one (a shell, ``uv run``), which did not become it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Inherited:
+class Inherited(NamedTuple):
     """A listening socket that a start is given, and need not bind."""
 
     socket: socket.socket

@@ -4,6 +4,8 @@ Connecting decides nothing: a full backlog or a firewall makes it fail on a port
 options that the server will use, so a TIME_WAIT that does not disturb the server does not disturb the check.
 """
 
+from __future__ import annotations
+
 import errno
 import os
 import pwd
@@ -11,12 +13,14 @@ import socket
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from preflight.ports import fixes
-from preflight.ports.machine import Machine
 from preflight.ports.sockets import MAPPED, Endpoint
 from preflight.text import foreign
+
+if TYPE_CHECKING:  # a free port needs no look at the machine
+    from preflight.ports.machine import Machine
 
 _SOME_ADDRESS = "use an address of this machine: --host 127.0.0.1, or --host 0.0.0.0 for all of them"
 
@@ -32,8 +36,7 @@ class PortUnavailable(OSError):
         return str(self.strerror)
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """An address to serve on, resolved."""
 
     host: str  # as it was given
@@ -51,7 +54,7 @@ class Target:
         """Index of the network interface that the address belongs to (the zone of `fe80::1%eth0`); 0: none."""
         return zone(self.sockaddr)
 
-    def is_same(self, other: "Target") -> bool:
+    def is_same(self, other: Target) -> bool:
         """Whether both name one address and port, however they are spelled."""
         ours, theirs = (self.packed, self.interface, self.port), (other.packed, other.interface, other.port)
         return ours == theirs
@@ -154,6 +157,22 @@ def is_free(host: str, port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def listen_if_free(host: str, port: int, *, backlog: int = 2048) -> socket.socket | None:
+    """A listening socket, not inheritable, where a bind alone shows that the address is free: see `is_free`."""
+    if sys.platform != "linux":
+        return None
+    try:
+        held = _open(resolve(host, port))
+    except OSError:
+        return None
+    try:
+        held.listen(backlog)
+    except OSError:  # two may bind with SO_REUSEADDR; only one of them listens
+        held.close()
+        return None
+    return held
 
 
 def listen(target: Target, machine: Machine, *, deadline: float = 0.0, backlog: int = 2048) -> socket.socket:

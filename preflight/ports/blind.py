@@ -7,7 +7,6 @@ that is read there is somebody else's here, or nobody's, so nothing is known of 
 import os
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 from preflight.ports import sockets
 from preflight.ports.machine import Handle, Process
@@ -30,11 +29,11 @@ class Blind:
 
     def listening(self, port: int) -> list[sockets.Endpoint]:
         """See Machine."""
-        return [replace(one, pids=()) for one in sockets.listening(port)]
+        return [one._replace(pids=()) for one in sockets.listening(port)]
 
     def occupying(self, port: int) -> list[sockets.Endpoint]:
         """See Machine."""
-        return [replace(one, pids=()) for one in sockets.occupying(port)]
+        return [one._replace(pids=()) for one in sockets.occupying(port)]
 
     def process(self, pid: int) -> Process | None:  # noqa: ARG002
         """See Machine."""

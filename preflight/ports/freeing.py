@@ -1,7 +1,6 @@
 """Free a port and hold it in the same breath, or say what that would do."""
 
 import errno
-import os
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +13,8 @@ from preflight.ports.explanations import Trouble, left_alone, unexplained, unsto
 from preflight.ports.holders import Found, Holder, find
 from preflight.ports.machine import Handle, Machine, Process, ancestors, descendants
 from preflight.ports.policy import Asking, Policy, Refusal, decide, reasons
-from preflight.ports.stopping import Step, Tree, end
+from preflight.ports.steps import Step, held
+from preflight.ports.stopping import Tree, end
 
 _SETTLE = 0.1  # seconds that the kernel may need to give a closed port back
 _ROUNDS = 3  # times that processes forked from a holder after the look at it are swept
@@ -142,8 +142,7 @@ class _Attempt:
                     return self._failed(*unexplained(self.target, self.machine))
         if self.held is None:
             return self._failed(*unexplained(self.target, self.machine))
-        where = f"listens on {self.target.host} port {self.held.getsockname()[1]}"
-        self._note("held", os.getpid(), "this process", where)
+        self._add(held(self.target.host, self.held.getsockname()[1]))
         return Taken(self.held, self.first, (), tuple(self.steps), reasons=self.reasons)
 
     def release(self) -> None:
@@ -239,7 +238,10 @@ class _Attempt:
         return Taken(None, self.first, refusals, tuple(self.steps), problem, fix, self.reasons)
 
     def _note(self, action: str, pid: int | None, name: str, result: str) -> None:
-        step = Step(time.time(), action, pid, name, result, self.grounds.get(pid, "") if action == "SIGTERM" else "")
+        grounds = self.grounds.get(pid, "") if action == "SIGTERM" else ""
+        self._add(Step(time.time(), action, pid, name, result, grounds))
+
+    def _add(self, step: Step) -> None:
         self.steps.append(step)
         if self.on_step is not None:
             self.on_step(step)

@@ -13,8 +13,8 @@ import socket
 import struct
 import sys
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 TIME_WAIT = 6
 CLOSE = 7
@@ -37,8 +37,7 @@ _ANSWER = struct.Struct("=BBBB2s2s16s16sI8sIIIII")  # inet_diag_msg
 MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """One TCP socket, by its local end."""
 
     address: bytes  # packed: 4 bytes for IPv4, 16 for IPv6
@@ -201,7 +200,7 @@ def _with_holders(endpoints: list[Endpoint]) -> list[Endpoint]:
     if not inodes:
         return endpoints
     holders = _holders({f"socket:[{inode}]" for inode in inodes})
-    return [replace(endpoint, pids=tuple(holders.get(f"socket:[{endpoint.inode}]", ()))) for endpoint in endpoints]
+    return [endpoint._replace(pids=tuple(holders.get(f"socket:[{endpoint.inode}]", ()))) for endpoint in endpoints]
 
 
 def _holders(links: set[str]) -> dict[str, list[int]]:

@@ -9,42 +9,16 @@ import math
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from preflight.ports.machine import Handle, Machine
-from preflight.times import local, stamp
 
-Note = Callable[[str, int, str, str], None]  # action, PID, name, result, as in Step
+Note = Callable[[str, int, str, str], None]  # action, PID, name, result, as in steps.Step
 
 SWEEP = 1.0  # seconds that the rest gets at least between SIGTERM and SIGKILL, however late its top went
 _UNKILLABLE = 2.0  # seconds after SIGKILL: who is there still is inside the kernel and ends when that returns
 _LOOK = 0.02  # seconds between two calls of `meanwhile`
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One action, for the audit."""
-
-    at: float  # seconds since the epoch
-    action: str  # SIGTERM, SIGCONT, SIGKILL, exited, gone, left alone, still there, respawned, held
-    pid: int | None
-    name: str
-    result: str
-    grounds: str = ""  # why a process is stopped, where that has been decided for it
-
-    @property
-    def what(self) -> str:
-        """The action, without its time."""
-        who = self.name if self.pid is None else f"{self.name} (PID {self.pid})"
-        return f"{self.action}: {who}: {self.result}{f', {self.grounds}' if self.grounds else ''}"
-
-    def __str__(self) -> str:
-        return f"{local(self.at, precise=True)} {self.what}"
-
-    def to_dict(self) -> dict[str, object]:
-        """Field by field, ready for JSON."""
-        return {**asdict(self), "at": stamp(self.at)}
 
 
 class Tree(NamedTuple):

@@ -14,7 +14,7 @@ from preflight.making import url as parsed
 from preflight.processes import programs
 from preflight.ready.machine import found
 from preflight.redaction import arguments
-from preflight.suite import egress
+from preflight.suite import clients, egress
 from preflight.text import foreign
 
 # What keeps a runner from downloading what it is to run, and what would make it download without asking.
@@ -120,7 +120,7 @@ async def _reached(ask: Ask, token: str) -> AsyncIterator[Any]:
     from mcp.client.streamable_http import streamable_http_client
 
     try:
-        routes, context = egress.routes(ask.environment), egress.certificates(ask.environment)
+        routes, context = egress.routes(ask.environment), clients.certificates(ask.environment)
     except egress.Fault as fault:
         raise Failure(str(fault), fault.fix) from None
     mounts = {

@@ -12,7 +12,8 @@ from urllib.parse import quote
 from preflight.contract import Details
 from preflight.making import Ask, Failure, literal, requirement, unknown
 from preflight.making import url as parsed
-from preflight.ready.keys import MONEY, PROVIDERS, base_of, headers_of, provider_of, question_of
+from preflight.ready.judges import MONEY
+from preflight.ready.keys import PROVIDERS, base_of, headers_of, provider_of, question_of
 from preflight.ready.web import get, send
 from preflight.suite import probes
 from preflight.text import foreign

@@ -14,7 +14,7 @@ from preflight.contract import Details
 from preflight.making import Ask, Failure, imported, literal, requirement, unknown, without_query
 from preflight.making import url as parsed
 from preflight.ready.network import resolved
-from preflight.suite import egress, probes
+from preflight.suite import clients, egress, probes
 from preflight.text import foreign
 
 
@@ -98,7 +98,7 @@ def send(method: str, address: str, ask: Ask, headers: Mapping[str, str] | None 
     target = target_of(address, ask)
     begun = time.monotonic()
     try:
-        client = egress.build(ask.environment, address, ask.timeout)
+        client = clients.build(ask.environment, address, ask.timeout)
     except egress.Fault as fault:
         raise Failure(str(fault), fault.fix) from None
     course = probes.Course()

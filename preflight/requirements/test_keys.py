@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from preflight.contract import Details
-from preflight.ready.keys import host_of, judge_fault, judge_key, judge_service
+from preflight.ready.judges import host_of, judge_fault, judge_key, judge_service
 from preflight.settings import places
 from preflight.settings.model import Settings
 from preflight.suite import egress
-from preflight.suite.probes import Probes
+
+if TYPE_CHECKING:  # a run that asks nobody loads no client
+    from preflight.suite.probes import Probes
 
 # What the client reads besides keys and proxies, and what would be wrong in it without anybody saying so.
 _READ = (*egress.ORGANIZATION, egress.PROJECT, "OPENAI_MODEL", "NO_PROXY", "no_proxy")

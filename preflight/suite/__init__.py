@@ -6,7 +6,8 @@ A run uses these modules in this order:
 2. `preflight.plugin` registers `fixtures` and `plugin`, which controls the run and makes the report. It reads the
    `declarations`, leaves out requirements that do not apply (`applicability`), keeps the `deadlines`, and names
    `outcomes`.
-3. `soundness` compares the running code with the files: no assertion is left out, no requirement is lost.
+3. `soundness` asks whether assertions are executed, `sources` whether the running code is that of the files,
+   `uncollected` whether a requirement of theirs is lost, and `witness` whether each body has run.
 4. `probes` asks the network, all questions at once, from the beginning of the run. Requirements judge the answers.
    `memory` measures the memory that the control groups leave.
 5. `claim` finds, frees and holds the port, last of all.

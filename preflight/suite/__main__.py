@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import gc
+
+# It lives for seconds at most, and collecting garbage takes a fifth of that time, of the imports here a tenth. pytest's
+# plugin for unraisable exceptions does so several times over.
+gc.disable()
+
+import contextlib
 import os
 import socket
 import sys
 import threading
 from pathlib import Path
+from types import ModuleType
 
 from preflight import project
 from preflight.ports.activation import Inherited
@@ -64,22 +71,19 @@ class Link:
 def main() -> int:
     """The child: run pytest on the suite, with nothing but the plugins that it needs."""
     link = Link(int(sys.argv[1]))
-    # It lives for seconds at most, and collecting garbage takes a fifth of that time. pytest's plugin for
-    # unraisable exceptions does so several times over.
-    gc.disable()
     import pytest
 
     if link.settings.root != project.CHECKOUT:  # whose modules are ours
         _import_ahead()
     interpreter.put_first(link.settings.folder)
     arguments = ["--assert=plain", "--tb=native", "--show-capture=no", "--no-header", "-q", "-rN"]
-    arguments += ["-p", "no:cacheprovider", "-p", "no:unraisableexception", "-p", "pytest_jsonreport.plugin"]
+    arguments += ["-p", "no:cacheprovider", "-p", "no:unraisableexception"]
     # Those that pytest.ini requires are there for plain pytest; here it would look for them among what loads unasked.
     arguments += ["-o", "required_plugins="]
     for plugin in link.plugins:
         arguments += ["-p", plugin]
     arguments += _collection(link.settings)
-    exit_code = int(pytest.main(arguments, plugins=[link]))
+    exit_code = int(pytest.main(arguments, plugins=[link, *_own_plugins(link.settings)]))
     if not link.met:
         in_checkout = link.settings.root == project.CHECKOUT
         holds = "conftest.py" if in_checkout else "the plugin"
@@ -98,20 +102,41 @@ def _import_ahead() -> None:
     import packaging.version  # noqa: F401
     import pytest_jsonreport.plugin  # noqa: F401
 
+    if sys.platform != "linux":
+        import psutil  # noqa: F401
+
     from preflight.notify import notifier  # noqa: F401
     from preflight.processes import openfiles  # noqa: F401
     from preflight.suite import fixtures, imports, memory  # noqa: F401
 
 
+def _own_plugins(settings: Settings) -> list[ModuleType]:
+    """The plugins that a run is made of. By their names, pytest would look for each in all that is installed."""
+    found = []
+    with contextlib.suppress(ImportError):  # which the run says itself
+        import pytest_jsonreport.plugin
+
+        found.append(pytest_jsonreport.plugin)
+    if settings.root != project.CHECKOUT:  # where conftest.py registers ours
+        from preflight import plugin
+
+        found.append(plugin)
+    return found
+
+
 def _collection(settings: Settings) -> list[str]:
     """Where requirements are, and which configuration of pytest and which conftest.py files hold for them."""
     if settings.root == project.CHECKOUT:
-        return ["-c", "pytest.ini", "--rootdir", ".", "preflight"]
+        from preflight.suite import sources
+
+        # Hundreds of modules of ours are no requirements, and pytest would ask all of its plugins about each.
+        folders = [folder for scope in settings.scopes for folder in sources.folders(scope.folder)]
+        return ["-c", "pytest.ini", "--rootdir", ".", *(folders or ["preflight"])]
     # A project's own configuration and conftest.py are about its own tests: they name plugins that are not loaded here.
     scopes = settings.scopes
     own = [str(scope.folder) for scope in scopes if scope.name != project.OURS]
     arguments = ["-c", str(Path(__file__).with_name("pytest.ini")), "--rootdir", str(settings.root)]
-    arguments += ["--confcutdir", own[0] if own else str(project.PACKAGE), "-p", "preflight.plugin"]
+    arguments += ["--confcutdir", own[0] if own else str(project.PACKAGE)]
     return [*arguments, "--pyargs", project.OURS, *own]
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from preflight.settings.model import Settings
 
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
     from preflight.fleet.schema import State, Tables
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What was found out about the database."""
 
     version: str = ""

@@ -13,15 +13,13 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import re
-import ssl
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import httpx2
+    import ssl
 
 ORGANIZATION = ("OPENAI_ORG_ID", "OPENAI_ORGANIZATION")
 PROJECT = "OPENAI_PROJECT_ID"
@@ -157,7 +155,7 @@ def named_proxies(environment: Mapping[str, str]) -> dict[str, Proxy]:
 def routes(environment: Mapping[str, str]) -> dict[str, Proxy | None]:
     """Patterns of URLs as httpx2's ``mounts`` have them, and the proxy for each; None: directly."""
     own = environment.get(OWN_PROXY)
-    if own and _own_proxy_alone(environment):
+    if own and own_proxy_alone(environment):
         return {"all://": Proxy(OWN_PROXY, own)}  # the proxy takes everything, and no other variable counts
     found: dict[str, Proxy | None] = {}
     named = named_proxies(environment)
@@ -174,7 +172,7 @@ def routes(environment: Mapping[str, str]) -> dict[str, Proxy | None]:
     return found
 
 
-def _own_proxy_alone(environment: Mapping[str, str]) -> bool:
+def own_proxy_alone(environment: Mapping[str, str]) -> bool:
     """Whether the client has its own proxy and nothing else: no other proxy counts then, and no certificates."""
     return bool(environment.get(OWN_PROXY)) and environment.get("LANGCHAIN_OPENAI_TCP_KEEPALIVE", "1") == "0"
 
@@ -206,108 +204,15 @@ def _is_pattern(text: str) -> bool:
     import httpx2
 
     try:
-        httpx2.Client(mounts={text: None}, verify=_unused(), trust_env=False).close()
+        httpx2.Client(mounts={text: None}, verify=unused(), trust_env=False).close()
     except (httpx2.InvalidURL, ValueError):
         return False
     return True
 
 
 @functools.cache
-def _unused() -> ssl.SSLContext:
+def unused() -> ssl.SSLContext:
     """Trusts nobody: for clients that ask nobody, or without TLS."""
+    import ssl  # most runs ask nobody
+
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
-def certificates(environment: Mapping[str, str]) -> ssl.SSLContext:
-    """Whom the client trusts. Raises Fault where what a variable names cannot be read."""
-    for variable in CERTIFICATES:
-        path = environment.get(variable)
-        if not path:
-            continue
-        try:
-            if variable == "SSL_CERT_FILE":
-                return ssl.create_default_context(cafile=path)
-            return ssl.create_default_context(capath=path)
-        except OSError as error:  # ssl's own errors as well
-            raise Fault(variable, _unreadable(error)) from None
-    with _reading:
-        return _systems()
-
-
-_reading = threading.Lock()
-
-
-@functools.cache
-def _systems() -> ssl.SSLContext:
-    """What the system trusts: read once, which takes 30 ms, for all that is asked."""
-    import httpx2
-
-    return httpx2.create_ssl_context(trust_env=False)
-
-
-def _unreadable(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):
-        return "names a file without certificates in it"
-    return f"names a file or folder that cannot be read: {error.strerror}"
-
-
-@dataclass(frozen=True, slots=True)
-class Client:
-    """A client of httpx2, and which of the proxies it has used."""
-
-    http: httpx2.Client
-    used: list[Proxy]
-
-
-def build(environment: Mapping[str, str], url: str, timeout: float) -> Client:
-    """The client that a request to ``url`` leaves with; ``timeout`` in seconds for each step.
-
-    Raises Fault where there is none.
-    """
-    import httpx2
-
-    if log := environment.get(KEY_LOG):
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).keylog_filename = log
-        except OSError as error:
-            raise Fault(KEY_LOG, f"names a file that cannot be written: {error.strerror}") from None
-    named = routes(environment)
-    alone = _own_proxy_alone(environment)
-    read = () if alone else filter(environment.get, CERTIFICATES)
-    secure = [url, *(proxy.url for proxy in named.values() if proxy), *read]
-    plain = all(one.lower().startswith(("http://", "socks5")) for one in secure)
-    context = _unused() if plain else certificates({} if alone else environment)
-    used: list[Proxy] = []
-
-    class Through(httpx2.HTTPTransport):
-        def __init__(self, proxy: Proxy) -> None:
-            self._named = proxy
-            own = proxy.variable == OWN_PROXY and not plain
-            of_proxy = context if proxy.url.lower().startswith("https://") else None
-            wanted = httpx2.Proxy(proxy.url, ssl_context=of_proxy)
-            super().__init__(proxy=wanted, verify=_bundled() if own else context)
-
-        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-            used.append(self._named)
-            return super().handle_request(request)
-
-    mounts: dict[str, httpx2.BaseTransport | None] = {}
-    for pattern, proxy in named.items():
-        try:
-            mounts[pattern] = Through(proxy) if proxy is not None else None
-        except ImportError:
-            from preflight.installing import install_command
-
-            what = "names a SOCKS proxy, for which the package socksio is not installed"
-            raise Fault(proxy.variable if proxy else "", what, install_command(["socksio==1.*"])) from None
-        except (httpx2.InvalidURL, ValueError):
-            what = "is no URL of a proxy (http, https, socks5 or socks5h)"
-            raise Fault(proxy.variable if proxy else "", what) from None
-    return Client(httpx2.Client(mounts=mounts, verify=context, trust_env=False, timeout=timeout), used)
-
-
-def _bundled() -> ssl.SSLContext:
-    """What langchain-openai trusts behind a proxy of its own variable, whatever else is set."""
-    import certifi
-
-    return ssl.create_default_context(cafile=certifi.where())

@@ -16,12 +16,12 @@ from preflight.contract import Details
 from preflight.instances import runtime
 from preflight.settings import model
 from preflight.suite import claim
-from preflight.suite.database import Database
 from preflight.suite.plugin import RUN, SuiteRun
-from preflight.suite.probes import Probes
 
 if TYPE_CHECKING:
     from preflight.suite.answers import Answers
+    from preflight.suite.database import Database
+    from preflight.suite.probes import Probes
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +66,8 @@ def details(request: pytest.FixtureRequest, suite_run: SuiteRun) -> Details:
 @pytest.fixture(scope="session")
 def answers(suite_run: SuiteRun) -> Answers:
     """What the probes of ready-made requirements have found; all were asked when the run began."""
-    assert suite_run.answers is not None  # noqa: S101  # asked for by ready-made requirements alone
+    if suite_run.answers is None:
+        raise RuntimeError("only ready-made requirements have answers")
     return suite_run.answers
 
 

@@ -24,29 +24,29 @@ from _pytest.outcomes import Skipped  # pytest.skip.Exception is the same class 
 
 from preflight import project, times
 from preflight.contract import LONGEST_TITLE, Declaration, Details, NotApplicable
-from preflight.output import audit
-from preflight.output.log import Log, LogFile
-from preflight.ports import Step
-from preflight.ports.activation import Inherited
 from preflight.redaction.redactor import Redactor
 from preflight.report import building
 from preflight.report import model as report
-from preflight.settings import servicelinks
 from preflight.settings.model import Settings
-from preflight.suite import declarations, soundness
+from preflight.suite import declarations, soundness, uncollected
 from preflight.suite.applicability import left_out, named_by
 from preflight.suite.claim import told
-from preflight.suite.database import Database
 from preflight.suite.deadlines import DeadlineExceeded, Deadlines
 from preflight.suite.outcomes import outcome_of, uncollectable
-from preflight.suite.probes import Probes
-from preflight.suite.selection import Selection
 from preflight.suite.sharing import Sharing
+from preflight.suite.sources import Sources
+from preflight.suite.witness import Witness
 from preflight.text import first_line, printable
 
-if TYPE_CHECKING:  # a launcher does their work in its own process, and waits for this one
+if TYPE_CHECKING:  # a launcher does the work of most in its own process, and waits for this one
+    from preflight.output.log import Log
+    from preflight.ports import Step
+    from preflight.ports.activation import Inherited
     from preflight.processes.worker import Worker
     from preflight.suite.answers import Answers
+    from preflight.suite.database import Database
+    from preflight.suite.probes import Probes
+    from preflight.suite.selection import Selection
 
 RUN = "preflight-suite-run"
 """The name of the plugin that controls a run."""
@@ -92,12 +92,12 @@ class SuiteRun:
         self.origin = link.origin if link else "pytest"
         self.run_id = link.run_id if link else os.urandom(16).hex()
         self.redactor = Redactor.of(settings)
-        # Behind a launcher that is the launcher's task.
-        self.log = Log(self.redactor) if link else _log(settings, self.redactor)
+        self._log = _log(settings, self.redactor) if link is None else None
+        """For the audit; behind a launcher that is the launcher's task."""
         logging.root.manager.loggerDict = _Loggers(logging.root.manager.loggerDict)
         self.sharing = Sharing.of(settings, self.origin)
-        self.probes = Probes(settings, self.sharing)
-        self.database = Database(settings, starts=self.origin == "start")
+        self._probes: Probes | None = None
+        self._database: Database | None = None
         self.started_at = times.now()
         self.deadlines = Deadlines(settings)
         self.declarations: dict[str, Declaration] = {}
@@ -107,15 +107,15 @@ class SuiteRun:
         """Requirements that ask for the port, which come last."""
         self.details: dict[str, Details] = {}
         self.deselected: set[str] = set()
-        self._chosen = Selection(config) if link is None else None
+        self._chosen = _chosen(config) if link is None else None
         """What pytest's own command line asks for; behind a launcher that is everything."""
         self._lost: list[str] = []
         """Requirements that stand in the suite's files and were not collected."""
-        self.sources = soundness.Sources(config)
+        self.sources = Sources(config)
         self.answers: Answers | None = None
         """Those of ready-made requirements' probes; None where no such requirement is asked."""
         self.scopes = settings.scopes
-        self._witnesses: dict[str, soundness.Witness] = {}
+        self._witnesses: dict[str, Witness] = {}
         """Who sees each requirement's body run."""
         self.problems: list[str] = []
         self._misused = False
@@ -129,6 +129,24 @@ class SuiteRun:
         self._session: pytest.Session | None = None
 
     # What requirements and fixtures ask.
+
+    @property
+    def probes(self) -> Probes:
+        """The replies of the network."""
+        if self._probes is None:
+            from preflight.suite.probes import Probes
+
+            self._probes = Probes(self.settings, self.sharing)
+        return self._probes
+
+    @property
+    def database(self) -> Database:
+        """The answer of the fleet's database."""
+        if self._database is None:
+            from preflight.suite.database import Database
+
+            self._database = Database(self.settings, starts=self.origin == "start")
+        return self._database
 
     @property
     def blocking(self) -> list[str]:
@@ -184,9 +202,11 @@ class SuiteRun:
             told_step = self.redactor.document(step.to_dict())
             self.link.send("port", line=self.redactor.text(line), stamped=self.redactor.text(stamped), step=told_step)
             return
+        from preflight.output import audit
+
         self.steps.append(self.redactor.text(told(step, when=True)))
-        if event := audit.freeing(step, self.settings.address):
-            self.log.audit(event)
+        if self._log is not None and (event := audit.freeing(step, self.settings.address)):
+            self._log.audit(event)
 
     def allow(self, seconds: float) -> None:
         """Move the deadlines, of the requirement that runs, of those after it and of the run, by so much."""
@@ -269,11 +289,11 @@ class SuiteRun:
         faults = [f"{item.nodeid}: {fault}" for item, fault in said if fault]
         sound = [item for item, fault in said if not fault]
         faults += sources.stale(self.settings.root, self.scopes, sound)
-        self._witnesses = {item.nodeid: soundness.Witness(item) for item in items}
-        self._lost = [lost for scope in self.scopes for lost in sources.lost(scope, items)]
-        ready = soundness.lost_of_ready(items, self.scopes)
-        self._lost += ready
-        missed = [lost for scope in self.scopes for lost in sources.lost(scope, items, self._is_asked)]
+        self._witnesses = {item.nodeid: Witness(item) for item in items}
+        lost = [one for scope in self.scopes for one in uncollected.lost(scope, items, sources)]
+        ready = uncollected.lost_of_ready(items, self.scopes)
+        self._lost = [*(said for _, said in lost), *ready]
+        missed = [said for path, said in lost if self._is_asked(path)]
         missed += ready if self.link else []
         if missed and not self.problems:
             faults += [f"{lost}: was not collected" for lost in missed]
@@ -294,9 +314,9 @@ class SuiteRun:
 
     def _collected_whole(self, items: list[pytest.Item]) -> bool:
         """Whether no requirement is missing: who runs a file of them may have another one's name in the settings."""
-        below = [path for scope in self.scopes for path in self.sources.below(scope.folder)]
-        files = {path for path in below if path.name.startswith("test_")}
-        return self.link is not None or files <= {item.path for item in items}
+        below = [file for scope in self.scopes for file in self.sources.below(scope.folder)]
+        files = {file for file in below if os.path.basename(file).startswith("test_")}
+        return self.link is not None or files <= {str(item.path) for item in items}
 
     def _wrong_usage(self, message: str) -> NoReturn:
         self.problems.append(message)
@@ -338,7 +358,7 @@ class SuiteRun:
             self.probes.start()
         if any("database" in _fixtures(item) for item in asked):
             self.database.start()
-        if made := [one for item in asked if (one := soundness.made(item)) is not None]:
+        if made := [one for item in asked if (one := uncollected.made(item)) is not None]:
             from preflight.suite.answers import Answers
 
             self.answers = Answers(self.settings, self.sharing)
@@ -528,15 +548,19 @@ class SuiteRun:
                 session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
             elif found.blocking:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if self.link is None and self.report is not None and not self._misused:
+        if self._log is not None and self.report is not None and not self._misused:
+            from preflight.output import audit
+
             about = {"status": self.report.status, "may_start": self.report.may_start, "run_id": self.run_id}
-            self.log.audit(audit.Event.now("run", by="command", parent=os.getppid(), origin="pytest", **about))
+            self._log.audit(audit.Event.now("run", by="command", parent=os.getppid(), origin="pytest", **about))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.report is None or self.link or self._misused or self.config.option.collectonly:
             return  # of wrong usage pytest itself says what is wrong
         terminalreporter.write_sep("-", "preflight")
         if self.settings.set_aside:
+            from preflight.settings import servicelinks
+
             terminalreporter.write_line(printable(servicelinks.described(self.settings.set_aside)))
         for step in self.steps:
             terminalreporter.write_line(step)
@@ -570,7 +594,15 @@ _ANSWERS = frozenset({"failed", "error", "timeout", "skipped", "ignored"})
 """Outcomes that a later stage does not take back: a tear-down that says "unknown", of what has failed."""
 
 
+def _chosen(config: pytest.Config) -> Selection:
+    from preflight.suite.selection import Selection
+
+    return Selection(config)
+
+
 def _log(settings: Settings, redactor: Redactor) -> Log:
+    from preflight.output.log import Log, LogFile
+
     try:
         file = LogFile(settings.log_file) if settings.log_file else None
     except OSError as error:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from preflight.settings.model import Settings
-from preflight.suite import egress
+from preflight.suite import clients, egress
 from preflight.suite.egress import Fault, Proxy
 
 if TYPE_CHECKING:
@@ -276,12 +276,12 @@ def fault(question: Question) -> Fault | None:
     return None
 
 
-def _prepared(question: Question, timeout: float) -> tuple[egress.Client, httpx2.Request]:
+def _prepared(question: Question, timeout: float) -> tuple[clients.Client, httpx2.Request]:
     """The client, and what it sends. Raises Fault."""
     import httpx2  # 70 ms, and only where something is asked
 
     headers = dict(question.headers or egress.headers(question.environment, question.key))
-    client = egress.build(question.environment, question.url, timeout)
+    client = clients.build(question.environment, question.url, timeout)
     try:
         headers.setdefault("Accept-Encoding", "identity")  # the only thing that we ask in another way: we read less
         request = client.http.build_request(question.method, question.url, headers=headers)
@@ -326,7 +326,7 @@ class Request:
 
     question: Question
     timeout: float
-    client: egress.Client
+    client: clients.Client
     request: httpx2.Request
     course: Course = field(default_factory=Course)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+
+gc.disable()  # collecting garbage while modules are imported finds none and takes time
+
 import contextlib
 import errno
-import gc
 import os
 import socket
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +146,7 @@ class _Reruns:
         self._followed = None
         # One that cannot be read is missed in time by who waits for it; this thread has more to hear.
         with contextlib.suppress(ReportError):
-            over(replace(Ending.from_json(ending), elsewhere=elsewhere))
+            over(Ending.from_json(ending)._replace(elsewhere=elsewhere))
 
 
 class _Main:
@@ -309,8 +311,6 @@ class _Main:
         order = self._wait("application")
         name: str = order.data["name"]
         root = os.getcwd()  # the application may go elsewhere
-        # Collecting garbage during an import finds none and takes time.
-        gc.disable()
         stacks.register()
         import preflight.processes.board
         import preflight.web.fellows

@@ -17,7 +17,7 @@ from preflight.processes.children import Child
 from preflight.redaction.keys import key_like
 from preflight.redaction.redactor import MASK, Redactor
 from preflight.redaction.stream import StreamRedactor
-from preflight.suite import soundness
+from preflight.suite import sources
 from preflight.text import coloured
 from tests.e2e.place import READY, Place, Started, get, make_place
 from tests.waiting import until
@@ -108,7 +108,7 @@ def test_a_link_that_leads_back(tmp_path: Path) -> None:
     (tmp_path / "deep" / "again").symlink_to(tmp_path)
     (tmp_path / "also").symlink_to(tmp_path / "deep")
     (tmp_path / "nowhere.py").symlink_to(tmp_path / "gone.py")
-    found = [str(path.relative_to(tmp_path)) for path in soundness.files_below(tmp_path)]
+    found = [str(Path(file).relative_to(tmp_path)) for file in sources.files_below(tmp_path)]
     assert found == ["also/test_b.py", "deep/test_b.py", "nowhere.py", "test_a.py"]
 
 

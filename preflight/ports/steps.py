@@ -1,0 +1,36 @@
+"""What was done about a port, action by action."""
+
+import os
+import time
+from typing import NamedTuple
+
+from preflight.times import local, stamp
+
+
+class Step(NamedTuple):
+    """One action, for the audit."""
+
+    at: float  # seconds since the epoch
+    action: str  # SIGTERM, SIGCONT, SIGKILL, exited, gone, left alone, still there, respawned, held
+    pid: int | None
+    name: str
+    result: str
+    grounds: str = ""  # why a process is stopped, where that has been decided for it
+
+    @property
+    def what(self) -> str:
+        """The action, without its time."""
+        who = self.name if self.pid is None else f"{self.name} (PID {self.pid})"
+        return f"{self.action}: {who}: {self.result}{f', {self.grounds}' if self.grounds else ''}"
+
+    def __str__(self) -> str:
+        return f"{local(self.at, precise=True)} {self.what}"
+
+    def to_dict(self) -> dict[str, object]:
+        """Field by field, ready for JSON."""
+        return {**self._asdict(), "at": stamp(self.at)}
+
+
+def held(host: str, port: int) -> Step:
+    """That this process listens there now."""
+    return Step(time.time(), "held", os.getpid(), "this process", f"listens on {host} port {port}")

@@ -1,0 +1,252 @@
+"""A port that somebody holds: who that is, and what a run of the suite may do about it; see the table in claim.py.
+
+Who is an instance of ours is found out in neighbours.py; what a start does about one is decided in decision.py. One
+that drains is waited for, as long as it says that it may take; nobody sends it a second signal before.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from preflight import commands, ports
+from preflight.instances import neighbours, runtime, socketfiles
+from preflight.instances.decision import Decision, decide, patience
+from preflight.instances.neighbours import Neighbour
+from preflight.instances.records import DRAINING, STARTING, Record
+from preflight.ports import ancestors, here
+from preflight.processes.worker import LISTENING_FIX
+from preflight.redaction.keys import common_secrets
+from preflight.settings.model import Settings
+from preflight.suite.claim import Claim
+from preflight.text import foreign
+
+STUBBORN = 3.0  # seconds beyond the grace until what a holder leaves behind is swept or given up
+LOOK = 0.02  # seconds between two looks at a port that an instance of ours is about to let go of
+
+
+def policy_of(settings: Settings, records: Sequence[Record]) -> ports.Policy:
+    """What the settings allow to be stopped; ``records`` are those of the instances of ours on this port.
+
+    An instance of ours says itself how long it may take to finish what it is doing.
+    """
+    return ports.Policy(
+        cleanup=settings.port_cleanup,
+        own=frozenset(record.pid for record in records),
+        spare=ports.INFRASTRUCTURE | frozenset(settings.port_spare),
+        project=str(settings.root),
+        grace=max([settings.port_grace, *(record.stops_within for record in records)]),
+        secrets=common_secrets(settings),
+        elsewhere=lambda: neighbours.elsewhere(settings.port),
+    )
+
+
+def claim(
+    origin: str,
+    settings: Settings,
+    blocking: str,
+    on_step: Callable[[ports.Step], None],
+    may_take: Callable[[float], object],
+) -> Claim:
+    """Find, free and hold the port as far as a run of this ``origin`` may; ``blocking``: why it frees nothing."""
+    holders = tuple(ports.listeners(settings.host, settings.port, secrets=common_secrets(settings)))
+    ours = neighbours.on_port(settings, holders)
+    if origin == "start":  # a launcher that has inherited a socket of its parent's is no neighbour of itself
+        ours = [one for one in ours if one.record.pid != os.getppid()]
+    holders = tuple(neighbours.without_keepers(holders, ours))
+    if origin == "rerun":
+        return _still_served(settings, ours, holders)
+    if (own := _of_the_application(origin, holders)) is not None:
+        problem = f"{own.title} was started by {settings.app} while it was imported, and listens on {settings.address}"
+        return Claim(holders=holders, problem=problem, fix=LISTENING_FIX)
+    if origin == "check" and (waits := _suspended_start(settings, holders)) is not None:
+        return waits
+    if (decision := decide(settings, ours)) is not None:
+        beside = _beside(origin, settings, decision, holders)
+        if beside is not None:
+            return beside
+    if blocking:
+        return Claim(untried=blocking)
+    policy = policy_of(settings, [one.record for one in ours])
+    if origin == "check":
+        return _would_take(settings, policy, holders, ours)
+    if wait := patience(ours):
+        may_take(wait)
+        wait_for_drains(settings, ours, on_step)
+        ours = neighbours.on_port(settings)
+        if origin == "pytest" and ours:
+            return Claim(holders=holders, problem=f"{ours[0].name} drains for longer than it said", fix="stop it")
+        policy = policy_of(settings, [one.record for one in ours])
+    may_take(policy.grace + STUBBORN)
+    return _take(settings, policy, on_step)
+
+
+def _would_take(
+    settings: Settings, policy: ports.Policy, holders: Sequence[ports.Holder], ours: Sequence[Neighbour]
+) -> Claim:
+    """What a start would do about the holders of the port."""
+    plan = ports.plan(settings.host, settings.port, policy)
+    # Those who drain let go by themselves.
+    if ours and not any(one.stays for one in ours) and not neighbours.others(holders, ours):
+        return Claim(obtainable=True, holders=plan.holders)
+    return Claim(
+        obtainable=not plan.problem and not plan.refusals,
+        holders=plan.holders,
+        would_stop=plan.stop,
+        refusals=plan.refusals,
+        reasons=plan.reasons,
+        problem=plan.problem or "",
+        fix=plan.fix or "",
+    )
+
+
+def _take(settings: Settings, policy: ports.Policy, on_step: Callable[[ports.Step], None]) -> Claim:
+    """Free the port and hold it, step by step."""
+    stopping = False
+
+    def shown(step: ports.Step) -> None:
+        # That the port is held is news only where somebody had to go for it.
+        nonlocal stopping
+        stopping = stopping or step.action != "held"
+        if stopping:
+            on_step(step)
+
+    taken = ports.take(settings.host, settings.port, policy, on_step=shown)
+    return Claim(
+        socket=taken.socket,
+        holders=taken.holders,
+        stopped=taken.holders if stopping else (),
+        refusals=taken.refusals,
+        reasons=taken.reasons,
+        steps=taken.steps,
+        problem=taken.problem or "",
+        fix=taken.fix or "",
+    )
+
+
+def claim_path(origin: str, settings: Settings, path: Path, blocking: str, given: socket.socket | None) -> Claim:
+    """The same for the path of a Unix socket, for which nobody is stopped; see socketfiles.py."""
+    if origin == "start":
+        if blocking:
+            return Claim(untried=blocking)
+        if given is not None:
+            if any(one.answers and one.is_at(settings) for one in neighbours.on_port(settings)):
+                return Claim(socket=given, handed_over=True)
+            given.close()  # somebody has removed its file, or made another one
+    ours = neighbours.on_port(settings)
+    if origin == "rerun":
+        return _still_served(settings, ours, ())
+    if origin == "check" and (waits := _suspended_start(settings, ())) is not None:
+        return waits
+    if (decision := decide(settings, ours)) is not None and (beside := _beside(origin, settings, decision, ())):
+        return beside
+    if blocking:
+        return Claim(untried=blocking)
+    until = time.monotonic() + patience(ours)
+    while origin != "check" and (found := socketfiles.look(path)).listens and time.monotonic() < until:
+        time.sleep(LOOK)  # it drains, and removes the file when it accepts nothing more
+    found = socketfiles.look(path)
+    if found.listens and ours and (origin != "check" or any(one.stays for one in ours)):
+        pid = ours[0].record.pid
+        problem = (
+            f"{ours[0].name} holds {settings.address} and hands over no socket: no process is stopped to free a path"
+        )
+        return Claim(problem=problem, fix=f"see what it waits for (kill -CONT {pid}), or end it: kill {pid}")
+    if found.problem or (found.listens and not ours):
+        problem, fix = socketfiles.described(path, found)
+        return Claim(problem=problem, fix=fix)
+    if origin != "start":
+        return Claim(obtainable=True)
+    try:
+        return Claim(socket=socketfiles.listen(path, int(settings.uds_mode, 8)))
+    except OSError as error:
+        return Claim(problem=f"cannot listen on {path}: {error.strerror}", fix="serve on another path")
+
+
+def _beside(origin: str, settings: Settings, decision: Decision, holders: tuple[ports.Holder, ...]) -> Claim | None:
+    """What a run makes of an instance of ours that is there to stay; None where the run goes on to stop it.
+
+    A start has decided already, unless the instance has come since.
+    """
+    one, refusal = decision.neighbour, decision.refusal
+    leaves = Claim(holders=holders, problem=refusal or f"{one.name} serves {one.where}", fix=decision.fix)
+    if origin == "start":
+        return None if decision.replaces else leaves
+    if one.record.state == STARTING:
+        return Claim(holders=holders, untried=f"{one.name} is starting on {one.where}: a start would wait for it")
+    good = one.answers and one.is_of(settings) and one.is_at(settings)
+    if origin == "check":
+        if refusal:
+            return leaves
+        return Claim(served_by=one.record, holders=holders) if good or not decision.replaces else None
+    if good:
+        return Claim(served_by=one.record, holders=holders)
+    whose = "" if one.is_of(settings) else f" for project {foreign(one.record.project or one.record.root)}"
+    what = f"serves {one.where}{whose}" if one.answers else f"holds {one.where} and does not answer"
+    pid = one.record.pid
+    fix = "stop it, or choose another port" if one.answers else f"see what it waits for (kill -CONT {pid}), or end it"
+    return Claim(holders=holders, problem=f"{one.name} {what}, which this run never stops", fix=fix)
+
+
+def _of_the_application(origin: str, holders: Sequence[ports.Holder]) -> ports.Holder | None:
+    """One of the holders that the application of this very run has started, which ends with its worker."""
+    launcher = os.getpid() if origin == "pytest" else os.getppid()
+    for holder in holders:
+        line = [holder.pid, *ancestors(here(), holder.pid)] if holder.pid is not None else []
+        for pid, parent in itertools.pairwise(line):
+            process = here().process(pid) if parent == launcher else None
+            if process is not None and "preflight.worker" in process.argv:
+                return holder
+    return None
+
+
+def _suspended_start(settings: Settings, holders: tuple[ports.Holder, ...]) -> Claim | None:
+    """What a check says of another start that has the start lock and was stopped by a signal; None without one."""
+    pid = runtime.starting(settings.slot)
+    process = here().process(pid) if pid else None
+    if process is None or not process.suspended:
+        return None
+    problem = f"another start of {settings.starts_at} is suspended (PID {pid}), and a start would wait for it"
+    return Claim(holders=holders, problem=problem, fix=f"kill -CONT {pid}  # or end it: kill {pid}")
+
+
+def wait_for_drains(settings: Settings, ours: Sequence[Neighbour], on_step: Callable[[ports.Step], None]) -> None:
+    """Wait until the instances that drain have let go of the port, as long as they say that they may take."""
+    until = time.monotonic() + patience(ours)
+    for one in ours:
+        if one.record.state == DRAINING:
+            result = f"drains, and will have ended within {one.record.stops_within:.1f} s"
+            on_step(ports.Step(time.time(), "waiting", one.record.pid, "our instance", result))
+    while time.monotonic() < until and not ports.plan(settings.host, settings.port, _NOBODY).free:
+        time.sleep(LOOK)
+
+
+_NOBODY = ports.Policy(cleanup="never")
+
+
+def _still_served(settings: Settings, ours: Sequence[Neighbour], holders: tuple[ports.Holder, ...]) -> Claim:
+    """Whether the very instance that this re-run belongs to serves the address.
+
+    While it is being replaced, the instance that comes holds the same socket: that is no fault.
+    """
+    own = {os.getpid(), *ancestors(here(), os.getpid())}
+    for one in ours:
+        # Of a Unix socket the kernel names one who listens: while it is replaced, the one that comes.
+        if (one.record.pid in own or settings.uds is not None) and one.is_at(settings):
+            return Claim(served_by=one.record, holders=holders)
+    return Claim(
+        holders=holders,
+        problem=f"{settings.address} is not served by this instance any more",
+        fix=f"{commands.run_py(*_typed(settings))}  # starts it again",
+    )
+
+
+def _typed(settings: Settings) -> list[str]:
+    """The options that name the address."""
+    if settings.uds is not None:
+        return ["--uds", str(settings.uds)]
+    return ["--host", settings.host, "--port", str(settings.port)]

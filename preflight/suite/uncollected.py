@@ -1,0 +1,208 @@
+"""Which requirements stand in the suite's files, and have not been collected?"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import TYPE_CHECKING
+
+import pytest
+
+from preflight.project import Scope
+from preflight.report.model import SEVERITIES
+from preflight.suite.sources import Sources, code_of, compiled_tests, is_collected, name_of
+
+if TYPE_CHECKING:
+    from preflight.making import Made
+
+READY = "preflight.making"
+"""Imported by nobody but a suite with ready-made requirements in it."""
+MARK = re.compile(rb"mark(?<!\wmark)[\s\\)]*(?:\.|as\b|#)")
+"""The word ``mark`` where a severity may follow, behind a comment say, or another name for it."""
+SEVERITY = re.compile(rb"\.[\s\\]*(?:%s)\b" % "|".join(SEVERITIES).encode())
+
+
+def lost(scope: Scope, items: Iterable[pytest.Item], sources: Sources) -> list[tuple[Path, str]]:
+    """The tests in the files of a part of the suite that pytest has not collected: the file, and ``FILE::NAME``.
+
+    Those that are written at the top of a file or of a class, and the functions that a file has from elsewhere: what
+    stands under a condition may well not be there. What is marked as a requirement is one, whatever it and its file are
+    called. Hidden folders are nobody's (an editor's copies, say).
+    """
+    collected = {(str(item.path), name_of(item)) for item in items}
+    bodies = {code_of(getattr(item, "obj", None)) for item in items} - {None}
+    modules = {getattr(module, "__file__", None): module for module in list(sys.modules.values())}
+    found = []
+    for file in sources.below(scope.folder):
+        known = modules.get(file)
+        is_asked = is_collected(file)
+        if not is_asked and not _declares(sources.text(file)):
+            continue  # nearly all of hundreds: no path is made of them
+        path = Path(file)
+        lost = [f"::{name}{_unlike_a_test(name)}" for name in _marked(known, bodies)] if known is not None else []
+        if is_asked:
+            lost += [f"::{said}" for said in _lost_of(path, known, collected, sources)]
+        elif known is None:
+            lost.append(", which is not called like a file of requirements (test_*.py)")
+        found += [(path, f"{scope.id_of(path)}{said}") for said in lost]
+    return found
+
+
+def _lost_of(
+    path: Path, known: ModuleType | None, collected: Container[tuple[str, str]], sources: Sources
+) -> Iterator[str]:
+    """The tests of one file that were not collected, by name; ``known`` is the module that it was imported as."""
+    file = str(path)
+    yield from (name for name in _brought_tests(known) if (file, name) not in collected)
+    module = sources.module(path)
+    names = [name for name, _ in compiled_tests(module)] if module is not None else []
+    if len(set(names)) == len(names) and all((file, name) in collected for name in names):
+        return  # nearly always, and ten times as quick as reading the file's grammar
+    for name, times in Counter(_written_tests(ast.parse(sources.text(file)).body)).items():
+        if (file, name) not in collected:
+            yield name
+        elif times > 1:
+            yield f"{name}, which another one of that name replaces"
+
+
+def made(item: pytest.Item) -> Made | None:
+    """What a ready-made requirement was made of; None for any other."""
+    making = sys.modules.get(READY)
+    one: Made | None = getattr(getattr(item, "obj", None), making.ATTRIBUTE, None) if making is not None else None
+    return one
+
+
+def lost_of_ready(items: Iterable[pytest.Item], scopes: Iterable[Scope]) -> list[str]:
+    """The ready-made requirements of the suite's files that pytest has not collected, and where each was made.
+
+    They were assigned to no name ``test_...``, or another one took the name.
+    """
+    making = sys.modules.get(READY)
+    if making is None:
+        return []
+    collected = {made(item) for item in items}
+    parts = list(scopes)
+    found = []
+    for one in making.EVERY:
+        path = Path(one.file)
+        part = next((scope for scope in parts if path.is_relative_to(scope.folder)), None)
+        if part is not None and one not in collected:
+            named = "has to be assigned to a name of its own that begins with test_"
+            found.append(f"{part.id_of(path)}:{one.line}: a ready-made requirement, which {named},")
+    return found
+
+
+def _written_tests(body: Iterable[ast.stmt]) -> Iterator[str]:
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test"):
+            if not any(map(_makes_a_fixture, node.decorator_list)):
+                yield node.name
+        elif isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
+            yield from (f"{node.name}.{name}" for name in _written_tests(node.body))
+
+
+def _brought_tests(module: ModuleType | None) -> list[str]:
+    """The test functions that a module has from elsewhere, by name, but for those that say they are none."""
+    if module is None:
+        return []
+    return [
+        name
+        for name, one in vars(module).items()
+        if name.startswith("test")
+        and isinstance(one, FunctionType)
+        and one.__module__ != module.__name__
+        and getattr(one, "__test__", True)
+    ]
+
+
+def _declares(source: bytes) -> bool:
+    """Whether a file names the mark of a requirement: in a decorator, for all of a file or class, or elsewhere."""
+    if not MARK.search(source) or not SEVERITY.search(source):
+        return False  # nearly all of them: reading a file's grammar takes milliseconds
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except (SyntaxError, ValueError):  # no file that pytest could ask either
+        return False
+    imported = [one for node in nodes if isinstance(node, ast.ImportFrom) for one in node.names]
+    marks = {"mark", *(one.asname for one in imported if one.name == "mark" and one.asname)}
+    return any(
+        isinstance(node, ast.Attribute)
+        and node.attr in SEVERITIES
+        and ast.unparse(node.value).rpartition(".")[2] in marks
+        for node in nodes
+    )
+
+
+def _marked(module: ModuleType, collected: Container[CodeType | None]) -> Iterator[str]:
+    """What is marked as a requirement in a module of the suite, and has no body that is collected; by name."""
+    own = {name: one for name, one in list(vars(module).items()) if name != "pytestmark"}
+    if _is_marked(module) and _is_left_out(own.values(), module, collected):
+        yield "all of it"
+    for name, one in own.items():
+        yield from _marked_inside(name, one, module, collected)
+
+
+def _marked_inside(
+    called: str, one: object, module: ModuleType, collected: Container[CodeType | None]
+) -> Iterator[str]:
+    if isinstance(one, pytest.MarkDecorator):
+        # What has no name of its own, a partial say, was not marked: it has become the mark's argument.
+        if one.name in SEVERITIES and any(map(callable, one.args)):
+            yield called
+    elif inspect.isclass(one):
+        if one.__module__ != module.__name__:
+            return
+        inside = {name: part for name, part in list(vars(one).items()) if name != "pytestmark"}
+        if _is_marked(one) and _is_left_out(inside.values(), module, collected):
+            yield called
+        for name, part in inside.items():
+            yield from _marked_inside(f"{called}.{name}", part, module, collected)
+    elif (callable(one) or isinstance(one, classmethod)) and _is_marked(one) and code_of(one) not in collected:
+        yield called
+
+
+def _is_left_out(parts: Iterable[object], module: ModuleType, collected: Container[CodeType | None]) -> bool:
+    """Whether there are functions among these, and none of them is collected."""
+    bodies = list(_bodies(parts, module))
+    return bool(bodies) and not any(code in collected for code in bodies)
+
+
+def _bodies(parts: Iterable[object], module: ModuleType) -> Iterator[CodeType]:
+    """The code of the functions among these, and of those in a module's own classes."""
+    for one in parts:
+        if inspect.isclass(one):
+            if one.__module__ == module.__name__:
+                yield from _bodies(vars(one).values(), module)
+        elif (code := code_of(one)) is not None:
+            yield code
+
+
+def _is_marked(one: object) -> bool:
+    """Whether something is marked as a requirement itself, or one of the parameters that it is called with is."""
+    marks = getattr(one, "__dict__", {}).get("pytestmark", ())
+    for mark in marks if isinstance(marks, list | tuple) else [marks]:
+        values = getattr(mark, "args", ())[1:2] if getattr(mark, "name", "") == "parametrize" else ()
+        several = values[0] if values and isinstance(values[0], list | tuple) else ()
+        inside = [part for value in several for part in getattr(value, "marks", ())]
+        if not frozenset(SEVERITIES).isdisjoint(getattr(part, "name", "") for part in [mark, *inside]):
+            return True
+    return False
+
+
+def _unlike_a_test(name: str) -> str:
+    """Why pytest leaves a function or a method out whatever its options say."""
+    if name.rpartition(".")[2].startswith("test"):
+        return ""
+    return ", which is not called like a requirement (test_*)"
+
+
+def _makes_a_fixture(decorator: ast.expr) -> bool:
+    """``@fixture`` and ``@pytest_asyncio.fixture(...)`` do; ``@pytest.mark.usefixtures(...)`` does not."""
+    called = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return ast.unparse(called).rpartition(".")[2] == "fixture"
