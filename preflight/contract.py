@@ -21,8 +21,7 @@ What holds requirements to this is preflight/suite/plugin.py; ``pytest --markers
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import pytest
 from _pytest.outcomes import Skipped  # pytest.skip.Exception is the same class under a name that mypy cannot follow
@@ -61,8 +60,7 @@ class Details(dict[str, Any]):
     """Takes the place of the marker's ``fix`` when the requirement knows better."""
 
 
-@dataclass(frozen=True, slots=True)
-class Declaration:
+class Declaration(NamedTuple):
     """What a requirement's marker says."""
 
     title: str

@@ -10,9 +10,8 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from preflight import files
 
@@ -26,8 +25,7 @@ OWN = "preflight_suite"
 """Where a project has its own requirements, unless it says otherwise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Project:
+class Project(NamedTuple):
     """Where a project is, and whether its code may run."""
 
     root: Path
@@ -123,8 +121,7 @@ def shadow(folder: Path) -> Path | None:
 # The suite.
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(NamedTuple):
     """One part of a suite: the files below a folder, all of which are to be asked."""
 
     name: str

@@ -14,6 +14,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from preflight.instances import unixsockets
 from preflight.processes.channel import Channel, Message
@@ -117,8 +118,7 @@ class Record:
         return f"our instance (PID {self.pid}{since}"
 
 
-@dataclass(frozen=True, slots=True)
-class Handover:
+class Handover(NamedTuple):
     """A running instance's listening socket, and the line on which it can be asked to retire."""
 
     record: Record

@@ -17,8 +17,8 @@ import socket
 import stat
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from preflight.instances import unixsockets
 from preflight.instances.unixsockets import Peer
@@ -30,8 +30,7 @@ BACKLOG = 2048
 JUST_MADE = 0.05  # seconds between a socket's file and its first listener, and many times more
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What is at a path. It can be had if there is no ``problem``."""
 
     problem: str = ""

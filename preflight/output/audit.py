@@ -13,8 +13,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from preflight.times import epoch, stamp
 
@@ -28,15 +28,14 @@ BACKLOG = 1000  # events that may wait for a launcher that is busy; what comes b
 _BARE = re.compile(r"[\w.:/@+,-]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """Something that must be possible to find out later."""
 
     kind: str  # "signal", "refused", "run", "rerun", "login_failed", ...
     pid: int  # the process that did it
     uid: int
     at: float  # seconds since the epoch
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = MappingProxyType({})
 
     @classmethod
     def now(cls, kind: str, **fields: Any) -> Event:

@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -172,13 +171,13 @@ class Log:
         # Redacted first, and cut then: of a secret that was cut, the beginning would stay.
         redacted = plain(self.redactor.value(dict(event.fields)))
         fields = {_cut(name): _cut(value) for name, value in redacted.items()}
-        event = replace(event, kind=_cut(self.redactor.text(event.kind)), fields=fields)
+        event = event._replace(kind=_cut(self.redactor.text(event.kind)), fields=fields)
         line = self._rendered(event)
         for number, name in enumerate(sorted(fields, key=lambda name: -_size(name) - _size(fields[name])), start=1):
             if len(line) <= LONGEST_LINE:
                 break
             del fields[name]
-            line = self._rendered(replace(event, fields={**fields, "left_out": number}))
+            line = self._rendered(event._replace(fields={**fields, "left_out": number}))
         if self.file is not None:
             self.file.write(line)
         if self._recorder is not None:

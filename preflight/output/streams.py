@@ -13,8 +13,7 @@ import os
 import select
 import sys
 import threading
-from dataclasses import dataclass
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from preflight.output.writer import GOODBYE, Writer
 
@@ -26,8 +25,7 @@ class Unwritten(OSError):
     """What somebody has asked for could not be written, for another reason than that its reader has gone."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Text:
+class _Text(NamedTuple):
     """What one stream has to say, in one piece: a banner is written whole or not at all."""
 
     stream: Stream

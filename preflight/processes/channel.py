@@ -12,8 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 LIMIT = 64 * 1024 * 1024  # bytes a message; nobody who keeps to the protocol comes near
 PATIENCE = 10.0  # seconds that a child which does not read can keep us waiting
@@ -27,12 +26,11 @@ class ChannelError(OSError):
     """The other side does not keep to the protocol."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One message: what it is about, its data, and the open descriptors that came with it."""
 
     kind: str
-    data: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = {}  # noqa: RUF012  # nobody writes into it
     descriptors: tuple[int, ...] = ()
 
 

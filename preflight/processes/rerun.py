@@ -10,8 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from preflight import files, times
 from preflight.processes import suite
@@ -43,8 +42,7 @@ SOON = 0.005  # seconds until the next one where more is on its way, a large rep
 READS = 16  # of 64 KiB, in one look: there is more to see to than this run
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """What came of a re-run."""
 
     report: Report

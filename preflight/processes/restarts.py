@@ -12,8 +12,8 @@ import random
 import signal
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 CEILING = 30.0  # seconds; the longest back-off
 STEADY = 60.0  # seconds of being ready after which earlier failures are forgotten
@@ -68,8 +68,7 @@ SETS_SESSION = "dumb-init"
 """The one of them that gives its process a session of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where this process comes from: what tells whether somebody restarts it when it ends."""
 
     pid: int

@@ -9,8 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from preflight import times
 from preflight.ports.activation import Inherited
@@ -31,8 +30,7 @@ class Abandoned(Exception):
     """Nobody wants to know any more how the run ends."""
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """How a run ended. ``exit_code`` is the command's: 0, 1 (blocked), 2 (usage) or 3 (no trustworthy report)."""
 
     report: Report

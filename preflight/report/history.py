@@ -17,7 +17,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,8 +36,7 @@ ABANDONED = 3600.0  # seconds after which a file that was never finished is some
 _NAME = re.compile(r"(\d{8}T\d{6}Z)-([0-9A-Za-z_-]{1,64})(?:\.([0-9A-Za-z._]+))?\.json")
 
 
-@dataclass(frozen=True, slots=True)
-class Past:
+class Past(NamedTuple):
     """How one requirement fared in a past run."""
 
     outcome: str
@@ -105,8 +103,7 @@ class Checks(Mapping[str, Past]):
         return self._titles is other._titles and self._outcomes == other._outcomes
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """A past run in brief."""
 
     run_id: str

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from preflight import times
 from preflight.settings import template
@@ -15,8 +15,7 @@ KEPT_QUOTES = "quotes around it"
 _QUOTES = ('"', "'", "`")
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a variable of the application is set: in the environment, in the env file, in both or nowhere."""
 
     variable: str

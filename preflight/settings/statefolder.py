@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 _REPORT = "report.json"
 _IMPORTS = "imports.json"
@@ -26,8 +26,7 @@ _RUNTIME = "runtime"
 _FOLDERS = (_HISTORY, _TOLD, _RUNTIME)
 
 
-@dataclass(frozen=True, slots=True)
-class StateFolder:
+class StateFolder(NamedTuple):
     """The paths below one state folder. Only :meth:`has_nothing_else` and :meth:`kept` look at the disk."""
 
     path: Path

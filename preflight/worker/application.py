@@ -20,9 +20,8 @@ import inspect
 import re
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Interface = Literal["asgi3", "asgi2"]
 
@@ -50,8 +49,7 @@ class CannotBeServed(Exception):
         self.fix = fix
 
 
-@dataclass(frozen=True, slots=True)
-class Application:
+class Application(NamedTuple):
     """An application that can be served, and how it is called."""
 
     app: Any

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 import httptools
 from uvicorn._types import ASGI3Application
@@ -42,8 +41,7 @@ FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 NOTHING, HEAD, BODY = range(3)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """What a client may do; see the settings of these names."""
 
     connections: int
