@@ -38,7 +38,7 @@ def _cut(column: str, longest: int = NAME) -> str:
 def _seconds(column: str) -> str:
     """Seconds since a time; none since one that is to come, or is no time."""
     has_been = f"isfinite({column}) AND {column} < now() + interval '1 minute'"
-    return f"CASE WHEN {has_been} THEN greatest(0, extract(epoch FROM now() - {column}))::float8 END"
+    return f"CASE WHEN {has_been} THEN greatest(0, date_part('epoch', now() - {column})) END"
 
 
 _NAMES = ("id", "project", "application", "host", "address", "release", "verdict", "run_id", "ending")
@@ -131,12 +131,17 @@ async def instances(connection: Any, which: Filter, limit: int, offset: int) -> 
     return {"total": counted["total"], "instances": await _rows(connection, _PAGE, values)}
 
 
-_ORDER = f"array_position(array{list(STATES)}, state), host, address, id"
-_TOTAL = f"SELECT count(*) AS total FROM ({_INSTANCES}) AS every {_FILTERED}"
-_FAILS = "SELECT count(*) FROM preflight.failing AS f WHERE f.instance = page.id AND"
+_NAMED = ", ".join(f'page.{name} COLLATE "C"' for name in ("host", "address", "id"))
+_ORDER = f"array_position(array{list(STATES)}, page.state), {_NAMED}"
+_FOUND = ", ".join(f"{_cut(f'i.{name}')} AS {name}" for name in ("id", "project", "host", "address", "release"))
+# What decides on the page alone: to count the seconds of ten thousand instances takes longer than to sort them.
+_EVERY = f"(SELECT i.id AS whole_id, {_FOUND}, {_STATE} AS state FROM preflight.instances AS i) AS page {_FILTERED}"
+_TOTAL = f"SELECT count(*) AS total FROM {_EVERY}"
+_FAILS = "SELECT count(*) FROM preflight.failing AS f WHERE f.instance = page.whole_id AND"
 _PAGE = f"""
-SELECT page.*, ({_FAILS} f.standing = 'blocks') AS blocking, ({_FAILS} f.standing <> 'blocks') AS warning
-FROM (SELECT * FROM ({_INSTANCES}) AS every {_FILTERED} ORDER BY {_ORDER} LIMIT %(limit)s OFFSET %(offset)s) AS page
+SELECT {_COLUMNS}, ({_FAILS} f.standing = 'blocks') AS blocking, ({_FAILS} f.standing <> 'blocks') AS warning
+FROM (SELECT * FROM {_EVERY} ORDER BY {_ORDER} LIMIT %(limit)s OFFSET %(offset)s) AS page
+JOIN preflight.instances AS i ON i.id = page.whole_id
 ORDER BY {_ORDER}
 """
 
