@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 
@@ -48,7 +48,7 @@ def test_what_is_in_it(engine: Engine) -> None:
     """Small, for a user without a name, with a health check; no keys, no pip and no compiler to be had in it."""
     image = engine.inspect("image", "preflight")
     assert image["Config"]["User"] == "10001:10001"
-    assert image["HealthCheck"]["Test"][0] == "CMD"
+    assert image["Healthcheck"]["Test"][0] == "CMD"
     added = (image["Size"] - engine.inspect("image", BASE)["Size"]) / 2**20
     assert 20 < added < LARGEST, f"{added:.0f} MiB"
     listed = engine.must("docker run --rm --entrypoint ls preflight -A /app").split()
@@ -73,14 +73,13 @@ def test_from_check_to_stop(engine: Engine, port: int) -> None:
     """The lines of the page: it is checked, serves with a root file system that nobody can write, and drains."""
     check, run, stop = LINES[1:]
     said = engine.must(check, **GIVEN)
-    assert re.search(r"Environment File +not used: .* OPENAI_API_KEY is\s+in the environment|not used: \S+", said)
+    assert re.search(r"Environment File +not used: ", said), said
     engine.must(run, **GIVEN)
     try:
         until(lambda: "SERVER READY!" in engine.must("podman logs server"), "it serves")
         assert get(f"http://127.0.0.1:{port}/health/ready")[0] == 200
-        healthy = engine.inspect("image", "preflight")["HealthCheck"]["Test"][1:]
-        inside = " ".join(f"'{word}'" if "'" not in word else json.dumps(word) for word in healthy)
-        engine.must(f"podman exec server {inside}")
+        healthy = engine.inspect("image", "preflight")["Healthcheck"]["Test"][1:]
+        engine.must(f"podman exec server {shlex.join(healthy)}")
         written = engine.type("podman exec server sh -c 'touch /app/x || touch /etc/x || touch /usr/x'")
         assert written.returncode != 0
         status = engine.must("podman exec server grep -E '^(Uid|CapEff|NoNewPrivs)' /proc/1/status")
