@@ -21,7 +21,7 @@ from preflight.output.log import Log, LogFile
 from preflight.output.plainlines import cells, columns, folded
 from preflight.redaction.redactor import Redactor
 from preflight.settings.model import Settings
-from preflight.suite import claim, occupied
+from preflight.suite import claimed, occupied
 from preflight.text import foreign, plain, printable
 from preflight.times import local_of
 
@@ -75,7 +75,7 @@ def free(
         stopped_last = {holder.pid for holder in neighbours.others(plan.holders, draining)}
         shown["would_stop"] = [holder.title for holder in plan.stop if holder.pid in stopped_last]
         good, refusals, problem, fix = not plan.problem, plan.refusals, plan.problem, plan.fix
-        judged = claim.judged(plan.holders, plan.reasons)
+        judged = claimed.judged(plan.holders, plan.reasons)
     else:
         shown = {}
         redactor = Redactor.of(settings)
@@ -85,7 +85,7 @@ def free(
             if event := audit.freeing(step, settings.address):
                 log.audit(event)
             if not as_json and step.action != "held":
-                said = printable(redactor.text(claim.told(step, when=verbose)))
+                said = printable(redactor.text(claimed.told(step, when=verbose)))
                 print(folded(said, columns(sys.stdout)), flush=True)
 
         occupied.wait_for_drains(settings, ours, on_step)
@@ -96,7 +96,7 @@ def free(
         shown = _described(settings, () if good else taken.holders, () if good else ours, free=good)
         shown["stopped"] = [holder.title for holder in taken.holders] if good else []
         shown["steps"] = [step.to_dict() for step in taken.steps]
-        judged = claim.judged(taken.holders, taken.reasons)
+        judged = claimed.judged(taken.holders, taken.reasons)
     shown["reasons"] = judged
     shown["refusals"] = [refusal.to_dict() for refusal in refusals]
     if problem:

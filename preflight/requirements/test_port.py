@@ -6,7 +6,7 @@ import pytest
 
 from preflight.contract import Details, unknown
 from preflight.settings.model import Settings
-from preflight.suite.claim import Claim, judged
+from preflight.suite.claimed import Claim, judged
 
 
 @pytest.mark.warning("Port Cleanup", needs="port")

@@ -10,7 +10,8 @@ A run uses these modules in this order:
    `uncollected` whether a requirement of theirs is lost, and `witness` whether each body has run.
 4. `probes` asks the network, all questions at once, from the beginning of the run. Requirements judge the answers.
    `memory` measures the memory that the control groups leave.
-5. `claim` finds, frees and holds the port, last of all.
+5. `claim` finds, frees and holds the port, last of all; `occupied` does so where somebody has it. `claimed` is how that
+   went.
 
 The functions that a requirement may use are in `preflight.contract`. Nothing here knows the launcher or imports the
 application.

@@ -15,49 +15,15 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from preflight import ports
 from preflight.instances import runtime
 from preflight.settings.model import Settings
+from preflight.suite.claimed import Claim
 
 if TYPE_CHECKING:
-    from preflight.instances.records import Record
     from preflight.ports.activation import Inherited
-
-
-class Claim(NamedTuple):
-    """How the claim went. The port is good if it is ``held``, ``obtainable`` or ``served_by`` an instance of ours."""
-
-    socket: socket.socket | None = None
-    obtainable: bool = False
-    """A start could have it (for runs that hold nothing)."""
-    served_by: Record | None = None
-    handed_over: bool = False
-    """The socket is that of the running instance, which this start replaces without an outage."""
-    activated_by: str = ""
-    """The socket unit of systemd whose socket it is, or "systemd"; nothing is freed for that one."""
-    untried: str = ""
-    """Why nothing was looked for or stopped at all."""
-    holders: tuple[ports.Holder, ...] = ()
-    stopped: tuple[ports.Holder, ...] = ()
-    would_stop: tuple[ports.Holder, ...] = ()
-    refusals: tuple[ports.Refusal, ...] = ()
-    reasons: tuple[str, ...] = ()
-    """For each of the holders, why it was or would be stopped, or is left alone; empty where nobody was judged."""
-    steps: tuple[ports.Step, ...] = ()
-    problem: str = ""
-    fix: str = ""
-
-
-def judged(holders: Sequence[ports.Holder], reasons: Sequence[str]) -> list[str]:
-    """Each holder with the reason why it is stopped or left alone, for people."""
-    return [f"{holder.title}: {reason}" for holder, reason in zip(holders, reasons, strict=False) if reason]
-
-
-def told(step: ports.Step, *, when: bool = False) -> str:
-    """One step for people; ``when`` puts the time before it, to the millisecond."""
-    return f"  {step}" if when else f"  {step.what}"
 
 
 def claim(

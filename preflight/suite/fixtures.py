@@ -16,6 +16,7 @@ from preflight.contract import Details
 from preflight.instances import runtime
 from preflight.settings import model
 from preflight.suite import claim
+from preflight.suite.claimed import Claim
 from preflight.suite.plugin import RUN, SuiteRun
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def runtime_folder(suite_run: SuiteRun) -> Path | runtime.RuntimeFolderError | N
 
 
 @pytest.fixture(scope="session")
-def port(suite_run: SuiteRun) -> Iterator[claim.Claim]:
+def port(suite_run: SuiteRun) -> Iterator[Claim]:
     """The server's port: found, freed and held as far as this kind of run may (claim.py: what stops what)."""
     claimed = claim.claim(
         suite_run.origin,

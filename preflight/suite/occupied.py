@@ -22,7 +22,7 @@ from preflight.ports import ancestors, here
 from preflight.processes.worker import LISTENING_FIX
 from preflight.redaction.keys import common_secrets
 from preflight.settings.model import Settings
-from preflight.suite.claim import Claim
+from preflight.suite.claimed import Claim
 from preflight.text import foreign
 
 STUBBORN = 3.0  # seconds beyond the grace until what a holder leaves behind is swept or given up

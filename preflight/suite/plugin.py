@@ -30,7 +30,7 @@ from preflight.report import model as report
 from preflight.settings.model import Settings
 from preflight.suite import declarations, soundness, uncollected
 from preflight.suite.applicability import left_out, named_by
-from preflight.suite.claim import told
+from preflight.suite.claimed import told
 from preflight.suite.deadlines import DeadlineExceeded, Deadlines
 from preflight.suite.outcomes import outcome_of, uncollectable
 from preflight.suite.sharing import Sharing
