@@ -17,7 +17,7 @@ from preflight.web.instance import Instance
 from server.chat import metrics as chat
 from tests.deploy import expressions
 from tests.deploy.manifests import ROOT, configuration, one
-from tests.test_metrics import MakeCheck, MakeInstance, MakeReport, made, scrape
+from tests.scraping import MakeCheck, MakeInstance, MakeReport, made, scrape
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 OF_PROMETHEUS = {"up"}

@@ -19,7 +19,7 @@ import pytest
 from tests.e2e.clients import Clients
 from tests.e2e.place import READY, Place, Started, get
 from tests.e2e.processes import BACK, kill_worker, worker_of
-from tests.e2e.test_unix_socket import ask
+from tests.e2e.unixclient import ask
 from tests.servicemanagers import mentioned, passing
 from tests.waiting import until
 

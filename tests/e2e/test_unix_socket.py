@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import shutil
@@ -15,13 +14,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from preflight.instances import socketfiles
 from tests.e2e.place import Place, Started
 from tests.e2e.processes import worker_of
+from tests.e2e.unixclient import ask
 from tests.waiting import until
 
 APP = """
@@ -39,29 +38,6 @@ async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": json.dumps(told).encode()})
 """
-
-
-class Client(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=60)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(60)
-        self.sock.connect(str(self._path))
-
-
-def ask(path: Path, target: str = "/", **headers: str) -> tuple[int, Any]:
-    client = Client(path)
-    try:
-        client.request("GET", target, headers=headers)
-        answer = client.getresponse()
-        return answer.status, json.loads(answer.read())
-    finally:
-        client.close()
 
 
 @pytest.fixture
