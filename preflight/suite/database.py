@@ -1,7 +1,8 @@
 """The fleet's database, asked in a thread from the run's beginning on. Requirements judge the answer.
 
-A start waits for the answer as long as the application takes to import, and no longer: a database that is down, slow or
-behind a partition costs a start nothing. Other runs wait for ``probe_timeout``.
+A start waits for the answer as long as the application takes to import. Beyond that, it gives the database a moment for
+each step that it answers (:data:`MOMENT`), and nothing to one that is down, slow or behind a partition. Other runs wait
+for ``probe_timeout``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from preflight.settings.model import Settings
 
 if TYPE_CHECKING:
     from preflight.fleet.schema import State, Tables
+
+MOMENT = 0.1  # seconds that a start gives a database to take the connection, and twice that to answer all questions
+LOOK = 0.01  # seconds after which a start looks how far it has come
 
 
 class Answer(NamedTuple):
@@ -43,10 +47,13 @@ class Database:
         self._answer: Answer | None = None
         self._answered = threading.Event()
         self._begun = 0.0
+        self._left: float | None = None
+        """When the question left: what it took to get ready, an import above all, was not the database's time."""
+        self._connected: float | None = None
 
     def start(self) -> None:
-        """Ask, where there is a database to ask."""
-        if self._settings.database_url and not self._settings.offline:
+        """Ask, where there is a database to ask; more than once does no harm."""
+        if self._settings.database_url and not self._settings.offline and not self._begun:
             self._begun = time.monotonic()
             # A daemon: a name server that hangs is reached by no time-out, and must not keep the process alive.
             threading.Thread(target=self._ask, name="probe-database", daemon=True).start()
@@ -54,12 +61,21 @@ class Database:
     @property
     def answer(self) -> Answer:
         """What was found out by now, or at the end of its time."""
-        patience = 0.0 if self._starts else self._settings.probe_timeout
-        self._answered.wait(max(0.0, self._begun + patience - time.monotonic()))
+        while not self._answered.is_set() and (left := self._until() - time.monotonic()) > 0:
+            self._answered.wait(min(left, LOOK))
         if self._answer is not None:
             return self._answer
         waited = time.monotonic() - self._begun
         return Answer(problem=f"the database cannot be reached: no answer within {waited:.1f} s", passes=True)
+
+    def _until(self) -> float:
+        """Until when the answer is worth waiting for, as far as is known by now; on the monotonic clock."""
+        limit = self._settings.probe_timeout
+        if self._left is None:
+            return self._begun + limit
+        if not self._starts:
+            return self._left + limit
+        return self._left + MOMENT if self._connected is None else self._connected + 2 * MOMENT
 
     def age(self) -> str:
         """When this instance last reached the database, for people; it has written that down."""
@@ -77,7 +93,10 @@ class Database:
         settings = self._settings
         try:
             tables = (schema.fleet(), *schema.registered(settings.database_tables))
+            database.parameters(settings.database_url or "", settings.environment)  # imports psycopg
+            self._left = time.monotonic()
             with database.connect(settings.database_url or "", settings.environment) as connection:
+                self._connected = time.monotonic()
                 version = database.shown(connection.info.server_version)
                 state = schema.look(connection, settings.probe_timeout)
                 self._answer = Answer(version=version, state=state, tables=tables)

@@ -98,6 +98,8 @@ class SuiteRun:
         self.sharing = Sharing.of(settings, self.origin)
         self._probes: Probes | None = None
         self._database: Database | None = None
+        if link is not None and settings.database_url:
+            self.database.start()  # at once: a start does not wait for it in the end
         self.started_at = times.now()
         self.deadlines = Deadlines(settings)
         self.declarations: dict[str, Declaration] = {}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +23,7 @@ from tests import databases
 from tests.databases import PASSWORD, Postgres
 from tests.fleet.instances import Instance, run
 from tests.receivers import Receiver
+from tests.waiting import until
 
 psycopg = pytest.importorskip("psycopg")
 
@@ -365,3 +369,46 @@ def test_through_a_pooler(tmp_path: Path, postgres: Postgres, runs: Runs, receiv
             one.found(runs(KEY))
         run(instances, took(receiver, 1), "people are told")
         assert receiver.taken[0]["title"] == f"❌ {KEY} fails on 4 of 4 (shop)"
+
+
+@pytest.mark.needs_root("nobody else can mount a small disk")
+def test_a_full_disk(tmp_path: Path, postgres: Postgres, runs: Runs) -> None:
+    """What no longer fits is said, tried again, and written once there is room."""
+    disk = databases.folder(tmp_path) if os.geteuid() else Path(tempfile.mkdtemp(prefix="preflight-disk-"))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(disk)], check=True)
+    name = f"small{os.getpid()}"
+    try:
+        place = disk / "space"
+        place.mkdir()
+        databases.unprivileged(place)
+        disk.chmod(0o755)  # the server runs as another user
+        postgres.run(f"CREATE TABLESPACE {name} LOCATION '{place}'")
+        postgres.run(f"CREATE DATABASE {name} TABLESPACE {name}")
+        url = postgres.url(database=name)
+        with fleet(tmp_path, url, 1) as [one]:
+            one.found(runs(origin="start"))
+            run([one], reached([one]), "it is there")
+            filling = disk / "filling"
+            with filling.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
+                while True:
+                    stream.write(b"x" * 4096)
+            failed = runs(KEY, details={"text": os.urandom(9_000).hex()})  # does not fit beside what is there
+            one.found(failed)
+            run([one], lambda: one.database == "away", "it is missed")
+            assert one.telling.fleet["problem"] == "the database cannot be reached: its disk is full"
+            filling.unlink()
+            run([one], reached([one]), "it is back")
+            assert rows(url, "SELECT run_id FROM preflight.instances") == [(failed.run_id,)]
+        until(lambda: dropped(postgres, name), "nobody is connected")
+        postgres.run(f"DROP TABLESPACE {name}")
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def dropped(postgres: Postgres, name: str) -> bool:
+    """Whether the database could be dropped: the registrar's last word may still be on its way."""
+    try:
+        postgres.run(f"DROP DATABASE {name}")
+    except psycopg.errors.ObjectInUse:
+        return False
+    return True
