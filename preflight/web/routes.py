@@ -46,7 +46,10 @@ NO_FLEET = {"404": error("there is no database of a fleet, or no such instance")
 AWAY = {"503": error("the fleet's database does not answer, or cannot be used")}
 
 
-def condition(name: str, about: str, schema: Schema = TEXT) -> Schema:
+CONDITION: Schema = TEXT | {"maxLength": fleet.LONGEST, "pattern": "^[^\\x00]*$"}
+
+
+def condition(name: str, about: str, schema: Schema = CONDITION) -> Schema:
     """One of the conditions of a list of instances."""
     return {"name": name, "in": "query", "description": about, "schema": schema}
 

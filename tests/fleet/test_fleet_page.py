@@ -144,6 +144,8 @@ def test_for_programs(served: Started) -> None:
     "path, status",
     [
         ("/fleet?format=pdf", 400),
+        ("/fleet?format=", 400),
+        ("/fleet/instances?state=", 400),
         ("/fleet/instances?limit=0", 400),
         ("/fleet/instances?state=happy", 400),
         ("/fleet/instances?named=%00", 400),

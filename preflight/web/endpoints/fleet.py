@@ -23,7 +23,7 @@ LONGEST = 200  # characters of a condition
 async def fleet(request: Request) -> Response:
     """The page; for programs the fleet at a glance, and where its database is away what was known last."""
     found = _fleet(request)
-    wanted = request.query_params.get("format") or accepted(request.headers.get("accept", ""), FORMATS)
+    wanted = request.query_params.get("format", accepted(request.headers.get("accept", ""), FORMATS))
     if wanted not in FORMATS:
         return JSONResponse({"error": f"format is one of {', '.join(FORMATS)}"}, 400)
     if wanted == "html":
@@ -88,13 +88,13 @@ def _fleet(request: Request) -> Fleet:
 def _conditions(query: Mapping[str, str]) -> dict[str, str]:
     """The conditions of a request. Raises ValueError with what is allowed."""
     found = {name: _text(query.get(name, "")) for name in FILTERS}
-    if found["state"] and found["state"] not in STATES:
+    if "state" in query and found["state"] not in STATES:
         raise ValueError(f"state is one of {', '.join(STATES)}")
     return found
 
 
 def _text(value: str) -> str:
     """What PostgreSQL takes as a text. Raises ValueError."""
-    if len(value) > LONGEST or "\0" in value or not value.isprintable():
-        raise ValueError(f"conditions are printable texts of at most {LONGEST} characters")
+    if len(value) > LONGEST or "\0" in value:
+        raise ValueError(f"a condition is a text of at most {LONGEST} characters, without a NUL")
     return value
