@@ -122,15 +122,18 @@ def _mends_this_one(requirements: Sequence[str]) -> bool:
 
 
 def _installation(interpreter: str, requirements: Sequence[str], has: Callable[[str], bool], options: str = "") -> str:
-    """Install what the lock file pins, and what of the requirements it does not meet: an extra, it may know nothing of.
+    """Install what the lock file pins, and what of the requirements it does not meet.
+
+    Of an extra that is not declared it may know nothing.
 
     ``has`` tells whether a module is there for the interpreter.
     """
-    locked = _locked()
+    locked, pinned = _locked(), dependencies.declared()
     others = [
         one
         for one in requirements
-        if not dependencies.meets(locked.get(_canonical(dependencies.name_of(one))), one) or "[" in one
+        if not dependencies.meets(locked.get(_canonical(dependencies.name_of(one))), one)
+        or ("[" in one and one not in pinned)
     ]
     wanted = []
     if len(others) < len(requirements):

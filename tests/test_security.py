@@ -723,7 +723,7 @@ def test_every_subject_has_its_threats() -> None:
     assert "| who | can | cannot |" in subjects.pop("What is protected, and against whom")
     assert set(subjects) == {
         "Secrets", "Who may see what", "Browsers", "Files", "Limits", "Hostile input", "Audit", "The support bundle",
-        "Processes and verdicts", "The fleet", "The agent",
+        "Processes and verdicts", "The fleet's database", "The fleet", "The agent",
     }  # fmt: skip
     for subject, part in subjects.items():
         rows = [line for line in part.splitlines() if line.startswith("| ")][2:]

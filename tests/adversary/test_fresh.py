@@ -184,7 +184,7 @@ def test_compiled_files_that_were_cut_off(project: Place) -> None:
     again = project.run("--demo", "--check-only")
     assert again.process.returncode == 0, again.output
     whole = [path for path in compiled if path.exists() and path.stat().st_size > sizes[path]]
-    assert {"plugin", "supervisor", "worker"} <= {path.name.partition(".")[0] for path in whole}
+    assert {"plugin", "checks", "worker"} <= {path.name.partition(".")[0] for path in whole}
 
 
 FULL = """

@@ -77,7 +77,9 @@ def too_old() -> list[str]:
     names = ("python2.7", *(f"python3.{minor}" for minor in range(6, 11)))
     beside = Path(sys.base_prefix).parent  # where pyenv keeps them
     found = {name: next(iter(beside.glob(f"{name.removeprefix('python')}.*/bin/python")), None) for name in names}
-    return [str(path or shutil.which(name)) for name, path in found.items() if path or shutil.which(name)]
+    there = [str(path or shutil.which(name)) for name, path in found.items() if path or shutil.which(name)]
+    # A shim of pyenv's is there whether or not its version is switched on.
+    return [one for one in there if subprocess.run([one, "-c", ""], capture_output=True).returncode == 0]
 
 
 def test_old_python(place: Place) -> None:
