@@ -225,6 +225,7 @@ class Connection:
                 self.session = self._follow(before.id, before.workspace) if before else None
             self._release()
             raise
+        session.saw(lines[-1].seq if lines else 0)
         self.streams = message.streams
         first = messages.Initialized(
             session_id=session_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ class Hub(Resources):
         self.connections: set[Follower] = set()
         self.live: dict[str, Session] = {}
         self._draining = asyncio.create_task(self._drain())
+        self._following = asyncio.create_task(self._follow()) if self.store.shared else None
         self._hearing: set[asyncio.Task[None]] = set()
         instance.fellows.when_told("chat", self._heard)
 
@@ -68,6 +70,20 @@ class Hub(Resources):
                 case "deleted":
                     self._begin(one.end())
 
+    async def _follow(self) -> None:
+        """Tell who follows a session here of messages that other instances accept in it."""
+        while True:
+            await asyncio.sleep(self.store.look * random.uniform(0.8, 1.2))
+            known = {one.id: one.last for one in self.live.values() if one.followers and one.last is not None}
+            try:
+                for session_id, turn, seq in await self.store.news(known) if known else ():
+                    session = self.live.get(session_id)
+                    if session is not None and seq > (session.last or 0):
+                        await session.unfinished.announce(turn)
+                        session.saw(seq)
+            except StoreError:
+                pass  # whoever wants something of the database is told
+
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         async def done() -> None:
             try:
@@ -88,7 +104,7 @@ class Hub(Resources):
 
     async def close(self) -> None:
         """End what is left; unfinished turns are in the store."""
-        for task in [self._draining, *self._hearing]:
+        for task in [self._draining, *self._hearing, *([self._following] if self._following else [])]:
             task.cancel()
         await asyncio.gather(*(session.abandon() for session in list(self.live.values())))
         await super().close()

@@ -70,6 +70,10 @@ class Chat:
     async def _warm(self) -> None:
         await asyncio.sleep(WARM_AFTER)
         try:
+            if self._services is not None:
+                from server.sessions import opening
+
+                await asyncio.to_thread(opening.load, self._services.instance.settings)
             await self.hub.agent()
         except Exception as error:  # noqa: BLE001  # the first message tries again, and tells its sender
             log.warning("the agent is not ready: %s: %s", type(error).__name__, error)

@@ -13,6 +13,7 @@ from server.chat.messages import Accepted, Code
 from server.sessions.model import Reply, StoreError
 
 log = logging.getLogger(__name__)
+CANCELLED = Reply("error", "The turn was cancelled.", "cancelled", retry=False)
 
 
 class Refused(Exception):
@@ -67,7 +68,7 @@ def accepted(session_id: str, turn: Turn, timestamp: str, position: int, *, dupl
 def ended(task: asyncio.Task[str], redactor: Redactor, limit: float) -> Reply:
     """What to say of a turn that is over; ``limit``: its deadline in seconds."""
     if task.cancelled():
-        return Reply("error", "The turn was cancelled.", "cancelled", retry=False)
+        return CANCELLED
     error = task.exception()
     if error is None:
         return Reply("assistant", task.result())

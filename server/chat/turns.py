@@ -22,16 +22,7 @@ from server.chat.messages import Code, Error, Progress, Result, Server, Status, 
 from server.chat.turn import Early, Postponed, Refused, Turn, accepted, ended
 from server.chat.unfinished import LOOK, Unfinished
 from server.chat.words import Words, unbroken
-from server.sessions.model import (
-    Line,
-    NoSession,
-    SessionFull,
-    Sessions,
-    StoreError,
-    Taken,
-    TooManySessions,
-    TurnTaken,
-)
+from server.sessions.model import Line, NoSession, SessionFull, Sessions, StoreError, Taken, TooManySessions, TurnTaken
 
 if TYPE_CHECKING:
     from preflight.web.websocket import Outbox
@@ -72,7 +63,7 @@ class Session:
 
     __slots__ = (
         "_arriving", "_current", "_live", "_postponed", "_resources", "_runner", "_waiting",
-        "followers", "id", "unfinished", "workspace",
+        "followers", "id", "last", "unfinished", "workspace",
     )  # fmt: skip
 
     def __init__(self, resources: Resources, live: dict[str, Session], session_id: str, workspace: str | None) -> None:
@@ -80,6 +71,8 @@ class Session:
         self.id = session_id
         self.workspace = workspace
         self.followers: set[Follower] = set()
+        self.last: int | None = None
+        """The number of the newest message that is known here; None before anybody has been shown the session."""
         self._resources = resources
         self._live = live
         self._waiting: deque[Turn] = deque()
@@ -93,6 +86,10 @@ class Session:
     def store(self) -> Sessions:
         """Where it is kept."""
         return self._resources.store
+
+    def saw(self, seq: int) -> None:
+        """A line with this number is known here."""
+        self.last = max(self.last or 0, seq)
 
     def has(self, turn_id: str) -> bool:
         """Whether this turn runs here, waits, or is just being accepted."""
@@ -156,6 +153,7 @@ class Session:
                 return
             self.publish(accepted(self.id, turn, taken.timestamp, self.waiting))
             turn.seq = taken.seq
+            self.saw(taken.seq)
             if taken.others:
                 await self._catch_up()
             self.enqueue(turn)
@@ -194,8 +192,10 @@ class Session:
                     turn.task.cancel()
                 return True
         for turn in self.unfinished.watched:
-            if turn_id in (None, turn.id) and client in (None, turn.client) and self._resources.instance.fellows.any:
-                self._resources.instance.fellows.tell("chat", about="cancel", session=self.id, turn=turn.id)
+            if turn_id in (None, turn.id) and client in (None, turn.client):
+                if not turn.cancelled:  # else this is what another worker has made of it
+                    turn.cancelled = True  # for the next look at it; another worker of this instance hears it at once
+                    self._resources.instance.fellows.tell("chat", about="cancel", session=self.id, turn=turn.id)
                 return True
         return False
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Protocol
 
 from server.chat.messages import Server, Status
-from server.chat.turn import Turn, accepted
+from server.chat.turn import CANCELLED, Turn, accepted
 from server.sessions.model import Line, Open, Reply, Sessions, StoreError
 
 BEGINNINGS = 2  # times that a turn is begun: a turn that ends the server twice is not tried a third time
@@ -26,6 +26,9 @@ class Host(Protocol):
     @property
     def waiting(self) -> int:
         """How many turns a new one has before it."""
+
+    def saw(self, seq: int) -> None:
+        """A line with this number is known here."""
 
     def has(self, turn_id: str) -> bool:
         """Whether this turn runs here, waits, or is just being accepted."""
@@ -87,6 +90,7 @@ class Unfinished:
             said = next((line for line in lines if line.turn_id == turn_id and line.role == "user"), None)
             if said is None:
                 return
+            session.saw(said.seq)
             turn = Turn(turn_id, said.content, said.id, said.seq)
             session.publish(accepted(session.id, turn, said.timestamp, session.waiting))
             if not await self._taken_up(turn, await session.store.seen(session.id, turn_id)):
@@ -121,6 +125,14 @@ class Unfinished:
         session.enqueue(turn)
         return True
 
+    async def _cancel(self, turn: Turn, found: Open) -> bool:
+        """End a turn that another process has, which learns of it when it wants to write the answer."""
+        store = self._session.store
+        if await store.claim(found, force=True) is None:
+            return False
+        self._session.tell(turn, await store.finish(self._session.id, turn.id, CANCELLED))
+        return True
+
     async def _watch(self, turn: Turn) -> None:
         pause = LOOK
         told = False
@@ -147,6 +159,8 @@ class Unfinished:
 
     async def _taken_up(self, turn: Turn, found: Line | Open | None) -> bool:
         """Tell the end of a turn, or take it over; False: another process has it."""
+        if isinstance(found, Open) and turn.cancelled:
+            return await self._cancel(turn, found)
         if isinstance(found, Open):
             return not found.held and await self._take_over(turn, found)
         if found is None:

@@ -6,7 +6,7 @@ folder knows which of them it has.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -123,6 +123,8 @@ class Sessions(Protocol):
 
     look: float
     """Seconds between two looks at a turn that another process works on, at most."""
+    shared: bool
+    """Whether other instances have the same sessions."""
 
     # Turns.
 
@@ -158,8 +160,17 @@ class Sessions(Protocol):
     async def seen(self, session: str, turn: str) -> Line | Open | None:
         """How a turn ended, or that it has not; None where the session was deleted."""
 
-    async def claim(self, found: Open) -> int | None:
-        """Take over a turn that is not held; returns how often it began. None: another process was faster."""
+    async def claim(self, found: Open, *, force: bool = False) -> int | None:
+        """Take over a turn that is not held, or with ``force`` one that is; returns how often it began.
+
+        None: another process was faster.
+        """
+
+    async def news(self, known: Mapping[str, int]) -> list[tuple[str, str, int]]:
+        """Messages of these sessions that came after the line with this number: session, turn, and the line's number.
+
+        Empty where only the workers of one instance share the sessions: these tell each other.
+        """
 
     # Transcripts.
 

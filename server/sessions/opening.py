@@ -7,6 +7,12 @@ from server.sessions.model import Sessions
 from server.settings import AgentSettings
 
 
+def load(settings: Settings) -> None:
+    """Import what the engine needs, which takes a while in PostgreSQL's case: for a thread."""
+    if settings.database_url:
+        import server.sessions.postgres.store  # noqa: F401  # for whoever opens it next
+
+
 def opened(settings: Settings) -> Sessions:
     """The sessions of this process. In the event loop; connected to when first used."""
     limits = settings.of(AgentSettings)

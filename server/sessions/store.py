@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,7 @@ class Store:
     """The sessions of one state folder. Made and closed in the event loop; opened when first used."""
 
     look = 0.2
+    shared = False
 
     def __init__(self, path: Path, *, age: float, limit: int, size: int, owner: str = "") -> None:
         """``age`` in seconds, ``limit`` in sessions, ``size`` in bytes of text a session; ``owner``: this process."""
@@ -101,7 +102,7 @@ class Store:
         held = owner != self.owner and await asyncio.to_thread(alive, owner)
         return Open(turn, seq, content, attempts, client, owner=owner, epoch=0, held=held)
 
-    async def claim(self, found: Open) -> int | None:
+    async def claim(self, found: Open, *, force: bool = False) -> int | None:  # noqa: ARG002  # its owner is asked before
         def work(db: sqlite3.Connection) -> int | None:
             changed = db.execute(
                 "UPDATE turns SET owner = ? WHERE turn = ? AND owner = ? RETURNING attempts",
@@ -118,6 +119,9 @@ class Store:
             return True
 
         return await self.database.run(work, "write")
+
+    async def news(self, known: Mapping[str, int]) -> list[tuple[str, str, int]]:  # noqa: ARG002
+        return []
 
     async def release(self, turns: Collection[str]) -> None:
         """Nothing: a turn whose owner does not work on it is taken up by whoever resumes the session there."""

@@ -139,6 +139,29 @@ def test_a_turn_that_runs_elsewhere(fleet: Fleet) -> None:
         assert roles == ["user", "user", "assistant", "assistant"]
 
 
+def test_who_follows_a_session_hears_it_from_every_instance(fleet: Fleet) -> None:
+    """Messages and answers, in their order, without resuming it; and a turn is cancelled from anywhere."""
+    fleet.live.provider.will()
+    with client(fleet.live.url) as one, client(fleet.other.url) as two:
+        session = one.init()["session_id"]
+        one.ask("the first")
+        two.init(session_id=session)
+        answers = [one.ask(text)[-1] for text in ("the second", "the third")]
+        came = [*two.until("result"), *two.until("result")]
+        assert [m["content"] for m in came if m["type"] == "accepted"] == ["the second", "the third"]
+        told = [(m["turn_id"], m["content"]) for m in came if m["type"] == "result"]
+        assert told == [(answer["turn_id"], answer["content"]) for answer in answers]
+        fleet.live.provider.will({**SLOW, "seconds": 20})
+        turn = one.send("chat", content="never mind").until("progress")[-1]["turn_id"]
+        assert two.until("status")[-1]["turn_id"] == turn
+        two.send("cancel", turn_id=turn)
+        for each in (two, one):
+            end = each.until("error")[-1]
+            assert (end["code"], end["turn_id"]) == ("cancelled", turn)
+        roles = [line["role"] for line in one.init(session_id=session)["messages"]]
+        assert roles == [*["user", "assistant"] * 3, "user", "error"]
+
+
 def test_a_session_that_is_deleted_elsewhere(fleet: Fleet) -> None:
     """Whoever waits for its turn is told."""
     fleet.live.provider.will(SLOW)

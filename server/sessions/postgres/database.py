@@ -68,7 +68,7 @@ class Database:
         self._pool: AsyncConnectionPool[Connection] | None = None
         self._opening: asyncio.Task[AsyncConnectionPool[Connection]] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._why: psycopg.Error | None = None  # there was no connection
+        self._why = ""  # there was no connection
         self._away: float | None = None  # since when, on the loop's clock
         self._tried = 0.0  # when it was last asked in vain
 
@@ -109,14 +109,16 @@ class Database:
     async def _persist(self, work: Work[T]) -> T:
         loop = asyncio.get_running_loop()
         pause, longest = PAUSES
+        begun = loop.time()
         while True:
             try:
                 async with self._free:
                     if self._away is not None and self._away + PATIENCE < loop.time() < self._tried + longest:
                         raise self._absent()
                     result = await self._try(work)
-            except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected):
-                pass
+            except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected) as error:
+                if loop.time() > begun + LONGEST:
+                    raise StoreError("the database does not do it: others are always in the way") from error
             except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:
                 self._missed(error)
                 if loop.time() + pause > (self._away or 0.0) + PATIENCE:
@@ -181,26 +183,27 @@ class Database:
     # What is known of an outage.
 
     def _unconnected(self, error: psycopg.Error) -> None:
-        self._why = error
+        self._why = libpq.why(error, database.CONNECT)
 
     def _missed(self, error: psycopg.Error) -> None:
         now = asyncio.get_running_loop().time()
-        if not isinstance(error, PoolTimeout) or self._why is None:
-            self._why = error
+        if not isinstance(error, PoolTimeout):
+            self._why = libpq.why(error, LONGEST)
+        elif not self._why:
+            self._why = f"no connection within {TRY:g} s"
         if self._away is None:
             self._away = now
-            log.warning("the database is away: %s", libpq.why(error, LONGEST))
+            log.warning("the database is away: %s", self._why)
         self._tried = now
 
     def _back(self) -> None:
         if self._away is not None:
             log.warning("the database is back after %.1f s", asyncio.get_running_loop().time() - self._away)
-        self._away = self._why = None
+        self._away, self._why = None, ""
 
     def _absent(self) -> StoreError:
         since = asyncio.get_running_loop().time() - (self._away or 0.0)
-        why = libpq.why(self._why, LONGEST) if self._why is not None else "it gives no connection"
-        return StoreError(f"the database has been away for {since:.0f} s: {why}")
+        return StoreError(f"the database has been away for {since:.0f} s: {self._why}")
 
 
 async def rows(connection: Connection, statement: str, values: Mapping[str, Any]) -> list[DictRow]:

@@ -92,7 +92,8 @@ WHERE turns.turn = held.turn AND turns.epoch = held.epoch
 CLAIM = """
 UPDATE preflight.chat_turns SET owner = %(owner)s, epoch = %(epoch)s + 1, expires = now() + %(lease)s
 WHERE turn = %(turn)s AND (
-    (epoch = %(epoch)s AND (owner = %(owner)s OR expires <= now())) OR (epoch = %(epoch)s + 1 AND owner = %(owner)s)
+    (epoch = %(epoch)s AND (%(force)s OR owner = %(owner)s OR expires <= now()))
+    OR (epoch = %(epoch)s + 1 AND owner = %(owner)s)
 )
 RETURNING attempts, epoch
 """
@@ -103,6 +104,11 @@ FROM preflight.chat_turns AS turns JOIN preflight.chat_transcript AS transcript 
 """
 OPEN_TURNS = f"{OPEN} WHERE turns.session = %(session)s ORDER BY seq"
 OPEN_TURN = f"{OPEN} WHERE turns.turn = %(turn)s"
+
+NEWS = """
+SELECT session, turn, seq FROM unnest(%(sessions)s::text[], %(numbers)s::bigint[]) AS known (id, number)
+JOIN preflight.chat_transcript ON session = id AND seq > number WHERE role = 'user' ORDER BY seq
+"""
 
 HELD = "SELECT FROM preflight.chat_turns WHERE turn = %(turn)s AND epoch = %(epoch)s FOR NO KEY UPDATE"
 

@@ -34,6 +34,7 @@ class Store:
     """The sessions of a fleet, as one process of it sees them. Made and closed in the event loop."""
 
     look = 1.0
+    shared = True
 
     def __init__(
         self,
@@ -153,15 +154,24 @@ class Store:
         found = await self.database.rows(statements.OPEN_TURN, turn=turn, owner=self.owner)
         return _open(found[0]) if found else await self._answer(session, turn)
 
-    async def claim(self, found: Open) -> int | None:
+    async def claim(self, found: Open, *, force: bool = False) -> int | None:
         claimed = await self.database.rows(
-            statements.CLAIM, turn=found.turn_id, epoch=found.epoch, owner=self.owner, lease=self.leases.length
+            statements.CLAIM,
+            turn=found.turn_id,
+            epoch=found.epoch,
+            owner=self.owner,
+            lease=self.leases.length,
+            force=force,
         )
         if not claimed:
             return None
         attempts = int(claimed[0]["attempts"])
         self.leases.keep(found.turn_id, claimed[0]["epoch"], attempts)
         return attempts
+
+    async def news(self, known: Mapping[str, int]) -> list[tuple[str, str, int]]:
+        found = await self.database.rows(statements.NEWS, sessions=list(known), numbers=list(known.values()))
+        return [(row["session"], row["turn"], row["seq"]) for row in found]
 
     # Transcripts.
 
