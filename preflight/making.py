@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypedDict, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 import pytest
@@ -20,7 +20,7 @@ from preflight.contract import Details, unknown
 from preflight.redaction.keys import LOOKS_SECRET
 from preflight.report.model import SCOPES
 
-__all__ = ["Ask", "Failure", "Made", "imported", "requirement", "unknown", "url"]
+__all__ = ["Ask", "Failure", "Instead", "Made", "imported", "requirement", "unknown", "url"]
 
 A = TypeVar("A")
 
@@ -114,6 +114,18 @@ class _Place:
     __code__: CodeType
 
 
+class Instead(TypedDict, total=False):
+    """What a suite says of a ready-made requirement in place of its factory: ``**instead: Unpack[Instead]``."""
+
+    severity: str
+    scope: str
+    title: str
+    doc: str
+    fix: str
+    """Counts for whatever the judge finds; what the probe knows better (a library that is missing) stays."""
+    timeout: float
+
+
 def requirement(
     probe: Probe,
     judge: Judge,
@@ -127,6 +139,7 @@ def requirement(
     needs: Sequence[str] = (),
     timeout: float = TIMEOUT,
     scope: str = "instance",
+    instead: Instead | None = None,
 ) -> Callable[..., None]:
     """A test function: assign it to a name that begins with ``test_``.
 
@@ -141,7 +154,11 @@ def requirement(
     :param needs: "network" for what ``--offline`` leaves out; see preflight/contract.py.
     :param timeout: seconds that the probe has.
     :param scope: "fleet" for what all instances share: it takes no server that serves out of service.
+    :param instead: what the suite has said, in place of the same arguments; empty texts say nothing.
     """
+    said: Instead = instead or {}
+    title, doc, severity = said.get("title") or title, said.get("doc") or doc, said.get("severity", severity)
+    fix, scope, timeout = said.get("fix") or fix, said.get("scope", scope), said.get("timeout", timeout)
     if severity not in ("critical", "warning"):
         raise ValueError(f"the severity of {title!r} is {severity!r}, and has to be 'critical' or 'warning'")
     if scope not in SCOPES:
@@ -152,7 +169,12 @@ def requirement(
     made = Made(probe, variable, optional, timeout, frame.f_code.co_filename, frame.f_lineno)
 
     def test(answers: Any, details: Details) -> None:
-        judge(answers.of(made, details), details)
+        answer = answers.of(made, details)
+        try:
+            judge(answer, details)
+        finally:
+            if said.get("fix"):
+                details.fix = ""  # the marker's is the suite's own
 
     test.__doc__ = doc
     setattr(test, ATTRIBUTE, made)

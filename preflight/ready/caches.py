@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 from preflight.contract import Details
-from preflight.making import Ask, Failure, imported, requirement, unknown
+from preflight.making import Ask, Failure, Instead, imported, requirement, unknown
 from preflight.making import url as parsed
 from preflight.ready.network import resolved
 from preflight.text import foreign
@@ -27,17 +27,7 @@ class Answer(NamedTuple):
 
 
 def redis(
-    variable: str,
-    *,
-    at_least: str = "",
-    policy: str = "",
-    writes: bool = True,
-    severity: str = "critical",
-    scope: str = "instance",
-    title: str = "",
-    fix: str = "",
-    doc: str = "",
-    timeout: float = 5.0,
+    variable: str, *, at_least: str = "", policy: str = "", writes: bool = True, **instead: Unpack[Instead]
 ) -> Callable[..., None]:
     """The server whose URL is in ``variable`` answers.
 
@@ -67,20 +57,18 @@ def redis(
             return
         if answer.policy is None:
             unknown(f"the server refuses CONFIG, so nobody knows whether its maxmemory-policy is {policy}")
-        details.fix = fix or f"redis-cli config set maxmemory-policy {policy}"
+        details.fix = f"redis-cli config set maxmemory-policy {policy}"
         assert answer.policy == policy, f"its maxmemory-policy is {answer.policy}, and has to be {policy}"
 
     return requirement(
         probe,
         judge,
         variable=variable,
-        severity=severity,
-        scope=scope,
-        title=title or f"Redis ({variable})",
-        doc=doc or f"The Redis server in {variable} answers.",
-        fix=fix or f"start Redis, or mend {variable}",
+        title=f"Redis ({variable})",
+        doc=f"The Redis server in {variable} answers.",
+        fix=f"start Redis, or mend {variable}",
         needs=["network"],
-        timeout=timeout,
+        instead=instead,
     )
 
 

@@ -11,10 +11,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 from preflight.contract import Details
-from preflight.making import Ask, Failure, requirement, unknown
+from preflight.making import Ask, Failure, Instead, requirement, unknown
 from preflight.text import foreign
 
 PIECE = 1 << 20  # bytes that are hashed at a time
@@ -48,16 +48,7 @@ def status_of(place: Place, what: str) -> os.stat_result:
         raise Failure(f"{shown} cannot be looked at: {getattr(error, 'strerror', 'it is no path')}") from None
 
 
-def file(
-    path: str = "",
-    *,
-    variable: str = "",
-    severity: str = "critical",
-    scope: str = "instance",
-    title: str = "",
-    fix: str = "",
-    doc: str = "",
-) -> Callable[..., None]:
+def file(path: str = "", *, variable: str = "", **instead: Unpack[Instead]) -> Callable[..., None]:
     """A file is there, and this user can read it. ``path`` starts from the project's folder; or it is a variable's."""
 
     def probe(ask: Ask) -> int:
@@ -77,11 +68,10 @@ def file(
         probe,
         judge,
         variable=variable,
-        severity=severity,
-        scope=scope,
-        title=title or f"File {name}",
-        doc=doc or f"The file {name} is there and can be read.",
-        fix=fix or "put the file there, readable for this user",
+        title=f"File {name}",
+        doc=f"The file {name} is there and can be read.",
+        fix="put the file there, readable for this user",
+        instead=instead,
     )
 
 
@@ -97,15 +87,7 @@ def _readable(place: Place) -> None:
 
 
 def folder(
-    path: str = "",
-    *,
-    variable: str = "",
-    writable: bool = True,
-    severity: str = "critical",
-    scope: str = "instance",
-    title: str = "",
-    fix: str = "",
-    doc: str = "",
+    path: str = "", *, variable: str = "", writable: bool = True, **instead: Unpack[Instead]
 ) -> Callable[..., None]:
     """A folder is there, and this user can write a file in it: one is made and taken away again."""
 
@@ -126,11 +108,10 @@ def folder(
         probe,
         judge,
         variable=variable,
-        severity=severity,
-        scope=scope,
-        title=title or f"Folder {name}",
-        doc=doc or f"The folder {name} is there and can be {'written' if writable else 'read'}.",
-        fix=fix or "make the folder, or let this user write in it",
+        title=f"Folder {name}",
+        doc=f"The folder {name} is there and can be {'written' if writable else 'read'}.",
+        fix="make the folder, or let this user write in it",
+        instead=instead,
     )
 
 
@@ -152,17 +133,7 @@ def _listed(folder: Place) -> None:
 
 
 def model_file(
-    path: str = "",
-    *,
-    variable: str = "",
-    size: int | None = None,
-    sha256: str = "",
-    severity: str = "critical",
-    scope: str = "instance",
-    title: str = "",
-    fix: str = "",
-    doc: str = "",
-    timeout: float = 30.0,
+    path: str = "", *, variable: str = "", size: int | None = None, sha256: str = "", **instead: Unpack[Instead]
 ) -> Callable[..., None]:
     """A model's file is there and whole: of ``size`` bytes, and with this SHA-256, where they are given.
 
@@ -199,12 +170,11 @@ def model_file(
         probe,
         judge,
         variable=variable,
-        severity=severity,
-        scope=scope,
-        title=title or f"Model file {name}",
-        doc=doc or f"The model's file {name} is there and whole.",
-        fix=fix or "download the model's file again",
-        timeout=timeout,
+        title=f"Model file {name}",
+        doc=f"The model's file {name} is there and whole.",
+        fix="download the model's file again",
+        timeout=30.0,
+        instead=instead,
     )
 
 

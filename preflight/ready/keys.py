@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 from preflight.contract import Details, unknown
-from preflight.making import Ask, Failure, imported, literal, requirement
+from preflight.making import Ask, Failure, Instead, imported, literal, requirement
 from preflight.ready.judges import host_of, judge_key
 from preflight.settings.model import Settings
 from preflight.suite import egress, probes
@@ -72,18 +72,7 @@ class Answer(NamedTuple):
     """Whether the service answers the same without any key."""
 
 
-def api_key(
-    variable: str,
-    provider: str = "",
-    *,
-    base: str = "",
-    severity: str = "critical",
-    scope: str = "instance",
-    title: str = "",
-    fix: str = "",
-    doc: str = "",
-    timeout: float = 5.0,
-) -> Callable[..., None]:
+def api_key(variable: str, provider: str = "", *, base: str = "", **instead: Unpack[Instead]) -> Callable[..., None]:
     """The key in ``variable`` is filled in, can be sent, and is not rejected.
 
     :param provider: "openai" (and every service compatible with it), "anthropic", "google", "azure", "mistral" or
@@ -129,13 +118,11 @@ def api_key(
         probe,
         judge,
         variable=variable,
-        severity=severity,
-        scope=scope,
-        title=title or f"API key in {variable}",
-        doc=doc or f"The key of {known.name} is filled in, and not rejected by the service.",
-        fix=fix or f"set {variable} to a key of {known.name} that works",
+        title=f"API key in {variable}",
+        doc=f"The key of {known.name} is filled in, and not rejected by the service.",
+        fix=f"set {variable} to a key of {known.name} that works",
         needs=["network"],
-        timeout=timeout,
+        instead=instead,
     )
 
 

@@ -7,9 +7,10 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Unpack
 
 from preflight.contract import Details
-from preflight.making import Ask, Failure, requirement, unknown
+from preflight.making import Ask, Failure, Instead, requirement, unknown
 from preflight.processes import programs
 from preflight.suite import memory as machine
 from preflight.text import amount, foreign
@@ -21,17 +22,7 @@ _VERSIONS = (
 )
 
 
-def disk(
-    path: str = ".",
-    *,
-    free: int,
-    inodes: int = 1_000,
-    severity: str = "warning",
-    scope: str = "instance",
-    title: str = "",
-    fix: str = "",
-    doc: str = "",
-) -> Callable[..., None]:
+def disk(path: str = ".", *, free: int, inodes: int = 1_000, **instead: Unpack[Instead]) -> Callable[..., None]:
     """At least ``free`` bytes and so many ``inodes`` are left where ``path`` is, or will be."""
 
     def probe(ask: Ask) -> tuple[str, int, int | None]:
@@ -47,7 +38,7 @@ def disk(
     def judge(answer: tuple[str, int, int | None], details: Details) -> None:
         folder, left, names = answer
         details.update(folder=folder, free=left, inodes=names)
-        details.fix = fix or f"make room on the disk of {folder}"
+        details.fix = f"make room on the disk of {folder}"
         assert left >= free, f"{amount(left)} free at {folder}, needs {amount(free)}"
         assert names is None or names >= inodes, f"{names} inodes free at {folder}, needs {inodes}"
         details.summary = f"{amount(left)} free"
@@ -55,17 +46,15 @@ def disk(
     return requirement(
         probe,
         judge,
-        severity=severity,
-        scope=scope,
-        title=title or f"Disk {path}",
-        doc=doc or f"{amount(free)} and {inodes} inodes are free on the disk of {path}.",
-        fix=fix or "make room on that disk",
+        severity="warning",
+        title=f"Disk {path}",
+        doc=f"{amount(free)} and {inodes} inodes are free on the disk of {path}.",
+        fix="make room on that disk",
+        instead=instead,
     )
 
 
-def memory(
-    *, available: int, severity: str = "warning", scope: str = "instance", title: str = "", fix: str = "", doc: str = ""
-) -> Callable[..., None]:
+def memory(*, available: int, **instead: Unpack[Instead]) -> Callable[..., None]:
     """So many bytes of memory are available, on the machine and within every limit of its control groups."""
 
     def judge(left: machine.Left, details: Details) -> None:
@@ -78,25 +67,16 @@ def memory(
     return requirement(
         lambda _ask: machine.left(),
         judge,
-        severity=severity,
-        scope=scope,
-        title=title or "Memory for the application",
-        doc=doc or f"{amount(available)} of memory are available, within every limit of a control group.",
-        fix=fix or "end what is not needed, or give the container or the unit more memory",
+        severity="warning",
+        title="Memory for the application",
+        doc=f"{amount(available)} of memory are available, within every limit of a control group.",
+        fix="end what is not needed, or give the container or the unit more memory",
+        instead=instead,
     )
 
 
 def executable(
-    name: str,
-    *,
-    at_least: str = "",
-    option: str = "--version",
-    severity: str = "critical",
-    scope: str = "instance",
-    title: str = "",
-    fix: str = "",
-    doc: str = "",
-    timeout: float = 5.0,
+    name: str, *, at_least: str = "", option: str = "--version", **instead: Unpack[Instead]
 ) -> Callable[..., None]:
     """A program is on PATH and runs; with ``at_least``, the version that it prints for ``option`` is that or newer."""
 
@@ -132,12 +112,10 @@ def executable(
     return requirement(
         probe,
         judge,
-        severity=severity,
-        scope=scope,
-        title=title or name,
-        doc=doc or f"The program {name} {f'{at_least} or newer ' if at_least else ''}can be run.",
-        fix=fix or f"install {name}",
-        timeout=timeout,
+        title=name,
+        doc=f"The program {name} {f'{at_least} or newer ' if at_least else ''}can be run.",
+        fix=f"install {name}",
+        instead=instead,
     )
 
 

@@ -6,14 +6,13 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 from preflight.contract import Details
-from preflight.making import Ask, Failure, imported, literal, requirement, unknown, without_query
+from preflight.making import Ask, Failure, Instead, imported, literal, requirement, unknown, without_query
 from preflight.making import url as parsed
 from preflight.processes import programs
 from preflight.ready.machine import found
-from preflight.redaction import arguments
 from preflight.suite import clients, egress
 from preflight.text import foreign
 
@@ -40,12 +39,7 @@ def mcp_server(
     tools: Collection[str] = (),
     env: Collection[str] = (),
     key: str = "",
-    severity: str = "critical",
-    scope: str = "instance",
-    title: str = "",
-    fix: str = "",
-    doc: str = "",
-    timeout: float = 20.0,
+    **instead: Unpack[Instead],
 ) -> Callable[..., None]:
     """The MCP server answers ``initialize``, and has these ``tools``.
 
@@ -56,7 +50,11 @@ def mcp_server(
     """
     command = [] if isinstance(server, str) else [literal(word) for word in server]
     given = literal(server) if isinstance(server, str) and "://" in server else ""
-    name = arguments.shown(command) if command else without_query(str(server))
+    name = without_query(str(server))
+    if command:
+        from preflight.redaction import arguments  # 3 ms, and a server behind a URL needs none of it
+
+        name = arguments.shown(command)
 
     async def probe(ask: Ask) -> Answer:
         library = imported("mcp", "mcp")
@@ -78,13 +76,12 @@ def mcp_server(
         probe,
         judge,
         variable="" if command or given else name,
-        severity=severity,
-        scope=scope,
-        title=title or f"MCP server {name}"[:100],
-        doc=doc or f"The MCP server {name} answers, and has the tools that the agent uses.",
-        fix=fix or "start the server by hand, and look at what it prints",
+        title=f"MCP server {name}"[:100],
+        doc=f"The MCP server {name} answers, and has the tools that the agent uses.",
+        fix="start the server by hand, and look at what it prints",
         needs=[] if command else ["network"],
-        timeout=timeout,
+        timeout=20.0,
+        instead=instead,
     )
 
 

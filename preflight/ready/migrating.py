@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Sequence
+from typing import Unpack
 
 from preflight.contract import Details
-from preflight.making import Ask, Failure, requirement, unknown
+from preflight.making import Ask, Failure, Instead, requirement, unknown
 from preflight.processes import programs
 
 # What is run in a process of its own: migrations import the application's models.
@@ -17,17 +18,7 @@ COMMANDS = {
 }
 
 
-def migrations(
-    kind: str = "",
-    *,
-    config: str = "",
-    severity: str = "critical",
-    scope: str = "instance",
-    title: str = "",
-    fix: str = "",
-    doc: str = "",
-    timeout: float = 60.0,
-) -> Callable[..., None]:
+def migrations(kind: str = "", *, config: str = "", **instead: Unpack[Instead]) -> Callable[..., None]:
     """Every migration has been applied: alembic's heads are current, or Django's ``migrate --check`` finds none left.
 
     :param kind: "alembic" or "django"; told by alembic.ini and manage.py where it is left out.
@@ -48,19 +39,18 @@ def migrations(
     def judge(answer: tuple[str, int], details: Details) -> None:
         found, code = answer
         details.update(kind=found)
-        details.fix = fix or ("alembic upgrade heads" if found == "alembic" else "python manage.py migrate")
+        details.fix = "alembic upgrade heads" if found == "alembic" else "python manage.py migrate"
         assert code == 0, "the database is not at the head of the migrations: some have not been applied"
         details.summary = "all applied"
 
     return requirement(
         probe,
         judge,
-        severity=severity,
-        scope=scope,
-        title=title or "Migrations",
-        doc=doc or "Every migration has been applied to the database.",
-        fix=fix or "apply the migrations",
-        timeout=timeout,
+        title="Migrations",
+        doc="Every migration has been applied to the database.",
+        fix="apply the migrations",
+        timeout=60.0,
+        instead=instead,
     )
 
 

@@ -6,11 +6,11 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 from urllib.parse import quote
 
 from preflight.contract import Details
-from preflight.making import Ask, Failure, literal, requirement, unknown
+from preflight.making import Ask, Failure, Instead, literal, requirement, unknown
 from preflight.making import url as parsed
 from preflight.ready.judges import MONEY
 from preflight.ready.keys import PROVIDERS, base_of, headers_of, provider_of, question_of
@@ -44,12 +44,7 @@ def model(
     loaded: bool = True,
     key: str = "",
     paid: bool = False,
-    severity: str = "critical",
-    scope: str = "instance",
-    title: str = "",
-    fix: str = "",
-    doc: str = "",
-    timeout: float = 5.0,
+    **instead: Unpack[Instead],
 ) -> Callable[..., None]:
     """The service behind ``variable`` offers the model ``name``.
 
@@ -107,13 +102,11 @@ def model(
         probe,
         judge,
         variable=variable,
-        severity=severity,
-        scope=scope,
-        title=title or f"Model {name}",
-        doc=doc or f"The model {name} is {stands}.",
-        fix=fix or _fix(kind, name),
+        title=f"Model {name}",
+        doc=f"The model {name} is {stands}.",
+        fix=_fix(kind, name),
         needs=["network"],
-        timeout=timeout,
+        instead=instead,
     )
 
 

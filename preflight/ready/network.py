@@ -11,11 +11,11 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 from urllib.parse import urlsplit
 
 from preflight.contract import Details
-from preflight.making import Ask, Failure, imported, literal, requirement, unknown, without_query
+from preflight.making import Ask, Failure, Instead, imported, literal, requirement, unknown, without_query
 
 PORTS = {
     "amqp": 5672, "amqps": 5671, "http": 80, "https": 443, "mongodb": 27017, "mysql": 3306, "postgres": 5432,
@@ -137,17 +137,7 @@ class Accepts(NamedTuple):
     silent: list[str]
 
 
-def tcp(
-    name: str,
-    *,
-    port: int | None = None,
-    severity: str = "critical",
-    scope: str = "instance",
-    title: str = "",
-    fix: str = "",
-    doc: str = "",
-    timeout: float = 5.0,
-) -> Callable[..., None]:
+def tcp(name: str, *, port: int | None = None, **instead: Unpack[Instead]) -> Callable[..., None]:
     """Somebody accepts connections there.
 
     ``name`` is a variable with host:port or a URL, or host:port itself; ``port`` is for a URL that has none.
@@ -170,26 +160,16 @@ def tcp(
         probe,
         judge,
         variable="" if itself else name,
-        severity=severity,
-        scope=scope,
-        title=title or f"TCP {without_query(name)}",
-        doc=doc or f"A service accepts connections at {without_query(name)}.",
-        fix=fix or "start the service, or name the right address",
+        title=f"TCP {without_query(name)}",
+        doc=f"A service accepts connections at {without_query(name)}.",
+        fix="start the service, or name the right address",
         needs=["network"],
-        timeout=timeout,
+        instead=instead,
     )
 
 
 def dns(
-    host: str,
-    *,
-    addresses: frozenset[str] | set[str] | None = None,
-    severity: str = "critical",
-    scope: str = "instance",
-    title: str = "",
-    fix: str = "",
-    doc: str = "",
-    timeout: float = 5.0,
+    host: str, *, addresses: frozenset[str] | set[str] | None = None, **instead: Unpack[Instead]
 ) -> Callable[..., None]:
     """The host has an address, as this machine resolves it; or just these ``addresses``."""
 
@@ -205,13 +185,11 @@ def dns(
     return requirement(
         probe,
         judge,
-        severity=severity,
-        scope=scope,
-        title=title or f"DNS {host}",
-        doc=doc or f"The name {host} can be resolved.",
-        fix=fix or f"getent hosts {host}  # and look at /etc/resolv.conf",
+        title=f"DNS {host}",
+        doc=f"The name {host} can be resolved.",
+        fix=f"getent hosts {host}  # and look at /etc/resolv.conf",
         needs=["network"],
-        timeout=timeout,
+        instead=instead,
     )
 
 
@@ -224,17 +202,7 @@ class Certificate(NamedTuple):
 
 
 def tls(
-    name: str,
-    *,
-    days: float = 14,
-    port: int = 443,
-    client: str = "openssl",
-    severity: str = "critical",
-    scope: str = "instance",
-    title: str = "",
-    fix: str = "",
-    doc: str = "",
-    timeout: float = 5.0,
+    name: str, *, days: float = 14, port: int = 443, client: str = "openssl", **instead: Unpack[Instead]
 ) -> Callable[..., None]:
     """A service's certificate is trusted, is for its host, and is valid for so many ``days`` from now on.
 
@@ -277,13 +245,11 @@ def tls(
         probe,
         judge,
         variable="" if itself else name,
-        severity=severity,
-        scope=scope,
-        title=title or f"Certificate of {without_query(name)}",
-        doc=doc or f"The certificate of {without_query(name)} is trusted, and valid for {days:g} more days.",
-        fix=fix or "renew the certificate, or look at who answers there",
+        title=f"Certificate of {without_query(name)}",
+        doc=f"The certificate of {without_query(name)} is trusted, and valid for {days:g} more days.",
+        fix="renew the certificate, or look at who answers there",
         needs=["network"],
-        timeout=timeout,
+        instead=instead,
     )
 
 

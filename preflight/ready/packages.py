@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from typing import Unpack
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
@@ -14,24 +15,14 @@ from packaging.version import InvalidVersion, Version
 
 from preflight.contract import Details
 from preflight.dependencies import MODULES
-from preflight.making import Ask, Failure, requirement
+from preflight.making import Ask, Failure, Instead, requirement
 from preflight.processes import programs
 from preflight.text import foreign
 
 _ERROR = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|NotFound)\b")  # how the last line of a traceback begins
 
 
-def distribution(
-    wanted: str,
-    *,
-    module: str = "",
-    severity: str = "critical",
-    scope: str = "instance",
-    title: str = "",
-    fix: str = "",
-    doc: str = "",
-    timeout: float = 30.0,
-) -> Callable[..., None]:
+def distribution(wanted: str, *, module: str = "", **instead: Unpack[Instead]) -> Callable[..., None]:
     """A distribution is installed in the version that ``wanted`` asks for ("torch>=2.4"), and its ``module`` imports.
 
     It is imported in a process of its own: an import can end that, and leaves nothing behind here.
@@ -67,18 +58,15 @@ def distribution(
     return requirement(
         probe,
         judge,
-        severity=severity,
-        scope=scope,
-        title=title or asked.name,
-        doc=doc or f"{wanted} is installed, and imports.",
-        fix=fix or f"pip install '{wanted}'",
-        timeout=timeout,
+        title=asked.name,
+        doc=f"{wanted} is installed, and imports.",
+        fix=f"pip install '{wanted}'",
+        timeout=30.0,
+        instead=instead,
     )
 
 
-def no_conflicts(
-    *, severity: str = "warning", scope: str = "instance", title: str = "", fix: str = "", doc: str = ""
-) -> Callable[..., None]:
+def no_conflicts(**instead: Unpack[Instead]) -> Callable[..., None]:
     """What each installed distribution requires is installed, in a version that it takes: what ``pip check`` finds."""
 
     def probe(_ask: Ask) -> list[str]:
@@ -93,12 +81,12 @@ def no_conflicts(
     return requirement(
         probe,
         judge,
-        severity=severity,
-        scope=scope,
-        title=title or "Conflicts of packages",
-        doc=doc or "Everything that is installed has what it requires.",
-        fix=fix or "pip check  # lists them all",
+        severity="warning",
+        title="Conflicts of packages",
+        doc="Everything that is installed has what it requires.",
+        fix="pip check  # lists them all",
         timeout=30.0,
+        instead=instead,
     )
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 from preflight.contract import Details
 from preflight.libpq import SCHEMES, add_variables, known_parameters, why
-from preflight.making import Ask, Failure, imported, requirement
+from preflight.making import Ask, Failure, Instead, imported, requirement
 from preflight.making import url as parsed
 from preflight.ready.network import resolved
 
@@ -31,12 +31,7 @@ def postgres(
     at_least: str = "",
     extensions: Collection[str] = (),
     writes: bool = True,
-    severity: str = "critical",
-    scope: str = "instance",
-    title: str = "",
-    fix: str = "",
-    doc: str = "",
-    timeout: float = 5.0,
+    **instead: Unpack[Instead],
 ) -> Callable[..., None]:
     """The database whose URL is in ``variable`` answers.
 
@@ -63,7 +58,7 @@ def postgres(
         missing = sorted(set(extensions) - set(answer.extensions))
         if missing:
             there = all(one in answer.available for one in missing)
-            details.fix = fix or (
+            details.fix = (
                 "; ".join(f'CREATE EXTENSION "{one}"' for one in missing) + ";"
                 if there
                 else f"install the extension on the database's machine first: {', '.join(missing)}"
@@ -76,13 +71,11 @@ def postgres(
         probe,
         judge,
         variable=variable,
-        severity=severity,
-        scope=scope,
-        title=title or f"PostgreSQL ({variable})",
-        doc=doc or f"The PostgreSQL database in {variable} answers, and can be used as the application uses it.",
-        fix=fix or f"start the database, or mend {variable}",
+        title=f"PostgreSQL ({variable})",
+        doc=f"The PostgreSQL database in {variable} answers, and can be used as the application uses it.",
+        fix=f"start the database, or mend {variable}",
         needs=["network"],
-        timeout=timeout,
+        instead=instead,
     )
 
 

@@ -6,26 +6,15 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 from preflight.contract import Details
-from preflight.making import Ask, Failure, requirement
+from preflight.making import Ask, Failure, Instead, requirement
 from preflight.processes import programs
 from preflight.text import foreign
 
 
-def variable(
-    name: str,
-    *,
-    matches: str = "",
-    settings: str = "",
-    severity: str = "critical",
-    scope: str = "instance",
-    title: str = "",
-    fix: str = "",
-    doc: str = "",
-    timeout: float = 20.0,
-) -> Callable[..., None]:
+def variable(name: str, *, matches: str = "", settings: str = "", **instead: Unpack[Instead]) -> Callable[..., None]:
     """The variable ``name`` is set and filled in.
 
     :param matches: a regular expression that all of its value has to match.
@@ -46,12 +35,11 @@ def variable(
         probe,
         judge,
         variable=name,
-        severity=severity,
-        scope=scope,
-        title=title or name,
-        doc=doc or f"The variable {name} is set, and has the form that the application expects.",
-        fix=fix or f"set {name} to what the application expects",
-        timeout=timeout,
+        title=name,
+        doc=f"The variable {name} is set, and has the form that the application expects.",
+        fix=f"set {name} to what the application expects",
+        timeout=20.0,
+        instead=instead,
     )
 
 

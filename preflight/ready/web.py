@@ -7,11 +7,11 @@ import json
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 from urllib.parse import urlsplit
 
 from preflight.contract import Details
-from preflight.making import Ask, Failure, imported, literal, requirement, unknown, without_query
+from preflight.making import Ask, Failure, Instead, imported, literal, requirement, unknown, without_query
 from preflight.making import url as parsed
 from preflight.ready.network import resolved
 from preflight.suite import clients, egress, probes
@@ -33,17 +33,7 @@ class Answer(NamedTuple):
 
 
 def http(
-    name: str,
-    *,
-    status: int | Collection[int] = 200,
-    path: str = "",
-    equals: Any = ...,
-    severity: str = "critical",
-    scope: str = "instance",
-    title: str = "",
-    fix: str = "",
-    doc: str = "",
-    timeout: float = 5.0,
+    name: str, *, status: int | Collection[int] = 200, path: str = "", equals: Any = ..., **instead: Unpack[Instead]
 ) -> Callable[..., None]:
     """``GET`` answers with this status; and with JSON that has ``path`` ("models.0.state"), which ``equals`` a value.
 
@@ -74,13 +64,11 @@ def http(
         probe,
         judge,
         variable="" if given else name,
-        severity=severity,
-        scope=scope,
-        title=title or f"HTTP {without_query(name)}",
-        doc=doc or f"{without_query(name)} answers over HTTP.",
-        fix=fix or "look at what the service logs",
+        title=f"HTTP {without_query(name)}",
+        doc=f"{without_query(name)} answers over HTTP.",
+        fix="look at what the service logs",
         needs=["network"],
-        timeout=timeout,
+        instead=instead,
     )
 
 

@@ -53,7 +53,17 @@ def test_what_is_in_it(engine: Engine) -> None:
     assert 20 < added < LARGEST, f"{added:.0f} MiB"
     listed = engine.must("docker run --rm --entrypoint ls preflight -A /app").split()
     assert sorted(listed) == sorted(
-        [".venv", "conftest.py", "preflight", "pyproject.toml", "pytest.ini", "requirements.txt", "run.py", "server"]
+        [
+            ".venv",
+            "__pycache__",
+            "conftest.py",
+            "preflight",
+            "pyproject.toml",
+            "pytest.ini",
+            "requirements.txt",
+            "run.py",
+            "server",
+        ]
     )
     pip = engine.type("docker run --rm --entrypoint /app/.venv/bin/python preflight -m pip --version")
     assert "No module named pip" in pip.stderr

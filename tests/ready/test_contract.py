@@ -78,7 +78,11 @@ def test_each_is_a_requirement(name: str) -> None:
     assert mark.args[0]
     assert mark.kwargs["fix"]
     assert made.__doc__
-    assert {"severity", "scope", "title", "fix", "doc"} <= set(inspect.signature(getattr(ready, name)).parameters)
+    said = {"severity": "warning", "title": "Mine", "fix": "mend it", "doc": "It is mine.", "scope": "fleet"}
+    other = EXAMPLES[name](**said, timeout=7.0)
+    mark = other.pytestmark[0]
+    assert (mark.name, mark.args[0], mark.kwargs["fix"], other.__doc__) == ("warning", "Mine", "mend it", "It is mine.")
+    assert (mark.kwargs["scope"], getattr(other, making.ATTRIBUTE).timeout) == ("fleet", 7.0)
 
 
 def test_each_can_be_shared_by_the_fleet() -> None:
@@ -175,6 +179,20 @@ def test_a_probe_that_is_certain(tmp_path: Path) -> None:
 
     ended = ask(tmp_path, requirement(probe, content, title="T", doc="D.", fix="look at it"))
     assert (ended.outcome, ended.message, ended.fix) == ("failed", "it is off", "switch it on")
+
+
+@pytest.mark.parametrize("said, fix", [({}, "grow it"), ({"fix": ""}, "grow it"), ({"fix": "ask Anna"}, "")])
+def test_whose_fix_counts(tmp_path: Path, said: making.Instead, fix: str) -> None:
+    """A judge may know better than its factory, and a suite knows better than both: then the marker's is shown."""
+
+    def judge(_answer: Any, details: Details) -> None:
+        details.fix = "grow it"
+        raise AssertionError("it is too small")
+
+    test: Any = requirement(always, judge, title="T", doc="D.", fix="look at it", instead=said)
+    ended = ask(tmp_path, test)
+    assert (ended.message, ended.fix) == ("it is too small", fix)
+    assert test.pytestmark[0].kwargs["fix"] == (said.get("fix") or "look at it")
 
 
 def test_a_probe_that_is_broken(tmp_path: Path) -> None:
