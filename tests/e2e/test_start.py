@@ -26,7 +26,7 @@ def test_serves(equipped: Place, providers: Providers) -> None:
     started.until_says(f"Diagnostics  http://{address}/diagnostics")
     for line in (f"{address} is available.", f"ws://{address}/ws/chat", f"http://{address}/health"):
         assert line in started.stdout
-    assert re.search(r"^\d+ requirements: \d+ passed, 4 not applicable, in", started.stdout, re.MULTILINE)
+    assert re.search(r"^\d+ requirements: \d+ passed, 6 not applicable, in", started.stdout, re.MULTILINE)
     assert json.loads(get(f"{started.url}/health")[1])["status"] == "healthy"
     assert sorted(providers.requests) == [
         ("/openai/v1/models", f"Bearer {KEYS['OPENAI_API_KEY']}"),
