@@ -19,7 +19,7 @@ from preflight.report.model import Report, ReportError
 from preflight.settings.model import Settings
 from preflight.text import plain
 from preflight.web.instance import Instance
-from preflight.web.projection import label
+from preflight.web.projection import of_check
 
 T = TypeVar("T")
 
@@ -118,18 +118,5 @@ def _projected(found: Report) -> dict[str, Any]:
         "generated_at": found.started_at,
         "reason": found.reason,
         "summary": found.summary,
-        "checks": {
-            check.title: {
-                "status": label(check),
-                "severity": check.severity,
-                "scope": check.scope,
-                "outcome": check.outcome,
-                "message": check.message,
-                "details": check.details,
-                "fix": check.fix,
-                "duration_ms": round(check.duration * 1000, 3),
-                "timestamp": found.started_at,
-            }
-            for check in found.checks
-        },
+        "checks": {check.title: of_check(check, found.started_at) for check in found.checks},
     }

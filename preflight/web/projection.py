@@ -63,17 +63,7 @@ def project(found: Report | None, instance: Instance, checked: Report | None = N
         "dependencies": {},
     }
     for check in checked.checks if checked else ():
-        body["checks"][check.title] = {
-            "status": label(check),
-            "severity": check.severity,
-            "scope": check.scope,
-            "outcome": check.outcome,
-            "message": check.message,
-            "details": check.details,
-            "fix": check.fix,
-            "duration_ms": round(check.duration * 1000, 3),
-            "timestamp": checked.started_at if checked else None,
-        }
+        body["checks"][check.title] = of_check(check, checked.started_at if checked else None)
         if isinstance(variable := check.details.get("variable"), str):
             body["api_keys"][variable] = {
                 "loaded": check.details.get("loaded"),
@@ -88,6 +78,21 @@ def project(found: Report | None, instance: Instance, checked: Report | None = N
 
 def _brief(check: Check) -> dict[str, str]:
     return {"title": check.title, "message": check.message, "fix": check.fix}
+
+
+def of_check(check: Check, asked_at: str | None) -> dict[str, Any]:
+    """One check as /diagnostics and /fleet show it; ``asked_at`` is when its run began."""
+    return {
+        "status": label(check),
+        "severity": check.severity,
+        "scope": check.scope,
+        "outcome": check.outcome,
+        "message": check.message,
+        "details": check.details,
+        "fix": check.fix,
+        "duration_ms": round(check.duration * 1000, 3),
+        "timestamp": asked_at,
+    }
 
 
 def document(snapshot: Snapshot) -> dict[str, Any]:

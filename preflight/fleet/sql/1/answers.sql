@@ -4,11 +4,11 @@
 CREATE TABLE preflight.answers (
     question bytea PRIMARY KEY,
     claimed_at timestamptz NOT NULL,  -- when somebody went to ask
-    asked_at timestamptz,  -- when whoever has answered went to ask
+    asked_at timestamptz,  -- when the instance that got the answer asked
     asked_by text,
     is_good boolean,
     seconds double precision,  -- that the provider took
-    written_at bigint,  -- on the clock of whoever asked, in seconds since the epoch
+    written_at bigint,  -- on the clock of that instance, in seconds since the epoch
     seal bytea
 );
 

@@ -1,5 +1,6 @@
 -- What people are told once for the whole fleet. A registrar gathers the news that nobody has told yet in a notice, and
--- has a lease on it while it is sent. Whoever finds a lease that has run out sends it once more, with the same key.
+-- has a lease on it while it is sent. A registrar that finds a lease which has run out sends the notice again, with the
+-- same key.
 
 CREATE TABLE preflight.notices (
     key text PRIMARY KEY,
