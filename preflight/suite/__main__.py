@@ -130,13 +130,18 @@ def _collection(settings: Settings) -> list[str]:
 
         # Hundreds of modules of ours are no requirements, and pytest would ask all of its plugins about each.
         folders = [folder for scope in settings.scopes for folder in sources.folders(scope.folder)]
-        return ["-c", "pytest.ini", "--rootdir", ".", *(folders or ["preflight"])]
+        return ["-c", "pytest.ini", "--rootdir", ".", *(map(_argument, folders) if folders else ["preflight"])]
     # A project's own configuration and conftest.py are about its own tests: they name plugins that are not loaded here.
     scopes = settings.scopes
-    own = [str(scope.folder) for scope in scopes if scope.name != project.OURS]
+    own = [_argument(scope.folder) for scope in scopes if scope.name != project.OURS]
     arguments = ["-c", str(Path(__file__).with_name("pytest.ini")), "--rootdir", str(settings.root)]
     arguments += ["--confcutdir", own[0] if own else str(project.PACKAGE)]
     return [*arguments, "--pyargs", project.OURS, *own]
+
+
+def _argument(folder: str | Path) -> str:
+    """A folder for pytest's command line, which takes "[" and "::" in a name above the project for part of an id."""
+    return os.path.relpath(folder)
 
 
 def _faults(link: Link) -> list[str]:

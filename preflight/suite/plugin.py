@@ -28,7 +28,7 @@ from preflight.redaction.redactor import Redactor
 from preflight.report import building
 from preflight.report import model as report
 from preflight.settings.model import Settings
-from preflight.suite import declarations, soundness, uncollected
+from preflight.suite import cleanup, declarations, soundness, uncollected
 from preflight.suite.applicability import left_out, named_by
 from preflight.suite.claimed import told
 from preflight.suite.deadlines import DeadlineExceeded, Deadlines
@@ -404,12 +404,19 @@ class SuiteRun:
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
         with self._deadline(item), self._witnesses[item.nodeid].hearing():
+            its_own = cleanup.own(item)
             try:
-                yield
-            finally:
-                if nextitem is not None and "port" in _fixtures(nextitem) and "port" not in _fixtures(item):
-                    # What fixtures of the whole session raise at their end is to be known before the port is freed.
-                    item.session._setupstate.teardown_exact(None)
+                try:
+                    yield
+                finally:
+                    if nextitem is not None and "port" in _fixtures(nextitem) and "port" not in _fixtures(item):
+                        # What fixtures of the whole session raise at their end is known before the port is freed.
+                        cleanup.everything(item.session)
+            except Exception as error:
+                cleanup.note(item, error)
+                raise
+            if its_own is not None:
+                raise its_own
 
     def _deadline(self, item: pytest.Item) -> contextlib.AbstractContextManager[None]:
         # What asks for the port frees it, and that is no warning's affair alone.
@@ -454,11 +461,23 @@ class SuiteRun:
         ]
         if stage.when == "teardown":
             self._over.add(item.nodeid)
+            self._judge_cleanup(item)
             if check.outcome == "passed" and not witness.entered:
                 self._broken([f"{item.nodeid}: its body was not executed: leave out the plugin that prevents it"])
         if stage.when == "teardown" and self.link:
             self.link.send("checked", **building.in_brief(check, self.redactor))
         return stage
+
+    def _judge_cleanup(self, item: pytest.Item) -> None:
+        """What is raised when the last user of a fixture has gone is the affair of those that matter most, too."""
+        error = cleanup.error_of(item)
+        users = cleanup.users(item, item.session.items) if error is not None else []
+        critical = [user for user in users if self.declarations[user.nodeid].severity == "critical"]
+        if error is None or not critical or item in critical:
+            return
+        concerned = critical[-1]
+        message = f"what it shares with others was not cleaned up: {type(error).__name__}: {first_line(str(error))}"
+        self.checks[concerned.nodeid] = self._check_after(concerned, "error", message, 0.0)
 
     def _check_after(self, item: pytest.Item, outcome: str, message: str, duration: float) -> report.Check:
         """The requirement's check after one more stage, which ended so."""

@@ -127,11 +127,17 @@ class Beside:
 
         try:
             await self.app(scope, received, sent)
-        finally:
+        except Exception:
             # One that has no lifespan, and says so by what it raises, is served all the same, and we with it.
             if answered:
                 await self.end()
-        if not answered:  # it leaves the lifespan to us
+            raise
+        except BaseException:  # it exits: nothing is served
+            await self.end()
+            raise
+        if answered:
+            await self.end()
+        else:  # it leaves the lifespan to us
             if not asked:
                 await receive()
             await send({"type": "lifespan.startup.complete"})

@@ -45,6 +45,28 @@ def test_a_fixture_whose_end_fails(project: Place) -> None:
     assert "its tear-down raised OSError: still open" in project.check("Judges")["message"]
 
 
+@pytest.mark.parametrize("scope", ["class", "module", "session"])
+def test_a_shared_fixture_whose_end_fails(project: Place, scope: str) -> None:
+    """pytest raises it after the last requirement there; the critical one that relied on it is in error, too."""
+    shared = f'@pytest.fixture(scope="{scope}")\ndef it():\n    yield\n    raise OSError("still open")\n'
+    uses = '    @pytest.mark.critical("Judges")\n    def test_judges(self, it):\n        """It holds."""\n'
+    last = '    @pytest.mark.warning("Last")\n    def test_last(self):\n        """It holds."""\n'
+    project.write_requirement("judges", HEAD + shared + "class TestIt:\n" + uses + last)
+    assert checked(project).process.returncode == 1
+    said = "what it shares with others was not cleaned up: OSError: still open"
+    assert (project.check("Judges")["outcome"], project.check("Judges")["message"]) == ("error", said)
+
+
+def test_a_shared_fixture_of_warnings_whose_end_fails(project: Place) -> None:
+    """It blocks nothing where no critical requirement relied on it."""
+    shared = '@pytest.fixture(scope="module")\ndef it():\n    yield\n    raise OSError("still open")\n'
+    first = '@pytest.mark.critical("First")\ndef test_first():\n    """It holds."""\n'
+    last = '@pytest.mark.warning("Last")\ndef test_last(it):\n    """It holds."""\n'
+    project.write_requirement("judges", HEAD + shared + first + last)
+    assert project.run(*DEMO, "--check-only").process.returncode == 0
+    assert (project.check("First")["outcome"], project.check("Last")["outcome"]) == ("passed", "error")
+
+
 def test_a_thread_of_a_fixture(project: Place) -> None:
     """An assertion of a thread that a fixture waited for is heard, like that of a requirement's own."""
     source = "@pytest.fixture\ndef it():\n    one = threading.Thread(target=says)\n    one.start()\n    one.join()\n"
@@ -109,9 +131,15 @@ SESSION = '@pytest.fixture(scope="session")\ndef it():\n    yield\n    raise OSE
 HOLDS = '@pytest.mark.critical("Judges")\ndef test_judges(it):\n    """It holds."""\n'
 ASKS = '@pytest.mark.warning("Asks")\ndef test_asks(request):\n    """It asks."""\n    request.getfixturevalue("port")'
 REVERSES = {
-    "of what was collected": "@pytest.hookimpl(wrapper=True, tryfirst=True)\n"
-    "def pytest_collection_modifyitems(items):\n    yield\n    items.reverse()\n",
-    "at the last moment": "def pytest_collection_finish(session):\n    session.items.reverse()\n",
+    "of what was collected": (
+        "@pytest.hookimpl(wrapper=True, tryfirst=True)\ndef pytest_collection_modifyitems(items):\n    yield\n"
+        + "    items.reverse()\n",
+        "Judges",  # the port is last again, and what fails blocks it
+    ),
+    "at the last moment": (
+        "def pytest_collection_finish(session):\n    session.items.reverse()\n",
+        "the port was asked for before",
+    ),
 }
 
 
@@ -140,9 +168,11 @@ def test_a_requirement_that_takes_the_port_early(project: Place) -> None:
 @pytest.mark.parametrize("order", REVERSES)
 def test_a_plugin_that_changes_the_order(project: Place, order: str) -> None:
     """The port comes last, or it is not freed."""
-    (project.root / "preflight" / "requirements" / "conftest.py").write_text("import pytest\n" + REVERSES[order])
+    source, said = REVERSES[order]
+    (project.root / "preflight" / "requirements" / "conftest.py").write_text("import pytest\n" + source)
     project.write_requirement("judges", HEAD + JUDGES.format("test_judges()"))
-    assert "the port was asked for before" in refused_beside_a_listener(project).output
+    banner = refused_beside_a_listener(project).output.partition("❌")[2]
+    assert said in banner
 
 
 # What is known stays inside, wherever it was typed.

@@ -32,6 +32,7 @@ from preflight.settings import template
 from tests import databases
 from tests.databases import Postgres
 from tests.deploy import manifests
+from tests.e2e.chatting import client
 from tests.e2e.doubles import SMALL, Providers
 from tests.e2e.place import KEYS, ROOT, Place, Started, equip, get, make_place
 from tests.fleet.seeding import made
@@ -44,7 +45,9 @@ FILES = ["README.md", "SECURITY.md", *sorted(f"docs/{path.name}" for path in (RO
 FILES.remove(OF_OTHERS)
 TOKEN = "a-token-that-nobody-guesses-2718"
 # Commands that go on until somebody ends them, unless one of these options says otherwise.
-ENDS = re.compile(r"--(init|check-only|port-status|free-port|history|bundle|test-notify|migrate|fleet|version|help)\b")
+ENDS = re.compile(
+    r"--(init|check-only|port-status|free-port|history|bundle|test-notify|migrate|fleet|import-sessions|version|help)\b"
+)
 
 
 @dataclass(frozen=True)
@@ -224,10 +227,20 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 @those("sh")
 def test_what_is_typed(reader: Place, environment: Path, block: Block, request: pytest.FixtureRequest) -> None:
     """Each line ends well, one that serves included."""
-    if re.search(r"--(migrate|fleet)\b", block.text):
+    typed = block.text
+    if re.search(r"--(migrate|fleet|import-sessions)\b", typed):
         server: Postgres = request.getfixturevalue("postgres")
         url = server.url(database=server.database())
-        reader.environ["PREFLIGHT_DATABASE_URL"] = url if "--migrate" in block.text else made(url)
+        typed = re.sub(r"postgresql://\S+@db\.example/\S+", url, typed)
+        made_of_it = url if "--migrate" in typed else made(url)
+        if "--import-sessions" not in typed:  # which names it itself
+            reader.environ["PREFLIGHT_DATABASE_URL"] = made_of_it
+    if "--import-sessions" in typed:  # of somebody who has talked to the agent
+        asked = reader.start("--demo").until_ready()
+        with client(reader.url) as talking:
+            talking.init()
+            talking.ask("what failed?")
+        assert asked.stop() == 0
     need(*(name for name in ("make", "curl", "jq") if re.search(rf"^{name} ", block.text, re.MULTILINE)))
     if "--init" in block.text:
         reader.env_file.unlink()
@@ -236,8 +249,10 @@ def test_what_is_typed(reader: Place, environment: Path, block: Block, request: 
         reader.environ["PYTHONPATH"] += f":{sysconfig.get_path('purelib')}"
     served(reader, block.text)
     session = Session(reader)
-    for line in filter(None, block.text.splitlines()):
+    for line in filter(None, typed.splitlines()):
         came = session.type(line)
+        if "--import-sessions" in line:
+            assert "sessions 1, new messages in them 2." in came
         if line.startswith("curl"):
             assert "error" not in json.loads(came)
 

@@ -60,7 +60,7 @@ def surprises(text: str) -> str:
     return found
 
 
-def is_clean(text: str, longest: int = 40_000, *, folded: bool = False) -> None:
+def is_clean(text: str, longest: int = 50_000, *, folded: bool = False) -> None:
     """``folded``: where a line was wrapped, the rest of it is indented, with whatever word it begins."""
     assert not surprises(text)
     lines = text.splitlines()

@@ -41,7 +41,7 @@ DIAGNOSTICS = {
     "port",
     "dependencies",
 }
-CHECK = {"status", "severity", "outcome", "message", "details", "fix", "duration_ms", "timestamp"}
+CHECK = {"status", "severity", "outcome", "message", "details", "fix", "duration_ms", "timestamp", "scope"}
 
 
 @pytest.fixture(scope="module")
