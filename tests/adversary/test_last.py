@@ -130,10 +130,10 @@ def test_marks_that_come_from_a_base_class(project: Place) -> None:
 SESSION = '@pytest.fixture(scope="session")\ndef it():\n    yield\n    raise OSError("still open")\n'
 HOLDS = '@pytest.mark.critical("Judges")\ndef test_judges(it):\n    """It holds."""\n'
 ASKS = '@pytest.mark.warning("Asks")\ndef test_asks(request):\n    """It asks."""\n    request.getfixturevalue("port")'
+WRAPPED = "@pytest.hookimpl(wrapper=True, tryfirst=True)\n"
 REVERSES = {
     "of what was collected": (
-        "@pytest.hookimpl(wrapper=True, tryfirst=True)\ndef pytest_collection_modifyitems(items):\n    yield\n"
-        + "    items.reverse()\n",
+        WRAPPED + "def pytest_collection_modifyitems(items):\n    yield\n    items.reverse()\n",
         "Judges",  # the port is last again, and what fails blocks it
     ),
     "at the last moment": (
