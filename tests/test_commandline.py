@@ -163,6 +163,27 @@ def test_what_goes_with_what(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "tcp,named",
+    [
+        (["--port", "8002"], "--port"),
+        (["--host", "::1"], "--host"),
+        (["--host", "::1", "--port", "1"], "--host and --port"),
+    ],
+)
+@pytest.mark.parametrize("command", [[], ["--port-status"]])
+def test_two_addresses(command: list[str], tcp: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A Unix socket beside a host or a port is wrong usage, whichever was meant."""
+    with pytest.raises(SystemExit) as ended:
+        commandline.main([*command, *tcp, "--uds", "app.sock"])
+    assert ended.value.code == 2
+    assert capsys.readouterr() == (
+        "",
+        f"run.py: error: --uds does not go with {named}: a server has a Unix socket, or a host and a port; leave out one"
+        " or the other\n",
+    )
+
+
 def test_commands_are_those_that_exclude_each_other() -> None:
     """The parser and the table of what goes with what do not drift apart."""
     (group,) = options.parser()._mutually_exclusive_groups

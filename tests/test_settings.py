@@ -73,6 +73,19 @@ def test_precedence(root: Path) -> None:
     assert load(root, environ, port=None).port == 1003
 
 
+def test_one_address(root: Path) -> None:
+    """A Unix socket counts instead of a host and a port of files and variables; an option for either sets it aside."""
+    write(root, 'uds = "app.sock"\nport = 1001\n')
+    assert load(root, {"PREFLIGHT_HOST": "::1"}).address == f"unix:{root}/app.sock"
+    for environ in ({}, {"PREFLIGHT_UDS": "other.sock"}):
+        found = load(root, environ, host="::1")
+        assert (found.uds, found.address) == (None, "[::1]:1001")
+        assert "uds" not in found.sources
+        assert load(root, environ, port="1004").address == "127.0.0.1:1004"
+    write(root, "port = 1001\n")
+    assert load(root, {"PREFLIGHT_PORT": "1003"}, uds="/run/app.sock").address == "unix:/run/app.sock"
+
+
 def test_environment_of_the_application(root: Path) -> None:
     """The application sees the env file's variables, and above them the process's own."""
     (root / ".env").write_text("A=file\nB=file\n")

@@ -300,6 +300,12 @@ def parse(argv: Sequence[str] | None = None) -> Request:
         if _given(typed, name) and command not in verbs:
             *others, last = ("a start" if one == START else _option(one) for one in verbs)
             options.error(f"{_option(name)} goes with {' or '.join([', '.join(others), last] if others else [last])}")
+    tcp = [_option(name) for name in ("host", "port") if _given(typed, name)]
+    if _given(typed, "uds") and tcp:
+        options.error(
+            f"--uds does not go with {' and '.join(tcp)}: a server has a Unix socket, or a host and a port; leave out"
+            " one or the other"
+        )
     if typed.format not in (None, "json") and command != "check_only":
         options.error(f"--format {typed.format} goes with --check-only")
     return Request(

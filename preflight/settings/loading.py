@@ -38,6 +38,8 @@ BESIDE_PROJECT = frozenset({"uds", "log_file", "log_config", "ssl_certfile", "ss
 """Paths that start where pyproject.toml is, wherever the command is typed."""
 EARLY = frozenset({"env_file", "demo"})
 """Where the env file is, and whether there is one: that cannot stand in it."""
+TCP = frozenset({"host", "port"})
+"""The settings of an address that is no Unix socket's."""
 
 
 def pyproject(root: Path) -> dict[str, Any]:
@@ -118,6 +120,10 @@ def load(
     chosen |= variables | given
     sources |= dict.fromkeys(late, "the env file") | dict.fromkeys(variables, "the environment")
     sources |= {name: f"option {_option(name)}" for name in given}
+    if given.keys() & TCP and "uds" not in given:
+        # Only the command line's: an image or a platform sets PREFLIGHT_HOST or _PORT for everybody.
+        chosen.pop("uds", None)
+        sources.pop("uds", None)
     if demo:
         chosen["demo"] = True
         sources["python"] = "the embedded profile"

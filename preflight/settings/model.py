@@ -108,7 +108,10 @@ class Settings:
     host: str = setting("127.0.0.1", host, "address to serve on")
     port: int = setting(8002, whole(1, 65535), "port to serve on")
     uds: Path | None = setting(
-        None, path, "Unix socket to serve on, instead of host and port; relative to pyproject.toml"
+        None,
+        path,
+        "Unix socket to serve on, instead of host and port, unless --host or --port is given; relative to"
+        " pyproject.toml",
     )
     uds_mode: str = setting("0666", permissions, "permissions of that socket, in octal digits")
     app: str = setting(

@@ -293,9 +293,9 @@ class Place:
         return one
 
     def start(self, *options: str, **environ: str) -> Started:
-        """Start ``run.py`` on this place's port."""
-        command = [*self.before, sys.executable, "run.py", "--port", str(self.port), *options]
-        return self.spawn(*command, environ=environ)
+        """Start ``run.py`` on this place's port, or on the Unix socket that is named."""
+        tcp = [] if "--uds" in options or "PREFLIGHT_UDS" in environ else ["--port", str(self.port)]
+        return self.spawn(*self.before, sys.executable, "run.py", *tcp, *options, environ=environ)
 
     def prepared(self, preparation: str) -> str:
         """A program that runs this Python and is ``run.py`` then: for a fault, or a time that is no setting."""
