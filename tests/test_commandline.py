@@ -177,11 +177,8 @@ def test_two_addresses(command: list[str], tcp: list[str], named: str, capsys: p
     with pytest.raises(SystemExit) as ended:
         commandline.main([*command, *tcp, "--uds", "app.sock"])
     assert ended.value.code == 2
-    assert capsys.readouterr() == (
-        "",
-        f"run.py: error: --uds does not go with {named}: a server has a Unix socket, or a host and a port; leave out one"
-        " or the other\n",
-    )
+    why = "a server has a Unix socket, or a host and a port; leave out one or the other"
+    assert capsys.readouterr() == ("", f"run.py: error: --uds does not go with {named}: {why}\n")
 
 
 def test_commands_are_those_that_exclude_each_other() -> None:

@@ -26,6 +26,7 @@ from packaging.requirements import Requirement
 
 from preflight import dependencies, times
 from preflight.report import model as report
+from preflight.requirements.test_dependencies import with_extras
 from preflight.settings.statefolder import StateFolder
 from preflight.suite import imports
 from tests.e2e.doubles import LISTENER, SMALL, Providers
@@ -345,8 +346,9 @@ class Place:
 @cache
 def known_imports() -> bytes:
     """What a first run leaves in a state folder, so that those of tests need not import every dependency again."""
-    declared = map(Requirement, dependencies.declared())
-    names = [one.name for one in declared if one.marker is None or one.marker.evaluate()]
+    declared = [Requirement(line) for line in dependencies.declared()]
+    needed = [one for one in declared if one.marker is None or one.marker.evaluate()]
+    names = sorted({one.name for one, _by in with_extras(needed, [])})
     with tempfile.TemporaryDirectory() as folder:
         imports.attempt(names, StateFolder(Path(folder)), 120.0)
         return StateFolder(Path(folder)).imports.read_bytes()
