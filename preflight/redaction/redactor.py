@@ -11,14 +11,14 @@ encrypted, hashed, reversed), and pieces of fewer than 12 characters that do not
 
 from __future__ import annotations
 
-import base64
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from typing import NamedTuple, TypeVar
 
 from preflight.redaction.derivation import LARGEST, cost, derived, members
+from preflight.redaction.encodings import Encodings
 from preflight.redaction.folds import AROUND, Unfolded, unfolded
 from preflight.redaction.keys import MOST, common, secrets
 from preflight.redaction.writings import head, literals, pattern, shorter, stretches
@@ -36,19 +36,6 @@ T = TypeVar("T")
 _PROSE = r"(?-i:(?![a-z]{0,16}[bcdfghjklmnpqrstvwxz]{5})[A-Za-z][a-z]{7,15}(?![A-Za-z0-9_~+/=-]|\.\w))"
 _BEARER = re.compile(rf"\b(Bearer|Basic)\s+(?!{_PROSE})[A-Za-z0-9._~+/=-]{{8,}}", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"(?<=://)([^\s/:@]*):([^\s/@]+)(?=@)")
-
-# Base64 is looked for in windows of 8 characters: 6 bytes, which stand nowhere by chance.
-_WINDOW = 8
-# A run of it may be broken into lines, and its signs escaped for a URL or in JSON.
-_SIGN = r"(?:%(?:25){0,4}2[bBfF]|\\{1,16}(?:/|u002[bBfF]))"
-_BREAK = r"(?:=|%(?:25){0,4}3[dD]){0,2}(?:\\{1,16}r)?(?:\\{1,16}n|\r?\n|%(?:25){0,4}0[aA])[ \t]*"
-_BASE64 = re.compile(rf"[A-Za-z0-9+/_-]+(?:(?:{_SIGN}|{_BREAK})[A-Za-z0-9+/_-]*)*")
-_OTHER = re.compile(rf"(?P<sign>{_SIGN})|{_BREAK}")
-
-# Pairs of hexadecimal digits, with what stands between them: "73:6b", "73 6b", "%73%6b", "\\x73\\x6b", "0x73, 0x6b".
-_BETWEEN = r"(?:[:,;\s-]|%|0x|&#x|\\{1,8}(?:x|u00)){0,4}"
-_HEX = re.compile(rf"[0-9a-fA-F][0-9a-fA-F]{_BETWEEN}(?:[0-9a-fA-F][0-9a-fA-F]{_BETWEEN}){{7,}}")
-_DIGITS = re.compile(r"0x|u00|([0-9a-fA-F])")
 
 _ENCODED = re.compile(r"%(?:25){0,4}([2-7][0-9a-fA-F])")
 _ENCODED_BACKSLASH = re.compile(r"%(?:25){0,4}5[cC]")
@@ -74,19 +61,6 @@ _CUT_OFF = re.compile(
 _ENUMERATED = frozenset({"action", "origin", "outcome", "scope", "severity", "standing", "state", "status"})
 
 _SPREAD = re.compile(r"[^\x21-\x7e]")
-
-
-def _windows(secret: str) -> Iterator[str]:
-    """Every fourth window of the secret's base64, at each of the three offsets that it can begin at."""
-    raws = {secret.encode("utf-8", "surrogateescape"), secret.encode("latin-1", "ignore")}  # HTTP's Basic is latin-1
-    for raw in raws:
-        for offset in range(3):
-            encoded = base64.b64encode(b"\0" * offset + raw).decode("ascii").rstrip("=")
-            # The edge characters mix with their neighbours'.
-            first, last = (offset * 8 + 5) // 6, (offset + len(raw)) * 8 // 6
-            for start in (*range(first, last - _WINDOW, 4), last - _WINDOW):
-                if start >= first:
-                    yield encoded[start : start + _WINDOW]
 
 
 def _parts(secret: str) -> Iterator[str]:
@@ -172,6 +146,7 @@ class Redactor:
         self._known = [_Known(secret) for secret in self._secrets]
         self._begun = [_Begun(secret) for secret in self._secrets]
         self._ended = [_Known(secret[-_FRAGMENT:]) for secret in self._secrets]
+        self._encodings = Encodings(self._secrets)
         self._pieces = "\n".join(secret for secret in self._secrets if _of_pieces(secret))
         # A line may end so shortly after the beginning of a secret that nothing shows it yet.
         self._first = {secret[:length] for secret in self._secrets for length in range(1, _FRAGMENT)}
@@ -179,10 +154,6 @@ class Redactor:
         self._reach = max([REACH, *(8 * len(secret) for secret in self._secrets)])
         # What is answered has often been redacted before, when it came or was written, and a long text takes long.
         self._again = lru_cache(REMEMBERED)(lambda text: self.after("", text).text)
-
-    @cached_property
-    def _encoded(self) -> frozenset[str]:
-        return frozenset(window for secret in self._secrets for window in _windows(secret))
 
     @classmethod
     def of(cls, settings: Settings, *, besides: Iterable[str] = ()) -> Redactor:
@@ -234,7 +205,7 @@ class Redactor:
 
     def _spans(self, text: str) -> list[tuple[int, int]]:
         """Where there are secrets, in whatever form."""
-        spans = [*self._plain(text), *self._in_base64(text), *self._in_hex(text), *self._alone(text)]
+        spans = [*self._plain(text), *self._encodings.places(text), *self._alone(text)]
         for folded in unfolded(text):
             spans += [folded.place(start, end) for start, end in self._plain(folded.text)]
         if _ENCODED_BACKSLASH.search(text):
@@ -339,35 +310,6 @@ class Redactor:
             self._steps[stretch] = re.compile(stretch)
         return self._steps[stretch]
 
-    def _in_base64(self, text: str) -> Iterator[tuple[int, int]]:
-        """Where secrets stand in base64, of either alphabet, lines broken or not."""
-        for run in _BASE64.finditer(text):
-            if run.end() - run.start() < _WINDOW:
-                continue
-            plain, places, ends = _joined(run)
-            plain = plain.replace("-", "+").replace("_", "/")
-            for start in self._windows_in(plain):
-                # Its edges, which no window reaches, go as well.
-                yield places[max(0, start - 2)], ends[min(start + _WINDOW + 4, len(plain)) - 1]
-
-    def _windows_in(self, encoded: str) -> list[int]:
-        known = self._encoded
-        return [start for start in range(len(encoded) - _WINDOW + 1) if encoded[start : start + _WINDOW] in known]
-
-    def _in_hex(self, text: str) -> Iterator[tuple[int, int]]:
-        """Where secrets stand in hexadecimal digits: as base64 of the same bytes, which is what is known of them."""
-        for run in _HEX.finditer(text):
-            written = run[0]
-            digits: Sequence[int] = range(*run.span())
-            if not written.isalnum() or "x" in written:
-                digits = [found.start() for found in _DIGITS.finditer(text, *run.span()) if found[1]]
-                written = "".join(text[place] for place in digits)
-            for first in range(2):
-                raw = bytes.fromhex(written[first : len(written) - (len(written) - first) % 2])
-                for start in self._windows_in(base64.b64encode(raw).decode("ascii")):
-                    byte, behind = max(0, start - 2) * 3 // 4, min(len(raw), -(-(start + _WINDOW + 4) * 3 // 4))
-                    yield digits[first + 2 * byte], digits[first + 2 * behind - 1] + 1
-
     def value(self, value: T) -> T:
         """The same JSON value with every text in it redacted, keys included."""
         return self._value(value)  # type: ignore[return-value]  # the same shape comes back
@@ -399,31 +341,6 @@ class Redactor:
         if isinstance(value, list | tuple):
             return [self._value(item) for item in value]
         return value
-
-
-def _joined(run: re.Match[str]) -> tuple[str, Sequence[int], Sequence[int]]:
-    """A run of base64 without its line breaks and escapes, and where each of its characters begins and ends."""
-    text, first = run[0], run.start()
-    others = list(_OTHER.finditer(text))
-    if not others:
-        return text, range(first, run.end()), range(first + 1, run.end() + 1)
-    plain: list[str] = []
-    starts: list[int] = []
-    ends: list[int] = []
-    reached = 0
-    for other in others:
-        plain.append(text[reached : other.start()])
-        starts += range(first + reached, first + other.start())
-        ends += range(first + reached + 1, first + other.start() + 1)
-        if sign := other["sign"]:
-            plain.append("+" if sign[-1] in "bB" else "/")
-            starts.append(first + other.start())
-            ends.append(first + other.end())
-        reached = other.end()
-    plain.append(text[reached:])
-    starts += range(first + reached, run.end())
-    ends += range(first + reached + 1, run.end() + 1)
-    return "".join(plain), starts, ends
 
 
 def _masked(text: str, spans: Iterable[tuple[int, int]], first: int = 0) -> str:

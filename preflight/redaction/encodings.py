@@ -1,0 +1,104 @@
+"""Where known secrets stand in a text in base64 or in hexadecimal digits, however those are broken into lines."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+
+# Base64 is looked for in windows of 8 characters: 6 bytes, which stand nowhere by chance.
+_WINDOW = 8
+# A run of it may be broken into lines, and its signs escaped for a URL or in JSON.
+_SIGN = r"(?:%(?:25){0,4}2[bBfF]|\\{1,16}(?:/|u002[bBfF]))"
+_BREAK = r"(?:=|%(?:25){0,4}3[dD]){0,2}(?:\\{1,16}r)?(?:\\{1,16}n|\r?\n|%(?:25){0,4}0[aA])[ \t]*"
+_BASE64 = re.compile(rf"[A-Za-z0-9+/_-]+(?:(?:{_SIGN}|{_BREAK})[A-Za-z0-9+/_-]*)*")
+_OTHER = re.compile(rf"(?P<sign>{_SIGN})|{_BREAK}")
+
+# Pairs of hexadecimal digits, with what stands between them: "73:6b", "73 6b", "%73%6b", "\\x73\\x6b", "0x73, 0x6b".
+_BETWEEN = r"(?:[:,;\s-]|%|0x|&#x|\\{1,8}(?:x|u00)){0,4}"
+_HEX = re.compile(rf"[0-9a-fA-F][0-9a-fA-F]{_BETWEEN}(?:[0-9a-fA-F][0-9a-fA-F]{_BETWEEN}){{7,}}")
+_DIGITS = re.compile(r"0x|u00|([0-9a-fA-F])")
+
+
+class Encodings:
+    """The secrets of one redactor, as they are recognised where they are encoded."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        self._secrets = secrets
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(window for secret in self._secrets for window in _windows(secret))
+
+    def places(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where each encoded secret begins and ends; places may overlap."""
+        yield from self._in_base64(text)
+        yield from self._in_hex(text)
+
+    def _in_base64(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where secrets stand in base64, of either alphabet, lines broken or not."""
+        for run in _BASE64.finditer(text):
+            if run.end() - run.start() < _WINDOW:
+                continue
+            plain, places, ends = _joined(run)
+            plain = plain.replace("-", "+").replace("_", "/")
+            for start in self._windows_in(plain):
+                # Its edges, which no window reaches, go as well.
+                yield places[max(0, start - 2)], ends[min(start + _WINDOW + 4, len(plain)) - 1]
+
+    def _windows_in(self, encoded: str) -> list[int]:
+        known = self._known
+        return [start for start in range(len(encoded) - _WINDOW + 1) if encoded[start : start + _WINDOW] in known]
+
+    def _in_hex(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where secrets stand in hexadecimal digits: as base64 of the same bytes, which is what is known of them."""
+        for run in _HEX.finditer(text):
+            written = run[0]
+            digits: Sequence[int] = range(*run.span())
+            if not written.isalnum() or "x" in written:
+                digits = [found.start() for found in _DIGITS.finditer(text, *run.span()) if found[1]]
+                written = "".join(text[place] for place in digits)
+            for first in range(2):
+                raw = bytes.fromhex(written[first : len(written) - (len(written) - first) % 2])
+                for start in self._windows_in(base64.b64encode(raw).decode("ascii")):
+                    byte, behind = max(0, start - 2) * 3 // 4, min(len(raw), -(-(start + _WINDOW + 4) * 3 // 4))
+                    yield digits[first + 2 * byte], digits[first + 2 * behind - 1] + 1
+
+
+def _windows(secret: str) -> Iterator[str]:
+    """Every fourth window of the secret's base64, at each of the three offsets that it can begin at."""
+    raws = {secret.encode("utf-8", "surrogateescape"), secret.encode("latin-1", "ignore")}  # HTTP's Basic is latin-1
+    for raw in raws:
+        for offset in range(3):
+            encoded = base64.b64encode(b"\0" * offset + raw).decode("ascii").rstrip("=")
+            # The edge characters mix with their neighbours'.
+            first, last = (offset * 8 + 5) // 6, (offset + len(raw)) * 8 // 6
+            for start in (*range(first, last - _WINDOW, 4), last - _WINDOW):
+                if start >= first:
+                    yield encoded[start : start + _WINDOW]
+
+
+def _joined(run: re.Match[str]) -> tuple[str, Sequence[int], Sequence[int]]:
+    """A run of base64 without its line breaks and escapes, and where each of its characters begins and ends."""
+    text, first = run[0], run.start()
+    others = list(_OTHER.finditer(text))
+    if not others:
+        return text, range(first, run.end()), range(first + 1, run.end() + 1)
+    plain: list[str] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    reached = 0
+    for other in others:
+        plain.append(text[reached : other.start()])
+        starts += range(first + reached, first + other.start())
+        ends += range(first + reached + 1, first + other.start() + 1)
+        if sign := other["sign"]:
+            plain.append("+" if sign[-1] in "bB" else "/")
+            starts.append(first + other.start())
+            ends.append(first + other.end())
+        reached = other.end()
+    plain.append(text[reached:])
+    starts += range(first + reached, run.end())
+    ends += range(first + reached + 1, run.end() + 1)
+    return "".join(plain), starts, ends
