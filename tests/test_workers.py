@@ -314,6 +314,36 @@ def test_what_was_not_finished(
     assert "4 requests or turns were not finished in time." in capfd.readouterr().out
 
 
+def test_stopped_while_one_starts_up(
+    serve: Serve, started: FakeChildren, application: Application, loop: Loop, chosen: Settings,
+    when_announced: When, capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """A worker that has not started up has nothing to finish, unless connections wait for it."""
+
+    def crash() -> None:
+        started.scripts["worker"] = starts_up
+        for worker in workers(started):
+            worker.end(7)
+
+    def starts_up(child: FakeChild, message: Message) -> None:
+        if message.kind == "drain" and message.data["starts"]:
+            child.say("started", instance_id=orders(child, "serve")[0]["instance_id"])
+            application(child, message)
+        elif message.kind == "serve":
+            for descriptor in message.descriptors:
+                os.close(descriptor)
+            if len([one for one in workers(started)[2:] if orders(one, "serve")]) == 2:
+                loop.stops.append(15)
+        elif message.kind != "drain":
+            application(child, message)
+
+    when_announced(crash)
+    assert serve(dataclasses.replace(chosen, graceful_timeout=600.0)) == 0
+    later = {orders(worker, "drain")[0]["starts"]: worker.process.returncode for worker in workers(started)[2:]}
+    assert later == {True: 0, False: -9}
+    assert "did not finish everything" not in capfd.readouterr().out
+
+
 def test_news_and_logins(
     serve: Serve, started: FakeChildren, application: Application, loop: Loop, chosen: Settings, when_announced: When
 ) -> None:

@@ -18,14 +18,27 @@ ANSWER = 1.0  # seconds that workers which are cut short get to say what they we
 
 
 def wait_for_end(
-    workers: Sequence[Worker], settings: Settings, *, loop: Loop, terminal: Terminal, presence: Presence, stops: int
+    workers: Sequence[Worker],
+    settings: Settings,
+    *,
+    starts: Worker | None,
+    loop: Loop,
+    terminal: Terminal,
+    presence: Presence,
+    stops: int,
 ) -> None:
     """Wait for workers that were asked to drain, until their deadline or more than ``stops`` signals.
 
+    ``starts`` may complete its start-up first; another one that has not started up has nothing to finish.
     Their processes have ended when this returns, and what was lost is said.
     """
-    deadline = time.monotonic() + settings.drain_timeout + GOODBYE
-    while not _ended(workers) and len(loop.stops) <= stops and time.monotonic() < deadline:
+    begun = time.monotonic()
+    deadline = begun + settings.drain_timeout + GOODBYE
+    while not _ended(workers) and len(loop.stops) <= stops and (now := time.monotonic()) < deadline:
+        if now - begun >= GOODBYE:
+            for worker in workers:
+                if not worker.started and worker is not starts:
+                    worker.child.kill("it had not started up when it was asked to end")
         presence.look_after()
         loop.turn(min(LOOK, deadline - time.monotonic()))
     cut_short = len(loop.stops) > stops and not _ended(workers)

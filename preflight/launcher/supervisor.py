@@ -367,12 +367,20 @@ class Supervisor:
         workers = self._workers.handed
         # One of them answers what waits in the queue; the socket is everybody's, and locked once.
         answers = next((worker for worker in workers if worker.ready), workers[0] if workers else None)
+        # Connections wait for its start-up only where clients know of this instance.
+        starts = answers if self.announced else None
         for worker in workers:
-            worker.drain(replaced=replaced, last=last and worker is answers)
+            worker.drain(replaced=replaced, last=last and worker is answers, starts=worker is starts)
         # They have it, and close it first of all: the port is free long before the last answer.
         self._socket.close()
         drain.wait_for_end(
-            workers, self._settings, loop=self._loop, terminal=self._terminal, presence=self._presence, stops=stops
+            workers,
+            self._settings,
+            starts=starts,
+            loop=self._loop,
+            terminal=self._terminal,
+            presence=self._presence,
+            stops=stops,
         )
 
 

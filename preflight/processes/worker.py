@@ -273,12 +273,13 @@ class Worker:
         """Let it know how the fleet's database is."""
         self._tell("fleet", state=dict(state))
 
-    def drain(self, *, replaced: bool, last: bool) -> None:
+    def drain(self, *, replaced: bool, last: bool, starts: bool) -> None:
         """Ask it to finish what it is doing and end.
 
-        ``replaced``: another worker serves the same socket already. ``last``: nobody will after this one.
+        ``replaced``: another worker serves the same socket already. ``last``: nobody will after this one. ``starts``:
+        it completes a start-up that goes on first.
         """
-        self._tell("drain", replaced=replaced, last=last)
+        self._tell("drain", replaced=replaced, last=last, starts=starts)
 
     def count_in_flight(self) -> None:
         """Ask it what it is busy with; the answer comes as ``in_flight``, unless its event loop stands still."""

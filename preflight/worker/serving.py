@@ -95,7 +95,9 @@ class Server(uvicorn.Server):
         self._hurried = asyncio.Event()
         instance.requests = self._requests
         self._taking: set[asyncio.Task[object]] = set()
-        self._replaced = self._last = False
+        self._replaced = self._last = self._starts = False
+        self._start_up: asyncio.Task[object] | None = None
+        """Runs the application's lifespan."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @contextlib.contextmanager
@@ -105,12 +107,13 @@ class Server(uvicorn.Server):
             signals.leave_to_launcher()
         yield
 
-    def drain(self, *, replaced: bool, last: bool) -> None:
+    def drain(self, *, replaced: bool, last: bool, starts: bool = False) -> None:
         """Begin the end, from any thread.
 
         ``replaced``: another worker serves the same socket already. ``last``: nobody accepts on it after us.
+        ``starts``: a start-up that goes on is completed first, since connections wait for it; else it is cancelled.
         """
-        self._replaced, self._last = replaced, last
+        self._replaced, self._last, self._starts = replaced, last, starts
         self.should_exit = True
         self._in_loop(self._announce)
 
@@ -159,6 +162,8 @@ class Server(uvicorn.Server):
     def _announce(self) -> None:
         """From now on readiness says no, and every answer is its connection's last."""
         self._admitted.set()  # nobody waits for that any more
+        if self._is_superfluous and self._start_up is not None and not self.lifespan.startup_event.is_set():
+            self._start_up.cancel(msg="the server ends")
         if not self.instance.draining:
             self.instance.start_draining()
         if CLOSE not in self.server_state.default_headers:
@@ -168,6 +173,11 @@ class Server(uvicorn.Server):
             cycle = getattr(connection, "cycle", None)
             if cycle is not None and not getattr(cycle, "response_started", True):
                 cycle.keep_alive = False
+
+    @property
+    def _is_superfluous(self) -> bool:
+        """Whether nobody needs a start-up of this worker any more."""
+        return self.should_exit and not self._starts
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application's lifespan with the instance in its state; then, after a trial if need be, accept."""
@@ -180,6 +190,8 @@ class Server(uvicorn.Server):
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             sys.exit(STARTUP_FAILURE)
+        if self._is_superfluous and self._start_up is not None and self._start_up.done():
+            return  # it was cancelled
         self.servers = []
         self.started = True
         self._say("started")
@@ -212,6 +224,14 @@ class Server(uvicorn.Server):
     async def _starts_up(self, scope: Any, receive: Any, send: Any) -> None:
         """The application's lifespan. Whatever it raises, uvicorn takes it for one that has none, and serves it."""
         begun = False
+        self._start_up = asyncio.current_task()
+        if self._is_superfluous:
+            return
+
+        async def sent(message: Any) -> None:
+            # What is cancelled has not failed: nobody has to see where it was.
+            if not (self._is_superfluous and message["type"] == "lifespan.startup.failed"):
+                await send(message)
 
         async def received() -> Any:
             nonlocal begun
@@ -220,7 +240,7 @@ class Server(uvicorn.Server):
             return message
 
         try:
-            await self.config.loaded_app(scope, received, send)
+            await self.config.loaded_app(scope, received, sent)
         except (SystemExit, KeyboardInterrupt) as error:
             # Nobody says so in order to have no lifespan.
             if not self.lifespan.startup_event.is_set():

@@ -353,6 +353,38 @@ def test_a_new_server_of_which_one_worker_does_not_answer(place: Place) -> None:
     assert old.stop() == 0
 
 
+HALF_STARTED = """
+import os, time
+first = True
+try:
+    os.close(os.open(os.environ["FIRST"], os.O_CREAT | os.O_EXCL))
+except FileExistsError:
+    first = False
+
+async def app(scope, receive, send):
+    await receive()
+    if not first:
+        print("blocks", flush=True)
+        time.sleep(3600)
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    print("shutting down", flush=True)
+    await send({"type": "lifespan.shutdown.complete"})
+"""
+
+
+def test_stopped_before_all_have_started_up(place: Place) -> None:
+    """The worker that serves drains, and the other one, whose start-up blocks its event loop, ends as soon."""
+    place.write_module("half", HALF_STARTED)
+    first = str(place.folder / "first")
+    started = place.start("--demo", "--app", "half:app", *TWO, FIRST=first, PREFLIGHT_GRACEFUL_TIMEOUT="10m")
+    started.until_says("blocks")
+    assert started.stop() == 0
+    assert "shutting down" in started.output
+    assert "did not finish everything" not in started.output
+    started.left_nothing()
+
+
 def test_wrong_numbers(place: Place) -> None:
     """One clear line, exit code 2."""
     started = place.start("--demo", "--workers", "10_000")
