@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import stat
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -43,8 +42,7 @@ def sqlite(path: str = "", *, variable: str = "", **instead: Unpack[Instead]) ->
                 raise Failure(f"{ask.variable} is not the URL of a SQLite database", fix)
             ask = replace(ask, value=unquote(found[1]))
         place = place_of(ask, path)
-        if not stat.S_ISREG(status_of(place, "a SQLite database").st_mode):
-            raise Failure(f"{place.shown} is no file")
+        status_of(place, "a SQLite database")
         file = place.path.resolve()
         return Answer(place.shown, _checked(place, file, ask.timeout), _file_system(file))
 

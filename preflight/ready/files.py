@@ -15,9 +15,16 @@ from typing import Any, NamedTuple, Unpack
 
 from preflight.contract import Details
 from preflight.making import Ask, Failure, Instead, requirement, unknown
+from preflight.settings import places
 from preflight.text import foreign
 
 PIECE = 1 << 20  # bytes that are hashed at a time
+
+
+KINDS = {
+    stat.S_IFREG: "a file", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+}  # fmt: skip
 
 
 class Place(NamedTuple):
@@ -25,19 +32,26 @@ class Place(NamedTuple):
 
     path: Path
     shown: str
+    ends_with_slash: bool = False
+    """Whether it was written as a folder's: the system opens no file by such a path."""
 
 
 def place_of(ask: Ask, path: str) -> Place:
-    """The path, from the project's folder on; of the variable, where one is named."""
-    found = ask.root / Path(path or ask.value).expanduser()
-    return Place(found, str(found) if path else f"what {ask.variable} names")
-
-
-def status_of(place: Place, what: str) -> os.stat_result:
-    """What is there. Raises Failure where that is nothing that could be ``what``."""
-    path, shown = place
+    """The path, from the project's folder on; of the variable, where one is named. Raises Failure where it is none."""
+    flaw = "" if path else places.of(ask.settings, ask.variable).flaw
+    shown = path or f"what {ask.variable} names{f', with {flaw},' if flaw else ''}"
     try:
-        return path.stat()
+        whole = ask.root / Path(path or ask.value).expanduser()
+    except RuntimeError:
+        raise Failure(f"{foreign(shown)} begins with ~ and the name of no user of this machine") from None
+    return Place(whole, foreign(str(whole) if path else shown), (path or ask.value).endswith("/"))
+
+
+def status_of(place: Place, what: str, is_one: Callable[[int], bool] = stat.S_ISREG) -> os.stat_result:
+    """What is there. Raises Failure where that is nothing that could be ``what``, which is a regular file mostly."""
+    path, shown, ends_with_slash = place
+    try:
+        status = path.stat()
     except FileNotFoundError:
         if path.is_symlink():
             raise Failure(f"{shown} is a link to {foreign(os.readlink(path))}, which is not there") from None
@@ -46,6 +60,11 @@ def status_of(place: Place, what: str) -> os.stat_result:
         raise Failure(f"{shown} cannot be looked at by this user: a folder above it is closed") from None
     except (OSError, ValueError) as error:
         raise Failure(f"{shown} cannot be looked at: {getattr(error, 'strerror', 'it is no path')}") from None
+    if not is_one(status.st_mode):
+        raise Failure(f"{shown} is {KINDS.get(stat.S_IFMT(status.st_mode), 'something else')}, and has to be {what}")
+    if ends_with_slash and stat.S_ISREG(status.st_mode):
+        raise Failure(f"{shown} is a file, and is written with a slash at its end, by which no file is opened")
+    return status
 
 
 def file(path: str = "", *, variable: str = "", **instead: Unpack[Instead]) -> Callable[..., None]:
@@ -54,9 +73,7 @@ def file(path: str = "", *, variable: str = "", **instead: Unpack[Instead]) -> C
     def probe(ask: Ask) -> int:
         place = place_of(ask, path)
         status = status_of(place, "a file")
-        if not stat.S_ISREG(status.st_mode):
-            raise Failure(f"{place.shown} is no file")
-        _readable(place)
+        _readable(place, status)
         return status.st_size
 
     def judge(size: int, details: Details) -> None:
@@ -75,12 +92,13 @@ def file(path: str = "", *, variable: str = "", **instead: Unpack[Instead]) -> C
     )
 
 
-def _readable(place: Place) -> None:
+def _readable(place: Place, status: os.stat_result) -> None:
     try:
         with place.path.open("rb") as opened:
             opened.read(1)
     except PermissionError:
-        mending = f"chmod u+r {shlex.quote(place.shown)}" if place.shown == str(place.path) else ""
+        is_ours = status.st_uid == os.geteuid() and not status.st_mode & stat.S_IRUSR
+        mending = f"chmod u+r {shlex.quote(place.shown)}" if is_ours and place.shown == str(place.path) else ""
         raise Failure(f"{place.shown} cannot be read by this user", mending) from None
     except OSError as error:
         raise Failure(f"{place.shown} cannot be read: {error.strerror}") from None
@@ -93,8 +111,7 @@ def folder(
 
     def probe(ask: Ask) -> None:
         place = place_of(ask, path)
-        if not stat.S_ISDIR(status_of(place, "a folder").st_mode):
-            raise Failure(f"{place.shown} is no folder")
+        status_of(place, "a folder", stat.S_ISDIR)
         if writable:
             _written(place)
         else:
@@ -145,9 +162,7 @@ def model_file(
     def probe(ask: Ask) -> tuple[int, str]:
         place = place_of(ask, path)
         status = status_of(place, "a model's file")
-        if not stat.S_ISREG(status.st_mode):
-            raise Failure(f"{place.shown} is no file")
-        _readable(place)
+        _readable(place, status)
         with place.path.open("rb") as opened:
             if opened.read(64).startswith(b"version https://git-lfs.github.com/spec/"):
                 pulls = f"git lfs pull --include {shlex.quote(path)}" if path else "git lfs pull"
