@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 FASTAPI = {
@@ -67,6 +68,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")
 application = get_wsgi_application()
 """,
     "mysite/settings.py": """\
+from collections.abc import Mapping
 from pathlib import Path
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -128,7 +130,7 @@ async def app(scope, receive, send):
 }
 
 
-def plant(folder: Path, files: dict[str, str | bytes] | dict[str, str]) -> Path:
+def plant(folder: Path, files: Mapping[str, str | bytes]) -> Path:
     """Write a tree of files into a folder."""
     for name, content in files.items():
         path = folder / name

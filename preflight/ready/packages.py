@@ -6,54 +6,50 @@ import importlib.metadata
 import os
 import re
 import sys
-from collections.abc import Callable
-from typing import Unpack
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Unpack
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from preflight.contract import Details
-from preflight.dependencies import MODULES
+from preflight.contract import Details, not_applicable
 from preflight.making import Ask, Failure, Instead, requirement
 from preflight.processes import programs
+from preflight.suite import imports
+from preflight.suite.extras import with_extras
 from preflight.text import foreign
 
 _ERROR = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|NotFound)\b")  # how the last line of a traceback begins
+IMPORTED = 77  # the exit code of a program in which everything was imported
 
 
 def distribution(wanted: str, *, module: str = "", **instead: Unpack[Instead]) -> Callable[..., None]:
-    """A distribution is installed in the version that ``wanted`` asks for ("torch>=2.4"), and its ``module`` imports.
+    """A distribution is installed in the version that ``wanted`` asks for ("torch>=2.4"), and its modules import.
 
-    It is imported in a process of its own: an import can end that, and leaves nothing behind here.
+    What its extras need ("uvicorn[standard]") has to be installed as well. It is imported in a process of its own: an
+    import can end that, and leaves nothing behind here.
+
+    :param module: what to import in place of the modules that the distribution says it has brought.
     """
     asked = Requirement(wanted)
 
-    def probe(ask: Ask) -> str:
-        try:
-            version = importlib.metadata.version(asked.name)
-        except importlib.metadata.PackageNotFoundError:
-            raise Failure(f"{asked.name} is not installed") from None
-        if not _is_version(version or ""):
-            raise Failure(f"{asked.name} has no version that can be read: its metadata is damaged")
-        if not asked.specifier.contains(version, prereleases=True):
-            raise Failure(f"{asked.name} is {version}, needs {asked.specifier}")
-        name = module or _module_of(asked.name)
-        try:
-            tried = programs.run([sys.executable, "-P", "-c", f"import {name}"], os.environ, ask.timeout)
-        except programs.Late:
-            raise Failure(f"import {name} has not ended within {ask.timeout:g} s") from None
-        if tried.code < 0:
-            raise Failure(f"import {name} was ended by signal {-tried.code}")
-        if tried.code:
-            last = tried.complained.strip().splitlines()[-1:]
-            said = foreign(last[0]) if last and _ERROR.match(last[0]) else f"exit code {tried.code}"
-            raise Failure(f"{asked.name} {version} is installed, and import {name} fails ({said})")
-        return version
+    def probe(ask: Ask) -> Answer:
+        if asked.marker is not None and not asked.marker.evaluate():
+            not_applicable(f"it is not for this system or Python: {asked.marker}")
+        unknown_extras: list[str] = []
+        for one, by in with_extras([asked], unknown_extras):
+            _fits(one, by)
+        version = imports.version(asked.name) or ""
+        names = [module] if module else imports.modules(asked.name)
+        if names:
+            _imported(f"{asked.name} {version}", names, ask.timeout)
+        return Answer(version, names, unknown_extras)
 
-    def judge(version: str, details: Details) -> None:
-        details.update(version=version)
-        details.summary = f"{version}, and imports"
+    def judge(answer: Answer, details: Details) -> None:
+        details.update(version=answer.version, modules=answer.modules)
+        notes = [f"{answer.version}, and {'imports' if answer.modules else 'names no module to import'}"]
+        details.summary = "; ".join([*notes, *answer.unknown_extras])
 
     return requirement(
         probe,
@@ -64,6 +60,42 @@ def distribution(wanted: str, *, module: str = "", **instead: Unpack[Instead]) -
         timeout=30.0,
         instead=instead,
     )
+
+
+class Answer(NamedTuple):
+    """What is installed, what of it was imported, and which extras it does not have."""
+
+    version: str
+    modules: list[str]
+    unknown_extras: list[str]
+
+
+def _fits(asked: Requirement, by: str) -> None:
+    """Raises Failure where a distribution is not installed in a version that is asked for. ``by`` needs it."""
+    version, needed = imports.version(asked.name), f" (for {by})" if by else ""
+    if version is None and not any(importlib.metadata.distributions(name=asked.name)):
+        raise Failure(f"{asked.name} is not installed{needed}")
+    if version is None or (asked.specifier and not _is_version(version)):
+        raise Failure(f"{asked.name} has no version that can be read: its metadata is damaged{needed}")
+    if not asked.specifier.contains(version, prereleases=True):
+        raise Failure(f"{asked.name} is {version}, needs {asked.specifier}{needed}")
+
+
+def _imported(distribution: str, modules: Sequence[str], timeout: float) -> None:
+    """Raises Failure where one of these does not import."""
+    statement = f"import {', '.join(modules)}"
+    # Not by the end of the program, which an import can bring about, and which what it has started can hold up.
+    source = f"{statement}; import os; os._exit({IMPORTED})"
+    try:
+        tried = programs.run([sys.executable, "-P", "-c", source], os.environ, timeout)
+    except programs.Late:
+        raise Failure(f"{statement} has not ended within {timeout:g} s") from None
+    if tried.code < 0:
+        raise Failure(f"{statement} was ended by signal {-tried.code}")
+    if tried.code != IMPORTED:
+        last = tried.complained.strip().splitlines()[-1:]
+        said = foreign(last[0]) if last and _ERROR.match(last[0]) else f"exit code {tried.code}"
+        raise Failure(f"{distribution} is installed, and {statement} fails ({said})")
 
 
 def no_conflicts(**instead: Unpack[Instead]) -> Callable[..., None]:
@@ -90,20 +122,6 @@ def no_conflicts(**instead: Unpack[Instead]) -> Callable[..., None]:
     )
 
 
-def _module_of(name: str) -> str:
-    """What a distribution is imported as: what is known of it, its own name, or the first module that it brings."""
-    if name in MODULES:
-        return MODULES[name]
-    usual = canonicalize_name(name).replace("-", "_")
-    brought = set()
-    for file in importlib.metadata.files(name) or ():
-        first, *others = file.parts
-        if others == ["__init__.py"] or (not others and file.suffix in (".py", ".so")):
-            brought.add(first.partition(".")[0])
-    public = sorted(one for one in brought if not one.startswith("_"))
-    return usual if usual in brought or not public else public[0]
-
-
 def _is_version(text: str) -> bool:
     try:
         Version(text)
@@ -121,9 +139,10 @@ def conflicts() -> list[str]:
         # pip moves what it replaces to "~name", and leaves it there when it is interrupted.
         if not name or getattr(getattr(one, "_path", None), "name", "").startswith("~"):
             continue
-        if canonicalize_name(name) not in versions:  # the first one on the path is what is imported
-            versions[canonicalize_name(name)] = one.version or ""
-            wants += [(name, text) for text in one.requires or ()]
+        if canonicalize_name(name) not in versions:
+            installed = imports.installed(name)
+            versions[canonicalize_name(name)] = installed.version if installed else ""
+            wants += [(name, text) for text in (installed.distribution if installed else one).requires or ()]
     found = set()
     for name, text in wants:
         try:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import re
-from collections.abc import Iterator, Sequence
-
 import pytest
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
 
 from preflight import installing
 from preflight.contract import Details, not_applicable
 from preflight.settings.declared import FILES
 from preflight.settings.model import Settings
 from preflight.suite import imports
+from preflight.suite.extras import with_extras
 
 SHARE = 0.6  # of this requirement's time: what imports may take
 
@@ -41,37 +37,6 @@ def declared(settings: Settings) -> list[Requirement]:
         except (InvalidRequirement, TypeError):
             pytest.fail(f"{source} declares {line!r}, which is no requirement")
     return [one for one in found if one.marker is None or one.marker.evaluate()]
-
-
-def with_extras(requirements: Sequence[Requirement], unknown: list[str]) -> Iterator[tuple[Requirement, str]]:
-    """These requirements and those of their extras, each with what it is needed by.
-
-    Extras that a distribution does not have are put into ``unknown``: an installer only warns of them.
-    """
-    ahead = [(one, "") for one in requirements]
-    seen: set[tuple[str, str]] = set()
-    while ahead:
-        requirement, by = ahead.pop(0)
-        yield requirement, by
-        for extra in sorted(requirement.extras):
-            here = (canonicalize_name(requirement.name), canonicalize_name(extra))
-            if here in seen or imports.version(requirement.name) is None:
-                continue
-            seen.add(here)
-            metadata = importlib.metadata.metadata(requirement.name)
-            provided = {canonicalize_name(one) for one in metadata.get_all("Provides-Extra") or ()}
-            if here[1] not in provided:
-                unknown.append(f"{requirement.name} has no extra {extra!r}")
-            for line in importlib.metadata.requires(requirement.name) or ():
-                try:
-                    one = Requirement(line)
-                except InvalidRequirement:  # old metadata, which an installer of its time understood
-                    words = re.findall(r"[\w.-]+", line)
-                    if "extra" in words and extra in words[words.index("extra") :]:
-                        unknown.append(f"{requirement.name}[{extra}] needs {line!r}, which is no requirement")
-                    continue
-                if one.marker and one.marker.evaluate({"extra": extra}) and not one.marker.evaluate({"extra": ""}):
-                    ahead.append((one, f"{requirement.name}[{extra}]"))
 
 
 def _to_install(requirement: Requirement) -> str:

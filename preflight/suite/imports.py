@@ -14,6 +14,7 @@ import hashlib
 import importlib
 import importlib.machinery
 import importlib.metadata
+import importlib.util
 import json
 import os
 import re
@@ -84,27 +85,50 @@ def _is_safe(folder: Path) -> bool:
     return True
 
 
+class Installed(NamedTuple):
+    """A distribution, and its version."""
+
+    distribution: importlib.metadata.Distribution
+    version: str
+
+
 @functools.cache
+def installed(name: str) -> Installed | None:
+    """The distribution of this name, read once; None where there is none, or none says a version.
+
+    The folder that an interrupted installation has left says none. What an installer has written counts before what a
+    build has left in a folder of sources, wherever that stands on the path.
+    """
+    for version_of in (_by_installer, _by_build):
+        for distribution in importlib.metadata.distributions(name=name):
+            with contextlib.suppress(KeyError, ValueError, OSError):
+                if version := version_of(distribution):
+                    return Installed(distribution, version)
+    return None
+
+
 def version(name: str) -> str | None:
-    """The installed version, read once; None where the distribution or its metadata is missing or broken."""
-    try:
-        found = importlib.metadata.distribution(name)
-        text = found.read_text("METADATA")
-        if text is None:  # an older form, or broken metadata: no version in it, or a file that cannot be read
-            return found.version or None
-        # The head alone: the description behind it may be a book.
-        return HeaderParser().parsestr(text.partition("\n\n")[0])["Version"] or None
-    except (importlib.metadata.PackageNotFoundError, KeyError, ValueError, OSError):
-        return None
+    """The version of the distribution; None where `installed` knows none."""
+    found = installed(name)
+    return found.version if found else None
+
+
+def _by_installer(distribution: importlib.metadata.Distribution) -> str | None:
+    # The head alone: the description behind it may be a book.
+    head = (distribution.read_text("METADATA") or "").partition("\n\n")[0]
+    return HeaderParser().parsestr(head)["Version"]
+
+
+def _by_build(distribution: importlib.metadata.Distribution) -> str | None:
+    return distribution.version
 
 
 def _fingerprint(names: Sequence[str]) -> str:
     """What the outcome depends on, as far as it can be told quickly."""
     facts: list[object] = [sys.executable, sys.version]
     for name in sorted(names):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found = importlib.metadata.distribution(name)
-            facts.append((name, version(name), _stamp(str(found.locate_file("")))))
+        if found := installed(name):
+            facts.append((name, found.version, _stamp(str(found.distribution.locate_file("")))))
         # Where the module itself is found, which a file in another folder can stand before.
         spec = importlib.machinery.PathFinder.find_spec(_guess(name).partition(".")[0])
         facts.append((spec.origin, _stamp(spec.origin)) if spec is not None and spec.origin else str(spec is None))
@@ -163,19 +187,17 @@ def _guess(name: str) -> str:
 
 def modules(name: str) -> list[str]:
     """What to import of a distribution: the module that is called like it, else all that it has at its top."""
-    try:
-        listed = importlib.metadata.files(name) or []
-    except importlib.metadata.PackageNotFoundError:
-        listed = []
+    found = installed(name)
+    listed = (found.distribution.files if found else None) or []
     paths = [file.parts for file in listed if file.suffix in (".py", ".so") and ".dist-info" not in file.parts[0]]
     packages = {".".join(parts[:-1]) for parts in paths if parts[-1].startswith("__init__.") and ".." not in parts}
     tops = {one for one in packages if one.rpartition(".")[0] not in packages}
     tops |= {parts[0].partition(".")[0] for parts in paths if len(parts) == 1}
     tops = {one for one in tops if all(part.isidentifier() for part in one.split("."))}
     called = [one for one in dict.fromkeys((_guess(name), name.lower().replace("-", "."))) if one in tops]
-    if called or not listed:
-        return called or [_guess(name)] * (importlib.machinery.PathFinder.find_spec(_guess(name)) is not None)
-    return sorted(one for one in tops if not one.startswith("_") and one not in ("test", "tests", "docs", "examples"))
+    public = {one for one in tops if "._" not in f".{one}"} - {"test", "tests", "docs", "examples"}
+    # One that is installed as editable lists none of its modules.
+    return called or sorted(public) or [_guess(name)] * (importlib.util.find_spec(_guess(name)) is not None)
 
 
 def _outcomes(names: Sequence[str]) -> Iterator[tuple[str, str]]:

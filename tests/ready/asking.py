@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from preflight import making
-from preflight.contract import Details, Unknown
+from preflight.contract import Details, NotApplicable, Unknown
 from preflight.settings import loading
 from preflight.suite.answers import Answers
 from tests.databases import PASSWORD
@@ -43,6 +43,8 @@ def ask(root: Path, test: Callable[..., None], **environ: str) -> Outcome:
         test(answers, details)
     except Unknown as unknown:
         ended = Outcome("unknown", str(unknown), details)
+    except NotApplicable as left_out:
+        ended = Outcome("not_applicable", str(left_out), details)
     except (AssertionError, pytest.fail.Exception) as failed:
         ended = Outcome("failed", str(failed).splitlines()[0], details)
     else:

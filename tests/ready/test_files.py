@@ -24,24 +24,61 @@ def test_a_file(tmp_path: Path) -> None:
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
-    """Missing, dangling, a folder and a pipe are told apart; a pipe is not waited for."""
+    """Missing, dangling, a loop of links and whatever else is there are told apart; a pipe is not waited for."""
     (tmp_path / "link").symlink_to("nowhere")
-    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "folder").mkdir()  # as Docker makes one where the file that it mounts is missing
     os.mkfifo(tmp_path / "pipe")
-    assert ask(tmp_path, ready.file("gone")).message == f"{tmp_path}/gone is not there, and has to be a file"
-    assert ask(tmp_path, ready.file("link")).message == f"{tmp_path}/link is a link to nowhere, which is not there"
-    assert ask(tmp_path, ready.file("folder")).message == f"{tmp_path}/folder is no file"
-    assert ask(tmp_path, ready.file("pipe")).message == f"{tmp_path}/pipe is no file"
+
+    def message(path: str) -> str:
+        return ask(tmp_path, ready.file(path)).message.removeprefix(f"{tmp_path}/")
+
+    assert message("gone") == "gone is not there, and has to be a file"
+    assert message("link") == "link is a link to nowhere, which is not there"
+    assert message("loop") == "loop cannot be looked at: Too many levels of symbolic links"
+    assert message("folder") == "folder is a folder, and has to be a file"
+    assert message("pipe") == "pipe is a pipe, and has to be a file"
+    assert message("/dev/null") == "/dev/null is a device, and has to be a file"
+    assert message("gone\ntoo") == "gone too is not there, and has to be a file"
+
+
+def test_paths_that_no_application_opens(tmp_path: Path) -> None:
+    """A path is taken as the system takes it, and what can be seen to be wrong with a variable's is said."""
+    (tmp_path / "data").write_text("x")
+
+    def message(value: str) -> str:
+        return ask(tmp_path, ready.file(variable="DATA"), DATA=value).message
+
+    slash = "is a file, and is written with a slash at its end, by which no file is opened"
+    assert message(f"{tmp_path}/data/") == f"what DATA names {slash}"
+    assert ask(tmp_path, ready.file("data/")).message == f"{tmp_path}/data {slash}"
+    assert message(f"{tmp_path}/data\r") == (
+        "what DATA names, with white space around it, is not there, and has to be a file"
+    )
+    assert message("~no-such-user/data") == "what DATA names begins with ~ and the name of no user of this machine"
+    assert message("da\udce9ta") == "what DATA names is not there, and has to be a file"
+    assert message("da\ud800ta") == "what DATA names cannot be looked at: it is no path"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_a_file_that_is_closed(tmp_path: Path) -> None:
-    """Modes are asked by reading."""
+    """Modes are asked by reading; a closed folder above it is told from a missing file."""
     (tmp_path / "data").write_text("x")
     (tmp_path / "data").chmod(0)
     ended = ask(tmp_path, ready.file("data"))
     assert ended.message == f"{tmp_path}/data cannot be read by this user"
     assert ended.fix == f"chmod u+r {tmp_path}/data"
+    (tmp_path / "closed").mkdir(mode=0)
+    ended = ask(tmp_path, ready.file("closed/data"))
+    assert ended.message == f"{tmp_path}/closed/data cannot be looked at by this user: a folder above it is closed"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_closed_file_of_somebody_else(tmp_path: Path) -> None:
+    """No chmod of ours would open it."""
+    ended = ask(tmp_path, ready.file("/etc/shadow"))
+    assert ended.message == "/etc/shadow cannot be read by this user"
+    assert ended.fix == ""
 
 
 def test_a_folder_is_written_and_left_as_it_was(tmp_path: Path) -> None:
@@ -56,7 +93,7 @@ def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
     """Missing, a file, and one on which the system makes no files, whoever asks."""
     (tmp_path / "file").touch()
     assert ask(tmp_path, ready.folder("gone")).message == f"{tmp_path}/gone is not there, and has to be a folder"
-    assert ask(tmp_path, ready.folder("file")).message == f"{tmp_path}/file is no folder"
+    assert ask(tmp_path, ready.folder("file")).message == f"{tmp_path}/file is a file, and has to be a folder"
     ended = ask(tmp_path, ready.folder("/proc/self"))
     assert ended.message.startswith("nothing can be written in /proc/self: ")
 
@@ -198,45 +235,6 @@ def test_a_settings_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("WORKERS", CANARY)
     wrong = ask(tmp_path, test, WORKERS=CANARY)
     assert wrong.message == "shop_settings:Settings refuses the environment: workers (int_parsing)"
-
-
-def test_distributions(tmp_path: Path) -> None:
-    """Version and import are asked, not the metadata alone."""
-    assert ask(tmp_path, ready.distribution("psutil>=5")).outcome == "passed"
-    assert ask(tmp_path, ready.distribution("no-such-thing")).message == "no-such-thing is not installed"
-    old = ask(tmp_path, ready.distribution("psutil>=999"))
-    assert old.message.startswith("psutil is ")
-    assert old.fix == ""
-    broken = ask(tmp_path, ready.distribution("psutil", module="no_such_module"))
-    assert broken.message.endswith("fails (ModuleNotFoundError: No module named 'no_such_module')")
-
-
-def test_conflicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a distribution requires and does not find, or finds too old, is a line each."""
-    for name, requires in {"left": ["psutil>=999", "nobody-has-this", "absent; extra == 'x'"], "right": []}.items():
-        folder = tmp_path / f"{name}-1.dist-info"
-        folder.mkdir()
-        lines = [f"Name: {name}", "Version: 1", *(f"Requires-Dist: {one}" for one in requires)]
-        (folder / "METADATA").write_text("\n".join(["Metadata-Version: 2.1", *lines, ""]))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    found = ask(tmp_path, ready.no_conflicts()).details["conflicts"]
-    assert [one for one in found if one.startswith("left ")] == [
-        "left requires nobody-has-this, which is not installed",
-        next(one for one in found if one.startswith("left requires psutil>=999, and ")),
-    ]
-
-
-def test_a_broken_version_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What pip leaves when it is interrupted is nobody's, and a distribution whose metadata is damaged is named."""
-    wants = {"left": "Version: 1\nRequires-Dist: broken>=1\n", "broken": "Version: none of it\n"}
-    for name, lines in {**wants, "~psutil": "Version: 0\n"}.items():
-        folder = tmp_path / f"{name}-1.dist-info"
-        folder.mkdir()
-        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.strip('~')}\n{lines}\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    found = ask(tmp_path, ready.no_conflicts()).details["conflicts"]
-    assert "broken has no version that can be read: its metadata is damaged" in found
-    assert not [one for one in found if "psutil" in one]
 
 
 @pytest.mark.parametrize(
