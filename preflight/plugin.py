@@ -19,7 +19,7 @@ import pytest
 if TYPE_CHECKING:
     from preflight.project import Project, Scope
     from preflight.settings.model import Settings
-    from preflight.suite.plugin import Link
+    from preflight.suite.link import Link
 
 _CRITICAL = (
     'critical(title, fix="", needs=(), timeout=None, scope="instance", ignorable=True): a requirement of a preflight'
@@ -155,7 +155,7 @@ def _without_coverage(config: pytest.Config) -> None:
 
 def _launcher(config: pytest.Config) -> Link | None:
     """The launcher's side of this run, None where pytest was started by itself."""
-    from preflight.suite.plugin import LAUNCHER
+    from preflight.suite.link import LAUNCHER
 
     plugins = config.pluginmanager.get_plugins()
     found = (plugin for plugin in plugins if str(getattr(plugin, "__name__", "")).startswith(LAUNCHER))

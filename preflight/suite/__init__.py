@@ -2,14 +2,16 @@
 
 A run uses these modules in this order:
 
-1. `__main__` meets the launcher and starts pytest; plain `pytest preflight` starts without it.
+1. `__main__` meets the launcher (`link`) and starts pytest. Plain `pytest preflight` has no launcher, and does the
+   launcher's part itself (`alone`).
 2. `preflight.plugin` registers `fixtures` and `plugin`, which controls the run and makes the report. It reads the
-   `declarations`, leaves out requirements that do not apply (`applicability`), keeps the `deadlines`, and names
-   `outcomes`.
-3. `soundness` asks whether assertions are executed, `sources` whether the running code is that of the files,
-   `uncollected` whether a requirement of theirs is lost, and `witness` whether each body has run.
-4. `probes` asks the network, all questions at once, from the beginning of the run. Requirements judge the answers.
-   `memory` measures the memory that the control groups leave.
+   `declarations`, leaves out requirements that do not apply (`applicability`), keeps the `deadlines`, names `outcomes`,
+   and brings the stages of each requirement together in `checks`.
+3. `soundness` asks whether assertions are executed. `collection` asks whether the running code is that of the files
+   (`sources`), and whether a requirement of theirs is lost (`uncollected`). `witness` asks whether each body has run.
+4. `inquiries` asks what takes long from the beginning of the run, all at once: `probes` the network, `database` the
+   fleet's database, `answers` the probes of ready-made requirements. Requirements judge the answers. `memory` measures
+   the memory that the control groups leave.
 5. `claim` finds, frees and holds the port, last of all; `occupied` does so where somebody has it. `claimed` is how that
    went.
 

@@ -11,62 +11,15 @@ gc.disable()
 import contextlib
 import importlib
 import os
-import socket
 import sys
-import threading
 from pathlib import Path
 from types import ModuleType
 
 from preflight import project
-from preflight.ports.activation import Inherited
-from preflight.processes import children, interpreter
-from preflight.processes.channel import Message
+from preflight.processes import interpreter
 from preflight.settings.model import Settings
+from preflight.suite.link import Link
 from preflight.text import first_line
-
-
-class Link:
-    """What the suite knows of the launcher; `preflight.plugin` finds it among pytest's plugins."""
-
-    def __init__(self, descriptor: int) -> None:
-        # pluggy takes a plugin's name from here. It is another one each time: -p no:NAME cannot keep it out.
-        self.__name__ = f"preflight-launcher-{os.urandom(8).hex()}"
-        self.met = False
-        self._heard: dict[str, Message] = {}
-        self._condition = threading.Condition()
-        self._channel = children.attach(descriptor, self._hear, children.end_group)
-        message = self._wait("run")
-        run = message.data
-        inherited = [
-            Inherited(socket.socket(fileno=descriptor), run["activated_by"]) for descriptor in message.descriptors
-        ]
-        self.inherited: Inherited | None = inherited[0] if inherited else None
-        self.run_id: str = run["run_id"]
-        self.origin: str = run["origin"]
-        self.takes_port: bool = run["takes_port"]
-        self.options: dict[str, object] = run["options"]
-        self.settings = Settings.of_message(run["settings"])
-        self.plugins: list[str] = run["plugins"]
-        self.plugins_from: str = run["plugins_from"]
-        """Where they are named, for people."""
-
-    def _hear(self, message: Message) -> None:
-        with self._condition:
-            self._heard[message.kind] = message
-            self._condition.notify_all()
-
-    def _wait(self, kind: str) -> Message:
-        with self._condition:
-            self._condition.wait_for(lambda: kind in self._heard)
-            return self._heard[kind]
-
-    def application(self) -> tuple[str | None, str]:
-        """Wait until the application has imported; returns its error if it did not, and what to do about that."""
-        said = self._wait("application").data
-        return said["error"], said["fix"]
-
-    def send(self, kind: str, descriptors: tuple[int, ...] = (), **data: object) -> None:
-        self._channel.send(kind, descriptors, **data)
 
 
 def main() -> int:

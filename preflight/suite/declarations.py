@@ -40,6 +40,12 @@ def is_named(name: str, nodeid: str, declared: Declaration) -> bool:
     return name == nodeid or name.casefold() == declared.title.casefold()
 
 
+def is_ignored(nodeid: str, declared: Declaration, settings: Settings) -> bool:
+    """Whether the settings let this critical requirement go, should it not hold."""
+    named = declared.ignorable and any(is_named(name, nodeid, declared) for name in settings.ignore)
+    return named and declared.severity == "critical"
+
+
 def misnamed(settings: Settings, declarations: Mapping[str, Declaration], *, whole: bool) -> str:
     """What is wrong with the requirements and services that settings name, for people; empty if nothing is.
 

@@ -61,39 +61,39 @@ def worker_is_ours(suite_run: SuiteRun) -> bool:
 @pytest.fixture
 def details(request: pytest.FixtureRequest, suite_run: SuiteRun) -> Details:
     """What this requirement found: a dict of JSON values, with ``summary`` and ``fix``."""
-    return suite_run.details_of(request.node)
+    return suite_run.checks.details_of(request.node)
 
 
 @pytest.fixture(scope="session")
 def answers(suite_run: SuiteRun) -> Answers:
     """What the probes of ready-made requirements have found; all were asked when the run began."""
-    if suite_run.answers is None:
+    if suite_run.inquiries.answers is None:
         raise RuntimeError("only ready-made requirements have answers")
-    return suite_run.answers
+    return suite_run.inquiries.answers
 
 
 @pytest.fixture(scope="session")
 def probes(suite_run: SuiteRun) -> Probes:
     """The replies of the network, by name; all were asked when the run began."""
-    return suite_run.probes
+    return suite_run.inquiries.probes
 
 
 @pytest.fixture(scope="session")
 def database(suite_run: SuiteRun) -> Database:
     """The fleet's database, asked when the run began."""
-    return suite_run.database
+    return suite_run.inquiries.database
 
 
 @pytest.fixture(scope="session")
 def application(suite_run: SuiteRun) -> str | None:
     """Why the application to serve does not import or cannot be served, in one line; None if it can."""
-    return suite_run.application()[0]
+    return suite_run.inquiries.application()[0]
 
 
 @pytest.fixture(scope="session")
 def application_fix(suite_run: SuiteRun) -> str:
     """What to do about an application that imports and cannot be served; else empty."""
-    return suite_run.application()[1]
+    return suite_run.inquiries.application()[1]
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,62 @@
+"""The check of each requirement as it comes about: set-up, call and tear-down each may change it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from preflight.contract import Declaration, Details
+from preflight.report.model import Check
+
+_ANSWERS = frozenset({"failed", "error", "timeout", "skipped", "ignored"})
+"""Outcomes that a later stage does not take back: a tear-down that says "unknown", of what has failed."""
+
+
+class Checks:
+    """Those of one run."""
+
+    def __init__(self) -> None:
+        self._checks: dict[str, Check] = {}
+        self._details: dict[str, Details] = {}
+        self.ended: set[str] = set()
+        """The requirements that have been torn down."""
+
+    @property
+    def blocking(self) -> list[Check]:
+        """The checks that block the start so far."""
+        return [check for check in self._checks.values() if check.blocks]
+
+    @property
+    def final(self) -> tuple[Check, ...]:
+        """Those of requirements that were torn down: one that was broken off after its set-up has not passed."""
+        return tuple(check for nodeid, check in self._checks.items() if nodeid in self.ended)
+
+    def details_of(self, item: pytest.Item) -> Details:
+        """What the requirement has found."""
+        return self._details.setdefault(item.nodeid, Details())
+
+    def add(self, item: pytest.Item, declared: Declaration, outcome: str, message: str, duration: float = 0.0) -> Check:
+        """A stage of the requirement, which took ``duration`` seconds, has ended so; returns its check after that."""
+        check = self._checks[item.nodeid] = self._after(item, declared, outcome, message, duration)
+        return check
+
+    def _after(self, item: pytest.Item, declared: Declaration, outcome: str, message: str, duration: float) -> Check:
+        details = self.details_of(item)
+        before = self._checks.get(item.nodeid)
+        if before is not None and (outcome == "passed" or before.outcome in _ANSWERS):
+            # A stage that passes, or comes after one that says no, adds its time, and what the requirement has found.
+            said = details.summary if before.outcome == "passed" else before.message
+            return replace(before, message=said, details=details, duration=before.duration + duration)
+        return Check(
+            id=item.nodeid,
+            title=declared.title,
+            requirement=declared.requirement,
+            severity=declared.severity,
+            outcome=outcome,
+            message=message if outcome != "passed" else details.summary,
+            fix="" if outcome in ("passed", "not_applicable") else details.fix or declared.fix,
+            details=details,
+            duration=(before.duration if before else 0.0) + duration,
+            scope=declared.scope,
+        )
