@@ -19,9 +19,8 @@ from preflight import hostnames
 from preflight.output.audit import Event
 from preflight.settings import loading
 from preflight.settings.model import Settings
-from preflight.web import access as access_module
-from preflight.web import guard, services, throttle
-from preflight.web.access import SESSION, Access
+from preflight.web import guard, logincookies, services, throttle
+from preflight.web.access import Access
 from preflight.web.endpoints import login
 from preflight.web.guard import Guard
 from preflight.web.instance import Instance
@@ -356,16 +355,16 @@ def test_subprotocol() -> None:
 
 
 def cookie(access: Access) -> str:
-    return access.cookies(access.new_session(), request())[0].split(";")[0]
+    return access.cookies.headers(access.cookies.new(), request())[0].split(";")[0]
 
 
 def test_cookie() -> None:
     """It is not the token, not readable by scripts, not sent by other sites, and Secure where the way is."""
     access = access_of(load())
-    header, _ = access.cookies(access.new_session(), request())
+    header, _ = access.cookies.headers(access.cookies.new(), request())
     assert re.fullmatch(r"preflight_8002=[\w.-]+; HttpOnly; Path=/; Max-Age=43200; SameSite=Strict", header)
     assert TOKEN not in header
-    assert access.cookies("x", request() | {"scheme": "https"})[0].endswith("; Secure")
+    assert access.cookies.headers("x", request() | {"scheme": "https"})[0].endswith("; Secure")
     assert status(access, request(cookie=f"a=b; {cookie(access)}; c=d")) == 200
     assert status(access_of(load()), request(cookie=cookie(access))) == 200  # a restart asks nobody to log in again
     assert status(access_of(load(TOKEN + "x")), request(cookie=cookie(access))) == 401  # a new token does
@@ -374,9 +373,9 @@ def test_cookie() -> None:
 def test_a_cookie_for_scripts() -> None:
     """Beside the login's cookie stands one with the same rules that scripts can read, and that lets nobody in."""
     access = access_of(load())
-    for session in (access.new_session(), ""):
+    for session in (access.cookies.new(), ""):
         for scheme in ("http", "https"):
-            own, sign = access.cookies(session, request() | {"scheme": scheme})
+            own, sign = access.cookies.headers(session, request() | {"scheme": scheme})
             name, _, rules = own.partition("; HttpOnly")
             assert sign == f"preflight_8002_login={'1' if session else ''}{rules}"
             assert name == f"preflight_8002={session}"
@@ -407,11 +406,11 @@ def test_cookies_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """A login ends with its time, or when its person says so."""
     access = access_of(load())
     ended, kept = cookie(access), cookie(access)
-    access.end_session(ended.encode())
-    access.end_session(b"preflight_8002=made.up.entirely")
+    access.cookies.end(ended.encode())
+    access.cookies.end(b"preflight_8002=made.up.entirely")
     assert (status(access, request(cookie=ended)), status(access, request(cookie=kept))) == (401, 200)
     now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + SESSION + 1)
+    monkeypatch.setattr(time, "time", lambda: now + logincookies.LASTS + 1)
     assert status(access, request(cookie=kept)) == 401
 
 
@@ -428,7 +427,7 @@ def test_what_a_login_opened_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> No
             over.set()
 
         with monkeypatch.context() as shorter:
-            shorter.setattr(access_module, "SESSION", 2)
+            shorter.setattr(logincookies, "LASTS", 2)
             brief = cookie(access)
         lasting, own = cookie(access), {"origin": f"http://{HOST}"}
         with (
@@ -438,10 +437,10 @@ def test_what_a_login_opened_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> No
         ):
             await asyncio.wait_for(over.wait(), 30)
             assert ended == ["in time"]
-            access.end_session(lasting.encode())
+            access.cookies.end(lasting.encode())
         with access.connection(websocket(cookie=cookie(access), **own), lambda: ended.append("gone already")):
             pass
-        assert not access._connections
+        assert not access.cookies._connections
 
     asyncio.run(run())
     assert ended == ["in time", "by hand"]
@@ -481,7 +480,7 @@ def test_a_logout_on_another_server(monkeypatch: pytest.MonkeyPatch, heeds: bool
         mine = cookie(access)
         serving = asyncio.create_task(server())
         await asyncio.sleep(0)
-        access.end_session(mine.encode())
+        access.cookies.end(mine.encode())
         await asyncio.wait([serving])
         assert not access.farewells
 
@@ -665,7 +664,7 @@ def test_proxies(peer: str, chain: str, proto: str, client: str, scheme: str) ->
     access = access_of(load(trusted_proxies="10.0.0.0/24"))
     for one in (request(peer=peer, x_forwarded_for=chain, x_forwarded_proto=proto), None):
         scope = one or websocket(x_forwarded_for=chain, x_forwarded_proto=proto) | {"client": (peer, 1)}
-        access.look_through_proxies(scope)
+        access.proxies.look_through(scope)
         assert scope["client"][0].removeprefix("::ffff:") == client
         assert scope["scheme"] == (scheme if one else scheme.replace("http", "ws"))
 
@@ -673,7 +672,7 @@ def test_proxies(peer: str, chain: str, proto: str, client: str, scheme: str) ->
 def test_no_proxies() -> None:
     """Without the setting nobody's headers count."""
     scope = request(x_forwarded_for="203.0.113.7", x_forwarded_proto="https")
-    access_of(load()).look_through_proxies(scope)
+    access_of(load()).proxies.look_through(scope)
     assert (scope["client"][0], scope["scheme"]) == ("127.0.0.1", "http")
 
 

@@ -4,7 +4,8 @@
 this order:
 
 1. `guard` asks `access` whether the request may go on, which decides only from the request's headers, and gives every
-   answer its `headers`. Wrong tokens wait in `throttle`.
+   answer its `headers`. `logincookies` are the proof of a login, `proxies` say for whom they ask, and wrong tokens wait
+   in `throttle`.
 2. `routes` is the table of routes, in the terms of `routing` and `schemas`: the endpoint of each route, who may see it,
    and what the OpenAPI document says about it. /health and /diagnostics are answered before the framework's routing.
 3. `endpoints` answer from the `services` of the serving application: `snapshot`, the newest trustworthy report of this

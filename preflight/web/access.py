@@ -22,10 +22,7 @@ import base64
 import contextlib
 import hashlib
 import hmac
-import ipaddress
-import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -34,7 +31,9 @@ from starlette.types import Scope
 from preflight import hostnames
 from preflight.settings.model import TOKEN_LENGTH, Settings
 from preflight.web.instance import Instance
+from preflight.web.logincookies import Login, LoginCookies
 from preflight.web.logins import Admission
+from preflight.web.proxies import Proxies
 from preflight.web.routing import Audience
 from preflight.web.throttle import Guesses, Throttle, neighbourhood
 
@@ -62,9 +61,6 @@ FORWARDING = frozenset(
     }
 )  # fmt: skip
 
-SESSION = 12 * 3600  # seconds that a login lasts
-REVOKED = 10_000  # ended sessions that are remembered until they would have expired
-
 
 class Refusal(NamedTuple):
     """Why a request is not let through."""
@@ -91,12 +87,12 @@ class Access:
         self._audiences = audiences if admission is None else {**audiences, "/logout": Audience.VISITORS}
         self._admission = admission
         token = settings.token if admission is None else admission.token
+        self.cookies = LoginCookies(token or "", settings.port, admission)
         self.has_token = token is not None
         self.is_token_known = admission is None or not admission.is_made
         """Whether there is somebody who could have been told the token."""
         # Digests are equally long: comparing them tells nothing about the token's length either.
         self._digest = _digest(token.encode()) if token else b""
-        self._key = hmac.digest((token or "").encode(), b"preflight: sessions of the login form", "sha256")
         self._for_others = token is not None and len(token) >= TOKEN_LENGTH
         self._trusts_local = token is None and settings.loopback and not settings.trusted_proxies
         self._names = {b"localhost", b"127.0.0.1", b"[::1]", _in_host(settings.host)}
@@ -109,23 +105,11 @@ class Access:
         self._hosts |= {name.encode() for name in settings.allowed_hosts}
         self._wildcard = hostnames.is_wildcard(settings.host)
         self._origins = frozenset(origin.encode() for origin in settings.allowed_origins)
-        self._proxies = [ipaddress.ip_network(network) for network in settings.trusted_proxies]
-        # Cookies know no ports: two instances on one machine must not overwrite each other's.
-        self._port = settings.port
-        self._cookie = f"preflight_{settings.port}" + ("" if admission is None else "_beside")
-        self._revoked: OrderedDict[str, int] = OrderedDict()
-        self._connections: dict[str, set[Callable[[], object]]] = {}
+        self.proxies = Proxies(settings.trusted_proxies)
         self.farewells: set[asyncio.Task[None]] = set()
         """Connections whose login has ended are being closed by these."""
-        self.on_revoked: Callable[[str, int], object] = lambda _session, _expires: None
-        """Called with each login that is ended here, and when it would have expired."""
         self._throttle = Throttle()
         self.guesses = Guesses()
-
-    def moved_to(self, port: int) -> None:
-        """Know the port that the server has bound after all: logins of two servers of one machine go by it."""
-        self._cookie = self._cookie.replace(f"preflight_{self._port}", f"preflight_{port}", 1)
-        self._port = port
 
     # The decision.
 
@@ -155,17 +139,17 @@ class Access:
         if not self.has_token:
             return self._without_token(scope, headers)
         local = self._admission is None and _is_loopback(scope.get("client"))
-        direct = local and not self._proxies and b"forwarded" not in headers
+        direct = local and not self.proxies and b"forwarded" not in headers
         if not self._for_others and not direct:
             return Refusal(403, f"the token is too short for other machines: it needs {TOKEN_LENGTH} characters")
         offered = _offered(scope, headers)
         if offered is not None:
             return None if self.is_token(offered) else Refusal(401, "the token is wrong", guessed=True)
         browser = scope["type"] == "http" and scope["method"] == "GET" and b"text/html" in headers.get(b"accept", b"")
-        session = self._session(headers.get(b"cookie", b""))
-        if session is None:
+        login = self.cookies.login(headers.get(b"cookie", b""))
+        if login is None:
             return Refusal(401, self._needed(scope), login=browser)
-        if self._admission is not None and not self._is_from_page(scope, headers, session[0]):
+        if self._admission is not None and not self._is_from_page(scope, headers, login):
             return Refusal(
                 403, "the request needs the nonce of the page beside the login's cookie: load the page again"
             )
@@ -180,7 +164,7 @@ class Access:
             return "a login is needed: open the link that the start has printed, or set PREFLIGHT_TOKEN"
         return f"a token is needed: Authorization: Bearer ..., or log in at {scope.get('root_path', '')}/login"
 
-    def _is_from_page(self, scope: Scope, headers: Mapping[bytes, bytes], session: str) -> bool:
+    def _is_from_page(self, scope: Scope, headers: Mapping[bytes, bytes], login: Login) -> bool:
         """Whether a person has opened this, or a page of ours asks for it, and no other page of the same origin."""
         destination = headers.get(b"sec-fetch-dest")
         safe = scope["type"] == "http" and scope["method"] in SAFE
@@ -190,7 +174,7 @@ class Access:
         for name in scope.get("subprotocols", ()):
             if name.startswith(NONCE_PROTOCOL):
                 offered = name.removeprefix(NONCE_PROTOCOL)
-        return hmac.compare_digest(_digest(offered.encode("latin-1")), _digest(self._nonce_of(session).encode()))
+        return hmac.compare_digest(_digest(offered.encode("latin-1")), _digest(self.cookies.nonce(login).encode()))
 
     def _without_token(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Refusal | None:
         if not self._trusts_local or not _is_loopback(scope.get("client")):
@@ -215,15 +199,6 @@ class Access:
         """Whether this is the token; takes the same time whatever it is."""
         return hmac.compare_digest(_digest(offered), self._digest)
 
-    def new_session(self) -> str:
-        """The value of a login's cookie: when it ends and a random name, signed. The token is not in it."""
-        content = f"{int(time.time()) + SESSION}.{secrets.token_urlsafe(12)}"
-        return f"{content}.{self._signature(content)}"
-
-    def has_session(self, cookies: bytes) -> bool:
-        """Whether there is a cookie of a login that has neither expired nor been ended."""
-        return self._session(cookies) is not None
-
     def spend(self, code: str) -> bool:
         """Whether this is the one-time code of the start; it counts for the first time only."""
         return self._admission is not None and self._admission.logins.spend(code)
@@ -235,80 +210,20 @@ class Access:
         and a window that it opens is out of its reach (Cross-Origin-Opener-Policy), as frames are.
         """
         headers = _watched(scope["headers"]) or {}
-        session = self._session(headers.get(b"cookie", b""))
+        login = self.cookies.login(headers.get(b"cookie", b""))
         opened = headers.get(b"sec-fetch-dest", b"document") == b"document"
-        return self._nonce_of(session[0]) if self._admission is not None and session is not None and opened else ""
-
-    def _nonce_of(self, session: str) -> str:
-        return hmac.new(self._key, b"nonce of " + session.encode("latin-1"), "sha256").hexdigest()
-
-    def end_session(self, cookies: bytes) -> None:
-        """Let a login's cookie count no more, for as long as this instance serves; what it has opened is closed."""
-        session = self._session(cookies)
-        if session is not None:
-            name, expires = session
-            if self._admission is not None:
-                self._admission.logins.end(name)
-            self.revoke(name, expires)
-            self.on_revoked(name, expires)
-
-    def revoke(self, session: str, expires: int) -> None:
-        """Let a login count no more in this process; what it has opened is closed."""
-        self._revoked[session] = expires
-        if len(self._revoked) > REVOKED:
-            self._revoked.popitem(last=False)
-        for close in list(self._connections.get(session, ())):
-            close()
+        return self.cookies.nonce(login) if self._admission is not None and login is not None and opened else ""
 
     @contextlib.contextmanager
     def connection(self, scope: Scope, close: Callable[[], object]) -> Iterator[None]:
         """For as long as a connection that may be open is: ``close`` is called when the login that opened it ends."""
         headers = _watched(scope["headers"]) or {}
-        session = self._session(headers.get(b"cookie", b"")) if self.has_token else None
-        if session is None or _offered(scope, headers) is not None:
+        login = self.cookies.login(headers.get(b"cookie", b"")) if self.has_token else None
+        if login is None or _offered(scope, headers) is not None:
             yield  # the token opened it, or nothing was needed
             return
-        name, expires = session
-        end = asyncio.get_running_loop().call_later(expires - time.time(), close)
-        self._connections.setdefault(name, set()).add(close)
-        try:
+        with self.cookies.opened(login, close):
             yield
-        finally:
-            end.cancel()
-            self._connections[name].discard(close)
-            if not self._connections[name]:
-                del self._connections[name]
-
-    def cookies(self, session: str, scope: Scope) -> tuple[str, str]:
-        """Two Set-Cookie headers: the login's, and one that tells the page's scripts that there is a login to end.
-
-        The second proves nothing, and nothing here reads it. An empty session removes both.
-        """
-        secure = "; Secure" if scope["scheme"] == "https" else ""
-        path = "/" if self._admission is None else scope["root_path"]
-        rules = f"Path={path}; Max-Age={SESSION if session else 0}; SameSite=Strict{secure}"
-        sign = "1" if session else ""
-        return f"{self._cookie}={session}; HttpOnly; {rules}", f"{self._cookie}_login={sign}; {rules}"
-
-    def _session(self, cookies: bytes) -> tuple[str, int] | None:
-        """Name and end of the session, if it counts."""
-        for part in cookies.decode("latin-1").split(";"):
-            name, _, value = part.strip().partition("=")
-            content, _, signature = value.rpartition(".")
-            if name != self._cookie or not hmac.compare_digest(
-                signature.encode("latin-1"), self._signature(content).encode()
-            ):
-                continue
-            expires, _, session = content.partition(".")
-            if int(expires) > time.time() and session not in self._revoked and not self._has_ended(session):
-                return session, int(expires)
-        return None
-
-    def _has_ended(self, session: str) -> bool:
-        return self._admission is not None and self._admission.logins.has_ended(session)
-
-    def _signature(self, content: str) -> str:
-        return hmac.new(self._key, content.encode("latin-1"), "sha256").hexdigest()
 
     # Wrong ones.
 
@@ -329,31 +244,6 @@ class Access:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(instance.drained(), delay)  # nobody waits for it when the server stops
             return found
-
-    # Proxies.
-
-    def look_through_proxies(self, scope: Scope) -> None:
-        """Put the client that a trusted proxy names in the proxy's place. For limits and logs: it earns no trust."""
-        if not self._proxies or not scope.get("client") or not self._is_proxy(scope["client"][0]):
-            return
-        chain = [entry.strip() for entry in _joined(scope["headers"], b"x-forwarded-for").split(",") if entry.strip()]
-        # From the near end: what stands before the first stranger may be made up.
-        for entry in reversed(chain):
-            if not _is_address(entry):
-                break
-            scope["client"] = (entry, 0)
-            if not self._is_proxy(entry):
-                break
-        proto = _joined(scope["headers"], b"x-forwarded-proto").rpartition(",")[2].strip().lower()
-        if proto in ("http", "https"):
-            scope["scheme"] = proto if scope["type"] == "http" else proto.replace("http", "ws")
-
-    def _is_proxy(self, peer: str) -> bool:
-        try:
-            address = ipaddress.ip_address(peer.removeprefix("::ffff:"))
-        except ValueError:
-            return False
-        return any(address in network for network in self._proxies)
 
 
 # What stands in a request.
@@ -417,15 +307,3 @@ def _in_host(address: str) -> bytes:
 
 def _without_port(host: str) -> bool:
     return host.endswith("]") or ":" not in host
-
-
-def _joined(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> str:
-    return ",".join(value.decode("latin-1") for name, value in headers if name.lower() == wanted)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True

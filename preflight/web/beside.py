@@ -93,7 +93,7 @@ class Beside:
     def moved_to(self, port: int) -> None:
         """Know the port that the server has bound after all."""
         if self._serving is not None:
-            self._serving.access.moved_to(port)
+            self._serving.access.cookies.moved_to(port)
 
     # The lifespan.
 

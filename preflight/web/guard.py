@@ -32,7 +32,7 @@ class Guard:
             return
         access = services.of(scope).access
         refusal = access.refusal(scope)
-        access.look_through_proxies(scope)
+        access.proxies.look_through(scope)
         if refusal is not None:
             await _refuse(refusal, scope, receive, send)
         elif scope["type"] == "http":

@@ -118,7 +118,7 @@ class Services(NamedTuple):
         snapshot, reruns = Snapshot(instance), Reruns(instance)
         reruns.published = snapshot.accept
         access = Access(instance.settings, audiences(table), admission)
-        access.on_revoked = instance.end_login
+        access.cookies.on_ended = instance.end_login
         load = application.load if instance.board.workers == 1 else Total(application.load, instance)
         made = cls(
             application=application,
@@ -148,9 +148,9 @@ class Services(NamedTuple):
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """For as long as the application serves."""
-        self.instance.fellows.when_told("logout", self.access.revoke)
+        self.instance.fellows.when_told("logout", self.access.cookies.revoke)
         for session, expires in self.instance.ended_logins.items():
-            self.access.revoke(session, expires)
+            self.access.cookies.revoke(session, expires)
         try:
             async with self.application.running(self), self.reruns.running(), self.followers.running():
                 yield

@@ -23,7 +23,7 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from preflight.web import routes
-from preflight.web.access import SESSION
+from preflight.web.logincookies import LASTS
 from preflight.web.routing import Audience, Route
 from tests.e2e.beside import BEARER, ECHO, PREFIX, TOKEN, ask, kill_worker, link_of, logged_in, nonce_of, serve
 from tests.e2e.place import Place, Started, listening, make_place
@@ -188,9 +188,9 @@ def test_the_link_logs_in_once(place: Place) -> None:
     first, second = answer.raw.headers.getlist("set-cookie")
     port = place.port
     assert re.fullmatch(
-        rf"preflight_{port}_beside=[\w.-]+; HttpOnly; Path={PREFIX}; Max-Age={SESSION}; SameSite=Strict", first
+        rf"preflight_{port}_beside=[\w.-]+; HttpOnly; Path={PREFIX}; Max-Age={LASTS}; SameSite=Strict", first
     )
-    assert second == f"preflight_{port}_beside_login=1; Path={PREFIX}; Max-Age={SESSION}; SameSite=Strict"
+    assert second == f"preflight_{port}_beside_login=1; Path={PREFIX}; Max-Age={LASTS}; SameSite=Strict"
     assert session.get(f"{started.url}{PREFIX}/diagnostics", timeout=30).status_code == 200
     used = requests.get(link, timeout=30)
     assert used.status_code == 401

@@ -87,11 +87,11 @@ async def login(request: Request) -> Response:
     base = _base(request)
     if request.method != "POST":
         target = own_path(request.query_params.get("next", HOME), base)
-        if access.has_session(_cookies(request)):
+        if access.cookies.login(_cookies(request)) is not None:
             return RedirectResponse(target, 303)
         if (code := request.query_params.get("code")) is not None and _is_followed(request):
             if access.spend(code):
-                return _with_cookies(RedirectResponse(target, 303), access.cookies(access.new_session(), request.scope))
+                return _let_in(request, target)
             return await _wrong(
                 request, target, "The link is not valid: it has been used, or it belongs to another start."
             )
@@ -110,8 +110,13 @@ async def login(request: Request) -> Response:
     fields = parse_qs(body.decode("latin-1"), encoding="utf-8", errors="replace")
     target = own_path(fields.get("next", [HOME])[0], base)
     if access.is_token(fields.get("token", [""])[0].strip().encode()):
-        return _with_cookies(RedirectResponse(target, 303), access.cookies(access.new_session(), request.scope))
+        return _let_in(request, target)
     return await _wrong(request, target, "The token is wrong.")
+
+
+def _let_in(request: Request, target: str) -> Response:
+    cookies = services.of(request.scope).access.cookies
+    return _with_cookies(RedirectResponse(target, 303), cookies.headers(cookies.new(), request.scope))
 
 
 async def _wrong(request: Request, target: str, error: str) -> Response:
@@ -126,9 +131,9 @@ async def _wrong(request: Request, target: str, error: str) -> Response:
 async def logout(request: Request) -> Response:
     """End the login that the cookie stands for."""
     access = services.of(request.scope).access
-    access.end_session(_cookies(request))
+    access.cookies.end(_cookies(request))
     answer = RedirectResponse(_base(request) + ("/login" if access.has_token else HOME), 303)
-    return _with_cookies(answer, access.cookies("", request.scope))
+    return _with_cookies(answer, access.cookies.headers("", request.scope))
 
 
 async def style(_request: Request) -> Response:
