@@ -13,6 +13,7 @@ import os
 import queue
 import random
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +22,7 @@ from preflight import files
 from preflight.fleet import schema
 from preflight.fleet.database import Unavailable, Unusable
 from preflight.fleet.gathering import Gathering
-from preflight.fleet.rows import News, Rows, Who
+from preflight.fleet.rows import PATIENCE, News, Rows, Who
 from preflight.processes import children, signals
 from preflight.processes.channel import Channel, Message
 from preflight.report.model import Report
@@ -34,6 +35,7 @@ PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds between two tries to reach a dat
 MENDED = 60.0  # seconds until a database is tried again that somebody has to mend
 SWEEP = 600.0  # seconds between two sweeps of one registrar, on average
 SPREAD = 1.0  # seconds, at most, by which instances that change together write one after the other
+LAST_WORD = 1.0  # seconds for which it goes on, whatever the database does, when its launcher was killed
 
 
 @dataclass(slots=True)
@@ -233,7 +235,20 @@ def main() -> None:
     signals.leave_to_launcher()
     os.nice(NICE)
     orders: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
-    channel = children.attach(int(sys.argv[1]), orders.put, lambda: orders.put(None))
+    ends_in_order = threading.Event()
+
+    def hear(message: Message) -> None:
+        if message.kind == "end":
+            ends_in_order.set()
+        orders.put(message)
+
+    def hung_up() -> None:
+        orders.put(None)
+        # The main thread may be waiting for a database that hangs.
+        time.sleep(PATIENCE if ends_in_order.is_set() else LAST_WORD)
+        children.end_group()
+
+    channel = children.attach(int(sys.argv[1]), hear, hung_up)
     first = orders.get()
     if first is not None:
         Registrar(Settings.of_message(first.data["settings"]), Who(**first.data["who"]), channel).run(orders)

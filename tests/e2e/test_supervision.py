@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 
+import psutil
 import pytest
 
 from preflight import times
@@ -18,6 +19,7 @@ from tests.e2e import namespaces
 from tests.e2e.clients import Clients
 from tests.e2e.place import READY, Place, Started, get
 from tests.e2e.processes import BACK, CRASHING, child, crash, crashing, kill_worker, supervised, worker_of
+from tests.ready.listeners import listening
 from tests.waiting import PATIENCE, until
 
 
@@ -160,6 +162,22 @@ def test_not_supervised(place: Place, environ: dict[str, str]) -> None:
     assert "SIGKILL, possibly because memory ran out" in started.stdout
     assert "It is not started again: supervision is off." in started.stdout
     started.left_nothing()
+
+
+def test_killed_while_the_fleet_s_database_hangs(place: Place) -> None:
+    """Its registrar, which waits for a database that accepts and says nothing, does not outlive the launcher."""
+    with listening() as port:
+        url = f"postgresql://me:secret@127.0.0.1:{port}/fleet?connect_timeout=3600"
+        started = place.start("--demo", "--app", "small:app", PREFLIGHT_DATABASE_URL=url).until_ready()
+
+        def asks() -> bool:
+            registrar = child(started, "preflight.fleet")
+            return registrar is not None and bool(psutil.Process(registrar).net_connections())
+
+        until(asks, "the registrar has connected")
+        started.send(signal.SIGKILL)
+        started.wait()
+        started.left_nothing()
 
 
 # How a container's PID 1 may come to start the launcher ("$@"), where its end is the container's.
