@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
+import os
 import re
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from preflight import hostnames
 from preflight.output.audit import Event
+from preflight.processes.board import Board
 from preflight.settings import loading
 from preflight.settings.model import Settings
 from preflight.web import guard, logincookies, services, throttle
@@ -526,21 +528,29 @@ def test_the_login_leads_nowhere_else(target: str, kept: bool) -> None:
 
 def test_throttle() -> None:
     """The first few are answered at once, then each wait is twice the last one, up to a bound; peace is forgotten."""
-    throttled = Throttle()
-    waits = [throttled.failed("10.0.0.9", 100.0) for _ in range(FREE + 8)]
+    throttled, board = Throttle(b"key"), Board.alone()
+    waits = [throttled.failed(board, "10.0.0.9", 1000.0) for _ in range(FREE + 8)]
     assert waits[:FREE] == [0.0] * FREE
     assert waits[FREE : FREE + 4] == [0.5, 1.0, 2.0, 4.0]
     assert waits[-1] == LONGEST_DELAY
-    assert throttled.failed("10.0.0.8", 100.0) == 0.0
-    assert throttled.failed("10.0.0.9", 100.0 + throttle.FORGET + 1) == 0.0
+    assert throttled.failed(board, "10.0.0.8", 1000.0) == 0.0
+    assert throttled.failed(board, "10.0.0.9", 1000.0 + throttle.FORGET + 1) == 0.0
 
 
-def test_throttle_is_bounded() -> None:
-    """However many peers there are, as many are remembered as fit."""
-    throttled = Throttle()
-    for number in range(PEERS * 2):
-        throttled.failed(str(number), 0.0)
-    assert len(throttled._peers) == PEERS
+def test_workers_throttle_together() -> None:
+    """Whoever goes from worker to worker waits as long as with one, after one has crashed as well."""
+    launcher = Board.made(3, Path())
+    boards = [Board.attached(os.dup(launcher.descriptor), number, 3) for number in (1, 2, 3)]
+    throttles = [Throttle(b"key") for _ in boards]
+    waits = [
+        one.failed(board, "10.0.0.9", 1000.0) for _ in range(3) for one, board in zip(throttles, boards, strict=True)
+    ]
+    assert waits == [0.0] * FREE + [0.5, 1.0, 2.0, 4.0, 8.0, 8.0]
+    launcher.clear(1)
+    assert throttles[0].failed(boards[0], "10.0.0.9", 1000.0) == LONGEST_DELAY
+    assert throttles[1].failed(boards[1], "10.0.0.9", 1000.0 + throttle.FORGET + 1) == 0.0
+    for board in (launcher, *boards):
+        board.close()
 
 
 def test_neighbours() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 GAUGES = ("pid", "connections", "sessions", "requests")
 """What a worker is, and what it is busy with, row by row; 0 where there is none."""
 COUNTERS = 256  # rows beyond those, which the application's counters share
+SLOTS = 4096  # pairs of rows beyond those: how often something was tried, and when last, for what falls into each slot
 _HEAD = 2  # cells: how many workers are ready, and whether the one-time code was used
 _CELL = 8  # bytes of a double, in which every whole number up to 2**53 is exact
 
@@ -125,6 +126,21 @@ class Board:
     def _cell(self, row: int, number: int) -> int:
         return _HEAD + row * self.workers + number - 1
 
+    # What is tried again and again.
+
+    def tried(self, slot: int, now: float, forget: float) -> int:
+        """How often this was tried, in whatever worker, before this time, which counts from now on.
+
+        ``now`` is on the monotonic clock, which all workers share. Each worker forgets its own tries ``forget`` seconds
+        after the last one.
+        """
+        row = len(GAUGES) + COUNTERS + 2 * slot
+        tries = self._cells[self._cell(row, 1) : self._cell(row + 1, 1)]
+        lasts = self._cells[self._cell(row + 1, 1) : self._cell(row + 2, 1)]
+        counts = [int(count) if now - last <= forget else 0 for count, last in zip(tries, lasts, strict=True)]
+        tries[self.number - 1], lasts[self.number - 1] = counts[self.number - 1] + 1, now
+        return sum(counts)
+
     # What happens once.
 
     def claim(self) -> bool:
@@ -159,4 +175,4 @@ class Counters:
 
 def _size(workers: int) -> int:
     """Bytes of a board."""
-    return (_HEAD + (len(GAUGES) + COUNTERS) * workers) * _CELL
+    return (_HEAD + (len(GAUGES) + COUNTERS + 2 * SLOTS) * workers) * _CELL

@@ -108,7 +108,7 @@ class Access:
         self.proxies = Proxies(settings.trusted_proxies)
         self.farewells: set[asyncio.Task[None]] = set()
         """Connections whose login has ended are being closed by these."""
-        self._throttle = Throttle()
+        self._throttle = Throttle(key=self._digest)
         self.guesses = Guesses()
 
     # The decision.
@@ -236,7 +236,7 @@ class Access:
         # Whole: it is cut where it is written, after it has been redacted.
         self.guesses.record(instance, peer, port, scope["path"])
         who = neighbourhood(peer)
-        delay = self._throttle.failed(who, time.monotonic())
+        delay = self._throttle.failed(instance.board, who, time.monotonic())
         if not delay:
             return True
         with self._throttle.place(who) as found:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterator
+from hashlib import blake2b
 
+from preflight.processes.board import SLOTS, Board
 from preflight.settings.model import address
 from preflight.web.instance import Instance
 
 FREE = 3  # wrong tokens of one peer that are answered at once
 FIRST_DELAY, LONGEST_DELAY = 0.5, 8.0  # seconds; doubles with each further one
 FORGET = 300.0  # seconds after the last one
-PEERS = 4096  # that are remembered; the one that was quiet for longest makes room
 WAITING = 64  # wrong tokens whose answers wait at once; the next is answered with 429, and its connection closed
 NEIGHBOURS_WAITING = 4  # of those, the most of one peer: nobody takes up all of them alone
+PEERS = 4096  # that are named to the audit, at most
 
 TOLD_EVERY = 60.0  # seconds
 TOLD_OF_ONE, TOLD = 5, 30  # wrong tokens of a peer, and of all, that are recorded one by one in that time
@@ -24,21 +26,22 @@ MOST_NAMED = 10  # peers of which the rest is recorded, each with its number
 
 
 class Throttle:
-    """How long each peer waits for the answer to a wrong token. Right ones never come here."""
+    """How long each peer waits for the answer to a wrong token. Right ones never come here.
 
-    def __init__(self) -> None:
-        self._peers: OrderedDict[str, tuple[int, float]] = OrderedDict()
+    The workers of an instance count together, on their board. Peers that fall into the same slot there wait for each
+    other's wrong tokens; which these are, nobody knows without the key.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        """``key`` is the same in all workers of an instance."""
+        self._key = key
         self.waiting: Counter[str] = Counter()
         """Answers that wait, by peer."""
 
-    def failed(self, peer: str, now: float) -> float:
+    def failed(self, board: Board, peer: str, now: float) -> float:
         """Count one more wrong token; returns the seconds to wait before it is answered."""
-        count, last = self._peers.pop(peer, (0, now))
-        if now - last > FORGET:
-            count = 0
-        self._peers[peer] = (count + 1, now)
-        if len(self._peers) > PEERS:
-            self._peers.popitem(last=False)
+        digest = blake2b(peer.encode(), digest_size=8, key=self._key).digest()
+        count = board.tried(int.from_bytes(digest) % SLOTS, now, FORGET)
         return 0.0 if count < FREE else min(FIRST_DELAY * 2.0 ** min(count - FREE, 16), LONGEST_DELAY)
 
     @contextlib.contextmanager
