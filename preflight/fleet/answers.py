@@ -38,7 +38,7 @@ LOOK = 0.1  # seconds between two looks whether there is an answer
 SKEW = 300.0  # seconds by which the clocks of two machines may differ
 SHORTEST = 20  # characters of a key: a shorter one could be guessed, and the guess be compared with the table
 LONGEST_NAME = 200  # characters of who has asked
-FORGOTTEN = "1 day"  # since the last claim; of a key that is used no more
+FORGOTTEN = 86_400.0  # seconds after the last claim, for the row of a key that is used no more (registrar.py)
 
 _CLAIM = f"""
 INSERT INTO preflight.answers AS row (question, claimed_at) VALUES (%(question)s, now())
@@ -55,10 +55,7 @@ SELECT extract(epoch FROM now())::double precision, extract(epoch FROM asked_at)
        AND (asked_at IS NULL OR asked_at < claimed_at)
 FROM preflight.answers WHERE question = %(question)s
 """
-_TELL = f"""
-WITH forgotten AS (
-    DELETE FROM preflight.answers WHERE claimed_at < now() - interval '{FORGOTTEN}' AND question <> %(question)s
-)
+_TELL = """
 INSERT INTO preflight.answers AS row (question, claimed_at, asked_at, asked_by, is_good, seconds, written_at, seal)
 VALUES (%(question)s, to_timestamp(%(asked_at)s), to_timestamp(%(asked_at)s), %(asked_by)s, %(is_good)s, %(seconds)s,
         %(written_at)s, %(seal)s)

@@ -20,6 +20,7 @@ from typing import Any
 
 from preflight import files
 from preflight.fleet import schema
+from preflight.fleet.answers import FORGOTTEN
 from preflight.fleet.database import Unavailable, Unusable
 from preflight.fleet.gathering import Gathering
 from preflight.fleet.rows import PATIENCE, News, Rows, Who
@@ -205,7 +206,8 @@ class Registrar:
         if time.monotonic() >= self._sweep_at:
             self._sweep_at = time.monotonic() + random.expovariate(1 / SWEEP)
             names = ("instances", "changes", "reports", "notices")
-            self._rows.sweep({name: getattr(self._settings, f"fleet_{name}") for name in names})
+            kept = {name: getattr(self._settings, f"fleet_{name}") for name in names}
+            self._rows.sweep({**kept, "answers": FORGOTTEN})
 
     def _reached(self) -> None:
         """The database took what it was given: say so, and remember it for the requirement that asks for its age."""

@@ -194,7 +194,7 @@ class Rows:
             )
 
     def sweep(self, keep: Mapping[str, float]) -> None:
-        """Remove what is older than ``keep`` says, in seconds, for instances, changes, reports and notices.
+        """Remove what is older than ``keep`` says, in seconds, for instances, changes, reports, notices and answers.
 
         One instance does it at a time, whichever comes first.
         """
@@ -230,6 +230,7 @@ _OLD = (
     ("reports", "reports", "at"),
     ("notices", "notices", "made_at"),
     ("news", "notices", "at"),
+    ("answers", "answers", "claimed_at"),
 )
 _SWEEP = """
 DELETE FROM preflight.{table} WHERE ctid IN (

@@ -244,16 +244,6 @@ def test_nothing_leaks(chosen: Settings, tables: str) -> None:
     assert len(rows(tables)) == 2
 
 
-def test_what_nobody_claims_any_more_is_forgotten(chosen: Settings, tables: str) -> None:
-    """The row of a key that was replaced goes a day later."""
-    rerun(chosen)
-    change(
-        tables, "UPDATE preflight.answers SET claimed_at = now() - interval '25 hours', question = 'old' || question"
-    )
-    rerun(chosen)
-    until(lambda: len(rows(tables)) == 2, "the old rows are gone")
-
-
 # The database is away.
 
 

@@ -227,6 +227,7 @@ def test_without_anybody_to_tell(tmp_path: Path, url: str, runs: Runs) -> None:
 
 def test_what_is_old_goes(tmp_path: Path, url: str, runs: Runs) -> None:
     """Each kind of row is kept for its own time, counted on the database's clock."""
+    from preflight.fleet.answers import FORGOTTEN
     from preflight.fleet.rows import Rows, Who
 
     with fleet(tmp_path, url, 1) as [one]:
@@ -240,12 +241,19 @@ def test_what_is_old_goes(tmp_path: Path, url: str, runs: Runs) -> None:
                                " ('old', '', '', '', '', '', 1, 'good', '', 0, now() - interval '8 days')")  # fmt: skip
             connection.execute("UPDATE preflight.changes SET at = now() - interval '31 days' WHERE title = ''")
             connection.execute("INSERT INTO preflight.reports VALUES ('old', 'r', now(), '{}')")
+            for name, hours in (("old", 25), ("new", 23)):
+                claimed_at = f"now() - interval '{hours} hours'"
+                connection.execute(
+                    f"INSERT INTO preflight.answers (question, claimed_at) VALUES ('{name}', {claimed_at})"
+                )
         sweeper = Rows(url, {}, Who("x", "", "", "", "", ""), beats_every=1)
         day = 86400.0
-        sweeper.sweep({"instances": 7 * day, "changes": 30 * day, "reports": 7 * day, "notices": 30 * day})
+        kept = {"instances": 7 * day, "changes": 30 * day, "reports": 7 * day, "notices": 30 * day}
+        sweeper.sweep({**kept, "answers": FORGOTTEN})
         assert rows(url, "SELECT id FROM preflight.instances") == [(one.id,)]
         assert rows(url, "SELECT title FROM preflight.changes") == [(KEY,)]
         assert rows(url, "SELECT count(*) FROM preflight.reports WHERE instance = 'old'") == [(0,)]
+        assert rows(url, "SELECT convert_from(question, 'UTF8') FROM preflight.answers") == [("new",)]
 
 
 def test_a_row_that_somebody_has_removed_or_changed(tmp_path: Path, url: str, runs: Runs) -> None:
