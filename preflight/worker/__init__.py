@@ -1,6 +1,6 @@
 """PROCESS. The worker: it imports the application while the suite runs, and serves it after the verdict.
 
-1. `__main__` carries out the launcher's messages: import, serve, drain.
+1. `__main__` carries out the launcher's messages: import, serve, drain. `reruns` has the launcher run the suite again.
 2. `listening` keeps the application from listening before the verdict.
 3. `application` imports the application, calls its factory, and refuses by name what cannot be served.
 4. `serving` is uvicorn with an orderly end. `protocol` and `websocket` are uvicorn's protocols with limits on what a

@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,16 +22,17 @@ from preflight.processes import children, interpreter, signals, stacks
 from preflight.processes.channel import Message
 from preflight.processes.worker import CLOSED, LISTENING_FIX, WELL_KNOWN
 from preflight.text import first_line
+from preflight.worker.reruns import Reruns
 
 if TYPE_CHECKING:
     import asyncio
 
     from preflight.processes.board import Board
-    from preflight.processes.rerun import Began, Ending, Heard, Steps
     from preflight.web.beside import Beside
     from preflight.web.instance import Instance
     from preflight.web.logins import Admission
     from preflight.worker.application import Application
+    from preflight.worker.listening import Guard
     from preflight.worker.serving import Server
 
 FLUSH = 0.5  # seconds that the last events get to reach the launcher
@@ -94,61 +95,6 @@ def _leave(code: object) -> None:
     timer.start()
 
 
-class _Reruns:
-    """Has the launcher run the suite again; a :class:`preflight.processes.rerun.Runner`."""
-
-    def __init__(self, say: Callable[..., None]) -> None:
-        self._say = say
-        self._followed: tuple[str, Heard, Callable[[Ending | None], object]] | None = None
-        self.on_began: Began | None = None
-
-    def begin(self, run_id: str, heard: Heard, over: Callable[[Ending | None], object]) -> None:
-        """Have it begin one; both are called in the thread that hears the launcher."""
-        self._followed = (run_id, heard, over)
-        self._say("rerun", run_id=run_id)
-
-    def end(self, run_id: str) -> None:
-        """Have it end that one."""
-        if self._followed is not None and self._followed[0] == run_id:
-            self._followed = None
-            self._say("rerun", run_id="")
-
-    def hear(
-        self,
-        run_id: str,
-        *,
-        steps: Steps | None = None,
-        ending: Mapping[str, Any] | None = None,
-        elsewhere: bool = False,
-        began: str = "",
-        joins: str = "",
-        ended: bool = False,
-    ) -> None:
-        """What the launcher says of a re-run; see the messages of :class:`preflight.processes.worker.Worker`."""
-        if began and self.on_began is not None and self._followed is None:
-            self._followed = (run_id, *self.on_began(run_id, began))
-        if self._followed is None or self._followed[0] != run_id:
-            return  # nobody wants to know any more
-        _run_id, heard, over = self._followed
-        if joins:
-            self._followed = (joins, heard, over)
-            heard([("also", {"run_id": joins})])
-        if steps is not None:
-            heard(steps)
-        if ended:
-            self._followed = None
-            over(None)
-        if ending is None:
-            return
-        from preflight.processes.rerun import Ending
-        from preflight.report.model import ReportError
-
-        self._followed = None
-        # One that cannot be read is missed in time by who waits for it; this thread has more to hear.
-        with contextlib.suppress(ReportError):
-            over(Ending.from_json(ending)._replace(elsewhere=elsewhere))
-
-
 class _Main:
     """The worker's main thread imports and serves; a second one hears the launcher."""
 
@@ -161,7 +107,7 @@ class _Main:
         self._early: list[Message] = []
         """What was said of the instance before there was one."""
         self._pid = os.getpid()
-        self._reruns = _Reruns(self._say)
+        self._reruns = Reruns(self._say)
         self._channel = children.attach(descriptor, self._hear, self._hung_up)
         signals.when_alone(self._hurry)
 
@@ -308,15 +254,16 @@ class _Main:
         return instance
 
     def run(self) -> int:
+        """Import the application, wait for the verdict, and serve; returns the exit code."""
         order = self._wait("application")
         name: str = order.data["name"]
         root = os.getcwd()  # the application may go elsewhere
         stacks.register()
         import preflight.processes.board
         import preflight.web.fellows
-        import preflight.web.instance  # all of ours before the project's modules can be found
+        import preflight.web.instance
+        import preflight.worker.application  # all of ours before the project's modules can be found
         from preflight.worker import listening, serving
-        from preflight.worker.application import Application, CannotBeServed, load
 
         if order.data["prefix"]:
             with contextlib.suppress(ImportError):  # which is said where they would be served
@@ -331,20 +278,8 @@ class _Main:
             lambda attempt: self._say("failed", error=attempt, fix=LISTENING_FIX),
         )
         guard.begin()
-        try:
-            application = load(name, self._complete)
-        except CannotBeServed as error:
-            if not guard.attempt:  # that has been said, and is why
-                self._say("failed", error=first_line(str(error)), fix=error.fix)
-            return 1
-        except BaseException as error:  # noqa: BLE001
-            # Whatever an application raises at import is an answer: sys.exit(), a cancelled task and all.
-            if not guard.attempt:
-                self._say("failed", error=_why(error, root), fix="")
-            return 1
-        if self._is_copy:
-            os._exit(0)  # an import that has forked, and lets the copy go on: a daemon's
-        if not guard.imported():  # and has caught what it got for listening
+        application = self._imported(name, root, guard)
+        if application is None:
             return 1
         self._say("imported", routes=_well_known(application.app))
         serving.prepare()  # while the suite ends
@@ -356,6 +291,32 @@ class _Main:
         guard.end()
         # Only now: until then a socket that listens is one too many, and the guard cannot know whose it is.
         self._say("unguarded")
+        return self._serve(application, beside)
+
+    def _imported(self, name: str, root: str, guard: Guard) -> Application | None:
+        """The application; None where it cannot be imported or served, of which the launcher has been told."""
+        from preflight.worker.application import CannotBeServed, load
+
+        try:
+            application = load(name, self._complete)
+        except CannotBeServed as error:
+            if not guard.attempt:  # that has been said, and is why
+                self._say("failed", error=first_line(str(error)), fix=error.fix)
+            return None
+        except BaseException as error:  # noqa: BLE001
+            # Whatever an application raises at import is an answer: sys.exit(), a cancelled task and all.
+            if not guard.attempt:
+                self._say("failed", error=_why(error, root), fix="")
+            return None
+        if self._is_copy:
+            os._exit(0)  # an import that has forked, and lets the copy go on: a daemon's
+        return application if guard.imported() else None  # it has caught what it got for listening
+
+    def _serve(self, application: Application, beside: Beside | None) -> int:
+        """Serve until the launcher, or what happens, ends it; returns the exit code."""
+        from preflight.worker import serving
+        from preflight.worker.application import Application
+
         order = self._await_order("serve")
         sock = socket.socket(fileno=order.descriptors[0])
         instance = self._join(order)
