@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,26 @@ def test_who_is_on_a_port(agent: Agent) -> None:
         assert f"Port {port} is held by" in said
         assert "PID" in said
     assert "is free" in ask(agent, f"who listens on port {port}?")
+
+
+def test_who_is_on_the_unix_socket(failing: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server on a path speaks of that, and of a TCP port only where it is asked for one."""
+    monkeypatch.chdir(tmp_path)  # which names the path in few bytes
+    path = Path("app.sock")
+    agent = agent_of(replace(failing, settings=replace(failing.settings, uds=path)))
+    assert "is serving on the Unix socket app.sock" in ask(agent, "status")
+    assert "The Unix socket app.sock is free" in ask(agent, "who listens?")
+    with socket.socket(socket.AF_UNIX) as held:
+        held.bind(str(path))
+        held.listen()
+        said = ask(agent, "what is on the unix socket?")
+        assert "The Unix socket app.sock is held by" in said
+        assert f"PID {os.getpid()}" in said
+        assert "run.py --uds app.sock --port-status" in said
+        assert "this server" not in ask(agent, f"who listens on port {failing.settings.port}?")
+    path.unlink()
+    path.touch()
+    assert "cannot be examined: app.sock is there already, and is no socket" in ask(agent, "who listens?")
 
 
 def test_a_rerun_takes_the_servers_own_way(failing: Instance) -> None:

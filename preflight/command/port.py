@@ -19,6 +19,7 @@ from preflight.instances.neighbours import Neighbour
 from preflight.output import audit
 from preflight.output.log import Log, LogFile
 from preflight.output.plainlines import cells, columns, folded
+from preflight.redaction.keys import common_secrets
 from preflight.redaction.redactor import Redactor
 from preflight.settings.model import Settings
 from preflight.suite import claimed, occupied
@@ -110,17 +111,15 @@ def _path_described(settings: Settings, path: Path) -> dict[str, object]:
     found = socketfiles.look(path)
     ours = neighbours.on_port(settings)
     problem, fix = socketfiles.described(path, found)
-    shown: dict[str, object] = {"host": None, "port": None, "uds": str(path), "since": None, "holders": []}
-    if ours:
-        record = ours[0].record
-        shown |= {"status": OURS, "since": record.since or None, "instance": _instance(ours[0])}
-    elif found.listens:
-        foreign_user = found.peer is not None and found.peer.uid != os.geteuid()
-        shown |= {"status": FOREIGN if foreign_user else IN_USE, "problem": problem, "fix": fix}
-    elif problem:
-        shown |= {"status": UNAVAILABLE, "problem": problem, "fix": fix}
-    else:
-        shown |= {"status": AVAILABLE, "left_over": found.stale}
+    holders = socketfiles.holders(path, found, common_secrets(settings))
+    shown = _described(settings, holders, ours, free=not problem)
+    shown |= {"host": None, "port": None, "uds": str(path)}
+    if not problem:
+        shown["left_over"] = found.stale
+    elif not ours:
+        shown |= {"problem": problem, "fix": fix}
+        if not found.listens:
+            shown["status"] = UNAVAILABLE
     return shown
 
 
@@ -128,7 +127,8 @@ def _free_path(settings: Settings, path: Path, *, dry_run: bool, as_json: bool) 
     """Make room at a Unix socket's path: an instance of ours is asked to end, nobody else is."""
     ours = [one for one in neighbours.on_port(settings) if one.answers]
     if ours and not dry_run:
-        os.kill(ours[0].record.pid, signal.SIGTERM)
+        if ours[0].stays:  # a second signal would end one that drains at once
+            os.kill(ours[0].record.pid, signal.SIGTERM)
         until = time.monotonic() + ours[0].record.stops_within + settings.port_grace
         while socketfiles.look(path).listens and time.monotonic() < until:
             time.sleep(occupied.LOOK)

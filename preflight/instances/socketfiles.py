@@ -17,12 +17,15 @@ import socket
 import stat
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from preflight.instances import unixsockets
 from preflight.instances.unixsockets import Peer
-from preflight.text import foreign
+
+if TYPE_CHECKING:
+    from preflight.ports import Holder
 
 LONGEST = 107 if sys.platform == "linux" else 103  # bytes of a path that clients can name (sun_path, without its NUL)
 PATIENCE = 0.2  # seconds for which a queue that is full is tried
@@ -84,17 +87,24 @@ def look(path: Path) -> Found:
     return Found(stale=True)
 
 
+def holders(path: Path, found: Found, secrets: Collection[str] = ()) -> list[Holder]:
+    """The process that listens there, if one does; no argument of it with one of these ``secrets`` in it is shown."""
+    if not found.listens:
+        return []
+    from preflight.ports import holder_of  # a launcher that serves has no other use for it
+
+    pid, uid = found.peer or (0, None)
+    return [holder_of(pid, uid, f"unix:{path}", secrets=secrets)]
+
+
 def described(path: Path, found: Found) -> tuple[str, str]:
     """Why a server cannot have the path, and what to do about it."""
     if not found.listens:
         return found.problem, found.fix
     who, fix = "another server", "serve on another path"
     if found.peer is not None and found.peer.pid:
-        from preflight.ports import here  # a launcher that serves has no other use for it
-
-        process = here().process(found.peer.pid)
-        name = f"{foreign(process.name)}, " if process is not None else ""
-        who = f"another server ({name}PID {found.peer.pid}, user {found.peer.uid})"
+        (holder,) = holders(path, found)
+        who = f"another server ({holder.name}, PID {found.peer.pid}, user {found.peer.uid})"
         fix = f"stop it (kill {found.peer.pid}), or serve on another path"
     return f"{who} listens on {path}, and no process is stopped to free a path", fix
 

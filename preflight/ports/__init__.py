@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from preflight.ports.binding import PortUnavailable, Target, is_free, listen_if_free, resolve
     from preflight.ports.current import here
     from preflight.ports.freeing import Plan, Taken, plan, take
-    from preflight.ports.holders import Holder, listeners
+    from preflight.ports.holders import Holder, holder_of, listeners
     from preflight.ports.machine import Machine, ancestors
     from preflight.ports.policy import Policy, Refusal
     from preflight.ports.spared import INFRASTRUCTURE
@@ -36,7 +36,7 @@ _SUBJECTS = {
     "binding": ["PortUnavailable", "Target", "is_free", "listen_if_free", "resolve"],
     "current": ["here"],
     "freeing": ["Plan", "Taken", "plan", "take"],
-    "holders": ["Holder", "listeners"],
+    "holders": ["Holder", "holder_of", "listeners"],
     "machine": ["Machine", "ancestors"],
     "policy": ["Policy", "Refusal"],
     "spared": ["INFRASTRUCTURE"],
@@ -45,8 +45,8 @@ _SUBJECTS = {
 _OF = {name: subject for subject, names in _SUBJECTS.items() for name in names}
 
 __all__ = [
-    "INFRASTRUCTURE", "Holder", "Machine", "Plan", "Policy", "PortUnavailable", "Refusal", "Step", "Taken",
-    "Target", "ancestors", "held", "here", "is_free", "listen_if_free", "listeners", "plan", "resolve", "take",
+    "INFRASTRUCTURE", "Holder", "Machine", "Plan", "Policy", "PortUnavailable", "Refusal", "Step", "Taken", "Target",
+    "ancestors", "held", "here", "holder_of", "is_free", "listen_if_free", "listeners", "plan", "resolve", "take",
 ]  # fmt: skip
 
 

@@ -75,6 +75,16 @@ def listeners(host: str, port: int, *, secrets: Collection[str] = (), machine: M
     return [found.holder for found in find(resolve(host, port), machine or here(), secrets)]
 
 
+def holder_of(pid: int, uid: int | None, address: str, *, secrets: Collection[str] = ()) -> Holder:
+    """The process that listens on an ``address`` which is no port's, where the kernel has said which (0: it has not).
+
+    No argument of it that contains one of these ``secrets`` is shown.
+    """
+    machine = here()
+    process = machine.process(pid) if pid else None
+    return _holder(process, (address,), machine, secrets) if process is not None else _unseen(uid, address, pid or None)
+
+
 def find(target: Target, machine: Machine, secrets: Collection[str]) -> list[Found]:
     """Who holds the address, oldest first; sockets whose owner cannot be seen come last, without a process."""
     found: list[Found] = []
@@ -94,12 +104,16 @@ def find(target: Target, machine: Machine, secrets: Collection[str]) -> list[Fou
         seen = [process for process in processes.values() if process is not None]
         seen.sort(key=lambda process: (process.stamp, process.pid))
         found = [
-            Found(_holder(process, held[process.pid], machine, secrets), process, _inodes(held[process.pid]))
+            Found(
+                _holder(process, tuple(map(str, held[process.pid])), machine, secrets),
+                process,
+                _inodes(held[process.pid]),
+            )
             for process in seen
         ]
         if not hidden:
             break
-        found += [Found(_unseen(endpoint), None, frozenset()) for endpoint in hidden]
+        found += [Found(_unseen(endpoint.uid, str(endpoint)), None, frozenset()) for endpoint in hidden]
     return found
 
 
@@ -107,7 +121,7 @@ def _inodes(endpoints: Sequence[Endpoint]) -> frozenset[int]:
     return frozenset(endpoint.inode for endpoint in endpoints if endpoint.inode)
 
 
-def _holder(process: Process, endpoints: Sequence[Endpoint], machine: Machine, secrets: Collection[str]) -> Holder:
+def _holder(process: Process, addresses: Sequence[str], machine: Machine, secrets: Collection[str]) -> Holder:
     from preflight.redaction import (
         arguments,  # a start on a free port has no use for it, nor for the keys that it knows
     )
@@ -124,26 +138,26 @@ def _holder(process: Process, endpoints: Sequence[Endpoint], machine: Machine, s
         parent=process.parent,
         parent_name=parent.name if parent else None,
         children=machine.children(process.pid),
-        addresses=tuple(dict.fromkeys(str(endpoint) for endpoint in endpoints)),
+        addresses=tuple(dict.fromkeys(addresses)),
         unit=service.name if service else None,
         container=cgroups.container(process.cgroup),
     )
 
 
-def _unseen(endpoint: Endpoint) -> Holder:
+def _unseen(uid: int | None, address: str, pid: int | None = None) -> Holder:
     return Holder(
-        pid=None,
+        pid=pid,
         # It may be our own, and unseen: in another PID namespace, or a process that forbids looking into it
         # (PR_SET_DUMPABLE).
-        name="another user's process" if endpoint.uid not in (None, os.geteuid()) else "a process that cannot be seen",
+        name="another user's process" if uid not in (None, os.geteuid()) else "a process that cannot be seen",
         command="",
-        user=None if endpoint.uid is None else user_name(endpoint.uid),
-        uid=endpoint.uid,
+        user=None if uid is None else user_name(uid),
+        uid=uid,
         started_at=None,
         parent=None,
         parent_name=None,
         children=(),
-        addresses=(str(endpoint),),
+        addresses=(address,),
         unit=None,
         container=None,
     )

@@ -18,6 +18,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable
 
 from preflight import commands
+from preflight.settings.model import address
 from preflight.times import local_of
 from server.agent.tools import from_data
 
@@ -43,7 +44,10 @@ INTENTS: tuple[tuple[str, str], ...] = (
     ("stop", rf"^(please |now )?{_DEEDS}\b|\b(can|could|will|would) you (please )?{_DEEDS}\b"),
     ("fix", r"\b(fix|repair|solve|mend|resolve|correct)\b"),
     ("explain", r"^(please )?(explain|tell me about)\b"),
-    ("port", r"\bports?\b|\blisten|\b(on|uses?|using|holds?|blocks?|occupies) :?\d{2,5}\b|:\d{2,5}\b"),
+    (
+        "port",
+        r"\b(ports?|unix sockets?)\b|\blisten|\b(on|uses?|using|holds?|blocks?|occupies) :?\d{2,5}\b|:\d{2,5}\b",
+    ),
     ("keys", r"\bkeys?\b|api_key|\bcredentials?\b|\btokens?\b"),
     ("warnings", r"\bwarn"),
     ("failed", r"\bfail|\bwrong\b|\bbroken?\b|\berrors?\b|\bproblems?\b|\bissues?\b|\bcritical\b|\bwhy\b|\bred\b"),
@@ -215,8 +219,9 @@ def _status(result: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{count} {outcome}" for outcome, count in result["summary"].items() if outcome != "total")
     server = result["server"]
     state = "draining" if result["draining"] else "serving"
+    where = f"the Unix socket {server['uds']}" if "uds" in server else address(server["host"], server["port"])
     lines = [
-        f"The server is {state} on {server['host']}:{server['port']}, version {server['version']}.",
+        f"The server is {state} on {where}, version {server['version']}.",
         f"Preflight: {result['status']}; {result['summary'].get('total', 0)} requirements: {counts or 'none'}.",
     ]
     lines += [f"- {check['title']}: {check['message']}" for check in result["critical_errors"] + result["warnings"]]
@@ -273,11 +278,16 @@ def _span(seconds: float) -> str:
 
 
 def _port(result: Mapping[str, Any]) -> str:
+    if "uds" in result:
+        option, name, what = "--uds", result["uds"], f"The Unix socket {result['uds']}"
+    else:
+        option, name, what = "--port", str(result["port"]), f"Port {result['port']}"
     if "error" in result:
-        return f"Port {result['port']} cannot be examined: {result['error']}"
+        return f"{what} cannot be examined: {result['error']}"
     if result["free"]:
-        return f"Nothing listens on port {result['port']} of {result['host']}: it is free."
-    lines = [f"Port {result['port']} is held by:"]
+        of = f" of {result['host']}" if "host" in result else ""
+        return f"{what}{of} is free: nothing listens on it."
+    lines = [f"{what} is held by:"]
     for holder in result["holders"]:
         command = f": {holder['command']}" if holder["command"] else ""
         unit = f" [service {holder['unit']}]" if holder["unit"] else ""
@@ -286,7 +296,7 @@ def _port(result: Mapping[str, Any]) -> str:
     if result["served_by_this_project"]:
         lines.append("That is an instance of this project" + (", this server." if result["own_server"] else "."))
     else:
-        status = commands.run_py("--port", str(result["port"]), "--port-status")
+        status = commands.run_py(option, name, "--port-status")
         lines.append(f"To see what a start would do about it: {status}")
     return "\n".join(lines)
 

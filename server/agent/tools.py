@@ -101,7 +101,7 @@ class Toolbox:
             ),
             Tool(
                 "port_status",
-                "Which processes listen on a TCP port of this machine; without a port, the server's own.",
+                "Which processes listen on a TCP port of this machine; without a port, on the server's own address.",
                 self.port_status,
                 {"port": {"type": "integer", "minimum": 1, "maximum": 65535}},
             ),
@@ -203,40 +203,49 @@ class Toolbox:
 
     async def port_status(self, port: int | None = None) -> Answer:
         """Who listens; what a person could do about holders that must be left alone."""
+        return await asyncio.to_thread(self._listening, port)
+
+    def _listening(self, port: int | None) -> Answer:
         from preflight import ports
-        from preflight.instances import neighbours
+        from preflight.instances import neighbours, socketfiles
         from preflight.redaction.keys import common_secrets
 
         settings = self._instance.settings
-        number = port or settings.port
         secrets = common_secrets(settings)
-
-        def look() -> Answer:
+        own = port is None or (port == settings.port and settings.uds is None)
+        where: Answer
+        if port is None and settings.uds is not None:
+            found = socketfiles.look(settings.uds)
+            where = {"uds": str(settings.uds)}
+            if found.problem:
+                return {**where, "error": found.problem}
+            free, holders = not found.listens, socketfiles.holders(settings.uds, found, secrets)
+            ours = neighbours.on_port(settings)
+        else:
+            number = port or settings.port
+            where = {"port": number, "host": settings.host}
             try:
                 holders = ports.listeners(settings.host, number, secrets=secrets)
             except ports.PortUnavailable as error:
-                return {"port": number, "error": str(error)}
-            ours = neighbours.of_holders(number, holders, settings.state_dir)
-            return {
-                "port": number,
-                "host": settings.host,
-                "free": not holders,
-                "own_server": number == settings.port,
-                "served_by_this_project": bool(ours) and all(one.is_of(settings) for one in ours),
-                "holders": [
-                    {
-                        "title": holder.title,
-                        "command": holder.command,
-                        "pid": holder.pid,
-                        "unit": holder.unit,
-                        "container": holder.container,
-                        "addresses": list(holder.addresses),
-                    }
-                    for holder in holders
-                ],
-            }
-
-        return await asyncio.to_thread(look)
+                return {**where, "error": str(error)}
+            free, ours = not holders, neighbours.of_holders(number, holders, settings.state_dir)
+        return {
+            **where,
+            "free": free,
+            "own_server": own,
+            "served_by_this_project": bool(ours) and all(one.is_of(settings) for one in ours),
+            "holders": [
+                {
+                    "title": holder.title,
+                    "command": holder.command,
+                    "pid": holder.pid,
+                    "unit": holder.unit,
+                    "container": holder.container,
+                    "addresses": list(holder.addresses),
+                }
+                for holder in holders
+            ],
+        }
 
     async def check_history(self, name: str) -> Answer:
         """One check in the runs that are kept, newest first."""

@@ -119,6 +119,7 @@ def test_a_second_start_replaces_the_first_without_an_outage(served: Place, path
     shown = json.loads(status.stdout)
     assert (shown["status"], shown["uds"]) == ("served by an instance of ours", str(path))
     assert shown["instance"]["pid"] == second.pid
+    assert [holder["addresses"] for holder in shown["holders"]] == [[f"unix:{path}"]]
     assert second.stop() == 0
     assert not path.exists()
 
@@ -181,7 +182,13 @@ def test_another_server_is_never_stopped_for_a_path(served: Place, path: Path) -
         assert f"kill {os.getpid()}" in check["fix"]
         shown = served.run("--uds", str(path), "--port-status")
         assert shown.process.returncode == 1
-        assert served.run("--uds", str(path), "--free-port").process.returncode == 1
+        lines = shown.stdout.splitlines()
+        assert lines[:2] == [f"Socket  {path}", "Status  in use"]
+        assert next(line for line in lines if f"unix:{path}" in line).split()[0] == str(os.getpid())
+        assert not any(line.startswith(("Host", "Port")) for line in lines)
+        freed = served.run("--uds", str(path), "--free-port")
+        assert freed.process.returncode == 1
+        assert "no process is stopped to free a path" in " ".join(freed.stdout.split())
     refused.left_nothing()
 
 
