@@ -21,14 +21,17 @@ class Unsafe(PermissionError):
         super().__init__(errno.EPERM, why, str(path))
 
 
-def reach(path: Path) -> None:
+def reach(path: Path) -> list[Path]:
     """Make the folder with mode 0700 unless it is there, and see that nobody else had a hand in the way to it.
+
+    Returns what was not there, of it and of the folders above.
 
     Raises Unsafe for one that is reached, in a folder that others can write, by a link or through another
     user's folder. Raises OSError where it cannot be made.
     """
-    make(path)
+    made = make(path)
     _walk(path)
+    return made
 
 
 def make(path: Path) -> list[Path]:
@@ -54,13 +57,24 @@ def make(path: Path) -> list[Path]:
 
 
 def own(path: Path) -> None:
-    """Like :func:`reach`, for a folder whose files are trusted: raises Unsafe where others own it or write, too."""
-    reach(path)
+    """Like :func:`reach`, for a folder whose files are trusted: raises Unsafe where others own it or write, too.
+
+    One that is made here is nothing for a repository: git leaves out what is in it.
+    """
+    if path in reach(path):
+        with contextlib.suppress(OSError):
+            _write_new(path / ".gitignore", "# made by preflight: what is kept here is this machine's alone\n*\n")
     status = path.stat()
     if status.st_uid not in (0, os.geteuid()):
         raise Unsafe(path, "belongs to another user")
     if writers := other_writers(status):
         raise Unsafe(path, f"{writers} can write in this folder")
+
+
+def _write_new(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(text)
 
 
 def no_link(path: Path) -> None:

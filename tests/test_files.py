@@ -43,6 +43,23 @@ def test_own_makes_it(tmp_path: Path) -> None:
     assert mode(tmp_path / "a") == 0o700
 
 
+def test_what_own_makes_is_left_out_of_a_repository(tmp_path: Path) -> None:
+    """Only a folder that was not there, and once: a file that somebody has taken away does not come back."""
+    kept, there = tmp_path / "new" / "state", tmp_path / "there"
+    there.mkdir()
+    files.own(kept)
+    files.own(there)
+    assert [file.relative_to(tmp_path) for file in tmp_path.rglob(".gitignore")] == [Path("new/state/.gitignore")]
+    assert mode(kept / ".gitignore") == 0o600
+    (kept / "report.json").touch()
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    shown = subprocess.run(["git", "-C", tmp_path, "status", "--short"], check=True, capture_output=True, text=True)
+    assert shown.stdout == ""
+    (kept / ".gitignore").unlink()
+    files.own(kept)
+    assert not (kept / ".gitignore").exists()
+
+
 def test_own_refuses_what_anybody_can_write(shared: Path) -> None:
     """Whose files are trusted is no folder in which anybody can put one."""
     with pytest.raises(Unsafe, match="anybody can write in this folder"):

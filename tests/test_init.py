@@ -159,24 +159,6 @@ def test_nothing_of_the_project_is_imported(init: Init) -> None:
     assert not (made.root / "imported").exists()
 
 
-@pytest.mark.parametrize(
-    "files,reminded",
-    [
-        ({}, False),
-        ({".git/HEAD": ""}, True),
-        ({".git/HEAD": "", ".gitignore": "*.pyc\n"}, True),
-        ({".git/HEAD": "", ".gitignore": "*.pyc\n/.preflight/\n"}, False),
-        ({".git": "gitdir: elsewhere\n", ".gitignore": ".preflight\n"}, False),
-    ],
-    ids=["no repository", "nothing ignored", "others ignored", "ignored", "worktree"],
-)
-def test_reports_are_not_for_the_repository(init: Init, files: dict[str, str], reminded: bool) -> None:
-    """Whoever would commit them is told, and .gitignore is the team's."""
-    made = init({"main.py": FASTAPI, **files})
-    assert ("Add .preflight/ to .gitignore: reports are kept there." in made.out) == reminded
-    assert all(made.read(name) == text for name, text in files.items())
-
-
 # The application.
 
 

@@ -64,6 +64,8 @@ def publish(found: Report, settings: Settings, terminal: Terminal, *, keep: bool
     if state_folder and state_folder.blocks:
         return  # it blocks, and the banner is about to say what is wrong: more than the failure to write there could
     _set_aside(settings.state.report, terminal)
+    with contextlib.suppress(OSError):  # which says it again, of the file
+        settings.state.make()
     write(found, settings.state.report)
     if keep and (unkept := history.keep(found, settings)):
         terminal.line(unkept, "yellow")

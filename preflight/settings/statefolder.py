@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from preflight import files
+
 _REPORT = "report.json"
 _IMPORTS = "imports.json"
 _AUDIT = "audit.log"
@@ -27,7 +29,7 @@ _FOLDERS = (_HISTORY, _TOLD, _RUNTIME)
 
 
 class StateFolder(NamedTuple):
-    """The paths below one state folder. Only :meth:`has_nothing_else` and :meth:`kept` look at the disk."""
+    """The paths below one state folder. Only :meth:`make` and what follows it look at the disk."""
 
     path: Path
 
@@ -69,6 +71,11 @@ class StateFolder(NamedTuple):
     def told(self, host: str, port: int | str) -> Path:
         """What people were told of the server with this address."""
         return self.path / _TOLD / f"{host}-{port}.json"
+
+    def make(self) -> None:
+        """Make the folder unless it is there, for whoever may be the first to write into it. Raises OSError."""
+        if not self.path.is_dir():
+            files.own(self.path)
 
     def has_nothing_else(self) -> bool:
         """Whether every name in the folder is one of this page; False where it cannot be listed."""

@@ -59,6 +59,7 @@ class Alone:
     def publish(self, found: report.Report, session: pytest.Session) -> None:
         """Write the report where the server and the history find it; where that fails, the run fails as well."""
         try:
+            self._settings.state.make()
             report.publish(found, self._settings.state.report)
             self._published = str(self._settings.state.report)
             self._unkept = history.keep(found, self._settings)

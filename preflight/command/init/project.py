@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from preflight.command.init import requirement, texts, writing
-from preflight.command.init.folder import read
 from preflight.command.init.survey import Survey, survey
 from preflight.command.init.writing import PYPROJECT, Addition, NotWritten
 from preflight.output import plainlines
-from preflight.settings.model import DEFAULT_STATE_DIR
 
 TESTS = re.compile(r"test_.*\.py|.*_test\.py")
-STATE = DEFAULT_STATE_DIR.as_posix()
 SHOWN = 5  # files that could not be read
 
 
@@ -91,18 +88,8 @@ def _project(root: Path, _folder: Path, content: bytes | None, table: Mapping[st
     if settings is None:
         additions.insert(0, _settings(root, content, table, seen))
     if additions:
-        if _is_unignored(root):
-            remarks.append(f"Add {STATE}/ to .gitignore: reports are kept there.")
         remarks.append("Now run: preflight --check-only")
     return additions, remarks
-
-
-def _is_unignored(root: Path) -> bool:
-    """Whether git would take the reports for files of the project, as far as its .gitignore says."""
-    if not (root / ".git").exists():
-        return False
-    lines = (read(root / ".gitignore") or b"").splitlines()
-    return not any(line.strip().strip(b"/").removeprefix(b"**/") in (STATE.encode(), b".*") for line in lines)
 
 
 def _settings(root: Path, content: bytes | None, table: Mapping[str, Any], seen: Survey) -> Addition:
