@@ -412,7 +412,8 @@ def test_a_service_of_ones_own(judge: Judge, service: Service) -> None:
 def test_whose_status_page_it_is(base: str, page: bool) -> None:
     """The page is about the hosts of one domain."""
     from preflight.ready.judges import judge_service
-    from preflight.suite.probes import Reply, openai
+    from preflight.suite.asking import Reply
+    from preflight.suite.probes import openai
 
     environ = {} if base == LEFT_OUT else {"OPENAI_BASE_URL": base}
     chosen = loading.load(ROOT, environ, {"demo": True})

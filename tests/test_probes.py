@@ -17,7 +17,8 @@ import pytest
 from preflight.settings import loading
 from preflight.settings import model as settings
 from preflight.suite import probes
-from preflight.suite.probes import Probes, Question, Reply, ask
+from preflight.suite.asking import Question, Reply, ask
+from preflight.suite.probes import Probes
 
 ROOT = Path(__file__).parents[1]
 KEY = "sk-canary-3f9a1c77e2Zq"

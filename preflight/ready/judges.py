@@ -18,7 +18,7 @@ from preflight.settings.places import Place
 from preflight.suite import egress
 
 if TYPE_CHECKING:
-    from preflight.suite.probes import Reply
+    from preflight.suite.asking import Reply
 
 # Codes of services for a key that is none, or none any more. A right that is missing (missing_scope) or a country that
 # is not served is not the key's fault: https://platform.openai.com/docs/guides/error-codes

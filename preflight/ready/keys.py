@@ -13,8 +13,8 @@ from preflight.contract import Details, unknown
 from preflight.making import Ask, Failure, Instead, imported, literal, requirement
 from preflight.ready.judges import host_of, judge_key
 from preflight.settings.model import Settings
-from preflight.suite import egress, probes
-from preflight.suite.probes import Question, Reply
+from preflight.suite import asking, egress
+from preflight.suite.asking import Question, Reply
 
 
 class Provider(NamedTuple):
@@ -87,19 +87,19 @@ def api_key(variable: str, provider: str = "", *, base: str = "", **instead: Unp
         question = question_of(known, ask, base)
 
         def asked() -> Answer:
-            reply = probes.ask(question, ask.timeout)
+            reply = asking.ask(question, ask.timeout)
             # Some compatible services show their models to anybody, so that any key would seem to be good.
             is_public = reply.is_list and base_of(known, ask, base) != known.base and _asked_without_key(question, ask)
             return Answer(reply, ask.settings, is_public)
 
         # What cannot be sent from here is nobody else's to answer.
-        if ask.sharing is None or probes.fault(question) is not None:
+        if ask.sharing is None or asking.fault(question) is not None:
             return asked()
         return ask.shared(
             ("api_key", *question.about),
             asked,
             is_good=lambda answer: answer.reply.is_list and not answer.is_public,
-            shared=lambda words, seconds: Answer(probes.good(question, words, seconds), ask.settings, False),
+            shared=lambda words, seconds: Answer(asking.good(question, words, seconds), ask.settings, False),
         )
 
     def judge(answer: Answer, details: Details) -> None:
@@ -129,7 +129,7 @@ def api_key(variable: str, provider: str = "", *, base: str = "", **instead: Unp
 def _asked_without_key(question: Question, ask: Ask) -> bool:
     """Whether the good answer comes without the key as well."""
     headers = {"Accept": "application/json"}
-    return probes.ask(replace(question, key=None, headers=headers), ask.timeout / 2).is_list
+    return asking.ask(replace(question, key=None, headers=headers), ask.timeout / 2).is_list
 
 
 _OTHER_NAMES = {
@@ -163,7 +163,7 @@ def question_of(known: Provider, ask: Ask, base: str = "", route: str = "") -> Q
     if not (ours and known.header == "Authorization"):
         headers = {"Accept": "application/json", known.header: f"{known.before}{ask.value}", **(known.others or {})}
     return Question(
-        probes.below(where, route or known.route),
+        asking.below(where, route or known.route),
         ask.value,
         environment=environment,
         lists=known.lists,

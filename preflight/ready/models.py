@@ -15,7 +15,7 @@ from preflight.making import url as parsed
 from preflight.ready.judges import MONEY
 from preflight.ready.keys import PROVIDERS, base_of, headers_of, provider_of, question_of
 from preflight.ready.web import get, send
-from preflight.suite import probes
+from preflight.suite import asking
 from preflight.text import foreign
 
 LOCAL = ("ollama", "vllm", "llama.cpp")
@@ -69,7 +69,7 @@ def model(
         if ask.sharing is None:
             return asked()
         question = question_of(PROVIDERS[kind], ask, base)
-        if probes.fault(question) is not None:
+        if asking.fault(question) is not None:
             return asked()
         return ask.shared(
             ("model", name, str(paid), *question.about),
@@ -143,7 +143,7 @@ def _offered(kind: str, name: str, ask: Ask, base: str) -> Answer:
         if names is None or _is_among(name, names):
             return Answer(answer.status, names)
         # Aliases ("-latest"), and models of one's own, are in no list of some services, which know them all the same.
-        alone = get(probes.below(base_of(known, ask, base), f"{known.route}/{quote(name)}"), ask, headers)
+        alone = get(asking.below(base_of(known, ask, base), f"{known.route}/{quote(name)}"), ask, headers)
         knows = alone.status == 200 and isinstance(alone.document, dict) and "error" not in alone.document
         return Answer(answer.status, names, knows=knows and bool({"id", "name"} & alone.document.keys()))
     except Failure as failure:  # of a service of somebody else's that is nobody's certainty
@@ -209,18 +209,18 @@ def _local(kind: str, name: str, ask: Ask, key: str, *, loaded: bool) -> Answer:
     headers = {"Authorization": f"Bearer {ask.environment[key]}"} if ask.environment.get(key) else {}
     if kind == "ollama":
         # https://github.com/ollama/ollama/blob/main/docs/api.md: api/tags has what is on disk, api/ps what is loaded
-        there = get(probes.below(root, "api/tags"), ask, headers)
+        there = get(asking.below(root, "api/tags"), ask, headers)
         names = _names(there.document, "models")
         if there.status == 404:
             raise Failure("what answers is no ollama: it has no /api/tags")
         if loaded and names is not None and _is_among(name, names):
-            running = _names(get(probes.below(root, "api/ps"), ask, headers).document, "models")
+            running = _names(get(asking.below(root, "api/ps"), ask, headers).document, "models")
             if running is None or not _is_among(name, running):
                 return Answer(there.status, names, f"{name} is on the disk, and not loaded")
         return Answer(there.status, names)
-    answer = get(probes.below(root, "v1/models"), ask, headers)
+    answer = get(asking.below(root, "v1/models"), ask, headers)
     names = _names(answer.document, "data")
-    health = get(probes.below(root, "health"), ask, headers) if loaded else None
+    health = get(asking.below(root, "health"), ask, headers) if loaded else None
     if health is not None and health.status == 503:
         # llama.cpp says "Loading model" until it is ready; vLLM's engine, when it has died.
         error = health.document.get("error") if isinstance(health.document, dict) else None

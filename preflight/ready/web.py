@@ -14,7 +14,7 @@ from preflight.contract import Details
 from preflight.making import Ask, Failure, Instead, imported, literal, requirement, unknown, without_query
 from preflight.making import url as parsed
 from preflight.ready.network import resolved
-from preflight.suite import clients, egress, probes
+from preflight.suite import asking, clients, egress
 from preflight.text import foreign
 
 
@@ -89,7 +89,7 @@ def send(method: str, address: str, ask: Ask, headers: Mapping[str, str] | None 
         client = clients.build(ask.environment, address, ask.timeout)
     except egress.Fault as fault:
         raise Failure(str(fault), fault.fix) from None
-    course = probes.Course()
+    course = asking.Course()
     with client.http as http:
         try:
             sent = {"Accept-Encoding": "identity", **(headers or {})}
@@ -100,12 +100,12 @@ def send(method: str, address: str, ask: Ask, headers: Mapping[str, str] | None 
             response = http.send(request, stream=True, follow_redirects=False)
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
             through = f", through the proxy {client.used[-1].shown}" if client.used else ""
-            what = probes.failure(error, ask.timeout, received=course.received)
+            what = asking.failure(error, ask.timeout, received=course.received)
             raise Failure(f"{target}: {what}{through}") from None
         with contextlib.closing(response):
             location = response.headers.get("location", "")
-            content = probes.body_of(response, begun + ask.timeout)
-    cut = "" if content is not None else f"did not end, or has more than {probes.LONGEST_BODY >> 20} MiB"
+            content = asking.body_of(response, begun + ask.timeout)
+    cut = "" if content is not None else f"did not end, or has more than {asking.LONGEST_BODY >> 20} MiB"
     try:
         document = json.loads(content or b"")
     except (ValueError, RecursionError):
@@ -116,7 +116,7 @@ def send(method: str, address: str, ask: Ask, headers: Mapping[str, str] | None 
 
 def target_of(address: str, ask: Ask) -> str:
     """Who is asked, for people: of a variable's address only the host, since a path may be the secret."""
-    shown = probes.Question(address).shown
+    shown = asking.Question(address).shown
     scheme, mark, rest = shown.partition("://")
     return f"{scheme}{mark}{rest.partition('/')[0]}" if ask.value else shown
 

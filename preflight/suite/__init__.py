@@ -9,9 +9,9 @@ A run uses these modules in this order:
    and brings the stages of each requirement together in `checks`.
 3. `soundness` asks whether assertions are executed. `collection` asks whether the running code is that of the files
    (`sources`), and whether a requirement of theirs is lost (`uncollected`). `witness` asks whether each body has run.
-4. `inquiries` asks what takes long from the beginning of the run, all at once: `probes` the network, `database` the
-   fleet's database, `answers` the probes of ready-made requirements. Requirements judge the answers. `memory` measures
-   the memory that the control groups leave.
+4. `inquiries` asks what takes long from the beginning of the run, all at once: `probes` the network (`asking` is one
+   such question), `database` the fleet's database, `answers` the probes of ready-made requirements. Requirements judge
+   the answers. `memory` measures the memory that the control groups leave.
 5. `claim` finds, frees and holds the port, last of all; `occupied` does so where somebody has it. `claimed` is how that
    went.
 

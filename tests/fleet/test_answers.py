@@ -20,7 +20,8 @@ from preflight.fleet.answers import SKEW, Answers, Question, Turn
 from preflight.settings import loading
 from preflight.settings.model import Settings
 from preflight.suite import answers, probes, sharing
-from preflight.suite.probes import Probes, Reply
+from preflight.suite.asking import Reply
+from preflight.suite.probes import Probes
 from preflight.suite.sharing import Sharing
 from tests.e2e.doubles import Answer, Providers
 from tests.e2e.place import KEYS
