@@ -38,8 +38,8 @@ class Project(NamedTuple):
     """Why nothing of it may run, for people; empty: it may."""
     advice: str = "keep projects where only you can write"
     """What to do about that."""
-    stopped: str = ""
-    """Why folders further up were not looked into; empty where all of them were, or one had a pyproject.toml."""
+    passed_over: str = ""
+    """The pyproject.toml further up that is not used, and why, for people; empty where there is none."""
 
 
 def in_checkout() -> bool:
@@ -93,7 +93,8 @@ def find(folder: Path) -> Project:
         if why and one == folder:
             return Project(folder, folder, configured=False, problem=why)
         if why:
-            return Project(folder, folder, configured=False, stopped=why)
+            passed_over = f"{file} is not used: {why}" if os.path.lexists(file) else ""
+            return Project(folder, folder, configured=False, passed_over=passed_over)
         if found:
             return Project(one, folder)
     return Project(folder, folder, configured=False)

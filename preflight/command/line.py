@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         found = project.of_command()
         settings = load(found, options=request.settings, imports=request.command not in WITHOUT_PROJECT)
+        if found.passed_over:
+            plainlines.note(found.passed_over)
         if settings.set_aside:
             from preflight.settings import servicelinks
 

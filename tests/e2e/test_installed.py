@@ -186,6 +186,9 @@ def test_a_planted_pyproject_runs_nothing(adopter: Adopter, what: str) -> None:
     assert done.process.returncode == 0, done.output
     assert not (adopter.folder / "mark").exists()
     assert "evil" not in done.output
+    open_to_others = above / "pyproject.toml" if what == "file" else above
+    note = f"{above / 'pyproject.toml'} is not used: {open_to_others} can be written by others"
+    assert f"preflight: note: {note}" in done.stderr.splitlines()
 
 
 @pytest.mark.needs_root("gives a file to another user")
