@@ -1,38 +1,28 @@
 """HTTP as uvicorn's httptools protocol speaks it, with limits on what a client sends and on how long it takes.
 
 Stock, that protocol takes a header of any length and waits forever for the rest of a request. Sizes are
-checked while the bytes come in. Deadlines are looked at by one sweep over all connections: a timer for
+checked while the bytes come in. Deadlines are looked at by one sweep over all connections (connections.py): a timer for
 each request would cost more than the limits are worth, and stock's own one for keep-alive goes with it.
 """
 
 from __future__ import annotations
 
-import logging
-from collections import Counter, deque
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any
 
 import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
 
-from preflight.processes import openfiles
-from preflight.processes.openfiles import RESERVE
-from preflight.settings.model import Settings
+from preflight.worker.connections import RATE, State
 
 LARGEST_HEAD = 64 * 1024  # bytes of request line and headers together; h11 has the same (431)
 LONGEST_URL = 8 * 1024  # bytes; RFC 9112, section 3, wants 8,000 at least (414)
 MOST_HEADERS = 100  # as in Apache and gunicorn (431)
 MOST_PIPELINED = 100  # requests waiting behind the one that is answered
-RATE = 8 * 1024  # bytes a second that a client has to send of a body, or to take of an answer, after its first delay
 LINGER = 2.0  # seconds that a refused client gets to read why: closing while it sends would take the answer back
 HURRY = 1.0  # seconds that those have to ask for it
-PATIENCE = 0.1  # seconds until room is looked for again where there was none
-EVERY = 60.0  # seconds between two lines about clients that were refused
-
-log = logging.getLogger("uvicorn.error")
 
 FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 """Headers that say where a body ends, and whether another request follows."""
@@ -41,108 +31,8 @@ FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 NOTHING, HEAD, BODY = range(3)
 
 
-class Limits(NamedTuple):
-    """What a client may do; see the settings of these names."""
-
-    connections: int
-    request_size: int  # bytes; 0: no limit
-    request_timeout: float  # seconds
-    websocket_controls: int  # a minute
-    websocket_fragments: int  # a minute
-    health: tuple[str, ...] = ("/health",)
-    """How the paths begin that are answered when there is no room for one more connection."""
-
-    @classmethod
-    def of(cls, settings: Settings) -> Limits:
-        """The settings' limits, with no more connections than this process may have open files."""
-        connections = openfiles.connections(settings, openfiles.raise_limit(settings))
-        return cls(
-            connections,
-            settings.request_size,
-            settings.request_timeout,
-            settings.websocket_controls,
-            settings.websocket_fragments,
-            ("/health", f"{settings.prefix}/health"),
-        )
-
-
 class RequestRefused(Exception):
     """Raised in the parser's callbacks, to end its work; the connection knows why."""
-
-
-class State(ServerState):
-    """What the connections of one server share, their limits among it."""
-
-    def __init__(self, limits: Limits) -> None:
-        super().__init__()
-        self.limits = limits
-        self.refused: Counter[str] = Counter()
-        """Clients that were refused or cut off since it was last said, by reason."""
-        self.flushing: dict[Any, tuple[float, int]] = {}
-        """Connections whose client has an answer to take: since when, and how many bytes there were then."""
-        self._admitted = 0
-        self._full_until = 0.0
-        self._surplus: deque[Http] = deque()
-        self._said_at = float("-inf")
-
-    def admit(self, connection: Http, now: float) -> None:
-        """Make room for a new connection, or mark it as one too many."""
-        self._admitted += 1
-        connection.number = self._admitted
-        if len(self.connections) <= self.limits.connections:
-            return
-        if now >= self._full_until and self._make_room(connection, now):
-            return
-        self.refused["one connection too many"] += 1
-        if len(self._surplus) == RESERVE:
-            self._surplus.popleft().transport.abort()
-        connection.surplus = True
-        self._surplus.append(connection)
-
-    def _make_room(self, newcomer: Http, now: float) -> bool:
-        """Close connections of which nothing is asked, the oldest first, then those that dawdle over a head."""
-        waiting = [
-            one
-            for one in self.connections
-            if isinstance(one, Http) and one.dispensable and not one.surplus and one is not newcomer
-        ]
-        waiting.sort(key=lambda one: (one.reading, one.since, one.number))
-        # Some at once, so that a flood does not search all connections for each of its own.
-        count = len(self.connections) - self.limits.connections + self.limits.connections // 16
-        for one in waiting[:count]:
-            self.refused["closed to make room"] += 1
-            self.connections.discard(one)
-            one.transport.abort() if one.reading else one.transport.close()
-        if not waiting:
-            self._full_until = now + PATIENCE
-        return bool(waiting)
-
-    def forget(self, connection: Http) -> None:
-        """A connection has gone."""
-        if connection.surplus and connection in self._surplus:
-            self._surplus.remove(connection)
-
-    def sweep(self, now: float) -> None:
-        """Close what has run past its deadline; call it about twice a second."""
-        flushing = {}
-        connection: Any  # Http or WebSocket, which both can be checked
-        for connection in list(self.connections):
-            transport = connection.transport
-            if transport.is_closing() or (isinstance(connection, Http) and connection.flow.write_paused):
-                left = transport.get_write_buffer_size()
-                since, size = flushing[connection] = self.flushing.get(connection, (now, left))
-                if now - since > self.limits.request_timeout + (size - left) / RATE:
-                    self.refused["answer not taken in time"] += 1
-                    transport.abort()
-            else:
-                connection.check(now)
-        self.flushing = flushing
-        if self.refused and now - self._said_at >= EVERY:
-            # One line a minute however many they are: a log is no place to be flooded, either.
-            reasons = ", ".join(f"{count} {reason}" for reason, count in self.refused.most_common())
-            log.warning("Clients refused or cut off: %s", reasons)
-            self._said_at = now
-            self.refused.clear()
 
 
 class AfterHead:
@@ -204,6 +94,11 @@ class Http(HttpToolsProtocol):
     def dispensable(self) -> bool:
         """Whether nobody would lose an answer if it were closed."""
         return self.reading != BODY and not self.busy and not self.transport.get_write_buffer_size()
+
+    @property
+    def flushing(self) -> bool:
+        """Whether its client has an answer to take."""
+        return self.transport.is_closing() or self.flow.write_paused
 
     @property
     def _is_request(self) -> bool:

@@ -23,7 +23,7 @@ from preflight.output import floods
 from preflight.processes import signals
 from preflight.settings.model import Settings
 from preflight.web.instance import Instance
-from preflight.worker import protocol, websocket
+from preflight.worker import connections, protocol, websocket
 from preflight.worker.application import Application
 
 STARTUP_FAILURE = 3  # uvicorn's exit code of a lifespan that fails; not all releases have the name in one place
@@ -84,7 +84,7 @@ class Server(uvicorn.Server):
             # uvicorn writes these lines at level info, which the launcher's lines make superfluous for all others.
             logging.getLogger("uvicorn.access").setLevel(logging.INFO)
         self.config.timeout_graceful_shutdown = GOODBYE  # type: ignore[assignment]  # it is handed to wait_for()
-        self.server_state: protocol.State = protocol.State(protocol.Limits.of(settings))
+        self.server_state: connections.State = connections.State(connections.Limits.of(settings))
         self._log = floods.bound()
         self.instance = instance
         self.cancelled = 0

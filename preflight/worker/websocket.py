@@ -16,7 +16,7 @@ from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
 
 from preflight.web.instance import SERVICE_RESTART
-from preflight.worker.protocol import RATE, State
+from preflight.worker.connections import RATE, State
 
 LINGER = 0.25  # seconds that a client gets to answer a close: unread messages would turn it into a reset
 SLICE = 2048  # bytes that are looked at at once
@@ -34,6 +34,8 @@ class WebSocket(WebSocketsSansIOProtocol):
     An application can drop a client that does not read (``preflight.abort``): ASGI's own close waits until it does.
     """
 
+    dispensable = False  # nobody can tell whether its client would miss it
+
     _unread: memoryview = NOTHING  # what has come and was not looked at; nothing is read meanwhile
     _turn: asyncio.Handle | None = None  # when it goes on with that
     _deaf = False  # nothing that comes is looked at any more
@@ -46,6 +48,11 @@ class WebSocket(WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.server_state: State = kwargs["server_state"]
+
+    @property
+    def flushing(self) -> bool:
+        """Whether its client has only the end to take."""
+        return self.transport.is_closing()
 
     # The handshake.
 
