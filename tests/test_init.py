@@ -20,7 +20,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from preflight.command import line as commandline
-from preflight.command.init import project, writing
+from preflight.command.init import project, requirement, writing
 from tests import trees
 from tests.e2e.installing import FEW_PLUGINS
 
@@ -455,15 +455,37 @@ def proposed(made: Outcome) -> dict[str, str]:
 
 CANARY = "canary-5ba1c3"
 COMPOSE = f"""services:
+  web:
+    build: .
+    ports: ["8000:8000"]
+    environment:
+      - QUEUE_URL=amqp://shop:{CANARY}@queue/shop
   db:
     image: "pgvector/pgvector:pg16"
     environment:
       POSTGRES_PASSWORD: {CANARY}
+      ADMIN_URL: http://admin:{CANARY}@db
+    ports:
+      - "127.0.0.1:5433:5432"
   cache:
     image: docker.io/library/redis:7
+    ports:
+    - target: 6379
+      published: "6380"
   queue:
     image: rabbitmq
+    ports: ["15672:15672", "5672:5672"]
+  hidden:
+    image: mongo:7
+    expose: ["27017"]
 """
+SERVICES = {
+    "test_service_db": 'ready.tcp("127.0.0.1:5433")',
+    "test_service_cache": 'ready.tcp("127.0.0.1:6380")',
+    "test_service_queue": 'ready.tcp("127.0.0.1:5672")',
+    "test_queue_url": 'ready.tcp("QUEUE_URL")',
+}
+ANY_URL = "[A-Za-z][A-Za-z0-9+.-]*://.+"
 MCP = {
     "mcpServers": {
         "files": {"command": "npx", "args": ["-y", "@modelcontextprotocol/server-filesystem", "."]},
@@ -482,27 +504,33 @@ MCP = {
         ({".env": f"export CACHE='redis://:{CANARY}@h'\n"}, {"test_cache": 'ready.redis("CACHE")'}),
         ({".env": f"BROKER=amqp://u:{CANARY}@h\n"}, {"test_broker": 'ready.tcp("BROKER")'}),
         ({".env.example": "OPENAI_API_KEY=\n"}, {"test_openai_api_key": 'ready.api_key("OPENAI_API_KEY")'}),
-        ({".env": f"TOKEN={CANARY}\nNAME=shop\nODD={CANARY}://h\n"}, {}),
+        ({".env": f"TOKEN={CANARY}\nNAME=shop\nODD={CANARY}://h\nSTATIC_URL=/{CANARY}/\n"}, {}),
         (
             {"main.py": f"import os\n{FASTAPI}URL = os.environ['REDIS_URL']\n"},
             {"test_redis_url": 'ready.redis("REDIS_URL")'},
         ),
         ({"alembic.ini": "[alembic]\n"}, {"test_migrations": 'ready.migrations("alembic")'}),
+        ({PYPROJECT: "[tool.alembic]\n"}, {"test_migrations": 'ready.migrations("alembic")'}),
+        ({"manage.py": "import click\n"}, {}),
         (
-            {"compose.yaml": COMPOSE},
+            {"alembic.ini": "", "manage.py": "import django\n"},
             {
-                "test_pgvector": 'ready.tcp("127.0.0.1:5432")',
-                "test_redis": 'ready.tcp("127.0.0.1:6379")',
-                "test_rabbitmq": 'ready.tcp("127.0.0.1:5672")',
+                "test_migrations_alembic": 'ready.migrations("alembic")',
+                "test_migrations_django": 'ready.migrations("django")',
             },
         ),
+        ({"compose.yaml": COMPOSE}, SERVICES),
         (
             {"compose.yaml": COMPOSE, ".env": f"DATABASE_URL=postgres://u:{CANARY}@db/d\n"},
-            {
-                "test_database_url": 'ready.postgres("DATABASE_URL")',
-                "test_redis": 'ready.tcp("127.0.0.1:6379")',
-                "test_rabbitmq": 'ready.tcp("127.0.0.1:5672")',
-            },
+            {"test_database_url": 'ready.postgres("DATABASE_URL")', **SERVICES} | {"test_service_db": None},
+        ),
+        (
+            {"compose.yaml": COMPOSE, ".env": f"CACHE=redis://:{CANARY}@localhost:6380/0\n"},
+            {"test_cache": 'ready.redis("CACHE")', **SERVICES} | {"test_service_cache": None},
+        ),
+        (
+            {"compose.yaml": COMPOSE, ".env": f"CACHE=redis://:{CANARY}@elsewhere.example\n"},
+            {"test_cache": 'ready.redis("CACHE")', **SERVICES},
         ),
         (
             {"mcp.json": json.dumps(MCP)},
@@ -523,16 +551,124 @@ MCP = {
         ),
     ],
 )  # fmt: skip
-def test_ready_made_requirements_are_proposed(init: Init, files: dict[str, str], expected: dict[str, str]) -> None:
+def test_ready_made_requirements_are_proposed(
+    init: Init, files: dict[str, str], expected: dict[str, str | None]
+) -> None:
     """As comments that are valid once the comment sign is gone; no value comes out."""
     made = init({"main.py": FASTAPI, **files})
-    assert proposed(made) == expected
+    calls = {name: call for name, call in expected.items() if call is not None}
+    assert proposed(made) == calls
     assert CANARY not in made.read(SUITE) + "\n".join(made.out) + made.err
     from preflight import ready
 
-    for call in expected.values():
+    for call in calls.values():
         assert callable(eval(call, {"ready": ready}))
     ast.parse(made.read(SUITE).replace("# from preflight", "from preflight").replace("# test_", "test_"))
+
+
+@pytest.mark.parametrize(
+    "code, call",
+    [
+        ("os.environ['DATABASE_URL']", 'postgres("DATABASE_URL")'),
+        ("os.environ['SHOP_DATABASE_URI']", 'postgres("SHOP_DATABASE_URI")'),
+        ("os.environ['POSTGRES_URL']", 'postgres("POSTGRES_URL")'),
+        ("os.environ['CACHE_REDIS_URL']", 'redis("CACHE_REDIS_URL")'),
+        ("os.environ['MYSQL_DATABASE_URL']", 'tcp("MYSQL_DATABASE_URL")'),
+        ("os.environ['UPGRADE_URL']", f'variable("UPGRADE_URL", matches="{ANY_URL}")'),
+        ("os.environ['PREDISPOSE_URL']", f'variable("PREDISPOSE_URL", matches="{ANY_URL}")'),
+        ("os.environ['POSTGRES_EXPORTER_URL']", f'variable("POSTGRES_EXPORTER_URL", matches="{ANY_URL}")'),
+        ("os.environ['SENTRY_DSN']", 'variable("SENTRY_DSN")'),
+        ("os.environ['CURL']", ""),
+        ("os.getenv('STORE_URL', 'sqlite:///./shop.db')", 'sqlite(variable="STORE_URL")'),
+        ("os.getenv('DATABASE_URL') or 'sqlite+aiosqlite:///shop.db'", 'sqlite(variable="DATABASE_URL")'),
+        ("os.getenv('DATABASE_URL', 'sqlite://')", f'variable("DATABASE_URL", matches="{ANY_URL}")'),
+        (f"os.getenv('DATABASE_URL', 'mysql+pymysql://u:{CANARY}@h/d')", 'tcp("DATABASE_URL")'),
+        (f"os.getenv('STORE', 'mongodb://u:{CANARY}@h/d')", 'tcp("STORE")'),
+        (f"os.getenv('STORE_URL', 'mongodb+srv://u:{CANARY}@h/d')", f'variable("STORE_URL", matches="{ANY_URL}")'),
+        ("os.getenv('PRICES', 'https://prices.example')", 'http("PRICES")'),
+        (
+            f"os.getenv('SLACK_WEBHOOK_URL', 'https://h/{CANARY}')",
+            f'variable("SLACK_WEBHOOK_URL", matches="{ANY_URL}")',
+        ),
+        ("os.getenv('BACKEND_URL', 'backend:8000')", 'tcp("BACKEND_URL")'),
+        ("os.getenv('IMAGE', 'python:3.11')", ""),
+    ],
+)
+def test_a_variable_leads_where_its_value_or_its_words_say(init: Init, code: str, call: str) -> None:
+    """A scheme decides where there is one; a part of a word is no word; and what nobody knows is a URL like others."""
+    made = init({"main.py": f"{READ}{code}\n"})
+    assert list(proposed(made).values()) == [f"ready.{call}"] * bool(call)
+    assert CANARY not in made.read(SUITE) + "\n".join(made.out)
+
+
+@pytest.mark.parametrize(
+    "field, call",
+    [
+        (f"store: PostgresDsn = 'postgresql+asyncpg://u:{CANARY}@h/d'", 'postgres("SHOP_STORE")'),
+        (f"store: RedisDsn = Field(RedisDsn('redis://:{CANARY}@h'))", 'redis("SHOP_STORE")'),
+        (f"store: str = Field(default='amqp://u:{CANARY}@h', alias='BROKER')", 'tcp("BROKER")'),
+        ("store: str = Field(default_factory=find)", ""),
+        ("workers: int = 4", ""),
+    ],
+)
+def test_a_default_of_a_settings_class_leads_somewhere(init: Init, field: str, call: str) -> None:
+    """As the field's variable is called."""
+    made = init(
+        {"main.py": f"{PYDANTIC}class S(BaseSettings):\n    model_config = {{'env_prefix': 'shop_'}}\n    {field}\n"}
+    )
+    assert list(proposed(made).values()) == [f"ready.{call}"] * bool(call)
+    assert CANARY not in made.read(SUITE) + "\n".join(made.out)
+
+
+@pytest.mark.parametrize(
+    "ports, address",
+    [
+        ("['6379']", ""),
+        ("['6379-6380']", ""),
+        ("['6380:6379']", "127.0.0.1:6380"),
+        ("['0.0.0.0:6380:6379']", "127.0.0.1:6380"),
+        ("['10.0.0.5:6380:6379/tcp']", "10.0.0.5:6380"),
+        ("['[::1]:6380:6379']", "[::1]:6380"),
+        ("['127.0.0.1::6379']", ""),
+        ("['6379:6379/udp']", ""),
+        ("['7000-7002:6378-6380']", "127.0.0.1:7001"),
+        ("['7000-7002:6379']", ""),
+        ("['8001:8001', '6380:6379']", "127.0.0.1:6380"),
+        ("['8001:8001']", "127.0.0.1:8001"),
+        ("['${CACHE_PORT:-6380}:6379']  # by default", "127.0.0.1:6380"),
+        ("['${GIVEN_PORT:-6380}:6379']", ""),
+        ("['${CACHE_PORT}:6379']", ""),
+        ("\n      - 6380:6379", "127.0.0.1:6380"),
+        ("\n    - '6380:6379'", "127.0.0.1:6380"),
+        ("\n      - {target: 6379, published: 6380}", "127.0.0.1:6380"),
+        ("\n      - target: 6379\n        host_ip: 127.0.0.2\n        published: 6380", "127.0.0.2:6380"),
+        ("\n      - published: 6380\n        target: 6379\n        protocol: udp", ""),
+        ("\n      - target: 6379", ""),
+    ],
+)
+def test_a_service_is_asked_where_compose_publishes_it(init: Init, ports: str, address: str) -> None:
+    """And one that no port of this machine leads to is not."""
+    begins = "x-any: [1]\nservices:\n  'the-cache':\n    image: redis:7  # small\n"
+    compose = f"{begins}    ports: {ports}\n    command: |\n      ports: no\n"
+    made = init({"main.py": FASTAPI, "compose.yml": compose, ".env": "GIVEN_PORT=1\n"})
+    expected = {"test_service_the_cache": f'ready.tcp("{address}")'} if address else {}
+    assert proposed(made) == expected
+
+
+def test_what_is_proposed_for_a_folder_below_is_found_from_the_projects(init: Init) -> None:
+    """Where requirements run."""
+    graph = '{"graphs": {"agent": "./agent.py:graph"}}'
+    files = {"backend/main.py": FASTAPI, "backend/alembic.ini": "", "backend/langgraph.json": graph}
+    assert proposed(init({**files, PYPROJECT: "[project]\nname = 'x'\n"}, below="backend")) == {
+        "test_migrations": 'ready.migrations("alembic", config="backend/alembic.ini")',
+        "test_graph_agent": 'ready.file("backend/agent.py")',
+    }
+
+
+def test_names_of_secrets_are_read_word_by_word() -> None:
+    """A tokenizer is no token, and the address of a database has a password in it."""
+    names = ("TOKENIZER_PATH", "KEYBOARD", "NOSQLITE_URL", "API_TOKEN", "SHOP_DB_URL", "SENTRY_DSN")
+    assert [name for name in names if requirement.secret(name)] == ["API_TOKEN", "SHOP_DB_URL", "SENTRY_DSN"]
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"mcpServers": [1]}', '{"mcpServers": {"a": 1, "b": {"args": {}}}}', ""])

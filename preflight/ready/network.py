@@ -18,8 +18,8 @@ from preflight.contract import Details
 from preflight.making import Ask, Failure, Instead, imported, literal, requirement, unknown, without_query
 
 PORTS = {
-    "amqp": 5672, "amqps": 5671, "http": 80, "https": 443, "mongodb": 27017, "mysql": 3306, "postgres": 5432,
-    "postgresql": 5432, "redis": 6379, "rediss": 6379, "smtp": 25, "ws": 80, "wss": 443,
+    "amqp": 5672, "amqps": 5671, "http": 80, "https": 443, "mariadb": 3306, "mongodb": 27017, "mysql": 3306,
+    "nats": 4222, "postgres": 5432, "postgresql": 5432, "redis": 6379, "rediss": 6379, "smtp": 25, "ws": 80, "wss": 443,
 }  # fmt: skip
 """Where services listen whose URL names no port."""
 CLOSED = "the connection was closed without an answer"

@@ -5,7 +5,8 @@
    its syntax tree (`source`): its `applications`, its `variables`, its `paths`. Nothing of the project is imported, and
    no value of a variable is shown.
 3. `requirement` makes a first requirement of that: a function for each kind of thing that a survey finds. `proposals`
-   has ready-made ones for the services that the files name, which are written as comments.
+   has ready-made ones for the services that the files name, which are written as comments: `addresses` says where a
+   variable leads, and `compose` what a compose file runs.
 4. `texts` has the text of every file, `project` decides which of them are missing, `writing` writes them.
 
 In this project's own checkout, whose agent server has its keys in an env file, it is that file which `envfile` writes.

@@ -8,7 +8,7 @@ from preflight.command.init import applications, paths, variables
 from preflight.command.init.applications import Application
 from preflight.command.init.paths import File
 from preflight.command.init.source import Source
-from preflight.command.init.variables import Variable
+from preflight.command.init.variables import Default, Variable
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class Facts:
     imports: list[str]
     mentions: list[str]
     variables: list[Variable]
+    defaults: list[Default]
     gives: set[str]
     """Variables that it gives a value itself."""
     env_files: list[str | None]
@@ -43,6 +44,7 @@ def facts(data: bytes, module: str, *, is_package: bool) -> Facts:
         imports=source.imports,
         mentions=source.mentions,
         variables=variables.variables(source),
+        defaults=variables.defaults(source),
         gives=variables.given(source),
         env_files=variables.env_files(source),
         models=paths.models(source),

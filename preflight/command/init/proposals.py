@@ -1,43 +1,35 @@
 """Ready-made requirements for what a project's files name: databases, services, keys, migrations and MCP servers.
 
 They are written as comments, which people take the comment sign from: what a server cannot do without is for them to
-say. Of an env file's values only the scheme of a URL is looked at, and of commands and URLs only what cannot be secret
-is shown.
+say. Of a variable's value only the scheme of a URL comes out, and of commands and URLs only what cannot be secret.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from preflight.command.init import addresses, compose
+from preflight.command.init.addresses import Address, address
 from preflight.command.init.folder import Folder
 from preflight.redaction.keys import key_like
 
 MOST = 12  # proposals; more than that nobody reads
-SCHEMES = {
-    "postgres": "postgres", "postgresql": "postgres", "redis": "redis", "rediss": "redis", "http": "http",
-    "https": "http", "amqp": "tcp", "amqps": "tcp", "mongodb": "tcp", "mysql": "tcp", "mariadb": "tcp", "nats": "tcp",
-    "kafka": "tcp", "smtp": "tcp",
-}  # fmt: skip
-"""Which factory asks what a URL of this scheme is about; a driver behind a "+" is not part of it."""
 IMAGES = {
     "postgres": 5432, "pgvector": 5432, "postgis": 5432, "redis": 6379, "valkey": 6379, "mysql": 3306, "mariadb": 3306,
     "mongo": 27017, "rabbitmq": 5672, "qdrant": 6333, "chroma": 8000, "ollama": 11434, "elasticsearch": 9200,
     "opensearch": 9200, "minio": 9000, "kafka": 9092, "nats": 4222,
 }  # fmt: skip
-"""Images of services, and where each listens."""
+"""Images of services, and where each listens for its clients: they may have other ports as well."""
 FORMS = {"postgres": "postgres", "pgvector": "postgres", "postgis": "postgres", "redis": "redis", "valkey": "redis"}
 """Images of services that a factory of their own asks."""
+LOCAL = {"localhost", "127.0.0.1", "::1", "0.0.0.0", "host.docker.internal"}
 PROVIDERS = re.compile(r"(?:OPENAI|ANTHROPIC|MISTRAL|GOOGLE|GEMINI|AZURE_OPENAI|PERPLEXITY)_API_KEY")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,80}")
-LINE = re.compile(
-    r"\s{0,40}(?:export\s{1,8})?([A-Za-z_][A-Za-z0-9_]{0,80})\s{0,8}=\s{0,8}[\"']?([a-z]{2,12})(?:\+\w{1,30})?://"
-)
-KEY = re.compile(r"\s{0,40}(?:export\s{1,8})?([A-Z][A-Z0-9_]{0,80}_API_KEY)\s{0,8}=")
-IMAGE = re.compile(r"\s{1,40}image:\s{0,8}[\"']?(?:[\w.-]{1,80}[/:]){0,4}([a-z]{3,20})(?=[:@\"'\s]|$)")
+LINE = re.compile(r"\s{0,40}(?:export\s{1,8})?([A-Za-z_][A-Za-z0-9_]{0,80})\s{0,8}=\s{0,8}([\"']?)(.*)")
 WORD = re.compile(r"[\w@./:=-]{1,60}")
 COMPOSE = re.compile(r"(?:.*/)?(?:docker-)?compose[\w.-]*\.ya?ml")
 ENV_FILES = (".env", ".env.example", ".env.sample", ".env.template")
@@ -58,73 +50,157 @@ class Proposal:
         return f"test_{self.name} = ready.{self.call}  # {self.why}"
 
 
-def proposals(folder: Folder, variables: Mapping[str, str], env_file: str) -> list[Proposal]:
-    """What the files of a folder name. ``variables`` are those that the code reads, by name, with the place.
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A variable that a file names."""
 
-    ``env_file`` is where the code has them from, relative to the folder.
+    name: str
+    why: str
+    """Where, for people: "main.py:3 reads it"."""
+    leads_to: Address | None = None
+    """What its value says there, if it has one that says anything."""
+
+
+def proposals(
+    folder: Folder, base: str, variables: Iterable[Variable], env_file: str, pyproject: Mapping[str, Any]
+) -> list[Proposal]:
+    """What the files of a folder name. ``variables`` are those that the code reads.
+
+    ``base`` is the folder's name in the project, and ``env_file`` where the code has its variables from, relative to
+    the folder. ``pyproject`` is the project's.
     """
     graph = _document(folder, "langgraph.json")
     more = graph.get("env") if isinstance(graph.get("env"), str) else ""
+    filed = [
+        one
+        for name in dict.fromkeys([env_file, str(more), *ENV_FILES])
+        if name and not name.startswith(("/", ".."))
+        for one in _in_env_file(folder, base, name)
+    ]
+    composed = list(_composed(folder, base, {one.name for one in filed}))
+    named = [*filed, *variables]
+    names = {one.name for one in named}
+    # What compose gives a service of somebody else's, without the project's code, is none of this project's variables.
+    named += [one for placed, its in composed for one in its if placed.service.is_built or one.name in names]
+    known = _each_once(named)
     found: dict[str, Proposal] = {}
     for one in (
-        *_of_env_files(folder, dict.fromkeys([env_file, str(more), *ENV_FILES])),
-        *_of_names(variables),
-        *_of_migrations(folder),
-        *_of_compose(folder),
+        *filter(None, map(_of_variable, known)),
+        *_of_migrations(folder, base, pyproject),
+        *(proposal for service, _ in composed if (proposal := _of_service(service, known))),
         *_of_mcp(folder),
-        *_of_graphs(graph),
+        *_of_graphs(base, graph),
     ):
         found.setdefault(one.name, one)
-    # A service that a variable leads to is asked there, and not once more by its image.
-    return _without_doubles(list(found.values()))[:MOST]
+    return list(found.values())[:MOST]
 
 
-def _without_doubles(found: list[Proposal]) -> list[Proposal]:
-    asked = {one.call.partition("(")[0] for one in found if "image" not in one.why}
-    return [one for one in found if "image" not in one.why or FORMS.get(one.name, "") not in asked]
+# Variables.
 
 
-def _of_env_files(folder: Folder, names: Mapping[str, None]) -> Iterator[Proposal]:
-    for name in names:
-        data = folder.read(name) if name and not name.startswith(("/", "..")) else None
-        for number, line in enumerate((data or b"").decode("utf-8", "replace").splitlines(), start=1):
-            if (match := LINE.match(line)) and match[2] in SCHEMES:
-                yield Proposal(
-                    match[1].lower(), f'{SCHEMES[match[2]]}("{match[1]}")', f"{name}:{number} has a {match[2]}:// URL"
-                )
-            elif (match := KEY.match(line)) and PROVIDERS.fullmatch(match[1]):
-                yield Proposal(match[1].lower(), f'api_key("{match[1]}")', f"{name}:{number} has the key")
+def _in_env_file(folder: Folder, base: str, name: str) -> Iterator[Variable]:
+    data = folder.read(name)
+    for number, line in enumerate((data or b"").decode("utf-8", "replace").splitlines(), start=1):
+        if match := LINE.match(line):
+            value = match[3].partition(match[2])[0] if match[2] else re.split(r"(?:^|\s)#", match[3], maxsplit=1)[0]
+            yield Variable(match[1], f"{base}{name}:{number} names it", address(value))
 
 
-def _of_names(variables: Mapping[str, str]) -> Iterator[Proposal]:
-    """What a variable's name says, where no env file says more."""
-    for name, place in variables.items():
-        if not NAME.fullmatch(name):
-            continue
-        if PROVIDERS.fullmatch(name):
-            yield Proposal(name.lower(), f'api_key("{name}")', f"{place} reads it")
-        elif re.search(r"(?:POSTGRES|PG)\w{0,40}(?:URL|URI|DSN)$", name):
-            yield Proposal(name.lower(), f'postgres("{name}")', f"{place} reads it")
-        elif re.search(r"REDIS\w{0,40}(?:URL|URI|DSN)$", name):
-            yield Proposal(name.lower(), f'redis("{name}")', f"{place} reads it")
-        elif re.search(r"(?:^|_)(?:URL|URI|DSN)$", name):
-            yield Proposal(name.lower(), f'tcp("{name}")', f"{place} reads it")
+def _each_once(named: Iterable[Variable]) -> list[Variable]:
+    """Each variable with the first place where its value says something, else with the first that names it."""
+    found: dict[str, Variable] = {}
+    for one in named:
+        before = found.get(one.name)
+        if before is None or (before.leads_to is None and one.leads_to is not None):
+            found[one.name] = one
+    return [one for one in found.values() if NAME.fullmatch(one.name)]
 
 
-def _of_migrations(folder: Folder) -> Iterator[Proposal]:
-    for name, kind in (("alembic.ini", "alembic"), ("manage.py", "django")):
-        if folder.has(name):
-            yield Proposal("migrations", f'migrations("{kind}")', f"{name} is there")
+def _of_variable(variable: Variable) -> Proposal | None:
+    name, leads_to = variable.name, variable.leads_to
+    if PROVIDERS.fullmatch(name):
+        return Proposal(name.lower(), f'api_key("{name}")', variable.why)
+    call = addresses.call(name, leads_to)
+    if not call:
+        return None
+    why = variable.why
+    if call.startswith("variable(") and not addresses.is_hook(name):
+        why += "; ready.http or ready.tcp would ask its service"
+    elif leads_to and leads_to.scheme:
+        why += f" ({leads_to.scheme}://)"
+    return Proposal(name.lower(), call, why)
 
 
-def _of_compose(folder: Folder) -> Iterator[Proposal]:
+# Services of compose files.
+
+
+def _composed(folder: Folder, base: str, given: set[str]) -> Iterator[tuple[_Placed, list[Variable]]]:
+    """The services of compose files, each with the variables that it is given."""
     for name in folder.commands:
-        if not COMPOSE.fullmatch(name):
-            continue
-        for number, line in enumerate((folder.read(name) or b"").decode("utf-8", "replace").splitlines(), start=1):
-            if (match := IMAGE.match(line)) and match[1] in IMAGES:
-                call = f'tcp("127.0.0.1:{IMAGES[match[1]]}")'
-                yield Proposal(match[1], call, f"{name}:{number} runs the image {match[1]}")
+        if COMPOSE.fullmatch(name):
+            text = (folder.read(name) or b"").decode("utf-8", "replace")
+            for service in compose.services(text, given):
+                variables = [
+                    Variable(variable, f"{base}{name}:{line} gives it to {_label(service.name)}", address(value))
+                    for variable, value, line in service.variables
+                ]
+                yield _Placed(f"{base}{name}", service), variables
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A service, and the file that has it."""
+
+    file: str
+    service: compose.Service
+
+
+def _of_service(placed: _Placed, variables: Iterable[Variable]) -> Proposal | None:
+    """That it can be reached where compose publishes it; what is not published is reached by containers alone."""
+    service, label = placed.service, _label(placed.service.name)
+    if not service.image or service.is_built or not service.ports or not label:
+        return None
+    usual = IMAGES.get(service.image)
+    port = next((one for one in service.ports if one.target == usual), service.ports[0])
+    factory = FORMS.get(service.image) if port.target == usual else None
+    # A service that a variable leads to is asked there, with all that the application has to know for it.
+    if factory and any(_leads_there(one, factory, service, port) for one in variables):
+        return None
+    call = f'tcp("{port.host}:{port.published}")'
+    return Proposal(f"service_{label}", call, f"{placed.file}:{service.line} publishes {label} there")
+
+
+def _leads_there(variable: Variable, factory: str, service: compose.Service, port: compose.Port) -> bool:
+    found = variable.leads_to
+    if not addresses.call(variable.name, found).startswith(f"{factory}("):
+        return False
+    if found is None or not found.host:
+        return True  # its name says what it is for, and nothing says that it is another one
+    usual = IMAGES[service.image]
+    return found.host == service.name or (found.host in LOCAL and (found.port or usual) == port.published)
+
+
+def _label(name: str) -> str:
+    """A name as a part of a Python one."""
+    return re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_").lower()[:60]
+
+
+# The rest.
+
+
+def _of_migrations(folder: Folder, base: str, pyproject: Mapping[str, Any]) -> Iterator[Proposal]:
+    tool = pyproject.get("tool")
+    found = []
+    if folder.has("alembic.ini"):
+        found.append(("alembic", "alembic.ini"))
+    elif isinstance(tool, dict) and "alembic" in tool and not base:
+        found.append(("alembic", "pyproject.toml"))
+    if b"django" in (folder.read("manage.py") or b""):
+        found.append(("django", "manage.py"))
+    for kind, file in found:
+        config = f', config="{base}{file}"' if base else ""
+        name = "migrations" if len(found) == 1 else f"migrations_{kind}"
+        yield Proposal(name, f'migrations("{kind}"{config})', f"{base}{file} is there")
 
 
 def _of_mcp(folder: Folder) -> Iterator[Proposal]:
@@ -133,7 +209,7 @@ def _of_mcp(folder: Folder) -> Iterator[Proposal]:
         for name, server in servers.items() if isinstance(servers, dict) else ():
             if not isinstance(server, dict) or not WORD.fullmatch(str(name)):
                 continue
-            label = re.sub(r"\W+", "_", str(name)).strip("_").lower()
+            label = _label(str(name))
             if label and (call := _server(server)):
                 yield Proposal(f"mcp_{label}", f"mcp_server({call})", f"{file} names the server")
 
@@ -153,13 +229,13 @@ def _server(server: Mapping[str, Any]) -> str:
     return json.dumps(words)
 
 
-def _of_graphs(graph: Mapping[str, Any]) -> Iterator[Proposal]:
+def _of_graphs(base: str, graph: Mapping[str, Any]) -> Iterator[Proposal]:
     graphs = graph.get("graphs")
     for name, target in graphs.items() if isinstance(graphs, dict) else ():
         path = target.partition(":")[0].removeprefix("./") if isinstance(target, str) else ""
-        label = re.sub(r"\W+", "_", str(name)).strip("_").lower()
+        label = _label(str(name))
         if label and path.endswith(".py") and WORD.fullmatch(path):
-            yield Proposal(f"graph_{label}", f"file({json.dumps(path)})", "langgraph.json names the graph")
+            yield Proposal(f"graph_{label}", f"file({json.dumps(base + path)})", "langgraph.json names the graph")
 
 
 def _document(folder: Folder, name: str) -> Mapping[str, Any]:

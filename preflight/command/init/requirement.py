@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
+from preflight.command.init.addresses import SERVICES, is_address
 from preflight.command.init.paths import File
 from preflight.command.init.survey import Found, Survey, name_of
 from preflight.command.init.variables import Variable
+from preflight.redaction.keys import key_like, words
 
-ADDRESS = re.compile(r"(?:^|_)(?:URL|URI|DSN)$")
-DATABASE = re.compile(r"DATABASE|(?:^|_)DB(?:_|$)|POSTGRES|MYSQL|MONGO|REDIS|SQL|BROKER|AMQP|RABBIT", re.IGNORECASE)
-SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|PRIVATE|DSN", re.IGNORECASE)
+DATABASES = {"AMQP", "BROKER", "DATABASE", "DB", "RABBITMQ", "SQL", *SERVICES}
+"""Words of variables whose address is that of a database, or of something else that keeps what it is given."""
 MENTIONED = 8  # variables in a comment
 
 
@@ -51,7 +51,11 @@ def others(seen: Survey, requirement: Requirement) -> list[str]:
 
 def secret(name: str) -> bool:
     """Whether a variable's name is that of a secret; the URL of a database has a password in it."""
-    return bool(SECRET.search(name) or (ADDRESS.search(name) and DATABASE.search(name)))
+    return key_like(name) or _is_database(name)
+
+
+def _is_database(name: str) -> bool:
+    return is_address(name) and not DATABASES.isdisjoint(words(name))
 
 
 def needed(seen: Survey) -> list[str]:
@@ -64,8 +68,8 @@ def _ranked(seen: Survey) -> list[Found]:
 
     def rank(found: Found) -> tuple[bool, int, bool]:
         what, name = found.what, name_of(found)
-        kind = 2 if not ADDRESS.search(name) else 0 if DATABASE.search(name) else 1
-        kind += kind == 2 and not SECRET.search(name)
+        kind = 2 if not is_address(name) else 0 if _is_database(name) else 1
+        kind += kind == 2 and not key_like(name)
         return (not (isinstance(what, Variable) and what.required), kind, not getattr(what, "at_import", False))
 
     return sorted(seen.variables, key=rank)
@@ -92,7 +96,7 @@ def _variable(seen: Survey, found: Found) -> Requirement:
         body = [f'value = environment.get("{name}", "")']
     # A boolean: an assertion shows what it compares, and this may be a secret.
     body += ["is_set = bool(value.strip())", f'assert is_set, "{name} is not set, and {found.file} {verb} it"']
-    if ADDRESS.search(name) and DATABASE.search(name):
+    if _is_database(name):
         body += ['is_url = "://" in value', f'assert is_url, "{name} is no URL (scheme://...)"']
     return Requirement(
         function=f"test_{name.lower()}",

@@ -14,6 +14,7 @@ from preflight.command.init.facts import Facts, facts
 from preflight.command.init.folder import Folder
 from preflight.command.init.paths import File
 from preflight.command.init.proposals import Proposal, proposals
+from preflight.command.init.proposals import Variable as Named
 from preflight.command.init.source import Unparsable
 from preflight.command.init.variables import Variable
 
@@ -150,11 +151,31 @@ class _Surveyor:
             requires_python=_text(project, "requires-python"),
             installs=self._installs(),
             proposals=tuple(
-                proposals(self.folder, {name_of(one): one.place for one in variables}, named[0] if named else ".env")
+                proposals(
+                    self.folder,
+                    self.base,
+                    [
+                        *self._defaults(found, given),
+                        *(Named(name_of(one), f"{one.place} reads it") for one in variables),
+                    ],
+                    named[0] if named else ".env",
+                    self.pyproject,
+                )
             ),
             unparsed=tuple(self.unparsed),
             whole=self.whole,
         )
+
+    def _defaults(self, found: list[tuple[str, Facts]], given: set[str]) -> Iterator[Named]:
+        """The variables that the code has another value for, which leads somewhere."""
+        for file, said in found:
+            for one in said.defaults:
+                if one.name not in given and not NOT_ASKED_FOR.fullmatch(one.name):
+                    yield Named(
+                        one.name,
+                        f"{self.base}{file}:{one.line} has a default, and this asks for the variable",
+                        one.leads_to,
+                    )
 
     # Modules.
 

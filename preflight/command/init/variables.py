@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from preflight.command.init.addresses import Address, address
 from preflight.command.init.source import Source, argument, bodies, names_in, targets, text_of, texts_in
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -40,6 +41,15 @@ class Variable:
     """Whether small letters will do as well, as pydantic-settings has it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Default:
+    """A variable that the code has another value for, which is the address of something."""
+
+    name: str
+    line: int
+    leads_to: Address
+
+
 def variables(source: Source) -> list[Variable]:
     """What the file reads, in the order of its lines."""
     found: list[Variable] = []
@@ -51,6 +61,28 @@ def variables(source: Source) -> list[Variable]:
     for settings in _settings_classes(source):
         found += settings.variables()
     return sorted((one for one in found if NAME.fullmatch(one.name)), key=lambda one: one.line)
+
+
+def defaults(source: Source) -> list[Default]:
+    """What the variables lead to that the code has a text for where they are not set, in the order of its lines."""
+    found: list[Default] = []
+    for node, dotted in source.calls():
+        if dotted in ("os.getenv", "os.environ.get") or _is_reader(source, dotted):
+            parent = source.parents.get(node)
+            instead = parent.values[-1] if isinstance(parent, ast.BoolOp) and isinstance(parent.op, ast.Or) else None
+            found += _default(_name(node), argument(node, 1, "default") or instead, node.lineno)
+    for settings in _settings_classes(source):
+        for name, default, line in settings.fields():
+            found += _default(name, default, line)
+    return sorted((one for one in found if NAME.fullmatch(one.name)), key=lambda one: one.line)
+
+
+def _default(name: str | None, value: ast.expr | None, line: int) -> Iterator[Default]:
+    """``"redis://..."``, and ``RedisDsn("redis://...")``."""
+    if isinstance(value, ast.Call):
+        value = argument(value, 0, "default")
+    if name is not None and (text := text_of(value)) and (leads_to := address(text)):
+        yield Default(name, line, leads_to)
 
 
 def given(source: Source) -> set[str]:
@@ -104,9 +136,18 @@ def _subscript(source: Source, node: ast.Subscript) -> Iterator[Variable]:
         yield Variable(name, node.lineno, required, at_import=not source.in_function(node))
 
 
+def _name(node: ast.Call) -> str | None:
+    return text_of(argument(node, 0, "key", "var", "name", "option"))
+
+
+def _is_reader(source: Source, dotted: str) -> bool:
+    reader = dotted.partition(".")[0]
+    return source.bound.get(reader) in READERS or dotted == "decouple.config" or dotted.startswith("environs.env")
+
+
 def _call(source: Source, node: ast.Call, dotted: str) -> Iterator[Variable]:
-    name = text_of(argument(node, 0, "key", "var", "name", "option"))
-    reader, _, method = dotted.partition(".")
+    name = _name(node)
+    method = dotted.partition(".")[2]
     if dotted in ("os.getenv", "os.environ.get"):
         default = argument(node, 1, "default")
         has_default = default is not None and not (isinstance(default, ast.Constant) and default.value is None)
@@ -114,7 +155,7 @@ def _call(source: Source, node: ast.Call, dotted: str) -> Iterator[Variable]:
         has_another = isinstance(parent, ast.BoolOp) and isinstance(parent.op, ast.Or) and parent.values[-1] is not node
         required = _is_refused(source, node)
         is_read = required or not (has_default or has_another)
-    elif source.bound.get(reader) in READERS or dotted == "decouple.config" or dotted.startswith("environs.env"):
+    elif _is_reader(source, dotted):
         if name is None and method in ("db", "db_url") and not node.args:
             name = "DATABASE_URL"
         has_default = len(node.args) > 1 or any(one.arg in (None, "default") for one in node.keywords)
@@ -183,14 +224,20 @@ class _SettingsClass:
 
     def variables(self) -> Iterator[Variable]:
         """The variables of the fields that have no default."""
+        for name, default, line in self.fields():
+            if default is None:
+                yield Variable(name, line, self._is_certain, at_import=False, any_case=True)
+
+    def fields(self) -> Iterator[tuple[str, ast.expr | None, int]]:
+        """The variable of each field, its default and its line."""
         prefix = text_of(self.configured["env_prefix"]) if "env_prefix" in self.configured else ""
         if prefix is None:
             return  # it is worked out
         for statement in self.node.body:
             if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-                name = self._variable(statement, statement.target.id, prefix)
+                name, default = self._field(statement, statement.target.id, prefix)
                 if name is not None:
-                    yield Variable(name.upper(), statement.lineno, self._is_certain, at_import=False, any_case=True)
+                    yield name.upper(), default, statement.lineno
 
     @property
     def _is_certain(self) -> bool:
@@ -207,8 +254,8 @@ class _SettingsClass:
         )
         return len(self.node.bases) == 1 and not changes and ELSEWHERE.isdisjoint(self.configured)
 
-    def _variable(self, node: ast.AnnAssign, name: str, prefix: str) -> str | None:
-        """The variable of a field; None where it has a default, or another class may take it apart."""
+    def _field(self, node: ast.AnnAssign, name: str, prefix: str) -> tuple[str | None, ast.expr | None]:
+        """The variable of a field, and its default; no variable where another class may take that apart."""
         kind, value = node.annotation, node.value
         if isinstance(kind, ast.Subscript) and self.source.dotted(kind.value).endswith("Annotated"):
             parts = kind.slice.elts if isinstance(kind.slice, ast.Tuple) else [kind.slice]
@@ -217,18 +264,15 @@ class _SettingsClass:
         if isinstance(kind, ast.Subscript):
             kind = kind.value
         if name.startswith("_") or not SIMPLE.search(self.source.dotted(kind).rpartition(".")[2]):
-            return None
-        if value is None:
-            return prefix + name
+            return None, None
         if not isinstance(value, ast.Call) or not self.source.dotted(value.func).endswith("Field"):
-            return None
+            return prefix + name, value
         given = {one.arg: one.value for one in value.keywords}
-        first = value.args[0] if value.args else None
-        has_default = first is not None and not (isinstance(first, ast.Constant) and first.value is ...)
-        if has_default or not given.keys().isdisjoint({None, "default", "default_factory"}):
-            return None
+        default = value.args[0] if value.args else given.get("default", given.get("default_factory", given.get(None)))
+        if isinstance(default, ast.Constant) and default.value is ...:
+            default = None
         alias = given.get("validation_alias", given.get("alias"))
-        return prefix + name if alias is None else text_of(alias)
+        return prefix + name if alias is None else text_of(alias), default
 
 
 def _is_before(decorator: ast.expr) -> bool:
