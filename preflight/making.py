@@ -51,6 +51,7 @@ class Shares(Protocol):
         *,
         is_good: Callable[[A], bool],
         shared: Callable[[str, float], A],
+        timeout: float,
     ) -> A: ...
 
 
@@ -87,7 +88,7 @@ class Ask:
         """
         if self.sharing is None:
             return asked()
-        return self.sharing.answer(self.value, about, asked, is_good=is_good, shared=shared)
+        return self.sharing.answer(self.value, about, asked, is_good=is_good, shared=shared, timeout=self.timeout)
 
 
 Probe = Callable[[Ask], Any] | Callable[[Ask], Awaitable[Any]]
@@ -181,13 +182,14 @@ def requirement(
     # Annotations and editors are shown the line of the suite, and not this one.
     place = _Place(frame.f_code.replace(co_firstlineno=frame.f_lineno))
     setattr(test, "place_as", place)  # noqa: B010  # a function's own attributes are unknown to type checkers
-    mark = getattr(pytest.mark, severity)(title, fix=fix, needs=tuple(needs), timeout=timeout + MARGIN, scope=scope)
+    deadline = 2 * timeout + MARGIN  # a re-run may wait for another one's answer, and ask then
+    mark = getattr(pytest.mark, severity)(title, fix=fix, needs=tuple(needs), timeout=deadline, scope=scope)
     marked: Callable[..., None] = mark(test)
     EVERY.append(made)
     return marked
 
 
-MARGIN = 5.0  # seconds beyond the probe's own that a requirement has, to judge
+MARGIN = 5.0  # seconds beyond the probes that a requirement has, to judge
 EVERY: list[Made] = []
 """All that were made in this process: one that pytest has not collected is a requirement that was lost."""
 

@@ -5,8 +5,9 @@ and who has no key can put no answer there, because an answer is sealed in the s
 the good one, and nothing else: whoever reads a bad one asks the provider itself (`preflight.suite.sharing`).
 
 Of instances that come at the same moment, one claims the question and asks; the others look until there is an answer,
-for a few seconds at most. All times are on the database's clock, except that an answer is too old on the reader's own
-as well: a database that turns its clock back brings no old answer back.
+or the claim has lasted for as long as whoever asks may take. All times are on the database's clock, as it is in that
+very moment: two claims have begun in some order and come to the row in the other. Only an answer is too old on the
+reader's own clock as well: a database that turns its clock back brings no old answer back.
 
 Everything happens in a thread of its own, with one connection. A database that has not answered in time is not asked
 again in this run.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,25 +35,28 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEADLINE = 1.0  # seconds that the database has for each statement, and for the last ones at the end
-CLAIM = 10.0  # seconds after which a claim without an answer counts no more
-LOOK = 0.1  # seconds between two looks whether there is an answer
+CONNECT = 2.0  # seconds that it has for a connection
+PATIENCE = 3.0  # seconds that whoever asks waits for the database, name resolution included
+LOOKS = (0.1, 1.0)  # seconds between two looks whether there is an answer: the first, and the longest; each is longer
 SKEW = 300.0  # seconds by which the clocks of two machines may differ
 SHORTEST = 20  # characters of a key: a shorter one could be guessed, and the guess be compared with the table
 LONGEST_NAME = 200  # characters of who has asked
 FORGOTTEN = 86_400.0  # seconds after the last claim, for the row of a key that is used no more (registrar.py)
 
-_CLAIM = f"""
-INSERT INTO preflight.answers AS row (question, claimed_at) VALUES (%(question)s, now())
-ON CONFLICT (question) DO UPDATE SET claimed_at = now()
-WHERE NOT (row.claimed_at > now() - interval '{CLAIM} seconds' AND row.claimed_at <= now()
+# clock_timestamp() and never now(): that is when the transaction began, before the row was locked.
+_CLAIM = """
+INSERT INTO preflight.answers AS row (question, claimed_at) VALUES (%(question)s, clock_timestamp())
+ON CONFLICT (question) DO UPDATE SET claimed_at = clock_timestamp()
+WHERE NOT (row.claimed_at > clock_timestamp() - %(lease)s * interval '1 second' AND row.claimed_at <= clock_timestamp()
            AND (row.asked_at IS NULL OR row.asked_at < row.claimed_at))
-  AND NOT (row.is_good AND row.asked_at > now() - %(kept)s * interval '1 second' AND row.asked_at <= now())
-RETURNING extract(epoch FROM now())::double precision
+  AND NOT (row.is_good AND row.asked_at > clock_timestamp() - %(kept)s * interval '1 second'
+           AND row.asked_at <= clock_timestamp())
+RETURNING extract(epoch FROM claimed_at)::double precision
 """
-_LOOK = f"""
-SELECT extract(epoch FROM now())::double precision, extract(epoch FROM asked_at)::double precision, asked_by, is_good,
-       seconds, written_at, seal,
-       claimed_at > now() - interval '{CLAIM} seconds' AND claimed_at <= now()
+_LOOK = """
+SELECT extract(epoch FROM clock_timestamp())::double precision, extract(epoch FROM asked_at)::double precision,
+       asked_by, is_good, seconds, written_at, seal,
+       claimed_at > clock_timestamp() - %(lease)s * interval '1 second' AND claimed_at <= clock_timestamp()
        AND (asked_at IS NULL OR asked_at < claimed_at)
 FROM preflight.answers WHERE question = %(question)s
 """
@@ -62,7 +67,7 @@ VALUES (%(question)s, to_timestamp(%(asked_at)s), to_timestamp(%(asked_at)s), %(
 ON CONFLICT (question) DO UPDATE
 SET asked_at = excluded.asked_at, asked_by = excluded.asked_by, is_good = excluded.is_good,
     seconds = excluded.seconds, written_at = excluded.written_at, seal = excluded.seal
-WHERE row.asked_at IS NULL OR row.asked_at <= excluded.asked_at OR row.asked_at > now()
+WHERE row.asked_at IS NULL OR row.asked_at <= excluded.asked_at OR row.asked_at > clock_timestamp()
 """
 
 
@@ -133,16 +138,22 @@ class Answers:
         self._starting = threading.Lock()
         self._given_up = False
 
-    def take(self, question: Question, patience: float) -> Known | Turn | None:
-        """The good answer, or leave to ask; None where the database does not say. ``patience``: seconds."""
-        until = time.monotonic() + patience
-        claimed = self._do(lambda connection: self._claim(connection, question), until)
+    def take(self, question: Question, lease: float, patience: float = math.inf) -> Known | Turn | None:
+        """The good answer, or leave to ask; None where the database does not say.
+
+        :param lease: seconds after which a claim without an answer counts no more: as many as its owner may take.
+        :param patience: seconds for which an answer that is on its way is waited for, if that is less.
+        """
+        until = time.monotonic() + min(lease, patience)
+        claimed = self._do(lambda connection: self._claim(connection, question, lease))
         if not isinstance(claimed, _Row):
             return claimed
         row: _Row | None = claimed
-        while row is not None and row.is_claimed and time.monotonic() + LOOK < until:
-            time.sleep(LOOK)
-            row = self._do(lambda connection: self._look(connection, question), until)
+        pause, longest = LOOKS
+        while row is not None and row.is_claimed and (left := until - time.monotonic()) > 0:
+            time.sleep(min(pause, left))
+            pause = min(1.5 * pause, longest)
+            row = self._do(lambda connection: self._look(connection, question, lease))
         if row is None:
             return None
         return self._believed(question, row) or Turn(question.name, row.now)
@@ -175,20 +186,20 @@ class Answers:
 
     # In the thread.
 
-    def _claim(self, connection: psycopg.Connection[Any], question: Question) -> Turn | _Row | None:
-        row = connection.execute(_CLAIM, {"question": question.name, "kept": self._kept}).fetchone()
-        return Turn(question.name, row[0]) if row else self._look(connection, question)
+    def _claim(self, connection: psycopg.Connection[Any], question: Question, lease: float) -> Turn | _Row | None:
+        row = connection.execute(_CLAIM, {"question": question.name, "kept": self._kept, "lease": lease}).fetchone()
+        return Turn(question.name, row[0]) if row else self._look(connection, question, lease)
 
-    def _look(self, connection: psycopg.Connection[Any], question: Question) -> _Row | None:
-        row = connection.execute(_LOOK, {"question": question.name}).fetchone()
+    def _look(self, connection: psycopg.Connection[Any], question: Question, lease: float) -> _Row | None:
+        row = connection.execute(_LOOK, {"question": question.name, "lease": lease}).fetchone()
         return _Row(*row) if row else None
 
-    def _do(self, order: Callable[[psycopg.Connection[Any]], T], until: float) -> T | None:
+    def _do(self, order: Callable[[psycopg.Connection[Any]], T]) -> T | None:
         ended = self._order(order)
         if ended is None:
             return None
         try:
-            return ended.result(max(0.0, until - time.monotonic()))
+            return ended.result(PATIENCE)
         except (TimeoutError, Unavailable, Unusable):
             self._given_up = True
             return None
@@ -213,7 +224,7 @@ class Answers:
                 if self._given_up:
                     raise Unavailable("it did not answer")
                 if connection is None:
-                    connection = connect(self._url, {**self._environment, "PGCONNECT_TIMEOUT": "2"})
+                    connection = connect(self._url, {**self._environment, "PGCONNECT_TIMEOUT": f"{CONNECT:g}"})
                 with transaction(connection, DEADLINE):
                     found = order(connection)
             except (Unavailable, Unusable) as error:

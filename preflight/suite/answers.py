@@ -19,7 +19,7 @@ from preflight.making import Ask, Failure, Made
 from preflight.processes import programs
 from preflight.settings import places, template
 from preflight.settings.model import Settings
-from preflight.suite.sharing import PATIENCE, Sharing
+from preflight.suite.sharing import Sharing, lease
 
 GRACE = 0.5  # seconds beyond its deadline in which a probe that keeps it can say what it was waiting for
 
@@ -68,7 +68,7 @@ class _Asked:
     def __init__(self, made: Made, settings: Settings, sharing: Sharing | None) -> None:
         self._made = made
         self._begun = time.monotonic()
-        self._patience = made.timeout + GRACE + (PATIENCE if sharing else 0.0)
+        self._patience = made.timeout + GRACE + (lease(made.timeout) if sharing else 0.0)
         self._answer: Any = None
         self._error: BaseException | None = None
         self._ended = threading.Event()

@@ -15,9 +15,13 @@ from preflight.settings.model import Settings
 from preflight.suite import asking
 from preflight.suite.asking import Question, Reply, Request, below
 from preflight.suite.egress import Fault
+from preflight.suite.sharing import lease
 
 if TYPE_CHECKING:
     from preflight.suite.sharing import Sharing
+
+LOOK = 0.1  # seconds between two looks whether a question has left
+GRACE = 0.5  # seconds that a requirement has beyond its questions, to judge
 
 
 def openai(environment: Mapping[str, str]) -> Question:
@@ -64,6 +68,8 @@ class Probes(Mapping[str, Reply]):
     def __init__(self, settings: Settings, sharing: Sharing | None = None) -> None:
         self._timeout = settings.probe_timeout
         self._sharing = sharing
+        # The requirement that waits for it has time to ask then.
+        self._patience = max(0.0, settings.requirement_timeout - self._timeout - GRACE)
         self._offline = settings.offline
         self._unused = settings.unused
         self._questions = {name: make(settings.environment) for name, make in QUESTIONS.items()}
@@ -100,7 +106,8 @@ class Probes(Mapping[str, Reply]):
                 lambda: self._send(name, prepared),
                 is_good=lambda reply: reply.is_list,
                 shared=lambda words, seconds: asking.good(question, words, seconds),
-                patience=self._timeout,
+                timeout=self._timeout,
+                patience=self._patience,
             )
             prepared.client.http.close()
 
@@ -115,10 +122,13 @@ class Probes(Mapping[str, Reply]):
             why = "not used" if name in self._unused else "offline"
             return Reply(question.shown, failure=f"not asked ({why})")
         thread = self._threads[name]
-        thread.join(max(0.0, self._begun + self._timeout - time.monotonic()))
-        # What it took to get ready, an import above all, was not the service's time.
-        ready = self._left.get(name, self._begun + self._timeout) - self._begun
-        thread.join(min(ready, self._timeout))
+        # What it took to get ready, an import above all, was not the service's time; nor was another one's answer that
+        # has not come.
+        until = self._begun + self._timeout
+        if self._sharing is not None:
+            until += min(lease(self._timeout), self._patience)
+        while thread.is_alive() and time.monotonic() < min(self._left.get(name, until), until) + self._timeout:
+            thread.join(LOOK)
         if (reply := self._replies.get(name)) is not None:
             return reply
         if (sent := self._sent.get(name)) is not None:

@@ -7,6 +7,7 @@ or none, never is: then the provider is asked from here, before anything is take
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,15 @@ from preflight.settings.model import Settings
 
 A = TypeVar("A")
 
-PATIENCE = 3.0  # seconds for which somebody else's answer is waited for; the time of the own question begins after that
+MARGIN = 1.0  # seconds beyond a question's own that a claim and its answer take through the database
+
+
+def lease(timeout: float) -> float:
+    """For how many seconds somebody else's answer is waited for, to a question that has ``timeout`` seconds.
+
+    The time of the own question begins after that.
+    """
+    return timeout + MARGIN
 
 
 class Sharing:
@@ -45,13 +54,15 @@ class Sharing:
         *,
         is_good: Callable[[A], bool],
         shared: Callable[[str, float], A],
-        patience: float = PATIENCE,
+        timeout: float,
+        patience: float = math.inf,
     ) -> A:
         """What ``asked`` returns, or what ``shared`` makes of somebody else's good answer.
 
         :param key: the secret that the answer is about; ``about``: all else that it depends on.
         :param shared: is called with words for people ("asked by web-7:8002, 23 s ago") and the provider's seconds.
-        :param patience: seconds for which an answer that is on its way is waited for.
+        :param timeout: seconds that ``asked`` may take, here and elsewhere: an answer that is on its way is waited for
+            as long, and no longer than ``patience``.
         """
         from preflight.fleet import answers
 
@@ -59,7 +70,7 @@ class Sharing:
             question = answers.Question(key, about)
         except ValueError:
             return asked()
-        found = self._answers.take(question, min(PATIENCE, patience))
+        found = self._answers.take(question, lease(timeout), patience)
         if isinstance(found, answers.Known):
             return shared(f"asked by {found.asked_by}, {found.age:.0f} s ago", found.seconds)
         begun = time.monotonic()
