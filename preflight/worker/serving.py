@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import array
 import asyncio
 import contextlib
 import copy
 import logging
 import os
-import select
 import socket
-import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -23,7 +20,7 @@ from preflight.output import floods
 from preflight.processes import signals
 from preflight.settings.model import Settings
 from preflight.web.instance import Instance
-from preflight.worker import connections, protocol, websocket
+from preflight.worker import backlog, connections, protocol, websocket
 from preflight.worker.application import Application
 
 STARTUP_FAILURE = 3  # uvicorn's exit code of a lifespan that fails; not all releases have the name in one place
@@ -32,12 +29,7 @@ SWITCH = 0.0005  # seconds
 TICK = 0.01  # seconds between two looks at what is still going on
 SWEEP = 5  # ticks of uvicorn, which are 0.1 s, between two looks at deadlines of clients
 LINGER = 0.25  # seconds that idle keep-alive connections get to send a last request, when nobody replaces us
-LOCAL_HANDSHAKE = 0.006  # seconds after which no handshake is on its way any more, within this machine
-HANDSHAKE = 0.25  # seconds, and over networks: the round trip to the other side of the world
 GOODBYE = 0.2  # seconds that what was cancelled gets to clean up
-SO_ATTACH_FILTER = 26  # socket(7); the module socket has no name for it, nor for the next
-SO_BINDTOIFINDEX = 62  # Linux 5.0
-NO_INTERFACE = 0x7FFFFFFF  # an index that no network interface has
 
 
 class Server(uvicorn.Server):
@@ -284,7 +276,7 @@ class Server(uvicorn.Server):
             if settings.uds is not None:
                 socketfiles.remove_own(settings.uds)
             for sock in sockets or ():
-                await self._empty(sock, deadline)
+                await backlog.empty(sock, deadline, local=settings.loopback)
         for server in self.servers:
             server.close()
         for sock in sockets or ():
@@ -307,31 +299,6 @@ class Server(uvicorn.Server):
             task.cancel(msg="graceful_timeout is over")
         await super().shutdown(sockets)
         self._log.tell(at_once=True)
-
-    async def _empty(self, sock: socket.socket, deadline: float) -> None:
-        """Accept what waits in the queue, since closing the socket would reset it, and let nothing more in.
-
-        Where more cannot be kept out, this returns when the queue is empty for the first time: a connection that comes
-        between that look and the end of the socket, which has to follow at once, is reset.
-        """
-        loop = asyncio.get_running_loop()
-        quiet = LOCAL_HANDSHAKE if self.instance.settings.loopback else HANDSHAKE
-        if sock.family == socket.AF_UNIX:
-            quiet = 0.0  # its file is gone: nobody else gets in
-        elif not lock(sock):
-            quiet = 0.0
-            deadline = min(deadline, loop.time() + LINGER)  # under load it might never be empty
-        queue = select.poll()  # select() knows no descriptors beyond 1023, and an application may have opened as many
-        queue.register(sock, select.POLLIN)
-        since = loop.time()
-        while (now := loop.time()) < deadline:
-            if queue.poll(0):
-                since = now
-                await asyncio.sleep(0)
-            elif now - since >= quiet:
-                return
-            else:
-                await asyncio.sleep(TICK / 5)
 
     def _busy(self) -> bool:
         """Whether requests or pieces of work are in flight; WebSockets are not waited for beyond their work."""
@@ -387,34 +354,3 @@ def prepare() -> None:
     """Import what uvicorn else imports when it begins to serve, so that serving can begin at once."""
     import uvicorn.lifespan.on
     import uvicorn.loops.auto  # noqa: F401
-
-
-def lock(sock: socket.socket) -> bool:
-    """Let no further connection into a listening socket's queue; those in it stay. For good: only before closing it.
-
-    Nobody else may go on listening on it. Returns whether nothing gets in any more, which is so on Linux unless the
-    kernel refuses both ways. Where it is not, few connections at a time do: one that comes in the last moment before
-    the socket closes is reset.
-    """
-    if sys.platform == "linux":
-        try:
-            # A listener that belongs to an interface gets no connection from any other: clients are refused, as if it
-            # was closed already, and handshakes that have begun come to their end. Needs no privilege from Linux 5.7
-            # on, except where the socket belongs to an interface already (to a VRF's, say).
-            sock.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, NO_INTERFACE)
-            return True
-        except OSError:
-            pass
-        # One instruction of classic BPF, "return 0": the listener does not even see another packet. A client's
-        # SYN is lost, and when it is sent again the port is closed or somebody else's.
-        program = array.array("B", struct.pack("HBBI", 0x06, 0, 0, 0))
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, program.buffer_info()[0]))
-            return True
-        except OSError:
-            pass  # some kernels (seen in 6.18) let nobody without CAP_NET_ADMIN give a filter to a TCP socket
-    try:
-        sock.listen(1)  # keeps the queue short; 0 means as many as there may be to some systems
-    except OSError:
-        pass
-    return False

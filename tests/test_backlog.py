@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 # Locks a socket with three connections in its queue, and says what became of those and of a fourth.
 LOCK = """
 import errno, json, socket, sys
-from preflight.worker.serving import lock
+from preflight.worker.backlog import lock
 
 listener = socket.create_server(("127.0.0.1", 0))
 if "interface" in sys.argv:
