@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sys
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -194,12 +195,31 @@ def test_beside_an_application(full: str, place: Place) -> None:
     environ = {"PREFLIGHT_DATABASE_URL": full, "PREFLIGHT_TOKEN": token}
     started = place.start("--demo", "--app", "small:app", **environ).until_ready()
     assert get(f"{started.url}/_preflight/fleet?format=json")[0] == 401
+    assert beside(started, token)["fleet"]["instances"]["live"] > 0
+    assert get(f"{started.url}/fleet") == (200, "small")
+    assert started.stop() == 0
+
+
+def beside(started: Started, token: str) -> Any:
+    """The fleet, as an application shows it beside its own routes."""
     request = urllib.request.Request(f"{started.url}/_preflight/fleet?format=json")
     request.add_header("Authorization", f"Bearer {token}")
     with urllib.request.urlopen(request, timeout=PATIENCE) as found:
-        assert json.load(found)["fleet"]["instances"]["live"] > 0
-    assert get(f"{started.url}/fleet") == (200, "small")
-    assert started.stop() == 0
+        return json.load(found)
+
+
+def test_under_another_server(full: str, place: Place) -> None:
+    """Without a launcher an instance shows the fleet as well, and is none of it: it has no registrar."""
+    token = "a-token-that-nobody-guesses-2718"
+    place.write_module("shop", "from small import app\nfrom preflight import guard\napp = guard(app)\n")
+    environ = {"PREFLIGHT_DATABASE_URL": full, "PREFLIGHT_TOKEN": token, "PREFLIGHT_DEMO": "1"}
+    command = [sys.executable, "-m", "uvicorn", "shop:app", "--port", str(place.port)]
+    started = place.spawn(*command, environ=environ).until_says("Uvicorn running on")
+    assert beside(started, token)["status"] == "reached"
+    with psycopg.connect(full) as connection:
+        known = "SELECT count(*) FROM preflight.instances WHERE address LIKE %s"
+        assert connection.execute(known, (f"%:{place.port}",)).fetchone() == (0,)
+    started.stop()
 
 
 def test_the_database_goes_away(tmp_path: Path, place: Place) -> None:
