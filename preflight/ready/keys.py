@@ -5,6 +5,7 @@ What is judged about the answer is in judges.py.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import NamedTuple, Unpack
@@ -35,7 +36,7 @@ class Provider(NamedTuple):
     """Other headers that it wants."""
 
 
-PROVIDERS = {  # in the order in which a variable's name is looked through for theirs
+PROVIDERS = {
     # https://learn.microsoft.com/en-us/rest/api/azureopenai/models/list
     "azure": Provider(
         "Azure OpenAI", "", "AZURE_OPENAI_ENDPOINT", "openai/models?api-version=2024-10-21", ("data",), "api-key", "",
@@ -132,18 +133,23 @@ def _asked_without_key(question: Question, ask: Ask) -> bool:
     return asking.ask(replace(question, key=None, headers=headers), ask.timeout / 2).is_list
 
 
-_OTHER_NAMES = {
-    "gemini": "google", "claude": "anthropic", "pplx": "perplexity", "llama_cpp": "llama.cpp", "llamacpp": "llama.cpp",
+_NAMES = {
+    "AZURE_OPENAI": "azure", "OPENAI": "openai", "ANTHROPIC": "anthropic", "CLAUDE": "anthropic", "GOOGLE": "google",
+    "GEMINI": "google", "MISTRAL": "mistral", "PERPLEXITY": "perplexity", "PPLX": "perplexity", "OLLAMA": "ollama",
+    "VLLM": "vllm", "LLAMA_CPP": "llama.cpp", "LLAMACPP": "llama.cpp",
 }  # fmt: skip
+"""How services are called in variables."""
+_TOLD = re.compile(rf"(?:^|_)({'|'.join(_NAMES)})_(?:API|BASE|ENDPOINT|HOST|KEY|TOKEN|URI|URL)(?:_|$)")
+"""A variable that tells: GOOGLE_API_KEY does, and GOOGLE_MAPS_API_KEY is another service's."""
 
 
 def provider_of(variable: str, provider: str, others: Collection[str] = ()) -> str:
     """The provider that was named, or that the variable's name tells. Raises ValueError where neither does."""
     known = (*PROVIDERS, *others)
     if not provider:
-        words = {**{one: one for one in known}, **_OTHER_NAMES}
-        provider = next((name for word, name in words.items() if word in variable.lower()), "")
-        if not provider:
+        told = _TOLD.search(variable.upper())
+        provider = _NAMES[told[1]] if told else ""
+        if provider not in known:
             raise ValueError(f"nobody knows whose key is in a variable of this name: add provider=, {', '.join(known)}")
     if provider not in known:
         raise ValueError(f"the provider {provider!r} is none of {', '.join(known)}")

@@ -139,10 +139,17 @@ def test_a_key_that_no_header_can_carry(tmp_path: Path, double: Double) -> None:
 def test_a_provider_is_told_by_the_variable() -> None:
     """And one that nobody knows is refused where it is written."""
     assert ready.api_key("ANTHROPIC_API_KEY").__doc__.startswith("The key of Anthropic")  # type: ignore[union-attr]
+    assert ready.api_key("SHOP_AZURE_OPENAI_API_KEY").__doc__.startswith("The key of Azure")  # type: ignore[union-attr]
     assert ready.api_key("GEMINI_API_KEY").__doc__.startswith("The key of Google")  # type: ignore[union-attr]
     with pytest.raises(ValueError, match="'acme'"):
         ready.api_key("KEY", "acme")
-    for variable in ("ACME_API_KEY", "KEY"):  # nobody is sent a key that may be somebody else's
+    for variable in (
+        "ACME_API_KEY",
+        "KEY",
+        "GOOGLE_MAPS_API_KEY",
+        "AZURE_STORAGE_KEY",
+        "MISTRALIS_KEY",
+    ):  # nobody is sent a key that may be somebody else's
         with pytest.raises(ValueError, match="nobody knows whose key"):
             ready.api_key(variable)
         with pytest.raises(ValueError, match="nobody knows whose key"):
