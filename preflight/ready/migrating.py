@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+import time
+import tomllib
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Unpack
 
 from preflight.contract import Details
@@ -16,31 +20,42 @@ COMMANDS = {
     "alembic": ("-m", "alembic", "current", "--check-heads"),
     "django": ("manage.py", "migrate", "--check", "--no-input", "--skip-checks"),
 }
+_OF_ALEMBIC = "neither alembic.ini nor [tool.alembic] in pyproject.toml"
+LOOKED_FOR = {
+    "alembic": _OF_ALEMBIC,
+    "django": "no manage.py",
+    "": f"{_OF_ALEMBIC}, and no manage.py that names Django",
+}
+"""What a project's folder lacks, by the kind that the suite has named."""
 
 
 def migrations(kind: str = "", *, config: str = "", **instead: Unpack[Instead]) -> Callable[..., None]:
     """Every migration has been applied: alembic's heads are current, or Django's ``migrate --check`` finds none left.
 
-    :param kind: "alembic" or "django"; told by alembic.ini and manage.py where it is left out.
-    :param config: another file in place of alembic.ini or manage.py.
+    :param kind: "alembic" or "django". Where it is left out, the project's folder tells: alembic.ini or
+        ``[tool.alembic]`` in pyproject.toml, and a manage.py of Django's; a project that has both is asked for both.
+    :param config: another file in place of these: a manage.py, or what alembic takes with ``-c``.
     """
     if kind not in ("", *COMMANDS):
         raise ValueError(f"the kind {kind!r} is none of {', '.join(COMMANDS)}")
+    if config and not kind:
+        kind = "django" if config.endswith(".py") else "alembic"
 
-    def probe(ask: Ask) -> tuple[str, int]:
-        found = kind or next((name for name, file in _FILES.items() if (ask.root / file).is_file()), "")
-        if not found:
-            raise Failure("there is neither an alembic.ini nor a manage.py in the project's folder")
-        file = config or _FILES[found]
-        if not (ask.root / file).is_file():
-            raise Failure(f"{ask.root / file} is not there")
-        return found, _ran(_command(found, file), ask)
+    def probe(ask: Ask) -> dict[str, int]:
+        if config and not (ask.root / config).is_file():
+            raise Failure(f"{ask.root / config} is not there")
+        kinds = [kind] if config else [one for one in COMMANDS if kind in ("", one) and _has(ask.root, one, kind)]
+        if not kinds:
+            raise Failure(f"{ask.root} has {LOOKED_FOR[kind]}")
+        until = time.monotonic() + ask.timeout
+        return {one: _ran(_command(one, config), ask, until) for one in kinds}
 
-    def judge(answer: tuple[str, int], details: Details) -> None:
-        found, code = answer
-        details.update(kind=found)
-        details.fix = "alembic upgrade heads" if found == "alembic" else "python manage.py migrate"
-        assert code == 0, "the database is not at the head of the migrations: some have not been applied"
+    def judge(answer: dict[str, int], details: Details) -> None:
+        details.update(kinds=[*answer])
+        behind = [one for one, code in answer.items() if code]
+        details.fix = " && ".join(_fix(one, config) for one in behind)
+        whose = f" of {behind[0]}" if len(behind) < len(answer) and behind else ""
+        assert not behind, f"the database is not at the head of the migrations{whose}: some have not been applied"
         details.summary = "all applied"
 
     return requirement(
@@ -54,20 +69,43 @@ def migrations(kind: str = "", *, config: str = "", **instead: Unpack[Instead]) 
     )
 
 
-_FILES = {"alembic": "alembic.ini", "django": "manage.py"}
+def _has(root: Path, kind: str, named: str) -> bool:
+    """Whether a project's folder has migrations of this kind. ``named`` is the kind that the suite has named."""
+    if kind == "alembic":
+        return (root / "alembic.ini").is_file() or "alembic" in _tools(root)
+    # Others call a script of their own like that.
+    script = root / "manage.py"
+    return script.is_file() and (bool(named) or b"django" in script.read_bytes())
 
 
-def _command(kind: str, file: str) -> Sequence[str]:
+def _tools(root: Path) -> Collection[str]:
+    """What pyproject.toml has settings for."""
+    try:
+        tools = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8")).get("tool")
+    except (OSError, ValueError):
+        return ()
+    return tools if isinstance(tools, dict) else ()
+
+
+def _command(kind: str, config: str) -> Sequence[str]:
     first, *others = COMMANDS[kind]
+    if not config:
+        return COMMANDS[kind]
+    return [config, *others] if kind == "django" else [first, others[0], "-c", config, *others[1:]]
+
+
+def _fix(kind: str, config: str) -> str:
+    """The command that applies them."""
     if kind == "django":
-        return [file, *others]
-    return [first, others[0], "-c", file, *others[1:]]
+        return f"python {shlex.quote(config or 'manage.py')} migrate"
+    return f"alembic{f' -c {shlex.quote(config)}' if config else ''} upgrade heads"
 
 
-def _ran(arguments: Sequence[str], ask: Ask) -> int:
+def _ran(arguments: Sequence[str], ask: Ask, until: float) -> int:
     """The exit code: 0 or 1, which say all or not all. Raises Failure for what is no answer."""
     try:
-        ended = programs.run([sys.executable, *arguments], ask.environment, ask.timeout, ask.root)
+        seconds = max(0.0, until - time.monotonic())
+        ended = programs.run([sys.executable, *arguments], ask.environment, seconds, ask.root)
     except programs.Late:
         raise Failure(f"{' '.join(arguments)} has not ended within {ask.timeout:g} s") from None
     said = f"{ended.said}\n{ended.complained}"

@@ -249,60 +249,108 @@ with engine.connect() as connection:
 """
 
 
-def test_migrations_of_alembic(tmp_path: Path) -> None:
-    """Applied, not applied, and not to be asked are told apart."""
+PATHS = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+BEHIND = "the database is not at the head of the migrations: some have not been applied"
+
+
+def plant_alembic(root: Path) -> None:
+    """Migrations of alembic that have not been applied."""
     pytest.importorskip("alembic")
-    versions = tmp_path / "migrations" / "versions"
+    versions = root / "migrations" / "versions"
     versions.mkdir(parents=True)
-    (tmp_path / "alembic.ini").write_text(
-        f"[alembic]\nscript_location = migrations\nsqlalchemy.url = sqlite:///{tmp_path}/a.db\n"
+    (root / "alembic.ini").write_text(
+        f"[alembic]\nscript_location = migrations\nsqlalchemy.url = sqlite:///{root}/a.db\n"
     )
-    (tmp_path / "migrations" / "env.py").write_text(ENVIRONMENT)
+    (root / "migrations" / "env.py").write_text(ENVIRONMENT)
     (versions / "one.py").write_text(
         "from alembic import op\nrevision = 'one'\ndown_revision = None\n"
         "def upgrade(): op.execute('CREATE TABLE t (x)')\ndef downgrade(): pass\n"
     )
-    environ = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    test = ready.migrations(timeout=120)
-    behind = ask(tmp_path, test, **environ)
-    assert behind.message == "the database is not at the head of the migrations: some have not been applied"
-    assert behind.fix == "alembic upgrade heads"
-    subprocess.run(
-        [sys.executable, "-m", "alembic", "upgrade", "head"],
-        cwd=tmp_path, check=True, capture_output=True, env={**os.environ, **environ},
-    )  # fmt: skip
-    assert ask(tmp_path, test, **environ).message == "all applied"
-    (tmp_path / "migrations" / "env.py").write_text(f"raise RuntimeError('{CANARY}')")
-    broken = ask(tmp_path, test, **environ)
-    assert broken.message.endswith("ended with exit code 1 (RuntimeError)")
 
 
-def test_migrations_of_django(tmp_path: Path) -> None:
-    """``migrate --check`` is asked, and answers."""
+def plant_django(root: Path) -> None:
+    """Migrations of Django's that have not been applied."""
     pytest.importorskip("django")
-    (tmp_path / "manage.py").write_text(
+    (root / "manage.py").write_text(
         "import os, sys\nfrom django.conf import settings\n"
-        f"file = {{'ENGINE': 'django.db.backends.sqlite3', 'NAME': '{tmp_path}/d.db'}}\n"
+        f"file = {{'ENGINE': 'django.db.backends.sqlite3', 'NAME': '{root}/d.db'}}\n"
         "settings.configure(DATABASES={'default': file},"
         " INSTALLED_APPS=['django.contrib.contenttypes'])\n"
         "from django.core.management import execute_from_command_line\nexecute_from_command_line(sys.argv)\n"
     )
-    environ = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    test = ready.migrations(timeout=120)
-    behind = ask(tmp_path, test, **environ)
-    assert behind.message == "the database is not at the head of the migrations: some have not been applied"
-    assert behind.fix == "python manage.py migrate"
+
+
+def apply(root: Path, *command: str) -> None:
+    """Apply them."""
     subprocess.run(
-        [sys.executable, "manage.py", "migrate"],
-        cwd=tmp_path, check=True, capture_output=True, env={**os.environ, **environ},
+        [sys.executable, *command], cwd=root, check=True, capture_output=True, env={**os.environ, **PATHS}
     )  # fmt: skip
-    assert ask(tmp_path, test, **environ).message == "all applied"
+
+
+def test_migrations_of_alembic(tmp_path: Path) -> None:
+    """Applied, not applied, and not to be asked are told apart."""
+    plant_alembic(tmp_path)
+    test = ready.migrations(timeout=120)
+    behind = ask(tmp_path, test, **PATHS)
+    assert behind.message == BEHIND
+    assert behind.fix == "alembic upgrade heads"
+    apply(tmp_path, "-m", "alembic", "upgrade", "head")
+    assert ask(tmp_path, test, **PATHS).message == "all applied"
+    (tmp_path / "migrations" / "env.py").write_text(f"raise RuntimeError('{CANARY}')")
+    broken = ask(tmp_path, test, **PATHS)
+    assert broken.message.endswith("ended with exit code 1 (RuntimeError)")
+
+
+def test_migrations_of_alembic_in_pyproject(tmp_path: Path) -> None:
+    """``[tool.alembic]`` is as good as an alembic.ini, and another file may be named."""
+    plant_alembic(tmp_path)
+    (tmp_path / "alembic.ini").rename(tmp_path / "database.ini")
+    named = ask(tmp_path, ready.migrations(config="database.ini", timeout=120), **PATHS)
+    assert (named.message, named.fix) == (BEHIND, "alembic -c database.ini upgrade heads")
+    (tmp_path / "pyproject.toml").write_text("[tool.alembic]\nscript_location = 'migrations'\n")
+    environment = ENVIRONMENT.replace(
+        'context.config.get_main_option("sqlalchemy.url")', repr(f"sqlite:///{tmp_path}/a.db")
+    )
+    (tmp_path / "migrations" / "env.py").write_text(environment)
+    assert ask(tmp_path, ready.migrations(timeout=120), **PATHS).message == BEHIND
+
+
+def test_migrations_of_django(tmp_path: Path) -> None:
+    """``migrate --check`` is asked, and answers."""
+    plant_django(tmp_path)
+    test = ready.migrations(timeout=120)
+    behind = ask(tmp_path, test, **PATHS)
+    assert behind.message == BEHIND
+    assert behind.fix == "python manage.py migrate"
+    apply(tmp_path, "manage.py", "migrate")
+    assert ask(tmp_path, test, **PATHS).message == "all applied"
+
+
+def test_migrations_of_both(tmp_path: Path) -> None:
+    """Each is asked, and the one that lacks some is named; a kind that is named is asked alone."""
+    plant_alembic(tmp_path)
+    plant_django(tmp_path)
+    both = ask(tmp_path, ready.migrations(timeout=120), **PATHS)
+    assert both.message == BEHIND
+    assert both.fix == "alembic upgrade heads && python manage.py migrate"
+    assert both.details["kinds"] == ["alembic", "django"]
+    apply(tmp_path, "-m", "alembic", "upgrade", "head")
+    one = ask(tmp_path, ready.migrations(timeout=120), **PATHS)
+    assert one.message == "the database is not at the head of the migrations of django: some have not been applied"
+    assert one.fix == "python manage.py migrate"
+    assert ask(tmp_path, ready.migrations("alembic", timeout=120), **PATHS).message == "all applied"
 
 
 def test_no_migrations(tmp_path: Path) -> None:
-    """A project without any is told so."""
-    ended = ask(tmp_path, ready.migrations())
-    assert ended.message == "there is neither an alembic.ini nor a manage.py in the project's folder"
+    """A project without any is told what was looked for; a script of another kind is none of Django's."""
+    neither = f"{tmp_path} has neither alembic.ini nor [tool.alembic] in pyproject.toml"
+    (tmp_path / "manage.py").write_text("from flask_script import Manager\n")
+    (tmp_path / "pyproject.toml").write_text("[tool.alembic-utils]\n")
+    assert ask(tmp_path, ready.migrations()).message == f"{neither}, and no manage.py that names Django"
+    assert ask(tmp_path, ready.migrations("alembic")).message == neither
+    (tmp_path / "manage.py").unlink()
+    assert ask(tmp_path, ready.migrations("django")).message == f"{tmp_path} has no manage.py"
+    assert ask(tmp_path, ready.migrations(config="b/manage.py")).message == f"{tmp_path}/b/manage.py is not there"
 
 
 def test_a_deadline_is_kept(tmp_path: Path) -> None:
