@@ -297,7 +297,9 @@ def test_first_paint_with_a_red_report(red: Place, visit: Open) -> None:
 
 def test_a_rerun_is_seen_live_and_flips(project: Place, model: Path, visit: Open) -> None:
     """Everybody who looks sees a re-run check by check, and then what flipped; the next one has to wait."""
-    project.start("--demo", PREFLIGHT_RERUN_INTERVAL="5").until_ready()
+    # After It waits for the test, which looks at a lot meanwhile.
+    patience = {"PREFLIGHT_REQUIREMENT_TIMEOUT": "300s", "PREFLIGHT_RUN_TIMEOUT": "600s"}
+    project.start("--demo", PREFLIGHT_RERUN_INTERVAL="5", **patience).until_ready()
     page, other = visit(project), visit(project)
     refused: list[str] = []
     page.on("response", lambda answer: refused.extend([answer.url] if answer.status == 429 else []))
