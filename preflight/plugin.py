@@ -48,6 +48,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Refuse a suite that others can write before pytest imports its conftest.py; SECURITY.md says where it cannot be.
+
+    Where there is a launcher, it has looked already.
+    """
+    if not _may_be_a_suite(early_config) or _launcher(early_config) is not None:
+        return
+    from preflight import project
+
+    found, scopes = _project_of(early_config)
+    if any(_inside(early_config, scopes)) and (why := found.refused or project.of_others(found.root, scopes)):
+        raise pytest.UsageError(why)
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
     """Options that make pytest show something instead of running would end here, with exit code 0.
@@ -199,17 +214,8 @@ def _found(config: pytest.Config) -> Project | None:
 
     if link := _launcher(config):
         return project.at(link.settings.root, link.settings.folder)
-    here = config.invocation_params.dir
-    found = project.find(here)
-    if project.CHECKOUT is not None and config.rootpath.resolve() == project.CHECKOUT:
-        found = project.Project(config.rootpath, config.rootpath)  # in whatever folder it was typed
-    scopes = []
-    for name in project.suite_names(found):
-        try:
-            scopes += project.scopes(found.root, [name])
-        except LookupError:
-            pass  # which is for the settings to say
-    inside = [_is_inside(argument, here, scopes, pyargs=config.option.pyargs) for argument in _arguments(config)]
+    found, scopes = _project_of(config)
+    inside = _inside(config, scopes)
     if not any(inside):
         return None
     if all(inside):
@@ -223,6 +229,28 @@ def _found(config: pytest.Config) -> Project | None:
     )
 
 
+def _project_of(config: pytest.Config) -> tuple[Project, list[Scope]]:
+    """The project of the folder where pytest was started, and the parts of its suite that are there."""
+    from preflight import project
+
+    found = project.find(config.invocation_params.dir)
+    if project.CHECKOUT is not None and config.rootpath.resolve() == project.CHECKOUT:
+        found = project.Project(config.rootpath, config.rootpath)  # in whatever folder it was typed
+    scopes = []
+    for name in project.suite_names(found):
+        try:
+            scopes += project.scopes(found.root, [name])
+        except LookupError:
+            pass  # which is for the settings to say
+    return found, scopes
+
+
+def _inside(config: pytest.Config, scopes: list[Scope]) -> list[bool]:
+    """Of each file and folder that pytest was given, whether it belongs to the suite."""
+    here, pyargs = config.invocation_params.dir, bool(config.known_args_namespace.pyargs)
+    return [_is_inside(argument, here, scopes, pyargs=pyargs) for argument in _arguments(config)]
+
+
 def _is_inside(argument: str, here: Path, scopes: list[Scope], *, pyargs: bool) -> bool:
     name = argument.partition("::")[0]
     if pyargs and any(f"{name}.".startswith((f"{one.name}.", f"{one.folder.name}.")) for one in scopes):
@@ -232,7 +260,7 @@ def _is_inside(argument: str, here: Path, scopes: list[Scope], *, pyargs: bool) 
 
 
 def _arguments(config: pytest.Config) -> list[str]:
-    """The files and folders that pytest was given; at ``--help`` it stops reading before it knows them for good."""
+    """The files and folders that pytest was given, as far as it has read them: at ``--help`` it stops early."""
     return config.args or list(getattr(config.known_args_namespace, "file_or_dir", None) or ())
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +40,11 @@ class Project(NamedTuple):
     """What to do about that."""
     passed_over: str = ""
     """The pyproject.toml further up that is not used, and why, for people; empty where there is none."""
+
+    @property
+    def refused(self) -> str:
+        """Why nothing of it may run, and what to do, for people; empty: it may."""
+        return f"{self.problem}: no project is run from there; {self.advice}" if self.problem else ""
 
 
 def in_checkout() -> bool:
@@ -157,18 +162,28 @@ def default_suite(project: Project) -> Sequence[str]:
 
 
 def of_others(root: Path, scopes: Iterable[Scope]) -> str:
-    """Who else could have a hand in the requirements of a project, for people; empty where nobody could but root."""
+    """Who else could have a hand in a project's requirements, and what to do, for people; empty: nobody but root."""
     for scope in scopes:
         if scope.base != root or scope.name == OURS:
             continue  # of an installed package
-        for folder, _, names in os.walk(scope.folder):
-            for path in (Path(folder), *(Path(folder, name) for name in names if name.endswith(".py"))):
-                try:
-                    if why := _unsafe(path):
-                        return why
-                except OSError as error:  # a link that leads nowhere
-                    return f"{path} cannot be looked at: {error.strerror}"
+        for path in _read_by_pytest(root, scope.folder):
+            try:
+                why = _unsafe(path)
+            except OSError as error:  # a link that leads nowhere
+                why = f"{path} cannot be looked at: {error.strerror}"
+            if why:
+                return f"{why}: no requirement there is run; keep them where only you can write"
     return ""
+
+
+def _read_by_pytest(root: Path, folder: Path) -> Iterator[Path]:
+    """What pytest imports for the requirements in a folder of the project, with the folders that it lies in."""
+    above = [one for one in folder.parents if one.is_relative_to(root)]
+    yield from (one for one in above if one != root)
+    yield from (file for one in above if os.path.lexists(file := one / "conftest.py"))
+    for below, _, names in os.walk(folder):
+        yield Path(below)
+        yield from (Path(below, name) for name in names if name.endswith(".py"))
 
 
 def scopes(root: Path, names: Iterable[str]) -> list[Scope]:

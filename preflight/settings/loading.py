@@ -71,8 +71,8 @@ def load(
     the defaults. Raises SettingsError, whose message names file and line, variable or option.
     """
     project = place if isinstance(place, Project) else Project(place, place)
-    if project.problem and imports:
-        raise SettingsError(f"{project.problem}: no project is run from there; {project.advice}")
+    if project.refused and imports:
+        raise SettingsError(project.refused)
     root = project.root
     environ = dict(os.environ if environ is None else environ)
     options = {name: value for name, value in (options or {}).items() if value is not None}
@@ -186,7 +186,7 @@ def _suite(project: Project, names: object, sources: Mapping[str, str], *, looks
     except LookupError as error:
         raise SettingsError(f"{where}: {error.args[0]}") from None
     if problem := projects.of_others(project.root, scopes):
-        raise SettingsError(f"{problem}: no requirement there is run; keep them where only you can write")
+        raise SettingsError(problem)
     return suite
 
 

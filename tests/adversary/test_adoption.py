@@ -298,15 +298,33 @@ def test_a_folder_that_is_reached_by_a_link(shop: Adopter) -> None:
     assert line(shop, cwd=link) == 1
 
 
-@pytest.mark.parametrize("what", ["preflight_suite", "preflight_suite/test_own.py", "preflight_suite/conftest.py"])
+WRITABLE = ["preflight_suite", "preflight_suite/test_own.py", "preflight_suite/conftest.py", "conftest.py"]
+
+
+@pytest.mark.parametrize("what", WRITABLE)
 def test_requirements_that_others_can_write(shop: Adopter, what: str) -> None:
-    """Nothing of them is run, and the command says which file it is."""
-    shop.write("preflight_suite/conftest.py", "")
+    """Nothing of them is run, by the command and by pytest, and both say which file it is."""
+    shop.write("conftest.py", WRITES)
+    shop.write("preflight_suite/conftest.py", WRITES)
     shop.write("preflight_suite/test_own.py", WRITES + HOLDS.replace("test_good", "test_own").replace("Good", "Own"))
     (shop.root / what).chmod(0o777)
-    done = shop.command("--check-only", environ={"MARK": str(shop.folder / "mark")})
-    assert done.process.returncode == 2
-    assert f"{shop.root / what} can be written by others: no requirement there is run" in done.stderr
+    environ = {"MARK": str(shop.folder / "mark")}
+    done = shop.command("--check-only", environ=environ)
+    asked = shop.pytest("preflight_suite", environ=environ)
+    assert (done.process.returncode, asked.process.returncode) == (2, 4)
+    for one in (done, asked):
+        assert f"{shop.root / what} can be written by others: no requirement there is run" in one.stderr
+    assert not (shop.folder / "mark").exists()
+
+
+def test_a_folder_on_the_way_to_requirements_that_others_can_write(shop: Adopter) -> None:
+    """Somebody else could put another suite in its place."""
+    shop.write("pyproject.toml", '[tool.preflight]\nsuite = ["preflight.requirements", "backend/checks"]\n')
+    shop.write("backend/checks/test_own.py", WRITES)
+    (shop.root / "backend").chmod(0o777)
+    asked = shop.pytest("backend/checks", environ={"MARK": str(shop.folder / "mark")})
+    assert asked.process.returncode == 4
+    assert f"{shop.root}/backend can be written by others: no requirement there is run" in asked.stderr
     assert not (shop.folder / "mark").exists()
 
 

@@ -213,7 +213,9 @@ def test_nothing_runs_in_a_folder_that_others_can_write(shop: Adopter, what: str
     assert done.process.returncode == 2, done.output
     file = shop.root if what == "." else shop.root / what
     assert f"preflight: error: {file} can be written by others: no project is run from there" in done.stderr
-    assert shop.pytest("--pyargs", "preflight.requirements", environ={"MARK": mark}).process.returncode == 4
+    shop.write("preflight_suite/conftest.py", WRITES)
+    for suite in (("--pyargs", "preflight.requirements"), ("preflight_suite",)):
+        assert shop.pytest(*suite, environ={"MARK": mark}).process.returncode == 4
     assert not Path(mark).exists()
 
 
