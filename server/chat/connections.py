@@ -23,7 +23,7 @@ from server.chat.messages import (
     Connected,
     Entry,
     Error,
-    GetHistory,
+    GetTranscript,
     Info,
     Init,
     Ping,
@@ -196,11 +196,13 @@ class Connection:
                     raise Refused("nothing_to_cancel", "No such turn runs or waits.")
             case Ping():
                 self.send(Pong(timestamp=now(), id=message.id))
-            case GetHistory():
+            case GetTranscript():
                 lines, more = await self._hub.store.history(
                     session.id, before=message.before, limit=message.limit, size=PAGE
                 )
-                found = messages.History(session_id=session.id, messages=entries(lines), more=more, id=message.id)
+                found = messages.TranscriptPage(
+                    session_id=session.id, messages=entries(lines), more=more, id=message.id
+                )
                 await self.send_long(found)
             case Command():
                 self.send(Info(message=NO_COMMANDS, timestamp=now()))

@@ -101,7 +101,7 @@ class Ping(_Message):
     id: Id | None = None
 
 
-class GetHistory(_Message):
+class GetTranscript(_Message):
     """Ask for messages before the one with number `before`; without it, for the last ones."""
 
     type: Literal["history"]
@@ -116,7 +116,7 @@ class Command(_Message):
     type: Literal["command", "stopAndRollback", "architecture_approval", "hitl_response"]
 
 
-Client = Init | Chat | Cancel | Ping | GetHistory | Command
+Client = Init | Chat | Cancel | Ping | GetTranscript | Command
 FROM_CLIENT: tuple[type[BaseModel], ...] = get_args(Client)
 CLIENT: TypeAdapter[Client] = TypeAdapter(
     Annotated[Client, Field(discriminator="type")], config=ConfigDict(defer_build=True)
@@ -261,7 +261,7 @@ class Pong(_Message):
     id: str | None = None
 
 
-class History(_Message):
+class TranscriptPage(_Message):
     """A page of the transcript, oldest first; `more`: there are older ones."""
 
     type: Literal["history"] = "history"
@@ -280,7 +280,18 @@ class Info(_Message):
 
 
 Server = (
-    Connected | Initialized | Accepted | Status | Progress | Token | Response | Result | Error | Pong | History | Info
+    Connected
+    | Initialized
+    | Accepted
+    | Status
+    | Progress
+    | Token
+    | Response
+    | Result
+    | Error
+    | Pong
+    | TranscriptPage
+    | Info
 )
 FROM_SERVER: tuple[type[BaseModel], ...] = get_args(Server)
 

@@ -2,9 +2,9 @@
 
 import { Checks } from "./checks.js";
 import { Facts } from "./facts.js";
-import { History } from "./history.js";
 import { Live, ask } from "./live.js";
 import { Overview } from "./overview.js";
+import { PastRuns } from "./pastruns.js";
 import { Rerun } from "./rerun.js";
 import { OUTCOMES, VERDICTS, addressOf, announce, clock } from "./words.js";
 
@@ -13,7 +13,7 @@ const at = (id) => document.getElementById(id);
 const live = new Live();
 const checks = new Checks(at("checks"));
 const facts = new Facts(at("facts"));
-const history = new History(at("past"));
+const pastRuns = new PastRuns(at("past"));
 const overview = new Overview();
 const rerun = new Rerun(live);
 
@@ -37,8 +37,8 @@ function wanted() {
 function show(diagnostics) {
   const past = shown !== null;
   overview.show(diagnostics, past);
-  checks.show(diagnostics, history.find(diagnostics.run_id)?.flips);
-  history.show(diagnostics.run_id);
+  checks.show(diagnostics, pastRuns.find(diagnostics.run_id)?.flips);
+  pastRuns.show(diagnostics.run_id);
   if (!past) running.forEach((check) => checks.update(check));
 }
 
@@ -67,7 +67,7 @@ function back() {
   at("rerun").focus();
 }
 
-history.addEventListener("open", ({ detail: { entry } }) => {
+pastRuns.addEventListener("open", ({ detail: { entry } }) => {
   if (entry.run_id === latest?.run_id) back();
   else location.hash = `run=${encodeURIComponent(entry.run_id)}`;
 });
@@ -97,8 +97,8 @@ live.addEventListener("snapshot", async ({ detail: { diagnostics, run } }) => {
   const isNew = before?.run_id !== diagnostics.run_id;
   if (shown === null) show(diagnostics);
   if (isNew) {
-    await history.refresh(at("address").textContent).catch(() => {}); // the report itself is shown without its past
-    history.show(shown ?? latest.run_id);
+    await pastRuns.refresh(at("address").textContent).catch(() => {}); // the report itself is shown without its past
+    pastRuns.show(shown ?? latest.run_id);
     if (latest.run_id !== diagnostics.run_id) return; // the newer one says what is new
     if (shown === null) show(latest);
     if (before) tell(before, diagnostics);
@@ -152,7 +152,7 @@ live.addEventListener("link", ({ detail }) => {
 setInterval(() => {
   overview.tick();
   facts.tick();
-  history.tick();
+  pastRuns.tick();
   rerun.tick();
   if (lostAt) {
     const seconds = Math.max(0, Math.ceil((retryAt - Date.now()) / 1000));

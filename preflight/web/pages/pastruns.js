@@ -7,7 +7,7 @@ const SHOWN = 60;
 const ORIGINS = { start: "start", check: "check", pytest: "pytest", rerun: "re-run" };
 
 // Events: "open" ({entry}), when somebody picks a run.
-export class History extends EventTarget {
+export class PastRuns extends EventTarget {
   runs = []; // newest first
   #section;
   #strip;
