@@ -307,6 +307,8 @@ PYDANTIC = (
         ("k = os.getenv('KEY')\nif not k:\n    raise SystemExit", "critical Variable KEY"),
         ("k = os.getenv('KEY', '')\nif k == '':\n    import sys\n    sys.exit(1)", "critical Variable KEY"),
         ("k = os.getenv('KEY')\nif k:\n    print(k)", "warning Variable KEY"),
+        ("os.environ['LCD_KEY']", "critical Variable LCD_KEY"),
+        ("os.environ['LC_ALL'], os.environ['PYTHONPATH'], os.environ['PREFLIGHT_TOKEN']", ""),
         ("os.getenv('KEY', 'x')", ""),
         ("os.getenv('KEY') or 'x'", ""),
         ("try:\n    os.environ['KEY']\nexcept KeyError:\n    pass", "warning Variable KEY"),
@@ -475,6 +477,9 @@ COMPOSE = f"""services:
   queue:
     image: rabbitmq
     ports: ["15672:15672", "5672:5672"]
+  stream:
+    image: nats:2
+    ports: ["8222:8222", "4222:4222"]
   hidden:
     image: mongo:7
     expose: ["27017"]
@@ -482,7 +487,7 @@ COMPOSE = f"""services:
 SERVICES = {
     "test_service_db": 'ready.tcp("127.0.0.1:5433")',
     "test_service_cache": 'ready.tcp("127.0.0.1:6380")',
-    "test_service_queue": 'ready.tcp("127.0.0.1:5672")',
+    "test_service_stream": 'ready.tcp("127.0.0.1:4222")',
     "test_queue_url": 'ready.tcp("QUEUE_URL")',
 }
 ANY_URL = "[A-Za-z][A-Za-z0-9+.-]*://.+"

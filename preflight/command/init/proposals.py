@@ -19,13 +19,13 @@ from preflight.redaction.keys import key_like
 
 MOST = 12  # proposals; more than that nobody reads
 IMAGES = {
-    "postgres": 5432, "pgvector": 5432, "postgis": 5432, "redis": 6379, "valkey": 6379, "mysql": 3306, "mariadb": 3306,
-    "mongo": 27017, "rabbitmq": 5672, "qdrant": 6333, "chroma": 8000, "ollama": 11434, "elasticsearch": 9200,
-    "opensearch": 9200, "minio": 9000, "kafka": 9092, "nats": 4222,
+    "postgres": 5432, "postgresql": 5432, "pgvector": 5432, "postgis": 5432, "timescaledb": 5432, "redis": 6379,
+    "valkey": 6379, "mysql": 3306, "mariadb": 3306, "mongo": 27017, "rabbitmq": 5672, "qdrant": 6333, "chroma": 8000,
+    "ollama": 11434, "elasticsearch": 9200, "opensearch": 9200, "minio": 9000, "kafka": 9092, "nats": 4222,
 }  # fmt: skip
 """Images of services, and where each listens for its clients: they may have other ports as well."""
-FORMS = {"postgres": "postgres", "pgvector": "postgres", "postgis": "postgres", "redis": "redis", "valkey": "redis"}
-"""Images of services that a factory of their own asks."""
+FORMS = {5432: "postgres", 6379: "redis"}
+"""Which factory asks the services that listen there by themselves."""
 LOCAL = {"localhost", "127.0.0.1", "::1", "0.0.0.0", "host.docker.internal"}
 PROVIDERS = re.compile(r"(?:OPENAI|ANTHROPIC|MISTRAL|GOOGLE|GEMINI|AZURE_OPENAI|PERPLEXITY)_API_KEY")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,80}")
@@ -162,22 +162,21 @@ def _of_service(placed: _Placed, variables: Iterable[Variable]) -> Proposal | No
         return None
     usual = IMAGES.get(service.image)
     port = next((one for one in service.ports if one.target == usual), service.ports[0])
-    factory = FORMS.get(service.image) if port.target == usual else None
     # A service that a variable leads to is asked there, with all that the application has to know for it.
-    if factory and any(_leads_there(one, factory, service, port) for one in variables):
+    if any(_leads_there(one, service.name, port, usual) for one in variables):
         return None
     call = f'tcp("{port.host}:{port.published}")'
     return Proposal(f"service_{label}", call, f"{placed.file}:{service.line} publishes {label} there")
 
 
-def _leads_there(variable: Variable, factory: str, service: compose.Service, port: compose.Port) -> bool:
+def _leads_there(variable: Variable, service: str, port: compose.Port, usual: int | None) -> bool:
     found = variable.leads_to
-    if not addresses.call(variable.name, found).startswith(f"{factory}("):
-        return False
-    if found is None or not found.host:
-        return True  # its name says what it is for, and nothing says that it is another one
-    usual = IMAGES[service.image]
-    return found.host == service.name or (found.host in LOCAL and (found.port or usual) == port.published)
+    call = addresses.call(variable.name, found)
+    if found is not None and found.host:
+        is_here = found.host in LOCAL and (found.port or usual) == port.published
+        return bool(call) and (found.host == service or is_here)
+    # Its name says what it is for, and nothing says that it is another one.
+    return port.target == usual and call.startswith(f"{FORMS.get(port.target)}(")
 
 
 def _label(name: str) -> str:

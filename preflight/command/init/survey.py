@@ -29,8 +29,8 @@ SERVED = re.compile(
     rb"\b(?:uvicorn|hypercorn|granian|daphne|UvicornWorker)\b[^\n]*?[\s\"'=]([A-Za-z_][\w.]*:[A-Za-z_]\w*)\b"
 )
 NOT_ASKED_FOR = re.compile(
-    r"(?:PREFLIGHT|PYTEST|PYTHON|XDG|LC|GITHUB)_?.*|DJANGO_SETTINGS_MODULE|HOME|HOSTNAME|LANG|LOGNAME|PATH|PWD|SHELL|TERM"
-    r"|TMPDIR|TZ|USER|VIRTUAL_ENV|CI"
+    r"(?:PREFLIGHT|PYTEST|PYTHON|XDG|LC|GITHUB)_.*|PYTHON[A-Z]*|DJANGO_SETTINGS_MODULE|HOME|HOSTNAME|LANG|LOGNAME|PATH"
+    r"|PWD|SHELL|TERM|TMPDIR|TZ|USER|VIRTUAL_ENV|CI"
 )
 """Variables that a machine, Python or we have."""
 
