@@ -92,6 +92,11 @@ class FakeChildren:
         self.scripts = scripts
         self._loop = loop
 
+    @property
+    def workers(self) -> list[FakeChild]:
+        """Those that are workers, the first one first."""
+        return [child for child in self.made if child.module == "preflight.worker"]
+
     def __call__(self, module: str, _root: object, _environ: object, *, descriptors: int = 0, **_: object) -> FakeChild:
         script = self.scripts.get(module.rpartition(".")[2])
         if script is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import signal
@@ -23,16 +22,10 @@ from preflight.settings import loading
 from preflight.settings.model import Settings
 from tests.fakechildren import FakeChild, FakeChildren, Script
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MakeCheck = Callable[..., Check]
 MakeReport = Callable[..., Report]
 MakeChecks = Callable[..., tuple[Checks, FakeChildren]]
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    with contextlib.closing(Loop()) as loop:
-        yield loop
 
 
 @pytest.fixture

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +15,20 @@ import pytest
 from preflight.command import options, reload
 from preflight.contract import Details
 from preflight.launcher.shown import Display
-from preflight.launcher.start import Start
-from preflight.processes import children
 from preflight.processes.board import COUNTERS, Board
 from preflight.processes.channel import Message
 from preflight.processes.loop import Loop
 from preflight.processes.worker import Worker
-from preflight.report.model import Check, Report
 from preflight.requirements import test_resources
 from preflight.settings import loading, processors
 from preflight.settings.model import Settings, SettingsError
 from preflight.suite import memory
-from tests.fakechildren import Application, FakeChild, FakeChildren, Requirements, drained
+from tests.fakechildren import Application, FakeChild, FakeChildren, drained
 
 Serve = Callable[[Settings], int]
 When = Callable[[Callable[[], object]], None]
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 # The setting.
@@ -150,43 +146,9 @@ def test_a_claim_is_one_workers() -> None:
 
 
 @pytest.fixture
-def loop() -> Iterator[Loop]:
-    with contextlib.closing(Loop()) as loop:
-        yield loop
-
-
-@pytest.fixture
-def application() -> Application:
-    return Application()
-
-
-@pytest.fixture
-def started(
-    loop: Loop,
-    application: Application,
-    make_check: Callable[..., Check],
-    make_report: Callable[..., Report],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[FakeChildren]:
-    made = FakeChildren(loop, suite=Requirements(make_check, make_report), worker=application)
-    monkeypatch.setattr(children, "Child", made)
-    yield made
-    assert all(child.closed for child in made.made)
-
-
-@pytest.fixture
 def chosen(free_port: int) -> Settings:
     options = {"demo": True, "port": str(free_port), "supervise": True, "workers": "2"}
     return dataclasses.replace(loading.load(ROOT, options=options), restart_backoff=0.0, restart_limit=2)
-
-
-@pytest.fixture
-def serve(loop: Loop, started: FakeChildren) -> Serve:
-    return lambda chosen: Start(chosen, {}, loop=loop, display=Display(chosen), typed_at=0.0).run()
-
-
-def workers(started: FakeChildren) -> list[FakeChild]:
-    return [child for child in started.made if child.module == "preflight.worker"]
 
 
 def orders(worker: FakeChild, kind: str) -> list[dict[str, Any]]:
@@ -215,7 +177,7 @@ def test_two_serve(
     """The first imports beside the suite, the second once the verdict is good; one of them empties the queue."""
     when_announced(lambda: loop.stops.append(15))
     assert serve(chosen) == 0
-    one, two = workers(started)
+    one, two = started.workers
     assert started.made.index(two) == 2, "after the first worker and the suite"
     assert [order["number"] for worker in (one, two) for order in orders(worker, "serve")] == [1, 2]
     assert [order["last"] for worker in (one, two) for order in orders(worker, "drain")] == [True, False]
@@ -230,7 +192,7 @@ def test_one_crashes(
 
     def crash() -> None:
         application.on_ready = lambda worker: worker.end(7)
-        workers(started)[1].end(7)
+        started.workers[1].end(7)
 
     def told(worker: Worker, restarts: Mapping[str, Any]) -> None:
         count(worker, restarts)
@@ -244,7 +206,7 @@ def test_one_crashes(
     shown = capfd.readouterr().out
     assert "Worker 2 of 2 ended (exit code 7); another one starts at once. 1 other serves." in shown
     assert "Worker 2 of 2 ended (exit code 7); another one starts in 30.0 s. 1 other serves." in shown
-    assert [order["count"] for order in orders(workers(started)[0], "restarts")] == [1, 2]
+    assert [order["count"] for order in orders(started.workers[0], "restarts")] == [1, 2]
 
 
 def test_all_crash(
@@ -256,7 +218,7 @@ def test_all_crash(
     def crash() -> None:
         application.on_ready = lambda worker: worker.end(7)
         application.on_drain = lambda _worker: None  # it has ended
-        for worker in workers(started):
+        for worker in started.workers:
             worker.end(7)
 
     when_announced(crash)
@@ -270,7 +232,7 @@ def test_one_does_not_start(
     """A start is whole or none: the worker that serves already is drained."""
 
     def worker(child: FakeChild, message: Message) -> None:
-        if message.kind == "serve" and child is not workers(started)[0]:
+        if message.kind == "serve" and child is not started.workers[0]:
             for descriptor in message.descriptors:
                 os.close(descriptor)
             child.end(3)
@@ -282,7 +244,7 @@ def test_one_does_not_start(
     shown = capfd.readouterr().out
     assert "THE SERVER DOES NOT START" in shown
     assert "Worker 2 of 2 ended: exit code 3." in shown
-    assert len(orders(workers(started)[0], "drain")) == 1
+    assert len(orders(started.workers[0], "drain")) == 1
     assert "SERVER READY" not in shown
 
 
@@ -292,13 +254,13 @@ def test_unsupervised(
     """Without supervision the others go on, and the instance ends with the last."""
 
     def crash() -> None:
-        for worker in workers(started):
+        for worker in started.workers:
             worker.end(7)
 
     when_announced(crash)
     assert serve(dataclasses.replace(chosen, supervise=False)) == 4
     shown = capfd.readouterr().out
-    assert len(workers(started)) == 2
+    assert len(started.workers) == 2
     assert re.search(r"Worker [12] of 2 ended \(exit code 7\)\. It is not started again: .*\. 1 other serves\.", shown)
     assert "THE SERVER ENDED" in shown
 
@@ -322,7 +284,7 @@ def test_stopped_while_one_starts_up(
 
     def crash() -> None:
         started.scripts["worker"] = starts_up
-        for worker in workers(started):
+        for worker in started.workers:
             worker.end(7)
 
     def starts_up(child: FakeChild, message: Message) -> None:
@@ -332,14 +294,14 @@ def test_stopped_while_one_starts_up(
         elif message.kind == "serve":
             for descriptor in message.descriptors:
                 os.close(descriptor)
-            if len([one for one in workers(started)[2:] if orders(one, "serve")]) == 2:
+            if len([one for one in started.workers[2:] if orders(one, "serve")]) == 2:
                 loop.stops.append(15)
         elif message.kind != "drain":
             application(child, message)
 
     when_announced(crash)
     assert serve(dataclasses.replace(chosen, graceful_timeout=600.0)) == 0
-    later = {orders(worker, "drain")[0]["starts"]: worker.process.returncode for worker in workers(started)[2:]}
+    later = {orders(worker, "drain")[0]["starts"]: worker.process.returncode for worker in started.workers[2:]}
     assert later == {True: 0, False: -9}
     assert "did not finish everything" not in capfd.readouterr().out
 
@@ -351,14 +313,14 @@ def test_news_and_logins(
 
     def tell() -> None:
         application.on_ready = lambda _worker: loop.stops.append(15)
-        worker = workers(started)[1]
+        worker = started.workers[1]
         worker.say("news", topic="chat", data={"about": "accepted"})
         worker.say("logout", session="s", expires=2**31)
         worker.end(7)
 
     when_announced(tell)
     assert serve(chosen) == 0
-    one, two, three = workers(started)
+    one, two, three = started.workers
     assert orders(one, "news") == [{"topic": "chat", "data": {"about": "accepted"}}]
     assert orders(one, "logout") == [{"session": "s", "expires": 2**31}]
     assert orders(two, "news") == orders(two, "logout") == []
@@ -382,13 +344,13 @@ def test_a_rerun_is_one_for_all(
             application(child, message)
 
     def ask() -> None:
-        for child, run_id in zip(workers(started), ids, strict=True):
+        for child, run_id in zip(started.workers, ids, strict=True):
             child.say("rerun", run_id=run_id)
 
     when_announced(ask)
     started.scripts["worker"] = worker
     assert serve(chosen) == 0
-    told = [order for child in workers(started) for order in orders(child, "rerun")]
+    told = [order for child in started.workers for order in orders(child, "rerun")]
     endings = [order for order in told if "ending" in order]
     assert len({order["run_id"] for order in endings}) == 1
     assert sorted(order["elsewhere"] for order in endings) == [False, True]
@@ -407,14 +369,14 @@ def test_a_rerun_outlives_the_worker_that_was_asked(
 
     def worker(child: FakeChild, message: Message) -> None:
         if message.kind == "rerun" and "began" in message.data:
-            workers(started)[1].end(7)
-        elif message.kind == "rerun" and "ending" in message.data and child is workers(started)[0]:
+            started.workers[1].end(7)
+        elif message.kind == "rerun" and "ending" in message.data and child is started.workers[0]:
             loop.stops.append(15)
         else:
             application(child, message)
 
-    when_announced(lambda: workers(started)[1].say("rerun", run_id=run_id))
+    when_announced(lambda: started.workers[1].say("rerun", run_id=run_id))
     started.scripts["worker"] = worker
     assert serve(chosen) == 0
-    (ending,) = [order for order in orders(workers(started)[0], "rerun") if "ending" in order]
+    (ending,) = [order for order in orders(started.workers[0], "rerun") if "ending" in order]
     assert (ending["run_id"], ending["elsewhere"]) == (run_id, False)

@@ -2,54 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from preflight.launcher.shown import Display
-from preflight.launcher.start import Start
-from preflight.processes import children, stacks
+from preflight.processes import stacks
 from preflight.processes.channel import Message
 from preflight.processes.loop import Loop
 from preflight.processes.worker import Worker
-from preflight.report.model import Check, Report
 from preflight.settings import loading
 from preflight.settings.model import Settings
-from tests.fakechildren import Application, FakeChild, FakeChildren, Requirements, drained
+from tests.fakechildren import Application, FakeChild, FakeChildren, drained
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RERUN = "ab" * 16
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    with contextlib.closing(Loop()) as loop:
-        yield loop
-
-
-@pytest.fixture
-def application() -> Application:
-    return Application()
-
-
-@pytest.fixture
-def started(
-    loop: Loop,
-    application: Application,
-    make_check: Callable[..., Check],
-    make_report: Callable[..., Report],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[FakeChildren]:
-    """The children of a launcher; none outlives it."""
-    made = FakeChildren(loop, suite=Requirements(make_check, make_report), worker=application)
-    monkeypatch.setattr(children, "Child", made)
-    yield made
-    assert all(child.closed for child in made.made)
 
 
 @pytest.fixture
@@ -57,16 +27,6 @@ def chosen(free_port: int) -> Settings:
     """Settings with which a crashed worker is started again, at once."""
     chosen = loading.load(ROOT, options={"demo": True, "port": str(free_port), "supervise": True})
     return dataclasses.replace(chosen, restart_backoff=0.0, restart_limit=2)
-
-
-@pytest.fixture
-def serve(loop: Loop, started: FakeChildren) -> Callable[[Settings], int]:
-    """Start and serve with these settings; returns the exit code."""
-    return lambda chosen: Start(chosen, {}, loop=loop, display=Display(chosen), typed_at=0.0).run()
-
-
-def workers(started: FakeChildren) -> list[FakeChild]:
-    return [child for child in started.made if child.module == "preflight.worker"]
 
 
 def stop(_worker: FakeChild | None = None) -> None:
@@ -103,7 +63,7 @@ def test_unsupervised(
     """Without supervision the first crash is the last."""
     application.on_ready = lambda worker: worker.end(7)
     assert serve(dataclasses.replace(chosen, supervise=False)) == 4
-    assert len(workers(started)) == 1
+    assert len(started.workers) == 1
     assert "It is not started again: supervision is off." in capfd.readouterr().out
 
 
@@ -172,6 +132,6 @@ def test_a_rerun(
     assert serve(chosen) == 0
     (ending,) = endings
     assert ending["reason"] == ""
-    served = next(message.data for message in workers(started)[1].heard if message.kind == "serve")
+    served = next(message.data for message in started.workers[1].heard if message.kind == "serve")
     assert served["report"] == ending["report"]
     assert served["report"]["preflight"]["run_id"] == RERUN

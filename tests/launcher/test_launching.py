@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,6 @@ from preflight.launcher.checks import Stopped
 from preflight.launcher.shown import Display
 from preflight.launcher.start import Start
 from preflight.output.publishing import Unpublishable
-from preflight.processes import children
 from preflight.processes.channel import Message
 from preflight.processes.loop import Loop
 from preflight.processes.suite import Result
@@ -30,34 +28,7 @@ from preflight.settings import model as settings
 from preflight.settings.model import Settings
 from tests.fakechildren import Application, FakeChild, FakeChildren, Requirements
 
-ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    with contextlib.closing(Loop()) as loop:
-        yield loop
-
-
-@pytest.fixture
-def requirements(make_check: Callable[..., report.Check], make_report: Callable[..., report.Report]) -> Requirements:
-    return Requirements(make_check, make_report)
-
-
-@pytest.fixture
-def application() -> Application:
-    return Application()
-
-
-@pytest.fixture
-def started(
-    loop: Loop, requirements: Requirements, application: Application, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[FakeChildren]:
-    """The children of all launchers of a test; none outlives it."""
-    made = FakeChildren(loop, suite=requirements, worker=application)
-    monkeypatch.setattr(children, "Child", made)
-    yield made
-    assert all(child.closed for child in made.made)
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
