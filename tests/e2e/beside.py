@@ -11,9 +11,12 @@ import psutil
 import requests
 
 from tests.e2e.place import Place, Started
+from tests.waiting import until
 
 PREFIX = "/_preflight"
 TOKEN = "canary-Zq7vXw2LmN8pRt4KdY6hJb3F"
+RAN = re.compile(r"\d+ requirements: ")
+"""The last line of a run of the suite."""
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 ECHO = '''
@@ -69,6 +72,14 @@ async def app(scope, receive, send):
 '''
 
 
+SHOP = """
+from echo import app as plain
+from preflight import guard
+
+app = guard(plain)
+"""
+
+
 def link_of(started: Started) -> str:
     """The link with the one-time code that the start has printed."""
     found = re.findall(r"http\S+/login\?code=\w+", started.output)
@@ -87,6 +98,20 @@ def logged_in(started: Started) -> requests.Session:
     answer = session.get(link_of(started), timeout=30, allow_redirects=False)
     assert (answer.status_code, answer.headers["location"]) == (303, f"{PREFIX}/")
     return session
+
+
+def everywhere(started: Started, session: requests.Session, workers: int) -> set[int]:
+    """The processes that have answered a login, asked until all of them have."""
+    seen: set[int] = set()
+
+    def all_have() -> bool:
+        answer = session.get(f"{started.url}{PREFIX}/diagnostics", headers={"Connection": "close"}, timeout=30)
+        assert answer.status_code == 200, answer.text
+        seen.add(answer.json()["server"]["pid"])
+        return len(seen) == workers
+
+    until(all_have, "every worker has answered")
+    return seen
 
 
 def nonce_of(session: requests.Session, started: Started) -> str:

@@ -16,17 +16,10 @@ import requests
 from websockets.sync.client import connect
 
 import preflight
-from tests.e2e.beside import BEARER, ECHO, PREFIX, TOKEN, ask, link_of, logged_in, nonce_of
+from tests.e2e.beside import BEARER, ECHO, PREFIX, RAN, SHOP, TOKEN, ask, everywhere, link_of, logged_in, nonce_of
 from tests.e2e.place import ROOT, Place, Started, listening
 from tests.waiting import until
 
-SHOP = """
-from echo import app as plain
-from preflight import guard
-
-app = guard(plain)
-"""
-RAN = re.compile(r"\d+ requirements: ")
 SERVERS: dict[str, Callable[[int], list[str]]] = {
     "uvicorn": lambda port: ["uvicorn", "shop:app", "--port", str(port)],
     "uvicorn, 2 workers": lambda port: ["uvicorn", "shop:app", "--port", str(port), "--workers", "2"],
@@ -47,20 +40,6 @@ def serve(place: Place, server: str = "uvicorn", shop: str = SHOP, *more: str, *
     until(lambda: listening(place.port), "it listens")
     until(lambda: ask(started, f"{PREFIX}/health").status_code == 200, "it answers")
     return started
-
-
-def everywhere(started: Started, session: requests.Session, workers: int) -> set[int]:
-    """The processes that have answered a login, asked until all of them have."""
-    seen: set[int] = set()
-
-    def all_have() -> bool:
-        answer = session.get(f"{started.url}{PREFIX}/diagnostics", headers={"Connection": "close"}, timeout=30)
-        assert answer.status_code == 200, answer.text
-        seen.add(answer.json()["server"]["pid"])
-        return len(seen) == workers
-
-    until(all_have, "every worker has answered")
-    return seen
 
 
 @pytest.mark.parametrize("server", SERVERS)
