@@ -44,6 +44,7 @@ from preflight.fleet.rows import News, Rows, Who  # noqa: E402
 from preflight.report.model import Check, Report  # noqa: E402
 from tests import databases  # noqa: E402
 from tests.databases import Postgres  # noqa: E402
+from tests.e2e.doubles import SMALL  # noqa: E402
 from tests.portnumbers import unused_port  # noqa: E402
 from tests.receivers import Receiver  # noqa: E402
 
@@ -242,16 +243,6 @@ def test_provider():
     except OSError as error:
         pytest.fail(f"the provider says: {{error}}")
 '''
-APPLICATION = """
-async def app(scope, receive, send):
-    while scope["type"] == "lifespan":
-        message = await receive()
-        await send({"type": message["type"] + ".complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"served"})
-"""
 
 
 class Provider:
@@ -285,7 +276,7 @@ class Server:
     def __init__(self, folder: Path, number: int, environ: dict[str, str], before: list[str]) -> None:
         root = folder / f"web-{number}"
         (root / "preflight_suite").mkdir(parents=True)
-        (root / "shop.py").write_text(APPLICATION)
+        (root / "shop.py").write_text(SMALL)
         (root / "pyproject.toml").write_text('[project]\nname = "shop"\n[tool.preflight]\napp = "shop:app"\n')
         (root / "preflight_suite" / "test_provider.py").write_text(REQUIREMENT)
         (root / "home").mkdir(mode=0o700)

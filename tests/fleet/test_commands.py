@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.databases import PASSWORD, Postgres
+from tests.e2e.doubles import SMALL
 from tests.e2e.place import ROOT, Place, Started, get, make_place
 from tests.fleet.older import older
 from tests.waiting import until
@@ -21,16 +22,6 @@ psycopg = pytest.importorskip("psycopg")
 pytestmark = pytest.mark.slow
 
 TOKEN = "canary-Zq7vXw2LmN8pRt4KdY6hJb3F"
-APPLICATION = """
-async def app(scope, receive, send):
-    while scope["type"] == "lifespan":
-        message = await receive()
-        await send({"type": message["type"] + ".complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"served"})
-"""
 TABLES = """
 from preflight.fleet.schema import Tables
 
@@ -44,7 +35,7 @@ def shop(tmp_path: Path) -> Iterator[Place]:
     place = make_place(tmp_path / "place")
     place.root = tmp_path / "shop"
     place.root.mkdir()
-    (place.root / "shop.py").write_text(APPLICATION)
+    (place.root / "shop.py").write_text(SMALL)
     (place.root / "shop_tables.py").write_text(TABLES.format(more=""))
     (place.root / "pyproject.toml").write_text(
         '[project]\nname = "shop"\nversion = "1"\n[tool.preflight]\napp = "shop:app"\n'
@@ -177,7 +168,7 @@ def test_an_instance_that_serves(shop: Place, postgres: Postgres) -> None:
             return json.load(answer)["fleet"]
 
     until(lambda: fleet()["database"] == "reached", "the server knows that")
-    assert get(started.url)[1] == "served"
+    assert get(started.url)[1] == "small"
     written = (
         "SELECT row_to_json(i), r.document FROM preflight.instances i JOIN preflight.reports r ON r.instance = i.id"
     )
