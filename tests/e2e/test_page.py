@@ -1066,7 +1066,9 @@ def test_reduced_motion(served: Place, visit: Open) -> None:
 
 
 FOLDERS = (pages.FOLDER, Path(__file__).parents[2] / "server/chat/page")
-WHOLE = (pages.FOLDER / pages.PAGE).read_bytes().replace(pages.PLACE, (FOLDERS[1] / pages.PANEL).read_bytes())
+PAGE, SIGNS = ((pages.FOLDER / name).read_bytes() for name in (pages.PAGE, pages.SIGNS))
+MADE = (pages.PAGE, pages.FLEET, pages.PANEL, pages.SIGNS)  # not served as they stand here
+WHOLE = PAGE.replace(pages.PLACE, (FOLDERS[1] / pages.PANEL).read_bytes()).replace(pages.SIGNS_PLACE, SIGNS)
 
 
 def ask(url: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
@@ -1084,14 +1086,14 @@ def test_files(served: Place) -> None:
     """Every file of the page has its type and an entity tag; what is no file of the page is not there."""
     files = {path.name: path for folder in FOLDERS for path in folder.iterdir() if path.suffix in pages.TYPES}
     assert len(files) >= 10
-    files = {name: path for name, path in files.items() if name not in (pages.PAGE, pages.PANEL)}
+    files = {name: path for name, path in files.items() if name not in MADE}
     for name, path in files.items():
         status, headers, body = ask(f"{served.url}/static/{name}")
         assert status == 200
         assert headers["content-type"] == pages.TYPES[Path(name).suffix]
         assert body == path.read_bytes()
         assert ask(f"{served.url}/static/{name}", If_None_Match=headers["etag"])[::2] == (304, b"")
-    for name in ("__init__.py", "..%2f__init__.py", "nothing.js", pages.PANEL):
+    for name in ("__init__.py", "..%2f__init__.py", "nothing.js", pages.PANEL, pages.SIGNS):
         assert ask(f"{served.url}/static/{name}")[0] == 404
 
 

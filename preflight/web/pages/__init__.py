@@ -1,7 +1,8 @@
 """The page and its files: plain files in this folder, without a build step, and nothing from other servers.
 
-index.html is the page; each JavaScript module has one subject. An application's own panel is put into the page, and the
-panel's files are served beside these files. The files are read once, at the first request.
+index.html is the page, and fleet.html the fleet's; the signs that both show are put into them. Each JavaScript module
+has one subject. An application's own panel is put into the page, and the panel's files are served beside these files.
+The files are read once, at the first request.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ PAGE = "index.html"
 FLEET = "fleet.html"
 PANEL = "panel.html"
 PLACE = b"<!-- The application's panel. -->\n"
+SIGNS = "signs.html"
+SIGNS_PLACE = b"<!-- The signs. -->\n"
 END = b"</head>"
 
 
@@ -54,6 +57,8 @@ def assets(panel: Path | None) -> Mapping[str, Asset]:
     paths = [path for folder in (FOLDER, panel) if folder for path in folder.iterdir()]
     bodies = {path.name: path.read_bytes() for path in paths if path.suffix in TYPES}
     bodies[PAGE] = bodies[PAGE].replace(PLACE, bodies.pop(PANEL, b""))
+    signs = bodies.pop(SIGNS)
+    bodies |= {name: bodies[name].replace(SIGNS_PLACE, signs) for name in (PAGE, FLEET)}
     return {
         name: Asset(TYPES[Path(name).suffix], body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
         for name, body in bodies.items()
