@@ -82,21 +82,7 @@ def load(
         own_settings = registered(root, table) if imports else {}
     unread = REGISTERS in table and not imports
     known = {**SETTINGS, **own_settings}
-    chosen: dict[str, object] = {}
-    sources: dict[str, str] = {}
-    for key, value in table.items():
-        if key == REGISTERS or (unread and key not in known):
-            continue
-        where = _line(root, key)
-        if key not in known:
-            raise SettingsError(f"{where}: unknown setting {key!r} in [tool.preflight]{_nearest(key, known)}")
-        if not known[key].metadata["anywhere"]:
-            raise SettingsError(f"{where}: {key} can be set in the environment only: {PREFIX}{key.upper()}")
-        if known[key].metadata["secret"]:
-            raise SettingsError(f"{where}: {key} is a secret: set {PREFIX}{key.upper()} in the env file instead")
-        chosen[key] = _parse(known[key], value, f"{where}: {key}")
-        sources[key] = where
-
+    chosen, sources = _of_table(root, table, known, strict=not unread)
     set_aside = _links(environ, known)
     own = {name: value for name, value in environ.items() if name not in set_aside}
     variables = _variables(own, known, "environment variable", everywhere=True, strict=not unread)
@@ -107,14 +93,7 @@ def load(
     demo = bool(early.get("demo", False))
     named = "env_file" in variables or "env_file" in given
     path = _at_home("env_file", early.get("env_file", DEFAULT_ENV_FILE), needed=named and not demo)
-    if demo or project.problem:
-        content = envfile.EnvFile(root / path, exists=False)
-    elif _homeless(path):
-        content = envfile.EnvFile(
-            path, problem=f"{path} cannot be found: the home folder is not known here", exists=False
-        )
-    else:
-        content = envfile.read(root / path)
+    content = envfile.EnvFile(root / path, exists=False) if demo or project.problem else _env_file(root, path)
     late = _variables(content.values, known, str(content.path), lines=content.lines, strict=not unread)
     chosen |= late
     chosen |= variables | given
@@ -155,6 +134,34 @@ def load(
         application={name: chosen.pop(name, entry.default) for name, entry in own_settings.items()},
         **chosen,  # type: ignore[arg-type]  # each value went through its setting's own parser
     )
+
+
+def _of_table(
+    root: Path, table: Mapping[str, Any], known: Known, *, strict: bool
+) -> tuple[dict[str, object], dict[str, str]]:
+    """The values of the table in pyproject.toml, and where each stands; ``strict``: each is the value of a setting."""
+    chosen: dict[str, object] = {}
+    sources: dict[str, str] = {}
+    for key, value in table.items():
+        if key == REGISTERS or (key not in known and not strict):
+            continue
+        where = _line(root, key)
+        if key not in known:
+            raise SettingsError(f"{where}: unknown setting {key!r} in [tool.preflight]{_nearest(key, known)}")
+        if not known[key].metadata["anywhere"]:
+            raise SettingsError(f"{where}: {key} can be set in the environment only: {PREFIX}{key.upper()}")
+        if known[key].metadata["secret"]:
+            raise SettingsError(f"{where}: {key} is a secret: set {PREFIX}{key.upper()} in the env file instead")
+        chosen[key] = _parse(known[key], value, f"{where}: {key}")
+        sources[key] = where
+    return chosen, sources
+
+
+def _env_file(root: Path, path: Path) -> envfile.EnvFile:
+    if _homeless(path):
+        problem = f"{path} cannot be found: the home folder is not known here"
+        return envfile.EnvFile(path, problem=problem, exists=False)
+    return envfile.read(root / path)
 
 
 def _found(project: Project, file: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:

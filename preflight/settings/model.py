@@ -557,7 +557,7 @@ class Settings:
 
     @classmethod
     def of_message(cls, data: Mapping[str, Any]) -> Settings:
-        """The other way."""
+        """Rebuild what :meth:`to_message` wrote."""
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
         }
