@@ -6,7 +6,7 @@ A run uses these modules in this order:
    launcher's part itself (`alone`).
 2. `preflight.plugin` registers `fixtures` and `plugin`, which controls the run and makes the report. It reads the
    `declarations`, leaves out requirements that do not apply (`applicability`), keeps the `deadlines`, names `outcomes`,
-   and brings the stages of each requirement together in `checks`.
+   and brings the stages of each requirement together in `findings`.
 3. `soundness` asks whether assertions are executed. `collection` asks whether the running code is that of the files
    (`sources`), and whether a requirement of theirs is lost (`uncollected`). `witness` asks whether each body has run.
 4. `inquiries` asks what takes long from the beginning of the run, all at once: `probes` the network (`asking` is one

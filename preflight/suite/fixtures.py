@@ -61,7 +61,7 @@ def worker_is_ours(suite_run: SuiteRun) -> bool:
 @pytest.fixture
 def details(request: pytest.FixtureRequest, suite_run: SuiteRun) -> Details:
     """What this requirement found: a dict of JSON values, with ``summary`` and ``fix``."""
-    return suite_run.checks.details_of(request.node)
+    return suite_run.findings.details_of(request.node)
 
 
 @pytest.fixture(scope="session")

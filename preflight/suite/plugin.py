@@ -25,9 +25,9 @@ from preflight.report import model as report
 from preflight.settings.model import Settings
 from preflight.suite import cleanup, declarations, loggers, soundness
 from preflight.suite.applicability import left_out, named_by
-from preflight.suite.checks import Checks
 from preflight.suite.collection import Collection
 from preflight.suite.deadlines import DeadlineExceeded, Deadlines
+from preflight.suite.findings import Findings
 from preflight.suite.inquiries import Inquiries, fixtures
 from preflight.suite.outcomes import outcome_of, uncollectable
 from preflight.suite.witness import Witness
@@ -64,7 +64,7 @@ class SuiteRun:
         self.started_at = times.now()
         self.deadlines = Deadlines(settings)
         self.declarations: dict[str, Declaration] = {}
-        self.checks = Checks()
+        self.findings = Findings()
         self._of_port: set[str] = set()
         """Requirements that ask for the port, which come last."""
         self.collection = Collection(config, settings, by_launcher=link is not None)
@@ -81,7 +81,7 @@ class SuiteRun:
     @property
     def blocking(self) -> list[str]:
         """What blocks the start so far: titles of critical requirements, or that the suite is broken or not whole."""
-        titles = [check.title for check in self.checks.blocking]
+        titles = [check.title for check in self.findings.blocking]
         titles += ["a broken suite"] if self.problems else []
         selection = self.collection.selection
         partial = self.origin == "start" and selection != "all"
@@ -99,7 +99,7 @@ class SuiteRun:
     @property
     def _settled(self) -> set[str]:
         """The requirements that have answered, or have nothing to say before the port is asked for."""
-        return self.checks.ended | self.collection.deselected | self._of_port
+        return self.findings.ended | self.collection.deselected | self._of_port
 
     def on_port_step(self, step: Step) -> None:
         """Show, while it happens, what is done to free the port."""
@@ -230,7 +230,7 @@ class SuiteRun:
         reason = self._left_out(declared)
         if reason:
             if declared.service.casefold() in self.settings.unused:
-                self.checks.details_of(item)["service"] = declared.service
+                self.findings.details_of(item)["service"] = declared.service
             raise NotApplicable(reason)
         item.stash[_BEGUN] = time.monotonic()
         with self._deadline(item), self._witnesses[item.nodeid].hearing():
@@ -278,13 +278,13 @@ class SuiteRun:
         error = call.excinfo.value if call.excinfo else caught
         outcome, message = outcome_of(item, stage, error)
         if isinstance(error, DeadlineExceeded) and error.fix:
-            self.checks.details_of(item).fix = error.fix
+            self.findings.details_of(item).fix = error.fix
         if caught is not None and stage.passed and outcome != "passed":
             stage.outcome = "skipped" if isinstance(caught, Skipped) else "failed"
         if outcome in _REFUSALS and declarations.is_ignored(item.nodeid, declared, self.settings):
             outcome, message = "ignored", f"ignored by {named_by(self.settings, 'ignore')}: {message}"
             stage.outcome = "skipped"
-        check = self.checks.add(item, declared, outcome, message, call.duration)
+        check = self.findings.add(item, declared, outcome, message, call.duration)
         self._redact(stage, item, message)
         if stage.when == "teardown":
             self._end(item, check)
@@ -303,7 +303,7 @@ class SuiteRun:
 
     def _end(self, item: pytest.Item, check: report.Check) -> None:
         """The requirement has been torn down, and this is its check."""
-        self.checks.ended.add(item.nodeid)
+        self.findings.ended.add(item.nodeid)
         self._judge_cleanup(item)
         if check.outcome == "passed" and not self._witnesses[item.nodeid].entered:
             self._broken([f"{item.nodeid}: its body was not executed: leave out the plugin that prevents it"])
@@ -319,7 +319,7 @@ class SuiteRun:
             return
         concerned = critical[-1]
         message = f"what it shares with others was not cleaned up: {type(error).__name__}: {first_line(str(error))}"
-        self.checks.add(concerned, self.declarations[concerned.nodeid], "error", message)
+        self.findings.add(concerned, self.declarations[concerned.nodeid], "error", message)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -338,7 +338,7 @@ class SuiteRun:
     def pytest_json_modifyreport(self, json_report: dict[str, Any]) -> None:
         self.report = building.build(
             json_report,
-            self.checks.final,
+            self.findings.final,
             redactor=self.redactor,
             run_id=self.run_id,
             origin=self.origin,
@@ -364,7 +364,7 @@ class SuiteRun:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None]:
-        if exitstatus == pytest.ExitCode.OK and self.checks.blocking:
+        if exitstatus == pytest.ExitCode.OK and self.findings.blocking:
             # A skipped critical, say: green for pytest, and still no reason to start.
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         yield

@@ -31,7 +31,7 @@ from starlette.types import Scope
 from preflight import hostnames
 from preflight.settings.model import TOKEN_LENGTH, Settings
 from preflight.web.instance import Instance
-from preflight.web.logincookies import Login, LoginCookies
+from preflight.web.logincookies import LoginCookies, ValidLogin
 from preflight.web.logins import Admission
 from preflight.web.proxies import Proxies
 from preflight.web.routing import Audience
@@ -164,7 +164,7 @@ class Access:
             return "a login is needed: open the link that the start has printed, or set PREFLIGHT_TOKEN"
         return f"a token is needed: Authorization: Bearer ..., or log in at {scope.get('root_path', '')}/login"
 
-    def _is_from_page(self, scope: Scope, headers: Mapping[bytes, bytes], login: Login) -> bool:
+    def _is_from_page(self, scope: Scope, headers: Mapping[bytes, bytes], login: ValidLogin) -> bool:
         """Whether a person has opened this, or a page of ours asks for it, and no other page of the same origin."""
         destination = headers.get(b"sec-fetch-dest")
         safe = scope["type"] == "http" and scope["method"] in SAFE

@@ -23,7 +23,7 @@ LASTS = 12 * 3600  # seconds that a login lasts
 REVOKED = 10_000  # ended logins that are remembered until they would have expired
 
 
-class Login(NamedTuple):
+class ValidLogin(NamedTuple):
     """What a cookie that counts stands for."""
 
     name: str
@@ -67,7 +67,7 @@ class LoginCookies:
         sign = "1" if value else ""
         return f"{self._name}={value}; HttpOnly; {rules}", f"{self._name}_login={sign}; {rules}"
 
-    def login(self, cookies: bytes) -> Login | None:
+    def login(self, cookies: bytes) -> ValidLogin | None:
         """The login that a request's cookies stand for, if it has neither expired nor been ended."""
         for part in cookies.decode("latin-1").split(";"):
             name, _, value = part.strip().partition("=")
@@ -78,7 +78,7 @@ class LoginCookies:
                 continue
             expires, _, login = content.partition(".")
             if int(expires) > time.time() and login not in self._revoked and not self._has_ended(login):
-                return Login(login, int(expires))
+                return ValidLogin(login, int(expires))
         return None
 
     def _has_ended(self, name: str) -> bool:
@@ -87,7 +87,7 @@ class LoginCookies:
     def _signature(self, content: str) -> str:
         return hmac.new(self._key, content.encode("latin-1"), "sha256").hexdigest()
 
-    def nonce(self, login: Login) -> str:
+    def nonce(self, login: ValidLogin) -> str:
         """What a page that a person has opened with this login shows for itself."""
         return hmac.new(self._key, b"nonce of " + login.name.encode("latin-1"), "sha256").hexdigest()
 
@@ -109,7 +109,7 @@ class LoginCookies:
             close()
 
     @contextlib.contextmanager
-    def opened(self, login: Login, close: Callable[[], object]) -> Iterator[None]:
+    def opened(self, login: ValidLogin, close: Callable[[], object]) -> Iterator[None]:
         """For as long as a connection that this login has opened is: ``close`` is called when the login ends."""
         end = asyncio.get_running_loop().call_later(login.expires - time.time(), close)
         self._connections.setdefault(login.name, set()).add(close)

@@ -55,7 +55,7 @@ class OwnLogins:
         return True
 
     def end(self, session: str) -> None:
-        """:class:`preflight.web.access.Access` remembers that itself."""
+        """:class:`preflight.web.logincookies.LoginCookies` remembers that itself."""
 
     def has_ended(self, session: str) -> bool:  # noqa: ARG002  # as above
         """Nobody else ends any."""

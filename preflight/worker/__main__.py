@@ -22,7 +22,7 @@ from preflight.processes import children, interpreter, signals, stacks
 from preflight.processes.channel import Message
 from preflight.processes.worker import CLOSED, LISTENING_FIX, WELL_KNOWN
 from preflight.text import first_line
-from preflight.worker.reruns import Reruns
+from preflight.worker.reruns import LauncherRunner
 
 if TYPE_CHECKING:
     import asyncio
@@ -107,7 +107,7 @@ class _Main:
         self._early: list[Message] = []
         """What was said of the instance before there was one."""
         self._pid = os.getpid()
-        self._reruns = Reruns(self._say)
+        self._reruns = LauncherRunner(self._say)
         self._channel = children.attach(descriptor, self._hear, self._hung_up)
         signals.when_alone(self._hurry)
 

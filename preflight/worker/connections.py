@@ -44,7 +44,7 @@ class Limits(NamedTuple):
         )
 
 
-class Connection(Protocol):
+class Newcomer(Protocol):
     """What is known here of a new connection, a :class:`preflight.worker.protocol.Http`."""
 
     number: int
@@ -64,10 +64,10 @@ class State(ServerState):
         """Connections whose client has an answer to take: since when, and how many bytes there were then."""
         self._admitted = 0
         self._full_until = 0.0
-        self._surplus: deque[Connection] = deque()
+        self._surplus: deque[Newcomer] = deque()
         self._said_at = float("-inf")
 
-    def admit(self, connection: Connection, now: float) -> None:
+    def admit(self, connection: Newcomer, now: float) -> None:
         """Make room for a new connection, or mark it as one too many."""
         self._admitted += 1
         connection.number = self._admitted
@@ -81,7 +81,7 @@ class State(ServerState):
         connection.surplus = True
         self._surplus.append(connection)
 
-    def _make_room(self, newcomer: Connection, now: float) -> bool:
+    def _make_room(self, newcomer: Newcomer, now: float) -> bool:
         """Close connections of which nothing is asked, the oldest first, then those that dawdle over a head."""
         connections: set[Any] = self.connections
         waiting = [one for one in connections if one.dispensable and not one.surplus and one is not newcomer]
@@ -96,7 +96,7 @@ class State(ServerState):
             self._full_until = now + PATIENCE
         return bool(waiting)
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: Newcomer) -> None:
         """A connection has gone."""
         if connection.surplus and connection in self._surplus:
             self._surplus.remove(connection)

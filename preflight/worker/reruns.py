@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from preflight.processes.rerun import Began, Ending, Heard, Steps
 
 
-class Reruns:
+class LauncherRunner:
     """Has the launcher run the suite again; a :class:`preflight.processes.rerun.Runner`."""
 
     def __init__(self, say: Callable[..., None]) -> None:

@@ -13,7 +13,7 @@ _ANSWERS = frozenset({"failed", "error", "timeout", "skipped", "ignored"})
 """Outcomes that a later stage does not take back: a tear-down that says "unknown", of what has failed."""
 
 
-class Checks:
+class Findings:
     """Those of one run."""
 
     def __init__(self) -> None:
