@@ -66,7 +66,7 @@ def free(
     waited for first.
     """
     if settings.uds is not None:
-        return _free_path(settings, settings.uds, dry_run=dry_run, as_json=as_json)
+        return _free_path(settings, settings.uds, dry_run=dry_run, as_json=as_json, log_file=log_file)
     ours = neighbours.on_port(settings)
     policy = occupied.policy_of(settings, [one.record for one in ours])
     if dry_run:
@@ -80,7 +80,7 @@ def free(
     else:
         shown = {}
         redactor = Redactor.of(settings)
-        log = Log(redactor, log_file, settings.log_format, trail=settings.state.audit)
+        log = _log(settings, redactor, log_file)
 
         def on_step(step: ports.Step) -> None:
             if event := audit.freeing(step, settings.address):
@@ -106,6 +106,10 @@ def free(
     return 0 if good else 1
 
 
+def _log(settings: Settings, redactor: Redactor, log_file: LogFile | None) -> Log:
+    return Log(redactor, log_file, settings.log_format, trail=settings.state.audit)
+
+
 def _path_described(settings: Settings, path: Path) -> dict[str, object]:
     """The same of a Unix socket's path."""
     found = socketfiles.look(path)
@@ -123,12 +127,15 @@ def _path_described(settings: Settings, path: Path) -> dict[str, object]:
     return shown
 
 
-def _free_path(settings: Settings, path: Path, *, dry_run: bool, as_json: bool) -> int:
+def _free_path(settings: Settings, path: Path, *, dry_run: bool, as_json: bool, log_file: LogFile | None) -> int:
     """Make room at a Unix socket's path: an instance of ours is asked to end, nobody else is."""
     ours = [one for one in neighbours.on_port(settings) if one.answers]
     if ours and not dry_run:
         if ours[0].stays:  # a second signal would end one that drains at once
             os.kill(ours[0].record.pid, signal.SIGTERM)
+            step = ports.Step(time.time(), "SIGTERM", ours[0].record.pid, "our instance", "sent")
+            if event := audit.freeing(step, settings.address):
+                _log(settings, Redactor.of(settings), log_file).audit(event)
         until = time.monotonic() + ours[0].record.stops_within + settings.port_grace
         while socketfiles.look(path).listens and time.monotonic() < until:
             time.sleep(occupied.LOOK)
@@ -136,9 +143,10 @@ def _free_path(settings: Settings, path: Path, *, dry_run: bool, as_json: bool) 
         socketfiles.sweep(path)
     shown = _path_described(settings, path)
     names = [f"PID {one.record.pid}" for one in ours]
-    shown["would_stop" if dry_run else "stopped"] = names
+    free = shown["status"] == AVAILABLE
+    shown["would_stop" if dry_run else "stopped"] = names if free or dry_run else []
     _print(settings, shown, as_json=as_json)
-    return 0 if shown["status"] == AVAILABLE or (dry_run and ours) else 1
+    return 0 if free or (dry_run and ours) else 1
 
 
 def _described(

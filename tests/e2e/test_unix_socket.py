@@ -272,6 +272,9 @@ def test_free_port_ends_an_instance_of_ours(served: Place, path: Path) -> None:
     freed = served.run("--uds", str(path), "--free-port")
     assert freed.process.returncode == 0, freed.output
     assert instance.wait() == 0
+    (signalled,) = [line for line in (served.state / "audit.log").read_text().splitlines() if " signal " in line]
+    assert f"to={instance.pid}" in signalled
+    assert f"it is in the way on unix:{path}" in signalled
     assert not path.exists()
 
 
