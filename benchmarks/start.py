@@ -64,11 +64,11 @@ def resident(pid: int) -> float:
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
-def start(command: list[str], environ: dict[str, str], port: int) -> tuple[float, float]:
+def start(command: list[str], environ: dict[str, str], port: int, folder: Path = ROOT) -> tuple[float, float]:
     """Milliseconds from exec to the first 200, and MiB resident of the process that was started."""
     began = time.perf_counter()
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         while not answered(port):
