@@ -96,14 +96,16 @@ class Installed(NamedTuple):
 def installed(name: str) -> Installed | None:
     """The distribution of this name, read once; None where there is none, or none says a version.
 
-    The folder that an interrupted installation has left says none. What an installer has written counts before what a
-    build has left in a folder of sources, wherever that stands on the path.
+    A folder without metadata, which an interrupted installation has left, is passed over. Metadata that say no version
+    are not: the application would get them as well. What an installer has written counts before what a build has left
+    in a folder of sources, wherever that stands on the path.
     """
     for version_of in (_by_installer, _by_build):
         for distribution in importlib.metadata.distributions(name=name):
             with contextlib.suppress(KeyError, ValueError, OSError):
-                if version := version_of(distribution):
-                    return Installed(distribution, version)
+                version = version_of(distribution)
+                if version is not None:
+                    return Installed(distribution, version) if version else None
     return None
 
 
@@ -114,9 +116,9 @@ def version(name: str) -> str | None:
 
 
 def _by_installer(distribution: importlib.metadata.Distribution) -> str | None:
+    metadata = distribution.read_text("METADATA")
     # The head alone: the description behind it may be a book.
-    head = (distribution.read_text("METADATA") or "").partition("\n\n")[0]
-    return HeaderParser().parsestr(head)["Version"]
+    return None if metadata is None else HeaderParser().parsestr(metadata.partition("\n\n")[0])["Version"] or ""
 
 
 def _by_build(distribution: importlib.metadata.Distribution) -> str | None:

@@ -593,7 +593,7 @@ def test_a_request_that_closes_every_socket(place: Place) -> None:
     with socket.create_connection(("127.0.0.1", place.port)) as client:
         client.sendall(b"GET /close HTTP/1.1\r\nHost: localhost\r\n\r\n")
         one.until_says(BACK)
-    assert "The application has closed the channel to its launcher" in one.output
+    one.until_says("The application has closed the channel to its launcher")
     assert get(place.url) == (200, "small")
     assert one.stop() == 0
 
