@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from preflight.making import Ask, Failure, requirement, unknown
     from preflight.ready.caches import redis
+    from preflight.ready.certificates import tls
     from preflight.ready.databasefiles import sqlite
     from preflight.ready.files import file, folder, model_file
     from preflight.ready.keys import api_key
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from preflight.ready.mcp import mcp_server
     from preflight.ready.migrating import migrations
     from preflight.ready.models import model
-    from preflight.ready.network import dns, tcp, tls
+    from preflight.ready.network import dns, tcp
     from preflight.ready.packages import distribution, no_conflicts
     from preflight.ready.postgresql import postgres
     from preflight.ready.variables import variable
@@ -81,7 +82,7 @@ CATALOGUE = {
     "http": Entry("web", "http", "GET: the status, and a value in the JSON", "one GET, no redirection"),
     "tcp": Entry("network", "", "whether somebody accepts the connection", "one connection"),
     "dns": Entry("network", "", "the addresses of a name, as this machine resolves it", "one question"),
-    "tls": Entry("network", "", "the certificate: issuer, host, days left", "one handshake"),
+    "tls": Entry("certificates", "", "the certificate: issuer, host, days left", "one handshake"),
     "executable": Entry("machine", "", "PATH, and the version that the program prints", "one process"),
     "file": Entry("files", "", "whether the file is there and can be read", "one byte"),
     "folder": Entry("files", "", "whether a file can be written there", "a file without a name"),
