@@ -6,21 +6,34 @@ requirement comes last. That may be a warning, while a critical requirement reli
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import pytest
+from _pytest.nodes import Node
 
 _HARMLESS = ("preflight.suite.", "_pytest.")
 """Whose fixtures raise nothing at their end."""
+ENDS_THE_RUN = (KeyboardInterrupt, pytest.exit.Exception)
 
-_SHARED = pytest.StashKey[BaseException]()
+
+class Fault(NamedTuple):
+    """What the clean-up of something shared has raised, and the classes, modules and sessions that have ended there."""
+
+    error: BaseException
+    ended: frozenset[Node]
 
 
-def own(item: pytest.Item) -> Exception | None:
+_FAULT = pytest.StashKey[Fault]()
+
+
+def own(item: pytest.Item) -> BaseException | None:
     """Clean up what is the requirement's own, and nothing else; returns what that has raised."""
     try:
         item.session._setupstate.teardown_exact(item.parent)  # type: ignore[arg-type]  # it asks for listchain() alone
-    except Exception as error:  # noqa: BLE001  # raised again, when the rest is cleaned up as well
+    except ENDS_THE_RUN:
+        raise
+    except BaseException as error:  # noqa: BLE001  # raised again, when the rest is cleaned up as well
         return error
     return None
 
@@ -30,32 +43,35 @@ def everything(session: pytest.Session) -> None:
     session._setupstate.teardown_exact(None)
 
 
-def note(item: pytest.Item, error: BaseException) -> None:
-    """The clean-up of what is shared, which came after this requirement, has raised this."""
-    item.stash[_SHARED] = error
+def note(item: pytest.Item, nextitem: pytest.Item | None, error: BaseException) -> None:
+    """The clean-up of what is shared, which came between these two, has raised this; None: all is cleaned up."""
+    going_on = set(nextitem.listchain()) if nextitem is not None else set()
+    item.stash[_FAULT] = Fault(error, frozenset(one for one in item.listchain() if one not in going_on))
 
 
-def error_of(item: pytest.Item) -> BaseException | None:
+def fault_of(item: pytest.Item) -> Fault | None:
     """What was raised by the clean-up of what is shared, after this requirement."""
-    return item.stash.get(_SHARED, None)
+    return item.stash.get(_FAULT, None)
 
 
-def users(item: pytest.Item, items: Iterable[pytest.Item]) -> list[pytest.Item]:
-    """The requirements so far, this one included, that share a fixture of the suite's author with others."""
+def users(item: pytest.Item, fault: Fault, items: Iterable[pytest.Item]) -> list[pytest.Item]:
+    """The requirements so far, this one included, that use a shared fixture of the author's which has ended there."""
     found = []
     for other in items:
-        if _shares(other):
+        if any(node in fault.ended for node in _shared(other)):
             found.append(other)
         if other is item:
             break
     return found
 
 
-def _shares(item: pytest.Item) -> bool:
+def _shared(item: pytest.Item) -> Iterator[Node | None]:
+    """Where each fixture ends that this requirement shares with others."""
     fixtures = getattr(item, "_fixtureinfo", None)
-    defined = fixtures.name2fixturedefs.values() if fixtures is not None else ()
-    return any(
-        one.scope != "function" and not one.func.__module__.startswith(_HARMLESS)
-        for definitions in defined
-        for one in definitions
-    )
+    for definitions in fixtures.name2fixturedefs.values() if fixtures is not None else ():
+        for one in definitions:
+            if one.scope == "function" or one.func.__module__.startswith(_HARMLESS):
+                continue
+            of_class = item.getparent(pytest.Class) if one.scope == "class" else None
+            whole = item.session if one.scope in ("session", "package") else item.getparent(pytest.Module)
+            yield of_class or whole

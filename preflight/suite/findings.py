@@ -36,6 +36,11 @@ class Findings:
         """What the requirement has found."""
         return self._details.setdefault(item.nodeid, Details())
 
+    def has_passed(self, item: pytest.Item) -> bool:
+        """Whether the requirement holds as far as it has been asked."""
+        check = self._checks.get(item.nodeid)
+        return check is not None and check.outcome == "passed"
+
     def add(self, item: pytest.Item, declared: Declaration, outcome: str, message: str, duration: float = 0.0) -> Check:
         """A stage of the requirement, which took ``duration`` seconds, has ended so; returns its check after that."""
         check = self._checks[item.nodeid] = self._after(item, declared, outcome, message, duration)

@@ -199,7 +199,19 @@ def modules(name: str) -> list[str]:
     called = [one for one in dict.fromkeys((_guess(name), name.lower().replace("-", "."))) if one in tops]
     public = {one for one in tops if "._" not in f".{one}"} - {"test", "tests", "docs", "examples"}
     # One that is installed as editable lists none of its modules.
-    return called or sorted(public) or [_guess(name)] * (importlib.util.find_spec(_guess(name)) is not None)
+    return called or sorted(public) or [_guess(name)] * _is_there(_guess(name))
+
+
+def _is_there(module: str) -> bool:
+    """Whether there is such a module; what it is in is not imported for that."""
+    name, *below = module.split(".")
+    spec = importlib.util.find_spec(name)
+    for part in below:
+        if spec is None or spec.submodule_search_locations is None:
+            return False
+        name += f".{part}"
+        spec = importlib.machinery.PathFinder.find_spec(name, spec.submodule_search_locations)
+    return spec is not None
 
 
 def _outcomes(names: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -245,15 +245,18 @@ class SuiteRun:
     def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
         with self._deadline(item), self._witnesses[item.nodeid].hearing():
             its_own = cleanup.own(item)
+            before_port = nextitem is not None and "port" in fixtures(nextitem) and "port" not in fixtures(item)
             try:
                 try:
                     yield
                 finally:
-                    if nextitem is not None and "port" in fixtures(nextitem) and "port" not in fixtures(item):
+                    if before_port:
                         # What fixtures of the whole session raise at their end is known before the port is freed.
                         cleanup.everything(item.session)
-            except Exception as error:
-                cleanup.note(item, error)
+            except cleanup.ENDS_THE_RUN:
+                raise
+            except BaseException as error:
+                cleanup.note(item, None if before_port else nextitem, error)
                 raise
             if its_own is not None:
                 raise its_own
@@ -312,14 +315,20 @@ class SuiteRun:
 
     def _judge_cleanup(self, item: pytest.Item) -> None:
         """What is raised when the last user of a fixture has gone is the affair of those that matter most, too."""
-        error = cleanup.error_of(item)
-        users = cleanup.users(item, item.session.items) if error is not None else []
-        critical = [user for user in users if self.declarations[user.nodeid].severity == "critical"]
-        if error is None or not critical or item in critical:
+        fault = cleanup.fault_of(item)
+        if fault is None:
             return
-        concerned = critical[-1]
-        message = f"what it shares with others was not cleaned up: {type(error).__name__}: {first_line(str(error))}"
-        self.findings.add(concerned, self.declarations[concerned.nodeid], "error", message)
+        said = f"{type(fault.error).__name__}: {first_line(str(fault.error))}"
+        for user in cleanup.users(item, fault, item.session.items):
+            declared = self.declarations[user.nodeid]
+            if user is item or declared.severity != "critical" or not self.findings.has_passed(user):
+                continue
+            outcome, message = "error", f"what it shares with others was not cleaned up: {said}"
+            if declarations.is_ignored(user.nodeid, declared, self.settings):
+                outcome, message = "ignored", f"ignored by {named_by(self.settings, 'ignore')}: {message}"
+            check = self.findings.add(user, declared, outcome, message)
+            if self.link:
+                self.link.send("checked", **building.in_brief(check, self.redactor))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

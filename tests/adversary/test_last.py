@@ -45,16 +45,31 @@ def test_a_fixture_whose_end_fails(project: Place) -> None:
     assert "its tear-down raised OSError: still open" in project.check("Judges")["message"]
 
 
+RAISES = {'raise OSError("still open")': "OSError", 'pytest.fail("still open")': "Failed"}
+
+
+@pytest.mark.parametrize("raises", RAISES)
 @pytest.mark.parametrize("scope", ["class", "module", "session"])
-def test_a_shared_fixture_whose_end_fails(project: Place, scope: str) -> None:
+def test_a_shared_fixture_whose_end_fails(project: Place, scope: str, raises: str) -> None:
     """pytest raises it after the last requirement there; the critical one that relied on it is in error, too."""
-    shared = f'@pytest.fixture(scope="{scope}")\ndef it():\n    yield\n    raise OSError("still open")\n'
+    shared = f'@pytest.fixture(scope="{scope}")\ndef it():\n    yield\n    {raises}\n'
     uses = '    @pytest.mark.critical("Judges")\n    def test_judges(self, it):\n        """It holds."""\n'
     last = '    @pytest.mark.warning("Last")\n    def test_last(self):\n        """It holds."""\n'
     project.write_requirement("judges", HEAD + shared + "class TestIt:\n" + uses + last)
     assert checked(project).process.returncode == 1
-    said = "what it shares with others was not cleaned up: OSError: still open"
+    said = f"what it shares with others was not cleaned up: {RAISES[raises]}: still open"
     assert (project.check("Judges")["outcome"], project.check("Judges")["message"]) == ("error", said)
+
+
+def test_a_fixture_of_its_own_that_fails_at_its_end(project: Place) -> None:
+    """A warning whose own fixture fails at its end harms nobody who comes after it."""
+    own = '@pytest.fixture\ndef it():\n    yield\n    pytest.fail("still open")\n'
+    first = '@pytest.mark.warning("First")\ndef test_first(it):\n    """It holds."""\n'
+    project.write_requirement("aaa", HEAD + own + first)
+    second = '@pytest.mark.critical("Second")\ndef test_second():\n    """It holds."""\n'
+    project.write_requirement("bbb", HEAD + second)
+    assert project.run(*DEMO, "--check-only").process.returncode == 0
+    assert (project.check("First")["outcome"], project.check("Second")["outcome"]) == ("error", "passed")
 
 
 def test_a_shared_fixture_of_warnings_whose_end_fails(project: Place) -> None:

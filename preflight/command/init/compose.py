@@ -17,6 +17,7 @@ PORTS = re.compile(
     r"(?:(?P<host>\[[0-9a-fA-F:]{2,40}\]|[\w.-]{1,100}):)?"
     r"(?P<published>\d{1,5}(?:-\d{1,5})?):(?P<target>\d{1,5}(?:-\d{1,5})?)(?:/(?P<protocol>\w{1,10}))?"
 )
+LONGEST = 100  # ports of a range
 EVERYWHERE = {"", "0.0.0.0", "::", "[::]", "*"}
 
 
@@ -100,7 +101,7 @@ def _short(text: str, host: str = "") -> Iterator[Port]:
 
 def _range(text: str) -> range:
     first, _, last = text.partition("-")
-    return range(int(first), int(last or first) + 1)
+    return range(int(first), min(int(last or first), int(first) + LONGEST, 65_535) + 1)
 
 
 # YAML.
