@@ -5,9 +5,9 @@ and who has no key can put no answer there, because an answer is sealed in the s
 the good one, and nothing else: whoever reads a bad one asks the provider itself (`preflight.suite.sharing`).
 
 Of instances that come at the same moment, one claims the question and asks; the others look until there is an answer,
-or the claim has lasted for as long as whoever asks may take. All times are on the database's clock, as it is in that
-very moment: two claims have begun in some order and come to the row in the other. Only an answer is too old on the
-reader's own clock as well: a database that turns its clock back brings no old answer back.
+or the claim has lasted for as long as its owner may take. All times are the database's, read when a statement comes to
+the row: of two transactions, the one that began first may come there last. An answer must also be young enough by the
+reader's own clock: a database that turns its clock back brings no old answer back.
 
 Everything happens in a thread of its own, with one connection. A database that has not answered in time is not asked
 again in this run.
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 DEADLINE = 1.0  # seconds that the database has for each statement, and for the last ones at the end
 CONNECT = 2.0  # seconds that it has for a connection
-PATIENCE = 3.0  # seconds that whoever asks waits for the database, name resolution included
+PATIENCE = 3.0  # seconds for which a caller waits for the database, name resolution included
 LOOKS = (0.1, 1.0)  # seconds between two looks whether there is an answer: the first, and the longest; each is longer
 SKEW = 300.0  # seconds by which the clocks of two machines may differ
 SHORTEST = 20  # characters of a key: a shorter one could be guessed, and the guess be compared with the table

@@ -73,7 +73,7 @@ class StateFolder(NamedTuple):
         return self.path / _TOLD / f"{host}-{port}.json"
 
     def make(self) -> None:
-        """Make the folder unless it is there, for whoever may be the first to write into it. Raises OSError."""
+        """Make the folder unless it is there. Raises OSError."""
         if not self.path.is_dir():
             files.own(self.path)
 

@@ -6,6 +6,7 @@ requirement comes last. That may be a warning, while a critical requirement reli
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from _pytest.nodes import Node
 
 _HARMLESS = ("preflight.suite.", "_pytest.")
 """Whose fixtures raise nothing at their end."""
-ENDS_THE_RUN = (KeyboardInterrupt, pytest.exit.Exception)
+_ENDS_THE_RUN = (KeyboardInterrupt, pytest.exit.Exception)
 
 
 class Fault(NamedTuple):
@@ -31,7 +32,7 @@ def own(item: pytest.Item) -> BaseException | None:
     """Clean up what is the requirement's own, and nothing else; returns what that has raised."""
     try:
         item.session._setupstate.teardown_exact(item.parent)  # type: ignore[arg-type]  # it asks for listchain() alone
-    except ENDS_THE_RUN:
+    except _ENDS_THE_RUN:
         raise
     except BaseException as error:  # noqa: BLE001  # raised again, when the rest is cleaned up as well
         return error
@@ -43,10 +44,17 @@ def everything(session: pytest.Session) -> None:
     session._setupstate.teardown_exact(None)
 
 
-def note(item: pytest.Item, nextitem: pytest.Item | None, error: BaseException) -> None:
-    """The clean-up of what is shared, which came between these two, has raised this; None: all is cleaned up."""
-    going_on = set(nextitem.listchain()) if nextitem is not None else set()
-    item.stash[_FAULT] = Fault(error, frozenset(one for one in item.listchain() if one not in going_on))
+@contextlib.contextmanager
+def of_shared(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """What is shared is cleaned up between these two requirements; None: all of it. Notes what that raises."""
+    try:
+        yield
+    except _ENDS_THE_RUN:
+        raise
+    except BaseException as error:
+        going_on = set(nextitem.listchain()) if nextitem is not None else set()
+        item.stash[_FAULT] = Fault(error, frozenset(one for one in item.listchain() if one not in going_on))
+        raise
 
 
 def fault_of(item: pytest.Item) -> Fault | None:

@@ -246,18 +246,13 @@ class SuiteRun:
         with self._deadline(item), self._witnesses[item.nodeid].hearing():
             its_own = cleanup.own(item)
             before_port = nextitem is not None and "port" in fixtures(nextitem) and "port" not in fixtures(item)
-            try:
+            with cleanup.of_shared(item, None if before_port else nextitem):
                 try:
                     yield
                 finally:
                     if before_port:
                         # What fixtures of the whole session raise at their end is known before the port is freed.
                         cleanup.everything(item.session)
-            except cleanup.ENDS_THE_RUN:
-                raise
-            except BaseException as error:
-                cleanup.note(item, None if before_port else nextitem, error)
-                raise
             if its_own is not None:
                 raise its_own
 
@@ -284,8 +279,8 @@ class SuiteRun:
             self.findings.details_of(item).fix = error.fix
         if caught is not None and stage.passed and outcome != "passed":
             stage.outcome = "skipped" if isinstance(caught, Skipped) else "failed"
-        if outcome in _REFUSALS and declarations.is_ignored(item.nodeid, declared, self.settings):
-            outcome, message = "ignored", f"ignored by {named_by(self.settings, 'ignore')}: {message}"
+        outcome, message = self._unless_ignored(item, outcome, message)
+        if outcome == "ignored":
             stage.outcome = "skipped"
         check = self.findings.add(item, declared, outcome, message, call.duration)
         self._redact(stage, item, message)
@@ -310,8 +305,18 @@ class SuiteRun:
         self._judge_cleanup(item)
         if check.outcome == "passed" and not self._witnesses[item.nodeid].entered:
             self._broken([f"{item.nodeid}: its body was not executed: leave out the plugin that prevents it"])
+        self._tell(check)
+
+    def _tell(self, check: report.Check) -> None:
         if self.link:
             self.link.send("checked", **building.in_brief(check, self.redactor))
+
+    def _unless_ignored(self, item: pytest.Item, outcome: str, message: str) -> tuple[str, str]:
+        """Outcome and message, as the settings have it that let some critical requirements go."""
+        ignorable = declarations.is_ignored(item.nodeid, self.declarations[item.nodeid], self.settings)
+        if outcome not in _REFUSALS or not ignorable:
+            return outcome, message
+        return "ignored", f"ignored by {named_by(self.settings, 'ignore')}: {message}"
 
     def _judge_cleanup(self, item: pytest.Item) -> None:
         """What is raised when the last user of a fixture has gone is the affair of those that matter most, too."""
@@ -323,12 +328,9 @@ class SuiteRun:
             declared = self.declarations[user.nodeid]
             if user is item or declared.severity != "critical" or not self.findings.has_passed(user):
                 continue
-            outcome, message = "error", f"what it shares with others was not cleaned up: {said}"
-            if declarations.is_ignored(user.nodeid, declared, self.settings):
-                outcome, message = "ignored", f"ignored by {named_by(self.settings, 'ignore')}: {message}"
-            check = self.findings.add(user, declared, outcome, message)
-            if self.link:
-                self.link.send("checked", **building.in_brief(check, self.redactor))
+            message = f"what it shares with others was not cleaned up: {said}"
+            outcome, message = self._unless_ignored(user, "error", message)
+            self._tell(self.findings.add(user, declared, outcome, message))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

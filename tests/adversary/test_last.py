@@ -61,6 +61,16 @@ def test_a_shared_fixture_whose_end_fails(project: Place, scope: str, raises: st
     assert (project.check("Judges")["outcome"], project.check("Judges")["message"]) == ("error", said)
 
 
+def test_a_shared_fixture_of_one_that_may_fail(project: Place) -> None:
+    """What the settings let go is let go when it is not cleaned up as well."""
+    shared = '@pytest.fixture(scope="module")\ndef it():\n    yield\n    raise OSError("still open")\n'
+    uses = '@pytest.mark.critical("Judges")\ndef test_judges(it):\n    """It holds."""\n'
+    last = '@pytest.mark.warning("Last")\ndef test_last():\n    """It holds."""\n'
+    project.write_requirement("judges", HEAD + shared + uses + last)
+    assert project.run(*DEMO, "--check-only", "--ignore", "Judges").process.returncode == 0
+    assert project.check("Judges")["outcome"] == "ignored"
+
+
 def test_a_fixture_of_its_own_that_fails_at_its_end(project: Place) -> None:
     """A warning whose own fixture fails at its end harms nobody who comes after it."""
     own = '@pytest.fixture\ndef it():\n    yield\n    pytest.fail("still open")\n'
