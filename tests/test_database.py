@@ -141,3 +141,11 @@ def test_a_file_that_is_no_database_is_set_aside(path: Path, caplog: pytest.LogC
     assert "no SQLite database" in caplog.text
     with contextlib.closing(sqlite3.connect(path)) as other:
         assert found()(other) == ["one"]
+
+
+def test_a_folder_elsewhere_stays_visible_to_git(tmp_path: Path) -> None:
+    """Only the state folder is left out of git: one that was made for this file alone is somebody's own."""
+    file = tmp_path / "data" / "things.sqlite"
+    with_database(file, lambda database: database.run(put("a")))
+    assert file.exists()
+    assert not (file.parent / ".gitignore").exists()
