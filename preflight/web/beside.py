@@ -22,7 +22,6 @@ from preflight.web.mount import Front, broken, refused
 from preflight.web.routing import direct
 from preflight.web.services import STATE, Application, Services
 
-REQUESTS = ("http", "websocket")
 MARK = b"_beside"
 COOKIE = re.compile(rb"\s*preflight_[0-9]+_beside(_login)?\s*")
 """The names of our logins' cookies, whatever the port of the instance that has set them."""
@@ -30,7 +29,7 @@ ARCHITECTURE = "an ASGI application beside its preflight"
 
 
 class Beside:
-    """The routes beside one application. A server calls :meth:`entrance` with everything but the lifespan."""
+    """The routes beside one application. A server calls what :meth:`entrance` makes."""
 
     def __init__(self, app: ASGIApp, prefix: str, title: str) -> None:
         """``prefix`` begins with a slash and does not end with one; ``title`` is how people call the application."""
@@ -46,17 +45,28 @@ class Beside:
         self._serving: Services | None = None
         self._running: AsyncExitStack | None = None
 
-    def entrance(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Answer what is below the prefix; hand over everything else."""
-        if scope["type"] not in REQUESTS:
-            return self.app(scope, receive, send)
-        path: str = scope["path"]
-        if self._prefix in path and (base := self._base(path, scope.get("root_path", ""))):
-            return self._answer(base, scope, receive, send)
-        for name, value in scope["headers"]:
-            if name == b"cookie" and MARK in value:
-                return self.app(without_logins(scope), receive, send)
-        return self.app(scope, receive, send)
+    def entrance(self, lifespan: ASGIApp) -> ASGIApp:
+        """What a server calls: it answers what is below the prefix, and hands over everything else.
+
+        ``lifespan`` answers for the lifespan. Every request of the application's own passes here, so this is one
+        function with variables of its own, instead of a method that looks them up.
+        """
+        app, prefix, mark = self.app, self._prefix, MARK
+
+        def entrance(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+            kind = scope["type"]
+            if kind == "http" or kind == "websocket":
+                path = scope["path"]
+                if prefix in path and (base := self._base(path, scope.get("root_path", ""))):
+                    return self._answer(base, scope, receive, send)
+                for name, value in scope["headers"]:
+                    if name == b"cookie" and mark in value:
+                        return app(without_logins(scope), receive, send)
+            elif kind == "lifespan":
+                return lifespan(scope, receive, send)
+            return app(scope, receive, send)
+
+        return entrance
 
     def _base(self, path: str, root: str) -> str:
         """The part of the path that leads to our routes; empty where it is the application's.
@@ -83,12 +93,7 @@ class Beside:
             await self.begin(instance)
             await self.lifespan(scope, receive, send)
 
-        def called(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-            if scope["type"] == "lifespan":
-                return started(scope, receive, send)
-            return self.entrance(scope, receive, send)
-
-        return called
+        return self.entrance(started)
 
     def moved_to(self, port: int) -> None:
         """Know the port that the server has bound after all."""

@@ -49,15 +49,16 @@ class Guarded:
         """``module`` is where the application is, for messages."""
         self.app = app
         self._name = f"{module}:app"
-        self._way: App = _unchecked
-        """What answers everything but the lifespan."""
+        self._way: App = self._not_begun
+        """What answers now."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The application, for an ASGI server."""
-        if scope["type"] == "lifespan":
-            await self._live(scope, receive, send)
-        else:
-            await self._way(scope, receive, send)
+        await self._way(scope, receive, send)
+
+    async def _not_begun(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = self._live if scope["type"] == "lifespan" else _unchecked
+        await answer(scope, receive, send)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         if "preflight" in scope.get("state", {}):  # the launcher's worker has put it there
@@ -81,20 +82,21 @@ class Guarded:
             self._way = self.app
             await self.app(scope, receive, send)
             return
-        self._way = beside.entrance if port is not None else self._first(beside, instance)
+        entrance = beside.entrance(self._live)
+        self._way = entrance if port is not None else self._first(entrance, beside, instance)
         await beside.begin(instance)
         await beside.lifespan(scope, _draining(receive, instance), send)
 
-    def _first(self, beside: Beside, instance: Instance) -> App:
+    def _first(self, entrance: App, beside: Beside, instance: Instance) -> App:
         """Take the port that the server has bound from the first connection that comes by it."""
 
         async def first(scope: Scope, receive: Receive, send: Send) -> None:
             server = scope.get("server")
             if server is not None and server[1]:
-                self._way = beside.entrance
+                self._way = entrance
                 instance.settings = replace(instance.settings, port=server[1])
                 beside.moved_to(server[1])
-            await beside.entrance(scope, receive, send)
+            await entrance(scope, receive, send)
 
         return first
 
