@@ -49,7 +49,7 @@ from tests.portnumbers import unused_port  # noqa: E402
 from tests.receivers import Receiver  # noqa: E402
 
 CHECKS = 26  # of a report: as many as the agent server's has
-KEY = "OpenAI API Key"
+KEY = "Provider Key"
 DETAILS = {"text": "x" * 400}  # of each check: a report of 20 KB, as the agent server's is
 TABLES = ("instances", "failing", "changes", "reports", "notices", "news")
 
@@ -292,6 +292,9 @@ class Server:
 
     @property
     def ready(self) -> bool:
+        """Whether it serves; one that has ended will not, and says why."""
+        if self.process.poll() is not None:
+            raise SystemExit(f"a server ended with {self.process.returncode}:\n{self.output.read_text()}")
         return "SERVER READY!" in self.output.read_text()
 
     def senders(self) -> list[int]:
