@@ -370,6 +370,7 @@ def outage(case: str, folder: Path, options: argparse.Namespace, ends: contextli
         ends.callback(one.process.terminate)
     there = "SELECT count(*) FROM preflight.instances WHERE ended_at IS NULL"
     wait(lambda: all(one.ready for one in servers), "all serve")
+    wait(lambda: server.ask("SELECT to_regclass('preflight.instances')") != (None,), "the tables are made")
     wait(lambda: server.ask(there) == (options.instances,), "all are in the database")
     if before:
         subprocess.run(["ip", "link", "set", device, "down"], check=True)

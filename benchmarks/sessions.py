@@ -185,6 +185,8 @@ async def kills(instances: list[Instance], server: Postgres, count: int) -> None
     accepted: dict[str, list[str]] = {}
     waits: list[float] = []
     interrupted = 0
+    async with talking(instances[0].port) as (next_of, _):  # the first session of all makes the tables
+        await next_of("result", say="status")
     for number in range(count):
         victim = instances[number % len(instances)]
         others = [one for one in instances if one is not victim]
