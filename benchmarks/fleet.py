@@ -422,6 +422,7 @@ def main() -> None:
     stops.add_argument("--heartbeat", type=float, default=10.0)
     stops.add_argument("--case", choices=("all", "plain", "sender", "database", "partition"), default="all")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is stopped then, too
     describe()
     {"load": measure_load, "outage": measure_outage}[options.command](options)
 
