@@ -1,9 +1,10 @@
 """What clients notice of crashes, replacements and stops, and whether anybody can steal the port.
 
-    python benchmarks/resilience.py [--crashes 100] [--replacements 20] [--stops 20] [--starts 100]
+    python benchmarks/resilience.py [--crashes 100] [--replacements 20] [--stops 20] [--restarts 20] [--starts 100]
 
 32 clients keep their connections and 8 make a new one for each request, all in a process of their own, while
-``python run.py --demo`` is crashed, replaced and stopped. 0 leaves a part out. Loopback only, in a home folder of its
+``python run.py --demo`` is crashed, replaced and stopped, and restarted behind a socket that somebody else holds, as
+systemd does. 0 leaves a part out. Loopback only, in a home folder of its
 own; it ends by itself and touches only processes that it started.
 """
 
@@ -30,6 +31,7 @@ import psutil  # noqa: E402
 from benchmarks.start import describe, place  # noqa: E402  # the checkout is not installed
 from tests.e2e.doubles import Providers  # noqa: E402
 from tests.e2e.place import READY, Place, Started, equip, get  # noqa: E402
+from tests.servicemanagers import passing  # noqa: E402
 from tests.waiting import until  # noqa: E402
 
 KEEPING, RECONNECTING = 32, 8  # clients
@@ -334,6 +336,29 @@ def stops(here: Place, count: int) -> None:
     )
 
 
+def restarts(here: Place, count: int) -> None:
+    """Stops and starts behind a socket that a service manager holds all the time."""
+    with socket.create_server(("127.0.0.1", here.port), backlog=4096) as held:
+        command = passing([held], [sys.executable, "run.py", "--port", str(here.port), "--demo"])
+        server = here.spawn(*command, pass_fds=[held.fileno()]).until_ready()
+        instances, codes = {instance(here)}, set()
+        with load(here, "--retry") as clients:
+            for _ in range(count):
+                codes.add(server.stop())
+                server = here.spawn(*command, pass_fds=[held.fileno()]).until_ready()
+                instances.add(instance(here))
+            found = clients.stop()
+        server.stop()
+    tell(
+        f"{count} restarts behind an activated socket",
+        "0 refused, 0 lost",
+        found,
+        exit_codes=sorted(codes),
+        instances_that_served=len(instances),
+        requests_sent_again_after_a_reused_connection_closed=found["retried"],
+    )
+
+
 def stolen(here: Place, count: int) -> None:
     """Somebody wants the port all the time."""
     here.write_module("port_passed", PLUGIN)
@@ -367,6 +392,7 @@ def main() -> None:
     options.add_argument("--crashes", type=int, default=100)
     options.add_argument("--replacements", type=int, default=20, help="that succeed, and as many that are refused")
     options.add_argument("--stops", type=int, default=20)
+    options.add_argument("--restarts", type=int, default=20, help="behind an activated socket")
     options.add_argument("--starts", type=int, default=100, help="against the adversary")
     chosen = options.parse_args()
     describe()
@@ -375,6 +401,7 @@ def main() -> None:
         (replacements, chosen.replacements),
         (refused_replacements, chosen.replacements),
         (stops, chosen.stops),
+        (restarts, chosen.restarts),
         (stolen, chosen.starts),
     ):
         if count:
