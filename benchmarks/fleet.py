@@ -101,6 +101,8 @@ class Simulated:
     def __init__(self, load: Load, number: int) -> None:
         who = Who(f"{number:032x}", "shop", "shop:app", f"web-{number}", "0.0.0.0:8002", "0.1.0")
         self._load = load
+        self._turn = threading.Lock()
+        """A registrar does one thing after the other, and keeps one connection meanwhile."""
         self._numbers = itertools.count(1)
         self.rows = Rows(load.url, {}, who, beats_every=load.heartbeat)
         self.gathering = Gathering(self.rows, window=load.window, lease=2 * load.heartbeat)
@@ -113,16 +115,17 @@ class Simulated:
         self._load.timed("first report", lambda: self.rows.write(self.report, []))
 
     def beat(self) -> None:
-        with self.rows:
+        with self._turn, self.rows:
             self._load.timed("sign of life", lambda: self.rows.beat(self.report))
             self._load.timed("look for news", self._gather)
 
     def flip(self, *, fails: bool) -> None:
-        self.report = report(self._run_id(), fails=fails)
-        words = ("ok", "blocks") if fails else ("blocks", "ok")
-        flip = {"title": KEY, "before": words[0], "after": words[1], "message": "rejected (HTTP 401)", "fix": ""}
-        news = News(self.report.run_id, (flip,))
-        self._load.timed("flip", lambda: self.rows.write(self.report, [news]))
+        with self._turn:
+            self.report = report(self._run_id(), fails=fails)
+            words = ("ok", "blocks") if fails else ("blocks", "ok")
+            flip = {"title": KEY, "before": words[0], "after": words[1], "message": "rejected (HTTP 401)", "fix": ""}
+            news = News(self.report.run_id, (flip,))
+            self._load.timed("flip", lambda: self.rows.write(self.report, [news]))
 
     def _gather(self) -> None:
         if claimed := self.gathering.claim():
