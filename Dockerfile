@@ -21,7 +21,7 @@ FROM python:3.13-slim-trixie
 LABEL org.opencontainers.image.title="Preflight" \
       org.opencontainers.image.description="An agent server that starts only if every critical requirement holds" \
       org.opencontainers.image.licenses="MIT"
-# A number, not a name: Kubernetes proves by it that the user is not root (runAsNonRoot). The code belongs to root, so
+# A number, not a name: Kubernetes needs it to see that the user is not root (runAsNonRoot). The code belongs to root, so
 # the server cannot change it.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent server \
     && install -d -o server -g server -m 0700 /var/lib/preflight

@@ -42,6 +42,7 @@ class AgentSettings:
     session_lease: float = setting(
         15.0,
         duration(3, 600),
-        "in a database: time after which another instance may take over turns of one that has fallen silent",
+        "in a database: time after which another instance may take over the turns of an instance that has fallen"
+        " silent",
     )
     session_connections: int = setting(4, whole(1, 100), "in a database: connections that a worker may have to it")

@@ -22,14 +22,14 @@ from preflight.settings.parsers import duration
 TYPED_AT = time.monotonic()  # as near to the command's start as this code can be
 
 EXIT_CODES = {
-    0: "served and stopped as asked, nothing blocks, or done; with --port-status: the port is available; with"
-    " --free-port: it is free, or would be",
-    1: "a critical requirement blocks, or not done; with --port-status: the port is not available; with --free-port:"
-    " it is not free, or would not be",
+    0: "served and stopped as asked, nothing blocks, or the task is done; with --port-status: the port is available;"
+    " with --free-port: the port is free, or would be with --dry-run",
+    1: "a critical requirement blocks, or the task is not done; with --port-status: the port is not available; with"
+    " --free-port: the port is not free, or would not be with --dry-run",
     2: "wrong usage or a wrong setting",
     3: "the check suite itself failed: there is no trustworthy report",
-    4: "the server kept crashing or hanging, or did so where systemd, Kubernetes or a container runtime restarts it;"
-    " it did not start; or it did not answer, and the one that it was to replace goes on",
+    4: "the server kept crashing or hanging, or crashed or hung where systemd, Kubernetes or a container runtime"
+    " restarts it; it did not start; or it did not answer, and the server that it was to replace goes on",
 }
 
 

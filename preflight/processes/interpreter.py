@@ -33,9 +33,9 @@ class Variable(NamedTuple):
 
 
 VARIABLES = (
-    Variable("PYTHONOPTIMIZE", "takes assertions away (`1`), docstrings as well (`2`)"),
+    Variable("PYTHONOPTIMIZE", "removes assertions (`1`), and docstrings as well (`2`)"),
     Variable("PYTHONSAFEPATH", "keeps the project's folder off the path", worker=DROPPED),
-    Variable("PYTHONINSPECT", "replaces a process's exit code by an interactive session's", worker=DROPPED),
+    Variable("PYTHONINSPECT", "replaces a process's exit code with that of an interactive session", worker=DROPPED),
     Variable("PYTHONUNBUFFERED", "nothing: both children write at once in any case"),
     Variable("PYTHONWARNINGS", "turns warnings of other packages into errors"),
     Variable("PYTHONDEVMODE", "turns on warnings, debug hooks and slow allocators"),
@@ -173,7 +173,7 @@ OPTIONS = (
         NOTICED,
     ),
     Option(("-x", "--maxfail"), "the run ends early", NOTICED),
-    Option(("--continue-on-collection-errors",), "a file that does not import is passed over", NOTICED),
+    Option(("--continue-on-collection-errors",), "a file that does not import is skipped", NOTICED),
     Option(("--noconftest", "--confcutdir", "-p no:NAME"), "the plugin that controls the run is kept out", NOTICED),
     Option(("-p NAME",), "a plugin, which can do anything", NOTICED),
     Option(("--pdb", "--trace"), "a debugger interrupts the requirements", NOTICED),

@@ -74,7 +74,7 @@ CATALOGUE = {
         "migrating", "", "`alembic current --check-heads`, or Django's `migrate --check`",
         "one process",
     ),
-    "redis": Entry("caches", "redis", "PING, INFO, and CONFIG GET; whether it takes what is written", "one connection"),
+    "redis": Entry("caches", "redis", "PING, INFO, and CONFIG GET; whether it accepts writes", "one connection"),
     "sqlite": Entry(
         "databasefiles", "", "`PRAGMA quick_check`, and the file system's type",
         "it reads all of the file",

@@ -117,13 +117,13 @@ class Settings:
     app: str = setting(
         "",
         attribute,
-        "the ASGI application, or a function that makes it; else that of `[tool.fastapi] entrypoint`, `LITESTAR_APP` or"
-        " Django's asgi.py beside manage.py",
+        "the ASGI application, or a function that makes it; by default, that of `[tool.fastapi] entrypoint`,"
+        " `LITESTAR_APP` or Django's asgi.py next to manage.py",
     )
     python: str = setting(
         ">=3.11",
         specifier,
-        "the Python versions that the application runs on; else `requires-python` in pyproject.toml",
+        "the Python versions that the application runs on; by default, `requires-python` in pyproject.toml",
     )
     workers: int = setting(
         1,
@@ -136,14 +136,14 @@ class Settings:
     suite: tuple[str, ...] = setting(
         (),
         names,
-        "the packages and folders with the requirements; else `preflight.requirements`, and `preflight_suite` beside"
-        " pyproject.toml and where the command is typed, if it is there",
+        "the packages and folders with the requirements; by default, `preflight.requirements`, and `preflight_suite` next"
+        " to pyproject.toml and where the command is typed, if it exists there",
     )
     extras: tuple[str, ...] = setting(
-        (), names, "extras and dependency groups that the project needs to run, beside its dependencies"
+        (), names, "extras and dependency groups that the project needs to run, in addition to its dependencies"
     )
     state_dir: Path = setting(DEFAULT_STATE_DIR, path, "folder for reports; relative to pyproject.toml")
-    history: int = setting(200, whole(1, 100_000), "past runs that are kept of each address, for /diagnostics/history")
+    history: int = setting(200, whole(1, 100_000), "past runs that are kept for each address, for /diagnostics/history")
     port_cleanup: str = setting(
         "user", one_of("user", "own", "never"), "whose processes may be stopped to free the port"
     )
@@ -190,7 +190,7 @@ class Settings:
     startup_timeout: float = setting(
         600.0,
         interval(1, 86400),
-        "deadline of the application's start-up (its lifespan), and of its import where a worker is started again"
+        "deadline of the application's start-up (its lifespan), and of its import when a worker is started again"
         " (0: none)",
     )
     heartbeat: float = setting(
@@ -268,7 +268,7 @@ class Settings:
     )
     timeout_keep_alive: float = setting(5.0, duration(0.1, 3600), "time that a connection stays open without a request")
     root_path: str = setting(
-        "", prefix, "path under which a reverse proxy publishes the application; the proxy takes it off the requests"
+        "", prefix, "path under which a reverse proxy publishes the application; the proxy removes it from requests"
     )
     forwarded_allow_ips: tuple[str, ...] = setting(
         (),
@@ -323,8 +323,8 @@ class Settings:
     allowed_hosts: tuple[str, ...] = setting(
         (),
         hosts,
-        "further names that the Host header may have, beside loopback's, the address served on and, where other"
-        " machines can reach the server, this machine's own names",
+        "further names that the Host header may have, in addition to loopback's, the address served on and, if"
+        " other machines can reach the server, this machine's own names",
     )
     allowed_origins: tuple[str, ...] = setting(
         (), origins, "origins of other web pages that may open WebSockets here and send requests"
@@ -366,19 +366,19 @@ class Settings:
         (),
         verbs,
         "options of the application's own that do something instead of a start, `option=module:attribute` each: a"
-        " function that is given the settings and returns the exit code",
+        " function that gets the settings and returns the exit code",
     )
     database_url: str | None = setting(
         None,
         text,
-        "PostgreSQL database of the fleet: the only database that is ever written to, in its schema `preflight`; an"
-        " adopter's DATABASE_URL is theirs (env file or environment only)",
+        "PostgreSQL database of the fleet: the only database that is ever written to, in its schema `preflight`;"
+        " the application's own DATABASE_URL is never touched (env file or environment only)",
         secret=True,
     )
     answers_kept: float = setting(
         60.0,
         duration(0, 3600),
-        "time for which re-runs take another instance's good answer of a provider for their own (0: each asks itself)",
+        "time for which re-runs use a provider's good answer to another instance (0: each asks the provider)",
     )
     database_tables: tuple[str, ...] = setting(
         (),
@@ -399,14 +399,14 @@ class Settings:
     fleet_instances: float = setting(
         7 * 86400.0,
         duration(60, 3650 * 86400),
-        "time that an instance is kept in the database that has ended or gone silent, with what is known of it",
+        "time that an instance that has ended or gone silent is kept in the database, with what is known of it",
     )
     fleet_changes: float = setting(
         30 * 86400.0, duration(60, 3650 * 86400), "time that changed checks and verdicts are kept there"
     )
     fleet_reports: float = setting(7 * 86400.0, duration(60, 3650 * 86400), "time that reports are kept there")
     fleet_notices: float = setting(
-        30 * 86400.0, duration(60, 3650 * 86400), "time that it is kept there what people were told"
+        30 * 86400.0, duration(60, 3650 * 86400), "time that messages to people are kept there"
     )
     demo: bool = setting(False, switch, "the embedded profile: no env file, no keys, no network")
     offline: bool = setting(False, switch, "leave out what needs the network")

@@ -40,7 +40,7 @@ def test_one_of_your_own_is_short(tmp_path: Path) -> None:
     many = ask(tmp_path, workers("WORKERS", at_most=8), WORKERS="12")
     assert (many.outcome, many.message) == ("failed", "12 workers, and this machine takes 8")
     wrong = ask(tmp_path, workers("WORKERS", at_most=8), WORKERS=CANARY)
-    assert (wrong.message, wrong.fix) == ("WORKERS is no number", "set WORKERS to a number")
+    assert (wrong.message, wrong.fix) == ("WORKERS is not a number", "set WORKERS to a number")
     assert ask(tmp_path, workers("WORKERS", at_most=8)).message == "WORKERS is not set"
 
 
