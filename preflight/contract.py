@@ -94,7 +94,7 @@ def declaration(item: pytest.Item) -> Declaration:
     needs = mark.kwargs.get("needs", ())
     needs = frozenset([needs] if isinstance(needs, str) else needs)
     if needs - NEEDS:
-        raise ValueError(f"needs {min(needs - NEEDS)!r}, which is none of {', '.join(sorted(NEEDS))}")
+        raise ValueError(f"needs {min(needs - NEEDS)!r}, which is not one of {', '.join(sorted(NEEDS))}")
     fix = mark.kwargs.get("fix", "")
     if not isinstance(fix, str) or len(fix.splitlines()) > 1:
         raise ValueError("its fix has to be one line of text: a command, or a sentence")
@@ -102,7 +102,7 @@ def declaration(item: pytest.Item) -> Declaration:
     if not isinstance(service, str) or "," in service:
         raise ValueError("its service has to be a name without a comma")
     if service and mark.name != "warning":
-        raise ValueError(f"is critical, and {service} would be no optional service then")
+        raise ValueError(f"is critical, so {service} would not be an optional service")
     scope = mark.kwargs.get("scope", "instance")
     if scope not in report.SCOPES:
         raise ValueError(f"its scope is {scope!r}, and has to be one of {', '.join(report.SCOPES)}")

@@ -63,7 +63,7 @@ def own(path: Path) -> None:
     """
     if path in reach(path):
         with contextlib.suppress(OSError):
-            _write_new(path / ".gitignore", "# made by preflight: what is kept here is this machine's alone\n*\n")
+            _write_new(path / ".gitignore", "# made by preflight: the files here belong to this machine alone\n*\n")
     status = path.stat()
     if status.st_uid not in (0, os.geteuid()):
         raise Unsafe(path, "belongs to another user")

@@ -154,7 +154,7 @@ def requirement(
         placeholder fails before anybody is asked, unless it is ``optional``.
     :param needs: "network" for what ``--offline`` leaves out; see preflight/contract.py.
     :param timeout: seconds that the probe has.
-    :param scope: "fleet" for what all instances share: it takes no server that serves out of service.
+    :param scope: "fleet" for what all instances share: it takes no serving server out of service.
     :param instead: what the suite has said, in place of the same arguments; empty texts say nothing.
     """
     said: Instead = instead or {}
@@ -233,7 +233,7 @@ def url(ask: Ask, schemes: Sequence[str], what: str) -> SplitResult:
         _ = found.port
     except ValueError:
         raise Failure(
-            f"{ask.variable} is not {what}: its port is no number, as behind a password with a ':', '@' or '/' in it",
+            f"{ask.variable} is not {what}: its port is not a number: does the password have a ':', '@' or '/' in it?",
             f"write such characters of the password as %3A, %40 and %2F in {ask.variable}",
         ) from None
     if not found.scheme or "://" not in ask.value:

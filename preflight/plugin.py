@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _CRITICAL = (
     'critical(title, fix="", needs=(), timeout=None, scope="instance", ignorable=True): a requirement of a preflight'
     " suite, without which the server must not start; timeout is its own deadline, in seconds; with scope="
-    '"fleet" it is about what all instances share, and takes no server that serves out of service'
+    '"fleet" it is about what all instances share, and takes no serving server out of service'
 )
 _WARNING = (
     'warning(title, fix="", needs=(), timeout=None, scope="instance", service=""): a requirement of a preflight suite'
@@ -156,7 +156,7 @@ def _in_one_process(config: pytest.Config) -> None:
     option = config.option
     asked = [one for one in config.invocation_params.args if one.startswith(("-n", "--numprocesses", "--dist", "--tx"))]
     if hasattr(config, "workerinput") or (getattr(option, "numprocesses", None) and asked):
-        raise pytest.UsageError("the suite keeps an order, the port last: run it without -n")
+        raise pytest.UsageError("the suite runs in a fixed order, with the port last: run it without -n")
     if getattr(option, "dist", "no") != "no":  # in addopts, which are about the project's own tests
         option.numprocesses, option.dist, option.tx = None, "no", []
 

@@ -175,7 +175,7 @@ def test_who_is_on_the_unix_socket(failing: Instance, tmp_path: Path, monkeypatc
         assert "this server" not in ask(agent, f"who listens on port {failing.settings.port}?")
     path.unlink()
     path.touch()
-    assert "cannot be examined: app.sock is there already, and is no socket" in ask(agent, "who listens?")
+    assert "cannot be examined: app.sock exists already, and is not a socket" in ask(agent, "who listens?")
 
 
 def test_a_rerun_takes_the_servers_own_way(failing: Instance) -> None:

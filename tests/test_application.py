@@ -260,17 +260,17 @@ REFUSED = {
     ),
     "a factory that returns nothing": (
         "def app():\n    Object()",
-        "returns is no ASGI application: it cannot be called (it is None)",
+        "returns is not an ASGI application: it cannot be called (it is None)",
         NEEDED,
     ),
     "an async factory that returns nothing": (
         "async def app():\n    Object()",
-        "returns is no ASGI application: it cannot be called (it is None)",
+        "returns is not an ASGI application: it cannot be called (it is None)",
         NEEDED,
     ),
     "a factory that returns a factory": (
         "def app():\n    return lambda: plain",
-        "returns is another factory, and no application",
+        "returns is another factory, not an application",
         NEEDED,
     ),
     "an object that returns itself": (
@@ -296,12 +296,12 @@ REFUSED = {
     ),
     "an application without async": (
         "def app(scope, receive, send):\n    send({'type': 'http.response.start', 'status': 200})",
-        "it is no coroutine function, and returns nothing that can be awaited",
+        "it is not a coroutine function, and returns nothing that can be awaited",
         COROUTINE,
     ),
     "an object without async": (
         "class App:\n    def __call__(self, scope, receive, send):\n        if scope:\n            return\napp = App()",
-        "it is no coroutine function, and returns nothing that can be awaited",
+        "it is not a coroutine function, and returns nothing that can be awaited",
         COROUTINE,
     ),
     "ASGI 2 that returns nothing": (

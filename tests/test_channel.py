@@ -379,7 +379,7 @@ def test_no_message(raw: tuple[Channel, socket.socket], line: bytes) -> None:
     ours, theirs = raw
     sender = threading.Thread(target=theirs.sendall, args=(line + b"\n",))
     sender.start()
-    with pytest.raises(ChannelError, match=r"^something that is no message$"):
+    with pytest.raises(ChannelError, match=r"^something that is not a message$"):
         ours.receive(5)
     sender.join()
 

@@ -190,7 +190,7 @@ def test_route(
     (home / "state" / "report.json").write_text("{")
     status, _, body = get(app, made)
     assert (status, body["status"]) == (200, "passed")
-    assert body["problem"].startswith("a report was left aside: ")
+    assert body["problem"].startswith("a report was set aside: ")
     report.publish(
         make_report(origin="rerun", run_id="other", started_at="2026-01-02T04:00:00Z"), home / "state" / "report.json"
     )

@@ -318,12 +318,12 @@ def test_neither_of_the_clients_is_imported() -> None:
     "environment, variable, what",
     [
         ({"ALL_PROXY": "socks5://127.0.0.1:1"}, "ALL_PROXY", "names a SOCKS proxy"),
-        ({"https_proxy": "socks4://me:s3cr3t@h:1"}, "https_proxy", "is no URL of a proxy"),
+        ({"https_proxy": "socks4://me:s3cr3t@h:1"}, "https_proxy", "is not the URL of a proxy"),
         ({"SSL_CERT_FILE": "/nowhere/ca.pem"}, "SSL_CERT_FILE", "cannot be read: No such file or directory"),
         ({"SSLKEYLOGFILE": "/nowhere/keys"}, "SSLKEYLOGFILE", "cannot be written: No such file or directory"),
         ({"OPENAI_ORG_ID": "org\u200b-1"}, "OPENAI_ORG_ID", "its character 4 is U+200B (ZERO WIDTH SPACE)"),
         ({"OPENAI_PROJECT_ID": " proj_1"}, "OPENAI_PROJECT_ID", "its character 1 is U+0020 (SPACE)"),
-        ({"OPENAI_BASE_URL": "http://[::1"}, "OPENAI_BASE_URL", "is no valid http:// or https:// URL"),
+        ({"OPENAI_BASE_URL": "http://[::1"}, "OPENAI_BASE_URL", "is not a valid http:// or https:// URL"),
     ],
 )
 def test_what_makes_a_client_impossible_is_named(environment: dict[str, str], variable: str, what: str) -> None:

@@ -443,7 +443,7 @@ def test_without_anything_to_ask_an_example_says_that_it_is_one(init: Init) -> N
     """It holds, and nobody takes it for something about the project."""
     made = init({"main.py": FASTAPI})
     assert made.requirement == "warning Temporary Folder"
-    assert "an example, for no variable, database or model was found in the code" in made.out[1]
+    assert "an example, because no variable, database or model was found in the code" in made.out[1]
 
 
 # Ready-made requirements that are proposed.

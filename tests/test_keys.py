@@ -310,7 +310,7 @@ def test_a_variable_that_hides_nothing_good(judge: Judge, service: Service, file
     file.write_text("OTHER=x\n")
     found = judge(OPENAI_API_KEY="")["OpenAI API Key"]
     assert found.message == "OPENAI_API_KEY is empty in the environment"
-    assert found.fix == f"set OPENAI_API_KEY in the environment, or take it away there and set it in {file}"
+    assert found.fix == f"set OPENAI_API_KEY in the environment, or remove it there and set it in {file}"
 
 
 def test_the_same_value_in_both(judge: Judge, service: Service, file: Path) -> None:
@@ -475,9 +475,9 @@ def test_a_proxy_that_wants_a_password(judge: Judge) -> None:
     "name, value, said",
     [
         ("SSL_CERT_FILE", "/nowhere/ca.pem", "names a file or folder that cannot be read: No such file or directory"),
-        ("HTTPS_PROXY", "socks4://h:1", "is no URL of a proxy (http, https, socks5 or socks5h)"),
-        ("HTTPS_PROXY", '"http://127.0.0.1:1"', "is no URL of a proxy (http, https, socks5 or socks5h)"),
-        ("OPENAI_BASE_URL", "api.example", "is no valid http:// or https:// URL"),
+        ("HTTPS_PROXY", "socks4://h:1", "is not the URL of a proxy (http, https, socks5 or socks5h)"),
+        ("HTTPS_PROXY", '"http://127.0.0.1:1"', "is not the URL of a proxy (http, https, socks5 or socks5h)"),
+        ("OPENAI_BASE_URL", "api.example", "is not a valid http:// or https:// URL"),
         ("OPENAI_ORG_ID", "org\u200b", "has a character that no HTTP header can carry: its last character is U+200B"),
     ],
 )
@@ -494,7 +494,7 @@ def test_a_client_that_cannot_be_built(judge: Judge, file: Path, name: str, valu
         assert client.outcome == "failed"
         assert client.message.startswith(f"it cannot be built: {name} {where} {said}")
         assert ("quotes around it" in client.message) == ('"' in value)
-        assert client.fix == f"set {name} {at} right, or take it away there"
+        assert client.fix == f"set {name} {at} right, or remove it there"
         assert not found["OpenAI API Key"].details["verified"]
 
 

@@ -94,7 +94,7 @@ def test_message(make_check: MakeCheck, make_report: MakeReport, chosen: Setting
         "   Fix: make it",
         "❌ Bad: Bad is as it should be.",
         "⚠️ W: no answer",
-        "Gone: is not checked any more",
+        "Gone: is no longer checked",
         f"Run 01234567 (start, {local_of('2026-01-02T03:04:05Z')}): failed; 1 failed, 1 timeout, 1 unknown, 3 total",
     ]
 

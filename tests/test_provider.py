@@ -135,8 +135,8 @@ def test_a_whole_answer(service: Service, answer: Answer) -> None:
 @pytest.mark.parametrize(
     "reason, retry, said",
     [
-        ("length", True, "as long as the service lets it"),
-        ("max_tokens", True, "as long as the service lets it"),
+        ("length", True, "the longest length that the service allows"),
+        ("max_tokens", True, "the longest length that the service allows"),
         ("content_filter", False, "the service's filter stopped it"),
         ("SAFETY", False, "the service's filter stopped it"),
         ("insufficient_system_resource", True, "the service ended it early"),

@@ -95,7 +95,7 @@ def test_what_belongs_to_no_set(
 def test_the_line() -> None:
     """It names one, says how many there are, where they come from and how to be without; no values."""
     line = described(sorted(kubernetes("PREFLIGHT")))
-    assert line.startswith("PREFLIGHT_PORT and 6 more like it come from a Service of Kubernetes")
+    assert line.startswith("PREFLIGHT_PORT and 6 more like it come from a Kubernetes Service")
     assert "enableServiceLinks: false" in line
     assert "10.96.0.7" not in line
     assert described(()) == ""

@@ -538,7 +538,7 @@ def test_wrong_settings_of_an_application(root: Path, shop: Any) -> None:
 @pytest.mark.parametrize(
     "named,said",
     [
-        ("3", "settings must be a text that is not empty"),
+        ("3", "settings must be a string that is not empty"),
         ('"shop"', "settings must be MODULE:ATTRIBUTE"),
         ('"no.such:Thing"', "settings: no.such:Thing cannot be loaded: ModuleNotFoundError: No module named 'no'"),
         ('"json:Thing"', "settings: json:Thing cannot be loaded: AttributeError"),

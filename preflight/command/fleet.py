@@ -101,8 +101,8 @@ def _one(settings: Settings, terminal: Terminal, named: str, as_json: bool) -> i
 
     found, one = _ask(settings, question)
     if one is None:
-        several = f"{len(found)} instances are" if found else "no instance is"
-        terminal.fail(f"{several.upper()} CALLED SO", [f"{row['host']} {row['address']} {row['id']}" for row in found])
+        several = f"{len(found)} instances match" if found else "no instance matches"
+        terminal.fail(f"{several.upper()} THAT NAME", [f"{row['host']} {row['address']} {row['id']}" for row in found])
         return 1
     document = one.pop("report")
     try:

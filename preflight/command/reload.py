@@ -46,7 +46,7 @@ TOLD = (2, 4)
 def run(request: Request, settings: Settings, log_file: LogFile | None) -> int:
     """Serve until a signal asks to stop; returns the exit code of the instance that served last."""
     if request.passed.descriptors:
-        raise SettingsError(f"{OPTION} is for development, and serves on no socket of systemd's: leave it out")
+        raise SettingsError(f"{OPTION} is for development, and does not serve on a socket from systemd: leave it out")
     display = Display(settings, log_file=log_file)
     try:
         import watchfiles  # noqa: F401
@@ -71,7 +71,7 @@ def _folders(settings: Settings) -> list[Path]:
     for folder in found:
         if not folder.is_dir():
             where = settings.place("reload_dirs")
-            raise SettingsError(f"{where}: {folder} is no folder")
+            raise SettingsError(f"{where}: {folder} is not a folder")
     return found
 
 

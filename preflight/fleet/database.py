@@ -86,7 +86,7 @@ def too_old(version: int) -> Unusable:
     """What is said of a server that is; ``version`` as libpq counts."""
     oldest = f"{OLDEST // 10_000} or newer"
     return Unusable(
-        f"PostgreSQL is {shown(version)}, needs {oldest}: older releases are no longer mended, and not tested here",
+        f"PostgreSQL is {shown(version)}, needs {oldest}: older releases are no longer maintained, and not tested here",
         f"upgrade the server to PostgreSQL {oldest}",
     )
 
@@ -143,7 +143,8 @@ def explained(seconds: float) -> Iterator[None]:
     except psycopg.Error as error:
         problem = libpq.why(error, seconds)
         if problem in libpq.PERMANENT:
-            raise Unusable(f"the database cannot be used: {problem}", f"mend {VARIABLE}, or the server") from error
+            fix = f"correct {VARIABLE}, or repair the server"
+            raise Unusable(f"the database cannot be used: {problem}", fix) from error
         raise Unavailable(f"the database cannot be reached: {problem}") from error
 
 

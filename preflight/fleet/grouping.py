@@ -105,7 +105,7 @@ def _headline(change: _Change, fleet: Fleet) -> str:
     if not change.title:
         return f"{VERDICTS.get(change.after, 'The server is healthy again')} on {count}"
     if not change.after:
-        return f"{change.title} is not checked any more on {len(change.instances)} of {len(fleet.names)}"
+        return f"{change.title} is no longer checked on {len(change.instances)} of {len(fleet.names)}"
     verb = {"blocks": "fails", "warns": "warns"}.get(change.after, "holds again")
     return f"{change.title} {verb} on {count}"
 

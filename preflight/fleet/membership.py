@@ -195,7 +195,7 @@ class Membership:
             messages = child.channel.arrived() if not child.channel.closed else []
         except ChannelError:
             messages = []
-            child.kill("it sent something that is no message")
+            child.kill("it sent something that is not a message")
         for message in messages:
             self._take(message.kind, message.data)
         if child.channel.closed or child.ended():
@@ -237,7 +237,7 @@ class Membership:
             return
         now = time.time()
         if state == AWAY and before != AWAY:
-            self._say(f"The fleet does not hear of this instance: {problem}. It serves as before.", "yellow")
+            self._say(f"The fleet does not hear of this instance: {problem}. The instance goes on serving.", "yellow")
         elif before == AWAY and state == REACHED:
             away = now - self._since
             self._say(f"The fleet's database is back after {away:.0f} s.", "green")

@@ -99,7 +99,7 @@ def registered(names: Iterable[str]) -> list[Tables]:
                 f"database_tables: {name} cannot be loaded: {type(error).__name__}", f"make {name} importable"
             ) from error
         if not isinstance(tables, Tables):
-            raise Unusable(f"database_tables: {name} is no preflight.fleet.schema.Tables", f"mend {name}")
+            raise Unusable(f"database_tables: {name} is not a preflight.fleet.schema.Tables", f"correct {name}")
         found.append(tables)
     return found
 
@@ -178,7 +178,7 @@ def _look(connection: psycopg.Connection[Any]) -> State:
         return State(False, True, {})
     if strange:
         raise Unusable(
-            f"the schema {SCHEMA} belongs to another role: what that puts there would run with this role's rights",
+            f"the schema {SCHEMA} belongs to another role: what that role puts there would run with this role's rights",
             f"ALTER SCHEMA {SCHEMA} OWNER TO the role of PREFLIGHT_DATABASE_URL;",
         )
     if not uses:
@@ -230,7 +230,7 @@ def create(connection: psycopg.Connection[Any], every: Sequence[Tables], *, pati
         if not missing:
             return state
         if not state.may_create:
-            raise Unusable(f"the role may make no table in the schema {SCHEMA}", _GRANT)
+            raise Unusable(f"the role may not create a table in the schema {SCHEMA}", _GRANT)
         with transaction(connection, STEP):
             if _locked(connection):
                 state = _look(connection)
@@ -283,7 +283,7 @@ def _step(connection: psycopg.Connection[Any], tables: Tables) -> tuple[int, str
             if number > tables.version:
                 return 0, ""
             if not state.may_create:
-                raise Unusable(f"the role may make no table in the schema {SCHEMA}", _GRANT)
+                raise Unusable(f"the role may not create a table in the schema {SCHEMA}", _GRANT)
             connection.execute(f"SET LOCAL lock_timeout = {int(LOCKED * 1000)}; SET LOCAL statement_timeout = 0")
             _begin(connection, state)
             _apply(connection, tables, number)

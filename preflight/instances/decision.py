@@ -98,7 +98,7 @@ def kept_by_systemd(one: Neighbour) -> tuple[str, str]:
     systemd keeps the socket, and starts the unit again for the next connection: each would replace the other.
     """
     unit_of_socket = one.record.activated_by
-    why = f"{one.name} serves {one.where} on a socket of systemd's ({unit_of_socket}), which would start it again"
+    why = f"{one.name} serves {one.where} on a socket from systemd ({unit_of_socket}); systemd would start it again"
     process = here().process(one.record.pid)
     unit = cgroups.unit(process.cgroup) if process is not None else None
     if unit is None:

@@ -177,7 +177,7 @@ def _see_that_it_is_a_lock(file: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         status = file.lstat()
         if not stat.S_ISREG(status.st_mode) or (status.st_uid != os.geteuid() and not os.access(file, os.W_OK)):
-            raise OSError(errno.EPERM, "is in the way of the start's lock: it is no file of this user's; remove it")
+            raise OSError(errno.EPERM, "is in the way of the start's lock: it is not a file of this user; remove it")
 
 
 class StartLock:

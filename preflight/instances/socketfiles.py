@@ -65,7 +65,7 @@ def look(path: Path) -> Found:
     except OSError as error:
         return Found(f"{path} cannot be examined: {error.strerror}", f"ls -ld {folder}  # or use another path")
     if not stat.S_ISSOCK(status.st_mode):
-        return Found(f"{path} is there already, and is no socket", "move it away, or serve on another path")
+        return Found(f"{path} exists already, and is not a socket", "move it away, or serve on another path")
     try:
         with unixsockets.connect(path, PATIENCE) as caller:
             return Found(listens=True, peer=unixsockets.peer(caller))

@@ -30,7 +30,7 @@ class ServiceStatus:
         """The start goes on; ``doing`` is what it waits for, in words."""
         if self._service:
             self._service.goes_on()
-            self._display.status(f"Checked; {doing}" if doing else "Checked; the server comes up")
+            self._display.status(f"Checked; {doing}" if doing else "Checked; the server is starting")
 
     def serves(self, judged: Judged) -> None:
         """It serves, with this verdict: from the first time on, it is ready."""
@@ -62,7 +62,7 @@ class ServiceStatus:
     def ends(self, why: str, within: float) -> None:
         """It accepts nothing new, and has ended in so many seconds at most."""
         if self._service:
-            text = f"{why} What has been accepted is finished, within {within:g} s."
+            text = f"{why} Accepted work is being finished, within {within:g} s."
             self._service.stopping(self._display.redacted(text), within)
 
     def gives_up(self, why: str) -> None:

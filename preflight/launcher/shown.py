@@ -273,7 +273,7 @@ class Progress:
         if self._replaces:
             return f"{settings.address} is served by {self._replaces}, which goes on until this start is ready."
         if self._activated_by:
-            return f"{settings.address} is a socket of systemd's ({self._activated_by}), in which connections wait."
+            return f"{settings.address} is a socket from systemd ({self._activated_by}); connections wait in it."
         if settings.uds is not None:
             from preflight.instances import socketfiles
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 DELIVERY = 10.0  # seconds that a command which ends by itself waits for notifications to be delivered
 DELIVERY_IF_STOPPED = 1.5  # and one that was asked to end
-ALONE = "The fleet's database cannot be reached: this instance tells for itself."
+ALONE = "The fleet's database cannot be reached: this instance reports by itself."
 
 
 class Telling:

@@ -126,7 +126,7 @@ def _headline(verdict: Change | None, checks: Sequence[Change], found: Report) -
 def _lines(change: Change) -> list[str]:
     check = change.check
     if check is None or not change.after:
-        return [f"{change.title}: is not checked any more"]
+        return [f"{change.title}: is no longer checked"]
     if change.after == "ok":
         return [f"✅ {change.title}: {_short(check.message or 'holds again')}"]
     sign = SIGNS["failure" if change.after == "blocks" else "warning"]

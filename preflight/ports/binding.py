@@ -231,7 +231,7 @@ def _unavailable(target: Target, error: OSError) -> PortUnavailable:
         return PortUnavailable(number, f"{target.host} is not an address of this machine", _SOME_ADDRESS)
     if number in (errno.EACCES, errno.EPERM) and port < 1024:
         problem = f"port {port} is privileged: user {user_name(os.geteuid())} may not listen on it"
-        return PortUnavailable(number, problem, "use a port from 1024 on: --port 8002")
+        return PortUnavailable(number, problem, "use a port of 1024 or higher: --port 8002")
     if number == errno.EAFNOSUPPORT:
         return PortUnavailable(number, "this machine has no IPv6", _SOME_ADDRESS)
     problem = f"cannot listen on {target.host} port {port}: {error.strerror or error}"

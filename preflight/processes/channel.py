@@ -203,13 +203,13 @@ class Channel:
             message = json.loads(line)
             kind, data, count = message["kind"], message["data"], message["descriptors"]
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise ChannelError("something that is no message") from None
+            raise ChannelError("something that is not a message") from None
         if not isinstance(kind, str) or not isinstance(data, dict) or not isinstance(count, int):
-            raise ChannelError("something that is no message")
+            raise ChannelError("something that is not a message")
         if not self._most:
             return Message(kind, data)
         if not 0 <= count <= len(self._descriptors):
-            raise ChannelError("something that is no message")
+            raise ChannelError("something that is not a message")
         return Message(kind, data, tuple(self._descriptors.popleft() for _ in range(count)))
 
     def _close_descriptors(self) -> None:

@@ -175,7 +175,7 @@ class Child:
         self._signal_group(signal.SIGKILL)
         self._reap()
         if self._signal_group(0):  # it is not reaped by now: there was somebody besides the process itself
-            self.on_signal("SIGKILL", self.pid, self.module, "it has ended, and what it started has not")
+            self.on_signal("SIGKILL", self.pid, self.module, "it has ended, but what it started has not")
         return True
 
     def kill(self, why: str = "it is not needed any more") -> None:

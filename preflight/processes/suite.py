@@ -136,8 +136,8 @@ class Suite:
             for message in messages:
                 self._take(message)
         except (KeyError, TypeError, ValueError, OverflowError):
-            self._problems.append(f'the suite sent a message "{message.kind}" that is none')
-            self.child.kill("it sent a message that is none")
+            self._problems.append(f'the suite sent "{message.kind}", which is not a message')
+            self.child.kill("it sent something that is not a message")
             return []
         return messages
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DEAF = 2.0  # seconds for which a process may go on whose channel has closed
 DEAF_EARLY = 0.25  # and before the verdict, when nothing that it answers may reach anybody
 FATAL = "Fatal Python error: "
-CLOSED = "The application has closed the channel to its launcher, which it had not opened"
+CLOSED = "The application has closed the channel to the launcher, which it had not opened"
 LISTENING_FIX = 'move it under `if __name__ == "__main__":`, or into the application\'s lifespan'
 WELL_KNOWN = ("/ws/chat", "/health", "/diagnostics")
 """Routes whose addresses the launcher prints when the application has them."""
@@ -167,7 +167,7 @@ class Worker:
         self._closed_at = self._closed_at or now
         if now - self._closed_at < (DEAF if self.unguarded else DEAF_EARLY):
             return False  # it ends, most likely
-        self.ended_for = "it closed its channel to the launcher, as a process does that becomes another program"
+        self.ended_for = "it closed its channel to the launcher, as a process does when it becomes another program"
         self.child.kill(self.ended_for)
         return True
 

@@ -47,12 +47,12 @@ def redis(
     def judge(answer: Answer, details: Details) -> None:
         details.update(version=answer.version or None, maxmemory_policy=answer.policy, role=answer.role or None)
         if at_least:
-            found = answer.version or "a version that it does not tell"
+            found = answer.version or "of an unknown version"
             if not _NUMBERS.match(answer.version):
                 unknown(f"Redis is {found}, and {at_least} or newer is needed")
             assert _numbers(answer.version) >= _numbers(at_least), f"Redis is {found}, needs {at_least} or newer"
         details.summary = f"Redis {answer.version}".rstrip()
-        assert not answer.refuses or not writes, f"it takes nothing that is written: {answer.refuses}"
+        assert not answer.refuses or not writes, f"it refuses writes: {answer.refuses}"
         if not policy:
             return
         if answer.policy is None:
@@ -66,7 +66,7 @@ def redis(
         variable=variable,
         title=f"Redis ({variable})",
         doc=f"The Redis server in {variable} answers.",
-        fix=f"start Redis, or mend {variable}",
+        fix=f"start Redis, or correct {variable}",
         needs=["network"],
         instead=instead,
     )
@@ -95,7 +95,8 @@ def _asked(library: Any, ask: Ask, to_connect: float) -> Answer:
             decode_responses=True,
         )
     except (ValueError, TypeError):
-        raise Failure(f"{ask.variable} is not the URL of a Redis server: it has a parameter that is none") from None
+        said = "one of its parameters does not exist, or has a wrong value"
+        raise Failure(f"{ask.variable} is not the URL of a Redis server: {said}") from None
     try:
         with client:
             client.ping()
@@ -123,7 +124,7 @@ def _asked(library: Any, ask: Ask, to_connect: float) -> Answer:
         raise Failure(_closed(error)) from None
     except errors.ResponseError as error:
         if "DB index" in str(error) or "SELECT" in str(error):
-            raise Failure(f"it has no database of the number that {ask.variable} ends with") from None
+            raise Failure(f"it has no database with the number at the end of {ask.variable}") from None
         if "NOAUTH" in str(error) or "WRONGPASS" in str(error):
             raise Failure("the password is rejected, or missing in the URL") from None
         raise Failure("it answers PING with an error") from None

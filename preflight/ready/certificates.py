@@ -34,7 +34,7 @@ def tls(
     """
     itself = given(name)
     if client not in TRUST:
-        raise ValueError(f"the client {client!r} is none of {', '.join(TRUST)}")
+        raise ValueError(f"the client {client!r} is not one of {', '.join(TRUST)}")
 
     def probe(ask: Ask) -> Certificate:
         host, number = address(ask, itself, port)
@@ -50,7 +50,7 @@ def tls(
         except ssl.SSLError as error:
             raise Failure(f"{target}: {untrusted(error)}") from None
         except TimeoutError:
-            raise Failure(f"{target} accepts connections and does not speak TLS within {ask.timeout:g} s") from None
+            raise Failure(f"{target} accepts connections, but does not speak TLS within {ask.timeout:g} s") from None
         except (OSError, ValueError):  # ValueError: a host that no certificate could name
             raise Failure(f"{target}: {CLOSED}") from None
         until = ssl.cert_time_to_seconds(str((found or {})["notAfter"]))
@@ -101,7 +101,8 @@ def trusting(ask: Ask, client: str = "openssl") -> ssl.SSLContext:
             else:
                 context.load_verify_locations(cafile=path)
         except OSError:  # ssl's own errors as well
-            raise Failure(f"{variable} names no certificates that could be read", f"mend or unset {variable}") from None
+            said = f"{variable} names no certificates that could be read"
+            raise Failure(said, f"correct or unset {variable}") from None
     return context
 
 
@@ -112,7 +113,7 @@ def _provoke(made: ssl.SSLSocket, target: str) -> None:
         pass  # it waits for a request: it wants nothing first
     except ssl.SSLError as error:
         if "CERTIFICATE_REQUIRED" in str(error) or "HANDSHAKE_FAILURE" in str(error):
-            unknown(f"{target} wants a certificate of its client, which is not asked with one here")
+            unknown(f"{target} wants a client certificate, and this check has none")
         raise
     except OSError:
         pass  # it has closed: the certificate has been shown
@@ -125,7 +126,7 @@ def untrusted(error: ssl.SSLError) -> str:
     if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
         return "what answers does not speak TLS"
     if error.reason and "CERTIFICATE_REQUIRED" in error.reason:
-        return "it wants a certificate of its client"
+        return "it wants a client certificate"
     if isinstance(error, ssl.SSLEOFError) or error.reason is None:
         return CLOSED
     return f"TLS failed ({error.reason})"

@@ -96,14 +96,14 @@ def _checked(place: Place, file: Path, timeout: float) -> list[str]:
         if "interrupted" in said:
             unknown(f"{place.shown} is too large to be checked within {timeout:g} s")
         if "readonly" in said or unfinished:
-            unknown(f"{place.shown} was left in the middle of a change: SQLite mends it when it is opened for writing")
-        what = "cannot be read" if isinstance(error, sqlite3.OperationalError) else "is damaged, or no SQLite database"
+            unknown(f"{place.shown} was left in the middle of a change: SQLite repairs it once it is opened for writing")
+        what = "cannot be read" if isinstance(error, sqlite3.OperationalError) else "is damaged, or is not a SQLite database"
         raise Failure(f"{place.shown} {what}: {error}") from None
     finally:
         database.close()
     faults = [str(row[0]) for row in rows if row[0] != "ok"]
     if faults and unfinished:
-        unknown(f"{place.shown} was left in the middle of a change: SQLite mends it when it is opened for writing")
+        unknown(f"{place.shown} was left in the middle of a change: SQLite repairs it once it is opened for writing")
     return faults
 
 

@@ -43,7 +43,7 @@ def place_of(ask: Ask, path: str) -> Place:
     try:
         whole = ask.root / Path(path or ask.value).expanduser()
     except RuntimeError:
-        raise Failure(f"{foreign(shown)} begins with ~ and the name of no user of this machine") from None
+        raise Failure(f"{foreign(shown)} begins with ~ and a name that no user of this machine has") from None
     return Place(whole, foreign(str(whole) if path else shown), (path or ask.value).endswith("/"))
 
 
@@ -59,11 +59,11 @@ def status_of(place: Place, what: str, is_one: Callable[[int], bool] = stat.S_IS
     except PermissionError:
         raise Failure(f"{shown} cannot be looked at by this user: a folder above it is closed") from None
     except (OSError, ValueError) as error:
-        raise Failure(f"{shown} cannot be looked at: {getattr(error, 'strerror', 'it is no path')}") from None
+        raise Failure(f"{shown} cannot be looked at: {getattr(error, 'strerror', 'it is not a path')}") from None
     if not is_one(status.st_mode):
         raise Failure(f"{shown} is {KINDS.get(stat.S_IFMT(status.st_mode), 'something else')}, and has to be {what}")
     if ends_with_slash and stat.S_ISREG(status.st_mode):
-        raise Failure(f"{shown} is a file, and is written with a slash at its end, by which no file is opened")
+        raise Failure(f"{shown} is a file, but is written with a slash at its end: no file is opened by such a path")
     return status
 
 

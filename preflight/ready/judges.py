@@ -50,7 +50,7 @@ def judge_key(
     if not loaded and place.pending:
         pytest.fail(f"{variable} is not loaded by this server: {place.pending}{purpose}")
     if not loaded and place.in_environment:
-        details.fix = place.fix(f"set {variable} in the environment, or take it away there and set it in {place.file}")
+        details.fix = place.fix(f"set {variable} in the environment, or remove it there and set it in {place.file}")
         pytest.fail(f"{variable} is empty in the environment{place.hiding}{purpose}")
     assert loaded, f"{variable} is {'not set' if place.value is None else f'empty {place.where}'}{purpose}"
     filled_in = not template.is_placeholder(value)
@@ -146,7 +146,7 @@ def judge_service(
     assert status < 300 or status in (401, 403), f"{name} answered HTTP {status}{reply.through}{purpose}"
     if not reply.is_json and status != 401:
         details.fix = _about_403(reply)
-        unknown(f"{host_of(reply)} answered {reply.seen}, and not with the JSON that was asked for{purpose}")
+        unknown(f"{host_of(reply)} answered {reply.seen}, but not with the JSON that was asked for{purpose}")
     details.summary = f"HTTP {status} in {reply.seconds:.2f} s{f', {reply.shared}' if reply.shared else ''}"
 
 
@@ -193,7 +193,7 @@ def judge_fault(fault: egress.Fault, settings: Settings) -> tuple[str, str]:
     """What is wrong with a variable for the client, and what to do about it."""
     place = places.of(settings, fault.variable)
     about = f": it {place.flawed}" if place.flaw else ""
-    fix = fault.fix or f"set {fault.variable} {place.target} right, or take it away there"
+    fix = fault.fix or f"set {fault.variable} {place.target} right, or remove it there"
     return f"{fault.variable} {place.where} {fault.what}{about}{place.hiding}", place.fix(fix)
 
 

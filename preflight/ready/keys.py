@@ -109,11 +109,11 @@ def api_key(variable: str, provider: str = "", *, base: str = "", **instead: Unp
             details["verified"] = False
             details.fix = f"ask the service for something that wants a key, or use {variable} once by hand"
             who = host_of(answer.reply)
-            unknown(f"{variable} is configured, and nobody knows whether it works: {who} answers without a key as well")
+            unknown(f"{variable} is configured, but whether it works is unknown: {who} answers without a key as well")
         if not details["verified"]:
             reply = answer.reply
             details.fix = details.fix or f"ask {host_of(reply)} again later"
-            unknown(f"{variable} is configured, and nobody knows whether it works: {reply.failure or reply.seen}")
+            unknown(f"{variable} is configured, but whether it works is unknown: {reply.failure or reply.seen}")
 
     return requirement(
         probe,
@@ -150,9 +150,9 @@ def provider_of(variable: str, provider: str, others: Collection[str] = ()) -> s
         told = _TOLD.search(variable.upper())
         provider = _NAMES[told[1]] if told else ""
         if provider not in known:
-            raise ValueError(f"nobody knows whose key is in a variable of this name: add provider=, {', '.join(known)}")
+            raise ValueError(f"no provider has a key of this name: add provider=, one of {', '.join(known)}")
     if provider not in known:
-        raise ValueError(f"the provider {provider!r} is none of {', '.join(known)}")
+        raise ValueError(f"the provider {provider!r} is not one of {', '.join(known)}")
     return provider
 
 

@@ -124,7 +124,7 @@ def found(name: str, ask: Ask) -> str:
     if os.path.dirname(name):  # a path starts from the project's folder, and not from wherever this process is
         path = shutil.which(str(ask.root / Path(name).expanduser()))
         if path is None:
-            raise Failure(f"{name} is no program that this user can run")
+            raise Failure(f"{name} is not a program that this user can run")
         return path
     path = shutil.which(name, path=ask.environment.get("PATH"))
     if path is None:

@@ -37,7 +37,7 @@ def migrations(kind: str = "", *, config: str = "", **instead: Unpack[Instead]) 
     :param config: another file in place of these: a manage.py, or what alembic takes with ``-c``.
     """
     if kind not in ("", *COMMANDS):
-        raise ValueError(f"the kind {kind!r} is none of {', '.join(COMMANDS)}")
+        raise ValueError(f"the kind {kind!r} is not one of {', '.join(COMMANDS)}")
     if config and not kind:
         kind = "django" if config.endswith(".py") else "alembic"
 

@@ -115,7 +115,7 @@ def _fix(kind: str, name: str) -> str:
         return f"ollama pull {name} && ollama run {name} ''"
     if kind in LOCAL:
         return f"start {kind} with {name}, and wait until it is loaded"
-    return f"use another model, or see to it that the account may use {name}"
+    return f"use another model, or make sure that the account may use {name}"
 
 
 def _is_among(name: str, names: list[str]) -> bool:
@@ -132,7 +132,7 @@ def _offered(kind: str, name: str, ask: Ask, base: str) -> Answer:
     if kind == "perplexity":
         unknown("Perplexity has no list of its models")
     if kind == "azure":
-        unknown("Azure lists what it has, and not the deployments that are used by name: only paid=True shows those")
+        unknown("Azure lists its models, but not the deployments that are used by name: only paid=True shows those")
     question = question_of(known, ask, base, _ALL.get(kind, ""))
     headers = headers_of(question)
     try:
@@ -212,11 +212,11 @@ def _local(kind: str, name: str, ask: Ask, key: str, *, loaded: bool) -> Answer:
         there = get(asking.below(root, "api/tags"), ask, headers)
         names = _names(there.document, "models")
         if there.status == 404:
-            raise Failure("what answers is no ollama: it has no /api/tags")
+            raise Failure("what answers is not ollama: it has no /api/tags")
         if loaded and names is not None and _is_among(name, names):
             running = _names(get(asking.below(root, "api/ps"), ask, headers).document, "models")
             if running is None or not _is_among(name, running):
-                return Answer(there.status, names, f"{name} is on the disk, and not loaded")
+                return Answer(there.status, names, f"{name} is on the disk, but not loaded")
         return Answer(there.status, names)
     answer = get(asking.below(root, "v1/models"), ask, headers)
     names = _names(answer.document, "data")
@@ -228,7 +228,7 @@ def _local(kind: str, name: str, ask: Ask, key: str, *, loaded: bool) -> Answer:
         state = "is still being loaded" if loading else "is not ready: the server's /health answers HTTP 503"
         return Answer(200, [*(names or []), name], f"{name} {state}")
     if answer.status == 404:
-        raise Failure(f"what answers is no {kind}: it has no /v1/models")
+        raise Failure(f"what answers is not {kind}: it has no /v1/models")
     return Answer(answer.status, names, _asleep(answer.document, name) if loaded else "")
 
 

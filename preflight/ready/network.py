@@ -107,7 +107,7 @@ def resolved(host: str, port: int, timeout: float) -> list[Any]:
             raise Failure(f"{host} cannot be resolved now: the name servers do not answer")
         if isinstance(error, OSError):
             raise Failure(f"{host} cannot be resolved (DNS)")
-        raise Failure("the host is no name that could be resolved")
+        raise Failure("the host is not a name that can be resolved")
     return found
 
 

@@ -73,7 +73,7 @@ def postgres(
         variable=variable,
         title=f"PostgreSQL ({variable})",
         doc=f"The PostgreSQL database in {variable} answers, and can be used as the application uses it.",
-        fix=f"start the database, or mend {variable}",
+        fix=f"start the database, or correct {variable}",
         needs=["network"],
         instead=instead,
     )
@@ -148,5 +148,5 @@ def _no_writing(made: Any) -> str:
         made.execute("CREATE TEMPORARY TABLE preflight_probe (one integer) ON COMMIT DROP")
         made.execute("INSERT INTO preflight_probe VALUES (1)")
     if not creates and not inserts:
-        return "does not let this role write: it may neither make a table nor write to one"
+        return "does not let this role write: it may neither create a table nor write to one"
     return ""

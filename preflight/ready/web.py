@@ -134,7 +134,7 @@ def _host_of(location: str) -> str:
     try:
         return foreign(urlsplit(location).hostname or "another page of its own")
     except ValueError:
-        return "what is no address"
+        return "something that is not an address"
 
 
 def _at(document: Any, path: str) -> tuple[bool, Any]:

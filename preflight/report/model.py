@@ -187,9 +187,9 @@ class Report:
         expected: dict[str, Any] = {"str": str, "float": (int, float), "bool": bool}
         for entry, value in kinds:
             if not isinstance(value, expected.get(str(entry.type), object)):
-                raise ReportError(f"it does not keep to the schema: {entry.name} is no {entry.type}")
+                raise ReportError(f"it does not keep to the schema: {entry.name} is not of type {entry.type}")
             if entry.type == "float" and not 0 <= value < LONGEST_DURATION:
-                raise ReportError(f"it does not keep to the schema: {entry.name} is no time that a run can take")
+                raise ReportError(f"it does not keep to the schema: {entry.name} is not a time that a run can take")
         if any(check.severity not in SEVERITIES or check.outcome not in OUTCOMES for check in checks):
             raise ReportError("it has a severity or an outcome that does not exist")
         if any(check.scope not in SCOPES for check in checks):
@@ -197,9 +197,9 @@ class Report:
         if report.origin not in ORIGINS or report.status not in STATUSES:
             raise ReportError("it has an origin or a status that does not exist")
         if not _STAMP.fullmatch(report.started_at):
-            raise ReportError("it does not keep to the schema: started_at is no UTC time")
+            raise ReportError("it does not keep to the schema: started_at is not a UTC time")
         if not all(isinstance(check.details, dict) for check in checks):
-            raise ReportError("it does not keep to the schema: details is no object")
+            raise ReportError("it does not keep to the schema: details is not an object")
         if any(exceeds(check.details, 2 * LONGEST_DETAILS) for check in checks):
             raise ReportError("it does not keep to the schema: details has more than there is room for")
         return report
@@ -299,7 +299,7 @@ def publish(report: Report, path: Path) -> files.Seen:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def load(path: Path) -> Report:

@@ -29,13 +29,13 @@ def declared(settings: Settings) -> list[Requirement]:
         not_applicable(f'{source} says dynamic = ["dependencies"]: only the build of the project knows them')
     lines = project.get("dependencies", [])
     if not isinstance(lines, list):
-        pytest.fail(f"{source}: dependencies must be a list of texts")
+        pytest.fail(f"{source}: dependencies must be a list of strings")
     found = []
     for line in lines:
         try:
             found.append(Requirement(line))
         except (InvalidRequirement, TypeError):
-            pytest.fail(f"{source} declares {line!r}, which is no requirement")
+            pytest.fail(f"{source} declares {line!r}, which is not a requirement")
     return [one for one in found if one.marker is None or one.marker.evaluate()]
 
 

@@ -27,4 +27,4 @@ def test_notifications(settings: Settings, details: Details) -> None:
         fits = wanted.specifier.contains(version, prereleases=True)
         assert fits, f"{wanted.name} is {version}, needs {wanted.specifier}"
     count = len(settings.notify)
-    details.summary = f"{count} service{'' if count == 1 else 's'} to tell"
+    details.summary = f"{count} service{'' if count == 1 else 's'} to notify"

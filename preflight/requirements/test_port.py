@@ -57,7 +57,7 @@ def test_server_port(settings: Settings, port: Claim, details: Details) -> None:
         return
     assert port.socket is not None or port.obtainable, port.problem or f"{settings.address} is not free"
     if port.activated_by:
-        details.summary = f"{settings.address} is a socket of systemd's ({port.activated_by})"
+        details.summary = f"{settings.address} is a socket from systemd ({port.activated_by})"
     elif port.socket:
         by = ", handed over by the running instance" if port.handed_over else ""
         details.summary = f"{settings.address} is held{by}"

@@ -40,7 +40,7 @@ def test_python_version(settings: Settings, details: Details) -> None:
     try:
         wanted = SpecifierSet(settings.python)
     except InvalidSpecifier:
-        pytest.fail(f'the setting python = "{settings.python}" is no version specifier; write one like ">=3.13.8"')
+        pytest.fail(f'the setting python = "{settings.python}" is not a version specifier; write one like ">=3.13.8"')
     fits = wanted.contains(found, prereleases=True)
     if not fits:
         details.fix = installing.change_python_command(

@@ -54,7 +54,7 @@ def read(path: Path) -> EnvFile:
             return EnvFile(path, problem=f"{path} is not a regular file")
         if writers := files.other_writers(status):
             who = "others" if writers == "anybody" else writers
-            return EnvFile(path, problem=f"{path} can be written by {who}, so nothing of it is used", open_to=writers)
+            return EnvFile(path, problem=f"{path} can be written by {who}, so it is not used", open_to=writers)
         if status.st_size > LIMIT:
             size = status.st_size / LIMIT
             return EnvFile(path, problem=f"{path} has {size:.1f} MiB, more than the 1 MiB allowed")

@@ -14,7 +14,7 @@ from pathlib import Path
 def text(value: object) -> str:
     """A text with something in it."""
     if not isinstance(value, str) or not value.strip():
-        raise ValueError("must be a text that is not empty")
+        raise ValueError("must be a string that is not empty")
     return value.strip()
 
 
@@ -137,7 +137,7 @@ def names(value: object) -> tuple[str, ...]:
     """A list of texts; as a variable, separated by commas."""
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
-        raise ValueError("must be a list of texts")
+        raise ValueError("must be a list of strings")
     return tuple(part.strip() for part in parts if part.strip())
 
 

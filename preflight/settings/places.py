@@ -61,7 +61,7 @@ class Place(NamedTuple):
         if self.in_environment or not self.differs:
             return ""
         if self.line is None:
-            return f"not in the env file any more since {_written(self.file)}: the next start will not have it"
+            return f"no longer in the env file since {_written(self.file)}: the next start will not have it"
         what = "in" if self.value is None else "another one is in"
         return f"{what} the env file since {_written(self.file)}; restart to load it"
 

@@ -46,7 +46,7 @@ def described(names: Collection[str]) -> str:
     first, *others = names
     more = f" and {len(others)} more like it" if others else ""
     return (
-        f"{first}{more} come from a Service of Kubernetes, or a link of Docker's, and are ignored: they are not"
+        f"{first}{more} come from a Kubernetes Service or a Docker link, and are ignored: they are not"
         " settings (enableServiceLinks: false in the pod's spec leaves them out)"
     )
 

@@ -19,7 +19,7 @@ def left_out(declared: Declaration, settings: Settings, *, takes_port: bool) -> 
     if "agent" in declared.needs and not settings.serves_agent:
         return f"about the agent server, and {settings.app or 'no application'} is served"
     if "web" in declared.needs and not settings.serves_agent and not settings.prefix:
-        return "web_prefix is off: nothing of the preflight is served beside the application"
+        return "web_prefix is off: the preflight serves nothing beside the application"
     if "notify" in declared.needs and not settings.notify:
         place = places.of(settings, "PREFLIGHT_NOTIFY")
         found = f"empty in the environment{place.hiding}" if place.in_environment else "not set"
@@ -33,7 +33,7 @@ def left_out(declared: Declaration, settings: Settings, *, takes_port: bool) -> 
     if "log_config" in declared.needs and settings.log_config is None:
         return "log_config is not set"
     if "port" in declared.needs and not takes_port:
-        return f"started without {commands.name()}: the port is the server's own affair"
+        return f"started without {commands.name()}: the server takes its port itself"
     return ""
 
 

@@ -170,7 +170,7 @@ def _prepared(question: Question, timeout: float) -> tuple[clients.Client, httpx
         good = False
     if not good:
         client.http.close()
-        named = Fault(question.variable, "is no valid http:// or https:// URL")
+        named = Fault(question.variable, "is not a valid http:// or https:// URL")
         raise named if question.variable else Fault("", "the address is not a valid URL")
     return client, request
 

@@ -113,7 +113,7 @@ def build(environment: Mapping[str, str], url: str, timeout: float) -> Client:
             what = "names a SOCKS proxy, for which the package socksio is not installed"
             raise Fault(proxy.variable if proxy else "", what, install_command(["socksio==1.*"])) from None
         except (httpx2.InvalidURL, ValueError):
-            what = "is no URL of a proxy (http, https, socks5 or socks5h)"
+            what = "is not the URL of a proxy (http, https, socks5 or socks5h)"
             raise Fault(proxy.variable if proxy else "", what) from None
     return Client(httpx2.Client(mounts=mounts, verify=context, trust_env=False, timeout=timeout), used)
 

@@ -81,7 +81,7 @@ class Collection:
         if self._chosen is not None:
             known = {nodeid: declarations[nodeid] for nodeid in self.deselected & declarations.keys()}
             gone += [nodeid for nodeid, one in known.items() if not self._chosen.leaves_out(one.severity)]
-        return [f"{nodeid}: was taken out of the list: see the plugins and conftest.py files" for nodeid in gone]
+        return [f"{nodeid}: was removed from the list: see the plugins and conftest.py files" for nodeid in gone]
 
 
 def _chosen(config: pytest.Config) -> Selection:

@@ -85,7 +85,7 @@ class Database:
             kept = json.loads(self._settings.state.database.read_text(encoding="utf-8"))
             return f"it was last reached at {times.minute(float(kept['reached_at']))}"
         except (OSError, ValueError, KeyError, TypeError):
-            return "it was not reached from here before"
+            return "it has not been reached from here before"
 
     def _ask(self) -> None:
         from preflight.fleet import database, schema

@@ -64,5 +64,5 @@ def misnamed(settings: Settings, declarations: Mapping[str, Declaration], *, who
     for name in settings.not_used:
         if name.casefold() not in map(str.casefold, services) and whole:
             known = f"there are: {', '.join(sorted(services))}" if services else "there is none"
-            return f"{named_by(settings, 'not_used')}: {name} is no optional service; {known}"
+            return f"{named_by(settings, 'not_used')}: {name} is not an optional service; {known}"
     return ""

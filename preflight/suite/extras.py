@@ -37,7 +37,7 @@ def with_extras(requirements: Sequence[Requirement], unknown: list[str]) -> Iter
                 except InvalidRequirement:  # old metadata, which an installer of its time understood
                     words = re.findall(r"[\w.-]+", line)
                     if "extra" in words and extra in words[words.index("extra") :]:
-                        unknown.append(f"{requirement.name}[{extra}] needs {line!r}, which is no requirement")
+                        unknown.append(f"{requirement.name}[{extra}] needs {line!r}, which is not a requirement")
                     continue
                 if one.marker and one.marker.evaluate({"extra": extra}) and not one.marker.evaluate({"extra": ""}):
                     ahead.append((one, f"{requirement.name}[{extra}]"))

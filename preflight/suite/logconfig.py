@@ -35,7 +35,7 @@ def examine(path: Path) -> str:
             f"{path} cannot be read: {error.strerror}", "set log_config to a file that can be read"
         ) from None
     except UnicodeDecodeError:
-        raise Unusable(f"{path} is no text in UTF-8", "save the file as UTF-8") from None
+        raise Unusable(f"{path} is not UTF-8 text", "save the file as UTF-8") from None
     kind = KINDS.get(path.suffix)
     if kind is None:
         return _ini(path, text)
@@ -79,7 +79,7 @@ def _dictionary(path: Path, parsed: Mapping[str, Any]) -> str:
     for name in ("formatters", "filters", "handlers", "loggers"):
         table = parsed.get(name) or {}
         if not isinstance(table, dict) or not all(isinstance(one, dict) for one in table.values()):
-            raise Unusable(f'{path}: "{name}" is no table of tables', _FIX)
+            raise Unusable(f'{path}: "{name}" is not a table of tables', _FIX)
         tables[name] = table
     for name, handler in tables["handlers"].items():
         where = f"{path}: handler {name!r}"
@@ -100,7 +100,7 @@ def _dictionary(path: Path, parsed: Mapping[str, Any]) -> str:
 
 def _known(where: str, what: str, names: object, table: Mapping[str, object]) -> None:
     if not isinstance(names, Sequence) or isinstance(names, str):
-        raise Unusable(f'{where}: "{what}s" is no list', _FIX)
+        raise Unusable(f'{where}: "{what}s" is not a list', _FIX)
     for name in names:
         # A filter or a handler may be an object, in what a program makes; in a file it is a name.
         if not isinstance(name, str) or name not in table:
@@ -144,7 +144,7 @@ def _ini(path: Path, text: str) -> str:
         if not parsed.has_section("logger_root"):
             raise Unusable(f"{path}: there is no [logger_root], which logging.config.fileConfig needs", _FIX)
     except configparser.Error as error:
-        problem = f"{path} is no .ini file for logging.config.fileConfig: {' '.join(str(error).split())}"
+        problem = f"{path} is not an .ini file for logging.config.fileConfig: {' '.join(str(error).split())}"
         raise Unusable(
             problem, f"correct the file {path}, or give it the ending .json or .yaml if it holds that"
         ) from None

@@ -24,7 +24,7 @@ def outcome_of(item: pytest.Item, stage: pytest.TestReport, error: BaseException
     # pytest itself decides on this after us, and lets both an xfail and an xpass go.
     expected = stage.when == "call" and item.get_closest_marker("xfail") is not None
     if expected or isinstance(error, pytest.xfail.Exception):
-        return "skipped", "marked as expected to fail, which is no answer"
+        return "skipped", "marked as expected to fail, which is not an answer"
     if error is None:
         return ("passed", "") if stage.passed else ("error", first_line(str(stage.longrepr)))
     said = first_line(str(error))

@@ -82,7 +82,7 @@ class Sources:
         """What is wrong with the code that will run for ``item``, for people; empty if it is what its file says."""
         code = code_of(getattr(item, "obj", None))
         if code is None:
-            return "is no function, so the run cannot see whether its body runs"
+            return "is not a function, so the run cannot see whether its body runs"
         if code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR):
             return "is a generator (it has a yield), so its body may not run to its end"
         runs = comparable(code)

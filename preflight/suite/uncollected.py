@@ -49,7 +49,7 @@ def lost(scope: Scope, items: Iterable[pytest.Item], sources: Sources) -> list[t
         if is_asked:
             lost += [f"::{said}" for said in _lost_of(path, known, collected, sources)]
         elif known is None:
-            lost.append(", which is not called like a file of requirements (test_*.py)")
+            lost.append(", whose name is not that of a file of requirements (test_*.py)")
         found += [(path, f"{scope.id_of(path)}{said}") for said in lost]
     return found
 
@@ -199,7 +199,7 @@ def _unlike_a_test(name: str) -> str:
     """Why pytest leaves a function or a method out whatever its options say."""
     if name.rpartition(".")[2].startswith("test"):
         return ""
-    return ", which is not called like a requirement (test_*)"
+    return ", whose name is not that of a requirement (test_*)"
 
 
 def _makes_a_fixture(decorator: ast.expr) -> bool:

@@ -118,5 +118,5 @@ def _see_that_it_judges(returned: object) -> None:
     if returned is not None:
         answer = returned if isinstance(returned, bool | int | float) else f"a value of type {type(returned).__name__}"
         raise AssertionError(
-            f"it returned {answer}, and a return value is no answer: a requirement answers with assert"
+            f"it returned {answer}, and a return value is not an answer: a requirement answers with assert"
         )

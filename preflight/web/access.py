@@ -125,7 +125,7 @@ class Access:
         host = headers.get(b"host", b"").lower()
         if host not in self._hosts and not self._is_own(host, scope.get("server")):
             return Refusal(
-                421, "the Host header has no name of this server: add the name to PREFLIGHT_ALLOWED_HOSTS to allow it"
+                421, "the Host header does not name this server: add the name to PREFLIGHT_ALLOWED_HOSTS to allow it"
             )
         origin = headers.get(b"origin")
         same_origin = origin is not None and origin.lower() in (b"http://" + host, b"https://" + host)
@@ -151,7 +151,7 @@ class Access:
             return Refusal(401, self._needed(scope), login=browser)
         if self._admission is not None and not self._is_from_page(scope, headers, login):
             return Refusal(
-                403, "the request needs the nonce of the page beside the login's cookie: load the page again"
+                403, "the request needs the nonce of the page in addition to the login's cookie: load the page again"
             )
         # A browser sends the cookie along whoever made it ask, so who did has to be known before anything changes.
         harmless = scope["type"] == "http" and scope["method"] in SAFE and origin is None

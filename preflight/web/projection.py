@@ -109,7 +109,7 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
 def problems(snapshot: Snapshot) -> list[str]:
     """What stands in the way of knowing more, in one line each."""
     found, instance = snapshot.latest(), snapshot.instance
-    said = [f"a report was left aside: {snapshot.problem}"] if snapshot.problem else []
+    said = [f"a report was set aside: {snapshot.problem}"] if snapshot.problem else []
     if found is not None and found.started_at > times.now():
         made = times.local_of(found.started_at)
         said.append(f"the clock was set back: this report was made at {made}, and it is {times.local()}")

@@ -247,7 +247,7 @@ def table(own: Table = ()) -> Table:
                     | AWAY
                     | {
                         "200": answer("a page of them", ref("FleetInstances")),
-                        "400": error("a number out of its range, or a condition that is none"),
+                        "400": error("a number out of its range, or a filter that is not valid"),
                     },
                     [
                         *A_PAGE,

@@ -4,7 +4,7 @@ What a name stands for is read from what it can be called with, since frameworks
 applications of every type:
 
     (scope, receive, send)      an application (ASGI 3)
-    (scope)                     an application of ASGI 2, if it is no coroutine function
+    (scope)                     an application of ASGI 2, if it is not a coroutine function
     ()                          a factory: called once, awaited if need be; what it returns is one of the two above
     (environ, start_response)   WSGI: refused, as is everything else
 
@@ -102,7 +102,7 @@ def load(name: str, complete: Callable[[Awaitable[Any]], Any]) -> Application:
     subject = f"what {name} returns"
     use = _use(made, subject)
     if use == "factory":
-        raise CannotBeServed(f"{subject} is another factory, and no application: it takes no arguments", NEEDED)
+        raise CannotBeServed(f"{subject} is another factory, not an application: it takes no arguments", NEEDED)
     return Application(made, "asgi2" if use == "asgi2" else "asgi3")
 
 
@@ -113,7 +113,7 @@ def _use(found: Any, subject: str) -> Literal["asgi3", "asgi2", "factory", "eith
     """
     if not callable(found):
         kind = "None" if found is None else f"of type {type(found).__name__}"
-        raise CannotBeServed(f"{subject} is no ASGI application: it cannot be called (it is {kind})", NEEDED)
+        raise CannotBeServed(f"{subject} is not an ASGI application: it cannot be called (it is {kind})", NEEDED)
     signature = _signature(found)
     if signature is None:  # written in C: classes are made, everything else is taken at its word
         return "factory" if inspect.isclass(found) else "asgi3"
@@ -133,14 +133,14 @@ def _use(found: Any, subject: str) -> Literal["asgi3", "asgi2", "factory", "eith
             return "factory"
         if takes(3) and not _makes_anything(found):
             raise CannotBeServed(
-                f"{subject} is no ASGI application: it is a class called with ({shown}), and its instances cannot be"
-                " awaited",
+                f"{subject} is not an ASGI application: it is a class called with ({shown}), and its instances cannot"
+                " be awaited",
                 NEEDED,
             )
     code, is_coroutine = _code(found), _is_coroutine_function(found)
     yields = code is not None and bool(code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR))
     if yields and not is_coroutine:
-        raise CannotBeServed(f"{subject} is no ASGI application: it is a generator function (it yields)", NEEDED)
+        raise CannotBeServed(f"{subject} is not an ASGI application: it is a generator function (it yields)", NEEDED)
     if takes(0):
         if not takes(3):
             return "factory"
@@ -159,7 +159,7 @@ def _use(found: Any, subject: str) -> Literal["asgi3", "asgi2", "factory", "eith
     if takes(3) or (takes(1) and required == ["scope"] and not is_coroutine):
         if not is_coroutine and code is not None and _returns_nothing(code):
             raise CannotBeServed(
-                f"{subject} is no ASGI application: it is no coroutine function, and returns nothing that can be"
+                f"{subject} is not an ASGI application: it is not a coroutine function, and returns nothing that can be"
                 " awaited",
                 COROUTINE,
             )

@@ -242,7 +242,7 @@ class Server(uvicorn.Server):
         except Exception as error:
             # One that has none says so before it asks what there is to do. A server has to go on all the same (ASGI).
             if begun and not self.lifespan.startup_event.is_set():
-                said = "The application's start-up ended with %r; it is served without."
+                said = "The application's start-up ended with %r; the application is served without a lifespan."
                 logging.getLogger("uvicorn.error").error(said, error)
             raise
 

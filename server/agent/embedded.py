@@ -303,7 +303,7 @@ def _port(result: Mapping[str, Any]) -> str:
 
 def _check(result: Mapping[str, Any]) -> str:
     if "error" in result:
-        return f"I know no check of that name. There are: {', '.join(result['checks'])}."
+        return f"I know no check of that name. The checks are: {', '.join(result['checks'])}."
     lines = [f"{result['title']} ({result['severity']}): {result['outcome']}."]
     lines += [result["requirement"]] if result["requirement"] else []
     lines += [f"Found: {result['message']}"] if result["message"] else []

@@ -144,14 +144,14 @@ def ended(message: BaseMessage) -> bool:
     if word in WHOLE:
         return True
     if word in TOO_LONG:
-        said = "it got as long as the service lets it. Ask for a shorter one"
+        said = "it reached the longest length that the service allows. Ask for a shorter one"
     elif word in FILTERED:
         said = "the service's filter stopped it. Put the question in other words"
     else:
         said = "the service ended it early. Try again"
     named = f" ({word})" if re.fullmatch(r"[a-z_-]{1,40}", word) else ""
     retry = word not in FILTERED
-    raise ProviderError("provider_incomplete", f"The model's answer is not whole: {said}{named}.", retry=retry)
+    raise ProviderError("provider_incomplete", f"The model's answer is incomplete: {said}{named}.", retry=retry)
 
 
 def _half_way() -> ProviderError:
@@ -188,7 +188,8 @@ def explain(error: Exception, provider: Provider) -> ProviderError:
     if isinstance(error, sdk.APIConnectionError):
         return ProviderError(
             "provider_unreachable",
-            f"{provider.name} cannot be reached, or hung up. Check the network and {provider.prefix}_BASE_URL.",
+            f"{provider.name} cannot be reached, or closed the connection. Check the network, and"
+            f" {provider.prefix}_BASE_URL.",
             retry=True,
             again=True,
         )
@@ -238,14 +239,14 @@ def _status(provider: Provider, status: int, code: str, after: float | None) -> 
         )
     if status == 409:
         return ProviderError(
-            "provider_error", f"{provider.name} is in a conflict {said}. Try again later.", True, after, again=True
+            "provider_error", f"{provider.name} reports a conflict {said}. Try again later.", True, after, again=True
         )
     if status >= 500:
         message = f"{provider.name} has a fault of its own {said}. Try again later."
         return ProviderError("provider_error", message, True, after, again=True)
     return ProviderError(
         "provider_rejected",
-        f"{provider.name} does not take the request {said}."
+        f"{provider.name} does not accept the request {said}."
         f" Check {provider.prefix}_MODEL (it must be able to call tools) and {provider.prefix}_BASE_URL.",
         retry=False,
     )

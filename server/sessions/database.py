@@ -182,7 +182,7 @@ class Database:
     def _set_aside(self) -> None:
         """Keep what is no database for whoever can mend it; the service goes on."""
         aside = self.path.with_name(f"{self.path.name}.broken-{time.time_ns()}")
-        log.error("%s is no SQLite database; it is now %s", self.path, aside.name)
+        log.error("%s is not a SQLite database; it is now %s", self.path, aside.name)
         for ending in ("", "-wal", "-shm"):
             file = self.path.with_name(self.path.name + ending)
             if file.exists():
@@ -232,7 +232,7 @@ def _explain(error: Exception, path: Path) -> StoreError:
         return StoreError(f"{path}: {error.strerror}")
     known = {
         sqlite3.SQLITE_FULL: "the disk is full",
-        sqlite3.SQLITE_IOERR: "the disk does not take it (full, a quota, or faulty)",
+        sqlite3.SQLITE_IOERR: "the disk does not accept it (full, over its quota, or faulty)",
         sqlite3.SQLITE_READONLY: "the disk, or the file, is read-only",
         sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
         sqlite3.SQLITE_BUSY: "another process keeps it locked",

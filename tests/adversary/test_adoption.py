@@ -335,7 +335,7 @@ def test_an_env_file_that_others_can_write(shop: Adopter) -> None:
     assert check(shop) == 1
     assert shop.check("Own")["outcome"] == "failed"
     found = shop.check("Environment File")
-    assert found["message"] == f"{shop.root}/.env can be written by others, so nothing of it is used"
+    assert found["message"] == f"{shop.root}/.env can be written by others, so it is not used"
     assert found["fix"].endswith(f"chmod 600 {shop.root}/.env")
 
 

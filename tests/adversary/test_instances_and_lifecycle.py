@@ -565,7 +565,7 @@ def test_an_import_that_closes_what_it_has_not_opened(place: Place) -> None:
     place.write_module("closing", "import os\nos.closerange(3, 256)\nfrom small import app\n")
     one = place.run("--demo", "--app", "closing:app")
     assert one.process.returncode == 1, one.output
-    assert "The application has closed the channel to its launcher" in place.check("Application")["message"]
+    assert "The application has closed the channel to the launcher" in place.check("Application")["message"]
     one.left_nothing()
 
 
@@ -593,7 +593,7 @@ def test_a_request_that_closes_every_socket(place: Place) -> None:
     with socket.create_connection(("127.0.0.1", place.port)) as client:
         client.sendall(b"GET /close HTTP/1.1\r\nHost: localhost\r\n\r\n")
         one.until_says(BACK)
-    one.until_says("The application has closed the channel to its launcher")
+    one.until_says("The application has closed the channel to the launcher")
     assert get(place.url) == (200, "small")
     assert one.stop() == 0
 

@@ -86,7 +86,7 @@ def test_passed_over_in_a_linked_folder(project: Place) -> None:
     below = "preflight/requirements/shared"
     broken(
         checked(project),
-        f"{below}/keys.py, which is not called like a file of requirements",
+        f"{below}/keys.py, whose name is not that of a file of requirements",
         f"{below}/test_class.py::Keys.test_it: was not collected",
         f"{below}/test_twice.py::test_it, which another one of that name replaces",
     )

@@ -87,7 +87,7 @@ def test_a_file_that_is_called_otherwise(project: Place, name: str) -> None:
     file.write_text("import pytest\n" + FAILS.format("test_it", ""))
     one = checked(project)
     assert one.process.returncode == 3, one.output
-    assert f"{name}, which is not called like a file of requirements" in one.output
+    assert f"{name}, whose name is not that of a file of requirements" in one.output
 
 
 def test_marks_that_are_asked(project: Place) -> None:
@@ -125,7 +125,7 @@ def test_an_answer_that_is_returned(project: Place, answer: str) -> None:
     )
     one = checked(project)
     assert one.process.returncode == 1, one.output
-    assert "a return value is no answer" in one.output
+    assert "a return value is not an answer" in one.output
 
 
 def test_an_assertion_in_a_thread(project: Place) -> None:
@@ -199,7 +199,7 @@ def test_an_import_that_becomes_a_server(place: Place) -> None:
     words = [sys.executable, *SERVES.format(place.port).split()]
     one = place.run(*application(place, "becomes", f"os.execv({sys.executable!r}, {words!r})"))
     assert one.process.returncode == 1, one.output
-    assert "as a process does that becomes another program" in one.output
+    assert "as a process does when it becomes another program" in one.output
     one.left_nothing()
 
 

@@ -85,8 +85,8 @@ def test_systemd_itself(place: Place) -> None:
     assert status == 200
     assert '"environ": []' in body
     assert mentioned(Path(f"/proc/{worker_of(started)}/environ").read_bytes()) == []
-    assert f"{address} is a socket of systemd's (shop.socket), in which connections wait." in started.stdout
-    assert said(started, "Server Port") == f"{address} is a socket of systemd's (shop.socket)"
+    assert f"{address} is a socket from systemd (shop.socket); connections wait in it." in started.stdout
+    assert said(started, "Server Port") == f"{address} is a socket from systemd (shop.socket)"
     assert said(started, "Port Cleanup") == "nothing to stop: systemd keeps the socket (shop.socket)"
     assert started.stop() == 0
     started.left_nothing()
@@ -145,7 +145,7 @@ def test_others_beside_it(place: Place, start: StartBehind) -> None:
     assert str(os.getpid()) not in status.stdout.split()
     by_hand = place.run(*DEMO)
     assert by_hand.process.returncode == 1
-    assert "on a socket of systemd's (shop.socket), which would start it again." in by_hand.stdout
+    assert "on a socket from systemd (shop.socket); systemd would start it again." in by_hand.stdout
     assert "Fix: restart its unit instead: connections wait meanwhile" in by_hand.stdout
     assert place.run(*DEMO, "--if-running", "keep").process.returncode == 0
     assert get(place.url) == (200, "small")
@@ -225,7 +225,7 @@ def test_reload_serves_on_no_socket_of_systemds(start: StartBehind) -> None:
     """It is for development, where a terminal starts it."""
     started = start(*DEMO, "--reload")
     assert started.wait() == 2
-    assert "--reload is for development, and serves on no socket of systemd's" in started.stderr
+    assert "--reload is for development, and does not serve on a socket from systemd" in started.stderr
 
 
 def test_a_socket_that_went_to_the_parent(place: Place, listener: socket.socket) -> None:

@@ -47,7 +47,7 @@ def test_port(place: Place, port: str) -> None:
         (["--check-only", "--format", "nonsense"], "invalid choice: 'nonsense'"),
         (["--app", "nonsense"], "--app must be MODULE:ATTRIBUTE"),
         (["--host", "a b"], "--host must be a host name or an IP address"),
-        (["--host", ""], "--host must be a text that is not empty"),
+        (["--host", ""], "--host must be a string that is not empty"),
     ],
 )
 def test_options(place: Place, arguments: list[str], message: str) -> None:
@@ -84,7 +84,7 @@ def test_variables(place: Place, variable: str, value: str, message: str) -> Non
         ('port = "many"', "port must be a whole number from 1 to 65535"),
         ("port = true", "port must be a whole number from 1 to 65535"),
         ("python = 3.13", "python must be a version specifier"),
-        ("ignore = [1]", "ignore must be a list of texts"),
+        ("ignore = [1]", "ignore must be a list of strings"),
         ("skip = true", "skip can be set in the environment only: PREFLIGHT_SKIP"),
     ],
 )
@@ -208,7 +208,7 @@ def test_state_folder_that_is_a_file(place: Place) -> None:
     [
         ("nowhere:app", "nowhere:app does not import: ModuleNotFoundError: No module named 'nowhere'"),
         ("small:absent", "AttributeError: module 'small' has no attribute 'absent'"),
-        ("small:__name__", "small:__name__ is no ASGI application: it cannot be called"),
+        ("small:__name__", "small:__name__ is not an ASGI application: it cannot be called"),
     ],
 )
 def test_application(place: Place, name: str, message: str) -> None:

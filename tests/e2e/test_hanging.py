@@ -140,7 +140,7 @@ def test_restart_that_does_not_end(place: Place, hangs: str, what: str) -> None:
     started.until_says("another one starts at once")
     assert get(place.url) == (200, "life 3")
     assert f"The {what} of hanging:app has not ended within 2 s." in started.stdout
-    assert "Fix: let it do less, or set PREFLIGHT_STARTUP_TIMEOUT to more than it takes." in started.stdout
+    assert "Fix: make it do less, or set PREFLIGHT_STARTUP_TIMEOUT to more than it takes." in started.stdout
     started.until_says(BACK)
     assert started.stop() == 0
 
@@ -152,7 +152,7 @@ def test_import_that_does_not_end(place: Place) -> None:
     message = "the import of hanging:app has not ended: it ran past its deadline of 1 s"
     assert place.check("Application")["message"] == message
     assert place.check("Application")["fix"] == (
-        "let the import do less, or allow more than it takes: PREFLIGHT_REQUIREMENT_TIMEOUT (now 1 s)"
+        "make the import do less, or allow more time than it takes: PREFLIGHT_REQUIREMENT_TIMEOUT (now 1 s)"
         " and PREFLIGHT_RUN_TIMEOUT (now 30 s)"
     )
     assert "   Fix: let the import do less" in started.stdout

@@ -447,7 +447,7 @@ CLASS = "\nclass TestIt:\n    def __init__(self): ...\n    def test_x(self): ...
 LEAVES = "import pytest\npytest.skip('no', allow_module_level=True)\n"
 OTHER = OWN.replace('"Own"', '"Other"')
 LOST = {
-    "another name": ("checks.py", OWN, "preflight_suite/checks.py, which is not called like a file of requirements"),
+    "another name": ("checks.py", OWN, "preflight_suite/checks.py, whose name is not that of a file of requirements"),
     "a class": ("test_a.py", OWN + CLASS, "preflight_suite/test_a.py::TestIt.test_x: was not collected"),
     "twice": ("test_a.py", OWN + OTHER, "test_own, which another one of that name replaces"),
     "a tuple": ("test_a.py", OWN + "    assert (False, 'no')\n", "preflight_suite/test_a.py:9: asserts a tuple"),

@@ -129,5 +129,5 @@ def test_a_rerun_asks_with_the_servers_key(equipped: Place, providers: Providers
     )
     assert {key for path, key in providers.requests[asked:] if "openai" in path} == {f"Bearer {GOOD}"}
     gone = equipped.check("Perplexity API Key")["message"]
-    assert "not in the env file any more since" in gone
+    assert "no longer in the env file since" in gone
     assert equipped.check("Exposure")["message"] == "this machine only"  # without the token, of which it knows nothing

@@ -109,7 +109,7 @@ def test_processes_of_xdist(shop: Adopter) -> None:
     assert done.process.returncode == 0, done.output
     refused = shop.pytest(*NAMED, "-n", "2")
     assert refused.process.returncode == 4
-    assert "the suite keeps an order, the port last: run it without -n" in refused.output
+    assert "the suite runs in a fixed order, with the port last: run it without -n" in refused.output
 
 
 def test_a_suite_and_tests_at_once(shop: Adopter) -> None:

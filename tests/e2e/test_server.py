@@ -174,7 +174,7 @@ def test_corrupt_report(served: Place, content: str) -> None:
     """What somebody wrote over the report is left aside, and said; health stays as it was."""
     served.report_file.write_text(content)
     body = answer(served, "/diagnostics")
-    assert "a report was left aside" in body["problem"]
+    assert "a report was set aside" in body["problem"]
     assert body["origin"] == "start"
     assert answer(served, "/health")["status"] == "healthy"
 

@@ -77,7 +77,7 @@ def test_from_the_first_check_to_the_end(place: Place, hearing: Hearing) -> None
     last = hearing.messages[-1]
     assert last["STOPPING"] == "1"
     assert int(last["EXTEND_TIMEOUT_USEC"]) == 5_750_000
-    assert last["STATUS"] == "Stopping (SIGTERM). What has been accepted is finished, within 5.75 s."
+    assert last["STATUS"] == "Stopping (SIGTERM). Accepted work is being finished, within 5.75 s."
     assert hearing.values("READY") == ["1"]
 
 

@@ -11,7 +11,7 @@ from tests.servicelinks import kubernetes
 from tests.waiting import PATIENCE, until
 
 LINKS = kubernetes("PREFLIGHT")
-LINE = "PREFLIGHT_PORT and 6 more like it come from a Service of Kubernetes"
+LINE = "PREFLIGHT_PORT and 6 more like it come from a Kubernetes Service"
 
 
 def test_a_start(place: Place) -> None:

@@ -379,7 +379,7 @@ def test_async_factory(place: Place) -> None:
         ),
         (
             "class App:\n    pass\napp = App()\n",
-            "guarded:app is no ASGI application: it cannot be called (it is of type App)",
+            "guarded:app is not an ASGI application: it cannot be called (it is of type App)",
             "name an ASGI application",
         ),
     ],

@@ -89,7 +89,7 @@ def test_a_database_that_is_away(shop: Place, free_port: int) -> None:
     code, check = checked(shop, url, tables=True)
     assert (check["outcome"], code) == ("unknown", 0)
     refused = "the database cannot be reached: connection refused: nothing listens there"
-    assert check["message"] == f"{refused}; it was not reached from here before"
+    assert check["message"] == f"{refused}; it has not been reached from here before"
     (shop.state / "database.json").write_text('{"reached_at": 1700000000.0}')
     _, check = checked(shop, url, tables=True)
     assert "it was last reached at 2023-11-14" in check["message"]

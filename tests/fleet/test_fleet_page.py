@@ -296,7 +296,7 @@ def test_conditions_and_pages(full: str, page: Page) -> None:
     """A check leads to the instances where it fails; the address keeps that, and "back" leads back."""
     page.get_by_role("button", name=f"Show these instances: {KEY}").click()
     expect(page.locator("#counted")).to_have_text(f"{COUNT // 20} instances")
-    expect(page.locator("#only")).to_have_text(f"Only those where this does not hold: {KEY}")
+    expect(page.locator("#only")).to_have_text(f"Only instances where this does not hold: {KEY}")
     page.reload()
     expect(page.locator("#counted")).to_have_text(f"{COUNT // 20} instances")
     page.go_back()

@@ -124,7 +124,7 @@ def test_keys_that_are_rejected(tmp_path: Path, double: Double, provider: str) -
     double.answers[route] = (503, {})
     trouble = ask(tmp_path, test, **environ)
     assert (trouble.outcome, trouble.details["verified"]) == ("unknown", False)
-    assert trouble.message == "MY_KEY is configured, and nobody knows whether it works: HTTP 503"
+    assert trouble.message == "MY_KEY is configured, but whether it works is unknown: HTTP 503"
 
 
 def test_a_key_that_no_header_can_carry(tmp_path: Path, double: Double) -> None:
@@ -202,7 +202,7 @@ def test_ollama(tmp_path: Path, double: Double) -> None:
     double.answers["/api/ps"] = (200, {"models": []})
     environ = {"OLLAMA_HOST": double.url}
     cold = ask(tmp_path, ready.model("OLLAMA_HOST", "llama3", timeout=LONG), **environ)
-    assert (cold.outcome, cold.message) == ("failed", "llama3 is on the disk, and not loaded")
+    assert (cold.outcome, cold.message) == ("failed", "llama3 is on the disk, but not loaded")
     assert cold.fix == ""  # the marker's: "ollama pull llama3 && ollama run llama3 ''"
     lazy = ready.model("OLLAMA_HOST", "llama3", loaded=False, timeout=LONG)
     assert ask(tmp_path, lazy, **environ).outcome == "passed"

@@ -218,8 +218,8 @@ def test_a_severity_that_is_none() -> None:
         (f"{CANARY}://host", "URL is the URL of something else, not the URL of a thing"),
         (CANARY, "URL is not the URL of a thing: it does not begin with thing://"),
         (f"{CANARY}:5432/db", "URL is not the URL of a thing: it does not begin with thing://"),
-        (f"thing://me@host:{CANARY}/db", "URL is not the URL of a thing: its port is no number"),
-        (f"thing://me:a/{CANARY}@host/db", "URL is not the URL of a thing: its port is no number"),
+        (f"thing://me@host:{CANARY}/db", "URL is not the URL of a thing: its port is not a number"),
+        (f"thing://me:a/{CANARY}@host/db", "URL is not the URL of a thing: its port is not a number"),
         (f"thing:///{CANARY}", "URL has no host in it"),
     ],
 )

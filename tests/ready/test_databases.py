@@ -88,7 +88,7 @@ def test_a_role_without_rights(tmp_path: Path, postgres: Postgres) -> None:
     postgres.run("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
     test = ready.postgres("DATABASE_URL", timeout=LONG)
     guest = ask(tmp_path, test, DATABASE_URL=postgres.url(user="guest"))
-    assert guest.message == ("the database does not let this role write: it may neither make a table nor write to one")
+    assert guest.message == "the database does not let this role write: it may neither create a table nor write to one"
     postgres.run("CREATE TABLE kept (x integer)")
     postgres.run("GRANT INSERT ON kept TO guest")
     postgres.run("REVOKE TEMPORARY ON DATABASE postgres FROM PUBLIC")
@@ -213,7 +213,7 @@ def test_what_a_redis_refuses(tmp_path: Path, redis: int) -> None:
     url = f"redis://:{CANARY}@127.0.0.1:{redis}"
     test = ready.redis("REDIS_URL", timeout=LONG)
     gone = ask(tmp_path, test, REDIS_URL=f"{url}/99")
-    assert gone.message == "it has no database of the number that REDIS_URL ends with"
+    assert gone.message == "it has no database with the number at the end of REDIS_URL"
     with library.Redis(port=redis, password=CANARY) as client:
         client.execute_command("ACL", "SETUSER", "pings", "on", f">{CANARY}", "-@all", "+ping")
         pings = ask(tmp_path, test, REDIS_URL=f"redis://pings:{CANARY}@127.0.0.1:{redis}")
@@ -229,9 +229,9 @@ def test_what_a_redis_refuses(tmp_path: Path, redis: int) -> None:
     assert pings.outcome == "passed"
     assert nobody_knows.outcome == "unknown"
     assert full.message == (
-        "it takes nothing that is written: its memory is full, and its maxmemory-policy is noeviction"
+        "it refuses writes: its memory is full, and its maxmemory-policy is noeviction"
     )
-    assert replica.message == "it takes nothing that is written: it is a replica"
+    assert replica.message == "it refuses writes: it is a replica"
     assert reads.outcome == "passed"
 
 

@@ -49,13 +49,13 @@ def test_paths_that_no_application_opens(tmp_path: Path) -> None:
     def message(value: str) -> str:
         return ask(tmp_path, ready.file(variable="DATA"), DATA=value).message
 
-    slash = "is a file, and is written with a slash at its end, by which no file is opened"
+    slash = "is a file, but is written with a slash at its end: no file is opened by such a path"
     assert message(f"{tmp_path}/data/") == f"what DATA names {slash}"
     assert ask(tmp_path, ready.file("data/")).message == f"{tmp_path}/data {slash}"
     assert message(f"{tmp_path}/data\r") == (
         "what DATA names, with white space around it, is not there, and has to be a file"
     )
-    assert message("~no-such-user/data") == "what DATA names begins with ~ and the name of no user of this machine"
+    assert message("~no-such-user/data") == "what DATA names begins with ~ and a name that no user of this machine has"
     assert message("da\udce9ta") == "what DATA names is not there, and has to be a file"
     assert message("da\ud800ta") == "what DATA names cannot be looked at: it is no path"
 

@@ -150,7 +150,7 @@ def test_a_server_that_wants_a_certificate(tmp_path: Path, authority: Authority)
         ended = tls(tmp_path, port, authority)
     assert (ended.outcome, ended.message) == (
         "unknown",
-        f"127.0.0.1:{port} wants a certificate of its client, which is not asked with one here",
+        f"127.0.0.1:{port} wants a client certificate, and this check has none",
     )
 
 
@@ -176,7 +176,7 @@ def test_a_port_that_says_nothing(tmp_path: Path) -> None:
     """It accepts and does not speak TLS within the deadline."""
     with listening() as port:
         ended = ask(tmp_path, ready.tls(f"127.0.0.1:{port}", timeout=0.3))
-    assert ended.message == f"127.0.0.1:{port} accepts connections and does not speak TLS within 0.3 s"
+    assert ended.message == f"127.0.0.1:{port} accepts connections, but does not speak TLS within 0.3 s"
 
 
 def test_a_trust_store_that_is_none(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def _suite(root: Path, seen: Survey, additions: list[Addition], remarks: list[st
     folder = root / texts.SUITE
     conftest, file = folder / "conftest.py", folder / "test_project.py"
     if problem := writing.lies_in_the_way(root, file):
-        raise NotWritten(f"{problem}, and the requirements belong into a folder of that name; nothing was written")
+        raise NotWritten(f"{problem}, and the requirements belong in a folder of that name; nothing was written")
     try:
         there = os.listdir(folder)
     except FileNotFoundError:

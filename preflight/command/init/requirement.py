@@ -97,7 +97,7 @@ def _variable(seen: Survey, found: Found) -> Requirement:
     # A boolean: an assertion shows what it compares, and this may be a secret.
     body += ["is_set = bool(value.strip())", f'assert is_set, "{name} is not set, and {found.file} {verb} it"']
     if _is_database(name):
-        body += ['is_url = "://" in value', f'assert is_url, "{name} is no URL (scheme://...)"']
+        body += ['is_url = "://" in value', f'assert is_url, "{name} is not a URL (scheme://...)"']
     return Requirement(
         function=f"test_{name.lower()}",
         severity="critical" if is_needed else "warning",
@@ -166,11 +166,11 @@ def _example() -> Requirement:
         title="Temporary Folder",
         fix="set TMPDIR to a folder that can be written",
         holds="There is a folder for temporary files, which uploads of some size need.",
-        because="an example, for no variable, database or model was found in the code",
+        because="an example, because no variable, database or model was found in the code",
         parameters=(),
         body=(
             "with tempfile.TemporaryFile() as file:",
-            '    assert file.write(b"x") == 1, "a temporary file takes nothing"',
+            '    assert file.write(b"x") == 1, "a temporary file cannot be written"',
         ),
         imports=("import tempfile",),
     )

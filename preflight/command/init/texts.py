@@ -17,10 +17,10 @@ STATE = "/var/lib/preflight"
 GRACE = 30  # seconds that a service has to stop in: more than drain_delay and graceful_timeout together
 PYTHON = "3.13"
 CONFTEST = '''\
-"""These files are requirements of the server: `preflight` asks them, and nothing else.
+"""These files are requirements of the server: only `preflight` runs them.
 
-Plain pytest finds nothing here, so a project's own tests are as they were. A run that should ask the requirements and
-has lost the plugin finds nothing either, and ends with exit code 5 instead of asking them in a way of its own.
+Plain pytest finds nothing here, so a project's own tests do not change. A run that should check the requirements, but
+has lost the plugin, finds nothing either: it ends with exit code 5 instead of running them in a way of its own.
 """
 
 import pytest
@@ -29,7 +29,7 @@ RUN = "preflight-suite-run"  # the plugin that is there while the suite runs
 
 
 class NotAsked(pytest.File):
-    """A file that is named on the command line, and has nothing in it for this run."""
+    """A file that is named on the command line, and contains nothing for this run."""
 
     def collect(self):
         return []
@@ -55,9 +55,9 @@ def quoted(text: str) -> str:
 def table(seen: Survey) -> str:
     """``[tool.preflight]``, with what can be said of the project and how the rest is said."""
     lines = [
-        "# What this project serves, and what has to hold before it may: `preflight --check-only`",
-        "# asks, `preflight` asks and then serves. The env file, variables (PREFLIGHT_PORT=8002) and",
-        "# options (--port 8002) win over what stands here.",
+        "# What this project serves, and what has to hold before it may serve: `preflight --check-only`",
+        "# checks, `preflight` checks and then serves. The env file, variables (PREFLIGHT_PORT=8002) and",
+        "# options (--port 8002) override the values here.",
         "[tool.preflight]",
     ]
     if seen.application is None:
@@ -70,16 +70,16 @@ def table(seen: Survey) -> str:
         lines.append(f"{prefix}app = {quoted(seen.application.app)}  # {seen.application.why}")
         lines += [f"# Also found: {other}" for other in seen.application.others]
     lines += [
-        "# The requirements that every server has, and the project's own. What is named here has to be there.",
+        "# The requirements that every server has, and the project's own. Everything named here has to exist.",
         f'suite = ["preflight.requirements", "{SUITE}"]',
     ]
     if seen.env_file == ".env":
-        lines.append('# env_file = ".env"  # variables and keys; they are the application\'s as well')
+        lines.append('# env_file = ".env"  # variables and keys, for the application as well')
     else:
         prefix = "" if seen.env_file_is_there else "# "
         lines.append(f"{prefix}env_file = {quoted(seen.env_file)}  # the code reads its variables from there")
     if not seen.requires_python:
-        lines.append('# python = ">=3.12"  # else requires-python in [project]')
+        lines.append('# python = ">=3.12"  # the default is requires-python in [project]')
     lines += ['# host = "127.0.0.1"', "# port = 8002"]
     return "\n".join(lines) + "\n"
 
@@ -120,8 +120,8 @@ def suite(chosen: Requirement, mentioned: Iterable[str], proposed: Iterable[Prop
         lines += [
             "",
             "",
-            "# Ready-made requirements for what this project's files name. Take the comment sign away from those that",
-            '# must hold before the server may start; severity="warning" reports one without blocking.',
+            "# Ready-made requirements for what this project's files name. Uncomment those that must hold before the",
+            '# server may start; severity="warning" reports one without blocking.',
             "#",
             "# from preflight import ready",
             "#",
@@ -165,7 +165,7 @@ def github(seen: Survey) -> str:
     ]
     variables = requirement.needed(seen)
     if variables:
-        lines += ["    # What the code cannot do without; the settings of the repository have the values.", "    env:"]
+        lines += ["    # The variables that the code needs; their values are in the settings of the repository.", "    env:"]
         lines += [
             f"      {name}: ${{{{ {'secrets' if requirement.secret(name) else 'vars'}.{name} }}}}" for name in variables
         ]
@@ -182,7 +182,7 @@ def github(seen: Survey) -> str:
 
 
 DOCKERIGNORE = """\
-# Whoever has the image can read what is in it: no keys, and nothing that is made anew inside.
+# Everybody who has the image can read its files: keep keys out of it, and everything that is built inside.
 .env
 .env.*
 .git
@@ -237,7 +237,7 @@ After=network-online.target
 StartLimitIntervalSec=0
 
 [Service]
-# It has started when the server answers; as long as a start goes on, it asks systemd for more time.
+# The service has started when the server answers; until then, a start asks systemd for more time.
 Type=notify
 User={user}
 WorkingDirectory={_unit(str(folder))}

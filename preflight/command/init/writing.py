@@ -62,7 +62,7 @@ def pyproject(root: Path) -> tuple[bytes | None, Mapping[str, Any]]:
         where = f"{path}:{place[1]}" if place else str(path)
         raise NotWritten(f"{where}: is not TOML: correct the file first; nothing was written") from None
     except RecursionError:
-        raise NotWritten(f"{path}: is nested too deep to be read; nothing was written") from None
+        raise NotWritten(f"{path}: is nested too deeply to be read; nothing was written") from None
 
 
 def _unusable(path: Path, error: OSError) -> str:
@@ -108,7 +108,7 @@ def lies_in_the_way(root: Path, path: Path) -> str:
         if stat.S_ISLNK(mode):
             return f"{folder} is a symbolic link"
         if not stat.S_ISDIR(mode):
-            return f"{folder} is no folder"
+            return f"{folder} is not a folder"
     return ""
 
 

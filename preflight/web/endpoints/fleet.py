@@ -96,5 +96,5 @@ def _conditions(query: Mapping[str, str]) -> dict[str, str]:
 def _text(value: str) -> str:
     """What PostgreSQL takes as a text. Raises ValueError."""
     if len(value) > LONGEST or "\0" in value:
-        raise ValueError(f"a condition is a text of at most {LONGEST} characters, without a NUL")
+        raise ValueError(f"a filter is a text of at most {LONGEST} characters, without a NUL")
     return value

@@ -17,7 +17,7 @@ GUARDED: dict[str, Schema] = {
     "400": error("the request has a header twice that it may have only once"),
     "401": error("a token is needed, or the token is wrong"),
     "403": error("another web page sent the request, or another machine although no token is set"),
-    "421": error("the Host header has no name of this server"),
+    "421": error("the Host header does not name this server"),
     "429": error("too many wrong tokens"),
 }
 TO_LOGIN: dict[str, Schema] = {"303": SEE_OTHER | {"description": "a browser without access: to the login"}}
@@ -163,8 +163,8 @@ DOCS = """\
 <body>
 <main class="docs">
 <h1>{title} {version}</h1>
-<p>Everything about the routes, for programs: <a href="openapi.json">openapi.json</a>. What is marked public needs no
-access.</p>
+<p>Everything about the routes, for programs: <a href="openapi.json">openapi.json</a>. Routes marked public need no
+token.</p>
 <h2 id="http">HTTP</h2>
 <ul class="routes" aria-labelledby="http">
 {http}

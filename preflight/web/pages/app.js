@@ -131,7 +131,7 @@ live.addEventListener("link", ({ detail }) => {
   at("lost").hidden = !lost;
   document.body.classList.toggle("is-lost", lost);
   if (lost) {
-    const title = state === "lost" ? "The server does not answer." : "The server does not show this page anything.";
+    const title = state === "lost" ? "The server does not answer." : "The server does not let this page see its state.";
     if (!lostAt) announce(title);
     lostAt ||= Date.now();
     at("lost-title").textContent = title;

@@ -65,7 +65,7 @@ function show(answer) {
   at("overview").dataset.state = state;
   at("seal").setAttribute("href", `#sign-${{ waiting: "unknown" }[state] ?? state}`);
   at("favicon").href = `static/${state}.svg`;
-  at("verdict").textContent = !live ? "No instance is there"
+  at("verdict").textContent = !live ? "There is no instance"
     : counts.good === live ? (live === 1 ? "The instance is good" : `All ${live.toLocaleString()} instances are good`)
     : `${counts.good.toLocaleString()} of ${plural(live, "instance")} ${counts.good === 1 ? "is" : "are"} good`;
   document.title = `${at("verdict").textContent} · Preflight: the fleet`;

@@ -79,7 +79,7 @@ export class Instances {
       this.#at("release").append(element("option", { value: release, textContent: release }));
     }
     this.#at("release").value = release;
-    this.#at("only").textContent = check ? `Only those where this does not hold: ${check}` : "";
+    this.#at("only").textContent = check ? `Only instances where this does not hold: ${check}` : "";
     this.#at("only").hidden = !check;
     this.#at("every").hidden = !Object.keys(this.#conditions).length;
     this.refresh().then(() => announce(this.#at("counted").textContent));
@@ -119,7 +119,7 @@ export class Instances {
   #show({ total, instances }) {
     const first = this.#offset + 1, last = this.#offset + instances.length;
     this.#at("counted").textContent = !total ? "none" : last - first + 1 === total ? plural(total, "instance") : `${first.toLocaleString()} to ${last.toLocaleString()} of ${total.toLocaleString()}`;
-    this.#say(total ? "" : Object.keys(this.#conditions).length ? "No instance is like that." : "No instance has written to the database yet.");
+    this.#say(total ? "" : Object.keys(this.#conditions).length ? "No instance matches." : "No instance has written to the database yet.");
     this.#at("pager").hidden = total <= SHOWN;
     for (const [id, off] of [["previous", this.#offset === 0], ["next", last >= total]]) this.#at(id).disabled = off;
     const kept = new Map(instances.map((one) => [one.id, this.#rows.get(one.id) ?? this.#make(one.id)]));
@@ -156,7 +156,7 @@ export class Instances {
     row.parts.message.textContent = [heard, ...(one.state === "ended" ? [] : bad)].join(", ");
     row.parts.release.textContent = one.release;
     const ended = one.state === "ended" ? one.ended_seconds_ago : one.seen_seconds_ago;
-    row.parts.seen.textContent = ended === null ? "at no time" : `${one.state === "ended" ? "ended" : "heard"} ${ago(ended)}`;
+    row.parts.seen.textContent = ended === null ? "at an unknown time" : `${one.state === "ended" ? "ended" : "heard"} ${ago(ended)}`;
     const known = `${one.run_id} ${one.state}`;
     if (row.run !== known && row.details.open) this.#open(row);
     row.run = known;
@@ -194,7 +194,7 @@ export class Instances {
     if (one.changes.length) {
       const list = element("ul", { className: "plain" });
       for (const change of one.changes) {
-        list.append(element("li", { textContent: `${change.title || "Verdict"}: ${change.before || "new"} → ${change.after || "gone"}, ${change.seconds_ago === null ? "at no time" : ago(change.seconds_ago)}` }));
+        list.append(element("li", { textContent: `${change.title || "Verdict"}: ${change.before || "new"} → ${change.after || "gone"}, ${change.seconds_ago === null ? "at an unknown time" : ago(change.seconds_ago)}` }));
       }
       parts.push(element("div", {}, element("h3", { textContent: "Changes of the last day" }), list));
     }

@@ -73,7 +73,7 @@ class Chat {
       this.#note("That conversation was deleted; this is a new one.");
       return;
     }
-    if (code === TOO_BIG) this.#giveBack("the server reads no message of that size");
+    if (code === TOO_BIG) this.#giveBack("the server accepts no message of that size");
     const pause = Math.min(LONGEST, FIRST * 2 ** Math.min(this.#attempts, 10)) * (0.75 + Math.random() / 2);
     this.#attempts += 1;
     if (this.#attempts > 1) this.#state(reason ? `Not connected: ${reason}.` : "Not connected; trying again…");
@@ -167,7 +167,7 @@ class Chat {
         if (!this.#mine.has(id)) this.#mine.set(id, this.#bubble("user", text, "pending"));
       }
     });
-    this.#state(wanted && !resumed ? "The server does not know the earlier conversation any more; this is a new one." : this.#notice);
+    this.#state(wanted && !resumed ? "The server no longer knows the earlier conversation; this is a new one." : this.#notice);
     // The same id again: what was accepted before the connection broke is not done twice.
     for (const { id, text } of this.#outbox) this.#send({ type: "chat", content: text, id });
     if (messages.length) this.#send({ type: "history", before: messages[0].seq, limit: 1 });

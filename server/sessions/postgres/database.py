@@ -118,13 +118,13 @@ class Database:
                     result = await self._try(work)
             except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected) as error:
                 if loop.time() > begun + LONGEST:
-                    raise StoreError("the database does not do it: others are always in the way") from error
+                    raise StoreError("the database cannot do it: others keep getting in the way") from error
             except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:
                 self._missed(error)
                 if loop.time() + pause > (self._away or 0.0) + PATIENCE:
                     raise self._absent() from error
             except psycopg.Error as error:
-                raise StoreError(f"the database does not do it: {libpq.why(error, LONGEST)}") from error
+                raise StoreError(f"the database cannot do it: {libpq.why(error, LONGEST)}") from error
             else:
                 self._back()
                 return result
