@@ -8,8 +8,8 @@ Each requirement declares a severity, a title and a fix with one marker::
 Marker arguments: the title; ``fix``, what a person can do about a failure (a requirement that knows
 better at run time sets ``details.fix``); ``needs``, what it cannot be asked without ("network",
 "env_file", "keys": under ``--offline`` and ``--demo`` it is then not applicable; "port": only where a worker of ours
-will serve; "agent": only where our own server is served; "notify": only where there is somebody to tell;
-"tls" and "log_config": only where the server was told to serve with that; "database": only where there is a database
+will serve; "agent": only where our own server is served; "notify": only if there is somebody to tell;
+"tls" and "log_config": only where the server was told to serve with that; "database": only if there is a database
 for the fleet; "tables": only where the application has tables of its own in it);
 ``timeout``, its deadline in seconds where the setting ``requirement_timeout`` does not suit it; ``service``, the
 optional service that a warning is about: it is left out where the setting ``not_used`` names that;

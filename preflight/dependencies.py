@@ -114,7 +114,7 @@ def _modules(name: str) -> set[str]:
 
 
 def _requirement(dependency: str) -> Any:
-    """The dependency as packaging understands it (pip brings one, too); None where there is none, or no sense in it."""
+    """The dependency as packaging understands it (pip brings one, too); None if there is none, or no sense in it."""
     for module in ("packaging.requirements", "pip._vendor.packaging.requirements"):
         try:
             return importlib.import_module(module).Requirement(dependency)
@@ -124,7 +124,7 @@ def _requirement(dependency: str) -> Any:
 
 
 def applies(dependency: str) -> bool:
-    """Whether a dependency that may be for some systems only is for this one; not, where nobody here can tell."""
+    """Whether a dependency that may be for some systems only is for this one; not, if nobody here can tell."""
     if ";" not in dependency:
         return True
     parsed = _requirement(dependency)
@@ -132,7 +132,7 @@ def applies(dependency: str) -> bool:
 
 
 def meets(version: str | None, dependency: str) -> bool:
-    """Whether a version is one that the dependency asks for; where nothing here understands it, the lock file does."""
+    """Whether a version is one that the dependency asks for; if nothing here understands it, the lock file does."""
     if version is None:
         return False
     parsed = _requirement(dependency)

@@ -27,7 +27,7 @@ def reach(path: Path) -> list[Path]:
     Returns what was not there, of it and of the folders above.
 
     Raises Unsafe for one that is reached, in a folder that others can write, by a link or through another
-    user's folder. Raises OSError where it cannot be made.
+    user's folder. Raises OSError if it cannot be made.
     """
     made = make(path)
     _walk(path)
@@ -57,7 +57,7 @@ def make(path: Path) -> list[Path]:
 
 
 def own(path: Path) -> None:
-    """Like :func:`reach`, for a folder whose files are trusted: raises Unsafe where others own it or write, too.
+    """Like :func:`reach`, for a folder whose files are trusted: raises Unsafe if others own it or write, too.
 
     One that is made here is nothing for a repository: git leaves out what is in it.
     """
@@ -84,7 +84,7 @@ def no_link(path: Path) -> None:
 
 
 def other_writers(status: os.stat_result) -> str:
-    """Who else can write in a folder, for people; empty where nobody but its owner can, and root."""
+    """Who else can write in a folder, for people; empty if nobody but its owner can, and root."""
     if status.st_mode & stat.S_IWOTH:
         return "anybody"
     # A user's own group (umask 002) has nobody else in it; another user's, or one that was chosen, has.
@@ -154,7 +154,7 @@ def opened(path: Path, flags: int) -> int:
 
 
 def allot(descriptor: int, size: int) -> None:
-    """See that a new file has room for so many bytes. Raises OSError where it has not."""
+    """See that a new file has room for so many bytes. Raises OSError if it has not."""
     if hasattr(os, "posix_fallocate"):
         try:
             return os.posix_fallocate(descriptor, 0, size)
@@ -182,7 +182,7 @@ def publish(path: Path, content: bytes, *, mark: str = "", replace: bool = True)
     Returns what tells it from a later file of its name.
 
     ``mark`` goes into the name under which it is written first. Without ``replace`` a file that is there
-    stays (FileExistsError). Raises OSError where it cannot be written.
+    stays (FileExistsError). Raises OSError if it cannot be written.
     """
     mark = mark or os.urandom(8).hex()
     # A new file that follows no link; the rename then replaces whatever was there.

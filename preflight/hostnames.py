@@ -50,7 +50,7 @@ def own() -> frozenset[str]:
 
 
 def _outward(family: socket.AddressFamily) -> str:
-    """The address from which this machine would speak to others; empty where there is no way to them."""
+    """The address from which this machine would speak to others; empty if there is no way to them."""
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((_ELSEWHERE[family], 9))
@@ -60,7 +60,7 @@ def _outward(family: socket.AddressFamily) -> str:
 
 
 def _attached(family: socket.AddressFamily) -> str:
-    """An address on a network that leads nowhere else; empty where there is none."""
+    """An address on a network that leads nowhere else; empty if there is none."""
     import psutil  # seldom needed
 
     with contextlib.suppress(OSError):

@@ -49,7 +49,7 @@ def install_command(requirements: Sequence[str], arguments: Sequence[str] = ()) 
 
 
 def own_environment_command(requirements: Sequence[str], arguments: Sequence[str] = ()) -> str:
-    """The command that starts ``run.py`` in the project's own environment; empty where that does not meet these."""
+    """The command that starts ``run.py`` in the project's own environment; empty if that does not meet these."""
     own = dependencies.ROOT / ".venv" / "bin" / "python"
     if not _has_everything(own, requirements):
         return ""
@@ -57,7 +57,7 @@ def own_environment_command(requirements: Sequence[str], arguments: Sequence[str
 
 
 def change_python_command(wanted: str, fits: Callable[[str], bool]) -> str:
-    """The command that starts ``run.py`` with a Python whose version ``fits``; empty where none is at hand.
+    """The command that starts ``run.py`` with a Python whose version ``fits``; empty if none is at hand.
 
     The project's own environment is used if it has such a Python, and made anew if it has not. ``wanted`` is the
     version's specifier, for uv, which can get a Python from the network.
@@ -178,7 +178,7 @@ def _canonical(name: str) -> str:
 
 
 def _locked() -> dict[str, str]:
-    """The versions that requirements.txt pins, by canonical name; empty where there is no such file."""
+    """The versions that requirements.txt pins, by canonical name; empty if there is no such file."""
     try:
         text = (dependencies.ROOT / "requirements.txt").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):

@@ -89,7 +89,7 @@ def known_parameters(psycopg: Any, rest: str) -> dict[str, Any]:
     """The connection parameters of a URL; ``rest`` is what stands behind "://".
 
     Parameters of other drivers (``?schema=public``, ``?ssl=require``) are left out: libpq would refuse the whole URL.
-    Raises ValueError, without the value, where it is no URL.
+    Raises ValueError, without the value, if it is no URL.
     """
     known = _variables()
     address, mark, query = rest.partition("?")

@@ -60,7 +60,7 @@ class Ask:
     """What a probe is asked with."""
 
     value: str = field(default="", repr=False)
-    """The value of the requirement's variable: a secret. Empty where it has none."""
+    """The value of the requirement's variable: a secret. Empty if it has none."""
     variable: str = ""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The variables that the application will see."""
@@ -145,7 +145,7 @@ def requirement(
     """A test function: assign it to a name that begins with ``test_``.
 
     :param probe: asks, in a thread of its own from the run's beginning on; a plain or an async function of an
-        :class:`Ask`. What it returns goes to the judge. It raises :class:`Failure` where it is certain, and calls
+        :class:`Ask`. What it returns goes to the judge. It raises :class:`Failure` if it is certain, and calls
         :func:`unknown` where it could not ask; other exceptions are errors, which block like failures.
     :param judge: is given the answer and the requirement's details, and asserts what is required of it.
     :param title: what people call it. :param doc: the requirement, as one sentence.
@@ -206,7 +206,7 @@ def _module_that_calls() -> FrameType:
 
 
 def literal(address: str) -> str:
-    """An address that stands in the suite itself. Raises ValueError where it holds what belongs in a variable."""
+    """An address that stands in the suite itself. Raises ValueError if it holds what belongs in a variable."""
     before_path = address.partition("://")[2].partition("/")[0]
     if "@" in before_path or LOOKS_SECRET.search(address) or _KEY_IN_QUERY.search(address):
         raise ValueError("an address with a user, a password or a key in it belongs in a variable: give its name")
@@ -222,7 +222,7 @@ _KEY_IN_QUERY = re.compile(r"[?&][^=&]*(?:key|token|secret|pass|pwd|sig|auth)[^=
 
 
 def url(ask: Ask, schemes: Sequence[str], what: str) -> SplitResult:
-    """The variable's URL. Raises :class:`Failure` where it is none, or another service's; never with its value.
+    """The variable's URL. Raises :class:`Failure` if it is none, or another service's; never with its value.
 
     ``what`` says what it should be, for people: "the URL of a PostgreSQL database".
     """

@@ -152,7 +152,7 @@ def _settings(config: pytest.Config, project: Project, link: Link | None) -> Set
 
 
 def _in_one_process(config: pytest.Config) -> None:
-    """Keep pytest-xdist out, whose processes keep no order. Raises UsageError where it was asked for here."""
+    """Keep pytest-xdist out, whose processes keep no order. Raises UsageError if it was asked for here."""
     option = config.option
     asked = [one for one in config.invocation_params.args if one.startswith(("-n", "--numprocesses", "--dist", "--tx"))]
     if hasattr(config, "workerinput") or (getattr(option, "numprocesses", None) and asked):
@@ -169,7 +169,7 @@ def _without_coverage(config: pytest.Config) -> None:
 
 
 def _launcher(config: pytest.Config) -> Link | None:
-    """The launcher's side of this run, None where pytest was started by itself."""
+    """The launcher's side of this run, None if pytest was started by itself."""
     from preflight.suite.link import LAUNCHER
 
     plugins = config.pluginmanager.get_plugins()
@@ -182,7 +182,7 @@ def _launcher(config: pytest.Config) -> Link | None:
 
 
 def _suite_of(config: pytest.Config) -> Project | None:
-    """The project whose suite, or a part of it, this run is; None where it is another run.
+    """The project whose suite, or a part of it, this run is; None if it is another run.
 
     Raises UsageError for a run of both.
     """

@@ -17,7 +17,7 @@ from preflight import files
 
 PACKAGE = Path(os.path.abspath(__file__)).parent
 CHECKOUT = PACKAGE.parent.resolve() if (PACKAGE.parent / "run.py").is_file() else None
-"""The folder of this project's own checkout; None where the package is installed."""
+"""The folder of this project's own checkout; None if the package is installed."""
 PYPROJECT = "pyproject.toml"
 OURS = "preflight.requirements"
 """The suite that every server has."""
@@ -33,13 +33,13 @@ class Project(NamedTuple):
     folder: Path
     """Where the command was typed: the working directory of the application, and on its import path."""
     configured: bool = True
-    """Whether there is a pyproject.toml; where it is said to be there, a missing one is an error."""
+    """Whether there is a pyproject.toml; if it is said to be there, a missing one is an error."""
     problem: str = ""
     """Why nothing of it may run, for people; empty: it may."""
     advice: str = "keep projects where only you can write"
     """What to do about that."""
     passed_over: str = ""
-    """The pyproject.toml further up that is not used, and why, for people; empty where there is none."""
+    """The pyproject.toml further up that is not used, and why, for people; empty if there is none."""
 
     @property
     def refused(self) -> str:
@@ -83,7 +83,7 @@ def at(root: Path, folder: Path) -> Project:
 
 
 def find(folder: Path) -> Project:
-    """The project of a folder: the nearest pyproject.toml upwards, or the folder itself where there is none.
+    """The project of a folder: the nearest pyproject.toml upwards, or the folder itself if there is none.
 
     The search ends at a folder or file that others can write, or that is neither this user's nor root's: somebody
     else's pyproject.toml in /tmp names no code that is run here.
@@ -106,7 +106,7 @@ def find(folder: Path) -> Project:
 
 
 def _unsafe(path: Path) -> str:
-    """Who else could have a hand in a folder or file, for people; empty where nobody could but root."""
+    """Who else could have a hand in a folder or file, for people; empty if nobody could but root."""
     for one in dict.fromkeys((path, path.resolve(), path.resolve().parent if path.is_symlink() else path)):
         status = one.stat()
         if status.st_uid not in (0, os.geteuid()):
@@ -209,7 +209,7 @@ def _scope(root: Path, name: str) -> Scope:
 
 
 def _package(name: str) -> Path | None:
-    """The folder of an installed package, found without importing anything of it; None where there is none."""
+    """The folder of an installed package, found without importing anything of it; None if there is none."""
     from importlib.machinery import PathFinder
 
     path: list[str] | None = None
@@ -227,7 +227,7 @@ _DJANGO = re.compile(r"DJANGO_SETTINGS_MODULE[\"']\s*,\s*[\"']([A-Za-z_][\w.]*)[
 
 
 def application(project: Project, table: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[str, str] | None:
-    """The application of a project that does not tell us, and where it tells others; None where it does not.
+    """The application of a project that does not tell us, and where it tells others; None if it does not.
 
     ``table`` is what pyproject.toml says, ``environ`` what the application will see.
     """

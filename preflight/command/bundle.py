@@ -308,7 +308,7 @@ def _word(name: str) -> re.Pattern[str]:
 
 
 def _user() -> tuple[str, str]:
-    """This user's name and home folder; empty where the system knows none."""
+    """This user's name and home folder; empty if the system knows none."""
     try:
         entry = pwd.getpwuid(os.getuid())
     except KeyError:

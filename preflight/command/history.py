@@ -81,7 +81,7 @@ def _cells(terminal: Terminal, run: Run, flipped: Sequence[Flip]) -> tuple[Text,
 
 
 def _troubles(run: Run) -> list[str]:
-    """The titles of what was wrong; of what was not known only where nothing was."""
+    """The titles of what was wrong; of what was not known only if nothing was."""
     known = [title for title in run.warnings if run.checks[title].outcome != "unknown"]
     return [*run.blocking, *known] or list(run.warnings)
 

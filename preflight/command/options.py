@@ -134,7 +134,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _of_project() -> dict[str, str]:
-    """The project's own verbs: what each option stands for. None where the settings are wrong, which is said later."""
+    """The project's own verbs: what each option stands for. None if the settings are wrong, which is said later."""
     try:
         found = load(project.of_command(), imports=False).verbs
     except SettingsError:
@@ -143,7 +143,7 @@ def _of_project() -> dict[str, str]:
 
 
 def _registered(unknown: Sequence[str]) -> str:
-    """What an option stands for that is none of ours, but the project's; empty where it is not."""
+    """What an option stands for that is none of ours, but the project's; empty if it is not."""
     return _of_project().get(unknown[0][2:], "") if len(unknown) == 1 and unknown[0].startswith("--") else ""
 
 

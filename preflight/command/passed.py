@@ -14,7 +14,7 @@ MISSED = (
 
 
 def listener(passed: Passed, settings: Settings) -> Inherited | None:
-    """The socket to serve on; None where none was passed. Raises SettingsError for one that is of no use."""
+    """The socket to serve on; None if none was passed. Raises SettingsError for one that is of no use."""
     if passed.missed:
         plainlines.note(MISSED)
     try:

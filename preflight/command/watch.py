@@ -64,7 +64,7 @@ def _watch(rounds: Rounds, seconds: float) -> int:
 
 
 def _show(rounds: Rounds, report: Report, lines: list[str], changes: deque[str], seconds: float) -> None:
-    """Show a round in place of the one before, or where that cannot be done, what has changed."""
+    """Show a round in place of the one before, or if that cannot be done, what has changed."""
     terminal = rounds.display.terminal
     if not terminal.animated:
         for line in lines:

@@ -139,7 +139,7 @@ class Answers:
         self._given_up = False
 
     def take(self, question: Question, lease: float, patience: float = math.inf) -> Known | Turn | None:
-        """The good answer, or leave to ask; None where the database does not say.
+        """The good answer, or leave to ask; None if the database does not say.
 
         :param lease: seconds after which a claim without an answer counts no more: as many as its owner may take.
         :param patience: seconds for which an answer that is on its way is waited for, if that is less.
@@ -174,7 +174,7 @@ class Answers:
             self._thread.join(DEADLINE)
 
     def _believed(self, question: Question, row: _Row) -> Known | None:
-        """What the row says, where it is good, new, and from somebody with the key."""
+        """What the row says, if it is good, new, and from somebody with the key."""
         if row.is_good is not True or row.asked_at is None or not isinstance(row.seal, bytes):
             return None
         age = row.now - row.asked_at

@@ -149,7 +149,7 @@ def explained(seconds: float) -> Iterator[None]:
 
 
 def _driver() -> Any:
-    """psycopg, which is imported where there is a database URL and nowhere else. Raises Unusable."""
+    """psycopg, which is imported if there is a database URL and nowhere else. Raises Unusable."""
     try:
         import psycopg
     except ImportError:

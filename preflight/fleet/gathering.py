@@ -79,7 +79,7 @@ class Gathering:
         self._lease = lease
 
     def claim(self) -> Claimed | None:
-        """The next notice that is this instance's to send; None where there is none. Raises Unusable or Unavailable."""
+        """The next notice that is this instance's to send; None if there is none. Raises Unusable or Unavailable."""
         who = self._rows.who
         with self._rows.transaction() as connection:
             patience = OTHERS * self._lease
@@ -129,7 +129,7 @@ class Gathering:
         )
 
     def prolong(self, key: str) -> bool:
-        """Keep a notice that is still being sent; False where somebody else has it by now."""
+        """Keep a notice that is still being sent; False if somebody else has it by now."""
         with self._rows.transaction() as connection:
             return connection.execute(_PROLONG, (self._lease, key, self._rows.who.id)).rowcount == 1
 

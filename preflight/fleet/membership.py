@@ -109,7 +109,7 @@ class Membership:
         self.look_after()
 
     def look_after(self) -> None:
-        """Start the registrar where there is none, and tell people what the fleet cannot. Call it now and then."""
+        """Start the registrar if there is none, and tell people what the fleet cannot. Call it now and then."""
         now = time.monotonic()
         if self._child is not None and self._writer is not None and not self._writer.is_alive():
             self._child.kill("it does not read")

@@ -149,7 +149,7 @@ ORDER BY {_ORDER}
 async def instance(connection: Any, instance_id: str) -> dict[str, Any] | None:
     """One instance: what it says of itself, what does not hold there, its newest report and its changes.
 
-    ``report`` is what stands in the table: not redacted by who reads it, and perhaps no report. None where there is no
+    ``report`` is what stands in the table: not redacted by who reads it, and perhaps no report. None if there is no
     such instance.
     """
     which = {"id": instance_id}

@@ -147,7 +147,7 @@ class Registrar:
             self._failures += 1
 
     def _prepare(self) -> None:
-        """Make the tables where there are none; once in a process. Raises Unusable where they are not ours to use."""
+        """Make the tables if there are none; once in a process. Raises Unusable if they are not ours to use."""
         if self._made:
             return
         tables = schema.fleet()

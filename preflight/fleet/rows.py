@@ -181,7 +181,7 @@ class Rows:
             )
 
     def beat(self, report: Report) -> bool:
-        """Give a sign of life; False where the row is gone, and has to be written again."""
+        """Give a sign of life; False if the row is gone, and has to be written again."""
         with self.transaction() as connection:
             stands = {"id": self.who.id, "verdict": verdict(report), "run_id": report.run_id}
             return connection.execute(_BEAT, stands).rowcount == 1

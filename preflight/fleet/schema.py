@@ -159,7 +159,7 @@ WHERE n.nspname = '{SCHEMA}' AND c.relkind IN ('r', 'p', 'v', 'm', 'f') ORDER BY
 def look(connection: psycopg.Connection[Any], seconds: float) -> State:
     """What is there; writes nothing.
 
-    Raises Unusable where the role lacks rights or the schema is somebody else's, Unavailable for a standby or a server
+    Raises Unusable if the role lacks rights or the schema is somebody else's, Unavailable for a standby or a server
     that is read-only.
     """
     with transaction(connection, seconds):
@@ -271,7 +271,7 @@ def migrate(
 
 
 def _step(connection: psycopg.Connection[Any], tables: Tables) -> tuple[int, str]:
-    """Apply the next step: its number; 0 where there is none, or with what is in the way."""
+    """Apply the next step: its number; 0 if there is none, or with what is in the way."""
     import psycopg
 
     try:

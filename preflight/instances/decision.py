@@ -29,14 +29,14 @@ class Decision:
     replaces: bool = False
     """It takes its place; otherwise there is nothing to do, or it is refused."""
     refusal: str = ""
-    """Why the start is refused, without a full stop; empty where it is not."""
+    """Why the start is refused, without a full stop; empty if it is not."""
     fix: str = ""
 
 
 def decide(settings: Settings, found: Sequence[Neighbour], typed_at: float = math.inf) -> Decision | None:
     """What a start with these settings does about the instances of ours that hold its port.
 
-    ``typed_at`` is when its command was typed, on the monotonic clock. None where no instance is there to stay.
+    ``typed_at`` is when its command was typed, on the monotonic clock. None if no instance is there to stay.
     """
     staying = [one for one in found if one.stays]
     if not staying:
@@ -75,7 +75,7 @@ def _decide(settings: Settings, one: Neighbour, typed_at: float) -> Decision:
 
 
 def _common_end(record: Record) -> tuple[str, str] | None:
-    """Why this process ends when that instance does, and what to do instead; None where it goes on.
+    """Why this process ends when that instance does, and what to do instead; None if it goes on.
 
     An instance that is replaced ends, and takes along what it has started, its container or its unit.
     """

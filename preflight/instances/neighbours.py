@@ -81,7 +81,7 @@ class Neighbour:
         return False
 
     def is_of(self, settings: Settings) -> bool:
-        """Whether it is of the project that these settings are of; where it does not say, it is taken for that."""
+        """Whether it is of the project that these settings are of; if it does not say, it is taken for that."""
         record = self.record
         if not record.project and not record.root:
             return True
@@ -344,7 +344,7 @@ def _with_project(record: Record) -> Record:
 def _checkout(pid: int) -> Path | None:
     """The checkout that a process runs from whose command line is that of a launcher or of a worker of ours.
 
-    None where it is neither; where its folder cannot be told, a command line without a path is taken for ours.
+    None if it is neither; where its folder cannot be told, a command line without a path is taken for ours.
     """
     process = here().process(pid)
     if process is None or process.uid != os.geteuid():

@@ -49,7 +49,7 @@ class Presence:
     """What others of this user see of a launcher, from before it stops anything until it has ended."""
 
     def __init__(self, record: Record, loop: Loop, *, state_dir: Path | None = None) -> None:
-        """Publish the record and listen. Raises RuntimeFolderError where that is not possible."""
+        """Publish the record and listen. Raises RuntimeFolderError if that is not possible."""
         self.record = record
         self.listener: Callable[[], socket.socket | None] = lambda: None
         """The socket that it listens on, None for as long as it has none, and when it has closed it."""
@@ -58,7 +58,7 @@ class Presence:
         self.given: list[Channel] = []
         """Callers that have our socket and have not gone: if we end, the queue is theirs."""
         self.trouble = ""
-        """Why the record could not be made again when it had vanished; empty where it could."""
+        """Why the record could not be made again when it had vanished; empty if it could."""
         self._loop = loop
         self._state_dir = state_dir
         self._callers: dict[Channel, float] = {}

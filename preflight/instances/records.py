@@ -57,13 +57,13 @@ class Record:
     """The IP address that its socket is bound to, however its host is spelled, with the index of its interface as the
     zone if it has one; empty until it is bound."""
     project: str = ""
-    """The project's name, as pyproject.toml has it; empty where that is not known."""
+    """The project's name, as pyproject.toml has it; empty if that is not known."""
     root: str = ""
-    """The checkout that it runs from; empty where that is not known."""
+    """The checkout that it runs from; empty if that is not known."""
     keeper: str = ""
     """Who restarts it when it ends, as the very process that a unit or a container was started for; empty: nobody."""
     app: str = ""
-    """The application that it serves; empty where that is not known."""
+    """The application that it serves; empty if that is not known."""
     protocol: int = 1
     activated_by: str = ""
     """The socket unit of systemd whose socket it serves on, or "systemd"; empty: its socket is its own."""
@@ -145,9 +145,9 @@ class Silent(OSError):
 
 
 def call(address: Address, patience: float = ANSWER) -> tuple[Channel, unixsockets.Peer]:
-    """A line to a launcher of this user, and which process that is. Raises OSError where there is none.
+    """A line to a launcher of this user, and which process that is. Raises OSError if there is none.
 
-    Raises Silent where somebody takes no calls for so many seconds, whoever that is.
+    Raises Silent if somebody takes no calls for so many seconds, whoever that is.
     """
     try:
         caller = unixsockets.connect(address, patience)
@@ -165,7 +165,7 @@ def ask(channel: Channel, *, any_release: bool) -> tuple[Record | None, str]:
     """Who the launcher on this line is, as it says, and the address that its socket is bound to.
 
     ``any_release``: it may know protocol 1 alone, which can show its socket and no more; then there is no record.
-    Raises Silent where it does not answer.
+    Raises Silent if it does not answer.
     """
     answer = None
     try:

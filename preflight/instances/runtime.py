@@ -52,7 +52,7 @@ def _temporary() -> str:
 def folder(state_dir: Path | None = None, *, keep: bool = True) -> Path:
     """This user's own folder, mode 0700, in which a lock, a record and a control socket can be made.
 
-    It is made if need be; ``keep=False`` removes what was made for the question. Raises RuntimeFolderError where none
+    It is made if need be; ``keep=False`` removes what was made for the question. Raises RuntimeFolderError if none
     of the places will do, with a reason for each.
     """
     reasons = []
@@ -161,7 +161,7 @@ def _alive(pid: int) -> bool:
 def lockable(slot: int | str, state_dir: Path | None = None) -> Path:
     """The folder in which a start of this port would meet others; nothing is made for the question, nor left.
 
-    Raises RuntimeFolderError where a start could not have a folder, or its lock there.
+    Raises RuntimeFolderError if a start could not have a folder, or its lock there.
     """
     place = folder(state_dir, keep=False)
     file = place / f"{slot}.lock"
@@ -189,7 +189,7 @@ class StartLock:
     """
 
     def __init__(self, slot: int | str, state_dir: Path | None = None) -> None:
-        """Raises RuntimeFolderError where there is no place for the file."""
+        """Raises RuntimeFolderError if there is no place for the file."""
         self._slot = slot
         self._state_dir = state_dir
         # Never unlinked: two starters would hold two locks of one name.
@@ -217,7 +217,7 @@ class StartLock:
     def take(self, patience: float = 0.0) -> bool:
         """Whether we have it; other starts are waited for, but for none of them longer than ``patience`` seconds.
 
-        Raises RuntimeFolderError where the file cannot be written.
+        Raises RuntimeFolderError if the file cannot be written.
         """
         holder, since = self.holder(), time.monotonic()
         # The file first: whoever waits at it does not keep the name from others meanwhile.
@@ -353,7 +353,7 @@ class StartLock:
 def starting(slot: int | str) -> int | None:
     """The PID of the start of this address that goes on, of this user and in this network namespace.
 
-    0 where it is out of sight; None where there is none, and on systems without abstract names.
+    0 if it is out of sight; None if there is none, and on systems without abstract names.
     """
     if not unixsockets.ABSTRACT:
         return None
@@ -381,7 +381,7 @@ def _hung_up(connection: socket.socket) -> bool:
 
 
 def network(pid: int | str = "self") -> str:
-    """The network namespace of a process ("net:[4026531840]"); empty where that cannot be told."""
+    """The network namespace of a process ("net:[4026531840]"); empty if that cannot be told."""
     try:
         return os.readlink(f"/proc/{pid}/ns/net")
     except OSError:

@@ -37,7 +37,7 @@ class Found(NamedTuple):
     """What is at a path. It can be had if there is no ``problem``."""
 
     problem: str = ""
-    """Why a server cannot listen there, for people; empty where it can."""
+    """Why a server cannot listen there, for people; empty if it can."""
     fix: str = ""
     stale: bool = False
     """A socket on which nobody listens: its server ended without removing it."""
@@ -119,7 +119,7 @@ def _removable(folder: Path, owner: int) -> bool:
 def listen(path: Path, mode: int) -> socket.socket:
     """A socket that listens there, not inheritable, with these permissions; a stale file is replaced.
 
-    Raises OSError where somebody has come first.
+    Raises OSError if somebody has come first.
     """
     if look(path).stale:
         path.unlink(missing_ok=True)

@@ -27,12 +27,12 @@ _LONGEST = 100  # bytes of a path in a socket's address; 108 on Linux, 104 on ma
 class Peer(NamedTuple):
     """The process at the other end, when it began to listen or to connect."""
 
-    pid: int  # 0 where it is out of sight: another PID namespace, or a system that does not tell
+    pid: int  # 0 if it is out of sight: another PID namespace, or a system that does not tell
     uid: int
 
 
 def peer(connection: socket.socket) -> Peer | None:
-    """Who is at the other end of a connected Unix socket, None where the system does not tell."""
+    """Who is at the other end of a connected Unix socket, None if the system does not tell."""
     try:
         if sys.platform == "linux":
             pid, uid, _gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))

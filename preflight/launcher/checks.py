@@ -113,7 +113,7 @@ class Checks:
                 self._display.freed(message.data["step"], suite.child.pid)
 
     def _where_it_hangs(self, suite: Suite, worker: Worker) -> list[str]:
-        """Where an import stands that has had as long as a requirement may take; empty where there is none."""
+        """Where an import stands that has had as long as a requirement may take; empty if there is none."""
         patience = min(self.settings.requirement_timeout, self.settings.run_timeout)
         if self._application_told or self._loop.stops or time.monotonic() - suite.begun < patience:
             return []

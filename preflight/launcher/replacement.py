@@ -29,7 +29,7 @@ class Replacement:
         return self._before is not None
 
     def still_served(self) -> list[str]:
-        """Who serves instead of this instance, for people; nothing where nobody does."""
+        """Who serves instead of this instance, for people; nothing if nobody does."""
         if self._before is None:
             return []
         return [f"{self._before.record.name} is still serving {self._settings.address}."]

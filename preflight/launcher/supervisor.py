@@ -293,7 +293,7 @@ class Supervisor:
         return None
 
     def _unsupervised(self, *, beside: bool) -> str:
-        """Why no crashed worker is started again here, for people; empty where it is.
+        """Why no crashed worker is started again here, for people; empty if it is.
 
         ``beside``: others serve, so that whoever restarts the whole instance has no reason to.
         """
@@ -385,7 +385,7 @@ class Supervisor:
 
 
 def _others(serving: int) -> list[str]:
-    """Who serves instead of a worker that has ended, in words; nothing where nobody does."""
+    """Who serves instead of a worker that has ended, in words; nothing if nobody does."""
     if serving == 0:
         return []
     return ["1 other serves." if serving == 1 else f"{serving} others serve."]

@@ -123,7 +123,7 @@ class Telling:
 
     @property
     def fleet(self) -> dict[str, Any]:
-        """How the fleet's database is, as /diagnostics shows it; empty where there is none."""
+        """How the fleet's database is, as /diagnostics shows it; empty if there is none."""
         return self._membership.state if self._membership is not None else {}
 
     def tell_end(self, title: str, reason: str, instance_id: str) -> None:
@@ -142,7 +142,7 @@ class Telling:
 
     @property
     def tally(self) -> dict[str, Any]:
-        """What became of the notices so far; empty where nobody is to be told."""
+        """What became of the notices so far; empty if nobody is to be told."""
         return self._notifier.tally if self._notifier is not None else {}
 
     def when_tally_changes(self, changed: Callable[[], object]) -> None:

@@ -97,7 +97,7 @@ class Watchdog:
         return f"hung: {silence}"
 
     def _end(self, worker: Worker, title: str, reason: str, fix: str = "") -> bool:
-        """Show where a worker hangs, and end it; False where a debugger holds it, and it is left alone."""
+        """Show where a worker hangs, and end it; False if a debugger holds it, and it is left alone."""
         stopped, traced = heartbeat.state(worker.child.pid)
         lines = [] if traced else stacks.gather(worker, self._loop)
         if traced or stacks.in_debugger(lines):

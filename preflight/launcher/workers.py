@@ -65,7 +65,7 @@ class Workers:
         """What they count in together; one worker counts alone."""
         if self._settings.workers == 1:
             return None
-        from preflight.processes.board import Board  # only where it is shared
+        from preflight.processes.board import Board  # only if it is shared
 
         return Board.made(self._settings.workers, self._settings.state_dir)
 

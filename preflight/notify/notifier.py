@@ -86,7 +86,7 @@ class Tally:
 
 
 def unattended(settings: Settings) -> dict[str, Any]:
-    """The tally where no launcher is there to send anything."""
+    """The tally if no launcher is there to send anything."""
     problem = f"started without {commands.name()}: notifications are off" if settings.notify else ""
     return asdict(Tally(len(settings.notify), problem=problem))
 

@@ -41,7 +41,7 @@ class Bounded(logging.Filter):
         self._left_out: Counter[tuple[str, str]] = Counter()  # by logger and kind
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is to be written; it is cut where it is too long."""
+        """Whether the record is to be written; it is cut if it is too long."""
         if getattr(record, "preflight_count", False):
             return True
         self.tell()

@@ -37,7 +37,7 @@ class LogFile:
     """A file that several processes may append to: whole lines, mode 0600, never through a link."""
 
     def __init__(self, path: Path, *, size: int = SIZE, kept: int = KEPT, waits: bool = True) -> None:
-        """``size`` in bytes; raises OSError where the file cannot be written.
+        """``size`` in bytes; raises OSError if the file cannot be written.
 
         ``waits``: whoever writes waits for the disk. Else a file system that hangs, a network's, say, blocks a thread.
         """

@@ -12,7 +12,7 @@ from preflight.text import printable
 
 
 def columns(stream: TextIO | None) -> int | None:
-    """How many columns the terminal has that this stream leads to; None where it leads to none."""
+    """How many columns the terminal has that this stream leads to; None if it leads to none."""
     if stream is None or not stream.isatty():
         return None
     given = os.environ.get("COLUMNS", "")

@@ -84,7 +84,7 @@ def _set_aside(path: Path, terminal: Terminal) -> None:
 
 
 def write(found: Report, path: Path) -> None:
-    """Write a report where somebody wants to have it. Raises Unpublishable."""
+    """Write a report if somebody wants to have it. Raises Unpublishable."""
     from preflight.report import model as report
 
     try:
@@ -94,7 +94,7 @@ def write(found: Report, path: Path) -> None:
 
 
 def write_where_asked(found: Report, path: Path) -> None:
-    """The same where a command line names the place: a file is replaced, and nothing else is. Raises Unpublishable.
+    """The same if a command line names the place: a file is replaced, and nothing else is. Raises Unpublishable.
 
     The rename would put a file in the place of a device, a pipe or a link, /dev/null and /dev/stdout among them.
     """

@@ -105,7 +105,7 @@ class Stream(io.TextIOBase):
         self._pending: list[str] = []
         self._by_line = lossy or given.isatty()
         self.lossy = lossy
-        """Whether lines may be lost where nobody reads."""
+        """Whether lines may be lost if nobody reads."""
         self.forgiving = False
         """Whether nobody wants to know of an error: there is more to do than to write."""
         self.error: OSError | None = None
@@ -135,7 +135,7 @@ class Stream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Hand over what was written. Raises OSError where something of it, or of what came before, was in vain."""
+        """Hand over what was written. Raises OSError if something of it, or of what came before, was in vain."""
         if self._pending:
             text, self._pending = "".join(self._pending), []
             self.put(text.encode(self._encoding, self.errors))

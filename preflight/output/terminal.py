@@ -44,7 +44,7 @@ class Terminal:
         lossy: bool = True,
         forgiving: bool = True,
     ) -> None:
-        """``lossy``: lines may be lost where nobody reads; else the end of the command waits for whoever does.
+        """``lossy``: lines may be lost if nobody reads; else the end of the command waits for whoever does.
 
         Without ``forgiving`` what is shown is all that was asked for: an error of writing it is raised.
         """

@@ -44,7 +44,7 @@ class Writer(Generic[Item]):
         self._thread: threading.Thread | None = None
 
     def put(self, item: Item, size: int, *, lossy: bool = True) -> None:
-        """Have an item of ``size`` bytes written. ``lossy``: it may be left out where nobody reads."""
+        """Have an item of ``size`` bytes written. ``lossy``: it may be left out if nobody reads."""
         with self._changed:
             if lossy and self._size + size > LIMIT:
                 self._make_room(size)
@@ -59,7 +59,7 @@ class Writer(Generic[Item]):
                 self._behind = not self.settled(PATIENCE)
 
     def _start(self) -> bool:
-        """Start the thread. Returns False where none can be had (a limit of processes): then who has something to say
+        """Start the thread. Returns False if none can be had (a limit of processes): then who has something to say
         writes it, however long that takes, since saying nothing at all would be worse.
         """
         thread = threading.Thread(target=self._run, name=self._name, daemon=True)

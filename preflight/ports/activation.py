@@ -35,7 +35,7 @@ class Passed(NamedTuple):
     names: tuple[str, ...] = ()
     """Those of the socket units, in the order of the descriptors; fewer where the manager does not name them."""
     problem: str = ""
-    """Why the variables cannot be believed; empty where they can, or where there are none."""
+    """Why the variables cannot be believed; empty if they can, or if there are none."""
     missed: bool = False
     """Whether they are for the process that has started this one (a shell, ``uv run``), which did not become it."""
 
@@ -67,7 +67,7 @@ def take(environ: MutableMapping[str, str]) -> Passed:
 
 
 def listener(passed: Passed, host: str, port: int, path: Path | None) -> Inherited | None:
-    """The one socket that was passed, which is bound to this address; None where none was.
+    """The one socket that was passed, which is bound to this address; None if none was.
 
     ``path`` is that of a Unix socket, which takes the place of host and port. Raises Unusable.
     """
@@ -116,7 +116,7 @@ def _socket(descriptor: int, told: str) -> socket.socket:
 
 
 def _unservable(found: socket.socket) -> str:
-    """Why a socket of this kind cannot be served, and what to change; empty where it can."""
+    """Why a socket of this kind cannot be served, and what to change; empty if it can."""
     if found.type != socket.SOCK_STREAM:
         return f"which is no stream socket: write ListenStream= instead of {_TYPES.get(found.type, 'its directive')}"
     if found.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
@@ -127,7 +127,7 @@ def _unservable(found: socket.socket) -> str:
 
 
 def _mismatch(found: socket.socket, host: str, port: int, path: Path | None) -> str:
-    """How the settings name another address than the socket's, and what to change; empty where it is the same."""
+    """How the settings name another address than the socket's, and what to change; empty if it is the same."""
     from preflight.ports.binding import PortUnavailable
 
     try:

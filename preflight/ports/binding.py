@@ -149,7 +149,7 @@ def bind(target: Target, machine: Machine, *, exclusive: bool = sys.platform == 
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether a bind alone shows that the address is free. False where it is not, or nobody can tell: see `plan`."""
+    """Whether a bind alone shows that the address is free. False if it is not, or nobody can tell: see `plan`."""
     if sys.platform != "linux":
         return False  # a bind may succeed beside a listener, see `bind`
     try:
@@ -200,7 +200,7 @@ def listen(target: Target, machine: Machine, *, deadline: float = 0.0, backlog: 
 
 
 def user_name(uid: int) -> str:
-    """The user's name, or the number where it has none (containers)."""
+    """The user's name, or the number if it has none (containers)."""
     try:
         return foreign(pwd.getpwuid(uid).pw_name)
     except KeyError:

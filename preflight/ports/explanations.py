@@ -13,7 +13,7 @@ _SHOWN = 3  # connections that are told of one by one
 
 
 class Trouble(NamedTuple):
-    """What is wrong, and what helps; both None where nothing is."""
+    """What is wrong, and what helps; both None if nothing is."""
 
     problem: str | None
     fix: str | None

@@ -76,7 +76,7 @@ class Machine(Protocol):
         """Sockets that listen on a port, with every process seen to hold each."""
 
     def occupying(self, port: int) -> list[Endpoint]:
-        """Sockets with this local port in whatever state; empty where that cannot be told."""
+        """Sockets with this local port in whatever state; empty if that cannot be told."""
 
     def process(self, pid: int) -> Process | None:
         """The process, or None when it has ended, is a zombie or cannot be seen."""

@@ -134,7 +134,7 @@ class Asking:
         return None
 
     def _session(self, process: Process) -> str:
-        """Which interactive session a process belongs to; empty where none, or where it is ours to stop."""
+        """Which interactive session a process belongs to; empty if none, or if it is ours to stop."""
         application = cgroups.application(process.cgroup)
         if not (process.terminal or application) or self.is_own(process) or self.started_from(process):
             return ""
@@ -143,7 +143,7 @@ class Asking:
         return f"it belongs to the desktop application {application}"
 
     def started_from(self, process: Process) -> str:
-        """The place in this project that the process was started from; empty where there is no sign of that."""
+        """The place in this project that the process was started from; empty if there is no sign of that."""
         project = os.path.realpath(self.policy.project) if self.policy.project else "/"
         if project == "/":
             return ""  # everything is below that
@@ -192,7 +192,7 @@ def reasons(found: Sequence[Found], asking: Asking, refusals: Sequence[Refusal])
 
 
 def _unseen(holder: Holder, asking: Asking) -> str:
-    """Why a holder without a process is left alone: who it may be, where it is this user's."""
+    """Why a holder without a process is left alone: who it may be, if it is this user's."""
     reason = "it cannot be seen from here"
     if holder.uid != asking.uid:
         return reason

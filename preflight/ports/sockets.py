@@ -48,7 +48,7 @@ class Endpoint(NamedTuple):
     inode: int | None = None
     pids: tuple[int, ...] = ()  # every process seen to hold it
     interface: int = 0  # index of the network interface that it belongs to; 0: none, or not told by this source
-    peer: str = ""  # the other end of a connection, "192.0.2.7:443"; empty where there is none
+    peer: str = ""  # the other end of a connection, "192.0.2.7:443"; empty if there is none
 
     @property
     def packed(self) -> bytes:
@@ -85,7 +85,7 @@ def occupying(port: int, *, netlink: bool = True) -> list[Endpoint]:
 
 
 def opened_by(port: int) -> dict[bytes, int]:
-    """The user who opened the listening sockets of a port, by their address; empty where /proc does not tell."""
+    """The user who opened the listening sockets of a port, by their address; empty if /proc does not tell."""
     try:
         return {one.address: one.uid for one in _read_tables(port) if one.state == LISTEN and one.uid is not None}
     except OSError:
@@ -101,7 +101,7 @@ def holds(pid: int, inodes: Collection[int]) -> bool:
 
 
 def _ask(port: int, states: int) -> list[Endpoint] | None:
-    """The sockets from sock_diag, or None where it does not answer (sandbox, kernel without inet_diag)."""
+    """The sockets from sock_diag, or None if it does not answer (sandbox, kernel without inet_diag)."""
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, _SOCK_DIAG) as link:
             link.settimeout(1.0)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 GAUGES = ("pid", "connections", "sessions", "requests")
-"""What a worker is, and what it is busy with, row by row; 0 where there is none."""
+"""What a worker is, and what it is busy with, row by row; 0 if there is none."""
 COUNTERS = 256  # rows beyond those, which the application's counters share
 SLOTS = 4096  # pairs of rows beyond those: how often something was tried, and when last, for what falls into each slot
 _HEAD = 2  # cells: how many workers are ready, and whether the one-time code was used
@@ -105,7 +105,7 @@ class Board:
     def counters(self, count: int) -> Counters:
         """Rows for so many counters. Every worker has to ask for the same ones, in the same order.
 
-        Raises ValueError where there is no room for them.
+        Raises ValueError if there is no room for them.
         """
         first, self._taken = self._taken, self._taken + count
         if self._taken > len(GAUGES) + COUNTERS:

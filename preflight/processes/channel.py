@@ -81,7 +81,7 @@ class Channel:
     def send(self, kind: str, descriptors: Iterable[int] = (), **data: object) -> None:
         """Send one message; ``descriptors`` are duplicated into the receiving process.
 
-        Raises OSError where nobody hears it. A child that does not read hears nothing any more from then on: half a
+        Raises OSError if nobody hears it. A child that does not read hears nothing any more from then on: half a
         message may have reached it, and it finds its channel closed behind that.
         """
         passed = list(descriptors)
@@ -126,7 +126,7 @@ class Channel:
     def receive(self, timeout: float | None = None) -> Message | None:
         """The next message, or None when the other end has closed.
 
-        Raises TimeoutError where it has not come whole within ``timeout`` seconds, ChannelError for what is no message.
+        Raises TimeoutError if it has not come whole within ``timeout`` seconds, ChannelError for what is no message.
         """
         until = time.monotonic() + timeout if timeout is not None else None
         while not self._messages:

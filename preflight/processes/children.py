@@ -75,7 +75,7 @@ class Child:
         """It works in ``folder``. ``environ`` is made by interpreter.py, which also knows what ``distrusts_caches`` is.
 
         ``steps_back``: this process, and all that it will start, gives way to us and to others. ``descriptors`` may
-        come with a message of its; others are closed. Raises OSError where no process can be started, see
+        come with a message of its; others are closed. Raises OSError if no process can be started, see
         :func:`shortage`.
         """
         self.module = module

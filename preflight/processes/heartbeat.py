@@ -60,7 +60,7 @@ class Heartbeat:
 
 
 def state(pid: int) -> tuple[bool, bool]:
-    """Whether a process is stopped by a signal, and whether a debugger traces it; neither where nobody tells."""
+    """Whether a process is stopped by a signal, and whether a debugger traces it; neither if nobody tells."""
     if sys.platform != "linux":
         return False, False
     try:

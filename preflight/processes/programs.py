@@ -20,7 +20,7 @@ import psutil
 MARK = "PREFLIGHT_PROBE"
 """The variable with the mark."""
 KEPT = 64 * 1024  # bytes of the output's beginning, and as many of its end
-CLOSES = 0.2  # seconds after its end in which a program's output closes, where nothing that it has started holds it
+CLOSES = 0.2  # seconds after its end in which a program's output closes, if nothing that it has started holds it
 ROUNDS = 5  # looks for what a marked process starts while it is being ended
 
 _OURS = os.urandom(8).hex()

@@ -47,11 +47,11 @@ class Ending(NamedTuple):
 
     report: Report
     reason: str = ""
-    """Why the run is no evidence of anything; empty where its report is one to go by."""
+    """Why the run is no evidence of anything; empty if its report is one to go by."""
     unpublished: str = ""
-    """Why others cannot read the report; empty where they can."""
+    """Why others cannot read the report; empty if they can."""
     seen: files.Seen | None = None
-    """Tells the published file from a later one; None where it was not published."""
+    """Tells the published file from a later one; None if it was not published."""
     elsewhere: bool = False
     """Whether another worker of the instance counts this run."""
 
@@ -62,7 +62,7 @@ class Ending(NamedTuple):
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Ending:
-        """The other way. Raises ReportError where there is no report in it."""
+        """The other way. Raises ReportError if there is no report in it."""
         seen = tuple(data["seen"]) if data["seen"] else None
         return cls(Report.from_json(data["report"]), data["reason"], data["unpublished"], seen)
 
@@ -76,7 +76,7 @@ class Runner(Protocol):
     def begin(self, run_id: str, heard: Heard, over: Callable[[Ending | None], object]) -> None:
         """Begin a run; both are called in other threads, ``over`` once, unless the run is ended here before.
 
-        ``over`` gets None where the run was ended with no result. A run that goes on already may take its place: the
+        ``over`` gets None if the run was ended with no result. A run that goes on already may take its place: the
         step "also" names that one.
         """
 
@@ -125,7 +125,7 @@ class Rerun:
         heard: Heard,
         on_signal: OnSignal,
     ) -> None:
-        """Begin it. Raises OSError where no process can be had."""
+        """Begin it. Raises OSError if no process can be had."""
         self.run_id = run_id
         self._settings = settings
         self._loop = loop

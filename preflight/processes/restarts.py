@@ -76,7 +76,7 @@ class Origin(NamedTuple):
     exec_pid: str = ""
     """SYSTEMD_EXEC_PID: the PID of the process that systemd started, in the environment of all that came of it."""
     first: tuple[str, ...] = ()
-    """The command line of PID 1; empty where it cannot be read."""
+    """The command line of PID 1; empty if it cannot be read."""
     with_first: bool = False
     """Whether this process is in the session of PID 1; one that PID 1 has adopted hardly ever is."""
     beside_first: bool = False
@@ -132,7 +132,7 @@ class Origin(NamedTuple):
 def somebody_elses_task(origin: Origin) -> str | None:
     """Who else restarts this process when it ends ("systemd", "Kubernetes", "the container runtime"), if anybody.
 
-    Two supervisors on top of each other fight, so ours is off where there is one: where this very process is the one
+    Two supervisors on top of each other fight, so ours is off if there is one: where this very process is the one
     that a unit or a container was started for.
     """
     # The variable is inherited by a terminal, say, that runs in a unit, and by all that is started there.

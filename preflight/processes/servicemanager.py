@@ -70,7 +70,7 @@ class ServiceManager:
         self._tell(STOPPING="1", EXTEND_TIMEOUT_USEC=_microseconds(within), **self._news(text))
 
     def _news(self, text: str) -> dict[str, str]:
-        """A status as it is told; nothing where it has been told last."""
+        """A status as it is told; nothing if it has been told last."""
         line, before = printable(first_line(text)), self._status
         self._status = line
         return {"STATUS": line} if line != before else {}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from preflight.processes.children import Child
     from preflight.processes.loop import Loop
 
-# Real-time signals are nobody's; where there are none, an application may have taken this one, and gets it.
+# Real-time signals are nobody's; if there are none, an application may have taken this one, and gets it.
 SIGNAL = signal.SIGRTMAX - 1 if hasattr(signal, "SIGRTMAX") else signal.SIGUSR2
 # faulthandler writes a hundred threads and leaves out the oldest, so the main one, which has a signal of its own.
 MORE = "..."  # its line in place of the rest
@@ -95,7 +95,7 @@ def ask(pid: int) -> None:
 
 
 def gather(worker: Standing, loop: Loop) -> list[str]:
-    """In the launcher: ask a worker where it stands and wait for that; nothing where it does not say so in time.
+    """In the launcher: ask a worker where it stands and wait for that; nothing if it does not say so in time.
 
     The loop goes on meanwhile, and whoever watches the worker's output reads it.
     """

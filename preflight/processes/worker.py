@@ -40,7 +40,7 @@ class Worker:
         self.error: str | None = None
         """Why the application did not import, or cannot be served; one line."""
         self.fix = ""
-        """What to do about it; empty where importing the application shows more than we can say."""
+        """What to do about it; empty if importing the application shows more than we can say."""
         self.routes: tuple[str, ...] = ()
         self.unguarded = False
         """Whether it may have a socket that listens."""
@@ -209,7 +209,7 @@ class Worker:
 
         ``on_trial``: it starts the application, and accepts nothing until it is admitted. ``beat``: seconds between two
         signs of life of its event loop, 0: it gives none. ``board``: the descriptor of what the workers of the instance
-        count in together, where there are several.
+        count in together, if there are several.
         """
         self._instance_id = instance_id
         settings = self.settings.to_message()

@@ -18,12 +18,12 @@ class Answer(NamedTuple):
     """What the server has said."""
 
     version: str
-    """Empty where it does not tell."""
+    """Empty if it does not tell."""
     policy: str | None
-    """What it does when its memory is full; None where it does not tell."""
+    """What it does when its memory is full; None if it does not tell."""
     role: str
     refuses: str
-    """Why it takes nothing that is written, as far as it tells; empty where it does."""
+    """Why it takes nothing that is written, as far as it tells; empty if it does."""
 
 
 def redis(
@@ -133,7 +133,7 @@ def _asked(library: Any, ask: Ask, to_connect: float) -> Answer:
 
 
 def _allowed(errors: Any, question: Callable[[], Any]) -> Any:
-    """The answer; None where the server does not let us ask: managed services do so, and ACLs."""
+    """The answer; None if the server does not let us ask: managed services do so, and ACLs."""
     try:
         return question()
     except errors.AuthenticationError:

@@ -84,7 +84,7 @@ TRUST = {
 
 
 def trusting(ask: Ask, client: str = "openssl") -> ssl.SSLContext:
-    """A context that trusts whom the application trusts. Raises Failure where it could trust nobody."""
+    """A context that trusts whom the application trusts. Raises Failure if it could trust nobody."""
     variables = [one for one in TRUST[client] if ask.environment.get(one)]
     if not variables:
         if client == "openssl":

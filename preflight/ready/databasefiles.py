@@ -31,7 +31,7 @@ def sqlite(path: str = "", *, variable: str = "", **instead: Unpack[Instead]) ->
     """The database passes SQLite's ``quick_check``, and is not on a network file system.
 
     ``path`` starts from the project's folder; or a variable has it, as a path or as ``sqlite:///path``. It is opened
-    for reading, and nothing is made where it is not there.
+    for reading, and nothing is made if it is not there.
     """
 
     def probe(ask: Ask) -> Answer:
@@ -108,7 +108,7 @@ def _checked(place: Place, file: Path, timeout: float) -> list[str]:
 
 
 def _file_system(path: Path) -> str:
-    """The type of the file system that a file is on; empty where the system does not tell."""
+    """The type of the file system that a file is on; empty if the system does not tell."""
     try:
         lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -37,7 +37,7 @@ class Place(NamedTuple):
 
 
 def place_of(ask: Ask, path: str) -> Place:
-    """The path, from the project's folder on; of the variable, where one is named. Raises Failure where it is none."""
+    """The path, from the project's folder on; of the variable, where one is named. Raises Failure if it is none."""
     flaw = "" if path else places.of(ask.settings, ask.variable).flaw
     shown = path or f"what {ask.variable} names{f', with {flaw},' if flaw else ''}"
     try:
@@ -48,7 +48,7 @@ def place_of(ask: Ask, path: str) -> Place:
 
 
 def status_of(place: Place, what: str, is_one: Callable[[int], bool] = stat.S_ISREG) -> os.stat_result:
-    """What is there. Raises Failure where that is nothing that could be ``what``, which is a regular file mostly."""
+    """What is there. Raises Failure if that is nothing that could be ``what``, which is a regular file mostly."""
     path, shown, ends_with_slash = place
     try:
         status = path.stat()
@@ -194,7 +194,7 @@ def model_file(
 
 
 def _hash(path: Path, until: float) -> str:
-    """The file's SHA-256. Ends as unknown where there is no time for all of it."""
+    """The file's SHA-256. Ends as unknown if there is no time for all of it."""
     digest = hashlib.sha256()
     with path.open("rb") as opened:
         while piece := opened.read(PIECE):

@@ -23,7 +23,7 @@ class Provider(NamedTuple):
 
     name: str
     base: str
-    """Where it is; empty where each customer has an address of their own."""
+    """Where it is; empty if each customer has an address of their own."""
     variable: str
     """The variable that puts another address in its place."""
     route: str
@@ -77,7 +77,7 @@ def api_key(variable: str, provider: str = "", *, base: str = "", **instead: Unp
     """The key in ``variable`` is filled in, can be sent, and is not rejected.
 
     :param provider: "openai" (and every service compatible with it), "anthropic", "google", "azure", "mistral" or
-        "perplexity"; where it is left out, the variable's name has to tell: nobody else is sent the key.
+        "perplexity"; if it is left out, the variable's name has to tell: nobody else is sent the key.
     :param base: the address to ask instead of the provider's, and of the one in its variable.
     """
     known = PROVIDERS[provider_of(variable, provider)]
@@ -144,7 +144,7 @@ _TOLD = re.compile(rf"(?:^|_)({'|'.join(_NAMES)})_(?:API|BASE|ENDPOINT|HOST|KEY|
 
 
 def provider_of(variable: str, provider: str, others: Collection[str] = ()) -> str:
-    """The provider that was named, or that the variable's name tells. Raises ValueError where neither does."""
+    """The provider that was named, or that the variable's name tells. Raises ValueError if neither does."""
     known = (*PROVIDERS, *others)
     if not provider:
         told = _TOLD.search(variable.upper())
@@ -157,7 +157,7 @@ def provider_of(variable: str, provider: str, others: Collection[str] = ()) -> s
 
 
 def question_of(known: Provider, ask: Ask, base: str = "", route: str = "") -> Question:
-    """What the provider is asked. Raises Failure where its address is nowhere to be found."""
+    """What the provider is asked. Raises Failure if its address is nowhere to be found."""
     where = base_of(known, ask, base)
     # OpenAI's own variables (organization, proxy) are about OpenAI's client.
     ours = known.variable.startswith("OPENAI_")
@@ -179,7 +179,7 @@ def question_of(known: Provider, ask: Ask, base: str = "", route: str = "") -> Q
 
 
 def headers_of(question: Question) -> Mapping[str, str]:
-    """What is sent with it. Raises Failure where HTTP does not allow that."""
+    """What is sent with it. Raises Failure if HTTP does not allow that."""
     try:
         return question.headers or egress.headers(question.environment, question.key)
     except egress.Fault as fault:
@@ -187,7 +187,7 @@ def headers_of(question: Question) -> Mapping[str, str]:
 
 
 def base_of(known: Provider, ask: Ask, base: str = "") -> str:
-    """The provider's address. Raises Failure where it is nowhere to be found."""
+    """The provider's address. Raises Failure if it is nowhere to be found."""
     where = base or ask.environment.get(known.variable) or known.base
     if not where:
         missing = f"{known.variable} is not set, and nobody else knows the address of {known.name}"

@@ -120,7 +120,7 @@ def executable(
 
 
 def found(name: str, ask: Ask) -> str:
-    """The path of a program, as the application would find it. Raises Failure where there is none."""
+    """The path of a program, as the application would find it. Raises Failure if there is none."""
     if os.path.dirname(name):  # a path starts from the project's folder, and not from wherever this process is
         path = shutil.which(str(ask.root / Path(name).expanduser()))
         if path is None:

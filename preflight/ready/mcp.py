@@ -86,7 +86,7 @@ def mcp_server(
 
 
 def _started(library: Any, command: list[str], ask: Ask, env: Collection[str]) -> Any:
-    """How to start the server. Raises Failure where its program is not there, or ends as unknown if it downloads."""
+    """How to start the server. Raises Failure if its program is not there, or ends as unknown if it downloads."""
     program, *words = command
     try:
         path = found(program, ask)

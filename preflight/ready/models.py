@@ -26,13 +26,13 @@ class Answer(NamedTuple):
 
     status: int
     names: list[str] | None
-    """Those that it offers; None where it does not say."""
+    """Those that it offers; None if it does not say."""
     not_ready: str = ""
-    """Why the model cannot be used yet; empty where it can, or nothing says otherwise."""
+    """Why the model cannot be used yet; empty if it can, or nothing says otherwise."""
     knows: bool = False
     """Whether it knows the model by its name, though it is in no list: an alias, say."""
     shared: str = ""
-    """Who asked in place of this instance, and when, for people; empty where it asked itself."""
+    """Who asked in place of this instance, and when, for people; empty if it asked itself."""
 
 
 def model(
@@ -168,7 +168,7 @@ def _word(kind: str, name: str) -> tuple[str, dict[str, Any]]:
 
 
 def _used(kind: str, name: str, ask: Ask, base: str) -> Answer:
-    """Have the model say a word. Raises Failure where the service says that it cannot be used."""
+    """Have the model say a word. Raises Failure if the service says that it cannot be used."""
     known = PROVIDERS[kind]
     route, body = _word(kind, name)
     question = question_of(known, ask, base, route)

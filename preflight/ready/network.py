@@ -23,7 +23,7 @@ FOR_NAMES = 0.9  # of a probe's time: so that it can still say that it was the n
 
 
 def given(name: str) -> str:
-    """The address itself, where a factory was given one; empty where it was given the name of a variable."""
+    """The address itself, where a factory was given one; empty if it was given the name of a variable."""
     return literal(name) if ":" in name or "." in name else ""
 
 
@@ -86,7 +86,7 @@ def shown(host: str, port: int) -> str:
 
 
 def resolved(host: str, port: int, timeout: float) -> list[Any]:
-    """The host's addresses. Raises Failure where it has none, or nobody says so in time."""
+    """The host's addresses. Raises Failure if it has none, or nobody says so in time."""
     found: list[Any] = []
     errors: list[Exception] = []
 

@@ -71,7 +71,7 @@ class Answer(NamedTuple):
 
 
 def _fits(asked: Requirement, by: str) -> None:
-    """Raises Failure where a distribution is not installed in a version that is asked for. ``by`` needs it."""
+    """Raises Failure if a distribution is not installed in a version that is asked for. ``by`` needs it."""
     version, needed = imports.version(asked.name), f" (for {by})" if by else ""
     if version is None and not any(importlib.metadata.distributions(name=asked.name)):
         raise Failure(f"{asked.name} is not installed{needed}")
@@ -82,7 +82,7 @@ def _fits(asked: Requirement, by: str) -> None:
 
 
 def _imported(distribution: str, modules: Sequence[str], timeout: float) -> None:
-    """Raises Failure where one of these does not import."""
+    """Raises Failure if one of these does not import."""
     statement = f"import {', '.join(modules)}"
     # Not by the end of the program, which an import can bring about, and which what it has started can hold up.
     source = f"{statement}; import os; os._exit({IMPORTED})"

@@ -22,7 +22,7 @@ class Answer(NamedTuple):
     extensions: dict[str, str]
     available: frozenset[str]
     writes: str
-    """Why the role cannot write; empty where it can."""
+    """Why the role cannot write; empty if it can."""
 
 
 def postgres(
@@ -88,7 +88,7 @@ def parameters(psycopg: Any, ask: Ask, rest: str) -> dict[str, Any]:
     """What libpq connects with: the URL's parameters, and what the application's environment adds (PGPASSWORD).
 
     ``rest`` is the URL behind "://". Parameters of other drivers (``?schema=public``, ``?ssl=require``) are left out:
-    libpq would refuse the whole address. Raises Failure where it is none, without its value.
+    libpq would refuse the whole address. Raises Failure if it is none, without its value.
     """
     try:
         found = known_parameters(psycopg, rest)
@@ -135,7 +135,7 @@ def _asked(psycopg: Any, connection: dict[str, Any], timeout: float) -> Answer:
 
 
 def _no_writing(made: Any) -> str:
-    """Why the role cannot write, as a sentence about the database goes on; empty where it can.
+    """Why the role cannot write, as a sentence about the database goes on; empty if it can.
 
     Rights are asked for; that the server writes at all (its disk is full, say) shows a table of this transaction's.
     """

@@ -25,11 +25,11 @@ class Answer(NamedTuple):
     status: int
     seconds: float
     document: Any
-    """Its JSON; None where it is none."""
+    """Its JSON; None if it is none."""
     location: str
-    """The host that a redirection points to; empty where there is none."""
+    """The host that a redirection points to; empty if there is none."""
     cut: str
-    """Why all of it could not be read; empty where it was."""
+    """Why all of it could not be read; empty if it was."""
 
 
 def http(
@@ -73,14 +73,14 @@ def http(
 
 
 def get(address: str, ask: Ask, headers: Mapping[str, str] | None = None) -> Answer:
-    """The answer to one GET. Raises Failure where there is none."""
+    """The answer to one GET. Raises Failure if there is none."""
     return send("GET", address, ask, headers)
 
 
 def send(method: str, address: str, ask: Ask, headers: Mapping[str, str] | None = None, body: bytes = b"") -> Answer:
     """The answer to one request, in the way that the application's client would ask (egress.py).
 
-    Raises Failure where there is none, in words that hold no part of what is secret in the address.
+    Raises Failure if there is none, in words that hold no part of what is secret in the address.
     """
     httpx2 = imported("httpx2", "http")
     target = target_of(address, ask)

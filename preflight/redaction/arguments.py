@@ -124,7 +124,7 @@ def _is_secret(option: str) -> bool:
 
 
 def _login(value: str) -> str:
-    """A login with its password masked, empty where it has none: ``me:X``, and ``me%X`` as Samba writes it."""
+    """A login with its password masked, empty if it has none: ``me:X``, and ``me%X`` as Samba writes it."""
     places = [place for place in (value.find(":"), value.find("%")) if 0 <= place < len(value) - 1]
     if not places or "://" in value or _IDS.fullmatch(value):
         return ""

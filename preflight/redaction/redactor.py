@@ -87,7 +87,7 @@ class _Known:
         self._regex: re.Pattern[str] | None = None
 
     def within(self, text: str) -> re.Pattern[str] | None:
-        """The regular expression that finds it, None where a look shows that it is not in the text."""
+        """The regular expression that finds it, None if a look shows that it is not in the text."""
         if not all(literal in text for literal in self._literals):
             return None
         if self._regex is None:
@@ -130,7 +130,7 @@ class Redacted(NamedTuple):
 
     text: str
     unfinished: str
-    """Its end, from where a secret begins that may go on in what follows; empty where there is none."""
+    """Its end, from where a secret begins that may go on in what follows; empty if there is none."""
     begun: str
     """Its last characters where they are the first ones of a secret, too few to know it by them."""
     went_on: bool
@@ -256,7 +256,7 @@ class Redactor:
         return redacted if len(redacted.text) <= last else redacted._replace(text=redacted.text[:last] + " …")
 
     def _ends(self, text: str) -> Iterator[tuple[int, int]]:
-        """Ends of secrets behind dots, where somebody has shortened a text in the middle of one."""
+        """Ends of secrets behind dots, if somebody has shortened a text in the middle of one."""
         for ended in self._ended:
             if (found := ended.within(text)) is None:
                 continue
@@ -329,7 +329,7 @@ class Redactor:
         return value if key in _ENUMERATED and isinstance(value, str) else self._value(value)
 
     def identifier(self, nodeid: str) -> str:
-        """A requirement's id, redacted where it is not a name in the project's source: in its parameters."""
+        """A requirement's id, redacted if it is not a name in the project's source: in its parameters."""
         name, bracket, parameters = nodeid.partition("[")
         return f"{name}{self.text(bracket + parameters)}"
 

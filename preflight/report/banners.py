@@ -20,7 +20,7 @@ from rich.text import Text
 from preflight.report.model import Check, Report
 
 INDENT = 3  # columns: the text of a banner stands behind the sign
-NARROWEST = 12  # columns that an indented text needs; where there are fewer it begins at the margin
+NARROWEST = 12  # columns that an indented text needs; if there are fewer it begins at the margin
 PROSE = frozenset({"a", "an", "and", "another", "at", "else", "if", "in", "it", "or", "the", "then", "to", "with"})
 """Words by which a sentence is known: no command for pasting has one of them outside of quotes."""
 OPERATORS = frozenset({"&&", "||", "|", "|&", ">", ">>", "<", "2>", "&>"})
@@ -116,7 +116,7 @@ def is_sentence(fix: str) -> bool:
 
 
 class Fix:
-    """A fix: a command is one line, whatever its length, with what is said about it below where it does not fit."""
+    """A fix: a command is one line, whatever its length, with what is said about it below if it does not fit."""
 
     def __init__(self, fix: str, *, indent: int = INDENT, in_place: bool = False) -> None:
         """``in_place``: on a screen that is drawn again and again, where no line may be longer than it is wide."""

@@ -132,7 +132,7 @@ def as_github(report: Report, below: str = "") -> str:
 
 
 def below_workspace(root: Path, environment: Mapping[str, str]) -> str:
-    """The project's folder as a path in the repository that a GitHub job has checked out; empty where it has none."""
+    """The project's folder as a path in the repository that a GitHub job has checked out; empty if it has none."""
     workspace = environment.get("GITHUB_WORKSPACE", "")
     if not workspace:
         return ""
@@ -188,7 +188,7 @@ def as_markdown(report: Report) -> str:
 
 
 def as_health(report: Report | None, problem: str = "", checked: Report | None = None) -> str:
-    """The health check response format for HTTP APIs; None where no suite has run.
+    """The health check response format for HTTP APIs; None if no suite has run.
 
     ``problem`` is what stands beside the report, such as a notification that could not be delivered: a note.
     ``checked`` is the report that the checks are taken from, where that is another one.

@@ -256,7 +256,7 @@ def _abandoned(folder: Path) -> list[str]:
 
 
 def _named(folder: Path) -> Iterator[tuple[os.DirEntry[str], re.Match[str]]]:
-    """What is named like a kept run, and the parts of the name. Raises OSError where the folder cannot be read."""
+    """What is named like a kept run, and the parts of the name. Raises OSError if the folder cannot be read."""
     with os.scandir(folder) as entries:
         for file in entries:
             if match := _NAME.fullmatch(file.name):
@@ -277,7 +277,7 @@ class _File(NamedTuple):
 def _listing(folder: Path) -> list[_File]:
     """The kept files, newest first.
 
-    Raises OSError where the folder cannot be read.
+    Raises OSError if the folder cannot be read.
     """
     found = []
     files.no_link(folder)
@@ -310,7 +310,7 @@ class History:
         """Past runs with what flipped in each, newest first; of one address, or of all.
 
         ``besides`` are runs that count although they may not be kept, where the disk is full, say. Files that
-        hold no report are left out. Raises OSError where the folder is there and cannot be read.
+        hold no report are left out. Raises OSError if the folder is there and cannot be read.
         """
         with self._lock:
             found = self._read(offset + limit + LOOK_BACK, address)
@@ -363,7 +363,7 @@ class History:
             held -= len(run.checks) if run is not None else 0
 
     def report(self, run_id: str) -> Report | None:
-        """The whole report of a kept run, None where there is none. Raises OSError like :meth:`runs`."""
+        """The whole report of a kept run, None if there is none. Raises OSError like :meth:`runs`."""
         try:
             listing = _listing(self._folder)
         except FileNotFoundError:

@@ -34,7 +34,7 @@ SCHEMA_FILE = Path(__file__).with_name("report.schema.json")
 LONGEST_MESSAGE = 2_000  # characters of a message or fix; the rest is left out after redaction
 LONGEST_DETAILS = 20_000  # characters of JSON of one check's details
 LONGEST_REASON = 20_000  # characters of why a report is broken
-MESSAGES, DETAILS = 250_000, 500_000  # characters of all checks together: each gets its share where there are many
+MESSAGES, DETAILS = 250_000, 500_000  # characters of all checks together: each gets its share if there are many
 LOOKED_AT = 100_000  # characters of a text in which its first line is looked for
 LONGEST_DURATION = 1e9  # seconds, which no run and no check takes
 DEEPEST = 40  # levels of lists and objects in each other
@@ -290,7 +290,7 @@ def verdict(report: Report, *, run_id: str, exit_code: int | None) -> tuple[bool
 def publish(report: Report, path: Path) -> files.Seen:
     """Write the report where others read it: whole or not at all, and for its owner only.
 
-    Returns what tells the file from one that somebody else publishes there. Raises OSError where it cannot be written.
+    Returns what tells the file from one that somebody else publishes there. Raises OSError if it cannot be written.
     """
     files.reach(path.parent)
     files.sweep(path)
@@ -355,7 +355,7 @@ def load_or_set_aside(path: Path) -> Report:
 
 
 def _set_aside(path: Path, inode: int) -> Path | None:
-    """Rename the corrupt report, over the oldest one if there are enough; None where that is not possible."""
+    """Rename the corrupt report, over the oldest one if there are enough; None if that is not possible."""
     places = [path.with_name(f"{path.name}.corrupt-{number}") for number in range(1, CORRUPT_KEPT + 1)]
     try:
         aside = min(places, key=lambda place: place.lstat().st_mtime if os.path.lexists(place) else 0.0)

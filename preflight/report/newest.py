@@ -14,12 +14,12 @@ class Judged(NamedTuple):
     """What a server goes by."""
 
     report: Report | None
-    """Its latest run that can be trusted: its start's, then its re-runs'. None where no suite ran."""
+    """Its latest run that can be trusted: its start's, then its re-runs'. None if no suite ran."""
     rerun_problem: str = ""
-    """Why the last re-run left no report to go by; empty where it did."""
+    """Why the last re-run left no report to go by; empty if it did."""
 
     def after(self, ended: Report | None, reason: str) -> Judged:
-        """What it goes by once a re-run is over, which broke where there is a ``reason``: then the verdict stays."""
+        """What it goes by once a re-run is over, which broke if there is a ``reason``: then the verdict stays."""
         return Judged(self.report, reason) if reason else Judged(ended)
 
     def to_message(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ SHARE = 0.6  # of this requirement's time: what imports may take
 
 
 def declared(settings: Settings) -> list[Requirement]:
-    """What the project declares; ends the requirement where it does not say that, or what it says is none.
+    """What the project declares; ends the requirement if it does not say that, or what it says is none.
 
     In a re-run: what it declared when the server was started.
     """

@@ -16,7 +16,7 @@ KEY = "OPENAI_API_KEY"
 
 
 def key_is_in_the_environment(settings: Settings) -> bool:
-    """Whether the process's own variables have the key, where there is no env file that could."""
+    """Whether the process's own variables have the key, if there is no env file that could."""
     return settings.serves_agent and KEY in settings.own and bool(settings.environment.get(KEY, "").strip())
 
 

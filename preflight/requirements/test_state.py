@@ -56,7 +56,7 @@ def test_state_folder(settings: Settings, details: Details) -> None:
 
 
 def _close(state: StateFolder) -> None:
-    """Take from others what rights they have, whoever gave them. Raises OSError where they have the folder itself."""
+    """Take from others what rights they have, whoever gave them. Raises OSError if they have the folder itself."""
     files.close(state.path)
     for path, _mode in state.kept():
         with contextlib.suppress(OSError):  # replaced meanwhile, or State Folder Mode says so

@@ -19,7 +19,7 @@ DEEPEST = 10  # files that include one another
 
 
 def of(pyproject: Mapping[str, Any], root: Path, extras: Sequence[str]) -> dict[str, Any] | None:
-    """What is needed ("dependencies"), and which file says so ("source"); None where none does.
+    """What is needed ("dependencies"), and which file says so ("source"); None if none does.
 
     "dynamic" is there where only a build of the project could tell. Raises SettingsError for one of ``extras`` that is
     neither an extra nor a dependency group.

@@ -30,7 +30,7 @@ class EnvFile:
     """One line that names the file and the line of a fault, never its content. None: the file is good."""
     exists: bool = True
     open_to: str = ""
-    """Who else can write it; empty where nobody can."""
+    """Who else can write it; empty if nobody can."""
 
 
 def read(path: Path) -> EnvFile:

@@ -45,7 +45,7 @@ TCP = frozenset({"host", "port"})
 def pyproject(root: Path) -> dict[str, Any]:
     """The project's pyproject.toml.
 
-    Raises SettingsError where it is missing or is not TOML.
+    Raises SettingsError if it is missing or is not TOML.
     """
     file = root / "pyproject.toml"
     try:
@@ -66,7 +66,7 @@ def load(
 ) -> Settings:
     """The settings of a project; a path is that of a project whose pyproject.toml is there.
 
-    ``options`` are the command line's, by setting name, None where one was not given. Without ``imports`` nothing of
+    ``options`` are the command line's, by setting name, None if one was not given. Without ``imports`` nothing of
     the project is imported: settings that its own module declares are passed over, and one whose code may not run has
     the defaults. Raises SettingsError, whose message names file and line, variable or option.
     """
@@ -181,7 +181,7 @@ def _requires_python(file: Mapping[str, Any]) -> str:
 
 
 def _suite(project: Project, names: object, sources: Mapping[str, str], *, looks: bool) -> tuple[str, ...]:
-    """The parts of the suite; ``looks`` for them: raises SettingsError where one is not there."""
+    """The parts of the suite; ``looks`` for them: raises SettingsError if one is not there."""
     suite = tuple(names) if isinstance(names, tuple) and names else tuple(projects.default_suite(project))
     where = f"{sources.get('suite', 'pyproject.toml')}: suite"
     if not looks:
@@ -221,7 +221,7 @@ def _table(project: Mapping[str, Any]) -> dict[str, Any]:
 def registered(root: Path, table: Mapping[str, Any]) -> Known:
     """The application's own settings, by name: the fields of the dataclass that the table names, if it names one.
 
-    Raises SettingsError where they cannot be had, or one of them has a name of ours.
+    Raises SettingsError if they cannot be had, or one of them has a name of ours.
     """
     if REGISTERS not in table:
         return {}
@@ -254,7 +254,7 @@ def _links(environ: Mapping[str, str], known: Known) -> tuple[str, ...]:
 def reread(running: Settings, options: Mapping[str, object]) -> Settings:
     """The settings of a re-run: those that ``running``, the instance, has, with the env file as it is by now.
 
-    A setting or a variable that was changed since is the next start's. Raises SettingsError where that start would.
+    A setting or a variable that was changed since is the next start's. Raises SettingsError if that start would.
     """
     given = {name: value for name, value in running.environment.items() if name in running.own}
     fresh = load(projects.at(running.root, running.folder), given, options)

@@ -92,7 +92,7 @@ class Settings:
     sources: Mapping[str, str] = field(repr=False)
     """Where each setting that is no default comes from, by setting name."""
     project: str
-    """``[project] name`` of pyproject.toml; empty where it has none."""
+    """``[project] name`` of pyproject.toml; empty if it has none."""
     declared: Mapping[str, Any] | None = field(repr=False)
     """What is needed, as `declared` has read it; None: nothing says what."""
     set_aside: tuple[str, ...]
@@ -432,7 +432,7 @@ class Settings:
     )
 
     def of(self, kind: type[T]) -> T:
-        """The application's own settings, as the dataclass that declares them; defaults where it is not registered."""
+        """The application's own settings, as the dataclass that declares them; defaults if it is not registered."""
         values = {entry.name: self.application.get(entry.name, entry.default) for entry in declared_by(kind)}
         return kind(**values)
 
@@ -466,7 +466,7 @@ class Settings:
 
     @property
     def scopes(self) -> list[projects.Scope]:
-        """The parts of the suite. Raises LookupError where one has gone since the settings were read."""
+        """The parts of the suite. Raises LookupError if one has gone since the settings were read."""
         return projects.scopes(self.root, self.suite)
 
     @property

@@ -60,7 +60,7 @@ def processes(most: int) -> Callable[[object], int]:
 
     def parse(value: object) -> int:
         if isinstance(value, str) and value.strip().lower() == "auto":
-            from preflight.settings import processors  # only where somebody asks for it
+            from preflight.settings import processors  # only if somebody asks for it
 
             return min(processors.usable(), most)
         try:
@@ -268,7 +268,7 @@ def origins(value: object) -> tuple[str, ...]:
 
 def networks(value: object) -> tuple[str, ...]:
     """IP addresses or networks."""
-    import ipaddress  # only where there is one
+    import ipaddress  # only if there is one
 
     found = names(value)
     try:

@@ -25,7 +25,7 @@ class Place(NamedTuple):
     in_environment: bool
     """Whether the process itself was given it: what the env file has does not count then."""
     line: int | None
-    """The env file's line with it, as the file is now; None where it has none."""
+    """The env file's line with it, as the file is now; None if it has none."""
     differs: bool
     """Whether the env file, as it is now, has another value than the application, or none."""
     hides: bool
@@ -52,12 +52,12 @@ class Place(NamedTuple):
 
     @property
     def hiding(self) -> str:
-        """What a message has to add about the value that is hidden; empty where none is."""
+        """What a message has to add about the value that is hidden; empty if none is."""
         return f"; in the environment it hides the one in {self._filed}" if self.hides else ""
 
     @property
     def pending(self) -> str:
-        """How the env file has changed since this server has loaded it; empty where it has not."""
+        """How the env file has changed since this server has loaded it; empty if it has not."""
         if self.in_environment or not self.differs:
             return ""
         if self.line is None:

@@ -40,7 +40,7 @@ def members(environ: Mapping[str, str], prefix: str, settings: Collection[str]) 
 
 
 def described(names: Collection[str]) -> str:
-    """One line about them, for people; empty where there are none."""
+    """One line about them, for people; empty if there are none."""
     if not names:
         return ""
     first, *others = names

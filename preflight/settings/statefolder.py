@@ -78,7 +78,7 @@ class StateFolder(NamedTuple):
             files.own(self.path)
 
     def has_nothing_else(self) -> bool:
-        """Whether every name in the folder is one of this page; False where it cannot be listed."""
+        """Whether every name in the folder is one of this page; False if it cannot be listed."""
         try:
             return all(map(_is_ours, os.listdir(self.path)))
         except PermissionError:
@@ -87,7 +87,7 @@ class StateFolder(NamedTuple):
     def kept(self) -> Iterator[tuple[Path, int]]:
         """What is there of this page, with its mode; links and what is only being written are left out.
 
-        Nothing where the folder cannot be listed.
+        Nothing if the folder cannot be listed.
         """
         try:
             names = sorted(os.listdir(self.path))

@@ -46,7 +46,7 @@ OPENAI_API_KEY={PLACEHOLDER}
 
 
 def command(settings: Settings) -> str:
-    """What to do where there is no env file: the command that writes one, elsewhere if its own place cannot be had."""
+    """What to do if there is no env file: the command that writes one, elsewhere if its own place cannot be had."""
     init = commands.run_py("--init")
     path = settings.envfile.path
     if path.is_absolute() and _can_be_made(path):
@@ -76,9 +76,9 @@ def is_placeholder(value: str) -> bool:
 
 
 def write(path: Path) -> tuple[str, str]:
-    """Write the template with mode 0600 where there is no env file yet; returns what was done, and the next command.
+    """Write the template with mode 0600 if there is no env file yet; returns what was done, and the next command.
 
-    Raises OSError where it cannot be written.
+    Raises OSError if it cannot be written.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:

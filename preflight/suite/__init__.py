@@ -12,7 +12,7 @@ A run uses these modules in this order:
 4. `inquiries` asks what takes long from the beginning of the run, all at once: `probes` the network (`asking` is one
    such question), `database` the fleet's database, `answers` the probes of ready-made requirements. Requirements judge
    the answers. `memory` measures the memory that the control groups leave.
-5. `claim` finds, frees and holds the port, last of all; `occupied` does so where somebody has it. `claimed` is how that
+5. `claim` finds, frees and holds the port, last of all; `occupied` does so if somebody has it. `claimed` is how that
    went.
 
 The functions that a requirement may use are in `preflight.contract`. Nothing here knows the launcher or imports the

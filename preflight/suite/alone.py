@@ -31,7 +31,7 @@ class Alone:
     """What such a run has of its own."""
 
     def __init__(self, settings: Settings, redactor: Redactor) -> None:
-        """Raises UsageError where the log file cannot be written."""
+        """Raises UsageError if the log file cannot be written."""
         self._settings = settings
         self._log = _log(settings, redactor)
         self._worker: Worker | None = None
@@ -57,7 +57,7 @@ class Alone:
             self._log.audit(event)
 
     def publish(self, found: report.Report, session: pytest.Session) -> None:
-        """Write the report where the server and the history find it; where that fails, the run fails as well."""
+        """Write the report where the server and the history find it; if that fails, the run fails as well."""
         try:
             self._settings.state.make()
             report.publish(found, self._settings.state.report)

@@ -108,7 +108,7 @@ async def _within(answer: Any, seconds: float) -> Any:
 
 
 def _ask(made: Made, settings: Settings) -> Ask:
-    """What the probe is given. Raises Failure where its variable has nothing that could be asked about."""
+    """What the probe is given. Raises Failure if its variable has nothing that could be asked about."""
     environment, root = settings.environment, settings.root
     if not made.variable:
         return Ask(environment=environment, root=root, timeout=made.timeout, settings=settings)

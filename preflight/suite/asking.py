@@ -72,7 +72,7 @@ class Reply:
     """None: answered. Else "no answer within 2 s", "connection refused", ..., without the URL."""
     seconds: float = 0.0
     media: str = ""
-    """What the answer says to be, "text/html" say; empty where it does not say, or something odd."""
+    """What the answer says to be, "text/html" say; empty if it does not say, or something odd."""
     is_json: bool = False
     """Whether its body is a JSON document, whatever it says to be."""
     is_list: bool = False
@@ -86,7 +86,7 @@ class Reply:
     at_proxy: bool = False
     """Whether it failed there: of the service nothing is known then."""
     shared: str = ""
-    """Who asked in place of this instance, and when, for people; empty where it asked itself."""
+    """Who asked in place of this instance, and when, for people; empty if it asked itself."""
     fault: Fault | None = None
     """Why nothing could be sent, where that is certain and not the network's."""
 
@@ -98,7 +98,7 @@ class Reply:
 
     @property
     def through(self) -> str:
-        """The proxy that may have answered itself, behind what it says; empty where there is none, or it cannot."""
+        """The proxy that may have answered itself, behind what it says; empty if there is none, or it cannot."""
         return f", through the proxy {self.proxy.shown}" if self.proxy and self.url.startswith("http://") else ""
 
 

@@ -36,19 +36,19 @@ class Certificate:
 
     path: Path
     ends: float | None
-    """When it expires, in seconds since the epoch; None where OpenSSL says that it is not valid now."""
+    """When it expires, in seconds since the epoch; None if OpenSSL says that it is not valid now."""
     problem: str
-    """Why OpenSSL does not take it today; empty where it does."""
+    """Why OpenSSL does not take it today; empty if it does."""
     names: tuple[str, ...]
     """The names and addresses that it is for."""
 
     def days_left(self, now: float | None = None) -> float:
-        """Days until it expires; 0 where it is not valid now."""
+        """Days until it expires; 0 if it is not valid now."""
         return 0.0 if self.ends is None else (self.ends - (time.time() if now is None else now)) / 86400
 
 
 def examine(settings: Settings) -> Certificate:
-    """The certificate that these settings serve with. Raises Unusable where none can be served with them."""
+    """The certificate that these settings serve with. Raises Unusable if none can be served with them."""
     certificate = settings.ssl_certfile
     if certificate is None:
         given = next(name for name in NAMES if name in settings.sources)

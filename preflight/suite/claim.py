@@ -90,7 +90,7 @@ def _claim(
 
 
 def _claim_free(origin: str, settings: Settings, blocking: str) -> Claim | None:
-    """The port if nobody holds it, which a bind shows; None where somebody does, or only a closer look can tell."""
+    """The port if nobody holds it, which a bind shows; None if somebody does, or only a closer look can tell."""
     if origin == "rerun" or blocking:
         return None
     host, port = settings.host, settings.port

@@ -30,7 +30,7 @@ class Claim(NamedTuple):
     would_stop: tuple[ports.Holder, ...] = ()
     refusals: tuple[ports.Refusal, ...] = ()
     reasons: tuple[str, ...] = ()
-    """For each of the holders, why it was or would be stopped, or is left alone; empty where nobody was judged."""
+    """For each of the holders, why it was or would be stopped, or is left alone; empty if nobody was judged."""
     steps: tuple[ports.Step, ...] = ()
     problem: str = ""
     fix: str = ""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def certificates(environment: Mapping[str, str]) -> ssl.SSLContext:
-    """Whom the client trusts. Raises Fault where what a variable names cannot be read."""
+    """Whom the client trusts. Raises Fault if what a variable names cannot be read."""
     for variable in CERTIFICATES:
         path = environment.get(variable)
         if not path:
@@ -74,7 +74,7 @@ class Client(NamedTuple):
 def build(environment: Mapping[str, str], url: str, timeout: float) -> Client:
     """The client that a request to ``url`` leaves with; ``timeout`` in seconds for each step.
 
-    Raises Fault where there is none.
+    Raises Fault if there is none.
     """
     import httpx2
 

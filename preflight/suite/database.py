@@ -52,7 +52,7 @@ class Database:
         self._connected: float | None = None
 
     def start(self) -> None:
-        """Ask, where there is a database to ask; more than once does no harm."""
+        """Ask, if there is a database to ask; more than once does no harm."""
         if self._settings.database_url and not self._settings.offline and not self._begun:
             self._begun = time.monotonic()
             # A daemon: a name server that hangs is reached by no time-out, and must not keep the process alive.

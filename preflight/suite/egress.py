@@ -34,7 +34,7 @@ class Fault(ValueError):
     """The client cannot be built, or cannot send anything: certain, and without asking anybody.
 
     ``variable`` is what it is about. The message says what is wrong with it and never what it holds; ``fix`` is
-    empty where setting the variable right is all that can be done.
+    empty if setting the variable right is all that can be done.
     """
 
     def __init__(self, variable: str, what: str, fix: str = "") -> None:
@@ -46,7 +46,7 @@ class Fault(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy, and the variable that names it; none where it is the system's setting (macOS)."""
+    """A proxy, and the variable that names it; none if it is the system's setting (macOS)."""
 
     variable: str
     url: str = field(repr=False)
@@ -91,7 +91,7 @@ def _name(character: str) -> str:
 
 
 def headers(environment: Mapping[str, str], key: str | None) -> dict[str, str]:
-    """What the client puts into each request. Raises Fault where HTTP does not allow it."""
+    """What the client puts into each request. Raises Fault if HTTP does not allow it."""
     found = {"Accept": "application/json", "User-Agent": f"AsyncOpenAI/Python {_version()}"}
     if key:
         found["Authorization"] = f"Bearer {key}"

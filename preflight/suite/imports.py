@@ -94,7 +94,7 @@ class Installed(NamedTuple):
 
 @functools.cache
 def installed(name: str) -> Installed | None:
-    """The distribution of this name, read once; None where there is none, or none says a version.
+    """The distribution of this name, read once; None if there is none, or none says a version.
 
     A folder without metadata, which an interrupted installation has left, is passed over. Metadata that say no version
     are not: the application would get them as well. What an installer has written counts before what a build has left
@@ -110,7 +110,7 @@ def installed(name: str) -> Installed | None:
 
 
 def version(name: str) -> str | None:
-    """The version of the distribution; None where `installed` knows none."""
+    """The version of the distribution; None if `installed` knows none."""
     found = installed(name)
     return found.version if found else None
 

@@ -33,7 +33,7 @@ class Inquiries:
         self._probes: Probes | None = None
         self._database: Database | None = None
         self.answers: Answers | None = None
-        """Those of ready-made requirements' probes; None where no such requirement is asked."""
+        """Those of ready-made requirements' probes; None if no such requirement is asked."""
         if origin != "pytest" and settings.database_url:
             self.database.start()  # at once: a start does not wait for it in the end
 
@@ -73,7 +73,7 @@ class Inquiries:
     def application(self) -> tuple[str | None, str]:
         """Wait for the application's import; returns its error, if any, in one line, and what to do about it.
 
-        The second is empty where importing the application shows more.
+        The second is empty if importing the application shows more.
         """
         try:
             return self._imported()

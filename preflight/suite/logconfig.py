@@ -27,7 +27,7 @@ class Unusable(ValueError):
 
 
 def examine(path: Path) -> str:
-    """What the file sets up, in a few words. Raises Unusable where it would set up nothing."""
+    """What the file sets up, in a few words. Raises Unusable if it would set up nothing."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

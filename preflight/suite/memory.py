@@ -132,7 +132,7 @@ def _used(folder: Path, version: int) -> int:
 
 
 def _number(file: Path) -> int | None:
-    """The number in a file; None where there is none ("max"), or no such file."""
+    """The number in a file; None if there is none ("max"), or no such file."""
     text = next(iter(_lines(file)), "").strip()
     return int(text) if text.isdecimal() else None
 

@@ -109,7 +109,7 @@ def _take(settings: Settings, policy: ports.Policy, on_step: Callable[[ports.Ste
     stopping = False
 
     def shown(step: ports.Step) -> None:
-        # That the port is held is news only where somebody had to go for it.
+        # That the port is held is news only if somebody had to go for it.
         nonlocal stopping
         stopping = stopping or step.action != "held"
         if stopping:
@@ -168,7 +168,7 @@ def claim_path(origin: str, settings: Settings, path: Path, blocking: str, given
 
 
 def _beside(origin: str, settings: Settings, decision: Decision, holders: tuple[ports.Holder, ...]) -> Claim | None:
-    """What a run makes of an instance of ours that is there to stay; None where the run goes on to stop it.
+    """What a run makes of an instance of ours that is there to stay; None if the run goes on to stop it.
 
     A start has decided already, unless the instance has come since.
     """

@@ -54,7 +54,7 @@ class SuiteRun:
         self.redactor = Redactor.of(settings)
         self._alone = None
         self._launcher: Link | Alone
-        """The launcher, or what does its part where there is none."""
+        """The launcher, or what does its part if there is none."""
         if link is None:
             self._launcher = self._alone = _alone(settings, self.redactor)
         else:

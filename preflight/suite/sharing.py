@@ -42,7 +42,7 @@ class Sharing:
 
     @classmethod
     def of(cls, settings: Settings, origin: str) -> Sharing | None:
-        """The sharing of a run; None where each asks itself."""
+        """The sharing of a run; None if each asks itself."""
         wanted = settings.database_url and settings.answers_kept and not settings.offline
         return cls(settings) if origin == "rerun" and wanted else None
 

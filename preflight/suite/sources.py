@@ -136,7 +136,7 @@ class Sources:
         return found
 
     def _inside(self, path: Path, name: str, level: int) -> set[Code]:
-        """The functions of that name in a file, or all where there is none; see :meth:`module`."""
+        """The functions of that name in a file, or all if there is none; see :meth:`module`."""
         if (path, name, level) not in self._codes:
             module = self.module(path, level)
             if module is None:
@@ -149,7 +149,7 @@ class Sources:
         return self._codes[path, name, level]
 
     def module(self, path: Path, level: int = 0) -> CodeType | None:
-        """A file, compiled at a level of optimization (0: with its assertions); None where there is none."""
+        """A file, compiled at a level of optimization (0: with its assertions); None if there is none."""
         if (path, level) not in self._modules:
             try:
                 self._modules[path, level] = self._compiled(path, level)

@@ -2,7 +2,7 @@
 
 Three questions, in this order. Is it a name of ours that was asked for (Host: a web page whose name was rebound to
 this address brings its own)? Does another web page ask (Origin, Sec-Fetch-Site)? And who asks: somebody with the
-token, or, where there is none and nobody else can reach the server, somebody on this machine? Every path needs a good
+token, or, if there is none and nobody else can reach the server, somebody on this machine? Every path needs a good
 answer to all three, save those whose route says otherwise (:class:`preflight.web.routing.Audience`): ``/health``, which
 says no more than names, and the way in, ``/login``.
 
@@ -250,7 +250,7 @@ class Access:
 
 
 def _watched(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes] | None:
-    """The headers that decisions stand on; None where one that may be there once is there twice.
+    """The headers that decisions stand on; None if one that may be there once is there twice.
 
     ``forwarded`` is in it if the request came through a proxy that says so, in whatever way.
     """

@@ -69,7 +69,7 @@ class Beside:
         return entrance
 
     def _base(self, path: str, root: str) -> str:
-        """The part of the path that leads to our routes; empty where it is the application's.
+        """The part of the path that leads to our routes; empty if it is the application's.
 
         ``root`` is at its beginning, as ASGI has it, or is left out, as some servers do; it is there twice where a
         request has come without the proxy that takes it off.

@@ -20,7 +20,7 @@ def missing(packages: dict[str, str]) -> list[str]:
 
 
 def lacking(prefix: str) -> str:
-    """One line about what cannot be served under the prefix, and why; empty where everything can be."""
+    """One line about what cannot be served under the prefix, and why; empty if everything can be."""
     routes, metrics = missing(ROUTES), missing(METRICS)
     if not routes and not metrics:
         return ""

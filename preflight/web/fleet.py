@@ -78,7 +78,7 @@ class Fleet:
             raise Away(self._problem) from None
 
     async def overview(self) -> tuple[Overview | None, str]:
-        """The fleet at a glance, and why it is not that of now; empty where it is."""
+        """The fleet at a glance, and why it is not that of now; empty if it is."""
         from preflight.fleet import queries
 
         async with self._looking:  # one asks, the others wait for that

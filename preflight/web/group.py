@@ -37,7 +37,7 @@ class Agreed(NamedTuple):
     """What the group goes by."""
 
     report: Report | None
-    """The run that let it start; None where none was asked for."""
+    """The run that let it start; None if none was asked for."""
     token: str
     """Made for its lifetime."""
     code: str
@@ -50,7 +50,7 @@ class Group:
     def __init__(self, state_dir: Path, *server: object) -> None:
         """``server`` tells it from others of the same parent: one script may start servers of several applications.
 
-        Raises OSError where there is no place for what is shared.
+        Raises OSError if there is no place for what is shared.
         """
         own = hashlib.sha256(repr(server).encode()).hexdigest()[:16]
         self._folder = runtime.folder(state_dir) / f"{FOLDER}{_name_of(_leader())}-{own}"

@@ -102,7 +102,7 @@ class Guarded:
 
 
 def _beside(app: App, instance: Instance) -> Beside | None:
-    """What serves our routes; None where they are off, and, with a line that says why, where they cannot be served."""
+    """What serves our routes; None if they are off, and, with a line that says why, where they cannot be served."""
     prefix = instance.settings.prefix
     if not prefix:
         return None

@@ -40,27 +40,27 @@ class Instance:
 
     settings: Settings
     report: Report | None
-    """This instance's latest run that can be trusted: its start's, then its re-runs'. None where no suite ran."""
+    """This instance's latest run that can be trusted: its start's, then its re-runs'. None if no suite ran."""
     instance_id: str = ""
-    """Empty where no launcher is behind it."""
+    """Empty if no launcher is behind it."""
     options: Mapping[str, object] = field(default_factory=dict)
     """The command line's, by setting name; a re-run gets the same."""
     rerun_problem: str = ""
-    """Why the last re-run left no report to go by; empty where it did."""
+    """Why the last re-run left no report to go by; empty if it did."""
     since: str = field(default_factory=now)
     worker_since: str = field(default_factory=now)
     restarts: Mapping[str, Any] = field(default_factory=lambda: {"count": 0, "last_exit": "", "last_exit_at": ""})
     runner: Runner | None = None
-    """Runs the suite again: the launcher, where there is one."""
+    """Runs the suite again: the launcher, if there is one."""
     notifications: Mapping[str, Any] = field(default_factory=dict)
-    """What became of the notices so far; see :class:`preflight.notify.Tally`. Empty where there is nobody to tell."""
+    """What became of the notices so far; see :class:`preflight.notify.Tally`. Empty if there is nobody to tell."""
     fleet: Mapping[str, Any] = field(default_factory=dict)
-    """How the fleet's database is, as `preflight.fleet.membership` describes it; empty where there is none."""
+    """How the fleet's database is, as `preflight.fleet.membership` describes it; empty if there is none."""
     draining: bool = False
     note: Callable[[Event], object] | None = None
     """Takes an event to where the audit is kept; None: to Python's logging. See :meth:`audit`."""
     admission: Admission | None = None
-    """What opens the routes that are beside the application; None where they are its own."""
+    """What opens the routes that are beside the application; None if they are its own."""
     fellows: Fellows = field(default_factory=Fellows)
     """The other workers of this instance."""
     board: Board = field(default_factory=Board.alone)
@@ -72,7 +72,7 @@ class Instance:
     end_login: Callable[[str, int], object] = lambda _session, _expires: None
     """Told of each login that is ended here: its name, and when it would have expired."""
     requests: Callable[[], int] | None = None
-    """How many HTTP requests are being answered; None where the server does not tell. In the event loop only."""
+    """How many HTTP requests are being answered; None if the server does not tell. In the event loop only."""
     works: int = 0
     """Pieces of work in flight beyond HTTP requests; see :meth:`work`."""
     _drain: asyncio.Event = field(default_factory=asyncio.Event)
@@ -115,7 +115,7 @@ class Instance:
         self.note(Event.now(kind, **fields))
 
     def judge(self, ended: Report | None, reason: str) -> None:
-        """A re-run is over, which broke where there is a ``reason``."""
+        """A re-run is over, which broke if there is a ``reason``."""
         self.report, self.rerun_problem = Judged(self.report, self.rerun_problem).after(ended, reason)
 
     @contextlib.contextmanager

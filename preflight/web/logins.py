@@ -36,7 +36,7 @@ class OwnLogins:
     def __init__(
         self, code: str = "", spent: Callable[[], object] = lambda: None, first: Callable[[], bool] = lambda: True
     ) -> None:
-        """``code`` is empty where there is none, or none any more; ``spent`` is called when it is used.
+        """``code`` is empty if there is none, or none any more; ``spent`` is called when it is used.
 
         ``first`` says whether no other worker of the instance was quicker.
         """

@@ -15,6 +15,6 @@ def redact(redactor: Redactor) -> None:
     """Let every handler that these loggers have by now write without secrets; again, with those of now."""
     found = {handler for name in WRITTEN_BY for handler in logging.getLogger(name).handlers}
     if logging.lastResort is not None:
-        found.add(logging.lastResort)  # writes where no logger has a handler
+        found.add(logging.lastResort)  # writes if no logger has a handler
     for handler in found:
         formatter.redact(handler, redactor)

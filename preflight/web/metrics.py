@@ -135,7 +135,7 @@ class InstanceState(NamedTuple):
     """The newest report that says something of its checks."""
     rerun_endings: Mapping[str, int]
     in_flight: int | None
-    """HTTP requests that are being answered; None where nobody counts them."""
+    """HTTP requests that are being answered; None if nobody counts them."""
 
 
 def _processes(instance: Instance) -> Iterator[Metric]:

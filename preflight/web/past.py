@@ -46,7 +46,7 @@ class EarlierRuns:
         return await self._ask(lambda: self._history.runs(offset=offset, limit=limit, address=address, besides=known))
 
     async def run(self, run_id: str) -> Report | None:
-        """One past run, None where there is none of that id. Raises OSError."""
+        """One past run, None if there is none of that id. Raises OSError."""
         known = next((one for one in await self._known() if one.run_id == run_id), None)
         return known or await self._ask(lambda: self._history.report(run_id))
 

@@ -130,12 +130,12 @@ def beside(snapshot: Snapshot) -> str:
 
 
 def _undelivered(tally: Mapping[str, Any]) -> str:
-    """Why people may not know, in one line; empty where the last notices arrived, or nobody is to be told."""
+    """Why people may not know, in one line; empty if the last notices arrived, or nobody is to be told."""
     return f"notifications: {tally['problem']}" if tally["problem"] else ""
 
 
 def _away(fleet: Mapping[str, Any]) -> str:
-    """Why the fleet does not hear of this instance, and since when; empty where it does, or there is none."""
+    """Why the fleet does not hear of this instance, and since when; empty if it does, or there is none."""
     if fleet.get("database") != "away":
         return ""
     return f"fleet: {fleet['problem']}, since {times.minute(times.epoch(fleet['since']))}"

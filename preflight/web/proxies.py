@@ -9,7 +9,7 @@ from starlette.types import Scope
 
 
 class Proxies:
-    """Those of one instance's settings; false where there are none."""
+    """Those of one instance's settings; false if there are none."""
 
     def __init__(self, networks: Iterable[str]) -> None:
         """``networks``: addresses, and networks as "10.0.0.0/8"."""

@@ -123,7 +123,7 @@ class Reruns:
 
     @property
     def again_in(self) -> float:
-        """Seconds until the next re-run may begin; 0 where nobody has to wait."""
+        """Seconds until the next re-run may begin; 0 if nobody has to wait."""
         return max(0.0, self._ended + self.instance.settings.rerun_interval - asyncio.get_running_loop().time())
 
     def find(self, run_id: str) -> Rerun | None:

@@ -21,7 +21,7 @@ class Audience(Enum):
     VISITORS = auto()
     """Whoever asks for this server by its name, from a page that may."""
     ADMITTED = auto()
-    """Of those, whoever has the token or a login, or is on this machine where there is no token."""
+    """Of those, whoever has the token or a login, or is on this machine if there is no token."""
 
 
 class Operation(NamedTuple):

@@ -108,7 +108,7 @@ class Services(NamedTuple):
     load: Load
     """How much all workers of the instance have to do."""
     admission: Admission | None
-    """What opens these routes where they are beside an application; None where they are an application's own."""
+    """What opens these routes where they are beside an application; None if they are an application's own."""
 
     @classmethod
     def made(

@@ -19,9 +19,9 @@ class _Read(NamedTuple):
     """What was found at a look into the report's file."""
 
     seen: Seen | None = None
-    """Tells a change; None where there is no file."""
+    """Tells a change; None if there is no file."""
     report: Report | None = None
-    """The newest report, where it is newer than what the instance goes by."""
+    """The newest report, if it is newer than what the instance goes by."""
     problem: str = ""
 
 
@@ -43,7 +43,7 @@ class Snapshot:
 
     @property
     def problem(self) -> str:
-        """Why the last report that was found could not be used; empty where it could."""
+        """Why the last report that was found could not be used; empty if it could."""
         return self._read.problem
 
     async def look(self) -> None:

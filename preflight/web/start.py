@@ -51,7 +51,7 @@ def examine(project: Path, host: str | None, port: int | None) -> Instance:
 def examine_once(project: Path | Project, host: str | None, port: int | None, app: str) -> Instance:
     """The same for an application named ``app`` that has our routes beside it: one run for all its server's processes.
 
-    Whoever has run the suite prints the link that opens the routes, where nothing else does.
+    Whoever has run the suite prints the link that opens the routes, if nothing else does.
     """
     from preflight.web.group import Group
 
@@ -104,7 +104,7 @@ def _prepare(project: Path | Project, host: str | None, port: int | None, option
 
 
 def _check(start: Start) -> Report | None:
-    """Run the suite, publish and show its report; None where it is skipped. Raises BlockedStart."""
+    """Run the suite, publish and show its report; None if it is skipped. Raises BlockedStart."""
     from preflight.output import publishing
     from preflight.processes import suite
     from preflight.report import banners

@@ -46,7 +46,7 @@ class Throttle:
 
     @contextlib.contextmanager
     def place(self, peer: str) -> Iterator[bool]:
-        """A place to wait in; False where this peer, or all of them together, have taken up theirs."""
+        """A place to wait in; False if this peer, or all of them together, have taken up theirs."""
         if self.waiting[peer] >= NEIGHBOURS_WAITING or self.waiting.total() >= WAITING:
             yield False
             return
@@ -86,7 +86,7 @@ class Guesses:
             self._more[who if who in self._more or len(self._more) < PEERS else ""] += 1
 
     def tell(self, instance: Instance) -> None:
-        """Record how many more there were since the last time; nothing where there were none."""
+        """Record how many more there were since the last time; nothing if there were none."""
         if self._timer is None:
             return
         self._timer.cancel()

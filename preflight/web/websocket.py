@@ -18,7 +18,7 @@ POLICY_VIOLATION = 1008
 
 
 async def admitted(scope: Scope, receive: Receive, send: Send, instance: Instance, full: str) -> bool:
-    """Open the connection; False where it had to be closed again at once.
+    """Open the connection; False if it had to be closed again at once.
 
     That is while the instance drains, or where ``full`` says why there is no room for it.
     """

@@ -71,7 +71,7 @@ def _well_known(app: Any) -> list[str]:
 
 
 def _beside(application: Application, prefix: str, name: str) -> Beside | None:
-    """What serves our routes under the prefix, beside the application; None, and one line why, where nothing can."""
+    """What serves our routes under the prefix, beside the application; None, and one line why, if nothing can."""
     if not prefix:
         return None
     from preflight.web import extra
@@ -294,7 +294,7 @@ class _Main:
         return self._serve(application, beside)
 
     def _imported(self, name: str, root: str, guard: Guard) -> Application | None:
-        """The application; None where it cannot be imported or served, of which the launcher has been told."""
+        """The application; None if it cannot be imported or served, of which the launcher has been told."""
         from preflight.worker.application import CannotBeServed, load
 
         try:

@@ -178,7 +178,7 @@ def _makes_anything(found: type) -> bool:
 
 
 def _signature(found: Any) -> inspect.Signature | None:
-    """What it can be called with; None where nobody can tell."""
+    """What it can be called with; None if nobody can tell."""
     options: dict[str, Any] = {}
     if sys.version_info >= (3, 14):
         from annotationlib import Format

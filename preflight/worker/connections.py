@@ -13,7 +13,7 @@ from preflight.processes.openfiles import RESERVE
 from preflight.settings.model import Settings
 
 RATE = 8 * 1024  # bytes a second that a client has to send of a body, or to take of an answer, after its first delay
-PATIENCE = 0.1  # seconds until room is looked for again where there was none
+PATIENCE = 0.1  # seconds until room is looked for again if there was none
 EVERY = 60.0  # seconds between two lines about clients that were refused
 
 log = logging.getLogger("uvicorn.error")

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 LOOK = 0.25  # seconds between two looks for sockets that listen all the same
 LEAVE = 2.0  # seconds that an application which was refused has to end its import
-EPHEMERAL = (32768, 60999)  # the system's own ports, where it does not tell
+EPHEMERAL = (32768, 60999)  # the system's own ports, if it does not tell
 DOORS: dict[str, dict[str, tuple[str, ...]]] = {
     "uvloop": {"Loop": ("create_server", "create_unix_server")},  # listens in C
     "uvicorn.server": {"Server": ("serve",)},  # before it starts the application's lifespan
@@ -173,7 +173,7 @@ class Guard:
         return "while it is imported" if self._importing else "before the verdict"
 
     def _place(self, frame: FrameType | None) -> str:
-        """Where in the project that is, in brackets; empty where nothing of it is to be seen."""
+        """Where in the project that is, in brackets; empty if nothing of it is to be seen."""
         main = sys._current_frames().get(threading.main_thread().ident or 0)
         # A thread that does nothing but serve was started from somewhere.
         for one in (frame, main):

@@ -78,7 +78,7 @@ class Http(HttpToolsProtocol):
         self.surplus = False
         """Whether it is one connection too many: only /health is answered then, and once."""
         self.asked_as = ""
-        """The scheme that its requests are shown with, where that is not what the transport says."""
+        """The scheme that its requests are shown with, if that is not what the transport says."""
         self._answering: RequestResponseCycle | None = None
         self._pending = 0  # bytes that have come and are no part of a finished head or of a body
         self._body = 0  # bytes of the body so far

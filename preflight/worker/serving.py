@@ -319,10 +319,10 @@ class Server(uvicorn.Server):
 
 
 def _tls(settings: Settings) -> dict[str, Any]:
-    """uvicorn's options for TLS; none where there is no certificate."""
+    """uvicorn's options for TLS; none if there is no certificate."""
     if settings.ssl_certfile is None:
         return {}
-    import ssl  # only where there is one
+    import ssl  # only if there is one
 
     requirements = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
     return {

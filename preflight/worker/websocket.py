@@ -77,7 +77,7 @@ class WebSocket(WebSocketsSansIOProtocol):
         self._unread = NOTHING
 
     def _reject(self) -> None:
-        """The handshake is none, or has a longer header than is understood: say so, where there are words for it."""
+        """The handshake is none, or has a longer header than is understood: say so, if there are words for it."""
         self.server_state.refused["bad handshake"] += 1
         self._deaf = self.handshake_complete = self.close_sent = True
         self.transport.write(b"".join(self.conn.data_to_send()))

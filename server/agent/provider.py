@@ -48,7 +48,7 @@ class Provider:
     model: str
 
     def key(self, environment: Mapping[str, str]) -> str:
-        """Its key, empty where there is none."""
+        """Its key, empty if there is none."""
         return environment.get(f"{self.prefix}_API_KEY", "").strip()
 
 
@@ -60,12 +60,12 @@ def model(provider: Provider, environment: Mapping[str, str], patience: float) -
     """The model of a service whose key is loaded; ``patience`` in seconds without a sign of life.
 
     Proxies, certificates and further headers its client takes from this process's environment; preflight.egress says
-    by which rules. Raises ProviderError where they do not make a client.
+    by which rules. Raises ProviderError if they do not make a client.
     """
     try:
         from pydantic import SecretStr
 
-        from server.agent.completions import CompatibleChat  # 0.4 s and 22 MiB: only where there is a key
+        from server.agent.completions import CompatibleChat  # 0.4 s and 22 MiB: only if there is a key
 
         return CompatibleChat(
             model=environment.get(f"{provider.prefix}_MODEL") or provider.model,
@@ -133,7 +133,7 @@ async def ask(
 
 
 def ended(message: BaseMessage) -> bool:
-    """Whether the service says that its answer is whole. Raises ProviderError where it says that it is not.
+    """Whether the service says that its answer is whole. Raises ProviderError if it says that it is not.
 
     A reason that is not known is no reason to take half an answer for a whole one.
     """

@@ -47,7 +47,7 @@ class Resources:
         self.redactor = Redactor.of(settings)
         self.store = opening.opened(settings)
         self.rerun = rerun
-        """Starts a re-run of the suite, or joins the one that is going on; None where the server has none.
+        """Starts a re-run of the suite, or joins the one that is going on; None if the server has none.
 
         It returns as soon as the run has begun, and not when it ends, a JSON object with at least ``run_id``; what
         else is in it (where to follow the run) goes to the model as well. Where no run can be started it returns

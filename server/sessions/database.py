@@ -59,7 +59,7 @@ class Database:
     async def prepare(self, work: Work[None]) -> None:
         """Have this done outside of a transaction, now and with every connection that takes this one's place.
 
-        It makes tables: the file may be a new one by then. Raises StoreError where it cannot be done now, and then
+        It makes tables: the file may be a new one by then. Raises StoreError if it cannot be done now, and then
         it is not done later either.
         """
 

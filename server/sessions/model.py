@@ -80,7 +80,7 @@ class Open:
     owner: str
     """The process whose turn it is."""
     epoch: int
-    """How often the turn has changed hands; 0 where the engine does not count that."""
+    """How often the turn has changed hands; 0 if the engine does not count that."""
     held: bool
     """Whether that is another process, and it still works on the turn."""
 
@@ -147,7 +147,7 @@ class Sessions(Protocol):
     async def finish(self, session: str, turn: str, reply: Reply) -> Line:
         """Store the end of a turn; returns how it is stored.
 
-        A turn ends once: where it has, how it did then is what stands. Raises NoSession where the session was
+        A turn ends once: where it has, how it did then is what stands. Raises NoSession if the session was
         deleted, TurnTaken.
         """
 
@@ -158,7 +158,7 @@ class Sessions(Protocol):
         """The session's turns without an answer, oldest first."""
 
     async def seen(self, session: str, turn: str) -> Line | Open | None:
-        """How a turn ended, or that it has not; None where the session was deleted."""
+        """How a turn ended, or that it has not; None if the session was deleted."""
 
     async def claim(self, found: Open, *, force: bool = False) -> int | None:
         """Take over a turn that is not held, or with ``force`` one that is; returns how often it began.
@@ -169,7 +169,7 @@ class Sessions(Protocol):
     async def news(self, known: Mapping[str, int]) -> list[tuple[str, str, int]]:
         """Messages of these sessions that came after the line with this number: session, turn, and the line's number.
 
-        Empty where only the workers of one instance share the sessions: these tell each other.
+        Empty if only the workers of one instance share the sessions: these tell each other.
         """
 
     # Transcripts.

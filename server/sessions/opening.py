@@ -1,4 +1,4 @@
-"""Which engine the sessions are in: PostgreSQL where there is a database URL, else a SQLite file."""
+"""Which engine the sessions are in: PostgreSQL if there is a database URL, else a SQLite file."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ def whoami() -> str:
 
 
 def identity(pid: int) -> str:
-    """A process of this machine, told apart from others with its number; empty where there is none.
+    """A process of this machine, told apart from others with its number; empty if there is none.
 
     The clock has no part in it where the system can do without: while an instance is replaced it may be set.
     """

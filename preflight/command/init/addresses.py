@@ -35,17 +35,17 @@ _IN_MEMORY = re.compile(r"sqlite(?:\+\w{1,30})?:(?://)?(?:/?:memory:|$)|sqlite.{
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """What a value says of where it leads. It is no URL where there is no scheme."""
+    """What a value says of where it leads. It is no URL if there is no scheme."""
 
     scheme: str = ""
     factory: str = ""
-    """Which one asks that; empty where it is not known what for."""
+    """Which one asks that; empty if it is not known what for."""
     host: str = field(default="", repr=False)
     port: int | None = field(default=None, repr=False)
 
 
 def address(value: str) -> Address | None:
-    """What a value says; None where it says nothing: it is empty, to be filled in, or worked out elsewhere."""
+    """What a value says; None if it says nothing: it is empty, to be filled in, or worked out elsewhere."""
     value = value.strip()
     if not value or value.startswith(("$", "<", "{")) or is_placeholder(value):
         return None
@@ -70,7 +70,7 @@ def is_address(name: str) -> bool:
 
 
 def call(name: str, found: Address | None) -> str:
-    """The requirement that holds for such a variable, as it is written in Python; empty where nothing is known."""
+    """The requirement that holds for such a variable, as it is written in Python; empty if nothing is known."""
     if found is None:
         return _call_by_name(name)
     if found.factory and (found.scheme or is_address(name)) and not is_hook(name):

@@ -83,7 +83,7 @@ def services(text: str, given: set[str]) -> list[Service]:
 
 
 def _substituted(value: str, given: set[str]) -> str:
-    """The value with the defaults of its variables, where nobody gives them another value."""
+    """The value with the defaults of its variables, if nobody gives them another value."""
     return DEFAULT.sub(lambda match: match[0] if match[1] in given else match[2], value)
 
 

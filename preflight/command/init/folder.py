@@ -80,7 +80,7 @@ class Folder:
 
 
 def read(path: Path) -> bytes | None:
-    """What a regular file holds, None where that cannot be had: it is too large, a link, or may not be read."""
+    """What a regular file holds, None if that cannot be had: it is too large, a link, or may not be read."""
     try:
         # O_NONBLOCK: opening a named pipe must not wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -176,7 +176,7 @@ def _systemd(root: Path, folder: Path, _content: bytes | None, _table: Mapping[s
 
 
 def _user() -> str:
-    """Who serves: the name of this process's user, or its number where it has none."""
+    """Who serves: the name of this process's user, or its number if it has none."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:

@@ -214,7 +214,7 @@ def _of_mcp(folder: Folder) -> Iterator[Proposal]:
 
 
 def _server(server: Mapping[str, Any]) -> str:
-    """How an MCP server is reached, as it is written in Python; empty where that could show a secret."""
+    """How an MCP server is reached, as it is written in Python; empty if that could show a secret."""
     url, command, arguments = server.get("url"), server.get("command"), server.get("args", [])
     if isinstance(url, str):
         plain = re.fullmatch(r"https?://[\w.-]{1,100}(?::\d{1,5})?(?:/[\w.-]{1,20}){0,4}/?", url)

@@ -159,7 +159,7 @@ def _database(seen: Survey) -> Requirement | None:
 
 
 def _example() -> Requirement:
-    """What holds nearly everywhere, and is worth knowing where it does not."""
+    """What holds nearly everywhere, and is worth knowing if it does not."""
     return Requirement(
         function="test_temporary_folder",
         severity="warning",

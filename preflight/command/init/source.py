@@ -11,7 +11,7 @@ DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 
 
 class Unparsable(ValueError):
-    """The file is no Python that this interpreter can read; ``line`` is None where not even that is known."""
+    """The file is no Python that this interpreter can read; ``line`` is None if not even that is known."""
 
     def __init__(self, line: int | None) -> None:
         super().__init__(line)

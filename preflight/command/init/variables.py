@@ -16,7 +16,7 @@ from preflight.command.init.source import Source, argument, bodies, names_in, ta
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 READERS = {"environ.Env", "environ.FileAwareEnv", "environs.Env", "starlette.config.Config"}
-"""What makes an object that reads variables when it is called, and raises where there is none."""
+"""What makes an object that reads variables when it is called, and raises if there is none."""
 SETTINGS = {"pydantic_settings.BaseSettings", "pydantic_settings.main.BaseSettings", "pydantic.BaseSettings"}
 ENDS = {"sys.exit", "exit", "quit", "os._exit"}
 ENV_FILE = re.compile(r"(?:\./)?((?:\.\./)*(?:[\w-]+/)*(?:\.env[\w.-]*|[\w-][\w.-]*))")
@@ -245,7 +245,7 @@ class _SettingsClass:
         functions = [one for one in self.node.body if isinstance(one, ast.FunctionDef)]
         changes = any(
             one.name in ("settings_customise_sources", "__init__")
-            # A validator of a field does not run where there is no value for it.
+            # A validator of a field does not run if there is no value for it.
             or any(
                 names_in(decorator) & {"model_validator", "root_validator"} and _is_before(decorator)
                 for decorator in one.decorator_list

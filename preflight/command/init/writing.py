@@ -32,9 +32,9 @@ class Addition:
 
 
 def pyproject(root: Path) -> tuple[bytes | None, Mapping[str, Any]]:
-    """What pyproject.toml holds, as it stands and as a table; None where there is none.
+    """What pyproject.toml holds, as it stands and as a table; None if there is none.
 
-    Raises NotWritten where it cannot be read, or others could have put it there.
+    Raises NotWritten if it cannot be read, or others could have put it there.
     """
     path = root / PYPROJECT
     try:

@@ -1,4 +1,4 @@
-"""The fleet: its page, and the same for programs; 404 where there is no database of a fleet."""
+"""The fleet: its page, and the same for programs; 404 if there is no database of a fleet."""
 
 from __future__ import annotations
 

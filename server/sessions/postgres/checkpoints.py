@@ -47,7 +47,7 @@ class Checkpoints(AsyncPostgresSaver):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """Write it where the turn is still this process's. Raises TurnTaken where it is not, or was deleted."""
+        """Write it where the turn is still this process's. Raises TurnTaken if it is not, or was deleted."""
         turn = config["configurable"]["turn_id"]
         kept = storable_values(checkpoint)
         lease = {"turn": turn, "epoch": self._leases.of(turn).epoch}

@@ -73,7 +73,7 @@ class Database:
         self._tried = 0.0  # when it was last asked in vain
 
     async def run(self, work: Work[T]) -> T:
-        """Do this with a connection, which is in autocommit mode. Raises StoreError where the database does not do it.
+        """Do this with a connection, which is in autocommit mode. Raises StoreError if the database does not do it.
 
         Shielded: a caller that is cancelled does not take back what may be committed already.
         """
@@ -228,7 +228,7 @@ async def transaction(connection: Connection) -> AsyncIterator[None]:
 
 
 def _prepared(url: str, environment: Mapping[str, str]) -> None:
-    """Make the tables where there are none. Raises Unusable, Unavailable, StoreError."""
+    """Make the tables if there are none. Raises Unusable, Unavailable, StoreError."""
     with contextlib.closing(database.connect(url, environment)) as connection:
         state = schema.create(connection, [TABLES])
     version = state.version(TABLES)

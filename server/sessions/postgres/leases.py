@@ -1,6 +1,6 @@
 """The turns that this process works on, each with the epoch in which it is this process's.
 
-A lease is renewed for as long as its turn is here, and ends by itself where nobody renews it: because the process has
+A lease is renewed for as long as its turn is here, and ends by itself if nobody renews it: because the process has
 died, hangs, or does not reach the database.
 """
 

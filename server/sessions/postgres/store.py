@@ -50,7 +50,7 @@ class Store:
     ) -> None:
         """``age`` and ``lease`` in seconds, ``limit`` in sessions, ``size`` in bytes of text a session.
 
-        ``owner``: this process, by a name that no other has; made up where it is not given.
+        ``owner``: this process, by a name that no other has; made up if it is not given.
         """
         self.owner = owner or uuid.uuid4().hex
         self.database = Database(url, environment, connections)
