@@ -1,7 +1,7 @@
 """The command ``preflight``, or ``python -m preflight``: check a project's requirements, then serve its application.
 
 It works for the project of the folder where it is typed. Nothing of that project is imported in this process: the
-folder that ``-m`` puts on the path is taken from it again, before anything else is looked for.
+folder that ``-m`` puts on the path is removed from it again, before anything else is imported.
 """
 
 import gc

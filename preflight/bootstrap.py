@@ -17,7 +17,7 @@ from preflight import commands, dependencies
 
 
 def problem(arguments: Sequence[str] = ()) -> list[str] | None:
-    """What is missing, with the command that mends it, as lines for a banner; None if all is there.
+    """What is missing, with the command that installs it, as lines for a banner; None if everything is there.
 
     ``arguments`` are those of ``run.py``, which a command that starts it with another Python repeats.
     """
@@ -33,14 +33,14 @@ def problem(arguments: Sequence[str] = ()) -> list[str] | None:
     else:
         fix = installing.install_command(absent, arguments)
     lines = [f"Dependencies: not installed: {names}", f"Fix: {fix}"]
-    # Whoever has just installed them wonders where they are.
+    # A person who has just installed them wonders where they are.
     if not sys.flags.no_site and not installing.is_environment():
         lines.insert(1, f"Python: {sys.executable or 'one under another name'}, which is not the project's own (.venv)")
     return lines
 
 
 def run() -> int:
-    """The command, if everything that it is made of is there; returns its exit code."""
+    """Run the command if all its packages are there; returns its exit code."""
     from preflight.output import streams
     from preflight.processes import signals
 
@@ -55,7 +55,7 @@ def run() -> int:
             exit_code = ending.code if isinstance(ending.code, int) else 0 if ending.code is None else 1
         streams.finish()
     except BrokenPipeError:
-        return 128 + signal.SIGPIPE  # whoever read our output has gone: nothing is claimed
+        return 128 + signal.SIGPIPE  # the reader of our output has gone: no result is claimed
     except streams.Unwritten as error:  # a full disk, say
         with contextlib.suppress(OSError):
             print(

@@ -24,7 +24,7 @@ _set_data = SourceFileLoader.set_data
 
 
 def repair() -> None:
-    """From now on take a module's source in these cases; more than once does no harm."""
+    """From now on, use a module's source in these cases; may be called more than once."""
     SourceFileLoader.get_code = _get_code_of_source  # type: ignore[assignment, method-assign]
     SourceFileLoader.set_data = _set_settled_data  # type: ignore[assignment, method-assign]
 

@@ -17,7 +17,7 @@ ROOT = project.CHECKOUT or project.PACKAGE.parent
 
 
 def name() -> str:
-    """What the command is called that people typed, or would type here."""
+    """The name of the command that people typed, or would type here."""
     return "run.py" if project.in_checkout() else "preflight"
 
 

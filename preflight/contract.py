@@ -1,4 +1,4 @@
-"""The contract between a requirement and its run: what a requirement declares, and what it may say.
+"""The contract between a requirement and its run: what a requirement declares, and what it may answer.
 
 Each requirement declares a severity, a title and a fix with one marker::
 
@@ -52,7 +52,7 @@ def not_applicable(message: str) -> NoReturn:
 
 
 class Details(dict[str, Any]):
-    """What a requirement found: JSON values, shown with ``-v`` and under /diagnostics, redacted."""
+    """What a requirement found: JSON values, which are shown, redacted, with ``-v`` and under /diagnostics."""
 
     summary: str = ""
     """A few words on what was found, shown behind the title when the requirement holds."""
@@ -72,7 +72,7 @@ class Declaration(NamedTuple):
     timeout: float | None = None
     """Its deadline in seconds; None: the setting's."""
     service: str = ""
-    """The optional service that it is about, as it is called in front of people."""
+    """The optional service that it is about, by the name that people know."""
     scope: str = "instance"
     """What it is about: one of `preflight.report.model.SCOPES`."""
 

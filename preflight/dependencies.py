@@ -78,7 +78,7 @@ def _declared(pyproject: dict[str, Any]) -> list[str]:
 
 
 def missing() -> list[str]:
-    """Declared dependencies of which nothing can be imported, as they are declared."""
+    """Declared dependencies of which no module is found, as they are declared."""
     absent = []
     for dependency in declared():
         name = name_of(dependency)
@@ -102,7 +102,7 @@ def _found(module: str) -> bool:
 
 
 def _modules(name: str) -> set[str]:
-    """The modules of a distribution that is not named like its module, by what it says it installed."""
+    """The modules of a distribution whose name is not its module's, by its own list of installed files."""
     import importlib.metadata  # 20 ms, and seldom needed
 
     try:
@@ -114,7 +114,7 @@ def _modules(name: str) -> set[str]:
 
 
 def _requirement(dependency: str) -> Any:
-    """The dependency as packaging understands it (pip brings one, too); None if there is none, or no sense in it."""
+    """The dependency as packaging parses it (pip has a copy); None without packaging, or if it cannot be parsed."""
     for module in ("packaging.requirements", "pip._vendor.packaging.requirements"):
         try:
             return importlib.import_module(module).Requirement(dependency)
@@ -124,7 +124,7 @@ def _requirement(dependency: str) -> Any:
 
 
 def applies(dependency: str) -> bool:
-    """Whether a dependency that may be for some systems only is for this one; not, if nobody here can tell."""
+    """Whether a dependency with a marker applies to this system; False if that cannot be told here."""
     if ";" not in dependency:
         return True
     parsed = _requirement(dependency)
@@ -132,7 +132,7 @@ def applies(dependency: str) -> bool:
 
 
 def meets(version: str | None, dependency: str) -> bool:
-    """Whether a version is one that the dependency asks for; if nothing here understands it, the lock file does."""
+    """Whether a version satisfies the dependency; True if that cannot be told here: then the lock file decides."""
     if version is None:
         return False
     parsed = _requirement(dependency)

@@ -1,4 +1,4 @@
-"""Files and folders that are this user's alone: made with their modes, never through somebody else's link."""
+"""Files and folders that belong to this user alone: made with their modes, never through another user's link."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PID = re.compile("[0-9]{1,10}")
 
 
 class Unsafe(PermissionError):
-    """Somebody else could have a hand in this file or folder; ``strerror`` says how."""
+    """Another user could have changed this file or folder; ``strerror`` says how."""
 
     def __init__(self, path: str | Path, why: str) -> None:
         super().__init__(errno.EPERM, why, str(path))
@@ -78,13 +78,13 @@ def _write_new(path: Path, text: str) -> None:
 
 
 def no_link(path: Path) -> None:
-    """Raises Unsafe for a symbolic link, wherever it leads; what is not there is none."""
+    """Raises Unsafe for a symbolic link, wherever it leads; not for a path that does not exist."""
     if path.is_symlink():
         raise Unsafe(path, "is a symbolic link")
 
 
 def other_writers(status: os.stat_result) -> str:
-    """Who else can write in a folder, for people; empty if nobody but its owner can, and root."""
+    """Who else can write in a folder, for people; empty if only its owner and root can."""
     if status.st_mode & stat.S_IWOTH:
         return "anybody"
     # A user's own group (umask 002) has nobody else in it; another user's, or one that was chosen, has.
@@ -172,7 +172,7 @@ and its size."""
 
 
 def seen(status: os.stat_result) -> Seen:
-    """What tells this file from a later one of its name."""
+    """What distinguishes this file from a later one of the same name."""
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
@@ -212,7 +212,7 @@ def publish(path: Path, content: bytes, *, mark: str = "", replace: bool = True)
 
 
 def sweep(path: Path) -> None:
-    """Remove what writers of ``path`` have left that were killed half way; never a living writer's."""
+    """Remove the partial files of writers of ``path`` that were killed; never a living writer's."""
     prefix = f".{path.name}."  # see publish()
     try:
         names = os.listdir(path.parent)

@@ -1,4 +1,4 @@
-"""By which names and addresses this machine is reached: what to tell others, and what they may ask for."""
+"""The names and addresses by which this machine is reached: what to tell others, and what they may ask for."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def to_be_told(sock: socket.socket, host: str) -> str:
 
 
 def own() -> frozenset[str]:
-    """The names that this machine has by itself, in lower case: nobody else is asked for them."""
+    """The names that this machine has by itself, in lower case; no name server is asked."""
     name = socket.gethostname().lower()
     label = name.partition(".")[0]
     names = {name, label, f"{label}.local"}

@@ -1,6 +1,6 @@
 """The commands that install packages, for this interpreter or for the project's own environment (``.venv``).
 
-The standard library only: it is asked where packages are missing.
+The standard library only, because it runs when packages are missing.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _version(interpreter: str) -> str:
 
 
 def reinstall_command(module: str, arguments: Sequence[str] = ()) -> str:
-    """The command that replaces what ``module`` comes from and is broken; all of it where nobody knows what that is."""
+    """The command that replaces the broken package of ``module``; or all packages, if it is not known which that is."""
     if not _mends_this_one(dependencies.declared()):
         return install_command(dependencies.declared(), arguments)
     import importlib.metadata
@@ -148,7 +148,7 @@ def _installation(interpreter: str, requirements: Sequence[str], has: Callable[[
 
 
 def _installer(interpreter: str, has: Callable[[str], bool]) -> str:
-    """The command that installs what stands behind it."""
+    """The command that installs the packages that follow it."""
     pip = f"{interpreter} -m pip install "
     if has("pip"):
         return pip
@@ -168,7 +168,7 @@ def _uv() -> bool:
 
 
 def _compact(dependency: str) -> str:
-    """Without the blanks that it can do without: those of a marker it cannot."""
+    """Without unnecessary blanks; those of a marker are necessary."""
     wanted, mark, marker = dependency.partition(";")
     return wanted.replace(" ", "") + (f"; {marker.strip()}" if mark else "")
 
@@ -230,5 +230,5 @@ def _runs(interpreter: Path, program: str, *arguments: str) -> bool:
 
 
 def _repeatable(arguments: Sequence[str]) -> Sequence[str]:
-    """The arguments, if all of them may be shown; none, where one could be a key in the wrong place."""
+    """The arguments, if all of them may be shown; none, if one could be a misplaced key."""
     return arguments if all(_HARMLESS.fullmatch(one) for one in arguments) else ()

@@ -1,4 +1,4 @@
-"""What PostgreSQL and its client library say when something is wrong, in words for people.
+"""The errors of PostgreSQL and its client library, in words for people.
 
 psycopg is imported by whoever connects: this module only reads the errors that it raises. No text here holds a part of
 an address, a name of a role or a value.
@@ -38,7 +38,7 @@ PERMANENT = frozenset({
     STATES["28P01"], STATES["28000"], STATES["3D000"], STATES["42501"], NO_ROLE, NO_PASSWORD, NOT_POSTGRESQL, NO_TLS,
     UNTRUSTED,
 })  # fmt: skip
-"""What somebody has to mend: it does not go away by itself."""
+"""Errors that somebody has to fix: they do not go away by themselves."""
 
 _WORDS = (
     ("password authentication failed", STATES["28P01"]),

@@ -1,6 +1,6 @@
 """What ready-made requirements are made of: a probe, which asks, and a judge, which decides.
 
-A factory of one's own is a function that ends with ``return requirement(probe, judge, ...)``.
+Your own factory is a function that ends with ``return requirement(probe, judge, ...)``.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ A = TypeVar("A")
 
 TIMEOUT = 5.0  # seconds that a probe has
 ATTRIBUTE = "__preflight_made__"
-"""Where a test function keeps what it was made of."""
+"""The attribute of a test function that keeps what it was made of."""
 
 
 class Failure(Exception):
-    """What a probe is certain of: the requirement does not hold. The message is shown to people, without any value.
+    """The probe is certain that the requirement does not hold. The message is shown to people, without any value.
 
     ``fix`` takes the place of the requirement's.
     """
@@ -41,7 +41,7 @@ class Failure(Exception):
 
 
 class Shares(Protocol):
-    """What a re-run shares with those of other instances (preflight/suite/sharing.py)."""
+    """The answers that a re-run shares with re-runs of other instances (preflight/suite/sharing.py)."""
 
     def answer(
         self,
@@ -71,7 +71,7 @@ class Ask:
     settings: Any = field(default=None, repr=False)
     """The run's `preflight.settings.model.Settings`, for who has to know where a variable comes from."""
     sharing: Shares | None = field(default=None, repr=False)
-    """None: each run asks itself."""
+    """None: this run always asks the provider."""
 
     def shared(
         self,
@@ -254,7 +254,7 @@ _KNOWN = frozenset({
 
 
 def imported(module: str, extra: str) -> Any:
-    """A library that only this probe needs. Raises :class:`Failure` with the command that installs it."""
+    """Import a library that only this probe needs. Raises :class:`Failure` with the command that installs it."""
     from importlib import import_module
 
     try:
@@ -272,5 +272,5 @@ def installs(extra: str) -> str:
 
 
 def no_answer(seconds: float) -> NoReturn:
-    """End a probe whose service said nothing."""
+    """End a probe whose service gave no answer."""
     raise Failure(f"no answer within {seconds:g} s")

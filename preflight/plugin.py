@@ -36,7 +36,7 @@ _FOUND = pytest.StashKey["Project | None"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """What a run of the suite alone can use of the command's options."""
+    """The options of the command that apply to a run of the suite alone."""
     group = parser.getgroup("preflight", "requirements of a server (pytest --pyargs preflight.requirements)")
     group.addoption("--preflight-host", metavar="H", help="address to serve on")
     group.addoption("--preflight-port", metavar="N", help="port to serve on")
@@ -93,7 +93,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Take up the run if it is one of a suite. Elsewhere markers and fixtures are there for who asks what there is."""
+    """Take up the run if it is one of a suite. In other runs, markers and fixtures are only listed."""
     project = _suite_of(config)
     if project is not None or config.option.markers:
         declare_markers(config)
@@ -141,7 +141,7 @@ def _take_up(config: pytest.Config, project: Project) -> None:
 
 
 def _settings(config: pytest.Config, project: Project, link: Link | None) -> Settings:
-    """Those of this run. Raises SettingsError."""
+    """The settings of this run. Raises SettingsError."""
     from preflight.processes import interpreter
     from preflight.settings import loading
 
@@ -152,7 +152,7 @@ def _settings(config: pytest.Config, project: Project, link: Link | None) -> Set
 
 
 def _in_one_process(config: pytest.Config) -> None:
-    """Keep pytest-xdist out, whose processes keep no order. Raises UsageError if it was asked for here."""
+    """Disable pytest-xdist, whose processes keep no order. Raises UsageError if it was asked for here."""
     option = config.option
     asked = [one for one in config.invocation_params.args if one.startswith(("-n", "--numprocesses", "--dist", "--tx"))]
     if hasattr(config, "workerinput") or (getattr(option, "numprocesses", None) and asked):
@@ -246,7 +246,7 @@ def _project_of(config: pytest.Config) -> tuple[Project, list[Scope]]:
 
 
 def _inside(config: pytest.Config, scopes: list[Scope]) -> list[bool]:
-    """Of each file and folder that pytest was given, whether it belongs to the suite."""
+    """For each file and folder that pytest was given, whether it belongs to the suite."""
     here, pyargs = config.invocation_params.dir, bool(config.known_args_namespace.pyargs)
     return [_is_inside(argument, here, scopes, pyargs=pyargs) for argument in _arguments(config)]
 

@@ -33,9 +33,9 @@ class Project(NamedTuple):
     folder: Path
     """Where the command was typed: the working directory of the application, and on its import path."""
     configured: bool = True
-    """Whether there is a pyproject.toml; if it is said to be there, a missing one is an error."""
+    """Whether there is a pyproject.toml; True with a missing file is an error."""
     problem: str = ""
-    """Why nothing of it may run, for people; empty: it may."""
+    """Why none of its code may run, for people; empty if it may."""
     advice: str = "keep projects where only you can write"
     """What to do about that."""
     passed_over: str = ""
@@ -43,7 +43,7 @@ class Project(NamedTuple):
 
     @property
     def refused(self) -> str:
-        """Why nothing of it may run, and what to do, for people; empty: it may."""
+        """Why none of its code may run, and what to do, for people; empty if it may."""
         return f"{self.problem}: no project is run from there; {self.advice}" if self.problem else ""
 
 
@@ -106,7 +106,7 @@ def find(folder: Path) -> Project:
 
 
 def _unsafe(path: Path) -> str:
-    """Who else could have a hand in a folder or file, for people; empty if nobody could but root."""
+    """Who else could change a folder or file, for people; empty if only root could."""
     for one in dict.fromkeys((path, path.resolve(), path.resolve().parent if path.is_symlink() else path)):
         status = one.stat()
         if status.st_uid not in (0, os.geteuid()):
@@ -117,7 +117,7 @@ def _unsafe(path: Path) -> str:
 
 
 def shadow(folder: Path) -> Path | None:
-    """A module of the project's own that has our name, and so hides one of the two from whoever imports it."""
+    """A module of the project that has this package's name, so that one of the two hides the other."""
     for one in (folder / "preflight.py", folder / "preflight" / "__init__.py"):
         if one.is_file() and one.resolve().parent != PACKAGE.resolve():
             return one
@@ -136,7 +136,7 @@ class Scope(NamedTuple):
     """What the ids of its requirements are relative to."""
 
     def id_of(self, path: Path) -> str:
-        """A file's part of an id."""
+        """The part of an id that names a file."""
         return path.relative_to(self.base).as_posix()
 
 
@@ -162,7 +162,7 @@ def default_suite(project: Project) -> Sequence[str]:
 
 
 def of_others(root: Path, scopes: Iterable[Scope]) -> str:
-    """Who else could have a hand in a project's requirements, and what to do, for people; empty: nobody but root."""
+    """Who else could change a project's requirements, and what to do, for people; empty if only root could."""
     for scope in scopes:
         if scope.base != root or scope.name == OURS:
             continue  # of an installed package
@@ -227,7 +227,7 @@ _DJANGO = re.compile(r"DJANGO_SETTINGS_MODULE[\"']\s*,\s*[\"']([A-Za-z_][\w.]*)[
 
 
 def application(project: Project, table: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[str, str] | None:
-    """The application of a project that does not tell us, and where it tells others; None if it does not.
+    """The application that a project names for other tools, and where; None if it names none.
 
     ``table`` is what pyproject.toml says, ``environ`` what the application will see.
     """

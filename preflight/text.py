@@ -44,7 +44,7 @@ def first_line(text: str) -> str:
 
 @cache
 def _unprintable() -> re.Pattern[str]:
-    """What nobody would see; compiled when it is needed, since that takes longer than all other patterns here."""
+    """Invisible characters; compiled when it is needed, since that takes longer than all other patterns here."""
     # U+FE0F makes an emoji of the symbol before it, as in our own marks; anywhere else it is a place to hide something.
     return re.compile(rf"[{_HIDDEN}]|(?<![\u00a9\u00ae\u203c-\u3299\U0001f000-\U0001faff])\ufe0f")
 

@@ -1,4 +1,4 @@
-"""Times as they are written, and read again.
+"""Writes and reads times.
 
 For programs they are in UTC and end in "Z"; for people they are on the clock of this machine, with its distance from
 UTC behind them. No time is written without either: who reads it may sit in another zone than who wrote it.

@@ -1,4 +1,4 @@
-"""``python -m server`` takes the launcher's way, like ``python run.py``, and is as understandable to an old Python."""
+"""``python -m server`` starts the launcher, like ``python run.py``, and an old Python can read it, too."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What the agent server says of itself."""
+"""What the agent server says about itself."""
 
 TITLE = "Agent server"
 ARCHITECTURE = "LangGraph StateGraph behind FastAPI"

@@ -122,9 +122,9 @@ class Bundle:
         self.settings = settings
         self.reports = 0
         self.logs: list[str] = []
-        """Of audit and log, what was found."""
+        """The ends of audit and log that were found."""
         self.problems: list[str] = []
-        """What could not be taken along, and why."""
+        """What could not be included, and why."""
         self.redactions: list[dict[str, Any]] = []
         """What was redacted: in which file, where in it, what, and how often; never a value."""
         # With --demo the env file has not been read; what is in it is secret all the same.
@@ -231,7 +231,7 @@ class Bundle:
 
 
 class Scrubber:
-    """Takes secrets, arguments of other programs, and what tells who and where this is out of texts and JSON values.
+    """Removes secrets, arguments of other programs, and what identifies the user and the machine from texts and JSON.
 
     ``words`` are secrets that are short or common: here, unlike elsewhere, they go wherever they are a whole word.
     """
@@ -257,7 +257,7 @@ class Scrubber:
         return self._redactor.text(LOOKS_SECRET.sub(MASK, text))  # an old log may hold the keys of yesterday
 
     def text(self, text: str, where: str, counts: Counts) -> str:
-        """The text, scrubbed. What was taken out is counted, also what was when it was written."""
+        """The text, scrubbed. What was removed is counted, including what was already removed when it was written."""
         text = self.secrets(text)
         for word in self._words:
             text = word.sub(MASK, text)
@@ -275,7 +275,7 @@ class Scrubber:
         return text
 
     def value(self, value: object, where: str, counts: Counts, key: str = "") -> object:
-        """The same for a JSON value; ``where`` is its JSON path, ``key`` what it is called."""
+        """The same for a JSON value; ``where`` is its JSON path, ``key`` its name."""
         if isinstance(value, str):
             if value in self._ours.get(key, ()):
                 return value

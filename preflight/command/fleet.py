@@ -170,7 +170,7 @@ def _lasting(seconds: float | None) -> str:
 
 
 def _table(terminal: Terminal, names: Sequence[str], rows: Any) -> None:
-    """A line for each row; a block of lines for each where the terminal is too narrow."""
+    """A line for each row; a block of lines for each if the terminal is too narrow."""
     from rich.table import Table
 
     texts = [[_text(terminal, cell) for cell in row] for row in rows]

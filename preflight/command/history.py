@@ -1,4 +1,4 @@
-"""``--history``: past runs as a table, newest first, with what flipped in each."""
+"""``--history``: past runs as a table, newest first, with the changes in each."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def show(settings: Settings, *, address: str | None = None, as_json: bool = Fals
 
 
 def _table(terminal: Terminal, found: Sequence[tuple[Run, tuple[Flip, ...]]]) -> None:
-    """A line for each run, or some lines for each where the terminal is too narrow for the table."""
+    """A line for each run, or several lines for each if the terminal is too narrow for the table."""
     from rich.table import Table
 
     if not terminal.console.is_terminal:
@@ -81,7 +81,7 @@ def _cells(terminal: Terminal, run: Run, flipped: Sequence[Flip]) -> tuple[Text,
 
 
 def _troubles(run: Run) -> list[str]:
-    """The titles of what was wrong; of what was not known only if nothing was."""
+    """The titles of the checks that were bad, or, if none was, of those without an answer."""
     known = [title for title in run.warnings if run.checks[title].outcome != "unknown"]
     return [*run.blocking, *known] or list(run.warnings)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line asks for; returns the exit code."""
-    # First of all: no child, and no application, takes for its own what systemd has given to this process.
+    # First of all: neither a child nor the application may take what systemd has given to this process for its own.
     passed, service = activation.take(os.environ), ServiceManager.take(os.environ)
     request = replace(options.parse(argv), passed=passed, service=service)
     settings: Settings | None = None
@@ -61,7 +61,7 @@ def _log_file(settings: Settings) -> LogFile | None:
 
 
 def _unstarted(request: Request, why: str, settings: Settings | None, log_path: object = None) -> int:
-    """The exit code of a command that could not begin; if it was a start, that it was refused is recorded."""
+    """The exit code of a command that could not begin; a start is recorded as refused."""
     if request.command == START:
         from preflight.command import start
 

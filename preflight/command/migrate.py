@@ -1,4 +1,4 @@
-"""``--migrate``: the tables in the fleet's database are brought to this release."""
+"""``--migrate``: bring the tables in the fleet's database to this release."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PATIENCE = 600.0  # seconds that it waits for another migration, or for a table 
 
 
 def run(settings: Settings) -> int:
-    """Apply what is missing, one step after the other; 0 if nothing is missing then, 1 if not, 2 without a database."""
+    """Apply the missing steps one by one; returns 0 if none is missing afterwards, else 1, and 2 without a database."""
     if not settings.database_url:
         place = places.of(settings, "PREFLIGHT_DATABASE_URL")
         plainlines.error(f"PREFLIGHT_DATABASE_URL is not set: set it {place.target}")

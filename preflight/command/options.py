@@ -37,7 +37,7 @@ COMMANDS = (
     "reload", "check_only", "watch", "history", "port_status", "free_port", "test_notify", "fleet", "migrate", "init",
     "bundle",
 )  # fmt: skip
-"""What may be asked for instead of a start; one of them at a time."""
+"""The commands that do something else than a start; only one at a time."""
 START = "start"
 OWN = "own"
 """A verb of the project's own."""
@@ -47,7 +47,7 @@ GOES_WITH = {
     "wait": (START, "check_only"),
     "dry_run": ("free_port", "init"),
 }
-"""Options that some commands alone have a use for. Settings go with all of them: they may stand elsewhere as well."""
+"""Options that only some commands use. Settings go with all commands, because they may be set elsewhere as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Request:
     passed: Passed = field(default_factory=Passed)
     """The sockets that a service manager has passed with the command."""
     service: ServiceManager = field(default_factory=ServiceManager)
-    """The service manager, if it wants to be told how a start goes."""
+    """The service manager, if it wants reports on the start."""
 
     @property
     def as_json(self) -> bool:

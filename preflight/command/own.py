@@ -10,7 +10,7 @@ from preflight.text import first_line
 
 
 def run(function: str, settings: Settings) -> int:
-    """Call it; its exit code. ``function``: ``module:attribute``. Raises SettingsError if it cannot be had."""
+    """Call ``function`` (``module:attribute``); returns its exit code. Raises SettingsError if it cannot be loaded."""
     interpreter.put_first(settings.folder)
     module, _, name = function.partition(":")
     try:

@@ -1,4 +1,4 @@
-"""The listening socket that systemd has passed with a command, held against the settings."""
+"""The listening socket that systemd has passed with a command, compared with the settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MISSED = (
 
 
 def listener(passed: Passed, settings: Settings) -> Inherited | None:
-    """The socket to serve on; None if none was passed. Raises SettingsError for one that is of no use."""
+    """The socket to serve on; None if none was passed. Raises SettingsError for a socket that cannot be used."""
     if passed.missed:
         plainlines.note(MISSED)
     try:

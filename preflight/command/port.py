@@ -111,7 +111,7 @@ def _log(settings: Settings, redactor: Redactor, log_file: LogFile | None) -> Lo
 
 
 def _path_described(settings: Settings, path: Path) -> dict[str, object]:
-    """The same of a Unix socket's path."""
+    """The same for a Unix socket's path."""
     found = socketfiles.look(path)
     ours = neighbours.on_port(settings)
     problem, fix = socketfiles.described(path, found)
@@ -128,7 +128,7 @@ def _path_described(settings: Settings, path: Path) -> dict[str, object]:
 
 
 def _free_path(settings: Settings, path: Path, *, dry_run: bool, as_json: bool, log_file: LogFile | None) -> int:
-    """Make room at a Unix socket's path: an instance of ours is asked to end, nobody else is."""
+    """Free a Unix socket's path: an instance of ours is asked to end; no other process is."""
     ours = [one for one in neighbours.on_port(settings) if one.answers]
     if ours and not dry_run:
         if ours[0].stays:  # a second signal would end one that drains at once

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from preflight.output.log import LogFile
 
 OPTION = "--reload"
-LOOK = 0.2  # seconds between two looks at an instance that starts
+LOOK = 0.2  # seconds between two looks at an instance that is starting
 QUIET = 150  # milliseconds without a change after which those before count as one
 SHOWN = 3  # files that are named
 NOT_WATCHED = frozenset({"site-packages", "__pycache__", "node_modules"})
@@ -87,7 +87,7 @@ class Watch:
         self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if hasattr(os, "pipe2") else os.pipe()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
         self.problem = ""
-        """Why nothing is watched any more; empty while the files are."""
+        """Why the files are no longer watched; empty while they are."""
         self.alone = frozenset[str]()
         """Files that count whatever their names are."""
 
@@ -154,7 +154,7 @@ class Reloader:
         self._serving: subprocess.Popen[bytes] | None = None
         self._next: subprocess.Popen[bytes] | None = None
         self._leaving: list[subprocess.Popen[bytes]] = []
-        """Those that were replaced, and finish what they are doing."""
+        """Instances that were replaced, and finish what they are doing."""
         self._changed: list[str] = []
         """What has changed since the next one was started, or the one that serves."""
         self._exit_code = 0
@@ -176,7 +176,7 @@ class Reloader:
         return self._exit_code
 
     def _start(self, changed: Sequence[str]) -> None:
-        """Start the next instance; what it was started for is said."""
+        """Start the next instance, and say which change it was started for."""
         if changed:
             names = ", ".join(os.path.relpath(path, project.of_command().root) for path in changed[:SHOWN])
             more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
@@ -256,7 +256,7 @@ class Reloader:
         )
 
     def _publish(self, reason: str) -> None:
-        """Show on the page of the instance that serves what no report of a run tells."""
+        """Show on the page of the serving instance what no report of a run says."""
         try:
             load(project.of_command(), options=self._request.settings)
         except SettingsError as error:

@@ -1,4 +1,4 @@
-"""Checks that are repeated: ``--wait`` until nothing blocks, ``--watch`` for as long as somebody looks.
+"""Checks that are repeated: ``--wait`` until nothing blocks, ``--watch`` until a signal ends it.
 
 Every round is a whole run of its own, as a check: it stops nothing, holds no port and takes no lock, however
 long this lasts. The settings are read again each time, so an env file that appears meanwhile counts.
@@ -73,7 +73,7 @@ class Rounds:
         return result
 
     def publish(self, report: Report) -> list[str]:
-        """Publish a round's report and tell what is new in it, a line each. Raises Unpublishable.
+        """Publish a round's report, and print what is new in it, one line for each change. Raises Unpublishable.
 
         It is kept only if something is new: else an hour of looking would fill the history.
         """
@@ -136,7 +136,7 @@ class Rounds:
         self._complaint = ""
 
     def _complain(self, what: str, error: SettingsError) -> None:
-        """Say what is wrong with the settings, once for as long as it is."""
+        """Say what is wrong with the settings, once for each mistake."""
         if str(error) != self._complaint:
             self._complaint = str(error)
             self.say(f"{what}: {error}", "yellow")

@@ -90,7 +90,7 @@ def _wait(start: Callable[[], Start], rounds: Rounds, seconds: float) -> int:
 
 
 def record_refusal(why: str, settings: Settings | None = None, log_path: object = None) -> None:
-    """Record a start that ended before it had begun, as far as it is known where to."""
+    """Record a start that ended before it had begun, if it is known where to record it."""
     from preflight.output import audit, log
     from preflight.redaction.redactor import Redactor
 

@@ -1,4 +1,4 @@
-"""``--watch``: repeat the checks for as long as somebody looks, and show what changes; start and stop nothing."""
+"""``--watch``: repeat the checks until a signal ends it, and show what changes; start and stop nothing."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _watch(rounds: Rounds, seconds: float) -> int:
 
 
 def _show(rounds: Rounds, report: Report, lines: list[str], changes: deque[str], seconds: float) -> None:
-    """Show a round in place of the one before, or if that cannot be done, what has changed."""
+    """Show a round in place of the previous one, or, if the terminal does not allow that, what has changed."""
     terminal = rounds.display.terminal
     if not terminal.animated:
         for line in lines:

@@ -1,4 +1,4 @@
-"""Many instances on one PostgreSQL: who is there, how each of them stands, and what people are told of it.
+"""Many instances on one PostgreSQL: which there are, the state of each, and what people are told about them.
 
 1. `database` connects to what PREFLIGHT_DATABASE_URL names, and says in words for people why it cannot be used.
 2. `schema` creates and migrates the tables in the schema ``preflight``: those in `sql`, and those that an application

@@ -1,4 +1,4 @@
-"""The process of the registrar: what it does is in `registrar`."""
+"""The registrar's process; `registrar` has its code."""
 
 from preflight import bytecode
 

@@ -41,7 +41,7 @@ LOOKS = (0.1, 1.0)  # seconds between two looks whether there is an answer: the 
 SKEW = 300.0  # seconds by which the clocks of two machines may differ
 SHORTEST = 20  # characters of a key: a shorter one could be guessed, and the guess be compared with the table
 LONGEST_NAME = 200  # characters of who has asked
-FORGOTTEN = 86_400.0  # seconds after the last claim, for the row of a key that is used no more (registrar.py)
+FORGOTTEN = 86_400.0  # seconds after the last claim, for the row of a key that is no longer used (registrar.py)
 
 # clock_timestamp() and never now(): that is when the transaction began, before the row was locked.
 _CLAIM = """
@@ -73,18 +73,18 @@ WHERE row.asked_at IS NULL OR row.asked_at <= excluded.asked_at OR row.asked_at 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The good answer that somebody had."""
+    """A good answer that another instance got."""
 
     asked_by: str
     age: float
     """Seconds since it was asked for."""
     seconds: float
-    """That the provider took."""
+    """Seconds that the provider took."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Leave to ask: what is found is told with it."""
+    """Permission to ask the provider; the result is stored with it."""
 
     name: bytes
     asked_at: float
@@ -93,7 +93,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """What stands in the table, before anything of it is believed."""
+    """A row of the table, before any of it is believed."""
 
     now: float
     asked_at: float | None
@@ -116,7 +116,7 @@ class Question:
         self.name = self._mac("question", list(about))
 
     def seal(self, answer: Mapping[str, Any]) -> bytes:
-        """What only somebody with the key can have made of this answer."""
+        """The HMAC of this answer, which only somebody with the key can make."""
         return self._mac("answer", [self.name.hex(), *(answer[name] for name in _SEALED)])
 
     def _mac(self, kind: str, values: list[Any]) -> bytes:
@@ -139,7 +139,7 @@ class Answers:
         self._given_up = False
 
     def take(self, question: Question, lease: float, patience: float = math.inf) -> Known | Turn | None:
-        """The good answer, or leave to ask; None if the database does not say.
+        """The good answer, or permission to ask; None if the database does not answer.
 
         :param lease: seconds after which a claim without an answer counts no more: as many as its owner may take.
         :param patience: seconds for which an answer that is on its way is waited for, if that is less.
@@ -159,7 +159,7 @@ class Answers:
         return self._believed(question, row) or Turn(question.name, row.now)
 
     def tell(self, question: Question, turn: Turn, *, is_good: bool, seconds: float) -> None:
-        """Say what was found; waits for nobody."""
+        """Store the result, without waiting for the database."""
         answer = {
             "question": question.name, "asked_at": turn.asked_at, "asked_by": self._asker, "is_good": is_good,
             "seconds": round(seconds, 3), "written_at": int(time.time()),
@@ -168,7 +168,7 @@ class Answers:
         self._order(lambda connection: connection.execute(_TELL, answer))
 
     def close(self) -> None:
-        """Let what was told get there, for :data:`DEADLINE` seconds at most."""
+        """Wait until what was told is stored, for :data:`DEADLINE` seconds at most."""
         if self._thread is not None:
             self._orders.put(None)
             self._thread.join(DEADLINE)

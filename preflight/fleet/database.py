@@ -1,6 +1,6 @@
-"""Connections to the fleet's database, and why there is none, in words for people.
+"""Connections to the fleet's database, and, for people, the reasons why there is none.
 
-What goes wrong is one of two things. :class:`Unusable` is for somebody to mend (the URL, the server's age, rights);
+There are two kinds of errors. :class:`Unusable` is for somebody to fix (the URL, the server's age, rights);
 :class:`Unavailable` may go away by itself (a server that restarts, a network that is cut, a disk that is full). No
 message holds the URL or a part of it: it is a secret.
 """
@@ -33,7 +33,7 @@ _DEFAULTS = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count"
 
 
 class Unusable(Exception):
-    """The database cannot be used until somebody mends something. ``fix`` says what, for people."""
+    """The database cannot be used until somebody fixes something; ``fix`` says what, for people."""
 
     def __init__(self, message: str, fix: str = "") -> None:
         super().__init__(message)
@@ -41,7 +41,7 @@ class Unusable(Exception):
 
 
 class Unavailable(Exception):
-    """The database does not do it now, and may do it later."""
+    """The database cannot do it now, and may be able to later."""
 
 
 def parameters(url: str, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def connect(url: str, environment: Mapping[str, str]) -> psycopg.Connection[Any]
 
 
 def too_old(version: int) -> Unusable:
-    """What is said of a server that is; ``version`` as libpq counts."""
+    """The error for a server that is too old; ``version`` as libpq counts."""
     oldest = f"{OLDEST // 10_000} or newer"
     return Unusable(
         f"PostgreSQL is {shown(version)}, needs {oldest}: older releases are no longer maintained, and not tested here",

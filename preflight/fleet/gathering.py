@@ -63,7 +63,7 @@ UPDATE preflight.notices SET held_until = now() + %s * interval '1 second' WHERE
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A notice that this instance is to send."""
+    """A notice that this instance has to send."""
 
     key: str
     notice: Notice
@@ -79,7 +79,7 @@ class Gathering:
         self._lease = lease
 
     def claim(self) -> Claimed | None:
-        """The next notice that is this instance's to send; None if there is none. Raises Unusable or Unavailable."""
+        """The next notice that this instance has to send; None if there is none. Raises Unusable or Unavailable."""
         who = self._rows.who
         with self._rows.transaction() as connection:
             patience = OTHERS * self._lease
@@ -134,7 +134,7 @@ class Gathering:
             return connection.execute(_PROLONG, (self._lease, key, self._rows.who.id)).rowcount == 1
 
     def conclude(self, key: str, *, delivered: bool) -> None:
-        """Write down that a notice was delivered; or give it back, for another instance to try."""
+        """Record that a notice was delivered, or give it back, for another instance to try."""
         column = "delivered_at" if delivered else "held_until"
         with self._rows.transaction() as connection:
             ended = f"UPDATE preflight.notices SET {column} = now() WHERE key = %s AND holder = %s"

@@ -43,7 +43,7 @@ class Fleet:
 
 @dataclass(slots=True)
 class _Change:
-    """What has become of one check on all instances."""
+    """The change of one check on all instances."""
 
     title: str
     after: str = ""
@@ -76,7 +76,7 @@ def notice(project: str, rows: Sequence[Told], fleet: Fleet, key: str) -> Notice
 
 
 def _changes(rows: Iterable[Told]) -> list[_Change]:
-    """What has flipped in all, from the first row to the last of each check of each instance."""
+    """What has changed in total, from the first row to the last of each check of each instance."""
     first: dict[tuple[str, str], Told] = {}
     last: dict[tuple[str, str], Told] = {}
     for row in rows:

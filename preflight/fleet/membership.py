@@ -1,4 +1,4 @@
-"""The launcher's side of the registrar: what it is told, and what it says.
+"""The launcher's side of the registrar: the messages to it and from it.
 
 Nothing here waits for it. A thread writes to its channel, so that one which does not read holds up nobody; one that
 dies is started again, and told everything that it had not written down. No psycopg is imported here.
@@ -38,7 +38,7 @@ Deliver = Callable[[Notice, Callable[[bool], object]], object]
 
 @dataclass(slots=True)
 class _Untold:
-    """What one run found that the database does not have yet."""
+    """A run's result that the database does not have yet."""
 
     run_id: str
     flips: list[dict[str, str]]
@@ -47,7 +47,7 @@ class _Untold:
     kept: Callable[[], object]
     """Called once the fleet is going to tell it."""
     alone: Callable[[], object]
-    """Called where the fleet cannot: this instance tells it for itself."""
+    """Called if the fleet cannot tell it: this instance then tells people by itself."""
 
 
 class Membership:
@@ -92,7 +92,7 @@ class Membership:
         return {"database": self._state, "since": times.stamp(self._since), "problem": self._problem}
 
     def report(self, report: Report) -> None:
-        """How the instance stands from now on."""
+        """The state of the instance from now on."""
         self._report = report
         self._tell("report", report=report.to_json())
         self.look_after()
@@ -100,7 +100,7 @@ class Membership:
     def tell(
         self, report: Report, changed: Sequence[Change], *, kept: Callable[[], object], alone: Callable[[], object]
     ) -> None:
-        """Have people told what this run has found; either ``kept`` or ``alone`` is called, sooner or later."""
+        """Have people told the result of this run; either ``kept`` or ``alone`` is called, sooner or later."""
         flips = [
             {"title": one.title, "before": one.before, "after": one.after, **_words(one, report)} for one in changed
         ]
@@ -127,14 +127,14 @@ class Membership:
         untold.alone()
 
     def left(self, at_most: float) -> float:
-        """Seconds until there is something to look after, should nothing happen."""
+        """Seconds until `look_after` has something to do, if nothing happens before."""
         dues = [untold.since + self._settings.fleet_window for untold in self._untold.values()]
         if self._child is None and self._begin_at != float("inf"):
             dues.append(self._begin_at)
         return max(0.0, min([at_most, *(due - time.monotonic() for due in dues)]))
 
     def leave(self, ending: str) -> None:
-        """The instance ends, in order: "stopped" or "replaced"."""
+        """The instance ends as asked: "stopped" or "replaced"."""
         self._begin_at = float("inf")
         for untold in list(self._untold.values()):
             self._alone(untold)
@@ -179,7 +179,7 @@ class Membership:
             self._child.kill("it does not read")  # the next one is told everything that counts
 
     def _tell_last(self) -> None:
-        """Let the thread write what it has, if that takes no waiting."""
+        """Let the thread write what it has, if it need not wait for that."""
         try:
             self._orders.put_nowait(None)
         except queue.Full:

@@ -1,4 +1,4 @@
-"""What the fleet page and ``--fleet`` show: who is there, what fails where, and what has changed in a day.
+"""What the fleet page and ``--fleet`` show: the instances, which checks fail on which, and the changes of a day.
 
 Every question is bounded: so many rows, and so many characters of each text. What stands in the tables may be anything,
 since whoever writes to the database may be somebody else's instance, or none: no value is believed beyond being shown.
@@ -18,7 +18,7 @@ LARGEST = 4 * 1024 * 1024  # bytes of a report that is read
 PERIOD = "1 day"  # in which what has changed is shown
 
 STATES = ("blocked", "broken", "silent", "good", "ended")
-"""How an instance stands: its verdict, or that nothing was heard from it, or that it has ended; the worst first."""
+"""The state of an instance: its verdict, silent (nothing was heard from it), or ended; the worst first."""
 
 # No heartbeat comes from the future, and what a row says of its pauses is believed within limits alone.
 _STATE = f"""
@@ -57,7 +57,7 @@ _INSTANCES = f"SELECT {_COLUMNS} FROM preflight.instances AS i"
 
 
 class Filter(NamedTuple):
-    """Which instances are listed; an empty text is no condition."""
+    """Which instances are listed; an empty string is no condition."""
 
     state: str = ""
     release: str = ""

@@ -1,4 +1,4 @@
-"""PROCESS. The registrar: it alone writes down in the database how its instance stands, and when.
+"""PROCESS. The registrar: it alone records the state of its instance in the database.
 
 A child of the launcher for as long as that serves. It hears what there is to write, and says what became of it; nobody
 waits for it. A database that hangs holds up this process and nothing else: what is not written stays here until it is,
@@ -33,7 +33,7 @@ from preflight.text import plain
 NICE = 5  # the server's work goes first
 JITTER = 0.2  # by which part heartbeats come earlier or later
 PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds between two tries to reach a database that is away, for each one
-MENDED = 60.0  # seconds until a database is tried again that somebody has to mend
+MENDED = 60.0  # seconds until a database that somebody has to repair is tried again
 SWEEP = 600.0  # seconds between two sweeps of one registrar, on average
 SPREAD = 1.0  # seconds, at most, by which instances that change together write one after the other
 LAST_WORD = 1.0  # seconds for which it goes on, whatever the database does, when its launcher was killed
@@ -65,7 +65,7 @@ class Registrar:
         self._held: set[str] = set()
         """Keys of the notices that this instance is sending."""
         self._ended = False
-        """Whether it was written down that the instance ends."""
+        """Whether the end of the instance was recorded."""
         self._made = False
         """Whether the tables were seen to be there."""
         self._failures = 0
@@ -76,10 +76,10 @@ class Registrar:
         self._gather_at = now + settings.fleet_heartbeat * random.uniform(0.5, 1)
         self._sweep_at = now + random.expovariate(1 / SWEEP)
         self._write_at = now
-        """Not before that: another try after a failure, or a moment that others do not choose as well."""
+        """The earliest time of the next write: after a failure, or at a moment that other instances do not choose."""
 
     def run(self, orders: queue.SimpleQueue[Message | None]) -> None:
-        """Do what is told, and what is due. None among the orders: the launcher has gone."""
+        """Follow the orders, and do what is due. None among the orders: the launcher has gone."""
         while True:
             try:
                 message = orders.get(timeout=max(0.0, self._next() - time.monotonic()))
@@ -131,7 +131,7 @@ class Registrar:
         return max(self._write_at, min(dues))
 
     def _work(self) -> None:
-        """Do everything that is due, until the database does not do it."""
+        """Do everything that is due, until the database fails."""
         try:
             if self._report is not None:
                 with self._rows:
@@ -181,7 +181,7 @@ class Registrar:
         if self._ended or time.monotonic() < self._beat_at or self._report is None:
             return
         if not self._rows.beat(self._report):
-            self._rows.write(self._report, [])  # it was swept, or somebody has removed it
+            self._rows.write(self._report, [])  # the row was swept, or somebody has removed it
         for key in list(self._held):
             if not self._gathering.prolong(key):
                 self._held.discard(key)
@@ -233,7 +233,7 @@ class Registrar:
 
 
 def main() -> None:
-    """The child: write down what the launcher says, until that has gone."""
+    """The child: record what the launcher says, until the launcher has gone."""
     signals.leave_to_launcher()
     os.nice(NICE)
     orders: queue.SimpleQueue[Message | None] = queue.SimpleQueue()

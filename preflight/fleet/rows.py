@@ -1,4 +1,4 @@
-"""What one instance writes of itself: that it is there, how it stands, what has changed, and that it ends.
+"""What one instance writes about itself: that it exists, its state, its changes, and its end.
 
 Every time is the database's: instances need not agree on what time it is. Each function is one short transaction. The
 connection is made for what there is to write, and closed after it: thousands of instances keep none between heartbeats.
@@ -46,7 +46,7 @@ class Who:
 
     id: str
     project: str
-    """What instances have in common whose changes are told together."""
+    """The project; changes of its instances are told together."""
     application: str
     host: str
     """The name of its machine."""
@@ -61,7 +61,7 @@ class Who:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What one run found otherwise than people know."""
+    """The differences between a run's result and what people were told."""
 
     run_id: str
     flips: tuple[Mapping[str, str], ...]
@@ -78,7 +78,7 @@ class Rows:
         self._environment = environment
         self._every = beats_every
         self._outcomes: dict[str, str] | None = None
-        """What each check's outcome was in the report that was stored last; None: in none that is known here."""
+        """Each check's outcome in the report that was stored last; None if no such report is known here."""
         self._connection: psycopg.Connection[Any] | None = None
         self._keeps = False
 
@@ -113,7 +113,7 @@ class Rows:
                 self._close()
 
     def write(self, report: Report, every: Sequence[News]) -> None:
-        """Write how the instance stands, and what people are to be told of it. Twice is the same as once."""
+        """Record the instance's state, and what people have to be told about it. Doing it twice is the same as once."""
         with self.transaction() as connection:
             self._stand(connection, report)
             self._tell(connection, every)

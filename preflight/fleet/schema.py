@@ -59,7 +59,7 @@ class Tables:
     subject: str
     steps: tuple[str, ...]
     needed: bool = False
-    """Whether the application cannot do without: then a database that cannot be used blocks a start."""
+    """Whether the application needs these tables: then a database that cannot be used blocks a start."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z_]{0,40}", self.subject):
@@ -109,7 +109,7 @@ def registered(names: Iterable[str]) -> list[Tables]:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the database has of the schema, and what this role may do about it."""
+    """What exists of the schema in the database, and what this role may do with it."""
 
     exists: bool
     may_create: bool
@@ -122,7 +122,7 @@ class State:
         return self.versions.get(tables.subject, 0)
 
     def is_missing(self, tables: Tables) -> bool:
-        """Whether nothing was made of these yet."""
+        """Whether none of these tables exist yet."""
         return self.version(tables) == 0
 
     def is_behind(self, tables: Tables) -> bool:
@@ -130,7 +130,7 @@ class State:
         return 0 < self.version(tables) < tables.version
 
     def is_ahead(self, tables: Tables) -> bool:
-        """Whether a later release made them into what this one may not understand: more than one step ahead."""
+        """Whether they are more than one step ahead, so that this release may not understand them."""
         return self.version(tables) > tables.version + 1
 
 

@@ -1,6 +1,6 @@
 """What a start does about instances of ours that hold its port: replace, leave alone, or refuse to start.
 
-Who they are is found out in neighbours.py; how one of them is replaced is the launcher's affair (replacement.py).
+`neighbours` finds them; the launcher replaces one (replacement.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Decision:
 
     neighbour: Neighbour
     replaces: bool = False
-    """It takes its place; otherwise there is nothing to do, or it is refused."""
+    """Whether the start takes its place; otherwise there is nothing to do, or the start is refused."""
     refusal: str = ""
     """Why the start is refused, without a full stop; empty if it is not."""
     fix: str = ""
@@ -64,7 +64,7 @@ def _decide(settings: Settings, one: Neighbour, typed_at: float) -> Decision:
         other = f"{one.name} serves {one.where} for {what} ({foreign(one.record.root)})"
         return Decision(one, refusal=other, fix="stop it, choose another port, or use --if-running replace")
     if one.came_up_after(typed_at) and one.is_the_wish_of(settings):
-        return Decision(one)  # twenty starts in the same second are one wish
+        return Decision(one)  # twenty starts in the same second have the same purpose
     if how == "fail":
         running = f"{one.name} serves {one.where}, and --if-running is fail"
         return Decision(one, refusal=running, fix="stop it, or start with --if-running replace")
@@ -132,5 +132,5 @@ def _is_all_that_runs(pid: int) -> bool:
 
 
 def patience(found: Sequence[Neighbour]) -> float:
-    """Seconds for which those of them that drain are waited for before anybody is sent a signal."""
+    """Seconds for which a start waits for those that drain, before it sends a signal to any process."""
     return max((one.record.stops_within for one in found if one.record.state == DRAINING), default=0.0)

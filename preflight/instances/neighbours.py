@@ -39,11 +39,11 @@ _RECORD = re.compile(rf"({_SLOT})\..+\.json")
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """An instance of ours that holds the port, or a process that looks like one."""
+    """An instance of ours that holds the port, or a process that looks like an instance."""
 
     record: Record
     answers: bool
-    """Whether it said itself who it is; of one that did not, the record may be an old one, or made up of a PID."""
+    """Whether it identified itself; otherwise the record may be an old one, or made up from a PID."""
     address: Address | None = None
     """Where it can be asked for its socket."""
 
@@ -61,7 +61,7 @@ class Neighbour:
 
     @property
     def where(self) -> str:
-        """The address that it serves, as it was told it."""
+        """The address that it serves, as it was named in its settings."""
         if self.record.uds:
             return f"unix:{self.record.uds}"
         return address(self.record.host, self.record.port) if self.record.host else f"port {self.record.port}"
@@ -152,7 +152,7 @@ def _of_processes(slot: str, pids: Sequence[int], state_dir: Path | None) -> lis
 
 
 def others(holders: Sequence[ports.Holder], ours: Sequence[Neighbour]) -> list[ports.Holder]:
-    """Those of the holders that belong to none of these instances, nor keep a socket for one."""
+    """The holders that neither belong to one of these instances nor keep a socket for one."""
     pids = {one.record.pid for one in ours}
     return [
         holder
@@ -274,7 +274,7 @@ def _asked(record: Record, file: Path) -> Neighbour:
 
 
 def _silent(record: Record) -> Neighbour:
-    """One that does not say who it is: what can be known of it all the same."""
+    """A process that does not identify itself: what can be known of it nevertheless."""
     return Neighbour(_with_project(record), answers=False)
 
 

@@ -1,4 +1,4 @@
-"""A launcher as others of its user find and ask it: a record in the runtime folder, and a control socket.
+"""How other launchers of its user find and ask a launcher: a record in the runtime folder, and a control socket.
 
 On Linux the control socket has an abstract name as well, which holds the port and the instance's id: whoever finds a
 listener on the port asks that, wherever either of them keeps its files (see neighbours.py). Record and file socket are
@@ -36,7 +36,7 @@ CALLERS = 32  # at once; one more takes the place of the one that has been silen
 
 
 def abstract_name(slot: int | str, instance_id: str) -> str:
-    """The name that an instance listens on; nobody can take it first, since the id is made up at random."""
+    """The name that an instance listens on; no process can take it first, because the id is random."""
     return f"\0preflight/{slot}/{instance_id}"
 
 
@@ -56,7 +56,7 @@ class Presence:
         self.on_retire: Callable[[int], object] = lambda _pid: None
         """Called with the PID of a caller that has replaced this instance."""
         self.given: list[Channel] = []
-        """Callers that have our socket and have not gone: if we end, the queue is theirs."""
+        """Connected callers that have our socket: if we end, they serve its queue."""
         self.trouble = ""
         """Why the record could not be made again when it had vanished; empty if it could."""
         self._loop = loop
@@ -115,12 +115,12 @@ class Presence:
         self._change(up_at=time.monotonic(), state=SERVING, doing="", bound=self._bound())
 
     def drains(self, seconds: float) -> None:
-        """It accepts nothing new from now on, and has ended in so many seconds at the latest."""
+        """It accepts nothing new from now on, and will have ended in so many seconds at the latest."""
         self._until = time.monotonic() + seconds
         self._change(state=DRAINING, doing="", stops_within=seconds)
 
     def does(self, doing: str) -> None:
-        """Say what it waits for, for people who ask; an empty text: nothing beyond its state."""
+        """Say what it waits for, for people who ask; an empty string: nothing beyond its state."""
         if doing != self.record.doing:
             self._change(doing=doing)
 
@@ -179,7 +179,7 @@ class Presence:
         self._watch(listener)
 
     def look_after(self) -> None:
-        """Make what a cleaner has taken away again; cheap, to be called as often as one likes."""
+        """Make what a cleaner has removed again; cheap enough to be called often."""
         if time.monotonic() - self._looked_at < LOOK:
             return
         self._looked_at = time.monotonic()
@@ -280,7 +280,7 @@ class Presence:
     # The end.
 
     def end(self) -> None:
-        """Take everything away; more than once does no harm."""
+        """Remove everything; may be called more than once."""
         for channel in list(self._callers):
             self._hang_up(channel)
         for listener in (self._abstract, self._socket):

@@ -1,4 +1,4 @@
-"""What launchers of one user say to each other: who an instance is, and how its socket is handed over.
+"""The messages between launchers of one user: the identity of an instance, and the handover of its socket.
 
 A caller sends "who", which is answered by "instance", or "handover", which is answered by "socket" with the listening
 socket or by "none", and after a handover "retire". Every message says the protocol's version. Messages and fields that
@@ -72,7 +72,7 @@ class Record:
 
     @classmethod
     def of(cls, data: Mapping[str, object], **known: object) -> Record:
-        """The record that another launcher, of whatever release, has made; ``known`` has the last word.
+        """The record that another launcher, of any release, has made; ``known`` overrides it.
 
         What is not known is passed over, and what is missing or of another type has a default.
         """
@@ -131,7 +131,7 @@ class Handover(NamedTuple):
             self.channel.send("retire", protocol=PROTOCOL, pid=os.getpid())
 
     def close(self) -> None:
-        """Let go of socket and line; the old instance goes on."""
+        """Close socket and connection; the old instance goes on."""
         self.socket.close()
         self.channel.close()
 
@@ -141,7 +141,7 @@ Address = str | Path
 
 
 class Silent(OSError):
-    """A process is there, and does not answer."""
+    """There is a process, but it does not answer."""
 
 
 def call(address: Address, patience: float = ANSWER) -> tuple[Channel, unixsockets.Peer]:

@@ -27,7 +27,7 @@ SILENCE = 1.0  # seconds after which whoever has a start's name and cannot be as
 
 
 class RuntimeFolderError(OSError):
-    """No runtime folder can be used, or what belongs there cannot be made; the message is one line."""
+    """No runtime folder can be used, or its files cannot be made; the message is one line."""
 
 
 # The folder.
@@ -173,7 +173,7 @@ def lockable(slot: int | str, state_dir: Path | None = None) -> Path:
 
 
 def _see_that_it_is_a_lock(file: Path) -> None:
-    """Raises OSError if what is there is none, and cannot be made one."""
+    """Raises OSError if what is there is not a lock, and cannot be made one."""
     with contextlib.suppress(FileNotFoundError):
         status = file.lstat()
         if not stat.S_ISREG(status.st_mode) or (status.st_uid != os.geteuid() and not os.access(file, os.W_OK)):
@@ -339,7 +339,7 @@ class StartLock:
         self.release()
 
     def release(self) -> None:
-        """Let the next starter go on; more than once does no harm."""
+        """Let the next start go on; may be called more than once."""
         self._let_go_of_rival()
         if self._name is not None:
             self._name.close()

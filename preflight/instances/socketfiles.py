@@ -34,7 +34,7 @@ JUST_MADE = 0.05  # seconds between a socket's file and its first listener, and 
 
 
 class Found(NamedTuple):
-    """What is at a path. It can be had if there is no ``problem``."""
+    """What is at a path. A server can listen there if there is no ``problem``."""
 
     problem: str = ""
     """Why a server cannot listen there, for people; empty if it can."""
@@ -137,7 +137,7 @@ def listen(path: Path, mode: int) -> socket.socket:
 
 
 def adopt(listener: socket.socket) -> None:
-    """Be the one who listens, for whoever asks the kernel; connections that wait go on waiting."""
+    """Become the listening process, as the kernel names it; connections that wait go on waiting."""
     with contextlib.suppress(OSError):
         listener.listen(BACKLOG)
 

@@ -22,7 +22,7 @@ from preflight.processes.worker import Worker
 from preflight.settings.model import Settings
 
 WORTH_ANOTHER_TRY = (1, 3)
-"""Exit codes of runs after which another one may be better: something blocks, or the check suite itself failed."""
+"""Exit codes of runs that may succeed if repeated: something blocks, or the check suite itself failed."""
 LOOK = 0.5  # seconds between two looks at the children, should neither say anything
 
 
@@ -47,7 +47,7 @@ class Checks:
         self.on_output: Callable[[Worker], object] = Worker.read_output
         """Called when the worker has printed something; it is kept, and shown if it comes to serving."""
         self.hanging_import: list[str] = []
-        """Where the application stands whose import had not ended when the run was over; lines for people."""
+        """If the import had not ended when the run was over: where the application stands; lines for people."""
         self._loop = loop
         self._display = display
         self._suite: Suite | None = None
@@ -113,14 +113,14 @@ class Checks:
                 self._display.freed(message.data["step"], suite.child.pid)
 
     def _where_it_hangs(self, suite: Suite, worker: Worker) -> list[str]:
-        """Where an import stands that has had as long as a requirement may take; empty if there is none."""
+        """Where an import stands that has lasted as long as a requirement may take; empty if none has."""
         patience = min(self.settings.requirement_timeout, self.settings.run_timeout)
         if self._application_told or self._loop.stops or time.monotonic() - suite.begun < patience:
             return []
         return stacks.shown(stacks.gather(worker, self._loop))
 
     def take(self) -> tuple[Worker, socket.socket]:
-        """The worker, and the listening socket that the suite held; from now on they are the caller's."""
+        """The worker, and the listening socket that the suite held; from now on they belong to the caller."""
         if self._worker is None or self._socket is None:
             raise RuntimeError("there is nothing to serve with")
         taken = self._worker, self._socket
@@ -128,7 +128,7 @@ class Checks:
         return taken
 
     def close(self) -> None:
-        """Leave no process and no descriptor behind; more than once does no harm."""
+        """Leave no process and no descriptor behind; may be called more than once."""
         if self._suite is not None:
             self._loop.unwatch_child(self._suite.child)
             self._suite.abandon()

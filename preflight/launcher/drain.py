@@ -1,4 +1,4 @@
-"""The workers' end in order: what they are doing is finished, unless their deadline or another signal comes before."""
+"""The orderly end of workers: they finish what they are doing, unless their deadline or another signal comes first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A start among others of its address: the start lock, what tells others of it, and the instance that it replaces."""
+"""A start among others of its address: the start lock, how others find it, and the instance that it replaces."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ START_UP = 60.0  # seconds that another start's server may take to come up after
 
 
 class NoEntry(Exception):
-    """A start cannot go on, whatever its checks would find: a banner says why, and the audit."""
+    """A start cannot go on, whatever its checks would find: a banner and the audit say why."""
 
     def __init__(self, title: str, lines: Sequence[str], *, why: str, exit_code: int = 1) -> None:
         super().__init__(why)
@@ -110,7 +110,7 @@ class Entry:
         raise NoEntry("ANOTHER START DOES NOT END", [problem, fix], why=f"another start does not end: {problem}")
 
     def _is_taken(self) -> bool:
-        """Whether somebody is on the port: a quick look, which spares most starts the import of what looks closely."""
+        """Whether a process is on the port: a quick look, which saves most starts the import of the thorough one."""
         if self.activated is not None:
             # systemd is, always. Of ours it can only be one that has this very socket, too.
             return len(unixsockets.abstract_names(f"preflight/{self._settings.slot}/")) > 1
@@ -128,7 +128,7 @@ class Entry:
         return False
 
     def _meet(self) -> bool:
-        """Find an instance of ours that is in the way, and ask for its socket; False if there is nothing to do."""
+        """Find an instance of ours that serves the address, and ask for its socket; False if there is nothing to do."""
         from preflight.instances import neighbours
         from preflight.instances.decision import decide, kept_by_systemd
 
@@ -167,7 +167,7 @@ class Entry:
         return Inherited(self.replaces.socket)
 
     def retire_previous(self) -> None:
-        """The server answers: the old instance, if any, may go, and the next starter come."""
+        """The server answers: the old instance, if any, may end, and the next start may begin."""
         if self._settings.uds is not None and self.activated is None:
             from preflight.instances import socketfiles
 
@@ -181,7 +181,7 @@ class Entry:
             self._lock.release()
 
     def close(self) -> None:
-        """Let go of everything; more than once does no harm."""
+        """Let go of everything; may be called more than once."""
         if self.replaces is not None:
             self.replaces.close()
             self.replaces = None

@@ -14,7 +14,7 @@ ENDED = 10_000  # logins that somebody has ended, and that are remembered until 
 
 @dataclass(slots=True)
 class Login:
-    """The token of the settings; where they have none, one that nobody is told, and a code that logs one person in."""
+    """The token of the settings; or, if they have none, a secret token, and a code that logs one person in."""
 
     token: str
     code: str
@@ -31,15 +31,15 @@ class Login:
 
     @property
     def way_in(self) -> str:
-        """The path to open, below the prefix; the link counts once."""
+        """The path to open, below the prefix; the link is valid once."""
         return f"/login?code={self.code}" if self.code else "/"
 
     def spend(self) -> None:
-        """Somebody has used the code: no other worker takes it."""
+        """The code was used: no other worker accepts it."""
         self.code = ""
 
     def end(self, session: str, expires: int) -> None:
-        """Somebody has logged out: no later worker takes that login."""
+        """Somebody has logged out: no later worker accepts that login."""
         self.ended[session] = expires
         if len(self.ended) > ENDED:
             del self.ended[next(iter(self.ended))]

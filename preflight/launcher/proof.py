@@ -1,4 +1,4 @@
-"""One request to a worker that is to replace a server: it has to answer before the one that works is let go.
+"""One request to a worker that is to replace a server: it has to answer before the server that works may end.
 
 The request goes to this worker alone, over a connection that the launcher makes and hands to it. Over the listening
 socket, which both have, nobody could tell whose the answer is.
@@ -53,7 +53,7 @@ class Proof:
 
     @property
     def given(self) -> bool:
-        """Whether it has answered, and that nothing is broken."""
+        """Whether it has answered with a status below 500."""
         return self._status is not None and self._status < 500
 
     def problem(self, now: float) -> str:
@@ -70,7 +70,7 @@ class Proof:
 
 
 def connection() -> tuple[socket.socket, socket.socket]:
-    """Both ends of a connection on this machine, which nobody else has a part in.
+    """Both ends of a connection on this machine, which no other process has open.
 
     One of TCP, if possible: applications look at their client's address. Else a Unix one.
     """

@@ -50,14 +50,14 @@ class Replacement:
         self.forget_previous()
 
     def forget_previous(self) -> None:
-        """There is no instance before this one any more, or it may go."""
+        """There is no longer an instance before this one, or it may end."""
         if self._before is not None:
             self._loop.unwatch(self._before.channel)
             self._before = None
 
 
 class Trial:
-    """What is asked of one worker that is to serve in another instance's place, before it accepts anything."""
+    """What one worker has to prove before it serves in another instance's place."""
 
     def __init__(self, settings: Settings, replacement: Replacement, *, loop: Loop, now: Callable[[], float]) -> None:
         """``now`` is the clock that the deadline of an answer goes by."""
@@ -71,7 +71,7 @@ class Trial:
 
     @property
     def asked_path(self) -> str:
-        """What the worker was asked for that has not answered yet; empty if it was not asked."""
+        """The path that the worker was asked for, until it answers; empty if it was not asked."""
         return self._proof.path if self._proof is not None else ""
 
     def begin(self, worker: Worker) -> None:
@@ -100,7 +100,7 @@ class Trial:
         return ""
 
     def end(self) -> None:
-        """Wait for no answer any more."""
+        """Stop waiting for an answer."""
         if self._proof is not None:
             self._loop.unwatch(self._proof)
             self._proof.close()

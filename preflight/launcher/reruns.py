@@ -1,4 +1,4 @@
-"""Re-runs that workers want: begun, told, ended and concluded beside everything else that the launcher does."""
+"""Re-runs that workers ask for: the launcher begins, reports, ends and concludes them beside its other tasks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Reruns:
         self._concluded = concluded
         self._rerun: Rerun | None = None
         self._steps: Steps = []
-        """What the one that goes on has come to, for workers that hear of it late."""
+        """The steps of the running re-run so far, for workers that hear of it late."""
 
     def see_to(self) -> None:
         """Begin a re-run that a worker wants, end one that nobody wants any more, conclude one that is over."""
@@ -92,7 +92,7 @@ class Reruns:
             worker.rerun_goes_on(run_id, steps)
 
     def tell_late(self, worker: Worker) -> None:
-        """Tell a worker that serves from now on of the re-run that goes on."""
+        """Tell a worker that serves from now on about the running re-run."""
         if self._rerun is not None:
             worker.rerun_began_elsewhere(self._rerun.run_id)
             worker.rerun_goes_on(self._rerun.run_id, self._steps)
@@ -108,11 +108,11 @@ class Reruns:
             self.end()
 
     def left(self, at_most: float) -> float:
-        """Seconds until there is something to do, should nothing happen."""
+        """Seconds until there is something to do, if nothing happens before."""
         return min(at_most, self._rerun.left) if self._rerun is not None else at_most
 
     def end(self) -> None:
-        """End the one that goes on, if any, with no result."""
+        """End the running re-run, if there is one, without a result."""
         if self._rerun is not None and self._settings.workers > 1:
             for worker in self._audience():
                 if worker.rerun in ("", self._rerun.run_id):

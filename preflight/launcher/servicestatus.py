@@ -1,4 +1,4 @@
-"""What the service manager is told of an instance: that it is ready, what goes on, that its workers live, its end.
+"""What the service manager is told about an instance: that it is ready, its status, that its workers live, its end.
 
 systemd shows the status in `systemctl status`, and restarts a service whose watchdog gets no sign of life. There are
 two watchdogs then: ours (`watchdog`) looks at a worker, and ends one that hangs; systemd's looks at whether the service
@@ -33,7 +33,7 @@ class ServiceStatus:
             self._display.status(f"Checked; {doing}" if doing else "Checked; the server is starting")
 
     def serves(self, judged: Judged) -> None:
-        """It serves, with this verdict: from the first time on, it is ready."""
+        """It serves, with this verdict; the first call means that it is ready."""
         if not self._service:
             return
         status = _serving(self._settings, judged)
@@ -71,7 +71,7 @@ class ServiceStatus:
 
 
 def _serving(settings: Settings, judged: Judged) -> str:
-    """What people read of a server that works: where it serves, and how its checks are."""
+    """The status of a server that works, for people: where it serves, and the state of its checks."""
     where, report = f"Serving {settings.address}", judged.report
     if judged.rerun_problem:
         return f"{where}; the last re-run broke: {judged.rerun_problem}"

@@ -1,4 +1,4 @@
-"""What people and files get of a command's runs: the terminal, the published report, the audit.
+"""The output of a command's runs, for people and files: the terminal, the published report, the audit.
 
 Nothing is decided here. rich is imported with the first line, so there is none before both children run, unless a
 start has to wait for another one.
@@ -52,7 +52,7 @@ class Display:
         self.output_format = output_format
         self.verbose = verbose
         self.service = service or ServiceManager()
-        """Whoever is to be told what goes on, beside those who read the terminal."""
+        """The service manager, which gets the status in addition to the terminal."""
         self._report_path = report_path
         self._log_file = log_file
         self._lossy = lossy
@@ -66,7 +66,7 @@ class Display:
 
     @property
     def terminal(self) -> Terminal:
-        """Where everything goes that people read."""
+        """The terminal, which everything for people goes to."""
         if self._terminal is None:
             from preflight.output.terminal import Terminal  # rich: not before both children run
 
@@ -105,7 +105,7 @@ class Display:
 
         ``hanging_import`` are lines that say where an application stands whose import has not ended.
         """
-        if result.exit_code == 2:  # who typed an option wrongly has run nothing, and found out nothing
+        if result.exit_code == 2:  # a wrong option ran nothing, so there is no result
             from preflight.output import plainlines
 
             plainlines.error(result.reason)
@@ -167,7 +167,7 @@ class Display:
         return [("Workers", f"{self.settings.workers} serve")] if self.settings.workers > 1 else []
 
     def status(self, text: str) -> None:
-        """Say what goes on to the service manager, in one line."""
+        """Tell the service manager the status, in one line."""
         if self.service:
             self.service.status(self.redacted(text))
 
@@ -199,7 +199,7 @@ class Display:
         self.terminal.log.audit(event)
 
     def freed(self, step: Mapping[str, Any], pid: int) -> None:
-        """Record a step by which the suite, whose ``pid`` it is, has made room on the port."""
+        """Record a step by which the suite, whose PID is ``pid``, has freed the port."""
         if event := audit.signalled(step, f"it is in the way on {self.settings.address}", pid=pid):
             self.terminal.log.audit(event)
 
@@ -310,7 +310,7 @@ class Progress:
                 terminal.line(str(message.data["stamped" if self._display.verbose else "line"]))
 
     def over(self) -> None:
-        """Take away what is only shown while a run goes on."""
+        """Remove what is only shown while a run goes on."""
         self._display.terminal.progress_over()
 
 

@@ -1,4 +1,4 @@
-"""The place of one worker among those of an instance, which one worker after the other fills.
+"""The place of one worker in an instance; one worker after the other fills it.
 
 A slot brings its worker as far as that goes without the others: verdict, socket, start-up, proof. When all of them may
 accept, and what the end of one means, is the supervisor's to decide.
@@ -34,13 +34,13 @@ class Slot:
         self.handed = False
         """Whether its worker has the socket."""
         self.judged: Judged | None = None
-        """What its worker goes by, as it was told last."""
+        """The verdict that its worker was told last."""
         self.due = 0.0
         """When it is to be filled, on the monotonic clock; infinite: never again."""
         self.short_until = 0.0
-        """Until when it is tried to start a process there is no room for; 0 while there is room."""
+        """Until when the start of a process is retried for which there is no room; 0 while there is room."""
         self.shortage = ""
-        """Why there is none, as people know."""
+        """The reason why there is no room, if people have been told."""
         self.last: Worker | None = None
         """The worker that was here last, and has ended; None before the first has."""
         self.ending = ""
@@ -71,7 +71,7 @@ class Slot:
 
     @property
     def is_down(self) -> bool:
-        """Whether a worker has crashed here since which none was ready."""
+        """Whether a worker has crashed here, and none has been ready since."""
         return self._crashed_at is not None
 
     def fill(self, worker: Worker) -> None:
@@ -135,13 +135,13 @@ class Slot:
             self._crashed_at = now
 
     def abandon(self, ending: str) -> None:
-        """Fill it never again; ``ending`` is how its last worker ended."""
+        """Never fill it again; ``ending`` is how its last worker ended."""
         self.last, self.ending = self.worker, ending
         self.due, self._ready_at = math.inf, None
 
     @property
     def waits_for(self) -> str:
-        """What there is to wait for until its worker is ready, for people; empty when it is, or there is none."""
+        """What its worker waits for until it is ready, for people; empty if it is ready, or there is no worker."""
         worker, app = self.worker, self._settings.app
         if worker is None or worker.ready:
             return ""

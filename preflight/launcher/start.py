@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from preflight.launcher.supervisor import Supervisor
 
 Ended = TypeVar("Ended")
-"""What is made of a run that blocks."""
+"""What the caller makes of a run that blocks."""
 
 
 class Start:
@@ -55,7 +55,7 @@ class Start:
         self._supervisor: Supervisor | None = None
         self._result: Result | None = None
         self._why: list[str] = []
-        """Why this start came to nothing, where its run does not say it."""
+        """Why this start failed, if its run does not say so."""
 
     def run(self) -> int:
         """Check and, if nothing blocks, serve until asked to stop. Returns the exit code.
@@ -65,7 +65,7 @@ class Start:
         return self._run(self._refuse)
 
     def attempt(self) -> int | Result:
-        """The same, but where the checks block their result is returned: nothing is published, shown or told of it."""
+        """The same, but if the checks block, their result is returned and is neither published, shown nor reported."""
         return self._run(lambda result: result)
 
     def give_up(self, result: Result) -> int:
@@ -164,7 +164,7 @@ class Start:
             self._supervisor.close()
         self._entry.close()
 
-    # A start that comes to nothing.
+    # A start that fails.
 
     def _fail(self, error: NoEntry) -> int:
         self._why = [str(error)]
@@ -172,7 +172,7 @@ class Start:
         return error.exit_code
 
     def _refuse(self, result: Result) -> int:
-        """Publish and show a run that does not let this start go on, and tell people of it."""
+        """Publish and show a run that blocks this start, and tell people about it."""
         self._display.conclude(result, self._checks.hanging_import if self._checks is not None else ())
         if result.exit_code != 2:  # what was typed wrongly is for who typed it
             self._telling.tell_news(result.report)
@@ -182,12 +182,12 @@ class Start:
         return result.exit_code
 
     def _record(self, exit_code: int) -> None:
-        """Record a start that came to nothing; not one that served and ended as asked, or that a signal stopped."""
+        """Record a start that failed; not one that served and ended as asked, or that a signal stopped."""
         if exit_code not in (1, 2, 3, 4):
             return
         why = self._why
         if not why and self._result is not None:
             why = [check.title for check in self._result.report.blocking] or [self._result.reason]
-        # What has served was not refused.
+        # A start that has served was not refused.
         served = self._supervisor is not None and self._supervisor.announced
         self._display.refused(why, exit_code, result=self._result, served=served)

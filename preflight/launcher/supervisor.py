@@ -40,7 +40,7 @@ RETRY = 1.0  # seconds between two tries to start a process, when there is no ro
 
 
 class Supervisor:
-    """Serves with a worker that has imported the application, and others like it, until asked to stop."""
+    """Serves with a worker that has imported the application, and with further workers, until asked to stop."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Supervisor:
         ``entry`` has what others know of it, and the instance that it replaces. It is told when this one serves.
         """
         self.announced = False
-        """Whether it has been served at all."""
+        """Whether the instance has been announced as ready."""
         self.given_up: list[str] = []
         """Why this instance was given up, if it was."""
         self._settings = settings
@@ -121,7 +121,7 @@ class Supervisor:
         return 128 + self._loop.stops[0]
 
     def close(self) -> None:
-        """End the workers, however that stands, and let go of the socket; more than once does no harm."""
+        """End the workers, whatever their state, and let go of the socket; may be called more than once."""
         for slot in self._workers:
             self._workers.dismiss(slot)
         self._workers.close()
@@ -218,11 +218,11 @@ class Supervisor:
             self._announce()
 
     def _announce(self) -> None:
-        """All of them accept connections: people and other starts may know."""
+        """All workers accept connections: tell people and other starts."""
         self.announced = True
         self._presence.came_up()
         self._replacement.forget_previous()
-        # Before the banner: who acts on it finds the way free.
+        # Before the banner: a person who acts on it must find the start lock free.
         self._entry.retire_previous()
         first = self._workers.serving[0]
         beside = f"{self._settings.prefix}{self._workers.login.way_in}" if first.beside else ""
@@ -336,7 +336,7 @@ class Supervisor:
     # Being replaced.
 
     def _retire(self, pid: int) -> None:
-        """Another instance serves in this one's place."""
+        """Another instance serves in place of this one."""
         self._replaced_by = pid
 
     # The end.

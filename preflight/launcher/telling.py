@@ -1,4 +1,4 @@
-"""Telling people about what a start and its server come to, if there is anybody to be told."""
+"""Telling people about a start and its server, if there is anybody to be told."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Telling:
         self._display = display
         self._membership: Membership | None = None
         self._telling: Report | None = None
-        """The latest run that people are being told of by the fleet, until that is certain."""
+        """The latest run that the fleet is telling people about, until that is certain."""
 
     @cached_property
     def _notifier(self) -> Notifier | None:
@@ -43,7 +43,7 @@ class Telling:
         return Notifier(self._settings, self._loop, terminal.redactor, lambda line: terminal.line(line, "yellow"))
 
     def tell(self, level: str, headline: str, *lines: str) -> None:
-        """Tell something that is no check's change; ``level`` as in notices.py."""
+        """Tell an event that is not a change of a check; ``level`` as in notices.py."""
         if self._notifier is not None:
             from preflight.notify import notices
 
@@ -110,24 +110,24 @@ class Telling:
             self._notifier.tell(notice, done)
 
     def look_after_fleet(self, at_most: float) -> float:
-        """See to what the fleet needs now and then, without waiting; seconds until it is worth another look."""
+        """Do what the fleet needs now and then, without waiting; returns seconds until the next call is due."""
         if self._membership is None:
             return at_most
         self._membership.look_after()
         return self._membership.left(at_most)
 
     def leave_fleet(self, ending: str) -> None:
-        """This instance ends in order: "stopped" or "replaced"."""
+        """This instance ends as asked: "stopped" or "replaced"."""
         if self._membership is not None:
             self._membership.leave(ending)
 
     @property
     def fleet(self) -> dict[str, Any]:
-        """How the fleet's database is, as /diagnostics shows it; empty if there is none."""
+        """The state of the fleet's database, as /diagnostics shows it; empty if there is none."""
         return self._membership.state if self._membership is not None else {}
 
     def tell_end(self, title: str, reason: str, instance_id: str) -> None:
-        """The server is given up. People know that from now on, and a start that follows is told as its return."""
+        """The server is given up. People are told, and a later start is reported as its return."""
         if self._notifier is None:
             return
         from preflight.notify import notices

@@ -1,4 +1,4 @@
-"""A worker that hangs is found out and ended: in its import, in its start-up, or when its event loop stands still."""
+"""Detects and ends a worker that hangs: in its import, in its start-up, or with its event loop standing still."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from preflight.processes.loop import Loop
 from preflight.processes.worker import Worker
 from preflight.settings.model import Settings
 
-SILENT_START = 5.0  # seconds of a start-up after which it is said what is waited for
+SILENT_START = 5.0  # seconds of a start-up after which people are told what it waits for
 
 
 class Watchdog:

@@ -1,4 +1,4 @@
-"""The workers of one instance together: what each is given, and what they are told of each other."""
+"""The workers of one instance together: what each is given, and what they are told about each other."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Workers:
         ]
         self.login = Login.of(settings)
         self.instance: Mapping[str, Any] = {}
-        """What a worker is told of the instance, beyond what is known here."""
+        """What a worker is told about the instance, in addition to what is known here."""
         self.tally: Callable[[], Mapping[str, Any]] = dict
         """What became of the notices so far."""
         self.fleet: Callable[[], Mapping[str, Any]] = dict
-        """How the fleet's database is."""
+        """The state of the fleet's database."""
         self._settings = settings
         self._options = options
         self._loop = loop
@@ -58,7 +58,7 @@ class Workers:
         self._replacement = replacement
         self._last_exit: dict[str, str] = {"last_exit": "", "last_exit_at": ""}
         self._ending: Ending | None = None
-        """What came of the last re-run."""
+        """The result of the last re-run."""
         self._board = self._made_board()
 
     def _made_board(self) -> Board | None:
@@ -114,7 +114,7 @@ class Workers:
             slot.worker.rerun_is_over(self._ending, elsewhere=True)
 
     def dismiss(self, slot: Slot) -> None:
-        """End a slot's worker, however that stands; more than once does no harm."""
+        """End a slot's worker, whatever its state; may be called more than once."""
         if slot.worker is None:
             return
         self._loop.unwatch_child(slot.worker.child)
@@ -125,7 +125,7 @@ class Workers:
         self._count_ready()
 
     def close(self) -> None:
-        """Let go of what they share; more than once does no harm."""
+        """Let go of what they share; may be called more than once."""
         if self._board is not None:
             self._board.close()
             self._board = None
@@ -174,12 +174,12 @@ class Workers:
                 slot.worker.rerun_is_over(ending, elsewhere=slot.worker is not counts)
 
     def count_notices(self) -> None:
-        """Let the workers know what became of the notices, for /diagnostics."""
+        """Tell the workers what became of the notices, for /diagnostics."""
         for worker in self.handed:
             worker.count_notices(self.tally())
 
     def note_fleet(self) -> None:
-        """Let the workers know how the fleet's database is, for /diagnostics."""
+        """Tell the workers the state of the fleet's database, for /diagnostics."""
         for worker in self.handed:
             worker.note_fleet(self.fleet())
 

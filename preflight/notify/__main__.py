@@ -1,4 +1,4 @@
-"""The process of the sender: what it does is in `sender`."""
+"""The sender's process; `sender` has its code."""
 
 from preflight import bytecode
 

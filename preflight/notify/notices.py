@@ -58,7 +58,7 @@ def news(found: Report, settings: Settings, before: Report | None = None) -> lis
 
 
 def know(found: Report, settings: Settings) -> None:
-    """Remember what people were told. A run that broke says nothing of the checks it lacks: they stay as they were."""
+    """Remember what people were told. A broken run says nothing about the checks that it lacks: they stay unchanged."""
     before = _told(settings)
     if found.status == "broken" and before is not None:
         checks = {check.title: check for check in (*before.checks, *found.checks)}

@@ -36,11 +36,11 @@ TRIES = 5
 PATIENCE = 30.0  # seconds that one try may take
 MARGIN = 5.0  # seconds beyond it until the sender is given up
 SILENT = 2.0  # seconds that a command waits at its end without saying for what
-WAITING = 50  # notices that wait for a service; one more, and the oldest is dropped
+WAITING = 50  # notices that wait for a service; beyond that, the oldest is dropped
 LONGEST = 8_000  # characters of a message
 TOO_LATE = f"no answer within {PATIENCE:g} s"
 QUESTION = Notice("", "")
-"""Sends nothing: it asks whether a URL could be sent to."""
+"""Sends nothing: asks whether a message could be sent to a URL."""
 
 
 @dataclass(slots=True)
@@ -102,7 +102,7 @@ def services(settings: Settings) -> list[NoticeService]:
 
 
 class Notifier:
-    """Hands notices to the sender, and knows what became of them."""
+    """Hands notices to the sender, and keeps count of what became of them."""
 
     def __init__(
         self,
@@ -188,7 +188,7 @@ class Notifier:
         return printable(self._redactor.text(text))[:LONGEST]
 
     def _send(self) -> None:
-        """Give the sender what it can take: one notice for each service."""
+        """Give the sender as much as it can take: one notice for each service."""
         for number, service in enumerate(self.services):
             if service.sending is not None or not service.waiting:
                 continue

@@ -37,7 +37,7 @@ def reason(logged: str) -> str:
 
 
 class _Sender:
-    """Sends what it is told to, each order in a thread of its own: no service waits for another one."""
+    """Carries out each order in a thread of its own, so that no service waits for another one."""
 
     def __init__(self, descriptor: int) -> None:
         self._loading = threading.Lock()
@@ -45,7 +45,7 @@ class _Sender:
         self._channel = children.attach(descriptor, self._orders.put, children.end_group)
 
     def run(self) -> None:
-        """Until the launcher ends it."""
+        """Run until the launcher ends it."""
         while True:
             threading.Thread(target=self._obey, args=(self._orders.get().data,), daemon=True).start()
 

@@ -29,7 +29,7 @@ _BARE = re.compile(r"[\w.:/@+,-]+")
 
 
 class Event(NamedTuple):
-    """Something that must be possible to find out later."""
+    """Something that people must be able to find out later."""
 
     kind: str  # "signal", "refused", "run", "rerun", "login_failed", ...
     pid: int  # the process that did it
@@ -39,12 +39,12 @@ class Event(NamedTuple):
 
     @classmethod
     def now(cls, kind: str, **fields: Any) -> Event:
-        """This process did it, just now; fields that are None are left out, and what JSON has no value for is text."""
+        """An event of this process, now. Fields that are None are left out; what JSON cannot express becomes text."""
         known = {name: _plain(value) for name, value in fields.items() if value is not None}
         return cls(kind, os.getpid(), os.getuid(), time.time(), known)
 
     def to_json(self) -> dict[str, Any]:
-        """Flat, and ready for JSON; what an event is about cannot take the place of who and when."""
+        """Flat, and ready for JSON; the event's own fields cannot replace who did it, and when."""
         own = {"at": stamp(self.at), "source": "audit", "event": self.kind, "uid": self.uid, "pid": self.pid}
         return own | {name: value for name, value in self.fields.items() if name not in own}
 
@@ -82,12 +82,12 @@ def freeing(step: Step, address: str) -> Event | None:
 
 
 def refused(why: Sequence[str], exit_code: int, *, kind: str = "refused", **about: object) -> Event:
-    """The event of a start by command that came to nothing, and what it came to nothing for."""
+    """The event of a start that failed, and the reason."""
     return Event.now(kind, by="command", parent=os.getppid(), why=list(why), exit_code=exit_code, **about)
 
 
 def _plain(value: object) -> object:
-    """The same as a JSON value; as it is now, whatever becomes of it until it is written."""
+    """The same as a JSON value, as it is now, even if it changes before it is written."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
@@ -103,14 +103,14 @@ def _shown(value: object) -> str:
 
 
 class Outbox:
-    """A worker's events on their way to the launcher: whoever reports one never waits for that."""
+    """A worker's events on their way to the launcher: reporting one never waits."""
 
     def __init__(self, send: Callable[[Event], object]) -> None:
         self._send = send
         self._waiting: deque[Event] = deque()
         self._lost = 0
         self.taken = 0
-        """How many events were put, those that are lost among them."""
+        """How many events were put, including those that were lost."""
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 

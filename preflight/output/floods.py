@@ -1,4 +1,4 @@
-"""What others can make a server's log say, bounded: of each kind a few lines a minute, and then their number.
+"""A limit on the log lines that others can cause: a few lines of each kind a minute, and then their number.
 
 A log rotates. Whoever could have a line, or a traceback, written for each connection would wash away what it is
 there for. Lines of one kind are those of one logger whose text begins alike, numbers aside, and of one exception
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from preflight.text import printable, shortened
 
 LOGGERS = ("uvicorn.error", "uvicorn.asgi", "asyncio")
-"""Who writes because of what clients do; what an application logs itself is its own affair."""
+"""Loggers that write because of what clients do; what an application logs itself is not limited."""
 EVERY = 60.0  # seconds that are counted together
 SINGLY = 5  # records of a kind that are written in that time
 TOGETHER = 30  # records of all kinds that are written in that time
@@ -56,7 +56,7 @@ class Bounded(logging.Filter):
         return True
 
     def tell(self, *, at_once: bool = False) -> None:
-        """Say what was left out, when the time that is counted together is over or ``at_once``."""
+        """Report what was left out, when the period is over or ``at_once``."""
         with self._lock:
             now = self._clock()
             if now - self._since < EVERY and not at_once:
@@ -73,7 +73,7 @@ _bounded = Bounded()
 
 
 def bound() -> Bounded:
-    """Bound what is logged of clients in this process, from now on; more than once does no harm."""
+    """Limit the log lines about clients in this process, from now on; may be called more than once."""
     for name in LOGGERS:
         logging.getLogger(name).addFilter(_bounded)
     return _bounded

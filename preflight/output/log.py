@@ -91,7 +91,7 @@ class LogFile:
         self._count(int(self._torn) - lost)
 
     def _follow(self, more: int) -> None:
-        """Be at the file that has the name now, and rotate it when it is full."""
+        """Open the file that has the name now, and rotate it when it is full."""
         status = os.fstat(self._descriptor) if self._descriptor >= 0 else None
         if status is None or not self._named(status):
             self._open()  # somebody else has rotated it, or removed it
@@ -121,7 +121,7 @@ class LogFile:
 
 
 class Log:
-    """Redacts and writes; without a file, a trail and with text as its format it keeps quiet."""
+    """Redacts and writes. Without a file and a trail, and in the format text, it writes nothing."""
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ class Log:
         return known[1]
 
     def audit(self, event: Event, *, shown: bool = True) -> None:
-        """An event; ``shown``: people see it elsewhere, so as text it need not stand on standard error, too."""
+        """An event; ``shown``: people see it elsewhere, so as text it need not be on standard error as well."""
         # Redacted first, and cut then: of a secret that was cut, the beginning would stay.
         redacted = plain(self.redactor.value(dict(event.fields)))
         fields = {_cut(name): _cut(value) for name, value in redacted.items()}

@@ -55,7 +55,7 @@ def folded(line: str, width: int | None, indent: int = 2) -> str:
 
 
 def say(line: str, command: str = "") -> None:
-    """Say on standard output what was done, and by which command it goes on: that is one line, there to be pasted."""
+    """Print what was done, and the next command: it is one line, to be pasted."""
     width = columns(sys.stdout)
     whole = printable(f"{line} {command}".rstrip())
     if width is not None and cells(whole) > width:
@@ -69,7 +69,7 @@ def error(message: str) -> None:
 
 
 def note(message: str) -> None:
-    """Say on standard error what a command has done otherwise than might be expected."""
+    """Say on standard error what a command has done differently than people may expect."""
     remark(f"{commands.name()}: note: {message}")
 
 

@@ -1,4 +1,4 @@
-"""Standard output and error that do not wait for their reader, who may be suspended, or a pager, or a stopped terminal.
+"""Standard output and error that do not wait for their reader: a suspended program, a pager, a stopped terminal.
 
 In this order: :func:`install` puts a :class:`Stream` in place of ``sys.stdout`` and ``sys.stderr``, a Terminal says
 what may be lost, and :func:`finish` waits at the end for what may not. The mode of a descriptor is left alone: it is
@@ -22,11 +22,11 @@ GONE = (errno.EPIPE, errno.EIO)  # the reader of a pipe, or a terminal, that wil
 
 
 class Unwritten(OSError):
-    """What somebody has asked for could not be written, for another reason than that its reader has gone."""
+    """The requested output could not be written, although its reader has not gone."""
 
 
 class _Text(NamedTuple):
-    """What one stream has to say, in one piece: a banner is written whole or not at all."""
+    """A piece of one stream's output: a banner is written whole or not at all."""
 
     stream: Stream
     data: bytes
@@ -107,7 +107,7 @@ class Stream(io.TextIOBase):
         self.lossy = lossy
         """Whether lines may be lost if nobody reads."""
         self.forgiving = False
-        """Whether nobody wants to know of an error: there is more to do than to write."""
+        """Whether errors of writing are ignored: there is more to do than to write."""
         self.error: OSError | None = None
         self.buffer = _Bytes(self)
 
@@ -152,7 +152,7 @@ class Stream(io.TextIOBase):
 
     @property
     def behind(self) -> bool:
-        """Whether its reader does not keep up."""
+        """Whether its reader is behind."""
         return self._target.writer.behind
 
     def settled(self, patience: float | None) -> bool:

@@ -73,7 +73,7 @@ class Terminal:
         return self.log.redactor
 
     def text(self, text: str) -> str:
-        """What may be shown of a text that comes from elsewhere."""
+        """The text of another source, as it may be shown."""
         return printable(self.redactor.beginning(text, LONGEST_LINE))
 
     def line(self, text: str, style: str = "", *, indent: int = 2) -> None:
@@ -130,7 +130,7 @@ class Terminal:
 
     @property
     def animated(self) -> bool:
-        """Whether something can be shown in place of what was shown before."""
+        """Whether new output can replace what was shown before."""
         return self.console.is_terminal and not self.console.is_dumb_terminal
 
     def progress(self, checking: str, done: int, total: int) -> None:

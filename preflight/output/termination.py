@@ -1,4 +1,4 @@
-"""Why a start came to nothing, in the file where a container's runtime looks for it.
+"""Why a start failed, in the file where a container's runtime looks for it.
 
 Kubernetes shows that file's content as the container's last message, in place of a log that somebody has to find first
 (https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/). The file is there before we

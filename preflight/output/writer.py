@@ -1,4 +1,4 @@
-"""Writing that keeps nobody waiting: a thread writes what may take as long as it likes, the launcher goes on.
+"""Writing without waiting: a thread writes, however long that takes, and the launcher goes on.
 
 A pipe that nobody reads, a stopped terminal or a file system that hangs blocks this thread alone.
 """
@@ -44,7 +44,7 @@ class Writer(Generic[Item]):
         self._thread: threading.Thread | None = None
 
     def put(self, item: Item, size: int, *, lossy: bool = True) -> None:
-        """Have an item of ``size`` bytes written. ``lossy``: it may be left out if nobody reads."""
+        """Write an item of ``size`` bytes. ``lossy``: it may be left out if nobody reads."""
         with self._changed:
             if lossy and self._size + size > LIMIT:
                 self._make_room(size)
@@ -97,7 +97,7 @@ class Writer(Generic[Item]):
 
     @property
     def behind(self) -> bool:
-        """Whether something waits for longer than it should."""
+        """Whether an item waits for longer than it should."""
         return self._behind
 
     def settled(self, patience: float | None, *, lossy: bool = True) -> bool:

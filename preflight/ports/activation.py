@@ -29,7 +29,7 @@ class Unusable(ValueError):
 
 
 class Passed(NamedTuple):
-    """What the environment says was passed to this process, before anybody has looked at the descriptors."""
+    """What was passed to this process according to the environment, before the descriptors are examined."""
 
     descriptors: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ class Passed(NamedTuple):
 
 
 class Inherited(NamedTuple):
-    """A listening socket that a start is given, and need not bind."""
+    """A listening socket that a start is given, so that it need not bind one."""
 
     socket: socket.socket
     activated_by: str = ""
@@ -49,7 +49,7 @@ class Inherited(NamedTuple):
 
 
 def take(environ: MutableMapping[str, str]) -> Passed:
-    """What was passed to this process. The variables are gone then, and no program that it runs gets a descriptor."""
+    """What was passed to this process. The variables are removed, and no program that it runs gets a descriptor."""
     pid, _, count, names = (environ.pop(name, "") for name in VARIABLES)
     if not pid.isdecimal() or not count:
         return Passed()

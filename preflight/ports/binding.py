@@ -26,7 +26,7 @@ _SOME_ADDRESS = "use an address of this machine: --host 127.0.0.1, or --host 0.0
 
 
 class PortUnavailable(OSError):
-    """The port cannot be held. `str()` is one line, `errno` the system's reason, `fix` what helps."""
+    """The port cannot be held. `str()` is one line, `errno` the system's reason, `fix` the remedy."""
 
     def __init__(self, number: int, problem: str, fix: str = "") -> None:
         super().__init__(number, problem)

@@ -1,4 +1,4 @@
-"""The machine where no process can be told by its number: /proc shows another PID namespace than the one we are in.
+"""A machine on which PIDs identify no process: /proc shows another PID namespace than the one we are in.
 
 That is so after ``unshare --pid`` without ``--mount-proc``, and in sandboxes that share their host's /proc. A number
 that is read there is somebody else's here, or nobody's, so nothing is known of any process, and none is signalled.

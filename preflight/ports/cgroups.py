@@ -1,4 +1,4 @@
-"""Service unit and container of a process, told from the text of its /proc/PID/cgroup (cgroups(7))."""
+"""Service unit and container of a process, from the text of its /proc/PID/cgroup (cgroups(7))."""
 
 import re
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class Unit(NamedTuple):
 
     @property
     def stop_command(self) -> str:
-        """What a person types to stop it for good."""
+        """The command with which a person stops it for good."""
         from shlex import quote  # a start on a free port has no use for it
 
         return f"systemctl {'--user ' if self.by_user else ''}stop {quote(self.name)}"

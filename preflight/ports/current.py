@@ -9,7 +9,7 @@ from preflight.ports.machine import Machine
 
 @cache
 def here() -> Machine:
-    """The fast machine where the kernel has what it needs, else the portable one, or the blind one where both err."""
+    """The fast machine if the kernel has what it needs, else the portable one; or the blind one, if both would err."""
     from preflight.ports import blind
     from preflight.ports.linux import Linux
 

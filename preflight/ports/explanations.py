@@ -1,4 +1,4 @@
-"""Why a port could not be had, in one line, and what a person could do about it."""
+"""Why a port could not be held, in one line, and what a person can do about it."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,14 +13,14 @@ _SHOWN = 3  # connections that are told of one by one
 
 
 class Trouble(NamedTuple):
-    """What is wrong, and what helps; both None if nothing is."""
+    """What is wrong, and what helps; both None if nothing is wrong."""
 
     problem: str | None
     fix: str | None
 
 
 def left_alone(target: Target, refusals: Sequence[Refusal]) -> Trouble:
-    """Somebody on the port is not stopped."""
+    """A holder of the port is left alone."""
     first, more = refusals[0], len(refusals) - 1
     others = f" ({more} more {'is' if more == 1 else 'are'} left alone too)" if more else ""
     who = f"port {target.port} is held by {first.holder.title}"
@@ -28,7 +28,7 @@ def left_alone(target: Target, refusals: Sequence[Refusal]) -> Trouble:
 
 
 def unexplained(target: Target, machine: Machine) -> Trouble:
-    """Why a port is busy that nobody was found to listen on, as far as it can be told."""
+    """Why a port is busy although no listener was found, as far as that can be told."""
     sockets = machine.occupying(target.port)
     there = [endpoint for endpoint in sockets if target.overlaps(endpoint) is not False]
     states = [endpoint.state for endpoint in there]

@@ -34,5 +34,5 @@ def socket_units(*, by_user: bool) -> str:
 
 
 def another(port: int) -> str:
-    """A sentence: serve somewhere else."""
+    """A sentence: serve on another port."""
     return f"choose another port: --port {port + 1 if 1024 <= port < 65535 else 8002}"

@@ -1,4 +1,4 @@
-"""Free a port and hold it in the same breath, or say what that would do."""
+"""Free a port and hold it at once, or say what that would do."""
 
 import errno
 import socket
@@ -22,7 +22,7 @@ _ROUNDS = 3  # times that processes forked from a holder after the look at it ar
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What freeing would do; nothing has been stopped."""
+    """What freeing the port would do; nothing has been stopped."""
 
     free: bool  # the bind says so
     holders: tuple[Holder, ...] = ()
@@ -35,7 +35,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What came of taking a port."""
+    """The result of taking a port."""
 
     socket: socket.socket | None  # listening, not inheritable, the caller's to close; None: not to be had
     holders: tuple[Holder, ...] = ()  # who was there before
@@ -97,7 +97,7 @@ def take(
 
 @dataclass(slots=True)
 class _Attempt:
-    """One go at a port: what has been done, and the socket as soon as it could be had."""
+    """One attempt to take a port: what has been done, and the socket as soon as it is held."""
 
     target: Target
     policy: Policy
@@ -206,7 +206,7 @@ class _Attempt:
         return trees
 
     def _try(self, deadline: float = 0.0) -> bool:
-        """Hold the port if that is possible by now."""
+        """Hold the port if that is possible now."""
         if self.held is None:
             try:
                 self.held = listen(self.target, self.machine, deadline=deadline, backlog=self.backlog)
@@ -215,7 +215,7 @@ class _Attempt:
         return True
 
     def _replaced(self, new: Found, began: float) -> Taken:
-        """Somebody listens who did not when this began: that ends it."""
+        """A process listens that did not when the attempt began: the attempt ends."""
         holder, port = new.holder, self.target.port
         # Started since (psutil knows that to the second only), or by the one who had started the first: a supervisor.
         # A parent that has gone is not to blame.

@@ -1,4 +1,4 @@
-"""Who holds an address: every process with a listening socket that overlaps it, told so that a person knows it."""
+"""Who holds an address: every process with a listening socket that overlaps it, so that people recognise it."""
 
 import os
 from collections.abc import Collection, Sequence
@@ -34,7 +34,7 @@ class Holder:
     container: str | None  # short id
 
     def __post_init__(self) -> None:
-        """What others have made up is a line without surprises, wherever a holder is told of."""
+        """Make texts of other programs printable lines, wherever a holder is shown."""
         for name in ("name", "user", "parent_name", "unit", "container"):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, foreign(value))

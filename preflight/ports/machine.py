@@ -1,4 +1,4 @@
-"""Processes: what they are, whose children, and what a machine can say of them and do to them.
+"""Processes: what they are, whose children they are, and what a machine can say about them and do to them.
 
 A `Machine` answers from the system it runs on. `Linux` reads /proc and sock_diag and signals through pidfds,
 which cannot hit a recycled PID and say at once when a process has ended. `Portable` asks psutil, process by
@@ -34,7 +34,7 @@ class Process:
     terminal: str = ""  # the terminal that it belongs to, "pts/3"; "" where it has none
 
     def __post_init__(self) -> None:
-        """Name and arguments are what the process says of itself: they have a bound for all who come after."""
+        """Name and arguments are what the process says about itself: they are cut here, for all later code."""
         object.__setattr__(self, "name", foreign(self.name))
         object.__setattr__(self, "argv", tuple(_bounded(self.argv)))
 
@@ -76,7 +76,7 @@ class Machine(Protocol):
         """Sockets that listen on a port, with every process seen to hold each."""
 
     def occupying(self, port: int) -> list[Endpoint]:
-        """Sockets with this local port in whatever state; empty if that cannot be told."""
+        """Sockets with this local port, in any state; empty if that cannot be told."""
 
     def process(self, pid: int) -> Process | None:
         """The process, or None when it has ended, is a zombie or cannot be seen."""

@@ -1,4 +1,4 @@
-"""Who may be stopped for a port: the policy, and what is left alone whatever the policy says.
+"""Who may be stopped for a port: the policy, and what is left alone under every policy.
 
 Never stopped: systemd, this process, its ancestors, PID 1, other users' processes, forwarders of containers and
 tunnels, other containers, services, infrastructure, editors and browsers; nor what belongs to a terminal or to a
@@ -23,7 +23,7 @@ _NAMED = 3  # processes that are named at most where one of several is meant
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Which holders may be stopped, and how patiently."""
+    """Which holders may be stopped, and how long they get to end."""
 
     cleanup: str = "user"  # "user": this user's processes, "own": this project's instances, "never"
     own: frozenset[int] = frozenset()  # PIDs of this project's instances, known by their record
@@ -53,7 +53,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """Who wants the port, and with which policy."""
+    """The process that wants the port, and its policy."""
 
     port: int
     policy: Policy
@@ -119,7 +119,7 @@ class Asking:
         return None
 
     def _spared(self, process: Process, names: set[str]) -> str | None:
-        """What kind of program this is that nobody stops, and by what it is known; None for any other."""
+        """What kind of program that is never stopped this is, and how it is known; None for any other."""
         kinds = (("infrastructure", self.policy.spare), ("an editor", EDITORS), ("a browser", BROWSERS))
         for kind, spared in kinds:
             if found := next((name for name in spared if name[:_NAME] in names), None):
@@ -134,7 +134,7 @@ class Asking:
         return None
 
     def _session(self, process: Process) -> str:
-        """Which interactive session a process belongs to; empty if none, or if it is ours to stop."""
+        """The interactive session that a process belongs to; empty if it belongs to none, or may be stopped."""
         application = cgroups.application(process.cgroup)
         if not (process.terminal or application) or self.is_own(process) or self.started_from(process):
             return ""

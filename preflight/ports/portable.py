@@ -19,7 +19,7 @@ _NUMBERS = {name: number for number, name in sockets.STATES.items()}
 
 
 class Portable:
-    """psutil, on any POSIX system: slower, and polling, as there is no one way to await a strange process."""
+    """psutil, on any POSIX system: slower, and polling, because no common way waits for another's process."""
 
     _PAUSE = 0.01  # seconds between two looks at processes that are ending
 

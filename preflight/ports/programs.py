@@ -1,4 +1,4 @@
-"""What an interpreter runs: a process that is called java, python or node says in its arguments what it is.
+"""What an interpreter runs: the arguments of a process named java, python or node say what it is.
 
 Only what names the program counts: a main class, a module, the path of a script or an archive, never what is passed to
 it, and never a class path, where the libraries of anybody's application stand.

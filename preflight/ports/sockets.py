@@ -79,7 +79,7 @@ def listening(port: int, *, netlink: bool = True) -> list[Endpoint]:
 
 
 def occupying(port: int, *, netlink: bool = True) -> list[Endpoint]:
-    """Every socket with this local port in whatever state: why a port is busy on which nobody listens."""
+    """Every socket with this local port, in any state: why a port without a listener is busy."""
     found = _ask(port, 0xFFF | 1 << BOUND) if netlink else None
     return _with_holders(list(_read_tables(port)) if found is None else found)
 

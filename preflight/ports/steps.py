@@ -1,4 +1,4 @@
-"""What was done about a port, action by action."""
+"""The actions that freed a port, one by one."""
 
 import os
 import time
@@ -32,5 +32,5 @@ class Step(NamedTuple):
 
 
 def held(host: str, port: int) -> Step:
-    """That this process listens there now."""
+    """The step that this process listens there now."""
     return Step(time.time(), "held", os.getpid(), "this process", f"listens on {host} port {port}")

@@ -1,4 +1,4 @@
-"""Ending trees of processes: the top is asked first, the rest swept when it has gone, the stubborn killed.
+"""Ending trees of processes: the top is asked first, the rest is ended when it has gone, the stubborn are killed.
 
 Killing a worker whose parent starts it again achieves nothing, and killing only the parent can leave its
 workers serving. So a supervisor is asked to end its own workers, and whatever it leaves behind is ended after

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 GAUGES = ("pid", "connections", "sessions", "requests")
-"""What a worker is, and what it is busy with, row by row; 0 if there is none."""
+"""A worker's PID, and what it is busy with, one row each; 0 if there is no worker."""
 COUNTERS = 256  # rows beyond those, which the application's counters share
 SLOTS = 4096  # pairs of rows beyond those: how often something was tried, and when last, for what falls into each slot
 _HEAD = 2  # cells: how many workers are ready, and whether the one-time code was used
@@ -55,7 +55,7 @@ class Board:
         return cls(memoryview(mmap.mmap(descriptor, _size(workers))).cast("d"), number, workers, descriptor)
 
     def close(self) -> None:
-        """Let go of the file; what the memory has stays readable in this process."""
+        """Close the file; the memory stays readable in this process."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
@@ -113,7 +113,7 @@ class Board:
         return Counters(self, first, count)
 
     def add(self, row: int, amount: float) -> None:
-        """This worker has counted that much more."""
+        """Add to this worker's count."""
         self._cells[self._cell(row, self.number)] += amount
 
     def total(self, row: int) -> float:
@@ -169,7 +169,7 @@ class Counters:
 
     @property
     def totals(self) -> list[float]:
-        """What all workers have counted, those included that have ended."""
+        """What all workers have counted, including those that have ended."""
         return [self._board.total(row) for row in self._rows]
 
 

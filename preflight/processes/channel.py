@@ -1,4 +1,4 @@
-"""Messages between the launcher and its children: one JSON object a line, with descriptors if need be."""
+"""Messages between the launcher and its children: one JSON object per line, with descriptors if needed."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class Channel:
         return bool(self._buffer) or self.waits()
 
     def arrived(self) -> list[Message]:
-        """What can be read now, for a caller whose selector says that there is something."""
+        """The messages that can be read now, for a caller whose selector says that there is something."""
         self._read()
         messages = list(self._messages)
         self._messages.clear()
@@ -217,7 +217,7 @@ class Channel:
             os.close(self._descriptors.popleft())
 
     def close(self) -> None:
-        """Let go of it, and of the descriptors that came and that nobody has taken."""
+        """Close it, and the received descriptors that nobody has taken."""
         self._socket.close()
         self._close_descriptors()
         while self._messages:

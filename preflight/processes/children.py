@@ -29,11 +29,11 @@ LONGEST_LINE = 192 * 1024
 
 
 _unreaped: set[int] = set()
-"""PIDs of children that somebody here is going to ask how they ended."""
+"""PIDs of children whose exit status other code here is going to ask for."""
 
 
 def spare(pid: int, *, ended: bool = False) -> None:
-    """Leave a child that is none of this module's to whoever started it; ``ended``: it was asked how it ended."""
+    """Leave a child of other code to that code; ``ended``: its exit status was asked for."""
     _unreaped.discard(pid) if ended else _unreaped.add(pid)
 
 
@@ -156,13 +156,13 @@ class Child:
         return left
 
     def _waiting(self) -> int:
-        """Bytes of its output that nobody has read yet."""
+        """Bytes of its output that are not read yet."""
         there = array.array("i", [0])
         fcntl.ioctl(self.output, termios.FIONREAD, there)
         return there[0]
 
     def ended(self) -> bool:
-        """Whether the process is gone; the rest of its group is then ended, and the process reaped."""
+        """Whether the process has ended; the rest of its group is then killed, and the process reaped."""
         if self.process.returncode is not None:
             return True
         try:
@@ -179,7 +179,7 @@ class Child:
         return True
 
     def kill(self, why: str = "it is not needed any more") -> None:
-        """End the whole group at once and wait for the process; more than once does no harm."""
+        """Kill the whole group and wait for the process; may be called more than once."""
         if not self.ended():
             self._signal_group(signal.SIGKILL)
             with contextlib.suppress(ProcessLookupError):  # it may have left its group
@@ -204,7 +204,7 @@ class Child:
         return True
 
     def close(self, why: str = "it is not needed any more") -> None:
-        """End it and let go of everything; more than once does no harm."""
+        """Kill it and close everything; may be called more than once."""
         self.kill(why)
         if not self._closed:
             self._closed = True
@@ -212,7 +212,7 @@ class Child:
             os.close(self.output)
 
     def let_go(self) -> None:
-        """Close its channel and its output, and leave it to end by itself: it has heard what there was to say."""
+        """Close its channel and its output, and let it end by itself: it has been told everything."""
         if not self._closed:
             self._closed = True
             self.channel.close()

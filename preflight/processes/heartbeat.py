@@ -1,4 +1,4 @@
-"""Whether a worker's event loop still turns: the worker says so a few times in each period, and its launcher listens.
+"""Whether a worker's event loop still runs: the worker says so a few times in each period, and its launcher listens.
 
 Silence alone proves nothing. It is believed where the launcher was awake all the time to hear something: not after the
 machine or the launcher itself was suspended, and not while a debugger holds the worker.

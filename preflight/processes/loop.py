@@ -21,7 +21,7 @@ shall end: who passes a terminal's Ctrl-C on sends a second one (timeout, npm), 
 
 
 class Readable(Protocol):
-    """Something with a descriptor."""
+    """An object with a descriptor."""
 
     def fileno(self) -> int: ...
 
@@ -36,9 +36,9 @@ class Loop:
         self._wake.setblocking(False)
         self._selector.register(self._woken, selectors.EVENT_READ, self._clear)
         self.stops: list[int] = []
-        """Numbers of the signals that asked to stop, in their order; one for those that came together."""
+        """Numbers of the signals that asked to stop, in order; signals that came together count as one."""
         self._stopped_at = 0.0
-        """When the latest of them came."""
+        """When the latest of these signals came."""
         self._settled = False
 
     @contextlib.contextmanager

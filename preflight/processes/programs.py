@@ -29,11 +29,11 @@ _marked = threading.Event()
 
 
 class Late(Exception):
-    """A program had not ended in its time; it has now."""
+    """A program had not ended by its deadline, and was killed."""
 
 
 class Ended(NamedTuple):
-    """How a program ended, and what it printed: of much of it the beginning and the end."""
+    """How a program ended, and what it printed: only the beginning and the end of much output."""
 
     code: int
     said: str
@@ -94,7 +94,7 @@ def _mark_of(process: psutil.Process) -> str:
 
 
 class _Output:
-    """What comes out of a program, read as it comes, so that the program never waits for a reader."""
+    """A program's output, read as it comes, so that the program never waits for a reader."""
 
     def __init__(self, stream: IO[bytes] | None) -> None:
         assert stream is not None  # noqa: S101  # it was asked for

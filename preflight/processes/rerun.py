@@ -28,26 +28,26 @@ if TYPE_CHECKING:
     )
 
 Steps = list[tuple[str, dict[str, Any]]]
-"""What a run has come to: "collected", "checking" or "checked", each with its data."""
+"""The steps of a run: "collected", "checking" or "checked", each with its data."""
 Heard = Callable[[Steps], object]
-"""Takes steps of a run that goes on."""
+"""Takes the steps of a running run."""
 Began = Callable[[str, str], tuple[Heard, Callable[["Ending | None"], object]]]
-"""Takes the id of a run that another worker was asked for, and when it began; returns who hears of it."""
+"""Takes the id of a run that another worker was asked for, and when it began; returns who takes its steps."""
 OnSignal = Callable[[str, int, str, str], object]
 """Takes a signal that a child was sent; see children.py."""
 
 STEPS = ("collected", "checking", "checked")
 LOOK = 0.05  # seconds between two looks at what a run says: whoever serves has the processors in between
-SOON = 0.005  # seconds until the next one where more is on its way, a large report, say: its sender waits for us
+SOON = 0.005  # seconds until the next one if more is on its way, a large report, say: its sender waits for us
 READS = 16  # of 64 KiB, in one look: there is more to see to than this run
 
 
 class Ending(NamedTuple):
-    """What came of a re-run."""
+    """The result of a re-run."""
 
     report: Report
     reason: str = ""
-    """Why the run is no evidence of anything; empty if its report is one to go by."""
+    """Why the run is not evidence; empty if its report can be trusted."""
     unpublished: str = ""
     """Why others cannot read the report; empty if they can."""
     seen: files.Seen | None = None
@@ -62,16 +62,16 @@ class Ending(NamedTuple):
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Ending:
-        """The other way. Raises ReportError if there is no report in it."""
+        """Rebuild what :meth:`to_json` wrote. Raises ReportError if it holds no report."""
         seen = tuple(data["seen"]) if data["seen"] else None
         return cls(Report.from_json(data["report"]), data["reason"], data["unpublished"], seen)
 
 
 class Runner(Protocol):
-    """Whoever runs the suite for a server, one run at a time."""
+    """Runs the suite for a server, one run at a time."""
 
     on_began: Began | None
-    """Called in another thread when a run begins that nobody has begun here."""
+    """Called in another thread when a run begins that was not begun here."""
 
     def begin(self, run_id: str, heard: Heard, over: Callable[[Ending | None], object]) -> None:
         """Begin a run; both are called in other threads, ``over`` once, unless the run is ended here before.
@@ -81,11 +81,11 @@ class Runner(Protocol):
         """
 
     def end(self, run_id: str) -> None:
-        """End a run with all that it has started, and say nothing more of it; one that is over is left alone."""
+        """End a run with all that it has started, and report no more about it; a run that is over is left alone."""
 
 
 def publish(result: Result, settings: Settings) -> Ending:
-    """Publish a run's report, keep it in the history, and say what came of the run."""
+    """Publish a run's report, keep it in the history, and return the run's result."""
     seen = None
     try:
         seen = report.publish(result.report, settings.state.report)
@@ -166,13 +166,13 @@ class Rerun:
             self._heard(steps)
 
     def conclude(self, redactor: Redactor) -> Ending:
-        """What came of it, published; call it once, after :meth:`ended`."""
+        """Publish its report, and return its result; call it once, after :meth:`ended`."""
         self._loop.unwatch_child(self._suite.child)
         self._pass_on(self._suite.read_rest())
         return publish(self._suite.result(redactor), self._settings)
 
     def abandon(self) -> None:
-        """End it with no result."""
+        """End it without a result."""
         self._loop.unwatch_child(self._suite.child)
         self._suite.abandon()
 

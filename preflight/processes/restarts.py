@@ -89,7 +89,7 @@ class Origin(NamedTuple):
 
     @classmethod
     def of_this_process(cls) -> Origin:
-        """As it is now: ask before signals are handled, and before a parent that has started us is gone."""
+        """Its present state: ask before signals are handled, and before the parent that has started us is gone."""
         pid = os.getpid()
         first: tuple[str, ...] = ()
         with_first = beside_first = False

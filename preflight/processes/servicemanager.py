@@ -22,28 +22,28 @@ VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
 class ServiceManager:
-    """The service manager, as far as it wants to be told anything."""
+    """The service manager, if it wants to be told anything."""
 
     def __init__(self, address: str = "", watchdog: float = 0.0) -> None:
         """``address`` is a path, or an abstract name with ``@`` before it; ``watchdog`` is its period in seconds."""
         self.watchdog = watchdog if address else 0.0
         """Seconds without a sign of life after which it restarts this service; 0: it does not look."""
         self.problem = ""
-        """Why it cannot be told anything, for people; empty as far as is known."""
+        """Why it cannot be told anything, for people; empty if no reason is known."""
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._socket: socket.socket | None = None
         self._unsent: dict[str, str] = {}
         self._status = ""
         self._granted = 0.0
-        """Until when the start or the end may take, as it was told, on the monotonic clock."""
+        """The deadline of the start or the end, as it was told last, on the monotonic clock."""
         self._fed = 0.0
-        """When the sign of life was given that it was told of last, on the same clock."""
+        """When the last reported sign of life was given, on the same clock."""
         self._waits = False
         """Whether its watchdog has another period, until a worker gives signs of life again."""
 
     @classmethod
     def take(cls, environ: MutableMapping[str, str]) -> ServiceManager:
-        """That of this process. The variables are gone then: nothing that it starts speaks in its name."""
+        """The service manager of this process. The variables are removed: nothing that it starts speaks in its name."""
         address, period, pid = (environ.pop(name, "") for name in VARIABLES)
         if not address.startswith(("/", "@")):
             return cls()
@@ -57,7 +57,7 @@ class ServiceManager:
     # What people read in `systemctl status`.
 
     def status(self, text: str) -> None:
-        """Say what goes on, in one line; the same twice is said once."""
+        """Report the status, in one line; a repeated status is reported once."""
         if said := self._news(text):
             self._tell(**said)
 
@@ -70,7 +70,7 @@ class ServiceManager:
         self._tell(STOPPING="1", EXTEND_TIMEOUT_USEC=_microseconds(within), **self._news(text))
 
     def _news(self, text: str) -> dict[str, str]:
-        """A status as it is told; nothing if it has been told last."""
+        """The message of a status; empty if it was the last one told."""
         line, before = printable(first_line(text)), self._status
         self._status = line
         return {"STATUS": line} if line != before else {}

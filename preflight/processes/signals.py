@@ -18,7 +18,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Ended(SystemExit):
-    """A signal ended the command; nobody has to be waited for any more."""
+    """A signal ended the command; it waits for nobody any more."""
 
 
 _raised: list[int] = []
@@ -127,7 +127,7 @@ def end_group() -> None:
 
 
 def _handle(handler: Callable[[int, FrameType | None], object]) -> list[signal.Signals]:
-    """Handle each of them that is not ignored from outside; returns those."""
+    """Handle each of them that the parent does not ignore; returns those."""
     handled = [
         number for number in STOPPING if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN
     ]

@@ -1,4 +1,4 @@
-"""Where a process stands that does not go on: its threads, although none of them answers, and what its loop awaits.
+"""Where a process that hangs stands: its threads, although none of them answers, and what its event loop awaits.
 
 faulthandler writes the threads' stacks, asked by a signal. What a coroutine waits for is in none of them while the
 event loop turns; a thread of its own writes that. Both go to the process's output, among other lines, and who reads
@@ -38,7 +38,7 @@ DEBUGGERS_FOLDERS = ("/pydevd", "/debugpy/", "/_pydevd")
 
 
 class Standing(Protocol):
-    """A worker, as far as it can be asked where it stands."""
+    """A worker that can be asked where it stands."""
 
     child: Child
     started: bool

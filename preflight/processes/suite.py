@@ -27,7 +27,7 @@ MARGIN = 1.0  # seconds beyond the run's deadline that pytest gets to write its 
 
 
 class Abandoned(Exception):
-    """Nobody wants to know any more how the run ends."""
+    """The result of the run is no longer wanted."""
 
 
 class Result(NamedTuple):
@@ -181,7 +181,7 @@ class Suite:
         return messages
 
     def result(self, redactor: Redactor) -> Result:
-        """What came of it; call it once, after :meth:`ended`."""
+        """The result; call it once, after :meth:`ended`."""
         self.read_rest()
         self.child.drain_output()
         self.child.close()
@@ -242,7 +242,7 @@ class Suite:
         )
 
     def abandon(self) -> None:
-        """End the run with no result."""
+        """End the run without a result."""
         self.child.close()
         if self._socket is not None:
             self._socket.close()

@@ -38,9 +38,9 @@ class Worker:
         self.child = children.Child("preflight.worker", settings.folder, environ)
         self.imported = False
         self.error: str | None = None
-        """Why the application did not import, or cannot be served; one line."""
+        """Why the application did not import, or cannot be served, in one line."""
         self.fix = ""
-        """What to do about it; empty if importing the application shows more than we can say."""
+        """What to do about it; empty if importing the application by hand shows more."""
         self.routes: tuple[str, ...] = ()
         self.unguarded = False
         """Whether it may have a socket that listens."""
@@ -59,18 +59,18 @@ class Worker:
         self.on_beat: Callable[[], object] = lambda: None
         """Called for each sign of life of its event loop."""
         self.stacks: list[str] | None = None
-        """Where it stands, line by line, while it is asked for that."""
+        """The lines that say where it stands, while it is asked for that."""
         self._instance_id = ""
         self.on_audit: Callable[[Event], object] = lambda _event: None
         """Called for each event that the application reports."""
         self.rerun = ""
-        """The id of the re-run that it wants, for as long as it wants that to go on; empty while it wants none."""
+        """The id of the re-run that it asks for, as long as it wants that to go on; empty while it asks for none."""
         self.cancelled = 0
         """How many requests and turns it could not finish while it drained."""
         self.in_flight: int | None = None
         """How many requests and turns it said that it was busy with; None until it has answered that."""
         self.ended_for = ""
-        """What it was ended for, where that was found out here."""
+        """Why it was ended, if the launcher ended it."""
         self._closed_at = 0.0
         """When it was first seen that its channel has closed; 0: it has not."""
         self._events = 0
@@ -143,7 +143,7 @@ class Worker:
 
     @property
     def lost(self) -> int:
-        """How many events it had that did not come; known once it has drained."""
+        """How many of its events did not arrive; known once it has drained."""
         return max(0, self._reported - self._events)
 
     def ended(self) -> bool:
@@ -191,7 +191,7 @@ class Worker:
         return self.error
 
     def tell_verdict(self) -> None:
-        """Let it know that it is going to serve; it says when it can take the socket."""
+        """Tell it that it is going to serve; it says when it can take the socket."""
         self._tell("verdict")
 
     def serve(
@@ -243,17 +243,17 @@ class Worker:
         self._tell("rerun", run_id=run_id, steps=steps)
 
     def rerun_is_over(self, ending: Ending, *, elsewhere: bool = False) -> None:
-        """Tell it what came of that re-run; ``elsewhere``: another worker counts it."""
+        """Tell it the result of that re-run; ``elsewhere``: another worker counts it."""
         self.rerun = ""
         self._tell("rerun", run_id=ending.report.run_id, ending=ending.to_json(), elsewhere=elsewhere)
 
     def rerun_was_ended(self, run_id: str) -> None:
-        """Tell it that this re-run has been ended with no result."""
+        """Tell it that this re-run has been ended without a result."""
         self.rerun = ""
         self._tell("rerun", run_id=run_id, ended=True)
 
     def log_out(self, session: str, expires: int) -> None:
-        """Tell it that a login counts no more."""
+        """Tell it that a login is no longer valid."""
         self._tell("logout", session=session, expires=expires)
 
     def pass_on(self, topic: str, data: Mapping[str, Any]) -> None:
@@ -262,15 +262,15 @@ class Worker:
             self.child.channel.offer("news", topic=topic, data=dict(data))
 
     def count_restarts(self, restarts: Mapping[str, Any]) -> None:
-        """Let it know how often workers of its instance were started again."""
+        """Tell it how often workers of its instance were started again."""
         self._tell("restarts", **restarts)
 
     def count_notices(self, tally: Mapping[str, Any]) -> None:
-        """Let it know what became of the notices so far."""
+        """Tell it what became of the notices so far."""
         self._tell("notifications", tally=dict(tally))
 
     def note_fleet(self, state: Mapping[str, Any]) -> None:
-        """Let it know how the fleet's database is."""
+        """Tell it the state of the fleet's database."""
         self._tell("fleet", state=dict(state))
 
     def drain(self, *, replaced: bool, last: bool, starts: bool) -> None:

@@ -1,4 +1,4 @@
-"""Ready-made requirements: functions that make a pytest test, for whoever writes a suite.
+"""Ready-made requirements: functions that make a pytest test, for authors of suites.
 
 ::
 

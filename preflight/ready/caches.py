@@ -15,15 +15,15 @@ from preflight.text import foreign
 
 
 class Answer(NamedTuple):
-    """What the server has said."""
+    """The server's answer."""
 
     version: str
-    """Empty if it does not tell."""
+    """Empty if the server does not say."""
     policy: str | None
-    """What it does when its memory is full; None if it does not tell."""
+    """What it does when its memory is full; None if it does not say."""
     role: str
     refuses: str
-    """Why it takes nothing that is written, as far as it tells; empty if it does."""
+    """Why it refuses writes, if it says so; empty if it accepts them."""
 
 
 def redis(
@@ -133,7 +133,7 @@ def _asked(library: Any, ask: Ask, to_connect: float) -> Answer:
 
 
 def _allowed(errors: Any, question: Callable[[], Any]) -> Any:
-    """The answer; None if the server does not let us ask: managed services do so, and ACLs."""
+    """The answer; None if the server does not permit the question, as managed services and ACLs do."""
     try:
         return question()
     except errors.AuthenticationError:

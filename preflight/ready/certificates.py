@@ -16,7 +16,7 @@ from preflight.ready.network import CLOSED, address, connect, given, shown
 
 
 class Certificate(NamedTuple):
-    """What a service has shown."""
+    """The certificate that a service has shown."""
 
     target: str
     days: float
@@ -84,7 +84,7 @@ TRUST = {
 
 
 def trusting(ask: Ask, client: str = "openssl") -> ssl.SSLContext:
-    """A context that trusts whom the application trusts. Raises Failure if it could trust nobody."""
+    """A context that trusts the same authorities as the application. Raises Failure if it could trust none."""
     variables = [one for one in TRUST[client] if ask.environment.get(one)]
     if not variables:
         if client == "openssl":
@@ -120,7 +120,7 @@ def _provoke(made: ssl.SSLSocket, target: str) -> None:
 
 
 def untrusted(error: ssl.SSLError) -> str:
-    """Why TLS does not stand, for people: in OpenSSL's words, which hold no secret."""
+    """Why the TLS handshake failed, for people: in OpenSSL's words, which hold no secret."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"
     if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):

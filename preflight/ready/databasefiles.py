@@ -20,7 +20,7 @@ NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph"
 
 
 class Answer(NamedTuple):
-    """What is known of the file."""
+    """What is known about the file."""
 
     shown: str
     faults: list[str]
@@ -71,7 +71,7 @@ _URL = re.compile(r"sqlite(?:\+\w+)?:///([^?]+)")
 
 
 def _checked(place: Place, file: Path, timeout: float) -> list[str]:
-    """What is wrong in the database, a line each. Nothing is written, and nothing made beside it."""
+    """What is wrong in the database, one line each. Nothing is written, and no file is made beside it."""
     import sqlite3  # 2.5 ms; suites that ask for no database of it have none
 
     log, index = (file.with_name(f"{file.name}-{ending}") for ending in ("wal", "shm"))

@@ -1,4 +1,4 @@
-"""``ready.file``, ``ready.folder`` and ``ready.model_file``: files of the application's."""
+"""``ready.file``, ``ready.folder`` and ``ready.model_file``: files of the application."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KINDS = {
 
 
 class Place(NamedTuple):
-    """A path, and what it is called in front of people: one that a variable has is called after that."""
+    """A path, and its name for people: a path from a variable is named after the variable."""
 
     path: Path
     shown: str
@@ -48,7 +48,7 @@ def place_of(ask: Ask, path: str) -> Place:
 
 
 def status_of(place: Place, what: str, is_one: Callable[[int], bool] = stat.S_ISREG) -> os.stat_result:
-    """What is there. Raises Failure if that is nothing that could be ``what``, which is a regular file mostly."""
+    """The status of what is there. Raises Failure if it cannot be ``what``, usually a regular file."""
     path, shown, ends_with_slash = place
     try:
         status = path.stat()
@@ -68,7 +68,7 @@ def status_of(place: Place, what: str, is_one: Callable[[int], bool] = stat.S_IS
 
 
 def file(path: str = "", *, variable: str = "", **instead: Unpack[Instead]) -> Callable[..., None]:
-    """A file is there, and this user can read it. ``path`` starts from the project's folder; or it is a variable's."""
+    """A file is there, and this user can read it. ``path`` starts from the project's folder, or a variable has it."""
 
     def probe(ask: Ask) -> int:
         place = place_of(ask, path)
@@ -107,7 +107,7 @@ def _readable(place: Place, status: os.stat_result) -> None:
 def folder(
     path: str = "", *, variable: str = "", writable: bool = True, **instead: Unpack[Instead]
 ) -> Callable[..., None]:
-    """A folder is there, and this user can write a file in it: one is made and taken away again."""
+    """A folder is there, and this user can write a file in it: one is made and removed again."""
 
     def probe(ask: Ask) -> None:
         place = place_of(ask, path)
@@ -194,7 +194,7 @@ def model_file(
 
 
 def _hash(path: Path, until: float) -> str:
-    """The file's SHA-256. Ends as unknown if there is no time for all of it."""
+    """The file's SHA-256. Ends as unknown if there is no time to read all of it."""
     digest = hashlib.sha256()
     with path.open("rb") as opened:
         while piece := opened.read(PIECE):

@@ -90,7 +90,7 @@ def _rejected(reply: Reply) -> bool:
 
 
 def _mending(settings: Settings, reply: Reply, place: Place) -> str:
-    """What to do about a key that was rejected and looks like one."""
+    """What to do about a rejected key that looks like a key."""
     for word, variables in (("organization", egress.ORGANIZATION), ("project", (egress.PROJECT,))):
         sent = next((found for name in variables if (found := places.of(settings, name)).value), None)
         if word in reply.code.lower() and sent is not None:
@@ -151,7 +151,7 @@ def judge_service(
 
 
 def _not_answered(variable: str, settings: Settings, reply: Reply, details: Details, purpose: str) -> None:
-    """What is known of a service that has not answered, or was not asked."""
+    """What is known about a service that has not answered, or was not asked."""
     base = places.of(settings, variable)
     if reply.fault is not None and reply.fault.variable:
         said, details.fix = judge_fault(reply.fault, settings)

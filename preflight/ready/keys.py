@@ -1,6 +1,6 @@
-"""``ready.api_key``: a service of models knows the key, which a request that costs nothing finds out.
+"""``ready.api_key``: the service of a model accepts the key, as a request that costs nothing shows.
 
-What is judged about the answer is in judges.py.
+judges.py judges the answer.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ class Provider(NamedTuple):
 
     name: str
     base: str
-    """Where it is; empty if each customer has an address of their own."""
+    """Its address; empty if each customer has an address of their own."""
     variable: str
-    """The variable that puts another address in its place."""
+    """The variable that replaces the address."""
     route: str
     lists: tuple[str, ...]
-    """Under which names the good answer has a list."""
+    """The names under which a good answer has a list."""
     header: str = "Authorization"
     before: str = "Bearer "
-    """What stands before the key in its header."""
+    """The prefix of the key in its header."""
     others: Mapping[str, str] | None = None
     """Other headers that it wants."""
 
@@ -65,12 +65,12 @@ PROVIDERS = {
 
 
 class Answer(NamedTuple):
-    """What a provider has said of a key, and with which settings it was asked."""
+    """A provider's answer about a key, and the settings with which it was asked."""
 
     reply: Reply
     settings: Settings
     is_public: bool
-    """Whether the service answers the same without any key."""
+    """Whether the service gives the same answer without any key."""
 
 
 def api_key(variable: str, provider: str = "", *, base: str = "", **instead: Unpack[Instead]) -> Callable[..., None]:
@@ -138,7 +138,7 @@ _NAMES = {
     "GEMINI": "google", "MISTRAL": "mistral", "PERPLEXITY": "perplexity", "PPLX": "perplexity", "OLLAMA": "ollama",
     "VLLM": "vllm", "LLAMA_CPP": "llama.cpp", "LLAMACPP": "llama.cpp",
 }  # fmt: skip
-"""How services are called in variables."""
+"""The names of services in variables."""
 _TOLD = re.compile(rf"(?:^|_)({'|'.join(_NAMES)})_(?:API|BASE|ENDPOINT|HOST|KEY|TOKEN|URI|URL)(?:_|$)")
 """A variable that tells: GOOGLE_API_KEY does, and GOOGLE_MAPS_API_KEY is another service's."""
 
@@ -157,7 +157,7 @@ def provider_of(variable: str, provider: str, others: Collection[str] = ()) -> s
 
 
 def question_of(known: Provider, ask: Ask, base: str = "", route: str = "") -> Question:
-    """What the provider is asked. Raises Failure if its address is nowhere to be found."""
+    """The question to the provider. Raises Failure if its address is not known."""
     where = base_of(known, ask, base)
     # OpenAI's own variables (organization, proxy) are about OpenAI's client.
     ours = known.variable.startswith("OPENAI_")
@@ -179,7 +179,7 @@ def question_of(known: Provider, ask: Ask, base: str = "", route: str = "") -> Q
 
 
 def headers_of(question: Question) -> Mapping[str, str]:
-    """What is sent with it. Raises Failure if HTTP does not allow that."""
+    """The headers of the question. Raises Failure if HTTP does not allow one."""
     try:
         return question.headers or egress.headers(question.environment, question.key)
     except egress.Fault as fault:
@@ -187,7 +187,7 @@ def headers_of(question: Question) -> Mapping[str, str]:
 
 
 def base_of(known: Provider, ask: Ask, base: str = "") -> str:
-    """The provider's address. Raises Failure if it is nowhere to be found."""
+    """The provider's address. Raises Failure if it is not known."""
     where = base or ask.environment.get(known.variable) or known.base
     if not where:
         missing = f"{known.variable} is not set, and nobody else knows the address of {known.name}"

@@ -55,7 +55,7 @@ def disk(path: str = ".", *, free: int, inodes: int = 1_000, **instead: Unpack[I
 
 
 def memory(*, available: int, **instead: Unpack[Instead]) -> Callable[..., None]:
-    """So many bytes of memory are available, on the machine and within every limit of its control groups."""
+    """At least ``available`` bytes of memory are left, on the machine and within every limit of its control groups."""
 
     def judge(left: machine.Left, details: Details) -> None:
         details.update(available=left.available, limit=left.limit, control_group=left.group or None)

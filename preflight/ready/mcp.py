@@ -26,7 +26,7 @@ ALWAYS_DOWNLOAD = {("pnpm", "dlx"), ("yarn", "dlx"), ("pipx", "run")}
 
 
 class Answer(NamedTuple):
-    """What the server has said of itself."""
+    """The server's answer about itself."""
 
     server: str
     version: str
@@ -135,7 +135,7 @@ async def _reached(ask: Ask, token: str) -> AsyncIterator[Any]:
 
 
 async def _asked(library: Any, target: Any) -> Answer:
-    """Initialize, list the tools, and go. What the server prints beside that is nobody's."""
+    """Initialize, list the tools, and disconnect. Other output of the server is ignored."""
     with open(os.devnull, "w") as nothing:  # noqa: ASYNC230  # opening the null device waits for nothing
         if isinstance(target, library.StdioServerParameters):
             from mcp.client.stdio import stdio_client

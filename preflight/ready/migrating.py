@@ -1,4 +1,4 @@
-"""``ready.migrations``: the database is as the application's migrations leave it."""
+"""``ready.migrations``: the database has all of the application's migrations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOOKED_FOR = {
     "django": "no manage.py",
     "": f"{_OF_ALEMBIC}, and no manage.py that names Django",
 }
-"""What a project's folder lacks, by the kind that the suite has named."""
+"""What the project's folder lacks, by the kind that the suite has named."""
 
 
 def migrations(kind: str = "", *, config: str = "", **instead: Unpack[Instead]) -> Callable[..., None]:
@@ -102,7 +102,7 @@ def _fix(kind: str, config: str) -> str:
 
 
 def _ran(arguments: Sequence[str], ask: Ask, until: float) -> int:
-    """The exit code: 0 or 1, which say all or not all. Raises Failure for what is no answer."""
+    """The exit code: 0 (all applied) or 1 (not all). Raises Failure for anything else."""
     try:
         seconds = max(0.0, until - time.monotonic())
         ended = programs.run([sys.executable, *arguments], ask.environment, seconds, ask.root)

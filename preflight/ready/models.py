@@ -22,15 +22,15 @@ LOCAL = ("ollama", "vllm", "llama.cpp")
 
 
 class Answer(NamedTuple):
-    """What the service has said of its models."""
+    """The service's answer about its models."""
 
     status: int
     names: list[str] | None
-    """Those that it offers; None if it does not say."""
+    """The models that it offers; None if it does not say."""
     not_ready: str = ""
-    """Why the model cannot be used yet; empty if it can, or nothing says otherwise."""
+    """Why the model cannot be used yet; empty if it can, as far as is known."""
     knows: bool = False
-    """Whether it knows the model by its name, though it is in no list: an alias, say."""
+    """Whether it knows the model's name although the list does not have it: an alias, say."""
     shared: str = ""
     """Who asked in place of this instance, and when, for people; empty if it asked itself."""
 
@@ -168,7 +168,7 @@ def _word(kind: str, name: str) -> tuple[str, dict[str, Any]]:
 
 
 def _used(kind: str, name: str, ask: Ask, base: str) -> Answer:
-    """Have the model say a word. Raises Failure if the service says that it cannot be used."""
+    """Have the model answer one word. Raises Failure if the service says that it cannot be used."""
     known = PROVIDERS[kind]
     route, body = _word(kind, name)
     question = question_of(known, ask, base, route)

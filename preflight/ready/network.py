@@ -1,4 +1,4 @@
-"""``ready.tcp``, ``ready.dns``: a service can be reached, its name resolved."""
+"""``ready.tcp``, ``ready.dns``: a service can be reached, a name can be resolved."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def address(ask: Ask, given: str, port: int | None = None) -> tuple[str, int]:
 
 
 class Connected(NamedTuple):
-    """A connection, and which of the host's addresses said nothing before this one took it."""
+    """A connection, and the host's addresses that did not answer before this one accepted it."""
 
     made: socket.socket
     silent: list[str]
@@ -126,7 +126,7 @@ def why(errors: list[OSError], timeout: float) -> str:
 
 
 class Accepts(NamedTuple):
-    """Who has accepted a connection, after how long, and which of its addresses said nothing before."""
+    """The address that accepted a connection, after how long, and the addresses that did not answer before."""
 
     target: str
     seconds: float

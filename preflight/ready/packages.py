@@ -63,7 +63,7 @@ def distribution(wanted: str, *, module: str = "", **instead: Unpack[Instead]) -
 
 
 class Answer(NamedTuple):
-    """What is installed, what of it was imported, and which extras it does not have."""
+    """The installed version, the modules that were imported, and the extras that it lacks."""
 
     version: str
     modules: list[str]
@@ -131,7 +131,7 @@ def _is_version(text: str) -> bool:
 
 
 def conflicts() -> list[str]:
-    """What is missing or in a version that somebody does not take, a line each, sorted."""
+    """What is missing or in a version that another distribution refuses, one line each, sorted."""
     versions: dict[str, str] = {}
     wants: list[tuple[str, str]] = []
     for one in importlib.metadata.distributions():

@@ -14,7 +14,7 @@ from preflight.ready.network import resolved
 
 
 class Answer(NamedTuple):
-    """What the database has said."""
+    """The database's answer."""
 
     version: str
     number: int

@@ -19,17 +19,17 @@ from preflight.text import foreign
 
 
 class Answer(NamedTuple):
-    """What came back."""
+    """The answer to a request."""
 
     target: str
     status: int
     seconds: float
     document: Any
-    """Its JSON; None if it is none."""
+    """Its JSON; None if it is not JSON."""
     location: str
     """The host that a redirection points to; empty if there is none."""
     cut: str
-    """Why all of it could not be read; empty if it was."""
+    """Why it could not be read completely; empty if it was."""
 
 
 def http(

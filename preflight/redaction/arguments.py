@@ -1,4 +1,4 @@
-"""Command lines of other processes, as they may be shown: what looks like a secret in them is masked.
+"""Command lines of other processes, as they may be shown: whatever in them looks like a secret is masked.
 
 The redactor knows our own secrets; what somebody else's program was given it cannot know, nor does it replace
 secrets that are too short or too common. So here it is judged by shape: by what an option, a variable, a field or a
@@ -62,7 +62,7 @@ def shown(argv: Sequence[str], secrets: Collection[str] = ()) -> str:
 
 
 def _bounded(argv: Sequence[str]) -> Iterator[str]:
-    """The first arguments; one that does not fit goes with all behind it: of half a secret nobody sees what it is."""
+    """The first arguments. One that does not fit is left out with all behind it: half a secret is not recognised."""
     left = LONGEST
     for number, argument in enumerate(argv):
         left -= len(argument) + 1
@@ -216,7 +216,7 @@ def _quoted(text: str, opening: int) -> tuple[str, int]:
 
 
 def _fields(text: str) -> str:
-    """The text with the values masked of fields that are called like secrets."""
+    """The text with the values of fields masked whose names are those of secrets."""
     pieces: list[str] = []
     reached = place = 0
     while sign := _SIGN.search(text, place):
@@ -271,7 +271,7 @@ def _value(text: str, sign: re.Match[str], *, quoted: bool, first: bool) -> tupl
 
 
 def _closed(text: str, opening: re.Match[str]) -> int:
-    """Where the quotes close that open there: a quote of the same kind that has no more backslashes before it."""
+    """Where the quotes close that open there: at a quote of the same kind with no more backslashes before it."""
     place = opening.end()
     while (place := text.find(opening[2], place)) >= 0:
         before = place

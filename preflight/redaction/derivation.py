@@ -1,7 +1,7 @@
-"""What an application makes of a secret: the parts of a value that it prints, sends or logs by themselves.
+"""What an application derives from a secret: the parts of a value that it prints, sends or logs by themselves.
 
 A variable holds several keys in a list, a token behind its scheme, a login in a URL, fields of JSON, a cookie, a key
-with quotes or escapes around it, all that in base64 once more. Who knows only the whole value knows none of them.
+with quotes or escapes around it, all that in base64 once more. A search for the whole value finds none of these parts.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from urllib.parse import unquote, unquote_plus
 
 from preflight.redaction.keys import ABOUT, LOGIN, MOST, NOTIFY, common, key_like, words
 
-SHORTEST = 12  # characters of a part; a shorter one stands in too many harmless texts
+SHORTEST = 12  # characters of a part; a shorter one occurs in too many harmless texts
 LARGEST = 256 * 1024  # characters of all parts of one value together, as `cost` counts them
 LOOKED_AT = 4 * 1024 * 1024  # characters that are taken apart for one value, all its parts together
 DEPTH = 6  # of parts within parts: a password in a URL in JSON in base64 in a list
 
-# What is called like this says where or what something is: it is a secret only if it looks like one.
+# Fields with these names say where or what something is: their values are secrets only if they look like secrets.
 _PLACES = ABOUT | {
     "DATABASE", "DB", "DBNAME", "EMAIL", "ENDPOINT", "EXPIRES", "HOST", "HOSTNAME", "MODEL", "PORT", "REGION", "SERVER",
     "SSLMODE", "VERSION",
@@ -58,7 +58,7 @@ Part = tuple[str, bool, bool]
 
 
 def derived(*environments: Mapping[str, str]) -> Iterator[str]:
-    """The secrets that variables hold whose names say nothing of them, as parts of their values."""
+    """The secrets in the values of variables whose names are not those of secrets."""
     for variables in environments:
         for name, value in variables.items():
             if name != NOTIFY and not key_like(name) and _MAY_HOLD.search(value):
@@ -72,7 +72,7 @@ def members(value: str, *, secret: bool = True) -> Iterator[str]:
     ``secret``: the value as a whole is one. Of one that is not, what a name says is secret, and logins in URLs.
     """
     if len(_NO_TEXT.findall(value)) > len(value) // 16:
-        return  # bytes that are no text have no parts
+        return  # bytes that are not text have no parts
     seen: set[Part] = set()
     found, room, left = 0, LARGEST, LOOKED_AT
     queue: deque[tuple[str, bool, int]] = deque([(value.strip(), secret, 0)])
@@ -97,12 +97,12 @@ def members(value: str, *, secret: bool = True) -> Iterator[str]:
 
 
 def cost(part: str) -> int:
-    """Characters that a part counts for: a sign is looked for in each of the ways to write it, a letter in one."""
+    """The cost of a part in characters: a sign is searched for in each of the ways to write it, a letter in one."""
     return len(part) + 96 * sum(1 for _ in _SIGN.finditer(part))
 
 
 def _sound(part: str) -> bool:
-    """Whether a text can be written at all: JSON may have halves of characters in it."""
+    """Whether a text can be encoded at all: JSON may have halves of characters in it."""
     try:
         part.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Where known secrets stand in a text in base64 or in hexadecimal digits, however those are broken into lines."""
+"""Finds known secrets that are in a text in base64 or in hexadecimal digits, however those are broken into lines."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DIGITS = re.compile(r"0x|u00|([0-9a-fA-F])")
 
 
 class Encodings:
-    """The secrets of one redactor, as they are recognised where they are encoded."""
+    """The secrets of one redactor, in the forms in which they are recognised when encoded."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self._secrets = secrets

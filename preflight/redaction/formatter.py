@@ -20,6 +20,6 @@ class Redacting(logging.Formatter):
 
 
 def redact(handler: logging.Handler, redactor: Redactor) -> None:
-    """Let a handler write without secrets; again, with those of now."""
+    """Let a handler write without secrets; a second call updates the secrets."""
     inner = handler.formatter or logging.Formatter()
     handler.setFormatter(Redacting(inner.inner if isinstance(inner, Redacting) else inner, redactor))

@@ -16,7 +16,7 @@ from preflight.text import foreign
 NOTIFY = "PREFLIGHT_NOTIFY"
 """The variable with the addresses of notifications: to know such a URL is to be able to write there."""
 MOST = 1000  # secrets of one value that are known: each costs a look at every text
-SHORTEST = 8  # characters; a shorter value stands in too many harmless texts to be replaced blindly
+SHORTEST = 8  # characters; a shorter value occurs in too many harmless texts to be replaced blindly
 
 _WORDS = frozenset(
     {
@@ -33,7 +33,7 @@ _OTHERS = frozenset(
     }
 )  # fmt: skip
 ABOUT = frozenset({"DIR", "DOMAIN", "FILE", "HEADER", "NAME", "PATH", "SOCK", "TYPE", "URI", "URL"})
-"""What a name ends with that says where or what something is, and not the thing."""
+"""Endings of names that say where or what something is, and do not hold the thing itself."""
 LOOKS_SECRET = re.compile(
     r"\b(?:sk|pk|rk|pplx|xai|gsk|pypi|tvly)-[A-Za-z0-9_-]{16,}|\b(?:sk|rk|pk|whsec)_[A-Za-z0-9_]{16,}"
     r"|\b(?:gh[pousr]|npm|hf|glsa|dop_v1)_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}"
@@ -44,7 +44,7 @@ LOOKS_SECRET = re.compile(
     r"|(?<![0-9])[0-9]{5,16}:A[\w-]{34}(?![\w-])"
     r"|-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|$)"
 )
-"""What looks like a key of a well-known service, although nobody knows it: webhooks and Telegram's bots as well."""
+"""What looks like a key of a well-known service, even in no variable; webhooks and Telegram's bots as well."""
 _HOLD_LOGINS = frozenset({"CONNECTION", "DATABASE", "DSN", "PROXY", "URI", "URL"})
 LOGIN = re.compile(r"[^\s:@/]{1,64}[:/](?!/)([^\s@]{1,512})@(?=[\w/\[(])")
 """A login without a scheme: ``user:password@tcp(host)/x``, ``user/password@//host``, ``user:password@proxy:3128``."""
@@ -91,7 +91,7 @@ def _is_hook(found: list[str]) -> bool:
 
 
 def common(value: str) -> bool:
-    """Whether a value stands in too many harmless texts to be replaced blindly.
+    """Whether a value occurs in too many harmless texts to be replaced blindly.
 
     It is short, or a single word of small letters, or the name of a host, or a path.
     """

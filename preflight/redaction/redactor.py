@@ -75,7 +75,7 @@ def _parts(secret: str) -> Iterator[str]:
 
 
 class _Known:
-    """A part of a text, known in whatever way it is written; compiled when a text may have it."""
+    """A part of a secret, recognised in every way in which it is written; compiled when a text may contain it."""
 
     __slots__ = ("_literals", "_regex", "complete", "text")
 
@@ -96,7 +96,7 @@ class _Known:
 
 
 class _Begun(_Known):
-    """What a secret begins with, and what is needed to go on from there."""
+    """The beginning of a secret, and what is needed to go on from there."""
 
     __slots__ = ("__dict__", "_secret")
 
@@ -126,15 +126,15 @@ class _Begun(_Known):
 
 
 class Redacted(NamedTuple):
-    """A text without secrets, and what has to be known of it when its stream goes on."""
+    """A text without secrets, and what has to be known about it when its stream goes on."""
 
     text: str
     unfinished: str
     """Its end, from where a secret begins that may go on in what follows; empty if there is none."""
     begun: str
-    """Its last characters where they are the first ones of a secret, too few to know it by them."""
+    """Its last characters, if they are the first ones of a secret, and too few to recognise it."""
     went_on: bool
-    """Whether a secret goes on in it that had begun in what came before."""
+    """Whether it continues a secret that had begun in the text before."""
 
 
 class Redactor:
@@ -204,7 +204,7 @@ class Redactor:
         )
 
     def _spans(self, text: str) -> list[tuple[int, int]]:
-        """Where there are secrets, in whatever form."""
+        """Where there are secrets, in any form."""
         spans = [*self._plain(text), *self._encodings.places(text), *self._alone(text)]
         for folded in unfolded(text):
             spans += [folded.place(start, end) for start, end in self._plain(folded.text)]

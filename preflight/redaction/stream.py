@@ -1,4 +1,4 @@
-"""A stream of lines, redacted one by one: a secret that is folded over several of them is recognised all the same."""
+"""A stream of lines, redacted one by one: even a secret that is folded over several of them is recognised."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _WAIT = 20  # lines that may come between two pieces of a secret in a stream
 
 
 class StreamRedactor:
-    """Redacts the lines of a stream, one by one: a secret that is folded over several of them is one all the same."""
+    """Redacts the lines of a stream, one by one, and recognises a secret that is folded over several of them."""
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor

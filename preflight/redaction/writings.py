@@ -1,4 +1,4 @@
-"""A regular expression for a secret in whatever way each of its characters is written.
+"""A regular expression for a secret in every way in which each of its characters may be written.
 
 As it is, in JSON, in ``repr``, in HTML, URL-encoded, and in any mixture of these.
 """
@@ -13,7 +13,7 @@ from itertools import islice
 
 SIGNS = 512  # of a secret that are compiled: each has some twenty ways to be written, a millisecond to compile
 
-_PLAIN = re.compile(r"[A-Za-z0-9_]+")  # what nobody encodes
+_PLAIN = re.compile(r"[A-Za-z0-9_]+")  # characters that nobody encodes
 _SIGNS = re.compile(r"[^A-Za-z0-9_]")
 _NAMED = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos"}
 _LETTERS = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}

@@ -99,7 +99,7 @@ class Paragraph:
 
 
 def is_sentence(fix: str) -> bool:
-    """Whether a fix is there to be read and not to be pasted: it has words, or signs, that no command has.
+    """Whether a fix is a sentence and not a command: it has words or signs that no command has.
 
     What could be either is a command: wrapped, that would be pasted as several, and a sentence is only folded.
     """
@@ -328,7 +328,7 @@ def broken(
 
 
 def failure(title: str, lines: Sequence[str], *, plain: bool = False) -> RenderableType:
-    """A red banner for something that is no check's failure."""
+    """A red banner for a failure that is not a check's."""
     shown = [
         Fix(line.removeprefix("Fix: "), indent=0) if line.startswith("Fix: ") else Paragraph(line) for line in lines
     ]
@@ -336,12 +336,12 @@ def failure(title: str, lines: Sequence[str], *, plain: bool = False) -> Rendera
 
 
 def ready(addresses: Sequence[tuple[str, str]], *, plain: bool = False) -> RenderableType:
-    """The green banner; ``addresses`` are pairs of what and where."""
+    """The green banner; ``addresses`` are pairs of a name and an address."""
     return Group(bar(f"{_sign('✅ ', plain)}SERVER READY!", "green"), Addresses(addresses), _rule("green", plain))
 
 
 class Addresses:
-    """Pairs of what and where: in two columns where they fit, else each address below what is there."""
+    """Pairs of a name and an address: in two columns if they fit, else each address below its name."""
 
     def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
         self.pairs = pairs

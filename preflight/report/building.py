@@ -1,4 +1,4 @@
-"""The report of a run, made of what pytest-json-report gathered and of the checks: redacted, limited, and judged."""
+"""The report of a run, made from what pytest-json-report gathered and from the checks: redacted, limited and judged."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _clean(check: Check, redactor: Redactor, share: int) -> Check:
 
 
 def in_brief(check: Check, redactor: Redactor) -> dict[str, Any]:
-    """A check as it is told while its run goes on: redacted, and without its details."""
+    """A check as it is reported while its run goes on: redacted, and without its details."""
     return {
         "title": _line(check.title, redactor),
         "severity": check.severity,

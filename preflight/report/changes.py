@@ -1,4 +1,4 @@
-"""What has changed between two runs. Pure: notifications tell it, and the history shows it."""
+"""The changes between two runs, which notifications report and the history shows. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from preflight.report.model import Check, Report
 
 BAD = ("blocks", "warns", "blocked", "broken")
-"""How a check or the verdict can stand that is worth a person's attention."""
+"""The standings of a check or the verdict that are worth a person's attention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +17,12 @@ class Flip:
 
     title: str
     before: str
-    """Empty: it was not there."""
+    """Empty if the check was not there."""
     after: str
 
 
 def flips(last: MutableMapping[str, str], now: Iterable[tuple[str, str]]) -> list[Flip]:
-    """What is otherwise ``now`` than it was ``last``, by title; what it is now is remembered there."""
+    """The differences of ``now`` from ``last``, by title; ``last`` is updated."""
     flipped = []
     for title, after in now:
         before = last.get(title, "")
@@ -50,12 +50,12 @@ class Change(Flip):
 
 
 def standing(check: Check) -> str:
-    """How a check stands: "ok", "warns" or "blocks"."""
+    """The standing of a check: "ok", "warns" or "blocks"."""
     return "blocks" if check.blocks else "warns" if check.warns else "ok"
 
 
 def verdict(report: Report) -> str:
-    """How a run judged: "good", "blocked" or "broken"."""
+    """The verdict of a run: "good", "blocked" or "broken"."""
     return "broken" if report.status == "broken" else "good" if report.may_start else "blocked"
 
 

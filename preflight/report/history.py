@@ -1,4 +1,4 @@
-"""Past runs: each published report is kept as a file of its own, and this is what they say together.
+"""Past runs: each published report is kept as a file of its own, and this module evaluates them together.
 
 ``state_dir/history/<when it began>-<run id>.<address>.json``: names sort by time, files are written once, whole
 or not at all, and for their owner only. What is there and is no report of ours is passed over. The address is in the
@@ -122,7 +122,7 @@ class Run(NamedTuple):
 
     @classmethod
     def of(cls, found: Report, like: Checks | None = None) -> Run:
-        """What is worth remembering of a report; ``like`` see :class:`Checks`."""
+        """The part of a report that is worth remembering; for ``like`` see :class:`Checks`."""
         return cls(
             run_id=found.run_id,
             origin=found.origin,
@@ -242,7 +242,7 @@ def _written(path: Path) -> int:
 
 
 def _abandoned(folder: Path) -> list[str]:
-    """What processes that died in the middle of writing have left."""
+    """Files of processes that died in the middle of writing."""
     found = []
     with os.scandir(folder) as entries:
         for file in entries:
@@ -307,7 +307,7 @@ class History:
     def runs(
         self, *, offset: int = 0, limit: int, address: str | None = None, besides: Iterable[Report] = ()
     ) -> list[tuple[Run, tuple[Flip, ...]]]:
-        """Past runs with what flipped in each, newest first; of one address, or of all.
+        """Past runs with the changes in each, newest first; of one address, or of all.
 
         ``besides`` are runs that count although they may not be kept, where the disk is full, say. Files that
         hold no report are left out. Raises OSError if the folder is there and cannot be read.

@@ -61,11 +61,11 @@ class ReportError(Exception):
 
 
 class OtherSchema(ReportError):
-    """A report of another version of this project: of no use here, and nothing wrong with it."""
+    """A report of another version of this project: it cannot be used here, but it is not corrupt."""
 
 
 class CorruptReport(ReportError):
-    """A report file that is none; ``inode`` is the file's number."""
+    """A file that is not a report; ``inode`` is the file's number."""
 
     def __init__(self, message: str, inode: int) -> None:
         super().__init__(message)
@@ -227,7 +227,7 @@ def machine() -> str:
 
 
 def exceeds(value: object, longest: int) -> bool:
-    """Whether this is more than it is worth to redact and write; found out without looking at all of it."""
+    """Whether this is too large to redact and write; decided without looking at all of it."""
     waiting = [(value, 0)]
     while waiting:
         one, depth = waiting.pop()
@@ -242,7 +242,7 @@ def exceeds(value: object, longest: int) -> bool:
 
 
 def shown(text: str, redactor: Redactor) -> str:
-    """The text as it may be seen. Redacted first: a secret that is not printable is found as it is."""
+    """The text as it may be shown. It is redacted first, because an unprintable secret is found only unchanged."""
     return printable(redactor.text(text))
 
 

@@ -1,6 +1,6 @@
 """Which report is the newest that can be trusted: this is decided here, for launcher and worker alike.
 
-Pure: whoever asks has read the reports, and keeps the answer.
+Pure: the caller has read the reports, and keeps the answer.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from preflight.report.model import Report
 
 
 class Judged(NamedTuple):
-    """What a server goes by."""
+    """The runs that a server's verdict is based on."""
 
     report: Report | None
     """Its latest run that can be trusted: its start's, then its re-runs'. None if no suite ran."""
     rerun_problem: str = ""
-    """Why the last re-run left no report to go by; empty if it did."""
+    """Why the last re-run left no report that can be trusted; empty if it left one."""
 
     def after(self, ended: Report | None, reason: str) -> Judged:
         """What it goes by once a re-run is over, which broke if there is a ``reason``: then the verdict stays."""

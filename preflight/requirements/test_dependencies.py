@@ -40,7 +40,7 @@ def declared(settings: Settings) -> list[Requirement]:
 
 
 def _to_install(requirement: Requirement) -> str:
-    """What an installer has to be told: with the extras, and where it comes from if that is not the index."""
+    """The argument for an installer: with the extras, and with the source if that is not the index."""
     extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
     return f"{requirement.name}{extras}{f' @ {requirement.url}' if requirement.url else requirement.specifier}"
 

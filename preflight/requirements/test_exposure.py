@@ -37,7 +37,7 @@ def new_token(settings: Settings, instead: str) -> str:
 
 
 def is_redacted(token: str) -> bool:
-    """Whether logs and reports are without this token, asked of what takes it out there."""
+    """Whether the redactor removes this token from logs and reports."""
     said = f"the token is {token}, it is wrong"
     return token not in Redactor([token]).text(said)
 
@@ -52,7 +52,7 @@ def leads_elsewhere(settings: Settings) -> str:
     try:
         bound = str(ports.resolve(settings.host, settings.port).sockaddr[0])
     except ports.PortUnavailable:
-        return ""  # it is bound nowhere, as Server Port says
+        return ""  # it cannot be bound, as Server Port says
     return "" if bound == "::1" or bound.startswith("127.") else bound
 
 

@@ -1,4 +1,4 @@
-"""What the machine has left."""
+"""The machine's free disk, memory and descriptors."""
 
 from __future__ import annotations
 

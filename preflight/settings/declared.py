@@ -1,6 +1,6 @@
 """What a project says that it needs to run: in ``[project]``, else in a lock or requirements file beside it.
 
-Nothing is judged here, and nothing is resolved: what stands there is what the requirement Dependencies asks for.
+Nothing is judged here, and nothing is resolved: the requirement Dependencies asks for exactly what is declared.
 """
 
 from __future__ import annotations

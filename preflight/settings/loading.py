@@ -165,7 +165,7 @@ def _env_file(root: Path, path: Path) -> envfile.EnvFile:
 
 
 def _found(project: Project, file: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """What a project says of itself to others, by the setting that it is about, and where it does."""
+    """What a project tells other tools about itself, by the setting that it is about, and where."""
     found = {}
     if python := _requires_python(file):
         found["python"] = (python, "pyproject.toml: requires-python")
@@ -263,7 +263,7 @@ def reread(running: Settings, options: Mapping[str, object]) -> Settings:
 
 
 def _differences(running: Settings, fresh: Settings) -> tuple[str, ...]:
-    """What a start would do differently now, setting by setting, with where it stands; of a secret only its name."""
+    """What a start would do differently now, setting by setting, each with its source; of a secret only its name."""
     found = []
     project = projects.at(fresh.root, fresh.folder)
     own = registered(fresh.root, _table(pyproject(fresh.root))) if project.configured else {}
@@ -354,7 +354,7 @@ def _option(name: str) -> str:
 
 
 def _nearest(name: str, known: Known, prefix: str = "", *, everywhere: bool = False) -> str:
-    """What an unknown name may have been meant for, and where that is set if not here.
+    """The name that an unknown one may have been meant for, and where that is set if not here.
 
     ``prefix``: as a variable, of the environment (``everywhere``) or of the env file; else in pyproject.toml.
     """

@@ -90,7 +90,7 @@ class Settings:
     own: tuple[str, ...] = field(repr=False)
     """The variables that the process itself was given: those win over the env file's."""
     sources: Mapping[str, str] = field(repr=False)
-    """Where each setting that is no default comes from, by setting name."""
+    """The source of each setting that has not its default, by setting name."""
     project: str
     """``[project] name`` of pyproject.toml; empty if it has none."""
     declared: Mapping[str, Any] | None = field(repr=False)
@@ -100,7 +100,7 @@ class Settings:
     next_start: tuple[str, ...] = ()
     """What the next start would do differently, for a re-run: its settings are those of the instance that runs."""
     envfile_broke: bool = False
-    """Whether the env file was good when the instance read it, and is not any more; for a re-run."""
+    """Whether the env file was valid when the instance read it, and is no longer; for a re-run."""
 
     application: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """The values of the application's own settings, by name; `of` makes its dataclass of them."""
@@ -456,7 +456,7 @@ class Settings:
         return slot(self.port, str(self.uds or ""))
 
     def place(self, name: str) -> str:
-        """Where this setting was set, for people who have to mend it: file and line, variable or option."""
+        """Where this setting was set, for people who have to correct it: file and line, variable or option."""
         source, variable = self.sources.get(name, "the default"), PREFIX + name.upper()
         if source == "the env file":
             return f"{self.envfile.path}:{self.envfile.lines.get(variable, 1)}: {variable}"
@@ -498,7 +498,7 @@ class Settings:
 
     @property
     def readiness_path(self) -> str:
-        """What a worker is asked for that replaces another one; empty: nothing."""
+        """The path that a worker has to answer before it replaces another one; empty: none."""
         if self.ready_path is not None:
             return self.ready_path
         return "/health/ready" if self.serves_agent else "/"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def text(value: object) -> str:
-    """A text with something in it."""
+    """A string that is not empty."""
     if not isinstance(value, str) or not value.strip():
         raise ValueError("must be a string that is not empty")
     return value.strip()
@@ -134,7 +134,7 @@ def permissions(value: object) -> str:
 
 
 def names(value: object) -> tuple[str, ...]:
-    """A list of texts; as a variable, separated by commas."""
+    """A list of strings; as a variable, separated by commas."""
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
         raise ValueError("must be a list of strings")
@@ -185,7 +185,7 @@ def specifier(value: object) -> str:
 
 
 def attribute(value: object) -> str:
-    """Something in a module, by name: ``module:attribute``."""
+    """An attribute of a module, by name: ``module:attribute``."""
     name = text(value)
     if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", name):
         raise ValueError('must be MODULE:ATTRIBUTE, such as "server.app:create_app"')
@@ -244,7 +244,7 @@ def path(value: object) -> Path:
 
 
 def token(value: object) -> str:
-    """A secret that travels in HTTP headers; how good it is, the requirement Exposure judges."""
+    """A secret that is sent in HTTP headers; the requirement Exposure judges whether it is good."""
     if not isinstance(value, str) or not re.fullmatch(r"[!-~]{1,512}", value.strip()):
         raise ValueError("must be 1 to 512 letters, digits and signs of ASCII, without spaces")
     return value.strip()

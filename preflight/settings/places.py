@@ -20,7 +20,7 @@ class Place(NamedTuple):
 
     variable: str
     value: str | None
-    """What the application has; None: nothing. Never part of a message."""
+    """The application's value; None if it has none. Never part of a message."""
     file: Path
     in_environment: bool
     """Whether the process itself was given it: what the env file has does not count then."""
@@ -52,7 +52,7 @@ class Place(NamedTuple):
 
     @property
     def hiding(self) -> str:
-        """What a message has to add about the value that is hidden; empty if none is."""
+        """What a message has to add about a hidden value; empty if none is hidden."""
         return f"; in the environment it hides the one in {self._filed}" if self.hides else ""
 
     @property
@@ -75,7 +75,7 @@ class Place(NamedTuple):
 
     @property
     def flaw(self) -> str:
-        """What can be seen to be wrong with the value, whatever it is for: "quotes around it"; empty: nothing."""
+        """A visible fault of the value, whatever it is for: "quotes around it"; empty if there is none."""
         value = self.value or ""
         if quoted(value):
             return KEPT_QUOTES

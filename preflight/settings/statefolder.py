@@ -1,4 +1,4 @@
-"""What is kept in the state folder, and where: nobody else spells a name of it.
+"""The files in the state folder: no other module spells their names.
 
 Everything here is for this user alone: folders have mode 0700, files 0600. What is being written has a name that
 begins with a dot.
@@ -45,7 +45,7 @@ class StateFolder(NamedTuple):
 
     @property
     def imports(self) -> Path:
-        """What the dependencies were like when the import of all of them worked."""
+        """The state of the dependencies when all of them could be imported."""
         return self.path / _IMPORTS
 
     @property
@@ -78,14 +78,14 @@ class StateFolder(NamedTuple):
             files.own(self.path)
 
     def has_nothing_else(self) -> bool:
-        """Whether every name in the folder is one of this page; False if it cannot be listed."""
+        """Whether every name in the folder is in this list; False if the folder cannot be listed."""
         try:
             return all(map(_is_ours, os.listdir(self.path)))
         except PermissionError:
             return False
 
     def kept(self) -> Iterator[tuple[Path, int]]:
-        """What is there of this page, with its mode; links and what is only being written are left out.
+        """The existing files and folders of this list, with their modes; links and unfinished files are left out.
 
         Nothing if the folder cannot be listed.
         """

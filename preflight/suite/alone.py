@@ -28,7 +28,7 @@ from preflight.text import printable
 
 
 class Alone:
-    """What such a run has of its own."""
+    """The launcher's part in such a run."""
 
     def __init__(self, settings: Settings, redactor: Redactor) -> None:
         """Raises UsageError if the log file cannot be written."""
@@ -108,7 +108,7 @@ class Alone:
 
 
 def _is_read(stream: TextIO) -> bool:
-    """Whether a stream takes a line; one that is no file always does."""
+    """Whether a stream accepts a line; one that is not a file always does."""
     try:
         poll = select.poll()
         poll.register(stream.fileno(), select.POLLOUT)

@@ -25,7 +25,7 @@ GRACE = 0.5  # seconds beyond its deadline in which a probe that keeps it can sa
 
 
 class Answers:
-    """One run's; asked once with :meth:`start`."""
+    """The answers of one run; all are asked once, with :meth:`start`."""
 
     def __init__(self, settings: Settings, sharing: Sharing | None = None) -> None:
         self._settings = settings
@@ -63,7 +63,7 @@ class Answers:
 
 
 class _Asked:
-    """A probe on its way."""
+    """A running probe."""
 
     def __init__(self, made: Made, settings: Settings, sharing: Sharing | None) -> None:
         self._made = made
@@ -108,7 +108,7 @@ async def _within(answer: Any, seconds: float) -> Any:
 
 
 def _ask(made: Made, settings: Settings) -> Ask:
-    """What the probe is given. Raises Failure if its variable has nothing that could be asked about."""
+    """The probe's argument. Raises Failure if its variable has no usable value."""
     environment, root = settings.environment, settings.root
     if not made.variable:
         return Ask(environment=environment, root=root, timeout=made.timeout, settings=settings)

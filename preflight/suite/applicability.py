@@ -38,7 +38,7 @@ def left_out(declared: Declaration, settings: Settings, *, takes_port: bool) -> 
 
 
 def named_by(settings: Settings, setting: str) -> str:
-    """What has set this setting, for messages: the option, the variable, or the file."""
+    """The source of this setting, for messages: the option, the variable, or the file."""
     source = settings.sources.get(setting, "")
     variable = f"PREFLIGHT_{setting.upper()}"
     return {

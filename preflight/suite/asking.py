@@ -1,4 +1,4 @@
-"""One question to the network: what is sent, how far it comes, and what counts of the answer.
+"""One question to the network: what is sent, how far it gets, and which parts of the answer count.
 
 How it leaves this machine (headers, proxy, certificates) is in egress.py, with which client in clients.py.
 """
@@ -36,7 +36,7 @@ class Question:
     key: str | None = None
     method: str = "GET"
     environment: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
-    """What decides on headers, proxy and certificates."""
+    """The variables that decide on headers, proxy and certificates."""
     lists: tuple[str, ...] = field(default=("data",), compare=False)
     """Under which of these names the good answer, a JSON object, has the list that is asked for."""
     variable: str = field(default="", compare=False)
@@ -63,7 +63,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back, or in ``failure`` why nothing did."""
+    """The answer, or in ``failure`` the reason why there is none."""
 
     url: str
     status: int | None = None
@@ -72,11 +72,11 @@ class Reply:
     """None: answered. Else "no answer within 2 s", "connection refused", ..., without the URL."""
     seconds: float = 0.0
     media: str = ""
-    """What the answer says to be, "text/html" say; empty if it does not say, or something odd."""
+    """The answer's media type, "text/html" say; empty if it names none, or an odd one."""
     is_json: bool = False
-    """Whether its body is a JSON document, whatever it says to be."""
+    """Whether its body is a JSON document, whatever its media type."""
     is_list: bool = False
-    """Whether it is what was asked for: HTTP 200, and JSON with the list in it."""
+    """Whether it is the expected answer: HTTP 200, and JSON with the list in it."""
     code: str = ""
     """The service's own code of an error, "missing_scope" say."""
     is_whole: bool = True
@@ -84,11 +84,11 @@ class Reply:
     proxy: Proxy | None = None
     """The proxy that it went to, if any."""
     at_proxy: bool = False
-    """Whether it failed there: of the service nothing is known then."""
+    """Whether it failed there; then nothing is known about the service."""
     shared: str = ""
     """Who asked in place of this instance, and when, for people; empty if it asked itself."""
     fault: Fault | None = None
-    """Why nothing could be sent, where that is certain and not the network's."""
+    """Why nothing could be sent, if that is certain and not the network's fault."""
 
     @property
     def seen(self) -> str:
@@ -140,7 +140,7 @@ class Course:
 
     @property
     def tunnelled(self) -> bool:
-        """Through a proxy that has nothing more to say."""
+        """Whether it has gone through a proxy that answers no more itself."""
         return bool(self.steps & {"proxy.start_tls.started", "socks.start_tls.started"})
 
 
@@ -332,7 +332,7 @@ def _refusal(proxy: Proxy, said: str, host: str) -> str:
 
 
 def no_answer(timeout: float) -> str:
-    """What is said of a service that has not answered in time."""
+    """The failure of a service that has not answered in time."""
     return f"no answer within {timeout:g} s"
 
 

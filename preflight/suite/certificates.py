@@ -1,4 +1,4 @@
-"""What TLS would be served with: whether it can be read, belongs together, and is valid.
+"""The certificate and key for TLS: whether they can be read, belong together, and are valid.
 
 A handshake in memory, between the very context that the worker will make and a client that trusts this certificate
 alone, tells what OpenSSL makes of it. Nothing is asked of the network.
@@ -23,7 +23,7 @@ ROUNDS = 8  # of a handshake, which takes two
 
 
 class Unusable(ValueError):
-    """TLS cannot be served with this: what was found and what is needed, in one line, and what to do."""
+    """TLS cannot be served with these files: what was found and what is needed, in one line, and what to do."""
 
     def __init__(self, problem: str, fix: str) -> None:
         super().__init__(problem)
@@ -38,7 +38,7 @@ class Certificate:
     ends: float | None
     """When it expires, in seconds since the epoch; None if OpenSSL says that it is not valid now."""
     problem: str
-    """Why OpenSSL does not take it today; empty if it does."""
+    """Why OpenSSL does not accept it today; empty if it does."""
     names: tuple[str, ...]
     """The names and addresses that it is for."""
 

@@ -104,7 +104,7 @@ def _claim_free(origin: str, settings: Settings, blocking: str) -> Claim | None:
 
 
 def _activated(origin: str, settings: Settings, blocking: str, inherited: Inherited) -> Claim:
-    """The same for a socket that systemd has given: nobody has to be found, waited for or stopped."""
+    """The same for a socket from systemd: no process has to be found, waited for or stopped."""
     if blocking:
         return Claim(untried=blocking)
     by = inherited.activated_by

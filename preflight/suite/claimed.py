@@ -1,4 +1,4 @@
-"""How a claim of the server's port went, and how people are told."""
+"""The result of a claim on the server's port, and its text for people."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Claim(NamedTuple):
-    """How the claim went. The port is good if it is ``held``, ``obtainable`` or ``served_by`` an instance of ours."""
+    """A claim's result. The port is good if it is ``held``, ``obtainable`` or ``served_by`` an instance of ours."""
 
     socket: socket.socket | None = None
     obtainable: bool = False
@@ -24,13 +24,13 @@ class Claim(NamedTuple):
     activated_by: str = ""
     """The socket unit of systemd whose socket it is, or "systemd"; nothing is freed for that one."""
     untried: str = ""
-    """Why nothing was looked for or stopped at all."""
+    """Why the port was not examined, and nothing was stopped."""
     holders: tuple[ports.Holder, ...] = ()
     stopped: tuple[ports.Holder, ...] = ()
     would_stop: tuple[ports.Holder, ...] = ()
     refusals: tuple[ports.Refusal, ...] = ()
     reasons: tuple[str, ...] = ()
-    """For each of the holders, why it was or would be stopped, or is left alone; empty if nobody was judged."""
+    """For each holder, why it was or would be stopped, or is left alone; empty if none was judged."""
     steps: tuple[ports.Step, ...] = ()
     problem: str = ""
     fix: str = ""

@@ -1,4 +1,4 @@
-"""Whose affair it is when what requirements share cannot be cleaned up.
+"""Which requirements are affected if a shared fixture cannot be cleaned up.
 
 What a fixture of a class, a module or the whole run raises at its end, pytest raises in the tear-down of whichever
 requirement comes last. That may be a warning, while a critical requirement relied on the fixture.
@@ -29,7 +29,7 @@ _FAULT = pytest.StashKey[Fault]()
 
 
 def own(item: pytest.Item) -> BaseException | None:
-    """Clean up what is the requirement's own, and nothing else; returns what that has raised."""
+    """Clean up only the requirement's own fixtures; returns what that has raised."""
     try:
         item.session._setupstate.teardown_exact(item.parent)  # type: ignore[arg-type]  # it asks for listchain() alone
     except _ENDS_THE_RUN:

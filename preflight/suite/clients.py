@@ -1,4 +1,4 @@
-"""The client that a request leaves this machine with: whom it trusts, and the proxies that egress.py has found."""
+"""The HTTP client of a request: the authorities that it trusts, and the proxies that egress.py has found."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def certificates(environment: Mapping[str, str]) -> ssl.SSLContext:
-    """Whom the client trusts. Raises Fault if what a variable names cannot be read."""
+    """The authorities that the client trusts. Raises Fault if what a variable names cannot be read."""
     for variable in CERTIFICATES:
         path = environment.get(variable)
         if not path:
@@ -52,7 +52,7 @@ def _named(variable: str, path: str, _at: int) -> ssl.SSLContext:
 
 @functools.cache
 def _systems() -> ssl.SSLContext:
-    """What the system trusts."""
+    """The authorities that the system trusts."""
     import httpx2
 
     return httpx2.create_ssl_context(trust_env=False)

@@ -1,4 +1,4 @@
-"""Whether pytest has collected what the suite's files say, and leaves out no more than was asked for."""
+"""Whether pytest has collected the requirements of the suite's files, and leaves out no more than was asked for."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Collection:
-    """That of one run."""
+    """The collection of one run."""
 
     def __init__(self, config: pytest.Config, settings: Settings, *, by_launcher: bool) -> None:
         """``by_launcher``: a launcher has started the run, and asks for everything."""
@@ -52,7 +52,7 @@ class Collection:
         return faults + self._sources.stale(self._settings.root, self.scopes, sound)
 
     def missing(self, session: pytest.Session, items: list[pytest.Item]) -> list[str]:
-        """For people: what this run is to ask, and has not collected."""
+        """For people: requirements that this run should ask, and that were not collected."""
         lost = [one for scope in self.scopes for one in uncollected.lost(scope, items, self._sources)]
         ready = uncollected.lost_of_ready(items, self.scopes)
         self._lost = [*(said for _, said in lost), *ready]

@@ -22,12 +22,12 @@ LOOK = 0.01  # seconds after which a start looks how far it has come
 
 
 class Answer(NamedTuple):
-    """What was found out about the database."""
+    """What is known about the database."""
 
     version: str = ""
     """Of the server, "15.18"."""
     state: State | None = None
-    """None: nothing is known of its tables."""
+    """None if nothing is known about its tables."""
     tables: tuple[Tables, ...] = ()
     """Our own, and those that the application registers."""
     problem: str = ""
@@ -60,7 +60,7 @@ class Database:
 
     @property
     def answer(self) -> Answer:
-        """What was found out by now, or at the end of its time."""
+        """The answer, as soon as it is known, or at the deadline."""
         while not self._answered.is_set() and (left := self._until() - time.monotonic()) > 0:
             self._answered.wait(min(left, LOOK))
         if self._answer is not None:

@@ -20,7 +20,7 @@ class DeadlineExceeded(BaseException):
     def __init__(self, message: str, fix: str = "") -> None:
         super().__init__(message)
         self.fix = fix
-        """What to do about it; empty if that is not known."""
+        """What to do about it; empty if not known."""
 
 
 class Deadlines:

@@ -41,7 +41,7 @@ def is_named(name: str, nodeid: str, declared: Declaration) -> bool:
 
 
 def is_ignored(nodeid: str, declared: Declaration, settings: Settings) -> bool:
-    """Whether the settings let this critical requirement go, should it not hold."""
+    """Whether the settings let this critical requirement fail."""
     named = declared.ignorable and any(is_named(name, nodeid, declared) for name in settings.ignore)
     return named and declared.severity == "critical"
 

@@ -14,7 +14,7 @@ _ANSWERS = frozenset({"failed", "error", "timeout", "skipped", "ignored"})
 
 
 class Findings:
-    """Those of one run."""
+    """The findings of one run."""
 
     def __init__(self) -> None:
         self._checks: dict[str, Check] = {}

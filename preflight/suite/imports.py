@@ -38,7 +38,7 @@ LONGEST = 300  # characters of an error
 
 
 class Tried(NamedTuple):
-    """What came of it."""
+    """The result of an attempt."""
 
     failures: Mapping[str, str] = MappingProxyType({})
     """By distribution, why it cannot be imported."""
@@ -126,7 +126,7 @@ def _by_build(distribution: importlib.metadata.Distribution) -> str | None:
 
 
 def _fingerprint(names: Sequence[str]) -> str:
-    """What the outcome depends on, as far as it can be told quickly."""
+    """What the outcome depends on, as far as it can be determined quickly."""
     facts: list[object] = [sys.executable, sys.version]
     for name in sorted(names):
         if found := installed(name):
@@ -179,7 +179,7 @@ def at_fault(name: str, why: str) -> str:
 
 
 def _guess(name: str) -> str:
-    """The module that a distribution is called after."""
+    """The module that has the distribution's name."""
     plain = name.lower().replace("_", "-")
     return MODULES.get(plain, plain.replace("-", "_"))
 

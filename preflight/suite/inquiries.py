@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Inquiries:
-    """Those of one run."""
+    """The inquiries of one run."""
 
     def __init__(self, settings: Settings, origin: str, imported: Callable[[], tuple[str | None, str]]) -> None:
         """``imported`` waits for the application's import, see :meth:`application`."""

@@ -1,4 +1,4 @@
-"""What the suite's process knows of the launcher that has started it, and how it tells it what happens."""
+"""The suite's side of the connection to the launcher that has started it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LAUNCHER = "preflight-launcher"
 
 
 class Link:
-    """What the suite knows of the launcher; `preflight.plugin` finds it among pytest's plugins."""
+    """The launcher, as the suite knows it; `preflight.plugin` finds it among pytest's plugins."""
 
     def __init__(self, descriptor: int) -> None:
         # pluggy takes a plugin's name from here. It is another one each time: -p no:NAME cannot keep it out.
@@ -45,7 +45,7 @@ class Link:
         self.settings = Settings.of_message(run["settings"])
         self.plugins: list[str] = run["plugins"]
         self.plugins_from: str = run["plugins_from"]
-        """Where they are named, for people."""
+        """Where the plugins are named, for people."""
 
     def _hear(self, message: Message) -> None:
         with self._condition:

@@ -1,4 +1,4 @@
-"""logging's table of loggers, which pytest goes through before every requirement without taking logging's lock."""
+"""The table of loggers in ``logging``, which pytest iterates before every requirement without taking its lock."""
 
 from __future__ import annotations
 

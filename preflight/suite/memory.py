@@ -1,4 +1,4 @@
-"""How much memory is left for us: of the machine, and of each control group that this process is in (cgroups(7)).
+"""How much memory is left for us: on the machine, and in each control group that this process is in (cgroups(7)).
 
 A control group may have a limit, and so may every one above it: what is left is what the tightest of them leaves.
 Version 1 (memory.limit_in_bytes) and version 2 (memory.max, memory.high) are read, and both on a machine that has both.

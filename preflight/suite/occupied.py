@@ -1,4 +1,4 @@
-"""A port that somebody holds: who that is, and what a run of the suite may do about it; see the table in claim.py.
+"""A port that is held: by whom, and what a run of the suite may do about it; see the table in claim.py.
 
 Who is an instance of ours is found out in neighbours.py; what a start does about one is decided in decision.py. One
 that drains is waited for, as long as it says that it may take; nobody sends it a second signal before.
@@ -109,7 +109,7 @@ def _take(settings: Settings, policy: ports.Policy, on_step: Callable[[ports.Ste
     stopping = False
 
     def shown(step: ports.Step) -> None:
-        # That the port is held is news only if somebody had to go for it.
+        # That the port is held is reported only if a process had to be stopped for it.
         nonlocal stopping
         stopping = stopping or step.action != "held"
         if stopping:

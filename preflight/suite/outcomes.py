@@ -1,4 +1,4 @@
-"""What pytest says of a stage of a requirement, or of a file, as an outcome of ours and one line for people."""
+"""Pytest's result of a stage of a requirement, or of a file, as an outcome of ours and one line for people."""
 
 from __future__ import annotations
 

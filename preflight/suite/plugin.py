@@ -66,10 +66,10 @@ class SuiteRun:
         self.declarations: dict[str, Declaration] = {}
         self.findings = Findings()
         self._of_port: set[str] = set()
-        """Requirements that ask for the port, which come last."""
+        """Requirements that ask for the port; they come last."""
         self.collection = Collection(config, settings, by_launcher=link is not None)
         self._witnesses: dict[str, Witness] = {}
-        """Who sees each requirement's body run."""
+        """The witnesses that see each requirement's body run."""
         self.problems: list[str] = []
         self._misused = False
         """Whether an option or a setting is wrong: then nothing was found out, and nothing is published."""
@@ -161,7 +161,7 @@ class SuiteRun:
             self._wrong_usage(misnamed)
 
     def _compare(self, session: pytest.Session, items: list[pytest.Item]) -> None:
-        """Compare what was collected with what the suite's files say."""
+        """Compare what was collected with the suite's files."""
         faults = self.collection.stale(items)
         self._witnesses = {item.nodeid: Witness(item) for item in items}
         missing = self.collection.missing(session, items)

@@ -32,7 +32,7 @@ _CHOOSING = (
 
 
 class Selection:
-    """What the command line of one pytest has chosen."""
+    """The choice of one pytest's command line."""
 
     def __init__(self, config: pytest.Config) -> None:
         """Let nothing else choose: this sets the options of ``config``."""

@@ -18,7 +18,7 @@ from preflight.processes import interpreter
 
 
 def problems(config: pytest.Config) -> list[str]:
-    """What in this interpreter, and among pytest's options, gives a run another meaning."""
+    """What gives a run another meaning, in this interpreter and among pytest's options."""
     found = []
     if not assertions_execute():
         variable = os.environ.get("PYTHONOPTIMIZE")
@@ -37,7 +37,7 @@ def refused(config: pytest.Config, *, lists: bool = False) -> list[str]:
 
 
 def shows_something(config: pytest.Config) -> bool:
-    """Whether somebody has asked pytest for a list instead of a run."""
+    """Whether pytest was asked for a list instead of a run."""
     return any(option.lists and getattr(config.option, option.attribute, None) for option in interpreter.OPTIONS)
 
 

@@ -189,7 +189,7 @@ def files_below(folder: Path) -> list[str]:
 
 
 def is_collected(file: str) -> bool:
-    """Whether pytest looks for requirements in it, as it does without a setting: test_*.py and *_test.py."""
+    """Whether pytest looks for requirements in this file, as it does by default: test_*.py and *_test.py."""
     return os.path.basename(file).startswith("test_") or file.endswith("_test.py")
 
 

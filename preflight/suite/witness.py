@@ -18,7 +18,7 @@ from preflight.suite.sources import code_of
 
 
 class Witness:
-    """Sees one requirement's own body run, whoever calls it and whatever becomes of what it raises."""
+    """Sees one requirement's own body run, whichever code calls it, and whatever happens to what it raises."""
 
     def __init__(self, item: pytest.Item) -> None:
         """``item`` as it was collected: whatever is put in its place later is not what is waited for."""

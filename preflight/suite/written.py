@@ -15,7 +15,7 @@ from preflight.redaction.redactor import Redactor
 
 
 def redact(config: pytest.Config, redactor: Redactor) -> None:
-    """Take the secrets out of it from now on."""
+    """Redact this output from now on."""
     plugin = config.pluginmanager.get_plugin("logging-plugin")
     for handler in vars(plugin).values() if plugin is not None else ():
         if isinstance(handler, logging.Handler):

@@ -1,4 +1,4 @@
-"""What a guarded application can show of itself, and who may see it.
+"""What a guarded application can show about itself, and to whom.
 
 `mount` puts these routes and the guard before and beside an application's own routes. A request passes these modules in
 this order:

@@ -70,7 +70,7 @@ class Refusal(NamedTuple):
     guessed: bool = False
     """A wrong token came with it, as opposed to none."""
     login: bool = False
-    """A person in a browser can log in instead."""
+    """Whether a person in a browser can log in instead."""
 
 
 class Access:
@@ -90,7 +90,7 @@ class Access:
         self.cookies = LoginCookies(token or "", settings.port, admission)
         self.has_token = token is not None
         self.is_token_known = admission is None or not admission.is_made
-        """Whether there is somebody who could have been told the token."""
+        """Whether anybody can know the token."""
         # Digests are equally long: comparing them tells nothing about the token's length either.
         self._digest = _digest(token.encode()) if token else b""
         self._for_others = token is not None and len(token) >= TOKEN_LENGTH
@@ -107,7 +107,7 @@ class Access:
         self._origins = frozenset(origin.encode() for origin in settings.allowed_origins)
         self.proxies = Proxies(settings.trusted_proxies)
         self.farewells: set[asyncio.Task[None]] = set()
-        """Connections whose login has ended are being closed by these."""
+        """The tasks that close connections whose login has ended."""
         self._throttle = Throttle(key=self._digest)
         self.guesses = Guesses()
 

@@ -87,7 +87,7 @@ class Beside:
         await self._routes({**scope, "path": path, "root_path": whole, "state": {STATE: self._serving}}, receive, send)
 
     def serving_as(self, instance: Instance) -> ASGIApp:
-        """The application as a server calls it that serves it as this instance."""
+        """The application, as called by a server that serves it as this instance."""
 
         async def started(scope: Scope, receive: Receive, send: Send) -> None:
             await self.begin(instance)
@@ -96,7 +96,7 @@ class Beside:
         return self.entrance(started)
 
     def moved_to(self, port: int) -> None:
-        """Know the port that the server has bound after all."""
+        """Take the port that the server has actually bound."""
         if self._serving is not None:
             self._serving.access.cookies.moved_to(port)
 

@@ -15,7 +15,7 @@ METRICS = {"prometheus_client": "prometheus-client"}
 
 
 def missing(packages: dict[str, str]) -> list[str]:
-    """Which of the packages are not installed here."""
+    """The packages that are not installed here."""
     return [package for module, package in packages.items() if find_spec(module) is None]
 
 

@@ -1,4 +1,4 @@
-"""What the workers of one instance tell each other: the launcher passes it on to those that serve.
+"""Messages between the workers of one instance: the launcher passes them on to those that serve.
 
 For news that nobody stores: a worker that does not read in time misses some.
 """
@@ -27,7 +27,7 @@ class Fellows:
         return self._say is not None
 
     def tell(self, topic: str, **data: Any) -> None:
-        """Let the others know; short, as it waits in everybody's way."""
+        """Tell the other workers; keep it short, because all messages share one channel."""
         if self._say is not None:
             self._say(topic, data)
 

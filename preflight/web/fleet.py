@@ -1,4 +1,4 @@
-"""The fleet, for those who ask this instance for it: questions to its database, and what was known last without it.
+"""The fleet, as this instance shows it: questions to its database, and without the database what was known last.
 
 Nothing of `preflight.fleet` is imported before somebody asks. The event loop waits for no answer longer than
 `preflight.fleet.reading.DEADLINE`; a database that has just not answered is not asked again at once.
@@ -51,7 +51,7 @@ class Overview(NamedTuple):
 
 
 class Fleet:
-    """What one instance can say of its fleet. In the event loop only."""
+    """What one instance knows about its fleet. In the event loop only."""
 
     def __init__(self, instance: Instance) -> None:
         self._settings = instance.settings

@@ -61,7 +61,7 @@ class Followers:
         return len(self._followers) >= self.instance.settings.followers
 
     async def join(self, follower: Follower) -> None:
-        """From here on it misses nothing, and hears nothing twice: what is known now comes first."""
+        """From here on it misses nothing, and gets nothing twice: the current state comes first."""
         await self._snapshot.look()
         self._flush()
         self._followers.add(follower)

@@ -1,4 +1,4 @@
-"""The guard: what comes before everything else, and lets through what :mod:`preflight.web.access` allows."""
+"""The guard comes before everything else, and lets through what :mod:`preflight.web.access` allows."""
 
 from __future__ import annotations
 

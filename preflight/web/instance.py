@@ -1,4 +1,4 @@
-"""What an application can know of the instance it runs in, and tell it."""
+"""What an application can know about the instance that it runs in, and tell it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Instance:
     options: Mapping[str, object] = field(default_factory=dict)
     """The command line's, by setting name; a re-run gets the same."""
     rerun_problem: str = ""
-    """Why the last re-run left no report to go by; empty if it did."""
+    """Why the last re-run left no report that can be trusted; empty if it left one."""
     since: str = field(default_factory=now)
     worker_since: str = field(default_factory=now)
     restarts: Mapping[str, Any] = field(default_factory=lambda: {"count": 0, "last_exit": "", "last_exit_at": ""})
@@ -55,7 +55,7 @@ class Instance:
     notifications: Mapping[str, Any] = field(default_factory=dict)
     """What became of the notices so far; see :class:`preflight.notify.Tally`. Empty if there is nobody to tell."""
     fleet: Mapping[str, Any] = field(default_factory=dict)
-    """How the fleet's database is, as `preflight.fleet.membership` describes it; empty if there is none."""
+    """The state of the fleet's database, as `preflight.fleet.membership` has it; empty if there is none."""
     draining: bool = False
     note: Callable[[Event], object] | None = None
     """Takes an event to where the audit is kept; None: to Python's logging. See :meth:`audit`."""

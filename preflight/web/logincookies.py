@@ -1,4 +1,4 @@
-"""The cookie of a login: how it is made, when it counts, and what ends with it.
+"""The cookie of a login: how it is made, when it is valid, and what ends with it.
 
 It holds when it expires and a random name, signed with a key from the token: a new token ends every login, and a
 restart none.
@@ -24,7 +24,7 @@ REVOKED = 10_000  # ended logins that are remembered until they would have expir
 
 
 class ValidLogin(NamedTuple):
-    """What a cookie that counts stands for."""
+    """The login of a valid cookie."""
 
     name: str
     expires: int
@@ -92,7 +92,7 @@ class LoginCookies:
         return hmac.new(self._key, b"nonce of " + login.name.encode("latin-1"), "sha256").hexdigest()
 
     def end(self, cookies: bytes) -> None:
-        """Let a login's cookie count no more, for as long as this instance serves; what it has opened is closed."""
+        """Revoke a login's cookie, for as long as this instance serves; what it has opened is closed."""
         login = self.login(cookies)
         if login is not None:
             if self._admission is not None:
@@ -101,7 +101,7 @@ class LoginCookies:
             self.on_ended(*login)
 
     def revoke(self, session: str, expires: int) -> None:
-        """Let a login count no more in this process; what it has opened is closed."""
+        """Revoke a login in this process; what it has opened is closed."""
         self._revoked[session] = expires
         if len(self._revoked) > REVOKED:
             self._revoked.popitem(last=False)

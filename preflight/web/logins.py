@@ -15,7 +15,7 @@ class Logins(Protocol):
         """Whether this is the one-time code, which counts for the first time only."""
 
     def end(self, session: str) -> None:
-        """Let a login count no more."""
+        """Revoke a login."""
 
     def has_ended(self, session: str) -> bool:
         """Whether somebody has ended this login."""

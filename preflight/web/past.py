@@ -1,4 +1,4 @@
-"""EarlierRuns runs, for those who ask for them in the event loop."""
+"""Past runs, for code in the event loop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class EarlierRuns:
-    """The past runs of one application's state folder, for whoever asks in its event loop."""
+    """The past runs of one application's state folder, for code in its event loop."""
 
     def __init__(self, instance: Instance, snapshot: Snapshot, redactor: Redactor | None = None) -> None:
         settings = instance.settings
@@ -41,7 +41,7 @@ class EarlierRuns:
         return [one for one in (self._instance.report, self._snapshot.latest()) if one is not None]
 
     async def runs(self, limit: int, offset: int = 0, address: str | None = None) -> list[tuple[Run, tuple[Flip, ...]]]:
-        """EarlierRuns runs with what flipped in each, newest first; of one address, or of all. Raises OSError."""
+        """Past runs with the changes in each, newest first; of one address, or of all. Raises OSError."""
         known = await self._known()
         return await self._ask(lambda: self._history.runs(offset=offset, limit=limit, address=address, besides=known))
 

@@ -1,4 +1,4 @@
-"""A report as /diagnostics shows it, and what stands in the way of knowing more."""
+"""A report as /diagnostics shows it, and what prevents knowing more."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def problems(snapshot: Snapshot) -> list[str]:
-    """What stands in the way of knowing more, in one line each."""
+    """What prevents knowing more, in one line each."""
     found, instance = snapshot.latest(), snapshot.instance
     said = [f"a report was set aside: {snapshot.problem}"] if snapshot.problem else []
     if found is not None and found.started_at > times.now():

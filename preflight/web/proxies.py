@@ -1,4 +1,4 @@
-"""The proxies that the settings trust, and what they say of the client for whom they ask."""
+"""The proxies that the settings trust, and the client that they name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.types import Scope
 
 
 class Proxies:
-    """Those of one instance's settings; false if there are none."""
+    """The trusted proxies of one instance; false if there are none."""
 
     def __init__(self, networks: Iterable[str]) -> None:
         """``networks``: addresses, and networks as "10.0.0.0/8"."""

@@ -1,4 +1,4 @@
-"""What a route is: its path, what answers, who may ask, and what the OpenAPI document says of it."""
+"""What a route is: its path, its endpoint, who may ask, and what the OpenAPI document says about it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Audience(Enum):
     ANYBODY = auto()
     """Everybody, whatever Host and Origin the request has."""
     VISITORS = auto()
-    """Whoever asks for this server by its name, from a page that may."""
+    """Clients that ask for this server by its name, from a page that may."""
     ADMITTED = auto()
-    """Of those, whoever has the token or a login, or is on this machine if there is no token."""
+    """Visitors that have the token or a login, or are on this machine if there is no token."""
 
 
 class Operation(NamedTuple):

@@ -92,7 +92,7 @@ ROW = {
     "checks": COUNT,
     **dict.fromkeys(("seen_seconds_ago", "verdict_seconds", "known_seconds", "ended_seconds_ago"), maybe(NUMBER)),
 }
-"""What an instance says of itself."""
+"""What an instance says about itself."""
 
 SCHEMAS: dict[str, Schema] = {
     "Error": record(error=TEXT),

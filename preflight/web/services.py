@@ -1,4 +1,4 @@
-"""What a guarded application says of itself, and what the routes answer from while it serves."""
+"""What a guarded application says about itself, and the services that its routes answer from."""
 
 from __future__ import annotations
 

@@ -16,10 +16,10 @@ from preflight.web.instance import Instance
 
 
 class _Read(NamedTuple):
-    """What was found at a look into the report's file."""
+    """The result of a look at the report's file."""
 
     seen: Seen | None = None
-    """Tells a change; None if there is no file."""
+    """Identifies a version of the file; None if there is no file."""
     report: Report | None = None
     """The newest report, if it is newer than what the instance goes by."""
     problem: str = ""

@@ -1,4 +1,4 @@
-"""Wrong tokens: how long each peer waits for the answer, and what the audit is told of them."""
+"""Wrong tokens: how long each peer waits for the answer, and what the audit records."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FREE = 3  # wrong tokens of one peer that are answered at once
 FIRST_DELAY, LONGEST_DELAY = 0.5, 8.0  # seconds; doubles with each further one
 FORGET = 300.0  # seconds after the last one
 WAITING = 64  # wrong tokens whose answers wait at once; the next is answered with 429, and its connection closed
-NEIGHBOURS_WAITING = 4  # of those, the most of one peer: nobody takes up all of them alone
+NEIGHBOURS_WAITING = 4  # of those, the most for one peer, so that no peer takes them all
 PEERS = 4096  # that are named to the audit, at most
 
 TOLD_EVERY = 60.0  # seconds

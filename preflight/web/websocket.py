@@ -1,4 +1,4 @@
-"""One WebSocket, for whoever serves it: the handshake, what waits to be sent, and how much may come.
+"""One WebSocket, for the code that serves it: the handshake, the messages that wait, and limits on what comes.
 
 Nobody is waited for: a client that does not read is dropped, and may come again.
 """

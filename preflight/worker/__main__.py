@@ -62,7 +62,7 @@ def _why(error: BaseException, root: str) -> str:
 
 
 def _well_known(app: Any) -> list[str]:
-    """Which of the well-known routes an application has; what it calls its routes may be anything."""
+    """Which of the well-known routes an application has; the names of its other routes may be anything."""
     try:
         paths = [getattr(route, "path", None) for route in getattr(app, "routes", ())]
     except Exception:  # noqa: BLE001  # whatever an application's own attributes raise
@@ -88,7 +88,7 @@ def _beside(application: Application, prefix: str, name: str) -> Beside | None:
 
 
 def _leave(code: object) -> None:
-    """End this process with an exit code in a while, if it has not ended by then."""
+    """End this process with an exit code after a while, if it has not ended by then."""
     number = code if isinstance(code, int) else int(code is not None)
     timer = threading.Timer(LEAVE, os._exit, [number & 0xFF])
     timer.daemon = True
@@ -105,7 +105,7 @@ class _Main:
         self._server: Server | None = None
         self._runner: asyncio.Runner | None = None
         self._early: list[Message] = []
-        """What was said of the instance before there was one."""
+        """Messages about the instance that came before it was known."""
         self._pid = os.getpid()
         self._reruns = LauncherRunner(self._say)
         self._channel = children.attach(descriptor, self._hear, self._hung_up)
@@ -139,7 +139,7 @@ class _Main:
 
     @staticmethod
     def _note(instance: Instance, message: Message) -> None:
-        """What has become of the instance since this worker was handed the socket."""
+        """Take in what has happened to the instance since this worker was handed the socket."""
         match message.kind:
             case "notifications":
                 instance.notifications = message.data["tally"]
@@ -212,7 +212,7 @@ class _Main:
 
     @property
     def _is_copy(self) -> bool:
-        """Whether this is a copy of the worker, which the application has forked: it speaks for nobody."""
+        """Whether this is a copy of the worker that the application has forked: it sends no messages."""
         return os.getpid() != self._pid
 
     def _say(self, kind: str, **data: Any) -> None:

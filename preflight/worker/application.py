@@ -50,18 +50,18 @@ class CannotBeServed(Exception):
 
 
 class Application(NamedTuple):
-    """An application that can be served, and how it is called."""
+    """An application that can be served, and how a server calls it."""
 
     app: Any
     interface: Interface
 
     @property
     def asgi3(self) -> Any:
-        """It as ASGI 3 calls it."""
+        """The application as ASGI 3 calls it."""
         return self.app if self.interface == "asgi3" else functools.partial(_called_as_asgi2, self.app)
 
     def behind_proxies(self, trusted: str | Sequence[str]) -> Application:
-        """It with the client and the scheme that these proxies name; as it is where there are none."""
+        """The application, with the client and the scheme that these proxies name; unchanged if there are none."""
         if not trusted:
             return self
         from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware

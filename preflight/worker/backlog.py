@@ -1,4 +1,4 @@
-"""How the queue of a listening socket ends: nothing gets in any more, and what is in it is not lost."""
+"""How the queue of a listening socket ends: no more connections get in, and those in it are not lost."""
 
 from __future__ import annotations
 

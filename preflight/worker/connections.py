@@ -1,4 +1,4 @@
-"""The connections of one server together: how many there may be, which are closed for others, and which dawdle."""
+"""The connections of one server together: how many there may be, which make room for others, and which are too slow."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Limits(NamedTuple):
 
 
 class Newcomer(Protocol):
-    """What is known here of a new connection, a :class:`preflight.worker.protocol.Http`."""
+    """What this module knows about a new connection, a :class:`preflight.worker.protocol.Http`."""
 
     number: int
     surplus: bool

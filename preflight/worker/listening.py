@@ -56,7 +56,7 @@ class Listens(RuntimeError):
 
 
 class Guard:
-    """Keeps this process from listening; one a process."""
+    """Keeps this process from listening; one per process."""
 
     def __init__(self, name: str, port: int, root: str, on_attempt: Callable[[str], object]) -> None:
         """``name`` is the application's, ``port`` the one that is guarded, ``root`` the project's folder.
@@ -99,7 +99,7 @@ class Guard:
         return not self.attempt
 
     def end(self) -> None:
-        """From now on it may listen; more than once does no harm."""
+        """From now on it may listen; may be called more than once."""
         self._holds = False
         while self._undo:
             self._undo.pop()()
@@ -216,7 +216,7 @@ class _Finder:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The module as whoever else finds it, seen when it has run."""
+        """The module as the other finders find it, seen when it has run."""
         if fullname not in DOORS:
             return None
         for finder in sys.meta_path:

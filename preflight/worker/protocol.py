@@ -36,7 +36,7 @@ class RequestRefused(Exception):
 
 
 class AfterHead:
-    """What a parser finds after a first head, which is known already and left aside."""
+    """The callbacks of a parser after a first head, which is known already and ignored."""
 
     def __init__(self, connection: Http) -> None:
         self._connection = connection
@@ -92,7 +92,7 @@ class Http(HttpToolsProtocol):
 
     @property
     def dispensable(self) -> bool:
-        """Whether nobody would lose an answer if it were closed."""
+        """Whether no client would lose an answer if it were closed."""
         return self.reading != BODY and not self.busy and not self.transport.get_write_buffer_size()
 
     @property

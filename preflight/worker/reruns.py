@@ -1,4 +1,4 @@
-"""Re-runs, as the worker asks its launcher for them and hears of them."""
+"""Re-runs: the worker asks its launcher for them, and hears about them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class LauncherRunner:
-    """Has the launcher run the suite again; a :class:`preflight.processes.rerun.Runner`."""
+    """Asks the launcher to run the suite again; a :class:`preflight.processes.rerun.Runner`."""
 
     def __init__(self, say: Callable[..., None]) -> None:
         self._say = say
@@ -19,12 +19,12 @@ class LauncherRunner:
         self.on_began: Began | None = None
 
     def begin(self, run_id: str, heard: Heard, over: Callable[[Ending | None], object]) -> None:
-        """Have it begin one; both are called in the thread that hears the launcher."""
+        """Ask the launcher to begin a re-run; both functions are called in the thread that hears the launcher."""
         self._followed = (run_id, heard, over)
         self._say("rerun", run_id=run_id)
 
     def end(self, run_id: str) -> None:
-        """Have it end that one."""
+        """Ask the launcher to abort this re-run."""
         if self._followed is not None and self._followed[0] == run_id:
             self._followed = None
             self._say("rerun", run_id="")

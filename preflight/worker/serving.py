@@ -94,7 +94,7 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """uvicorn would end on those that are the launcher's affair, and the application may have taken them."""
+        """uvicorn would end on signals that the launcher handles, and the application may have handlers of its own."""
         if threading.current_thread() is threading.main_thread():
             signals.leave_to_launcher()
         yield
@@ -152,7 +152,7 @@ class Server(uvicorn.Server):
         return connection
 
     def _announce(self) -> None:
-        """From now on readiness says no, and every answer is its connection's last."""
+        """From now on, readiness is refused, and every answer is the last of its connection."""
         self._admitted.set()  # nobody waits for that any more
         if self._is_superfluous and self._start_up is not None and not self.lifespan.startup_event.is_set():
             self._start_up.cancel(msg="the server ends")
@@ -247,7 +247,7 @@ class Server(uvicorn.Server):
             raise
 
     def _beat(self, interval: float) -> None:
-        """Say that the loop turns, until the end begins, which has a deadline of its own."""
+        """Report that the loop runs, until the end begins, which has a deadline of its own."""
         if not self.should_exit:
             self._say("beat")
             asyncio.get_running_loop().call_later(interval, self._beat, interval)

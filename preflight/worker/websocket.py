@@ -149,7 +149,7 @@ class WebSocket(WebSocketsSansIOProtocol):
             self._go_on()
 
     def handle_events(self) -> None:
-        """What a slice has brought; a client that says nothing too often is closed instead."""
+        """Handle the events of a slice; a client that sends too many empty frames is closed instead."""
         for event in self.conn.events:
             if isinstance(event, Frame) and not self._allows(event):
                 self.conn.events.clear()

@@ -20,7 +20,7 @@ from openai.types.chat import ChatCompletionChunk
 from pydantic import model_validator
 
 DONE = "[DONE]"
-"""What ends a stream, and the reason why it has ended as far as a message's metadata tell: ``finish_reason``."""
+"""The end of a stream, and the key of a message's metadata that has the reason for the end: ``finish_reason``."""
 END = json.dumps({"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {}, "finish_reason": DONE}]})
 
 
@@ -36,7 +36,7 @@ class Events(AsyncStream[ChatCompletionChunk]):
 
 
 class Decoder(SSEDecoder):
-    """Takes a ``[DONE]`` at the end of a stream for an event even where the blank line that ends one is left out."""
+    """Takes a ``[DONE]`` at the end of a stream for an event even if the blank line after it is missing."""
 
     async def aiter_bytes(self, iterator: AsyncIterator[bytes]) -> AsyncIterator[ServerSentEvent]:
         async for event in super().aiter_bytes(_terminated(iterator)):
@@ -53,7 +53,7 @@ async def _terminated(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 class Completions:
-    """OpenAI's chat completions with such streams; everything else is theirs."""
+    """OpenAI's chat completions with such streams; everything else is OpenAI's."""
 
     def __init__(self, completions: Any) -> None:
         self._completions = completions

@@ -67,13 +67,13 @@ _NOISE = re.compile(
 
 
 def intent(question: str) -> str:
-    """What is asked: one of INTENTS' names, or "unknown"."""
+    """The intent of a question: one of INTENTS' names, or "unknown"."""
     text = question.lower()
     return next((name for name, pattern in INTENTS if re.search(pattern, text)), "unknown")
 
 
 def subject(question: str) -> str:
-    """What is left of a question without its small words: the name that it is about, if any."""
+    """A question without its small words: the name that it is about, if any."""
     return " ".join(_NOISE.sub(" ", re.sub(r"[^\w\s]", " ", question.lower())).split())
 
 
@@ -96,7 +96,7 @@ def plan(question: str, offered: set[str]) -> list[tuple[str, dict[str, Any]]]:
 
 
 class EmbeddedModel(BaseChatModel):
-    """See the module. With tools bound it calls the one that is wanted; with their results it answers."""
+    """See the module. With tools bound, it calls the one that answers the question; with their results, it answers."""
 
     @property
     def _llm_type(self) -> str:

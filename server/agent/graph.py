@@ -77,7 +77,7 @@ def remember(old: Sequence[BaseMessage], new: Sequence[BaseMessage]) -> list[Bas
 
 
 def gather(old: Sequence[BaseMessage], new: Sequence[BaseMessage] | None) -> list[BaseMessage]:
-    """What this turn's tools found; None forgets it."""
+    """The results of this turn's tools; None forgets them."""
     return [] if new is None else [*old, *new]
 
 
@@ -120,7 +120,7 @@ class Agent:
         self._longest_wait = longest_wait
         self.embedded = isinstance(model, EmbeddedModel)
         self.slots = asyncio.Semaphore(EMBEDDED_AT_ONCE if self.embedded else AT_ONCE)
-        """Whoever runs a turn holds one."""
+        """Each running turn holds one."""
         builder = StateGraph(TurnState)
         builder.add_node("supervisor", self._supervisor)
         builder.add_node("diagnostics", self._diagnostics)

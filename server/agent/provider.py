@@ -135,7 +135,7 @@ async def ask(
 def ended(message: BaseMessage) -> bool:
     """Whether the service says that its answer is whole. Raises ProviderError if it says that it is not.
 
-    A reason that is not known is no reason to take half an answer for a whole one.
+    After an unknown reason, the answer counts as incomplete.
     """
     reason = message.response_metadata.get("finish_reason")
     if not reason:
@@ -168,7 +168,7 @@ def _wait(failure: ProviderError, attempt: int) -> float | None:
 
 
 def explain(error: Exception, provider: Provider) -> ProviderError:
-    """What happened, in our words, and whether trying again helps."""
+    """What happened, in our own words, and whether trying again helps."""
     if isinstance(error, ProviderError):
         return error
     import openai as sdk  # imported already by whatever failed; the embedded model fails in no way of these

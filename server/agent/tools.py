@@ -37,7 +37,7 @@ class Tool:
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     required: tuple[str, ...] = ()
     acts: bool = False
-    """It does something, and does not only look: only a person's own words may lead to it."""
+    """Whether it has an effect: only a person's own words may lead to its call."""
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -113,11 +113,11 @@ class Toolbox:
 
     @property
     def acts(self) -> bool:
-        """Whether there is a tool that does something."""
+        """Whether there is a tool with an effect."""
         return any(tool.acts for tool in self.tools.values())
 
     def offered(self, *, acting: bool) -> dict[str, Tool]:
-        """The tools that a model may call; ``acting``: also those that do something."""
+        """The tools that a model may call; ``acting``: including those with an effect."""
         return {name: tool for name, tool in self.tools.items() if acting or not tool.acts}
 
     def schemas(self, *, acting: bool) -> list[dict[str, Any]]:
@@ -139,7 +139,7 @@ class Toolbox:
         return as_data(name if tool else "tools", plain(self._redactor.value(answer)))
 
     async def _checked(self) -> Report | None:
-        """The latest report that says something of its checks."""
+        """The latest report that says something about its checks."""
         await self._snapshot.look()
         return self._snapshot.trusted()
 

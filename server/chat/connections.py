@@ -81,7 +81,7 @@ class Connection:
             self.outbox.push(self._hub.render(one))
 
     async def send_long(self, message: messages.Server) -> None:
-        """The same for one that may have much text in it."""
+        """The same for a message that may have much text in it."""
         for one in in_dialect(message, streams=self.streams):
             self.outbox.push(await self._hub.rendered(one))
 

@@ -1,4 +1,4 @@
-"""In which messages a client is told something: one that streams gets them all, one that does not gets whole answers.
+"""The messages that a client gets: a client that streams gets all of them, one that does not gets whole answers.
 
 Clients of the second kind are older than streaming. They show a `response`, take a `result` for the end of their
 waiting, whatever it was that ended, and do not know `accepted`, `progress` and `token`.

@@ -71,7 +71,7 @@ class Hub(Resources):
                     self._begin(one.end())
 
     async def _follow(self) -> None:
-        """Tell who follows a session here of messages that other instances accept in it."""
+        """Tell the followers of a session here about messages that other instances accept in it."""
         while True:
             await asyncio.sleep(self.store.look * random.uniform(0.8, 1.2))
             known = {one.id: one.last for one in self.live.values() if one.followers and one.last is not None}

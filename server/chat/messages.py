@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.json_schema import models_json_schema
 
-TEXTS = ("content", "message", "task", "query")  # where clients put what they say; the first that has text counts
+TEXTS = ("content", "message", "task", "query")  # fields with a client's text; the first that has some counts
 LAST = 20  # messages in `initialized`
 PAGE = 100  # messages in `history`, at most
 
@@ -55,13 +55,13 @@ class _Message(BaseModel):
 
 
 class Init(_Message):
-    """Begin, or resume the session `session_id`; sent again, say once more which session is followed, or change it."""
+    """Begin, or resume the session `session_id`; sent again, it names the followed session once more, or changes it."""
 
     type: Literal["init"]
     session_id: Id | None = None
     workspace_path: str | None = Field(default=None, max_length=4096)
     stream: bool | None = None
-    """Whether the answer is wanted piece by piece. Not said: unless `workspace_path` comes without a `session_id`."""
+    """Whether the answer is wanted piece by piece. By default: unless `workspace_path` comes without a `session_id`."""
 
     @property
     def streams(self) -> bool:
@@ -111,7 +111,7 @@ class GetTranscript(_Message):
 
 
 class Command(_Message):
-    """Something that other servers of these clients do, and this one does not: answered with `info`."""
+    """A command that other servers of these clients carry out, and this one does not: it is answered with `info`."""
 
     type: Literal["command", "stopAndRollback", "architecture_approval", "hitl_response"]
 
@@ -181,7 +181,7 @@ class Accepted(_Message):
 
 
 class Status(_Message):
-    """What becomes of a turn."""
+    """The progress of a turn."""
 
     type: Literal["status"] = "status"
     session_id: str
@@ -272,7 +272,7 @@ class TranscriptPage(_Message):
 
 
 class Info(_Message):
-    """What was asked for does not exist here; nothing has happened."""
+    """The requested command does not exist here; nothing has happened."""
 
     type: Literal["info"] = "info"
     message: str

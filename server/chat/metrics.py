@@ -1,4 +1,4 @@
-"""What Prometheus learns of the chat: who is connected, and how long turns take."""
+"""The chat's metrics for Prometheus: its connections and sessions, and how long turns take."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Histogram:
 
 
 def collect(turns: Histogram, load: Load) -> Iterator[Metric]:
-    """What a scrape shows of the chat. The library is imported here, so that no start waits for it."""
+    """The chat's part of a scrape. The library is imported here, so that no start waits for it."""
     from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 
     yield GaugeMetricFamily("preflight_chat_connections", "Open chat connections.", value=load.connections)

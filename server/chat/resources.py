@@ -67,7 +67,7 @@ class Resources:
         return json.dumps(self.redactor.document(message.model_dump(exclude_none=True)), ensure_ascii=False)
 
     async def rendered(self, message: messages.Server) -> str:
-        """The same for one that may have much text in it."""
+        """The same for a message that may have much text in it."""
         return await self.aside(lambda: self.render(message))
 
     async def redacted(self, text: str) -> str:
@@ -109,7 +109,7 @@ class Resources:
         return await asyncio.to_thread(graph.make, self.instance, self.redactor, toolbox, checkpointer)
 
     def turned(self, seconds: float) -> None:
-        """A turn has ended after this time."""
+        """Note a turn that took this time."""
         self._observe_turn(seconds)
         self._turns += 1
         if self._turns >= SPELL:

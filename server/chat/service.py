@@ -1,4 +1,4 @@
-"""/ws/chat: the way in. Light, because every start imports it; what it leads to is imported when it is needed.
+"""/ws/chat: the entry point. Light, because every start imports it; the modules behind it are imported when needed.
 
 The protocol is in messages.py and docs/chat.md, a connection in connections.py, a session's turns in turns.py.
 """

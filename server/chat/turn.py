@@ -66,7 +66,7 @@ def accepted(session_id: str, turn: Turn, timestamp: str, position: int, *, dupl
 
 
 def ended(task: asyncio.Task[str], redactor: Redactor, limit: float) -> Reply:
-    """What to say of a turn that is over; ``limit``: its deadline in seconds."""
+    """The reply of a turn that is over; ``limit``: its deadline in seconds."""
     if task.cancelled():
         return CANCELLED
     error = task.exception()

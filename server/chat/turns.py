@@ -1,4 +1,4 @@
-"""A live session: its turns, one at a time, and those who follow them.
+"""A live session: its turns, one at a time, and its followers.
 
 A turn is stored before it is announced, and its answer before that is: whatever happens in between, the next one who
 resumes the session finds it unfinished, and it is done again or answered with an error (`unfinished`).
@@ -59,7 +59,7 @@ class Follower(Protocol):
 
 
 class Session:
-    """One session, while somebody follows it or a turn of it runs."""
+    """One session, while a connection follows it or a turn of it runs."""
 
     __slots__ = (
         "_arriving", "_current", "_live", "_postponed", "_resources", "_runner", "_waiting",
@@ -170,7 +170,7 @@ class Session:
                 self._idle()
 
     def _again(self, sender: Follower, turn: Turn, taken: Taken) -> None:
-        """A message that was accepted before, and whose sender does not know: said again, done once."""
+        """Answer a message that was accepted before without its sender knowing: acknowledged again, but done once."""
         again = Turn(taken.turn_id, turn.text, turn.client, taken.seq)
         sender.send(accepted(self.id, again, taken.timestamp, 0, duplicate=True))
         if taken.answer is not None:
@@ -238,7 +238,7 @@ class Session:
                     connection.send(self._error(turn, "draining", NOT_BEGUN))
 
     def fail(self, turn: Turn, code: Code, message: str) -> None:
-        """Tell of a turn that has not ended: resuming the session goes on with it."""
+        """Report an error of a turn that has not ended: resuming the session goes on with it."""
         self.publish(self._error(turn, code, message))
 
     def tell(self, turn: Turn, line: Line) -> None:

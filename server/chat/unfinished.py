@@ -50,7 +50,7 @@ class Host(Protocol):
 
 
 class Unfinished:
-    """Those of one session."""
+    """The unfinished turns of one session."""
 
     __slots__ = ("_looking", "_session", "_watchers")
 
@@ -102,7 +102,7 @@ class Unfinished:
         self._watchers[turn.id] = turn, asyncio.create_task(self._watch(turn))
 
     def abandoned(self) -> list[asyncio.Task[None]]:
-        """Wait for none of them any more: what has to be cancelled."""
+        """Stop waiting for them; returns the tasks that have to be cancelled."""
         watchers, self._watchers = self._watchers, {}
         return [task for _, task in watchers.values()]
 

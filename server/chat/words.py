@@ -1,4 +1,4 @@
-"""What a model says, word by word: redacted while it streams, and in text that every frame and database takes."""
+"""A model's answer, word by word: redacted while it streams, as text that every frame and database accepts."""
 
 from __future__ import annotations
 

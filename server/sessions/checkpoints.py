@@ -89,7 +89,7 @@ class Checkpoints(SqliteSaver):
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        """Nothing: these would let a turn go on in its middle. Ours begin anew, from the transcript."""
+        """Do nothing: these writes would let a turn go on in its middle. Our turns begin anew, from the transcript."""
 
 
 def _note(future: asyncio.Future[None]) -> None:

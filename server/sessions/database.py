@@ -180,7 +180,7 @@ class Database:
         return db
 
     def _set_aside(self) -> None:
-        """Keep what is no database for whoever can mend it; the service goes on."""
+        """Set aside a file that is not a database, for people who can repair it; the service goes on."""
         aside = self.path.with_name(f"{self.path.name}.broken-{time.time_ns()}")
         log.error("%s is not a SQLite database; it is now %s", self.path, aside.name)
         for ending in ("", "-wal", "-shm"):

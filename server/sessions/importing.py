@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Imported:
-    """What became of them."""
+    """The result of an import."""
 
     sessions: int = 0
     messages: int = 0
     there: int = 0
-    """Sessions of which everything was there already."""
+    """Sessions that were already complete in the database."""
     in_use: list[str] = field(default_factory=list)
 
     def told(self) -> str:

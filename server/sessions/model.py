@@ -28,7 +28,7 @@ class SessionFull(StoreError):
 
 
 class TooManySessions(StoreError):
-    """There are as many sessions as may be, and all are in use."""
+    """The limit of sessions is reached, and all are in use."""
 
 
 class NoSession(StoreError):
@@ -78,11 +78,11 @@ class Open:
     attempts: int
     id: str | None
     owner: str
-    """The process whose turn it is."""
+    """The process that the turn belongs to."""
     epoch: int
     """How often the turn has changed hands; 0 if the engine does not count that."""
     held: bool
-    """Whether that is another process, and it still works on the turn."""
+    """Whether the owner is another process that still works on the turn."""
 
 
 @dataclass(frozen=True, slots=True)

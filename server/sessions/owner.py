@@ -22,6 +22,6 @@ def identity(pid: int) -> str:
 
 
 def alive(owner: str) -> bool:
-    """Whether the process that calls itself so still runs; may take a moment."""
+    """Whether the process with this identity still runs; may take a moment."""
     pid = owner.partition(":")[0]
     return pid.isdigit() and identity(int(pid)) == owner

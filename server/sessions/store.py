@@ -124,7 +124,7 @@ class Store:
         return []
 
     async def release(self, turns: Collection[str]) -> None:
-        """Nothing: a turn whose owner does not work on it is taken up by whoever resumes the session there."""
+        """Do nothing: the next process in which the session is resumed takes up such a turn."""
 
     # Transcripts.
 

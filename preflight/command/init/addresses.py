@@ -1,6 +1,6 @@
-"""Which service a variable leads to: by the scheme of a value that is in sight, else by the words of its name.
+"""Which service a variable leads to: by the scheme of its value, if that is known, else by the words of its name.
 
-Of a value only its scheme comes out of here, and whether it leads to a service that a compose file publishes.
+This module shows of a value only its scheme, and whether it leads to a service that a compose file publishes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SERVICES = {
     "MYSQL": "tcp", "MARIADB": "tcp", "AMQP": "tcp", "RABBITMQ": "tcp",
     "MONGO": "variable", "MONGODB": "variable", "SQLITE": "variable",
 }  # fmt: skip
-"""The word before the last one of a name that is mostly one thing's, and which factory asks that."""
+"""The word before the last one of a name, if it usually means one service, and the factory that asks that service."""
 ENDS = {"URL", "URI", "DSN"}
 """The last word of a variable that has an address."""
 PATTERN = "[A-Za-z][A-Za-z0-9+.-]*://.+"
@@ -35,11 +35,11 @@ _IN_MEMORY = re.compile(r"sqlite(?:\+\w{1,30})?:(?://)?(?:/?:memory:|$)|sqlite.{
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """What a value says of where it leads. It is no URL if there is no scheme."""
+    """Where a value leads, as far as it says. Without a scheme, it is not a URL."""
 
     scheme: str = ""
     factory: str = ""
-    """Which one asks that; empty if it is not known what for."""
+    """The factory that asks there; empty if it is not known what is there."""
     host: str = field(default="", repr=False)
     port: int | None = field(default=None, repr=False)
 

@@ -45,7 +45,7 @@ HINT = re.compile(
     % "|".join(_WORDS).encode(),
     re.MULTILINE,
 )
-"""What a file has somewhere that makes an application, or names one."""
+"""Words that a file contains if it makes an application, or names one."""
 SERVERS = {"uvicorn.run", "uvicorn.Config", "granian.Granian", "granian.server.Granian"}
 TARGET = re.compile(r"(?<![\w.])[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 """``MODULE:ATTRIBUTE``, as servers take it."""
@@ -59,7 +59,7 @@ class Application:
     attribute: str
     line: int
     what: str
-    """What it is, in a few words."""
+    """What kind of application it is, in a few words."""
     factory: bool = False
     made_by: str = ""
     """The dotted name of the function that it comes from, where only another file can tell what that returns."""
@@ -81,7 +81,7 @@ def served(source: Source) -> tuple[list[tuple[str, int]], set[str]]:
 
 
 def applications(source: Source) -> list[Application]:
-    """What the file has at its top that can be served, each name once."""
+    """What the file defines at its top level that can be served, each name once."""
     return _Applications(source).all()
 
 

@@ -1,4 +1,4 @@
-"""The services of a compose file: what each runs, what of it this machine can reach, and with which variables.
+"""The services of a compose file: what each runs, which of its ports this machine can reach, and its variables.
 
 Of YAML, what compose files are mostly written in is understood: mappings and lists in blocks, plain and quoted texts,
 and lists and mappings of those in one line. The rest says nothing.

@@ -1,4 +1,4 @@
-"""What one Python file says, all in all."""
+"""Everything that the survey reads from one Python file."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ ENTRIES = 50_000  # files and folders that are looked at; what is nearer to the 
 LARGEST = 1024 * 1024  # bytes; a source file of more than 1 MiB was made by a program
 SKIPPED = {"__pycache__", "build", "dist", "env", "node_modules", "site-packages", "venv", "virtualenv"}
 ENVIRONMENT = {"pyvenv.cfg", "conda-meta"}
-"""What a folder with somebody else's packages has in it, whatever its name."""
+"""The files by which a folder with installed packages is recognised, whatever its name."""
 COMMANDS = re.compile(
     r"Procfile|(?:[\w-]+\.)?Dockerfile(?:\.[\w-]+)?|Containerfile|(?:docker-)?compose[\w.-]*\.ya?ml|Makefile|justfile"
     r"|[\w-]+\.(?:service|sh)"
@@ -30,7 +30,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.whole = True
-        """Whether everything was looked at; not in a folder of very many files."""
+        """Whether all files were examined; False for a folder with very many files."""
         self.modules: list[str] = []
         """Python files that can be imported by their path."""
         self.commands: list[str] = []
@@ -80,7 +80,7 @@ class Folder:
 
 
 def read(path: Path) -> bytes | None:
-    """What a regular file holds, None if that cannot be had: it is too large, a link, or may not be read."""
+    """The content of a regular file; None if it is too large, is a link, or may not be read."""
     try:
         # O_NONBLOCK: opening a named pipe must not wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -17,7 +17,7 @@ from preflight.command.init.addresses import Address, address
 from preflight.command.init.folder import Folder
 from preflight.redaction.keys import key_like
 
-MOST = 12  # proposals; more than that nobody reads
+MOST = 12  # proposals; nobody reads more than that
 IMAGES = {
     "postgres": 5432, "postgresql": 5432, "pgvector": 5432, "postgis": 5432, "timescaledb": 5432, "redis": 6379,
     "valkey": 6379, "mysql": 3306, "mariadb": 3306, "mongo": 27017, "rabbitmq": 5672, "qdrant": 6333, "chroma": 8000,
@@ -58,7 +58,7 @@ class Variable:
     why: str
     """Where, for people: "main.py:3 reads it"."""
     leads_to: Address | None = None
-    """What its value says there, if it has one that says anything."""
+    """Where its value leads, if it has one that says so."""
 
 
 def proposals(

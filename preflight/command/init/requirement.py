@@ -26,7 +26,7 @@ class Requirement:
     holds: str
     """The sentence that is its docstring."""
     because: str
-    """What in the project it was made from, for people."""
+    """The place in the project that it was made from, for people."""
     parameters: tuple[str, ...]
     body: tuple[str, ...]
     imports: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ def proposed(seen: Survey) -> Requirement:
 
 
 def others(seen: Survey, requirement: Requirement) -> list[str]:
-    """What else the code reads, as ``NAME (FILE:LINE)``; which of it is required, people decide."""
+    """What else the code reads, as ``NAME (FILE:LINE)``; people decide which of it is required."""
     rest = [one for one in _ranked(seen) if f"Variable {name_of(one)}" != requirement.title]
     return [f"{name_of(one)} ({one.place})" for one in rest[:MENTIONED]]
 
@@ -112,7 +112,7 @@ def _variable(seen: Survey, found: Found) -> Requirement:
 
 
 def _model(seen: Survey) -> Requirement | None:
-    """A file that the code loads; whether the server can do without one that is not there today, we cannot know."""
+    """A file that the code loads. Whether the server can do without a file that is not there today cannot be known."""
     ordered = sorted(seen.models, key=lambda one: name_of(one) not in seen.present)
     if not ordered or not isinstance(ordered[0].what, File):
         return None

@@ -11,7 +11,7 @@ DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 
 
 class Unparsable(ValueError):
-    """The file is no Python that this interpreter can read; ``line`` is None if not even that is known."""
+    """This interpreter cannot parse the file; ``line`` is None if even the line is unknown."""
 
     def __init__(self, line: int | None) -> None:
         super().__init__(line)
@@ -36,7 +36,7 @@ class Source:
         self.nodes: list[ast.AST] = []
         """All that runs when the file is imported or used, in the order of the file."""
         self.scripts: list[ast.stmt] = []
-        """What stands below ``if __name__ == "__main__"``."""
+        """The statements below ``if __name__ == "__main__"``."""
         self._walk()
         self.statements = list(_statements(self.tree.body))
         """What runs when the file is imported, below ``if``, ``try`` and ``with`` as well."""

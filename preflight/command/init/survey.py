@@ -1,4 +1,4 @@
-"""What a project says of itself, all in all: what it serves, what that needs, and how it is installed."""
+"""What a project's files say: what it serves, what that needs, and how it is installed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NOT_ASKED_FOR = re.compile(
     r"(?:PREFLIGHT|PYTEST|PYTHON|XDG|LC|GITHUB)_.*|PYTHON[A-Z]*|DJANGO_SETTINGS_MODULE|HOME|HOSTNAME|LANG|LOGNAME|PATH"
     r"|PWD|SHELL|TERM|TMPDIR|TZ|USER|VIRTUAL_ENV|CI"
 )
-"""Variables that a machine, Python or we have."""
+"""Variables that the machine, Python or the preflight sets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Choice:
     others: tuple[str, ...] = ()
     """What else could have been meant."""
     told: bool = False
-    """Whether pyproject.toml tells everybody, us included."""
+    """Whether pyproject.toml names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Survey:
     present: frozenset[str]
     """Which models are there."""
     env_file: str
-    """Where the code has its variables from, beside the environment."""
+    """The file that the code reads variables from, in addition to the environment."""
     env_file_is_there: bool
     env_file_is_certain: bool
     """Whether the application has the variables of no other file than the preflight, as far as the code says."""
@@ -84,7 +84,7 @@ class Survey:
     proposals: tuple[Proposal, ...]
     """Ready-made requirements for what the project's files name."""
     unparsed: tuple[str, ...]
-    """Files that are no Python which this interpreter can read."""
+    """Python files that this interpreter cannot parse."""
     whole: bool
     """Whether all files were looked at."""
 

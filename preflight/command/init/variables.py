@@ -35,7 +35,7 @@ class Variable:
     name: str
     line: int
     required: bool
-    """Whether the code fails without it, as far as can be seen."""
+    """Whether the code fails without it, as far as its text shows."""
     at_import: bool = False
     any_case: bool = False
     """Whether small letters will do as well, as pydantic-settings has it."""

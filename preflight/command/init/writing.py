@@ -72,7 +72,7 @@ def _unusable(path: Path, error: OSError) -> str:
 
 
 def appended(content: bytes | None, text: str) -> bytes:
-    """What goes to the end of a file so that ``text`` stands there, apart and with the file's line ends."""
+    """What to append to a file so that ``text`` is at its end, after a blank line and with the file's line ends."""
     content = content or b""
     windows = content.count(b"\r\n") * 2 > content.count(b"\n")
     apart = "" if not content.strip() else "\n" if content.endswith(b"\n") else "\n\n"
@@ -97,7 +97,7 @@ def fits(content: bytes, addition: bytes, before: Mapping[str, Any]) -> bool:
 
 
 def lies_in_the_way(root: Path, path: Path) -> str:
-    """Why a file cannot be made there, for people: a link, or something that is no folder; empty if it can."""
+    """Why a file cannot be made there, for people: a link, or something that is not a folder; empty if it can."""
     for folder in reversed([one for one in path.parents if one.is_relative_to(root) and one != root]):
         try:
             mode = folder.lstat().st_mode

@@ -1,4 +1,4 @@
-"""Diagnostics: a projection of the most recent report for this address, from whichever process.
+"""Diagnostics: a projection of the most recent report for this address, from any process.
 
 A GET reads a snapshot and never runs a check.
 """
@@ -56,7 +56,7 @@ FORMATS: Mapping[str, Format] = {
     "text": Format("text/plain; charset=utf-8", _as_text, slow=True),
     "health": Format("application/health+json", _as_health),
 }
-"""By the name that ``?format=`` takes; the first is what everybody gets who does not care."""
+"""By the name that ``?format=`` takes; the first is the default."""
 
 MEDIA_TYPES = {**{name: one.media_type for name, one in FORMATS.items()}, "html": "text/html"}
 """HTML is the page, which asks for the JSON itself."""
@@ -64,7 +64,7 @@ _ANY = ("", "*/*", MEDIA_TYPES["json"])
 
 
 class UnknownFormatError(ValueError):
-    """A format that nobody knows; the message names those that there are."""
+    """An unknown format; the message names the known ones."""
 
 
 def chosen(scope: Scope, accept: str) -> str:
@@ -98,7 +98,7 @@ class _Made(NamedTuple):
 
 
 class Diagnostics:
-    """The most recent report for this address, from whichever process, in the format that the client wants."""
+    """The most recent report for this address, from any process, in the format that the client wants."""
 
     def __init__(self) -> None:
         self._made: dict[str, _Made] = {}

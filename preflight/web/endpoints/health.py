@@ -1,4 +1,4 @@
-"""Health: public, from memory, names only. It follows this instance's own runs and nobody else's."""
+"""Health: public, from memory, names only. It follows only this instance's own runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _answer(body: dict[str, Any], *, good: bool, media_type: str = JSON) -> Answ
 
 
 class Health:
-    """Whether this instance is well, and what troubles it by name; by Accept in the health-check draft's format."""
+    """Whether this instance is healthy, and the names of its problems; by Accept in the health-check draft's format."""
 
     def __init__(self) -> None:
         self._made: dict[str, tuple[tuple[object, ...], Answer]] = {}

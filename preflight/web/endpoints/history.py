@@ -1,4 +1,4 @@
-"""Past runs over HTTP: the list of them, one of them, and how one check fared in them."""
+"""Past runs over HTTP: their list, one run, and the outcomes of one check in them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _unreadable(error: OSError) -> JSONResponse:
 
 
 async def runs(request: Request) -> JSONResponse:
-    """Past runs with what flipped in each, newest first (?limit, ?offset, ?address)."""
+    """Past runs with the changes in each, newest first (?limit, ?offset, ?address)."""
     past = services.of(request.scope).past
     try:
         limit, offset = page(request.query_params)
@@ -41,7 +41,7 @@ async def run(request: Request) -> JSONResponse:
 
 
 async def check(request: Request) -> JSONResponse:
-    """How one check fared in the past, newest first (?limit, ?offset, ?address), and how often it flipped in all."""
+    """The past outcomes of one check, newest first (?limit, ?offset, ?address), and how often it changed in total."""
     past = services.of(request.scope).past
     title: str = request.path_params["title"]
     try:

@@ -1,4 +1,4 @@
-"""What the server answers, as an OpenAPI document and as a page: both are made from the table of routes."""
+"""The routes, as an OpenAPI document and as a page: both are made from the table of routes."""
 
 from __future__ import annotations
 

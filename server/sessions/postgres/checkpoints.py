@@ -47,7 +47,7 @@ class Checkpoints(AsyncPostgresSaver):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """Write it where the turn is still this process's. Raises TurnTaken if it is not, or was deleted."""
+        """Write it if the turn is still this process's. Raises TurnTaken if it is not, or was deleted."""
         turn = config["configurable"]["turn_id"]
         kept = storable_values(checkpoint)
         lease = {"turn": turn, "epoch": self._leases.of(turn).epoch}
@@ -74,7 +74,7 @@ class Checkpoints(AsyncPostgresSaver):
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        """Nothing: these would let a turn go on in its middle. Ours begin anew, from the transcript."""
+        """Do nothing: these writes would let a turn go on in its middle. Our turns begin anew, from the transcript."""
 
 
 def storable_values(checkpoint: Checkpoint) -> Checkpoint:

@@ -1,4 +1,4 @@
-"""Sessions from elsewhere, as they were: each in one transaction, and nothing of it twice."""
+"""Sessions from a file, unchanged: each in one transaction, and none of it twice."""
 
 from __future__ import annotations
 

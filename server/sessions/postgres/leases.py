@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Lease:
-    """One turn's."""
+    """The lease of one turn."""
 
     __slots__ = ("attempts", "epoch")
 
@@ -30,7 +30,7 @@ class Lease:
 
 
 class Leases:
-    """All of them. In the event loop only."""
+    """All leases of this process. In the event loop only."""
 
     def __init__(self, database: Database, length: float) -> None:
         """``length``: seconds for which a lease is good, from when it is taken or renewed."""

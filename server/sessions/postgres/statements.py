@@ -1,4 +1,4 @@
-"""What is asked of PostgreSQL: each statement is one round trip, and a transaction of its own if it is sent alone.
+"""The statements for PostgreSQL: each is one round trip, and a transaction of its own if it is sent alone.
 
 Times are the database's. A row of `chat_turns` is a lease: its turn is the owner's until `expires`, and taking it over
 raises its `epoch`. What an owner writes about a turn names the epoch that it knows: one who comes late writes nothing.
