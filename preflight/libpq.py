@@ -1,6 +1,6 @@
 """The errors of PostgreSQL and its client library, in words for people.
 
-psycopg is imported by whoever connects: this module only reads the errors that it raises. No text here holds a part of
+The code that connects imports psycopg: this module only reads the errors that it raises. No text here holds a part of
 an address, a name of a role or a value.
 """
 

@@ -1,9 +1,9 @@
-"""``--bundle PATH``: what somebody else needs in order to help, in one file that can be attached to a public issue.
+"""``--bundle PATH``: what other people need in order to help, in one file that can be attached to a public issue.
 
-Reports, settings with their sources, versions, who holds the port, the end of audit and log; and a list of what was
-redacted where. Everything passes the redactor once more, also what was redacted when it was written, and what
-tells who and where this is (home folders, the user's and the machine's name) goes as well. What no rule knows stays:
-a secret that is in no variable, or encoded in a way that SECURITY.md says is not recognised.
+The bundle has reports, settings with their sources, versions, the holders of the port, the end of audit and log, and a
+list of what was redacted where. Everything passes the redactor once more, even what was redacted when it was written,
+and what identifies the user and the machine (home folders, the names of both) is removed as well. What no rule knows
+stays: a secret that is in no variable, or is encoded in a way that SECURITY.md says is not recognised.
 """
 
 from __future__ import annotations

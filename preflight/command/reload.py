@@ -1,8 +1,8 @@
 """``--reload``: serve, and when a file changes, check the next instance and let it replace the one that serves.
 
-Each instance is a start of its own, ``run.py`` without this option: what one start does about another is all that is
-needed here. The next one checks beside the one that serves, and takes its place only when it is ready. One that fails
-says so in its banner, and in the report that the page of the one which goes on serving shows.
+Each instance is a start of its own, ``run.py`` without this option: the way in which one start replaces another is all
+that is needed here. The next instance is checked beside the one that serves, and takes its place only when it is ready.
+If it fails, its banner says so, and so does the report on the page of the instance that goes on serving.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Answers of providers that re-runs of several instances share, in one row for each question.
 
-A question is an HMAC by the very key that it is about: who has read the table can find neither a key nor a provider,
-and who has no key can put no answer there, because an answer is sealed in the same way. An answer says whether it was
-the good one, and nothing else: whoever reads a bad one asks the provider itself (`preflight.suite.sharing`).
+A question is an HMAC made with the very key that it is about: a reader of the table can find neither a key nor a
+provider. An answer is sealed in the same way, so nobody without the key can store one. An answer says whether it was
+good, and nothing else: an instance that reads a bad one asks the provider itself (`preflight.suite.sharing`).
 
-Of instances that come at the same moment, one claims the question and asks; the others look until there is an answer,
-or the claim has lasted for as long as its owner may take. All times are the database's, read when a statement comes to
-the row: of two transactions, the one that began first may come there last. An answer must also be young enough by the
+If instances come at the same moment, one claims the question and asks; the others look until there is an answer, or the
+claim has lasted for as long as its owner may take. All times are the database's, read when a statement comes to the
+row: of two transactions, the one that began first may come there last. An answer must also be young enough by the
 reader's own clock: a database that turns its clock back brings no old answer back.
 
 Everything happens in a thread of its own, with one connection. A database that has not answered in time is not asked

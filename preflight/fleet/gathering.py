@@ -1,8 +1,8 @@
-"""Notices for the whole fleet: gathered from what is new, claimed with a lease, and sent again where a sender died.
+"""Notices for the whole fleet: gathered from what is new, claimed with a lease, and sent again if a sender died.
 
 A notice is a row with a key. Its holder sends it through its own launcher, prolongs the lease while that goes on, and
-writes down when it was delivered. A lease that has run out is anybody's: the notice is sent once more then, with the
-same key. So people are told at least once; twice where a sender has died between sending and writing that down.
+records when it was delivered. Any instance may take over an expired lease: the notice is then sent once more, with the
+same key. So people are told at least once; twice if a sender has died between sending the notice and recording that.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Gathering:
         who = self._rows.who
         if connection.execute(_DUE, (who.project, self._window)).fetchone() is None:
             return None
-        # One gathers at a time, so that one notice has all. Who comes second has nothing to wait for.
+        # One instance gathers at a time, so that one notice has everything. The second one need not wait.
         lock = "SELECT pg_try_advisory_xact_lock(hashtext('preflight.notices'), hashtext(%s))"
         row = connection.execute(lock, (who.project,)).fetchone()
         if row is None or not row[0]:

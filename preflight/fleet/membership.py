@@ -1,7 +1,7 @@
 """The launcher's side of the registrar: the messages to it and from it.
 
-Nothing here waits for it. A thread writes to its channel, so that one which does not read holds up nobody; one that
-dies is started again, and told everything that it had not written down. No psycopg is imported here.
+Nothing here waits for the registrar. A thread writes to its channel, so that a registrar that does not read holds up
+nothing. One that dies is started again, and told everything that was not written yet. psycopg is not imported here.
 """
 
 from __future__ import annotations

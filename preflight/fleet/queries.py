@@ -1,7 +1,7 @@
 """What the fleet page and ``--fleet`` show: the instances, which checks fail on which, and the changes of a day.
 
-Every question is bounded: so many rows, and so many characters of each text. What stands in the tables may be anything,
-since whoever writes to the database may be somebody else's instance, or none: no value is believed beyond being shown.
+Every answer is bounded, in its rows and in the characters of each text. The tables may contain anything, since the
+writer may be another tenant's instance, or no instance at all: values are only shown.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from preflight.fleet.database import Unavailable
 T = TypeVar("T")
 Question = Callable[[Any], Awaitable[T]]
 
-DEADLINE = 3.0  # seconds that whoever asks waits at most
+DEADLINE = 3.0  # seconds that a caller waits at most
 STATEMENT = 2.0  # seconds that the server has for each statement
 
 

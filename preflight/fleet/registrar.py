@@ -1,8 +1,8 @@
 """PROCESS. The registrar: it alone records the state of its instance in the database.
 
-A child of the launcher for as long as that serves. It hears what there is to write, and says what became of it; nobody
-waits for it. A database that hangs holds up this process and nothing else: what is not written stays here until it is,
-and the launcher tells it all again to a registrar that takes this one's place.
+It is a child of the launcher for as long as the launcher serves. It is told what to write, and reports what became of
+it; nobody waits for it. A database that hangs holds up only this process: what is not written stays here until it is,
+and the launcher tells everything again to a registrar that takes this one's place.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Registrar:
             if message is None:
                 break
             self._hear(message)
-        # Once: what cannot be written now shows as silence, and a notice that is held is anybody's after its lease.
+        # Once: what cannot be written now shows as silence, and others take over a held notice after its lease.
         self._todo.concluded |= dict.fromkeys(self._held, False)
         if self._ended or self._todo.ending or self._todo.concluded:
             self._work()

@@ -1,7 +1,7 @@
 """What one instance writes about itself: that it exists, its state, its changes, and its end.
 
-Every time is the database's: instances need not agree on what time it is. Each function is one short transaction. The
-connection is made for what there is to write, and closed after it: thousands of instances keep none between heartbeats.
+All times come from the database, so the clocks of instances need not agree. Each function is one short transaction. A
+connection is made for a write, and closed after it: thousands of instances keep none between heartbeats.
 """
 
 from __future__ import annotations

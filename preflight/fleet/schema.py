@@ -1,19 +1,19 @@
 """The schema ``preflight``: who creates and migrates its tables, and which versions of them this release understands.
 
 Tables come in subjects (:class:`Tables`): our own, and those of an application that names its own in the setting
-``database_tables``. Each subject is a list of steps; its version is how many of them were applied, one row of
-``preflight.migrations`` for each.
+``database_tables``. Each subject is a list of steps; its version is the number of steps that were applied, with one row
+of ``preflight.migrations`` for each.
 
-- :func:`create` makes the tables of a subject that has none, all steps in one transaction. A start does that, outside
-  of its own path.
-- :func:`migrate` applies the steps that are missing, each in one transaction with its row. ``--migrate`` does that, and
-  nothing else does. Whoever is killed in the middle has changed nothing; the next call goes on where it ended.
+- :func:`create` makes the tables of a subject that has none, all steps in one transaction. A serving instance does
+  that, outside of the path of its start.
+- :func:`migrate` applies the missing steps, each in one transaction with its row. Only ``--migrate`` does that. A step
+  that is killed in the middle has changed nothing; the next call goes on from there.
 
-Both try a lock of the transaction's (``pg_try_advisory_xact_lock``) and come again: nobody waits inside of a
-transaction, which could hold up somebody's CREATE INDEX CONCURRENTLY, and nothing is left of a lock whose owner died.
+Both try to get a lock of the transaction (``pg_try_advisory_xact_lock``), and try again later. Nothing waits inside of
+a transaction, where it could hold up another role's CREATE INDEX CONCURRENTLY, and a lock ends with its owner.
 
 A release reads and writes tables that are one step ahead of it, so that instances of both releases serve during a
-rolling update. Every step has to leave the statements of the release before it working.
+rolling update. Therefore the statements of the release before a step must still work after that step.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SCHEMA = "preflight"
 LOCK = 0x70_72_65_66_6C_74  # "preflt": the advisory lock's number, which is the database's own
 PAUSE = 0.2  # seconds between two tries to have the lock
 STEP = 30.0  # seconds that a statement of a creation may take; a migration takes as long as it needs
-LOCKED = 5.0  # seconds that a migration waits for a table that is in use: whoever comes after it waits as well
+LOCKED = 5.0  # seconds that a migration waits for a table that is in use: later statements wait behind it
 
 FIRST = """
 CREATE TABLE IF NOT EXISTS preflight.migrations (
@@ -134,7 +134,7 @@ class State:
         return self.version(tables) > tables.version + 1
 
 
-# An owner's triggers and rules run with the rights of whoever writes to the table. So what somebody else has put there
+# An owner's triggers and rules run with the rights of the role that writes to the table. So what others have put there
 # is not written to: it has to be this role's, that of a role it belongs to, the database owner's or a superuser's.
 _STRANGE = """
 NOT (pg_has_role({0}, 'MEMBER') OR {0} = (SELECT datdba FROM pg_database WHERE datname = current_database())
@@ -221,7 +221,7 @@ def _row(connection: psycopg.Connection[Any], statement: str) -> Any:
 def create(connection: psycopg.Connection[Any], every: Sequence[Tables], *, patience: float = STEP) -> State:
     """Make the tables of those subjects that have none, and return what is there then; others stay as they are.
 
-    Waits ``patience`` seconds for whoever is at it already. Raises Unusable or Unavailable.
+    Waits ``patience`` seconds for another creation or migration. Raises Unusable or Unavailable.
     """
     until = time.monotonic() + patience
     while True:

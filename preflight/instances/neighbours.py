@@ -1,13 +1,13 @@
 """Instances of ours on a port, recognised by asking the processes that hold its socket.
 
-Whoever listens on the port in this network namespace is known to the kernel. Each of those processes, and its
-ancestors, is looked for among the launchers that take calls for that port (presence.py): on Linux by their abstract
-names, elsewhere, and for older releases, by a record that the process itself keeps open. So neither the runtime
-folder, nor the spelling of an address, nor the release decides who is ours, and an instance in another network
-namespace is nobody's neighbour.
+The kernel knows which processes listen on the port in this network namespace. Each of those processes, and each of
+their ancestors, is looked up among the launchers that take calls for that port (presence.py): on Linux by their
+abstract names; elsewhere, and for older releases, by a record that the process itself keeps open. So neither the
+runtime folder, nor the spelling of an address, nor the release decides which instances are ours. An instance in another
+network namespace is no neighbour.
 
-Whoever looks like ours and cannot be asked (suspended, or its record and socket are gone) is a neighbour, too, that
-does not answer.
+A process that looks like an instance of ours and cannot be asked (it is suspended, or its record and socket are gone)
+is a neighbour as well: one that does not answer.
 """
 
 from __future__ import annotations
@@ -164,8 +164,8 @@ def others(holders: Sequence[ports.Holder], ours: Sequence[Neighbour]) -> list[p
 def without_keepers(holders: Sequence[ports.Holder], ours: Sequence[Neighbour]) -> list[ports.Holder]:
     """The holders without the service manager that keeps the socket of one of these instances.
 
-    It has started the instance, and goes on listening on the socket that it has passed. Who is not root cannot see
-    into the system's own; then the socket is seen to be somebody else's, and no more.
+    It has started the instance, and goes on listening on the socket that it has passed. Users other than root cannot
+    look into the system's own manager: then all that is seen is that the socket belongs to another user.
     """
     managers = {pid for one in ours if one.record.activated_by for pid in ancestors(here(), one.record.pid)}
     if not managers:

@@ -1,9 +1,8 @@
 """How other launchers of its user find and ask a launcher: a record in the runtime folder, and a control socket.
 
-On Linux the control socket has an abstract name as well, which holds the port and the instance's id: whoever finds a
-listener on the port asks that, wherever either of them keeps its files (see neighbours.py). Record and file socket are
-for older releases and other systems. They stand on nothing that could not be swept away, so they are made again when
-they vanish.
+On Linux the control socket has an abstract name as well, with the port and the instance's id in it. A process that
+finds a listener on the port asks that name, wherever the two keep their files (see neighbours.py). Record and file
+socket are for older releases and other systems. They may be swept away, so they are made again when they vanish.
 """
 
 from __future__ import annotations
@@ -108,7 +107,7 @@ class Presence:
         )
         return cls(record, loop, state_dir=settings.state_dir)
 
-    # What it says of itself.
+    # What it says about itself.
 
     def came_up(self) -> None:
         """It serves from now on."""

@@ -1,9 +1,9 @@
 """The messages between launchers of one user: the identity of an instance, and the handover of its socket.
 
 A caller sends "who", which is answered by "instance", or "handover", which is answered by "socket" with the listening
-socket or by "none", and after a handover "retire". Every message says the protocol's version. Messages and fields that
-are not known are passed over, and what is missing has a default, so releases can replace each other. Protocol 1 knew
-neither "who" nor "none".
+socket or by "none", and after a handover "retire". Every message has the protocol's version. Unknown messages and
+fields are ignored, and missing fields have a default, so that releases can replace each other. Protocol 1 knew neither
+"who" nor "none".
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Record:
     def of(cls, data: Mapping[str, object], **known: object) -> Record:
         """The record that another launcher, of any release, has made; ``known`` overrides it.
 
-        What is not known is passed over, and what is missing or of another type has a default.
+        Unknown fields are ignored, and missing fields or fields of another type have a default.
         """
         values: dict[str, object] = {
             "instance_id": "", "pid": 0, "host": "", "port": 0, "since": "", "up_at": 0.0, "version": "",
@@ -147,7 +147,7 @@ class Silent(OSError):
 def call(address: Address, patience: float = ANSWER) -> tuple[Channel, unixsockets.Peer]:
     """A line to a launcher of this user, and which process that is. Raises OSError if there is none.
 
-    Raises Silent if somebody takes no calls for so many seconds, whoever that is.
+    Raises Silent if the listener accepts no call for so many seconds, whichever process it is.
     """
     try:
         caller = unixsockets.connect(address, patience)

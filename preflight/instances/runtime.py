@@ -23,7 +23,7 @@ from preflight.settings.statefolder import StateFolder
 FIX = "set XDG_RUNTIME_DIR to a folder that is yours (mode 0700), on a file system with room"
 RECORD = 8192  # bytes of a record's file
 LONGEST = 65536  # and of one that is read
-SILENCE = 1.0  # seconds after which whoever has a start's name and cannot be asked is taken for no start of ours
+SILENCE = 1.0  # seconds after which a holder of a start's name that cannot be asked does not count as a start of ours
 
 
 class RuntimeFolderError(OSError):
@@ -220,7 +220,7 @@ class StartLock:
         Raises RuntimeFolderError if the file cannot be written.
         """
         holder, since = self.holder(), time.monotonic()
-        # The file first: whoever waits at it does not keep the name from others meanwhile.
+        # The file first: a start that waits for it does not keep the name from others meanwhile.
         while not (self._lock_file() and self._lock_name()):
             if time.monotonic() - since >= patience:
                 self._unlock_file()

@@ -1,11 +1,11 @@
-"""A Unix socket as the served address: what is at its path, and who listens there.
+"""A Unix socket as the served address: what is at its path, and which process listens there.
 
-Little of what is done for a port is done for a path. Whoever finds a path taken never stops the one who listens on it:
-a port is chosen by a number that anybody may have taken, a path by whoever wrote it down, so another server there is a
-mistake that people have to mend. A file on which nobody listens any more is removed.
+Little of what is done for a port is done for a path. A start that finds a path taken never stops the listener: any
+process may have taken a port by chance, but a path is chosen on purpose, so another server there is a mistake that
+people have to correct. A socket file on which no process listens any more is removed.
 
-Who listens is what the kernel says: the process that was the last to call listen() on the socket (unix(7),
-SO_PEERCRED). A launcher calls it whenever the socket is in its hands alone, and its worker when it begins to serve.
+The kernel says which process listens: the last one that called listen() on the socket (unix(7), SO_PEERCRED). A
+launcher calls it whenever it alone holds the socket, and its worker calls it when it begins to serve.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 An abstract name (Linux, unix(7)) belongs to a network namespace and to nobody's file system: no cleaner removes it, no
 environment leads elsewhere, it ends with its process, and what another namespace binds is not seen. Anybody can bind
-and connect one, so whoever is at the other end is asked of the kernel before it is believed.
+and connect one, so the kernel is asked who is at the other end before that process is believed.
 """
 
 from __future__ import annotations

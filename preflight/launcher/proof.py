@@ -1,7 +1,7 @@
 """One request to a worker that is to replace a server: it has to answer before the server that works may end.
 
-The request goes to this worker alone, over a connection that the launcher makes and hands to it. Over the listening
-socket, which both have, nobody could tell whose the answer is.
+The request goes to this worker alone, over a connection that the launcher makes and hands to it. On the listening
+socket, which both servers have, nobody could tell which of them has answered.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 systemd shows the status in `systemctl status`, and restarts a service whose watchdog gets no sign of life. There are
 two watchdogs then: ours (`watchdog`) looks at a worker, and ends one that hangs; systemd's looks at whether the service
-lives, this launcher included. It is fed with the workers' own signs of life, and with nothing else: of several, the one
-that is behind counts. While the only worker starts again, none can come: meanwhile the period of systemd's is the time
-that the launcher itself gives to that start.
+lives, including this launcher. It is fed with the workers' own signs of life, and with nothing else: of several
+workers, the one that is behind counts. While the only worker starts again, there are no signs of life: the period of
+systemd's watchdog is then the time that the launcher itself gives to that start.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Display:
     ) -> None:
         """``report_path`` gets each report as well. With an ``output_format`` standard output has the report alone.
 
-        ``lossy``: lines may be lost if nobody reads; else the end of the command waits for whoever does. ``service``
+        ``lossy``: lines may be lost if nobody reads; else the end of the command waits for the reader. ``service``
         is the service manager that wants to be told what goes on.
         """
         self.settings = settings

@@ -1,11 +1,11 @@
 """A serving instance: its workers are started again when they crash, drained when asked, handed over when replaced.
 
-The listening socket stays open here from the verdict until the drain begins, so connections wait in its backlog
-while there is no worker, and none is refused. Requests that a worker had accepted when it died are lost.
+The listening socket stays open here from the verdict until the drain begins, so connections wait in its backlog while
+there is no worker, and none is refused. Requests that a worker had accepted when it died are lost.
 
-There is a slot for each worker. The first is filled from the beginning, with the worker that has imported the
-application beside the suite; the others are filled once the verdict is good, so that a start which is refused costs
-what it does with one. The first accepts connections as soon as it can; the instance is ready when all do.
+There is a slot for each worker. The first slot is filled from the beginning, with the worker that has imported the
+application beside the suite; the others are filled once the verdict is good, so that a refused start costs no more than
+with one worker. The first worker accepts connections as soon as it can; the instance is ready when all of them do.
 """
 
 from __future__ import annotations
@@ -295,7 +295,7 @@ class Supervisor:
     def _unsupervised(self, *, beside: bool) -> str:
         """Why no crashed worker is started again here, for people; empty if it is.
 
-        ``beside``: others serve, so that whoever restarts the whole instance has no reason to.
+        ``beside``: others serve, so that a service manager has no reason to restart the whole instance.
         """
         if self._settings.supervise is None:
             keeper = None if beside else self._entry.keeper

@@ -52,7 +52,7 @@ class Telling:
     def tell_news(self, report: Report) -> bool:
         """Tell what a run found otherwise than people know; returns whether there was anything to tell.
 
-        In a fleet that is told once for all instances; by this one alone where the fleet's database is away.
+        In a fleet that is told once for all instances; by this one alone if the fleet's database is away.
         """
         if self._membership is not None:
             self._membership.report(report)

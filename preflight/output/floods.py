@@ -1,8 +1,8 @@
 """A limit on the log lines that others can cause: a few lines of each kind a minute, and then their number.
 
-A log rotates. Whoever could have a line, or a traceback, written for each connection would wash away what it is
-there for. Lines of one kind are those of one logger whose text begins alike, numbers aside, and of one exception
-from one place: what a client sends does not make another kind.
+A log rotates. A client that could cause a line, or a traceback, for each connection would push out the lines that the
+log is there for. Lines are of one kind if they come from one logger and their text begins alike, numbers aside, or if
+they are about one exception from one place: different data from clients does not make another kind.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class LogFile:
     def __init__(self, path: Path, *, size: int = SIZE, kept: int = KEPT, waits: bool = True) -> None:
         """``size`` in bytes; raises OSError if the file cannot be written.
 
-        ``waits``: whoever writes waits for the disk. Else a file system that hangs, a network's, say, blocks a thread.
+        ``waits``: the writer waits for the disk. Else a file system that hangs, a network's, say, blocks a thread.
         """
         self.path = path
         self._size = size
@@ -159,7 +159,7 @@ class Log:
             self.file.write(f"{at} {source}[{pid}] {said}")
 
     def _stream(self, source: str, pid: int) -> StreamRedactor:
-        from preflight.redaction.stream import StreamRedactor  # whoever made this log's redactor has imported it
+        from preflight.redaction.stream import StreamRedactor  # imported already, with this log's redactor
 
         known = self._streams.get(source)
         if known is None or known[0] != pid:
@@ -190,7 +190,7 @@ class Log:
     def _record(self, line: str) -> None:
         if trail := self._open_trail():
             trail.write(line)
-            trail.close()  # seldom used, and held open it would be in the way of whoever unmounts the disk
+            trail.close()  # seldom used; held open, it would keep the disk from being unmounted
 
     def _not_recorded(self, line: str) -> None:
         if self._trail_file is not None:

@@ -85,7 +85,7 @@ def _write(descriptor: int, data: bytes) -> int:
     while True:
         try:
             return os.write(descriptor, data)
-        except BlockingIOError:  # whoever made this pipe lets nobody wait on it; this thread has the time
+        except BlockingIOError:  # the pipe is in non-blocking mode; this thread can wait
             poll = select.poll()
             poll.register(descriptor, select.POLLOUT)
             poll.poll()
@@ -194,7 +194,7 @@ def install() -> None:
     status: os.stat_result | None = None
     for name in ("stdout", "stderr"):
         given = getattr(sys, name)
-        if given is None:  # closed by whoever started us
+        if given is None:  # the parent has closed it
             given = open(os.devnull, "w")  # noqa: SIM115  # for as long as the process lives
             setattr(sys, f"__{name}__", given)
         given.flush()

@@ -32,7 +32,7 @@ TURNS = 12.5  # frames of the spinner a second
 class Terminal:
     """One place through which everything that people read goes; every text is redacted on its way.
 
-    ``log`` gets it as well. Its redactor is the terminal's: whoever exchanges the log has exchanged both.
+    ``log`` gets it as well. Its redactor is the terminal's: a new log brings a new redactor.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class Terminal:
         if self._live is None:
             self._live = Live(console=self.console, auto_refresh=False, vertical_overflow="crop")
             self._live.start()
-        # Whoever does not keep up sees the newest one once they do.
+        # A reader that does not keep up sees the newest one later.
         self._live.update(what, refresh=not (isinstance(self.console.file, Stream) and self.console.file.behind))
 
     def progress_over(self) -> None:

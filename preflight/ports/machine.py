@@ -24,7 +24,7 @@ class Process:
 
     pid: int
     name: str
-    argv: tuple[str, ...]  # for whoever judges by it, as it is; `words` for whoever shows it
+    argv: tuple[str, ...]  # unchanged, for judging; `words` is for showing
     uid: int  # effective
     parent: int | None
     started_at: float  # seconds since the epoch

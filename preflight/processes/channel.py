@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 LIMIT = 64 * 1024 * 1024  # bytes a message; nobody who keeps to the protocol comes near
 PATIENCE = 10.0  # seconds that a child which does not read can keep us waiting
 MOST_DESCRIPTORS = 16  # that come with a message
-LOOKS = 10  # into which that is divided: whoever sends wakes up as often
+LOOKS = 10  # into which that is divided: the sender wakes up as often
 _INT = array.array("i").itemsize
 _ROOM = MOST_DESCRIPTORS + 1  # one more tells that there were too many
 

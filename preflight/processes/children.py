@@ -40,7 +40,7 @@ def spare(pid: int, *, ended: bool = False) -> None:
 def reap_orphans() -> None:
     """As PID 1: let go of the dead whose parents had died before; they are ours, and nobody else will.
 
-    Call it in the thread that starts children. Our own are left to whoever asks how they ended.
+    Call it in the thread that starts children. Our own children are left to the code that asks how they ended.
     """
     if os.getpid() != 1:
         return
@@ -56,7 +56,7 @@ class Child:
 
     Its process group is its own, so a terminal's Ctrl-C reaches only the launcher. It finds the
     descriptor of its channel in argv, and ends when that channel closes. Its output comes through a
-    pipe: whoever shows it redacts it first.
+    pipe: the code that shows it redacts it first.
     """
 
     on_signal: Callable[[str, int, str, str], object]

@@ -16,7 +16,7 @@ START = 32
 """Descriptors that a launcher must be allowed.
 
 Measured on Linux with Python 3.11: a start opens 21, one that replaces a running server 24. The rest is for re-runs,
-notices, and what whoever started it has left open.
+notices, and descriptors that its parent has left open.
 """
 
 

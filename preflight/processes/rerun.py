@@ -37,7 +37,7 @@ OnSignal = Callable[[str, int, str, str], object]
 """Takes a signal that a child was sent; see children.py."""
 
 STEPS = ("collected", "checking", "checked")
-LOOK = 0.05  # seconds between two looks at what a run says: whoever serves has the processors in between
+LOOK = 0.05  # seconds between two looks at a run's messages: in between, the workers have the processors
 SOON = 0.005  # seconds until the next one if more is on its way, a large report, say: its sender waits for us
 READS = 16  # of 64 KiB, in one look: there is more to see to than this run
 
@@ -93,7 +93,7 @@ def publish(result: Result, settings: Settings) -> Ending:
         unpublished = f"its report cannot be written to {settings.state.report}: {error.strerror}"
     else:
         unpublished = history.keep(result.report, settings)
-    # In the report's own words, where it has any: whoever shows both says them once.
+    # In the report's own words, if it has any, so that a page that shows both shows them once.
     reason = result.reason and (result.report.reason or result.reason)
     return Ending(result.report, reason, unpublished, seen)
 

@@ -1,10 +1,10 @@
-"""What the service manager is told that has started this process (sd_notify(3)): ready, status, watchdog, the end.
+"""What the service manager of this process is told (sd_notify(3)): ready, status, watchdog, the end.
 
-A message is one datagram to the socket that NOTIFY_SOCKET names. Nobody waits for it: what cannot be sent at once is
-sent with the next message, the newest word of each kind. Without that variable, nothing here does anything.
+A message is one datagram to the socket that NOTIFY_SOCKET names. Nothing waits for it: what cannot be sent at once is
+sent with the next message, the newest value of each kind. Without that variable, nothing here does anything.
 
-`feed` is called for signs of life of the workers and never by a timer, so systemd's watchdog fires when their event
-loops stand still, and when this process does.
+`feed` is called for the workers' signs of life and never by a timer, so systemd's watchdog fires when their event loops
+stand still, and when this process does.
 """
 
 from __future__ import annotations

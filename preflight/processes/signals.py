@@ -1,7 +1,8 @@
 """Signals that ask to stop, from a process's first line to its last.
 
-First each of them ends the command (:func:`end_the_command`): there is nothing yet that had to be ended in order. While
-there is, the launcher's loop gathers them (loop.py). Its children leave them to it (:func:`leave_to_launcher`).
+At first, each of them ends the command (:func:`end_the_command`), because nothing needs an orderly end yet. Once
+something does, the launcher's loop gathers them (loop.py). Its children leave them to the launcher
+(:func:`leave_to_launcher`).
 """
 
 from __future__ import annotations

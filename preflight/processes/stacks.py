@@ -1,8 +1,8 @@
 """Where a process that hangs stands: its threads, although none of them answers, and what its event loop awaits.
 
-faulthandler writes the threads' stacks, asked by a signal. What a coroutine waits for is in none of them while the
-event loop turns; a thread of its own writes that. Both go to the process's output, among other lines, and who reads
-it tells them apart.
+faulthandler writes the threads' stacks when a signal asks for them. While the event loop runs, none of these stacks
+shows what a coroutine waits for, so a thread of its own writes that. Both go to the process's output, among other
+lines; the reader tells them apart.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from preflight.processes.children import Child
     from preflight.processes.loop import Loop
 
-# Real-time signals are nobody's; if there are none, an application may have taken this one, and gets it.
+# Real-time signals have no other use; if there are none, an application may have taken this one, and gets it.
 SIGNAL = signal.SIGRTMAX - 1 if hasattr(signal, "SIGRTMAX") else signal.SIGUSR2
 # faulthandler writes a hundred threads and leaves out the oldest, so the main one, which has a signal of its own.
 MORE = "..."  # its line in place of the rest
@@ -56,7 +56,7 @@ def register() -> None:
     faulthandler.register(SIGNAL, file=output, all_threads=True, chain=False)
     if MAIN_SIGNAL is not None:
         faulthandler.register(MAIN_SIGNAL, file=output, all_threads=False, chain=False)
-    # Whoever started us may have blocked all signals that there are.
+    # The parent may have blocked all signals that there are.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [one for one in (SIGNAL, MAIN_SIGNAL) if one is not None])
 
 
@@ -97,7 +97,7 @@ def ask(pid: int) -> None:
 def gather(worker: Standing, loop: Loop) -> list[str]:
     """In the launcher: ask a worker where it stands and wait for that; nothing if it does not say so in time.
 
-    The loop goes on meanwhile, and whoever watches the worker's output reads it.
+    The loop goes on meanwhile, and reads the worker's output where it is watched.
     """
     found: list[str] = []
     worker.stacks = found
@@ -112,7 +112,7 @@ def gather(worker: Standing, loop: Loop) -> list[str]:
             _read(worker, loop, found)
         return found
     except OSError:
-        return []  # it has made itself another user's: nobody else's signals reach it
+        return []  # it has changed its user: our signals do not reach it
     finally:
         worker.stacks = None
 

@@ -17,6 +17,7 @@ from preflight.ready.files import Place, place_of, status_of
 # File systems over a network, as /proc/self/mountinfo calls them: locks on them are not to be relied on
 # (https://www.sqlite.org/howtocorrupt.html, section 2.1).
 NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "lustre"})
+REPAIRED = "SQLite repairs it when it is opened for writing"
 
 
 class Answer(NamedTuple):
@@ -96,14 +97,16 @@ def _checked(place: Place, file: Path, timeout: float) -> list[str]:
         if "interrupted" in said:
             unknown(f"{place.shown} is too large to be checked within {timeout:g} s")
         if "readonly" in said or unfinished:
-            unknown(f"{place.shown} was left in the middle of a change: SQLite repairs it once it is opened for writing")
-        what = "cannot be read" if isinstance(error, sqlite3.OperationalError) else "is damaged, or is not a SQLite database"
+            unknown(f"{place.shown} was left in the middle of a change: {REPAIRED}")
+        what = (
+            "cannot be read" if isinstance(error, sqlite3.OperationalError) else "is damaged, or not a SQLite database"
+        )
         raise Failure(f"{place.shown} {what}: {error}") from None
     finally:
         database.close()
     faults = [str(row[0]) for row in rows if row[0] != "ok"]
     if faults and unfinished:
-        unknown(f"{place.shown} was left in the middle of a change: SQLite repairs it once it is opened for writing")
+        unknown(f"{place.shown} was left in the middle of a change: {REPAIRED}")
     return faults
 
 

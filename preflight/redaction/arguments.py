@@ -1,11 +1,11 @@
 """Command lines of other processes, as they may be shown: whatever in them looks like a secret is masked.
 
-The redactor knows our own secrets; what somebody else's program was given it cannot know, nor does it replace
-secrets that are too short or too common. So here it is judged by shape: by what an option, a variable, a field or a
-header is called, by where a login stands, by how the keys of well-known services begin. In doubt it is masked.
+The redactor knows our own secrets. It cannot know the arguments of other people's programs, and it does not replace
+secrets that are too short or too common. So this module judges by shape: by the name of an option, a variable, a field
+or a header, by the place of a login, by the beginnings of well-known services' keys. In doubt it masks.
 
-Others write what is read here, and may mean harm: no more than `LONGEST` characters of a command line are looked at,
-and the time that every step takes grows only in proportion to them.
+Other accounts write the command lines that are read here, and may mean harm: no more than `LONGEST` characters of a
+command line are read, and the time of every step grows only in proportion to them.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""Secrets are taken out by value, before anything is written, printed, logged, sent or answered.
+"""Secrets are removed by value, before anything is written, printed, logged, sent or answered.
 
-Of a secret that was shortened, the beginning before a cut and the end behind dots are recognised, from 6 characters on.
-A cut that leaves fewer, or no sign of itself, is not: texts that are often shortened so, as pytest's own, are left out
-where they would arise (see preflight/suite/plugin.py). All else is replaced in every form in which a secret travels:
-as it is, in JSON, in ``repr``, in HTML, URL-encoded, any mixture of these, in base64, wherever in the encoded text it
-begins and however that is broken into lines, in hexadecimal digits, and folded over lines. What an application makes of
-a value is known as well (see derivation.py). What is not: other encodings (base32, base64 of base64, compressed,
-encrypted, hashed, reversed), and pieces of fewer than 12 characters that do not follow each other.
+If a secret was shortened, its beginning before a cut and its end behind dots are recognised, from 6 characters on. A
+cut that leaves fewer characters, or no sign of itself, is not recognised: texts that are often shortened in this way,
+such as pytest's own, are left out where they would arise (see preflight/suite/plugin.py). Everything else is replaced
+in every form in which a secret travels: unchanged, in JSON, in ``repr``, in HTML, URL-encoded, any mixture of these, in
+base64 at any offset and with any line breaks, in hexadecimal digits, and folded over lines. The parts that an
+application derives from a value are known as well (see derivation.py). Not recognised are other encodings (base32,
+base64 of base64, compressed, encrypted, hashed, reversed), and pieces of fewer than 12 characters that do not follow
+each other.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ class Fix:
             lines = _filled(self.fix, room)
         else:
             command, mark, said = self.fix.partition("  # ")
-            # Each line of it is a comment: whoever copies all of them pastes one command.
+            # Each line of it is a comment, so a person who copies all of them pastes one command.
             lines = [command, *(f"# {line}" for line in _filled(said, room - 2) if mark)]
         for number, line in enumerate(lines):
             yield Text.assemble(" " * indent if number else head, line, no_wrap=True, overflow="ignore")

@@ -31,7 +31,7 @@ LOOK_BACK = 50  # runs before those asked for that are read for what changed
 REMEMBERED = 1_000_000  # checks of past runs that stay in memory, about 13 bytes each; the rest is read again
 ADDRESSES = 50  # whose runs are kept: those with the latest ones, where each run has another port
 LONGEST_KEY = 40  # characters of an address in a file's name
-ABANDONED = 3600.0  # seconds after which a file that was never finished is somebody's who died
+ABANDONED = 3600.0  # seconds after which an unfinished file belongs to a process that died
 
 _NAME = re.compile(r"(\d{8}T\d{6}Z)-([0-9A-Za-z_-]{1,64})(?:\.([0-9A-Za-z._]+))?\.json")
 
@@ -186,7 +186,7 @@ def entry(run: Run, flipped: Iterable[Flip]) -> dict[str, Any]:
 def keep(found: Report, settings: Settings) -> str:
     """Keep a report and let the oldest ones of its address go; returns why that was not possible, in one line, or "".
 
-    Never a reason against a start: whoever published the report says what is returned, and goes on.
+    Never a reason against a start: the caller reports what is returned, and goes on.
     """
     folder = settings.state.history
     name = f"{re.sub('[-:]', '', found.started_at)}-{found.run_id}.{_key(found.address)}.json"

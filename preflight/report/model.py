@@ -211,7 +211,7 @@ _CHECK = tuple(entry.name for entry in fields(Check) if entry.name != "scope")
 def _written(check: Check) -> dict[str, Any]:
     """A check as JSON values. asdict() would copy all details, and take more than ten times as long."""
     written = {name: getattr(check, name) for name in _CHECK}
-    # A release that knows no scopes refuses a report with one: there is none in the reports of whoever uses none.
+    # A release that knows no scopes refuses a report with one, so a report has scopes only if a requirement uses them.
     return written if check.scope == "instance" else {**written, "scope": check.scope}
 
 

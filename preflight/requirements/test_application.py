@@ -15,7 +15,7 @@ def test_application(settings: Settings, application: str | None, application_fi
     source = settings.place("app")
     details.update(app=settings.app, source=source)
     details.fix = application_fix or commands.load_application(settings.app, demo=settings.demo)
-    # Who has named it knows where; one that was found may be another than was meant.
+    # A person who has named it knows where; an application that was found may not be the one that was meant.
     app = f"{settings.app} ({source})" if settings.discovered("app") else settings.app
     reason = application if application_fix else f"{app} does not import: {application}"
     assert application is None, reason

@@ -68,7 +68,7 @@ def test_exposure(settings: Settings, details: Details) -> None:
     local = settings.loopback and settings.uds is None and not elsewhere
     details.update(host=settings.host, loopback=local, token_loaded=settings.token is not None)
     if settings.prefix:
-        # Whoever puts a proxy before the application publishes these routes with it, wherever it listens.
+        # A proxy in front of the application publishes these routes with it, wherever the server listens.
         if settings.token is None:
             details.summary = f"{settings.prefix} needs a login: each start makes the token, and prints a link"
             return

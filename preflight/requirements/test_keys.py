@@ -15,7 +15,7 @@ from preflight.suite import egress
 if TYPE_CHECKING:  # a run that asks nobody loads no client
     from preflight.suite.probes import Probes
 
-# What the client reads besides keys and proxies, and what would be wrong in it without anybody saying so.
+# Variables that the client reads besides keys and proxies, and whose faults nothing else would report.
 _READ = (*egress.ORGANIZATION, egress.PROJECT, "OPENAI_MODEL", "NO_PROXY", "no_proxy")
 
 

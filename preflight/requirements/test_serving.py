@@ -1,4 +1,4 @@
-"""What the server is told to serve with: TLS and logging."""
+"""The server's settings for TLS and logging."""
 
 from __future__ import annotations
 

@@ -136,8 +136,8 @@ class Settings:
     suite: tuple[str, ...] = setting(
         (),
         names,
-        "the packages and folders with the requirements; by default, `preflight.requirements`, and `preflight_suite` next"
-        " to pyproject.toml and where the command is typed, if it exists there",
+        "the packages and folders with the requirements; by default, `preflight.requirements`, and `preflight_suite`"
+        " next to pyproject.toml and where the command is typed, if it exists there",
     )
     extras: tuple[str, ...] = setting(
         (), names, "extras and dependency groups that the project needs to run, in addition to its dependencies"

@@ -7,8 +7,8 @@
 | check | no: says what a start would stop | never |
 | rerun | never | never |
 
-The bind comes first: a port that it can have is held by nobody, and nearly every start needs no more than this module.
-What is done about a port that somebody holds is in occupied.py.
+The bind comes first: if it succeeds, no process holds the port, and nearly every start needs no more than this module.
+occupied.py handles a port that is held.
 """
 
 from __future__ import annotations

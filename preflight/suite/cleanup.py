@@ -1,7 +1,7 @@
 """Which requirements are affected if a shared fixture cannot be cleaned up.
 
-What a fixture of a class, a module or the whole run raises at its end, pytest raises in the tear-down of whichever
-requirement comes last. That may be a warning, while a critical requirement relied on the fixture.
+Pytest raises an error at the end of a fixture of a class, a module or the whole run in the tear-down of the requirement
+that comes last. That requirement may be a warning, while a critical requirement relied on the fixture.
 """
 
 from __future__ import annotations

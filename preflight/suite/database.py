@@ -1,8 +1,8 @@
-"""The fleet's database, asked in a thread from the run's beginning on. Requirements judge the answer.
+"""The fleet's database, asked in a thread from the beginning of the run. Requirements judge the answer.
 
 A start waits for the answer as long as the application takes to import. Beyond that, it gives the database a moment for
-each step that it answers (:data:`MOMENT`), and nothing to one that is down, slow or behind a partition. Other runs wait
-for ``probe_timeout``.
+each step that it answers (:data:`MOMENT`), and no time if it is down, slow or behind a partition. Other runs wait for
+``probe_timeout``.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """How a request leaves this machine: its headers, its proxy and its certificates, as the agent's client has them.
 
-The agent asks with langchain-openai, which asks with openai's client, which asks with httpx2. The first two take most
-of a second to import, so they are not imported here: what they read from the environment is said again below, as
-openai 3 and langchain-openai 1.7 have it, and tests/test_egress.py asks the same servers with both. httpx2 takes less
-than a tenth of that, and decides here as it does there.
+The agent asks with langchain-openai, which uses openai's client, which uses httpx2. The first two take most of a second
+to import, so they are not imported here: this module repeats what they read from the environment, as openai 3 and
+langchain-openai 1.7 do it, and tests/test_egress.py asks the same servers with both. httpx2 takes less than a tenth of
+that time, and decides here as it does there.
 
-The environment is a value: the application's, with what the env file adds to it, and never this process's own.
+The environment is a value: the application's, including the variables of the env file, and never this process's own.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Whether installed distributions can be imported: asked in a process of its own, and not again until one changes.
 
-To import everything takes a second or two, once after an installation. What went well is remembered in the state
-folder, with what it depends on: the interpreter, where each distribution is installed and when that folder was changed,
-and the file that its module begins with. What failed, or was not done in time, is asked again: on a slow machine each
-run comes a little further.
+Importing everything takes a second or two, once after an installation. Successful imports are remembered in the state
+folder, with what they depend on: the interpreter, where each distribution is installed and when that folder was
+changed, and the file that its module begins with. Imports that failed, or were not done in time, are tried again: on a
+slow machine, each run comes a little further.
 """
 
 from __future__ import annotations

@@ -358,7 +358,7 @@ class SuiteRun:
             started_at=self.started_at,
             problems=self.problems,
         )
-        # Whoever asked pytest-json-report for a file of its own gets this document as well, and not the raw one.
+        # A user who asked pytest-json-report for a file gets this document in it, and not the raw one.
         json_report.clear()
         json_report.update(self.report.to_json())
         self._publish(self.report)
@@ -382,7 +382,7 @@ class SuiteRun:
         self.inquiries.close()
         found = self.report
         if session.exitstatus == pytest.ExitCode.OK and found is not None and not session.config.option.collectonly:
-            # Whoever made it up (a plugin) or did not know better (pytest, of a broken run): it is what CI goes by.
+            # CI goes by the exit code, whether a plugin made it up or pytest did not know better (of a broken run).
             if found.status == "broken":
                 session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
             elif found.blocking:

@@ -1,8 +1,8 @@
-"""Which part of the suite was asked for, where pytest was started by itself.
+"""Which part of the suite was asked for, if pytest was started by itself.
 
-What stands on its command line counts, and nothing else does. What ``addopts`` and PYTEST_ADDOPTS choose is about the
-project's own tests. So are settings such as ``norecursedirs``, and ``collect_ignore`` in a conftest.py: a requirement
-that is not asked because of those was lost, and the run that lost it is no good one.
+Only pytest's own command line counts. What ``addopts`` and PYTEST_ADDOPTS choose is meant for the project's own tests.
+So are settings such as ``norecursedirs``, and ``collect_ignore`` in a conftest.py: a requirement that is not asked
+because of those was lost, and the run that lost it is broken.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Answers of providers that re-runs share with the re-runs of other instances.
 
-Starts, checks and plain pytest always ask themselves: there is no :class:`Sharing` for them. In a re-run a good answer
-that another instance has had within ``answers_kept`` is taken for this one's own, and said to be shared. A bad answer,
-or none, never is: then the provider is asked from here, before anything is taken out of service.
+Starts, checks and plain pytest always ask the provider: there is no :class:`Sharing` for them. A re-run uses a good
+answer that another instance has had within ``answers_kept``, and says that it is shared. It never uses a bad answer:
+the provider is then asked from here, before anything is taken out of service.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MARGIN = 1.0  # seconds beyond a question's own that a claim and its answer take
 
 
 def lease(timeout: float) -> float:
-    """For how many seconds somebody else's answer is waited for, to a question that has ``timeout`` seconds.
+    """Seconds for which another instance's answer is waited for, to a question that has ``timeout`` seconds.
 
     The time of the own question begins after that.
     """
@@ -42,7 +42,7 @@ class Sharing:
 
     @classmethod
     def of(cls, settings: Settings, origin: str) -> Sharing | None:
-        """The sharing of a run; None if each asks itself."""
+        """The sharing of a run; None if the run always asks the provider."""
         wanted = settings.database_url and settings.answers_kept and not settings.offline
         return cls(settings) if origin == "rerun" and wanted else None
 
@@ -57,7 +57,7 @@ class Sharing:
         timeout: float,
         patience: float = math.inf,
     ) -> A:
-        """What ``asked`` returns, or what ``shared`` makes of somebody else's good answer.
+        """What ``asked`` returns, or what ``shared`` makes of another instance's good answer.
 
         :param key: the secret that the answer is about; ``about``: all else that it depends on.
         :param shared: is called with words for people ("asked by web-7:8002, 23 s ago") and the provider's seconds.
@@ -79,11 +79,11 @@ class Sharing:
             answer = asked()
             good = is_good(answer)
         finally:
-            # Nothing but whether it was good: whoever waits for it asks by itself where it was not.
+            # Only whether it was good: an instance that waits for the answer asks the provider if it was not.
             if found is not None:
                 self._answers.tell(question, found, is_good=good, seconds=time.monotonic() - begun)
         return answer
 
     def close(self) -> None:
-        """Let what was found get to the others, for a second at most."""
+        """Wait until the answers are stored for the others, for a second at most."""
         self._answers.close()

@@ -1,16 +1,15 @@
 """Who may see what: decided here, in one pass over a request's headers, before anything else looks at it.
 
-Three questions, in this order. Is it a name of ours that was asked for (Host: a web page whose name was rebound to
-this address brings its own)? Does another web page ask (Origin, Sec-Fetch-Site)? And who asks: somebody with the
-token, or, if there is none and nobody else can reach the server, somebody on this machine? Every path needs a good
-answer to all three, save those whose route says otherwise (:class:`preflight.web.routing.Audience`): ``/health``, which
-says no more than names, and the way in, ``/login``.
+There are three questions, in this order. Does the request ask for a name of this server (Host: a web page whose name
+was rebound to this address brings its own)? Does another web page ask (Origin, Sec-Fetch-Site)? And who asks: a client
+with the token, or, if there is none and nobody else can reach the server, somebody on this machine? Every path needs a
+good answer to all three, except those whose route says otherwise (:class:`preflight.web.routing.Audience`):
+``/health``, which says no more than names, and the way in, ``/login``.
 
-Beside an application of somebody else's (an :class:`preflight.web.logins.Admission` says so) nobody is trusted for
-being on this machine: whoever put a proxy in front of the application publishes these routes with it. And the
-application's pages are of the same origin as ours, so what runs in them can use a browser's cookie. There, the cookie
-alone opens pages and what they load; what a script asks for, and what changes anything, needs the nonce that only a
-page which a person has opened is given.
+Beside another application (an :class:`preflight.web.logins.Admission` says so), no client is trusted for being on this
+machine: a proxy in front of the application publishes these routes with it. The application's pages have the same
+origin as ours, so scripts in them can use a browser's cookie. There, the cookie alone opens pages and what they load; a
+script's request, and anything that changes something, needs the nonce, which only a page that a person has opened gets.
 
 Trust follows the socket's peer, never a header. docs/threats.md has the threats and the tests that prove the answers.
 """
@@ -81,7 +80,7 @@ class Access:
     ) -> None:
         """``audiences``: by path, the routes that others than the admitted may ask for.
 
-        ``admission``: what opens the routes beside an application of somebody else's.
+        ``admission``: what opens the routes beside another application.
         """
         # A form of the page ends the login that comes with it, and has no nonce to send.
         self._audiences = audiences if admission is None else {**audiences, "/logout": Audience.VISITORS}
@@ -153,7 +152,7 @@ class Access:
             return Refusal(
                 403, "the request needs the nonce of the page in addition to the login's cookie: load the page again"
             )
-        # A browser sends the cookie along whoever made it ask, so who did has to be known before anything changes.
+        # A browser sends the cookie with every page's requests, so the page has to be known before anything changes.
         harmless = scope["type"] == "http" and scope["method"] in SAFE and origin is None
         if not same_origin and not harmless:
             return Refusal(403, "with the login's cookie, only pages of this server may send this request")
@@ -246,7 +245,7 @@ class Access:
             return found
 
 
-# What stands in a request.
+# What a request contains.
 
 
 def _watched(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes] | None:

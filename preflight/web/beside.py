@@ -1,7 +1,7 @@
 """The routes of this package under a prefix, beside an application that knows nothing of them.
 
-A request below the prefix is answered here; everything else reaches the application as the server has made it, but for
-the cookies of our logins. It costs one call, without a frame of its own on the way of each message.
+A request below the prefix is answered here; everything else reaches the application as the server has made it, except
+for the cookies of our logins. This costs one call, and no frame of its own for each message.
 """
 
 from __future__ import annotations

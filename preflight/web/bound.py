@@ -1,8 +1,8 @@
 """The address that a server which we did not start has bound, or is going to bind.
 
-Nothing tells an application before its first request: the lifespan's scope has no address. What is asked here, in this
-order, is the process's own sockets (workers, ``--fd``, gunicorn and hypercorn have them before the application starts),
-uvicorn's configuration, and with the first request the connection that it came by.
+Nothing tells an application before its first request: the lifespan's scope has no address. This module asks, in this
+order, the process's own sockets (workers, ``--fd``, gunicorn and hypercorn have them before the application starts),
+uvicorn's configuration, and with the first request the connection of that request.
 """
 
 from __future__ import annotations

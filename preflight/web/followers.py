@@ -1,7 +1,7 @@
-"""/ws/diagnostics: those who follow the diagnostics live, re-runs check by check. The protocol is in docs/live.md.
+"""/ws/diagnostics: clients that follow the diagnostics live, re-runs check by check. The protocol is in docs/live.md.
 
-What is sent is rendered once for all, and news wait for each other a moment: a suite says forty things within a few
-hundredths of a second, and whoever follows need not wake up for each of them.
+A message is rendered once for all followers, and messages are collected for a moment: a suite sends forty within a few
+hundredths of a second, and a follower need not wake up for each of them.
 """
 
 from __future__ import annotations

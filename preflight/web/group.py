@@ -1,9 +1,9 @@
-"""The processes of one server that somebody else has started: one run of the suite, one token and one code for all.
+"""The processes of one server that is not ours: one run of the suite, one token and one code for all.
 
 uvicorn, hypercorn, gunicorn and granian start several processes for one server, and each of them starts the
-application. Those of one parent, address and application are a group. The first of them runs the suite while the others
-wait, and all go by what it has found, for as long as one of them lives. What they share is in a folder of the user's
-own.
+application. The processes with the same parent, address and application are a group. The first of them runs the suite
+while the others wait, and all use its result, for as long as one of them lives. They share their data in a folder of
+the user.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Group:
         with self._turn(patience):
             alone = self._is_alone()
             known = self._read()
-            # What blocks counts for those who have waited for it; whoever comes later asks again.
+            # A run that blocks counts for the processes that have waited for it; a later process asks again.
             if known is None or (known["at"] < asked and (alone or known["blocked"])):
                 return self._examine(examine)
             if known["blocked"]:

@@ -104,7 +104,7 @@ async def _refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) 
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     elif status == 429:
-        # Whoever goes on guessing pays for each with a connection.
+        # Each further guess costs its client a connection.
         headers += [(b"retry-after", b"%d" % LONGEST_DELAY), (b"connection", b"close")]
     headers.append((b"content-length", b"%d" % len(body)))
     kind = "http.response"

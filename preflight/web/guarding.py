@@ -1,8 +1,8 @@
 """``guard(app)``: an application that is checked before it starts, and has our routes beside it, under any ASGI server.
 
-The server is somebody else's: no port is claimed, and nothing is supervised. Its start-up runs the suite, once for all
-its processes, and fails where that blocks. Behind our own launcher, which has done all that, the application is left
-alone.
+The server is not ours: no port is claimed, and nothing is supervised. The application's start-up runs the suite, once
+for all processes of the server, and fails if a requirement blocks. Behind our own launcher, which has done all that,
+the application is left alone.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class LoginCookies:
     """Those of one instance."""
 
     def __init__(self, token: str, port: int, admission: Admission | None = None) -> None:
-        """``token`` is empty if there is none; ``admission`` is there beside an application of somebody else's."""
+        """``token`` is empty if there is none; ``admission`` is there beside another application."""
         self._key = hmac.digest(token.encode(), b"preflight: sessions of the login form", "sha256")
         self._admission = admission
         # Cookies know no ports: two instances on one machine must not overwrite each other's.

@@ -1,4 +1,4 @@
-"""Python's logging under a server of somebody else's: what it writes is redacted as what the launcher passes on is."""
+"""Python's logging under another server: its output is redacted like the output that the launcher passes on."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class EarlierRuns:
         self._instance = instance
         self._snapshot = snapshot
         self._history = History(settings.state.history)
-        # What is kept was redacted by whoever ran it, who may have known fewer secrets.
+        # A kept report was redacted by the process that made it, which may have known fewer secrets.
         self._redactor = redactor or Redactor.of(settings)
         self._asking = asyncio.Lock()
 

@@ -1,12 +1,12 @@
-"""Re-runs: the suite once more, beside the live server; who asked for it, how far it is, and what is made of it.
+"""Re-runs: the suite once more, beside the live server; who asked for it, its progress, and the use of its result.
 
-One at a time: who asks while one goes on gets that one. A re-run stops nothing, runs at a lower priority than the
-server, and is killed with its whole group at its deadline (preflight/processes/rerun.py). What it finds is published
-like any other run's report and is what /health says from then on; a re-run that broke is shown, and the verdict before
-it stays.
+There is one at a time: a request while one goes on gets that one. A re-run stops nothing, runs at a lower priority than
+the server, and is killed with its whole group at its deadline (preflight/processes/rerun.py). Its report is published
+like any other, and decides what /health says from then on; a re-run that broke is shown, and the previous verdict
+stays.
 
-Of an instance with several workers the launcher has one run for all: a worker that was not asked is told that it began,
-and follows it like its own.
+The launcher has one run for all workers of an instance: a worker that was not asked is told that it began, and follows
+it like its own.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ HEAD_START = 0.03  # seconds that the answer to a run's caller has before the su
 REMEMBERED = 20  # runs whose state can be asked for
 JITTER = 0.1  # by which a pause in the background is longer or shorter, so that many servers do not check in step
 TOLD = 10  # callers that get the same run and are recorded one by one; of further ones the number
-PATIENCE = 15.0  # seconds beyond a run's deadline after which nothing more is expected of whoever runs it
+PATIENCE = 15.0  # seconds beyond a run's deadline after which nothing more is expected of its runner
 STOPS = "the re-run was ended before it was complete: the server is stopping or being replaced"
 
 Message = dict[str, Any]
@@ -140,7 +140,7 @@ class Reruns:
                 raise TooSoon(self.again_in)
             run = Rerun(os.urandom(16).hex())
             self._follow(run, *self._listeners(asyncio.get_running_loop(), run), begins=True)
-        # The one place that every call for a re-run passes. Whoever may call must not be able to fill the audit.
+        # Every call for a re-run passes here. Clients that may call must not be able to fill the audit.
         self._calls += 1
         if self._calls <= TOLD:
             self.instance.audit("rerun", by=asked_by, run_id=run.run_id)
@@ -206,7 +206,7 @@ class Reruns:
             try:
                 self.start("the background (refresh)")
             except TooSoon:
-                pass  # somebody else's has only just told how it is
+                pass  # another re-run has only just ended
             except Draining:
                 return
             if self._task is not None:

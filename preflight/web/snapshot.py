@@ -39,7 +39,7 @@ class Snapshot:
         """The last run of this server's own, which may have broken."""
         self._looking = asyncio.Lock()
         self._unchecked = settings.skip and not instance.instance_id
-        """Whether it was started without its suite: then nobody else's run says anything of it."""
+        """Whether it was started without its suite: then runs of other processes say nothing about it."""
 
     @property
     def problem(self) -> str:
@@ -64,7 +64,7 @@ class Snapshot:
         self._ended = found
         before = self._read.report
         if before is None or not newest.outdated(found, before, times.now()):
-            # What somebody else has published since is seen at the next look.
+            # A report that another process has published since is seen at the next look.
             self._read = _Read(seen or self._read.seen, found)
 
     def latest(self) -> Report | None:

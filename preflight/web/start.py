@@ -26,7 +26,7 @@ MARGIN = 30.0  # seconds beyond a run's deadline for which a process waits for a
 
 
 class Start(NamedTuple):
-    """A start in the process of a server of somebody else's."""
+    """A start in the process of another server."""
 
     instance: Instance
     redactor: Redactor
@@ -51,7 +51,7 @@ def examine(project: Path, host: str | None, port: int | None) -> Instance:
 def examine_once(project: Path | Project, host: str | None, port: int | None, app: str) -> Instance:
     """The same for an application named ``app`` that has our routes beside it: one run for all its server's processes.
 
-    Whoever has run the suite prints the link that opens the routes, if nothing else does.
+    The process that has run the suite prints the link that opens the routes, if nothing else does.
     """
     from preflight.web.group import Group
 

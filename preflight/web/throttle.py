@@ -60,9 +60,9 @@ class Throttle:
 
 
 class Guesses:
-    """What the audit is told of wrong tokens: the first ones singly, then how many more there were.
+    """What the audit records of wrong tokens: the first ones singly, then how many more there were.
 
-    Who has no token must not be able to fill the audit, which rotates, until nothing else is left in it.
+    A client without a token must not be able to fill the audit, which rotates, until nothing else is left in it.
     """
 
     def __init__(self) -> None:

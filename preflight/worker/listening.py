@@ -119,7 +119,7 @@ class Guard:
 
         @functools.wraps(original)
         def checked(*arguments: Any, **options: Any) -> Any:
-            if self._holds:  # whoever took this method with it still has it afterwards
+            if self._holds:  # code that took this method with it still has it afterwards
                 check(sys._getframe(1), *arguments, **options)
             return original(*arguments, **options)
 

@@ -82,7 +82,7 @@ class Hub(Resources):
                         await session.unfinished.announce(turn)
                         session.saw(seq)
             except StoreError:
-                pass  # whoever wants something of the database is told
+                pass  # callers that need the database are told
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         async def done() -> None:

@@ -146,7 +146,7 @@ def _load(store: Sessions) -> None:
     gc.disable()
     try:
         import server.agent.graph
-        import server.agent.tools  # noqa: F401  # both are for whoever asks next
+        import server.agent.tools  # noqa: F401  # both are for the first question
 
         store.load()
     finally:

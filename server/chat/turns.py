@@ -213,7 +213,7 @@ class Session:
                 with self._resources.instance.work():
                     begun = time.monotonic()
                     await self._attempt(self._current)
-                    # One that has not ended is not worked on any more: whoever resumes the session takes it up.
+                    # A turn that has not ended is no longer worked on: resuming the session takes it up.
                     if self._current not in self._waiting:
                         await self.store.release([self._current.id])
                     spent = time.monotonic() - begun

@@ -147,7 +147,7 @@ class Database:
                 job.result = job.work(db)
             except sqlite3.Error:
                 raise
-            except Exception as error:  # noqa: BLE001  # of this job alone: whoever submitted it gets it
+            except Exception as error:  # noqa: BLE001  # of this job alone: its caller gets the error
                 job.error = error
                 db.execute("ROLLBACK TO job")
             db.execute("RELEASE job")

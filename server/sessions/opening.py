@@ -10,7 +10,7 @@ from server.settings import AgentSettings
 def load(settings: Settings) -> None:
     """Import what the engine needs, which takes a while in PostgreSQL's case: for a thread."""
     if settings.database_url:
-        import server.sessions.postgres.store  # noqa: F401  # for whoever opens it next
+        import server.sessions.postgres.store  # noqa: F401  # for the call that opens it next
 
 
 def opened(settings: Settings) -> Sessions:

@@ -183,7 +183,7 @@ class Store:
     # The graph's memory.
 
     def load(self) -> None:
-        import server.sessions.checkpoints  # noqa: F401  # for whoever asks next
+        import server.sessions.checkpoints  # noqa: F401  # for the first question
 
     async def checkpointer(self) -> Checkpoints:
         from server.sessions.checkpoints import Checkpoints

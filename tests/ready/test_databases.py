@@ -228,9 +228,7 @@ def test_what_a_redis_refuses(tmp_path: Path, redis: int) -> None:
         client.replicaof("NO", "ONE")
     assert pings.outcome == "passed"
     assert nobody_knows.outcome == "unknown"
-    assert full.message == (
-        "it refuses writes: its memory is full, and its maxmemory-policy is noeviction"
-    )
+    assert full.message == ("it refuses writes: its memory is full, and its maxmemory-policy is noeviction")
     assert replica.message == "it refuses writes: it is a replica"
     assert reads.outcome == "passed"
 

@@ -165,7 +165,7 @@ def github(seen: Survey) -> str:
     ]
     variables = requirement.needed(seen)
     if variables:
-        lines += ["    # The variables that the code needs; their values are in the settings of the repository.", "    env:"]
+        lines += ["    # Variables that the code needs; the repository's settings have their values.", "    env:"]
         lines += [
             f"      {name}: ${{{{ {'secrets' if requirement.secret(name) else 'vars'}.{name} }}}}" for name in variables
         ]

@@ -87,7 +87,7 @@ async def _add(connection: Connection, about: dict[str, Any], line: tuple[Any, .
     }
     added = await rows(connection, LINE, values)
     if added and role == "user" and turn in turns:
-        # Without an owner: whoever resumes the session takes it up.
+        # Without an owner: the process in which the session is resumed takes it up.
         await connection.execute(TURN, {**about, "turn": turn, "seq": added[0]["seq"], "attempts": turns[turn]})
     return len(added)
 

@@ -248,7 +248,7 @@ class Store:
     # The graph's memory.
 
     def load(self) -> None:
-        import server.sessions.postgres.checkpoints  # noqa: F401  # for whoever asks next
+        import server.sessions.postgres.checkpoints  # noqa: F401  # for the first question
 
     async def checkpointer(self) -> Checkpoints:
         from server.sessions.postgres.checkpoints import Checkpoints
