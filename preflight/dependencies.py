@@ -29,7 +29,7 @@ CORE = (
     "uvicorn",
     "websockets",
 )
-"""What launcher, suite and worker are made of; a test holds it against pyproject.toml."""
+"""The packages of launcher, suite and worker; a test compares them with pyproject.toml."""
 
 # Distributions whose module has another name than they have.
 MODULES = {

@@ -58,7 +58,7 @@ _OURS = {
 _HOMES = re.compile(r"/(?:home|Users)/[^/\s:\"']+")
 
 Counts = Counter[tuple[str, str]]
-"""How often something was redacted, by where (a JSON path or a line) and what."""
+"""How often something was redacted, by place (a JSON path or a line) and kind."""
 
 
 class BundleError(Exception):
@@ -126,7 +126,7 @@ class Bundle:
         self.problems: list[str] = []
         """What could not be included, and why."""
         self.redactions: list[dict[str, Any]] = []
-        """What was redacted: in which file, where in it, what, and how often; never a value."""
+        """Every redaction: its file, its place there, its kind, and how often; never a value."""
         # With --demo the env file has not been read; what is in it is secret all the same.
         given = settings.envfile if settings.envfile.values else envfile.read(settings.envfile.path)
         known = replace(settings, envfile=given)

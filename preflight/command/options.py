@@ -52,7 +52,7 @@ GOES_WITH = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a command line asks for, and what came with it. It makes sense; whether its settings do says `loading`."""
+    """What a command line asks for, and what came with it. It is consistent; `loading` checks its settings."""
 
     command: str
     """One of COMMANDS, or a START."""
@@ -106,7 +106,7 @@ class _Parser(argparse.ArgumentParser):
         return super().format_help() + (f"\nof this project:\n{own}" if own else "")
 
     def _meant(self, unknown: Sequence[str]) -> str:
-        """What the first of them that looks like an option, or is one without its dashes, may have been meant for."""
+        """What was probably meant by the first of them that looks like an option, or like one without its dashes."""
         import difflib  # only when something is wrong
 
         option = next((one.partition("=")[0] for one in unknown if one.startswith("-")), "")
@@ -143,7 +143,7 @@ def _of_project() -> dict[str, str]:
 
 
 def _registered(unknown: Sequence[str]) -> str:
-    """What an option stands for that is none of ours, but the project's; empty if it is not."""
+    """The verb of an option that is not ours but the project's; empty if it is not the project's either."""
     return _of_project().get(unknown[0][2:], "") if len(unknown) == 1 and unknown[0].startswith("--") else ""
 
 

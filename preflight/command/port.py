@@ -187,7 +187,7 @@ def _print(settings: Settings, shown: Mapping[str, object], *, as_json: bool) ->
 
 
 def _lines(shown: Mapping[str, object], width: int | None) -> list[str]:
-    """What is shown to people on a terminal of so many columns, or, with None, where lines are not folded."""
+    """The lines for people on a terminal of so many columns, or, with None, for output that is not folded."""
     status = f"{shown['status']} since {local_of(str(shown['since']))}" if shown["since"] else f"{shown['status']}"
     instance = shown.get("instance")
     if isinstance(instance, dict):

@@ -156,7 +156,7 @@ class Reloader:
         self._leaving: list[subprocess.Popen[bytes]] = []
         """Instances that were replaced, and finish what they are doing."""
         self._changed: list[str] = []
-        """What has changed since the next one was started, or the one that serves."""
+        """The files that have changed since the last instance was started."""
         self._exit_code = 0
 
     def run(self) -> int:

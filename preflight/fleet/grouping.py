@@ -12,7 +12,7 @@ from preflight.text import shortened
 
 LONGEST_NAME = 100  # characters of an instance's
 ORDER = {"broken": 0, "blocked": 1, "blocks": 2, "warns": 3}
-"""How urgent it is what a check or a verdict has come to; what is not here is good news."""
+"""The urgency of a new standing or verdict; one that is not here is good news."""
 VERDICTS = {"broken": "The check suite itself failed", "blocked": "The server is unhealthy"}
 
 

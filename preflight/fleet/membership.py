@@ -88,7 +88,7 @@ class Membership:
 
     @property
     def state(self) -> dict[str, Any]:
-        """How the database is, for /diagnostics: "starting", "reached" or "away", since when, and why."""
+        """The state of the database, for /diagnostics: "starting", "reached" or "away", since when, and why."""
         return {"database": self._state, "since": times.stamp(self._since), "problem": self._problem}
 
     def report(self, report: Report) -> None:

@@ -53,7 +53,7 @@ class _Todo:
 
 
 class Registrar:
-    """One instance's; :meth:`run` returns when the instance has ended and that was written, or could not be."""
+    """The registrar of one instance; :meth:`run` returns when the instance's end was recorded, or could not be."""
 
     def __init__(self, settings: Settings, who: Who, channel: Channel) -> None:
         self._settings = settings

@@ -319,7 +319,7 @@ def _made_up(slot: str, pid: int) -> Record:
 
 
 def _parsed(content: bytes) -> dict[str, object] | None:
-    """What a record of whatever release says; None for what is none."""
+    """The fields of a record of any release; None if the file holds no record."""
     with contextlib.suppress(ValueError, RecursionError):
         data = json.loads(content)
         return data if isinstance(data, dict) else None

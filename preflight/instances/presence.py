@@ -45,7 +45,7 @@ def stops_within(settings: Settings) -> float:
 
 
 class Presence:
-    """What others of this user see of a launcher, from before it stops anything until it has ended."""
+    """How a launcher is visible to others of its user, from before it stops anything until it has ended."""
 
     def __init__(self, record: Record, loop: Loop, *, state_dir: Path | None = None) -> None:
         """Publish the record and listen. Raises RuntimeFolderError if that is not possible."""
@@ -61,7 +61,7 @@ class Presence:
         self._loop = loop
         self._state_dir = state_dir
         self._callers: dict[Channel, float] = {}
-        """Who is on the line, and when they were heard last, on the monotonic clock; the longest silent first."""
+        """The connected callers, and when each was heard last, on the monotonic clock; the longest silent first."""
         self._until = 0.0
         """When one that drains has ended at the latest, on the monotonic clock."""
         self._looked_at = time.monotonic()

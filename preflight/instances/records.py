@@ -90,7 +90,7 @@ class Record:
         return replace(record, stops_within=min(max(0.0, record.stops_within), LONGEST_END))  # NaN is 0
 
     def for_file(self) -> dict[str, object]:
-        """What is written into the runtime folder.
+        """The text of the record in the runtime folder.
 
         Protocol 1 believes a record that has its own nine fields and no other, and takes it for one that serves: so
         only one that serves is written like that.

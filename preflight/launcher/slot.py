@@ -44,7 +44,7 @@ class Slot:
         self.last: Worker | None = None
         """The worker that was here last, and has ended; None before the first has."""
         self.ending = ""
-        """How that one ended, for people."""
+        """How its last worker ended, for people."""
         self.crashes = 0
         self._settings = settings
         self._restarts = Restarts(

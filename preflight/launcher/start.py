@@ -27,7 +27,7 @@ Ended = TypeVar("Ended")
 
 
 class Start:
-    """One try to serve an address. Use it once: :meth:`run`, or :meth:`attempt` for who would try again."""
+    """One try to serve an address. Use it once: :meth:`run`, or :meth:`attempt` if the caller would try again."""
 
     def __init__(
         self,

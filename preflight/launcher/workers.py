@@ -62,7 +62,7 @@ class Workers:
         self._board = self._made_board()
 
     def _made_board(self) -> Board | None:
-        """What they count in together; one worker counts alone."""
+        """The board that several workers share; one worker has none."""
         if self._settings.workers == 1:
             return None
         from preflight.processes.board import Board  # only if it is shared
@@ -135,7 +135,7 @@ class Workers:
         self._display.terminal.pass_on(worker.read_output(), worker.child.pid)
 
     def _reported(self, event: Event) -> None:
-        """What the application reports, a failed login say, people see nowhere else."""
+        """Record an event of the application, such as a failed login; people see it nowhere else."""
         self._display.terminal.log.audit(event, shown=False)
 
     # All of them.
@@ -159,7 +159,7 @@ class Workers:
         return {"count": sum(slot.crashes for slot in self.slots), **self._last_exit}
 
     def crashed(self, ending: str, at: str) -> None:
-        """One has ended without having been asked to, and another will take its place: the others say so, too."""
+        """A worker has ended without having been asked to, and another will take its place: tell the others."""
         self._last_exit = {"last_exit": ending, "last_exit_at": at}
         for worker in self.handed:
             worker.count_restarts(self.restarts)

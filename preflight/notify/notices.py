@@ -21,7 +21,7 @@ SIGNS = {"success": "✅", "warning": "⚠️", "failure": "❌"}
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One message. Not redacted: who sends it does that."""
+    """One message. It is not redacted: the sender redacts it."""
 
     title: str
     body: str
@@ -45,7 +45,7 @@ def take_news(found: Report, settings: Settings) -> Notice | None:
 
 
 def news(found: Report, settings: Settings, before: Report | None = None) -> list[Change]:
-    """What this run found otherwise than people know. Whoever tells it calls :func:`know`.
+    """The differences between this run's result and what people know. After telling them, call :func:`know`.
 
     What they know is kept in the state folder, and is not the published report: a check or a run in CI publishes
     its report without telling anybody. ``before`` is a later run, if they are being told of that already.

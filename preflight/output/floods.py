@@ -80,7 +80,7 @@ def bound() -> Bounded:
 
 
 def _kind(record: logging.LogRecord) -> str:
-    """What a record is about, in a line that clients have no part in as long as its logger's template has none."""
+    """The kind of a record, as a line that clients cannot influence unless its logger's template has their text."""
     line = _NUMBER.sub("#", printable(str(record.msg)[:200]).strip().partition("\n")[0])[:100]
     error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
     if error is None:

@@ -69,7 +69,7 @@ class Terminal:
 
     @property
     def redactor(self) -> Redactor:
-        """What takes the secrets out, here and in the log."""
+        """The redactor of the terminal and of the log."""
         return self.log.redactor
 
     def text(self, text: str) -> str:

@@ -32,7 +32,7 @@ class Board:
 
     @classmethod
     def alone(cls) -> Board:
-        """That of the only process of a server: nobody else reads it."""
+        """The board of a server's only process: no other process reads it."""
         board = cls(memoryview(bytearray(_size(1))).cast("d"), 1, 1)
         board.ready = 1
         return board
@@ -88,7 +88,7 @@ class Board:
 
     @property
     def missing(self) -> int:
-        """How many workers do not serve, as far as a worker knows that does."""
+        """How many workers do not serve, as far as a serving worker knows."""
         return self.workers - max(1, self.ready)
 
     @property

@@ -222,7 +222,7 @@ class Child:
 
     @property
     def ending(self) -> str:
-        """How it ended, for people: "exit code 3", "SIGSEGV"."""
+        """How the process ended, for people: "exit code 3", "SIGSEGV"."""
         code = self.process.returncode
         if code is None:
             return "still running"

@@ -60,7 +60,7 @@ class Restarts:
 
 SYSTEMD, KUBERNETES, CONTAINER_RUNTIME = "systemd", "Kubernetes", "the container runtime"
 CONTAINERS = (KUBERNETES, CONTAINER_RUNTIME)
-"""Who ends a container when the process ends that it was started for."""
+"""The runtimes that end a container when its main process ends."""
 INITS = frozenset({"tini", "tini-static", "docker-init", "podman-init", "dumb-init", "catatonit"})
 """Programs that do nothing as a container's PID 1 but start one process and end with it."""
 SHELLS = frozenset({"sh", "ash", "bash", "dash", "busybox", "ksh", "zsh"})

@@ -201,7 +201,7 @@ def _names(document: Any, where: str) -> list[str] | None:
 
 
 def _local(kind: str, name: str, ask: Ask, key: str, *, loaded: bool) -> Answer:
-    """What a server on a machine of one's own has; its ``/health`` is good before a model is loaded."""
+    """The models of a self-hosted server; its ``/health`` is good before a model is loaded."""
     if kind == "ollama":
         ask = replace(ask, value=_of_ollama(ask.value))
     parsed(ask, ["http", "https"], f"the URL of {kind}")

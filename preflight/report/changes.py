@@ -60,7 +60,7 @@ def verdict(report: Report) -> str:
 
 
 def changes(before: Report | None, after: Report) -> list[Change]:
-    """What is otherwise than before: the verdict first, then checks in the order of the later run.
+    """The differences from before: the verdict first, then checks in the order of the later run.
 
     Without a run before, what does not hold is new. A run that broke, or of which only a part ran, says nothing
     about the checks that it lacks.

@@ -37,7 +37,7 @@ _NAME = re.compile(r"(\d{8}T\d{6}Z)-([0-9A-Za-z_-]{1,64})(?:\.([0-9A-Za-z._]+))?
 
 
 class Past(NamedTuple):
-    """How one requirement fared in a past run."""
+    """The result of one requirement in a past run."""
 
     outcome: str
     severity: str
@@ -141,7 +141,7 @@ class Run(NamedTuple):
 
 
 def flips(runs: Sequence[Run]) -> list[tuple[Flip, ...]]:
-    """What flipped in each of these runs; they and the answer are newest first.
+    """The changes in each of these runs; runs and answer are newest first.
 
     A check's outcome is compared with that of the last run of the same address which asked: one that only a
     part of the suite ran in, that broke, or that left the check out as not applicable says nothing about it.

@@ -80,7 +80,7 @@ STATE_FOLDER = "preflight/requirements/test_state.py::test_state_folder"
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """How one requirement fared in one run."""
+    """The result of one requirement in one run."""
 
     id: str
     title: str

@@ -48,7 +48,7 @@ def test_memory(settings: Settings, details: Details) -> None:
 
 
 def more_files(needed: int, *, start: str) -> str:
-    """What helps where so many open files are needed: a command where the shell may raise its own limit."""
+    """The fix if so many open files are needed: a command, if the shell may raise its own limit."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY or needed <= hard:
         return f"ulimit -n {needed}  # in the shell that {start}"

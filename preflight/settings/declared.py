@@ -1,4 +1,4 @@
-"""What a project says that it needs to run: in ``[project]``, else in a lock or requirements file beside it.
+"""What a project declares that it needs to run: in ``[project]``, else in a lock or requirements file next to it.
 
 Nothing is judged here, and nothing is resolved: the requirement Dependencies asks for exactly what is declared.
 """

@@ -447,7 +447,7 @@ class Settings:
 
     @property
     def starts_at(self) -> str:
-        """What starts of this address wait for each other for, in words: ``port 8002``, or the Unix socket."""
+        """What starts of this address wait for, in words: ``port 8002``, or the Unix socket."""
         return f"port {self.port}" if self.uds is None else self.address
 
     @property
@@ -505,7 +505,7 @@ class Settings:
 
     @property
     def forwarders(self) -> str | tuple[str, ...]:
-        """Whose X-Forwarded-For and -Proto the application is shown: those of the setting, or else uvicorn's own."""
+        """The proxies whose X-Forwarded-For and -Proto the application sees: the setting's, or uvicorn's default."""
         if "forwarded_allow_ips" in self.sources or self.serves_agent:
             return self.forwarded_allow_ips
         return self.environment.get("FORWARDED_ALLOW_IPS", "127.0.0.1")

@@ -46,7 +46,7 @@ class Question:
 
     @property
     def about(self) -> tuple[str, ...]:
-        """All that the answer depends on, beside the key: the same for every instance that asks the same."""
+        """Everything but the key that the answer depends on: the same for every instance with the same question."""
         try:
             sent = self.headers or egress.headers(self.environment, self.key)
         except Fault:  # then nothing is sent, and nobody has a good answer

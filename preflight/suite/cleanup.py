@@ -14,7 +14,7 @@ import pytest
 from _pytest.nodes import Node
 
 _HARMLESS = ("preflight.suite.", "_pytest.")
-"""Whose fixtures raise nothing at their end."""
+"""Modules whose fixtures raise nothing at their end."""
 _ENDS_THE_RUN = (KeyboardInterrupt, pytest.exit.Exception)
 
 

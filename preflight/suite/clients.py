@@ -119,7 +119,7 @@ def build(environment: Mapping[str, str], url: str, timeout: float) -> Client:
 
 
 def _bundled() -> ssl.SSLContext:
-    """What langchain-openai trusts behind a proxy of its own variable, whatever else is set."""
+    """The authorities that langchain-openai trusts behind a proxy of its own variable, whatever else is set."""
     import certifi
 
     return ssl.create_default_context(cafile=certifi.where())

@@ -1,4 +1,4 @@
-"""What a requirement on a distribution asks for beside that distribution itself: what its extras need."""
+"""What a requirement on a distribution asks for in addition to the distribution: the needs of its extras."""
 
 from __future__ import annotations
 

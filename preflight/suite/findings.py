@@ -29,7 +29,7 @@ class Findings:
 
     @property
     def final(self) -> tuple[Check, ...]:
-        """Those of requirements that were torn down: one that was broken off after its set-up has not passed."""
+        """The checks of requirements that were torn down: one that was interrupted after its set-up has not passed."""
         return tuple(check for nodeid, check in self._checks.items() if nodeid in self.ended)
 
     def details_of(self, item: pytest.Item) -> Details:

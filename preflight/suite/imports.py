@@ -43,7 +43,7 @@ class Tried(NamedTuple):
     failures: Mapping[str, str] = MappingProxyType({})
     """By distribution, why it cannot be imported."""
     untried: tuple[str, ...] = ()
-    """Those whose import had not ended, or not begun, when the time was over."""
+    """Distributions whose import had not ended, or not begun, when the time was over."""
 
 
 def attempt(names: Sequence[str], state: StateFolder, deadline: float) -> Tried:
@@ -188,7 +188,7 @@ def _guess(name: str) -> str:
 
 
 def modules(name: str) -> list[str]:
-    """What to import of a distribution: the module that is called like it, else all that it has at its top."""
+    """The modules to import for a distribution: the one that has its name, or else all its top-level modules."""
     found = installed(name)
     listed = (found.distribution.files if found else None) or []
     paths = [file.parts for file in listed if file.suffix in (".py", ".so") and ".dist-info" not in file.parts[0]]

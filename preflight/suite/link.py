@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from preflight.redaction.redactor import Redactor
 
 LAUNCHER = "preflight-launcher"
-"""What the names of the plugin that stands for the launcher begin with; how they go on, nobody can say beforehand."""
+"""The beginning of the name of the plugin that stands for the launcher; the rest is not known in advance."""
 
 
 class Link:

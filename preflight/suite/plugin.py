@@ -319,7 +319,7 @@ class SuiteRun:
         return "ignored", f"ignored by {named_by(self.settings, 'ignore')}: {message}"
 
     def _judge_cleanup(self, item: pytest.Item) -> None:
-        """What is raised when the last user of a fixture has gone is the affair of those that matter most, too."""
+        """An error after the last user of a fixture also concerns the most severe requirements that used it."""
         fault = cleanup.fault_of(item)
         if fault is None:
             return

@@ -21,7 +21,7 @@ REWRITTEN = -1
 INSTALLED = "site-packages"
 ASSERTION = re.compile(rb"^[ \t]*assert\b", re.MULTILINE)
 ALWAYS_HOLDS = "assertion is always true"
-"""What Python's compiler says, as a warning, of an assertion of a tuple."""
+"""The compiler's warning about an assertion of a tuple."""
 Code = tuple[object, ...]
 """What a code object does, in a form that compares: neither where it stands nor how it was compiled."""
 

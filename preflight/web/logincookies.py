@@ -32,7 +32,7 @@ class ValidLogin(NamedTuple):
 
 
 class LoginCookies:
-    """Those of one instance."""
+    """The login cookies of one instance."""
 
     def __init__(self, token: str, port: int, admission: Admission | None = None) -> None:
         """``token`` is empty if there is none; ``admission`` is there beside another application."""
@@ -88,7 +88,7 @@ class LoginCookies:
         return hmac.new(self._key, content.encode("latin-1"), "sha256").hexdigest()
 
     def nonce(self, login: ValidLogin) -> str:
-        """What a page that a person has opened with this login shows for itself."""
+        """The nonce of a page that a person has opened with this login."""
         return hmac.new(self._key, b"nonce of " + login.name.encode("latin-1"), "sha256").hexdigest()
 
     def end(self, cookies: bytes) -> None:

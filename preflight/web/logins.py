@@ -1,4 +1,4 @@
-"""What opens the routes under a prefix, and what the processes of one server know of its logins together."""
+"""The token and the code that open the routes under a prefix, and the logins that the processes of a server share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 
 class Logins(Protocol):
-    """What becomes of a one-time code and of logins; it may be shared by several processes."""
+    """The state of a one-time code and of logins; several processes may share it."""
 
     def spend(self, code: str) -> bool:
         """Whether this is the one-time code, which counts for the first time only."""
@@ -22,7 +22,7 @@ class Logins(Protocol):
 
 
 class Admission(NamedTuple):
-    """What opens the routes under a prefix. There is a token in any case: whoever has it may make logins."""
+    """What opens the routes under a prefix. There is a token in any case: a process that has it may make logins."""
 
     token: str
     is_made: bool
@@ -31,7 +31,7 @@ class Admission(NamedTuple):
 
 
 class OwnLogins:
-    """Those of a server behind the launcher, which knows whether the code was spent."""
+    """The logins of a server behind the launcher, which knows whether the code was spent."""
 
     def __init__(
         self, code: str = "", spent: Callable[[], object] = lambda: None, first: Callable[[], bool] = lambda: True
@@ -58,7 +58,7 @@ class OwnLogins:
         """:class:`preflight.web.logincookies.LoginCookies` remembers that itself."""
 
     def has_ended(self, session: str) -> bool:  # noqa: ARG002  # as above
-        """Nobody else ends any."""
+        """No other process ends one."""
         return False
 
 

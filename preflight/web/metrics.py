@@ -139,7 +139,7 @@ class InstanceState(NamedTuple):
 
 
 def _processes(instance: Instance) -> Iterator[Metric]:
-    """What prometheus-client tells of a process, of each worker; a counter begins anew with a worker, as it does."""
+    """The process metrics of prometheus-client, for each worker; a new worker's counters begin anew."""
     from prometheus_client import CollectorRegistry, ProcessCollector
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
@@ -175,7 +175,7 @@ def _run(found: Report) -> Iterator[Metric]:
 
 
 def _checks(found: Report) -> Iterator[Metric]:
-    """How each check of a run fared."""
+    """The result of each check of a run."""
     from prometheus_client.core import GaugeMetricFamily
 
     labels = ["check", "severity"]

@@ -1,4 +1,4 @@
-"""What a client may have: the media type by Accept, and nothing if it has the same already (RFC 9110)."""
+"""Content negotiation: the media type by Accept, and no body if the client has the answer already (RFC 9110)."""
 
 from __future__ import annotations
 

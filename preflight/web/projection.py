@@ -96,7 +96,7 @@ def of_check(check: Check, asked_at: str | None) -> dict[str, Any]:
 
 
 def document(snapshot: Snapshot) -> dict[str, Any]:
-    """What is known now: the projected report, and what stands in the way of knowing more.
+    """What is known now: the projected report, and what prevents knowing more.
 
     Of a run that broke it says so, and shows the checks of the last run that did not.
     """

@@ -68,7 +68,7 @@ class Total:
 
 
 class Application(NamedTuple):
-    """What a guarded application says of itself."""
+    """What a guarded application says about itself."""
 
     title: str
     architecture: str

@@ -28,7 +28,7 @@ class Limits(NamedTuple):
     websocket_controls: int  # a minute
     websocket_fragments: int  # a minute
     health: tuple[str, ...] = ("/health",)
-    """How the paths begin that are answered when there is no room for one more connection."""
+    """The beginnings of the paths that are answered when there is no room for one more connection."""
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:

@@ -1,4 +1,4 @@
-"""How a language model fails a turn. Light: a turn knows this without the libraries that failed."""
+"""The failures of a language model. Light: a turn knows them without the libraries that failed."""
 
 from __future__ import annotations
 

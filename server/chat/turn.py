@@ -53,7 +53,7 @@ class Turn:
 
 
 def accepted(session_id: str, turn: Turn, timestamp: str, position: int, *, duplicate: bool = False) -> Accepted:
-    """What is told of a message that was accepted; ``position``: how many turns come before it."""
+    """The reply to an accepted message; ``position``: how many turns come before it."""
     return Accepted(
         session_id=session_id,
         turn_id=turn.id,

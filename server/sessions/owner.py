@@ -1,4 +1,4 @@
-"""Who works on a turn: a process of this machine, told apart from a later one with the same number."""
+"""The identity of the process that works on a turn, distinct from a later process with the same number."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ SERVICES = {
 ENDS = {"URL", "URI", "DSN"}
 """The last word of a variable that has an address."""
 PATTERN = "[A-Za-z][A-Za-z0-9+.-]*://.+"
-"""What is true of every URL."""
+"""A regular expression that every URL matches."""
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9]{1,20})(\+[\w.]{1,30})?://")
 _PLACE = re.compile(r"([A-Za-z][\w.-]{0,100}|\d{1,3}(?:\.\d{1,3}){3}):(\d{2,5})")
 _IN_MEMORY = re.compile(r"sqlite(?:\+\w{1,30})?:(?://)?(?:/?:memory:|$)|sqlite.{0,300}[?&]mode=memory", re.IGNORECASE)
@@ -45,7 +45,7 @@ class Address:
 
 
 def address(value: str) -> Address | None:
-    """What a value says; None if it says nothing: it is empty, to be filled in, or worked out elsewhere."""
+    """Where a value leads; None if it does not say: it is empty, a placeholder, or computed elsewhere."""
     value = value.strip()
     if not value or value.startswith(("$", "<", "{")) or is_placeholder(value):
         return None

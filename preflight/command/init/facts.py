@@ -33,7 +33,7 @@ class Facts:
 
 
 def facts(data: bytes, module: str, *, is_package: bool) -> Facts:
-    """What a file says that is imported as ``module``. Raises source.Unparsable."""
+    """The facts of a file that is imported as ``module``. Raises source.Unparsable."""
     source = Source(data, module, is_package=is_package)
     served, served_names = applications.served(source)
     return Facts(

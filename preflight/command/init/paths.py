@@ -57,7 +57,7 @@ def databases(source: Source) -> list[File]:
 
 
 def _plain(files: Iterable[File]) -> list[File]:
-    """Those inside the project, whose names can stand in a text as they are; in the order of the lines."""
+    """The files inside the project whose names need no quoting; in the order of the lines."""
     named = (File(one.path.removeprefix("./"), one.line) for one in files)
     return sorted((one for one in named if PLAIN.fullmatch(one.path)), key=lambda one: one.line)
 

@@ -156,7 +156,7 @@ class _Placed:
 
 
 def _of_service(placed: _Placed, variables: Iterable[Variable]) -> Proposal | None:
-    """That it can be reached where compose publishes it; what is not published is reached by containers alone."""
+    """A proposal that a service can be reached at its published port; only containers reach an unpublished one."""
     service, label = placed.service, _label(placed.service.name)
     if not service.image or service.is_built or not service.ports or not label:
         return None

@@ -41,7 +41,7 @@ class Source:
         self.statements = list(_statements(self.tree.body))
         """What runs when the file is imported, below ``if``, ``try`` and ``with`` as well."""
         self.names: dict[str, str] = {}
-        """What a name in this file is, by its dotted name elsewhere."""
+        """The dotted names elsewhere that the names in this file stand for."""
         self.imports: list[str] = []
         """Dotted names of modules, or of something in them."""
         self._imports()

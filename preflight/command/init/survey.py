@@ -24,7 +24,7 @@ APART = {"tests", "test", "testing", "docs", "doc", "examples", "example", "benc
 TESTS = re.compile(r"(?:.*/)?(?:test_\w*|\w*_test|conftest|setup|noxfile|tasks|fabfile)\.py")
 ATTRIBUTES = ("app", "application", "asgi", "asgi_app", "api", "server")
 MODULES = ("asgi", "main", "app", "application", "server", "api", "web", "service", "__init__", "__main__")
-"""What an application and its module are mostly called, the likeliest first."""
+"""The usual names of an application and its module, the likeliest first."""
 SERVED = re.compile(
     rb"\b(?:uvicorn|hypercorn|granian|daphne|UvicornWorker)\b[^\n]*?[\s\"'=]([A-Za-z_][\w.]*:[A-Za-z_]\w*)\b"
 )
@@ -273,7 +273,7 @@ class _Surveyor:
                     yield Application(one.attribute, one.line, maker.what.removeprefix("makes "))
 
     def _rank(self, file: str, found: Application) -> tuple[Any, ...]:
-        """What is more likely to be meant comes first."""
+        """A sort key: the application that is more likely to be meant comes first."""
         said, stem = self._facts(file), file.rpartition("/")[2].removesuffix(".py")
         return (
             found.attribute not in (said.served_names if said else ()),

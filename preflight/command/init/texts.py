@@ -1,4 +1,4 @@
-"""What is written into a project, as text. Everything that comes from the project is a plain name by then."""
+"""The text of the files that are written into a project. Everything from the project is a plain name here."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def variables(source: Source) -> list[Variable]:
 
 
 def defaults(source: Source) -> list[Default]:
-    """What the variables lead to that the code has a text for where they are not set, in the order of its lines."""
+    """Where variables with a default in the code lead, in the order of its lines."""
     found: list[Default] = []
     for node, dotted in source.calls():
         if dotted in ("os.getenv", "os.environ.get") or _is_reader(source, dotted):

@@ -28,7 +28,7 @@ class Addition:
     text: str
     why: str
     before: bytes | None = None
-    """What the file holds to whose end it goes; None: the file is made."""
+    """The present content of the file that is added to; None: the file is made."""
 
 
 def pyproject(root: Path) -> tuple[bytes | None, Mapping[str, Any]]:
