@@ -87,7 +87,7 @@ def other_writers(status: os.stat_result) -> str:
     """Who else can write in a folder, for people; empty if only its owner and root can."""
     if status.st_mode & stat.S_IWOTH:
         return "anybody"
-    # A user's own group (umask 002) has nobody else in it; another user's, or one that was chosen, has.
+    # A user's own group (umask 002) has no other members; another user's group, or one that was chosen, may have.
     private = status.st_uid == os.geteuid() and status.st_gid == os.getegid()
     return "a group" if status.st_mode & stat.S_IWGRP and not private else ""
 

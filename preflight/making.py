@@ -182,7 +182,7 @@ def requirement(
     # Annotations and editors are shown the line of the suite, and not this one.
     place = _Place(frame.f_code.replace(co_firstlineno=frame.f_lineno))
     setattr(test, "place_as", place)  # noqa: B010  # a function's own attributes are unknown to type checkers
-    deadline = 2 * timeout + MARGIN  # a re-run may wait for another one's answer, and ask then
+    deadline = 2 * timeout + MARGIN  # a re-run may wait for another instance's answer, and then ask
     mark = getattr(pytest.mark, severity)(title, fix=fix, needs=tuple(needs), timeout=deadline, scope=scope)
     marked: Callable[..., None] = mark(test)
     EVERY.append(made)

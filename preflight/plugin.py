@@ -266,7 +266,7 @@ def _arguments(config: pytest.Config) -> list[str]:
 
 def _options(config: pytest.Config) -> dict[str, object]:
     option = config.option
-    # pytest has --ignore=PATH itself; what is no path there is a requirement's title or id here.
+    # pytest has --ignore=PATH itself; a value that is not a path is a requirement's title or id here.
     ignored = [name for name in option.ignore or () if not Path(name).exists()]
     return {
         "host": option.preflight_host,

@@ -47,7 +47,7 @@ LOG = 512 * 1024  # bytes of the log's end
 _DESCRIBED = re.compile(r"(\(PID [0-9]+, user [^()]*\)): ([^\n]+)")
 _SHORTEST = 4  # characters of a secret that is taken out as a whole word
 _SWITCHES = frozenset({"true", "false", "none", "null", "auto", "basic", "bearer", "default", "enabled", "disabled"})
-# What reports and settings are made of stays, whatever somebody chose as a password.
+# The words of reports and settings stay, even if somebody has chosen one as a password.
 _OURS = {
     "severity": frozenset(report.SEVERITIES),
     "scope": frozenset(report.SCOPES),
@@ -127,7 +127,7 @@ class Bundle:
         """What could not be included, and why."""
         self.redactions: list[dict[str, Any]] = []
         """Every redaction: its file, its place there, its kind, and how often; never a value."""
-        # With --demo the env file has not been read; what is in it is secret all the same.
+        # With --demo the env file has not been read; its values are secrets nevertheless.
         given = settings.envfile if settings.envfile.values else envfile.read(settings.envfile.path)
         known = replace(settings, envfile=given)
         self._scrubber = Scrubber(

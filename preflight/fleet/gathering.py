@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TRIES = 5  # holders that a notice may have, one after the other
 OTHERS = 5  # leases for which others may take a notice that this instance could not deliver, before it tries again
-LONGEST_FIELD = LONGEST + 50  # characters of a field of somebody else's; a message is cut, and says so, before that
+LONGEST_FIELD = LONGEST + 50  # characters of another instance's field; a message is cut, and says so, before that
 LARGEST = 5000  # rows that go into one notice; the rest into the next
 
 _DUE = """
@@ -105,10 +105,10 @@ class Gathering:
         key = secrets.token_hex(8)
         connection.execute(_HOLD, (key, who.project, who.id, self._lease))
         rows = connection.execute(_TAKE, (key, who.project, LARGEST)).fetchall()
-        # Anybody who may write there has written them.
+        # Any role that may write there may have written them.
         taken = [Told(*(foreign(text, LONGEST_FIELD) for text in row)) for row in rows]
         made = notice(who.project, taken, self._fleet(connection, taken), key)
-        if made is None:  # all of it flipped back, or somebody was faster; its rows go with it
+        if made is None:  # everything has changed back, or another instance was faster; its rows go with it
             connection.execute("DELETE FROM preflight.notices WHERE key = %s", (key,))
             return None
         words = "UPDATE preflight.notices SET title = %s, body = %s, level = %s WHERE key = %s"

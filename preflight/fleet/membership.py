@@ -117,7 +117,7 @@ class Membership:
         if self._child is None and self._report is not None and now >= self._begin_at:
             self._begin()
         for untold in list(self._untold.values()):
-            # Once it is away for as long as news is gathered in any case, nobody has to wait longer than with it.
+            # Once it has been away for as long as news is gathered anyway, people need not wait longer than with it.
             if now - untold.since > self._settings.fleet_window:
                 self._alone(untold)
 

@@ -32,7 +32,7 @@ ON CONFLICT (id) DO UPDATE SET
     verdict = excluded.verdict, run_id = excluded.run_id, checks = excluded.checks,
     verdict_since = CASE WHEN instances.verdict = excluded.verdict THEN instances.verdict_since ELSE now() END
 """
-# The verdict as well: whatever somebody else has written there lasts until the next sign of life.
+# The verdict as well: a forged one lasts only until the next sign of life.
 _BEAT = """
 UPDATE preflight.instances SET seen_at = now(), verdict = %(verdict)s, run_id = %(run_id)s, ended_at = NULL,
     verdict_since = CASE WHEN verdict = %(verdict)s THEN verdict_since ELSE now() END

@@ -224,7 +224,7 @@ def hand_over(address: Address, record: Record) -> Handover | None:
         if answer is not None and answer.kind == "socket" and len(answer.descriptors) == 1:
             return Handover(record, _socket(answer.descriptors[0]), channel)
     except OSError:
-        pass  # silent, or whatever it gave is no socket
+        pass  # silent, or it gave something that is not a socket
     finally:
         _close(answer)
     channel.close()

@@ -81,7 +81,7 @@ def folder(state_dir: Path | None = None, *, keep: bool = True) -> Path:
 def _make(place: Path, made: list[Path], *, below: Path | None) -> None:
     """Make the folder; those that had to be made are appended to ``made``, parents first."""
     if below is not None:
-        files.own(below)  # nobody else has a hand in what is in there
+        files.own(below)  # no other user can change what is in there
     elif (parent := place.parent).is_dir():
         status = parent.stat()
         if status.st_uid != os.geteuid() and not status.st_mode & stat.S_ISVTX:

@@ -139,5 +139,5 @@ def abstract_names(prefix: str) -> list[str]:
                 if len(columns) == 8 and columns[3] == _LISTENS and columns[7].startswith(f"@{prefix}"):
                     names.append(f"\0{columns[7][1:].rstrip()}")
     except OSError:
-        pass  # no Linux, or a sandbox without it: what is known from files has to do
+        pass  # not Linux, or a sandbox without it: the files have to suffice
     return names

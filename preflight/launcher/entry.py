@@ -123,7 +123,7 @@ class Entry:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host.encode() if host.isascii() else host, self._settings.port))
-            except OSError:  # or no address of this machine: whatever it is, the close look tells
+            except OSError:  # or not an address of this machine: the thorough look tells which
                 return True
         return False
 
@@ -133,7 +133,7 @@ class Entry:
         from preflight.instances.decision import decide, kept_by_systemd
 
         settings, terminal = self._settings, self._display.terminal
-        # Who was given a socket by systemd holds it, and would meet itself.
+        # A start that was given a socket by systemd holds it, and would meet itself.
         found = [one for one in neighbours.on_port(settings) if one.record.pid != os.getpid()]
         decision = decide(settings, found, self._typed_at)
         if decision is None:

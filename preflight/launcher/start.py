@@ -174,7 +174,7 @@ class Start:
     def _refuse(self, result: Result) -> int:
         """Publish and show a run that blocks this start, and tell people about it."""
         self._display.conclude(result, self._checks.hanging_import if self._checks is not None else ())
-        if result.exit_code != 2:  # what was typed wrongly is for who typed it
+        if result.exit_code != 2:  # wrong usage concerns only the person who typed it
             self._telling.tell_news(result.report)
         if self._entry.replaces is not None:
             name = self._entry.replaces.record.name

@@ -133,7 +133,7 @@ class Notifier:
     def tally(self) -> dict[str, Any]:
         """What became of the notices so far, as /diagnostics shows it."""
         self._tally.pending = self.pending
-        # What arrives at one service is no comfort to those who look at another.
+        # A message that arrives at one service does not help people who read another.
         troubled = max((one for one in self.services if one.problem), key=lambda one: one.problem_at, default=None)
         self._tally.problem = f"{troubled.name}: {troubled.problem}" if troubled else ""
         self._tally.problem_at = troubled.problem_at if troubled else None

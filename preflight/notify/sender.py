@@ -18,7 +18,7 @@ from preflight.processes.channel import Message
 
 DEBUG = 10  # the level on which Apprise logs what went wrong; logging's own constant would bring logging
 NICE = 5  # the server's work goes first
-# What Apprise logged, and what is said about it. Nothing of the former: it could hold a part of the URL.
+# What Apprise logs, and what is said instead. None of its own text is passed on: it could hold a part of the URL.
 REASONS = (
     (r"Connection refused", "connection refused"),
     (r"Name or service not known|name resolution|NameResolutionError|getaddrinfo", "the name of its host is not known"),

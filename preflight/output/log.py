@@ -228,7 +228,7 @@ def _cut(value: Any) -> Any:
         return value
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     kept = text[:LONGEST_FIELD]
-    while _size(kept) > LONGEST_FIELD:  # what is no ASCII becomes longer
+    while _size(kept) > LONGEST_FIELD:  # characters beyond ASCII become longer
         kept = kept[: len(kept) * LONGEST_FIELD // _size(kept)]
     return kept + " …"
 

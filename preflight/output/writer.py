@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 LIMIT = 1024 * 1024  # bytes that may wait; the oldest of what may be lost makes way beyond
 PATIENCE = 0.2  # seconds that writing may take before nobody waits for it any more
-ROOM = 0.05  # seconds that one who reads slowly gets before something is lost, each time
+ROOM = 0.05  # seconds that a slow reader gets before something is lost, each time
 GOODBYE = 1.0  # seconds that the end of the process waits for what may be lost
 
 Item = TypeVar("Item")

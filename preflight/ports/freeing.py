@@ -38,7 +38,7 @@ class Taken:
     """The result of taking a port."""
 
     socket: socket.socket | None  # listening, not inheritable, the caller's to close; None: not to be had
-    holders: tuple[Holder, ...] = ()  # who was there before
+    holders: tuple[Holder, ...] = ()  # the holders before
     refusals: tuple[Refusal, ...] = ()
     steps: tuple[Step, ...] = ()
     problem: str | None = None  # one line
@@ -105,9 +105,9 @@ class _Attempt:
     on_step: Callable[[Step], None] | None
     backlog: int
     held: socket.socket | None = None
-    first: tuple[Holder, ...] = ()  # who was there when it began
+    first: tuple[Holder, ...] = ()  # the holders when it began
     inodes: set[int] = field(default_factory=set)  # of the sockets that were there
-    adopters: set[int] = field(default_factory=set)  # who takes in what the first leave behind
+    adopters: set[int] = field(default_factory=set)  # the processes that adopt what the first leave behind
     steps: list[Step] = field(default_factory=list)
     reasons: tuple[str, ...] = ()  # of the first
     grounds: dict[int | None, str] = field(default_factory=dict)  # why each of those is stopped that is asked first
@@ -161,8 +161,8 @@ class _Attempt:
         """Whether it has come since the first look, with a socket of its own."""
         if one.process is None or one.inodes:
             return not one.inodes & self.inodes
-        # Where sockets cannot be told apart the parent tells: who was forked from a holder that has ended was adopted
-        # by somebody further up, who was started again has the parent that the holder had. In doubt it is new.
+        # If sockets cannot be told apart, the parent tells: a process forked from a holder that has ended was adopted
+        # by a process further up; one that was started again has the parent that the holder had. In doubt it is new.
         return one.process.parent not in self.adopters
 
     def _free(self, stop: Sequence[Found], asking: Asking) -> list[Handle]:

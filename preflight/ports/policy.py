@@ -128,7 +128,7 @@ class Asking:
             for (by, kind), known in PROGRAMS.items():
                 if by == interpreter and (found := min(run & known, default="")):
                     return f"{kind} ({found}, run by {interpreter})"
-            # What somebody has named in the settings may be a script just as well.
+            # A name in the settings may be that of a script just as well.
             if found := min(run & (self.policy.spare - INFRASTRUCTURE), default=""):
                 return f"infrastructure ({found}, run by {interpreter})"
         return None

@@ -132,7 +132,7 @@ class Channel:
         while not self._messages:
             if self.closed:
                 return None
-            # Counted from the beginning: who sends a byte at a time does not get the time anew for each of them.
+            # Counted from the beginning: a sender of single bytes does not get the time anew for each of them.
             left = until - time.monotonic() if until is not None else None
             if left is not None and left <= 0:
                 raise TimeoutError("timed out")

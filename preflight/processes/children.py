@@ -24,7 +24,7 @@ KEPT_LINES = 200
 REAP = 2.0  # seconds that a process which was killed may take to end before nobody waits for it any more
 NICER = 10  # by which a child that steps back is nicer than we are: a tenth of our share of a busy processor
 KEPT = 1024 * 1024  # bytes of those lines, or a little less
-# Of a longer line the beginning is kept. Who shows it shows less: a secret across the cut is then redacted whole.
+# The beginning of a longer line is kept. Less of it is shown: a secret across the cut is then redacted whole.
 LONGEST_LINE = 192 * 1024
 
 
@@ -166,7 +166,7 @@ class Child:
         if self.process.returncode is not None:
             return True
         try:
-            # Not reaped yet: as long as the zombie is there, its group's number can be nobody else's.
+            # Not reaped yet: as long as the zombie is there, no other group can get its number.
             if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 return False
         except (AttributeError, ChildProcessError):  # macOS before 3.13 has no waitid
@@ -174,7 +174,7 @@ class Child:
                 return False
         self._signal_group(signal.SIGKILL)
         self._reap()
-        if self._signal_group(0):  # it is not reaped by now: there was somebody besides the process itself
+        if self._signal_group(0):  # it is not reaped yet: there were other processes in the group
             self.on_signal("SIGKILL", self.pid, self.module, "it has ended, but what it started has not")
         return True
 
@@ -191,7 +191,7 @@ class Child:
         try:
             self.process.wait(REAP)
         except subprocess.TimeoutExpired:
-            # Who traces it, and does not wait for it, keeps its end to himself; or the kernel has something to finish.
+            # A tracer that does not wait for it hides its end; or the kernel has something to finish.
             self.process.returncode = -signal.SIGKILL
         _unreaped.discard(self.pid)
 

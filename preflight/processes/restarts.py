@@ -123,7 +123,7 @@ class Origin(NamedTuple):
         name, *arguments = self.first
         name = name.rpartition("/")[2]
         if name in INITS:
-            # What is adopted after its own parent's death has kept that one's session.
+            # A process that is adopted after its parent's death has kept its parent's session.
             return self.leads if name == SETS_SESSION else self.with_first
         # A script or "sh -c" that waits for this command; neither a prompt nor "run.py & sleep infinity".
         return name in SHELLS and bool(arguments) and self.with_first and self.beside_first

@@ -78,7 +78,7 @@ def _checked(place: Place, file: Path, timeout: float) -> list[str]:
     log, index = (file.with_name(f"{file.name}-{ending}") for ending in ("wal", "shm"))
     with file.open("rb") as opened:
         keeps_log = opened.read(20)[18:20] == b"\2\2"  # https://www.sqlite.org/fileformat.html, section 1.3
-    # To read a database with a log SQLite makes both files, and who may only read leaves them there, as its own.
+    # To read a database with a log, SQLite makes both files, and a reader without write access leaves them there.
     alone = keeps_log and not index.exists()
     mode = "mode=ro&immutable=1" if alone else "mode=ro"
     unfinished = alone and log.exists() and log.stat().st_size > 0

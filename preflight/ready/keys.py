@@ -55,7 +55,7 @@ PROVIDERS = {
     ),
     # https://docs.mistral.ai/api/#tag/models
     "mistral": Provider("Mistral", "https://api.mistral.ai", "MISTRAL_BASE_URL", "v1/models", ("data",)),
-    # Sonar has no list of models; one's own asynchronous jobs need the key, and spend nothing:
+    # Sonar has no list of models; the list of asynchronous jobs needs the key, and costs nothing:
     # https://docs.perplexity.ai/api-reference/async-chat-completions-get
     "perplexity": Provider(
         "Perplexity", "https://api.perplexity.ai", "PERPLEXITY_BASE_URL", "async/chat/completions",
@@ -93,7 +93,7 @@ def api_key(variable: str, provider: str = "", *, base: str = "", **instead: Unp
             is_public = reply.is_list and base_of(known, ask, base) != known.base and _asked_without_key(question, ask)
             return Answer(reply, ask.settings, is_public)
 
-        # What cannot be sent from here is nobody else's to answer.
+        # A question that cannot be sent from here cannot be answered by another instance.
         if ask.sharing is None or asking.fault(question) is not None:
             return asked()
         return ask.shared(

@@ -96,7 +96,7 @@ def _started(library: Any, command: list[str], ask: Ask, env: Collection[str]) -
     if (runner, words[0] if words else "") in ALWAYS_DOWNLOAD:
         unknown(f"{runner} {words[0]} downloads what it runs: install the server, and name its command")
     if runner in NOTHING_NEW:
-        # The runner's own options end where the first word stands that is none: what follows is the server's.
+        # The runner's own options end at the first word that is not an option: the rest belongs to the server.
         own = (
             n for n, word in enumerate(words) if word == "--" or (word[:1] != "-" and words[n - 1 : n] not in VALUED)
         )

@@ -142,11 +142,11 @@ def _offered(kind: str, name: str, ask: Ask, base: str) -> Answer:
         names = _names(answer.document, known.lists[0])
         if names is None or _is_among(name, names):
             return Answer(answer.status, names)
-        # Aliases ("-latest"), and models of one's own, are in no list of some services, which know them all the same.
+        # Some services know aliases ("-latest") and custom models, but have them in no list.
         alone = get(asking.below(base_of(known, ask, base), f"{known.route}/{quote(name)}"), ask, headers)
         knows = alone.status == 200 and isinstance(alone.document, dict) and "error" not in alone.document
         return Answer(answer.status, names, knows=knows and bool({"id", "name"} & alone.document.keys()))
-    except Failure as failure:  # of a service of somebody else's that is nobody's certainty
+    except Failure as failure:  # about a public service, that is not certain
         unknown(str(failure))
 
 

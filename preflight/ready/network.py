@@ -19,7 +19,7 @@ PORTS = {
 }  # fmt: skip
 """Where services listen whose URL names no port."""
 CLOSED = "the connection was closed without an answer"
-FOR_NAMES = 0.9  # of a probe's time: so that it can still say that it was the name servers who said nothing
+FOR_NAMES = 0.9  # of a probe's time: so that it can still say that the name servers did not answer
 
 
 def given(name: str) -> str:

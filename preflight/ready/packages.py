@@ -150,7 +150,7 @@ def conflicts() -> list[str]:
             if required.marker is not None and not required.marker.evaluate({"extra": ""}):
                 continue
         except (InvalidRequirement, ValueError):
-            continue  # written before there were rules for it: pip says nothing of it either
+            continue  # written before there were rules for it: pip does not report it either
         version = versions.get(canonicalize_name(required.name))
         if version is None:
             found.add(f"{name} requires {required.name}, which is not installed")

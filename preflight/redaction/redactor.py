@@ -45,7 +45,7 @@ _ENCODED_BACKSLASH = re.compile(r"%(?:25){0,4}5[cC]")
 _PIECE = re.compile(r"[A-Za-z0-9+/_~-]{12,}")
 _LIKE_A_KEY = re.compile(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])|(?=.*?[A-Za-z]{16})")
 
-# What is left of a secret that somebody has shortened is known by this many characters of its beginning or end.
+# The rest of a shortened secret is recognised by this many characters of its beginning or end.
 _FRAGMENT = 6
 _REACH = 200  # characters between dots and the end of a secret
 _SEVERAL = r"\.\.\.|[…‥⋯]|\\u202[56]|\\u22[eE][fF]|&hellip;|&#8230;"  # dots, however they are written
@@ -281,7 +281,7 @@ class Redactor:
         """
         match = beginning.search(text)
         while match is not None:
-            if match.start() in whole and not begun.repeats:  # nothing begins in it that goes on behind it
+            if match.start() in whole and not begun.repeats:  # nothing that begins in it goes on behind it
                 match = beginning.search(text, whole[match.start()])
                 continue
             reached, cut = match.start(), -1

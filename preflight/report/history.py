@@ -351,7 +351,7 @@ class History:
         try:
             return Run.of(report.load(self._folder / name), like)
         except ReportError:
-            return None  # one that is corrupt hides none of the others
+            return None  # a corrupt file hides none of the others
 
     def _forget(self) -> None:
         """The oldest first, which are asked for least."""

@@ -81,7 +81,7 @@ def _collection(settings: Settings) -> list[str]:
     if settings.root == project.CHECKOUT:
         from preflight.suite import sources
 
-        # Hundreds of modules of ours are no requirements, and pytest would ask all of its plugins about each.
+        # Hundreds of our modules have no requirements, and pytest would ask all of its plugins about each.
         folders = [folder for scope in settings.scopes for folder in sources.folders(scope.folder)]
         return ["-c", "pytest.ini", "--rootdir", ".", *(map(_argument, folders) if folders else ["preflight"])]
     # A project's own configuration and conftest.py are about its own tests: they name plugins that are not loaded here.

@@ -38,7 +38,7 @@ _reading = threading.Lock()
 def _changed(path: str) -> int:
     try:
         return os.stat(path).st_mtime_ns
-    except OSError:  # a folder that is not there trusts nobody
+    except OSError:  # a missing folder trusts no authority
         return 0
 
 

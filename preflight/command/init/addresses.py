@@ -82,7 +82,7 @@ def _call_by_name(name: str) -> str:
     if not is_address(name):
         return ""
     before = words(name)[:-1]
-    # SHOP_DATABASE_URL may be any database's, and is mostly this one's; MYSQL_DATABASE_URL says whose it is.
+    # SHOP_DATABASE_URL may name any database, and mostly names this one; MYSQL_DATABASE_URL says which it is.
     service = before[-1] if before else ""
     if service == "DATABASE":
         factory = next((SERVICES[word] for word in before if word in SERVICES), "postgres")

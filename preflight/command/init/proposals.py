@@ -80,7 +80,7 @@ def proposals(
     composed = list(_composed(folder, base, {one.name for one in filed}))
     named = [*filed, *variables]
     names = {one.name for one in named}
-    # What compose gives a service of somebody else's, without the project's code, is none of this project's variables.
+    # Variables that compose gives to a service without the project's code are not the project's.
     named += [one for placed, its in composed for one in its if placed.service.is_built or one.name in names]
     known = _each_once(named)
     found: dict[str, Proposal] = {}

@@ -57,7 +57,7 @@ def pyproject(root: Path) -> tuple[bytes | None, Mapping[str, Any]]:
         line = content.count(b"\n", 0, error.start) + 1
         raise NotWritten(f"{path}:{line}: is not UTF-8 text: correct the file first; nothing was written") from None
     except tomllib.TOMLDecodeError as error:
-        # Of the message only the place: some quote what stands there.
+        # Only the place: some messages quote the content.
         place = re.search(r"\(at line ([0-9]+), column [0-9]+\)", str(error))
         where = f"{path}:{place[1]}" if place else str(path)
         raise NotWritten(f"{where}: is not TOML: correct the file first; nothing was written") from None
