@@ -17,7 +17,7 @@ from preflight.ports.machine import Handle, Machine
 Note = Callable[[str, int, str, str], None]  # action, PID, name, result, as in steps.Step
 
 SWEEP = 1.0  # seconds that the rest gets at least between SIGTERM and SIGKILL, however late its top went
-_UNKILLABLE = 2.0  # seconds after SIGKILL: a process that is still there is inside the kernel, and ends when that returns
+_UNKILLABLE = 2.0  # seconds after SIGKILL: a process still there is inside the kernel, and ends when that returns
 _LOOK = 0.02  # seconds between two calls of `meanwhile`
 
 

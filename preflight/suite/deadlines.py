@@ -11,7 +11,7 @@ from types import FrameType
 
 from preflight.settings.model import Settings
 
-FOR_WARNINGS = 0.8  # of a run's time: those that hang do not block a start by leaving none to what is critical
+FOR_WARNINGS = 0.8  # of a run's time: warnings that hang must leave time for critical requirements
 
 
 class DeadlineExceeded(BaseException):

@@ -198,7 +198,7 @@ def modules(name: str) -> list[str]:
     tops = {one for one in tops if all(part.isidentifier() for part in one.split("."))}
     called = [one for one in dict.fromkeys((_guess(name), name.lower().replace("-", "."))) if one in tops]
     public = {one for one in tops if "._" not in f".{one}"} - {"test", "tests", "docs", "examples"}
-    # One that is installed as editable lists none of its modules.
+    # An editable installation lists none of its modules.
     return called or sorted(public) or [_guess(name)] * _is_there(_guess(name))
 
 
@@ -234,7 +234,7 @@ def main() -> None:
     interpreter.put_first(Path.cwd())  # a file there may stand before a distribution, in the application as well
     for outcome in _outcomes(sys.argv[1:]):
         print(json.dumps(outcome), file=answers, flush=True)
-    os._exit(0)  # what threads of theirs do is nobody's affair
+    os._exit(0)  # whatever their threads do: the result is known
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def _would_take(
 ) -> Claim:
     """What a start would do about the holders of the port."""
     plan = ports.plan(settings.host, settings.port, policy)
-    # Those who drain let go by themselves.
+    # Instances that drain let go by themselves.
     if ours and not any(one.stays for one in ours) and not neighbours.others(holders, ours):
         return Claim(obtainable=True, holders=plan.holders)
     return Claim(
@@ -235,7 +235,7 @@ def _still_served(settings: Settings, ours: Sequence[Neighbour], holders: tuple[
     """
     own = {os.getpid(), *ancestors(here(), os.getpid())}
     for one in ours:
-        # Of a Unix socket the kernel names one who listens: while it is replaced, the one that comes.
+        # The kernel names one listener of a Unix socket: during a replacement, the new instance.
         if (one.record.pid in own or settings.uds is not None) and one.is_at(settings):
             return Claim(served_by=one.record, holders=holders)
     return Claim(

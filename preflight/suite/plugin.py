@@ -257,7 +257,7 @@ class SuiteRun:
                 raise its_own
 
     def _deadline(self, item: pytest.Item) -> contextlib.AbstractContextManager[None]:
-        # What asks for the port frees it, and that is no warning's affair alone.
+        # A requirement that asks for the port frees it, and that concerns more than a warning.
         declared = self.declarations[item.nodeid]
         may_use_all = declared.severity != "warning" or "port" in fixtures(item)
         begun = item.stash.get(_BEGUN, time.monotonic())
@@ -392,7 +392,7 @@ class SuiteRun:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.report is None or self._alone is None or self._misused or self.config.option.collectonly:
-            return  # of wrong usage pytest itself says what is wrong
+            return  # pytest itself reports wrong usage
         self._alone.show(self.report, terminalreporter)
 
 

@@ -32,7 +32,7 @@ class Sharing:
     """What one re-run shares. Made by :meth:`of`; asked from several threads."""
 
     def __init__(self, settings: Settings) -> None:
-        # Only here: psycopg is imported with it, and nobody else has a use for that.
+        # Only here: psycopg is imported with it, and is not needed elsewhere.
         from preflight.fleet.answers import Answers
 
         asker = os.uname().nodename + (f":{settings.port}" if settings.uds is None else "")

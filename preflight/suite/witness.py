@@ -51,7 +51,7 @@ class Witness:
             with self._seeing():
                 returned = function(*args, **options)
                 if hasattr(returned, "__await__") or hasattr(returned, "__aiter__"):
-                    return returned  # a plugin's affair, or pytest's
+                    return returned  # for a plugin, or pytest, to handle
                 _see_that_it_judges(returned)
                 return None
 
@@ -77,7 +77,7 @@ class Witness:
 
         def note(ending: threading.ExceptHookArgs) -> None:
             error = ending.exc_value
-            # Of other errors nobody knows whether the requirement judges by them.
+            # It is not known whether the requirement judges by other errors.
             if isinstance(error, AssertionError | pytest.fail.Exception) and self._is_ours(error):
                 heard.append(error)
             hook(ending)

@@ -255,7 +255,7 @@ def _watched(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes] | Non
     """
     found: dict[bytes, bytes] = {}
     for name, value in headers:
-        name = name.lower()  # ASGI says that they are; what lets somebody in does not rely on it
+        name = name.lower()  # ASGI says that they are; access control does not rely on it
         if name in WATCHED:
             if name in found:
                 if name in ONCE:

@@ -23,7 +23,7 @@ class Proxies:
         if not self._networks or not scope.get("client") or not self._is_one(scope["client"][0]):
             return
         chain = [entry.strip() for entry in _joined(scope["headers"], b"x-forwarded-for").split(",") if entry.strip()]
-        # From the near end: what stands before the first stranger may be made up.
+        # From the near end: the entries before the first untrusted one may be made up.
         for entry in reversed(chain):
             if not _is_address(entry):
                 break

@@ -82,7 +82,7 @@ class Guesses:
             self._singly[who] += 1
             instance.audit("login_failed", peer=address(peer, port), path=path)
         else:
-            # The empty name stands for those that there is no room to name.
+            # The empty name stands for the peers that there is no room to name.
             self._more[who if who in self._more or len(self._more) < PEERS else ""] += 1
 
     def tell(self, instance: Instance) -> None:

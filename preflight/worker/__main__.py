@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from preflight.worker.serving import Server
 
 FLUSH = 0.5  # seconds that the last events get to reach the launcher
-LEAVE = 2.0  # seconds that what is left in a process gets to end when its event loop has ended without being asked
+LEAVE = 2.0  # seconds that the rest of a process gets to end when its event loop has ended without being asked
 NOTED = ("notifications", "fleet", "restarts", "logout", "news")  # messages about the instance
 OWN = os.path.dirname(os.path.dirname(__file__)) + os.sep  # no place in here says anything of an application
 
@@ -228,7 +228,7 @@ class _Main:
         if error.errno in (
             errno.EBADF,
             errno.ENOTSOCK,
-        ):  # the thread that hears keeps the socket, so nobody else notices
+        ):  # the hearing thread keeps the socket open, so the launcher does not notice
             os.write(2, f"{CLOSED}.\n".encode())
             os._exit(1)
 
@@ -262,7 +262,7 @@ class _Main:
         import preflight.processes.board
         import preflight.web.fellows
         import preflight.web.instance
-        import preflight.worker.application  # all of ours before the project's modules can be found
+        import preflight.worker.application  # all our modules before the project's modules can be found
         from preflight.worker import listening, serving
 
         if order.data["prefix"]:

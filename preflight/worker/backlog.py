@@ -63,7 +63,7 @@ def lock(sock: socket.socket) -> bool:
         except OSError:
             pass
         # One instruction of classic BPF, "return 0": the listener does not even see another packet. A client's
-        # SYN is lost, and when it is sent again the port is closed or somebody else's.
+        # SYN is lost, and when it is sent again, the port is closed or belongs to another process.
         program = array.array("B", struct.pack("HBBI", 0x06, 0, 0, 0))
         try:
             sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, program.buffer_info()[0]))

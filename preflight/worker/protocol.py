@@ -161,7 +161,7 @@ class Http(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(AfterHead(self))
         framing = b"".join(b"%b: %b\r\n" % header for header in self.scope["headers"] if header[0] in FRAMING)
         if tunnel:
-            # What the client sends behind it is for somebody else, and no request to us.
+            # What the client sends after it is not a request to us.
             self.cycle.keep_alive = False
             framing += b"connection: close\r\n"
         return b"POST / HTTP/%b\r\n%b\r\n%b" % (version, framing, rest)

@@ -60,6 +60,6 @@ class LauncherRunner:
         from preflight.report.model import ReportError
 
         self._followed = None
-        # One that cannot be read is missed in time by who waits for it; this thread has more to hear.
+        # An unreadable ending is missed by its deadline; this thread has more to hear.
         with contextlib.suppress(ReportError):
             over(Ending.from_json(ending)._replace(elsewhere=elsewhere))

@@ -192,7 +192,7 @@ class Server(uvicorn.Server):
         if self._on_trial:
             await self._admitted.wait()
             if self.should_exit:
-                return  # it was not admitted: nobody on the listening socket was ever ours to answer
+                return  # it was not admitted: no connection of the listening socket was its to answer
         for sock in sockets or ():
             self.servers.append(await self._listen(loop, sock))
         self._say("ready")
@@ -221,7 +221,7 @@ class Server(uvicorn.Server):
             return
 
         async def sent(message: Any) -> None:
-            # What is cancelled has not failed: nobody has to see where it was.
+            # A cancelled start-up has not failed: its traceback helps nobody.
             if not (self._is_superfluous and message["type"] == "lifespan.startup.failed"):
                 await send(message)
 

@@ -67,7 +67,7 @@ class WebSocket(WebSocketsSansIOProtocol):
 
     def eof_received(self) -> None:
         if not self.handshake_complete:
-            # Nobody waits for it any more. That is the client's affair, and none that the log has to tell.
+            # No client waits for it any more. The client has left by itself, which the log need not tell.
             self.server_state.refused["handshake abandoned"] += 1
             self.handshake_complete = self.disconnected = True
 

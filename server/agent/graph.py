@@ -173,7 +173,7 @@ class Agent:
                 reply = await ask(self._diagnosing, [*asked, *found], self._longest_wait)
             if not reply.tool_calls and not reply.invalid_tool_calls:
                 break
-            # Made anew: nothing of a model's message but its calls goes on.
+            # Made anew: only the calls of a model's message are kept.
             calls: list[dict[str, Any]] = [{**call, "id": call["id"] or uuid.uuid4().hex} for call in reply.tool_calls]
             broken: list[dict[str, Any]] = [
                 {"name": call["name"] or "tools", "args": {}, "id": call["id"] or uuid.uuid4().hex}

@@ -171,7 +171,7 @@ def explain(error: Exception, provider: Provider) -> ProviderError:
     """What happened, in our own words, and whether trying again helps."""
     if isinstance(error, ProviderError):
         return error
-    import openai as sdk  # imported already by whatever failed; the embedded model fails in no way of these
+    import openai as sdk  # imported already by the code that failed; the embedded model has none of these failures
 
     if isinstance(error, sdk.APIStatusError):
         headers = error.response.headers

@@ -275,7 +275,7 @@ def find(name: str, checks: tuple[Check, ...]) -> Check | None:
         closeness = difflib.SequenceMatcher(
             None, " ".join(sorted(wanted)), " ".join(sorted(_words(check.title)))
         ).ratio()
-        # What troubles somebody is more likely meant than what is well.
+        # A check with a problem is more likely meant than one without.
         trouble = 0.2 * check.blocks + 0.1 * check.warns
         return shared + closeness + (trouble if shared else 0)
 

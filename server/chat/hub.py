@@ -58,7 +58,7 @@ class Hub(Resources):
         await asyncio.gather(*ends)
         return await self.store.delete(chosen)
 
-    # What other workers of the instance tell of sessions that somebody follows here, too.
+    # News from the instance's other workers about sessions that are followed here as well.
 
     def _heard(self, about: str, session: str | None, turn: str = "") -> None:
         for one in [self.live[session]] if session in self.live else [*self.live.values()] if session is None else []:

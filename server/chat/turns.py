@@ -282,7 +282,7 @@ class Session:
         try:
             await asyncio.wait((task,))
         except asyncio.CancelledError:
-            # The server ends, and the turn stays open; or the session does: nothing of it goes on behind that.
+            # The server ends, and the turn stays open; or the session was deleted, and nothing of it goes on.
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             raise
@@ -316,7 +316,7 @@ class Session:
         async with agent.slots, asyncio.timeout(self._resources.limits.turn_timeout):
             if self._resources.instance.draining:
                 raise Postponed
-            # Stored before anything of it is done: what may end the server is counted.
+            # Stored before the turn does anything, so that a turn that ends the server is counted.
             if not await self.store.begin(turn.id):
                 raise Early
             words = Words(self._resources.redactor, keys.secrets_of(self._resources.settings))

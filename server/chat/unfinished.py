@@ -70,7 +70,7 @@ class Unfinished:
 
     async def recover(self) -> None:
         """Take up turns that were accepted and never answered. Raises StoreError."""
-        async with self._looking:  # who resumes at the same moment finds them taken up
+        async with self._looking:  # a process in which it is resumed at the same moment finds them taken up
             for found in await self._session.store.open_turns(self._session.id):
                 if found.turn_id not in self._watchers and not self._session.has(found.turn_id):
                     turn = Turn(found.turn_id, found.content, found.id, found.seq)

@@ -60,7 +60,7 @@ class Checkpoints(AsyncPostgresSaver):
 
         async def work(connection: Connection) -> RunnableConfig:
             async with transaction(connection):
-                # Locked until all is written: nobody takes the turn over in between, and nobody deletes the session.
+                # Locked until all is written: meanwhile the turn is not taken over, and the session is not deleted.
                 if not await rows(connection, statements.HELD, lease):
                     raise TurnTaken("another instance has taken this turn over, or the session was deleted")
                 saver = AsyncPostgresSaver(connection, serde=self.serde)
