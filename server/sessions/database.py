@@ -162,9 +162,7 @@ class Database:
                 log.warning("closing %s failed: %s", self.path, error)
 
     def _open(self) -> sqlite3.Connection:
-        files.reach(
-            self.path.parent
-        )  # outside of the state folder, the folder belongs to the user, and git has to see it
+        files.reach(self.path.parent)  # a folder elsewhere belongs to the user, and git has to see it
         files.own(self.path.parent)
         # Made here and not by SQLite, for its mode; what SQLite puts beside it gets the same one.
         for file in (self.path, *(self.path.with_name(self.path.name + ending) for ending in ("-wal", "-shm"))):
