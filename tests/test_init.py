@@ -865,7 +865,7 @@ def _link(path: Path, root: Path) -> None:
 @pytest.mark.parametrize(
     "name,put,said",
     [
-        ("preflight_suite", Path.touch, "is no folder"),
+        ("preflight_suite", Path.touch, "is not a folder"),
         ("preflight_suite", lambda path: _link(path, path.parent), "is a symbolic link"),
         ("preflight_suite", lambda path: path.symlink_to("nowhere"), "is a symbolic link"),
         (PYPROJECT, lambda path: path.symlink_to("elsewhere.toml"), "is a symbolic link"),

@@ -184,7 +184,7 @@ class Agent:
                 result = await self._toolbox.call(call["name"], call["args"], acting=acting)
                 found.append(ToolMessage(result, tool_call_id=call["id"], name=call["name"]))
             for call in broken:
-                said = as_data("tools", {"error": "the arguments are no JSON object"})
+                said = as_data("tools", {"error": "the arguments are not a JSON object"})
                 found.append(ToolMessage(said, tool_call_id=call["id"], name=call["name"]))
             if self.embedded:
                 break

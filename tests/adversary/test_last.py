@@ -137,7 +137,7 @@ def test_files_with_names_of_their_own(project: Place) -> None:
     one = checked(project)
     assert one.process.returncode == 3
     for name in FILES:
-        assert f"preflight/requirements/{name}.py, which is not called like" in one.output
+        assert f"preflight/requirements/{name}.py, whose name is not that of" in one.output
 
 
 def test_marks_that_come_from_a_base_class(project: Place) -> None:

@@ -185,7 +185,7 @@ def test_all_faults_at_once(project: Place) -> None:
         "test_severity_twice: needs exactly one severity, critical or warning, and has critical and critical",
         "test_no_title: needs a title",
         "test_no_docstring: needs a docstring that states the requirement",
-        "test_unknown_need: needs 'luck', which is none of",
+        "test_unknown_need: needs 'luck', which is not one of",
         "test_unknown_argument: its marker has an unknown argument 'fx'",
         "test_scope: its scope is 'galaxy', and has to be one of instance, fleet",
         "test_two_fixes: its fix has to be one line of text",

@@ -39,7 +39,7 @@ def test_a_missing_variable_is_named_with_the_place_that_needs_it(adopter: Adopt
     (adopter.root / ".env").write_text("DATABASE_URL=secret-5ba1\n")
     wrong = adopter.command("--check-only", "--port", str(adopter.port))
     assert wrong.process.returncode == 1
-    assert "DATABASE_URL is no URL (scheme://...)" in wrong.output
+    assert "DATABASE_URL is not a URL (scheme://...)" in wrong.output
     assert "secret-5ba1" not in wrong.output + (adopter.state / "report.json").read_text()
 
 

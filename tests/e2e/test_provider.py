@@ -209,7 +209,7 @@ def test_a_turn_goes_on_after_tool_arguments_that_are_no_object(exact: tuple[Sta
     assert (came[-1]["type"], came[-1].get("content")) == ("result", "All well.")
     results = [one["content"] for one in service.requests[2]["messages"] if one["role"] == "tool"]
     assert len(results) == 2
-    assert ["the arguments are no JSON object" in one for one in results] == [False, True]
+    assert ["the arguments are not a JSON object" in one for one in results] == [False, True]
 
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])

@@ -197,8 +197,8 @@ def test_a_path_that_cannot_be_served_blocks(served: Place, path: Path, case: st
     """What was found and what helps, before anything is started; what is there stays."""
     where, said = {
         "long": (path.with_name("x" * 150), "has at most"),
-        "file": (path, "is no socket"),
-        "folder": (path, "is no socket"),
+        "file": (path, "is not a socket"),
+        "folder": (path, "is not a socket"),
         "nowhere": (path.parent / "none" / "app.sock", "does not exist"),
     }[case]
     if case == "file":

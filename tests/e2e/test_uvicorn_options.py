@@ -480,7 +480,7 @@ WRONG_LOGGING = {
     "missing.json": (None, "cannot be read: No such file"),
     "broken.json": ("{", "is not valid JSON"),
     "broken.yaml": ("a: [", "is not valid YAML"),
-    "text.ini": ("hello\n", "is no .ini file"),
+    "text.ini": ("hello\n", "is not an .ini file"),
     "list.json": ("[]", "holds no table"),
     "unversioned.json": ("{}", 'no "version": 1'),
     "handler.json": (json.dumps({**LOGGING, "handlers": {}}), "names a handler 'out'"),

@@ -164,7 +164,7 @@ def test_a_role_without_rights(postgres: Postgres) -> None:
         state(url)
     postgres.run(f"GRANT USAGE ON SCHEMA preflight TO {guest}", database=name)
     assert not state(url).may_create
-    with connected(url) as connection, pytest.raises(Unusable, match="may make no table"):
+    with connected(url) as connection, pytest.raises(Unusable, match="may not create a table"):
         schema.create(connection, [CARTS])
     owner = postgres.url(database=name)
     with connected(owner) as connection:

@@ -150,9 +150,9 @@ def test_a_provider_is_told_by_the_variable() -> None:
         "AZURE_STORAGE_KEY",
         "MISTRALIS_KEY",
     ):  # nobody is sent a key that may be somebody else's
-        with pytest.raises(ValueError, match="nobody knows whose key"):
+        with pytest.raises(ValueError, match="no provider has a key of this name"):
             ready.api_key(variable)
-        with pytest.raises(ValueError, match="nobody knows whose key"):
+        with pytest.raises(ValueError, match="no provider has a key of this name"):
             ready.model(variable, "m")
 
 
@@ -230,7 +230,7 @@ def test_what_is_no_model_server(tmp_path: Path, double: Double) -> None:
     """Something else on its port is named so."""
     double.wants_key = False
     ended = ask(tmp_path, ready.model("VLLM_URL", "m", timeout=LONG), VLLM_URL=double.url)
-    assert ended.message == "what answers is no vllm: it has no /v1/models"
+    assert ended.message == "what answers is not vllm: it has no /v1/models"
 
 
 def test_models_beyond_the_first_page(tmp_path: Path, double: Double) -> None:

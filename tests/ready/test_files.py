@@ -57,7 +57,7 @@ def test_paths_that_no_application_opens(tmp_path: Path) -> None:
     )
     assert message("~no-such-user/data") == "what DATA names begins with ~ and a name that no user of this machine has"
     assert message("da\udce9ta") == "what DATA names is not there, and has to be a file"
-    assert message("da\ud800ta") == "what DATA names cannot be looked at: it is no path"
+    assert message("da\ud800ta") == "what DATA names cannot be looked at: it is not a path"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
