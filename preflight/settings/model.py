@@ -256,8 +256,8 @@ class Settings:
     websocket_fragments: int = setting(
         6000,
         whole(1, 10_000_000),
-        "frames a minute from a WebSocket that are empty, or parts of a message of less than 128 bytes; beyond that,"
-        " it is closed with 1008",
+        "frames a minute from a WebSocket that are empty, or that carry less than 128 bytes of a longer message; beyond"
+        " that, it is closed with 1008",
     )
     followers: int = setting(
         200, whole(1, 100_000), "followers of /ws/diagnostics at once, of each worker; one more is closed with 1013"

@@ -75,7 +75,7 @@ class Metrics:
         yield build
         yield gauge(
             "preflight_may_start",
-            "Whether the most recent report for this address lets a server start; 0 where there is no report.",
+            "Whether the most recent report for this address lets a server start; 0 if there is no report.",
             found is not None and found.may_start,
         )
         yield gauge(
@@ -88,7 +88,7 @@ class Metrics:
         if (trusted := state.trusted) is not None:
             yield gauge(
                 "preflight_last_trusted_run_timestamp_seconds",
-                "When the most recent run that did not break ended, in seconds since the epoch; the checks are its.",
+                "When the last run that did not break ended, in seconds since the epoch; the checks are from it.",
                 _ended(trusted),
             )
             yield from _checks(trusted)
@@ -105,7 +105,7 @@ class Metrics:
         )  # fmt: skip
         tally = instance.notifications or unattended(instance.settings)
         notices = CounterMetricFamily(
-            "preflight_notifications", "Notifications, counted for each service, by what became of them.",
+            "preflight_notifications", "Notifications, counted for each service, by their result.",
             labels=["result"],
         )  # fmt: skip
         for result in ("delivered", "undelivered", "dropped"):
@@ -115,13 +115,15 @@ class Metrics:
         if state.in_flight is not None:
             yield gauge(
                 "preflight_http_requests_in_flight",
-                "Requests being answered, this one included, but for those that /health and /diagnostics answer at"
+                "Requests being answered, including this one, without those that /health and /diagnostics answer at"
                 " once.",
                 state.in_flight,
             )
         if instance.board.workers > 1:
             yield gauge("preflight_workers", "Processes that the instance serves with.", instance.board.workers)
-            yield gauge("preflight_workers_ready", "Those of them that accept connections.", instance.board.ready)
+            yield gauge(
+                "preflight_workers_ready", "Processes of the instance that accept connections.", instance.board.ready
+            )
             yield from _processes(instance)
         yield from self._own()
 

@@ -136,7 +136,7 @@ def table(own: Table = ()) -> Table:
                         {
                             "name": "format",
                             "in": "query",
-                            "description": "wins over Accept",
+                            "description": "overrides Accept",
                             "schema": choice(*diagnostics.MEDIA_TYPES),
                         }
                     ],
@@ -167,7 +167,7 @@ def table(own: Table = ()) -> Table:
             {
                 "GET": Operation(
                     "How far a re-run is, or how it ended.",
-                    {"200": answer("the run", ref("Rerun")), "404": error("there is none")},
+                    {"200": answer("the run", ref("Rerun")), "404": error("there is no such re-run")},
                     [RUN_ID],
                 )
             },
@@ -179,7 +179,7 @@ def table(own: Table = ()) -> Table:
                 "GET": Operation(
                     "Past runs with the changes in each, newest first.",
                     HISTORY
-                    | {"200": answer("a page of them", array(ref("Run"))), "400": error("a number out of its range")},
+                    | {"200": answer("a page of runs", array(ref("Run"))), "400": error("a number out of its range")},
                     PAGE_OF_RUNS,
                 )
             },
@@ -190,7 +190,7 @@ def table(own: Table = ()) -> Table:
             {
                 "GET": Operation(
                     "One past run.",
-                    HISTORY | {"200": answer("the run", ref("Diagnostics")), "404": error("there is none")},
+                    HISTORY | {"200": answer("the run", ref("Diagnostics")), "404": error("there is no such run")},
                     [RUN_ID],
                 )
             },
@@ -232,7 +232,7 @@ def table(own: Table = ()) -> Table:
                         "400": error("no such format"),
                         "503": answer("the fleet as it was known last: its database is away", ref("Fleet")),
                     },
-                    [condition("format", "wins over Accept", choice(*fleet.FORMATS))],
+                    [condition("format", "overrides Accept", choice(*fleet.FORMATS))],
                 )
             },
             is_offered=is_offered,
@@ -246,12 +246,12 @@ def table(own: Table = ()) -> Table:
                     NO_FLEET
                     | AWAY
                     | {
-                        "200": answer("a page of them", ref("FleetInstances")),
+                        "200": answer("a page of instances", ref("FleetInstances")),
                         "400": error("a number out of its range, or a filter that is not valid"),
                     },
                     [
                         *A_PAGE,
-                        condition("state", "how it stands", choice(*STATES)),
+                        condition("state", "its state", choice(*STATES)),
                         condition("release", "its version"),
                         condition("project", "its project"),
                         condition("check", "the title of a check that does not hold there"),

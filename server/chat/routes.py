@@ -63,11 +63,11 @@ def table(chat: Chat) -> Table:
                 "GET": Operation(
                     "The chat's sessions, the latest used first.",
                     STORE
-                    | {"200": answer("a page of them", ref("Sessions")), "400": error("a number out of its range")},
+                    | {"200": answer("a page of sessions", ref("Sessions")), "400": error("a number out of its range")},
                     A_PAGE,
                 ),
                 "DELETE": Operation(
-                    "Delete all sessions.", STORE | {"200": answer("how many there were", ref("Deleted"))}
+                    "Delete all sessions.", STORE | {"200": answer("how many sessions were deleted", ref("Deleted"))}
                 ),
             },
         ),
@@ -77,12 +77,16 @@ def table(chat: Chat) -> Table:
             {
                 "GET": Operation(
                     "One session with its whole transcript.",
-                    STORE | {"200": answer("the session", ref("Transcript")), "404": error("there is none")},
+                    STORE | {"200": answer("the session", ref("Transcript")), "404": error("there is no such session")},
                     [SESSION_ID],
                 ),
                 "DELETE": Operation(
                     "Delete one session; a turn of it is cancelled, its connections are closed.",
-                    STORE | {"200": answer("it is gone", ref("Deleted")), "404": error("there is none")},
+                    STORE
+                    | {
+                        "200": answer("the session is deleted", ref("Deleted")),
+                        "404": error("there is no such session"),
+                    },
                     [SESSION_ID],
                 ),
             },
