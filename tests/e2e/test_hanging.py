@@ -155,7 +155,7 @@ def test_import_that_does_not_end(place: Place) -> None:
         "make the import do less, or allow more time than it takes: PREFLIGHT_REQUIREMENT_TIMEOUT (now 1 s)"
         " and PREFLIGHT_RUN_TIMEOUT (now 30 s)"
     )
-    assert "   Fix: let the import do less" in started.stdout
+    assert "   Fix: make the import do less" in started.stdout
     banner = started.stdout.partition("hanging:app DOES NOT IMPORT")[2]
     assert "in sleeps_for_ever" in banner.partition("Where it stands:")[2]
     assert READY not in started.output
