@@ -16,7 +16,8 @@ optional service that a warning is about: it is left out where the setting ``not
 ``scope="fleet"`` for what all instances share, so that it blocks a start and takes no server that serves out of
 service; and ``ignorable=False`` for what ``--ignore`` must not let pass.
 
-What holds requirements to this is preflight/suite/plugin.py; ``pytest --markers`` shows it.
+What holds requirements to this are preflight/suite/collection.py and preflight/suite/stages.py; ``pytest --markers``
+shows it.
 """
 
 from __future__ import annotations

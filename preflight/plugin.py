@@ -82,10 +82,10 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
     exit_code = yield
     if exit_code != pytest.ExitCode.OK or soundness.shows_something(config) or _launcher(config):
         return exit_code
-    from preflight.suite import plugin
+    from preflight.suite.run import RUN, SuiteRun
 
-    run = config.pluginmanager.get_plugin(plugin.RUN)
-    if isinstance(run, plugin.SuiteRun) and run.vouches:
+    run = config.pluginmanager.get_plugin(RUN)
+    if isinstance(run, SuiteRun) and run.vouches:
         return exit_code
     sys.stderr.write("ERROR: the run was ended before it had a report: see the plugins and conftest.py files\n")
     return pytest.ExitCode.INTERNAL_ERROR
@@ -134,8 +134,7 @@ def _take_up(config: pytest.Config, project: Project) -> None:
         option.json_report, option.json_report_file = True, None
     # What tests print or log, and pytest's own texts, could hold anything.
     option.json_report_omit = ["collectors", "keywords", "log", "streams", "traceback", "warnings"]
-    if config.pluginmanager.register(plugin.SuiteRun(config, chosen, link), plugin.RUN) is None:
-        raise pytest.UsageError(f"-p no:{plugin.RUN} keeps out the plugin that controls the run: leave it out")
+    plugin.register(config, chosen, link)
     if link:
         link.met = True
 

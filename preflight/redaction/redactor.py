@@ -2,7 +2,7 @@
 
 If a secret was shortened, its beginning before a cut and its end behind dots are recognised, from 6 characters on. A
 cut that leaves fewer characters, or no sign of itself, is not recognised: texts that are often shortened in this way,
-such as pytest's own, are left out where they would arise (see preflight/suite/plugin.py). Everything else is replaced
+such as pytest's own, are left out where they would arise (see preflight/suite/stages.py). Everything else is replaced
 in every form in which a secret travels: unchanged, in JSON, in ``repr``, in HTML, URL-encoded, any mixture of these, in
 base64 at any offset and with any line breaks, in hexadecimal digits, and folded over lines. The parts that an
 application derives from a value are known as well (see derivation.py). Not recognised are other encodings (base32,

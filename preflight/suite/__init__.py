@@ -4,9 +4,9 @@ A run uses these modules in this order:
 
 1. `__main__` meets the launcher (`link`) and starts pytest. Plain `pytest preflight` has no launcher, and does the
    launcher's part itself (`alone`).
-2. `preflight.plugin` registers `fixtures` and `plugin`, which controls the run and makes the report. It reads the
-   `declarations`, leaves out requirements that do not apply (`applicability`), keeps the `deadlines`, names `outcomes`,
-   and brings the stages of each requirement together in `findings`.
+2. `preflight.plugin` registers `fixtures` and has `plugin` register the `run`: the `collection`, the `stages` and the
+   report, which `plugin` makes. The collection reads the `declarations`. The stages leave out requirements that do not
+   apply (`applicability`), keep the `deadlines`, name `outcomes`, and come together in `findings`.
 3. `soundness` asks whether assertions are executed. `collection` asks whether the running code is that of the files
    (`sources`), and whether a requirement of theirs is lost (`uncollected`). `witness` asks whether each body has run.
 4. `inquiries` asks what takes long from the beginning of the run, all at once: `probes` the network (`asking` is one

@@ -1,19 +1,29 @@
-"""Whether pytest has collected the requirements of the suite's files, and leaves out no more than was asked for."""
+"""The collection of a run, as a plugin of pytest: ids, declarations, order, selection.
+
+It ends the run before it has begun unless pytest has collected the requirements of the suite's files, each of them
+declares what it must, and no more is left out than was asked for.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 from preflight import project
 from preflight.contract import Declaration
-from preflight.settings.model import Settings
-from preflight.suite import uncollected
+from preflight.redaction.redactor import Redactor
+from preflight.report import model as report
+from preflight.suite import declarations, soundness, uncollected
+from preflight.suite.inquiries import fixtures
+from preflight.suite.outcomes import uncollectable
+from preflight.suite.run import SuiteRun
 from preflight.suite.sources import Sources
+from preflight.suite.witness import Witness
+from preflight.text import first_line
 
 if TYPE_CHECKING:
     from preflight.suite.selection import Selection
@@ -22,66 +32,140 @@ if TYPE_CHECKING:
 class Collection:
     """The collection of one run."""
 
-    def __init__(self, config: pytest.Config, settings: Settings, *, by_launcher: bool) -> None:
-        """``by_launcher``: a launcher has started the run, and asks for everything."""
+    def __init__(self, config: pytest.Config, run: SuiteRun) -> None:
         self._config = config
-        self._settings = settings
-        self._by_launcher = by_launcher
-        self.scopes = settings.scopes
-        self._chosen = None if by_launcher else _chosen(config)
+        self._run = run
+        self._settings = run.settings
+        self._scopes = run.settings.scopes
+        self._by_launcher = run.link is not None
+        """Whether a launcher has started the run: it asks for everything."""
+        self._chosen = None if self._by_launcher else _chosen(config)
         """What pytest's own command line asks for."""
         self._sources = Sources(config)
-        self._lost: list[str] = []
-        """Requirements that stand in the suite's files and were not collected."""
-        self.deselected: set[str] = set()
+        self._declarations: dict[str, Declaration] = {}
 
-    @property
-    def selection(self) -> str:
-        """Which part of the suite runs, for people; "all" if all of it does."""
-        option = self._config.option
-        chosen = [word for word in (option.markexpr, option.keyword) if word]
-        if self._lost or option.deselect or (self.deselected and not chosen):
-            chosen.append("a part")  # of what those words name, or of all
-        return " and ".join(chosen) or "all"
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pycollect_makemodule(self, module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+        """Give a requirement the id that it has wherever its package is, and whatever folder pytest was started in.
 
-    def stale(self, items: list[pytest.Item]) -> list[str]:
-        """For people: each requirement whose code is not that of its file, or that would not judge."""
-        said = [(item, self._sources.fault(item)) for item in items]
-        faults = [f"{item.nodeid}: {fault}" for item, fault in said if fault]
-        sound = [item for item, fault in said if not fault]
-        return faults + self._sources.stale(self._settings.root, self.scopes, sound)
+        pytest's own begin at its root folder, at an argument, or with the path of site-packages: reports, history and
+        ``ignore`` would know the same requirement by several names.
+        """
+        scope = next((scope for scope in self._scopes if module_path.is_relative_to(scope.folder)), None)
+        if scope is None:
+            return None
+        module: pytest.Module = pytest.Module.from_parent(parent, path=module_path, nodeid=scope.id_of(module_path))
+        return module
 
-    def missing(self, session: pytest.Session, items: list[pytest.Item]) -> list[str]:
-        """For people: requirements that this run should ask, and that were not collected."""
-        lost = [one for scope in self.scopes for one in uncollected.lost(scope, items, self._sources)]
-        ready = uncollected.lost_of_ready(items, self.scopes)
-        self._lost = [*(said for _, said in lost), *ready]
-        missed = [said for path, said in lost if self._is_asked(path, session)]
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> None:
+        self._refuse(soundness.problems(self._config))
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped:
+            why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            self._run.broken([f"{report.nodeid}: left out as a whole: {first_line(why)}"])
+        if report.failed:
+            lines = [line.removeprefix("E").strip() for line in str(report.longrepr).splitlines() if line.strip()]
+            self._run.broken([f"{report.nodeid}: cannot be collected: {uncollectable(lines)}"])
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> Generator[None]:
+        self._declare(items)
+        self._compare(session, items)
+        yield
+        # The application late, the port last, whatever else wanted to shuffle; else as they stand in the files.
+        # The database after the application: a start does not wait for it any longer.
+        items.sort(key=lambda item: [name in fixtures(item) for name in ("port", "database", "application")])
+
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        self._run.deselected |= {item.nodeid for item in items}
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        run = self._run
+        run.declarations = self._declarations  # where this is not called, no requirement can run
+        if session.config.option.collectonly or run.problems:
+            return  # pytest calls this after a usage error, too
+        self._refuse(self._taken_out(session.items))
+        asked = [item for item in session.items if not run.left_out(item.nodeid)]
+        if run.alone is not None and any("application" in fixtures(item) for item in asked):
+            run.alone.import_application()
+        if values := run.inquiries.start(asked):
+            run.redactor = Redactor.of(self._settings, besides=values)
+        if run.link:
+            run.link.send("collected", titles=[run.title(item.nodeid) for item in session.items])
+
+    # What ends the run before it has begun.
+
+    def _declare(self, items: list[pytest.Item]) -> None:
+        self._declarations, faults = declarations.read(items, self._run.redactor)
+        self._run.of_port = {item.nodeid for item in items if "port" in fixtures(item)}
+        self._refuse(faults)
+        if misnamed := declarations.misnamed(self._settings, self._declarations, whole=self._is_whole(items)):
+            self._wrong_usage(misnamed)
+
+    def _compare(self, session: pytest.Session, items: list[pytest.Item]) -> None:
+        """Compare what was collected with the suite's files."""
+        faults = self._stale(items)
+        self._run.witnesses = {item.nodeid: Witness(item) for item in items}
+        missing = self._missing(session, items)
+        self._refuse(faults + (missing if not self._run.problems else []))
+
+    def _refuse(self, faults: list[str]) -> None:
+        if faults:
+            faults = [self._run.redactor.beginning(fault, report.LONGEST_MESSAGE) for fault in faults]
+            self._run.broken(faults)
+            raise pytest.UsageError("\n".join(faults))
+
+    def _wrong_usage(self, message: str) -> NoReturn:
+        self._run.problems.append(message)
+        self._run.misused = True
+        if self._run.link:
+            self._run.link.send("usage", message=message)
+        raise pytest.UsageError(message)
+
+    # Each of these says for people what is wrong with the collection.
+
+    def _stale(self, items: list[pytest.Item]) -> list[str]:
+        """Each requirement whose code is not that of its file, or that would not judge."""
+        faults = {item: self._sources.fault(item) for item in items}
+        sound = [item for item, fault in faults.items() if not fault]
+        stale = self._sources.stale(self._settings.root, self._scopes, sound)
+        return [f"{item.nodeid}: {fault}" for item, fault in faults.items() if fault] + stale
+
+    def _missing(self, session: pytest.Session, items: list[pytest.Item]) -> list[str]:
+        """Requirements that this run should ask, and that were not collected."""
+        lost = [place for scope in self._scopes for place in uncollected.lost(scope, items, self._sources)]
+        ready = uncollected.lost_of_ready(items, self._scopes)
+        self._run.lost = [*(requirement for _, requirement in lost), *ready]
+        missed = [requirement for path, requirement in lost if self._is_asked(path, session)]
         missed += ready if self._by_launcher else []
         if not missed:
             return []
         where = "pytest.ini" if self._settings.root == project.CHECKOUT else "the plugins"
         hint = f"see addopts, python_files and python_functions in {where}, and the conftest.py files"
-        return [*(f"{said}: was not collected" for said in missed), hint]
+        return [*(f"{requirement}: was not collected" for requirement in missed), hint]
+
+    def _taken_out(self, items: list[pytest.Item]) -> list[str]:
+        """Which requirements somebody took out of the list without a word, and however late."""
+        declared, deselected = self._declarations, self._run.deselected
+        left = deselected.union(item.nodeid for item in items)
+        gone = [nodeid for nodeid in declared if nodeid not in left]
+        if self._chosen is not None:
+            known = deselected & declared.keys()
+            gone += [nodeid for nodeid in known if not self._chosen.leaves_out(declared[nodeid].severity)]
+        return [f"{nodeid}: was removed from the list: see the plugins and conftest.py files" for nodeid in gone]
 
     def _is_asked(self, path: Path, session: pytest.Session) -> bool:
         """Whether this run is to ask all of a file: with plain pytest one may run a part, and is told so."""
         return self._chosen is None or self._chosen.asks(path, session)
 
-    def is_whole(self, items: list[pytest.Item]) -> bool:
+    def _is_whole(self, items: list[pytest.Item]) -> bool:
         """Whether no requirement is missing: who runs a file of them may have another one's name in the settings."""
-        below = [file for scope in self.scopes for file in self._sources.below(scope.folder)]
+        below = [file for scope in self._scopes for file in self._sources.below(scope.folder)]
         files = {file for file in below if os.path.basename(file).startswith("test_")}
         return self._by_launcher or files <= {str(item.path) for item in items}
-
-    def taken_out(self, items: list[pytest.Item], declarations: Mapping[str, Declaration]) -> list[str]:
-        """For people: which requirements somebody took out of the list without a word, and however late."""
-        left = self.deselected.union(item.nodeid for item in items)
-        gone = [nodeid for nodeid in declarations if nodeid not in left]
-        if self._chosen is not None:
-            known = {nodeid: declarations[nodeid] for nodeid in self.deselected & declarations.keys()}
-            gone += [nodeid for nodeid, one in known.items() if not self._chosen.leaves_out(one.severity)]
-        return [f"{nodeid}: was removed from the list: see the plugins and conftest.py files" for nodeid in gone]
 
 
 def _chosen(config: pytest.Config) -> Selection:

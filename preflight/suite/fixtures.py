@@ -1,7 +1,8 @@
 """What every requirement can use: settings, environment, details, probes, application and port.
 
 `preflight.plugin` registers them for a run of a suite, and for ``pytest --fixtures``. What a requirement declares is in
-preflight/contract.py; what holds it to that (order, deadlines, the report) in `plugin`.
+preflight/contract.py; what holds it to that in `collection` (order), `stages`
+(deadlines) and `plugin` (the report).
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ from preflight.instances import runtime
 from preflight.settings import model
 from preflight.suite import claim
 from preflight.suite.claimed import Claim
-from preflight.suite.plugin import RUN, SuiteRun
+from preflight.suite.run import RUN, SuiteRun
 
 if TYPE_CHECKING:
     from preflight.suite.answers import Answers
-    from preflight.suite.database import Database
+    from preflight.suite.database import DatabaseProbe
     from preflight.suite.probes import Probes
 
 
 @pytest.fixture(scope="session")
 def suite_run(pytestconfig: pytest.Config) -> SuiteRun:
     """This run of the suite."""
-    found = pytestconfig.pluginmanager.get_plugin(RUN)
-    if not isinstance(found, SuiteRun):
+    run = pytestconfig.pluginmanager.get_plugin(RUN)
+    if not isinstance(run, SuiteRun):
         pytest.fail("this fixture is for the suite (pytest preflight)")
-    return found
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +56,7 @@ def run_origin(suite_run: SuiteRun) -> str:
 @pytest.fixture(scope="session")
 def worker_is_ours(suite_run: SuiteRun) -> bool:
     """Whether a worker of ours serves, or is going to; not where a server was started without run.py."""
-    return suite_run.link is None or suite_run.link.takes_port
+    return suite_run.takes_port
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def probes(suite_run: SuiteRun) -> Probes:
 
 
 @pytest.fixture(scope="session")
-def database(suite_run: SuiteRun) -> Database:
+def database(suite_run: SuiteRun) -> DatabaseProbe:
     """The fleet's database, asked when the run began."""
     return suite_run.inquiries.database
 

@@ -426,6 +426,22 @@ def test_what_a_plugin_swallows(unsound: Place) -> None:
         conftest.unlink()
 
 
+@pytest.mark.parametrize("part", ["collection", "stages", "report"])
+def test_a_part_of_the_run_that_a_plugin_takes_away(sound: Place, part: str) -> None:
+    """Without one of the plugins that make it a run of the suite, nothing passes."""
+    conftest = sound.root / "preflight" / "requirements" / "conftest.py"
+    conftest.write_text(
+        "def pytest_collection_modifyitems(config):\n"
+        f"    assert config.pluginmanager.unregister(name='preflight-suite-run-{part}')\n"
+    )
+    try:
+        for started in (command(sound), plain(sound)):
+            assert started.process.returncode == 3, started.output
+            assert READY not in started.output
+    finally:
+        conftest.unlink()
+
+
 def compiled(suite: Path, **how: Any) -> Path:
     """Compile the suite's file into the place where Python looks for it."""
     target = Path(cache_from_source(str(suite)))

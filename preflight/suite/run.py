@@ -1,0 +1,139 @@
+"""One run of the suite: what is known of it.
+
+The hooks fill it in, those of `collection`, `stages` and `plugin` in this order; fixtures read it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from preflight import times
+from preflight.contract import Declaration
+from preflight.redaction.redactor import Redactor
+from preflight.report import model as report
+from preflight.settings.model import Settings
+from preflight.suite import loggers
+from preflight.suite.applicability import left_out
+from preflight.suite.deadlines import Deadlines
+from preflight.suite.findings import Findings
+from preflight.suite.inquiries import Inquiries
+from preflight.suite.witness import Witness
+
+if TYPE_CHECKING:  # which of the two is needed, and has been imported, is known at the beginning of a run
+    from preflight.ports import Step
+    from preflight.suite.alone import Alone
+    from preflight.suite.link import Link
+
+RUN = "preflight-suite-run"
+"""The name by which pytest knows the run."""
+
+
+class SuiteRun:
+    """One run of the suite, from its first hook to its report."""
+
+    def __init__(self, config: pytest.Config, settings: Settings, link: Link | None) -> None:
+        """``link`` is the launcher; None if plain pytest has started the run."""
+        self._option = config.option
+        self.settings = settings
+        self.link = link
+        self.origin = link.origin if link else "pytest"
+        self.run_id = link.run_id if link else os.urandom(16).hex()
+        self.redactor = Redactor.of(settings)
+        self.alone: Alone | None = None
+        """What does the launcher's part if there is none."""
+        self._launcher: Link | Alone
+        if link is None:
+            self._launcher = self.alone = _alone(settings, self.redactor)
+        else:
+            self._launcher = link
+        loggers.allow_changes()
+        self.inquiries = Inquiries(settings, self.origin, self._launcher.application)
+        self.started_at = times.now()
+        self.deadlines = Deadlines(settings)
+        self.declarations: dict[str, Declaration] = {}
+        """What each requirement declares; known when the collection has ended, and no requirement runs without it."""
+        self.of_port: set[str] = set()
+        """Requirements that ask for the port; they come last."""
+        self.lost: list[str] = []
+        """Requirements that stand in the suite's files and were not collected."""
+        self.deselected: set[str] = set()
+        self.witnesses: dict[str, Witness] = {}
+        """The witnesses that see each requirement's body run."""
+        self.findings = Findings()
+        self.problems: list[str] = []
+        """Why the run is broken."""
+        self.misused = False
+        """Whether an option or a setting is wrong: then nothing was found out, and nothing is published."""
+        self.report: report.Report | None = None
+
+    @property
+    def selection(self) -> str:
+        """Which part of the suite runs, for people; "all" if all of it does."""
+        chosen = [words for words in (self._option.markexpr, self._option.keyword) if words]
+        if self.lost or self._option.deselect or (self.deselected and not chosen):
+            chosen.append("a part")  # of what those words name, or of all
+        return " and ".join(chosen) or "all"
+
+    @property
+    def takes_port(self) -> bool:
+        """Whether a worker of ours serves, or is going to; not where a server was started without run.py."""
+        return self.link is None or self.link.takes_port
+
+    def title(self, nodeid: str) -> str:
+        """The title of a requirement, as people may see it."""
+        return report.shown(self.declarations[nodeid].title, self.redactor)
+
+    def left_out(self, nodeid: str) -> str:
+        """Why a requirement does not apply to this run; empty if it does."""
+        return left_out(self.declarations[nodeid], self.settings, takes_port=self.takes_port)
+
+    def broken(self, problems: list[str]) -> None:
+        """The run cannot be trusted, for these reasons."""
+        problems = [self.redactor.beginning(problem, report.LONGEST_MESSAGE) for problem in problems]
+        self.problems += problems
+        if self.link:
+            self.link.send("broken", problems=problems)
+
+    @property
+    def vouches(self) -> bool:
+        """Whether exit code 0 is true of this run: it has a report, and nothing in that blocks."""
+        return self.report is not None and self.report.status != "broken" and not self.report.blocking
+
+    # What is asked for the port.
+
+    @property
+    def blocking(self) -> list[str]:
+        """What blocks the start so far: titles of critical requirements, or that the suite is broken or not whole."""
+        titles = [check.title for check in self.findings.blocking]
+        titles += ["a broken suite"] if self.problems else []
+        partial = self.origin == "start" and self.selection != "all"
+        return [*titles, f"only a part of the suite ({self.selection})"] if partial else titles
+
+    def before_port(self) -> list[str]:
+        """What blocks the start, now that the port is asked for: all others have to have answered by then."""
+        settled = self.findings.ended | self.deselected | self.of_port
+        waiting = [nodeid for nodeid in self.declarations if nodeid not in settled]
+        if waiting and not self.problems:
+            others = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
+            why = "a plugin has changed the order, or a requirement asks for it without naming it as an argument"
+            self.broken([f"the port was asked for before {waiting[0]}{others} had an answer: {why}"])
+        return self.blocking
+
+    def on_port_step(self, step: Step) -> None:
+        """Show, while it happens, what is done to free the port."""
+        self._launcher.on_port_step(step, self.redactor)
+
+    def allow(self, seconds: float) -> None:
+        """Move the deadlines, of the requirement that runs, of those after it and of the run, by so much."""
+        if self.link:
+            self.link.send("allowed", seconds=seconds)
+        self.deadlines.allow(seconds)
+
+
+def _alone(settings: Settings, redactor: Redactor) -> Alone:
+    from preflight.suite.alone import Alone
+
+    return Alone(settings, redactor)

@@ -1,0 +1,161 @@
+"""Each requirement's three stages, set-up, call and tear-down, as a plugin of pytest.
+
+A requirement that does not apply is left out, each stage is held to its deadline, and what pytest says of it becomes an
+outcome of ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Generator
+
+import pytest
+from _pytest.outcomes import Skipped  # pytest.skip.Exception is the same class under a name that mypy cannot follow
+
+from preflight.contract import LONGEST_TITLE, NotApplicable
+from preflight.report import building
+from preflight.report import model as report
+from preflight.suite import cleanup, declarations
+from preflight.suite.applicability import named_by
+from preflight.suite.deadlines import DeadlineExceeded
+from preflight.suite.inquiries import fixtures
+from preflight.suite.outcomes import outcome_of
+from preflight.suite.run import SuiteRun
+from preflight.text import first_line
+
+_BEGUN = pytest.StashKey[float]()
+_REFUSALS = frozenset({"failed", "error", "timeout", "skipped"})
+"""Outcomes of a critical requirement that the settings can let go."""
+
+
+class Stages:
+    """The stages of the requirements of one run."""
+
+    def __init__(self, run: SuiteRun) -> None:
+        self._run = run
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        if self._run.link:
+            self._run.link.send("checking", title=self._run.title(nodeid))
+
+    # Inside all other wrappers: those have to see the beginning of a stage whose end they will see.
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None]:
+        reason = self._run.left_out(item.nodeid)
+        if reason:
+            declared = self._run.declarations[item.nodeid]
+            if declared.service.casefold() in self._run.settings.unused:
+                self._run.findings.details_of(item)["service"] = declared.service
+            raise NotApplicable(reason)
+        item.stash[_BEGUN] = time.monotonic()
+        with self._deadline(item), self._run.witnesses[item.nodeid].hearing():
+            yield
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None]:
+        with self._deadline(item), self._run.witnesses[item.nodeid].watching(item):
+            yield
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
+        with self._deadline(item), self._run.witnesses[item.nodeid].hearing():
+            its_own = cleanup.own(item)
+            before_port = nextitem is not None and "port" in fixtures(nextitem) and "port" not in fixtures(item)
+            with cleanup.of_shared(item, None if before_port else nextitem):
+                try:
+                    yield
+                finally:
+                    if before_port:
+                        # What fixtures of the whole session raise at their end is known before the port is freed.
+                        cleanup.everything(item.session)
+            if its_own is not None:
+                raise its_own
+
+    def _deadline(self, item: pytest.Item) -> contextlib.AbstractContextManager[None]:
+        # A requirement that asks for the port frees it, and that concerns more than a warning.
+        declared = self._run.declarations[item.nodeid]
+        may_use_all = declared.severity != "warning" or "port" in fixtures(item)
+        begun = item.stash.get(_BEGUN, time.monotonic())
+        return self._run.deadlines.kept(begun, own=declared.timeout, may_use_all=may_use_all)
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        # Its own representation is thrown away below; of a message of 50 MB it takes minutes and gigabytes.
+        vars(item).update(repr_failure=_nothing, _repr_failure_py=_nothing)
+        stage = yield
+        declared = self._run.declarations[item.nodeid]
+        # What a plugin has caught on the way was raised all the same.
+        caught = self._run.witnesses[item.nodeid].raised if stage.when == "call" else None
+        error = call.excinfo.value if call.excinfo else caught
+        outcome, message = outcome_of(item, stage, error)
+        if isinstance(error, DeadlineExceeded) and error.fix:
+            self._run.findings.details_of(item).fix = error.fix
+        if caught is not None and stage.passed and outcome != "passed":
+            stage.outcome = "skipped" if isinstance(caught, Skipped) else "failed"
+        outcome, message = self._unless_ignored(item, outcome, message)
+        if outcome == "ignored":
+            stage.outcome = "skipped"
+        check = self._run.findings.add(item, declared, outcome, message, call.duration)
+        self._redact(stage, item, message)
+        if stage.when == "teardown":
+            self._end(item, check)
+        return stage
+
+    def _redact(self, stage: pytest.TestReport, item: pytest.Item, message: str) -> None:
+        redactor = self._run.redactor
+        if stage.outcome != "passed":
+            # Never pytest's own representation: it shows values, and shortens them so that no redactor finds them.
+            shown = redactor.beginning(message, report.LONGEST_MESSAGE)
+            stage.longrepr = (str(item.path), 0, shown) if stage.outcome == "skipped" else shown
+        stage.sections = []
+        stage.user_properties = [
+            (redactor.beginning(str(name), LONGEST_TITLE), building.limited(value, redactor))
+            for name, value in stage.user_properties
+        ]
+
+    def _end(self, item: pytest.Item, check: report.Check) -> None:
+        """The requirement has been torn down, and this is its check."""
+        self._run.findings.ended.add(item.nodeid)
+        self._judge_cleanup(item)
+        if check.outcome == "passed" and not self._run.witnesses[item.nodeid].entered:
+            self._run.broken([f"{item.nodeid}: its body was not executed: leave out the plugin that prevents it"])
+        self._tell(check)
+
+    def _tell(self, check: report.Check) -> None:
+        if self._run.link:
+            self._run.link.send("checked", **building.in_brief(check, self._run.redactor))
+
+    def _unless_ignored(self, item: pytest.Item, outcome: str, message: str) -> tuple[str, str]:
+        """Outcome and message, as the settings have it that let some critical requirements go."""
+        settings = self._run.settings
+        ignorable = declarations.is_ignored(item.nodeid, self._run.declarations[item.nodeid], settings)
+        if outcome not in _REFUSALS or not ignorable:
+            return outcome, message
+        return "ignored", f"ignored by {named_by(settings, 'ignore')}: {message}"
+
+    def _judge_cleanup(self, item: pytest.Item) -> None:
+        """An error after the last user of a fixture also concerns the most severe requirements that used it."""
+        fault = cleanup.fault_of(item)
+        if fault is None:
+            return
+        raised = f"{type(fault.error).__name__}: {first_line(str(fault.error))}"
+        for user in cleanup.users(item, fault, item.session.items):
+            declared = self._run.declarations[user.nodeid]
+            if user is item or declared.severity != "critical" or not self._run.findings.has_passed(user):
+                continue
+            message = f"what it shares with others was not cleaned up: {raised}"
+            outcome, message = self._unless_ignored(user, "error", message)
+            self._tell(self._run.findings.add(user, declared, outcome, message))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        # pytest puts the reason there after makereport.
+        if hasattr(report, "wasxfail"):
+            report.wasxfail = self._run.redactor.text(str(report.wasxfail))
+
+
+def _nothing(*_args: object, **_options: object) -> str:
+    return ""
