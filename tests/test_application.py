@@ -17,8 +17,8 @@ from preflight.worker.application import (
     NEEDED,
     WITHOUT_ARGUMENTS,
     WRAPPED,
-    Application,
     CannotBeServed,
+    LoadedApplication,
     load,
 )
 from preflight.worker.serving import Server
@@ -49,7 +49,7 @@ def wsgi(environ, start_response):
 
 names = itertools.count()
 
-Load = Callable[[str], Application]
+Load = Callable[[str], LoadedApplication]
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     monkeypatch.syspath_prepend(tmp_path)
     written: list[str] = []
 
-    def load_it(source: str) -> Application:
+    def load_it(source: str) -> LoadedApplication:
         written.append(f"guarded_{next(names)}")
         (tmp_path / f"{written[-1]}.py").write_text(COMMON + source)
         return load(f"{written[-1]}:app", complete)
@@ -75,7 +75,7 @@ def complete(awaitable: Awaitable[Any]) -> Any:
     return asyncio.run(wait())
 
 
-def answer(application: Application, instance: Instance) -> bytes:
+def answer(application: LoadedApplication, instance: Instance) -> bytes:
     """What it answers, called as our server calls it."""
     server = Server(application, instance, lambda _kind: None)
     server.config.load()

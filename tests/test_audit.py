@@ -24,7 +24,7 @@ from preflight.launcher import entry
 from preflight.launcher.shown import Display
 from preflight.launcher.start import Start
 from preflight.output import audit
-from preflight.output.audit import Event, Outbox
+from preflight.output.audit import Event, EventOutbox
 from preflight.output.log import LONGEST_LINE, Log, LogFile, direct
 from preflight.ports import Step
 from preflight.processes.channel import Channel
@@ -131,7 +131,7 @@ def test_fields_are_json(tmp_path: Path) -> None:
 def test_an_event_that_cannot_be_sent_takes_no_other_with_it() -> None:
     """It is counted like those that there was no room for."""
     channel, theirs = Channel.pair()
-    outbox = Outbox(lambda event: channel.send("audit", **event.to_message()))
+    outbox = EventOutbox(lambda event: channel.send("audit", **event.to_message()))
     outbox.put(Event("upload", 1, 1, 0.0, {"path": object()}))
     outbox.flush(30)
     outbox.put(Event.now("login_failed"))
@@ -152,7 +152,7 @@ def test_outbox_never_waits() -> None:
         go.wait(30)
         sent.append(event)
 
-    outbox = Outbox(send)
+    outbox = EventOutbox(send)
     begun = time.monotonic()
     for number in range(audit.BACKLOG + 50):
         outbox.put(Event.now("x", number=number))
@@ -207,7 +207,7 @@ def test_another_start_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_lost_events_are_counted() -> None:
     """What the outbox took and the launcher did not get is known by its number."""
-    outbox = Outbox(lambda _event: None)
+    outbox = EventOutbox(lambda _event: None)
     for number in range(audit.BACKLOG + 7):
         outbox.put(Event.now("x", number=number))
     assert outbox.taken == audit.BACKLOG + 7

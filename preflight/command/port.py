@@ -10,8 +10,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from preflight import ports
 from preflight.instances import neighbours, socketfiles
@@ -31,6 +32,7 @@ IN_USE = "in use"
 UNAVAILABLE = "not available here"
 FOREIGN = "in use by another user"
 OURS = "served by an instance of ours"
+HOLDER = ("PID", "User", "Name", "Since", "Belongs to", "Address", "Command")
 LABEL = 8  # columns of "Host", "Status" and the like, with the blanks behind
 
 
@@ -68,17 +70,10 @@ def free(
     if settings.uds is not None:
         return _free_path(settings, settings.uds, dry_run=dry_run, as_json=as_json, log_file=log_file)
     ours = neighbours.on_port(settings)
-    policy = occupied.policy_of(settings, [one.record for one in ours])
+    policy = occupied.policy_of(settings, [neighbour.record for neighbour in ours])
     if dry_run:
-        plan = ports.plan(settings.host, settings.port, policy)
-        shown = _described(settings, plan.holders, ours, free=plan.free)
-        draining = [one for one in ours if not one.stays]
-        stopped_last = {holder.pid for holder in neighbours.others(plan.holders, draining)}
-        shown["would_stop"] = [holder.title for holder in plan.stop if holder.pid in stopped_last]
-        good, refusals, problem, fix = not plan.problem, plan.refusals, plan.problem, plan.fix
-        judged = claimed.judged(plan.holders, plan.reasons)
+        shown = _would_free(settings, policy, ours)
     else:
-        shown = {}
         redactor = Redactor.of(settings)
         log = _log(settings, redactor, log_file)
 
@@ -86,24 +81,44 @@ def free(
             if event := audit.freeing(step, settings.address):
                 log.audit(event)
             if not as_json and step.action != "held":
-                said = printable(redactor.text(claimed.told(step, when=verbose)))
-                print(folded(said, columns(sys.stdout)), flush=True)
+                line = printable(redactor.text(claimed.told(step, when=verbose)))
+                print(folded(line, columns(sys.stdout)), flush=True)
 
-        occupied.wait_for_drains(settings, ours, on_step)
-        taken = ports.take(settings.host, settings.port, policy, on_step=on_step)
-        if taken.socket is not None:
-            taken.socket.close()
-        good, refusals, problem, fix = taken.socket is not None, taken.refusals, taken.problem, taken.fix
-        shown = _described(settings, () if good else taken.holders, () if good else ours, free=good)
-        shown["stopped"] = [holder.title for holder in taken.holders] if good else []
-        shown["steps"] = [step.to_dict() for step in taken.steps]
-        judged = claimed.judged(taken.holders, taken.reasons)
-    shown["reasons"] = judged
-    shown["refusals"] = [refusal.to_dict() for refusal in refusals]
-    if problem:
-        shown["problem"], shown["fix"] = problem, fix or ""
+        shown = _freed(settings, policy, ours, on_step)
     _print(settings, shown, as_json=as_json)
-    return 0 if good else 1
+    return 1 if "problem" in shown else 0
+
+
+def _would_free(settings: Settings, policy: ports.Policy, ours: Sequence[Neighbour]) -> dict[str, object]:
+    plan = ports.plan(settings.host, settings.port, policy)
+    shown = _described(settings, plan.holders, ours, free=plan.free)
+    draining = [neighbour for neighbour in ours if not neighbour.stays]
+    stopped_last = {holder.pid for holder in neighbours.others(plan.holders, draining)}
+    shown["would_stop"] = [holder.title for holder in plan.stop if holder.pid in stopped_last]
+    return shown | _judged(plan)
+
+
+def _freed(
+    settings: Settings, policy: ports.Policy, ours: Sequence[Neighbour], on_step: Callable[[ports.Step], None]
+) -> dict[str, object]:
+    occupied.wait_for_drains(settings, ours, on_step)
+    taken = ports.take(settings.host, settings.port, policy, on_step=on_step)
+    if taken.socket is not None:
+        taken.socket.close()
+    free = taken.socket is not None
+    shown = _described(settings, () if free else taken.holders, () if free else ours, free=free)
+    shown["stopped"] = [holder.title for holder in taken.holders] if free else []
+    shown["steps"] = [step.to_dict() for step in taken.steps]
+    return shown | _judged(taken)
+
+
+def _judged(answer: ports.Plan | ports.Taken) -> dict[str, object]:
+    """Why each holder is stopped or left alone, and what keeps the port from being freed, if anything does."""
+    shown: dict[str, object] = {
+        "reasons": claimed.judged(answer.holders, answer.reasons),
+        "refusals": [refusal.to_dict() for refusal in answer.refusals],
+    }
+    return shown | {"problem": answer.problem, "fix": answer.fix or ""} if answer.problem else shown
 
 
 def _log(settings: Settings, redactor: Redactor, log_file: LogFile | None) -> Log:
@@ -201,20 +216,7 @@ def _lines(shown: Mapping[str, object], width: int | None) -> list[str]:
         lines.append(f"Project {instance['project'] or '?'} ({instance['root']})")
     holders = shown["holders"]
     if isinstance(holders, list) and holders:
-        names = ("PID", "User", "Name", "Since", "Belongs to", "Address", "Command")
-        rows = [
-            (
-                str(row["pid"] or "?"),
-                row["user"] or "?",
-                row["name"],
-                local_of(row["started_at"]) if row["started_at"] else "?",
-                row["unit"] or row["container"] or row["parent_name"] or "?",
-                ", ".join(row["addresses"]),
-                row["command"],
-            )
-            for row in holders
-        ]
-        lines += _table(names, rows, width)
+        lines += _table(HOLDER, [_row(holder) for holder in holders], width)
     reasons = shown.get("reasons")
     if isinstance(reasons, list) and reasons:
         lines += ["", *reasons]
@@ -229,6 +231,19 @@ def _lines(shown: Mapping[str, object], width: int | None) -> list[str]:
         lines.append(f"Fix: {shown['fix']}")
     # A fix that is longer is the terminal's to fold: it may be a command.
     return [line if line.startswith("Fix: ") else folded(line, width, LABEL) for line in lines]
+
+
+def _row(holder: Mapping[str, Any]) -> tuple[str, ...]:
+    """A holder in the columns of `HOLDER`."""
+    return (
+        str(holder["pid"] or "?"),
+        holder["user"] or "?",
+        holder["name"],
+        local_of(holder["started_at"]) if holder["started_at"] else "?",
+        holder["unit"] or holder["container"] or holder["parent_name"] or "?",
+        ", ".join(holder["addresses"]),
+        holder["command"],
+    )
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> list[str]:

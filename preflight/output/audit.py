@@ -102,7 +102,7 @@ def _shown(value: object) -> str:
     return text if _BARE.fullmatch(text) else json.dumps(text)
 
 
-class Outbox:
+class EventOutbox:
     """A worker's events on their way to the launcher: reporting one never waits."""
 
     def __init__(self, send: Callable[[Event], object]) -> None:

@@ -81,12 +81,6 @@ class Child:
         self.module = module
         self.on_signal = lambda *_: None
         self.channel, theirs = Channel.pair(descriptors=descriptors)
-        try:
-            self.output, output = os.pipe()
-        except OSError:
-            self.channel.close()
-            theirs.close()
-            raise
         self.lines: deque[str] = deque()
         """The end of its output."""
         self._kept = 0
@@ -98,27 +92,36 @@ class Child:
         command = [sys.executable, *options, "-m", module, str(theirs.fileno())]
         with theirs:
             try:
-                self.process = subprocess.Popen(
-                    command,
-                    cwd=folder,
-                    env=environ,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    pass_fds=(theirs.fileno(),),
-                    process_group=0,
-                )
+                self.process = self._spawn(command, folder, environ, theirs.fileno())
             except BaseException:
                 self.channel.close()
-                os.close(self.output)
                 raise
-            finally:
-                os.close(output)
         _unreaped.add(self.pid)
         if steps_back:
             own = os.getpriority(os.PRIO_PROCESS, 0)
             with contextlib.suppress(OSError):  # it has ended already, or this system does not let us
                 os.setpriority(os.PRIO_PROCESS, self.pid, min(own + NICER, 19))
+
+    def _spawn(
+        self, command: list[str], folder: Path, environ: Mapping[str, str], inherited: int
+    ) -> subprocess.Popen[bytes]:
+        self.output, output = os.pipe()
+        try:
+            return subprocess.Popen(
+                command,
+                cwd=folder,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(inherited,),
+                process_group=0,
+            )
+        except BaseException:
+            os.close(self.output)
+            raise
+        finally:
+            os.close(output)
 
     @property
     def pid(self) -> int:

@@ -110,29 +110,10 @@ def build(
 
     ``problems`` are reasons not to trust the run at all; more are found here.
     """
-    summary = document.get("summary", {})
-    collected = summary.get("collected", 0) - summary.get("deselected", 0)
-    ran = summary.get("total", 0)
     reasons = [printable(redactor.beginning(problem, LONGEST_MESSAGE)) for problem in problems]
-    if document.get("exitcode") not in (0, 1):
-        reasons.append(f"pytest ended with exit code {document.get('exitcode')}")
-    if not ran == collected == len(checks):
-        reasons.append(f"{collected} requirements were collected and {min(ran, len(checks))} ran")
-    if not checks:
-        reasons.append("the suite is empty")
-    elif not any(check.severity == "critical" for check in checks) and selection == "all":
-        reasons.append("the suite has no critical requirement")
+    reasons += _distrusted(document, checks, selection)
     checks = tuple(_clean(check, redactor, len(checks)) for check in checks)
-    blocked = any(check.blocks for check in checks)
-    status = (
-        "broken"
-        if reasons
-        else "failed"
-        if blocked
-        else "warnings"
-        if any(check.warns for check in checks)
-        else "passed"
-    )
+    status = _status(checks, broken=bool(reasons))
     return Report(
         run_id=run_id,
         origin=origin,
@@ -150,7 +131,32 @@ def build(
             "created": document.get("created", time.time()),
             "duration": document.get("duration", 0.0),
             "exitcode": document.get("exitcode"),
-            "summary": dict(summary),
+            "summary": dict(document.get("summary", {})),
             "tests": _tests(document, redactor),
         },
     )
+
+
+def _distrusted(document: Mapping[str, Any], checks: Sequence[Check], selection: str) -> list[str]:
+    """Why the run cannot be trusted, by what pytest-json-report gathered; empty where it can."""
+    reasons = []
+    summary = document.get("summary", {})
+    collected = summary.get("collected", 0) - summary.get("deselected", 0)
+    ran = summary.get("total", 0)
+    if document.get("exitcode") not in (0, 1):
+        reasons.append(f"pytest ended with exit code {document.get('exitcode')}")
+    if not ran == collected == len(checks):
+        reasons.append(f"{collected} requirements were collected and {min(ran, len(checks))} ran")
+    if not checks:
+        reasons.append("the suite is empty")
+    elif not any(check.severity == "critical" for check in checks) and selection == "all":
+        reasons.append("the suite has no critical requirement")
+    return reasons
+
+
+def _status(checks: Sequence[Check], *, broken: bool) -> str:
+    if broken:
+        return "broken"
+    if any(check.blocks for check in checks):
+        return "failed"
+    return "warnings" if any(check.warns for check in checks) else "passed"

@@ -60,71 +60,17 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """What the registry asks for during a scrape."""
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
         state = self._state
         if state is None:
             return
-
-        def gauge(name: str, about: str, value: float) -> Metric:
-            return GaugeMetricFamily(name, about, value=value)
-
-        instance, found = state.instance, state.report
-        build = GaugeMetricFamily("preflight_build_info", "Version of the server.", labels=["version", "python"])
-        build.add_metric([__version__, report.python()], 1)
-        yield build
-        yield gauge(
-            "preflight_may_start",
-            "Whether the most recent report for this address lets a server start; 0 if there is no report.",
-            found is not None and found.may_start,
-        )
-        yield gauge(
-            "preflight_healthy",
-            "Whether /health answers 200: this instance's own verdict, and not draining.",
-            instance.status == "healthy",
-        )
-        if found is not None:
-            yield from _run(found)
-        if (trusted := state.trusted) is not None:
-            yield gauge(
-                "preflight_last_trusted_run_timestamp_seconds",
-                "When the last run that did not break ended, in seconds since the epoch; the checks are from it.",
-                _ended(trusted),
-            )
-            yield from _checks(trusted)
-        whose = "process" if instance.board.workers == 1 else "instance"
-        reruns = CounterMetricFamily(
-            "preflight_reruns", f"Re-runs of this {whose}, by how they ended.", labels=["status"]
-        )
-        for status in report.STATUSES:
-            reruns.add_metric([status], state.rerun_endings.get(status, 0))
-        yield reruns
-        yield CounterMetricFamily(
-            "preflight_worker_restarts", "Crashes after which the worker was started again.",
-            value=float(instance.restarts.get("count", 0)),
-        )  # fmt: skip
-        tally = instance.notifications or unattended(instance.settings)
-        notices = CounterMetricFamily(
-            "preflight_notifications", "Notifications, counted for each service, by their result.",
-            labels=["result"],
-        )  # fmt: skip
-        for result in ("delivered", "undelivered", "dropped"):
-            notices.add_metric([result], tally[result])
-        yield notices
-        yield gauge("preflight_notifications_pending", "Notifications that wait or are being sent.", tally["pending"])
-        if state.in_flight is not None:
-            yield gauge(
-                "preflight_http_requests_in_flight",
-                "Requests being answered, including this one, without those that /health and /diagnostics answer at"
-                " once.",
-                state.in_flight,
-            )
-        if instance.board.workers > 1:
-            yield gauge("preflight_workers", "Processes that the instance serves with.", instance.board.workers)
-            yield gauge(
-                "preflight_workers_ready", "Processes of the instance that accept connections.", instance.board.ready
-            )
-            yield from _processes(instance)
+        yield from _verdict(state)
+        if state.report is not None:
+            yield from _run(state.report)
+        if state.trusted is not None:
+            yield from _checks(state.trusted)
+        yield from _reruns(state)
+        yield from _notifications(state.instance)
+        yield from _serving(state)
         yield from self._own()
 
 
@@ -138,6 +84,76 @@ class InstanceState(NamedTuple):
     rerun_endings: Mapping[str, int]
     in_flight: int | None
     """HTTP requests that are being answered; None if nobody counts them."""
+
+
+def _gauge(name: str, about: str, value: float) -> Metric:
+    from prometheus_client.core import GaugeMetricFamily
+
+    return GaugeMetricFamily(name, about, value=value)
+
+
+def _verdict(state: InstanceState) -> Iterator[Metric]:
+    """What serves, and whether it may."""
+    from prometheus_client.core import GaugeMetricFamily
+
+    build = GaugeMetricFamily("preflight_build_info", "Version of the server.", labels=["version", "python"])
+    build.add_metric([__version__, report.python()], 1)
+    yield build
+    yield _gauge(
+        "preflight_may_start",
+        "Whether the most recent report for this address lets a server start; 0 if there is no report.",
+        state.report is not None and state.report.may_start,
+    )
+    yield _gauge(
+        "preflight_healthy",
+        "Whether /health answers 200: this instance's own verdict, and not draining.",
+        state.instance.status == "healthy",
+    )
+
+
+def _reruns(state: InstanceState) -> Iterator[Metric]:
+    """How re-runs ended, and how often the worker had to be started again."""
+    from prometheus_client.core import CounterMetricFamily
+
+    whose = "process" if state.instance.board.workers == 1 else "instance"
+    reruns = CounterMetricFamily("preflight_reruns", f"Re-runs of this {whose}, by how they ended.", labels=["status"])
+    for status in report.STATUSES:
+        reruns.add_metric([status], state.rerun_endings.get(status, 0))
+    yield reruns
+    yield CounterMetricFamily(
+        "preflight_worker_restarts", "Crashes after which the worker was started again.",
+        value=float(state.instance.restarts.get("count", 0)),
+    )  # fmt: skip
+
+
+def _notifications(instance: Instance) -> Iterator[Metric]:
+    """The results of notifications."""
+    from prometheus_client.core import CounterMetricFamily
+
+    tally = instance.notifications or unattended(instance.settings)
+    notices = CounterMetricFamily(
+        "preflight_notifications", "Notifications, counted for each service, by their result.",
+        labels=["result"],
+    )  # fmt: skip
+    for result in ("delivered", "undelivered", "dropped"):
+        notices.add_metric([result], tally[result])
+    yield notices
+    yield _gauge("preflight_notifications_pending", "Notifications that wait or are being sent.", tally["pending"])
+
+
+def _serving(state: InstanceState) -> Iterator[Metric]:
+    """Requests, and the processes that answer them."""
+    if state.in_flight is not None:
+        yield _gauge(
+            "preflight_http_requests_in_flight",
+            "Requests being answered, including this one, without those that /health and /diagnostics answer at once.",
+            state.in_flight,
+        )
+    board = state.instance.board
+    if board.workers > 1:
+        yield _gauge("preflight_workers", "Processes that the instance serves with.", board.workers)
+        yield _gauge("preflight_workers_ready", "Processes of the instance that accept connections.", board.ready)
+        yield from _processes(state.instance)
 
 
 def _processes(instance: Instance) -> Iterator[Metric]:
@@ -155,31 +171,36 @@ def _processes(instance: Instance) -> Iterator[Metric]:
     yield from families.values()
 
 
-def _ended(found: Report) -> float:
-    return times.epoch(found.started_at) + found.duration
+def _ended(run: Report) -> float:
+    return times.epoch(run.started_at) + run.duration
 
 
-def _run(found: Report) -> Iterator[Metric]:
+def _run(latest: Report) -> Iterator[Metric]:
     """The most recent run, whether or not it broke."""
     from prometheus_client.core import GaugeMetricFamily
 
-    ended = _ended(found)
-    shape: tuple[tuple[str, str, float], ...] = (
-        ("timestamp_seconds", "When the most recent run ended, in seconds since the epoch.", ended),
-        ("age_seconds", "Time since the most recent run ended.", max(0.0, time.time() - ended)),
-        ("duration_seconds", "How long the most recent run took.", found.duration),
+    ended = _ended(latest)
+    yield _gauge(
+        "preflight_last_run_timestamp_seconds", "When the most recent run ended, in seconds since the epoch.", ended
     )
-    for name, about, value in shape:
-        yield GaugeMetricFamily(f"preflight_last_run_{name}", about, value=value)
+    yield _gauge(
+        "preflight_last_run_age_seconds", "Time since the most recent run ended.", max(0.0, time.time() - ended)
+    )
+    yield _gauge("preflight_last_run_duration_seconds", "How long the most recent run took.", latest.duration)
     info = GaugeMetricFamily("preflight_last_run_info", "The most recent run.", labels=["origin", "status"])
-    info.add_metric([found.origin, found.status], 1)
+    info.add_metric([latest.origin, latest.status], 1)
     yield info
 
 
-def _checks(found: Report) -> Iterator[Metric]:
-    """The result of each check of a run."""
+def _checks(trusted: Report) -> Iterator[Metric]:
+    """The last run that did not break, and the result of each of its checks."""
     from prometheus_client.core import GaugeMetricFamily
 
+    yield _gauge(
+        "preflight_last_trusted_run_timestamp_seconds",
+        "When the last run that did not break ended, in seconds since the epoch; the checks are from it.",
+        _ended(trusted),
+    )
     labels = ["check", "severity"]
     ok = GaugeMetricFamily(
         "preflight_check_ok", "Whether the requirement holds (or is not applicable): 1 yes, 0 no.", labels=labels
@@ -193,7 +214,7 @@ def _checks(found: Report) -> Iterator[Metric]:
         "preflight_check_outcome", "1 for the outcome that the requirement had.", labels=[*labels, "outcome"]
     )
     duration = GaugeMetricFamily("preflight_check_duration_seconds", "How long the check took.", labels=labels)
-    for check in found.checks:
+    for check in trusted.checks:
         own = [check.title, check.severity]
         ok.add_metric(own, not (check.blocks or check.warns))
         blocks.add_metric(own, check.blocks)

@@ -17,7 +17,7 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from preflight.output.audit import Outbox
+from preflight.output.audit import EventOutbox
 from preflight.processes import children, interpreter, signals, stacks
 from preflight.processes.channel import Message
 from preflight.processes.worker import CLOSED, LISTENING_FIX, WELL_KNOWN
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from preflight.web.beside import Beside
     from preflight.web.instance import Instance
     from preflight.web.logins import Admission
-    from preflight.worker.application import Application
-    from preflight.worker.listening import Guard
+    from preflight.worker.application import LoadedApplication
+    from preflight.worker.listening import ListeningGuard
     from preflight.worker.serving import Server
 
 FLUSH = 0.5  # seconds that the last events get to reach the launcher
@@ -70,7 +70,7 @@ def _well_known(app: Any) -> list[str]:
     return [path for path in WELL_KNOWN if path in paths]
 
 
-def _beside(application: Application, prefix: str, name: str) -> Beside | None:
+def _beside(application: LoadedApplication, prefix: str, name: str) -> Beside | None:
     """What serves our routes under the prefix, beside the application; None, and one line why, if nothing can."""
     if not prefix:
         return None
@@ -223,6 +223,14 @@ class _Main:
         except OSError as error:
             self._unheard(error)
 
+    def _beat(self) -> None:
+        if self._is_copy:
+            return
+        try:
+            self._channel.offer("beat")
+        except OSError as error:
+            self._unheard(error)
+
     def _unheard(self, error: OSError) -> None:
         """The launcher is gone, which :meth:`_hung_up` deals with, or it is there and can be told nothing any more."""
         if error.errno in (
@@ -271,7 +279,7 @@ class _Main:
                 import preflight.web.extra  # noqa: F401
         interpreter.put_first(Path(root))
 
-        guard = listening.Guard(
+        guard = listening.ListeningGuard(
             name,
             order.data["port"],
             root,
@@ -293,7 +301,7 @@ class _Main:
         self._say("unguarded")
         return self._serve(application, beside)
 
-    def _imported(self, name: str, root: str, guard: Guard) -> Application | None:
+    def _imported(self, name: str, root: str, guard: ListeningGuard) -> LoadedApplication | None:
         """The application; None if it cannot be imported or served, of which the launcher has been told."""
         from preflight.worker.application import CannotBeServed, load
 
@@ -312,41 +320,31 @@ class _Main:
             os._exit(0)  # an import that has forked, and lets the copy go on: a daemon's
         return application if guard.imported() else None  # it has caught what it got for listening
 
-    def _serve(self, application: Application, beside: Beside | None) -> int:
+    def _serve(self, application: LoadedApplication, beside: Beside | None) -> int:
         """Serve until the launcher, or what happens, ends it; returns the exit code."""
         from preflight.worker import serving
-        from preflight.worker.application import Application
+        from preflight.worker.application import LoadedApplication
 
         order = self._await_order("serve")
         sock = socket.socket(fileno=order.descriptors[0])
         instance = self._join(order)
-        outbox = Outbox(lambda event: self._say("audit", **event.to_message()))
+        outbox = EventOutbox(lambda event: self._say("audit", **event.to_message()))
         instance.note = outbox.put
         application = application.behind_proxies(instance.settings.forwarders)
         if beside is not None:
             beside.app = application.asgi3
             instance.admission = self._admission(instance.board, **order.data["login"])
-            application = Application(beside.serving_as(instance), "asgi3")
+            application = LoadedApplication(beside.serving_as(instance), "asgi3")
 
         def say(kind: str) -> None:
             if kind == "beat":
-                try:
-                    if not self._is_copy:
-                        self._channel.offer(kind)
-                except OSError as error:
-                    self._unheard(error)
+                self._beat()
             else:
                 self._say(kind, instance_id=instance.instance_id, beside=beside is not None)
 
         beat, on_trial = order.data["beat"], order.data["on_trial"]
         server = serving.Server(application, instance, say, beat=beat, on_trial=on_trial)
-        with self._condition:
-            self._server = server
-            drain, early = self._orders.get("drain"), self._early
-        for message in early:
-            self._note(instance, message)
-        if drain is not None:
-            server.drain(**drain.data)
+        self._begin(server)
         with self._loop() as loop:
             try:
                 loop.run(server.serve(sockets=[sock]))
@@ -357,6 +355,16 @@ class _Main:
         outbox.flush(FLUSH)
         self._say("drained", cancelled=server.cancelled, events=outbox.taken)
         return 0 if server.started else 3
+
+    def _begin(self, server: Server) -> None:
+        """From now on the server hears what the launcher says, and now what it has said already."""
+        with self._condition:
+            self._server = server
+            drain, early = self._orders.get("drain"), self._early
+        for message in early:
+            self._note(server.instance, message)
+        if drain is not None:
+            server.drain(**drain.data)
 
 
 if __name__ == "__main__":

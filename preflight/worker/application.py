@@ -24,6 +24,11 @@ from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any, Literal, NamedTuple
 
 Interface = Literal["asgi3", "asgi2"]
+Use = Literal["asgi3", "asgi2", "factory", "either"]
+"""What to do with something that was named: serve it as this interface, or call it to make the application.
+
+"either": it takes any arguments, and only a call tells.
+"""
 
 UNNAMED = (
     "no application is named, and none was found in pyproject.toml ([tool.fastapi] entrypoint), in LITESTAR_APP or in"
@@ -49,7 +54,7 @@ class CannotBeServed(Exception):
         self.fix = fix
 
 
-class Application(NamedTuple):
+class LoadedApplication(NamedTuple):
     """An application that can be served, and how a server calls it."""
 
     app: Any
@@ -60,21 +65,21 @@ class Application(NamedTuple):
         """The application as ASGI 3 calls it."""
         return self.app if self.interface == "asgi3" else functools.partial(_called_as_asgi2, self.app)
 
-    def behind_proxies(self, trusted: str | Sequence[str]) -> Application:
+    def behind_proxies(self, trusted: str | Sequence[str]) -> LoadedApplication:
         """The application, with the client and the scheme that these proxies name; unchanged if there are none."""
         if not trusted:
             return self
         from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
         hosts = trusted if isinstance(trusted, str) else list(trusted)
-        return Application(ProxyHeadersMiddleware(self.asgi3, hosts), "asgi3")
+        return LoadedApplication(ProxyHeadersMiddleware(self.asgi3, hosts), "asgi3")
 
 
 def _called_as_asgi2(app: Any, scope: Any, receive: Any, send: Any) -> Any:
     return app(scope)(receive, send)
 
 
-def load(name: str, complete: Callable[[Awaitable[Any]], Any]) -> Application:
+def load(name: str, complete: Callable[[Awaitable[Any]], Any]) -> LoadedApplication:
     """Import the application named ``module:attribute``; a factory is called to make it.
 
     ``complete`` awaits what an async factory returns, in the loop that will serve. Raises whatever the import or the
@@ -83,74 +88,49 @@ def load(name: str, complete: Callable[[Awaitable[Any]], Any]) -> Application:
     if not name:
         raise CannotBeServed(UNNAMED, NAME_IT)
     module, _, attribute = name.partition(":")
-    found: Any = importlib.import_module(module)
+    named: Any = importlib.import_module(module)
     for part in attribute.split("."):
-        if not hasattr(found, part):
+        if not hasattr(named, part):
             raise AttributeError(f"module {module!r} has no attribute {attribute!r}")
-        found = getattr(found, part)
-    use = _use(found, name)
+        named = getattr(named, part)
+    use = _use(named, name)
     if use in ("asgi3", "asgi2"):
-        return Application(found, use)
+        return LoadedApplication(named, use)
     try:
-        made = found()
+        made = named()
         if inspect.isawaitable(made):
             made = complete(made)
     except (TypeError, ValueError, IndexError) as error:
         if use == "either" and WANTS_THREE.search(str(error)):
-            return Application(found, "asgi3")
+            return LoadedApplication(named, "asgi3")
         raise
     subject = f"what {name} returns"
     use = _use(made, subject)
     if use == "factory":
         raise CannotBeServed(f"{subject} is another factory, not an application: it takes no arguments", NEEDED)
-    return Application(made, "asgi2" if use == "asgi2" else "asgi3")
+    return LoadedApplication(made, "asgi2" if use == "asgi2" else "asgi3")
 
 
-def _use(found: Any, subject: str) -> Literal["asgi3", "asgi2", "factory", "either"]:
-    """What to do with it: serve it as this interface, or call it to make the application.
-
-    "either": it takes any arguments, and only a call tells. Raises CannotBeServed.
-    """
-    if not callable(found):
-        kind = "None" if found is None else f"of type {type(found).__name__}"
+def _use(candidate: Any, subject: str) -> Use:
+    """What to do with it. Raises CannotBeServed."""
+    if not callable(candidate):
+        kind = "None" if candidate is None else f"of type {type(candidate).__name__}"
         raise CannotBeServed(f"{subject} is not an ASGI application: it cannot be called (it is {kind})", NEEDED)
-    signature = _signature(found)
+    signature = _signature(candidate)
     if signature is None:  # written in C: classes are made, everything else is taken at its word
-        return "factory" if inspect.isclass(found) else "asgi3"
-    takes = functools.partial(_takes, signature)
-    required = [
-        parameter.name
-        for parameter in signature.parameters.values()
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-    ]
-    names = [parameter.name for parameter in signature.parameters.values()]
+        return "factory" if inspect.isclass(candidate) else "asgi3"
+    if inspect.isclass(candidate) and (use := _use_of_class(candidate, signature, subject)) is not None:
+        return use
+    takes, required = functools.partial(_takes, signature), _required(signature)
     shown = ", ".join(required)
-    if inspect.isclass(found):
-        if takes(3) and hasattr(found, "__await__"):
-            return "asgi3"
-        if takes(0):
-            return "factory"
-        if takes(3) and not _makes_anything(found):
-            raise CannotBeServed(
-                f"{subject} is not an ASGI application: it is a class called with ({shown}), and its instances cannot"
-                " be awaited",
-                NEEDED,
-            )
-    code, is_coroutine = _code(found), _is_coroutine_function(found)
+    code, is_coroutine = _code(candidate), _is_coroutine_function(candidate)
     yields = code is not None and bool(code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR))
     if yields and not is_coroutine:
         raise CannotBeServed(f"{subject} is not an ASGI application: it is a generator function (it yields)", NEEDED)
     if takes(0):
-        if not takes(3):
-            return "factory"
-        if names[0] == "scope" or not isinstance(
-            found, FunctionType | BuiltinFunctionType | MethodType | functools.partial
-        ):
-            return "asgi3"
-        any_number = inspect.Parameter.VAR_POSITIONAL in {one.kind for one in signature.parameters.values()}
-        return "either" if any_number else "factory"
-    if (takes(2) and not takes(3) and not is_coroutine) or names[:2] == ["environ", "start_response"]:
+        return _use_of_either(candidate, signature) if takes(3) else "factory"
+    wsgi = list(signature.parameters)[:2] == ["environ", "start_response"]
+    if wsgi or (takes(2) and not takes(3) and not is_coroutine):
         raise CannotBeServed(
             f"{subject} is a WSGI application, called with ({shown}): this server needs an ASGI application,"
             " called with (scope, receive, send)",
@@ -171,13 +151,47 @@ def _use(found: Any, subject: str) -> Literal["asgi3", "asgi2", "factory", "eith
     )
 
 
-def _makes_anything(found: type) -> bool:
+def _use_of_class(candidate: type, signature: inspect.Signature, subject: str) -> Use | None:
+    """What to do with a class; None if it may make anything, and its arguments say what. Raises CannotBeServed."""
+    if _takes(signature, 3) and hasattr(candidate, "__await__"):
+        return "asgi3"
+    if _takes(signature, 0):
+        return "factory"
+    if _takes(signature, 3) and not _makes_anything(candidate):
+        raise CannotBeServed(
+            f"{subject} is not an ASGI application: it is a class called with ({', '.join(_required(signature))}),"
+            " and its instances cannot be awaited",
+            NEEDED,
+        )
+    return None
+
+
+def _use_of_either(candidate: Any, signature: inspect.Signature) -> Use:
+    """What to do with something that can be called as an application is, and without arguments as well."""
+    if next(iter(signature.parameters)) == "scope" or not isinstance(
+        candidate, FunctionType | BuiltinFunctionType | MethodType | functools.partial
+    ):
+        return "asgi3"
+    return "either" if _takes_any_number(signature) else "factory"
+
+
+def _required(signature: inspect.Signature) -> list[str]:
+    """The names of the arguments that a call cannot do without."""
+    return [
+        parameter.name
+        for parameter in signature.parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    ]
+
+
+def _makes_anything(candidate: type) -> bool:
     """Whether a call of a class need not make an instance of it: the class, or its own class, says what it makes."""
-    made_by: tuple[object, object] = (found.__new__, type(found).__call__)
+    made_by: tuple[object, object] = (candidate.__new__, type(candidate).__call__)
     return made_by != (object.__new__, type.__call__)
 
 
-def _signature(found: Any) -> inspect.Signature | None:
+def _signature(candidate: Any) -> inspect.Signature | None:
     """What it can be called with; None if nobody can tell."""
     options: dict[str, Any] = {}
     if sys.version_info >= (3, 14):
@@ -187,18 +201,18 @@ def _signature(found: Any) -> inspect.Signature | None:
         options["annotation_format"] = Format.FORWARDREF
     own = None
     with contextlib.suppress(ValueError, TypeError):
-        own = inspect.signature(found, follow_wrapped=False, **options)
-    if own is not None and inspect.Parameter.VAR_POSITIONAL not in {one.kind for one in own.parameters.values()}:
+        own = inspect.signature(candidate, follow_wrapped=False, **options)
+    if own is not None and not _takes_any_number(own):
         return own
     # A decorator's wrapper, which takes whatever it gets, or functools.cache's, which is written in C: what it is
     # wrapped around says what that is to be.
     try:
-        wrapped = inspect.signature(found, **options)
+        wrapped = inspect.signature(candidate, **options)
     except (ValueError, TypeError):
         return own
     if own is None:
         return wrapped
-    said = _takes(wrapped, 3) or _takes(wrapped, 0) or (_takes(wrapped, 2) and not _is_coroutine_function(found))
+    said = _takes(wrapped, 3) or _takes(wrapped, 0) or (_takes(wrapped, 2) and not _is_coroutine_function(candidate))
     return wrapped if said else own
 
 
@@ -210,29 +224,33 @@ def _takes(signature: inspect.Signature, count: int) -> bool:
     return True
 
 
-def _called(found: Any) -> Any:
+def _takes_any_number(signature: inspect.Signature) -> bool:
+    return any(parameter.kind is parameter.VAR_POSITIONAL for parameter in signature.parameters.values())
+
+
+def _called(candidate: Any) -> Any:
     """The function that runs when it is called, as far as there is one."""
-    while isinstance(found, functools.partial):
-        found = found.func
-    if isinstance(found, MethodType):
-        return found.__func__
-    if isinstance(found, FunctionType) or inspect.isclass(found):
-        return found
-    return getattr(type(found), "__call__", found)  # noqa: B004  # the function itself, not whether there is one
+    while isinstance(candidate, functools.partial):
+        candidate = candidate.func
+    if isinstance(candidate, MethodType):
+        return candidate.__func__
+    if isinstance(candidate, FunctionType) or inspect.isclass(candidate):
+        return candidate
+    return getattr(type(candidate), "__call__", candidate)  # noqa: B004  # the function itself, not whether there is one
 
 
-def _is_coroutine_function(found: Any) -> bool:
-    called, code = _called(found), _code(found)
+def _is_coroutine_function(candidate: Any) -> bool:
+    called, code = _called(candidate), _code(candidate)
     return (
-        inspect.iscoroutinefunction(found)
+        inspect.iscoroutinefunction(candidate)
         or inspect.iscoroutinefunction(called)
         or (code is not None and bool(code.co_flags & inspect.CO_ITERABLE_COROUTINE))  # types.coroutine
     )
 
 
-def _code(found: Any) -> CodeType | None:
+def _code(candidate: Any) -> CodeType | None:
     """The byte code that runs when it is called; None for what is not written in Python, and for classes."""
-    code = getattr(_called(found), "__code__", None)
+    code = getattr(_called(candidate), "__code__", None)
     return code if isinstance(code, CodeType) else None
 
 

@@ -55,7 +55,7 @@ class Listens(RuntimeError):
     """The application starts to listen before it may."""
 
 
-class Guard:
+class ListeningGuard:
     """Keeps this process from listening; one per process."""
 
     def __init__(self, name: str, port: int, root: str, on_attempt: Callable[[str], object]) -> None:

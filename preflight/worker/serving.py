@@ -21,7 +21,7 @@ from preflight.processes import signals
 from preflight.settings.model import Settings
 from preflight.web.instance import Instance
 from preflight.worker import backlog, connections, protocol, websocket
-from preflight.worker.application import Application
+from preflight.worker.application import LoadedApplication
 
 STARTUP_FAILURE = 3  # uvicorn's exit code of a lifespan that fails; not all releases have the name in one place
 CLOSE = (b"connection", b"close")
@@ -37,7 +37,7 @@ class Server(uvicorn.Server):
 
     def __init__(
         self,
-        application: Application,
+        application: LoadedApplication,
         instance: Instance,
         say: Callable[[str], object],
         *,
@@ -51,31 +51,7 @@ class Server(uvicorn.Server):
         called.
         """
         settings = instance.settings
-        super().__init__(
-            uvicorn.Config(
-                # As a factory's product uvicorn takes it as it is; else it guesses what it has got, by calling it.
-                lambda: application.app,
-                factory=True,
-                interface=application.interface,
-                http=protocol.Http,
-                ws=websocket.WebSocket,
-                ws_max_size=settings.websocket_message_size,
-                ws_per_message_deflate=settings.websocket_compression,
-                ws_ping_interval=settings.ws_ping_interval or None,
-                ws_ping_timeout=settings.ws_ping_timeout or None,
-                proxy_headers=False,  # the application is behind its proxies already; our routes see the socket's peer
-                root_path=settings.root_path,
-                server_header=False,
-                timeout_graceful_shutdown=1,
-                **_tls(settings),
-                **_logging(settings),
-            )
-        )
-        self.config.timeout_keep_alive = settings.timeout_keep_alive  # type: ignore[assignment]  # it is compared
-        if settings.access_log and settings.log_level is None and settings.log_config is None:
-            # uvicorn writes these lines at level info, which the launcher's lines make superfluous for all others.
-            logging.getLogger("uvicorn.access").setLevel(logging.INFO)
-        self.config.timeout_graceful_shutdown = GOODBYE  # type: ignore[assignment]  # it is handed to wait_for()
+        super().__init__(_config(application, settings))
         self.server_state: connections.State = connections.State(connections.Limits.of(settings))
         self._log = floods.bound()
         self.instance = instance
@@ -316,6 +292,33 @@ class Server(uvicorn.Server):
     def _unfinished(self) -> int:
         """Requests, WebSockets and pieces of work that have not ended."""
         return max(self.instance.works, len(self.server_state.tasks))
+
+
+def _config(application: LoadedApplication, settings: Settings) -> uvicorn.Config:
+    config = uvicorn.Config(
+        # As a factory's product uvicorn takes it as it is; else it guesses what it has got, by calling it.
+        lambda: application.app,
+        factory=True,
+        interface=application.interface,
+        http=protocol.Http,
+        ws=websocket.WebSocket,
+        ws_max_size=settings.websocket_message_size,
+        ws_per_message_deflate=settings.websocket_compression,
+        ws_ping_interval=settings.ws_ping_interval or None,
+        ws_ping_timeout=settings.ws_ping_timeout or None,
+        proxy_headers=False,  # the application is behind its proxies already; our routes see the socket's peer
+        root_path=settings.root_path,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+        **_tls(settings),
+        **_logging(settings),
+    )
+    config.timeout_keep_alive = settings.timeout_keep_alive  # type: ignore[assignment]  # it is compared
+    config.timeout_graceful_shutdown = GOODBYE  # type: ignore[assignment]  # it is handed to wait_for()
+    if settings.access_log and settings.log_level is None and settings.log_config is None:
+        # uvicorn writes these lines at level info, which the launcher's lines make superfluous for all others.
+        logging.getLogger("uvicorn.access").setLevel(logging.INFO)
+    return config
 
 
 def _tls(settings: Settings) -> dict[str, Any]:

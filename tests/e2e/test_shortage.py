@@ -123,9 +123,9 @@ streams.finish()
 NO_THREAD_FOR_EVENTS = """
 import resource, threading
 from pathlib import Path
-from preflight.output.audit import Event, Outbox
+from preflight.output.audit import Event, EventOutbox
 
-outbox = Outbox(lambda event: print(event.kind, flush=True))
+outbox = EventOutbox(lambda event: print(event.kind, flush=True))
 threading.stack_size(256 * 1024 * 1024)
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 before, most = resource.getrlimit(resource.RLIMIT_AS)

@@ -19,6 +19,10 @@ JSON = "application/json"
 MEDIA_TYPES = {"json": JSON, "health": "application/health+json"}
 VARY: Header = (b"vary", b"accept")
 
+Facts = tuple[str, Report | None, bool, int, int, int, int]
+"""What an answer is made from: the instance's status, its report, whether the last re-run broke, how many workers are
+missing, connections, sessions, and seconds since the epoch."""
+
 
 def _answer(body: dict[str, Any], *, good: bool, media_type: str = JSON) -> Answer:
     text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
@@ -29,7 +33,7 @@ class Health:
     """Whether this instance is healthy, and the names of its problems; by Accept in the health-check draft's format."""
 
     def __init__(self) -> None:
-        self._made: dict[str, tuple[tuple[object, ...], Answer]] = {}
+        self._made: dict[str, tuple[Facts, Answer]] = {}
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         accept = ""
@@ -39,47 +43,38 @@ class Health:
         wanted = "json" if accept in ("", "*/*", JSON) else accepted(accept, MEDIA_TYPES)
         serving = services.of(scope)
         instance, load, board = serving.instance, serving.load, serving.instance.board
-        # All that the answer is made from; within a second nearly always what it was the last time.
-        facts = (
+        # Within a second nearly always what they were the last time.
+        facts: Facts = (
             instance.status, instance.report, bool(instance.rerun_problem), board.missing,
             load.connections, load.sessions, int(time.time()),
         )  # fmt: skip
         made = self._made.get(wanted)
         if made is None or made[0] != facts:
-            made = self._made[wanted] = (facts, self._make(wanted, serving.application.architecture, *facts))
+            made = self._made[wanted] = (facts, _make(wanted, serving.application.architecture, facts))
         await made[1].send(send)
 
-    @staticmethod
-    def _make(
-        wanted: str,
-        architecture: str,
-        state: str,
-        found: Report | None,
-        rerun_broke: bool,
-        missing: int,
-        connections: int,
-        sessions: int,
-        at: int,
-    ) -> Answer:
-        warnings = [check.title for check in found.warnings] if found else ["Preflight was not run"]
-        if rerun_broke:
-            warnings.append("The last re-run broke")
-        if missing:
-            warnings.append("A worker does not serve" if missing == 1 else f"{missing} workers do not serve")
-        errors = [check.title for check in found.blocking] if found else []
-        if wanted == "health":
-            return _draft(state, architecture, errors, warnings)
-        body = {
-            "status": state,
-            "version": __version__,
-            "architecture": architecture,
-            "critical_errors": errors,
-            "warnings": warnings,
-            "active_connections": connections,
-            "active_sessions": sessions,
-            "timestamp": stamp(at),
-        }
-        return _answer(body, good=state == "healthy")
+
+def _make(wanted: str, architecture: str, facts: Facts) -> Answer:
+    state, report, rerun_broke, missing, connections, sessions, at = facts
+    warnings = [check.title for check in report.warnings] if report else ["Preflight was not run"]
+    if rerun_broke:
+        warnings.append("The last re-run broke")
+    if missing:
+        warnings.append("A worker does not serve" if missing == 1 else f"{missing} workers do not serve")
+    errors = [check.title for check in report.blocking] if report else []
+    if wanted == "health":
+        return _draft(state, architecture, errors, warnings)
+    body = {
+        "status": state,
+        "version": __version__,
+        "architecture": architecture,
+        "critical_errors": errors,
+        "warnings": warnings,
+        "active_connections": connections,
+        "active_sessions": sessions,
+        "timestamp": stamp(at),
+    }
+    return _answer(body, good=state == "healthy")
 
 
 def _draft(state: str, architecture: str, errors: list[str], warnings: list[str]) -> Answer:
