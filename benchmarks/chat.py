@@ -223,7 +223,7 @@ async def turns(rounds: int = 300) -> None:
     from server.agent.tools import Toolbox
     from server.sessions import store as sessions
     from server.sessions.checkpoints import Checkpoints
-    from server.sessions.model import Reply
+    from server.sessions.model import TurnEnd
 
     folder = Path(tempfile.mkdtemp(prefix="chat-", dir=ROOT))
     try:
@@ -250,7 +250,7 @@ async def turns(rounds: int = 300) -> None:
             answer = ""
             async for kind, said in kept.answer("s", f"t{number}", text):
                 answer = said if kind == "answer" else answer
-            await store.finish("s", f"t{number}", Reply("assistant", answer))
+            await store.finish("s", f"t{number}", TurnEnd("assistant", answer))
             with_.append(time.perf_counter() - begun)
             if number + 1 in (100, 200, 300):
                 await store.database.run(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall(), "alone")

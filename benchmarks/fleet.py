@@ -87,7 +87,7 @@ class Load:
         begun = time.perf_counter()
         try:
             work()
-        except (database.Unavailable, database.Unusable):
+        except (database.Unavailable, database.UnusableDatabase):
             with self._lock:
                 self.failed += 1
             return

@@ -249,7 +249,7 @@ async def stale(url: str, count: int) -> None:
     """An owner that comes back after its turn was taken over: its beginning, its checkpoint and its answer."""
     from langgraph.checkpoint.base import CheckpointMetadata, empty_checkpoint
 
-    from server.sessions.model import Open, Reply, TurnTaken
+    from server.sessions.model import Open, TurnEnd, TurnTaken
     from server.sessions.postgres.store import Store
 
     limits: dict[str, Any] = {"age": 1e9, "limit": 10_000, "size": 1 << 30, "lease": 60.0, "connections": 4}
@@ -267,14 +267,14 @@ async def stale(url: str, count: int) -> None:
         config: Any = {"configurable": {"thread_id": session, "turn_id": turn, "checkpoint_ns": ""}}
         for name, write in (
             ("checkpoints", memory.aput(config, empty_checkpoint(), CheckpointMetadata(source="loop"), {})),
-            ("answers", owner.finish(session, turn, Reply("assistant", "stale"))),
+            ("answers", owner.finish(session, turn, TurnEnd("assistant", "stale"))),
             ("beginnings", owner.begin(turn)),
         ):
             try:
                 await write
             except TurnTaken:
                 refused[name] += 1
-        await heir.finish(session, turn, Reply("assistant", "fresh"))
+        await heir.finish(session, turn, TurnEnd("assistant", "fresh"))
     [row] = await heir.database.rows(
         "SELECT count(*) AS count FROM preflight.chat_transcript WHERE content = 'stale' OR session LIKE 'stale %%'"
         " AND role <> 'user' AND content <> 'fresh'"
@@ -301,7 +301,7 @@ async def turns(direct: str, pooled: str, rounds: int) -> None:
     from preflight.web.snapshot import Snapshot
     from server.agent import graph as agent
     from server.agent.tools import Toolbox
-    from server.sessions.model import Reply, Sessions
+    from server.sessions.model import Sessions, TurnEnd
     from server.sessions.postgres.store import Store as InPostgreSQL
     from server.sessions.store import Store as InFile
 
@@ -318,7 +318,7 @@ async def turns(direct: str, pooled: str, rounds: int) -> None:
         answer = ""
         async for kind, said in graph.answer(session, turn, text):
             answer = said if kind == "answer" else answer
-        await store.finish(session, turn, Reply("assistant", answer))
+        await store.finish(session, turn, TurnEnd("assistant", answer))
 
     with tempfile.TemporaryDirectory(prefix="turns-", dir=ROOT) as folder:
         stores: dict[str, Sessions] = {

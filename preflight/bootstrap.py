@@ -49,7 +49,7 @@ def run() -> int:
     try:
         try:
             exit_code = _run()
-        except signals.Ended:
+        except signals.EndedBySignal:
             raise  # and wait for no reader
         except SystemExit as ending:  # --help
             exit_code = ending.code if isinstance(ending.code, int) else 0 if ending.code is None else 1

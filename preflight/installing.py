@@ -130,20 +130,20 @@ def _installation(interpreter: str, requirements: Sequence[str], has: Callable[[
     """
     locked, pinned = _locked(), dependencies.declared()
     others = [
-        one
-        for one in requirements
-        if not dependencies.meets(locked.get(_canonical(dependencies.name_of(one))), one)
-        or ("[" in one and one not in pinned)
+        requirement
+        for requirement in requirements
+        if not dependencies.meets(locked.get(_canonical(dependencies.name_of(requirement))), requirement)
+        or ("[" in requirement and requirement not in pinned)
     ]
-    wanted = []
+    arguments = []
     if len(others) < len(requirements):
-        wanted.append(f"--require-hashes -r {shlex.quote(str(dependencies.ROOT / 'requirements.txt'))}")
+        arguments.append(f"--require-hashes -r {shlex.quote(str(dependencies.ROOT / 'requirements.txt'))}")
     if others:
-        wanted.append(" ".join(shlex.quote(_compact(one)) for one in others))
-    first, *more = (options + one for one in wanted)
+        arguments.append(" ".join(shlex.quote(_compact(requirement)) for requirement in others))
+    first, *more = (options + argument for argument in arguments)
     ready = {"pip"} if has("pip") or not _uv() else set()  # by the first of the commands
     commands = [_installer(interpreter, has) + first]
-    commands += [_installer(interpreter, lambda module: module in ready) + one for one in more]
+    commands += [_installer(interpreter, lambda module: module in ready) + argument for argument in more]
     return " && ".join(commands)
 
 

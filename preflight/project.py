@@ -88,20 +88,20 @@ def find(folder: Path) -> Project:
     The search ends at a folder or file that others can write, or that is neither this user's nor root's: somebody
     else's pyproject.toml in /tmp names no code that is run here.
     """
-    for one in (folder, *folder.parents):
-        file = one / PYPROJECT
+    for parent in (folder, *folder.parents):
+        file = parent / PYPROJECT
         try:
-            why = _unsafe(one) or (_unsafe(file) if os.path.lexists(file) else "")
-            found = file.is_file()
+            why = _unsafe(parent) or (_unsafe(file) if os.path.lexists(file) else "")
+            is_there = file.is_file()
         except OSError as error:
-            why, found = f"{error.filename or one} cannot be examined: {error.strerror}", False
-        if why and one == folder:
+            why, is_there = f"{error.filename or parent} cannot be examined: {error.strerror}", False
+        if why and parent == folder:
             return Project(folder, folder, configured=False, problem=why)
         if why:
             passed_over = f"{file} is not used: {why}" if os.path.lexists(file) else ""
             return Project(folder, folder, configured=False, passed_over=passed_over)
-        if found:
-            return Project(one, folder)
+        if is_there:
+            return Project(parent, folder)
     return Project(folder, folder, configured=False)
 
 

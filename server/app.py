@@ -14,7 +14,7 @@ from preflight.web.mount import Mount
 from preflight.web.services import Application
 from server import about
 from server.chat import metrics, routes
-from server.chat.service import Chat
+from server.chat.service import ChatService
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -43,7 +43,7 @@ class AgentServer(FastAPI):
 def create_app() -> FastAPI:
     """The agent server: the page, health, diagnostics, metrics and chat, and the guard before them."""
     turns = metrics.Histogram(metrics.BUCKETS)
-    chat = Chat(turns)
+    chat = ChatService(turns)
     application = Application(
         title=about.TITLE,
         architecture=about.ARCHITECTURE,

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from server.sessions.model import Sessions, Taken
+from server.sessions.model import AcceptedMessage, Sessions
 from server.sessions.postgres.store import Store as InPostgreSQL
 from server.sessions.store import Store as InFile
 
@@ -47,6 +47,6 @@ class Engine:
         return asyncio.run(run())
 
 
-async def say(store: Sessions, session: str, turn: str, text: str = "hello", **changes: Any) -> Taken:
+async def say(store: Sessions, session: str, turn: str, text: str = "hello", **changes: Any) -> AcceptedMessage:
     """Accept a message."""
     return await store.accept(session, turn, text, **{"client": None, "workspace": None, "keep": (), **changes})

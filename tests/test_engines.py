@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from server.sessions.model import NoSession, Reply, SessionFull, Sessions
+from server.sessions.model import NoSession, SessionFull, Sessions, TurnEnd
 from tests.engines import Engine, say
 
 
@@ -23,7 +23,7 @@ def test_accepted_is_stored(engine: Engine) -> None:
             assert await other.seen("s", "t") == found
             assert await store.begin("t")
             assert [turn.attempts for turn in await other.open_turns("s")] == [1]
-            line = await store.finish("s", "t", Reply("assistant", "hi"))
+            line = await store.finish("s", "t", TurnEnd("assistant", "hi"))
             assert (line.role, line.content) == ("assistant", "hi")
             assert await other.seen("s", "t") == line
             assert await other.open_turns("s") == []
@@ -66,15 +66,15 @@ def test_the_last_lines_reach_back_to_the_oldest_open_turn(engine: Engine) -> No
 
     async def work(store: Sessions) -> None:
         await say(store, "s", "before")
-        await store.finish("s", "before", Reply("assistant", "done"))
+        await store.finish("s", "before", TurnEnd("assistant", "done"))
         await say(store, "s", "open", "the oldest")
         for number in range(4):
             await say(store, "s", f"t{number}", "x" * 50)
-            await store.finish("s", f"t{number}", Reply("assistant", "y" * 50))
+            await store.finish("s", f"t{number}", TurnEnd("assistant", "y" * 50))
         lines = await store.recent("s", limit=2, size=60)
         assert [line.turn_id for line in lines] == ["open", "t0", "t0", "t1", "t1", "t2", "t2", "t3", "t3"]
         assert len(await store.recent("s", limit=10, size=1000)) == 10
-        await store.finish("s", "open", Reply("assistant", "at last"))
+        await store.finish("s", "open", TurnEnd("assistant", "at last"))
         assert [line.content for line in await store.recent("s", limit=2, size=60)] == ["y" * 50, "at last"]
 
     engine.run(work)
@@ -85,9 +85,9 @@ def test_a_failed_turn_keeps_what_was_said_of_trying_again(engine: Engine) -> No
 
     async def work(store: Sessions) -> None:
         await say(store, "s", "t")
-        await store.finish("s", "t", Reply("error", "slow down", "provider_rate_limit", True, 2.5))
+        await store.finish("s", "t", TurnEnd("error", "slow down", "provider_rate_limit", True, 2.5))
         await say(store, "s", "u")
-        await store.finish("s", "u", Reply("error", "no", "provider_auth", False))
+        await store.finish("s", "u", TurnEnd("error", "no", "provider_auth", False))
         hints = [(line.code, line.retry, line.retry_after) for line in await store.recent("s", limit=9, size=999)]
         assert hints == [
             (None, None, None),
@@ -113,7 +113,7 @@ def test_export_and_delete(engine: Engine) -> None:
         with pytest.raises(NoSession):
             await store.export("s")
         with pytest.raises(NoSession):
-            await store.finish("s", "t", Reply("assistant", "too late"))
+            await store.finish("s", "t", TurnEnd("assistant", "too late"))
         with pytest.raises(NoSession):
             await store.begin("t")
         assert await store.delete(None) == 1
@@ -126,8 +126,8 @@ def test_a_turn_ends_once(engine: Engine) -> None:
 
     async def work(store: Sessions) -> None:
         await say(store, "s", "t")
-        first = await store.finish("s", "t", Reply("assistant", "first"))
-        assert await store.finish("s", "t", Reply("error", "second", "timeout")) == first
+        first = await store.finish("s", "t", TurnEnd("assistant", "first"))
+        assert await store.finish("s", "t", TurnEnd("error", "second", "timeout")) == first
         assert (first.role, first.content) == ("assistant", "first")
 
     engine.run(work)
@@ -172,7 +172,7 @@ def test_texts_of_every_kind(engine: Engine) -> None:
         text = "a\0b 日本語 😀 %s {} \\ ' \" \x07"
         await say(store, "s\0", "t", text, client="\0", workspace="\0")
         assert await store.exists("s\0")
-        await store.finish("s\0", "t", Reply("assistant", text))
+        await store.finish("s\0", "t", TurnEnd("assistant", text))
         [asked, answered] = await store.recent("s\0", limit=9, size=999)
         expected = text if engine.name == "sqlite" else text.replace("\0", "\ufffd")
         assert [asked.content, answered.content] == [expected, expected]

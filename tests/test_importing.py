@@ -15,7 +15,7 @@ from langgraph.checkpoint.base import CheckpointMetadata, empty_checkpoint
 
 from preflight.settings import loading
 from server.sessions import importing
-from server.sessions.model import Reply, Sessions
+from server.sessions.model import Sessions, TurnEnd
 from server.sessions.owner import whoami
 from tests.databases import Postgres
 from tests.engines import Engine, say
@@ -61,11 +61,11 @@ async def fill(store: Sessions) -> None:
         await say(store, "past", f"p{number}", f"question {number}", client=f"mine {number}", workspace="/w")
         await store.begin(f"p{number}")
         await remember(store, "past", f"p{number}", f"memory {number}")
-        await store.finish("past", f"p{number}", Reply("assistant", f"answer {number}"))
+        await store.finish("past", f"p{number}", TurnEnd("assistant", f"answer {number}"))
     await say(store, "left", "l", "left")
     await store.begin("l")
     await say(store, "other", "o", "NUL \0")
-    await store.finish("other", "o", Reply("error", "slow down", "provider_rate_limit", True, 2.5))
+    await store.finish("other", "o", TurnEnd("error", "slow down", "provider_rate_limit", True, 2.5))
 
 
 def everything(store_of: Engine) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def test_all_of_it_is_there_once(file: Engine, database_url: str, command: Calla
         [found] = await store.open_turns("left")
         assert (found.turn_id, found.held, found.attempts) == ("l", False, 1)
         assert await store.claim(found) == 1
-        await store.finish("left", "l", Reply("assistant", "at last"))
+        await store.finish("left", "l", TurnEnd("assistant", "at last"))
         kept = await (await store.checkpointer()).aget_tuple({"configurable": {"thread_id": "past"}})
         assert kept.checkpoint["channel_values"] == {"memory": ["memory 2"], "query": "memory 2"}
         assert (await say(store, "past", "again", "x", client="mine 1")).turn_id == "p1"
@@ -134,7 +134,7 @@ def test_a_session_in_use_is_left(file: Engine, database_url: str, command: Call
         code, said = await asyncio.to_thread(command)
         assert code == 1
         assert "a server that runs is answering in them: used." in said
-        await store.finish("used", "u", Reply("assistant", "hi"))
+        await store.finish("used", "u", TurnEnd("assistant", "hi"))
 
     file.run(fill, owner="1:dead")
     file.run(use, owner=whoami())

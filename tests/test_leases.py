@@ -14,7 +14,7 @@ from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.postgres.base import MIGRATIONS
 from psycopg.rows import dict_row
 
-from server.sessions.model import Line, NoSession, Open, Reply, StoreError, TurnTaken
+from server.sessions.model import Line, NoSession, Open, StoreError, TurnEnd, TurnTaken
 from server.sessions.postgres import store as stores
 from server.sessions.postgres import tables
 from server.sessions.postgres.store import Store
@@ -86,13 +86,13 @@ def test_what_a_stale_owner_writes_is_refused(both: Both) -> None:
         with pytest.raises(TurnTaken):
             await first.begin("t")
         with pytest.raises(TurnTaken):
-            await first.finish("s", "t", Reply("assistant", "stale"))
+            await first.finish("s", "t", TurnEnd("assistant", "stale"))
         assert await second.begin("t")
         await remember(second, "t", "fresh")
-        line = await second.finish("s", "t", Reply("assistant", "fresh"))
+        line = await second.finish("s", "t", TurnEnd("assistant", "fresh"))
         with pytest.raises(TurnTaken):
             await remember(first, "t", "stale")
-        assert await first.finish("s", "t", Reply("assistant", "stale")) == line
+        assert await first.finish("s", "t", TurnEnd("assistant", "stale")) == line
         transcript = (await first.export("s"))["transcript"]
         assert [one["content"] for one in transcript] == ["hello", "fresh"]
         assert await memory(first) == {"memory": ["fresh"], "query": "fresh"}
@@ -114,7 +114,7 @@ def test_a_lease_is_renewed_while_its_turn_is_worked_on(database_url: str) -> No
                 while len(seen) < 4:
                     seen |= {row["expires"] for row in await other.database.rows(question)}
                     await asyncio.sleep(0.01)
-                await store.finish("s", "u", Reply("assistant", "done"))
+                await store.finish("s", "u", TurnEnd("assistant", "done"))
             assert (await found(other)).held is False
             assert await other.claim(await found(other)) == 0
 
@@ -151,9 +151,9 @@ def test_what_was_done_before_the_connection_broke_is_done_once(both: Both) -> N
         await first.release(["t"])
         open_ = await found(second)
         assert [await second.claim(open_), await second.claim(open_)] == [1, 1]
-        line = await second.finish("s", "t", Reply("assistant", "hi"))
+        line = await second.finish("s", "t", TurnEnd("assistant", "hi"))
         second.leases.keep("t", open_.epoch + 1, 1)
-        assert await second.finish("s", "t", Reply("assistant", "hi")) == line
+        assert await second.finish("s", "t", TurnEnd("assistant", "hi")) == line
         exported = await first.export("s")
         assert [one["content"] for one in exported["transcript"]] == ["hello", "hi"]
         assert (exported["messages"], exported["bytes"]) == (2, 7)
@@ -174,7 +174,7 @@ def test_a_session_that_another_instance_deletes(both: Both) -> None:
         with pytest.raises(NoSession):
             await first.begin("t")
         with pytest.raises(NoSession):
-            await first.finish("s", "t", Reply("assistant", "late"))
+            await first.finish("s", "t", TurnEnd("assistant", "late"))
         for table in ("chat_transcript", "chat_turns", "checkpoints", "checkpoint_blobs"):
             assert await first.database.rows(f"SELECT * FROM preflight.{table}") == []
 
@@ -188,8 +188,8 @@ def test_old_sessions_make_room(both: Both, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(stores, "TIDY", 0.0)
         for name in ("answered", "kept", "asked"):
             await say(second, name, f"turn of {name}")
-        await second.finish("answered", "turn of answered", Reply("assistant", "hi"))
-        await second.finish("kept", "turn of kept", Reply("assistant", "hi"))
+        await second.finish("answered", "turn of answered", TurnEnd("assistant", "hi"))
+        await second.finish("kept", "turn of kept", TurnEnd("assistant", "hi"))
         await second.database.execute("UPDATE preflight.chat_sessions SET updated = now() - interval '2 days'")
         await say(first, "new", "t", keep={"kept"})
         assert [await first.exists(name) for name in ("answered", "kept", "asked", "new")] == [False, True, True, True]
@@ -345,7 +345,7 @@ def test_an_answer_of_another_instance_is_seen(both: Both) -> None:
     async def work(first: Store, second: Store) -> None:
         await say(first, "s", "t")
         assert (await found(second)).held is True
-        await first.finish("s", "t", Reply("error", "slow down", "provider_rate_limit", True, 2.5))
+        await first.finish("s", "t", TurnEnd("error", "slow down", "provider_rate_limit", True, 2.5))
         line = await second.seen("s", "t")
         assert isinstance(line, Line)
         assert (line.content, line.code, line.retry, line.retry_after) == (

@@ -17,7 +17,7 @@ import psutil
 import psycopg
 import pytest
 
-from server.sessions.model import NoSession, Reply, StoreError
+from server.sessions.model import NoSession, StoreError, TurnEnd
 from server.sessions.postgres import database
 from server.sessions.postgres.store import Store
 from tests import databases
@@ -67,7 +67,7 @@ async def turn(store: Store, number: int) -> None:
     """A whole turn of the session."""
     await say(store, "s", f"t{number}", f"question {number}")
     assert await store.begin(f"t{number}")
-    await store.finish("s", f"t{number}", Reply("assistant", f"answer {number}"))
+    await store.finish("s", f"t{number}", TurnEnd("assistant", f"answer {number}"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["terminated", "killed"])
@@ -114,7 +114,7 @@ def test_a_server_that_is_away(own: Postgres, engine: Engine) -> None:
                 break
             except StoreError:
                 await asyncio.sleep(0.05)
-        await store.finish("s", "open", Reply("assistant", "late"))
+        await store.finish("s", "open", TurnEnd("assistant", "late"))
         assert [line.content for line in await store.recent("s", limit=9, size=999)][-2:] == ["hello", "late"]
 
     engine.run(work)

@@ -12,7 +12,7 @@ from preflight.processes.rerun import Ending, Heard
 from preflight.report.model import Check, Report
 from preflight.web import reruns
 from preflight.web.instance import Instance
-from preflight.web.reruns import Rerun, Reruns
+from preflight.web.reruns import FollowedRerun, Reruns
 
 Over = Callable[[Ending], object]
 
@@ -33,10 +33,10 @@ class Runner:
         self.ended.append(run_id)
 
 
-def perform(instance: Instance) -> Rerun:
+def perform(instance: Instance) -> FollowedRerun:
     """One re-run, from its beginning to its end."""
 
-    async def whole() -> Rerun:
+    async def whole() -> FollowedRerun:
         found, over = Reruns(instance), asyncio.Event()
         found.listeners.append(lambda message: over.set() if message["type"] == "run_finished" else None)
         run = found.start("a test")
@@ -98,7 +98,7 @@ def test_a_drain_before_the_suite_was_started(
     runner = Runner()
     instance = make_instance(make_report(), runner=runner)
 
-    async def whole() -> Rerun:
+    async def whole() -> FollowedRerun:
         found, over = Reruns(instance), asyncio.Event()
         found.listeners.append(lambda message: over.set() if message["type"] == "run_finished" else None)
         async with found.running():
@@ -119,7 +119,7 @@ def test_an_end_in_the_moment_of_the_beginning(
     """A run whose task has not had its first turn is over as well when the server is."""
     instance = make_instance(make_report(), runner=Runner())
 
-    async def whole() -> Rerun:
+    async def whole() -> FollowedRerun:
         found = Reruns(instance)
         async with found.running():
             run = found.start("a test")

@@ -82,9 +82,9 @@ def state(access: Access, instance: Instance | None = None) -> dict[str, Any]:
 
 
 def status(access: Access, scope: Any) -> int:
-    """The status of a refusal, 200 for none."""
-    refusal = access.refusal(scope)
-    return refusal.status if refusal else 200
+    """The status of a denial, 200 for none."""
+    denial = access.denial(scope)
+    return denial.status if denial else 200
 
 
 BEARER = {"authorization": f"Bearer {TOKEN}"}

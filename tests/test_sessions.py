@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from server.sessions.model import Line, Reply, StoreError, TooManySessions
+from server.sessions.model import Line, StoreError, TooManySessions, TurnEnd
 from server.sessions.owner import alive, identity, whoami
 from server.sessions.store import Store
 
@@ -57,7 +57,7 @@ def test_accepted_is_on_disk(path: Path) -> None:
         other.close()
         assert taken.duplicate is False
         assert [turn.turn_id for turn in await store.open_turns("s")] == ["t"]
-        await store.finish("s", "t", Reply("assistant", "hi"))
+        await store.finish("s", "t", TurnEnd("assistant", "hi"))
         assert await store.open_turns("s") == []
         answer = await store.seen("s", "t")
         assert isinstance(answer, Line)

@@ -40,14 +40,14 @@ def show(settings: Settings, named: str, *, as_json: bool = False) -> int:
         place = places.of(settings, "PREFLIGHT_DATABASE_URL")
         plainlines.error(f"PREFLIGHT_DATABASE_URL is not set: set it {place.target}")
         return 2
-    from preflight.fleet.database import Unavailable, Unusable
+    from preflight.fleet.database import Unavailable, UnusableDatabase
 
     terminal = Terminal(Log(Redactor.of(settings)), lossy=False, forgiving=False)
     if not terminal.console.is_terminal:
         terminal.console.width = WIDE
     try:
         return _one(settings, terminal, named, as_json) if named else _all(settings, terminal, as_json)
-    except (Unavailable, Unusable) as error:
+    except (Unavailable, UnusableDatabase) as error:
         fix = getattr(error, "fix", "")
         terminal.fail("THE FLEET CANNOT BE SHOWN", [str(error), *([f"Fix: {fix}"] if fix else [])])
         return 1
@@ -95,29 +95,35 @@ def _one(settings: Settings, terminal: Terminal, named: str, as_json: bool) -> i
 
     async def question(connection: Any) -> tuple[list[Row], dict[str, Any] | None]:
         which = queries.Filter(named=named[: queries.NAME].replace("\0", ""))
-        found: list[Row] = (await queries.instances(connection, which, SHOWN, 0))["instances"]
-        same = [row for row in found if named in (row["id"], row["host"], row["address"])] or found
+        rows: list[Row] = (await queries.instances(connection, which, SHOWN, 0))["instances"]
+        same = [row for row in rows if named in (row["id"], row["host"], row["address"])] or rows
         return same, await queries.instance(connection, same[0]["id"]) if len(same) == 1 else None
 
-    found, one = _ask(settings, question)
-    if one is None:
-        several = f"{len(found)} instances match" if found else "no instance matches"
-        terminal.fail(f"{several.upper()} THAT NAME", [f"{row['host']} {row['address']} {row['id']}" for row in found])
+    rows, instance = _ask(settings, question)
+    if instance is None:
+        several = f"{len(rows)} instances match" if rows else "no instance matches"
+        terminal.fail(f"{several.upper()} THAT NAME", [f"{row['host']} {row['address']} {row['id']}" for row in rows])
         return 1
-    document = one.pop("report")
+    document = instance.pop("report")
     try:
         report = Report.from_json(terminal.redactor.document(document)) if document else None
     except (ReportError, RecursionError):
         report = None
     if as_json:
-        _print(terminal, {**one, "report": report and report.to_json()})
+        _print(terminal, {**instance, "report": report and report.to_json()})
         return 0
-    _table(terminal, ("Instance", "State", "Since", "Version", "Heard", "Problems"), [_cells({**one, **_counts(one)})])
+    _table(
+        terminal,
+        ("Instance", "State", "Since", "Version", "Heard", "Problems"),
+        [_cells({**instance, **_counts(instance)})],
+    )
     if report is not None:
         terminal.show(banners.render(report, plain=terminal.plain))
-    elif one["failing"]:
+    elif instance["failing"]:
         _table(
-            terminal, ("Check", "Found", "Fix"), ((row["title"], row["message"], row["fix"]) for row in one["failing"])
+            terminal,
+            ("Check", "Found", "Fix"),
+            ((row["title"], row["message"], row["fix"]) for row in instance["failing"]),
         )
     return 0
 

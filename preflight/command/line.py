@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from preflight import project
 from preflight.command import options
-from preflight.command.options import OWN, START, Request
+from preflight.command.options import OWN, START, Invocation
 from preflight.output import plainlines
 from preflight.ports import activation
 from preflight.processes.servicemanager import ServiceManager
@@ -24,32 +24,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line asks for; returns the exit code."""
     # First of all: neither a child nor the application may take what systemd has given to this process for its own.
     passed, service = activation.take(os.environ), ServiceManager.take(os.environ)
-    request = replace(options.parse(argv), passed=passed, service=service)
+    invocation = replace(options.parse(argv), passed=passed, service=service)
     settings: Settings | None = None
     try:
         found = project.of_command()
-        settings = load(found, options=request.settings, imports=request.command not in WITHOUT_PROJECT)
+        settings = load(found, options=invocation.settings, imports=invocation.command not in WITHOUT_PROJECT)
         if found.passed_over:
             plainlines.note(found.passed_over)
         if settings.set_aside:
             from preflight.settings import servicelinks
 
             plainlines.note(servicelinks.described(settings.set_aside))
-        if request.command not in WITHOUT_PROJECT and (hidden := project.shadow(settings.folder)):
+        if invocation.command not in WITHOUT_PROJECT and (hidden := project.shadow(settings.folder)):
             plainlines.note(
                 f"{hidden} has the name of this package: `import preflight` means this package here, and that file with"
                 " python -m pytest; rename the file"
             )
         try:
-            log_file = None if request.command in WITHOUT_LOG_FILE else _log_file(settings)
+            log_file = None if invocation.command in WITHOUT_LOG_FILE else _log_file(settings)
         except OSError as error:
             plainlines.error(f"the log file {settings.log_file} cannot be used: {error.strerror}")
-            return _unstarted(request, f"the log file cannot be used: {error.strerror}", settings)
-        return VERBS[request.command](request, settings, log_file)
+            return _unstarted(invocation, f"the log file cannot be used: {error.strerror}", settings)
+        return VERBS[invocation.command](invocation, settings, log_file)
     except SettingsError as error:  # also of settings that are read again meanwhile
         plainlines.error(str(error))
-        log_path = settings.log_file if settings is not None else request.settings.get("log_file")
-        return _unstarted(request, str(error), settings, log_path)
+        log_path = settings.log_file if settings is not None else invocation.settings.get("log_file")
+        return _unstarted(invocation, str(error), settings, log_path)
 
 
 def _log_file(settings: Settings) -> LogFile | None:
@@ -60,9 +60,9 @@ def _log_file(settings: Settings) -> LogFile | None:
     return LogFile(settings.log_file, waits=False)
 
 
-def _unstarted(request: Request, why: str, settings: Settings | None, log_path: object = None) -> int:
+def _unstarted(invocation: Invocation, why: str, settings: Settings | None, log_path: object = None) -> int:
     """The exit code of a command that could not begin; a start is recorded as refused."""
-    if request.command == START:
+    if invocation.command == START:
         from preflight.command import start
 
         start.record_refusal(why, settings, log_path)
@@ -72,90 +72,90 @@ def _unstarted(request: Request, why: str, settings: Settings | None, log_path: 
 # Each verb in a file of its own, which is imported when it is asked for: most bring what a start has no use for.
 
 
-def _start(request: Request, settings: Settings, log_file: LogFile | None) -> int:
+def _start(invocation: Invocation, settings: Settings, log_file: LogFile | None) -> int:
     from preflight.command import start
 
-    return start.run(request, settings, log_file)
+    return start.run(invocation, settings, log_file)
 
 
-def _reload(request: Request, settings: Settings, log_file: LogFile | None) -> int:
+def _reload(invocation: Invocation, settings: Settings, log_file: LogFile | None) -> int:
     from preflight.command import reload
 
-    return reload.run(request, settings, log_file)
+    return reload.run(invocation, settings, log_file)
 
 
-def _check(request: Request, settings: Settings, log_file: LogFile | None) -> int:
+def _check(invocation: Invocation, settings: Settings, log_file: LogFile | None) -> int:
     from preflight.command import check
 
-    return check.run(request, settings, log_file)
+    return check.run(invocation, settings, log_file)
 
 
-def _watch(request: Request, settings: Settings, log_file: LogFile | None) -> int:
+def _watch(invocation: Invocation, settings: Settings, log_file: LogFile | None) -> int:
     from preflight.command import watch
 
-    return watch.run(request, settings, log_file)
+    return watch.run(invocation, settings, log_file)
 
 
-def _history(request: Request, settings: Settings, _log_file: LogFile | None) -> int:
+def _history(invocation: Invocation, settings: Settings, _log_file: LogFile | None) -> int:
     from preflight.command import history
 
-    address = settings.address if request.names_address else None
-    return history.show(settings, address=address, as_json=request.as_json)
+    address = settings.address if invocation.names_address else None
+    return history.show(settings, address=address, as_json=invocation.as_json)
 
 
-def _port_status(request: Request, settings: Settings, _log_file: LogFile | None) -> int:
+def _port_status(invocation: Invocation, settings: Settings, _log_file: LogFile | None) -> int:
     from preflight.command import port
 
-    return port.status(settings, as_json=request.as_json)
+    return port.status(settings, as_json=invocation.as_json)
 
 
-def _free_port(request: Request, settings: Settings, log_file: LogFile | None) -> int:
+def _free_port(invocation: Invocation, settings: Settings, log_file: LogFile | None) -> int:
     from preflight.command import port
 
     return port.free(
-        settings, dry_run=request.dry_run, as_json=request.as_json, verbose=request.verbose, log_file=log_file
+        settings, dry_run=invocation.dry_run, as_json=invocation.as_json, verbose=invocation.verbose, log_file=log_file
     )
 
 
-def _test_notify(_request: Request, settings: Settings, _log_file: LogFile | None) -> int:
+def _test_notify(_invocation: Invocation, settings: Settings, _log_file: LogFile | None) -> int:
     from preflight.command import notify
 
     return notify.run(settings)
 
 
-def _fleet(request: Request, settings: Settings, _log_file: LogFile | None) -> int:
+def _fleet(invocation: Invocation, settings: Settings, _log_file: LogFile | None) -> int:
     from preflight.command import fleet
 
-    return fleet.show(settings, request.fleet, as_json=request.as_json)
+    return fleet.show(settings, invocation.fleet, as_json=invocation.as_json)
 
 
-def _migrate(_request: Request, settings: Settings, _log_file: LogFile | None) -> int:
+def _migrate(_invocation: Invocation, settings: Settings, _log_file: LogFile | None) -> int:
     from preflight.command import migrate
 
     return migrate.run(settings)
 
 
-def _init(request: Request, settings: Settings, _log_file: LogFile | None) -> int:
+def _init(invocation: Invocation, settings: Settings, _log_file: LogFile | None) -> int:
     from preflight.command import init
 
-    return init.run(request, settings)
+    return init.run(invocation, settings)
 
 
-def _own(request: Request, settings: Settings, _log_file: LogFile | None) -> int:
+def _own(invocation: Invocation, settings: Settings, _log_file: LogFile | None) -> int:
     from preflight.command import own
 
-    return own.run(request.verb, settings)
+    return own.run(invocation.verb, settings)
 
 
-def _bundle(request: Request, settings: Settings, _log_file: LogFile | None) -> int:
+def _bundle(invocation: Invocation, settings: Settings, _log_file: LogFile | None) -> int:
     from preflight.command import bundle
 
-    if request.bundle is None:
+    if invocation.bundle is None:
         raise RuntimeError("a bundle has a path")
-    return bundle.command(settings, request.bundle)
+    return bundle.command(settings, invocation.bundle)
 
 
-VERBS: Mapping[str, Callable[[Request, Settings, LogFile | None], int]] = {
+VERBS: Mapping[str, Callable[[Invocation, Settings, LogFile | None], int]] = {
     START: _start,
     "reload": _reload,
     "check_only": _check,

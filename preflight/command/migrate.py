@@ -39,7 +39,7 @@ def run(settings: Settings) -> int:
             for tables in every:
                 newer = " (a newer release has migrated it)" if state.version(tables) > tables.version else ""
                 plainlines.say(f"{tables.subject}: version {state.version(tables)}{newer}")
-    except (database.Unusable, database.Unavailable) as error:
+    except (database.UnusableDatabase, database.Unavailable) as error:
         print(f"{commands.name()}: error: {error}", file=sys.stderr)
         if fix := getattr(error, "fix", ""):
             print(f"Fix: {fix}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The options of ``python run.py``, and the request that a command line makes of them."""
+"""The options of ``python run.py``, and the invocation that a command line is."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ GOES_WITH = {
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class Invocation:
     """What a command line asks for, and what came with it. It is consistent; `loading` checks its settings."""
 
     command: str
@@ -109,15 +109,15 @@ class _Parser(argparse.ArgumentParser):
         """What was probably meant by the first of them that looks like an option, or like one without its dashes."""
         import difflib  # only when something is wrong
 
-        option = next((one.partition("=")[0] for one in unknown if one.startswith("-")), "")
+        option = next((word.partition("=")[0] for word in unknown if word.startswith("-")), "")
         if not option:  # check-only; no other word is guessed at, it could be anything
-            option = next((f"--{one}" for one in unknown if f"--{one}" in self._option_string_actions), "")
+            option = next((f"--{word}" for word in unknown if f"--{word}" in self._option_string_actions), "")
         name = option.strip("-").replace("-", "_")
         if name in SETTINGS:
             return f"; {name} is a setting and no option: set {PREFIX}{name.upper()}"
         # Nobody types a long one to its end: --chek is nearer to the beginning of --check-only than to --help.
-        known = {one[: len(option) + 1]: one for one in self._option_string_actions}
-        known |= {one: one for one in self._option_string_actions}
+        known = {name[: len(option) + 1]: name for name in self._option_string_actions}
+        known |= {name: name for name in self._option_string_actions}
         close = difflib.get_close_matches(option, known, n=1)
         return f"; did you mean {known[close[0]]}?" if close else ""
 
@@ -289,7 +289,7 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def parse(argv: Sequence[str] | None = None) -> Request:
+def parse(argv: Sequence[str] | None = None) -> Invocation:
     """What the command line asks for. Wrong usage ends the command with exit code 2, as --help does with 0."""
     options = parser()
     typed = options.parse_args(argv)
@@ -308,7 +308,7 @@ def parse(argv: Sequence[str] | None = None) -> Request:
         )
     if typed.format not in (None, "json") and command != "check_only":
         options.error(f"--format {typed.format} goes with --check-only")
-    return Request(
+    return Invocation(
         command=command,
         settings=setting_options(typed),
         names_address=typed.host is not None or typed.port is not None or typed.uds is not None,

@@ -19,5 +19,5 @@ def listener(passed: Passed, settings: Settings) -> Inherited | None:
         plainlines.note(MISSED)
     try:
         return activation.listener(passed, settings.host, settings.port, settings.uds)
-    except activation.Unusable as error:
+    except activation.UnusableSocket as error:
         raise SettingsError(str(error)) from None

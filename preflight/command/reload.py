@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preflight import project
-from preflight.command.options import Request
+from preflight.command.options import Invocation
 from preflight.instances import neighbours
 from preflight.instances.records import SERVING
 from preflight.launcher import shown
@@ -43,9 +43,9 @@ TOLD = (2, 4)
 """Exit codes of starts that end without a report of what was wrong: a wrong setting, an instance that did not serve."""
 
 
-def run(request: Request, settings: Settings, log_file: LogFile | None) -> int:
+def run(invocation: Invocation, settings: Settings, log_file: LogFile | None) -> int:
     """Serve until a signal asks to stop; returns the exit code of the instance that served last."""
-    if request.passed.descriptors:
+    if invocation.passed.descriptors:
         raise SettingsError(f"{OPTION} is for development, and does not serve on a socket from systemd: leave it out")
     display = Display(settings, log_file=log_file)
     try:
@@ -61,7 +61,7 @@ def run(request: Request, settings: Settings, log_file: LogFile | None) -> int:
         if settings.workers > 1:
             display.terminal.line(f"{OPTION} serves with one worker, not {settings.workers}.", "yellow")
         with loop.running(), Watch(loop, _folders(settings)) as watch:
-            return Reloader(request, settings, loop=loop, display=display, watch=watch).run()
+            return Reloader(invocation, settings, loop=loop, display=display, watch=watch).run()
     finally:
         loop.close()
 
@@ -145,8 +145,10 @@ class Watch:
 class Reloader:
     """One instance that serves, and the next one while it starts."""
 
-    def __init__(self, request: Request, settings: Settings, *, loop: Loop, display: Display, watch: Watch) -> None:
-        self._request = request
+    def __init__(
+        self, invocation: Invocation, settings: Settings, *, loop: Loop, display: Display, watch: Watch
+    ) -> None:
+        self._invocation = invocation
         self._settings = settings
         self._loop = loop
         self._display = display
@@ -183,7 +185,7 @@ class Reloader:
             goes_on = f" PID {self._serving.pid} goes on serving until it is ready." if self._serving else ""
             self._display.terminal.line(f"{names}{more} changed: the next instance is checked.{goes_on}", "bold")
         try:
-            self._settings = load(project.of_command(), options=self._request.settings)
+            self._settings = load(project.of_command(), options=self._invocation.settings)
         except SettingsError:
             pass  # the instance says so
         settings = self._settings
@@ -258,7 +260,7 @@ class Reloader:
     def _publish(self, reason: str) -> None:
         """Show on the page of the serving instance what no report of a run says."""
         try:
-            load(project.of_command(), options=self._request.settings)
+            load(project.of_command(), options=self._invocation.settings)
         except SettingsError as error:
             reason = f"the next instance did not start: {error}"
         report = shown.broken(self._settings, reason, run_id=os.urandom(16).hex(), origin="start")

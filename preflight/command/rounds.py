@@ -14,7 +14,7 @@ from preflight.launcher.checks import Checks, Stopped
 from preflight.launcher.shown import Display
 from preflight.ports.activation import Inherited
 from preflight.processes.loop import Loop
-from preflight.processes.suite import Result
+from preflight.processes.suite import RunResult
 from preflight.report import history
 from preflight.report.model import Report
 from preflight.settings.loading import load
@@ -41,7 +41,7 @@ class Rounds:
         self._past: list[history.Run] = []  # newest first
         self._complaint = ""
 
-    def check(self) -> Result:
+    def check(self) -> RunResult:
         """Run one round, and show nothing of it. Raises Stopped when a signal asks to stop."""
         checks = Checks(self.display.settings, self._options, "check", loop=self.loop, display=self.display)
         try:
@@ -49,7 +49,7 @@ class Rounds:
         finally:
             checks.close()
 
-    def until_nothing_blocks(self, result: Result, until: float) -> Result:
+    def until_nothing_blocks(self, result: RunResult, until: float) -> RunResult:
         """Check again while something blocks, until that moment at most; returns the last result.
 
         ``result`` is that of the run before. Its settings may have been wrong for a while: they are waited for as
@@ -148,5 +148,5 @@ def _verdict(run: history.Run) -> str:
     return f"blocked by {', '.join(run.blocking)}" if run.blocking else "nothing blocks"
 
 
-def _awaited(result: Result) -> str:
+def _awaited(result: RunResult) -> str:
     return ", ".join(check.title for check in result.report.blocking) or "a suite that completes"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preflight.command import passed
-from preflight.command.options import TYPED_AT, Request
+from preflight.command.options import TYPED_AT, Invocation
 from preflight.launcher.checks import Stopped
 from preflight.launcher.shown import Display
 from preflight.launcher.start import Start
@@ -23,25 +23,29 @@ if TYPE_CHECKING:
 
     from preflight.command.rounds import Rounds
     from preflight.output.log import LogFile
-    from preflight.processes.suite import Result
+    from preflight.processes.suite import RunResult
 
 
-def run(request: Request, settings: Settings, log_file: LogFile | None) -> int:
+def run(invocation: Invocation, settings: Settings, log_file: LogFile | None) -> int:
     """Check and serve; returns the exit code.
 
     Raises SettingsError if settings that are waited for stay wrong, or are not about the socket that was passed.
     """
     keeper = somebody_elses_task(Origin.of_this_process())
-    activated = passed.listener(request.passed, settings)
+    activated = passed.listener(invocation.passed, settings)
     display = Display(
-        settings, report_path=request.report, verbose=request.verbose, log_file=log_file, service=request.service
+        settings,
+        report_path=invocation.report,
+        verbose=invocation.verbose,
+        log_file=log_file,
+        service=invocation.service,
     )
     loop = Loop()
 
     def start() -> Start:
         return Start(
             display.settings,
-            request.settings,
+            invocation.settings,
             loop=loop,
             display=display,
             typed_at=TYPED_AT,
@@ -50,13 +54,13 @@ def run(request: Request, settings: Settings, log_file: LogFile | None) -> int:
         )
 
     try:
-        if not request.wait:
+        if not invocation.wait:
             return start().run()
         from preflight.command.rounds import Rounds
 
-        return _wait(start, Rounds(request.settings, loop, display, activated), request.wait)
+        return _wait(start, Rounds(invocation.settings, loop, display, activated), invocation.wait)
     finally:
-        request.service.close()
+        invocation.service.close()
         loop.close()
 
 
@@ -67,7 +71,7 @@ def _wait(start: Callable[[], Start], rounds: Rounds, seconds: float) -> int:
     """
     until = time.monotonic() + seconds
     display = rounds.display
-    result: Result | None = None
+    result: RunResult | None = None
     try:
         while time.monotonic() < until:
             ended = start().attempt()

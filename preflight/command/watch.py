@@ -7,7 +7,7 @@ import os
 from collections import deque
 from typing import TYPE_CHECKING
 
-from preflight.command.options import Request
+from preflight.command.options import Invocation
 from preflight.command.rounds import Rounds
 from preflight.launcher.checks import Stopped
 from preflight.launcher.shown import Display
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 SHOWN = 8  # changes that stay on the screen
 
 
-def run(request: Request, settings: Settings, log_file: LogFile | None) -> int:
+def run(invocation: Invocation, settings: Settings, log_file: LogFile | None) -> int:
     """Check again and again until a signal ends it; returns the exit code that the last round would have had.
 
     Raises BrokenPipeError when nobody is left to look.
     """
-    display = Display(settings, report_path=request.report, verbose=request.verbose, log_file=log_file)
+    display = Display(settings, report_path=invocation.report, verbose=invocation.verbose, log_file=log_file)
     loop = Loop()
     try:
-        return _watch(Rounds(request.settings, loop, display), request.watch)
+        return _watch(Rounds(invocation.settings, loop, display), invocation.watch)
     finally:
         display.terminal.progress_over()
         loop.close()

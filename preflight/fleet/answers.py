@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from preflight.fleet.database import Unavailable, Unusable, connect, transaction
+from preflight.fleet.database import Unavailable, UnusableDatabase, connect, transaction
 
 if TYPE_CHECKING:
     import psycopg
@@ -83,7 +83,7 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Permit:
     """Permission to ask the provider; the result is stored with it."""
 
     name: bytes
@@ -105,7 +105,7 @@ class _Row:
     is_claimed: bool
 
 
-class Question:
+class SharedQuestion:
     """A question, known by what its key makes of it."""
 
     def __init__(self, key: str, about: Sequence[str]) -> None:
@@ -126,7 +126,7 @@ class Question:
 _SEALED = ("asked_at", "asked_by", "is_good", "seconds", "written_at")
 
 
-class Answers:
+class AnswerTable:
     """The table, as one run of one instance uses it."""
 
     def __init__(self, url: str, environment: Mapping[str, str], *, asker: str, kept: float) -> None:
@@ -138,7 +138,7 @@ class Answers:
         self._starting = threading.Lock()
         self._given_up = False
 
-    def take(self, question: Question, lease: float, patience: float = math.inf) -> Known | Turn | None:
+    def take(self, question: SharedQuestion, lease: float, patience: float = math.inf) -> Known | Permit | None:
         """The good answer, or permission to ask; None if the database does not answer.
 
         :param lease: seconds after which a claim without an answer counts no more: as many as its owner may take.
@@ -156,12 +156,12 @@ class Answers:
             row = self._do(lambda connection: self._look(connection, question, lease))
         if row is None:
             return None
-        return self._believed(question, row) or Turn(question.name, row.now)
+        return self._believed(question, row) or Permit(question.name, row.now)
 
-    def tell(self, question: Question, turn: Turn, *, is_good: bool, seconds: float) -> None:
+    def tell(self, question: SharedQuestion, permit: Permit, *, is_good: bool, seconds: float) -> None:
         """Store the result, without waiting for the database."""
         answer = {
-            "question": question.name, "asked_at": turn.asked_at, "asked_by": self._asker, "is_good": is_good,
+            "question": question.name, "asked_at": permit.asked_at, "asked_by": self._asker, "is_good": is_good,
             "seconds": round(seconds, 3), "written_at": int(time.time()),
         }  # fmt: skip
         answer["seal"] = question.seal(answer)
@@ -173,7 +173,7 @@ class Answers:
             self._orders.put(None)
             self._thread.join(DEADLINE)
 
-    def _believed(self, question: Question, row: _Row) -> Known | None:
+    def _believed(self, question: SharedQuestion, row: _Row) -> Known | None:
         """What the row says, if it is good, new, and from somebody with the key."""
         if row.is_good is not True or row.asked_at is None or not isinstance(row.seal, bytes):
             return None
@@ -186,11 +186,13 @@ class Answers:
 
     # In the thread.
 
-    def _claim(self, connection: psycopg.Connection[Any], question: Question, lease: float) -> Turn | _Row | None:
+    def _claim(
+        self, connection: psycopg.Connection[Any], question: SharedQuestion, lease: float
+    ) -> Permit | _Row | None:
         row = connection.execute(_CLAIM, {"question": question.name, "kept": self._kept, "lease": lease}).fetchone()
-        return Turn(question.name, row[0]) if row else self._look(connection, question, lease)
+        return Permit(question.name, row[0]) if row else self._look(connection, question, lease)
 
-    def _look(self, connection: psycopg.Connection[Any], question: Question, lease: float) -> _Row | None:
+    def _look(self, connection: psycopg.Connection[Any], question: SharedQuestion, lease: float) -> _Row | None:
         row = connection.execute(_LOOK, {"question": question.name, "lease": lease}).fetchone()
         return _Row(*row) if row else None
 
@@ -200,7 +202,7 @@ class Answers:
             return None
         try:
             return ended.result(PATIENCE)
-        except (TimeoutError, Unavailable, Unusable):
+        except (TimeoutError, Unavailable, UnusableDatabase):
             self._given_up = True
             return None
 
@@ -227,12 +229,12 @@ class Answers:
                     connection = connect(self._url, {**self._environment, "PGCONNECT_TIMEOUT": f"{CONNECT:g}"})
                 with transaction(connection, DEADLINE):
                     found = order(connection)
-            except (Unavailable, Unusable) as error:
+            except (Unavailable, UnusableDatabase) as error:
                 self._given_up = True
                 ended.set_exception(error)
             except Exception as error:  # noqa: BLE001  # a database may answer what it likes: then it is not used
                 self._given_up = True
-                ended.set_exception(Unusable(f"the shared answers cannot be used ({type(error).__name__})"))
+                ended.set_exception(UnusableDatabase(f"the shared answers cannot be used ({type(error).__name__})"))
             else:
                 ended.set_result(found)
         if connection is not None:

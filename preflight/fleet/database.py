@@ -1,6 +1,6 @@
 """Connections to the fleet's database, and, for people, the reasons why there is none.
 
-There are two kinds of errors. :class:`Unusable` is for somebody to fix (the URL, the server's age, rights);
+There are two kinds of errors. :class:`UnusableDatabase` is for somebody to fix (the URL, the server's age, rights);
 :class:`Unavailable` may go away by itself (a server that restarts, a network that is cut, a disk that is full). No
 message holds the URL or a part of it: it is a secret.
 """
@@ -32,7 +32,7 @@ MARGIN = 1.0  # seconds beyond the server's own deadline until the connection is
 _DEFAULTS = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 15_000}
 
 
-class Unusable(Exception):
+class UnusableDatabase(Exception):
     """The database cannot be used until somebody fixes something; ``fix`` says what, for people."""
 
     def __init__(self, message: str, fix: str = "") -> None:
@@ -47,13 +47,15 @@ class Unavailable(Exception):
 def parameters(url: str, environment: Mapping[str, str]) -> dict[str, Any]:
     """What psycopg connects with: the URL's parameters, and what ``environment`` adds (PGPASSWORD, PGSSLMODE).
 
-    Nothing is among them that PgBouncer refuses at the beginning of a session. Raises Unusable.
+    Nothing is among them that PgBouncer refuses at the beginning of a session. Raises UnusableDatabase.
     """
     psycopg = _driver()
     scheme, mark, rest = url.strip().partition("://")
     fix = f"set {VARIABLE} to postgresql://USER:PASSWORD@HOST/DATABASE"
     if not mark or scheme.lower() not in libpq.SCHEMES:
-        raise Unusable(f"{VARIABLE} is not the URL of a PostgreSQL database: it does not begin with postgresql://", fix)
+        raise UnusableDatabase(
+            f"{VARIABLE} is not the URL of a PostgreSQL database: it does not begin with postgresql://", fix
+        )
     try:
         found = libpq.known_parameters(psycopg, rest)
         if "," not in rest:  # several hosts, each with its port, are no URL for urllib
@@ -61,7 +63,7 @@ def parameters(url: str, environment: Mapping[str, str]) -> dict[str, Any]:
     except ValueError:
         problem = f"{VARIABLE} is not the URL of a PostgreSQL database: libpq does not understand it"
         escaped = "write a ':', '@' or '/' of the password as %3A, %40 or %2F"
-        raise Unusable(problem, escaped) from None
+        raise UnusableDatabase(problem, escaped) from None
     # PGOPTIONS is for psql: a pooler refuses it.
     found.setdefault("options", "")
     libpq.add_variables(found, environment)
@@ -70,7 +72,7 @@ def parameters(url: str, environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def connect(url: str, environment: Mapping[str, str]) -> psycopg.Connection[Any]:
-    """A connection in autocommit mode, to a server that is new enough. Raises Unusable or Unavailable."""
+    """A connection in autocommit mode, to a server that is new enough. Raises UnusableDatabase or Unavailable."""
     driver = _driver()
     found = parameters(url, environment)
     with explained(float(found["connect_timeout"])):
@@ -82,10 +84,10 @@ def connect(url: str, environment: Mapping[str, str]) -> psycopg.Connection[Any]
     return made
 
 
-def too_old(version: int) -> Unusable:
+def too_old(version: int) -> UnusableDatabase:
     """The error for a server that is too old; ``version`` as libpq counts."""
     oldest = f"{OLDEST // 10_000} or newer"
-    return Unusable(
+    return UnusableDatabase(
         f"PostgreSQL is {shown(version)}, needs {oldest}: older releases are no longer maintained, and not tested here",
         f"upgrade the server to PostgreSQL {oldest}",
     )
@@ -102,7 +104,7 @@ def transaction(connection: psycopg.Connection[Any], seconds: float) -> Iterator
     """A transaction in which no statement, and no wait for a lock, takes longer than ``seconds``.
 
     The server is told so, for this transaction alone. A server that says nothing at all is given a little longer; then
-    the connection is cut, and closed. Raises Unusable or Unavailable.
+    the connection is cut, and closed. Raises UnusableDatabase or Unavailable.
     """
     limit = max(1, int(seconds * 1000))
     with explained(seconds), deadline(connection, seconds + MARGIN), connection.transaction():
@@ -136,7 +138,7 @@ def cut(descriptor: int) -> None:
 
 @contextlib.contextmanager
 def explained(seconds: float) -> Iterator[None]:
-    """Turn what psycopg raises into :class:`Unusable` or :class:`Unavailable`; ``seconds`` is what it was given."""
+    """Turn what psycopg raises into UnusableDatabase or Unavailable; ``seconds`` is what it was given."""
     psycopg = _driver()
     try:
         yield
@@ -144,17 +146,17 @@ def explained(seconds: float) -> Iterator[None]:
         problem = libpq.why(error, seconds)
         if problem in libpq.PERMANENT:
             fix = f"correct {VARIABLE}, or repair the server"
-            raise Unusable(f"the database cannot be used: {problem}", fix) from error
+            raise UnusableDatabase(f"the database cannot be used: {problem}", fix) from error
         raise Unavailable(f"the database cannot be reached: {problem}") from error
 
 
 def _driver() -> Any:
-    """psycopg, which is imported if there is a database URL and nowhere else. Raises Unusable."""
+    """psycopg, which is imported if there is a database URL and nowhere else. Raises UnusableDatabase."""
     try:
         import psycopg
     except ImportError:
         from preflight.installing import install_command
 
         fix = install_command(["pytest-preflight[fleet]"])
-        raise Unusable("psycopg is not installed: no database can be asked without it", fix) from None
+        raise UnusableDatabase("psycopg is not installed: no database can be asked without it", fix) from None
     return psycopg

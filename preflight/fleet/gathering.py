@@ -79,7 +79,10 @@ class Gathering:
         self._lease = lease
 
     def claim(self) -> Claimed | None:
-        """The next notice that this instance has to send; None if there is none. Raises Unusable or Unavailable."""
+        """The next notice that this instance has to send; None if there is none.
+
+        Raises UnusableDatabase or Unavailable.
+        """
         who = self._rows.who
         with self._rows.transaction() as connection:
             patience = OTHERS * self._lease

@@ -21,7 +21,10 @@ STATEMENT = 2.0  # seconds that the server has for each statement
 
 
 async def ask(url: str, environment: Mapping[str, str], question: Question[T]) -> T:
-    """The result of ``question``, which gets a connection whose rows are dicts. Raises Unusable or Unavailable."""
+    """The result of ``question``, which gets a connection whose rows are dicts.
+
+    Raises UnusableDatabase or Unavailable.
+    """
     try:
         async with asyncio.timeout(DEADLINE):
             parameters = await asyncio.to_thread(database.parameters, url, environment)

@@ -21,7 +21,7 @@ from typing import Any
 from preflight import files
 from preflight.fleet import schema
 from preflight.fleet.answers import FORGOTTEN
-from preflight.fleet.database import Unavailable, Unusable
+from preflight.fleet.database import Unavailable, UnusableDatabase
 from preflight.fleet.gathering import Gathering
 from preflight.fleet.rows import PATIENCE, News, Rows, Who
 from preflight.processes import children, signals
@@ -140,23 +140,23 @@ class Registrar:
                     self._beat()
                     self._gather()
                     self._sweep()
-        except Unusable as error:
+        except UnusableDatabase as error:
             self._away(str(error), MENDED)
         except Unavailable as error:
             self._away(str(error), PAUSES[min(self._failures, len(PAUSES) - 1)])
             self._failures += 1
 
     def _prepare(self) -> None:
-        """Make the tables if there are none; once in a process. Raises Unusable if they are not ours to use."""
+        """Make the tables if there are none; once in a process. Raises UnusableDatabase if they are not ours to use."""
         if self._made:
             return
         tables = schema.fleet()
         state = schema.create(self._rows.connection, [tables])
         version = f"the tables of the fleet have version {state.version(tables)}"
         if state.is_ahead(tables):
-            raise Unusable(f"{version}, and this release understands {tables.version + 1} at most")
+            raise UnusableDatabase(f"{version}, and this release understands {tables.version + 1} at most")
         if state.is_behind(tables):
-            raise Unusable(f"{version}, and this release needs {tables.version}: run --migrate")
+            raise UnusableDatabase(f"{version}, and this release needs {tables.version}: run --migrate")
         self._made = True
 
     def _write(self) -> None:

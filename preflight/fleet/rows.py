@@ -97,13 +97,13 @@ class Rows:
 
     @property
     def connection(self) -> psycopg.Connection[Any]:
-        """The connection of this block, made if need be. Raises Unusable or Unavailable."""
+        """The connection of this block, made if need be. Raises UnusableDatabase or Unavailable."""
         self._connection = self._connection or connect(self._url, self._environment)
         return self._connection
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[psycopg.Connection[Any]]:
-        """A transaction; raises Unusable or Unavailable."""
+        """A transaction; raises UnusableDatabase or Unavailable."""
         connection = self.connection
         try:
             with transaction(connection, PATIENCE):

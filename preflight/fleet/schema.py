@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from preflight.fleet.database import Unavailable, Unusable, explained, transaction
+from preflight.fleet.database import Unavailable, UnusableDatabase, explained, transaction
 
 if TYPE_CHECKING:
     import psycopg
@@ -88,18 +88,18 @@ def fleet() -> Tables:
 
 
 def registered(names: Iterable[str]) -> list[Tables]:
-    """The tables that the setting ``database_tables`` names, ``module:attribute`` each. Raises Unusable."""
+    """The tables that the setting ``database_tables`` names, ``module:attribute`` each. Raises UnusableDatabase."""
     found = []
     for name in names:
         module, _, attribute = name.partition(":")
         try:
             tables = getattr(importlib.import_module(module), attribute)
         except Exception as error:  # a module may raise what it likes
-            raise Unusable(
+            raise UnusableDatabase(
                 f"database_tables: {name} cannot be loaded: {type(error).__name__}", f"make {name} importable"
             ) from error
         if not isinstance(tables, Tables):
-            raise Unusable(f"database_tables: {name} is not a preflight.fleet.schema.Tables", f"correct {name}")
+            raise UnusableDatabase(f"database_tables: {name} is not a preflight.fleet.schema.Tables", f"correct {name}")
         found.append(tables)
     return found
 
@@ -108,7 +108,7 @@ def registered(names: Iterable[str]) -> list[Tables]:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class SchemaState:
     """What exists of the schema in the database, and what this role may do with it."""
 
     exists: bool
@@ -156,17 +156,17 @@ WHERE n.nspname = '{SCHEMA}' AND c.relkind IN ('r', 'p', 'v', 'm', 'f') ORDER BY
 """
 
 
-def look(connection: psycopg.Connection[Any], seconds: float) -> State:
+def look(connection: psycopg.Connection[Any], seconds: float) -> SchemaState:
     """What is there; writes nothing.
 
-    Raises Unusable if the role lacks rights or the schema is somebody else's, Unavailable for a standby or a server
-    that is read-only.
+    Raises UnusableDatabase if the role lacks rights or the schema is somebody else's, Unavailable for a standby or a
+    server that is read-only.
     """
     with transaction(connection, seconds):
         return _look(connection)
 
 
-def _look(connection: psycopg.Connection[Any]) -> State:
+def _look(connection: psycopg.Connection[Any]) -> SchemaState:
     standby, read_only, may_make, exists, uses, creates, strange = _row(connection, _SCHEMA)
     if standby:
         raise Unavailable("the database is a standby, which nobody can write to")
@@ -174,27 +174,27 @@ def _look(connection: psycopg.Connection[Any]) -> State:
         raise Unavailable("the database does not let this role write: its transactions are read-only")
     if not exists:
         if not may_make:
-            raise Unusable(f"the role may not create the schema {SCHEMA}", _GRANT)
-        return State(False, True, {})
+            raise UnusableDatabase(f"the role may not create the schema {SCHEMA}", _GRANT)
+        return SchemaState(False, True, {})
     if strange:
-        raise Unusable(
+        raise UnusableDatabase(
             f"the schema {SCHEMA} belongs to another role: what that role puts there would run with this role's rights",
             f"ALTER SCHEMA {SCHEMA} OWNER TO the role of PREFLIGHT_DATABASE_URL;",
         )
     if not uses:
-        raise Unusable(f"the role may not use the schema {SCHEMA}", _GRANT)
+        raise UnusableDatabase(f"the role may not use the schema {SCHEMA}", _GRANT)
     names = []
     for name, foreign, writes in connection.execute(_RELATIONS).fetchall():
         if foreign:
-            raise Unusable(
+            raise UnusableDatabase(
                 f"the table {SCHEMA}.{name} belongs to another role: its triggers would run with this role's rights",
                 f"remove it, or ALTER TABLE {SCHEMA}.{name} OWNER TO the role of PREFLIGHT_DATABASE_URL;",
             )
         if not writes:
-            raise Unusable(f"the role may not read and write {SCHEMA}.{name}", _GRANT)
+            raise UnusableDatabase(f"the role may not read and write {SCHEMA}.{name}", _GRANT)
         names.append(name)
     versions = _versions(connection) if "migrations" in names else {}
-    return State(True, creates, versions)
+    return SchemaState(True, creates, versions)
 
 
 _GRANT = (
@@ -218,10 +218,10 @@ def _row(connection: psycopg.Connection[Any], statement: str) -> Any:
 # What is made.
 
 
-def create(connection: psycopg.Connection[Any], every: Sequence[Tables], *, patience: float = STEP) -> State:
+def create(connection: psycopg.Connection[Any], every: Sequence[Tables], *, patience: float = STEP) -> SchemaState:
     """Make the tables of those subjects that have none, and return what is there then; others stay as they are.
 
-    Waits ``patience`` seconds for another creation or migration. Raises Unusable or Unavailable.
+    Waits ``patience`` seconds for another creation or migration. Raises UnusableDatabase or Unavailable.
     """
     until = time.monotonic() + patience
     while True:
@@ -230,7 +230,7 @@ def create(connection: psycopg.Connection[Any], every: Sequence[Tables], *, pati
         if not missing:
             return state
         if not state.may_create:
-            raise Unusable(f"the role may not create a table in the schema {SCHEMA}", _GRANT)
+            raise UnusableDatabase(f"the role may not create a table in the schema {SCHEMA}", _GRANT)
         with transaction(connection, STEP):
             if _locked(connection):
                 state = _look(connection)
@@ -253,7 +253,7 @@ def migrate(
     """Apply the steps that are missing, one after the other; yields each, with its number, once it is committed.
 
     Waits ``patience`` seconds at most for somebody else's migration, or for a table that is in use, and calls
-    ``waiting`` with what it waits for. Raises Unusable or Unavailable.
+    ``waiting`` with what it waits for. Raises UnusableDatabase or Unavailable.
     """
     look(connection, STEP)
     for tables in every:
@@ -283,7 +283,7 @@ def _step(connection: psycopg.Connection[Any], tables: Tables) -> tuple[int, str
             if number > tables.version:
                 return 0, ""
             if not state.may_create:
-                raise Unusable(f"the role may not create a table in the schema {SCHEMA}", _GRANT)
+                raise UnusableDatabase(f"the role may not create a table in the schema {SCHEMA}", _GRANT)
             connection.execute(f"SET LOCAL lock_timeout = {int(LOCKED * 1000)}; SET LOCAL statement_timeout = 0")
             _begin(connection, state)
             _apply(connection, tables, number)
@@ -299,7 +299,7 @@ def _locked(connection: psycopg.Connection[Any]) -> bool:
     return bool(_row(connection, f"SELECT pg_try_advisory_xact_lock({LOCK})")[0])
 
 
-def _begin(connection: psycopg.Connection[Any], state: State) -> None:
+def _begin(connection: psycopg.Connection[Any], state: SchemaState) -> None:
     if not state.exists:
         connection.execute(f"CREATE SCHEMA {SCHEMA}")
     connection.execute(FIRST)

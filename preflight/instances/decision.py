@@ -33,45 +33,45 @@ class Decision:
     fix: str = ""
 
 
-def decide(settings: Settings, found: Sequence[Neighbour], typed_at: float = math.inf) -> Decision | None:
+def decide(settings: Settings, neighbours: Sequence[Neighbour], typed_at: float = math.inf) -> Decision | None:
     """What a start with these settings does about the instances of ours that hold its port.
 
     ``typed_at`` is when its command was typed, on the monotonic clock. None if no instance is there to stay.
     """
-    staying = [one for one in found if one.stays]
+    staying = [neighbour for neighbour in neighbours if neighbour.stays]
     if not staying:
         return None
-    staying.sort(key=lambda one: one.is_at(settings), reverse=True)
+    staying.sort(key=lambda neighbour: neighbour.is_at(settings), reverse=True)
     decision = _decide(settings, staying[0], typed_at)
     if not decision.replaces:
         return decision
     # An address that overlaps several has several in its way, and all of them would have to go.
-    every = (_decide(settings, one, typed_at) for one in staying)
-    return next((one for one in every if not one.replaces), decision)
+    every = (_decide(settings, neighbour, typed_at) for neighbour in staying)
+    return next((neighbour for neighbour in every if not neighbour.replaces), decision)
 
 
-def _decide(settings: Settings, one: Neighbour, typed_at: float) -> Decision:
-    pid, how = one.record.pid, settings.if_running
-    if one.record.state == STARTING:
-        starts = f"{one.name} is starting on {one.where}"
-        return Decision(one, refusal=starts, fix=f"wait for it, or end it: kill {pid}")
-    if not one.answers and how != "replace":
-        silent = f"{one.name} holds {settings.address} and does not answer, and --if-running is {how}"
+def _decide(settings: Settings, neighbour: Neighbour, typed_at: float) -> Decision:
+    pid, how = neighbour.record.pid, settings.if_running
+    if neighbour.record.state == STARTING:
+        starts = f"{neighbour.name} is starting on {neighbour.where}"
+        return Decision(neighbour, refusal=starts, fix=f"wait for it, or end it: kill {pid}")
+    if not neighbour.answers and how != "replace":
+        silent = f"{neighbour.name} holds {settings.address} and does not answer, and --if-running is {how}"
         fix = f"see what it waits for (kill -CONT {pid}), end it (kill {pid}), or use --if-running replace"
-        return Decision(one, refusal=silent, fix=fix)
-    if not one.is_of(settings) and not (how == "replace" and "if_running" in settings.sources):
-        what = f"project {foreign(one.record.project)}" if one.record.project else "another project"
-        other = f"{one.name} serves {one.where} for {what} ({foreign(one.record.root)})"
-        return Decision(one, refusal=other, fix="stop it, choose another port, or use --if-running replace")
-    if one.came_up_after(typed_at) and one.is_the_wish_of(settings):
-        return Decision(one)  # twenty starts in the same second have the same purpose
+        return Decision(neighbour, refusal=silent, fix=fix)
+    if not neighbour.is_of(settings) and not (how == "replace" and "if_running" in settings.sources):
+        what = f"project {foreign(neighbour.record.project)}" if neighbour.record.project else "another project"
+        other = f"{neighbour.name} serves {neighbour.where} for {what} ({foreign(neighbour.record.root)})"
+        return Decision(neighbour, refusal=other, fix="stop it, choose another port, or use --if-running replace")
+    if neighbour.came_up_after(typed_at) and neighbour.is_the_wish_of(settings):
+        return Decision(neighbour)  # twenty starts in the same second have the same purpose
     if how == "fail":
-        running = f"{one.name} serves {one.where}, and --if-running is fail"
-        return Decision(one, refusal=running, fix="stop it, or start with --if-running replace")
-    if how == "replace" and (end := _common_end(one.record)):
+        running = f"{neighbour.name} serves {neighbour.where}, and --if-running is fail"
+        return Decision(neighbour, refusal=running, fix="stop it, or start with --if-running replace")
+    if how == "replace" and (end := _common_end(neighbour.record)):
         shared, fix = end
-        return Decision(one, refusal=f"{one.name} serves {one.where}, and {shared}", fix=fix)
-    return Decision(one, replaces=how == "replace")
+        return Decision(neighbour, refusal=f"{neighbour.name} serves {neighbour.where}, and {shared}", fix=fix)
+    return Decision(neighbour, replaces=how == "replace")
 
 
 def _common_end(record: Record) -> tuple[str, str] | None:

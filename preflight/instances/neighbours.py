@@ -29,7 +29,8 @@ from preflight.instances import runtime, socketfiles, unixsockets
 from preflight.instances.records import DRAINING, SERVING, Address, Handover, Record
 from preflight.ports import ancestors, cgroups, here
 from preflight.processes.channel import Channel
-from preflight.settings.model import Settings, address
+from preflight.settings.model import Settings
+from preflight.text import address
 
 _SLOT = r"[0-9]{1,5}|unix-[0-9a-f]{8}"
 _FORMER = {"preflight": "pytest-preflight"}  # what our own checkouts were called before there was a package
@@ -129,10 +130,10 @@ def _of_processes(slot: str, pids: Sequence[int], state_dir: Path | None) -> lis
     # Each with those that it belongs to: the launcher holds the socket itself, its worker does, and what that forked.
     families = {pid: (pid, *ancestors(here(), pid)) for pid in pids}
     unknown = set(families)
-    found: list[Neighbour] = []
+    neighbours: list[Neighbour] = []
 
     def enter(neighbour: Neighbour) -> None:
-        found.append(neighbour)
+        neighbours.append(neighbour)
         unknown.difference_update(pid for pid, family in families.items() if neighbour.record.pid in family)
 
     everybody = {pid for family in families.values() for pid in family}
@@ -141,14 +142,16 @@ def _of_processes(slot: str, pids: Sequence[int], state_dir: Path | None) -> lis
     for neighbour in _by_name(slot, everybody, wanted=lambda: bool(unknown)):
         enter(neighbour)
     if unknown:
-        known = {neighbour.record.instance_id for neighbour in found}
-        for neighbour in _by_record(slot, {pid for one in unknown for pid in families[one]}, state_dir):
+        known = {neighbour.record.instance_id for neighbour in neighbours}
+        for neighbour in _by_record(slot, {member for pid in unknown for member in families[pid]}, state_dir):
             if neighbour.record.instance_id not in known:
                 known.add(neighbour.record.instance_id)
                 enter(neighbour)
     alike = [pid for pid in sorted(unknown) if _checkout(pid) is not None]
-    found += [_silent(_made_up(slot, pid)) for pid in alike]
-    return sorted(found, key=lambda one: (one.stays, one.answers, one.record.up_at), reverse=True)
+    neighbours += [_silent(_made_up(slot, pid)) for pid in alike]
+    return sorted(
+        neighbours, key=lambda neighbour: (neighbour.stays, neighbour.answers, neighbour.record.up_at), reverse=True
+    )
 
 
 def others(holders: Sequence[ports.Holder], ours: Sequence[Neighbour]) -> list[ports.Holder]:

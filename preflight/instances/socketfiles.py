@@ -33,7 +33,7 @@ BACKLOG = 2048
 JUST_MADE = 0.05  # seconds between a socket's file and its first listener, and many times more
 
 
-class Found(NamedTuple):
+class PathState(NamedTuple):
     """What is at a path. A server can listen there if there is no ``problem``."""
 
     problem: str = ""
@@ -46,48 +46,50 @@ class Found(NamedTuple):
     peer: Peer | None = None
 
 
-def look(path: Path) -> Found:
+def look(path: Path) -> PathState:
     """What is at the path. Nothing is changed, and whoever listens sees a connection come and go."""
     if len(os.fsencode(path)) > LONGEST:
-        return Found(
+        return PathState(
             f"{path} has {len(os.fsencode(path))} bytes, and the path of a Unix socket has at most {LONGEST}",
             "serve on a shorter path, in /run or $XDG_RUNTIME_DIR for example",
         )
     folder = path.parent
     if not folder.is_dir():
-        return Found(f"the folder {folder} does not exist", f"mkdir -p {folder}")
+        return PathState(f"the folder {folder} does not exist", f"mkdir -p {folder}")
     try:
         status = path.lstat()
     except FileNotFoundError:
         if os.access(folder, os.W_OK | os.X_OK):
-            return Found()
-        return Found(f"user {os.geteuid()} may not make a file in {folder}", f"ls -ld {folder}  # or use another path")
+            return PathState()
+        return PathState(
+            f"user {os.geteuid()} may not make a file in {folder}", f"ls -ld {folder}  # or use another path"
+        )
     except OSError as error:
-        return Found(f"{path} cannot be examined: {error.strerror}", f"ls -ld {folder}  # or use another path")
+        return PathState(f"{path} cannot be examined: {error.strerror}", f"ls -ld {folder}  # or use another path")
     if not stat.S_ISSOCK(status.st_mode):
-        return Found(f"{path} exists already, and is not a socket", "move it away, or serve on another path")
+        return PathState(f"{path} exists already, and is not a socket", "move it away, or serve on another path")
     try:
         with unixsockets.connect(path, PATIENCE) as caller:
-            return Found(listens=True, peer=unixsockets.peer(caller))
+            return PathState(listens=True, peer=unixsockets.peer(caller))
     except BlockingIOError:
-        return Found(listens=True)
+        return PathState(listens=True)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM):
-            return Found(
+            return PathState(
                 f"{path} is a socket that user {os.geteuid()} may not connect to",
                 f"ls -l {path}  # or use another path",
             )
         if error.errno not in (errno.ECONNREFUSED, errno.ENOENT):
-            return Found(f"{path} is a socket that cannot be asked: {error.strerror}", "serve on another path")
+            return PathState(f"{path} is a socket that cannot be asked: {error.strerror}", "serve on another path")
     if not _removable(folder, status.st_uid):
-        return Found(
+        return PathState(
             f"{path} is left over from a server of user {status.st_uid}, and user {os.geteuid()} may not remove it",
             f"sudo rm {path}  # or use another path",
         )
-    return Found(stale=True)
+    return PathState(stale=True)
 
 
-def holders(path: Path, found: Found, secrets: Collection[str] = ()) -> list[Holder]:
+def holders(path: Path, found: PathState, secrets: Collection[str] = ()) -> list[Holder]:
     """The process that listens there, if one does; no argument of it with one of these ``secrets`` in it is shown."""
     if not found.listens:
         return []
@@ -97,15 +99,15 @@ def holders(path: Path, found: Found, secrets: Collection[str] = ()) -> list[Hol
     return [holder_of(pid, uid, f"unix:{path}", secrets=secrets)]
 
 
-def described(path: Path, found: Found) -> tuple[str, str]:
+def described(path: Path, state: PathState) -> tuple[str, str]:
     """Why a server cannot have the path, and what to do about it."""
-    if not found.listens:
-        return found.problem, found.fix
+    if not state.listens:
+        return state.problem, state.fix
     who, fix = "another server", "serve on another path"
-    if found.peer is not None and found.peer.pid:
-        (holder,) = holders(path, found)
-        who = f"another server ({holder.name}, PID {found.peer.pid}, user {found.peer.uid})"
-        fix = f"stop it (kill {found.peer.pid}), or serve on another path"
+    if state.peer is not None and state.peer.pid:
+        (holder,) = holders(path, state)
+        who = f"another server ({holder.name}, PID {state.peer.pid}, user {state.peer.uid})"
+        fix = f"stop it (kill {state.peer.pid}), or serve on another path"
     return f"{who} listens on {path}, and no process is stopped to free a path", fix
 
 

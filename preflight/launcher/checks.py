@@ -13,11 +13,11 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 
-from preflight.launcher.shown import Display, Progress, broken
+from preflight.launcher.shown import Display, RunProgress, broken
 from preflight.ports.activation import Inherited
 from preflight.processes import children, stacks
 from preflight.processes.loop import Loop
-from preflight.processes.suite import Result, Suite
+from preflight.processes.suite import RunResult, Suite
 from preflight.processes.worker import Worker
 from preflight.settings.model import Settings
 
@@ -55,7 +55,7 @@ class Checks:
         self._socket: socket.socket | None = None
         self._application_told = False
 
-    def run(self, progress: Progress | None = None, *, inherited: Inherited | None = None) -> Result:
+    def run(self, progress: RunProgress | None = None, *, inherited: Inherited | None = None) -> RunResult:
         """Run to the end, shown by ``progress`` if there is one. Raises Stopped when a signal asks to stop.
 
         ``inherited`` is the listening socket that a start is given, by the instance that it replaces or by systemd.
@@ -64,7 +64,7 @@ class Checks:
             worker, suite = self._spawn(inherited)
         except OSError as error:
             reason = children.shortage(error)
-            return Result(broken(self.settings, reason, run_id=self.run_id, origin=self.origin), 3, reason)
+            return RunResult(broken(self.settings, reason, run_id=self.run_id, origin=self.origin), 3, reason)
         for child in (worker.child, suite.child):
             child.on_signal = self._display.signalled
         self._loop.watch_child(worker.child, worker.read_channel, lambda: self.on_output(worker))
@@ -105,7 +105,7 @@ class Checks:
                 self._application_told = True
                 _import_for_later(serves=self.origin == "start")
 
-    def _hear(self, suite: Suite, progress: Progress | None) -> None:
+    def _hear(self, suite: Suite, progress: RunProgress | None) -> None:
         for message in suite.read_channel():
             if progress is not None:
                 progress.heard(suite, message)

@@ -10,7 +10,8 @@ import re
 import socket
 
 from preflight import __version__
-from preflight.settings.model import Settings, address
+from preflight.settings.model import Settings
+from preflight.text import address
 
 CONNECT = 1.0  # seconds; both ends are ours
 LONGEST_HEAD = 64 * 1024  # bytes that are read until there is a status

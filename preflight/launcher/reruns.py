@@ -11,7 +11,7 @@ from preflight.processes.worker import Worker
 from preflight.settings.model import Settings
 
 
-class Reruns:
+class LauncherReruns:
     """One re-run at a time, for all workers, whichever of them was asked for it."""
 
     def __init__(

@@ -19,8 +19,9 @@ from preflight import __version__, times
 from preflight.output import audit, publishing
 from preflight.output.publishing import Unpublishable
 from preflight.processes.servicemanager import ServiceManager
-from preflight.processes.suite import Result, Suite
-from preflight.settings.model import Settings, address
+from preflight.processes.suite import RunResult, Suite
+from preflight.settings.model import Settings
+from preflight.text import address
 
 if TYPE_CHECKING:
     from preflight.output.log import Log, LogFile
@@ -100,7 +101,7 @@ class Display:
         if self._report_path is not None:
             publishing.write_where_asked(report, self._report_path)
 
-    def conclude(self, result: Result, hanging_import: Sequence[str] = ()) -> None:
+    def conclude(self, result: RunResult, hanging_import: Sequence[str] = ()) -> None:
         """Publish a run, keep it in the history, show and record it. Raises Unpublishable.
 
         ``hanging_import`` are lines that say where an application stands whose import has not ended.
@@ -203,7 +204,7 @@ class Display:
         if event := audit.signalled(step, f"it is in the way on {self.settings.address}", pid=pid):
             self.terminal.log.audit(event)
 
-    def _record_run(self, result: Result) -> None:
+    def _record_run(self, result: RunResult) -> None:
         report = result.report
         about = {
             "origin": report.origin,
@@ -214,7 +215,7 @@ class Display:
         self.terminal.log.audit(audit.Event.now("run", by="command", parent=os.getppid(), **about))
 
     def refused(
-        self, why: Sequence[str], exit_code: int, *, result: Result | None = None, served: bool = False
+        self, why: Sequence[str], exit_code: int, *, result: RunResult | None = None, served: bool = False
     ) -> None:
         """Record a start that came to nothing, and leave word where the setting `termination_log` wants it.
 
@@ -243,7 +244,7 @@ class Display:
             self.terminal.line(f"{path}: the termination message cannot be written: {error.strerror}", "yellow")
 
 
-class Progress:
+class RunProgress:
     """What is shown of one run while it goes on: what it is, which requirement is checked, what frees the port."""
 
     def __init__(self, display: Display, *, replaces: str = "", activated_by: str = "") -> None:

@@ -10,13 +10,13 @@ from preflight.instances import runtime
 from preflight.instances.runtime import RuntimeFolderError
 from preflight.launcher.checks import WORTH_ANOTHER_TRY, Checks, Stopped
 from preflight.launcher.entry import Entry, NoEntry
-from preflight.launcher.shown import Display, Progress
+from preflight.launcher.shown import Display, RunProgress
 from preflight.launcher.telling import Telling
 from preflight.output.publishing import Unpublishable
 from preflight.ports.activation import Inherited
 from preflight.processes import children
 from preflight.processes.loop import Loop
-from preflight.processes.suite import Result
+from preflight.processes.suite import RunResult
 from preflight.settings.model import Settings
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Start:
         self._telling = Telling(settings, loop=loop, display=display)
         self._checks: Checks | None = None
         self._supervisor: Supervisor | None = None
-        self._result: Result | None = None
+        self._result: RunResult | None = None
         self._why: list[str] = []
         """Why this start failed, if its run does not say so."""
 
@@ -64,11 +64,11 @@ class Start:
         """
         return self._run(self._refuse)
 
-    def attempt(self) -> int | Result:
+    def attempt(self) -> int | RunResult:
         """The same, but if the checks block, their result is returned and is neither published, shown nor reported."""
         return self._run(lambda result: result)
 
-    def give_up(self, result: Result) -> int:
+    def give_up(self, result: RunResult) -> int:
         """Refuse to start for what another run than this start's own has found. Returns the exit code.
 
         Raises Unpublishable.
@@ -79,7 +79,7 @@ class Start:
         self._record(exit_code)
         return exit_code
 
-    def _run(self, blocked: Callable[[Result], Ended]) -> int | Ended:
+    def _run(self, blocked: Callable[[RunResult], Ended]) -> int | Ended:
         try:
             ended = self._enter_and_serve(blocked)
         except NoEntry as error:
@@ -100,7 +100,7 @@ class Start:
             self._record(ended)
         return ended
 
-    def _enter_and_serve(self, blocked: Callable[[Result], Ended]) -> int | Ended:
+    def _enter_and_serve(self, blocked: Callable[[RunResult], Ended]) -> int | Ended:
         if not self._entry.enter():
             return 0
         with self._loop.running():
@@ -117,11 +117,11 @@ class Start:
                 # Last of all: nobody has to wait for it.
                 self._telling.finish()
 
-    def _check_and_serve(self, blocked: Callable[[Result], Ended]) -> int | Ended:
+    def _check_and_serve(self, blocked: Callable[[RunResult], Ended]) -> int | Ended:
         self._checks = checks = Checks(self.settings, self.options, "start", loop=self._loop, display=self._display)
         self._display.reserve(checks.run_id, checks.origin)
         replaces, inherited = self._entry.replaces, self._entry.inherited
-        progress = Progress(
+        progress = RunProgress(
             self._display,
             replaces=replaces.record.name if replaces is not None else "",
             activated_by=inherited.activated_by if inherited is not None else "",
@@ -136,7 +136,7 @@ class Start:
             raise Stopped(self._loop.stops[0])
         return self._serve(checks, result)
 
-    def _serve(self, checks: Checks, result: Result) -> int:
+    def _serve(self, checks: Checks, result: RunResult) -> int:
         from preflight.launcher.supervisor import Supervisor
 
         worker, sock = checks.take()
@@ -171,7 +171,7 @@ class Start:
         self._display.terminal.fail(error.title, error.lines)
         return error.exit_code
 
-    def _refuse(self, result: Result) -> int:
+    def _refuse(self, result: RunResult) -> int:
         """Publish and show a run that blocks this start, and tell people about it."""
         self._display.conclude(result, self._checks.hanging_import if self._checks is not None else ())
         if result.exit_code != 2:  # wrong usage concerns only the person who typed it

@@ -20,7 +20,7 @@ from preflight.instances.presence import stops_within
 from preflight.launcher import drain
 from preflight.launcher.entry import Entry
 from preflight.launcher.replacement import Replacement
-from preflight.launcher.reruns import Reruns
+from preflight.launcher.reruns import LauncherReruns
 from preflight.launcher.servicestatus import ServiceStatus
 from preflight.launcher.shown import Display
 from preflight.launcher.slot import Slot
@@ -90,7 +90,7 @@ class Supervisor:
         workers.fleet = lambda: telling.fleet
         telling.when_tally_changes(workers.count_notices)
         self.on_output = workers.on_output
-        self._reruns = Reruns(
+        self._reruns = LauncherReruns(
             settings, options, loop=loop, display=display, audience=lambda: workers.serving, concluded=self._conclude
         )
         self._service = ServiceStatus(settings, display)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from preflight.report import model as report
+from preflight.report import model
 from preflight.report.changes import Change, changes
 from preflight.report.model import Report, ReportError
 from preflight.settings.model import Settings
@@ -64,14 +64,14 @@ def know(found: Report, settings: Settings) -> None:
         checks = {check.title: check for check in (*before.checks, *found.checks)}
         found = replace(found, checks=tuple(checks.values()))
     try:
-        report.publish(found, _known(settings))
+        model.publish(found, _known(settings))
     except OSError:
         pass  # told once more next time, and the requirement State Folder has said what is wrong
 
 
 def _told(settings: Settings) -> Report | None:
     try:
-        return report.load(_known(settings))
+        return model.load(_known(settings))
     except ReportError:
         return None
 
@@ -80,19 +80,19 @@ def _known(settings: Settings) -> Path:
     return settings.state.told(settings.host if settings.uds is None else "uds", settings.slot)
 
 
-def about(changed: Sequence[Change], found: Report, settings: Settings, *besides: str) -> Notice:
+def about(changed: Sequence[Change], report: Report, settings: Settings, *besides: str) -> Notice:
     """The message about what one run has found; ``besides`` are further lines."""
     order = {"blocks": 0, "warns": 1, "ok": 2, "": 3}
     checks = sorted((change for change in changed if change.title), key=lambda change: order[change.after])
     verdicts = [change for change in changed if not change.title]
-    level, headline = _headline(verdicts[0] if verdicts else None, checks, found)
-    lines = [found.reason] if found.reason else []
+    level, headline = _headline(verdicts[0] if verdicts else None, checks, report)
+    lines = [report.reason] if report.reason else []
     for change in checks[:MOST]:
         lines += _lines(change)
     if len(checks) > MOST:
         lines.append(f"and {len(checks) - MOST} more")
-    counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in found.summary.items())
-    lines.append(f"Run {found.run_id[:8]} ({found.origin}, {local_of(found.started_at)}): {found.status}; {counts}")
+    counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in report.summary.items())
+    lines.append(f"Run {report.run_id[:8]} ({report.origin}, {local_of(report.started_at)}): {report.status}; {counts}")
     return make(settings, level, headline, *lines, *besides)
 
 

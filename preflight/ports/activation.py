@@ -17,14 +17,14 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import NamedTuple
 
-from preflight.text import foreign
+from preflight.text import address, foreign
 
 FIRST = 3  # SD_LISTEN_FDS_START
 VARIABLES = ("LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES")
 _TYPES = {socket.SOCK_DGRAM: "ListenDatagram=", socket.SOCK_SEQPACKET: "ListenSequentialPacket="}
 
 
-class Unusable(ValueError):
+class UnusableSocket(ValueError):
     """What was passed cannot be served; the message is one line that says what to change."""
 
 
@@ -69,17 +69,17 @@ def take(environ: MutableMapping[str, str]) -> Passed:
 def listener(passed: Passed, host: str, port: int, path: Path | None) -> Inherited | None:
     """The one socket that was passed, which is bound to this address; None if none was.
 
-    ``path`` is that of a Unix socket, which takes the place of host and port. Raises Unusable.
+    ``path`` is that of a Unix socket, which takes the place of host and port. Raises UnusableSocket.
     """
     if passed.problem:
-        raise Unusable(passed.problem)
+        raise UnusableSocket(passed.problem)
     if not passed.descriptors:
         return None
     shown = [_shown(descriptor) for descriptor in passed.descriptors]
     names = [*passed.names, *[""] * len(shown)]
     if len(shown) > 1:
         every = ", ".join(_named(one, name) for one, name in zip(shown, names, strict=False))
-        raise Unusable(
+        raise UnusableSocket(
             f"systemd passes {len(shown)} sockets ({every}), and one address is served: leave one ListenStream= in the"
             " socket unit"
         )
@@ -87,7 +87,7 @@ def listener(passed: Passed, host: str, port: int, path: Path | None) -> Inherit
     found = _socket(passed.descriptors[0], told)
     if problem := _unservable(found) or _mismatch(found, host, port, path):
         found.close()
-        raise Unusable(f"systemd passes {told}, {problem}")
+        raise UnusableSocket(f"systemd passes {told}, {problem}")
     return Inherited(found, name if name and name != "unknown" else "systemd")
 
 
@@ -108,11 +108,13 @@ def _same(bound: object, path: Path) -> bool:
 
 
 def _socket(descriptor: int, told: str) -> socket.socket:
-    """The socket that a descriptor is. Raises Unusable for a FIFO or a file."""
+    """The socket that a descriptor is. Raises UnusableSocket for a FIFO or a file."""
     try:
         return socket.socket(fileno=descriptor)
     except OSError:
-        raise Unusable(f"systemd passes {told}, and only a socket can be served: ListenStream= opens one") from None
+        raise UnusableSocket(
+            f"systemd passes {told}, and only a socket can be served: ListenStream= opens one"
+        ) from None
 
 
 def _unservable(found: socket.socket) -> str:
@@ -136,8 +138,8 @@ def _mismatch(found: socket.socket, host: str, port: int, path: Path | None) -> 
     except PortUnavailable as error:
         return f"and {error}"
     bound = found.getsockname()
-    wanted = f"unix:{path}" if path is not None else _address(host, port)
-    listen = f"ListenStream={path if path is not None else _address(host, port)} in the socket unit"
+    wanted = f"unix:{path}" if path is not None else address(host, port)
+    listen = f"ListenStream={path if path is not None else address(host, port)} in the socket unit"
     if found.family != socket.AF_UNIX:
         instead = f"set PREFLIGHT_HOST={bound[0]} and PREFLIGHT_PORT={bound[1]}"
         instead += " without PREFLIGHT_UDS" if path is not None else ""
@@ -159,14 +161,10 @@ def _shown(descriptor: int) -> str:
         if found.family == socket.AF_UNIX:
             text = bound.decode("utf-8", "replace").replace("\0", "@", 1) if isinstance(bound, bytes) else bound
             return foreign(f"unix:{text}")
-        return _address(str(bound[0]), bound[1]) if isinstance(bound, tuple) and len(bound) > 1 else "a socket"
+        return address(str(bound[0]), bound[1]) if isinstance(bound, tuple) and len(bound) > 1 else "a socket"
     finally:
         found.detach()
 
 
 def _named(shown: str, name: str) -> str:
     return f"{shown} ({name})" if name and name != "unknown" else shown
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

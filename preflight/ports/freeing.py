@@ -10,7 +10,7 @@ from preflight.ports import fixes
 from preflight.ports.binding import PortUnavailable, Target, bind, listen, resolve
 from preflight.ports.current import here
 from preflight.ports.explanations import Trouble, left_alone, unexplained, unstoppable
-from preflight.ports.holders import Found, Holder, find
+from preflight.ports.holders import Holder, HolderProcess, find
 from preflight.ports.machine import Handle, Machine, Process, ancestors, descendants
 from preflight.ports.policy import Asking, Policy, Refusal, decide, reasons
 from preflight.ports.steps import Step, held
@@ -57,14 +57,14 @@ def plan(host: str, port: int, policy: Policy, *, machine: Machine | None = None
             return Plan(False, problem=str(error), fix=error.fix)
     else:
         return Plan(True)
-    found = find(target, machine, policy.secrets)
-    if not found:
+    candidates = find(target, machine, policy.secrets)
+    if not candidates:
         return Plan(False, (), (), (), *unexplained(target, machine))
     asking = Asking.of(target.port, policy, machine)
-    stop, refusals = decide(found, asking)
+    stop, refusals = decide(candidates, asking)
     trouble = left_alone(target, refusals) if refusals else Trouble(None, None)
-    holders, going = tuple(one.holder for one in found), tuple(one.holder for one in stop)
-    return Plan(False, holders, going, refusals, *trouble, reasons(found, asking, refusals))
+    holders, going = tuple(candidate.holder for candidate in candidates), tuple(candidate.holder for candidate in stop)
+    return Plan(False, holders, going, refusals, *trouble, reasons(candidates, asking, refusals))
 
 
 def take(
@@ -149,15 +149,15 @@ class _Attempt:
         if self.held is not None:
             self.held.close()
 
-    def _remember(self, found: Sequence[Found]) -> None:
+    def _remember(self, candidates: Sequence[HolderProcess]) -> None:
         """By what those who were there are known again, and what they fork meanwhile."""
-        self.first = tuple(one.holder for one in found)
-        self.inodes = {inode for one in found for inode in one.inodes}
-        pids = [one.process.pid for one in found if one.process]
-        above = {pid for one in pids for pid in ancestors(self.machine, one)}
+        self.first = tuple(candidate.holder for candidate in candidates)
+        self.inodes = {inode for candidate in candidates for inode in candidate.inodes}
+        pids = [candidate.process.pid for candidate in candidates if candidate.process]
+        above = {parent for pid in pids for parent in ancestors(self.machine, pid)}
         self.adopters = above - {holder.parent for holder in self.first}
 
-    def _is_new(self, one: Found) -> bool:
+    def _is_new(self, one: HolderProcess) -> bool:
         """Whether it has come since the first look, with a socket of its own."""
         if one.process is None or one.inodes:
             return not one.inodes & self.inodes
@@ -165,7 +165,7 @@ class _Attempt:
         # by a process further up; one that was started again has the parent that the holder had. In doubt it is new.
         return one.process.parent not in self.adopters
 
-    def _free(self, stop: Sequence[Found], asking: Asking) -> list[Handle]:
+    def _free(self, stop: Sequence[HolderProcess], asking: Asking) -> list[Handle]:
         """Stop them and their descendants; returns those that could not be stopped."""
         handles: list[Handle] = []
         try:
@@ -175,9 +175,9 @@ class _Attempt:
             for handle in handles:
                 handle.close()
 
-    def _pin(self, stop: Sequence[Found], asking: Asking, handles: list[Handle]) -> list[Tree]:
+    def _pin(self, stop: Sequence[HolderProcess], asking: Asking, handles: list[Handle]) -> list[Tree]:
         """A handle on every process that has to go, before the first signal; into `handles` too, to close."""
-        inodes = {one.process.pid: one.inodes for one in stop if one.process}
+        inodes = {candidate.process.pid: candidate.inodes for candidate in stop if candidate.process}
         pinned: set[int] = set()
         trees: list[Tree] = []
 
@@ -188,11 +188,11 @@ class _Attempt:
             self._note("left alone", process.pid, process.name, f"descendant of a holder, but {refusal[0]}")
             return False
 
-        for one in stop:
-            if one.process is None or one.process.pid in pinned:
+        for candidate in stop:
+            if candidate.process is None or candidate.process.pid in pinned:
                 continue
             members: list[Handle] = []
-            for process in (one.process, *descendants(self.machine, one.process.pid, enter)):
+            for process in (candidate.process, *descendants(self.machine, candidate.process.pid, enter)):
                 pinned.add(process.pid)
                 handle = self.machine.handle(process, inodes.get(process.pid, ()))
                 if handle is None:
@@ -202,7 +202,7 @@ class _Attempt:
                     members.append(handle)
             if members:
                 trees.append(Tree(members[0], tuple(members[1:])))
-                self.grounds[one.process.pid] = asking.grounds(one.process)
+                self.grounds[candidate.process.pid] = asking.grounds(candidate.process)
         return trees
 
     def _try(self, deadline: float = 0.0) -> bool:
@@ -214,7 +214,7 @@ class _Attempt:
                 return False  # asked again later, and explained in the end
         return True
 
-    def _replaced(self, new: Found, began: float) -> Taken:
+    def _replaced(self, new: HolderProcess, began: float) -> Taken:
         """A process listens that did not when the attempt began: the attempt ends."""
         holder, port = new.holder, self.target.port
         # Started since (psutil knows that to the second only), or by the one who had started the first: a supervisor.

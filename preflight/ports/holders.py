@@ -57,7 +57,7 @@ class Holder:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
 
-class Found(NamedTuple):
+class HolderProcess(NamedTuple):
     """A holder, and what is needed to stop it."""
 
     holder: Holder
@@ -85,9 +85,9 @@ def holder_of(pid: int, uid: int | None, address: str, *, secrets: Collection[st
     return _holder(process, (address,), machine, secrets) if process is not None else _unseen(uid, address, pid or None)
 
 
-def find(target: Target, machine: Machine, secrets: Collection[str]) -> list[Found]:
+def find(target: Target, machine: Machine, secrets: Collection[str]) -> list[HolderProcess]:
     """Who holds the address, oldest first; sockets whose owner cannot be seen come last, without a process."""
-    found: list[Found] = []
+    found: list[HolderProcess] = []
     for _ in range(2):  # a socket without owner may just have been passed on or closed: look again
         endpoints = overlapping(target, machine.listening(target.port))
         processes = {pid: machine.process(pid) for endpoint in endpoints for pid in endpoint.pids}
@@ -104,7 +104,7 @@ def find(target: Target, machine: Machine, secrets: Collection[str]) -> list[Fou
         seen = [process for process in processes.values() if process is not None]
         seen.sort(key=lambda process: (process.stamp, process.pid))
         found = [
-            Found(
+            HolderProcess(
                 _holder(process, tuple(map(str, held[process.pid])), machine, secrets),
                 process,
                 _inodes(held[process.pid]),
@@ -113,7 +113,7 @@ def find(target: Target, machine: Machine, secrets: Collection[str]) -> list[Fou
         ]
         if not hidden:
             break
-        found += [Found(_unseen(endpoint.uid, str(endpoint)), None, frozenset()) for endpoint in hidden]
+        found += [HolderProcess(_unseen(endpoint.uid, str(endpoint)), None, frozenset()) for endpoint in hidden]
     return found
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from preflight.ports import cgroups, fixes, programs
 from preflight.ports.binding import user_name
-from preflight.ports.holders import Found, Holder
+from preflight.ports.holders import Holder, HolderProcess
 from preflight.ports.machine import Machine, Process, ancestors
 from preflight.ports.spared import BROWSERS, EDITORS, FORWARDERS, INFRASTRUCTURE, PROGRAMS
 from preflight.text import foreign
@@ -182,12 +182,13 @@ def _names(process: Process) -> set[str]:
     return {name[:_NAME] for name in (process.name, first.rpartition("/")[2].rstrip(":")) if name}
 
 
-def reasons(found: Sequence[Found], asking: Asking, refusals: Sequence[Refusal]) -> tuple[str, ...]:
+def reasons(candidates: Sequence[HolderProcess], asking: Asking, refusals: Sequence[Refusal]) -> tuple[str, ...]:
     """For each holder, why it is stopped or not."""
     refused = {id(refusal.holder): refusal.reason for refusal in refusals}
     waits = f", and is not stopped while {refusals[0].holder.title} is left alone" if refusals else ""
     return tuple(
-        refused.get(id(one.holder)) or (asking.grounds(one.process) + waits if one.process else "") for one in found
+        refused.get(id(candidate.holder)) or (asking.grounds(candidate.process) + waits if candidate.process else "")
+        for candidate in candidates
     )
 
 
@@ -203,18 +204,18 @@ def _unseen(holder: Holder, asking: Asking) -> str:
     return f"{reason}, though it is yours: {who}"
 
 
-def decide(found: Sequence[Found], asking: Asking) -> tuple[list[Found], tuple[Refusal, ...]]:
+def decide(candidates: Sequence[HolderProcess], asking: Asking) -> tuple[list[HolderProcess], tuple[Refusal, ...]]:
     """Who is stopped, topmost first, and who is left alone; if anybody is, nobody is stopped."""
     refusals = []
-    for one in found:
-        if one.process is None:
-            refusals.append(Refusal(one.holder, _unseen(one.holder, asking), fixes.look(asking.port)))
-        elif (refusal := asking.refusal(one.process)) is not None:
-            refusals.append(Refusal(one.holder, *refusal))
+    for candidate in candidates:
+        if candidate.process is None:
+            refusals.append(Refusal(candidate.holder, _unseen(candidate.holder, asking), fixes.look(asking.port)))
+        elif (refusal := asking.refusal(candidate.process)) is not None:
+            refusals.append(Refusal(candidate.holder, *refusal))
     if refusals:
         return [], tuple(refusals)
 
-    def depth(one: Found) -> int:
-        return sum(1 for _ in ancestors(asking.machine, one.process.pid)) if one.process else 0
+    def depth(candidate: HolderProcess) -> int:
+        return sum(1 for _ in ancestors(asking.machine, candidate.process.pid)) if candidate.process else 0
 
-    return sorted(found, key=depth), ()
+    return sorted(candidates, key=depth), ()

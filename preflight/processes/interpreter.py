@@ -20,7 +20,7 @@ PASSED = "passed on"
 DROPPED = "dropped"
 
 
-class Variable(NamedTuple):
+class PythonVariable(NamedTuple):
     """One variable, and whether our children get it."""
 
     name: str
@@ -33,32 +33,38 @@ class Variable(NamedTuple):
 
 
 VARIABLES = (
-    Variable("PYTHONOPTIMIZE", "removes assertions (`1`), and docstrings as well (`2`)"),
-    Variable("PYTHONSAFEPATH", "keeps the project's folder off the path", worker=DROPPED),
-    Variable("PYTHONINSPECT", "replaces a process's exit code with that of an interactive session", worker=DROPPED),
-    Variable("PYTHONUNBUFFERED", "nothing: both children write at once in any case"),
-    Variable("PYTHONWARNINGS", "turns warnings of other packages into errors"),
-    Variable("PYTHONDEVMODE", "turns on warnings, debug hooks and slow allocators"),
-    Variable("PYTHONBREAKPOINT", "runs any function that it names at `breakpoint()`"),
-    Variable("PYTHONSTARTUP", "runs a file before an interactive session"),
-    Variable("PYTHON_PRESITE", "imports a module before everything else (debug builds)"),
-    Variable("PYTHONIOENCODING", "makes output fail if that encoding cannot express it"),
-    Variable("PYTHONHOME", "where the standard library is", suite=PASSED),
-    Variable("PYTHONPLATLIBDIR", "where the standard library is", suite=PASSED),
-    Variable("PYTHONEXECUTABLE", "what `sys.executable` says (macOS)", suite=PASSED),
-    Variable("PYTHONPATH", "where modules are found", suite=PASSED),
-    Variable("PYTHONUSERBASE", "where the user's own packages are", suite=PASSED),
-    Variable("PYTHONNOUSERSITE", "whether the user's own packages are found", suite=PASSED),
-    Variable("PYTHONPYCACHEPREFIX", "where compiled modules are; they are compared with their source", suite=PASSED),
-    Variable("PYTHONDONTWRITEBYTECODE", "whether compiled modules are written", suite=PASSED),
-    Variable("PYTHONHASHSEED", "the order of sets", suite=PASSED),
-    Variable("PYTHONUTF8", "the encoding of files", suite=PASSED),
-    Variable("PYTHONCOERCECLOCALE", "the encoding of files in the C locale", suite=PASSED),
-    Variable("PYTHON*", "other behaviour of Python, in this or a later release, such as its use of time and memory"),
-    Variable("PYTEST_ADDOPTS", "every option of pytest"),
-    Variable("PYTEST_PLUGINS", "loads plugins, which can do anything"),
-    Variable("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "nothing: the suite loads only the plugins that it names"),
-    Variable("PYTEST_*", "other behaviour of pytest, in this or a later release (debugging, themes)"),
+    PythonVariable("PYTHONOPTIMIZE", "removes assertions (`1`), and docstrings as well (`2`)"),
+    PythonVariable("PYTHONSAFEPATH", "keeps the project's folder off the path", worker=DROPPED),
+    PythonVariable(
+        "PYTHONINSPECT", "replaces a process's exit code with that of an interactive session", worker=DROPPED
+    ),
+    PythonVariable("PYTHONUNBUFFERED", "nothing: both children write at once in any case"),
+    PythonVariable("PYTHONWARNINGS", "turns warnings of other packages into errors"),
+    PythonVariable("PYTHONDEVMODE", "turns on warnings, debug hooks and slow allocators"),
+    PythonVariable("PYTHONBREAKPOINT", "runs any function that it names at `breakpoint()`"),
+    PythonVariable("PYTHONSTARTUP", "runs a file before an interactive session"),
+    PythonVariable("PYTHON_PRESITE", "imports a module before everything else (debug builds)"),
+    PythonVariable("PYTHONIOENCODING", "makes output fail if that encoding cannot express it"),
+    PythonVariable("PYTHONHOME", "where the standard library is", suite=PASSED),
+    PythonVariable("PYTHONPLATLIBDIR", "where the standard library is", suite=PASSED),
+    PythonVariable("PYTHONEXECUTABLE", "what `sys.executable` says (macOS)", suite=PASSED),
+    PythonVariable("PYTHONPATH", "where modules are found", suite=PASSED),
+    PythonVariable("PYTHONUSERBASE", "where the user's own packages are", suite=PASSED),
+    PythonVariable("PYTHONNOUSERSITE", "whether the user's own packages are found", suite=PASSED),
+    PythonVariable(
+        "PYTHONPYCACHEPREFIX", "where compiled modules are; they are compared with their source", suite=PASSED
+    ),
+    PythonVariable("PYTHONDONTWRITEBYTECODE", "whether compiled modules are written", suite=PASSED),
+    PythonVariable("PYTHONHASHSEED", "the order of sets", suite=PASSED),
+    PythonVariable("PYTHONUTF8", "the encoding of files", suite=PASSED),
+    PythonVariable("PYTHONCOERCECLOCALE", "the encoding of files in the C locale", suite=PASSED),
+    PythonVariable(
+        "PYTHON*", "other behaviour of Python, in this or a later release, such as its use of time and memory"
+    ),
+    PythonVariable("PYTEST_ADDOPTS", "every option of pytest"),
+    PythonVariable("PYTEST_PLUGINS", "loads plugins, which can do anything"),
+    PythonVariable("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "nothing: the suite loads only the plugins that it names"),
+    PythonVariable("PYTEST_*", "other behaviour of pytest, in this or a later release (debugging, themes)"),
 )
 
 _SUITE = {variable.name: variable.suite for variable in VARIABLES}

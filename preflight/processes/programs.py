@@ -76,13 +76,17 @@ def end_all() -> None:
 
 def _end(mark: str) -> None:
     for _ in range(ROUNDS):
-        found = [one for one in psutil.process_iter() if one.pid != os.getpid() and _mark_of(one).startswith(mark)]
-        if not found:
+        left = [
+            process
+            for process in psutil.process_iter()
+            if process.pid != os.getpid() and _mark_of(process).startswith(mark)
+        ]
+        if not left:
             return
-        for one in found:
+        for process in left:
             with contextlib.suppress(psutil.Error):
-                one.kill()
-        psutil.wait_procs(found, timeout=1.0)
+                process.kill()
+        psutil.wait_procs(left, timeout=1.0)
 
 
 def _mark_of(process: psutil.Process) -> str:

@@ -16,7 +16,7 @@ from preflight import files, times
 from preflight.processes import suite
 from preflight.processes.channel import Message
 from preflight.processes.loop import Loop
-from preflight.processes.suite import Result, Suite
+from preflight.processes.suite import RunResult, Suite
 from preflight.report import history
 from preflight.report import model as report
 from preflight.report.model import Report
@@ -84,7 +84,7 @@ class Runner(Protocol):
         """End a run with all that it has started, and report no more about it; a run that is over is left alone."""
 
 
-def publish(result: Result, settings: Settings) -> Ending:
+def publish(result: RunResult, settings: Settings) -> Ending:
     """Publish a run's report, keep it in the history, and return the run's result."""
     seen = None
     try:

@@ -18,12 +18,12 @@ if TYPE_CHECKING:  # typing takes longer than all that is done here
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Ended(SystemExit):
+class EndedBySignal(SystemExit):
     """A signal ended the command; it waits for nobody any more."""
 
 
 _raised: list[int] = []
-"""Signals for which Ended was raised."""
+"""Signals for which EndedBySignal was raised."""
 _launcher = 0
 """In a child of the launcher: the launcher's PID."""
 _when_alone: Callable[[], bool] | None = None
@@ -46,7 +46,7 @@ def end_the_command() -> None:
 
 def _end(number: int, _frame: FrameType | None) -> None:
     _raised.append(number)
-    raise Ended(128 + number)
+    raise EndedBySignal(128 + number)
 
 
 def swallowed() -> list[int]:

@@ -30,7 +30,7 @@ class Abandoned(Exception):
     """The result of the run is no longer wanted."""
 
 
-class Result(NamedTuple):
+class RunResult(NamedTuple):
     """How a run ended. ``exit_code`` is the command's: 0, 1 (blocked), 2 (usage) or 3 (no trustworthy report)."""
 
     report: Report
@@ -180,7 +180,7 @@ class Suite:
             messages += self.read_channel()
         return messages
 
-    def result(self, redactor: Redactor) -> Result:
+    def result(self, redactor: Redactor) -> RunResult:
         """The result; call it once, after :meth:`ended`."""
         self.read_rest()
         self.child.drain_output()
@@ -203,7 +203,7 @@ class Suite:
             self._socket = None
         if reason and found.status != "broken":
             found = self._broken(reason, redactor)
-        return Result(found, exit_code, reason, output, self._socket)
+        return RunResult(found, exit_code, reason, output, self._socket)
 
     def _report(self, redactor: Redactor) -> tuple[Report, str]:
         """The report, and if there is none to trust, one that stands in its place and the reason, redacted."""
@@ -258,7 +258,7 @@ def run(
     on_message: Callable[[Message], None] = lambda _message: None,
     on_signal: Callable[[str, int, str, str], object] = lambda *_: None,
     wanted: Callable[[], bool] = lambda: True,
-) -> Result:
+) -> RunResult:
     """Run the suite beside an application that this process has imported already; blocks until it is over.
 
     ``on_signal`` is called like a child's (see children.py), for the audit. Raises Abandoned as soon as the run is

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from preflight.ready.web import http
 
 
-class Entry(NamedTuple):
-    """A row of the catalogue; docs/ready.md shows it."""
+class Factory(NamedTuple):
+    """What the catalogue says of a factory; docs/ready.md shows it."""
 
     subject: str
     """The module that it is in."""
@@ -53,47 +53,47 @@ class Entry(NamedTuple):
 
 
 CATALOGUE = {
-    "api_key": Entry(
+    "api_key": Factory(
         "keys", "http", "the service, for something that is free",
         "one GET; of a compatible service another one, without the key",
     ),
-    "model": Entry(
+    "model": Factory(
         "models", "http", "the service for its list of models; a local one for what is loaded",
         "one to three GETs; with `paid=True` one word of the model",
     ),
-    "model_file": Entry("files", "", "the file's size, and its SHA-256", "with a SHA-256 it reads all of the file"),
-    "mcp_server": Entry(
+    "model_file": Factory("files", "", "the file's size, and its SHA-256", "with a SHA-256 it reads all of the file"),
+    "mcp_server": Factory(
         "mcp", "mcp", "`initialize` and `tools/list`, over standard input and output or HTTP",
         "one process, or three requests",
     ),
-    "postgres": Entry(
+    "postgres": Factory(
         "postgresql", "postgres", "version, extensions, and whether the role may write",
         "one connection; a temporary table, rolled back",
     ),
-    "migrations": Entry(
+    "migrations": Factory(
         "migrating", "", "`alembic current --check-heads`, or Django's `migrate --check`",
         "one process",
     ),
-    "redis": Entry("caches", "redis", "PING, INFO, and CONFIG GET; whether it accepts writes", "one connection"),
-    "sqlite": Entry(
+    "redis": Factory("caches", "redis", "PING, INFO, and CONFIG GET; whether it accepts writes", "one connection"),
+    "sqlite": Factory(
         "databasefiles", "", "`PRAGMA quick_check`, and the file system's type",
         "it reads all of the file",
     ),
-    "http": Entry("web", "http", "GET: the status, and a value in the JSON", "one GET, no redirection"),
-    "tcp": Entry("network", "", "whether somebody accepts the connection", "one connection"),
-    "dns": Entry("network", "", "the addresses of a name, as this machine resolves it", "one question"),
-    "tls": Entry("certificates", "", "the certificate: issuer, host, days left", "one handshake"),
-    "executable": Entry("machine", "", "PATH, and the version that the program prints", "one process"),
-    "file": Entry("files", "", "whether the file is there and can be read", "one byte"),
-    "folder": Entry("files", "", "whether a file can be written there", "a file without a name"),
-    "disk": Entry("machine", "", "free bytes and inodes", "nothing"),
-    "memory": Entry("machine", "", "what the machine and the control groups leave", "nothing"),
-    "variable": Entry(
+    "http": Factory("web", "http", "GET: the status, and a value in the JSON", "one GET, no redirection"),
+    "tcp": Factory("network", "", "whether somebody accepts the connection", "one connection"),
+    "dns": Factory("network", "", "the addresses of a name, as this machine resolves it", "one question"),
+    "tls": Factory("certificates", "", "the certificate: issuer, host, days left", "one handshake"),
+    "executable": Factory("machine", "", "PATH, and the version that the program prints", "one process"),
+    "file": Factory("files", "", "whether the file is there and can be read", "one byte"),
+    "folder": Factory("files", "", "whether a file can be written there", "a file without a name"),
+    "disk": Factory("machine", "", "free bytes and inodes", "nothing"),
+    "memory": Factory("machine", "", "what the machine and the control groups leave", "nothing"),
+    "variable": Factory(
         "variables", "", "whether a variable is set, and its form or its pydantic-settings class",
         "nothing; with a class, one process",
     ),
-    "distribution": Entry("packages", "", "the version that is installed, and an import", "one process"),
-    "no_conflicts": Entry("packages", "", "what `pip check` finds", "the metadata of every distribution"),
+    "distribution": Factory("packages", "", "the version that is installed, and an import", "one process"),
+    "no_conflicts": Factory("packages", "", "what `pip check` finds", "the metadata of every distribution"),
 }  # fmt: skip
 _OF = {
     **{name: f"preflight.ready.{entry.subject}" for name, entry in CATALOGUE.items()},

@@ -14,7 +14,7 @@ from preflight.ready.network import resolved
 from preflight.text import foreign
 
 
-class Answer(NamedTuple):
+class RedisAnswer(NamedTuple):
     """The server's answer."""
 
     version: str
@@ -36,7 +36,7 @@ def redis(
     :param writes: whether it has to take what is written: a replica does not, nor does one whose disk is full.
     """
 
-    def probe(ask: Ask) -> Answer:
+    def probe(ask: Ask) -> RedisAnswer:
         count = 1
         if not ask.value.startswith("unix://"):
             found = parsed(ask, ["redis", "rediss", "unix"], "the URL of a Redis server")
@@ -44,7 +44,7 @@ def redis(
         # Each address is given all of it, and the first of several may swallow everything.
         return _asked(imported("redis", "redis"), ask, ask.timeout / max(1, count))
 
-    def judge(answer: Answer, details: Details) -> None:
+    def judge(answer: RedisAnswer, details: Details) -> None:
         details.update(version=answer.version or None, maxmemory_policy=answer.policy, role=answer.role or None)
         if at_least:
             found = answer.version or "of an unknown version"
@@ -80,7 +80,7 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, found[0].split("."))) if found else ()
 
 
-def _asked(library: Any, ask: Ask, to_connect: float) -> Answer:
+def _asked(library: Any, ask: Ask, to_connect: float) -> RedisAnswer:
     """PING, INFO and CONFIG GET. Raises Failure in words that hold no part of the URL."""
     from redis.backoff import NoBackoff
     from redis.retry import Retry
@@ -109,7 +109,7 @@ def _asked(library: Any, ask: Ask, to_connect: float) -> Answer:
                 state = cluster.get("cluster_state") if isinstance(cluster, dict) else ""
                 settings["cluster-state"] = str(state or "")
             version = foreign(str(about.get("redis_version", "")))
-            return Answer(
+            return RedisAnswer(
                 version, settings.get("maxmemory-policy"), str(about.get("role", "")), _refuses(about, settings)
             )
     except errors.AuthenticationError:

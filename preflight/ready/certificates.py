@@ -10,12 +10,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Unpack
 
+from preflight import text
 from preflight.contract import Details
 from preflight.making import Ask, Failure, Instead, imported, requirement, unknown, without_query
-from preflight.ready.network import CLOSED, address, connect, given, shown
+from preflight.ready.network import CLOSED, address, connect, given
 
 
-class Certificate(NamedTuple):
+class CertificateAnswer(NamedTuple):
     """The certificate that a service has shown."""
 
     target: str
@@ -36,10 +37,10 @@ def tls(
     if client not in TRUST:
         raise ValueError(f"the client {client!r} is not one of {', '.join(TRUST)}")
 
-    def probe(ask: Ask) -> Certificate:
+    def probe(ask: Ask) -> CertificateAnswer:
         host, number = address(ask, itself, port)
         context = trusting(ask, client)
-        target = shown(host, number)
+        target = text.address(host, number)
         try:
             connection = connect(host, number, ask.timeout).made
             with connection, context.wrap_socket(connection, server_hostname=host) as made:
@@ -54,9 +55,9 @@ def tls(
         except (OSError, ValueError):  # ValueError: a host that no certificate could name
             raise Failure(f"{target}: {CLOSED}") from None
         until = ssl.cert_time_to_seconds(str((found or {})["notAfter"]))
-        return Certificate(target, (until - time.time()) / 86_400, _issuer(found or {}))
+        return CertificateAnswer(target, (until - time.time()) / 86_400, _issuer(found or {}))
 
-    def judge(answer: Certificate, details: Details) -> None:
+    def judge(answer: CertificateAnswer, details: Details) -> None:
         ends = datetime.fromtimestamp(time.time() + answer.days * 86_400, UTC).date().isoformat()
         details.update(address=answer.target, days=round(answer.days, 2), issuer=answer.issuer)
         left = f"the certificate of {answer.target} is valid for {math.floor(answer.days)} more days, until {ends}"

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from preflight.contract import Details
 from preflight.making import Ask, Failure, Instead, requirement, unknown
-from preflight.ready.files import Place, place_of, status_of
+from preflight.ready.files import NamedPath, place_of, status_of
 
 # File systems over a network, as /proc/self/mountinfo calls them: locks on them are not to be relied on
 # (https://www.sqlite.org/howtocorrupt.html, section 2.1).
@@ -20,7 +20,7 @@ NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph"
 REPAIRED = "SQLite repairs it when it is opened for writing"
 
 
-class Answer(NamedTuple):
+class SqliteAnswer(NamedTuple):
     """What is known about the file."""
 
     shown: str
@@ -35,7 +35,7 @@ def sqlite(path: str = "", *, variable: str = "", **instead: Unpack[Instead]) ->
     for reading, and nothing is made if it is not there.
     """
 
-    def probe(ask: Ask) -> Answer:
+    def probe(ask: Ask) -> SqliteAnswer:
         if not path and "://" in ask.value:
             found = _URL.match(ask.value)
             if found is None:
@@ -45,9 +45,9 @@ def sqlite(path: str = "", *, variable: str = "", **instead: Unpack[Instead]) ->
         place = place_of(ask, path)
         status_of(place, "a SQLite database")
         file = place.path.resolve()
-        return Answer(place.shown, _checked(place, file, ask.timeout), _file_system(file))
+        return SqliteAnswer(place.shown, _checked(place, file, ask.timeout), _file_system(file))
 
-    def judge(answer: Answer, details: Details) -> None:
+    def judge(answer: SqliteAnswer, details: Details) -> None:
         details.update(file_system=answer.file_system or None)
         assert not answer.faults, f"{answer.shown} is damaged: {answer.faults[0]}"
         local = answer.file_system not in NETWORK
@@ -71,7 +71,7 @@ _URL = re.compile(r"sqlite(?:\+\w+)?:///([^?]+)")
 """As SQLAlchemy has it: sqlite:///a.db is a.db, and sqlite:////a.db is /a.db."""
 
 
-def _checked(place: Place, file: Path, timeout: float) -> list[str]:
+def _checked(place: NamedPath, file: Path, timeout: float) -> list[str]:
     """What is wrong in the database, one line each. Nothing is written, and no file is made beside it."""
     import sqlite3  # 2.5 ms; suites that ask for no database of it have none
 

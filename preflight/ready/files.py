@@ -27,7 +27,7 @@ KINDS = {
 }  # fmt: skip
 
 
-class Place(NamedTuple):
+class NamedPath(NamedTuple):
     """A path, and its name for people: a path from a variable is named after the variable."""
 
     path: Path
@@ -36,7 +36,7 @@ class Place(NamedTuple):
     """Whether it was written as a folder's: the system opens no file by such a path."""
 
 
-def place_of(ask: Ask, path: str) -> Place:
+def place_of(ask: Ask, path: str) -> NamedPath:
     """The path, from the project's folder on; of the variable, where one is named. Raises Failure if it is none."""
     flaw = "" if path else places.of(ask.settings, ask.variable).flaw
     shown = path or f"what {ask.variable} names{f', with {flaw},' if flaw else ''}"
@@ -44,10 +44,10 @@ def place_of(ask: Ask, path: str) -> Place:
         whole = ask.root / Path(path or ask.value).expanduser()
     except RuntimeError:
         raise Failure(f"{foreign(shown)} begins with ~ and a name that no user of this machine has") from None
-    return Place(whole, foreign(str(whole) if path else shown), (path or ask.value).endswith("/"))
+    return NamedPath(whole, foreign(str(whole) if path else shown), (path or ask.value).endswith("/"))
 
 
-def status_of(place: Place, what: str, is_one: Callable[[int], bool] = stat.S_ISREG) -> os.stat_result:
+def status_of(place: NamedPath, what: str, is_one: Callable[[int], bool] = stat.S_ISREG) -> os.stat_result:
     """The status of what is there. Raises Failure if it cannot be ``what``, usually a regular file."""
     path, shown, ends_with_slash = place
     try:
@@ -92,7 +92,7 @@ def file(path: str = "", *, variable: str = "", **instead: Unpack[Instead]) -> C
     )
 
 
-def _readable(place: Place, status: os.stat_result) -> None:
+def _readable(place: NamedPath, status: os.stat_result) -> None:
     try:
         with place.path.open("rb") as opened:
             opened.read(1)
@@ -132,7 +132,7 @@ def folder(
     )
 
 
-def _written(folder: Place) -> None:
+def _written(folder: NamedPath) -> None:
     try:
         with tempfile.TemporaryFile(dir=folder.path) as opened:  # has no name where the system can do that
             opened.write(b"preflight")
@@ -141,7 +141,7 @@ def _written(folder: Place) -> None:
         raise Failure(f"nothing can be written in {folder.shown}: {error.strerror}") from None
 
 
-def _listed(folder: Place) -> None:
+def _listed(folder: NamedPath) -> None:
     try:
         with os.scandir(folder.path) as entries:
             next(entries, None)

@@ -64,7 +64,7 @@ PROVIDERS = {
 }  # fmt: skip
 
 
-class Answer(NamedTuple):
+class KeyAnswer(NamedTuple):
     """A provider's answer about a key, and the settings with which it was asked."""
 
     reply: Reply
@@ -83,15 +83,15 @@ def api_key(variable: str, provider: str = "", *, base: str = "", **instead: Unp
     known = PROVIDERS[provider_of(variable, provider)]
     base = literal(base)
 
-    def probe(ask: Ask) -> Answer:
+    def probe(ask: Ask) -> KeyAnswer:
         imported("httpx2", "http")
         question = question_of(known, ask, base)
 
-        def asked() -> Answer:
+        def asked() -> KeyAnswer:
             reply = asking.ask(question, ask.timeout)
             # Some compatible services show their models to anybody, so that any key would seem to be good.
             is_public = reply.is_list and base_of(known, ask, base) != known.base and _asked_without_key(question, ask)
-            return Answer(reply, ask.settings, is_public)
+            return KeyAnswer(reply, ask.settings, is_public)
 
         # A question that cannot be sent from here cannot be answered by another instance.
         if ask.sharing is None or asking.fault(question) is not None:
@@ -100,10 +100,10 @@ def api_key(variable: str, provider: str = "", *, base: str = "", **instead: Unp
             ("api_key", *question.about),
             asked,
             is_good=lambda answer: answer.reply.is_list and not answer.is_public,
-            shared=lambda words, seconds: Answer(asking.good(question, words, seconds), ask.settings, False),
+            shared=lambda words, seconds: KeyAnswer(asking.good(question, words, seconds), ask.settings, False),
         )
 
-    def judge(answer: Answer, details: Details) -> None:
+    def judge(answer: KeyAnswer, details: Details) -> None:
         judge_key(variable, answer.settings, answer.reply, details)
         if answer.is_public:
             details["verified"] = False

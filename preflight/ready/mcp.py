@@ -25,7 +25,7 @@ OFFLINE = {"UV_OFFLINE": "1", "npm_config_yes": "false"}
 ALWAYS_DOWNLOAD = {("pnpm", "dlx"), ("yarn", "dlx"), ("pipx", "run")}
 
 
-class Answer(NamedTuple):
+class McpAnswer(NamedTuple):
     """The server's answer about itself."""
 
     server: str
@@ -56,7 +56,7 @@ def mcp_server(
 
         name = arguments.shown(command)
 
-    async def probe(ask: Ask) -> Answer:
+    async def probe(ask: Ask) -> McpAnswer:
         library = imported("mcp", "mcp")
         if command:
             return await _asked(library, _started(library, command, ask, env))
@@ -64,7 +64,7 @@ def mcp_server(
         parsed(named, ["http", "https"], "the URL of an MCP server")
         return await _asked(library, _reached(named, ask.environment.get(key, "") if key else ""))
 
-    def judge(answer: Answer, details: Details) -> None:
+    def judge(answer: McpAnswer, details: Details) -> None:
         details.update(server=answer.server, version=answer.version or None, tools=answer.tools)
         missing = sorted(set(tools) - set(answer.tools))
         assert not missing, (
@@ -134,7 +134,7 @@ async def _reached(ask: Ask, token: str) -> AsyncIterator[Any]:
         yield streams
 
 
-async def _asked(library: Any, target: Any) -> Answer:
+async def _asked(library: Any, target: Any) -> McpAnswer:
     """Initialize, list the tools, and disconnect. Other output of the server is ignored."""
     with open(os.devnull, "w") as nothing:  # noqa: ASYNC230  # opening the null device waits for nothing
         if isinstance(target, library.StdioServerParameters):
@@ -151,7 +151,7 @@ async def _asked(library: Any, target: Any) -> Answer:
                     if not cursor:
                         break
                 about = client.server_info
-                return Answer(foreign(about.name), foreign(str(about.version or "")), sorted(tools))
+                return McpAnswer(foreign(about.name), foreign(str(about.version or "")), sorted(tools))
         except (TimeoutError, Failure):
             raise
         except Exception as error:  # noqa: BLE001  # the library raises groups of whatever went wrong

@@ -44,16 +44,16 @@ def migrations(kind: str = "", *, config: str = "", **instead: Unpack[Instead]) 
     def probe(ask: Ask) -> dict[str, int]:
         if config and not (ask.root / config).is_file():
             raise Failure(f"{ask.root / config} is not there")
-        kinds = [kind] if config else [one for one in COMMANDS if kind in ("", one) and _has(ask.root, one, kind)]
+        kinds = [kind] if config else [tool for tool in COMMANDS if kind in ("", tool) and _has(ask.root, tool, kind)]
         if not kinds:
             raise Failure(f"{ask.root} has {LOOKED_FOR[kind]}")
         until = time.monotonic() + ask.timeout
-        return {one: _ran(_command(one, config), ask, until) for one in kinds}
+        return {tool: _ran(_command(tool, config), ask, until) for tool in kinds}
 
     def judge(answer: dict[str, int], details: Details) -> None:
         details.update(kinds=[*answer])
-        behind = [one for one, code in answer.items() if code]
-        details.fix = " && ".join(_fix(one, config) for one in behind)
+        behind = [tool for tool, code in answer.items() if code]
+        details.fix = " && ".join(_fix(tool, config) for tool in behind)
         whose = f" of {behind[0]}" if len(behind) < len(answer) and behind else ""
         assert not behind, f"the database is not at the head of the migrations{whose}: some have not been applied"
         details.summary = "all applied"

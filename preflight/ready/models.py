@@ -21,7 +21,7 @@ from preflight.text import foreign
 LOCAL = ("ollama", "vllm", "llama.cpp")
 
 
-class Answer(NamedTuple):
+class ModelsAnswer(NamedTuple):
     """The service's answer about its models."""
 
     status: int
@@ -59,11 +59,11 @@ def model(
     if paid and kind not in SAYS_A_WORD:
         raise ValueError(f"{kind} cannot be asked with paid=True, only {', '.join(SAYS_A_WORD)}")
 
-    def probe(ask: Ask) -> Answer:
+    def probe(ask: Ask) -> ModelsAnswer:
         if kind in LOCAL:
             return _local(kind, name, ask, key, loaded=loaded)
 
-        def asked() -> Answer:
+        def asked() -> ModelsAnswer:
             return _used(kind, name, ask, base) if paid else _offered(kind, name, ask, base)
 
         if ask.sharing is None:
@@ -75,10 +75,10 @@ def model(
             ("model", name, str(paid), *question.about),
             asked,
             is_good=lambda answer: answer.knows or _is_among(name, answer.names or []),
-            shared=lambda words, _seconds: Answer(200, None, knows=True, shared=words),
+            shared=lambda words, _seconds: ModelsAnswer(200, None, knows=True, shared=words),
         )
 
-    def judge(answer: Answer, details: Details) -> None:
+    def judge(answer: ModelsAnswer, details: Details) -> None:
         details.update(status=answer.status, models=(answer.names or [])[:100])
         details.summary = f"{name} is {state}{f', {answer.shared}' if answer.shared else ''}"
         if answer.knows:
@@ -127,7 +127,7 @@ def _is_among(name: str, names: list[str]) -> bool:
 _ALL = {"google": "v1beta/models?pageSize=1000", "anthropic": "v1/models?limit=1000"}
 
 
-def _offered(kind: str, name: str, ask: Ask, base: str) -> Answer:
+def _offered(kind: str, name: str, ask: Ask, base: str) -> ModelsAnswer:
     known = PROVIDERS[kind]
     if kind == "perplexity":
         unknown("Perplexity has no list of its models")
@@ -141,11 +141,11 @@ def _offered(kind: str, name: str, ask: Ask, base: str) -> Answer:
             unknown(f"the service's list {answer.cut}")
         names = _names(answer.document, known.lists[0])
         if names is None or _is_among(name, names):
-            return Answer(answer.status, names)
+            return ModelsAnswer(answer.status, names)
         # Some services know aliases ("-latest") and custom models, but have them in no list.
         alone = get(asking.below(base_of(known, ask, base), f"{known.route}/{quote(name)}"), ask, headers)
         knows = alone.status == 200 and isinstance(alone.document, dict) and "error" not in alone.document
-        return Answer(answer.status, names, knows=knows and bool({"id", "name"} & alone.document.keys()))
+        return ModelsAnswer(answer.status, names, knows=knows and bool({"id", "name"} & alone.document.keys()))
     except Failure as failure:  # about a public service, that is not certain
         unknown(str(failure))
 
@@ -167,7 +167,7 @@ def _word(kind: str, name: str) -> tuple[str, dict[str, Any]]:
     return route, {"model": name, "messages": question}
 
 
-def _used(kind: str, name: str, ask: Ask, base: str) -> Answer:
+def _used(kind: str, name: str, ask: Ask, base: str) -> ModelsAnswer:
     """Have the model answer one word. Raises Failure if the service says that it cannot be used."""
     known = PROVIDERS[kind]
     route, body = _word(kind, name)
@@ -180,7 +180,7 @@ def _used(kind: str, name: str, ask: Ask, base: str) -> Answer:
     error = answer.document.get("error") if isinstance(answer.document, dict) else None
     said = " ".join(str(error.get(one)) for one in ("code", "type", "status")) if isinstance(error, dict) else ""
     if answer.status == 200 and error is None:
-        return Answer(200, None, knows=True)
+        return ModelsAnswer(200, None, knows=True)
     if answer.status == 404:
         raise Failure(f"the service has no model {name} (HTTP 404)")
     if answer.status in (402, 429) and MONEY.search(said.lower()):
@@ -191,16 +191,16 @@ def _used(kind: str, name: str, ask: Ask, base: str) -> Answer:
 
 
 def _names(document: Any, where: str) -> list[str] | None:
-    found = document.get(where) if isinstance(document, dict) else document
-    if not isinstance(found, list):
+    listed = document.get(where) if isinstance(document, dict) else document
+    if not isinstance(listed, list):
         return None
-    entries = [one for one in found if isinstance(one, dict)]
-    names = [one.get("id") or one.get("name") or one.get("model") for one in entries]
-    names += [alias for one in entries if isinstance(one.get("aliases"), list) for alias in one["aliases"]]
-    return [foreign(one) for one in names if isinstance(one, str)]
+    entries = [entry for entry in listed if isinstance(entry, dict)]
+    names = [entry.get("id") or entry.get("name") or entry.get("model") for entry in entries]
+    names += [alias for entry in entries if isinstance(entry.get("aliases"), list) for alias in entry["aliases"]]
+    return [foreign(name) for name in names if isinstance(name, str)]
 
 
-def _local(kind: str, name: str, ask: Ask, key: str, *, loaded: bool) -> Answer:
+def _local(kind: str, name: str, ask: Ask, key: str, *, loaded: bool) -> ModelsAnswer:
     """The models of a self-hosted server; its ``/health`` is good before a model is loaded."""
     if kind == "ollama":
         ask = replace(ask, value=_of_ollama(ask.value))
@@ -216,8 +216,8 @@ def _local(kind: str, name: str, ask: Ask, key: str, *, loaded: bool) -> Answer:
         if loaded and names is not None and _is_among(name, names):
             running = _names(get(asking.below(root, "api/ps"), ask, headers).document, "models")
             if running is None or not _is_among(name, running):
-                return Answer(there.status, names, f"{name} is on the disk, but not loaded")
-        return Answer(there.status, names)
+                return ModelsAnswer(there.status, names, f"{name} is on the disk, but not loaded")
+        return ModelsAnswer(there.status, names)
     answer = get(asking.below(root, "v1/models"), ask, headers)
     names = _names(answer.document, "data")
     health = get(asking.below(root, "health"), ask, headers) if loaded else None
@@ -226,10 +226,10 @@ def _local(kind: str, name: str, ask: Ask, key: str, *, loaded: bool) -> Answer:
         error = health.document.get("error") if isinstance(health.document, dict) else None
         loading = "loading" in str(error.get("message", "") if isinstance(error, dict) else error).lower()
         state = "is still being loaded" if loading else "is not ready: the server's /health answers HTTP 503"
-        return Answer(200, [*(names or []), name], f"{name} {state}")
+        return ModelsAnswer(200, [*(names or []), name], f"{name} {state}")
     if answer.status == 404:
         raise Failure(f"what answers is not {kind}: it has no /v1/models")
-    return Answer(answer.status, names, _asleep(answer.document, name) if loaded else "")
+    return ModelsAnswer(answer.status, names, _asleep(answer.document, name) if loaded else "")
 
 
 def _asleep(document: Any, name: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Unpack
 from urllib.parse import urlsplit
 
+from preflight import text
 from preflight.contract import Details
 from preflight.making import Ask, Failure, Instead, literal, requirement, without_query
 
@@ -32,10 +33,10 @@ def address(ask: Ask, given: str, port: int | None = None) -> tuple[str, int]:
 
     ``port`` is where to ask if neither says one, nor the URL's scheme.
     """
-    text = given or ask.value
+    written = given or ask.value
     what = given or ask.variable
     try:
-        parts = urlsplit(text if "://" in text else f"//{text}")
+        parts = urlsplit(written if "://" in written else f"//{written}")
         host, found = parts.hostname, parts.port
     except ValueError:
         raise Failure(f"{what} is neither host:port nor a URL") from None
@@ -47,14 +48,14 @@ def address(ask: Ask, given: str, port: int | None = None) -> tuple[str, int]:
     return host, found
 
 
-class Connected(NamedTuple):
+class OpenConnection(NamedTuple):
     """A connection, and the host's addresses that did not answer before this one accepted it."""
 
     made: socket.socket
     silent: list[str]
 
 
-def connect(host: str, port: int, timeout: float) -> Connected:
+def connect(host: str, port: int, timeout: float) -> OpenConnection:
     """A connection to one of the host's addresses, each of which gets its part of the time.
 
     Raises Failure, in words that tell refused, silent, unreachable and unresolved apart.
@@ -76,13 +77,8 @@ def connect(host: str, port: int, timeout: float) -> Connected:
                 silent.append(str(target[0]))
             continue
         made.settimeout(max(0.05, until - time.monotonic()))
-        return Connected(made, silent)
-    raise Failure(f"{shown(host, port)}: {why(errors, timeout)}")
-
-
-def shown(host: str, port: int) -> str:
-    """Host and port, for people."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return OpenConnection(made, silent)
+    raise Failure(f"{text.address(host, port)}: {why(errors, timeout)}")
 
 
 def resolved(host: str, port: int, timeout: float) -> list[Any]:
@@ -145,7 +141,7 @@ def tcp(name: str, *, port: int | None = None, **instead: Unpack[Instead]) -> Ca
         begun = time.monotonic()
         connection, silent = connect(host, number, ask.timeout)
         connection.close()
-        return Accepts(shown(host, number), time.monotonic() - begun, silent)
+        return Accepts(text.address(host, number), time.monotonic() - begun, silent)
 
     def judge(answer: Accepts, details: Details) -> None:
         details.update(address=answer.target, seconds=round(answer.seconds, 3), silent=answer.silent)

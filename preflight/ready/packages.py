@@ -34,7 +34,7 @@ def distribution(wanted: str, *, module: str = "", **instead: Unpack[Instead]) -
     """
     asked = Requirement(wanted)
 
-    def probe(ask: Ask) -> Answer:
+    def probe(ask: Ask) -> PackageAnswer:
         if asked.marker is not None and not asked.marker.evaluate():
             not_applicable(f"it is not for this system or Python: {asked.marker}")
         unknown_extras: list[str] = []
@@ -44,9 +44,9 @@ def distribution(wanted: str, *, module: str = "", **instead: Unpack[Instead]) -
         names = [module] if module else imports.modules(asked.name)
         if names:
             _imported(f"{asked.name} {version}", names, ask.timeout)
-        return Answer(version, names, unknown_extras)
+        return PackageAnswer(version, names, unknown_extras)
 
-    def judge(answer: Answer, details: Details) -> None:
+    def judge(answer: PackageAnswer, details: Details) -> None:
         details.update(version=answer.version, modules=answer.modules)
         notes = [f"{answer.version}, and {'imports' if answer.modules else 'names no module to import'}"]
         details.summary = "; ".join([*notes, *answer.unknown_extras])
@@ -62,7 +62,7 @@ def distribution(wanted: str, *, module: str = "", **instead: Unpack[Instead]) -
     )
 
 
-class Answer(NamedTuple):
+class PackageAnswer(NamedTuple):
     """The installed version, the modules that were imported, and the extras that it lacks."""
 
     version: str

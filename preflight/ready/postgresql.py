@@ -13,7 +13,7 @@ from preflight.making import url as parsed
 from preflight.ready.network import resolved
 
 
-class Answer(NamedTuple):
+class PostgresAnswer(NamedTuple):
     """The database's answer."""
 
     version: str
@@ -42,7 +42,7 @@ def postgres(
     """
     oldest = _number(at_least) if at_least else 0
 
-    def probe(ask: Ask) -> Answer:
+    def probe(ask: Ask) -> PostgresAnswer:
         for scheme in SCHEMES:
             if ask.value.startswith(f"{scheme}://"):
                 break
@@ -51,7 +51,7 @@ def postgres(
         psycopg = imported("psycopg", "postgres")
         return _asked(psycopg, parameters(psycopg, ask, ask.value.partition("://")[2]), ask.timeout)
 
-    def judge(answer: Answer, details: Details) -> None:
+    def judge(answer: PostgresAnswer, details: Details) -> None:
         details.update(version=answer.version, extensions=answer.extensions, writes=not answer.writes)
         enough = answer.number >= oldest
         assert enough, f"PostgreSQL is {answer.version}, needs {at_least} or newer"
@@ -91,20 +91,20 @@ def parameters(psycopg: Any, ask: Ask, rest: str) -> dict[str, Any]:
     libpq would refuse the whole address. Raises Failure if it is none, without its value.
     """
     try:
-        found = known_parameters(psycopg, rest)
+        options = known_parameters(psycopg, rest)
     except ValueError as error:
         parsed(ask, SCHEMES, "the URL of a PostgreSQL database")
         raise Failure(f"{ask.variable} {error}") from None
-    add_variables(found, ask.environment)
-    hosts = [one for one in str(found.get("host", "")).split(",") if one and not one.startswith("/")]
-    if len(hosts) == 1 and "hostaddr" not in found:
+    add_variables(options, ask.environment)
+    hosts = [host for host in str(options.get("host", "")).split(",") if host and not host.startswith("/")]
+    if len(hosts) == 1 and "hostaddr" not in options:
         # libpq gives each of a host's addresses all of the time: the first may swallow everything, as IPv6 often does.
         count = len(resolved(hosts[0], 0, ask.timeout))
     else:
         count = max(1, len(hosts))
     # It counts whole seconds, and takes 1 for 2.
-    found["connect_timeout"] = max(2, int(ask.timeout / count))
-    return {**found, "application_name": "preflight"}
+    options["connect_timeout"] = max(2, int(ask.timeout / count))
+    return {**options, "application_name": "preflight"}
 
 
 # In one transaction, which is rolled back. A pooler (PgBouncer) refuses options with which a session begins.
@@ -118,7 +118,7 @@ SELECT pg_is_in_recovery(), current_setting('transaction_read_only'),
 """
 
 
-def _asked(psycopg: Any, connection: dict[str, Any], timeout: float) -> Answer:
+def _asked(psycopg: Any, connection: dict[str, Any], timeout: float) -> PostgresAnswer:
     """Ask, in one transaction that is rolled back. Raises Failure in words that hold no part of the address."""
     try:
         made = psycopg.connect(**connection, prepare_threshold=None)
@@ -129,7 +129,9 @@ def _asked(psycopg: Any, connection: dict[str, Any], timeout: float) -> Answer:
             available = made.execute("SELECT name FROM pg_available_extensions").fetchall()
             writes = _no_writing(made)
             made.rollback()
-            return Answer(version, made.info.server_version, installed, frozenset(row[0] for row in available), writes)
+            return PostgresAnswer(
+                version, made.info.server_version, installed, frozenset(row[0] for row in available), writes
+            )
     except psycopg.Error as error:
         raise Failure(why(error, timeout)) from None
 

@@ -18,7 +18,7 @@ from preflight.suite import asking, clients, egress
 from preflight.text import foreign
 
 
-class Answer(NamedTuple):
+class HttpAnswer(NamedTuple):
     """The answer to a request."""
 
     target: str
@@ -42,12 +42,12 @@ def http(
     given = literal(name) if "://" in name else ""
     wanted = {status} if isinstance(status, int) else set(status)
 
-    def probe(ask: Ask) -> Answer:
+    def probe(ask: Ask) -> HttpAnswer:
         named = replace(ask, value=given, variable=name) if given else ask
         parsed(named, ["http", "https"], "the URL of an HTTP service")
         return get(named.value, ask)
 
-    def judge(answer: Answer, details: Details) -> None:
+    def judge(answer: HttpAnswer, details: Details) -> None:
         details.update(url=answer.target, status=answer.status, seconds=round(answer.seconds, 3))
         to = f", a redirection to {answer.location}" if answer.location else ""
         assert answer.status in wanted, f"{answer.target} answered HTTP {answer.status}{to}"
@@ -72,12 +72,14 @@ def http(
     )
 
 
-def get(address: str, ask: Ask, headers: Mapping[str, str] | None = None) -> Answer:
+def get(address: str, ask: Ask, headers: Mapping[str, str] | None = None) -> HttpAnswer:
     """The answer to one GET. Raises Failure if there is none."""
     return send("GET", address, ask, headers)
 
 
-def send(method: str, address: str, ask: Ask, headers: Mapping[str, str] | None = None, body: bytes = b"") -> Answer:
+def send(
+    method: str, address: str, ask: Ask, headers: Mapping[str, str] | None = None, body: bytes = b""
+) -> HttpAnswer:
     """The answer to one request, in the way that the application's client would ask (egress.py).
 
     Raises Failure if there is none, in words that hold no part of what is secret in the address.
@@ -111,7 +113,7 @@ def send(method: str, address: str, ask: Ask, headers: Mapping[str, str] | None 
     except (ValueError, RecursionError):
         document = None
     to = _host_of(location) if location else ""
-    return Answer(target, response.status_code, time.monotonic() - begun, document, to, cut)
+    return HttpAnswer(target, response.status_code, time.monotonic() - begun, document, to, cut)
 
 
 def target_of(address: str, ask: Ask) -> str:

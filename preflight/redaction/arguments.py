@@ -142,16 +142,16 @@ def _one(argument: str, secrets: Collection[str], *, command: bool) -> str:
         return f"{option}{MASK}"
     if option and _LOGIN.search(name) and (login := _login(value)):
         return f"{option}{login}"
-    if found := _GLUED_LOGIN.match(argument):
-        return f"{found[0]}{_login(argument[found.end() :]) or argument[found.end() :]}"
+    if matched := _GLUED_LOGIN.match(argument):
+        return f"{matched[0]}{_login(argument[matched.end() :]) or argument[matched.end() :]}"
     if _GLUED_PASSWORD.match(argument) and not _PORTS.fullmatch(argument, 2):
         return f"-p{MASK}"
-    if found := _SLASHED.match(argument):
-        return f"{found[0]}{MASK}"
+    if matched := _SLASHED.match(argument):
+        return f"{matched[0]}{MASK}"
     # What an option has may be an assignment itself: --set=auth.password=X, --env=DB_PASSWORD=X.
     rest = argument[len(option) :]
-    if (found := _WITHOUT_SCHEME.fullmatch(rest)) and not _VERSION.fullmatch(found[2]):
-        return f"{option}{found[1]}:{MASK}@{rest[found.start(2) :]}"
+    if (matched := _WITHOUT_SCHEME.fullmatch(rest)) and not _VERSION.fullmatch(matched[2]):
+        return f"{option}{matched[1]}:{MASK}@{rest[matched.start(2) :]}"
     text = option + LOOKS_SECRET.sub(MASK, _fields(_addresses(rest)))
     return "".join(_words(text, secrets, header_ends="")) if several else text  # its headers are masked
 

@@ -185,7 +185,7 @@ def banner(title: str, style: str, checks: Iterable[Check], *, plain: bool, verb
     return Group(*parts)
 
 
-class Rows:
+class CheckRows:
     """A line or more for each check: sign, title and message.
 
     The messages stand below each other where that leaves them half of the width; else each follows its title.
@@ -246,7 +246,7 @@ def render(report: Report, *, plain: bool = False, verbose: bool = False) -> Ren
     good = _once_a_service([check for check in report.checks if not check.blocks and not check.warns])
     parts: list[RenderableType] = []
     if good:
-        parts.append(Rows(good, plain=plain, verbose=verbose))
+        parts.append(CheckRows(good, plain=plain, verbose=verbose))
     if report.problems:
         title = f"{_sign('⚠️ ', plain)}{_count(len(report.problems), 'WARNING')}"
         parts.append(banner(title, "dark_orange3", report.problems, plain=plain, verbose=verbose))
@@ -268,7 +268,7 @@ def _not_known(checks: Sequence[Check], *, plain: bool, verbose: bool) -> Render
     parts: list[RenderableType] = [Text(f"{len(checks)} not checked:", style="bold yellow")]
     for first, *more in together.values():
         one = replace(first, title=", ".join(check.title for check in (first, *more)))
-        parts.append(Rows([one], plain=plain, verbose=verbose, aligned=False))
+        parts.append(CheckRows([one], plain=plain, verbose=verbose, aligned=False))
         if one.fix:
             parts.append(Fix(one.fix))
     return Group(*parts)
@@ -303,7 +303,7 @@ class Watched:
         used = len(console.render_lines(Group(*above), options, pad=False)) + len(below)
         room = max(3, self.height - used - 3)  # the rule, how many more there are, and where the cursor stands
         yield from above
-        yield Rows(rest[:room], plain=plain, folded=False)
+        yield CheckRows(rest[:room], plain=plain, folded=False)
         if len(rest) > room:
             yield Text(f"and {len(rest) - room} more", style="bright_black")
         yield _rule("bright_black", plain)

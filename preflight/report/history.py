@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from preflight import files
-from preflight.report import changes
-from preflight.report import model as report
+from preflight.report import changes, model
 from preflight.report.changes import Flip
 from preflight.report.model import OUTCOMES, Check, Report, ReportError
 from preflight.settings.model import Settings
@@ -60,12 +59,12 @@ def _shared(titles: tuple[str, ...], severities: tuple[str, ...]) -> _Titles:
     return _Titles(titles, severities)
 
 
-class Checks(Mapping[str, Past]):
+class PastChecks(Mapping[str, Past]):
     """The checks of a past run by title, in columns: a thousand of them take 13 KiB and what their messages take."""
 
     __slots__ = ("_durations", "_messages", "_outcomes", "_titles")
 
-    def __init__(self, found: Iterable[Check], like: Checks | None = None) -> None:
+    def __init__(self, found: Iterable[Check], like: PastChecks | None = None) -> None:
         """``like`` are another run's: most messages are the same from run to run, and one copy serves all."""
         checks = {check.title: check for check in found}.values()
         self._titles = _shared(
@@ -98,7 +97,7 @@ class Checks(Mapping[str, Past]):
         """Titles with their outcomes."""
         return zip(self._titles.index, map(OUTCOMES.__getitem__, self._outcomes), strict=False)
 
-    def same(self, other: Checks) -> bool:
+    def same(self, other: PastChecks) -> bool:
         """Whether the same checks had the same outcomes there."""
         return self._titles is other._titles and self._outcomes == other._outcomes
 
@@ -118,25 +117,25 @@ class Run(NamedTuple):
     summary: Mapping[str, int]
     blocking: tuple[str, ...]
     warnings: tuple[str, ...]
-    checks: Checks
+    checks: PastChecks
 
     @classmethod
-    def of(cls, found: Report, like: Checks | None = None) -> Run:
-        """The part of a report that is worth remembering; for ``like`` see :class:`Checks`."""
+    def of(cls, report: Report, like: PastChecks | None = None) -> Run:
+        """The part of a report that is worth remembering; for ``like`` see :class:`PastChecks`."""
         return cls(
-            run_id=found.run_id,
-            origin=found.origin,
-            status=found.status,
-            may_start=found.may_start,
-            started_at=found.started_at,
-            duration=found.duration,
-            address=sys.intern(found.address),
-            selection=sys.intern(found.selection),
-            reason=found.reason,
-            summary=found.summary,
-            blocking=tuple(sys.intern(check.title) for check in found.blocking),
-            warnings=tuple(sys.intern(check.title) for check in found.warnings),
-            checks=Checks(found.checks, like),
+            run_id=report.run_id,
+            origin=report.origin,
+            status=report.status,
+            may_start=report.may_start,
+            started_at=report.started_at,
+            duration=report.duration,
+            address=sys.intern(report.address),
+            selection=sys.intern(report.selection),
+            reason=report.reason,
+            summary=report.summary,
+            blocking=tuple(sys.intern(check.title) for check in report.blocking),
+            warnings=tuple(sys.intern(check.title) for check in report.warnings),
+            checks=PastChecks(report.checks, like),
         )
 
 
@@ -147,7 +146,7 @@ def flips(runs: Sequence[Run]) -> list[tuple[Flip, ...]]:
     part of the suite ran in, that broke, or that left the check out as not applicable says nothing about it.
     """
     last: dict[str, dict[str, str]] = {}  # outcomes, by address
-    newest: dict[str, Checks] = {}  # of the runs so far, by address
+    newest: dict[str, PastChecks] = {}  # of the runs so far, by address
     found: list[tuple[Flip, ...]] = []
     for run in reversed(runs):
         flipped: list[Flip] = []
@@ -192,7 +191,7 @@ def keep(found: Report, settings: Settings) -> str:
     name = f"{re.sub('[-:]', '', found.started_at)}-{found.run_id}.{_key(found.address)}.json"
     try:
         files.no_link(folder)
-        report.publish(found, folder / name)
+        model.publish(found, folder / name)
         _prune(folder, settings.history, name, _key(found.address))
     except OSError as error:
         return f"This run is not in the history: {folder}: {error.strerror}"
@@ -313,16 +312,16 @@ class History:
         hold no report are left out. Raises OSError if the folder is there and cannot be read.
         """
         with self._lock:
-            found = self._read(offset + limit + LOOK_BACK, address)
-        kept = {run.run_id for run in found}
+            past = self._read(offset + limit + LOOK_BACK, address)
+        kept = {run.run_id for run in past}
         more = {
-            one.run_id: Run.of(one)
-            for one in besides
-            if one.run_id not in kept and address in (None, one.address)
+            report.run_id: Run.of(report)
+            for report in besides
+            if report.run_id not in kept and address in (None, report.address)
         }  # fmt: skip
         if more:
-            found = sorted([*more.values(), *found], key=lambda run: run.started_at, reverse=True)
-        return list(zip(found, flips(found), strict=True))[offset : offset + limit]
+            past = sorted([*more.values(), *past], key=lambda run: run.started_at, reverse=True)
+        return list(zip(past, flips(past), strict=True))[offset : offset + limit]
 
     def _read(self, count: int, address: str | None) -> list[Run]:
         try:
@@ -347,9 +346,9 @@ class History:
         self._forget()
         return runs
 
-    def _load(self, name: str, like: Checks | None) -> Run | None:
+    def _load(self, name: str, like: PastChecks | None) -> Run | None:
         try:
-            return Run.of(report.load(self._folder / name), like)
+            return Run.of(model.load(self._folder / name), like)
         except ReportError:
             return None  # a corrupt file hides none of the others
 
@@ -371,7 +370,7 @@ class History:
         for file in listing:
             if file.run_id == run_id:
                 try:
-                    return report.load(self._folder / file.name)
+                    return model.load(self._folder / file.name)
                 except ReportError:
                     return None
         return None

@@ -11,17 +11,17 @@ from preflight.contract import Details, not_applicable, unknown
 from preflight.settings.model import Settings
 
 if TYPE_CHECKING:
-    from preflight.suite.database import Answer, Database
+    from preflight.suite.database import DatabaseAnswer, DatabaseProbe
 
 
 @pytest.mark.critical("Database", needs=["network", "database", "tables"], scope="fleet")
-def test_database(database: Database, details: Details) -> None:
+def test_database(database: DatabaseProbe, details: Details) -> None:
     """What the application keeps in the database of PREFLIGHT_DATABASE_URL can be kept there."""
     _judge(database, details)
 
 
 @pytest.mark.warning("Fleet Database", needs=["network", "database"])
-def test_fleet_database(settings: Settings, database: Database, details: Details) -> None:
+def test_fleet_database(settings: Settings, database: DatabaseProbe, details: Details) -> None:
     """The fleet can use the database of PREFLIGHT_DATABASE_URL, and this release understands its tables."""
     answer = database.answer
     if settings.database_tables and answer.state is None:
@@ -38,7 +38,7 @@ def test_fleet_database(settings: Settings, database: Database, details: Details
         )
 
 
-def _judge(database: Database, details: Details) -> None:
+def _judge(database: DatabaseProbe, details: Details) -> None:
     answer = database.answer
     details.fix = answer.fix
     if answer.passes:
@@ -50,14 +50,16 @@ def _judge(database: Database, details: Details) -> None:
     details.summary = f"PostgreSQL {answer.version}"
 
 
-def _judge_tables(answer: Answer, details: Details) -> None:
+def _judge_tables(answer: DatabaseAnswer, details: Details) -> None:
     assert answer.state is not None  # without a problem there is one
-    behind = [one for one in answer.tables if answer.state.is_behind(one)]
+    behind = [tables for tables in answer.tables if answer.state.is_behind(tables)]
     if behind:
         details.fix = commands.run_py("--migrate")
-    steps = ", ".join(f"{one.subject} has version {answer.state.version(one)} of {one.version}" for one in behind)
+    steps = ", ".join(
+        f"{tables.subject} has version {answer.state.version(tables)} of {tables.version}" for tables in behind
+    )
     assert not behind, f"the tables in the database are older than this release: {steps}"
-    missing = [one for one in answer.tables if answer.state.is_missing(one)]
+    missing = [tables for tables in answer.tables if answer.state.is_missing(tables)]
     if missing and not answer.state.may_create:
         details.fix = commands.run_py("--migrate") + "  # with a role that may make tables in the schema preflight"
-        pytest.fail(f"the role may not make the tables of {', '.join(one.subject for one in missing)}")
+        pytest.fail(f"the role may not make the tables of {', '.join(tables.subject for tables in missing)}")

@@ -27,7 +27,7 @@ def test_tls_certificate(settings: Settings, details: Details) -> None:
     details.update(ssl_certfile=str(settings.ssl_certfile or ""), ssl_keyfile=str(settings.ssl_keyfile or ""))
     try:
         found = certificates.examine(settings)
-    except certificates.Unusable as error:
+    except certificates.UnusableCertificate as error:
         details.fix = error.fix
         pytest.fail(str(error))
     details.update(names=list(found.names))
@@ -41,19 +41,18 @@ def test_tls_certificate_validity(settings: Settings, details: Details) -> None:
     from preflight.suite import certificates
 
     try:
-        found = certificates.examine(settings)
-    except certificates.Unusable:
+        certificate = certificates.examine(settings)
+    except certificates.UnusableCertificate:
         unknown("TLS Certificate says why the certificate cannot be used")
-    details.fix = (
-        f"renew it, then start again: openssl x509 -noout -dates -in {commands.quoted(found.path)} shows both ends"
-    )
-    assert found.ends is not None, f"clients refuse {found.path}: {found.problem}"
-    details.update(valid_until=_day(found.ends))
-    left = found.days_left()
+    shown = commands.quoted(certificate.path)
+    details.fix = f"renew it, then start again: openssl x509 -noout -dates -in {shown} shows both ends"
+    assert certificate.ends is not None, f"clients refuse {certificate.path}: {certificate.problem}"
+    details.update(valid_until=_day(certificate.ends))
+    left = certificate.days_left()
     assert left >= SOON, (
-        f"{found.path} expires on {_day(found.ends)}, in {left:.0f} days; {SOON:.0f} or more are needed"
+        f"{certificate.path} expires on {_day(certificate.ends)}, in {left:.0f} days; {SOON:.0f} or more are needed"
     )
-    details.summary = f"until {_day(found.ends)}"
+    details.summary = f"until {_day(certificate.ends)}"
 
 
 @pytest.mark.critical("Log Configuration", needs="log_config", ignorable=False)
@@ -66,6 +65,6 @@ def test_log_configuration(settings: Settings, details: Details) -> None:
     details.update(log_config=str(path))
     try:
         details.summary = f"{path}, {logconfig.examine(path)}"
-    except logconfig.Unusable as error:
+    except logconfig.UnusableLogConfig as error:
         details.fix = error.fix
         pytest.fail(f"{settings.place('log_config')}: {error}")

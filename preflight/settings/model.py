@@ -47,6 +47,7 @@ from preflight.settings.parsers import (
     whole,
 )
 from preflight.settings.statefolder import StateFolder
+from preflight.text import address
 
 PREFIX = "PREFLIGHT_"
 DEFAULT_ENV_FILE = Path(".env")
@@ -574,11 +575,6 @@ class Settings:
 
 TOKEN_LENGTH = 16
 """Characters that a token needs before anybody but the local user may use it."""
-
-
-def address(host: str, port: int) -> str:
-    """``host:port``, with brackets around an IPv6 address."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def slot(port: int, uds: str) -> str:

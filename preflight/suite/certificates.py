@@ -17,12 +17,11 @@ from typing import Any
 from preflight import commands
 from preflight.settings.model import Settings
 
-REQUIREMENTS = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 LARGEST = 4 * 1024**2  # bytes of a file of certificates that are read; a system's whole bundle has a quarter million
 ROUNDS = 8  # of a handshake, which takes two
 
 
-class Unusable(ValueError):
+class UnusableCertificate(ValueError):
     """TLS cannot be served with these files: what was found and what is needed, in one line, and what to do."""
 
     def __init__(self, problem: str, fix: str) -> None:
@@ -48,25 +47,25 @@ class Certificate:
 
 
 def examine(settings: Settings) -> Certificate:
-    """The certificate that these settings serve with. Raises Unusable if none can be served with them."""
+    """The certificate that these settings serve with. Raises UnusableCertificate if none can be served with them."""
     certificate = settings.ssl_certfile
     if certificate is None:
         given = next(name for name in NAMES if name in settings.sources)
-        raise Unusable(
+        raise UnusableCertificate(
             f"{settings.place(given)} is set and ssl_certfile is not: plain HTTP would be served",
             "set ssl_certfile to the certificate, or leave the other ssl_ settings out",
         )
     key = settings.ssl_keyfile or certificate
     text = _read(settings, "ssl_certfile", certificate)
     if "-----BEGIN CERTIFICATE-----" not in text:
-        raise Unusable(
+        raise UnusableCertificate(
             f"{settings.place('ssl_certfile')}: {certificate} holds no certificate in PEM",
             f"openssl x509 -in {commands.quoted(certificate)} -outform pem  # converts it to PEM",
         )
     private = _read(settings, "ssl_keyfile", key) if key != certificate else text
     if "PRIVATE KEY-----" not in private:
         where = settings.place("ssl_keyfile" if settings.ssl_keyfile else "ssl_certfile")
-        raise Unusable(
+        raise UnusableCertificate(
             f"{where}: {key} holds no private key in PEM", "set ssl_keyfile to the file with the private key"
         )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -76,7 +75,7 @@ def examine(settings: Settings) -> Certificate:
         try:
             context.set_ciphers(settings.ssl_ciphers)
         except ssl.SSLError:
-            raise Unusable(
+            raise UnusableCertificate(
                 f"{settings.place('ssl_ciphers')} names no cipher that this OpenSSL has ({ssl.OPENSSL_VERSION})",
                 "leave the setting out, or choose from the ciphers that OpenSSL has: openssl ciphers -v",
             ) from None
@@ -97,12 +96,12 @@ def _read(settings: Settings, name: str, path: Path) -> str:
         fix = f"ls -l {path_shown}  # user {os.geteuid()} has to be able to read it; or set {name} to another file"
         if isinstance(error, FileNotFoundError):
             fix = f"set {name} to a file that exists: a relative path starts at {settings.root}"
-        raise Unusable(f"{settings.place(name)}: {path} cannot be read: {error.strerror}", fix) from None
+        raise UnusableCertificate(f"{settings.place(name)}: {path} cannot be read: {error.strerror}", fix) from None
 
 
 def _load(settings: Settings, context: ssl.SSLContext, certificate: Path, key: Path, *, encrypted: bool) -> None:
     if encrypted and settings.ssl_keyfile_password is None:
-        raise Unusable(
+        raise UnusableCertificate(
             f"the private key in {key} has a password, and ssl_keyfile_password is not set",
             "set PREFLIGHT_SSL_KEYFILE_PASSWORD in the env file or the environment",
         )
@@ -112,17 +111,17 @@ def _load(settings: Settings, context: ssl.SSLContext, certificate: Path, key: P
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             shown = f"openssl pkey -pubout -in {commands.quoted(key)}"
-            raise Unusable(
+            raise UnusableCertificate(
                 f"the private key in {key} does not belong to the certificate in {certificate}",
                 f"take the key that the certificate was made for; {shown} shows its public key, which has to be that of"
                 f" openssl x509 -noout -pubkey -in {commands.quoted(certificate)}",
             ) from None
         if encrypted:
             where = settings.place("ssl_keyfile_password")
-            raise Unusable(
+            raise UnusableCertificate(
                 f"{where} does not open the private key in {key}", "set PREFLIGHT_SSL_KEYFILE_PASSWORD to its password"
             ) from None
-        raise Unusable(
+        raise UnusableCertificate(
             f"OpenSSL cannot use {certificate} with the private key in {key}: {_said(error)}",
             f"see how OpenSSL reads the file: openssl x509 -noout -text -in {commands.quoted(certificate)}",
         ) from None
@@ -132,7 +131,7 @@ def _trust_clients(settings: Settings, context: ssl.SSLContext) -> None:
     authorities = settings.ssl_ca_certs
     if authorities is None:
         if settings.ssl_cert_reqs != "none":
-            raise Unusable(
+            raise UnusableCertificate(
                 f"{settings.place('ssl_cert_reqs')} is {settings.ssl_cert_reqs} and ssl_ca_certs is not set: no"
                 " client's certificate would be accepted",
                 "set ssl_ca_certs to the certificates of the authorities that issue your clients' certificates",
@@ -142,7 +141,7 @@ def _trust_clients(settings: Settings, context: ssl.SSLContext) -> None:
     try:
         context.load_verify_locations(authorities)
     except ssl.SSLError as error:
-        raise Unusable(
+        raise UnusableCertificate(
             f"{settings.place('ssl_ca_certs')}: {authorities} holds no certificates in PEM ({_said(error)})",
             "set ssl_ca_certs to a file with the certificates, one after the other",
         ) from None
@@ -166,7 +165,7 @@ def _handshake(context: ssl.SSLContext, path: Path, text: str) -> Certificate:
     except ssl.SSLCertVerificationError as error:
         return Certificate(path, None, error.verify_message, ())
     except ssl.SSLError as error:
-        raise Unusable(
+        raise UnusableCertificate(
             f"OpenSSL cannot serve TLS with {path}: {_said(error)}",
             f"inspect the file: openssl x509 -noout -text -in {commands.quoted(path)}",
         ) from None

@@ -18,14 +18,14 @@ _HARMLESS = ("preflight.suite.", "_pytest.")
 _ENDS_THE_RUN = (KeyboardInterrupt, pytest.exit.Exception)
 
 
-class Fault(NamedTuple):
+class CleanupFault(NamedTuple):
     """What the clean-up of something shared has raised, and the classes, modules and sessions that have ended there."""
 
     error: BaseException
     ended: frozenset[Node]
 
 
-_FAULT = pytest.StashKey[Fault]()
+_FAULT = pytest.StashKey[CleanupFault]()
 
 
 def own(item: pytest.Item) -> BaseException | None:
@@ -53,16 +53,16 @@ def of_shared(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]
         raise
     except BaseException as error:
         going_on = set(nextitem.listchain()) if nextitem is not None else set()
-        item.stash[_FAULT] = Fault(error, frozenset(one for one in item.listchain() if one not in going_on))
+        item.stash[_FAULT] = CleanupFault(error, frozenset(one for one in item.listchain() if one not in going_on))
         raise
 
 
-def fault_of(item: pytest.Item) -> Fault | None:
+def fault_of(item: pytest.Item) -> CleanupFault | None:
     """What was raised by the clean-up of what is shared, after this requirement."""
     return item.stash.get(_FAULT, None)
 
 
-def users(item: pytest.Item, fault: Fault, items: Iterable[pytest.Item]) -> list[pytest.Item]:
+def users(item: pytest.Item, fault: CleanupFault, items: Iterable[pytest.Item]) -> list[pytest.Item]:
     """The requirements so far, this one included, that use a shared fixture of the author's which has ended there."""
     found = []
     for other in items:

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, NamedTuple
 from preflight.settings.model import Settings
 
 if TYPE_CHECKING:
-    from preflight.fleet.schema import State, Tables
+    from preflight.fleet.schema import SchemaState, Tables
 
 MOMENT = 0.1  # seconds that a start gives a database to take the connection, and twice that to answer all questions
 LOOK = 0.01  # seconds after which a start looks how far it has come
 
 
-class Answer(NamedTuple):
+class DatabaseAnswer(NamedTuple):
     """What is known about the database."""
 
     version: str = ""
     """Of the server, "15.18"."""
-    state: State | None = None
+    state: SchemaState | None = None
     """None if nothing is known about its tables."""
     tables: tuple[Tables, ...] = ()
     """Our own, and those that the application registers."""
@@ -37,14 +37,14 @@ class Answer(NamedTuple):
     """Whether the problem may go away by itself."""
 
 
-class Database:
+class DatabaseProbe:
     """One question for each run."""
 
     def __init__(self, settings: Settings, *, starts: bool) -> None:
         """``starts``: this run is in the path of a start."""
         self._settings = settings
         self._starts = starts
-        self._answer: Answer | None = None
+        self._answer: DatabaseAnswer | None = None
         self._answered = threading.Event()
         self._begun = 0.0
         self._left: float | None = None
@@ -59,14 +59,14 @@ class Database:
             threading.Thread(target=self._ask, name="probe-database", daemon=True).start()
 
     @property
-    def answer(self) -> Answer:
+    def answer(self) -> DatabaseAnswer:
         """The answer, as soon as it is known, or at the deadline."""
         while not self._answered.is_set() and (left := self._until() - time.monotonic()) > 0:
             self._answered.wait(min(left, LOOK))
         if self._answer is not None:
             return self._answer
         waited = time.monotonic() - self._begun
-        return Answer(problem=f"the database cannot be reached: no answer within {waited:.1f} s", passes=True)
+        return DatabaseAnswer(problem=f"the database cannot be reached: no answer within {waited:.1f} s", passes=True)
 
     def _until(self) -> float:
         """Until when the answer is worth waiting for, as far as is known by now; on the monotonic clock."""
@@ -99,12 +99,12 @@ class Database:
                 self._connected = time.monotonic()
                 version = database.shown(connection.info.server_version)
                 state = schema.look(connection, settings.probe_timeout)
-                self._answer = Answer(version=version, state=state, tables=tables)
-        except database.Unusable as error:
-            self._answer = Answer(problem=str(error), fix=error.fix)
+                self._answer = DatabaseAnswer(version=version, state=state, tables=tables)
+        except database.UnusableDatabase as error:
+            self._answer = DatabaseAnswer(problem=str(error), fix=error.fix)
         except database.Unavailable as error:
-            self._answer = Answer(problem=str(error), passes=True)
+            self._answer = DatabaseAnswer(problem=str(error), passes=True)
         except Exception as error:  # noqa: BLE001  # whatever it is: the requirement fails, and says so
-            self._answer = Answer(problem=f"the database cannot be asked: {type(error).__name__}")
+            self._answer = DatabaseAnswer(problem=f"the database cannot be asked: {type(error).__name__}")
         finally:
             self._answered.set()

@@ -92,20 +92,20 @@ def _name(character: str) -> str:
 
 def headers(environment: Mapping[str, str], key: str | None) -> dict[str, str]:
     """What the client puts into each request. Raises Fault if HTTP does not allow it."""
-    found = {"Accept": "application/json", "User-Agent": f"AsyncOpenAI/Python {_version()}"}
+    sent = {"Accept": "application/json", "User-Agent": f"AsyncOpenAI/Python {_version()}"}
     if key:
-        found["Authorization"] = f"Bearer {key}"
+        sent["Authorization"] = f"Bearer {key}"
         if unsendable(key, alone=False):
             raise Fault("", "the key has characters that no HTTP header can carry")
     for name, variables in (("OpenAI-Organization", ORGANIZATION), ("OpenAI-Project", (PROJECT,))):
         present = [variable for variable in variables if variable in environment]
         if not present:
             continue
-        variable = next((one for one in present if environment[one]), present[0])
-        found[name] = environment[variable]
+        variable = next((variable for variable in present if environment[variable]), present[0])
+        sent[name] = environment[variable]
         if wrong := unsendable(environment[variable]):
             raise Fault(variable, f"has a character that no HTTP header can carry: {wrong}")
-    own = {header.lower(): header for header in found}
+    own = {header.lower(): header for header in sent}
     for line in environment.get(HEADERS, "").split("\n"):
         header, colon, value = (part.strip() for part in line.partition(":"))
         if not colon:
@@ -114,10 +114,10 @@ def headers(environment: Mapping[str, str], key: str | None) -> dict[str, str]:
             raise Fault(HEADERS, "has a line that begins with no name of a header")
         if wrong := unsendable(value):
             raise Fault(HEADERS, f"has a value that no HTTP header can carry: {wrong}")
-        found.pop(own.get(header.lower(), ""), None)
+        sent.pop(own.get(header.lower(), ""), None)
         own[header.lower()] = header
-        found[header] = value
-    return found
+        sent[header] = value
+    return sent
 
 
 def _version() -> str:

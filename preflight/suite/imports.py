@@ -189,15 +189,15 @@ def _guess(name: str) -> str:
 
 def modules(name: str) -> list[str]:
     """The modules to import for a distribution: the one that has its name, or else all its top-level modules."""
-    found = installed(name)
-    listed = (found.distribution.files if found else None) or []
+    installation = installed(name)
+    listed = (installation.distribution.files if installation else None) or []
     paths = [file.parts for file in listed if file.suffix in (".py", ".so") and ".dist-info" not in file.parts[0]]
     packages = {".".join(parts[:-1]) for parts in paths if parts[-1].startswith("__init__.") and ".." not in parts}
-    tops = {one for one in packages if one.rpartition(".")[0] not in packages}
+    tops = {module for module in packages if module.rpartition(".")[0] not in packages}
     tops |= {parts[0].partition(".")[0] for parts in paths if len(parts) == 1}
-    tops = {one for one in tops if all(part.isidentifier() for part in one.split("."))}
-    called = [one for one in dict.fromkeys((_guess(name), name.lower().replace("-", "."))) if one in tops]
-    public = {one for one in tops if "._" not in f".{one}"} - {"test", "tests", "docs", "examples"}
+    tops = {module for module in tops if all(part.isidentifier() for part in module.split("."))}
+    called = [module for module in dict.fromkeys((_guess(name), name.lower().replace("-", "."))) if module in tops]
+    public = {module for module in tops if "._" not in f".{module}"} - {"test", "tests", "docs", "examples"}
     # An editable installation lists none of its modules.
     return called or sorted(public) or [_guess(name)] * _is_there(_guess(name))
 

@@ -17,7 +17,7 @@ from preflight.suite.sharing import Sharing
 
 if TYPE_CHECKING:
     from preflight.suite.answers import Answers
-    from preflight.suite.database import Database
+    from preflight.suite.database import DatabaseProbe
     from preflight.suite.probes import Probes
 
 
@@ -31,7 +31,7 @@ class Inquiries:
         self._imported = imported
         self._sharing = Sharing.of(settings, origin)
         self._probes: Probes | None = None
-        self._database: Database | None = None
+        self._database: DatabaseProbe | None = None
         self.answers: Answers | None = None
         """Those of ready-made requirements' probes; None if no such requirement is asked."""
         if origin != "pytest" and settings.database_url:
@@ -62,12 +62,12 @@ class Inquiries:
         return self._probes
 
     @property
-    def database(self) -> Database:
+    def database(self) -> DatabaseProbe:
         """The answer of the fleet's database."""
         if self._database is None:
-            from preflight.suite.database import Database
+            from preflight.suite.database import DatabaseProbe
 
-            self._database = Database(self._settings, starts=self._origin == "start")
+            self._database = DatabaseProbe(self._settings, starts=self._origin == "start")
         return self._database
 
     def application(self) -> tuple[str | None, str]:

@@ -18,7 +18,7 @@ KINDS = {".json": "JSON", ".yaml": "YAML", ".yml": "YAML"}
 VERSION = 1  # of logging.config's dictionaries; there is no other
 
 
-class Unusable(ValueError):
+class UnusableLogConfig(ValueError):
     """Logging could not be set up with the file: what is wrong, in one line, and what to do."""
 
     def __init__(self, problem: str, fix: str) -> None:
@@ -27,21 +27,21 @@ class Unusable(ValueError):
 
 
 def examine(path: Path) -> str:
-    """What the file sets up, in a few words. Raises Unusable if it would set up nothing."""
+    """What the file sets up, in a few words. Raises UnusableLogConfig if it would set up nothing."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise Unusable(
+        raise UnusableLogConfig(
             f"{path} cannot be read: {error.strerror}", "set log_config to a file that can be read"
         ) from None
     except UnicodeDecodeError:
-        raise Unusable(f"{path} is not UTF-8 text", "save the file as UTF-8") from None
+        raise UnusableLogConfig(f"{path} is not UTF-8 text", "save the file as UTF-8") from None
     kind = KINDS.get(path.suffix)
     if kind is None:
         return _ini(path, text)
     parsed = _json(path, text) if kind == "JSON" else _yaml(path, text)
     if not isinstance(parsed, dict):
-        raise Unusable(f"{path} holds no table, which logging.config.dictConfig needs", _FIX)
+        raise UnusableLogConfig(f"{path} holds no table, which logging.config.dictConfig needs", _FIX)
     return _dictionary(path, parsed)
 
 
@@ -52,7 +52,7 @@ def _json(path: Path, text: str) -> object:
     try:
         parsed: object = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Unusable(f"{path} is not valid JSON: {error}", f"correct the file {path}") from None
+        raise UnusableLogConfig(f"{path} is not valid JSON: {error}", f"correct the file {path}") from None
     return parsed
 
 
@@ -60,13 +60,13 @@ def _yaml(path: Path, text: str) -> object:
     try:
         import yaml  # type: ignore[import-untyped]
     except ImportError:
-        raise Unusable(
+        raise UnusableLogConfig(
             f"{path} is YAML, and the package that reads it is not installed", "pip install pyyaml  # or use .json"
         ) from None
     try:
         parsed: object = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:
-        raise Unusable(
+        raise UnusableLogConfig(
             f"{path} is not valid YAML: {' '.join(str(error).split())}", f"correct the file {path}"
         ) from None
     return parsed
@@ -74,17 +74,17 @@ def _yaml(path: Path, text: str) -> object:
 
 def _dictionary(path: Path, parsed: Mapping[str, Any]) -> str:
     if parsed.get("version") != VERSION:
-        raise Unusable(f'{path} has no "version": {VERSION}, which logging.config.dictConfig needs', _FIX)
+        raise UnusableLogConfig(f'{path} has no "version": {VERSION}, which logging.config.dictConfig needs', _FIX)
     tables = {}
     for name in ("formatters", "filters", "handlers", "loggers"):
         table = parsed.get(name) or {}
         if not isinstance(table, dict) or not all(isinstance(one, dict) for one in table.values()):
-            raise Unusable(f'{path}: "{name}" is not a table of tables', _FIX)
+            raise UnusableLogConfig(f'{path}: "{name}" is not a table of tables', _FIX)
         tables[name] = table
     for name, handler in tables["handlers"].items():
         where = f"{path}: handler {name!r}"
         if "class" not in handler and "()" not in handler:
-            raise Unusable(f'{where} has no "class"', f"correct the file {path}")
+            raise UnusableLogConfig(f'{where} has no "class"', f"correct the file {path}")
         _resolves(where, handler.get("class"))
         _known(where, "formatter", [handler["formatter"]] if "formatter" in handler else [], tables["formatters"])
         _known(where, "filter", handler.get("filters", ()), tables["filters"])
@@ -100,11 +100,13 @@ def _dictionary(path: Path, parsed: Mapping[str, Any]) -> str:
 
 def _known(where: str, what: str, names: object, table: Mapping[str, object]) -> None:
     if not isinstance(names, Sequence) or isinstance(names, str):
-        raise Unusable(f'{where}: "{what}s" is not a list', _FIX)
+        raise UnusableLogConfig(f'{where}: "{what}s" is not a list', _FIX)
     for name in names:
         # A filter or a handler may be an object, in what a program makes; in a file it is a name.
         if not isinstance(name, str) or name not in table:
-            raise Unusable(f"{where} names a {what} {name!r} that the file does not define", f'define it in "{what}s"')
+            raise UnusableLogConfig(
+                f"{where} names a {what} {name!r} that the file does not define", f'define it in "{what}s"'
+            )
 
 
 def _resolves(where: str, name: object) -> None:
@@ -113,7 +115,7 @@ def _resolves(where: str, name: object) -> None:
         module, _, attribute = name.removeprefix("logging.").rpartition(".")
         home = {"": logging, "handlers": logging.handlers}.get(module)
         if not hasattr(home, attribute):
-            raise Unusable(
+            raise UnusableLogConfig(
                 f"{where} has a class {name!r} that does not exist", f"correct the file {where.partition(': ')[0]}"
             )
 
@@ -123,7 +125,7 @@ def _level(where: str, table: Mapping[str, object]) -> None:
     if isinstance(level, int) and not isinstance(level, bool):
         return
     if not isinstance(level, str) or level.upper() not in {*logging.getLevelNamesMapping(), "TRACE"}:
-        raise Unusable(
+        raise UnusableLogConfig(
             f"{where} has a level {level!r} that does not exist", "use DEBUG, INFO, WARNING, ERROR or CRITICAL"
         )
 
@@ -137,15 +139,15 @@ def _ini(path: Path, text: str) -> str:
             names = [name.strip() for name in parsed.get(kind, "keys").split(",") if name.strip()]
             for name in names:
                 if not parsed.has_section(section := f"{kind[:-1]}_{name}"):
-                    raise Unusable(
+                    raise UnusableLogConfig(
                         f"{path}: [{kind}] names {name!r}, and there is no [{section}]", f"correct the file {path}"
                     )
             counts[kind] = len(names)
         if not parsed.has_section("logger_root"):
-            raise Unusable(f"{path}: there is no [logger_root], which logging.config.fileConfig needs", _FIX)
+            raise UnusableLogConfig(f"{path}: there is no [logger_root], which logging.config.fileConfig needs", _FIX)
     except configparser.Error as error:
         problem = f"{path} is not an .ini file for logging.config.fileConfig: {' '.join(str(error).split())}"
-        raise Unusable(
+        raise UnusableLogConfig(
             problem, f"correct the file {path}, or give it the ending .json or .yaml if it holds that"
         ) from None
     return _count(counts["handlers"], counts["loggers"])

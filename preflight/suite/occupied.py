@@ -134,7 +134,7 @@ def claim_path(origin: str, settings: Settings, path: Path, blocking: str, given
         if blocking:
             return Claim(untried=blocking)
         if given is not None:
-            if any(one.answers and one.is_at(settings) for one in neighbours.on_port(settings)):
+            if any(neighbour.answers and neighbour.is_at(settings) for neighbour in neighbours.on_port(settings)):
                 return Claim(socket=given, handed_over=True)
             given.close()  # somebody has removed its file, or made another one
     ours = neighbours.on_port(settings)
@@ -147,17 +147,17 @@ def claim_path(origin: str, settings: Settings, path: Path, blocking: str, given
     if blocking:
         return Claim(untried=blocking)
     until = time.monotonic() + patience(ours)
-    while origin != "check" and (found := socketfiles.look(path)).listens and time.monotonic() < until:
+    while origin != "check" and (state := socketfiles.look(path)).listens and time.monotonic() < until:
         time.sleep(LOOK)  # it drains, and removes the file when it accepts nothing more
-    found = socketfiles.look(path)
-    if found.listens and ours and (origin != "check" or any(one.stays for one in ours)):
+    state = socketfiles.look(path)
+    if state.listens and ours and (origin != "check" or any(neighbour.stays for neighbour in ours)):
         pid = ours[0].record.pid
         problem = (
             f"{ours[0].name} holds {settings.address} and hands over no socket: no process is stopped to free a path"
         )
         return Claim(problem=problem, fix=f"see what it waits for (kill -CONT {pid}), or end it: kill {pid}")
-    if found.problem or (found.listens and not ours):
-        problem, fix = socketfiles.described(path, found)
+    if state.problem or (state.listens and not ours):
+        problem, fix = socketfiles.described(path, state)
         return Claim(problem=problem, fix=fix)
     if origin != "start":
         return Claim(obtainable=True)
@@ -172,24 +172,34 @@ def _beside(origin: str, settings: Settings, decision: Decision, holders: tuple[
 
     A start has decided already, unless the instance has come since.
     """
-    one, refusal = decision.neighbour, decision.refusal
-    leaves = Claim(holders=holders, problem=refusal or f"{one.name} serves {one.where}", fix=decision.fix)
+    neighbour, refusal = decision.neighbour, decision.refusal
+    leaves = Claim(holders=holders, problem=refusal or f"{neighbour.name} serves {neighbour.where}", fix=decision.fix)
     if origin == "start":
         return None if decision.replaces else leaves
-    if one.record.state == STARTING:
-        return Claim(holders=holders, untried=f"{one.name} is starting on {one.where}: a start would wait for it")
-    good = one.answers and one.is_of(settings) and one.is_at(settings)
+    if neighbour.record.state == STARTING:
+        return Claim(
+            holders=holders, untried=f"{neighbour.name} is starting on {neighbour.where}: a start would wait for it"
+        )
+    good = neighbour.answers and neighbour.is_of(settings) and neighbour.is_at(settings)
     if origin == "check":
         if refusal:
             return leaves
-        return Claim(served_by=one.record, holders=holders) if good or not decision.replaces else None
+        return Claim(served_by=neighbour.record, holders=holders) if good or not decision.replaces else None
     if good:
-        return Claim(served_by=one.record, holders=holders)
-    whose = "" if one.is_of(settings) else f" for project {foreign(one.record.project or one.record.root)}"
-    what = f"serves {one.where}{whose}" if one.answers else f"holds {one.where} and does not answer"
-    pid = one.record.pid
-    fix = "stop it, or choose another port" if one.answers else f"see what it waits for (kill -CONT {pid}), or end it"
-    return Claim(holders=holders, problem=f"{one.name} {what}, which this run never stops", fix=fix)
+        return Claim(served_by=neighbour.record, holders=holders)
+    whose = (
+        ""
+        if neighbour.is_of(settings)
+        else f" for project {foreign(neighbour.record.project or neighbour.record.root)}"
+    )
+    what = f"serves {neighbour.where}{whose}" if neighbour.answers else f"holds {neighbour.where} and does not answer"
+    pid = neighbour.record.pid
+    fix = (
+        "stop it, or choose another port"
+        if neighbour.answers
+        else f"see what it waits for (kill -CONT {pid}), or end it"
+    )
+    return Claim(holders=holders, problem=f"{neighbour.name} {what}, which this run never stops", fix=fix)
 
 
 def _of_the_application(origin: str, holders: Sequence[ports.Holder]) -> ports.Holder | None:

@@ -54,12 +54,12 @@ class Selection:
         if self._typed["lf"]:
             return False
         here = self._config.invocation_params.dir
-        ignored = [os.path.abspath(here / one) for one in self._typed["ignore"] or ()]
-        globs = [os.path.abspath(here / one) for one in self._typed["ignore_glob"] or ()]
-        if any(map(path.is_relative_to, ignored)) or any(fnmatch(str(path), one) for one in globs):
+        ignored = [os.path.abspath(here / pattern) for pattern in self._typed["ignore"] or ()]
+        globs = [os.path.abspath(here / pattern) for pattern in self._typed["ignore_glob"] or ()]
+        if any(map(path.is_relative_to, ignored)) or any(fnmatch(str(path), pattern) for pattern in globs):
             return False
-        asked = [one for one in session._initialpaths if not self._names_a_part(one)]
-        return any(path.resolve().is_relative_to(one.resolve()) for one in asked)
+        asked = [argument for argument in session._initialpaths if not self._names_a_part(argument)]
+        return any(path.resolve().is_relative_to(argument.resolve()) for argument in asked)
 
     def _names_a_part(self, path: Path) -> bool:
         """Whether a file is among the arguments for some of its requirements alone: ``FILE::NAME``."""

@@ -33,10 +33,10 @@ class Sharing:
 
     def __init__(self, settings: Settings) -> None:
         # Only here: psycopg is imported with it, and is not needed elsewhere.
-        from preflight.fleet.answers import Answers
+        from preflight.fleet.answers import AnswerTable
 
         asker = os.uname().nodename + (f":{settings.port}" if settings.uds is None else "")
-        self._answers = Answers(
+        self._answers = AnswerTable(
             settings.database_url or "", settings.environment, asker=asker, kept=settings.answers_kept
         )
 
@@ -67,7 +67,7 @@ class Sharing:
         from preflight.fleet import answers
 
         try:
-            question = answers.Question(key, about)
+            question = answers.SharedQuestion(key, about)
         except ValueError:
             return asked()
         found = self._answers.take(question, lease(timeout), patience)

@@ -149,21 +149,21 @@ def _marked(module: ModuleType, collected: Container[CodeType | None]) -> Iterat
 
 
 def _marked_inside(
-    called: str, one: object, module: ModuleType, collected: Container[CodeType | None]
+    called: str, thing: object, module: ModuleType, collected: Container[CodeType | None]
 ) -> Iterator[str]:
-    if isinstance(one, pytest.MarkDecorator):
+    if isinstance(thing, pytest.MarkDecorator):
         # What has no name of its own, a partial say, was not marked: it has become the mark's argument.
-        if one.name in SEVERITIES and any(map(callable, one.args)):
+        if thing.name in SEVERITIES and any(map(callable, thing.args)):
             yield called
-    elif inspect.isclass(one):
-        if one.__module__ != module.__name__:
+    elif inspect.isclass(thing):
+        if thing.__module__ != module.__name__:
             return
-        inside = {name: part for name, part in list(vars(one).items()) if name != "pytestmark"}
-        if _is_marked(one) and _is_left_out(inside.values(), module, collected):
+        inside = {name: part for name, part in list(vars(thing).items()) if name != "pytestmark"}
+        if _is_marked(thing) and _is_left_out(inside.values(), module, collected):
             yield called
         for name, part in inside.items():
             yield from _marked_inside(f"{called}.{name}", part, module, collected)
-    elif (callable(one) or isinstance(one, classmethod)) and _is_marked(one) and code_of(one) not in collected:
+    elif (callable(thing) or isinstance(thing, classmethod)) and _is_marked(thing) and code_of(thing) not in collected:
         yield called
 
 

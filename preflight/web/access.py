@@ -61,7 +61,7 @@ FORWARDING = frozenset(
 )  # fmt: skip
 
 
-class Refusal(NamedTuple):
+class Denial(NamedTuple):
     """Why a request is not let through."""
 
     status: int
@@ -112,7 +112,7 @@ class Access:
 
     # The decision.
 
-    def refusal(self, scope: Scope) -> Refusal | None:
+    def denial(self, scope: Scope) -> Denial | None:
         """Why this request must not go on; None if it may."""
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         audience = self._audiences.get(path) if scope["type"] == "http" else None
@@ -120,17 +120,17 @@ class Access:
             return None
         headers = _watched(scope["headers"])
         if headers is None:
-            return Refusal(400, "the request has a header twice that it may have only once")
+            return Denial(400, "the request has a header twice that it may have only once")
         host = headers.get(b"host", b"").lower()
         if host not in self._hosts and not self._is_own(host, scope.get("server")):
-            return Refusal(
+            return Denial(
                 421, "the Host header does not name this server: add the name to PREFLIGHT_ALLOWED_HOSTS to allow it"
             )
         origin = headers.get(b"origin")
         same_origin = origin is not None and origin.lower() in (b"http://" + host, b"https://" + host)
         foreign = origin.lower() not in self._origins if origin is not None else _from_elsewhere(scope, headers)
         if foreign and not same_origin:
-            return Refusal(
+            return Denial(
                 403, "another web page sent the request: add its origin to PREFLIGHT_ALLOWED_ORIGINS to allow it"
             )
         if audience is Audience.VISITORS:
@@ -140,22 +140,22 @@ class Access:
         local = self._admission is None and _is_loopback(scope.get("client"))
         direct = local and not self.proxies and b"forwarded" not in headers
         if not self._for_others and not direct:
-            return Refusal(403, f"the token is too short for other machines: it needs {TOKEN_LENGTH} characters")
+            return Denial(403, f"the token is too short for other machines: it needs {TOKEN_LENGTH} characters")
         offered = _offered(scope, headers)
         if offered is not None:
-            return None if self.is_token(offered) else Refusal(401, "the token is wrong", guessed=True)
+            return None if self.is_token(offered) else Denial(401, "the token is wrong", guessed=True)
         browser = scope["type"] == "http" and scope["method"] == "GET" and b"text/html" in headers.get(b"accept", b"")
         login = self.cookies.login(headers.get(b"cookie", b""))
         if login is None:
-            return Refusal(401, self._needed(scope), login=browser)
+            return Denial(401, self._needed(scope), login=browser)
         if self._admission is not None and not self._is_from_page(scope, headers, login):
-            return Refusal(
+            return Denial(
                 403, "the request needs the nonce of the page in addition to the login's cookie: load the page again"
             )
         # A browser sends the cookie with every page's requests, so the page has to be known before anything changes.
         harmless = scope["type"] == "http" and scope["method"] in SAFE and origin is None
         if not same_origin and not harmless:
-            return Refusal(403, "with the login's cookie, only pages of this server may send this request")
+            return Denial(403, "with the login's cookie, only pages of this server may send this request")
         return None
 
     def _needed(self, scope: Scope) -> str:
@@ -175,11 +175,11 @@ class Access:
                 offered = name.removeprefix(NONCE_PROTOCOL)
         return hmac.compare_digest(_digest(offered.encode("latin-1")), _digest(self.cookies.nonce(login).encode()))
 
-    def _without_token(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Refusal | None:
+    def _without_token(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Denial | None:
         if not self._trusts_local or not _is_loopback(scope.get("client")):
-            return Refusal(403, "no token is set, so only this machine is served: set PREFLIGHT_TOKEN")
+            return Denial(403, "no token is set, so only this machine is served: set PREFLIGHT_TOKEN")
         if b"forwarded" in headers:
-            return Refusal(403, "no token is set, and the request came through a proxy: set PREFLIGHT_TOKEN")
+            return Denial(403, "no token is set, and the request came through a proxy: set PREFLIGHT_TOKEN")
         return None
 
     def _is_own(self, host: bytes, server: tuple[str, int | None] | None) -> bool:

@@ -37,19 +37,19 @@ def expected_address() -> tuple[str | None, int | None]:
 
 def listening_addresses() -> set[tuple[str, int]]:
     """The addresses that this process listens on by TCP, or has bound to listen there."""
-    found: set[tuple[str, int]] = set()
-    folder = next((one for one in FOLDERS if os.path.isdir(one)), None)
+    addresses: set[tuple[str, int]] = set()
+    folder = next((path for path in FOLDERS if os.path.isdir(path)), None)
     for name in os.listdir(folder) if folder else ():
         with contextlib.suppress(OSError, ValueError):
             if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
                 continue
-            with socket.socket(fileno=os.dup(int(name))) as one:
-                if one.family not in (socket.AF_INET, socket.AF_INET6) or one.type != socket.SOCK_STREAM:
+            with socket.socket(fileno=os.dup(int(name))) as sock:
+                if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_STREAM:
                     continue
-                host, port = one.getsockname()[:2]
-                if port and (one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) or not _is_connected(one)):
-                    found.add((str(host), int(port)))
-    return found
+                host, port = sock.getsockname()[:2]
+                if port and (sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) or not _is_connected(sock)):
+                    addresses.add((str(host), int(port)))
+    return addresses
 
 
 def _is_connected(one: socket.socket) -> bool:

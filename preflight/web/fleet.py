@@ -50,7 +50,7 @@ class Overview(NamedTuple):
     """As reports write it."""
 
 
-class Fleet:
+class FleetView:
     """What one instance knows about its fleet. In the event loop only."""
 
     def __init__(self, instance: Instance) -> None:
@@ -65,14 +65,14 @@ class Fleet:
     async def ask(self, question: Callable[[Any], Awaitable[T]]) -> T:
         """What a question of `preflight.fleet.queries` finds. Raises Away."""
         from preflight.fleet import reading
-        from preflight.fleet.database import Unavailable, Unusable
+        from preflight.fleet.database import Unavailable, UnusableDatabase
 
         if time.monotonic() < self._away_until:
             raise Away(self._problem)
         try:
             async with asyncio.timeout(reading.DEADLINE), self._asking:
                 return await reading.ask(self._settings.database_url or "", self._settings.environment, question)
-        except (Unavailable, Unusable, TimeoutError) as error:
+        except (Unavailable, UnusableDatabase, TimeoutError) as error:
             self._problem = str(error) or f"the database cannot be reached: no answer within {reading.DEADLINE:g} s"
             self._away_until = time.monotonic() + PAUSE
             raise Away(self._problem) from None

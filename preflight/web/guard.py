@@ -12,7 +12,7 @@ from urllib.parse import quote
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from preflight.web import services
-from preflight.web.access import NONCE_PROTOCOL, TOKEN_PROTOCOL, Refusal
+from preflight.web.access import NONCE_PROTOCOL, TOKEN_PROTOCOL, Denial
 from preflight.web.headers import HEADERS, NO_STORE, NOSNIFF, RawHeaders, protected
 from preflight.web.throttle import LONGEST_DELAY
 
@@ -31,10 +31,10 @@ class Guard:
             await self.app(scope, receive, send)
             return
         access = services.of(scope).access
-        refusal = access.refusal(scope)
+        denial = access.denial(scope)
         access.proxies.look_through(scope)
-        if refusal is not None:
-            await _refuse(refusal, scope, receive, send)
+        if denial is not None:
+            await _deny(denial, scope, receive, send)
         elif scope["type"] == "http":
             await self.app(scope, receive, _protected(send))
         else:
@@ -87,13 +87,13 @@ def _protected(send: Send) -> Send:
     return protect
 
 
-async def _refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+async def _deny(denial: Denial, scope: Scope, receive: Receive, send: Send) -> None:
     serving = services.of(scope)
-    status, error = refusal.status, refusal.error
-    if refusal.guessed and not await serving.access.failed(scope, serving.instance):
+    status, error = denial.status, denial.error
+    if denial.guessed and not await serving.access.failed(scope, serving.instance):
         status, error = 429, "too many wrong tokens"
     headers: RawHeaders = [*HEADERS, NO_STORE]
-    if refusal.login:
+    if denial.login:
         path = scope["path"] + ("?" + scope["query_string"].decode("latin-1") if scope["query_string"] else "")
         status, body = 303, b""
         login = f"{scope.get('root_path', '')}/login?next={quote(path, safe='/')}"

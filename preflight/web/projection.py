@@ -25,21 +25,21 @@ def label(check: Check) -> str:
     return CRITICAL if check.blocks else WARNING if check.warns else OK
 
 
-def project(found: Report | None, instance: Instance, checked: Report | None = None) -> dict[str, Any]:
+def project(report: Report | None, instance: Instance, checked: Report | None = None) -> dict[str, Any]:
     """A report as GET /diagnostics shows it.
 
     ``checked`` is the report that the checks are taken from, where that is another one: a run that broke has none.
     """
-    checked = checked or found
+    checked = checked or report
     settings = instance.settings
     now = time.time()
     body: dict[str, Any] = {
-        "status": found.status if found else "not run",
-        "generated_at": found.started_at if found else None,
-        "age_seconds": max(0.0, round(now - times.epoch(found.started_at) - found.duration, 1)) if found else None,
-        "run_id": found.run_id if found else None,
-        "origin": found.origin if found else None,
-        "reason": found.reason if found else "no suite has run for this instance",
+        "status": report.status if report else "not run",
+        "generated_at": report.started_at if report else None,
+        "age_seconds": max(0.0, round(now - times.epoch(report.started_at) - report.duration, 1)) if report else None,
+        "run_id": report.run_id if report else None,
+        "origin": report.origin if report else None,
+        "reason": report.reason if report else "no suite has run for this instance",
         "summary": checked.summary if checked else {"total": 0},
         "server": {
             "version": __version__,

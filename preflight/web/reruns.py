@@ -56,7 +56,7 @@ class TooSoon(Exception):
 
 
 @dataclass(eq=False)
-class Rerun:
+class FollowedRerun:
     """One re-run, as those who follow it see it."""
 
     run_id: str
@@ -90,7 +90,7 @@ class Reruns:
         self.listeners: list[Callable[[Message], None]] = []
         """Told every step, in messages for /ws/diagnostics."""
         self._endings = instance.board.counters(len(report.STATUSES))
-        self._runs: OrderedDict[str, Rerun] = OrderedDict()
+        self._runs: OrderedDict[str, FollowedRerun] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
         self._ended = -math.inf  # when the last one did, on the event loop's clock
         self._calls = 0  # for the newest one
@@ -111,13 +111,13 @@ class Reruns:
         self._endings.add(report.STATUSES.index(status))
 
     @property
-    def current(self) -> Rerun | None:
+    def current(self) -> FollowedRerun | None:
         """The one that goes on."""
         last = self.last
         return last if last is not None and last.state == "running" else None
 
     @property
-    def last(self) -> Rerun | None:
+    def last(self) -> FollowedRerun | None:
         """The newest, whether or not it is over."""
         return next(reversed(self._runs.values()), None)
 
@@ -126,11 +126,11 @@ class Reruns:
         """Seconds until the next re-run may begin; 0 if nobody has to wait."""
         return max(0.0, self._ended + self.instance.settings.rerun_interval - asyncio.get_running_loop().time())
 
-    def find(self, run_id: str) -> Rerun | None:
+    def find(self, run_id: str) -> FollowedRerun | None:
         """One of the last few runs."""
         return self._runs.get(run_id)
 
-    def start(self, asked_by: str) -> Rerun:
+    def start(self, asked_by: str) -> FollowedRerun:
         """Begin a re-run, or join the one that goes on. Raises Draining and TooSoon."""
         run = self.current
         if run is None:
@@ -138,7 +138,7 @@ class Reruns:
                 raise Draining("the server is stopping or being replaced")
             if self.again_in:
                 raise TooSoon(self.again_in)
-            run = Rerun(os.urandom(16).hex())
+            run = FollowedRerun(os.urandom(16).hex())
             self._follow(run, *self._listeners(asyncio.get_running_loop(), run), begins=True)
         # Every call for a re-run passes here. Clients that may call must not be able to fill the audit.
         self._calls += 1
@@ -146,14 +146,16 @@ class Reruns:
             self.instance.audit("rerun", by=asked_by, run_id=run.run_id)
         return run
 
-    def _follow(self, run: Rerun, heard: Heard, ended: asyncio.Future[Ending | None], *, begins: bool) -> None:
+    def _follow(self, run: FollowedRerun, heard: Heard, ended: asyncio.Future[Ending | None], *, begins: bool) -> None:
         self._runs[run.run_id] = run
         self._calls = 0
         while len(self._runs) > REMEMBERED:
             self._runs.popitem(last=False)
         self._task = asyncio.create_task(self._perform(run, heard, ended, begins=begins))
 
-    def _listeners(self, loop: asyncio.AbstractEventLoop, run: Rerun) -> tuple[Heard, asyncio.Future[Ending | None]]:
+    def _listeners(
+        self, loop: asyncio.AbstractEventLoop, run: FollowedRerun
+    ) -> tuple[Heard, asyncio.Future[Ending | None]]:
         """What hears the steps of a run, in another thread, and what gets its ending."""
 
         def heard(steps: Steps) -> None:
@@ -165,7 +167,7 @@ class Reruns:
         self, loop: asyncio.AbstractEventLoop, run_id: str, started_at: str
     ) -> tuple[Heard, Callable[[Ending | None], object]]:
         """Another worker was asked for a run: follow it here, too. In another thread."""
-        run = Rerun(run_id, started_at=started_at)
+        run = FollowedRerun(run_id, started_at=started_at)
         heard, ended = self._listeners(loop, run)
         # One that begins here at this very moment joins it.
         _soon(loop, lambda: None if self.current else self._follow(run, heard, ended, begins=False))
@@ -226,7 +228,9 @@ class Reruns:
 
     # One run.
 
-    async def _perform(self, run: Rerun, heard: Heard, ended: asyncio.Future[Ending | None], *, begins: bool) -> None:
+    async def _perform(
+        self, run: FollowedRerun, heard: Heard, ended: asyncio.Future[Ending | None], *, begins: bool
+    ) -> None:
         self._tell("run_started", run, started_at=run.started_at, total=run.total)
         try:
             if begins:
@@ -256,7 +260,7 @@ class Reruns:
             said = ending.reason or ending.unpublished
             self._finish(run, ending.report.status, said, counts=not ending.elsewhere)
 
-    def _heard(self, run: Rerun, steps: Steps) -> None:
+    def _heard(self, run: FollowedRerun, steps: Steps) -> None:
         if self._runs.get(run.run_id) is not run:
             return  # another one was begun here before it was heard of, and joins it
         for step, data in steps:
@@ -289,7 +293,7 @@ class Reruns:
         if said:  # by one worker of the instance
             log.warning("re-run %s broke, the previous verdict stays: %s", run_id, why)
 
-    def _finish(self, run: Rerun, status: str, reason: str, *, counts: bool = True) -> None:
+    def _finish(self, run: FollowedRerun, status: str, reason: str, *, counts: bool = True) -> None:
         """``counts``: no other worker of the instance counts it."""
         self._ended = asyncio.get_running_loop().time()
         if counts:
@@ -301,7 +305,7 @@ class Reruns:
             self.instance.audit("rerun", by="others", more=self._calls - TOLD, run_id=run.run_id)
         self._tell("run_finished", run, status=run.status, state=run.state, again_in=round(self.again_in, 3))
 
-    def _tell(self, kind: str, run: Rerun, **said: object) -> None:
+    def _tell(self, kind: str, run: FollowedRerun, **said: object) -> None:
         for listener in self.listeners:
             listener({"type": kind, "run_id": run.run_id, **said})
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from starlette.types import Scope
 
 from preflight.web.access import Access
-from preflight.web.fleet import Fleet
+from preflight.web.fleet import FleetView
 from preflight.web.followers import Followers
 from preflight.web.instance import Instance
 from preflight.web.metrics import Metrics
@@ -103,7 +103,7 @@ class Services(NamedTuple):
     past: EarlierRuns
     reruns: Reruns
     followers: Followers
-    fleet: Fleet
+    fleet: FleetView
     metrics: Metrics
     load: Load
     """How much all workers of the instance have to do."""
@@ -129,7 +129,7 @@ class Services(NamedTuple):
             past=EarlierRuns(instance, snapshot),
             reruns=reruns,
             followers=Followers(instance, reruns, snapshot),
-            fleet=Fleet(instance),
+            fleet=FleetView(instance),
             metrics=Metrics(lambda: application.metrics(load)),
             load=load,
             admission=admission,

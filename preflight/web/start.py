@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MARGIN = 30.0  # seconds beyond a run's deadline for which a process waits for another one's run
 
 
-class Start(NamedTuple):
+class EmbeddedStart(NamedTuple):
     """A start in the process of another server."""
 
     instance: Instance
@@ -73,7 +73,9 @@ def examine_once(project: Path | Project, host: str | None, port: int | None, ap
     return instance
 
 
-def _prepare(project: Path | Project, host: str | None, port: int | None, options: Mapping[str, object]) -> Start:
+def _prepare(
+    project: Path | Project, host: str | None, port: int | None, options: Mapping[str, object]
+) -> EmbeddedStart:
     from preflight.output import floods
     from preflight.output.log import Log, LogFile, direct
     from preflight.output.terminal import Terminal
@@ -100,10 +102,10 @@ def _prepare(project: Path | Project, host: str | None, port: int | None, option
     except OSError as error:
         raise BlockedStart(f"the log file {settings.log_file} cannot be used: {error.strerror}") from None
     instance = Instance(settings=settings, report=None, options=options, note=direct(settings, redactor, log_file))
-    return Start(instance, redactor, terminal, host)
+    return EmbeddedStart(instance, redactor, terminal, host)
 
 
-def _check(start: Start) -> Report | None:
+def _check(start: EmbeddedStart) -> Report | None:
     """Run the suite, publish and show its report; None if it is skipped. Raises BlockedStart."""
     from preflight.output import publishing
     from preflight.processes import suite

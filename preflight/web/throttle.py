@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from hashlib import blake2b
 
 from preflight.processes.board import SLOTS, Board
-from preflight.settings.model import address
+from preflight.text import address
 from preflight.web.instance import Instance
 
 FREE = 3  # wrong tokens of one peer that are answered at once

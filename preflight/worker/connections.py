@@ -84,14 +84,18 @@ class State(ServerState):
     def _make_room(self, newcomer: Newcomer, now: float) -> bool:
         """Close connections of which nothing is asked, the oldest first, then those that dawdle over a head."""
         connections: set[Any] = self.connections
-        waiting = [one for one in connections if one.dispensable and not one.surplus and one is not newcomer]
-        waiting.sort(key=lambda one: (one.reading, one.since, one.number))
+        waiting = [
+            connection
+            for connection in connections
+            if connection.dispensable and not connection.surplus and connection is not newcomer
+        ]
+        waiting.sort(key=lambda connection: (connection.reading, connection.since, connection.number))
         # Some at once, so that a flood does not search all connections for each of its own.
         count = len(self.connections) - self.limits.connections + self.limits.connections // 16
-        for one in waiting[:count]:
+        for connection in waiting[:count]:
             self.refused["closed to make room"] += 1
-            self.connections.discard(one)
-            one.transport.abort() if one.reading else one.transport.close()
+            self.connections.discard(connection)
+            connection.transport.abort() if connection.reading else connection.transport.close()
         if not waiting:
             self._full_until = now + PATIENCE
         return bool(waiting)

@@ -18,7 +18,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable
 
 from preflight import commands
-from preflight.settings.model import address
+from preflight.text import address
 from preflight.times import local_of
 from server.agent.tools import from_data
 

@@ -39,7 +39,7 @@ Model = Runnable[Any, AIMessage]
 
 
 @dataclass(frozen=True, slots=True)
-class Provider:
+class ModelProvider:
     """An OpenAI-compatible provider, by the prefix of its variables: ``_API_KEY``, ``_BASE_URL`` and ``_MODEL``."""
 
     name: str  # for people, at the beginning of a sentence
@@ -52,11 +52,11 @@ class Provider:
         return environment.get(f"{self.prefix}_API_KEY", "").strip()
 
 
-OPENAI = Provider("The model's service", "OPENAI", "https://api.openai.com/v1", "gpt-4o-mini")
-PERPLEXITY = Provider("Perplexity", "PERPLEXITY", "https://api.perplexity.ai", "sonar")
+OPENAI = ModelProvider("The model's service", "OPENAI", "https://api.openai.com/v1", "gpt-4o-mini")
+PERPLEXITY = ModelProvider("Perplexity", "PERPLEXITY", "https://api.perplexity.ai", "sonar")
 
 
-def model(provider: Provider, environment: Mapping[str, str], patience: float) -> BaseChatModel:
+def model(provider: ModelProvider, environment: Mapping[str, str], patience: float) -> BaseChatModel:
     """The model of a service whose key is loaded; ``patience`` in seconds without a sign of life.
 
     Proxies, certificates and further headers its client takes from this process's environment; preflight.egress says
@@ -86,7 +86,7 @@ def model(provider: Provider, environment: Mapping[str, str], patience: float) -
 
 
 async def stream(
-    model: Model, messages: Sequence[BaseMessage], longest_wait: float, provider: Provider = OPENAI
+    model: Model, messages: Sequence[BaseMessage], longest_wait: float, provider: ModelProvider = OPENAI
 ) -> AsyncIterator[AIMessageChunk]:
     """The model's answer, piece by piece, from the first attempt that gets through.
 
@@ -117,7 +117,7 @@ async def stream(
 
 
 async def ask(
-    model: Model, messages: Sequence[BaseMessage], longest_wait: float, provider: Provider = OPENAI
+    model: Model, messages: Sequence[BaseMessage], longest_wait: float, provider: ModelProvider = OPENAI
 ) -> AIMessage:
     """The model's whole answer; as :func:`stream`."""
     for attempt in range(1, ATTEMPTS + 1):
@@ -167,7 +167,7 @@ def _wait(failure: ProviderError, attempt: int) -> float | None:
     return BACKOFF * 2.0 ** (attempt - 1) * random.uniform(0.75, 1.25)
 
 
-def explain(error: Exception, provider: Provider) -> ProviderError:
+def explain(error: Exception, provider: ModelProvider) -> ProviderError:
     """What happened, in our own words, and whether trying again helps."""
     if isinstance(error, ProviderError):
         return error
@@ -206,7 +206,7 @@ def explain(error: Exception, provider: Provider) -> ProviderError:
     return ProviderError("provider_error", f"The model could not be asked ({type(error).__name__}).", retry=True)
 
 
-def _status(provider: Provider, status: int, code: str, after: float | None) -> ProviderError:
+def _status(provider: ModelProvider, status: int, code: str, after: float | None) -> ProviderError:
     said = f"(HTTP {status}{code})"
     if status == 403:
         return ProviderError(

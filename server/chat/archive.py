@@ -9,13 +9,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from preflight.web.paging import page
-from server.chat.service import Chat
+from server.chat.service import ChatService
 
 
 class Archive:
     """The kept sessions of one chat."""
 
-    def __init__(self, chat: Chat) -> None:
+    def __init__(self, chat: ChatService) -> None:
         self._chat = chat
 
     def _answer(self, body: Mapping[str, Any], status: int = 200) -> JSONResponse:

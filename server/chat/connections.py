@@ -28,9 +28,10 @@ from server.chat.messages import (
     Init,
     Ping,
     Pong,
+    now,
 )
 from server.chat.turn import Refused
-from server.chat.turns import Session, now
+from server.chat.turns import Session
 from server.sessions.model import Line, StoreError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from preflight.web.instance import SERVICE_RESTART, Instance
 from server.chat.resources import Resources
-from server.chat.turns import Follower, Session
+from server.chat.turns import Session, SessionFollower
 from server.sessions.model import StoreError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Hub(Resources):
     ) -> None:
         """See :class:`Resources`."""
         super().__init__(instance, snapshot, past, rerun, observe_turn)
-        self.connections: set[Follower] = set()
+        self.connections: set[SessionFollower] = set()
         self.live: dict[str, Session] = {}
         self._draining = asyncio.create_task(self._drain())
         self._following = asyncio.create_task(self._follow()) if self.store.shared else None

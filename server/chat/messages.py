@@ -6,10 +6,13 @@ archive.py) and docs/chat.md explains them. Optional fields that have no value a
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.json_schema import models_json_schema
+
+from preflight.times import stamp
 
 TEXTS = ("content", "message", "task", "query")  # fields with a client's text; the first that has some counts
 LAST = 20  # messages in `initialized`
@@ -44,6 +47,11 @@ Code = Literal[
     "internal",
 ]
 Id = Annotated[str, Field(max_length=128)]
+
+
+def now() -> str:
+    """The time as messages write it."""
+    return stamp(time.time())
 
 
 class _Message(BaseModel):

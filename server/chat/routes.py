@@ -21,7 +21,7 @@ from preflight.web.schemas import (
     ref,
 )
 from server.chat import archive
-from server.chat.service import Chat, ChatEndpoint
+from server.chat.service import ChatEndpoint, ChatService
 
 SESSION: dict[str, Schema] = {
     "session_id": TEXT,
@@ -51,7 +51,7 @@ STORE = {"503": error("the sessions cannot be read or written now")}
 SESSION_ID = in_path("session_id")
 
 
-def table(chat: Chat) -> Table:
+def table(chat: ChatService) -> Table:
     """The routes of this chat."""
     sessions = archive.Archive(chat)
     return [

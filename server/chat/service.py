@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 WARM_AFTER = 0.5  # seconds of serving, so that a start's own first answers do not compete with the import
 
 
-class Chat:
+class ChatService:
     """The chat of one application."""
 
     def __init__(self, turns: Histogram) -> None:
@@ -82,7 +82,7 @@ class Chat:
 class ChatEndpoint:
     """An ASGI application and no function: Starlette's wrapping of one costs a connection memory."""
 
-    def __init__(self, chat: Chat) -> None:
+    def __init__(self, chat: ChatService) -> None:
         self._chat = chat
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from preflight.redaction.redactor import Redactor
 from server.agent.failures import ProviderError
 from server.chat.messages import Accepted, Code
-from server.sessions.model import Reply, StoreError
+from server.sessions.model import StoreError, TurnEnd
 
 log = logging.getLogger(__name__)
-CANCELLED = Reply("error", "The turn was cancelled.", "cancelled", retry=False)
+CANCELLED = TurnEnd("error", "The turn was cancelled.", "cancelled", retry=False)
 
 
 class Refused(Exception):
@@ -65,19 +65,19 @@ def accepted(session_id: str, turn: Turn, timestamp: str, position: int, *, dupl
     )
 
 
-def ended(task: asyncio.Task[str], redactor: Redactor, limit: float) -> Reply:
+def ended(task: asyncio.Task[str], redactor: Redactor, limit: float) -> TurnEnd:
     """The reply of a turn that is over; ``limit``: its deadline in seconds."""
     if task.cancelled():
         return CANCELLED
     error = task.exception()
     if error is None:
-        return Reply("assistant", task.result())
+        return TurnEnd("assistant", task.result())
     if isinstance(error, StoreError):
-        return Reply("error", f"The agent's memory cannot be used: {error}", "storage", retry=True)
+        return TurnEnd("error", f"The agent's memory cannot be used: {error}", "storage", retry=True)
     if isinstance(error, ProviderError):
-        return Reply("error", error.message, error.code, error.retry, error.retry_after)
+        return TurnEnd("error", error.message, error.code, error.retry, error.retry_after)
     if isinstance(error, TimeoutError):
-        return Reply("error", f"There was no answer within {limit:g} s. Try again.", "timeout", retry=True)
+        return TurnEnd("error", f"There was no answer within {limit:g} s. Try again.", "timeout", retry=True)
     log.error("a turn broke: %s", redactor.text("".join(traceback.format_exception(error))))
     said = f"The agent broke ({type(error).__name__}); see the server's log."
-    return Reply("error", said, "internal", retry=True)
+    return TurnEnd("error", said, "internal", retry=True)

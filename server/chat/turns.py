@@ -15,14 +15,22 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from preflight.redaction import keys
-from preflight.times import stamp
 from preflight.web.instance import SERVICE_RESTART
 from server.chat.dialects import in_dialect
-from server.chat.messages import Code, Error, Progress, Result, Server, Status, Token
+from server.chat.messages import Code, Error, Progress, Result, Server, Status, Token, now
 from server.chat.turn import Early, Postponed, Refused, Turn, accepted, ended
 from server.chat.unfinished import LOOK, Unfinished
 from server.chat.words import Words, unbroken
-from server.sessions.model import Line, NoSession, SessionFull, Sessions, StoreError, Taken, TooManySessions, TurnTaken
+from server.sessions.model import (
+    AcceptedMessage,
+    Line,
+    NoSession,
+    SessionFull,
+    Sessions,
+    StoreError,
+    TooManySessions,
+    TurnTaken,
+)
 
 if TYPE_CHECKING:
     from preflight.web.websocket import Outbox
@@ -40,7 +48,7 @@ DOING = {  # by the node of the graph that has begun
 }
 
 
-class Follower(Protocol):
+class SessionFollower(Protocol):
     """A connection, as the session knows it that it follows."""
 
     session: Session | None
@@ -70,7 +78,7 @@ class Session:
         """``live``: the live sessions by id, which this one leaves when nothing is left for it to do."""
         self.id = session_id
         self.workspace = workspace
-        self.followers: set[Follower] = set()
+        self.followers: set[SessionFollower] = set()
         self.last: int | None = None
         """The number of the newest message that is known here; None before anybody has been shown the session."""
         self._resources = resources
@@ -116,7 +124,7 @@ class Session:
             for text in rendered[streams]:
                 connection.push(text)
 
-    def leave(self, connection: Follower) -> None:
+    def leave(self, connection: SessionFollower) -> None:
         """This connection does not follow any more."""
         self.followers.discard(connection)
         self.settle()
@@ -129,7 +137,7 @@ class Session:
 
     # Messages.
 
-    async def say(self, sender: Follower, text: str, client: str | None) -> None:
+    async def say(self, sender: SessionFollower, text: str, client: str | None) -> None:
         """Store a message, tell everybody, and queue its turn. Raises Refused."""
         if self._resources.instance.draining:
             raise Refused(
@@ -169,7 +177,7 @@ class Session:
             if not self.busy:
                 self._idle()
 
-    def _again(self, sender: Follower, turn: Turn, taken: Taken) -> None:
+    def _again(self, sender: SessionFollower, turn: Turn, taken: AcceptedMessage) -> None:
         """Answer a message that was accepted before without its sender knowing: acknowledged again, but done once."""
         again = Turn(taken.turn_id, turn.text, turn.client, taken.seq)
         sender.send(accepted(self.id, again, taken.timestamp, 0, duplicate=True))
@@ -386,8 +394,3 @@ class Session:
             self._current = self._runner = None
         await self.store.release(left)
         self.settle()
-
-
-def now() -> str:
-    """The time as messages write it."""
-    return stamp(time.time())

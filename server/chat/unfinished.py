@@ -7,7 +7,7 @@ from typing import Protocol
 
 from server.chat.messages import Server, Status
 from server.chat.turn import CANCELLED, Turn, accepted
-from server.sessions.model import Line, Open, Reply, Sessions, StoreError
+from server.sessions.model import Line, Open, Sessions, StoreError, TurnEnd
 
 BEGINNINGS = 2  # times that a turn is begun: a turn that ends the server twice is not tried a third time
 RECENT, RECENT_SIZE = 50, 256 * 1024  # lines and characters in which a message is looked for that was just accepted
@@ -117,7 +117,7 @@ class Unfinished:
             return False
         if beginnings >= BEGINNINGS:
             message = "The server ended in the middle of this turn more than once; the turn is not tried again."
-            reply = Reply("error", message, "interrupted", retry=True)
+            reply = TurnEnd("error", message, "interrupted", retry=True)
             session.tell(turn, await session.store.finish(session.id, turn.id, reply))
             return True
         message = "The server ended during this turn; the turn begins again."

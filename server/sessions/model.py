@@ -40,7 +40,7 @@ class TurnTaken(StoreError):
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class TurnEnd:
     """How a turn ended: with an answer, or with an error."""
 
     role: Literal["assistant", "error"]
@@ -61,7 +61,7 @@ class Line:
     timestamp: str
     id: str | None
     code: str | None
-    retry: bool | None  # as in Reply
+    retry: bool | None  # as in TurnEnd
     retry_after: float | None
 
     def to_json(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class Open:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class AcceptedMessage:
     """An accepted message. ``answer`` is set when it had been accepted before, and answered."""
 
     turn_id: str
@@ -130,7 +130,7 @@ class Sessions(Protocol):
 
     async def accept(
         self, session: str, turn: str, content: str, *, client: str | None, workspace: str | None, keep: Collection[str]
-    ) -> Taken:
+    ) -> AcceptedMessage:
         """Store a message for good; the session comes into being with its first one.
 
         ``client``: the sender's own id of the message, which is accepted once. ``keep``: sessions in use, which never
@@ -144,7 +144,7 @@ class Sessions(Protocol):
         where the session was deleted, TurnTaken.
         """
 
-    async def finish(self, session: str, turn: str, reply: Reply) -> Line:
+    async def finish(self, session: str, turn: str, reply: TurnEnd) -> Line:
         """Store the end of a turn; returns how it is stored.
 
         A turn ends once: where it has, how it did then is what stands. Raises NoSession if the session was

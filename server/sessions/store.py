@@ -18,14 +18,14 @@ from server.sessions import model
 from server.sessions.database import Database
 from server.sessions.model import (
     LINE,
+    AcceptedMessage,
     Line,
     NoSession,
     Open,
-    Reply,
     SessionFull,
     StoreError,
-    Taken,
     TooManySessions,
+    TurnEnd,
 )
 from server.sessions.owner import alive, whoami
 
@@ -76,12 +76,12 @@ class Store:
 
     async def accept(
         self, session: str, turn: str, content: str, *, client: str | None, workspace: str | None, keep: Collection[str]
-    ) -> Taken:
+    ) -> AcceptedMessage:
         return await self.database.run(
             lambda db: self._accept(db, session, turn, content, client, workspace, keep), "write"
         )
 
-    async def finish(self, session: str, turn: str, reply: Reply) -> Line:
+    async def finish(self, session: str, turn: str, reply: TurnEnd) -> Line:
         return await self.database.run(lambda db: _finish(db, session, turn, reply), "write")
 
     async def open_turns(self, session: str) -> list[Open]:
@@ -219,7 +219,7 @@ class Store:
         client: str | None,
         workspace: str | None,
         keep: Collection[str],
-    ) -> Taken:
+    ) -> AcceptedMessage:
         now = time.time()
         found = db.execute("SELECT bytes FROM sessions WHERE id = ?", (session,)).fetchone()
         size = len(content.encode())
@@ -233,7 +233,7 @@ class Store:
             ).fetchone()
             if before is not None:
                 turn, at, seq = before
-                return Taken(turn, stamp(at), seq, duplicate=True, answer=_answer(db, session, turn))
+                return AcceptedMessage(turn, stamp(at), seq, duplicate=True, answer=_answer(db, session, turn))
         if (found[0] if found else 0) + size > self.size:
             raise SessionFull(
                 f"this session holds as much as a session may ({self.size} bytes); begin a new one or delete this one"
@@ -243,7 +243,7 @@ class Store:
         others = bool(db.execute(other, (session, self.owner)).fetchone()[0])
         seq = _append(db, session, turn, now, role="user", content=content, client=client)
         db.execute("INSERT INTO turns VALUES (?, ?, ?, ?, 0)", (turn, session, seq, self.owner))
-        return Taken(turn, stamp(now), seq, others=others)
+        return AcceptedMessage(turn, stamp(now), seq, others=others)
 
     def _make_room(self, db: sqlite3.Connection, keep: Collection[str]) -> None:
         self._forget_old(db, keep)
@@ -271,7 +271,7 @@ def known(db: sqlite3.Connection, session: str) -> bool:
     return db.execute("SELECT 1 FROM sessions WHERE id = ?", (session,)).fetchone() is not None
 
 
-def _finish(db: sqlite3.Connection, session: str, turn: str, reply: Reply) -> Line:
+def _finish(db: sqlite3.Connection, session: str, turn: str, reply: TurnEnd) -> Line:
     if db.execute("DELETE FROM turns WHERE turn = ? AND session = ?", (turn, session)).rowcount:
         _append(db, session, turn, time.time(), **asdict(reply))
     # Otherwise another process has answered, or it was deleted meanwhile.

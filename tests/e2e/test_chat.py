@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from preflight.web.instance import SERVICE_RESTART
-from server.sessions.model import Reply
+from server.sessions.model import TurnEnd
 from server.sessions.owner import identity
 from server.sessions.store import Store
 from tests.e2e.chatting import Client, Live, Message, client, counts, frame, kill_worker, raw, worker_of
@@ -514,7 +514,7 @@ def test_a_turn_of_another_process(demo_place: Place, demo: Started, ends: bool)
         for number in range(15):
             other_turn = f"{number} {turn}"
             await store.accept(session, other_turn, "more", client=None, workspace=None, keep=())
-            await store.finish(session, other_turn, Reply("assistant", "done"))
+            await store.finish(session, other_turn, TurnEnd("assistant", "done"))
         with client(demo.url) as one:
             begun = one.init(session_id=session)
             # More than are shown otherwise: it has no answer yet.
@@ -525,7 +525,7 @@ def test_a_turn_of_another_process(demo_place: Place, demo: Started, ends: bool)
                 assert one.receive("status")["status"] == "resumed"
                 assert "This instance has run for" in one.until("result")[-1]["content"]
             else:
-                await store.finish(session, turn, Reply("assistant", "from elsewhere"))
+                await store.finish(session, turn, TurnEnd("assistant", "from elsewhere"))
                 end = one.receive("result")
                 assert (end["turn_id"], end["content"]) == (turn, "from elsewhere")
         await store.close()
@@ -571,7 +571,7 @@ def test_two_who_resume_at_the_same_moment(demo_place: Place, demo: Started, the
                 assert each.receive("initialized")["resumed"] is True
             if theirs:
                 assert one.receive("status")["status"] == "waiting"
-                await store.finish(session, turn, Reply("assistant", "from elsewhere"))
+                await store.finish(session, turn, TurnEnd("assistant", "from elsewhere"))
             came = one.until("result")
             assert [message for message in two.until("result") if message.get("status") != "waiting"] == came
             # What goes on after it would be in the way of the next one.

@@ -17,7 +17,7 @@ import pytest
 from preflight import making, ready
 from preflight.contract import Details
 from preflight.fleet import database, schema
-from preflight.fleet.answers import SKEW, Answers, Known, Question, Turn
+from preflight.fleet.answers import SKEW, AnswerTable, Known, Permit, SharedQuestion
 from preflight.settings import loading
 from preflight.settings.model import Settings
 from preflight.suite import answers, probes, sharing
@@ -86,10 +86,10 @@ def change(url: str, statement: str, *values: object) -> None:
         assert connection.execute(statement.encode(), values).rowcount != 0
 
 
-def of_openai(settings: Settings) -> Question:
+def of_openai(settings: Settings) -> SharedQuestion:
     """The question that an instance with these settings asks OpenAI."""
     asked = probes.openai(settings.environment)
-    return Question(asked.key or "", asked.about)
+    return SharedQuestion(asked.key or "", asked.about)
 
 
 def test_many_ask_once(chosen: Settings, providers: Providers, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,8 +151,8 @@ def test_a_bad_answer_takes_no_other_out_of_service(chosen: Settings, providers:
 def test_who_asks_and_dies(chosen: Settings, tables: str, providers: Providers) -> None:
     """A claim without an answer counts for as long as whoever asks may take; then the question is asked again."""
     question = of_openai(chosen)
-    with closing(Answers(tables, {}, asker="web-1", kept=KEPT)) as one, ThreadPoolExecutor(1) as pool:
-        assert isinstance(one.take(question, LONG), Turn)
+    with closing(AnswerTable(tables, {}, asker="web-1", kept=KEPT)) as one, ThreadPoolExecutor(1) as pool:
+        assert isinstance(one.take(question, LONG), Permit)
         waiting = pool.submit(rerun, chosen)
         assert count(providers) == 0
         change(tables, "UPDATE preflight.answers SET claimed_at = claimed_at - interval '1 hour'")
@@ -165,18 +165,18 @@ def test_a_slow_answer_is_waited_for(chosen: Settings, tables: str) -> None:
     question = of_openai(chosen)
     looks = threading.Semaphore(0)
 
-    class Looking(Answers):
+    class Looking(AnswerTable):
         def _look(self, *arguments: Any) -> Any:
             looks.release()
             return super()._look(*arguments)
 
     with (
-        closing(Answers(tables, {}, asker="web-1", kept=KEPT)) as one,
+        closing(AnswerTable(tables, {}, asker="web-1", kept=KEPT)) as one,
         closing(Looking(tables, {}, asker="web-2", kept=KEPT)) as other,
         ThreadPoolExecutor(1) as pool,
     ):
         turn = one.take(question, LONG)
-        assert isinstance(turn, Turn)
+        assert isinstance(turn, Permit)
         waiting = pool.submit(other.take, question, LONG)
         for _ in range(5):
             assert looks.acquire(timeout=LONG)
@@ -190,15 +190,15 @@ def test_a_slow_answer_is_waited_for(chosen: Settings, tables: str) -> None:
 def test_a_claim_counts_for_who_has_begun_before_it(chosen: Settings, tables: str) -> None:
     """Transactions that begin in one order and come to the row in the other make one claim, not two."""
     question = of_openai(chosen)
-    early = Answers(tables, {}, asker="web-1", kept=KEPT)
+    early = AnswerTable(tables, {}, asker="web-1", kept=KEPT)
     with (
-        closing(Answers(tables, {}, asker="web-2", kept=KEPT)) as late,
+        closing(AnswerTable(tables, {}, asker="web-2", kept=KEPT)) as late,
         closing(database.connect(tables, {})) as connection,
         database.transaction(connection, LONG),
     ):
-        assert isinstance(late.take(question, LONG), Turn)
+        assert isinstance(late.take(question, LONG), Permit)
         row = early._claim(connection, question, LONG)
-        assert not isinstance(row, Turn)
+        assert not isinstance(row, Permit)
         assert row is not None
         assert row.is_claimed
 
@@ -214,7 +214,7 @@ def forge(kind: str, chosen: Settings, url: str) -> None:
             url, f"UPDATE preflight.answers SET is_good = true, asked_at = now(), written_at = {now}, seal = %s", b"x"
         )
     elif kind == "another key's":
-        other = Question(KEYS["PERPLEXITY_API_KEY"], ["its own"])
+        other = SharedQuestion(KEYS["PERPLEXITY_API_KEY"], ["its own"])
         answer = {"asked_at": time.time(), "asked_by": "web-7", "is_good": True, "seconds": 0.1, "written_at": 1}
         seal = other.seal(answer)
         change(
@@ -268,10 +268,10 @@ def test_a_database_that_turns_its_clock_back(
     chosen: Settings, tables: str, monkeypatch: pytest.MonkeyPatch, off: float, believed: bool
 ) -> None:
     """An answer is too old on the reader's own clock as well, of which another machine's may differ somewhat."""
-    writes = Answers(tables, {}, asker="web-7:8002", kept=KEPT)
+    writes = AnswerTable(tables, {}, asker="web-7:8002", kept=KEPT)
     question = of_openai(chosen)
     turn = writes.take(question, LONG)
-    assert isinstance(turn, Turn)
+    assert isinstance(turn, Permit)
     moment = time.time() - off
     with monkeypatch.context() as patched:
         patched.setattr("preflight.fleet.answers.time.time", lambda: moment)

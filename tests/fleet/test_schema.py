@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from preflight.fleet import database, schema
-from preflight.fleet.database import Unavailable, Unusable
+from preflight.fleet.database import Unavailable, UnusableDatabase
 from preflight.fleet.schema import Tables
 from tests import databases
 from tests.databases import PASSWORD, Postgres
@@ -42,7 +42,7 @@ def steps(url: str, tables: Tables = CARTS) -> list[int]:
         return [number for _, number in schema.migrate(connection, [tables], patience=60.0)]
 
 
-def state(url: str) -> schema.State:
+def state(url: str) -> schema.SchemaState:
     with connected(url) as connection:
         return schema.look(connection, 10.0)
 
@@ -156,20 +156,20 @@ def test_a_role_without_rights(postgres: Postgres) -> None:
     name = postgres.database()
     guest = postgres.role(f"guest_{name}")
     url = postgres.url(user=guest, database=name)
-    with pytest.raises(Unusable, match="may not create the schema preflight") as refused:
+    with pytest.raises(UnusableDatabase, match="may not create the schema preflight") as refused:
         state(url)
     assert "CREATE SCHEMA" in refused.value.fix
     postgres.run("CREATE SCHEMA preflight", database=name)
-    with pytest.raises(Unusable, match="may not use the schema preflight"):
+    with pytest.raises(UnusableDatabase, match="may not use the schema preflight"):
         state(url)
     postgres.run(f"GRANT USAGE ON SCHEMA preflight TO {guest}", database=name)
     assert not state(url).may_create
-    with connected(url) as connection, pytest.raises(Unusable, match="may not create a table"):
+    with connected(url) as connection, pytest.raises(UnusableDatabase, match="may not create a table"):
         schema.create(connection, [CARTS])
     owner = postgres.url(database=name)
     with connected(owner) as connection:
         schema.create(connection, [CARTS])
-    with pytest.raises(Unusable, match=r"may not read and write preflight\.carts"):
+    with pytest.raises(UnusableDatabase, match=r"may not read and write preflight\.carts"):
         state(url)
     postgres.run(f"GRANT ALL ON ALL TABLES IN SCHEMA preflight TO {guest}", database=name)
     assert state(url).version(CARTS) == 2  # whoever migrates may be another role: the database's owner here
@@ -182,16 +182,16 @@ def test_what_another_tenant_has_put_there(postgres: Postgres) -> None:
     url = postgres.url(user=ours, database=name)
     postgres.run(f"CREATE SCHEMA preflight AUTHORIZATION {theirs}", database=name)
     postgres.run(f"GRANT ALL ON SCHEMA preflight TO {ours}", database=name)
-    with pytest.raises(Unusable, match="the schema preflight belongs to another role"):
+    with pytest.raises(UnusableDatabase, match="the schema preflight belongs to another role"):
         state(url)
     postgres.run(f"ALTER SCHEMA preflight OWNER TO {ours}", database=name)
     postgres.run("CREATE TABLE preflight.carts (id integer)", database=name)
     postgres.run(
         f"ALTER TABLE preflight.carts OWNER TO {theirs}; GRANT ALL ON preflight.carts TO {ours}", database=name
     )
-    with pytest.raises(Unusable, match=r"the table preflight\.carts belongs to another role"):
+    with pytest.raises(UnusableDatabase, match=r"the table preflight\.carts belongs to another role"):
         state(url)
-    with connected(url) as connection, pytest.raises(Unusable):
+    with connected(url) as connection, pytest.raises(UnusableDatabase):
         schema.create(connection, [schema.fleet()])
     assert postgres.ask("SELECT count(*) FROM pg_tables WHERE schemaname = 'preflight'", database=name) == (1,)
 
@@ -224,7 +224,9 @@ def test_through_a_pooler(postgres: Postgres, tmp_path: Path) -> None:
 )
 def test_urls_of_no_postgresql(value: str) -> None:
     """One line, what to do, and no part of the value."""
-    with pytest.raises(Unusable, match="PREFLIGHT_DATABASE_URL is not the URL of a PostgreSQL database") as refused:
+    with pytest.raises(
+        UnusableDatabase, match="PREFLIGHT_DATABASE_URL is not the URL of a PostgreSQL database"
+    ) as refused:
         database.connect(value, {})
     assert PASSWORD not in f"{refused.value} {refused.value.fix}"
     assert len(str(refused.value).splitlines()) == 1
@@ -234,7 +236,7 @@ def test_a_module_without_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """What an application names has to be there, and be tables."""
     assert schema.registered([]) == []
     for name in ("no_such_module:TABLES", "preflight.fleet.schema:SCHEMA"):
-        with pytest.raises(Unusable, match=name):
+        with pytest.raises(UnusableDatabase, match=name):
             schema.registered([name])
     (tmp_path / "shop_tables.py").write_text(
         "from preflight.fleet.schema import Tables\nCARTS = Tables('carts', ('SELECT 1',), needed=True)\n"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from preflight.settings import loading
-from preflight.suite.database import Database
+from preflight.suite.database import DatabaseProbe
 from tests.databases import PASSWORD, Postgres
 from tests.ready.listeners import listening, swallowing
 
@@ -19,10 +19,10 @@ pytest.importorskip("psycopg")
 LONG = 60.0  # seconds that any other run would wait
 
 
-def asked(folder: Path, url: str, *, starts: bool) -> Database:
+def asked(folder: Path, url: str, *, starts: bool) -> DatabaseProbe:
     (folder / "pyproject.toml").touch()
     environ = {"HOME": str(folder), "PATH": os.environ["PATH"], "PREFLIGHT_DATABASE_URL": url}
-    database = Database(loading.load(folder, {**environ, "PREFLIGHT_PROBE_TIMEOUT": f"{LONG:g}"}), starts=starts)
+    database = DatabaseProbe(loading.load(folder, {**environ, "PREFLIGHT_PROBE_TIMEOUT": f"{LONG:g}"}), starts=starts)
     database.start()
     return database
 
@@ -53,6 +53,6 @@ def test_without_a_database_nothing_is_asked(tmp_path: Path, postgres: Postgres)
     (tmp_path / "pyproject.toml").touch()
     environ = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
     for more in ({}, {"PREFLIGHT_DATABASE_URL": postgres.url(), "PREFLIGHT_OFFLINE": "1"}):
-        database = Database(loading.load(tmp_path, {**environ, **more}), starts=True)
+        database = DatabaseProbe(loading.load(tmp_path, {**environ, **more}), starts=True)
         database.start()
         assert database._begun == 0.0

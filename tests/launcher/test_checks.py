@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from preflight.launcher.checks import Checks, Stopped
-from preflight.launcher.shown import Display, Progress
+from preflight.launcher.shown import Display, RunProgress
 from preflight.processes import children, stacks
 from preflight.processes.channel import Message
 from preflight.processes.loop import Loop
@@ -206,7 +206,7 @@ def test_only_what_has_a_reader_is_shown(
     """With a progress the run begins with its header; a round that nobody looks at says nothing."""
     make_checks(suite=answers(exit_code=1), worker=imports)[0].run()
     assert capsys.readouterr().out == ""
-    make_checks(origin, suite=answers(exit_code=1), worker=imports)[0].run(Progress(Display(chosen)))
+    make_checks(origin, suite=answers(exit_code=1), worker=imports)[0].run(RunProgress(Display(chosen)))
     header, port = capsys.readouterr().out.splitlines()
     assert header.endswith(f" · {origin} · demo")
     assert port == f"{chosen.address} is available."
@@ -244,9 +244,9 @@ def test_an_import_that_hangs(
 
     impatient = dataclasses.replace(chosen, requirement_timeout=0.0)
     checks, _ = make_checks(chosen=impatient, suite=suite, worker=idles)
-    checks.run(Progress(Display(chosen)) if shown else None)
+    checks.run(RunProgress(Display(chosen)) if shown else None)
     assert asked == (["preflight.worker"] if shown else [])
     assert bool(checks.hanging_import) is shown
     patient, _ = make_checks(suite=suite, worker=idles)
-    patient.run(Progress(Display(chosen)))
+    patient.run(RunProgress(Display(chosen)))
     assert patient.hanging_import == []

@@ -21,7 +21,7 @@ from preflight.launcher.start import Start
 from preflight.output.publishing import Unpublishable
 from preflight.processes.channel import Message
 from preflight.processes.loop import Loop
-from preflight.processes.suite import Result
+from preflight.processes.suite import RunResult
 from preflight.report import model as report
 from preflight.settings import loading
 from preflight.settings import model as settings
@@ -93,7 +93,7 @@ def test_an_attempt_leaves_it_to_the_caller(
     """Of a run that blocks nothing is published, shown or recorded as refused; port and lock are free."""
     requirements.outcomes = ["failed"]
     result = start.attempt()
-    assert isinstance(result, Result)
+    assert isinstance(result, RunResult)
     assert result.exit_code == 1
     assert "it does not answer" not in capfd.readouterr().out
     assert not (home / "state" / "report.json").exists()

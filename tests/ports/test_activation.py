@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from preflight.ports import activation
-from preflight.ports.activation import Inherited, Passed, Unusable
+from preflight.ports.activation import Inherited, Passed, UnusableSocket
 
 Pass = Callable[..., Passed]
 FIRST = 400  # in this process, descriptors from 3 on are somebody's
@@ -46,7 +46,7 @@ def tcp() -> Iterator[socket.socket]:
 
 def refusal(passed: Passed, host: str = "127.0.0.1", port: int = 8002, path: Path | None = None) -> str:
     """Why what was passed is not served: one line."""
-    with pytest.raises(Unusable) as error:
+    with pytest.raises(UnusableSocket) as error:
         activation.listener(passed, host, port, path)
     assert "\n" not in str(error.value)
     return str(error.value)

@@ -13,26 +13,28 @@ In this project's own checkout, whose agent server has its keys in an env file, 
 """
 
 from preflight import project as projects
-from preflight.command.options import Request
+from preflight.command.options import Invocation
 from preflight.output import plainlines
 from preflight.settings.model import Settings
 
 
-def run(request: Request, settings: Settings) -> int:
+def run(invocation: Invocation, settings: Settings) -> int:
     """Do what ``--init`` is for in the folder where it was typed; returns the exit code."""
     found = projects.of_command()
     if found.root == projects.CHECKOUT:
         from preflight.command.init import envfile
 
-        if request.init != "project":
+        if invocation.init != "project":
             plainlines.error(
-                f"--init {request.init} is for a project of your own, and this is the preflight's checkout"
+                f"--init {invocation.init} is for a project of your own, and this is the preflight's checkout"
             )
             return 2
-        return envfile.run(settings, dry_run=request.dry_run)
+        return envfile.run(settings, dry_run=invocation.dry_run)
     if found.problem:
         plainlines.error(f"{found.problem}: no project would be run from there; {found.advice}")
         return 1
     from preflight.command.init import project
 
-    return project.run(found.root, found.folder, request.init, dry_run=request.dry_run, verbose=request.verbose)
+    return project.run(
+        found.root, found.folder, invocation.init, dry_run=invocation.dry_run, verbose=invocation.verbose
+    )

@@ -53,7 +53,7 @@ CALLABLE = "an ASGI callable"
 
 
 @dataclass(frozen=True, slots=True)
-class Application:
+class Candidate:
     """Something that can be served, or a function that makes it."""
 
     attribute: str
@@ -80,7 +80,7 @@ def served(source: Source) -> tuple[list[tuple[str, int]], set[str]]:
     return named, own
 
 
-def applications(source: Source) -> list[Application]:
+def applications(source: Source) -> list[Candidate]:
     """What the file defines at its top level that can be served, each name once."""
     return _Applications(source).all()
 
@@ -90,9 +90,9 @@ class _Applications:
         self.source = source
         self.classes: dict[str, str] = {}
         """Classes of this file that make applications, and what they are."""
-        self.known: dict[str, Application] = {}
+        self.known: dict[str, Candidate] = {}
 
-    def all(self) -> list[Application]:
+    def all(self) -> list[Candidate]:
         for node in self.source.statements:
             if isinstance(node, ast.ClassDef):
                 self._class(node)
@@ -112,16 +112,16 @@ class _Applications:
 
     def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         if _is_asgi(node, method=False):
-            self.known[node.name] = Application(node.name, node.lineno, CALLABLE)
+            self.known[node.name] = Candidate(node.name, node.lineno, CALLABLE)
         elif _takes_nothing(node) and (made := self._returned(node)):
-            self.known[node.name] = Application(node.name, node.lineno, f"makes {made}", factory=True)
+            self.known[node.name] = Candidate(node.name, node.lineno, f"makes {made}", factory=True)
 
     def _assigned(self, name: str, value: ast.expr, line: int) -> None:
         what = self._made(value)
         if not what and isinstance(value, ast.Name) and value.id in self.known and not self.known[value.id].factory:
             what = self.known[value.id].what
         if what:
-            self.known[name] = Application(name, line, what)
+            self.known[name] = Candidate(name, line, what)
         elif isinstance(value, ast.Call):
             self._called(name, value, line)
 
@@ -134,11 +134,11 @@ class _Applications:
             self.known[name] = replace(named[0], attribute=name, line=line)
         elif methods := _methods(called):
             what = f"{called.rpartition('.')[2]}.{methods[0]}()"
-            self.known[f"{name}.{methods[0]}"] = Application(f"{name}.{methods[0]}", line, what, factory=True)
+            self.known[f"{name}.{methods[0]}"] = Candidate(f"{name}.{methods[0]}", line, what, factory=True)
         elif called in self.known and self.known[called].factory:
-            self.known[name] = Application(name, line, self.known[called].what.removeprefix("makes "))
+            self.known[name] = Candidate(name, line, self.known[called].what.removeprefix("makes "))
         elif "." in called:
-            self.known[name] = Application(name, line, f"{called.rpartition('.')[2]}()", made_by=called)
+            self.known[name] = Candidate(name, line, f"{called.rpartition('.')[2]}()", made_by=called)
 
     def _constructed(self, dotted: str) -> str:
         """What a call of this name makes, if that is an application; else empty."""

@@ -21,7 +21,7 @@ LONGEST = 100  # ports of a range
 EVERYWHERE = {"", "0.0.0.0", "::", "[::]", "*"}
 
 
-class Entry(NamedTuple):
+class ComposeValue(NamedTuple):
     """A text of the file, with the keys and the places in lists that lead to it."""
 
     path: tuple[str | int, ...]
@@ -112,7 +112,7 @@ class _Level(NamedTuple):
     key: str | int
 
 
-def _entries(text: str) -> Iterator[Entry]:
+def _entries(text: str) -> Iterator[ComposeValue]:
     """Every text of a document, in the order of the lines."""
     levels: list[_Level] = []
     counts: dict[tuple[str | int, ...], int] = {}
@@ -141,15 +141,15 @@ def _entries(text: str) -> Iterator[Entry]:
         yield from _values(tuple(level.key for level in levels), rest, number)
 
 
-def _values(path: tuple[str | int, ...], text: str, line: int) -> Iterator[Entry]:
+def _values(path: tuple[str | int, ...], text: str, line: int) -> Iterator[ComposeValue]:
     """A text, or those of a list or a mapping in one line."""
     if text[:1] in ("[", "{"):
         for number, part in enumerate(text.strip("[]{} ").split(",")):
             key = KEY.match(part.strip()) if text[0] == "{" else None
             value = _scalar(part.strip()[key.end() :] if key else part.strip())
-            yield Entry((*path, key[1].strip("\"'") if key else number), value, line)
+            yield ComposeValue((*path, key[1].strip("\"'") if key else number), value, line)
     elif value := _scalar(text):
-        yield Entry(path, value, line)
+        yield ComposeValue(path, value, line)
 
 
 def _scalar(text: str) -> str:

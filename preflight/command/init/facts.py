@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from preflight.command.init import applications, paths, variables
-from preflight.command.init.applications import Application
+from preflight.command.init.applications import Candidate
 from preflight.command.init.paths import File
 from preflight.command.init.source import Source
 from preflight.command.init.variables import Default, Variable
@@ -15,7 +15,7 @@ from preflight.command.init.variables import Default, Variable
 class Facts:
     """What a file makes and needs, and which modules it leads to."""
 
-    applications: list[Application]
+    applications: list[Candidate]
     served: list[tuple[str, int]]
     """``MODULE:ATTRIBUTE`` that it hands to a server, and the line."""
     served_names: set[str]

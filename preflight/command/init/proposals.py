@@ -51,7 +51,7 @@ class Proposal:
 
 
 @dataclass(frozen=True, slots=True)
-class Variable:
+class NamedVariable:
     """A variable that a file names."""
 
     name: str
@@ -62,7 +62,7 @@ class Variable:
 
 
 def proposals(
-    folder: Folder, base: str, variables: Iterable[Variable], env_file: str, pyproject: Mapping[str, Any]
+    folder: Folder, base: str, variables: Iterable[NamedVariable], env_file: str, pyproject: Mapping[str, Any]
 ) -> list[Proposal]:
     """What the files of a folder name. ``variables`` are those that the code reads.
 
@@ -72,51 +72,53 @@ def proposals(
     graph = _document(folder, "langgraph.json")
     more = graph.get("env") if isinstance(graph.get("env"), str) else ""
     filed = [
-        one
+        variable
         for name in dict.fromkeys([env_file, str(more), *ENV_FILES])
         if name and not name.startswith(("/", ".."))
-        for one in _in_env_file(folder, base, name)
+        for variable in _in_env_file(folder, base, name)
     ]
-    composed = list(_composed(folder, base, {one.name for one in filed}))
+    composed = list(_composed(folder, base, {variable.name for variable in filed}))
     named = [*filed, *variables]
-    names = {one.name for one in named}
+    names = {variable.name for variable in named}
     # Variables that compose gives to a service without the project's code are not the project's.
-    named += [one for placed, its in composed for one in its if placed.service.is_built or one.name in names]
+    named += [
+        variable for placed, its in composed for variable in its if placed.service.is_built or variable.name in names
+    ]
     known = _each_once(named)
-    found: dict[str, Proposal] = {}
-    for one in (
+    by_name: dict[str, Proposal] = {}
+    for proposal in (
         *filter(None, map(_of_variable, known)),
         *_of_migrations(folder, base, pyproject),
         *(proposal for service, _ in composed if (proposal := _of_service(service, known))),
         *_of_mcp(folder),
         *_of_graphs(base, graph),
     ):
-        found.setdefault(one.name, one)
-    return list(found.values())[:MOST]
+        by_name.setdefault(proposal.name, proposal)
+    return list(by_name.values())[:MOST]
 
 
 # Variables.
 
 
-def _in_env_file(folder: Folder, base: str, name: str) -> Iterator[Variable]:
+def _in_env_file(folder: Folder, base: str, name: str) -> Iterator[NamedVariable]:
     data = folder.read(name)
     for number, line in enumerate((data or b"").decode("utf-8", "replace").splitlines(), start=1):
         if match := LINE.match(line):
             value = match[3].partition(match[2])[0] if match[2] else re.split(r"(?:^|\s)#", match[3], maxsplit=1)[0]
-            yield Variable(match[1], f"{base}{name}:{number} names it", address(value))
+            yield NamedVariable(match[1], f"{base}{name}:{number} names it", address(value))
 
 
-def _each_once(named: Iterable[Variable]) -> list[Variable]:
+def _each_once(named: Iterable[NamedVariable]) -> list[NamedVariable]:
     """Each variable with the first place where its value says something, else with the first that names it."""
-    found: dict[str, Variable] = {}
-    for one in named:
-        before = found.get(one.name)
-        if before is None or (before.leads_to is None and one.leads_to is not None):
-            found[one.name] = one
-    return [one for one in found.values() if NAME.fullmatch(one.name)]
+    first: dict[str, NamedVariable] = {}
+    for variable in named:
+        before = first.get(variable.name)
+        if before is None or (before.leads_to is None and variable.leads_to is not None):
+            first[variable.name] = variable
+    return [variable for variable in first.values() if NAME.fullmatch(variable.name)]
 
 
-def _of_variable(variable: Variable) -> Proposal | None:
+def _of_variable(variable: NamedVariable) -> Proposal | None:
     name, leads_to = variable.name, variable.leads_to
     if PROVIDERS.fullmatch(name):
         return Proposal(name.lower(), f'api_key("{name}")', variable.why)
@@ -134,14 +136,14 @@ def _of_variable(variable: Variable) -> Proposal | None:
 # Services of compose files.
 
 
-def _composed(folder: Folder, base: str, given: set[str]) -> Iterator[tuple[_Placed, list[Variable]]]:
+def _composed(folder: Folder, base: str, given: set[str]) -> Iterator[tuple[_Placed, list[NamedVariable]]]:
     """The services of compose files, each with the variables that it is given."""
     for name in folder.commands:
         if COMPOSE.fullmatch(name):
             text = (folder.read(name) or b"").decode("utf-8", "replace")
             for service in compose.services(text, given):
                 variables = [
-                    Variable(variable, f"{base}{name}:{line} gives it to {_label(service.name)}", address(value))
+                    NamedVariable(variable, f"{base}{name}:{line} gives it to {_label(service.name)}", address(value))
                     for variable, value, line in service.variables
                 ]
                 yield _Placed(f"{base}{name}", service), variables
@@ -155,7 +157,7 @@ class _Placed:
     service: compose.Service
 
 
-def _of_service(placed: _Placed, variables: Iterable[Variable]) -> Proposal | None:
+def _of_service(placed: _Placed, variables: Iterable[NamedVariable]) -> Proposal | None:
     """A proposal that a service can be reached at its published port; only containers reach an unpublished one."""
     service, label = placed.service, _label(placed.service.name)
     if not service.image or service.is_built or not service.ports or not label:
@@ -169,7 +171,7 @@ def _of_service(placed: _Placed, variables: Iterable[Variable]) -> Proposal | No
     return Proposal(f"service_{label}", call, f"{placed.file}:{service.line} publishes {label} there")
 
 
-def _leads_there(variable: Variable, service: str, port: compose.Port, usual: int | None) -> bool:
+def _leads_there(variable: NamedVariable, service: str, port: compose.Port, usual: int | None) -> bool:
     found = variable.leads_to
     call = addresses.call(variable.name, found)
     if found is not None and found.host:

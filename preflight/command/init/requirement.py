@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from preflight.command.init.addresses import SERVICES, is_address
 from preflight.command.init.paths import File
-from preflight.command.init.survey import Found, Survey, name_of
+from preflight.command.init.survey import Need, Survey, name_of
 from preflight.command.init.variables import Variable
 from preflight.redaction.keys import key_like, words
 
@@ -63,10 +63,10 @@ def needed(seen: Survey) -> list[str]:
     return [name_of(one) for one in _ranked(seen) if isinstance(one.what, Variable) and one.what.required]
 
 
-def _ranked(seen: Survey) -> list[Found]:
+def _ranked(seen: Survey) -> list[Need]:
     """Variables, first those that are needed; among them addresses of databases, other addresses, secrets."""
 
-    def rank(found: Found) -> tuple[bool, int, bool]:
+    def rank(found: Need) -> tuple[bool, int, bool]:
         what, name = found.what, name_of(found)
         kind = 2 if not is_address(name) else 0 if _is_database(name) else 1
         kind += kind == 2 and not key_like(name)
@@ -83,19 +83,19 @@ def _read_variable(seen: Survey) -> Requirement | None:
     return next((_variable(seen, one) for one in _ranked(seen)), None)
 
 
-def _variable(seen: Survey, found: Found) -> Requirement:
+def _variable(seen: Survey, need: Need) -> Requirement:
     """A variable is there; an address of a database is one. Its value is in no message."""
-    assert isinstance(found.what, Variable)  # noqa: S101  # narrows the type
-    name = found.what.name
-    is_needed = found.what.required and seen.application is not None and seen.env_file_is_certain
-    verb = "needs" if found.what.required else "reads"
-    if found.what.any_case:
+    assert isinstance(need.what, Variable)  # noqa: S101  # narrows the type
+    name = need.what.name
+    is_needed = need.what.required and seen.application is not None and seen.env_file_is_certain
+    verb = "needs" if need.what.required else "reads"
+    if need.what.any_case:
         body = [f'values = [environment.get(name, "") for name in ("{name}", "{name.lower()}")]']
         body += ['value = next(filter(None, values), "")']
     else:
         body = [f'value = environment.get("{name}", "")']
     # A boolean: an assertion shows what it compares, and this may be a secret.
-    body += ["is_set = bool(value.strip())", f'assert is_set, "{name} is not set, and {found.file} {verb} it"']
+    body += ["is_set = bool(value.strip())", f'assert is_set, "{name} is not set, and {need.file} {verb} it"']
     if _is_database(name):
         body += ['is_url = "://" in value', f'assert is_url, "{name} is not a URL (scheme://...)"']
     return Requirement(
@@ -103,8 +103,8 @@ def _variable(seen: Survey, found: Found) -> Requirement:
         severity="critical" if is_needed else "warning",
         title=f"Variable {name}",
         fix=f"set {name} in the environment or in {seen.env_file}",
-        holds=f"{name}, which {found.file} {verb}, is set.",
-        because=f"{found.place} {verb} the variable {name}",
+        holds=f"{name}, which {need.file} {verb}, is set.",
+        because=f"{need.place} {verb} the variable {name}",
         parameters=("environment: Mapping[str, str]",),
         body=tuple(body),
         imports=("from collections.abc import Mapping",),

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from preflight.command.init.applications import CALLABLE, HINT, TARGET, Application
+from preflight.command.init.applications import CALLABLE, HINT, TARGET, Candidate
 from preflight.command.init.facts import Facts, facts
 from preflight.command.init.folder import Folder
 from preflight.command.init.paths import File
+from preflight.command.init.proposals import NamedVariable as Named
 from preflight.command.init.proposals import Proposal, proposals
-from preflight.command.init.proposals import Variable as Named
 from preflight.command.init.source import Unparsable
 from preflight.command.init.variables import Variable
 
@@ -50,7 +50,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Need:
     """A variable or a file that the code needs, and in which file it says so."""
 
     what: Variable | File
@@ -66,10 +66,10 @@ class Survey:
     """What a project's files say. No value of a variable is among it."""
 
     application: Choice | None
-    variables: tuple[Found, ...]
+    variables: tuple[Need, ...]
     """What the application reads from the environment, in the order in which it imports the files."""
-    models: tuple[Found, ...]
-    databases: tuple[Found, ...]
+    models: tuple[Need, ...]
+    databases: tuple[Need, ...]
     present: frozenset[str]
     """Which models are there."""
     env_file: str
@@ -117,24 +117,24 @@ class _Surveyor:
     def survey(self) -> Survey:
         application = self._application()
         files = list(self._reached(application)) if application else self._all()
-        found = [(file, said) for file in files if (said := self._facts(file))]
-        given = {name for _, said in found for name in said.gives}
+        surveyed = [(file, facts) for file in files if (facts := self._facts(file))]
+        given = {name for _, facts in surveyed for name in facts.gives}
         variables = _first_of_each(
-            Found(one, self.base + file)
-            for file, said in found
-            for one in said.variables
-            if one.name not in given and not NOT_ASKED_FOR.fullmatch(one.name)
+            Need(variable, self.base + file)
+            for file, facts in surveyed
+            for variable in facts.variables
+            if variable.name not in given and not NOT_ASKED_FOR.fullmatch(variable.name)
         )
         models = _first_of_each(
-            Found(self._placed(one, file), self.base + file) for file, said in found for one in said.models
+            Need(self._placed(model, file), self.base + file) for file, facts in surveyed for model in facts.models
         )
         databases = _first_of_each(
-            Found(File(self.base + one.path, one.line), self.base + file)
-            for file, said in found
-            for one in said.databases
+            Need(File(self.base + database.path, database.line), self.base + file)
+            for file, facts in surveyed
+            for database in facts.databases
         )
-        env_files = list(dict.fromkeys(one for _, said in found for one in said.env_files))
-        named = [one for one in env_files if one]
+        env_files = list(dict.fromkeys(name for _, facts in surveyed for name in facts.env_files))
+        named = [name for name in env_files if name]
         project = _table(self.pyproject, "project")
         env_file = posixpath.normpath(self.base + named[0]) if named else ".env"
         is_there = any(self._there([env_file]))
@@ -143,7 +143,7 @@ class _Surveyor:
             tuple(variables),
             tuple(models),
             tuple(databases),
-            frozenset(self._there(one.what.path for one in models if isinstance(one.what, File))),
+            frozenset(self._there(need.what.path for need in models if isinstance(need.what, File))),
             env_file,
             env_file_is_there=is_there,
             env_file_is_certain=None not in env_files and len(named) <= 1 and (is_there or env_file == ".env"),
@@ -155,8 +155,8 @@ class _Surveyor:
                     self.folder,
                     self.base,
                     [
-                        *self._defaults(found, given),
-                        *(Named(name_of(one), f"{one.place} reads it") for one in variables),
+                        *self._defaults(surveyed, given),
+                        *(Named(name_of(need), f"{need.place} reads it") for need in variables),
                     ],
                     named[0] if named else ".env",
                     self.pyproject,
@@ -247,20 +247,22 @@ class _Surveyor:
         if TARGET.fullmatch(told):
             return Choice(told, "[tool.fastapi] entrypoint says so", told=True)
         likely = [file for file in self._all() if HINT.search(self.folder.read(file) or b"")]
-        found = [(file, one) for file in likely for one in self._applications(file)]
+        candidates = [(file, candidate) for file in likely for candidate in self._applications(file)]
         choices = {
-            f"{self._name(file)}:{one.attribute}": f"{self.base}{file}:{one.line}: {one.what}" for file, one in found
+            f"{self._name(file)}:{candidate.attribute}": f"{self.base}{file}:{candidate.line}: {candidate.what}"
+            for file, candidate in candidates
         }
         served = [choice for choice in self._served(likely) if self._is_there(choice.app)]
-        ranked = sorted(found, key=lambda pair: self._rank(*pair))
-        order = [*(choice.app for choice in served), *(f"{self._name(file)}:{one.attribute}" for file, one in ranked)]
+        ranked = sorted(candidates, key=lambda pair: self._rank(*pair))
+        order = [choice.app for choice in served]
+        order += [f"{self._name(file)}:{candidate.attribute}" for file, candidate in ranked]
         if not order:
             return None
         why = {**choices, **{choice.app: choice.why for choice in reversed(served)}}
         first, *others = dict.fromkeys(order)
-        return Choice(first, why[first], tuple(f'"{one}" ({why[one]})' for one in others[:3]))
+        return Choice(first, why[first], tuple(f'"{app}" ({why[app]})' for app in others[:3]))
 
-    def _applications(self, file: str) -> Iterator[Application]:
+    def _applications(self, file: str) -> Iterator[Candidate]:
         said = self._facts(file)
         for one in said.applications if said else ():
             if not one.made_by:
@@ -270,9 +272,9 @@ class _Surveyor:
             elsewhere = self._facts(self.by_name[module]) if module in self.by_name else None
             for maker in elsewhere.applications if elsewhere else ():
                 if maker.attribute == function and maker.factory:
-                    yield Application(one.attribute, one.line, maker.what.removeprefix("makes "))
+                    yield Candidate(one.attribute, one.line, maker.what.removeprefix("makes "))
 
-    def _rank(self, file: str, found: Application) -> tuple[Any, ...]:
+    def _rank(self, file: str, found: Candidate) -> tuple[Any, ...]:
         """A sort key: the application that is more likely to be meant comes first."""
         said, stem = self._facts(file), file.rpartition("/")[2].removesuffix(".py")
         return (
@@ -339,14 +341,14 @@ def _place(order: tuple[str, ...], name: str) -> int:
     return order.index(name) if name in order else len(order)
 
 
-def name_of(found: Found) -> str:
+def name_of(found: Need) -> str:
     """The name of a variable, or the path of a file."""
     return found.what.name if isinstance(found.what, Variable) else found.what.path
 
 
-def _first_of_each(found: Iterator[Found]) -> list[Found]:
+def _first_of_each(found: Iterator[Need]) -> list[Need]:
     """Each variable or file once; if the code needs it anywhere, it is the place where it does."""
-    best: dict[str, Found] = {}
+    best: dict[str, Need] = {}
     for one in found:
         name = name_of(one)
         known = best.get(name)

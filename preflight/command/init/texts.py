@@ -86,8 +86,8 @@ def table(seen: Survey) -> str:
 
 def suite(chosen: Requirement, mentioned: Iterable[str], proposed: Iterable[Proposal]) -> str:
     """preflight_suite/test_project.py."""
-    standard = [one for one in chosen.imports if "preflight" not in one]
-    own = [one for one in chosen.imports if "preflight" in one]
+    standard = [line for line in chosen.imports if "preflight" not in line]
+    own = [line for line in chosen.imports if "preflight" in line]
     lines = ['"""What this project needs before it may serve: each requirement is a pytest test.', ""]
     lines += [
         "The marker has severity (critical blocks a start, warning does not), title and fix,",
@@ -103,7 +103,7 @@ def suite(chosen: Requirement, mentioned: Iterable[str], proposed: Iterable[Prop
     rest = list(mentioned)
     if rest:
         lines.append("# The code also reads:")
-        lines += [f"#   {one}" for one in rest]
+        lines += [f"#   {name}" for name in rest]
     lines += [
         f"@pytest.mark.{chosen.severity}(",
         f"    {quoted(chosen.title)},",
@@ -125,7 +125,7 @@ def suite(chosen: Requirement, mentioned: Iterable[str], proposed: Iterable[Prop
             "#",
             "# from preflight import ready",
             "#",
-            *(f"# {one.line}" for one in ready),
+            *(f"# {proposal.line}" for proposal in ready),
         ]
     return "\n".join(lines) + "\n"
 

@@ -52,15 +52,15 @@ class Default:
 
 def variables(source: Source) -> list[Variable]:
     """What the file reads, in the order of its lines."""
-    found: list[Variable] = []
+    read: list[Variable] = []
     for node in source.nodes:
         if isinstance(node, ast.Subscript):
-            found += _subscript(source, node)
+            read += _subscript(source, node)
         elif isinstance(node, ast.Call):
-            found += _call(source, node, source.dotted(node.func))
+            read += _call(source, node, source.dotted(node.func))
     for settings in _settings_classes(source):
-        found += settings.variables()
-    return sorted((one for one in found if NAME.fullmatch(one.name)), key=lambda one: one.line)
+        read += settings.variables()
+    return sorted((variable for variable in read if NAME.fullmatch(variable.name)), key=lambda variable: variable.line)
 
 
 def defaults(source: Source) -> list[Default]:
@@ -284,10 +284,15 @@ def _is_before(decorator: ast.expr) -> bool:
 def _configuration(node: ast.stmt) -> dict[str, ast.expr]:
     if isinstance(node, ast.Assign | ast.AnnAssign) and targets(node) == ["model_config"]:
         if isinstance(node.value, ast.Call):
-            return {one.arg: one.value for one in node.value.keywords if one.arg}
+            return {keyword.arg: keyword.value for keyword in node.value.keywords if keyword.arg}
         if isinstance(node.value, ast.Dict):
             pairs = zip(node.value.keys, node.value.values, strict=True)
-            return {key: value for one, value in pairs if (key := text_of(one)) is not None}
+            return {key: value for key_node, value in pairs if (key := text_of(key_node)) is not None}
     if isinstance(node, ast.ClassDef) and node.name == "Config":
-        return {name: one.value for one in node.body if isinstance(one, ast.Assign) for name in targets(one)}
+        return {
+            name: statement.value
+            for statement in node.body
+            if isinstance(statement, ast.Assign)
+            for name in targets(statement)
+        }
     return {}

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from preflight.web import pages, services
-from preflight.web.fleet import STATES, Away, Fleet, is_offered
+from preflight.web.fleet import STATES, Away, FleetView, is_offered
 from preflight.web.negotiation import accepted
 from preflight.web.paging import page
 
@@ -71,14 +71,14 @@ async def instance(request: Request) -> Response:
     return await found.answer({**row, "report": report, "problem": problem})
 
 
-async def _answered(found: Fleet, question: Any) -> Response:
+async def _answered(found: FleetView, question: Any) -> Response:
     try:
         return await found.answer(await found.ask(question))
     except Away as away:
         return JSONResponse({"error": str(away)}, 503)
 
 
-def _fleet(request: Request) -> Fleet:
+def _fleet(request: Request) -> FleetView:
     serving = services.of(request.scope)
     if not is_offered(serving.instance.settings):
         raise HTTPException(404, "there is no fleet to show: PREFLIGHT_DATABASE_URL is not set")

@@ -46,30 +46,30 @@ async def check(request: Request) -> JSONResponse:
     title: str = request.path_params["title"]
     try:
         limit, offset = page(request.query_params)
-        found = await past.runs(paging.LONGEST, 0, request.query_params.get("address"))
+        runs = await past.runs(paging.LONGEST, 0, request.query_params.get("address"))
     except ValueError as error:
         return JSONResponse({"error": str(error)}, 400)
     except OSError as error:
         return _unreadable(error)
-    fared = [(one, one.checks[title]) for one, _flipped in found if title in one.checks]
+    fared = [(run, run.checks[title]) for run, _flipped in runs if title in run.checks]
     if not fared:
         return JSONResponse({"error": "no run that is kept has a check of that title"}, 404)
     return await past.answer(
         {
             "title": title,
             "severity": fared[0][1].severity,
-            "flips": sum(flip.title == title for _run, flipped in found for flip in flipped),
+            "flips": sum(flip.title == title for _run, flipped in runs for flip in flipped),
             "runs": [
                 {
-                    "run_id": one.run_id,
-                    "started_at": one.started_at,
-                    "origin": one.origin,
-                    "address": one.address,
+                    "run_id": run.run_id,
+                    "started_at": run.started_at,
+                    "origin": run.origin,
+                    "address": run.address,
                     "outcome": how.outcome,
                     "message": how.message,
                     "duration_ms": round(how.duration * 1000, 3),
                 }
-                for one, how in fared[offset : offset + limit]
+                for run, how in fared[offset : offset + limit]
             ],
         }
     )

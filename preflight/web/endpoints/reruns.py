@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from preflight.settings.model import address
+from preflight.text import address
 from preflight.web import services
 from preflight.web.reruns import REMEMBERED, Draining, TooSoon
 

@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 
 from server.sessions.model import TurnTaken
 from server.sessions.postgres import statements
-from server.sessions.postgres.database import Connection, Database, rows, storable, transaction
+from server.sessions.postgres.database import Database, PooledConnection, rows, storable, transaction
 from server.sessions.postgres.leases import Leases
 
 
@@ -34,7 +34,7 @@ class Checkpoints(AsyncPostgresSaver):
         self._leases = leases
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        async def work(connection: Connection) -> CheckpointTuple | None:
+        async def work(connection: PooledConnection) -> CheckpointTuple | None:
             async with transaction(connection):
                 return await AsyncPostgresSaver(connection, serde=self.serde).aget_tuple(config)
 
@@ -58,7 +58,7 @@ class Checkpoints(AsyncPostgresSaver):
             "versions": Jsonb(checkpoint["channel_versions"]),
         }
 
-        async def work(connection: Connection) -> RunnableConfig:
+        async def work(connection: PooledConnection) -> RunnableConfig:
             async with transaction(connection):
                 # Locked until all is written: meanwhile the turn is not taken over, and the session is not deleted.
                 if not await rows(connection, statements.HELD, lease):

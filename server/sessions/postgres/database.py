@@ -36,7 +36,7 @@ LIFETIME = 1800.0  # seconds after which a connection is replaced: what balances
 SUSPECT = 5.0  # seconds without use after which a connection may have been cut on its way: it is asked first
 
 
-class Connection(psycopg.AsyncConnection[DictRow]):
+class PooledConnection(psycopg.AsyncConnection[DictRow]):
     """One of the pool's. ``told`` hears why there was none."""
 
     used = 0.0
@@ -44,7 +44,7 @@ class Connection(psycopg.AsyncConnection[DictRow]):
     @classmethod
     async def connect(  # type: ignore[override]  # what the pool calls it with
         cls, conninfo: str = "", *, told: Callable[[psycopg.Error], object], **parameters: Any
-    ) -> Connection:
+    ) -> PooledConnection:
         try:
             made = await super().connect(conninfo, row_factory=dict_row, **parameters)
         except psycopg.Error as error:
@@ -54,7 +54,7 @@ class Connection(psycopg.AsyncConnection[DictRow]):
         return made
 
 
-Work = Callable[[Connection], Awaitable[T]]
+Work = Callable[[PooledConnection], Awaitable[T]]
 
 
 class Database:
@@ -65,8 +65,8 @@ class Database:
         self._url, self._environment = url, environment
         self._connections = connections
         self._free = asyncio.Semaphore(connections)  # before the pool, whose time-out is then that of a connection
-        self._pool: AsyncConnectionPool[Connection] | None = None
-        self._opening: asyncio.Task[AsyncConnectionPool[Connection]] | None = None
+        self._pool: AsyncConnectionPool[PooledConnection] | None = None
+        self._opening: asyncio.Task[AsyncConnectionPool[PooledConnection]] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._why = ""  # there was no connection
         self._away: float | None = None  # since when, on the loop's clock
@@ -85,7 +85,7 @@ class Database:
     async def execute(self, statement: str, **values: Any) -> int:
         """Run one statement; returns how many rows it has changed."""
 
-        async def work(connection: Connection) -> int:
+        async def work(connection: PooledConnection) -> int:
             return (await connection.execute(statement, values)).rowcount
 
         return await self.run(work)
@@ -93,7 +93,7 @@ class Database:
     async def rows(self, statement: str, **values: Any) -> list[DictRow]:
         """What one statement returns."""
 
-        async def work(connection: Connection) -> list[DictRow]:
+        async def work(connection: PooledConnection) -> list[DictRow]:
             return await rows(connection, statement, values)
 
         return await self.run(work)
@@ -149,7 +149,7 @@ class Database:
             connection.used = loop.time()
             return result
 
-    async def _opened(self) -> AsyncConnectionPool[Connection]:
+    async def _opened(self) -> AsyncConnectionPool[PooledConnection]:
         """The pool. Whoever comes first opens it, and all who come meanwhile wait for the same."""
         if self._pool is not None:
             return self._pool
@@ -157,18 +157,18 @@ class Database:
             self._opening = asyncio.create_task(self._open())
         return await asyncio.shield(self._opening)
 
-    async def _open(self) -> AsyncConnectionPool[Connection]:
+    async def _open(self) -> AsyncConnectionPool[PooledConnection]:
         """Look at the tables, make them where there are none, and open the pool. Raises StoreError, psycopg.Error."""
         try:
             await asyncio.to_thread(_prepared, self._url, self._environment)
             parameters = database.parameters(self._url, self._environment)
-        except database.Unusable as error:
+        except database.UnusableDatabase as error:
             raise StoreError(str(error)) from error
         except database.Unavailable as error:
             cause = error.__cause__
             raise cause if isinstance(cause, psycopg.Error) else psycopg.OperationalError(str(error)) from error
         self._pool = AsyncConnectionPool(
-            connection_class=Connection,
+            connection_class=PooledConnection,
             kwargs={**parameters, "autocommit": True, "prepare_threshold": None, "told": self._unconnected},
             min_size=0,
             max_size=self._connections,
@@ -206,7 +206,7 @@ class Database:
         return StoreError(f"the database has been away for {since:.0f} s: {self._why}")
 
 
-async def rows(connection: Connection, statement: str, values: Mapping[str, Any]) -> list[DictRow]:
+async def rows(connection: PooledConnection, statement: str, values: Mapping[str, Any]) -> list[DictRow]:
     """What one statement returns."""
     return await (await connection.execute(statement, values)).fetchall()
 
@@ -217,7 +217,7 @@ def storable(text: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def transaction(connection: Connection) -> AsyncIterator[None]:
+async def transaction(connection: PooledConnection) -> AsyncIterator[None]:
     """A transaction in which LangGraph's statements find their tables: they name no schema.
 
     Its statements share round trips until one is asked for its rows.
@@ -228,7 +228,7 @@ async def transaction(connection: Connection) -> AsyncIterator[None]:
 
 
 def _prepared(url: str, environment: Mapping[str, str]) -> None:
-    """Make the tables if there are none. Raises Unusable, Unavailable, StoreError."""
+    """Make the tables if there are none. Raises UnusableDatabase, Unavailable, StoreError."""
     with contextlib.closing(database.connect(url, environment)) as connection:
         state = schema.create(connection, [TABLES])
     version = state.version(TABLES)

@@ -8,7 +8,7 @@ from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 
 from server.sessions.model import Kept
 from server.sessions.postgres.checkpoints import storable_values
-from server.sessions.postgres.database import Connection, Database, rows, storable, transaction
+from server.sessions.postgres.database import Database, PooledConnection, rows, storable, transaction
 
 SESSION = """
 INSERT INTO preflight.chat_sessions (id, created, updated, messages, bytes, workspace)
@@ -56,7 +56,7 @@ class Importer:
             "workspace": workspace and storable(workspace),
         }
 
-        async def work(connection: Connection) -> int:
+        async def work(connection: PooledConnection) -> int:
             async with transaction(connection):
                 await connection.execute(SESSION, about)
                 there = {(row["turn"], row["role"]) for row in await rows(connection, THERE, about)}
@@ -72,7 +72,9 @@ class Importer:
         return await self._database.run(work)
 
 
-async def _add(connection: Connection, about: dict[str, Any], line: tuple[Any, ...], turns: dict[str, int]) -> int:
+async def _add(
+    connection: PooledConnection, about: dict[str, Any], line: tuple[Any, ...], turns: dict[str, int]
+) -> int:
     _, turn, role, content, at, client, code, retry, retry_after = line
     values = {
         **about,
@@ -92,7 +94,7 @@ async def _add(connection: Connection, about: dict[str, Any], line: tuple[Any, .
     return len(added)
 
 
-async def _remember(connection: Connection, kept: Kept) -> None:
+async def _remember(connection: PooledConnection, kept: Kept) -> None:
     if kept.memory is None:
         return
     checkpoint = storable_values(kept.memory.checkpoint)

@@ -15,9 +15,9 @@ from psycopg.rows import DictRow
 
 from preflight.times import stamp
 from server.sessions import model
-from server.sessions.model import Line, NoSession, Open, Reply, SessionFull, Taken, TurnTaken
+from server.sessions.model import AcceptedMessage, Line, NoSession, Open, SessionFull, TurnEnd, TurnTaken
 from server.sessions.postgres import statements
-from server.sessions.postgres.database import Connection, Database, rows, storable
+from server.sessions.postgres.database import Database, PooledConnection, rows, storable
 from server.sessions.postgres.leases import Leases
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Store:
 
     async def accept(
         self, session: str, turn: str, content: str, *, client: str | None, workspace: str | None, keep: Collection[str]
-    ) -> Taken:
+    ) -> AcceptedMessage:
         content = storable(content)
         size = len(content.encode())
         values = {
@@ -77,10 +77,10 @@ class Store:
             "lease": self.leases.length,
         }
 
-        async def known(connection: Connection) -> DictRow:
+        async def known(connection: PooledConnection) -> DictRow:
             return await _accepted(connection, values)
 
-        async def new(connection: Connection) -> DictRow:
+        async def new(connection: PooledConnection) -> DictRow:
             async with connection.transaction():
                 await connection.execute(statements.CREATE, values)
                 return await _accepted(connection, values)
@@ -91,10 +91,12 @@ class Store:
             row = await self.database.run(new)
         if row["at"] is not None:
             self.leases.keep(turn, 1, 0)
-            return Taken(turn, stamp(row["at"]), row["seq"], others=row["others"])
+            return AcceptedMessage(turn, stamp(row["at"]), row["seq"], others=row["others"])
         if row["other"] is not None:
             answer = await self._answer(session, row["other"])
-            return Taken(row["other"], stamp(row["other_at"]), row["other_seq"], duplicate=True, answer=answer)
+            return AcceptedMessage(
+                row["other"], stamp(row["other_at"]), row["other_seq"], duplicate=True, answer=answer
+            )
         raise SessionFull(
             f"this session holds as much as a session may ({self._size} bytes); begin a new one or delete this one"
         )
@@ -115,7 +117,7 @@ class Store:
             raise NoSession("the session was deleted meanwhile")
         raise TurnTaken("another instance has taken this turn over")
 
-    async def finish(self, session: str, turn: str, reply: Reply) -> Line:
+    async def finish(self, session: str, turn: str, reply: TurnEnd) -> Line:
         session, reply = storable(session), replace(reply, content=storable(reply.content))
         ended = await self.database.rows(
             statements.FINISH,
@@ -221,7 +223,7 @@ class Store:
         return count
 
     async def _delete(self, sessions: list[str]) -> int:
-        async def work(connection: Connection) -> int:
+        async def work(connection: PooledConnection) -> int:
             async with connection.transaction():
                 gone = [row["id"] for row in await rows(connection, statements.DELETE, {"sessions": sessions})]
                 for statement in statements.FORGET:
@@ -260,7 +262,7 @@ class Store:
         await self.database.close()
 
 
-async def _accepted(connection: Connection, values: Mapping[str, Any]) -> DictRow:
+async def _accepted(connection: PooledConnection, values: Mapping[str, Any]) -> DictRow:
     try:
         [row] = await rows(connection, statements.ACCEPT, values)
     except psycopg.errors.UniqueViolation:
