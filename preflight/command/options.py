@@ -1,4 +1,4 @@
-"""The options of ``python run.py``, and the invocation that a command line is."""
+"""The options of ``python run.py``, and the invocation that a command line becomes."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def build(
 
 
 def _distrusted(document: Mapping[str, Any], checks: Sequence[Check], selection: str) -> list[str]:
-    """Why the run cannot be trusted, by what pytest-json-report gathered; empty where it can."""
+    """The reasons not to trust the run, from what pytest-json-report gathered; empty if there are none."""
     reasons = []
     summary = document.get("summary", {})
     collected = summary.get("collected", 0) - summary.get("deselected", 0)

@@ -357,7 +357,7 @@ class _Main:
         return 0 if server.started else 3
 
     def _begin(self, server: Server) -> None:
-        """From now on the server hears what the launcher says, and now what it has said already."""
+        """Pass the launcher's messages to the server from now on, and at once those that came before it."""
         with self._condition:
             self._server = server
             drain, early = self._orders.get("drain"), self._early

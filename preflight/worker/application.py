@@ -25,7 +25,7 @@ from typing import Any, Literal, NamedTuple
 
 Interface = Literal["asgi3", "asgi2"]
 Use = Literal["asgi3", "asgi2", "factory", "either"]
-"""What to do with something that was named: serve it as this interface, or call it to make the application.
+"""How to use an object that was named: serve it as this interface, or call it to make the application.
 
 "either": it takes any arguments, and only a call tells.
 """
@@ -112,7 +112,7 @@ def load(name: str, complete: Callable[[Awaitable[Any]], Any]) -> LoadedApplicat
 
 
 def _use(candidate: Any, subject: str) -> Use:
-    """What to do with it. Raises CannotBeServed."""
+    """How to use the object that is called ``subject`` in messages. Raises CannotBeServed."""
     if not callable(candidate):
         kind = "None" if candidate is None else f"of type {type(candidate).__name__}"
         raise CannotBeServed(f"{subject} is not an ASGI application: it cannot be called (it is {kind})", NEEDED)
@@ -152,7 +152,7 @@ def _use(candidate: Any, subject: str) -> Use:
 
 
 def _use_of_class(candidate: type, signature: inspect.Signature, subject: str) -> Use | None:
-    """What to do with a class; None if it may make anything, and its arguments say what. Raises CannotBeServed."""
+    """How to use a class; None if a call may make anything, so that its arguments decide. Raises CannotBeServed."""
     if _takes(signature, 3) and hasattr(candidate, "__await__"):
         return "asgi3"
     if _takes(signature, 0):
@@ -167,7 +167,7 @@ def _use_of_class(candidate: type, signature: inspect.Signature, subject: str) -
 
 
 def _use_of_either(candidate: Any, signature: inspect.Signature) -> Use:
-    """What to do with something that can be called as an application is, and without arguments as well."""
+    """How to use an object that takes an application's arguments, and no arguments as well."""
     if next(iter(signature.parameters)) == "scope" or not isinstance(
         candidate, FunctionType | BuiltinFunctionType | MethodType | functools.partial
     ):
