@@ -363,6 +363,7 @@ def outage(case: str, folder: Path, options: argparse.Namespace, ends: contextli
         "PROVIDER": f"http://{host}:{provider.port}/",
         "PREFLIGHT_REFRESH": f"{options.refresh:g}s",
         "PREFLIGHT_FLEET_HEARTBEAT": f"{options.heartbeat:g}s",
+        "PREFLIGHT_RUN_TIMEOUT": "120s",  # all of them start at the same moment
     }
     servers = [
         Server(folder, number, environ, before if number == options.instances else [])
