@@ -161,6 +161,11 @@ def default_suite(project: Project) -> Sequence[str]:
     return [OURS, *(one.relative_to(project.root).as_posix() for one in beside if one.is_dir())]
 
 
+def has_its_own(project: Project) -> bool:
+    """Whether a project has requirements beside those of every server, as far as its pyproject.toml can be read."""
+    return any(name != OURS for name in suite_names(project))
+
+
 def of_others(root: Path, scopes: Iterable[Scope]) -> str:
     """Who else could change a project's requirements, and what to do, for people; empty if only root could."""
     for scope in scopes:

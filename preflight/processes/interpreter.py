@@ -71,8 +71,16 @@ _SUITE = {variable.name: variable.suite for variable in VARIABLES}
 _WORKER = {variable.name: variable.worker for variable in VARIABLES}
 
 
+_BEGINNINGS = ("PYTHON", "PYTEST_")
+
+
+def is_pythons(name: str) -> bool:
+    """Whether a variable of this name says how Python or pytest runs."""
+    return name.startswith(_BEGINNINGS)
+
+
 def _passed(name: str, decided: Mapping[str, str]) -> bool:
-    for beginning in ("PYTHON", "PYTEST_"):
+    for beginning in _BEGINNINGS:
         if name.startswith(beginning):
             return decided.get(name, decided[f"{beginning}*"]) == PASSED
     return True
@@ -85,8 +93,8 @@ def for_suite(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """
     own = os.environ
     environ = own if environ is None else environ
-    kept = {name: value for name, value in environ.items() if not name.startswith(("PYTHON", "PYTEST_"))}
-    kept |= {name: own[name] for name in own if name.startswith(("PYTHON", "PYTEST_")) and _passed(name, _SUITE)}
+    kept = {name: value for name, value in environ.items() if not is_pythons(name)}
+    kept |= {name: own[name] for name in own if is_pythons(name) and _passed(name, _SUITE)}
     kept["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     return kept
 

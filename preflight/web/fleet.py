@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 
 from preflight import times
 from preflight.redaction.redactor import Redactor
-from preflight.report.model import Report, ReportError
+from preflight.report.model import Report, ReportError, is_overlong
 from preflight.settings.model import Settings
 from preflight.text import plain
 from preflight.web.instance import Instance
@@ -97,7 +97,7 @@ class FleetView:
 
     async def report(self, document: object) -> tuple[dict[str, Any] | None, str]:
         """A report from the tables as /diagnostics shows one, or why it is none."""
-        if document is None:
+        if document is None or is_overlong(document):
             return None, "no report of it is kept, or it is too large"
         try:
             found = await asyncio.to_thread(lambda: Report.from_json(self._clean(document)))

@@ -1,9 +1,9 @@
 """The processes of one server that is not ours: one run of the suite, one token and one code for all.
 
 uvicorn, hypercorn, gunicorn and granian start several processes for one server, and each of them starts the
-application. The processes with the same parent, address and application are a group. The first of them runs the suite
-while the others wait, and all use its result, for as long as one of them lives. They share their data in a folder of
-the user.
+application. Those of one parent, address and application are a group. The first of them runs the suite while the others
+wait, and all go by what it has found, for as long as one of them lives and what is asked stays the same: a process that
+is started for another release, or with other settings, asks anew. What they share is in a folder of the user's own.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
@@ -27,6 +28,8 @@ from preflight.instances import runtime
 from preflight.report.model import Report
 from preflight.web.instance import BlockedStart
 from preflight.web.logins import same
+
+log = logging.getLogger(__name__)
 
 LOOK = 0.02  # seconds between two looks whether it is our turn
 TOKEN, CODE = 32, 16  # bytes, in hexadecimal digits
@@ -57,38 +60,44 @@ class Group:
         files.make(self._folder)
         self._members = os.open(self._folder / "members", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-    def agree(self, examine: Callable[[], Report | None], patience: float) -> Agreed:
+    def agree(self, examine: Callable[[], Report | None], patience: float, about: str = "") -> Agreed:
         """What the group goes by: what it has agreed on, or what ``examine`` finds now. Blocks meanwhile.
 
         ``examine`` raises BlockedStart, as this does then, and does for whoever has waited for it. ``patience`` is for
-        how many seconds another process is waited for.
+        how many seconds another process is waited for. ``about`` stands for what is asked, and of whom: what the group
+        has agreed on about something else does not count.
         """
         asked = time.monotonic()
         with self._turn(patience):
             alone = self._is_alone()
             known = self._read()
-            # A run that blocks counts for the processes that have waited for it; a later process asks again.
-            if known is None or (known["at"] < asked and (alone or known["blocked"])):
-                return self._examine(examine)
+            same_question = known is not None and known.get("about") == about  # an older release says nothing of it
+            # What blocks counts for those who have waited for it; whoever comes later asks again.
+            if known is None or not same_question or (known["at"] < asked and (alone or known["blocked"])):
+                return self._examine(examine, about, "" if alone or known is None else known.get("token", ""))
             if known["blocked"]:
                 self._leave()
                 raise BlockedStart(known["blocked"])
             self._join()
             return Agreed(Report.from_json(known["report"]) if known["report"] else None, known["token"], "")
 
-    def _examine(self, examine: Callable[[], Report | None]) -> Agreed:
+    def _examine(self, examine: Callable[[], Report | None], about: str, token: str) -> Agreed:
+        """Ask. ``token`` is the one that processes of the group serve with; empty where none of them serves."""
         _sweep(self._folder)
         try:
             report = examine()
         except BlockedStart as error:
-            self._write({"blocked": str(error)})
+            self._write({"blocked": str(error), "about": about, "token": token})
             self._leave()
             raise
-        token, code = os.urandom(TOKEN).hex(), os.urandom(CODE).hex()
-        for ended in self._folder.glob("ended-*"):
-            ended.unlink(missing_ok=True)
-        self._put("code", hashlib.sha256(code.encode()).hexdigest())
-        self._write({"blocked": "", "report": report.to_json() if report else None, "token": token})
+        code = ""
+        if not token:
+            token, code = os.urandom(TOKEN).hex(), os.urandom(CODE).hex()
+            for ended in self._folder.glob("ended-*"):
+                ended.unlink(missing_ok=True)
+            self._put("code", hashlib.sha256(code.encode()).hexdigest())
+        found = {"report": report.to_json() if report else None, "token": token}
+        self._write({"blocked": "", "about": about, **found})
         self._join()
         return Agreed(report, token, code)
 
@@ -129,7 +138,8 @@ class Group:
         self._put("agreed", json.dumps({"at": time.monotonic(), **agreed}))
 
     def _put(self, name: str, content: str) -> None:
-        """Whole, or not at all."""
+        """Whole, or not at all; in a folder that is made again where a cleaner has taken it away."""
+        files.make(self._folder)
         new = self._folder / f".{name}.new"
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as stream:
             stream.write(content)
@@ -150,7 +160,10 @@ class Group:
 
     def end(self, session: str) -> None:
         """Let a login count no more, in no process."""
-        self._put(_mark(session), "")
+        try:
+            self._put(_mark(session), "")
+        except OSError as error:
+            log.warning("the server's other processes cannot be told of a logout: %s", error)
 
     def has_ended(self, session: str) -> bool:
         """Whether it was ended in any process."""
@@ -174,13 +187,13 @@ def _leader() -> psutil.Process:
 
     Servers start them by multiprocessing, or, as gunicorn does, by a fork, after which both have one command line.
     """
-    own, parent = psutil.Process(), psutil.Process(os.getppid())
-    multiprocessing = sys.modules.get("multiprocessing")
-    if multiprocessing is not None and multiprocessing.parent_process() is not None:
-        return parent
+    own = psutil.Process()
     try:
-        return parent if parent.cmdline() == own.cmdline() else own
-    except psutil.Error:  # another user's, or it has just ended
+        parent = psutil.Process(os.getppid())
+        multiprocessing = sys.modules.get("multiprocessing")
+        is_started_by_it = multiprocessing is not None and multiprocessing.parent_process() is not None
+        return parent if is_started_by_it or parent.cmdline() == own.cmdline() else own
+    except psutil.Error:  # another user's, or it has just ended; the first process of a container has none
         return own
 
 

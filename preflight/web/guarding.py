@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from preflight.project import Project
     from preflight.web.beside import Beside
     from preflight.web.instance import Instance
 
@@ -24,6 +25,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+UNASKED = "the requirements could not be asked: "
 UNCHECKED = b"the requirements of this server have not been checked: it has to run the application's lifespan"
 
 
@@ -39,18 +41,20 @@ def guard(app: App) -> Guarded:
     """
     if not callable(app):
         raise TypeError(f"guard() takes an ASGI application, and this is of type {type(app).__name__}")
-    return Guarded(app, sys._getframe(1).f_globals.get("__name__", "__main__"))
+    caller = sys._getframe(1).f_globals
+    return Guarded(app, caller.get("__name__", "__main__"), caller.get("__file__"))
 
 
 class Guarded:
     """An application behind the requirements of its project."""
 
-    def __init__(self, app: App, module: str) -> None:
-        """``module`` is where the application is, for messages."""
+    def __init__(self, app: App, module: str, file: str | None = None) -> None:
+        """``module`` is where the application is, for messages; ``file`` is that module's."""
         self.app = app
         self._name = f"{module}:app"
-        self._way: App = self._not_begun
-        """What answers now."""
+        self._file = file
+        self._way: App = _unchecked
+        """What answers everything but the lifespan."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The application, for an ASGI server."""
@@ -65,17 +69,17 @@ class Guarded:
             self._way = self.app
             await self.app(scope, receive, send)
             return
-        from preflight import project
         from preflight.web import bound, start
         from preflight.web.instance import BlockedStart
 
         host, port = bound.expected_address()
         try:
-            found = project.find(Path.cwd())
+            found = _project(self._file)
             instance = await asyncio.to_thread(start.examine_once, found, host, port, self._name)
-        except BlockedStart as blocked:
+        except Exception as error:  # noqa: BLE001  # servers take any other for an application that has no lifespan
+            why = str(error) if isinstance(error, BlockedStart) else f"{UNASKED}{type(error).__name__}: {error}"
             await receive()
-            await send({"type": "lifespan.startup.failed", "message": str(blocked)})
+            await send({"type": "lifespan.startup.failed", "message": why})
             return
         beside = _beside(self.app, instance)
         if beside is None:
@@ -99,6 +103,24 @@ class Guarded:
             await entrance(scope, receive, send)
 
         return first
+
+
+def _project(file: str | None) -> Project:
+    """The project of the folder where the server was started; ``file`` has the application.
+
+    Raises BlockedStart where the requirements are those of the application's own folder, and would not be asked.
+    """
+    from preflight import project
+    from preflight.web.instance import BlockedStart
+
+    here = Path.cwd()
+    found = project.find(here)
+    if file is not None and not project.has_its_own(found):
+        there = project.find(Path(os.path.abspath(file)).parent)
+        if not there.problem and project.has_its_own(there):
+            where = f"the application's project is in {there.root}, and the server was started in {here}"
+            raise BlockedStart(f"{where}, where its requirements are not: start it in {there.root}")
+    return found
 
 
 def _beside(app: App, instance: Instance) -> Beside | None:

@@ -95,10 +95,10 @@ class LoginCookies:
         """Revoke a login's cookie, for as long as this instance serves; what it has opened is closed."""
         login = self.login(cookies)
         if login is not None:
+            self.revoke(*login)  # here first, whatever becomes of it elsewhere
+            self.on_ended(*login)
             if self._admission is not None:
                 self._admission.logins.end(login.name)
-            self.revoke(*login)
-            self.on_ended(*login)
 
     def revoke(self, session: str, expires: int) -> None:
         """Revoke a login in this process; what it has opened is closed."""

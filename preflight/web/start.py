@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from preflight.project import Project
 from preflight.settings.loading import load
-from preflight.settings.model import SettingsError
+from preflight.settings.model import PREFIX, Settings, SettingsError
 from preflight.web import extra, logs
 from preflight.web.instance import BlockedStart, Instance
 from preflight.web.logins import Admission
@@ -61,7 +62,7 @@ def examine_once(project: Path | Project, host: str | None, port: int | None, ap
     settings = instance.settings = replace(instance.settings, sources=sources)
     try:
         group = Group(settings.state_dir, settings.root, settings.folder, app, host, port)
-        agreed = group.agree(lambda: _check(start), settings.run_timeout + MARGIN)
+        agreed = group.agree(lambda: _check(start), settings.run_timeout + MARGIN, _question(settings))
     except OSError as error:
         raise BlockedStart(f"what the processes of a server share cannot be kept: {error}") from None
     instance.report = agreed.report
@@ -73,9 +74,31 @@ def examine_once(project: Path | Project, host: str | None, port: int | None, ap
     return instance
 
 
-def _prepare(
-    project: Path | Project, host: str | None, port: int | None, options: Mapping[str, object]
-) -> EmbeddedStart:
+def _question(settings: Settings) -> str:
+    """Stands for what a run asks, with which settings and of which code: another release has another one."""
+    from preflight import project
+
+    files = {str(settings.root / project.PYPROJECT)}
+    for scope in settings.scopes:
+        if scope.name != project.OURS:
+            files.update(map(str, scope.folder.rglob("*.py")))
+    modules = [getattr(module, "__file__", None) or "" for module in list(sys.modules.values())]
+    files.update(one for one in modules if one.startswith(f"{settings.root}{os.sep}") and "site-packages" not in one)
+    said = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)} | settings.envfile.values
+    asked = [sorted(said.items()), sorted(map(_stamp, files))]
+    return hashlib.sha256(repr(asked).encode()).hexdigest()
+
+
+def _stamp(file: str) -> tuple[str, int, int]:
+    """Tells a file from what it was before."""
+    try:
+        status = os.stat(file)
+    except OSError:
+        return file, 0, 0
+    return file, status.st_mtime_ns, status.st_size
+
+
+def _prepare(project: Path | Project, host: str | None, port: int | None, options: Mapping[str, object]) -> Start:
     from preflight.output import floods
     from preflight.output.log import Log, LogFile, direct
     from preflight.output.terminal import Terminal
@@ -87,8 +110,10 @@ def _prepare(
     except SettingsError as error:
         raise BlockedStart(str(error)) from None
     settings = replace(settings, port=port or settings.port)
-    # As the launcher gives it to a worker: the client libraries look there for proxies, certificates and headers.
-    os.environ.update(interpreter.for_worker({**settings.envfile.values, **os.environ}))
+    # As the launcher gives it to a worker: the client libraries look there for proxies, certificates and headers. How
+    # this interpreter runs was decided before, and how the suite's does is not the env file's to say.
+    variables = {name: value for name, value in settings.envfile.values.items() if not interpreter.is_pythons(name)}
+    os.environ.update(interpreter.for_worker({**variables, **os.environ}))
     redactor = Redactor.of(settings)
     logs.redact(redactor)
     floods.bound()

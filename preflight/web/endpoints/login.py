@@ -62,10 +62,11 @@ input, button { margin: 0.25rem 0 0; padding: 0.5rem; }
 def own_path(text: str, base: str = "") -> str:
     """The path to go to after the login, if it is one of these routes'; browsers read ``//`` and ``/\\`` as a host.
 
-    ``base`` is the prefix of the routes.
+    ``base`` is the prefix of the routes. Browsers take ``%2e`` for a dot where a path goes up.
     """
     plain = text.startswith(f"{base}/") and not text.startswith(("//", "/\\")) and text.isprintable()
-    return text if plain and not (base and ".." in text) else base + HOME
+    goes_up = ".." in text.lower().replace("%2e", ".")
+    return text if plain and not (base and goes_up) else base + HOME
 
 
 def _page(request: Request, target: str, error: str = "", status: int = 200) -> HTMLResponse:
