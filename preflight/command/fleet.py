@@ -15,7 +15,7 @@ from preflight.output.log import Log
 from preflight.output.terminal import Terminal
 from preflight.redaction.redactor import Redactor
 from preflight.report import banners
-from preflight.report.model import Report, ReportError
+from preflight.report.model import Report, ReportError, is_overlong
 from preflight.settings import places
 from preflight.settings.model import Settings
 from preflight.text import plain
@@ -106,7 +106,8 @@ def _one(settings: Settings, terminal: Terminal, named: str, as_json: bool) -> i
         return 1
     document = instance.pop("report")
     try:
-        report = Report.from_json(terminal.redactor.document(document)) if document else None
+        known = document and not is_overlong(document)
+        report = Report.from_json(terminal.redactor.document(document)) if known else None
     except (ReportError, RecursionError):
         report = None
     if as_json:

@@ -24,10 +24,13 @@ _SHORTEST = 4  # characters; a known secret that is shorter is looked for as a w
 _LONGEST_NAME = 64  # characters of what a field is called
 
 _OPTION = re.compile(r"--?[\w.-]{1,200}", re.ASCII)
-_SECRET = re.compile(r"pass|token|key|secret|auth|pwd|cred|jwt|cookie|dsn|(?:^|[-_.])pw$", re.IGNORECASE)
+_SECRET = re.compile(
+    r"pass|token|key|secret|auth|pwd|cred|jwt|cookie|dsn|(?:^|[-_.])(?:pw|psk|encrypt)$", re.IGNORECASE
+)
 _HARMLESS = re.compile(r"(?:file|path|dir|url|uri|type|header|domain|name)$", re.IGNORECASE)
-_LOGIN = re.compile(r"^-[uU]$|(?:user|username|login|account|userpwd)$", re.IGNORECASE)
+_LOGIN = re.compile(r"^-[uU]$|(?:users?|username|login|account|userpwd|[-_.]basic)$", re.IGNORECASE)
 _COMMAND = re.compile(r"-[a-z]{0,8}c")  # sh -c, bash -lc
+_CONFIGURED = re.compile(r"(?:python|file):")  # gunicorn -c python:...
 _GLUED_LOGIN = re.compile(r"-[uU](?=[^:%=/]{1,200}[:%].)", re.DOTALL)
 _IDS = re.compile("[0-9]{1,10}:[0-9]{1,10}")  # of a user and a group
 _PORTS = re.compile(
@@ -36,7 +39,7 @@ _PORTS = re.compile(
 )
 _GLUED_PASSWORD = re.compile(r"-p(?!(?:ort|id|ath|rofile)(?:=|$))(?=.)", re.DOTALL)
 _SLASHED = re.compile(r"/(?:p|pass|password|passwd|pwd|pw|token|key|secret):(?=.)", re.IGNORECASE | re.DOTALL)
-_WITHOUT_SCHEME = re.compile(r"([\w.%+-]{1,64}):(?!//)[^\s@]{1,512}@([\w.-]{1,255})(?:[:/].*)?", re.DOTALL)
+_WITHOUT_SCHEME = re.compile(r"([\w.%+-]{1,64}):(?!//)[^\s@]{1,512}@([\w.-]{0,255})(?:[:/].*)?", re.DOTALL)
 _VERSION = re.compile(r"v?[0-9]{1,9}(?:\.[0-9]{1,9}){0,2}|sha[0-9]{3}")  # of npm:name@1.2, of image:tag@sha256:...
 _ADDRESS = re.compile(r"[^\s\"'<>]+")
 _PORT = re.compile(r"[0-9]{1,5}(?=[/?#]|$)")
@@ -47,6 +50,10 @@ _QUOTES = frozenset("\\\"'")
 _OPENING = re.compile(r"(\\{0,16})([\"'])")
 _SEPARATOR = re.compile(r"[?&;,]\s?(?:[\\\"']{0,16}[\w.$@-]{1,64}(?: [\w.-]{1,64})?[\\\"']{0,16} ?([=:]))?")
 _JSON_END = re.compile(r"[,}\]\s]|$")
+_PAIR = re.compile(
+    r"\"(?:name|key)\"\s{0,8}:\s{0,8}\"([\w.-]{1,64})\"\s{0,8},\s{0,8}\"value\"\s{0,8}:\s{0,8}\"((?:[^\"\\]|\\.){1,4096})\"",
+    re.ASCII | re.DOTALL,
+)
 _BRACKET = re.compile(r"[\[{\]}]")
 _BLANK = re.compile(r"\s")
 _WORD = re.compile(r"\S+")
@@ -136,6 +143,8 @@ def _one(argument: str, secrets: Collection[str], *, command: bool) -> str:
     several = bool(_BLANK.search(argument))
     if command and several:
         return "".join(_words(argument, secrets, header_ends="-"))
+    if command and not _CONFIGURED.match(argument) and not _PORTS.fullmatch(argument) and (login := _login(argument)):
+        return login  # gotty -c me:X
     name, sign, value = argument.partition("=")
     option = f"{name}=" if sign and _OPTION.fullmatch(name) else ""
     if option and value and _is_secret(name):
@@ -150,10 +159,15 @@ def _one(argument: str, secrets: Collection[str], *, command: bool) -> str:
         return f"{matched[0]}{MASK}"
     # What an option has may be an assignment itself: --set=auth.password=X, --env=DB_PASSWORD=X.
     rest = argument[len(option) :]
-    if (matched := _WITHOUT_SCHEME.fullmatch(rest)) and not _VERSION.fullmatch(matched[2]):
-        return f"{option}{matched[1]}:{MASK}@{rest[matched.start(2) :]}"
-    text = option + LOOKS_SECRET.sub(MASK, _fields(_addresses(rest)))
+    if (found := _WITHOUT_SCHEME.fullmatch(rest)) and not _VERSION.fullmatch(found[2]):
+        return f"{option}{found[1]}:{MASK}@{rest[found.start(2) :]}"
+    text = option + LOOKS_SECRET.sub(MASK, _fields(_PAIR.sub(_of_pair, _addresses(rest))))
     return "".join(_words(text, secrets, header_ends="")) if several else text  # its headers are masked
+
+
+def _of_pair(pair: re.Match[str]) -> str:
+    """``{"name": "DB_PASSWORD", "value": "..."}``."""
+    return pair[0].replace(f'"{pair[2]}"', f'"{MASK}"') if key_like(pair[1]) else pair[0]
 
 
 # A text of several words.

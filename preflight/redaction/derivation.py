@@ -29,7 +29,8 @@ _PLACES = ABOUT | {
     "SSLMODE", "VERSION",
 }  # fmt: skip
 _MAY_HOLD = re.compile(
-    r"://|[{\[]|pass|pwd|token|key|secret|auth|cookie|cred|bearer|basic|session|:[^\s:@]{1,512}@", re.IGNORECASE
+    r"://|[{\[]|pass|pwd|psk|token|key|secret|auth|cookie|cred|bearer|basic|session|sig=|:[^\s:@]{1,512}@",
+    re.IGNORECASE,
 )
 _SEPARATORS = tuple(map(re.compile, (r",", r";", r"\|", r"&", r"[\r\n]+", r"\s+")))
 _BRACKETS = {"[": "]", "(": ")", "{": "}", "<": ">"}
@@ -40,6 +41,11 @@ _QUOTED = re.compile(r"(?:(?<![\w.-])([\w.-]{1,64})[\"']?\s?[=:]\s?)?(?:\"([^\"]
 # Options with their values, words of a netrc: "--password X", "password X"; and assignments wherever they stand.
 _OPTION = re.compile(r"(?<!\S)-{0,2}([\w.-]{1,64})(?=\s{1,8}(\S{12,4096}))", re.ASCII)
 _ASSIGNED = re.compile(r"(?<![\w.-])([\w.-]{1,64})=(\S{12,4096})", re.ASCII)
+# What stands in brackets or braces behind a name: lists and tables of Python, JavaScript, TOML and YAML.
+_GATHERED = re.compile(r"[=:]\s{0,8}[\[({]([^\[\](){}]{12,4096})[\])}]")
+_BEFORE = re.compile(r"([\w.-]{1,64})[\"']?\s{0,8}\Z", re.ASCII)
+_LINE = re.compile(r"([ ]{0,200}(?:- {1,8})?)([\w.-]{1,64}|\"[^\"]{1,64}\"|'[^']{1,64}')\s{0,8}:(?:\s+(.*))?")
+_BLOCK = re.compile(r"[|>][+-]?[0-9]?")
 _ELEMENT = re.compile(r"<([\w.-]{1,64})>([^<>]{12,4096})</", re.ASCII)
 # Keys that consist of several: header, payload and signature, an identifier and its secret, a method and its hash.
 _COMPOUND = re.compile(r"[\w+/~.#@$!^*-]{16,16384}={0,2}", re.ASCII)
@@ -61,7 +67,11 @@ def derived(*environments: Mapping[str, str]) -> Iterator[str]:
     """The secrets in the values of variables whose names are not those of secrets."""
     for variables in environments:
         for name, value in variables.items():
-            if name != NOTIFY and not key_like(name) and _MAY_HOLD.search(value):
+            if name == NOTIFY or key_like(name):
+                continue
+            if words(name)[-1:] == ["HEADERS"]:  # "x-honeycomb-team=..." has no name like that of a secret
+                yield from filter(_random, members(value))
+            elif _MAY_HOLD.search(value):
                 yield from members(value, secret=False)
 
 
@@ -192,6 +202,39 @@ def _named(text: str) -> Iterator[Part]:
         for field in islice(pattern.finditer(text), 2 * MOST) if sign in text else ():
             if key_like(field[1]):
                 yield field[2].strip().strip("\"'"), True, False
+    for gathered in islice(_GATHERED.finditer(text), 2 * MOST):
+        # The name is looked for from there: sought from the front, it would take a look at every character of the text.
+        name = _BEFORE.search(text, max(0, gathered.start() - 80), gathered.start())
+        if name and key_like(name[1]):
+            yield from map(_of_list, gathered[1].split(","))
+    if "\n" in text:
+        yield from _below(text)
+
+
+def _of_list(item: str) -> Part:
+    """One of several that a name like that of a secret stands before; one of words is judged by its looks."""
+    item = item.strip()
+    if found := _FIELD.match(item):
+        return _of_field(found[1], item[found.end() :].strip("\"'`"), True)
+    plain = item.strip("\"'`")
+    return plain, True, plain == item and any(map(str.isspace, item))
+
+
+def _below(text: str) -> Iterator[Part]:
+    """What stands below a name like that of a secret, in lines that are indented: lists, tables and texts of YAML."""
+    inside = -1
+    for line in islice(text.split("\n"), 2 * MOST):
+        content = line.strip()
+        indent = len(line) - len(line.lstrip(" "))
+        if not content:
+            continue
+        if inside >= 0 and (indent > inside or (indent == inside and content.startswith("- "))):
+            yield _of_list(content.removeprefix("- "))
+            continue
+        inside = -1
+        found = _LINE.fullmatch(line.rstrip())
+        if found and (not found[3] or _BLOCK.fullmatch(found[3].strip())) and key_like(found[2].strip("\"'")):
+            inside = len(found[1])
 
 
 def _quoted(text: str) -> Iterator[tuple[str, ...]]:
@@ -224,7 +267,11 @@ def _leaves(document: Any, secret: bool) -> Iterator[Part]:
         elif isinstance(value, int) and not isinstance(value, bool):
             yield str(value) if abs(value) < 10**100 else "", is_secret, by_looks
         elif isinstance(value, list):
-            queue.extend((item, is_secret, by_looks) for item in value)
+            before = ""
+            for item in value:
+                named = before.startswith("-") and key_like(before.lstrip("-"))  # ["--password", "..."]
+                queue.append((item, is_secret or named, by_looks and not named))
+                before = item if isinstance(item, str) else ""
         elif isinstance(value, dict):
             called = value.get("name", value.get("key"))  # {"name": "DB_PASSWORD", "value": "..."}
             for name, item in value.items():

@@ -21,8 +21,9 @@ SHORTEST = 8  # characters; a shorter value occurs in too many harmless texts to
 _WORDS = frozenset(
     {
         "AUTH", "AUTHORIZATION", "BASICAUTH", "BEARER", "COOKIE", "COOKIES", "CRED", "CREDENTIAL", "CREDENTIALS",
-        "CREDS", "DSN", "HOOK", "HOOKS", "JWT", "KEYS", "OTP", "PASSCODE", "PASSPHRASE", "PASSWORDS", "PAT", "PIN",
-        "PROXYAUTH", "PW", "SALT", "SECRETS", "SEED", "SIG", "SIGNATURE", "SK", "TOKENS", "WEBHOOKS",
+        "CREDS", "DSN", "HOOK", "HOOKS", "JWK", "JWT", "KEYS", "MNEMONIC", "OTP", "PASSCODE", "PASSPHRASE", "PASSWORDS",
+        "PAT", "PEPPER", "PIN", "PROXYAUTH", "PSK", "PW", "SALT", "SAS", "SECRETS", "SEED", "SIG", "SIGNATURE", "SK",
+        "TOKENS", "WEBHOOKS",
     }
 )  # fmt: skip
 _ENDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASS", "PW", "PWD", "JWT", "WEBHOOK")
@@ -36,13 +37,13 @@ ABOUT = frozenset({"DIR", "DOMAIN", "FILE", "HEADER", "NAME", "PATH", "SOCK", "T
 """Endings of names that say where or what something is, and do not hold the thing itself."""
 LOOKS_SECRET = re.compile(
     r"\b(?:sk|pk|rk|pplx|xai|gsk|pypi|tvly)-[A-Za-z0-9_-]{16,}|\b(?:sk|rk|pk|whsec)_[A-Za-z0-9_]{16,}"
-    r"|\b(?:gh[pousr]|npm|hf|glsa|dop_v1)_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}"
+    r"|\b(?:gh[pousr]|npm|hf|glsa|dop_v1|gsk|ntn|lin_api)_[A-Za-z0-9]{20,}|\b(?:github_pat|lsv2_pt|lsv2_sk)_\w{20,}"
     r"|\bglpat-[\w-]{16,}|\bxox[a-z]-[\w-]{10,}|\bAKIA[0-9A-Z]{16}\b|\bAIza[\w-]{30,}"
     r"|\beyJ[\w-]{8,}(?:\.[\w-]+)*\.?"
     r"|(?<=hooks\.slack\.com/)(?:services|triggers|workflows)/[\w/-]{20,200}"
     r"|(?:(?<=discord\.com/api/)|(?<=discordapp\.com/api/))(?:v[0-9]{1,3}/)?webhooks/[0-9]{5,30}/[\w-]{20,200}"
     r"|(?<![0-9])[0-9]{5,16}:A[\w-]{34}(?![\w-])"
-    r"|-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|$)"
+    r"|-----BEGIN [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----[\s\S]*?(?:-----END [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----|$)"
 )
 """What looks like a key of a well-known service, even in no variable; webhooks and Telegram's bots as well."""
 _HOLD_LOGINS = frozenset({"CONNECTION", "DATABASE", "DSN", "PROXY", "URI", "URL"})

@@ -226,6 +226,20 @@ def machine() -> str:
     return f"{system.sysname} {system.release} {system.machine}"
 
 
+def is_overlong(document: object) -> bool:
+    """Whether a text in a document is longer than any in a report of ours: to redact it may take a lot of memory."""
+    waiting = [document]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Mapping):
+            waiting += [*one.keys(), *one.values()]
+        elif isinstance(one, list | tuple):
+            waiting += one
+        elif isinstance(one, str) and len(one) > 2 * LONGEST_DETAILS:
+            return True
+    return False
+
+
 def exceeds(value: object, longest: int) -> bool:
     """Whether this is too large to redact and write; decided without looking at all of it."""
     waiting = [(value, 0)]
