@@ -13,6 +13,7 @@ import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -33,10 +34,13 @@ _WARNING = (
 _PACKAGE = str(Path(__file__).resolve().parent)
 _OWN = "preflight_suite"
 _FOUND = pytest.StashKey["Project | None"]()
+_ENVIRONMENTS: WeakKeyDictionary[pytest.PytestPluginManager, dict[str, str]] = WeakKeyDictionary()
+"""The variables that each pytest of this process was started with: what conftest.py files set is for tests."""
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options of the command that apply to a run of the suite alone."""
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """What a run of the suite alone can use of the command's options."""
+    _ENVIRONMENTS[pluginmanager] = dict(os.environ)  # here, before any conftest.py is imported
     group = parser.getgroup("preflight", "requirements of a server (pytest --pyargs preflight.requirements)")
     group.addoption("--preflight-host", metavar="H", help="address to serve on")
     group.addoption("--preflight-port", metavar="N", help="port to serve on")
@@ -146,7 +150,7 @@ def _settings(config: pytest.Config, project: Project, link: Link | None) -> Set
 
     if link is None:
         interpreter.put_first(project.folder)  # what requirements ask may be the project's own
-        return loading.load(project, options=_options(config))
+        return loading.load(project, _ENVIRONMENTS.get(config.pluginmanager), _options(config))
     return loading.reread(link.settings, link.options) if link.origin == "rerun" else link.settings
 
 

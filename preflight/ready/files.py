@@ -36,12 +36,15 @@ class NamedPath(NamedTuple):
     """Whether it was written as a folder's: the system opens no file by such a path."""
 
 
-def place_of(ask: Ask, path: str) -> NamedPath:
-    """The path, from the project's folder on; of the variable, where one is named. Raises Failure if it is none."""
+def place_of(ask: Ask, path: str) -> Place:
+    """The path, from the project's folder on; of the variable, where one is named. Raises Failure where it is none.
+
+    A variable's is the application's own, and starts from the folder that this runs in.
+    """
     flaw = "" if path else places.of(ask.settings, ask.variable).flaw
     shown = path or f"what {ask.variable} names{f', with {flaw},' if flaw else ''}"
     try:
-        whole = ask.root / Path(path or ask.value).expanduser()
+        whole = (ask.root if path else ask.settings.folder) / Path(path or ask.value).expanduser()
     except RuntimeError:
         raise Failure(f"{foreign(shown)} begins with ~ and a name that no user of this machine has") from None
     return NamedPath(whole, foreign(str(whole) if path else shown), (path or ask.value).endswith("/"))

@@ -59,8 +59,9 @@ else:
         errors = getattr(error, "errors", None)
         faults = [[".".join(map(str, one["loc"])), one["type"]] for one in errors()] if callable(errors) else []
         said = {"faults": faults, "raises": type(error).__name__}
-print("\\n" + json.dumps(said))
+print("\\npreflight:" + json.dumps(said))
 """
+_SAID = re.compile(r"^preflight:(\{.*\})$", re.MULTILINE)
 
 
 def _accepted(settings: str, ask: Ask) -> None:
@@ -73,11 +74,12 @@ def _accepted(settings: str, ask: Ask) -> None:
         ended = programs.run(
             [sys.executable, "-P", "-c", _MAKES, settings, paths], ask.environment, ask.timeout, ask.root
         )
-        said = json.loads(ended.said.rstrip().rpartition("\n")[2])
     except programs.Late:
         raise Failure(f"{settings} has not been made within {ask.timeout:g} s") from None
-    except ValueError:
-        raise Failure(f"{settings} cannot be made: the process ended with exit code {ended.code}") from None
+    found = _SAID.findall(ended.said)  # what the project's modules print as well is theirs
+    if not found:
+        raise Failure(f"{settings} cannot be made: the process ended with exit code {ended.code}")
+    said = json.loads(found[-1])
     if "imports" in said:
         raise Failure(f"{settings} cannot be imported: {said['imports']}")
     if said.get("faults"):

@@ -37,6 +37,7 @@ def http(
 ) -> Callable[..., None]:
     """``GET`` answers with this status; and with JSON that has ``path`` ("models.0.state"), which ``equals`` a value.
 
+    Without a path, all of the JSON is compared.
     ``name`` is a URL or the variable that has one. A redirection is not followed: it is an answer like others.
     """
     given = literal(name) if "://" in name else ""
@@ -53,11 +54,12 @@ def http(
         assert answer.status in wanted, f"{answer.target} answered HTTP {answer.status}{to}"
         if answer.cut:
             unknown(f"the answer of {answer.target} {answer.cut}")
-        if path:
+        if path or equals is not ...:
             assert answer.document is not None, f"{answer.target} did not answer with JSON"
-            there, value = _at(answer.document, path)
+            there, value = _at(answer.document, path) if path else (True, answer.document)
             assert there, f"the answer of {answer.target} has no {path}"
-            assert equals is ... or value == equals, f"{path} in the answer of {answer.target} is not {equals!r}"
+            what = f"{path} in the answer" if path else "the JSON"
+            assert equals is ... or value == equals, f"{what} of {answer.target} is not {equals!r}"
         details.summary = f"HTTP {answer.status} in {answer.seconds:.2f} s"
 
     return requirement(

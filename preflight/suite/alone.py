@@ -22,7 +22,7 @@ from preflight.report import history
 from preflight.report import model as report
 from preflight.settings import servicelinks
 from preflight.settings.model import Settings
-from preflight.suite import written
+from preflight.suite import surroundings, written
 from preflight.suite.claimed import told
 from preflight.text import printable
 
@@ -66,6 +66,11 @@ class Alone:
         except OSError as error:
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
             self._published = f"NOT WRITTEN: {self._settings.state.report}: {error.strerror}"
+
+    def leave_out_fixtures(self, items: list[pytest.Item]) -> None:
+        """Keep what the project's own tests have in their conftest.py files out of its requirements."""
+        folders = [folder for one in self._settings.scopes for folder in (one.folder, one.folder.resolve())]
+        surroundings.leave_out(items, self._settings.root, folders)
 
     def redact(self, config: pytest.Config, redactor: Redactor) -> None:
         """Take the secrets out of what pytest writes: a launcher does that with all that its suite's process writes."""

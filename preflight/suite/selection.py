@@ -8,12 +8,14 @@ because of those was lost, and the run that lost it is broken.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from preflight.project import Scope
 from preflight.report.model import SEVERITIES
 
 _CHOOSING = (
@@ -34,12 +36,14 @@ _CHOOSING = (
 class Selection:
     """The choice of one pytest's command line."""
 
-    def __init__(self, config: pytest.Config) -> None:
-        """Let nothing else choose: this sets the options of ``config``."""
+    def __init__(self, config: pytest.Config, scopes: Iterable[Scope]) -> None:
+        """Let nothing else choose: this sets the options of ``config``. ``scopes`` are the parts of the suite."""
         typed = config._parser.parse_known_args(list(config.invocation_params.args))  # nothing public tells
         self._typed: dict[str, Any] = {name: getattr(typed, name, default) for name, default in _CHOOSING}
         vars(config.option).update(self._typed)
         self._config = config
+        self._named = [one.folder for one in scopes if one.name in config.args and config.option.pyargs]
+        """Parts that were named as packages: Python may have found another package of that name."""
 
     def leaves_out(self, severity: str) -> bool:
         """Whether a requirement of that severity may be left out of those that were collected."""
@@ -58,8 +62,8 @@ class Selection:
         globs = [os.path.abspath(here / pattern) for pattern in self._typed["ignore_glob"] or ()]
         if any(map(path.is_relative_to, ignored)) or any(fnmatch(str(path), pattern) for pattern in globs):
             return False
-        asked = [argument for argument in session._initialpaths if not self._names_a_part(argument)]
-        return any(path.resolve().is_relative_to(argument.resolve()) for argument in asked)
+        asked = [*self._named, *(one for one in session._initialpaths if not self._names_a_part(one))]
+        return any(path.resolve().is_relative_to(one.resolve()) for one in asked)
 
     def _names_a_part(self, path: Path) -> bool:
         """Whether a file is among the arguments for some of its requirements alone: ``FILE::NAME``."""

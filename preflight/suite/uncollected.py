@@ -78,8 +78,8 @@ def made(item: pytest.Item) -> Made | None:
     return one
 
 
-def lost_of_ready(items: Iterable[pytest.Item], scopes: Iterable[Scope]) -> list[str]:
-    """The ready-made requirements of the suite's files that pytest has not collected, and where each was made.
+def lost_of_ready(items: Iterable[pytest.Item], scopes: Iterable[Scope]) -> list[tuple[Path, str]]:
+    """The ready-made requirements of the suite's files that pytest has not collected: the file, and where in it.
 
     They were assigned to no name ``test_...``, or another one took the name.
     """
@@ -94,7 +94,7 @@ def lost_of_ready(items: Iterable[pytest.Item], scopes: Iterable[Scope]) -> list
         part = next((scope for scope in parts if path.is_relative_to(scope.folder)), None)
         if part is not None and one not in collected:
             named = "has to be assigned to a name of its own that begins with test_"
-            found.append(f"{part.id_of(path)}:{one.line}: a ready-made requirement, which {named},")
+            found.append((path, f"{part.id_of(path)}:{one.line}: a ready-made requirement, which {named},"))
     return found
 
 
