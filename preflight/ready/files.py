@@ -36,10 +36,10 @@ class NamedPath(NamedTuple):
     """Whether it was written as a folder's: the system opens no file by such a path."""
 
 
-def place_of(ask: Ask, path: str) -> Place:
-    """The path, from the project's folder on; of the variable, where one is named. Raises Failure where it is none.
+def place_of(ask: Ask, path: str) -> NamedPath:
+    """The path, from the project's folder on; of the variable, where one is named. Raises Failure if it is none.
 
-    A variable's is the application's own, and starts from the folder that this runs in.
+    A variable's path is the application's own, and starts from the folder in which the application runs.
     """
     flaw = "" if path else places.of(ask.settings, ask.variable).flaw
     shown = path or f"what {ask.variable} names{f', with {flaw},' if flaw else ''}"

@@ -7,7 +7,7 @@ declares what it must, and no more is left out than was asked for.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -16,8 +16,12 @@ import pytest
 from preflight import project
 from preflight.contract import Declaration
 from preflight.project import Scope
-from preflight.settings.model import Settings
-from preflight.suite import uncollected
+from preflight.redaction.redactor import Redactor
+from preflight.report import model as report
+from preflight.suite import declarations, soundness, uncollected
+from preflight.suite.inquiries import fixtures
+from preflight.suite.outcomes import uncollectable
+from preflight.suite.run import SuiteRun
 from preflight.suite.sources import Sources
 from preflight.suite.witness import Witness
 from preflight.text import first_line
@@ -31,10 +35,12 @@ class Collection:
 
     def __init__(self, config: pytest.Config, run: SuiteRun) -> None:
         self._config = config
-        self._settings = settings
-        self._by_launcher = by_launcher
-        self.scopes = settings.scopes
-        self._chosen = None if by_launcher else _chosen(config, self.scopes)
+        self._run = run
+        self._settings = run.settings
+        self._scopes = run.settings.scopes
+        self._by_launcher = run.link is not None
+        """Whether a launcher has started the run: it asks for everything."""
+        self._chosen = None if self._by_launcher else _chosen(config, self._scopes)
         """What pytest's own command line asks for."""
         self._sources = Sources(config)
         self._declarations: dict[str, Declaration] = {}
@@ -52,12 +58,97 @@ class Collection:
         module: pytest.Module = pytest.Module.from_parent(parent, path=module_path, nodeid=scope.id_of(module_path))
         return module
 
-    def missing(self, session: pytest.Session, items: list[pytest.Item]) -> list[str]:
-        """For people: what this run is to ask, and has not collected."""
-        lost = [one for scope in self.scopes for one in uncollected.lost(scope, items, self._sources)]
-        lost += uncollected.lost_of_ready(items, self.scopes)
-        self._lost = [said for _, said in lost]
-        missed = [said for path, said in lost if self._is_asked(path, session)]
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> None:
+        self._refuse(soundness.problems(self._config))
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped:
+            why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            self._run.broken([f"{report.nodeid}: left out as a whole: {first_line(why)}"])
+        if report.failed:
+            lines = [line.removeprefix("E").strip() for line in str(report.longrepr).splitlines() if line.strip()]
+            self._run.broken([f"{report.nodeid}: cannot be collected: {uncollectable(lines)}"])
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> Generator[None]:
+        if self._run.alone is not None:
+            self._run.alone.leave_out_fixtures(items)
+        self._declare(items)
+        self._compare(session, items)
+        yield
+        # The application late, the port last, whatever else wanted to shuffle; else as they stand in the files.
+        # The database after the application: a start does not wait for it any longer.
+        items.sort(key=lambda item: [name in fixtures(item) for name in ("port", "database", "application")])
+
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        self._run.deselected |= {item.nodeid for item in items}
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        run = self._run
+        run.declarations = self._declarations  # where this is not called, no requirement can run
+        if session.config.option.collectonly or run.problems:
+            return  # pytest calls this after a usage error, too
+        self._refuse(self._taken_out(session.items))
+        asked = [item for item in session.items if not run.left_out(item.nodeid)]
+        if run.alone is not None and any("application" in fixtures(item) for item in asked):
+            run.alone.import_application()
+        if values := run.inquiries.start(asked):
+            run.redactor = Redactor.of(self._settings, besides=values)
+        if run.link:
+            run.link.send("collected", titles=[run.title(item.nodeid) for item in session.items])
+
+    # What ends the run before it has begun.
+
+    def _declare(self, items: list[pytest.Item]) -> None:
+        self._declarations, faults = declarations.read(items, self._run.redactor)
+        self._run.of_port = {item.nodeid for item in items if "port" in fixtures(item)}
+        self._refuse(faults)
+        if misnamed := declarations.misnamed(self._settings, self._declarations, whole=self._is_whole(items)):
+            self._wrong_usage(misnamed)
+
+    def _compare(self, session: pytest.Session, items: list[pytest.Item]) -> None:
+        """Compare what was collected with the suite's files."""
+        faults = self._strange(items) or self._stale(items)
+        self._run.witnesses = {item.nodeid: Witness(item) for item in items}
+        missing = self._missing(session, items)
+        self._refuse(faults + (missing if not self._run.problems else []))
+
+    def _refuse(self, faults: list[str]) -> None:
+        if faults:
+            faults = [self._run.redactor.beginning(fault, report.LONGEST_MESSAGE) for fault in faults]
+            self._run.broken(faults)
+            raise pytest.UsageError("\n".join(faults))
+
+    def _wrong_usage(self, message: str) -> NoReturn:
+        self._run.problems.append(message)
+        self._run.misused = True
+        if self._run.link:
+            self._run.link.send("usage", message=message)
+        raise pytest.UsageError(message)
+
+    # Each of these says for people what is wrong with the collection.
+
+    def _strange(self, items: list[pytest.Item]) -> list[str]:
+        files = {item.path for item in items}
+        own = [folder for scope in self._scopes for folder in (scope.folder, scope.folder.resolve())]
+        strange = [file for file in files if not any(map(file.is_relative_to, own))]
+        return [f"{file}: is not a requirement of {self._settings.root}: name the folder instead" for file in strange]
+
+    def _stale(self, items: list[pytest.Item]) -> list[str]:
+        """Each requirement whose code is not that of its file, or that would not judge."""
+        faults = {item: self._sources.fault(item) for item in items}
+        sound = [item for item, fault in faults.items() if not fault]
+        stale = self._sources.stale(self._settings.root, self._scopes, sound)
+        return [f"{item.nodeid}: {fault}" for item, fault in faults.items() if fault] + stale
+
+    def _missing(self, session: pytest.Session, items: list[pytest.Item]) -> list[str]:
+        """Requirements that this run should ask, and that were not collected."""
+        lost = [place for scope in self._scopes for place in uncollected.lost(scope, items, self._sources)]
+        lost += uncollected.lost_of_ready(items, self._scopes)
+        self._run.lost = [requirement for _, requirement in lost]
+        missed = [requirement for path, requirement in lost if self._is_asked(path, session)]
         if not missed:
             return []
         where = "pytest.ini" if self._settings.root == project.CHECKOUT else "the plugins"
@@ -78,14 +169,7 @@ class Collection:
         """Whether this run is to ask all of a file: with plain pytest one may run a part, and is told so."""
         return self._chosen is None or self._chosen.asks(path, session)
 
-    def strange(self, items: list[pytest.Item]) -> list[str]:
-        """For people: what is no part of this project's suite, but of a package that is called like one of them."""
-        files = {item.path for item in items}
-        own = [folder for one in self.scopes for folder in (one.folder, one.folder.resolve())]
-        strange = [file for file in files if not any(map(file.is_relative_to, own))]
-        return [f"{file}: is no requirement of {self._settings.root}: name the folder instead" for file in strange]
-
-    def is_whole(self, items: list[pytest.Item]) -> bool:
+    def _is_whole(self, items: list[pytest.Item]) -> bool:
         """Whether no requirement is missing: who runs a file of them may have another one's name in the settings."""
         below = [file for scope in self._scopes for file in self._sources.below(scope.folder)]
         files = {file for file in below if os.path.basename(file).startswith("test_")}

@@ -53,8 +53,8 @@ class Guarded:
         self.app = app
         self._name = f"{module}:app"
         self._file = file
-        self._way: App = _unchecked
-        """What answers everything but the lifespan."""
+        self._way: App = self._not_begun
+        """What answers now."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The application, for an ASGI server."""

@@ -98,7 +98,9 @@ def _stamp(file: str) -> tuple[str, int, int]:
     return file, status.st_mtime_ns, status.st_size
 
 
-def _prepare(project: Path | Project, host: str | None, port: int | None, options: Mapping[str, object]) -> Start:
+def _prepare(
+    project: Path | Project, host: str | None, port: int | None, options: Mapping[str, object]
+) -> EmbeddedStart:
     from preflight.output import floods
     from preflight.output.log import Log, LogFile, direct
     from preflight.output.terminal import Terminal
