@@ -84,7 +84,9 @@ def _question(settings: Settings) -> str:
             files.update(map(str, scope.folder.rglob("*.py")))
     modules = [getattr(module, "__file__", None) or "" for module in list(sys.modules.values())]
     files.update(one for one in modules if one.startswith(f"{settings.root}{os.sep}") and "site-packages" not in one)
-    said = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)} | settings.envfile.values
+    said = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)} | dict(
+        settings.envfile.values
+    )
     asked = [sorted(said.items()), sorted(map(_stamp, files))]
     return hashlib.sha256(repr(asked).encode()).hexdigest()
 

@@ -18,7 +18,7 @@ from preflight.redaction import arguments
 from preflight.redaction.redactor import MASK, Redactor
 from preflight.settings import loading
 from preflight.web.endpoints import login
-from preflight.web.fleet import Fleet
+from preflight.web.fleet import FleetView
 from preflight.web.instance import Instance
 from tests.e2e.beside import PREFIX, TOKEN, serve
 from tests.e2e.place import Place, Started, make_place
@@ -141,7 +141,7 @@ def hostile(length: int) -> dict[str, Any]:
 def test_a_report_of_one_endless_text(tmp_path: Path) -> None:
     """It is said to be none before anybody looks for secrets in it; one as long as ours are is shown."""
     (tmp_path / "pyproject.toml").touch()
-    fleet = Fleet(Instance(settings=loading.load(tmp_path, {"HOME": str(tmp_path), "A_KEY": ONE}), report=None))
+    fleet = FleetView(Instance(settings=loading.load(tmp_path, {"HOME": str(tmp_path), "A_KEY": ONE}), report=None))
     tracemalloc.start()
     try:
         found, why = asyncio.run(fleet.report(hostile(4_000_000)))

@@ -54,7 +54,7 @@ def spawn(place: Place, cwd: Path, *options: str, python: tuple[str, ...] = (), 
 
 
 def serve(place: Place, cwd: Path, *options: str, **environ: str) -> Started:
-    started = spawn(place, cwd, *options, **environ)
+    started = spawn(place, cwd, *options, python=(), **environ)
     until(lambda: listening(place.port) or started.process.poll() is not None, "it listens")
     return started.until_says("Application startup complete")
 
