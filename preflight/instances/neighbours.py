@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from preflight import ports
+from preflight import ports, project
 from preflight.instances import records as instances
 from preflight.instances import runtime, socketfiles, unixsockets
 from preflight.instances.records import DRAINING, SERVING, Address, Handover, Record
@@ -33,6 +33,7 @@ from preflight.settings.model import Settings
 from preflight.text import address
 
 _SLOT = r"[0-9]{1,5}|unix-[0-9a-f]{8}"
+WORKER = "preflight.worker"
 _FORMER = {"preflight": "pytest-preflight"}  # what our own checkouts were called before there was a package
 _NAME = re.compile(rf"\0preflight/({_SLOT})/")
 _RECORD = re.compile(rf"({_SLOT})\..+\.json")
@@ -330,15 +331,38 @@ def _parsed(content: bytes) -> dict[str, object] | None:
 
 
 def _with_project(record: Record) -> Record:
-    """With its project, which a record does not say, as the checkout says it that it runs from."""
+    """With its project, which a record does not say, as the folder says it that it runs from."""
     if record.root:
         return record
-    for root in filter(None, map(_checkout, (record.pid, *here().children(record.pid)))):
-        with contextlib.suppress(OSError, ValueError):
-            project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8")).get("project", {})
-            name = project.get("name", "") if isinstance(project, dict) else ""
-            return replace(record, root=str(root), project=name if isinstance(name, str) else "")
+    for place, is_certain in _origins(record.pid):
+        found = project.find(place)
+        if is_certain or found.configured:
+            return replace(record, root=str(found.root), project=_name_of(found.root))
     return record
+
+
+def _origins(pid: int) -> Iterator[tuple[Path, bool]]:
+    """Where a launcher or a worker runs from, and whether that is certain: an application may change its folder."""
+    process = here().process(pid)
+    if process is None:
+        return
+    checkout, folder = _checkout(pid), here().folder(pid)
+    if checkout is not None:
+        yield checkout, WORKER not in process.argv
+    elif os.path.isdir(folder):
+        yield Path(folder), True  # where the command of an installed package was typed
+    for child in here().children(pid):
+        if (checkout := _checkout(child)) is not None:
+            yield checkout, False
+
+
+def _name_of(root: Path) -> str:
+    """The project's name, as its pyproject.toml has it; empty where it has none."""
+    with contextlib.suppress(OSError, ValueError):
+        table = tomllib.loads((root / project.PYPROJECT).read_text(encoding="utf-8")).get("project", {})
+        name = table.get("name", "") if isinstance(table, dict) else ""
+        return name if isinstance(name, str) else ""
+    return ""
 
 
 # Those that only look like ours.
@@ -354,7 +378,7 @@ def _checkout(pid: int) -> Path | None:
         return None
     options, folder = process.argv[1:], Path(here().folder(pid))
     module = next((after for one, after in itertools.pairwise(options) if one == "-m"), "")
-    if module == "preflight.worker":
+    if module == WORKER:
         return folder
     scripts = ["run.py"] if module == "server" else [one for one in options if not one.startswith("-")]
     for script in scripts:
