@@ -54,6 +54,8 @@ class Presence:
         """The socket that it listens on, None for as long as it has none, and when it has closed it."""
         self.on_retire: Callable[[int], object] = lambda _pid: None
         """Called with the PID of a caller that has replaced this instance."""
+        self.on_given_back: Callable[[], object] = lambda: None
+        """Called when a caller that had our socket has gone."""
         self.given: list[Channel] = []
         """Connected callers that have our socket: if we end, they serve its queue."""
         self.trouble = ""
@@ -272,9 +274,10 @@ class Presence:
     def _hang_up(self, channel: Channel) -> None:
         self._loop.unwatch(channel)
         self._callers.pop(channel, None)
+        channel.close()
         if channel in self.given:
             self.given.remove(channel)
-        channel.close()
+            self.on_given_back()
 
     # The end.
 

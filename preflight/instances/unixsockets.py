@@ -129,6 +129,14 @@ def _reachable(path: Path) -> Iterator[str]:
         os.close(folder)
 
 
+def see_that_there_is_room(folder: Path) -> None:
+    """Make a socket's file in a folder, and remove it. Raises OSError where there is no room, or none can be made."""
+    probe = folder / f".{os.getpid()}.sock"
+    with socket.socket(socket.AF_UNIX) as one, _reachable(probe) as reachable:
+        one.bind(reachable)
+    probe.unlink(missing_ok=True)
+
+
 def abstract_names(prefix: str) -> list[str]:
     """The abstract names with this prefix (without its NUL) that are listened on in this network namespace."""
     names = []

@@ -75,6 +75,7 @@ class Supervisor:
         self._presence = entry.presence
         self._presence.listener = lambda: sock if sock.fileno() >= 0 else None
         self._presence.on_retire = self._retire
+        self._presence.on_given_back = self._take_back
         self._replacement = Replacement(settings, entry.replaces, loop=loop)
         self._workers = workers = Workers(
             settings,
@@ -272,6 +273,7 @@ class Supervisor:
             self._telling.tell("failure", headline, said)
             slot.refill_in(delay, ending)
         self._workers.dismiss(slot)
+        self._workers.be_the_listener()
         self._workers.crashed(ending, times.now())
         return None
 
@@ -338,6 +340,11 @@ class Supervisor:
     def _retire(self, pid: int) -> None:
         """Another instance serves in place of this one."""
         self._replaced_by = pid
+
+    def _take_back(self) -> None:
+        """A start that had our socket has gone: it may have listened on it, and this instance serves still."""
+        if not self._asked_to_end():
+            self._workers.be_the_listener()
 
     # The end.
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from preflight import commands, ports
-from preflight.instances import neighbours, runtime, socketfiles
+from preflight.instances import neighbours, runtime, socketfiles, unixsockets
 from preflight.instances.decision import Decision, decide, patience
 from preflight.instances.neighbours import Neighbour
 from preflight.instances.records import DRAINING, STARTING, Record
@@ -159,12 +159,14 @@ def claim_path(origin: str, settings: Settings, path: Path, blocking: str, given
     if state.problem or (state.listens and not ours):
         problem, fix = socketfiles.described(path, state)
         return Claim(problem=problem, fix=fix)
-    if origin != "start":
-        return Claim(obtainable=True)
     try:
-        return Claim(socket=socketfiles.listen(path, int(settings.uds_mode, 8)))
+        if origin == "start":
+            return Claim(socket=socketfiles.listen(path, int(settings.uds_mode, 8)))
+        if not os.path.lexists(path):
+            unixsockets.see_that_there_is_room(path.parent)
     except OSError as error:
         return Claim(problem=f"cannot listen on {path}: {error.strerror}", fix="serve on another path")
+    return Claim(obtainable=True)
 
 
 def _beside(origin: str, settings: Settings, decision: Decision, holders: tuple[ports.Holder, ...]) -> Claim | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from typing import Any, NamedTuple, Protocol
+from weakref import WeakSet
 
 from uvicorn.server import ServerState
 
@@ -62,6 +63,8 @@ class State(ServerState):
         """Clients that were refused or cut off since it was last said, by reason."""
         self.flushing: dict[Any, tuple[float, int]] = {}
         """Connections whose client has an answer to take: since when, and how many bytes there were then."""
+        self.handshakes: WeakSet[Any] = WeakSet()
+        """Connections whose TLS handshake goes on; of one that fails nobody hears, and it is gone."""
         self._admitted = 0
         self._full_until = 0.0
         self._surplus: deque[Newcomer] = deque()

@@ -108,6 +108,8 @@ class Http(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        if self.server_state.handshakes:
+            self.server_state.handshakes.discard(self)
         if self.asked_as:
             self.scheme = self.asked_as  # type: ignore[assignment]
         self.since = self.loop.time()

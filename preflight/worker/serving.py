@@ -116,9 +116,12 @@ class Server(uvicorn.Server):
         task.add_done_callback(self._taking.discard)
 
     def _connection(self) -> asyncio.Protocol:
-        return self.config.http_protocol_class(  # type: ignore[call-arg]
+        connection = self.config.http_protocol_class(  # type: ignore[call-arg]
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
+        if self.config.is_ssl:
+            self.server_state.handshakes.add(connection)
+        return connection
 
     def _own_connection(self) -> asyncio.Protocol:
         """Shown to the application like any other."""
@@ -249,9 +252,10 @@ class Server(uvicorn.Server):
             await asyncio.wait_for(self._hurried.wait(), settings.delay)
         deadline = loop.time() + settings.graceful_timeout
         if self._last:
-            if settings.uds is not None:
-                socketfiles.remove_own(settings.uds)
             for sock in sockets or ():
+                if settings.uds is not None:
+                    socketfiles.adopt(sock)  # another worker may have been the last to listen, or the launcher
+                    socketfiles.remove_own(settings.uds)
                 await backlog.empty(sock, deadline, local=settings.loopback)
         for server in self.servers:
             server.close()
@@ -286,8 +290,10 @@ class Server(uvicorn.Server):
         return sum(cycle is not None and not cycle.response_complete for cycle in cycles)
 
     def _idle(self) -> bool:
-        """Whether keep-alive connections are open."""
-        return any(hasattr(connection, "cycle") for connection in self.server_state.connections)
+        """Whether connections are open on which a request may come, or will be once they are encrypted."""
+        return bool(self.server_state.handshakes) or any(
+            hasattr(connection, "cycle") for connection in self.server_state.connections
+        )
 
     def _unfinished(self) -> int:
         """Requests, WebSockets and pieces of work that have not ended."""
