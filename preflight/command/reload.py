@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preflight import project
 from preflight.command.options import Invocation
 from preflight.instances import neighbours
+from preflight.instances.neighbours import Neighbour
 from preflight.instances.records import SERVING
 from preflight.launcher import shown
 from preflight.launcher.shown import Display
@@ -35,7 +38,9 @@ if TYPE_CHECKING:
 
 OPTION = "--reload"
 LOOK = 0.2  # seconds between two looks at an instance that is starting
+PATIENCE = 5.0  # seconds that an instance may take to start before it is ended for a change that has come since
 QUIET = 150  # milliseconds without a change after which those before count as one
+PR_SET_PDEATHSIG = 1  # prctl(2)
 SHOWN = 3  # files that are named
 NOT_WATCHED = frozenset({"site-packages", "__pycache__", "node_modules"})
 """Folders of other people's code, and those that begin with a dot (.venv, .git): none of it is the project's."""
@@ -88,8 +93,8 @@ class Watch:
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
         self.problem = ""
         """Why the files are no longer watched; empty while they are."""
-        self.alone = frozenset[str]()
-        """Files that count whatever their names are."""
+        self._alone: dict[str, object] = {}
+        """Files that count whatever their names are; with each whose changes are looked for, how it was last."""
 
     def __enter__(self) -> Watch:
         self._loop.watch(self._woken, lambda: os.read(self._woken, 4096))
@@ -102,11 +107,20 @@ class Watch:
         self._loop.unwatch(self._woken)
         os.close(self._woken)
 
+    def add(self, files: Sequence[Path]) -> None:
+        """Watch these files as well, wherever they are and whatever their names are; no others that were added."""
+        paths = [os.path.realpath(file.parent) + os.sep + file.name for file in files]
+        self._alone = {path: None if self._is_in_a_folder(path) else _state(path) for path in paths}
+
     def take(self) -> list[str]:
         """The files that have changed since this was asked last."""
         with self._lock:
-            taken, self._changed = sorted(self._changed), set()
-        return taken
+            taken, self._changed = self._changed, set()
+        for path, before in self._alone.items():
+            if before is not None and (now := _state(path)) != before:
+                self._alone[path] = now
+                taken.add(path)
+        return sorted(taken)
 
     def _watch(self) -> None:
         import watchfiles
@@ -132,14 +146,33 @@ class Watch:
         with contextlib.suppress(BlockingIOError):  # it is going to wake anyway
             os.write(self._wake, b"x")
 
+    def _is_in_a_folder(self, path: str) -> bool:
+        """Whether a file's changes are seen in one of the folders: not those of a file that a link there leads to."""
+        return any(path.startswith(f"{folder}{os.sep}") for folder in self._folders) and not os.path.islink(path)
+
     def _counts(self, _change: Change, path: str) -> bool:
-        if path in self.alone:
+        if path in self._alone:
             return True
         if not path.endswith(".py"):
             return False
         folder = next((one for one in self._folders if path.startswith(f"{one}{os.sep}")), "")
         parts = path.removeprefix(folder).split(os.sep)
         return not any(part in NOT_WATCHED or part.startswith(".") for part in parts)
+
+
+def _found(instance: subprocess.Popen[bytes], settings: Settings) -> Neighbour | None:
+    """An instance as others find it where these settings would serve; None where it does not serve there."""
+    there = (one for one in neighbours.on_port(settings) if one.record.pid == instance.pid)
+    return next((one for one in there if one.record.state == SERVING), None)
+
+
+def _state(path: str) -> object:
+    """What a file's change changes, be it that a link leads elsewhere; never None."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return "not there"
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 class Reloader:
@@ -159,6 +192,14 @@ class Reloader:
         """Instances that were replaced, and finish what they are doing."""
         self._changed: list[str] = []
         """The files that have changed since the last instance was started."""
+        self._served = settings
+        """The settings of the one that serves."""
+        self._begun = 0.0
+        """When the next one was started, on the monotonic clock."""
+        self._outdated = False
+        """Whether the next one was ended for a change that has come since."""
+        self._last: subprocess.Popen[bytes] | None = None
+        """Whose exit code counts, once a signal has asked to stop: who serves, or else who was going to."""
         self._exit_code = 0
 
     def run(self) -> int:
@@ -166,6 +207,8 @@ class Reloader:
         self._start(())
         told = 0
         while not self._loop.stops or self._alive():
+            if self._loop.stops and not told:
+                self._last = self._serving or self._next
             for number in self._loop.stops[told:]:
                 self._send(number)
                 told += 1
@@ -190,9 +233,11 @@ class Reloader:
             pass  # the instance says so
         settings = self._settings
         also = [settings.root / "pyproject.toml", settings.envfile.path, settings.log_config, settings.ssl_certfile]
-        self._watch.alone = frozenset(os.path.realpath(path) for path in also if path is not None)
+        self._watch.add([path for path in also if path is not None])
         self._display.follow(settings)
-        self._next = subprocess.Popen(_command(replaces=self._serving is not None))
+        self._begun, self._outdated = time.monotonic(), False
+        command = _command(replaces=self._serving is not None)
+        self._next = subprocess.Popen(command, preexec_fn=_ending_with_its_parent())
         children.spare(self._next.pid)
 
     def _complain(self) -> None:
@@ -202,18 +247,27 @@ class Reloader:
 
     def _look(self) -> None:
         """Notice an instance that has come up, and start the next one for what has changed."""
-        if self._next is not None and self._is_up(self._next):
+        if self._next is not None and _found(self._next, self._settings):
             if self._serving is not None:
                 self._leaving.append(self._serving)
+                before = _found(self._serving, self._served)
+                if before is not None and not before.is_at(self._settings):
+                    self._serving.send_signal(signal.SIGTERM)  # at its address the next one replaces nobody
             self._serving, self._next = self._next, None
+            self._served = self._settings
         if self._changed and self._next is None:
             changed, self._changed = self._changed, []
             self._start(changed)
+        elif self._changed and self._next is not None and time.monotonic() - self._begun > PATIENCE:
+            self._give_up(self._next)
 
-    def _is_up(self, instance: subprocess.Popen[bytes]) -> bool:
-        return any(
-            one.record.pid == instance.pid and one.record.state == SERVING for one in neighbours.on_port(self._settings)
-        )
+    def _give_up(self, instance: subprocess.Popen[bytes]) -> None:
+        """End an instance that does not come up: what has changed since may be what it lacks."""
+        if not self._outdated:
+            self._outdated = True
+            line = f"PID {instance.pid} has not come up, and files have changed since: it is ended for the next one."
+            self._display.terminal.line(line, "yellow")
+            instance.send_signal(signal.SIGTERM)
 
     def _alive(self) -> list[subprocess.Popen[bytes]]:
         return [one for one in (self._next, self._serving, *self._leaving) if one is not None]
@@ -226,17 +280,20 @@ class Reloader:
         """Notice instances that have ended."""
         self._leaving = [one for one in self._leaving if not self._has_ended(one)]
         if self._serving is not None and self._has_ended(self._serving):
-            code, self._serving = self._serving.returncode, None
-            if self._next is None or self._loop.stops:
-                self._exit_code = code
+            code, self._serving = self._code_of(self._serving), None
             if not self._loop.stops and self._next is None:
                 self._wait_for_change(code)
         if self._next is not None and self._has_ended(self._next):
-            code, self._next = self._next.returncode, None
-            if self._serving is None or not self._loop.stops:
-                self._exit_code = code
-            if not self._loop.stops:
+            code, self._next = self._code_of(self._next), None
+            if not (self._loop.stops or self._outdated):
                 self._wait_for_change(code)
+
+    def _code_of(self, instance: subprocess.Popen[bytes]) -> int:
+        """The exit code of an instance that has ended, as a shell has it; this command's, as far as is known by now."""
+        code = instance.returncode if instance.returncode >= 0 else 128 - instance.returncode
+        if not self._loop.stops or instance is self._last:
+            self._exit_code = code
+        return code
 
     @staticmethod
     def _has_ended(instance: subprocess.Popen[bytes]) -> bool:
@@ -268,6 +325,16 @@ class Reloader:
             self._display.publish(report)
         except Unpublishable as error:
             self._display.unwritten(error)
+
+
+def _ending_with_its_parent() -> Callable[[], object] | None:
+    """What a new process does first, so that the end of this one ends it in order, be that SIGKILL; None: nothing."""
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _command(*, replaces: bool) -> list[str]:

@@ -116,7 +116,7 @@ def test_the_page_of_the_one_that_serves_shows_what_failed(project: Place) -> No
     assert get(f"{project.url}/health")[0] == 200
     module.write_text(good)
     until(lambda: json.loads(get(f"{project.url}/diagnostics")[1])["status"] == "passed", "the next one serves")
-    assert command.stop() == 0
+    assert command.stop() == 0, command.output
 
 
 def test_a_wrong_setting_leaves_the_old_one_serving(project: Place) -> None:
