@@ -1,8 +1,9 @@
 """The address that a server which we did not start has bound, or is going to bind.
 
 Nothing tells an application before its first request: the lifespan's scope has no address. This module asks, in this
-order, the process's own sockets (workers, ``--fd``, gunicorn and hypercorn have them before the application starts),
-uvicorn's configuration, and with the first request the connection of that request.
+order, uvicorn (its configuration, or the sockets that it was given), the process's own sockets, which other servers have
+before the application starts, and with the first request the connection of that request. uvicorn comes first because an
+application may listen itself, for metrics say.
 """
 
 from __future__ import annotations
@@ -19,20 +20,39 @@ FOLDERS = ("/proc/self/fd", "/dev/fd")  # Linux; macOS
 
 def expected_address() -> tuple[str | None, int | None]:
     """Host and port of the server in whose event loop this is called; None for what cannot be known yet."""
-    listening = listening_addresses()
-    if len({port for _host, port in listening}) == 1:
-        # Of several hosts one that others can reach, if there is one.
-        return min(listening, key=lambda one: one[0] == "::1" or one[0].startswith("127."))
+    of_uvicorn = _of_uvicorn()
+    return of_uvicorn if of_uvicorn is not None else _common(listening_addresses())
+
+
+def _common(addresses: set[tuple[str, int]]) -> tuple[str | None, int | None]:
+    """The one that these mean together; unknown where they have several ports."""
+    if len({port for _host, port in addresses}) != 1:
+        return None, None
+    # Of several hosts one that others can reach, if there is one.
+    return min(addresses, key=lambda one: one[0] == "::1" or one[0].startswith("127."))
+
+
+def _of_uvicorn() -> tuple[str | None, int | None] | None:
+    """What uvicorn serves at in this event loop; None where another server does."""
     module = sys.modules.get("uvicorn.server")
     if module is None:
-        return None, None
+        return None
     for task in asyncio.all_tasks():
         # uvicorn keeps its server to itself: it is what the task that runs it is a method of.
         frame = getattr(task.get_coro(), "cr_frame", None)
-        server = frame.f_locals.get("self") if frame is not None else None
-        if isinstance(server, module.Server) and server.config.uds is None and server.config.fd is None:
-            return server.config.host or "0.0.0.0", server.config.port or None  # 0: the system chooses one
-    return None, None
+        known = frame.f_locals if frame is not None else {}
+        server = known.get("self")
+        if not isinstance(server, module.Server):
+            continue
+        config = server.config
+        if given := known.get("sockets"):  # by its own parent, or by gunicorn
+            return _common({address for one in given if (address := _address(one)) is not None})
+        if config.fd is not None:
+            return _common({address for one in [config.fd] if (address := _address_of(one)) is not None})
+        if config.uds is not None:
+            return None, None
+        return config.host or "0.0.0.0", config.port or None  # 0: the system chooses one
+    return None
 
 
 def listening_addresses() -> set[tuple[str, int]]:
@@ -40,16 +60,27 @@ def listening_addresses() -> set[tuple[str, int]]:
     addresses: set[tuple[str, int]] = set()
     folder = next((path for path in FOLDERS if os.path.isdir(path)), None)
     for name in os.listdir(folder) if folder else ():
-        with contextlib.suppress(OSError, ValueError):
-            if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
-                continue
-            with socket.socket(fileno=os.dup(int(name))) as sock:
-                if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_STREAM:
-                    continue
-                host, port = sock.getsockname()[:2]
-                if port and (sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) or not _is_connected(sock)):
-                    addresses.add((str(host), int(port)))
+        if name.isdigit() and (address := _address_of(int(name))) is not None:
+            addresses.add(address)
     return addresses
+
+
+def _address_of(descriptor: int) -> tuple[str, int] | None:
+    """The address that a descriptor listens on by TCP, or has bound to listen there; None for everything else."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            with socket.socket(fileno=os.dup(descriptor)) as sock:
+                return _address(sock)
+    return None
+
+
+def _address(sock: socket.socket) -> tuple[str, int] | None:
+    """The same of a socket."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_STREAM:
+        return None
+    host, port = sock.getsockname()[:2]
+    listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) or not _is_connected(sock)
+    return (str(host), int(port)) if port and listens else None
 
 
 def _is_connected(one: socket.socket) -> bool:
