@@ -77,6 +77,8 @@ class Membership:
             "address": foreign(settings.address),
             "release": __version__,
         }
+        self._ends_with_us = bool(record.keeper)
+        """Whether a container or a unit ends with this process, and the registrar with it."""
         self._child: children.Child | None = None
         self._orders: queue.Queue[tuple[str, dict[str, Any]] | None] = queue.Queue(MOST)
         self._writer: threading.Thread | None = None
@@ -148,7 +150,7 @@ class Membership:
             return
         self._loop.unwatch_child(child)
         self._tell_last()
-        child.let_go()
+        child.let_go(LAST_WORD if self._ends_with_us and self._state == REACHED else 0.0)
 
     # The registrar.
 
@@ -247,6 +249,7 @@ class Membership:
         self.on_change()
 
 
+LAST_WORD = 5.0  # seconds that the registrar has for its last word, where it ends with this process
 LINGER = 0.05  # seconds that the end of an instance waits for its last word to be sent, not to be heard
 
 

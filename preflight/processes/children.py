@@ -214,12 +214,18 @@ class Child:
             self.channel.close()
             os.close(self.output)
 
-    def let_go(self) -> None:
-        """Close its channel and its output, and let it end by itself: it has been told everything."""
+    def let_go(self, patience: float = 0.0) -> None:
+        """Close its channel and its output, and let it end by itself: it has been told everything.
+
+        ``patience``: seconds that its end is waited for.
+        """
         if not self._closed:
             self._closed = True
             self.channel.close()
             os.close(self.output)
+        if patience:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(patience)
         self.process.returncode = self.process.poll() or 0  # nobody here asks how it ends
         _unreaped.discard(self.pid)
 
