@@ -50,7 +50,7 @@ class Restarts:
         self._failures.append(now)
         self._in_a_row += 1
         often = len(self._failures) == self._limit and now - self._failures[0] <= self._window
-        if often or self._never_ready == 2:
+        if often or self._never_ready >= 2:
             return None
         if self._in_a_row == 1:
             return 0.0  # the first one at once: most crashes are single

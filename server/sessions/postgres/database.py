@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
@@ -160,7 +161,7 @@ class Database:
     async def _open(self) -> AsyncConnectionPool[PooledConnection]:
         """Look at the tables, make them where there are none, and open the pool. Raises StoreError, psycopg.Error."""
         try:
-            await asyncio.to_thread(_prepared, self._url, self._environment)
+            await _aside(lambda: _prepared(self._url, self._environment))
             parameters = database.parameters(self._url, self._environment)
         except database.UnusableDatabase as error:
             raise StoreError(str(error)) from error
@@ -225,6 +226,28 @@ async def transaction(connection: PooledConnection) -> AsyncIterator[None]:
     async with connection.pipeline(), connection.transaction():
         await connection.execute(f"SET LOCAL search_path TO {schema.SCHEMA}")
         yield
+
+
+async def _aside(work: Callable[[], T]) -> T:
+    """Do this in a thread that the end of the process does not wait for: a server that says nothing keeps it long."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(outcome: Callable[[], object]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(lambda: None if done.done() else outcome())
+
+    def run() -> None:
+        try:
+            result = work()
+        except Exception as error:  # noqa: BLE001  # it is raised where this is awaited
+            problem = error
+            settle(lambda: done.set_exception(problem))
+        else:
+            settle(lambda: done.set_result(result))
+
+    threading.Thread(target=run, name="database", daemon=True).start()
+    return await done
 
 
 def _prepared(url: str, environment: Mapping[str, str]) -> None:
