@@ -1,9 +1,9 @@
 """The address that a server which we did not start has bound, or is going to bind.
 
 Nothing tells an application before its first request: the lifespan's scope has no address. This module asks, in this
-order, uvicorn (its configuration, or the sockets that it was given), the process's own sockets, which other servers have
-before the application starts, and with the first request the connection of that request. uvicorn comes first because an
-application may listen itself, for metrics say.
+order, uvicorn (its configuration, or the sockets that it was given), the process's own sockets, which other servers
+have before the application starts, and with the first request the connection of that request. uvicorn comes first
+because an application may listen itself, for metrics say.
 """
 
 from __future__ import annotations

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import http.client
 import os
 import re
 import signal
 import sys
+from collections.abc import Iterator
 
 import psutil
 
 from tests.e2e.place import Place, Started
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, until
 
 BACK = "The worker is back (PID "
 CRASHING = """
@@ -56,6 +58,30 @@ def worker_of(started: Started) -> int:
     pid = child(started, "preflight.worker")
     assert pid is not None, started.output
     return pid
+
+
+def workers_of(started: Started) -> list[int]:
+    """The PIDs of the workers, oldest first."""
+    found = []
+    for process in psutil.Process(started.pid).children():
+        with contextlib.suppress(psutil.Error):
+            if "preflight.worker" in process.cmdline():
+                found.append((process.create_time(), process.pid))
+    return [pid for _made, pid in sorted(found)]
+
+
+@contextlib.contextmanager
+def only(started: Started, pid: int) -> Iterator[None]:
+    """Let this worker alone accept connections, for as long as the block runs."""
+    others = [other for other in workers_of(started) if other != pid]
+    for other in others:
+        os.kill(other, signal.SIGSTOP)
+        until(lambda other=other: psutil.Process(other).status() == psutil.STATUS_STOPPED, "it stands")  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        for other in others:
+            os.kill(other, signal.SIGCONT)
 
 
 def start_is_over(place: Place) -> bool:

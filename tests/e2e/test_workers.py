@@ -13,7 +13,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import psutil
 import pytest
 import requests
 from websockets.exceptions import ConnectionClosed
@@ -23,33 +22,10 @@ from tests.e2e.beside import ECHO, PREFIX, link_of, nonce_of
 from tests.e2e.chatting import Client, Live, client
 from tests.e2e.clients import Clients
 from tests.e2e.place import Place, Started, get, make_place
+from tests.e2e.processes import only, workers_of
 from tests.waiting import until
 
 TWO = ("--workers", "2")
-
-
-def workers_of(started: Started) -> list[int]:
-    """The PIDs of the workers, oldest first."""
-    found = []
-    for process in psutil.Process(started.pid).children():
-        with contextlib.suppress(psutil.Error):
-            if "preflight.worker" in process.cmdline():
-                found.append((process.create_time(), process.pid))
-    return [pid for _made, pid in sorted(found)]
-
-
-@contextlib.contextmanager
-def only(started: Started, pid: int) -> Iterator[None]:
-    """Let this worker alone accept connections, for as long as the block runs."""
-    others = [other for other in workers_of(started) if other != pid]
-    for other in others:
-        os.kill(other, signal.SIGSTOP)
-        until(lambda other=other: psutil.Process(other).status() == psutil.STATUS_STOPPED, "it stands")  # type: ignore[misc]
-    try:
-        yield
-    finally:
-        for other in others:
-            os.kill(other, signal.SIGCONT)
 
 
 def in_each(started: Started, path: str) -> list[str]:
