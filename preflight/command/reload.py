@@ -161,7 +161,10 @@ class Watch:
 
 
 def _found(instance: subprocess.Popen[bytes], settings: Settings) -> Neighbour | None:
-    """An instance as others find it where these settings would serve; None where it does not serve there."""
+    """An instance as others find it where these settings would serve; None where it does not serve there.
+
+    One that does not answer may be about to end.
+    """
     there = (one for one in neighbours.on_port(settings) if one.record.pid == instance.pid)
     return next((one for one in there if one.record.state == SERVING), None)
 
@@ -247,7 +250,7 @@ class Reloader:
 
     def _look(self) -> None:
         """Notice an instance that has come up, and start the next one for what has changed."""
-        if self._next is not None and _found(self._next, self._settings):
+        if self._next is not None and (up := _found(self._next, self._settings)) is not None and up.answers:
             if self._serving is not None:
                 self._leaving.append(self._serving)
                 before = _found(self._serving, self._served)
