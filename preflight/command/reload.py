@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 OPTION = "--reload"
 LOOK = 0.2  # seconds between two looks at an instance that is starting
-PATIENCE = 5.0  # seconds that an instance may take to start before it is ended for a change that has come since
+PATIENCE = 30.0  # seconds that an instance may take to start before it is ended for a change that has come since
 QUIET = 150  # milliseconds without a change after which those before count as one
 PR_SET_PDEATHSIG = 1  # prctl(2)
 SHOWN = 3  # files that are named
