@@ -4,7 +4,8 @@
 2. `listening` keeps the application from listening before the verdict.
 3. `application` imports the application, calls its factory, and refuses by name what cannot be served.
 4. `serving` is uvicorn with an orderly end, also of the queue of its socket (`backlog`). `protocol` and `websocket` are
-   uvicorn's protocols with limits on what a client may send, and `connections` on all clients together.
+   uvicorn's protocols with limits on what a client may send, and `connections` on all clients together. `handshake`
+   has those that are still to be encrypted.
 
 The worker decides nothing: it serves when the launcher tells it to. Its parent's side is `preflight.processes.worker`.
 """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from typing import Any, NamedTuple, Protocol
-from weakref import WeakSet
 
 from uvicorn.server import ServerState
 
@@ -46,11 +45,14 @@ class Limits(NamedTuple):
 
 
 class Newcomer(Protocol):
-    """What this module knows about a new connection, a :class:`preflight.worker.protocol.Http`."""
+    """What this module knows about a new connection: HTTP's, or one that is still to be encrypted."""
 
     number: int
     surplus: bool
-    transport: Any
+
+    @property
+    def transport(self) -> Any:
+        """What is closed to end it."""
 
 
 class State(ServerState):
@@ -63,8 +65,6 @@ class State(ServerState):
         """Clients that were refused or cut off since it was last said, by reason."""
         self.flushing: dict[Any, tuple[float, int]] = {}
         """Connections whose client has an answer to take: since when, and how many bytes there were then."""
-        self.handshakes: WeakSet[Any] = WeakSet()
-        """Connections whose TLS handshake goes on; of one that fails nobody hears, and it is gone."""
         self._admitted = 0
         self._full_until = 0.0
         self._surplus: deque[Newcomer] = deque()
@@ -111,7 +111,7 @@ class State(ServerState):
     def sweep(self, now: float) -> None:
         """Close what has run past its deadline; call it about twice a second."""
         flushing = {}
-        connection: Any  # Http or WebSocket
+        connection: Any  # Http, WebSocket or Handshake
         for connection in list(self.connections):
             transport = connection.transport
             if connection.flushing:

@@ -7,6 +7,7 @@ each request would cost more than the limits are worth, and stock's own one for 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -79,6 +80,8 @@ class Http(HttpToolsProtocol):
         """Whether it is one connection too many: only /health is answered then, and once."""
         self.asked_as = ""
         """The scheme that its requests are shown with, if that is not what the transport says."""
+        self.on_made: Callable[[], object] | None = None
+        """Called when the connection is there, which may be long after this: a TLS handshake comes before."""
         self._answering: RequestResponseCycle | None = None
         self._pending = 0  # bytes that have come and are no part of a finished head or of a body
         self._body = 0  # bytes of the body so far
@@ -108,8 +111,8 @@ class Http(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        if self.server_state.handshakes:
-            self.server_state.handshakes.discard(self)
+        if self.on_made is not None:
+            self.on_made()
         if self.asked_as:
             self.scheme = self.asked_as  # type: ignore[assignment]
         self.since = self.loop.time()

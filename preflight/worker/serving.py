@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import functools
 import logging
 import os
 import socket
@@ -20,7 +21,7 @@ from preflight.output import floods
 from preflight.processes import signals
 from preflight.settings.model import Settings
 from preflight.web.instance import Instance
-from preflight.worker import backlog, connections, protocol, websocket
+from preflight.worker import backlog, connections, handshake, protocol, websocket
 from preflight.worker.application import LoadedApplication
 
 STARTUP_FAILURE = 3  # uvicorn's exit code of a lifespan that fails; not all releases have the name in one place
@@ -116,12 +117,9 @@ class Server(uvicorn.Server):
         task.add_done_callback(self._taking.discard)
 
     def _connection(self) -> asyncio.Protocol:
-        connection = self.config.http_protocol_class(  # type: ignore[call-arg]
+        return self.config.http_protocol_class(  # type: ignore[call-arg]
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
-        if self.config.is_ssl:
-            self.server_state.handshakes.add(connection)
-        return connection
 
     def _own_connection(self) -> asyncio.Protocol:
         """Shown to the application like any other."""
@@ -176,16 +174,14 @@ class Server(uvicorn.Server):
             self.servers.append(await self._listen(loop, sock))
         self._say("ready")
 
-    async def _listen(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> asyncio.base_events.Server:
-        encrypted = self.config.ssl is not None
-        options: dict[str, Any] = {
-            "sock": sock,
-            "backlog": self.config.backlog,
-            "ssl": self.config.ssl,
-            # A client that dawdles over the handshake is no connection yet that a sweep could see.
-            "ssl_handshake_timeout": self.instance.settings.request_timeout if encrypted else None,
-            "ssl_shutdown_timeout": protocol.LINGER if encrypted else None,
-        }
+    async def _listen(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> Any:
+        """What accepts connections; it has the methods of a server of asyncio's with which uvicorn ends it."""
+        if (context := self.config.ssl) is not None:
+            encrypt = functools.partial(
+                handshake.Handshake, made=self._connection, state=self.server_state, context=context
+            )
+            return handshake.Accepting(sock, self.config.backlog, self.server_state, encrypt)
+        options: dict[str, Any] = {"sock": sock, "backlog": self.config.backlog}
         if sock.family != socket.AF_UNIX:
             return await loop.create_server(self._connection, **options)
         if sys.version_info >= (3, 13):
@@ -291,9 +287,7 @@ class Server(uvicorn.Server):
 
     def _idle(self) -> bool:
         """Whether connections are open on which a request may come, or will be once they are encrypted."""
-        return bool(self.server_state.handshakes) or any(
-            hasattr(connection, "cycle") for connection in self.server_state.connections
-        )
+        return any(hasattr(connection, "cycle") for connection in self.server_state.connections)
 
     def _unfinished(self) -> int:
         """Requests, WebSockets and pieces of work that have not ended."""

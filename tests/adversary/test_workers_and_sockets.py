@@ -619,6 +619,22 @@ def test_clients_that_do_not_finish_the_handshake(gated: Gated, pair: Pair, repl
         assert word not in started.output
 
 
+def test_more_unfinished_handshakes_than_open_files(gated: Gated, pair: Pair) -> None:
+    """They count among the connections, and the oldest make room: whoever finishes the handshake is answered."""
+    own = [sys.executable, "run.py", "--port", str(gated.place.port), *gated.options]
+    limited = ["sh", "-c", 'ulimit -n 400 && exec "$@"', "sh", *own]
+    started = gated.place.spawn(*limited, environ={**gated.environ, **tls(pair)}).until_ready()
+    with contextlib.ExitStack() as stack:
+        for number in range(600):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", gated.place.port), PATIENCE))
+            client.sendall(HELLO if number % 2 else b"")
+        for _ in range(3):
+            assert ask_tls(gated.place, pair) == (200, str(worker_of(started)))
+    assert started.stop() == 0
+    for word in ("Too many open files", "Traceback"):
+        assert word not in started.output
+
+
 @pytest.mark.parametrize("encrypted", [False, True], ids=["HTTP", "HTTPS"])
 def test_a_connection_that_was_accepted_by_the_one_before(gated: Gated, pair: Pair, encrypted: bool) -> None:
     """A client far away has connected, and says its first word when another instance serves: it is answered."""

@@ -1,0 +1,140 @@
+"""Connections that are to be encrypted, from the moment in which they are accepted: each counts, and makes room.
+
+asyncio's servers with TLS tell nothing of a connection before its handshake is over. No limit would see clients that
+never finish theirs, until the process has as many files open as it may.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from preflight.worker import protocol
+from preflight.worker.connections import State
+
+if TYPE_CHECKING:
+    import ssl
+
+AT_ONCE = 100  # connections that are accepted before the event loop goes on
+PAUSE = 1.0  # seconds without accepting, where no more files can be opened
+
+Begin = Callable[[socket.socket], object]
+
+
+class Accepting:
+    """Accepts what comes over one listening socket; ends as uvicorn ends its servers."""
+
+    def __init__(self, sock: socket.socket, backlog: int, state: State, begin: Begin) -> None:
+        """``begin`` is called with each connection, whose socket does not block."""
+        self._sock = sock
+        self._state = state
+        self._begin = begin
+        self._loop = asyncio.get_running_loop()
+        self._listens = False
+        self._pause: asyncio.TimerHandle | None = None
+        sock.setblocking(False)
+        sock.listen(backlog)
+        self._listen()
+
+    def _listen(self) -> None:
+        self._listens = True
+        self._loop.add_reader(self._sock.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(AT_ONCE):
+            try:
+                connection, _peer = self._sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:
+                self._state.refused["not accepted: no more files can be opened"] += 1
+                self.close()
+                self._pause = self._loop.call_later(PAUSE, self._listen)
+                return
+            connection.setblocking(False)
+            self._begin(connection)
+
+    def close(self) -> None:
+        """Accept no more; more than once does no harm, the socket's number may be another's by then."""
+        if self._pause is not None:
+            self._pause.cancel()
+        if self._listens:
+            self._listens = False
+            self._loop.remove_reader(self._sock.fileno())
+
+    async def wait_closed(self) -> None:
+        """Nothing is left to wait for: the connections are the server's."""
+
+
+class Handshake:
+    """One connection until it is encrypted; then another protocol has it."""
+
+    # What is looked at of a connection: nothing is asked on it yet, and no answer is owed.
+    cycle = None
+    dispensable = True
+    flushing = False
+    reading = protocol.NOTHING
+
+    def __init__(
+        self, sock: socket.socket, made: Callable[[], asyncio.Protocol], state: State, context: ssl.SSLContext
+    ) -> None:
+        """``made`` makes the protocol that has the connection afterwards."""
+        self._sock: socket.socket | None = sock
+        self._state = state
+        self._loop = asyncio.get_running_loop()
+        self.number = 0
+        self.since = self._loop.time()
+        self.surplus = False
+        self._task = self._loop.create_task(self._encrypt(sock, made, context))
+        self._task.add_done_callback(self._ended)
+        state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own protocols there
+        state.admit(self, self.since)
+
+    async def _encrypt(
+        self, sock: socket.socket, made: Callable[[], asyncio.Protocol], context: ssl.SSLContext
+    ) -> None:
+        def encrypted() -> asyncio.Protocol:
+            other = made()
+            if isinstance(other, protocol.Http):
+                other.on_made = self._leave
+            return other
+
+        self._sock = None  # a transport has it from now on
+        await self._loop.connect_accepted_socket(
+            encrypted,
+            sock,
+            ssl=context,
+            ssl_handshake_timeout=self._state.limits.request_timeout,
+            ssl_shutdown_timeout=protocol.LINGER,
+        )
+
+    def _leave(self) -> None:
+        """Count no more: it is another protocol's connection now, or has gone."""
+        self._state.connections.discard(self)
+        self._state.forget(self)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._leave()
+        if self._sock is not None:
+            self._sock.close()
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, OSError):  # a client that speaks no TLS, or has gone
+            raise error
+
+    @property
+    def transport(self) -> Handshake:
+        """What is closed to end the connection."""
+        return self
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self._task.cancel()
+
+    close = shutdown = abort
+
+    def check(self, now: float) -> None:
+        """Close a connection that is one too many after a moment; for others the handshake itself has a deadline."""
+        if self.surplus and now - self.since > protocol.HURRY:
+            self.abort()
