@@ -25,7 +25,11 @@ def leave_out(items: Iterable[pytest.Item], root: Path, folders: Sequence[Path])
     ``root`` is the project's.
     """
 
-    def is_outside(definition: Any) -> bool:
+    def is_outside(item: pytest.Item, definition: Any) -> bool:
+        for node in item.listchain():
+            # Where it was registered: the suite's own conftest.py may have it from elsewhere in the project.
+            if definition.baseid and definition.baseid == node.nodeid:
+                return not any(map(node.path.is_relative_to, folders))
         code = getattr(inspect.unwrap(definition.func), "__code__", None)
         file = Path(code.co_filename if code is not None else "")
         of_project = file.name == "conftest.py" or (file.is_relative_to(root) and INSTALLED not in file.parts)
@@ -38,12 +42,12 @@ def leave_out(items: Iterable[pytest.Item], root: Path, folders: Sequence[Path])
         defined: dict[str, Sequence[Any]] = info.name2fixturedefs
         for name, several in defined.items():
             if any(one.func.__module__ == OURS for one in several):
-                defined[name] = [one for one in several if not is_outside(one)]
+                defined[name] = [one for one in several if not is_outside(item, one)]
         asked = {*info.argnames, *(name for mark in item.iter_markers("usefixtures") for name in mark.args)}
         unasked = [
             name
             for name in info.initialnames
-            if name not in asked and name in defined and is_outside(defined[name][-1])
+            if name not in asked and name in defined and is_outside(item, defined[name][-1])
         ]
         gone = _reached(unasked, defined) - _reached(set(info.initialnames).difference(unasked), defined)
         info.names_closure[:] = [name for name in info.names_closure if name not in gone]

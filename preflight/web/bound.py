@@ -45,7 +45,7 @@ def _of_uvicorn() -> tuple[str | None, int | None] | None:
         if not isinstance(server, module.Server):
             continue
         config = server.config
-        if given := known.get("sockets"):  # by its own parent, or by gunicorn
+        if given := known.get("sockets"):  # by its own parent
             return _common({address for one in given if (address := _address(one)) is not None})
         if config.fd is not None:
             return _common({address for one in [config.fd] if (address := _address_of(one)) is not None})

@@ -59,8 +59,13 @@ class Group:
         self._folder = runtime.folder(state_dir) / f"{FOLDER}{_name_of(_leader())}-{own}"
         files.make(self._folder)
         self._members = os.open(self._folder / "members", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        # What the application forks serves nobody, and may outlive this process.
-        os.register_at_fork(after_in_child=lambda: os.close(self._members))
+        os.register_at_fork(after_in_child=self._leave_to_parent)
+
+    def _leave_to_parent(self) -> None:
+        """What the application forks serves nobody, and may outlive this process."""
+        descriptor, self._members = self._members, -1
+        if descriptor >= 0:  # a child of the child has none: that number may be another file's there
+            os.close(descriptor)
 
     def agree(self, examine: Callable[[], Report | None], patience: float, about: str = "") -> Agreed:
         """What the group goes by: what it has agreed on, or what ``examine`` finds now. Blocks meanwhile.

@@ -83,13 +83,17 @@ class Guarded:
             return
         beside = _beside(self.app, instance)
         if beside is None:
-            self._way = self.app
+            self._way = self._without_routes
             await self.app(scope, receive, send)
             return
         entrance = beside.entrance(self._live)
         self._way = entrance if port is not None else self._first(entrance, beside, instance)
         await beside.begin(instance)
         await beside.lifespan(scope, _draining(receive, instance), send)
+
+    async def _without_routes(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = self._live if scope["type"] == "lifespan" else self.app
+        await answer(scope, receive, send)
 
     def _first(self, entrance: App, beside: Beside, instance: Instance) -> App:
         """Take the port that the server has bound from the first connection that comes by it."""

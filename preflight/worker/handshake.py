@@ -7,6 +7,7 @@ never finish theirs, until the process has as many files open as it may.
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -17,8 +18,15 @@ from preflight.worker.connections import State
 if TYPE_CHECKING:
     import ssl
 
-AT_ONCE = 100  # connections that are accepted before the event loop goes on
-PAUSE = 1.0  # seconds without accepting, where no more files can be opened
+AT_ONCE = 16  # connections that are accepted before the event loop goes on, and those go that have to make room
+PAUSE = 1.0  # seconds without accepting, if no more files can be opened, say
+_PASSING = frozenset(
+    {
+        errno.ECONNABORTED, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ENOPROTOOPT,
+        errno.EOPNOTSUPP, errno.EPERM, errno.EPROTO,
+    }
+)  # fmt: skip
+"""What accept(2) says of one connection, which has gone: the next one may be there."""
 
 Begin = Callable[[socket.socket], object]
 
@@ -46,10 +54,12 @@ class Accepting:
         for _ in range(AT_ONCE):
             try:
                 connection, _peer = self._sock.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            except BlockingIOError:
                 return
-            except OSError:
-                self._state.refused["not accepted: no more files can be opened"] += 1
+            except OSError as error:
+                if error.errno in _PASSING:
+                    continue
+                self._state.refused[f"not accepted: {error.strerror}"] += 1
                 self.close()
                 self._pause = self._loop.call_later(PAUSE, self._listen)
                 return

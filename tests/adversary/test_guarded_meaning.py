@@ -244,3 +244,61 @@ def test_several_workers_of_which_one_does_not_import(place: Place) -> None:
     assert get(place.url) == (200, "small")
     assert old.process.poll() is None
     assert old.stop() == 0
+
+
+TWICE = """
+import asyncio, os, sys
+from shop import app
+
+async def lives():
+    asked, said = asyncio.Queue(), []
+    asked.put_nowait({"type": "lifespan.startup"})
+
+    async def send(message):
+        said.append(message["type"])
+        asked.put_nowait({"type": "lifespan.shutdown"})
+
+    await app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, asked.get, send)
+    return said[0]
+
+print(asyncio.run(lives()))
+os.rename("preflight_suite/test_project.py", "preflight_suite/test_before.py")
+open("preflight_suite/test_project.py", "w").write(open("preflight_suite/test_before.py").read().replace(
+    'assert environment.get("SHOP_DATABASE")', "assert False"))
+os.unlink("preflight_suite/test_before.py")
+print(asyncio.run(lives()))
+"""
+
+
+@pytest.mark.parametrize("prefix", ["/_preflight", "off"])
+def test_a_server_that_starts_again_in_its_process(place: Place, shop: Path, prefix: str) -> None:
+    """Each start is asked for, with our routes and without: what blocks the second one ends it."""
+    environ = {"PYTHONPATH": str(ROOT), "PREFLIGHT_WEB_PREFIX": prefix, **ASKED}
+    started = place.spawn(sys.executable, "-c", TWICE, cwd=shop, environ=environ)
+    assert started.wait() == 0, started.output
+    said = [line for line in started.stdout.splitlines() if line.startswith("lifespan.")]
+    assert said == ["lifespan.startup.complete", "lifespan.startup.failed"]
+
+
+FORKS = """
+import os, pathlib, sys
+from preflight.web.group import Group
+
+Group(pathlib.Path(sys.argv[1]), "a server")
+if os.fork() == 0:
+    own = os.open(os.devnull, os.O_RDONLY)
+    if os.fork() == 0:
+        os.fstat(own)
+        print("the file is still open", flush=True)
+        os._exit(0)
+    os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+def test_what_the_children_of_a_server_open(place: Place, tmp_path: Path) -> None:
+    """A process that the application forks lets go of the group's file, and its own children keep what is theirs."""
+    started = place.spawn(sys.executable, "-c", FORKS, str(tmp_path / "state"), environ={"PYTHONPATH": str(ROOT)})
+    assert started.wait() == 0, started.output
+    assert "the file is still open" in started.stdout
+    assert "Exception ignored" not in started.output

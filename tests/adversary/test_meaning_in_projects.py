@@ -171,6 +171,17 @@ def test_fixtures_that_a_requirement_asks_for(shop: Adopter) -> None:
     assert done.process.returncode == 0, done.output
 
 
+def test_a_fixture_that_the_suite_imports(shop: Adopter) -> None:
+    """What the suite's conftest.py has from another module of the project is the suite's, in both runs."""
+    gate = "import pytest\n@pytest.fixture(autouse=True)\ndef gate():\n    pytest.fail('the gate is closed')\n"
+    shop.write("pytest.ini", "[pytest]\npythonpath = .\n")
+    shop.write("helpers.py", gate)
+    shop.write("preflight_suite/conftest.py", "from helpers import gate\n")
+    shop.write(FILE, NEEDS)
+    assert suite(shop, SHOP_DATABASE="x").process.returncode == 1
+    assert "the gate is closed" in shop.check("Own")["message"]
+
+
 def test_what_init_has_written_beside_tests(adopter: Adopter) -> None:
     """The first requirement asks for the variable that the tests give themselves, by the line for CI as by a check."""
     adopter.write("main.py", f'import os\nSECRET_KEY = os.environ["SECRET_KEY"]\n{SMALL}')

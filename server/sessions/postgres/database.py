@@ -240,8 +240,8 @@ async def _aside(work: Callable[[], T]) -> T:
     def run() -> None:
         try:
             result = work()
-        except Exception as error:  # noqa: BLE001  # it is raised where this is awaited
-            problem = error
+        except BaseException as error:  # noqa: BLE001  # it is raised where this is awaited
+            problem = error if isinstance(error, Exception) else StoreError(f"{type(error).__name__} was raised")
             settle(lambda: done.set_exception(problem))
         else:
             settle(lambda: done.set_result(result))
