@@ -388,7 +388,8 @@ def outage(case: str, folder: Path, options: argparse.Namespace, ends: contextli
         server.start()
     if case == "sender":
         stop_sender(servers, receiver)
-    wait(lambda: len(receiver.taken) >= 1, "people hear of the outage")
+    # A launcher gives its sender some minutes before it gives the notice back.
+    wait(lambda: len(receiver.taken) >= 1, "people hear of the outage", 900.0)
     took = [time.monotonic() - begun[0]]
     begun.append(time.monotonic())
     provider.good = True
@@ -402,7 +403,7 @@ def outage(case: str, folder: Path, options: argparse.Namespace, ends: contextli
 
 
 def stop_sender(servers: list[Server], receiver: Receiver) -> None:
-    """Stop whatever process sends, before it has delivered, and end its launcher: another instance has to send."""
+    """Stop whatever process sends, before it has delivered: its launcher gives up, and another instance has to send."""
     receiver.hangs = True
     wait(lambda: receiver.tried, "somebody sends")
     holder = next(one for one in servers if one.senders())
