@@ -138,7 +138,7 @@ def test_a_file_that_is_no_database_is_set_aside(path: Path, caplog: pytest.LogC
     path.write_text("not a database at all, but long enough to be read as one" * 100)
     with_database(path, lambda database: database.run(put("one"), "write"))
     assert len(list(path.parent.glob("*.broken-*"))) == 1
-    assert "no SQLite database" in caplog.text
+    assert "is not a SQLite database" in caplog.text
     with contextlib.closing(sqlite3.connect(path)) as other:
         assert found()(other) == ["one"]
 

@@ -409,6 +409,7 @@ def canary_place(place: Place) -> Place:
         "CANARY_PARTS": json.dumps(DERIVED),
         "PREFLIGHT_PYTHON": ">=3.11",
         "PREFLIGHT_OFFLINE": "1",
+        "PREFLIGHT_RUN_TIMEOUT": "300s",  # there are many of them, and what they say is long
     }
     return place
 
