@@ -495,7 +495,8 @@ def test_the_installed_package_is_held_to_the_same(own_copy: Adopter, how: str) 
         os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     done = own_copy.command("--port", str(own_copy.port))
     assert done.process.returncode == 3, done.output
-    assert ("preflight/checks.py, whose name is not that of a file" if how == "not collected" else "test_python.py") in done.stdout
+    said = "preflight/checks.py, whose name is not that of a file" if how == "not collected" else "test_python.py"
+    assert said in done.stdout
 
 
 def test_a_requirement_has_a_deadline_of_its_own(shop: Adopter) -> None:
