@@ -97,7 +97,8 @@ def members(value: str, *, secret: bool = True) -> Iterator[str]:
             if len(part) < SHORTEST or part == text or known in seen or not _sound(part):
                 continue
             seen.add(known)
-            if is_secret and cost(part) <= room and not _harmless(part) and (not by_looks or _random(part)):
+            fits = len(part) <= room and cost(part) <= room  # a cost is no less than the length, which is known
+            if is_secret and fits and not _harmless(part) and (not by_looks or _random(part)):
                 yield part
                 found, room = found + 1, room - cost(part)
             if found == MOST or len(seen) > 8 * MOST:
