@@ -97,8 +97,9 @@ def members(value: str, *, secret: bool = True) -> Iterator[str]:
             if len(part) < SHORTEST or part == text or known in seen or not _sound(part):
                 continue
             seen.add(known)
-            fits = len(part) <= room and cost(part) <= room  # a cost is no less than the length, which is known
-            if is_secret and fits and not _harmless(part) and (not by_looks or _random(part)):
+            # A cost is no less than the length, which is known already.
+            counts = is_secret and len(part) <= room and cost(part) <= room
+            if counts and not _harmless(part) and (not by_looks or _random(part)):
                 yield part
                 found, room = found + 1, room - cost(part)
             if found == MOST or len(seen) > 8 * MOST:
