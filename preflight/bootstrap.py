@@ -33,7 +33,7 @@ def problem(arguments: Sequence[str] = ()) -> list[str] | None:
     else:
         fix = installing.install_command(absent, arguments)
     lines = [f"Dependencies: not installed: {names}", f"Fix: {fix}"]
-    # A person who has just installed them wonders where they are.
+    # The packages may have been installed a moment ago, for another Python.
     if not sys.flags.no_site and not installing.is_environment():
         lines.insert(1, f"Python: {sys.executable or 'one under another name'}, which is not the project's own (.venv)")
     return lines

@@ -84,7 +84,7 @@ class Workers:
             self._loop.watch_child(worker.child, worker.read_channel, lambda: self.on_output(worker))
 
     def be_the_listener(self) -> None:
-        """Be found at a Unix socket's path, where whoever listened on it last has ended; not before it is ours."""
+        """Take over our Unix socket from a listener that has ended, so that who asks at its path finds this process."""
         if self._settings.uds is not None and not self._replacement.pending:
             socketfiles.adopt(self._socket)
 

@@ -7,9 +7,8 @@ import json
 import os
 import shutil
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from tests.e2e.doubles import SMALL
 from tests.e2e.installing import Adopter
 from tests.e2e.place import Started
 from tests.ready.asking import ask
+from tests.ready.listeners import answering
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -279,13 +279,8 @@ class Service(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with answering(Service) as url:
+        yield url
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import ssl
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -441,6 +440,9 @@ def test_sessions_in_a_database_that_hangs(equipped: Place, postgres: Postgres) 
         until(lambda one=one: not one.family(), "nothing of it is left")  # type: ignore[misc]
 
 
+WAITS = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation IS NOT NULL"
+
+
 @linux
 def test_the_last_word_of_a_container(place: Place, postgres: Postgres) -> None:
     """The first process of one ends, and all with it: the fleet knows that it was stopped, and is not silent."""
@@ -453,7 +455,7 @@ def test_the_last_word_of_a_container(place: Place, postgres: Postgres) -> None:
         os.kill(namespaces.launcher(started), signal.SIGTERM)
         started.until_says("Stopping (SIGTERM)")
         until(lambda: not listening(place.port), "the port is free")
-        time.sleep(0.5)  # as a database far away takes it
+        until(lambda: postgres.ask(WAITS) != (0,), "its last word waits for the database")
         busy.rollback()
     assert started.wait() == 0, started.output
     assert there(postgres, name) == "stopped"

@@ -7,9 +7,8 @@ import json
 import socket
 import ssl
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ import pytest
 from preflight import ready
 from tests.proxies import OPENSSL, Authority
 from tests.ready.asking import CANARY, Outcome, ask
-from tests.ready.listeners import garbage, listening, reset, swallowing
+from tests.ready.listeners import answering, garbage, listening, reset, swallowing
 
 pytestmark = pytest.mark.skipif(OPENSSL is None, reason="needs the openssl command")
 LONG = 20.0  # seconds, for what answers at once
@@ -223,13 +222,8 @@ class Answers(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with answering(Answers) as url:
+        yield url
 
 
 def test_answers(tmp_path: Path, service: str) -> None:

@@ -182,7 +182,7 @@ def github(seen: Survey) -> str:
 
 
 DOCKERIGNORE = """\
-# Everybody who has the image can read its files: keep keys out of it, and everything that is built inside.
+# Everybody who has the image can read its files: keep out keys, and files that the build makes itself.
 .env
 .env.*
 .git
