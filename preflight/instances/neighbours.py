@@ -274,12 +274,14 @@ def _asked(record: Record, file: Path) -> Neighbour:
         return _silent(record)
     finally:
         channel.close()
-    return Neighbour(said or replace(_with_project(record), bound=bound), answers=True, address=path)
+    if said is None:  # it is of a release that ran from checkouts only
+        said = replace(_with_project(record, may_be_installed=False), bound=bound)
+    return Neighbour(said, answers=True, address=path)
 
 
 def _silent(record: Record) -> Neighbour:
     """A process that does not identify itself: what can be known of it nevertheless."""
-    return Neighbour(_with_project(record), answers=False)
+    return Neighbour(_with_project(record, may_be_installed=True), answers=False)
 
 
 def _kept_open(slot: str, pid: int) -> tuple[Record, Path] | None:
@@ -330,18 +332,21 @@ def _parsed(content: bytes) -> dict[str, object] | None:
     return None
 
 
-def _with_project(record: Record) -> Record:
-    """With its project, which a record does not say, as the folder says it that it runs from."""
+def _with_project(record: Record, *, may_be_installed: bool) -> Record:
+    """With its project, which a record does not say, as the folder says it that it runs from.
+
+    The folder of a process that runs no checkout says something only if it may run an installed package.
+    """
     if record.root:
         return record
-    for place, is_certain in _origins(record.pid):
+    for place, is_certain in _origins(record.pid, may_be_installed):
         found = project.find(place)
         if is_certain or found.configured:
             return replace(record, root=str(found.root), project=_name_of(found.root))
     return record
 
 
-def _origins(pid: int) -> Iterator[tuple[Path, bool]]:
+def _origins(pid: int, may_be_installed: bool) -> Iterator[tuple[Path, bool]]:
     """Where a launcher or a worker runs from, and whether that is certain: an application may change its folder."""
     process = here().process(pid)
     if process is None:
@@ -349,7 +354,7 @@ def _origins(pid: int) -> Iterator[tuple[Path, bool]]:
     checkout, folder = _checkout(pid), here().folder(pid)
     if checkout is not None:
         yield checkout, WORKER not in process.argv
-    elif os.path.isdir(folder):
+    elif may_be_installed and os.path.isdir(folder):
         yield Path(folder), True  # where the command of an installed package was typed
     for child in here().children(pid):
         if (checkout := _checkout(child)) is not None:
