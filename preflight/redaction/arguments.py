@@ -25,12 +25,16 @@ _LONGEST_NAME = 64  # characters of what a field is called
 
 _OPTION = re.compile(r"--?[\w.-]{1,200}", re.ASCII)
 _SECRET = re.compile(
-    r"pass|token|key|secret|auth|pwd|cred|jwt|cookie|dsn|(?:^|[-_.])(?:pw|psk|encrypt)$", re.IGNORECASE
+    r"pass|token|key|secret|auth|pwd|cred|jwt|cookie|dsn|(?:^|^-D|[-_.])(?:pw|psk|encrypt)$", re.IGNORECASE
 )
 _HARMLESS = re.compile(r"(?:file|path|dir|url|uri|type|header|domain|name)$", re.IGNORECASE)
 _LOGIN = re.compile(r"^-[uU]$|(?:users?|username|login|account|userpwd|[-_.]basic)$", re.IGNORECASE)
 _COMMAND = re.compile(r"-[a-z]{0,8}c")  # sh -c, bash -lc
 _CONFIGURED = re.compile(r"(?:python|file):")  # gunicorn -c python:...
+_CHOICE = re.compile(
+    r"(?:[A-Za-z_]\w*\.)+[A-Za-z_]\w*|sync|gthread|gevent|eventlet|start|restart|stop|graceful(?:-stop)?"
+)
+"""What -k is followed by where it names a class of workers (gunicorn) or something to do (Apache)."""
 _GLUED_LOGIN = re.compile(r"-[uU](?=[^:%=/]{1,200}[:%].)", re.DOTALL)
 _IDS = re.compile("[0-9]{1,10}:[0-9]{1,10}")  # of a user and a group
 _PORTS = re.compile(
@@ -43,6 +47,8 @@ _WITHOUT_SCHEME = re.compile(r"([\w.%+-]{1,64}):(?!//)[^\s@]{1,512}@([\w.-]{0,25
 _VERSION = re.compile(r"v?[0-9]{1,9}(?:\.[0-9]{1,9}){0,2}|sha[0-9]{3}")  # of npm:name@1.2, of image:tag@sha256:...
 _ADDRESS = re.compile(r"[^\s\"'<>]+")
 _PORT = re.compile(r"[0-9]{1,5}(?=[/?#]|$)")
+_FRAGMENT = re.compile(r"(#[^:/?#=&]{1,64}:)[^:/].*", re.DOTALL)
+"""A login behind an address, as pproxy has it: ``http://:8080#me:X``."""
 
 _SIGN = re.compile("[=:]")
 _IN_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-$@")
@@ -97,6 +103,8 @@ def _masked(argv: Sequence[str], secrets: Collection[str], header_ends: str = "-
             yield argument if _PORTS.fullmatch(argument) else MASK
         elif before == "password or place":
             yield argument if _PORTS.fullmatch(argument) or argument.startswith(("/", "./")) else MASK
+        elif before == "password or choice":
+            yield argument if _CHOICE.fullmatch(argument) or argument.startswith("-") else MASK
         elif before == "scheme" and len(argument) >= 8:
             yield MASK
         else:
@@ -108,13 +116,15 @@ def _masked(argv: Sequence[str], secrets: Collection[str], header_ends: str = "-
 def _kind(argument: str) -> str:
     """What the argument behind this one is.
 
-    "secret", "login", "password or port", "password or place" (a path or a port), "command" (a shell's), "header" (the
-    rest of one), "scheme" (what follows one), or empty: nothing of that.
+    "secret", "login", "password or port", "password or place" (a path or a port), "password or choice" (one of a few
+    words), "command" (a shell's), "header" (the rest of one), "scheme" (what follows one), or empty: nothing of that.
     """
     if argument in ("-p", "-a"):
         return "password or port"
     if argument == "-P":
         return "password or place"
+    if argument == "-k":
+        return "password or choice"
     if _OPTION.fullmatch(argument):
         if _is_secret(argument):
             return "secret"
@@ -311,13 +321,17 @@ def _bracketed(text: str, start: int) -> int:
 
 
 def _addresses(text: str) -> str:
-    """The text with passwords and tokens masked that stand in URLs before an "@"."""
-    return _ADDRESS.sub(lambda found: _address(found[0]), text) if "://" in text and "@" in text else text
+    """The text with passwords and tokens masked that stand in URLs, before an "@" or behind a "#"."""
+    if "://" not in text or not ("@" in text or "#" in text):
+        return text
+    return _ADDRESS.sub(lambda found: _address(found[0]), text)
 
 
 def _address(text: str) -> str:
     first, *places = text.split("://")
-    return "://".join([first, *map(_place, places)])
+    if not places:
+        return text
+    return _FRAGMENT.sub(rf"\1{MASK}", "://".join([first, *map(_place, places)]))
 
 
 def _place(place: str) -> str:

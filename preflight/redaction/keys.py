@@ -42,6 +42,7 @@ LOOKS_SECRET = re.compile(
     r"|\beyJ[\w-]{8,}(?:\.[\w-]+)*\.?"
     r"|(?<=hooks\.slack\.com/)(?:services|triggers|workflows)/[\w/-]{20,200}"
     r"|(?:(?<=discord\.com/api/)|(?<=discordapp\.com/api/))(?:v[0-9]{1,3}/)?webhooks/[0-9]{5,30}/[\w-]{20,200}"
+    r"|(?:(?<=/hooks/)|(?<=/webhookb2/))(?=[A-Za-z_@/-]{0,60}[0-9])[\w@/-]{20,300}"
     r"|(?<![0-9])[0-9]{5,16}:A[\w-]{34}(?![\w-])"
     r"|-----BEGIN [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----[\s\S]*?(?:-----END [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----|$)"
 )

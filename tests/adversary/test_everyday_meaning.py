@@ -496,6 +496,7 @@ def test_lines_of_the_env_file_that_are_none(place: Place, providers: Providers)
 
 TELEGRAM = f"123456789:AA{TOKEN}abcdefgh12345"
 SLACK = f"services/T0AAAAAAA/B0BBBBBBB/{TOKEN}abcd"
+TEAMS = f"0a1b2c3d-0000-1111-2222-333344445555@0a1b2c3d-0000-1111/IncomingWebhook/{TOKEN}/0a1b2c3d-4444-5555"
 DISCORD = f"webhooks/1234567890123/{TOKEN * 3}abcdefgh"
 
 
@@ -505,6 +506,8 @@ DISCORD = f"webhooks/1234567890123/{TOKEN * 3}abcdefgh"
         (f"https://hooks.slack.com/{SLACK}", SLACK),
         (f"https://discord.com/api/{DISCORD}", DISCORD),
         (f"https://discordapp.com/api/v10/{DISCORD}?wait=true", DISCORD),
+        (f"https://shop.webhook.office.com/webhookb2/{TEAMS}", f"webhookb2/{TEAMS}"),
+        (f"https://chat.example.org/hooks/{TOKEN}abcd", f"hooks/{TOKEN}abcd"),
         (f"https://api.telegram.org/bot{TELEGRAM}/sendMessage", TELEGRAM),
     ],
 )
@@ -522,6 +525,7 @@ def test_what_is_like_such_an_address_stays() -> None:
     """Pages about them, numbers with colons, images: readable."""
     command = [
         "x", "https://hooks.slack.com/", "https://api.slack.com/messaging/webhooks", "https://discord.com/api/webhooks",
+        "https://shop.example.org/hooks/stripe/payment-intent-succeeded", "https://learn.example.com/webhookb2/",
         "12345:Another", "10:20:30", "registry:5000/app@sha256:" + "ab" * 32,
     ]  # fmt: skip
     assert arguments.shown(command) == " ".join(command)

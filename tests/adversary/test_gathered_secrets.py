@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import re
+import shlex
 import socket
 import tracemalloc
 from collections.abc import Iterator
@@ -99,6 +100,10 @@ COMMANDS = {
     "a shared key": ["openssl", "s_server", "-psk", WORD, "-nocert"],
     "a shared key in a variable": ["env", f"SERVER_PSK={WORD}", "server"],
     "users": ["tinyauth", "--users", f"me:{WORD}"],
+    "a tunnel, by a letter": ["ss-server", "-p", "8388", "-k", WORD, "-m", "aes-256-gcm"],
+    "a login behind an address": ["pproxy", "-l", f"http+socks5://:8080#me:{WORD}"],
+    "a login behind an address and its name": ["pproxy", f"--listen=http://:8080#me:{WORD}"],
+    "a property": ["java", f"-Dpw={WORD}", "-jar", "shop.jar"],
     "a list of variables": ["server", "--config-json", json.dumps([{"name": "DB_PASSWORD", "value": WORD}])],
 }
 
@@ -113,12 +118,14 @@ def test_what_other_programs_were_given(what: str) -> None:
     "command",
     [
         ["gunicorn", "-c", "python:shop.config", "shop:app"], ["nginx", "-c", "/etc/nginx.conf"],
+        ["gunicorn", "-k", "uvicorn.workers.UvicornWorker", "shop:app"], ["gunicorn", "-k", "gevent", "shop:app"],
+        ["apache2", "-k", "start"], ["curl", "-k", "-s"], ["server", "http://shop.example.org/page#chapter-2"],
         ["celery", "-c", "4"], ["vllm", "--seed", "42"], ["server", "-c", "localhost:8002"],
     ],
 )  # fmt: skip
 def test_what_other_programs_do(command: list[str]) -> None:
     """And with what says what it is."""
-    assert arguments.shown(command) == " ".join(command)
+    assert arguments.shown(command) == shlex.join(command)
 
 
 # What a tenant of the fleet's database has written.
