@@ -22,6 +22,7 @@ class RedisAnswer(NamedTuple):
     policy: str | None
     """What it does when its memory is full; None if it does not say."""
     role: str
+    """Empty if the server does not say."""
     refuses: str
     """Why it refuses writes, if it says so; empty if it accepts them."""
 
@@ -51,7 +52,8 @@ def redis(
             if not _NUMBERS.match(answer.version):
                 unknown(f"Redis is {found}, and {at_least} or newer is needed")
             assert _numbers(answer.version) >= _numbers(at_least), f"Redis is {found}, needs {at_least} or newer"
-        details.summary = f"Redis {answer.version}".rstrip()
+        hidden = "; it does not say whether it accepts writes" if writes and not answer.role else ""
+        details.summary = f"Redis {answer.version}".rstrip() + hidden
         assert not answer.refuses or not writes, f"it refuses writes: {answer.refuses}"
         if not policy:
             return

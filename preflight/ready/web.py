@@ -17,6 +17,9 @@ from preflight.ready.network import resolved
 from preflight.suite import asking, clients, egress
 from preflight.text import foreign
 
+NO_JSON = object()
+"""In place of a document, whose JSON may be null."""
+
 
 class HttpAnswer(NamedTuple):
     """The answer to a request."""
@@ -25,7 +28,7 @@ class HttpAnswer(NamedTuple):
     status: int
     seconds: float
     document: Any
-    """Its JSON; None if it is not JSON."""
+    """Its JSON; `NO_JSON` if it is not JSON."""
     location: str
     """The host that a redirection points to; empty if there is none."""
     cut: str
@@ -55,11 +58,11 @@ def http(
         if answer.cut:
             unknown(f"the answer of {answer.target} {answer.cut}")
         if path or equals is not ...:
-            assert answer.document is not None, f"{answer.target} did not answer with JSON"
+            assert answer.document is not NO_JSON, f"{answer.target} did not answer with JSON"
             there, value = _at(answer.document, path) if path else (True, answer.document)
             assert there, f"the answer of {answer.target} has no {path}"
             what = f"{path} in the answer" if path else "the JSON"
-            assert equals is ... or value == equals, f"{what} of {answer.target} is not {equals!r}"
+            assert equals is ... or _are_equal(value, equals), f"{what} of {answer.target} is not {equals!r}"
         details.summary = f"HTTP {answer.status} in {answer.seconds:.2f} s"
 
     return requirement(
@@ -113,7 +116,7 @@ def send(
     try:
         document = json.loads(content or b"")
     except (ValueError, RecursionError):
-        document = None
+        document = NO_JSON
     to = _host_of(location) if location else ""
     return HttpAnswer(target, response.status_code, time.monotonic() - begun, document, to, cut)
 
@@ -139,6 +142,11 @@ def _host_of(location: str) -> str:
         return foreign(urlsplit(location).hostname or "another page of its own")
     except ValueError:
         return "something that is not an address"
+
+
+def _are_equal(value: Any, other: Any) -> bool:
+    """As JSON has it: true is not 1."""
+    return isinstance(value, bool) == isinstance(other, bool) and bool(value == other)
 
 
 def _at(document: Any, path: str) -> tuple[bool, Any]:

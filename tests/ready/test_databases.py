@@ -227,6 +227,7 @@ def test_what_a_redis_refuses(tmp_path: Path, redis: int) -> None:
         reads = ask(tmp_path, ready.redis("REDIS_URL", writes=False, timeout=LONG), REDIS_URL=url)
         client.replicaof("NO", "ONE")
     assert pings.outcome == "passed"
+    assert pings.message == "Redis; it does not say whether it accepts writes"
     assert nobody_knows.outcome == "unknown"
     assert full.message == ("it refuses writes: its memory is full, and its maxmemory-policy is noeviction")
     assert replica.message == "it refuses writes: it is a replica"

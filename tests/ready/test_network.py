@@ -195,6 +195,8 @@ class Answers(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if path == "/json":
             self._answer(200, json.dumps({"models": [{"state": "ready"}], "ok": True}).encode())
+        elif path in ("/null", "/true", "/1"):
+            self._answer(200, path[1:].encode())
         elif path == "/elsewhere":
             self._answer(302, b"", Location="https://login.example/" + CANARY)
         elif path == "/down":
@@ -237,6 +239,15 @@ def test_answers(tmp_path: Path, service: str) -> None:
     assert missing.message == f"the answer of {service}/json has no models.1.state"
     plain = ask(tmp_path, ready.http(f"{service}/plain", path="ok", timeout=LONG))
     assert plain.message == f"{service}/plain did not answer with JSON"
+
+
+@pytest.mark.parametrize("said, value", [("null", None), ("true", True), ("1", 1), ("1", 1.0)])
+def test_answers_of_one_word(tmp_path: Path, service: str, said: str, value: object) -> None:
+    """All of the JSON is compared, as JSON has it: true is not 1, and null is an answer."""
+    assert ask(tmp_path, ready.http(f"{service}/{said}", equals=value, timeout=LONG)).outcome == "passed"
+    for other in {"null", "true", "1"} - {said}:
+        ended = ask(tmp_path, ready.http(f"{service}/{other}", equals=value, timeout=LONG))
+        assert ended.message == f"the JSON of {service}/{other} is not {value!r}"
 
 
 def test_answers_that_are_not_expected(tmp_path: Path, service: str) -> None:
