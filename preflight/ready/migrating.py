@@ -119,6 +119,8 @@ def _ran(arguments: Sequence[str], ask: Ask, until: float) -> int:
     kind = last.partition(":")[0].strip()
     if not _CLASS.fullmatch(kind):
         kind = ""  # a line for people, with anything in it
+    if _REFUSED.search(said):
+        raise Failure("the database refuses the login, or has none of the name, that the migrations use")
     if "OperationalError" in said or "could not connect" in said.lower():
         unknown("the database could not be asked for its migrations: it does not answer")
     if "No module named" in said:
@@ -127,6 +129,12 @@ def _ran(arguments: Sequence[str], ask: Ask, until: float) -> int:
     raise Failure(f"{' '.join(arguments[:3])} ended with exit code {ended.code}{about}")
 
 
+_REFUSED = re.compile(
+    r"(?:password|peer|ident) authentication failed|no password supplied"
+    r"|(?:role|database) \"[^\"\n]{0,200}\" does not exist"
+    r"|Access denied for user|Unknown database|Login failed for user|ORA-01017"
+)
+"""What PostgreSQL, MySQL, SQL Server and Oracle say to a login that will not do, in English."""
 _CLASS = re.compile(r"[A-Za-z_][\w.]{0,100}")  # an exception's, as a traceback ends with it
 
 

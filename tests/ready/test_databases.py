@@ -300,6 +300,23 @@ def test_migrations_of_alembic(tmp_path: Path) -> None:
     assert broken.message.endswith("ended with exit code 1 (RuntimeError)")
 
 
+@pytest.mark.parametrize("wrong", [{"password": "wrong-pw"}, {"user": "nobody-here"}, {"database": "gone"}])
+def test_migrations_that_may_not_log_in(tmp_path: Path, postgres: Postgres, wrong: dict[str, str]) -> None:
+    """A login that the database refuses will not do later either; one that does not answer may."""
+    plant_alembic(tmp_path)
+    environment = ENVIRONMENT.replace('context.config.get_main_option("sqlalchemy.url")', "os.environ['URL']")
+    (tmp_path / "migrations" / "env.py").write_text(f"import os\n{environment}")
+    refused = ask(tmp_path, ready.migrations(timeout=120), **PATHS, URL=by_psycopg(postgres.url(**wrong)))
+    assert refused.message == "the database refuses the login, or has none of the name, that the migrations use"
+    away = ask(tmp_path, ready.migrations(timeout=120), **PATHS, URL=by_psycopg(postgres.url(port=unused_port())))
+    assert away.outcome == "unknown"
+
+
+def by_psycopg(url: str) -> str:
+    """As SQLAlchemy has it."""
+    return url.replace("postgresql:", "postgresql+psycopg:")
+
+
 def test_migrations_of_alembic_in_pyproject(tmp_path: Path) -> None:
     """``[tool.alembic]`` is as good as an alembic.ini, and another file may be named."""
     plant_alembic(tmp_path)
