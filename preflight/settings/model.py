@@ -146,7 +146,9 @@ class Settings:
     state_dir: Path = setting(DEFAULT_STATE_DIR, path, "folder for reports; relative to pyproject.toml")
     history: int = setting(200, whole(1, 100_000), "past runs that are kept for each address, for /diagnostics/history")
     port_cleanup: str = setting(
-        "user", one_of("user", "own", "never"), "whose processes may be stopped to free the port"
+        "user",
+        one_of("user", "own", "never"),
+        "whose processes may be stopped to free the port: user (this user's), own (this project's instances) or never",
     )
     port_spare: tuple[str, ...] = setting(
         (),
@@ -309,8 +311,8 @@ class Settings:
     follower_rate: int = setting(
         5,
         whole(1, 100_000),
-        "messages a second from a follower of /ws/diagnostics, ten times as many in a burst; beyond that, it is"
-        " closed with 1008",
+        "messages a second from a follower of /ws/diagnostics, ten times as many in a burst; beyond that, its"
+        " connection is closed with 1008",
     )
     follower_backlog: int = setting(
         4 * 1024**2,
@@ -341,8 +343,8 @@ class Settings:
     web_prefix: str | None = setting(
         None,
         prefix,
-        "path below which health, diagnostics, metrics, re-runs and the page are served beside the application"
-        " (`/_preflight`; server.app has them at its root: off), or off",
+        "path below which health, diagnostics, metrics, re-runs and the page are served beside the application,"
+        " or off (`/_preflight`; for server.app, which has them at its root: off)",
     )
     reload_dirs: tuple[str, ...] = setting(
         (), names, "further folders whose Python files --reload watches; relative to pyproject.toml"
