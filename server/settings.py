@@ -17,7 +17,7 @@ class AgentSettings:
 
     turn_timeout: float = setting(120.0, duration(0.1, 3600), "deadline of each chat turn")
     chat_connections: int = setting(
-        2000, whole(1, 1_000_000), "chat connections at once, of each worker; one more is closed with 1013"
+        2000, whole(1, 1_000_000), "chat connections that each worker may have at once; one more is closed with 1013"
     )
     chat_message_size: int = setting(
         64 * 1024, size, "the longest chat message that is accepted, in bytes of its frame"

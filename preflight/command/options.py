@@ -186,7 +186,9 @@ def parser() -> argparse.ArgumentParser:
         "--ignore", metavar="NAME", action="append", help="let this critical requirement fail (repeatable)"
     )
     options.add_argument("--app", metavar="MODULE:ATTR", help="the ASGI application to serve, or its factory")
-    options.add_argument("--workers", metavar="N", help="processes that serve it, or auto: one for each processor (1)")
+    options.add_argument(
+        "--workers", metavar="N", help="processes that serve the application, or auto: one for each processor (1)"
+    )
     options.add_argument("--report", metavar="PATH", type=Path, help="also write the report to this file")
     options.add_argument(
         "--format",
@@ -203,7 +205,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         nargs="?",
         const="5",
-        help="repeat the checks, every 5 s unless said otherwise, and show what changes; start and stop nothing",
+        help="repeat the checks, every 5 s by default, and show what changes; start and stop nothing",
     )
     instead.add_argument(
         "--history",
@@ -238,7 +240,7 @@ def parser() -> argparse.ArgumentParser:
     instead.add_argument(
         "--migrate",
         action="store_true",
-        help="bring the tables in PREFLIGHT_DATABASE_URL's schema `preflight` to this release, and stop",
+        help="bring the tables in PREFLIGHT_DATABASE_URL's schema `preflight` up to this release, and stop",
     )
     instead.add_argument(
         "--init",

@@ -146,7 +146,9 @@ class Settings:
     state_dir: Path = setting(DEFAULT_STATE_DIR, path, "folder for reports; relative to pyproject.toml")
     history: int = setting(200, whole(1, 100_000), "past runs that are kept for each address, for /diagnostics/history")
     port_cleanup: str = setting(
-        "user", one_of("user", "own", "never"), "whose processes may be stopped to free the port"
+        "user",
+        one_of("user", "own", "never"),
+        "whose processes may be stopped to free the port: user (this user's), own (this project's instances) or never",
     )
     port_spare: tuple[str, ...] = setting(
         (),
@@ -231,8 +233,8 @@ class Settings:
     connections: int = setting(
         4096,
         whole(1, 1_000_000),
-        "connections at once, of each worker; beyond that, idle connections are closed, and if none is idle, the new"
-        " one gets 503",
+        "connections that each worker may have at once; beyond that, idle connections are closed, and if none is idle,"
+        " the new one gets 503",
     )
     request_size: int = setting(0, limit, "the largest body of a request; a larger one gets 413 (0: no limit)")
     request_timeout: float = setting(
@@ -261,11 +263,13 @@ class Settings:
         " that, it is closed with 1008",
     )
     followers: int = setting(
-        200, whole(1, 100_000), "followers of /ws/diagnostics at once, of each worker; one more is closed with 1013"
+        200,
+        whole(1, 100_000),
+        "followers of /ws/diagnostics that each worker may have at once; one more is closed with 1013",
     )
     ws_ping_interval: float = setting(20.0, interval(1, 3600), "time between two pings to a WebSocket (0: none)")
     ws_ping_timeout: float = setting(
-        20.0, interval(1, 3600), "time that the answer to a ping may take; then the WebSocket is closed (0: any)"
+        20.0, interval(1, 3600), "time that the answer to a ping may take; then the WebSocket is closed (0: no limit)"
     )
     timeout_keep_alive: float = setting(5.0, duration(0.1, 3600), "time that a connection stays open without a request")
     root_path: str = setting(
@@ -293,7 +297,7 @@ class Settings:
         "none", one_of("none", "optional", "required"), "whether clients have to show a certificate"
     )
     ssl_ciphers: str | None = setting(None, text, "ciphers of TLS 1.2, as OpenSSL lists them (OpenSSL's own choice)")
-    access_log: bool = setting(False, switch, "log a line for each request; this costs almost half of the speed")
+    access_log: bool = setting(False, switch, "log a line for each request; this almost halves the speed")
     log_level: str | None = setting(
         None,
         one_of("critical", "error", "warning", "info", "debug", "trace"),
@@ -307,8 +311,8 @@ class Settings:
     follower_rate: int = setting(
         5,
         whole(1, 100_000),
-        "messages a second from a follower of /ws/diagnostics, ten times as many at once; beyond that, it is"
-        " closed with 1008",
+        "messages a second from a follower of /ws/diagnostics, ten times as many in a burst; beyond that, its"
+        " connection is closed with 1008",
     )
     follower_backlog: int = setting(
         4 * 1024**2,
@@ -339,8 +343,8 @@ class Settings:
     web_prefix: str | None = setting(
         None,
         prefix,
-        "path below which health, diagnostics, metrics, re-runs and the page are served beside the application"
-        " (`/_preflight`; server.app has them at its root: off), or off",
+        "path below which health, diagnostics, metrics, re-runs and the page are served beside the application,"
+        " or off (`/_preflight`; for server.app, which has them at its root: off)",
     )
     reload_dirs: tuple[str, ...] = setting(
         (), names, "further folders whose Python files --reload watches; relative to pyproject.toml"
@@ -361,12 +365,12 @@ class Settings:
     notify_backoff: float = setting(
         1.0,
         duration(0, 60),
-        "wait before a notification that was not delivered is tried again; doubles for each of four more tries",
+        "wait before a notification that was not delivered is tried again, up to four times; doubles after each try",
     )
     verbs: tuple[str, ...] = setting(
         (),
         verbs,
-        "options of the application's own that do something instead of a start, `option=module:attribute` each: a"
+        "the application's own options that do something other than start it, `option=module:attribute` each: a"
         " function that gets the settings and returns the exit code",
     )
     database_url: str | None = setting(
@@ -384,13 +388,13 @@ class Settings:
     database_tables: tuple[str, ...] = setting(
         (),
         attributes,
-        "tables of the application's own in that schema, `module:attribute` each (a `preflight.fleet.schema.Tables`)",
+        "the application's own tables in that schema, `module:attribute` each (a `preflight.fleet.schema.Tables`)",
     )
     fleet_heartbeat: float = setting(
         30.0,
         duration(0.1, 3600),
-        "time between two signs of life of an instance in the database, a fifth more or less; it counts as silent after"
-        " three",
+        "time between two signs of life of an instance in the database, a fifth more or less; an instance that"
+        " misses three counts as silent",
     )
     fleet_window: float = setting(
         30.0,
