@@ -55,7 +55,7 @@ class Factory(NamedTuple):
 CATALOGUE = {
     "api_key": Factory(
         "keys", "http", "the service, for something that is free",
-        "one GET; of a compatible service another one, without the key",
+        "one GET; for a compatible service a second one, without the key",
     ),
     "model": Factory(
         "models", "http", "the service for its list of models; a local one for what is loaded",
