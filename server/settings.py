@@ -1,6 +1,6 @@
 """The agent server's own settings.
 
-pyproject.toml names this module, and the launcher reads it before it has started anything: it imports nothing else.
+pyproject.toml names this module, and the launcher imports it before it starts anything: only light modules here.
 """
 
 from __future__ import annotations

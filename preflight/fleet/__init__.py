@@ -7,8 +7,11 @@
    it imports no psycopg, and waits for nothing.
 4. `rows` are what an instance writes of itself. `gathering` claims what people are to be told once for the whole fleet,
    and `grouping` makes one message of it. The launcher sends it through :mod:`preflight.notify`.
+5. `queries` has the questions of the fleet's page and of ``--fleet``, which `reading` asks. `answers` has providers'
+   answers, which re-runs share.
 
 Everything goes through PgBouncer in transaction mode: nothing here keeps anything in a session of the server (no
-prepared statement, no SET, no LISTEN, no advisory lock that outlives its transaction). Nothing here runs in the path of
-a start or of a request, and without a database URL nothing here is imported. psycopg comes with the extra ``fleet``.
+prepared statement, no SET, no LISTEN, no advisory lock that outlives its transaction). A start gives the database only
+moments (`preflight.suite.database`), and of requests only the fleet page's wait for it. Without a database URL nothing
+here is imported. psycopg comes with the extra ``fleet``.
 """

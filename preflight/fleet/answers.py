@@ -37,7 +37,7 @@ T = TypeVar("T")
 DEADLINE = 1.0  # seconds that the database has for each statement, and for the last ones at the end
 CONNECT = 2.0  # seconds that it has for a connection
 PATIENCE = 3.0  # seconds for which a caller waits for the database, name resolution included
-LOOKS = (0.1, 1.0)  # seconds between two looks whether there is an answer: the first, and the longest; each is longer
+LOOKS = (0.1, 1.0)  # seconds between two looks for an answer: at first, and at most; each pause is longer than the last
 SKEW = 300.0  # seconds by which the clocks of two machines may differ
 SHORTEST = 20  # characters of a key: a shorter one could be guessed, and the guess be compared with the table
 LONGEST_NAME = 200  # characters of who has asked
@@ -106,10 +106,10 @@ class _Row:
 
 
 class SharedQuestion:
-    """A question, known by what its key makes of it."""
+    """A question, named by an HMAC that its key makes of it."""
 
     def __init__(self, key: str, about: Sequence[str]) -> None:
-        """``about``: all that the answer depends on, beside the key. Raises ValueError for a key to be guessed."""
+        """``about``: all that the answer depends on, beside the key. Raises ValueError for a key too short."""
         if len(key) < SHORTEST:
             raise ValueError(f"a key of fewer than {SHORTEST} characters could be guessed")
         self._key = key.encode("utf-8", "surrogateescape")
@@ -184,7 +184,7 @@ class AnswerTable:
         sealed = question.seal({name: getattr(row, name) for name in _SEALED})
         return Known(row.asked_by, age, row.seconds) if hmac.compare_digest(row.seal, sealed) else None
 
-    # In the thread.
+    # The orders, and the thread that carries them out.
 
     def _claim(
         self, connection: psycopg.Connection[Any], question: SharedQuestion, lease: float

@@ -45,9 +45,9 @@ class Unavailable(Exception):
 
 
 def parameters(url: str, environment: Mapping[str, str]) -> dict[str, Any]:
-    """What psycopg connects with: the URL's parameters, and what ``environment`` adds (PGPASSWORD, PGSSLMODE).
+    """The parameters for psycopg: the URL's, and what ``environment`` adds (PGPASSWORD, PGSSLMODE).
 
-    Nothing is among them that PgBouncer refuses at the beginning of a session. Raises UnusableDatabase.
+    PgBouncer refuses none of them at the beginning of a session. Raises UnusableDatabase.
     """
     psycopg = _driver()
     scheme, mark, rest = url.strip().partition("://")
@@ -117,7 +117,7 @@ def transaction(connection: psycopg.Connection[Any], seconds: float) -> Iterator
 
 @contextlib.contextmanager
 def deadline(connection: psycopg.Connection[Any], seconds: float) -> Iterator[None]:
-    """Cut the connection where what is done with it takes longer: no time-out of libpq reaches a server that hangs."""
+    """Cut the connection if its use takes longer: no time-out of libpq reaches a server that hangs."""
     own = os.dup(connection.fileno())  # the connection may have been closed by then, and its number be another's
     timer = threading.Timer(seconds, cut, [own])
     timer.daemon = True
@@ -138,7 +138,7 @@ def cut(descriptor: int) -> None:
 
 @contextlib.contextmanager
 def explained(seconds: float) -> Iterator[None]:
-    """Turn what psycopg raises into UnusableDatabase or Unavailable; ``seconds`` is what it was given."""
+    """Turn what psycopg raises into UnusableDatabase or Unavailable; ``seconds`` is the time that it was given."""
     psycopg = _driver()
     try:
         yield

@@ -108,7 +108,7 @@ class Gathering:
         key = secrets.token_hex(8)
         connection.execute(_HOLD, (key, who.project, who.id, self._lease))
         rows = connection.execute(_TAKE, (key, who.project, LARGEST)).fetchall()
-        # Any role that may write there may have written them.
+        # Any role that may write to the table may have written these rows.
         taken = [Told(*(foreign(text, LONGEST_FIELD) for text in row)) for row in rows]
         made = notice(who.project, taken, self._fleet(connection, taken), key)
         if made is None:  # everything has changed back, or another instance was faster; its rows go with it

@@ -10,7 +10,7 @@ from preflight.notify.notices import LONGEST, MOST, SIGNS, Notice
 from preflight.report.changes import BAD
 from preflight.text import shortened
 
-LONGEST_NAME = 100  # characters of an instance's
+LONGEST_NAME = 100  # characters of an instance's name
 ORDER = {"broken": 0, "blocked": 1, "blocks": 2, "warns": 3}
 """The urgency of a new standing or verdict; one that is not here is good news."""
 VERDICTS = {"broken": "The check suite itself failed", "blocked": "The server is unhealthy"}
@@ -87,7 +87,7 @@ def _changes(rows: Iterable[Told]) -> list[_Change]:
         before = first[title, instance].before
         if before == row.after or (before not in BAD and row.after not in BAD):
             continue
-        # "ok" and "good" are the same news; an empty one is that the check is not there any more.
+        # "ok" and "good" are the same news; an empty standing says that the check is not there any more.
         after = row.after if row.after in (*BAD, "") else "ok"
         change = found.setdefault((title, after), _Change(title, after))
         change.instances[instance] = row.name
@@ -111,7 +111,7 @@ def _headline(change: _Change, fleet: Fleet) -> str:
 
 
 def _count(change: _Change, fleet: Fleet) -> str:
-    """On how many of how many: of all that have not ended, not only of those that have flipped just now."""
+    """How many of how many instances: of all that have not ended, not only of those that have flipped just now."""
     known = fleet.names.keys() | change.instances.keys()
     failing = (fleet.failing.get(change.title, frozenset()) & known) | (
         change.instances.keys() if change.after in BAD else frozenset()

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 AWAY, REACHED, STARTING = "away", "reached", "starting"
 MOST = 200  # messages that wait for a registrar that does not read, before another one takes its place
-AGAIN = (0.0, 1.0, 5.0, 30.0, 60.0)  # seconds until a registrar that died is followed by another one, for each that did
-STEADY = 600.0  # seconds after which one that dies was no part of a series
+AGAIN = (0.0, 1.0, 5.0, 30.0, 60.0)  # seconds until the next registrar, after the first that died, the second, ...
+STEADY = 600.0  # seconds after which a registrar's death counts no more
 
 Deliver = Callable[[Notice, Callable[[bool], object]], object]
 """Send a notice, and call the function with whether it arrived anywhere."""
@@ -94,7 +94,7 @@ class Membership:
         return {"database": self._state, "since": times.stamp(self._since), "problem": self._problem}
 
     def report(self, report: Report) -> None:
-        """The state of the instance from now on."""
+        """Have this report recorded as the state of the instance."""
         self._report = report
         self._tell("report", report=report.to_json())
         self.look_after()
@@ -119,7 +119,7 @@ class Membership:
         if self._child is None and self._report is not None and now >= self._begin_at:
             self._begin()
         for untold in list(self._untold.values()):
-            # Once it has been away for as long as news is gathered anyway, people need not wait longer than with it.
+            # The fleet gathers news for this long anyway: without its database, people wait no longer than with it.
             if now - untold.since > self._settings.fleet_window:
                 self._alone(untold)
 
@@ -136,7 +136,7 @@ class Membership:
         return max(0.0, min([at_most, *(due - time.monotonic() for due in dues)]))
 
     def leave(self, ending: str) -> None:
-        """The instance ends as asked: "stopped" or "replaced"."""
+        """Have it recorded that the instance ends as asked: "stopped" or "replaced"."""
         self._begin_at = float("inf")
         for untold in list(self._untold.values()):
             self._alone(untold)
@@ -204,7 +204,7 @@ class Membership:
             self._bury(child)
 
     def _bury(self, child: children.Child) -> None:
-        """The registrar has ended: another one takes its place, the later the more of them have died."""
+        """Note that the registrar has ended; the next one begins the later, the more of them have died."""
         child.kill("its channel has closed")
         self._loop.unwatch_child(child)
         self._child = None

@@ -20,7 +20,7 @@ PERIOD = "1 day"  # in which what has changed is shown
 STATES = ("blocked", "broken", "silent", "good", "ended")
 """The state of an instance: its verdict, silent (nothing was heard from it), or ended; the worst first."""
 
-# No heartbeat comes from the future, and what a row says of its pauses is believed within limits alone.
+# No heartbeat comes from the future, and the pause between heartbeats in a row is believed only within limits.
 _STATE = f"""
 CASE WHEN i.ended_at IS NOT NULL THEN 'ended'
      WHEN i.seen_at NOT BETWEEN
@@ -36,7 +36,7 @@ def _cut(column: str, longest: int = NAME) -> str:
 
 
 def _seconds(column: str) -> str:
-    """Seconds since a time; none since one that is to come, or is no time."""
+    """Seconds since a time; NULL if that is infinite or in the future."""
     has_been = f"isfinite({column}) AND {column} < now() + interval '1 minute'"
     return f"CASE WHEN {has_been} THEN greatest(0, date_part('epoch', now() - {column})) END"
 
@@ -134,7 +134,7 @@ async def instances(connection: Any, which: Filter, limit: int, offset: int) -> 
 _NAMED = ", ".join(f'page.{name} COLLATE "C"' for name in ("host", "address", "id"))
 _ORDER = f"array_position(array{list(STATES)}, page.state), {_NAMED}"
 _FOUND = ", ".join(f"{_cut(f'i.{name}')} AS {name}" for name in ("id", "project", "host", "address", "release"))
-# What decides on the page alone: to count the seconds of ten thousand instances takes longer than to sort them.
+# Only the columns that decide on the page: the ages of ten thousand instances take longer to compute than to sort.
 _EVERY = f"(SELECT i.id AS whole_id, {_FOUND}, {_STATE} AS state FROM preflight.instances AS i) AS page {_FILTERED}"
 _TOTAL = f"SELECT count(*) AS total FROM {_EVERY}"
 _FAILS = "SELECT count(*) FROM preflight.failing AS f WHERE f.instance = page.whole_id AND"
@@ -189,5 +189,5 @@ async def _rows(connection: Any, statement: str, values: Mapping[str, object] | 
 
 
 def _plain(value: Any) -> Any:
-    """A value that JSON has: numbers that are none are nothing."""
+    """A value that JSON has: infinity and "not a number" become None."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -32,7 +32,7 @@ from preflight.text import plain
 
 NICE = 5  # the server's work goes first
 JITTER = 0.2  # by which part heartbeats come earlier or later
-PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds between two tries to reach a database that is away, for each one
+PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds until a database that is away is tried again: the first time, the second
 MENDED = 60.0  # seconds until a database that somebody has to repair is tried again
 SWEEP = 600.0  # seconds between two sweeps of one registrar, on average
 SPREAD = 1.0  # seconds, at most, by which instances that change together write one after the other
@@ -89,7 +89,7 @@ class Registrar:
             if message is None:
                 break
             self._hear(message)
-        # Once: what cannot be written now shows as silence, and others take over a held notice after its lease.
+        # Tried once: what cannot be written now shows as silence, and others take over a held notice after its lease.
         self._todo.concluded |= dict.fromkeys(self._held, False)
         if self._ended or self._todo.ending or self._todo.concluded:
             self._work()

@@ -143,7 +143,7 @@ class Rows:
             )
 
     def _fail(self, connection: psycopg.Connection[Any], report: Report, *, known: bool) -> list[Flip]:
-        """Keep the rows of the checks that fail; what flipped, where the instance was ``known`` before."""
+        """Update the rows of the checks that fail; returns what flipped if the instance was ``known`` before."""
         rows = connection.execute("SELECT title, standing FROM preflight.failing WHERE instance = %s", (self.who.id,))
         stood: dict[str, str] = dict(rows.fetchall())
         failing = {check.title: check for check in report.checks if standing(check) != "ok"}

@@ -271,7 +271,7 @@ def migrate(
 
 
 def _step(connection: psycopg.Connection[Any], tables: Tables) -> tuple[int, str]:
-    """Apply the next step: its number; 0 if there is none, or with what is in the way."""
+    """Apply the next step; returns its number, or 0 with what is in the way, which is empty if no step is left."""
     import psycopg
 
     try:

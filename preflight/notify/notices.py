@@ -36,7 +36,7 @@ def make(settings: Settings, level: str, headline: str, *lines: str) -> Notice:
 
 
 def take_news(found: Report, settings: Settings) -> Notice | None:
-    """Take what this run found otherwise than people know, to tell it: from now on they know. None: nothing."""
+    """The notice about what people do not know yet, which counts as told from now on; None if nothing is new."""
     changed = news(found, settings)
     if not changed:
         return None

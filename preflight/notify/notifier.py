@@ -66,7 +66,7 @@ class _Delivery:
     """Kept, so that its identity is no other's."""
     done: Callable[[bool], object]
     services: int
-    """How many of them have not ended with it."""
+    """How many services are not done with it."""
     arrived: bool = False
 
 
@@ -127,7 +127,7 @@ class Notifier:
         self._child: children.Child | None = None
         self._tally = Tally(len(self.services))
         self._waits: dict[int, _Delivery] = {}
-        """By the notice's identity, those whose end somebody waits for."""
+        """The deliveries whose end somebody waits for, by the notice's identity."""
 
     @property
     def tally(self) -> dict[str, Any]:
@@ -184,7 +184,7 @@ class Notifier:
             self._say(f"{self.pending} {what} not delivered before the end.")
 
     def _clean(self, text: str) -> str:
-        # Redacted whole, shortened after.
+        # Redacted as a whole, and shortened only then.
         return printable(self._redactor.text(text))[:LONGEST]
 
     def _send(self) -> None:
@@ -204,7 +204,7 @@ class Notifier:
                 )
             except OSError as error:
                 if before is not None:
-                    # It has gone, or does not listen: the loop is about to notice, and the next one gets this.
+                    # The sender has gone, or does not listen: the loop is about to notice, and the next gets this.
                     before.kill()
                     service.sending = None
                     service.waiting.appendleft(notice)
@@ -212,13 +212,13 @@ class Notifier:
                 self._failed(service, f"the process that sends cannot be used: {error.strerror}")
 
     def _look(self) -> None:
-        """End a sender that has something in hand for longer than all its tries can take; its channel then tells."""
+        """End a sender that has had a notice for longer than all its tries can take; its closed channel then tells."""
         late = time.monotonic() - self.latest
         if self._child is not None and any(one.sending is not None and one.since < late for one in self.services):
             self._child.kill()
 
     def _employ(self) -> children.Child:
-        # The environment alone, not the env file: it has no use for keys.
+        # The environment alone, not the env file: the sender has no use for keys.
         self._child = child = children.Child("preflight.notify", self._settings.root, interpreter.for_suite())
         self._loop.watch_child(child, self._heard, child.read_output)
         return child
@@ -255,7 +255,7 @@ class Notifier:
             self._child = None
         self._send()
         if over:
-            # After that: the next sender's descriptors must not have the numbers that the loop's turn still goes by.
+            # Only now: the next sender's descriptors must not get numbers that this turn of the loop still uses.
             child.close()
         self.on_change()
 
@@ -277,7 +277,7 @@ class Notifier:
         self._end(notice, arrived=False)
 
     def _end(self, notice: Notice | None, *, arrived: bool) -> None:
-        """Nothing more is tried for this notice at one of the services."""
+        """Note that one service is done with this notice."""
         delivery = self._waits.get(id(notice))
         if delivery is None:
             return
@@ -321,5 +321,5 @@ def wanted(root: Path) -> list[str]:
 
 
 def install_command(root: Path) -> str:
-    """The command that installs it."""
+    """The command that installs Apprise."""
     return installing.install_command(wanted(root))

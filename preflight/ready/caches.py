@@ -42,7 +42,7 @@ def redis(
         if not ask.value.startswith("unix://"):
             found = parsed(ask, ["redis", "rediss", "unix"], "the URL of a Redis server")
             count = len(resolved(found.hostname or "", found.port or 6379, ask.timeout))
-        # Each address is given all of it, and the first of several may swallow everything.
+        # The client gives each address the whole time-out, and the first of several may swallow everything.
         return _asked(imported("redis", "redis"), ask, ask.timeout / max(1, count))
 
     def judge(answer: RedisAnswer, details: Details) -> None:

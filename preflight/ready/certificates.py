@@ -30,8 +30,8 @@ def tls(
     """A service's certificate is trusted, is for its host, and is valid for so many ``days`` from now on.
 
     :param name: a variable with host:port or a URL, or host:port itself; ``port`` is for one without.
-    :param client: whom the application trusts: "openssl", "httpx" or "requests", each of which reads variables of its
-        own from the application's environment; the last two trust certifi's certificates where none of them is set.
+    :param client: the client whose authorities the application trusts: "openssl", "httpx" or "requests". Each reads
+        variables of its own from the application's environment; if none is set, the last two trust certifi's.
     """
     itself = given(name)
     if client not in TRUST:
@@ -45,7 +45,7 @@ def tls(
             connection = connect(host, number, ask.timeout).made
             with connection, context.wrap_socket(connection, server_hostname=host) as made:
                 found = made.getpeercert()
-                # A server that wants a client's certificate says so, in TLS 1.3, only to the first who reads.
+                # In TLS 1.3, a server that wants a client's certificate says so only to a client that reads.
                 made.settimeout(0.2)
                 _provoke(made, target)
         except ssl.SSLError as error:
@@ -81,7 +81,7 @@ TRUST = {
     "httpx": ("SSL_CERT_FILE", "SSL_CERT_DIR"),
     "requests": ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
 }
-"""The variables in which each client looks for certificates, of which the first one that is set counts."""
+"""The variables in which each client looks for certificates; see :func:`trusting` for which of them count."""
 
 
 def trusting(ask: Ask, client: str = "openssl") -> ssl.SSLContext:

@@ -73,7 +73,7 @@ _URL = re.compile(r"sqlite(?:\+\w+)?:///([^?]+)")
 
 def _checked(place: NamedPath, file: Path, timeout: float) -> list[str]:
     """What is wrong in the database, one line each. Nothing is written, and no file is made beside it."""
-    import sqlite3  # 2.5 ms; suites that ask for no database of it have none
+    import sqlite3  # 2.5 ms, and only for suites that ask for such a database
 
     log, index = (file.with_name(f"{file.name}-{ending}") for ending in ("wal", "shm"))
     with file.open("rb") as opened:

@@ -37,7 +37,7 @@ class NamedPath(NamedTuple):
 
 
 def place_of(ask: Ask, path: str) -> NamedPath:
-    """The path, from the project's folder on; of the variable, where one is named. Raises Failure if it is none.
+    """The path, which starts from the project's folder, or else the variable's. Raises Failure if it is no path.
 
     A variable's path is the application's own, and starts from the folder in which the application runs.
     """

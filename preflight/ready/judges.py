@@ -27,7 +27,7 @@ _REJECTS = re.compile(
     r"(?:_provided)?|(?:api_?)?(?:key|token|account|credentials?)_(?:invalid|incorrect|expired|revoked|disabled"
     r"|deactivated|not_found)|authentication_(?:error|failed)|unauthori[sz]ed",
 )
-# Codes for what a new key does not change, and what changes it.
+# Codes of faults that a new key does not mend, and what mends them.
 _NOT_THE_KEY = (
     (re.compile(r"(?:^|_)ip(?:_|$)|allowlist|whitelist"), "allow this machine's address where the key is managed"),
     (re.compile(r"account_|organization_|project_"), "check the account that the key belongs to: it is not active"),
@@ -60,8 +60,8 @@ def judge_key(
         details.fix = place.fix(f"set {variable} {place.target} without that character")
     said = f"{variable} {place.where} has a character that no HTTP header can carry: {wrong}"
     assert not wrong, f"{said}{place.hiding}{purpose}"
-    # Only the answer that was asked for says that the key is good: a service in trouble answers before it looks at one,
-    # and so does what is in between.
+    # Only the answer that was asked for says that the key is good: a service in trouble answers before it looks at the
+    # key, and so does a proxy in between.
     details["verified"] = verified = reply.is_list
     if place.flaw:
         details.fix = place.fix(f"set {variable} {place.target} without {place.flaw}")

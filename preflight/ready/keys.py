@@ -77,7 +77,7 @@ def api_key(variable: str, provider: str = "", *, base: str = "", **instead: Unp
     """The key in ``variable`` is filled in, can be sent, and is not rejected.
 
     :param provider: "openai" (and every service compatible with it), "anthropic", "google", "azure", "mistral" or
-        "perplexity"; if it is left out, the variable's name has to tell: nobody else is sent the key.
+        "perplexity"; if it is left out, the variable's name has to tell. The key is sent to nobody else.
     :param base: the address to ask instead of the provider's, and of the one in its variable.
     """
     known = PROVIDERS[provider_of(variable, provider)]

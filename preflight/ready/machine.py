@@ -15,7 +15,7 @@ from preflight.processes import programs
 from preflight.suite import memory as machine
 from preflight.text import amount, foreign
 
-# A number with dots in it, if there is one: before it stand "go", "v", "n" and whole copyright notices.
+# A number with dots in it, if there is one: "go", "v", "n" and whole copyright notices come before it.
 _VERSIONS = (
     re.compile(r"(?<![\d.])(\d{1,6}(?:\.\d{1,6}){1,4}(?:(?:a|b|rc|-alpha|-beta|-rc)\.?\d{1,4})?)"),
     re.compile(r"(?<![\w.-])v?(\d{1,6})(?![\w.-])"),
@@ -32,7 +32,7 @@ def disk(path: str = ".", *, free: int, inodes: int = 1_000, **instead: Unpack[I
             found = os.statvfs(folder)
         except OSError as error:
             unknown(f"the disk of {folder} cannot be asked: {error.strerror}")
-        # Of file systems that make inodes as they need them, the number of all of them is 0.
+        # A file system that makes inodes as it needs them says that it has 0 in all.
         return str(folder), found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None
 
     def judge(answer: tuple[str, int, int | None], details: Details) -> None:

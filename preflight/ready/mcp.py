@@ -16,7 +16,7 @@ from preflight.ready.machine import found
 from preflight.suite import clients, egress
 from preflight.text import foreign
 
-# What keeps a runner from downloading what it is to run, and what would make it download without asking.
+# Options that keep a runner from downloading the server, and options that make it download without asking.
 NOTHING_NEW = {"npx": ["--no-install"], "bunx": ["--no-install"], "uvx": ["--offline"]}
 ASKS_NOBODY = {"npx": ("-y", "--yes")}
 VALUED = (["-p"], ["--package"])
@@ -158,11 +158,11 @@ async def _asked(library: Any, target: Any) -> McpAnswer:
             raise Failure(f"it does not answer as an MCP server: {_why(error)}") from None
 
 
-PAGES = 50  # of tools that are asked for: a server whose list has no end is none
+PAGES = 50  # pages of tools that are asked for: a list may have no end
 
 
 def _why(error: BaseException) -> str:
-    """The first of what went wrong, by its type: its words may hold what the server has printed."""
+    """The first error, by its type: its words may hold what the server has printed."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     status = getattr(getattr(error, "response", None), "status_code", None)

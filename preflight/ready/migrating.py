@@ -73,13 +73,13 @@ def _has(root: Path, kind: str, named: str) -> bool:
     """Whether a project's folder has migrations of this kind. ``named`` is the kind that the suite has named."""
     if kind == "alembic":
         return (root / "alembic.ini").is_file() or "alembic" in _tools(root)
-    # Others call a script of their own like that.
+    # Projects without Django may have a script of that name.
     script = root / "manage.py"
     return script.is_file() and (bool(named) or b"django" in script.read_bytes())
 
 
 def _tools(root: Path) -> Collection[str]:
-    """What pyproject.toml has settings for."""
+    """The tools that pyproject.toml has settings for."""
     try:
         tools = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8")).get("tool")
     except (OSError, ValueError):
@@ -95,7 +95,7 @@ def _command(kind: str, config: str) -> Sequence[str]:
 
 
 def _fix(kind: str, config: str) -> str:
-    """The command that applies them."""
+    """The command that applies the migrations."""
     if kind == "django":
         return f"python {shlex.quote(config or 'manage.py')} migrate"
     return f"alembic{f' -c {shlex.quote(config)}' if config else ''} upgrade heads"
@@ -139,5 +139,5 @@ _CLASS = re.compile(r"[A-Za-z_][\w.]{0,100}")  # an exception's, as a traceback 
 
 
 def _is_djangos(arguments: Sequence[str], said: str) -> bool:
-    """Whether Django has found some: ``migrate --check`` prints its plan and ends with 1, and without a traceback."""
+    """Whether Django has found migrations to apply: it prints its plan, and ends with 1 and without a traceback."""
     return "migrate" in arguments and "Traceback" not in said and "Error" not in said

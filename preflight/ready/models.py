@@ -150,7 +150,7 @@ def _offered(kind: str, name: str, ask: Ask, base: str) -> ModelsAnswer:
         unknown(str(failure))
 
 
-# How each is asked for one word: the route, and the body around the question.
+# The providers that can be asked for one word; `_word` has the route and the body for each.
 SAYS_A_WORD = ("openai", "anthropic", "google", "azure", "mistral", "perplexity")
 
 
@@ -163,7 +163,7 @@ def _word(kind: str, name: str) -> tuple[str, dict[str, Any]]:
     if kind == "azure":
         return f"openai/deployments/{quote(name)}/chat/completions?api-version=2024-10-21", {"messages": question}
     route = "v1/chat/completions" if kind == "mistral" else "chat/completions"
-    # No limit on the answer: models that reason call it otherwise, and refuse the name that others know.
+    # No limit on the answer: models that reason have another name for it, and refuse the one that others know.
     return route, {"model": name, "messages": question}
 
 

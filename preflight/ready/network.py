@@ -18,7 +18,7 @@ PORTS = {
     "amqp": 5672, "amqps": 5671, "http": 80, "https": 443, "mariadb": 3306, "mongodb": 27017, "mysql": 3306,
     "nats": 4222, "postgres": 5432, "postgresql": 5432, "redis": 6379, "rediss": 6379, "smtp": 25, "ws": 80, "wss": 443,
 }  # fmt: skip
-"""Where services listen whose URL names no port."""
+"""The ports at which services listen whose URLs name none."""
 CLOSED = "the connection was closed without an answer"
 FOR_NAMES = 0.9  # of a probe's time: so that it can still say that the name servers did not answer
 
@@ -31,7 +31,7 @@ def given(name: str) -> str:
 def address(ask: Ask, given: str, port: int | None = None) -> tuple[str, int]:
     """Host and port of ``given``, "host:port" or a URL, or of the variable. Raises Failure, without the value.
 
-    ``port`` is where to ask if neither says one, nor the URL's scheme.
+    ``port`` is the one to ask if neither the address nor the URL's scheme says one.
     """
     written = given or ask.value
     what = given or ask.variable
@@ -108,7 +108,7 @@ def resolved(host: str, port: int, timeout: float) -> list[Any]:
 
 
 def why(errors: list[OSError], timeout: float) -> str:
-    """Why none of a host's addresses could be connected to, for people: what most of all says what is wrong."""
+    """Why none of a host's addresses could be connected to, for people: the most telling of the errors."""
     numbers = {error.errno for error in errors}
     if errno.ECONNREFUSED in numbers:
         return "connection refused: nothing listens there"
@@ -130,7 +130,7 @@ class Accepts(NamedTuple):
 
 
 def tcp(name: str, *, port: int | None = None, **instead: Unpack[Instead]) -> Callable[..., None]:
-    """Somebody accepts connections there.
+    """A service accepts connections there.
 
     ``name`` is a variable with host:port or a URL, or host:port itself; ``port`` is for a URL that has none.
     """

@@ -84,7 +84,7 @@ def _fits(asked: Requirement, by: str) -> None:
 def _imported(distribution: str, modules: Sequence[str], timeout: float) -> None:
     """Raises Failure if one of these does not import."""
     statement = f"import {', '.join(modules)}"
-    # Not by the end of the program, which an import can bring about, and which what it has started can hold up.
+    # The program's own end would prove nothing: an import can bring it about, and threads can hold it up.
     source = f"{statement}; import os; os._exit({IMPORTED})"
     try:
         tried = programs.run([sys.executable, "-P", "-c", source], os.environ, timeout)
@@ -99,7 +99,7 @@ def _imported(distribution: str, modules: Sequence[str], timeout: float) -> None
 
 
 def no_conflicts(**instead: Unpack[Instead]) -> Callable[..., None]:
-    """What each installed distribution requires is installed, in a version that it takes: what ``pip check`` finds."""
+    """Every requirement of an installed distribution is installed, in a version that fits: as ``pip check`` asks."""
 
     def probe(_ask: Ask) -> list[str]:
         return conflicts()

@@ -85,10 +85,10 @@ def _number(version: str) -> int:
 
 
 def parameters(psycopg: Any, ask: Ask, rest: str) -> dict[str, Any]:
-    """What libpq connects with: the URL's parameters, and what the application's environment adds (PGPASSWORD).
+    """The parameters for libpq: the URL's, and what the application's environment adds (PGPASSWORD).
 
     ``rest`` is the URL behind "://". Parameters of other drivers (``?schema=public``, ``?ssl=require``) are left out:
-    libpq would refuse the whole address. Raises Failure if it is none, without its value.
+    libpq would refuse the whole address. Raises Failure, without the value, if it is no address.
     """
     try:
         options = known_parameters(psycopg, rest)
@@ -102,7 +102,7 @@ def parameters(psycopg: Any, ask: Ask, rest: str) -> dict[str, Any]:
         count = len(resolved(hosts[0], 0, ask.timeout))
     else:
         count = max(1, len(hosts))
-    # It counts whole seconds, and takes 1 for 2.
+    # libpq counts whole seconds, and takes 1 for 2.
     options["connect_timeout"] = max(2, int(ask.timeout / count))
     return {**options, "application_name": "preflight"}
 
@@ -137,9 +137,9 @@ def _asked(psycopg: Any, connection: dict[str, Any], timeout: float) -> Postgres
 
 
 def _no_writing(made: Any) -> str:
-    """Why the role cannot write, as a sentence about the database goes on; empty if it can.
+    """Why the role cannot write, as the end of a sentence about the database; empty if it can.
 
-    Rights are asked for; that the server writes at all (its disk is full, say) shows a table of this transaction's.
+    Rights are asked for; a temporary table shows whether the server writes at all (its disk may be full).
     """
     standby, read_only, creates, temporary, inserts = made.execute(_ASKS).fetchone()
     if standby:

@@ -76,7 +76,7 @@ def _accepted(settings: str, ask: Ask) -> None:
         )
     except programs.Late:
         raise Failure(f"{settings} has not been made within {ask.timeout:g} s") from None
-    found = _SAID.findall(ended.said)  # what the project's modules print as well is theirs
+    found = _SAID.findall(ended.said)  # the project's modules may print as well
     if not found:
         raise Failure(f"{settings} cannot be made: the process ended with exit code {ended.code}")
     said = json.loads(found[-1])

@@ -18,7 +18,7 @@ from preflight.suite import asking, clients, egress
 from preflight.text import foreign
 
 NO_JSON = object()
-"""In place of a document, whose JSON may be null."""
+"""Stands for a missing document; None is a document, JSON's null."""
 
 
 class HttpAnswer(NamedTuple):
@@ -40,8 +40,8 @@ def http(
 ) -> Callable[..., None]:
     """``GET`` answers with this status; and with JSON that has ``path`` ("models.0.state"), which ``equals`` a value.
 
-    Without a path, all of the JSON is compared.
-    ``name`` is a URL or the variable that has one. A redirection is not followed: it is an answer like others.
+    Without a path, all of the JSON is compared. ``name`` is a URL or the variable that has one. A redirection is not
+    followed: it is an answer like others.
     """
     given = literal(name) if "://" in name else ""
     wanted = {status} if isinstance(status, int) else set(status)
@@ -137,7 +137,7 @@ def _to_connect(request: Any, ask: Ask) -> float:
 
 
 def _host_of(location: str) -> str:
-    """The host that a redirection points to, for people: the rest of it may hold what was asked with."""
+    """The host that a redirection points to, for people: the rest of it may repeat secrets of the request."""
     try:
         return foreign(urlsplit(location).hostname or "another page of its own")
     except ValueError:

@@ -5,7 +5,7 @@
 3. `redactor` removes all of them from texts and JSON, by value. There is one `Redactor` for each process. `writings`
    knows the ways in which each character may be written, `folds` those in which a text may be broken into lines, and
    `encodings` finds secrets in base64 and in hexadecimal digits.
-4. `stream` redacts lines that come one by one: an application's output, a log.
+4. `stream` redacts lines that come one by one: an application's output, a log. `formatter` redacts Python's logging.
 5. `arguments` masks the command lines of other processes, whose secrets are unknown.
 
 This package runs in every process, and knows settings only by name.

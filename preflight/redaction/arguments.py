@@ -34,7 +34,7 @@ _CONFIGURED = re.compile(r"(?:python|file):")  # gunicorn -c python:...
 _CHOICE = re.compile(
     r"(?:[A-Za-z_]\w*\.)+[A-Za-z_]\w*|sync|gthread|gevent|eventlet|start|restart|stop|graceful(?:-stop)?"
 )
-"""What -k is followed by where it names a class of workers (gunicorn) or something to do (Apache)."""
+"""The values of -k where it names a class of workers (gunicorn) or something to do (Apache)."""
 _GLUED_LOGIN = re.compile(r"-[uU](?=[^:%=/]{1,200}[:%].)", re.DOTALL)
 _IDS = re.compile("[0-9]{1,10}:[0-9]{1,10}")  # of a user and a group
 _PORTS = re.compile(
@@ -68,7 +68,7 @@ _WORD = re.compile(r"\S+")
 def shown(argv: Sequence[str], secrets: Collection[str] = ()) -> str:
     """The command line, joined with shlex, without what looks like a secret; ``secrets`` are known ones.
 
-    One of more than `LONGEST` characters or `MOST` arguments ends in "…".
+    A command line of more than `LONGEST` characters or `MOST` arguments ends in "…".
     """
     masked = shlex.join(_masked(list(_bounded(argv)), secrets))
     return masked.replace(f"'{MASK}'", MASK).replace(f"'{LEFT_OUT}'", LEFT_OUT)
@@ -117,7 +117,7 @@ def _kind(argument: str) -> str:
     """What the argument behind this one is.
 
     "secret", "login", "password or port", "password or place" (a path or a port), "password or choice" (one of a few
-    words), "command" (a shell's), "header" (the rest of one), "scheme" (what follows one), or empty: nothing of that.
+    words), "command" (a shell's), "header" (the rest of one), "scheme" (what follows one), or empty: none of these.
     """
     if argument in ("-p", "-a"):
         return "password or port"
@@ -184,7 +184,7 @@ def _of_pair(pair: re.Match[str]) -> str:
 
 
 def _words(text: str, secrets: Collection[str], header_ends: str) -> Iterator[str]:
-    """The words of a text, each masked as if it was an argument, and what stands between them."""
+    """The words of a text, each masked as if it were an argument, and the blanks between them."""
     words = list(_split(text))
     masked = _masked([plain for _, plain, _ in words], secrets, header_ends)
     for (written, plain, blank), after in zip(words, masked, strict=True):
@@ -225,7 +225,7 @@ def _split(text: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _quoted(text: str, opening: int) -> tuple[str, int]:
-    """What the quotes hold that open there, and where the text goes on; to its end where none closes them."""
+    """The content of the quotes that open there, and where the text goes on; all the rest if none closes them."""
     quote, place = text[opening], opening + 1
     held: list[str] = []
     while place < len(text) and text[place] != quote:
@@ -273,7 +273,7 @@ def _name(text: str, least: int, end: int) -> tuple[str, bool]:
 
 
 def _value(text: str, sign: re.Match[str], *, quoted: bool, first: bool) -> tuple[int, int]:
-    """Where the value behind a sign begins and ends; ``first``: its name is what the text begins with."""
+    """Where the value behind a sign begins and ends; ``first``: the text begins with its name."""
     start = sign.end()
     while start < len(text) and text[start].isspace() and start - sign.end() < 16:
         start += 1
@@ -308,7 +308,7 @@ def _closed(text: str, opening: re.Match[str]) -> int:
 
 
 def _bracketed(text: str, start: int) -> int:
-    """Where the bracket closes that opens there; its strings may have brackets in them, so in doubt that is late."""
+    """Where the bracket closes that opens there; strings inside may have brackets, so in doubt the place is late."""
     depth = 0
     for bracket in _BRACKET.finditer(text, start):
         depth += 1 if bracket[0] in "{[" else -1

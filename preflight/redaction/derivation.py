@@ -79,7 +79,7 @@ def members(value: str, *, secret: bool = True) -> Iterator[str]:
     """The parts of a value that are secrets by themselves: of `SHORTEST` characters or more.
 
     The first `MOST` of them, and no more than `LARGEST` characters together: each takes memory, and time of every text.
-    ``secret``: the value as a whole is one. Of one that is not, what a name says is secret, and logins in URLs.
+    ``secret``: the value as a whole is one. If it is not, only fields with names of secrets and logins in URLs are.
     """
     if len(_NO_TEXT.findall(value)) > len(value) // 16:
         return  # bytes that are not text have no parts
@@ -144,7 +144,7 @@ def _is_place(name: str) -> bool:
 
 
 def _random(part: str) -> bool:
-    """Whether a text has letters and digits in one word, as what a machine has made has."""
+    """Whether a text has letters and digits in one word, like texts that a machine has made."""
     return any(any(map(str.isdigit, run)) and any(map(str.isalpha, run)) for run in _RUN.findall(part))
 
 
@@ -205,7 +205,7 @@ def _named(text: str) -> Iterator[Part]:
             if key_like(field[1]):
                 yield field[2].strip().strip("\"'"), True, False
     for gathered in islice(_GATHERED.finditer(text), 2 * MOST):
-        # The name is looked for from there: sought from the front, it would take a look at every character of the text.
+        # The name is looked for just before the bracket: a search from the front would look at the whole text.
         name = _BEFORE.search(text, max(0, gathered.start() - 80), gathered.start())
         if name and key_like(name[1]):
             yield from map(_of_list, gathered[1].split(","))
@@ -214,7 +214,7 @@ def _named(text: str) -> Iterator[Part]:
 
 
 def _of_list(item: str) -> Part:
-    """One of several that a name like that of a secret stands before; one of words is judged by its looks."""
+    """An item of a list whose name is like that of a secret; one of several words is judged by its looks."""
     item = item.strip()
     if found := _FIELD.match(item):
         return _of_field(found[1], item[found.end() :].strip("\"'`"), True)
@@ -253,7 +253,7 @@ def _split(separator: re.Pattern[str], text: str) -> Iterator[str]:
 
 
 def _of_field(name: str, value: str, secret: bool) -> Part:
-    """The value of a field; what its name says of it goes before what is said of the whole."""
+    """The value of a field; its own name counts before what is known of the whole."""
     if key_like(name):
         return value, True, False
     return value, secret, _is_place(name)
@@ -284,7 +284,7 @@ def _leaves(document: Any, secret: bool) -> Iterator[Part]:
 
 
 def _of_url(text: str, secret: bool) -> Iterator[Part]:
-    """Logins, parameters and, of a URL that is secret as a whole, steps of the path; of one URL."""
+    """The logins and parameters of one URL and, if it is secret as a whole, the steps of its path."""
     rest = text.partition("://")[2]
     place = re.split(r"[\s,\"'<>]", rest, maxsplit=1)[0] if secret is False else rest
     host = re.split(r"[/?#]", place, maxsplit=1)[0]

@@ -52,7 +52,7 @@ class Encodings:
         return [start for start in range(len(encoded) - _WINDOW + 1) if encoded[start : start + _WINDOW] in known]
 
     def _in_hex(self, text: str) -> Iterator[tuple[int, int]]:
-        """Where secrets stand in hexadecimal digits: as base64 of the same bytes, which is what is known of them."""
+        """Where secrets stand in hexadecimal digits; the bytes are compared in base64, the only form that is kept."""
         for run in _HEX.finditer(text):
             written = run[0]
             digits: Sequence[int] = range(*run.span())
@@ -72,7 +72,7 @@ def _windows(secret: str) -> Iterator[str]:
     for raw in raws:
         for offset in range(3):
             encoded = base64.b64encode(b"\0" * offset + raw).decode("ascii").rstrip("=")
-            # The edge characters mix with their neighbours'.
+            # The characters at the edges mix with their neighbours.
             first, last = (offset * 8 + 5) // 6, (offset + len(raw)) * 8 // 6
             for start in (*range(first, last - _WINDOW, 4), last - _WINDOW):
                 if start >= first:

@@ -7,8 +7,8 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
-# Where a text goes on in the next line: its end, also an escaped one or Unicode's, colours, what nobody sees (the NULs
-# of UTF-16, places where a word may be broken), and what stands around a piece there.
+# What a line may end with: a line end, also an escaped one or Unicode's, colours, and characters that nobody sees (the
+# NULs of UTF-16, places where a word may be broken). `AROUND` has what may stand around a piece there.
 _LINE_END = re.compile(
     r"(?:\\{1,16}r)?\\{1,16}n|\r?\n|\r|%(?:0[dD]%)?0[aA]|<(?:br ?/?|wbr)>|\x1b\[[0-9;:]{0,40}[mK]"
     r"|[\x00\x0b\x0c\x1c-\x1e\x85\xad\u200b-\u200d\u2028\u2029\u2060\ufeff]"

@@ -46,7 +46,7 @@ LOOKS_SECRET = re.compile(
     r"|(?<![0-9])[0-9]{5,16}:A[\w-]{34}(?![\w-])"
     r"|-----BEGIN [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----[\s\S]*?(?:-----END [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----|$)"
 )
-"""What looks like a key of a well-known service, even in no variable; webhooks and Telegram's bots as well."""
+"""What looks like a key of a well-known service, whatever it stands in; webhooks and Telegram's bots as well."""
 _HOLD_LOGINS = frozenset({"CONNECTION", "DATABASE", "DSN", "PROXY", "URI", "URL"})
 LOGIN = re.compile(r"[^\s:@/]{1,64}[:/](?!/)([^\s@]{1,512})@(?=[\w/\[(])")
 """A login without a scheme: ``user:password@tcp(host)/x``, ``user/password@//host``, ``user:password@proxy:3128``."""
@@ -105,8 +105,8 @@ def secrets(variables: Mapping[str, str]) -> Iterator[str]:
 
     They are values of key-like names; passwords and key-like parameters inside URLs, connection strings and JSON, and
     what looks like the key of a well-known service, whatever the variable's name; the password of a login without a
-    scheme where the name says that there may be one; and of a webhook's URL also the parts. What else an application
-    makes of them is in derivation.py.
+    scheme where the name says that there may be one; and the parts of a webhook's URL. derivation.py has what else an
+    application makes of them.
     """
     for name, value in variables.items():
         if name == NOTIFY:
@@ -140,7 +140,7 @@ def secrets_of(settings: Settings) -> list[str]:
 def common_secrets(settings: Settings) -> frozenset[str]:
     """The secrets that are not replaced blindly (see `common`): they must never be put into a text.
 
-    And those with tabs, line ends or worse in them, as they stand in a foreign text: nobody finds them there by value.
+    And those with tabs, line ends or other controls, as `foreign` writes them: there they are not found by value.
     """
     whole = {value.strip() for value in secrets_of(settings)}
     seen = {value: foreign(value, len(value)) for value in whole if value}

@@ -33,7 +33,7 @@ REMEMBERED = 16  # such texts
 
 T = TypeVar("T")
 
-# Behind them a word of a language is no login: "basic authentication".
+# Behind "Basic" and "Bearer", a word of a language is no login: "basic authentication".
 _PROSE = r"(?-i:(?![a-z]{0,16}[bcdfghjklmnpqrstvwxz]{5})[A-Za-z][a-z]{7,15}(?![A-Za-z0-9_~+/=-]|\.\w))"
 _BEARER = re.compile(rf"\b(Bearer|Basic)\s+(?!{_PROSE})[A-Za-z0-9._~+/=-]{{8,}}", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"(?<=://)([^\s/:@]*):([^\s/@]+)(?=@)")
@@ -45,7 +45,7 @@ _ENCODED_BACKSLASH = re.compile(r"%(?:25){0,4}5[cC]")
 _PIECE = re.compile(r"[A-Za-z0-9+/_~-]{12,}")
 _LIKE_A_KEY = re.compile(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])|(?=.*?[A-Za-z]{16})")
 
-# The rest of a shortened secret is recognised by this many characters of its beginning or end.
+# What remains of a shortened secret is recognised by this many characters of its beginning or end.
 _FRAGMENT = 6
 _REACH = 200  # characters between dots and the end of a secret
 _SEVERAL = r"\.\.\.|[…‥⋯]|\\u202[56]|\\u22[eE][fF]|&hellip;|&#8230;"  # dots, however they are written
@@ -83,7 +83,7 @@ class _Known:
     def __init__(self, text: str) -> None:
         self.text = head(text)
         self.complete = len(self.text) == len(text)
-        """Whether all of it is compiled; of another one `Redactor._cut_off` finds what follows."""
+        """Whether all of it is compiled; if not, `Redactor._cut_off` finds the rest."""
         self._literals = literals(self.text)
         self._regex: re.Pattern[str] | None = None
 
@@ -117,7 +117,7 @@ class _Begun(_Known):
 
     @cached_property
     def enough(self) -> int:
-        """How many stretches the secret is known by."""
+        """By how many stretches the secret is recognised."""
         return len(stretches(self.text))
 
     @property
@@ -153,7 +153,7 @@ class Redactor:
         self._first = {secret[:length] for secret in self._secrets for length in range(1, _FRAGMENT)}
         self._steps: dict[str, re.Pattern[str]] = {}
         self._reach = max([REACH, *(8 * len(secret) for secret in self._secrets)])
-        # What is answered has often been redacted before, when it came or was written, and a long text takes long.
+        # Texts of an answer have often been redacted before, when they came or were written, and long ones take long.
         self._again = lru_cache(REMEMBERED)(lambda text: self.after("", text).text)
 
     @classmethod
@@ -165,7 +165,7 @@ class Redactor:
     def of_variables(cls, *environments: Mapping[str, str], besides: Iterable[str] = ()) -> Redactor:
         """A redactor for every secret in these variables, and what is derived from them.
 
-        For texts that come before there are settings; then it is :meth:`of`.
+        For texts that come before there are settings; after that, use :meth:`of`.
         """
         whole = [value for variables in environments for value in secrets(variables)]
         return cls([*whole, *derived(*environments), *besides])
@@ -252,7 +252,7 @@ class Redactor:
         """See `beginning` and `after`."""
         seen = text[: longest + self._reach]
         redacted = self.after(before, seen)
-        # Where what was looked at ends, half a secret may stand.
+        # Half a secret may stand at the end of what was looked at.
         last = longest if len(seen) == len(text) else min(longest, max(0, len(redacted.text) - self._reach // 2))
         return redacted if len(redacted.text) <= last else redacted._replace(text=redacted.text[:last] + " …")
 
@@ -271,10 +271,8 @@ class Redactor:
     ) -> Iterator[tuple[int, int]]:
         """Beginnings of a secret that stand before a cut: at a text's end, or at dots that stand for a part of it.
 
-        And all of it, for a secret of which not all is compiled.
-
-        ``int("...")`` does that to what it cannot read. ``whole`` is where all of the secret stands: from where to
-        where.
+        ``int("...")`` cuts what it cannot read in this way. A secret of which not all is compiled is found here as a
+        whole, too. ``whole`` has the places of the whole secret: where each begins, and where it ends.
 
         A secret may repeat itself, and a text the secret: what has been gone through is not gone through again, but
         goes on as a shorter beginning of the secret (the algorithm of Knuth, Morris and Pratt).
@@ -316,9 +314,9 @@ class Redactor:
         return self._value(value)  # type: ignore[return-value]  # the same shape comes back
 
     def document(self, value: T) -> T:
-        """The same JSON value of a form of ours: what we call things stays, whatever somebody chose as a password.
+        """The same JSON value, a document of ours: our own words stay, even if somebody chose one as a password.
 
-        That is the keys, but for those below ``details``, and the words of enumerations. Every other text is redacted.
+        Those are the keys, except below ``details``, and the words of enumerations. Every other text is redacted.
         """
         return self._document(value)  # type: ignore[return-value]  # the same shape comes back
 
@@ -330,7 +328,7 @@ class Redactor:
         return value if key in _ENUMERATED and isinstance(value, str) else self._value(value)
 
     def identifier(self, nodeid: str) -> str:
-        """A requirement's id, redacted if it is not a name in the project's source: in its parameters."""
+        """A requirement's id with its parameters redacted; the rest of it is a name in the project's source."""
         name, bracket, parameters = nodeid.partition("[")
         return f"{name}{self.text(bracket + parameters)}"
 

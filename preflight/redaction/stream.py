@@ -13,7 +13,7 @@ class StreamRedactor:
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         self._begun = self._unfinished = ""
-        self._waited = 0  # lines since there was something of what is unfinished
+        self._waited = 0  # lines since the last piece of the unfinished secret
 
     def next(self, line: str, longest: int) -> str:
         """The next line; see `Redactor.beginning`."""

@@ -33,7 +33,7 @@ def head(secret: str) -> str:
 def pattern(secret: str) -> re.Pattern[str]:
     """A regular expression for the secret in whatever way each of its characters is written."""
     first, *others = stretches(secret)
-    # Each way to write the first character begins with another one: so where it may begin is found quickly.
+    # Without optional backslashes, each way to write the first character begins with another one: it is found quickly.
     return re.compile("".join([first.replace(r"\\{0,7}", ""), *others]))
 
 
@@ -92,7 +92,7 @@ def _hex(number: int, digits: int) -> str:
 
 
 def shorter(stretches: Sequence[str]) -> list[int]:
-    """For each number of first stretches, how many of the last among them are the first of all again."""
+    """For each number of first stretches, how many at their end repeat the first ones (Knuth, Morris and Pratt)."""
     lengths = [0, 0]
     for stretch in stretches[1:]:
         kept = lengths[-1]

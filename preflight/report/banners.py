@@ -1,8 +1,8 @@
 """The terminal's rendering of a report. Functions here make text; only the launcher prints.
 
-No frames at the sides: a fix is there to be copied, and a frame would come along. What is wrapped goes on under the
-text that it belongs to, and words stay whole. What may be pasted (a command, a URL) is one line however long it is:
-wrapped here it would be pasted as several, and the terminal that folds it knows that it is one.
+No frames at the sides: a fix is there to be copied, and a frame would be copied with it. A wrapped text goes on under
+its own beginning, and words stay whole. Whatever may be pasted (a command, a URL) is one line however long it is:
+wrapped here, it would be pasted as several lines; the terminal that folds it knows that it is one.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def sign(check: Check, *, plain: bool) -> tuple[str, str]:
 
 
 def bar(text: str, style: str) -> RenderableType:
-    """A full line in colour: what nobody can miss."""
+    """A full line in colour, which nobody can miss."""
     return Padding(Text(text, style=f"bold white on {style}", justify="center"), style=f"bold white on {style}")
 
 
@@ -80,7 +80,7 @@ class Hanging:
 
 
 class Paragraph:
-    """A line that stands alone. Where it is wrapped it goes on so many columns further to the right."""
+    """A line that stands alone. If it is wrapped, its other lines begin ``indent`` columns further to the right."""
 
     def __init__(self, text: Text | str, indent: int = 2) -> None:
         self.text = Text(text) if isinstance(text, str) else text
@@ -101,7 +101,7 @@ class Paragraph:
 def is_sentence(fix: str) -> bool:
     """Whether a fix is a sentence and not a command: it has words or signs that no command has.
 
-    What could be either is a command: wrapped, that would be pasted as several, and a sentence is only folded.
+    A text that could be either is a command: a wrapped command would be pasted as several, a sentence is only folded.
     """
     try:
         words = shlex.split(fix.partition("  # ")[0])
@@ -116,7 +116,7 @@ def is_sentence(fix: str) -> bool:
 
 
 class Fix:
-    """A fix: a command is one line, whatever its length, with what is said about it below if it does not fit."""
+    """A fix: a command is one line, whatever its length, with the remark about it below if that does not fit."""
 
     def __init__(self, fix: str, *, indent: int = INDENT, in_place: bool = False) -> None:
         """``in_place``: on a screen that is drawn again and again, where no line may be longer than it is wide."""
@@ -135,7 +135,7 @@ class Fix:
             lines = _filled(self.fix, room)
         else:
             command, mark, said = self.fix.partition("  # ")
-            # Each line of it is a comment, so a person who copies all of them pastes one command.
+            # Each line of the remark is a comment, so a person who copies all of them pastes one command.
             lines = [command, *(f"# {line}" for line in _filled(said, room - 2) if mark)]
         for number, line in enumerate(lines):
             yield Text.assemble(" " * indent if number else head, line, no_wrap=True, overflow="ignore")
@@ -240,8 +240,8 @@ def _once_a_service(checks: Sequence[Check]) -> list[Check]:
 def render(report: Report, *, plain: bool = False, verbose: bool = False) -> RenderableType:
     """The whole report: what holds, then warnings, what was not found out, what blocks, and the count.
 
-    What blocks comes last, where the eye and the terminal's end are. What is only not known, because something else
-    is in the way say, is no warning: it is counted apart, and does not stand before what is wrong.
+    What blocks comes last, where the eye and the terminal's end are. An unknown answer, because something else is in
+    the way say, is no warning: it is counted apart, after the warnings.
     """
     good = _once_a_service([check for check in report.checks if not check.blocks and not check.warns])
     parts: list[RenderableType] = []
@@ -260,7 +260,7 @@ def render(report: Report, *, plain: bool = False, verbose: bool = False) -> Ren
 
 
 def _not_known(checks: Sequence[Check], *, plain: bool, verbose: bool) -> RenderableType:
-    """The checks whose question had no answer, each with its fix; what has kept several from it is said once."""
+    """The checks whose question had no answer, each with its fix; a cause that several share is said once."""
     together: dict[object, list[Check]] = {}
     for check in checks:
         same = check.id if verbose else (check.message, check.fix)
@@ -277,7 +277,7 @@ def _not_known(checks: Sequence[Check], *, plain: bool, verbose: bool) -> Render
 class Watched:
     """What ``--watch`` shows in place: what blocks, the other checks as far as there is room, what changed last.
 
-    Whatever is shown in place has to know where its lines end: here a fix is wrapped like everything else.
+    A screen that is drawn in place has to know where its lines end: here a fix is wrapped like everything else.
     """
 
     def __init__(

@@ -40,7 +40,7 @@ def limited(value: object, redactor: Redactor, longest: int = LONGEST_DETAILS) -
 
 
 def _line(text: str, redactor: Redactor, longest: int = LONGEST_MESSAGE) -> str:
-    # Redacted first: a secret that is not printable is found as it is, and half of one would stay in a cut.
+    # Redacted first: an unprintable secret is found only unchanged, and a cut would leave half of a secret.
     return shortened(printable(first_line(redactor.beginning(text, LOOKED_AT))), longest)
 
 
@@ -49,7 +49,7 @@ def _identifier(nodeid: str, redactor: Redactor, longest: int = LONGEST_MESSAGE)
 
 
 def _clean(check: Check, redactor: Redactor, share: int) -> Check:
-    """The check as it is written; ``share`` is the part of all there is room for, 1 for the only check."""
+    """The check as it is written; ``share`` is the number of checks that share the room for all of them."""
     longest = max(100, min(LONGEST_MESSAGE, MESSAGES // share))
 
     def line(value: str) -> str:

@@ -1,7 +1,7 @@
 """A report in the formats of other tools. A format never decides the verdict or what may be seen.
 
-Every function makes a text from a report, which is redacted already; the texts are Unicode, to be
-written as UTF-8 whatever the locale says, because that is what their readers expect.
+Every function makes a text from a report, which is redacted already; the texts are Unicode, to be written as UTF-8
+whatever the locale says, because that is what their readers expect.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ _NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 def as_junit(report: Report) -> str:
-    """JUnit XML: a failure or an error is what blocks, and nothing else.
+    """JUnit XML: a check that blocks is a failure or an error, and no other is.
 
-    What could not be asked is skipped, a warning is a test that passed with something to say.
+    A check that could not be asked is skipped; a warning is a test that passed with something to say.
     """
     from xml.etree import ElementTree
 
@@ -188,10 +188,10 @@ def as_markdown(report: Report) -> str:
 
 
 def as_health(report: Report | None, problem: str = "", checked: Report | None = None) -> str:
-    """The health check response format for HTTP APIs; None if no suite has run.
+    """The health check response format for HTTP APIs; ``report`` is None if no suite has run.
 
-    ``problem`` is what stands beside the report, such as a notification that could not be delivered: a note.
-    ``checked`` is the report that the checks are taken from, where that is another one.
+    ``problem`` becomes a note beside the report: a notification that could not be delivered, say. ``checked`` is the
+    report that the checks are taken from, where that is another one.
     """
     checked = checked or report
     body: dict[str, Any] = {
@@ -233,7 +233,7 @@ def _health(report: Report | None) -> str:
     return {"passed": "pass", "warnings": "warn"}.get(report.status, "fail")
 
 
-# What several of them say.
+# Parts of several formats.
 
 
 def _said(check: Check) -> list[str]:
@@ -270,7 +270,7 @@ FORMATS: Mapping[str, Callable[[Report], str]] = {
 
 
 def render(name: str, report: Report, root: Path, environment: Mapping[str, str]) -> str:
-    """The report in one of FORMATS, for whoever runs the project in ``root``."""
+    """The report in one of FORMATS; ``root`` is the project's folder."""
     if name == "github":
         return as_github(report, below_workspace(root, environment))
     return FORMATS[name](report)

@@ -1,8 +1,8 @@
 """Past runs: each published report is kept as a file of its own, and this module evaluates them together.
 
-``state_dir/history/<when it began>-<run id>.<address>.json``: names sort by time, files are written once, whole
-or not at all, and for their owner only. What is there and is no report of ours is passed over. The address is in the
-name so that servers that share the folder do not crowd out each other's runs; names without one are read as well.
+``state_dir/history/<when it began>-<run id>.<address>.json``: names sort by time, files are written once, whole or not
+at all, and for their owner only. Files that are no reports of ours are passed over. The address is in the name so that
+servers that share the folder do not crowd out each other's runs; names without one are read as well.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from preflight.settings.model import Settings
 
 LOOK_BACK = 50  # runs before those asked for that are read for what changed
 REMEMBERED = 1_000_000  # checks of past runs that stay in memory, about 13 bytes each; the rest is read again
-ADDRESSES = 50  # whose runs are kept: those with the latest ones, where each run has another port
+ADDRESSES = 50  # addresses with kept runs, those with the latest: each run may have another port
 LONGEST_KEY = 40  # characters of an address in a file's name
 ABANDONED = 3600.0  # seconds after which an unfinished file belongs to a process that died
 
@@ -142,8 +142,8 @@ class Run(NamedTuple):
 def flips(runs: Sequence[Run]) -> list[tuple[Flip, ...]]:
     """The changes in each of these runs; runs and answer are newest first.
 
-    A check's outcome is compared with that of the last run of the same address which asked: one that only a
-    part of the suite ran in, that broke, or that left the check out as not applicable says nothing about it.
+    A check's outcome is compared with that of the last run of the same address which asked: a run without the check,
+    because only a part of the suite ran, or it broke, or with the check not applicable, says nothing about it.
     """
     last: dict[str, dict[str, str]] = {}  # outcomes, by address
     newest: dict[str, PastChecks] = {}  # of the runs so far, by address
@@ -199,7 +199,7 @@ def keep(found: Report, settings: Settings) -> str:
 
 
 def _key(address: str) -> str:
-    """The address as a part of a file's name. Two may look the same there: the report itself says which it is."""
+    """The address as a part of a file's name. Two may look the same there: the report itself has the address."""
     return re.sub("[^0-9A-Za-z.]", "_", address)[-LONGEST_KEY:]  # the end has the port
 
 
@@ -269,15 +269,12 @@ class _File(NamedTuple):
     written: int  # nanoseconds: runs of the same second stand in the order in which they ended
     name: str
     run_id: str
-    key: str  # of the address, empty in a name of old
+    key: str  # of the address; empty in the names of earlier releases
     seen: files.Seen  # tells a change
 
 
 def _listing(folder: Path) -> list[_File]:
-    """The kept files, newest first.
-
-    Raises OSError if the folder cannot be read.
-    """
+    """The kept files, newest first. Raises OSError if the folder cannot be read."""
     found = []
     files.no_link(folder)
     for file, match in _named(folder):
@@ -353,7 +350,7 @@ class History:
             return None  # a corrupt file hides none of the others
 
     def _forget(self) -> None:
-        """The oldest first, which are asked for least."""
+        """Forget checks of past runs beyond REMEMBERED, the oldest first, which are asked for least."""
         held = sum(len(run.checks) for _seen, run in self._known.values() if run is not None)
         for name in sorted(self._known):
             if held <= REMEMBERED:

@@ -1,8 +1,7 @@
 """A run's report: the only file that knows the JSON schema (see report.schema.json).
 
-The document is pytest-json-report's (what ran and how it ended) with one section of ours,
-``preflight``: what people read. What a report means is decided here and nowhere else; how the run itself ended, the
-launcher adds (preflight/processes/suite.py).
+The document is pytest-json-report's (what ran and how it ended) with one section of ours, ``preflight``: what people
+read. What a report means is decided here and nowhere else; preflight/processes/suite.py adds how the run itself ended.
 """
 
 from __future__ import annotations
@@ -99,7 +98,7 @@ class Check:
 
     @property
     def warns(self) -> bool:
-        """Whether it is worth a person's attention without blocking."""
+        """Whether the check is worth a person's attention without blocking."""
         return not self.blocks and self.outcome not in ("passed", "not_applicable")
 
 
@@ -128,9 +127,9 @@ class Report:
 
     @property
     def gates(self) -> bool:
-        """Whether a server that serves should get no requests while this is so.
+        """Whether a server that serves should get no requests because of this report.
 
-        What blocks and is shared by the fleet alone does not: every instance would leave at once.
+        Checks that block and that the whole fleet shares do not suffice: every instance would leave at once.
         """
         return not self.may_start and (not self.blocking or any(check.scope != "fleet" for check in self.blocking))
 
@@ -145,7 +144,7 @@ class Report:
 
     @property
     def unknown(self) -> tuple[Check, ...]:
-        """The other warnings, whose question had no answer: what they ask for may hold or not."""
+        """The other warnings, whose question had no answer: the requirement may hold or not."""
         return tuple(check for check in self.checks if check.outcome == "unknown")
 
     @property
@@ -261,10 +260,7 @@ def shown(text: str, redactor: Redactor) -> str:
 
 
 def broken(reason: str, *, run_id: str, origin: str, address: str, started_at: str, duration: float) -> Report:
-    """The report of a run that left none: it stands where the report would have stood.
-
-    ``reason`` is redacted already.
-    """
+    """The report in place of the one that a run did not leave. ``reason`` is redacted already."""
     return Report(
         run_id=run_id,
         origin=origin,
@@ -282,10 +278,10 @@ def broken(reason: str, *, run_id: str, origin: str, address: str, started_at: s
 
 
 def verdict(report: Report, *, run_id: str, exit_code: int | None) -> tuple[bool, str]:
-    """May the server start, and if the report is not to be trusted, why. It fails closed.
+    """Whether the server may start, and why the report cannot be trusted, if so. It fails closed.
 
-    ``exit_code`` is how the process that ran the suite ended, None if it was killed. A report is
-    trusted only with the id of this very run, from a complete run of the whole suite.
+    ``exit_code`` is how the process that ran the suite ended, None if it was killed. A report is trusted only with the
+    id of this very run, from a complete run of the whole suite.
     """
     if report.run_id != run_id:
         return False, "the report is from another run"
@@ -357,10 +353,7 @@ def _read(path: Path) -> tuple[Report, int]:
 
 
 def load_or_set_aside(path: Path) -> Report:
-    """Like :func:`load`, and a corrupt file is renamed, so that whoever wants to can look into it.
-
-    The ReportError says so.
-    """
+    """Like :func:`load`, and a corrupt file is renamed, so that it can be looked into; the ReportError says so."""
     try:
         return load(path)
     except CorruptReport as error:
@@ -375,7 +368,7 @@ def _set_aside(path: Path, inode: int) -> Path | None:
         aside = min(places, key=lambda place: place.lstat().st_mtime if os.path.lexists(place) else 0.0)
         os.replace(path, aside)
         if os.stat(aside, follow_symlinks=False).st_ino != inode:
-            # A good one was published in this very moment: give it back, unless there is a newer one yet.
+            # A good one was published in this very moment: give it back, unless there is a newer one already.
             with contextlib.suppress(FileExistsError):
                 os.link(aside, path)
             os.unlink(aside)

@@ -19,7 +19,7 @@ class Judged(NamedTuple):
     """Why the last re-run left no report that can be trusted; empty if it left one."""
 
     def after(self, ended: Report | None, reason: str) -> Judged:
-        """What it goes by once a re-run is over, which broke if there is a ``reason``: then the verdict stays."""
+        """What the server goes by after a re-run, which broke if there is a ``reason``: then the verdict stays."""
         return Judged(self.report, reason) if reason else Judged(ended)
 
     def to_message(self) -> dict[str, Any]:
@@ -28,9 +28,9 @@ class Judged(NamedTuple):
 
 
 def outdated(found: Report, other: Report, now: str) -> bool:
-    """Whether the other run came after this one; of two that began in the same second, the one that was found did.
+    """Whether ``other`` came after ``found``; of two that began in the same second, ``found`` is the later one.
 
-    One that began in the future tells that the clock was set back: then what is found came after it.
+    If ``other`` began in the future, the clock was set back: then ``found`` came after it.
     """
     return found.started_at < other.started_at <= now
 

@@ -12,13 +12,13 @@ from preflight.settings.model import Settings
 from preflight.suite import imports
 from preflight.suite.extras import with_extras
 
-SHARE = 0.6  # of this requirement's time: what imports may take
+SHARE = 0.6  # of this requirement's time, which imports may take
 
 
 def declared(settings: Settings) -> list[Requirement]:
-    """What the project declares; ends the requirement if it does not say that, or what it says is none.
+    """What the project declares; ends the requirement if there is no declaration, or not one that can be read.
 
-    In a re-run: what it declared when the server was started.
+    In a re-run: what the project declared when the server was started.
     """
     project = settings.declared
     if project is None:

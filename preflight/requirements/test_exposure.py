@@ -27,7 +27,7 @@ def appending(file: EnvFile) -> str:
 def new_token(settings: Settings, instead: str) -> str:
     """The command that sets a new token where it counts, and what can be done instead.
 
-    In the demo no env file is read, and what is in the environment wins over it.
+    In the demo no env file is read; a variable of the environment wins over the file.
     """
     place = places.of(settings, "PREFLIGHT_TOKEN")
     in_shell = (

@@ -12,7 +12,7 @@ from preflight.settings.model import Settings
 
 # ssl, configparser and what comes with them are imported where one of these applies: most starts do without.
 
-SOON = 14.0  # days; certificates that are renewed by a machine are so 30 days before their end
+SOON = 14.0  # days; certificates that a machine renews are renewed 30 days before their end
 
 
 def _day(seconds: float) -> str:

@@ -40,7 +40,7 @@ def test_state_folder(settings: Settings, details: Details) -> None:
     except OSError as error:
         pytest.fail(f"{folder} cannot be written: {error.strerror}")
     try:
-        # More than a report takes: that it has no room must be known before anything is stopped for it.
+        # More than a report takes: a lack of room must be known before anything is stopped.
         files.allot(descriptor, ROOM)
         # flock, not lockf: it is what our locks use, and some network file systems lack it.
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -56,7 +56,7 @@ def test_state_folder(settings: Settings, details: Details) -> None:
 
 
 def _close(state: StateFolder) -> None:
-    """Take from others what rights they have, whoever gave them. Raises OSError if they have the folder itself."""
+    """Take all rights from other users, whoever gave them. Raises OSError if the folder itself cannot be closed."""
     files.close(state.path)
     for path, _mode in state.kept():
         with contextlib.suppress(OSError):  # replaced meanwhile, or State Folder Mode says so

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 
-# It lives for seconds at most, and collecting garbage takes a fifth of that time, of the imports here a tenth. pytest's
-# plugin for unraisable exceptions does so several times over.
+# This process lives for seconds at most. Collecting garbage takes a fifth of that time, and a tenth of the imports'
+# below; pytest's plugin for unraisable exceptions collects several times.
 gc.disable()
 
 import contextlib
@@ -27,12 +27,12 @@ def main() -> int:
     link = Link(int(sys.argv[1]))
     import pytest
 
-    if link.settings.root != project.CHECKOUT:  # whose modules are ours
+    if link.settings.root != project.CHECKOUT:  # the checkout's modules are ours
         _import_ahead()
     interpreter.put_first(link.settings.folder)
     arguments = ["--assert=plain", "--tb=native", "--show-capture=no", "--no-header", "-q", "-rN"]
     arguments += ["-p", "no:cacheprovider", "-p", "no:unraisableexception"]
-    # Those that pytest.ini requires are there for plain pytest; here it would look for them among what loads unasked.
+    # The plugins that pytest.ini requires are for plain pytest: here it would look for them among autoloaded ones.
     arguments += ["-o", "required_plugins="]
     for plugin in link.plugins:
         arguments += ["-p", plugin]
@@ -44,7 +44,7 @@ def main() -> int:
         how = f"pytest ended with exit code {exit_code} before {holds} could hold the run together"
         faults = _faults(link)
         link.send("broken", problems=faults or [f"{how}{': see addopts in pytest.ini' if in_checkout else ''}"])
-    gc.freeze()  # nor is the interpreter to collect at its end: the launcher waits for it
+    gc.freeze()  # no collection at the interpreter's end either: the launcher waits for it
     return exit_code
 
 
@@ -65,13 +65,13 @@ def _import_ahead() -> None:
 
 
 def _own_plugins(settings: Settings) -> list[ModuleType]:
-    """The plugins that a run is made of. By their names, pytest would look for each in all that is installed."""
+    """The plugins of a run, as modules: to find one by its name, pytest searches all that is installed."""
     found = []
-    with contextlib.suppress(ImportError):  # which the run says itself
+    with contextlib.suppress(ImportError):  # the run itself reports that
         import pytest_jsonreport.plugin
 
         found.append(pytest_jsonreport.plugin)
-    if settings.root != project.CHECKOUT:  # where conftest.py registers ours
+    if settings.root != project.CHECKOUT:  # in the checkout, conftest.py registers ours
         found.append(importlib.import_module("preflight.plugin"))  # pytest's way into this package, from outside
     return found
 
@@ -93,7 +93,7 @@ def _collection(settings: Settings) -> list[str]:
 
 
 def _argument(folder: str | Path) -> str:
-    """A folder for pytest's command line, which takes "[" and "::" in a name above the project for part of an id."""
+    """A folder's relative path: pytest takes "[" and "::" in a name above the project for a part of an id."""
     return os.path.relpath(folder)
 
 

@@ -77,7 +77,7 @@ class Alone:
         written.redact(config, redactor)
 
     def interrupt(self, config: pytest.Config) -> None:
-        """Ctrl-C ends it though nobody reads: pytest is about to say a lot of it, and may have been waiting for that.
+        """End the run at once where nobody reads its output: pytest would write a lot of it, and wait for a reader.
 
         Another Ctrl-C ends it at once in any case.
         """

@@ -21,7 +21,7 @@ from preflight.settings import places, template
 from preflight.settings.model import Settings
 from preflight.suite.sharing import Sharing, lease
 
-GRACE = 0.5  # seconds beyond its deadline in which a probe that keeps it can say what it was waiting for
+GRACE = 0.5  # seconds beyond its deadline in which a probe can say what it was waiting for
 
 
 class Answers:
@@ -33,9 +33,9 @@ class Answers:
         self._asked: dict[Made, _Asked] = {}
 
     def values(self, every: Iterable[Made]) -> list[str]:
-        """The values that these are about, which are secrets whatever their variables are called.
+        """The values of these requirements' variables, which are secrets whatever the variables are called.
 
-        Of a URL only what is secret in it is: its host and its path stand in messages.
+        URLs are left out: only parts of them are secret, and messages contain their hosts and paths.
         """
         environment = self._settings.environment
         found = [environment.get(made.variable, "") for made in every if made.variable]
@@ -47,7 +47,7 @@ class Answers:
             self._asked[made] = _Asked(made, self._settings, self._sharing)
 
     def of(self, made: Made, details: Details) -> Any:
-        """The answer, waited for until the probe's deadline. Raises what the probe raised; fails where it did."""
+        """Wait for the answer until the probe's deadline. Raises what the probe raised; its Failure fails the test."""
         import pytest
 
         asked = self._asked.get(made) or _Asked(made, self._settings, self._sharing)
@@ -86,7 +86,7 @@ class _Asked:
             if inspect.isawaitable(answer):
                 answer = asyncio.run(_within(answer, ask.timeout))
             self._answer = answer
-        except BaseException as error:  # noqa: BLE001  # it is raised again where the requirement is
+        except BaseException as error:  # noqa: BLE001  # it is raised again in the requirement
             self._error = error
         finally:
             self._ended.set()

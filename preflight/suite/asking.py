@@ -1,6 +1,6 @@
 """One question to the network: what is sent, how far it gets, and which parts of the answer count.
 
-How it leaves this machine (headers, proxy, certificates) is in egress.py, with which client in clients.py.
+egress.py decides how it leaves this machine (headers, proxy, certificates); clients.py builds its client.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LONGEST_BODY = 4 * 1024 * 1024  # bytes of an answer that are read: the longest list of models has 1 MiB
 UNSENDABLE = "the key has characters that no HTTP header can carry"
-_CODE = re.compile(r"(?=.{2,60}\Z)[A-Za-z]+(?:[_.-][A-Za-z]+)*")  # words: a key that comes back has more in it
+_CODE = re.compile(r"(?=.{2,60}\Z)[A-Za-z]+(?:[_.-][A-Za-z]+)*")  # words: a key that comes back has digits
 _MEDIA = re.compile(r"[a-z0-9][a-z0-9.+-]{0,40}/[a-z0-9][a-z0-9.+-]{0,60}")
 
 
@@ -38,15 +38,15 @@ class Question:
     environment: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     """The variables that decide on headers, proxy and certificates."""
     lists: tuple[str, ...] = field(default=("data",), compare=False)
-    """Under which of these names the good answer, a JSON object, has the list that is asked for."""
+    """The names under which a good answer, a JSON object, may have the list that is asked for."""
     variable: str = field(default="", compare=False)
     """The variable that the URL comes from, where one does."""
     headers: Mapping[str, str] | None = field(default=None, repr=False, compare=False)
-    """What is sent instead of what OpenAI's client sends."""
+    """The headers that are sent instead of those of OpenAI's client."""
 
     @property
     def about(self) -> tuple[str, ...]:
-        """Everything but the key that the answer depends on: the same for every instance with the same question."""
+        """Everything that the answer depends on: the same for every instance with the same question and key."""
         try:
             sent = self.headers or egress.headers(self.environment, self.key)
         except Fault:  # then nothing is sent, and nobody has a good answer
@@ -98,7 +98,7 @@ class Reply:
 
     @property
     def through(self) -> str:
-        """The proxy that may have answered itself, behind what it says; empty if there is none, or it cannot."""
+        """Names the proxy that may have answered in the service's place; empty if none can have."""
         return f", through the proxy {self.proxy.shown}" if self.proxy and self.url.startswith("http://") else ""
 
 
@@ -133,19 +133,19 @@ class Course:
 
     @property
     def connected(self) -> bool:
-        """To the service or to its proxy, whichever the request went to."""
+        """Whether there is a connection, to the service or to the proxy that the request went to."""
         if "connection.start_tls.started" in self.steps and "connection.start_tls.complete" not in self.steps:
             return False
         return bool(self.steps & {"connection.connect_tcp.complete", "socks.setup_socks5_connection.complete"})
 
     @property
     def tunnelled(self) -> bool:
-        """Whether it has gone through a proxy that answers no more itself."""
+        """Whether it is inside a tunnel, where the proxy no longer answers itself."""
         return bool(self.steps & {"proxy.start_tls.started", "socks.start_tls.started"})
 
 
 def fault(question: Question) -> Fault | None:
-    """Why the client that asks this cannot be built, or cannot ask it; None if it can."""
+    """Why the client for this question cannot be built, or cannot send it; None if it can."""
     try:
         _prepared(question, 1.0)[0].http.close()
     except Fault as error:
@@ -160,10 +160,10 @@ def _prepared(question: Question, timeout: float) -> tuple[clients.Client, httpx
     headers = dict(question.headers or egress.headers(question.environment, question.key))
     client = clients.build(question.environment, question.url, timeout)
     try:
-        headers.setdefault("Accept-Encoding", "identity")  # the only thing that we ask in another way: we read less
+        headers.setdefault("Accept-Encoding", "identity")  # our only difference from the agent's request: we read less
         request = client.http.build_request(question.method, question.url, headers=headers)
         url = request.url
-        # httpx2 looks at the scheme when it sends, and at a port and a name's form never: the sockets do.
+        # httpx2 checks the scheme only when it sends, and never the port or the form of the name: the sockets do.
         good = url.scheme in ("http", "https") and url.host and (url.port or 0) <= 65535
         url.host.encode("idna")
     except (httpx2.InvalidURL, ValueError):
@@ -182,7 +182,7 @@ def ask(question: Question, timeout: float) -> Reply:
 
 
 def good(question: Question, shared: str, seconds: float) -> Reply:
-    """The good reply, which another instance has had: ``shared`` says who and when, for people."""
+    """The reply for a good answer that another instance has had: ``shared`` says who and when, for people."""
     return Reply(
         question.shown, status=200, seconds=seconds, media="application/json", is_json=True, is_list=True, shared=shared
     )
@@ -262,7 +262,7 @@ class Request:
         reply = Reply(self.question.shown, seconds=seconds, proxy=proxy)
         if proxy is None:
             return replace(reply, failure=failure)
-        # Behind a tunnel it is the service that answers, or hangs up, or shows a certificate; before it, the proxy.
+        # In a tunnel the service answers, hangs up or shows a certificate; before there is one, the proxy does.
         if course.tunnelled or (course.connected and reply.url.startswith("http://")):
             return replace(reply, failure=f"{failure} (through the proxy {proxy.shown})")
         return replace(reply, failure=f"the proxy {proxy.shown}: {failure}", at_proxy=True)
@@ -289,9 +289,9 @@ def body_of(response: httpx2.Response, deadline: float) -> bytes | None:
 
 
 def _understood(body: bytes, lists: tuple[str, ...], key: str) -> dict[str, Any]:
-    """What of a body counts: is it JSON, has it one of these lists, which were asked for, and the code of an error.
+    """The fields of a Reply that its body decides: whether it is JSON, whether it has one of ``lists``, its error code.
 
-    A code with a part of the key in it is left out: redaction looks for whole ones.
+    A code that contains a part of the key is left out: redaction looks for whole keys.
     """
     try:
         document = json.loads(body)
@@ -322,7 +322,7 @@ def _is_list_of_objects(value: object) -> bool:
 
 
 def _refusal(proxy: Proxy, said: str, host: str) -> str:
-    """What a proxy has answered instead of making the connection: a status, or SOCKS' own words in httpcore2's."""
+    """Why a proxy has made no connection; ``said`` begins with its status, or has SOCKS' own words in httpcore2's."""
     status = said[:3] if re.match(r"[1-9][0-9]{2}\b", said) else ""
     if status == "407" or "Invalid username" in said or "NO ACCEPTABLE METHODS" in said:
         wants = "refuses the user and the password" if proxy.has_login else "wants a user and a password"

@@ -148,7 +148,7 @@ def _trust_clients(settings: Settings, context: ssl.SSLContext) -> None:
 
 
 def _handshake(context: ssl.SSLContext, path: Path, text: str) -> Certificate:
-    """What a client that trusts this certificate, and no other, makes of it."""
+    """The certificate as it is seen by a client that trusts it and no other."""
     trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trusting.check_hostname = False
     trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

@@ -37,15 +37,15 @@ def claim(
 ) -> Claim:
     """Find, free and hold the port as far as a run of this ``origin`` may.
 
-    ``blocked`` says what blocks the start already: a start that is going to be refused never stops
-    a server that works. ``may_take`` is told, before anybody is stopped, how many seconds a holder may take to
-    end: a run that were over before that had stopped a server for nothing. ``inherited`` is the listening socket
-    that a start is given, by the instance that it replaces or by systemd.
+    ``blocked`` says what blocks the start already: a start that is going to be refused never stops a server that works.
+    ``may_take`` is called, before any process is stopped, with the seconds that a holder may take to end: a run that
+    ended earlier would have stopped a server for nothing. ``inherited`` is the listening socket that a start is given,
+    by the instance that it replaces or by systemd.
     """
     try:
         if origin != "pytest":
             return _claim(origin, settings, blocked, on_step, may_take, inherited)
-        # A start that goes on has no record yet: wait for it, rather than taking the port from under it.
+        # A start in progress has no record yet: wait for it, rather than taking the port from under it.
         with runtime.StartLock(settings.slot, settings.state_dir) as lock:
             if not lock.take(patience := settings.requirement_timeout / 2):
                 pid = lock.holder()
@@ -95,7 +95,7 @@ def _claim_free(origin: str, settings: Settings, blocking: str) -> Claim | None:
         return None
     host, port = settings.host, settings.port
     if origin == "check":
-        # A start that has been suspended may not have come to its bind.
+        # A start that has been suspended may not have reached its bind.
         if runtime.starting(settings.slot) or not ports.is_free(host, port):
             return None
         return Claim(obtainable=True)
@@ -104,7 +104,7 @@ def _claim_free(origin: str, settings: Settings, blocking: str) -> Claim | None:
 
 
 def _activated(origin: str, settings: Settings, blocking: str, inherited: Inherited) -> Claim:
-    """The same for a socket from systemd: no process has to be found, waited for or stopped."""
+    """Claim a socket from systemd: no process has to be found, waited for or stopped."""
     if blocking:
         return Claim(untried=blocking)
     by = inherited.activated_by

@@ -17,12 +17,12 @@ class Claim(NamedTuple):
 
     socket: socket.socket | None = None
     obtainable: bool = False
-    """A start could have it (for runs that hold nothing)."""
+    """Whether a start could have the port (for runs that hold none)."""
     served_by: Record | None = None
     handed_over: bool = False
     """The socket is that of the running instance, which this start replaces without an outage."""
     activated_by: str = ""
-    """The socket unit of systemd whose socket it is, or "systemd"; nothing is freed for that one."""
+    """The socket unit of systemd whose socket it is, or "systemd"; no process is stopped for such a socket."""
     untried: str = ""
     """Why the port was not examined, and nothing was stopped."""
     holders: tuple[ports.Holder, ...] = ()

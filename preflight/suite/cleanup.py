@@ -19,7 +19,7 @@ _ENDS_THE_RUN = (KeyboardInterrupt, pytest.exit.Exception)
 
 
 class CleanupFault(NamedTuple):
-    """What the clean-up of something shared has raised, and the classes, modules and sessions that have ended there."""
+    """What the clean-up of a shared fixture has raised, and the classes, modules and session that ended with it."""
 
     error: BaseException
     ended: frozenset[Node]
@@ -46,7 +46,7 @@ def everything(session: pytest.Session) -> None:
 
 @contextlib.contextmanager
 def of_shared(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
-    """What is shared is cleaned up between these two requirements; None: all of it. Notes what that raises."""
+    """Note what the clean-up of shared fixtures raises between these two requirements; None: there is no next one."""
     try:
         yield
     except _ENDS_THE_RUN:
@@ -63,7 +63,7 @@ def fault_of(item: pytest.Item) -> CleanupFault | None:
 
 
 def users(item: pytest.Item, fault: CleanupFault, items: Iterable[pytest.Item]) -> list[pytest.Item]:
-    """The requirements so far, this one included, that use a shared fixture of the author's which has ended there."""
+    """The requirements up to this one that use a shared fixture of the author's which has ended with it."""
     found = []
     for other in items:
         if any(node in fault.ended for node in _shared(other)):
@@ -74,7 +74,7 @@ def users(item: pytest.Item, fault: CleanupFault, items: Iterable[pytest.Item]) 
 
 
 def _shared(item: pytest.Item) -> Iterator[Node | None]:
-    """Where each fixture ends that this requirement shares with others."""
+    """The node with which each fixture ends that this requirement shares with others."""
     fixtures = getattr(item, "_fixtureinfo", None)
     for definitions in fixtures.name2fixturedefs.values() if fixtures is not None else ():
         for one in definitions:

@@ -32,7 +32,7 @@ def certificates(environment: Mapping[str, str]) -> ssl.SSLContext:
 
 
 _reading = threading.Lock()
-"""For what is read once, for all that is asked at the same time: a bundle takes 50 ms of a processor."""
+"""Questions that are asked at the same time read the certificates once: a bundle takes 50 ms of a processor."""
 
 
 def _changed(path: str) -> int:
@@ -44,7 +44,7 @@ def _changed(path: str) -> int:
 
 @functools.cache
 def _named(variable: str, path: str, _at: int) -> ssl.SSLContext:
-    """Whom the file or folder of this variable trusts, as it was when it was changed last."""
+    """The authorities in the file or folder of this variable; ``_at``, its last change, makes it be read again."""
     if variable == "SSL_CERT_FILE":
         return ssl.create_default_context(cafile=path)
     return ssl.create_default_context(capath=path)

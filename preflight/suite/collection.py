@@ -49,8 +49,8 @@ class Collection:
     def pytest_pycollect_makemodule(self, module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
         """Give a requirement the id that it has wherever its package is, and whatever folder pytest was started in.
 
-        pytest's own begin at its root folder, at an argument, or with the path of site-packages: reports, history and
-        ``ignore`` would know the same requirement by several names.
+        pytest's own ids begin at its root folder, at an argument, or with the path of site-packages: reports, history
+        and ``ignore`` would know the same requirement by several names.
         """
         scope = next((scope for scope in self._scopes if module_path.is_relative_to(scope.folder)), None)
         if scope is None:
@@ -77,8 +77,8 @@ class Collection:
         self._declare(items)
         self._compare(session, items)
         yield
-        # The application late, the port last, whatever else wanted to shuffle; else as they stand in the files.
-        # The database after the application: a start does not wait for it any longer.
+        # Last come the application, the database and the port, whatever a plugin has shuffled; the rest stays in order.
+        # The database comes after the application: a start waits no longer for it than for that.
         items.sort(key=lambda item: [name in fixtures(item) for name in ("port", "database", "application")])
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
@@ -99,7 +99,7 @@ class Collection:
         if run.link:
             run.link.send("collected", titles=[run.title(item.nodeid) for item in session.items])
 
-    # What ends the run before it has begun.
+    # These end the run before it has begun.
 
     def _declare(self, items: list[pytest.Item]) -> None:
         self._declarations, faults = declarations.read(items, self._run.redactor)
@@ -128,7 +128,7 @@ class Collection:
             self._run.link.send("usage", message=message)
         raise pytest.UsageError(message)
 
-    # Each of these says for people what is wrong with the collection.
+    # These say, for people, what is wrong with the collection.
 
     def _strange(self, items: list[pytest.Item]) -> list[str]:
         files = {item.path for item in items}
@@ -156,7 +156,7 @@ class Collection:
         return [*(f"{requirement}: was not collected" for requirement in missed), hint]
 
     def _taken_out(self, items: list[pytest.Item]) -> list[str]:
-        """Which requirements somebody took out of the list without a word, and however late."""
+        """Which requirements a plugin has removed from the list, however late, without deselecting them."""
         declared, deselected = self._declarations, self._run.deselected
         left = deselected.union(item.nodeid for item in items)
         gone = [nodeid for nodeid in declared if nodeid not in left]
@@ -166,11 +166,11 @@ class Collection:
         return [f"{nodeid}: was removed from the list: see the plugins and conftest.py files" for nodeid in gone]
 
     def _is_asked(self, path: Path, session: pytest.Session) -> bool:
-        """Whether this run is to ask all of a file: with plain pytest one may run a part, and is told so."""
+        """Whether this run is to ask all of a file: plain pytest may run a part, and says so."""
         return self._chosen is None or self._chosen.asks(path, session)
 
     def _is_whole(self, items: list[pytest.Item]) -> bool:
-        """Whether no requirement is missing: who runs a file of them may have another one's name in the settings."""
+        """Whether no requirement is missing: in a run of one file, the settings may name requirements of others."""
         below = [file for scope in self._scopes for file in self._sources.below(scope.folder)]
         files = {file for file in below if os.path.basename(file).startswith("test_")}
         return self._by_launcher or files <= {str(item.path) for item in items}

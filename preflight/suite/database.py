@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from preflight.fleet.schema import SchemaState, Tables
 
 MOMENT = 0.1  # seconds that a start gives a database to take the connection, and twice that to answer all questions
-LOOK = 0.01  # seconds after which a start looks how far it has come
+LOOK = 0.01  # seconds between two looks at how far the question has come
 
 
 class DatabaseAnswer(NamedTuple):
     """What is known about the database."""
 
     version: str = ""
-    """Of the server, "15.18"."""
+    """The server's, "15.18" say."""
     state: SchemaState | None = None
     """None if nothing is known about its tables."""
     tables: tuple[Tables, ...] = ()
@@ -38,7 +38,7 @@ class DatabaseAnswer(NamedTuple):
 
 
 class DatabaseProbe:
-    """One question for each run."""
+    """The one question of a run."""
 
     def __init__(self, settings: Settings, *, starts: bool) -> None:
         """``starts``: this run is in the path of a start."""
@@ -48,7 +48,7 @@ class DatabaseProbe:
         self._answered = threading.Event()
         self._begun = 0.0
         self._left: float | None = None
-        """When the question left: what it took to get ready, an import above all, was not the database's time."""
+        """When the question left: the time before that, an import above all, was not the database's."""
         self._connected: float | None = None
 
     def start(self) -> None:
@@ -69,7 +69,7 @@ class DatabaseProbe:
         return DatabaseAnswer(problem=f"the database cannot be reached: no answer within {waited:.1f} s", passes=True)
 
     def _until(self) -> float:
-        """Until when the answer is worth waiting for, as far as is known by now; on the monotonic clock."""
+        """Until when to wait for the answer, as far as is known by now; on the monotonic clock."""
         limit = self._settings.probe_timeout
         if self._left is None:
             return self._begun + limit

@@ -35,7 +35,7 @@ class Deadlines:
         """Seconds beyond both deadlines that the port's holder may take to end."""
 
     def allow(self, seconds: float) -> None:
-        """Move the deadlines, of the requirement that runs, of those after it and of the run, by so much."""
+        """Extend the deadlines of the requirement that runs, of those after it and of the run by so many seconds."""
         self._allowed += seconds
         if self._set_alarm is not None:
             self._set_alarm()
@@ -45,8 +45,8 @@ class Deadlines:
         """Interrupt what runs inside at its own deadline or at the run's, whichever comes first.
 
         ``begun`` is when the requirement began, by `time.monotonic`; ``own`` is its deadline in seconds where that is
-        not the setting's. One that may not use all of the run's time is
-        interrupted when `FOR_WARNINGS` of it is over.
+        not the setting's. A requirement that may not use all of the run's time is interrupted when `FOR_WARNINGS` of
+        that time is over.
         """
 
         def left() -> tuple[float, str]:
@@ -65,7 +65,7 @@ class Deadlines:
             raise DeadlineExceeded(left()[1])
 
         def set_alarm() -> None:
-            # Again every second: what swallowed the first one is interrupted once more.
+            # Again every second: code that swallowed the first alarm is interrupted once more.
             signal.setitimer(signal.ITIMER_REAL, max(left()[0], 0.001), 1.0)
 
         before = signal.signal(signal.SIGALRM, interrupt)
@@ -76,10 +76,10 @@ class Deadlines:
             yield
             remaining, said = left()
             if in_time and remaining <= 0:
-                raise DeadlineExceeded(said)  # it has swallowed that, or set an alarm of its own
+                raise DeadlineExceeded(said)  # it has swallowed the interruption, or set an alarm of its own
         finally:
             if os.getpid() != self._pid:
-                os._exit(1)  # a copy of us, which a requirement has forked and let go on: it would report as well
+                os._exit(1)  # a copy of us, which a requirement has forked and not ended: it would report as well
             self._set_alarm = None
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)

@@ -25,7 +25,7 @@ def read(items: Iterable[pytest.Item], redactor: Redactor) -> tuple[dict[str, De
             faults.append(f"{item.nodeid}: {error}")
             continue
         if redactor.identifier(item.nodeid) != item.nodeid:
-            # pytest itself shows ids, in places that are out of reach.
+            # pytest itself shows ids, in places that no redaction reaches.
             faults.append(f"{item.nodeid}: has a secret in its id")
         if declared.title.casefold() in titles:
             other = titles[declared.title.casefold()]
@@ -49,7 +49,7 @@ def is_ignored(nodeid: str, declared: Declaration, settings: Settings) -> bool:
 def misnamed(settings: Settings, declarations: Mapping[str, Declaration], *, whole: bool) -> str:
     """What is wrong with the requirements and services that settings name, for people; empty if nothing is.
 
-    Only of a ``whole`` collection is known that a name is nobody's.
+    Only a ``whole`` collection shows that a name is no requirement's.
     """
     for name in settings.ignore:
         named = [one for nodeid, one in declarations.items() if is_named(name, nodeid, one)]

@@ -33,7 +33,7 @@ _CONTROLS = {"\0": "NULL", "\t": "TAB", "\n": "LINE FEED", "\r": "CARRIAGE RETUR
 class Fault(ValueError):
     """The client cannot be built, or cannot send anything: certain, and without asking anybody.
 
-    ``variable`` is what it is about. The message says what is wrong with it and never what it holds; ``fix`` is
+    ``variable`` is the one at fault. The message says what is wrong with it and never what it holds; ``fix`` is
     empty if setting the variable right is all that can be done.
     """
 
@@ -130,14 +130,15 @@ def _version() -> str:
 def named_proxies(environment: Mapping[str, str]) -> dict[str, Proxy]:
     """The proxies by scheme, with "all" and, for the hosts that need none, "no".
 
-    As urllib.request.getproxies has it, of a mapping: small letters win, and an empty variable takes one away.
+    Like urllib.request.getproxies, for a mapping: names in small letters win, and such a name without a value removes
+    the proxy.
     """
     found: dict[str, Proxy] = {}
     variables = [(name, value) for name, value in environment.items() if name.lower().endswith("_proxy")]
     for name, value in variables:
         if value:
             found[name[:-6].lower()] = Proxy(name, value)
-    if "REQUEST_METHOD" in environment:  # of CGI, where a client's header "Proxy" would become HTTP_PROXY
+    if "REQUEST_METHOD" in environment:  # CGI, where a client's header "Proxy" would become HTTP_PROXY
         found.pop("http", None)
     for name, value in variables:
         if name.endswith("_proxy") and value:

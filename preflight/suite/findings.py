@@ -10,7 +10,7 @@ from preflight.contract import Declaration, Details
 from preflight.report.model import Check
 
 _ANSWERS = frozenset({"failed", "error", "timeout", "skipped", "ignored"})
-"""Outcomes that a later stage does not take back: a tear-down that says "unknown", of what has failed."""
+"""Outcomes that no later stage takes back: a requirement that failed stays so if its tear-down says "unknown"."""
 
 
 class Findings:
@@ -42,7 +42,7 @@ class Findings:
         return check is not None and check.outcome == "passed"
 
     def add(self, item: pytest.Item, declared: Declaration, outcome: str, message: str, duration: float = 0.0) -> Check:
-        """A stage of the requirement, which took ``duration`` seconds, has ended so; returns its check after that."""
+        """Add the outcome of a stage, which took ``duration`` seconds; returns the requirement's check after it."""
         check = self._checks[item.nodeid] = self._after(item, declared, outcome, message, duration)
         return check
 
@@ -50,7 +50,7 @@ class Findings:
         details = self.details_of(item)
         before = self._checks.get(item.nodeid)
         if before is not None and (outcome == "passed" or before.outcome in _ANSWERS):
-            # A stage that passes, or comes after one that says no, adds its time, and what the requirement has found.
+            # A stage that passes, or that follows one of these answers, adds its time and what it has found.
             said = details.summary if before.outcome == "passed" else before.message
             return replace(before, message=said, details=details, duration=before.duration + duration)
         return Check(

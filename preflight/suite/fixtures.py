@@ -1,8 +1,7 @@
 """What every requirement can use: settings, environment, details, probes, application and port.
 
 `preflight.plugin` registers them for a run of a suite, and for ``pytest --fixtures``. What a requirement declares is in
-preflight/contract.py; what holds it to that in `collection` (order), `stages`
-(deadlines) and `plugin` (the report).
+preflight/contract.py; `collection` (order), `stages` (deadlines) and `plugin` (the report) hold it to that.
 """
 
 from __future__ import annotations
@@ -99,9 +98,9 @@ def application_fix(suite_run: SuiteRun) -> str:
 
 @pytest.fixture(scope="session")
 def runtime_folder(suite_run: SuiteRun) -> Path | runtime.RuntimeFolderError | None:
-    """Where a start meets others, or why there is no such place; None for a re-run, whose server has met them all.
+    """The folder where starts meet, or why there is none; None for a re-run.
 
-    It sees to its own record and socket: one that serves is not taken out of service for them.
+    A server that serves sees to its own record and socket, and is not taken out of service for them.
     """
     if suite_run.origin == "rerun":
         return None
@@ -113,7 +112,7 @@ def runtime_folder(suite_run: SuiteRun) -> Path | runtime.RuntimeFolderError | N
 
 @pytest.fixture(scope="session")
 def port(suite_run: SuiteRun) -> Iterator[Claim]:
-    """The server's port: found, freed and held as far as this kind of run may (claim.py: what stops what)."""
+    """The server's port: found, freed and held as far as this kind of run may (see the table in claim.py)."""
     claimed = claim.claim(
         suite_run.origin,
         suite_run.settings,

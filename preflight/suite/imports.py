@@ -57,10 +57,10 @@ def attempt(names: Sequence[str], state: StateFolder, deadline: float) -> Tried:
     tried = _in_child(rest, deadline)
     worked = {name for name in rest if name not in tried.failures and name not in tried.untried}
     if safe and worked:
-        # As it is by now: what was compiled for the first time has changed the folder; or something was installed.
+        # Once more: compiling for the first time changes the folder, and something may have been installed.
         after = _fingerprint(names)
         imported = worked | known if after == before else worked
-        with contextlib.suppress(OSError):  # asked again, then
+        with contextlib.suppress(OSError):  # then they are imported again next time
             files.publish(state.imports, json.dumps({"of": after, "imported": sorted(imported)}).encode())
     return tried
 
@@ -77,7 +77,7 @@ def _remembered(path: Path, fingerprint: str) -> frozenset[str]:
 
 
 def _is_safe(folder: Path) -> bool:
-    """Whether nobody else can have put there what is remembered; a folder that is not there yet keeps nothing."""
+    """Whether nobody else can have written what is remembered in this folder, which is made if it is not there."""
     try:
         files.own(folder)
     except OSError:
@@ -131,7 +131,7 @@ def _fingerprint(names: Sequence[str]) -> str:
     for name in sorted(names):
         if found := installed(name):
             facts.append((name, found.version, _stamp(str(found.distribution.locate_file("")))))
-        # Where the module itself is found, which a file in another folder can stand before.
+        # Where the module itself is found: a file in another folder can come before it.
         spec = importlib.machinery.PathFinder.find_spec(_guess(name).partition(".")[0])
         facts.append((spec.origin, _stamp(spec.origin)) if spec is not None and spec.origin else str(spec is None))
     return hashlib.sha256(repr(facts).encode()).hexdigest()
@@ -166,7 +166,7 @@ def _in_child(names: Sequence[str], deadline: float) -> Tried:
     failures = {name: error for name, error in answers if error}
     rest = [name for name in names if name not in {name for name, _error in answers}]
     if rest and not late:
-        # One that ends the process says nothing more of those after it.
+        # An import that ends the process leaves those after it untried.
         failures[rest[0]] = f"its import ended the process (exit code {child.returncode})"
         rest = rest[1:]
     return Tried(failures, tuple(rest))
@@ -203,7 +203,7 @@ def modules(name: str) -> list[str]:
 
 
 def _is_there(module: str) -> bool:
-    """Whether there is such a module; what it is in is not imported for that."""
+    """Whether there is such a module; the packages that it is in are not imported for that."""
     name, *below = module.split(".")
     spec = importlib.util.find_spec(name)
     for part in below:
@@ -228,13 +228,13 @@ def _outcomes(names: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def main() -> None:
-    """Import what is named, and say of each what came of it, a line of JSON each; nothing else is said there."""
+    """Import the distributions on the command line; print the outcome of each as a line of JSON, and nothing else."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what is imported may print
     interpreter.put_first(Path.cwd())  # a file there may stand before a distribution, in the application as well
     for outcome in _outcomes(sys.argv[1:]):
         print(json.dumps(outcome), file=answers, flush=True)
-    os._exit(0)  # whatever their threads do: the result is known
+    os._exit(0)  # whatever threads of the imported modules do: the result is known
 
 
 if __name__ == "__main__":

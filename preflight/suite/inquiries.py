@@ -73,7 +73,7 @@ class Inquiries:
     def application(self) -> tuple[str | None, str]:
         """Wait for the application's import; returns its error, if any, in one line, and what to do about it.
 
-        The second is empty if importing the application shows more.
+        The second is empty if importing the application by hand shows more.
         """
         try:
             return self._imported()
@@ -86,7 +86,7 @@ class Inquiries:
             raise DeadlineExceeded(f"the import of {chosen.app} has not ended: it {late}", fix) from None
 
     def close(self) -> None:
-        """End the programs of probes, and what is shared with other instances."""
+        """End the programs of probes, and the sharing of answers with other instances."""
         if self.answers is not None:
             self.answers.close()
         if self._sharing is not None:

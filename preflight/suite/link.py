@@ -28,7 +28,7 @@ class Link:
         # pluggy takes a plugin's name from here. It is another one each time: -p no:NAME cannot keep it out.
         self.__name__ = f"{LAUNCHER}-{os.urandom(8).hex()}"
         self.met = False
-        """Whether the suite has taken the run up; set from there."""
+        """Whether `preflight.plugin` has taken up the run; it sets this."""
         self._heard: dict[str, Message] = {}
         self._condition = threading.Condition()
         self._channel = children.attach(descriptor, self._hear, children.end_group)

@@ -110,7 +110,7 @@ def _known(where: str, what: str, names: object, table: Mapping[str, object]) ->
 
 
 def _resolves(where: str, name: object) -> None:
-    """Of the standard library's handlers, that there is one of that name; others are imported when they are used."""
+    """Refuse a handler of the standard library that does not exist; others are imported when they are used."""
     if isinstance(name, str) and name.startswith("logging."):
         module, _, attribute = name.removeprefix("logging.").rpartition(".")
         home = {"": logging, "handlers": logging.handlers}.get(module)

@@ -9,8 +9,8 @@ from typing import Any
 def allow_changes() -> None:
     """Let threads make loggers while pytest goes through the table.
 
-    What a thread imports makes loggers, and the probes' threads import: the requirement whose turn it was would have
-    raised "dictionary changed size during iteration" (catching_logs in _pytest/logging.py, pytest 9).
+    The probes' threads import modules, which make loggers: the requirement that runs at that moment would raise
+    "dictionary changed size during iteration" (catching_logs in _pytest/logging.py, pytest 9).
     """
     logging.root.manager.loggerDict = _Loggers(logging.root.manager.loggerDict)
 

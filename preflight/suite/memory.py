@@ -20,7 +20,7 @@ class Left(NamedTuple):
     """Memory that can still be used."""
 
     available: int  # bytes
-    limit: int  # bytes: what there is of it in all
+    limit: int  # bytes in all
     group: str = ""  # the control group that limits it, as /proc/self/cgroup spells it; empty: the machine
 
 
@@ -33,7 +33,7 @@ def left(root: Path = Path("/")) -> Left:
 
 
 def of_machine(root: Path = Path("/")) -> Left:
-    """What the machine leaves. On Linux that is read here: psutil takes longer to import than all the rest takes."""
+    """What the machine leaves. On Linux that is read here: importing psutil takes longer than all the rest."""
     lines = (line.partition(":") for line in _lines(root / "proc/meminfo"))
     said = {name: rest.split() for name, _, rest in lines}
     try:
@@ -95,8 +95,8 @@ def _hierarchies(root: Path) -> Iterator[tuple[int, Path, Path, Path]]:
             yield version, name, point, folder
         else:
             elsewhere.append((version, name, point, point))
-    # A container may have its group mounted as the root, and be told where that is outside of it. Where our group is in
-    # sight, what else is mounted is somebody else's.
+    # A container may have its group mounted as the root, while /proc/self/cgroup names its place outside the container.
+    # Where our group is in sight, every other mount is somebody else's.
     yield from (one for one in elsewhere if one[0] not in seen)
 
 
@@ -106,7 +106,7 @@ def _limits_of_version_1(folder: Path) -> list[int]:
 
 
 def _limit_out_of_sight(folder: Path) -> int | None:
-    """The tightest limit above a group of version 1, which it is told of even where no group above is in sight."""
+    """The tightest limit of a group of version 1 and those above it, which its statistics have even out of sight."""
     line = next((one for one in _lines(folder / "memory.stat") if one.startswith("hierarchical_memory_limit ")), "")
     limit = line.partition(" ")[2].strip()
     return int(limit) if limit.isdecimal() and int(limit) < _UNLIMITED else None

@@ -1,7 +1,7 @@
 """A port that is held: by whom, and what a run of the suite may do about it; see the table in claim.py.
 
-Who is an instance of ours is found out in neighbours.py; what a start does about one is decided in decision.py. One
-that drains is waited for, as long as it says that it may take; nobody sends it a second signal before.
+neighbours.py finds the instances of ours; decision.py decides what a start does about one. An instance that drains is
+waited for, as long as it says that it may take, and gets no second signal before that.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _take(settings: Settings, policy: ports.Policy, on_step: Callable[[ports.Ste
 
 
 def claim_path(origin: str, settings: Settings, path: Path, blocking: str, given: socket.socket | None) -> Claim:
-    """The same for the path of a Unix socket, for which nobody is stopped; see socketfiles.py."""
+    """Claim the path of a Unix socket, for which no process is stopped; see socketfiles.py."""
     if origin == "start":
         if blocking:
             return Claim(untried=blocking)
@@ -170,9 +170,9 @@ def claim_path(origin: str, settings: Settings, path: Path, blocking: str, given
 
 
 def _beside(origin: str, settings: Settings, decision: Decision, holders: tuple[ports.Holder, ...]) -> Claim | None:
-    """What a run makes of an instance of ours that is there to stay; None if the run goes on to stop it.
+    """The claim of a run beside an instance of ours that stays; None if the run goes on to stop it.
 
-    A start has decided already, unless the instance has come since.
+    A start has decided before this, unless the instance has come since.
     """
     neighbour, refusal = decision.neighbour, decision.refusal
     leaves = Claim(holders=holders, problem=refusal or f"{neighbour.name} serves {neighbour.where}", fix=decision.fix)
@@ -205,7 +205,7 @@ def _beside(origin: str, settings: Settings, decision: Decision, holders: tuple[
 
 
 def _of_the_application(origin: str, holders: Sequence[ports.Holder]) -> ports.Holder | None:
-    """One of the holders that the application of this very run has started, which ends with its worker."""
+    """The holder that the application of this very run has started, which ends with its worker; None without one."""
     launcher = os.getpid() if origin == "pytest" else os.getppid()
     for holder in holders:
         line = [holder.pid, *ancestors(here(), holder.pid)] if holder.pid is not None else []
@@ -217,7 +217,7 @@ def _of_the_application(origin: str, holders: Sequence[ports.Holder]) -> ports.H
 
 
 def _suspended_start(settings: Settings, holders: tuple[ports.Holder, ...]) -> Claim | None:
-    """What a check says of another start that has the start lock and was stopped by a signal; None without one."""
+    """The claim of a check while a start that has the start lock is suspended; None if there is no such start."""
     pid = runtime.starting(settings.slot)
     process = here().process(pid) if pid else None
     if process is None or not process.suspended:
@@ -227,7 +227,7 @@ def _suspended_start(settings: Settings, holders: tuple[ports.Holder, ...]) -> C
 
 
 def wait_for_drains(settings: Settings, ours: Sequence[Neighbour], on_step: Callable[[ports.Step], None]) -> None:
-    """Wait until the instances that drain have let go of the port, as long as they say that they may take."""
+    """Wait until the instances that drain have let go of the port, but no longer than they say that they may take."""
     until = time.monotonic() + patience(ours)
     for one in ours:
         if one.record.state == DRAINING:

@@ -21,7 +21,7 @@ FIXTURES = ("application", "details", "environment", "port", "probes", "settings
 
 def outcome_of(item: pytest.Item, stage: pytest.TestReport, error: BaseException | None) -> tuple[str, str]:
     """Our outcome and its message for one stage of a requirement, which raised ``error``."""
-    # pytest itself decides on this after us, and lets both an xfail and an xpass go.
+    # pytest itself decides on this after us, and accepts both an xfail and an xpass.
     expected = stage.when == "call" and item.get_closest_marker("xfail") is not None
     if expected or isinstance(error, pytest.xfail.Exception):
         return "skipped", "marked as expected to fail, which is not an answer"
@@ -56,7 +56,7 @@ def _place(item: pytest.Item, error: BaseException) -> str:
 
 
 def meant(name: str, known: Mapping[str, str]) -> str:
-    """What a wrong name may have been meant for: "; did you mean 'Memory'?"; ``known`` has what to show for each."""
+    """A suggestion for a wrong name: "; did you mean 'Memory'?"; ``known`` has what to show for each right one."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {known[close[0]]!r}?" if close else ""
 

@@ -1,7 +1,7 @@
-"""One run of the suite, as plugins that pytest has for as long as the run takes: `preflight.plugin` asks for them.
+"""One run of the suite, as plugins of pytest: `preflight.plugin` has them registered when the run begins.
 
 `collection` holds the requirements to what they declare, and keeps the order (the port last). `stages` holds each to
-its deadline, and turns pytest's outcomes into ours. What is here makes the report and publishes it.
+its deadline, and turns pytest's outcomes into ours. :class:`Reporting` makes the report and publishes it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def register(config: pytest.Config, settings: Settings, link: Link | None) -> None:
-    """Let pytest have the plugins of a run, which begins now. Raises UsageError if one of them is kept out."""
+    """Register the plugins of a run, which begins now. Raises UsageError if one of them is kept out."""
     run = SuiteRun(config, settings, link)
     plugins = {
         RUN: run,
@@ -99,7 +99,7 @@ class Reporting:
         run.inquiries.close()
         report = run.report
         if session.exitstatus == pytest.ExitCode.OK and report is not None and not self._config.option.collectonly:
-            # CI goes by the exit code, whether a plugin made it up or pytest did not know better (of a broken run).
+            # CI goes by the exit code: a plugin may have changed it, and pytest does not know that a run is broken.
             if report.status == "broken":
                 session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
             elif report.blocking:

@@ -1,7 +1,7 @@
 """Questions to the network, asked concurrently. A probe returns what it found; requirements judge.
 
-To add one: write a function that makes a :class:`Question` from the environment and name it in
-QUESTIONS; a requirement then reads ``probes["name"]``. How a question is asked is in asking.py.
+To add one: write a function that makes a :class:`Question` from the environment and name it in QUESTIONS; a requirement
+then reads ``probes["name"]``. asking.py asks the questions.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ QUESTIONS: Mapping[str, Callable[[Mapping[str, str]], Question]] = {"openai": op
 class Probes(Mapping[str, Reply]):
     """All questions, asked at once on :meth:`start`; an item waits for its reply until its deadline.
 
-    The threads are daemons: one that hangs in name resolution, which no time-out reaches, must not
-    keep the process alive.
+    The threads are daemons: one that hangs in name resolution, which no time-out reaches, must not keep the process
+    alive.
     """
 
     def __init__(self, settings: Settings, sharing: Sharing | None = None) -> None:
         self._timeout = settings.probe_timeout
         self._sharing = sharing
-        # The requirement that waits for it has time to ask then.
+        # The requirement that waits for another instance's answer still has time to ask the service itself.
         self._patience = max(0.0, settings.requirement_timeout - self._timeout - GRACE)
         self._offline = settings.offline
         self._unused = settings.unused
@@ -122,8 +122,8 @@ class Probes(Mapping[str, Reply]):
             why = "not used" if name in self._unused else "offline"
             return Reply(question.shown, failure=f"not asked ({why})")
         thread = self._threads[name]
-        # What it took to get ready, an import above all, was not the service's time; nor was another one's answer that
-        # has not come.
+        # The time to get ready, an import above all, was not the service's; nor was the wait for another instance's
+        # answer.
         until = self._begun + self._timeout
         if self._sharing is not None:
             until += min(lease(self._timeout), self._patience)
@@ -136,7 +136,7 @@ class Probes(Mapping[str, Reply]):
         return Reply(question.shown, failure=asking.no_answer(self._timeout), seconds=self._timeout)
 
     def fault(self, name: str) -> Fault | None:
-        """Why the client could send nothing, whoever answers; None if it could. Asks nobody."""
+        """Why the client could send nothing, whatever the service does; None if it could. Sends nothing."""
         if name in self._threads and self[name].status is not None:
             return None
         return asking.fault(self._questions[name])

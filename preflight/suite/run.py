@@ -22,7 +22,7 @@ from preflight.suite.findings import Findings
 from preflight.suite.inquiries import Inquiries
 from preflight.suite.witness import Witness
 
-if TYPE_CHECKING:  # which of the two is needed, and has been imported, is known at the beginning of a run
+if TYPE_CHECKING:  # a run needs, and imports, only one of Alone and Link
     from preflight.ports import Step
     from preflight.suite.alone import Alone
     from preflight.suite.link import Link
@@ -91,7 +91,7 @@ class SuiteRun:
         return left_out(self.declarations[nodeid], self.settings, takes_port=self.takes_port)
 
     def broken(self, problems: list[str]) -> None:
-        """The run cannot be trusted, for these reasons."""
+        """Note, and tell the launcher, why the run cannot be trusted."""
         problems = [self.redactor.beginning(problem, report.LONGEST_MESSAGE) for problem in problems]
         self.problems += problems
         if self.link:
@@ -99,10 +99,10 @@ class SuiteRun:
 
     @property
     def vouches(self) -> bool:
-        """Whether exit code 0 is true of this run: it has a report, and nothing in that blocks."""
+        """Whether the run may end with exit code 0: it has a report, and nothing in that blocks."""
         return self.report is not None and self.report.status != "broken" and not self.report.blocking
 
-    # What is asked for the port.
+    # For the claim on the port.
 
     @property
     def blocking(self) -> list[str]:
@@ -113,7 +113,7 @@ class SuiteRun:
         return [*titles, f"only a part of the suite ({self.selection})"] if partial else titles
 
     def before_port(self) -> list[str]:
-        """What blocks the start, now that the port is asked for: all others have to have answered by then."""
+        """What blocks the start when the port is asked for; every other requirement must have its answer by then."""
         settled = self.findings.ended | self.deselected | self.of_port
         waiting = [nodeid for nodeid in self.declarations if nodeid not in settled]
         if waiting and not self.problems:
@@ -127,7 +127,7 @@ class SuiteRun:
         self._launcher.on_port_step(step, self.redactor)
 
     def allow(self, seconds: float) -> None:
-        """Move the deadlines, of the requirement that runs, of those after it and of the run, by so much."""
+        """Extend the deadlines of the requirement that runs, of those after it and of the run by so many seconds."""
         if self.link:
             self.link.send("allowed", seconds=seconds)
         self.deadlines.allow(seconds)

@@ -1,4 +1,4 @@
-"""Which part of the suite was asked for, if pytest was started by itself.
+"""Which part of the suite was asked for, in a run of plain pytest.
 
 Only pytest's own command line counts. What ``addopts`` and PYTEST_ADDOPTS choose is meant for the project's own tests.
 So are settings such as ``norecursedirs``, and ``collect_ignore`` in a conftest.py: a requirement that is not asked
@@ -30,14 +30,14 @@ _CHOOSING = (
     ("stepwise", False),
     ("stepwise_skip", False),
 )
-"""Where pytest keeps the options that leave requirements out or reorder them, and what stands there without them."""
+"""Where pytest keeps the options that leave requirements out or reorder them, and their defaults."""
 
 
 class Selection:
     """The choice of one pytest's command line."""
 
     def __init__(self, config: pytest.Config, scopes: Iterable[Scope]) -> None:
-        """Let nothing else choose: this sets the options of ``config``. ``scopes`` are the parts of the suite."""
+        """Set the options of ``config`` to what was typed, and nothing else. ``scopes`` are the parts of the suite."""
         typed = config._parser.parse_known_args(list(config.invocation_params.args))  # nothing public tells
         self._typed: dict[str, Any] = {name: getattr(typed, name, default) for name, default in _CHOOSING}
         vars(config.option).update(self._typed)

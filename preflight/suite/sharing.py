@@ -21,9 +21,9 @@ MARGIN = 1.0  # seconds beyond a question's own that a claim and its answer take
 
 
 def lease(timeout: float) -> float:
-    """Seconds for which another instance's answer is waited for, to a question that has ``timeout`` seconds.
+    """Seconds to wait for another instance's answer to a question that may take ``timeout`` seconds.
 
-    The time of the own question begins after that.
+    After that, the instance asks itself, and its question's own time begins.
     """
     return timeout + MARGIN
 

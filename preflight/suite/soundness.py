@@ -28,7 +28,7 @@ def problems(config: pytest.Config) -> list[str]:
 
 
 def refused(config: pytest.Config, *, lists: bool = False) -> list[str]:
-    """The options of pytest with which nothing is found out; ``lists``: only those that show something instead."""
+    """The options of pytest with which nothing is found out; ``lists``: only those that make it print a list."""
     return [
         f"{option.names[0]} is set, and {option.changes}: leave it out ({_whence(config, option)})"
         for option in interpreter.refused(config.option, config.invocation_params.args)

@@ -17,13 +17,13 @@ import pytest
 from preflight.project import Scope
 
 REWRITTEN = -1
-"""Stands for a level of optimization: with pytest's assertions, which explain themselves (plain pytest has those)."""
+"""Stands for a level of optimization: with pytest's assertions, which explain themselves, as in plain pytest."""
 INSTALLED = "site-packages"
 ASSERTION = re.compile(rb"^[ \t]*assert\b", re.MULTILINE)
 ALWAYS_HOLDS = "assertion is always true"
 """The compiler's warning about an assertion of a tuple."""
 Code = tuple[object, ...]
-"""What a code object does, in a form that compares: neither where it stands nor how it was compiled."""
+"""What a code object does, in a form that can be compared: without its positions."""
 
 
 def code_of(function: object) -> CodeType | None:
@@ -37,7 +37,7 @@ def code_of(function: object) -> CodeType | None:
 
 
 def comparable(code: CodeType) -> Code:
-    """The same for two compilations of the same source, whatever was kept of positions."""
+    """A value that is equal for two compilations of the same source, whatever positions they keep."""
     constants = tuple(
         comparable(one) if isinstance(one, CodeType) else (type(one).__name__, one) for one in code.co_consts
     )
@@ -54,7 +54,7 @@ def _all_inside(code: CodeType) -> Iterator[Code]:
 
 
 class Sources:
-    """The files that requirements stand in, compiled once more from what is written there."""
+    """The files that contain requirements, compiled once more from their text."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -66,14 +66,14 @@ class Sources:
         """The lines of a file with an assertion of a tuple, which holds whatever is in it: ``assert (x, "no x")``."""
 
     def text(self, file: str) -> bytes:
-        """What a file says, read once: hundreds are looked at, some for several reasons. Raises OSError."""
+        """A file's text, read once: hundreds are looked at, some for several reasons. Raises OSError."""
         if file not in self._texts:
             with open(file, "rb", buffering=0) as opened:
                 self._texts[file] = opened.read()
         return self._texts[file]
 
     def below(self, folder: Path) -> list[str]:
-        """:func:`files_below`, looked for once."""
+        """The result of :func:`files_below`, which is called once for a folder."""
         if folder not in self._below:
             self._below[folder] = files_below(folder)
         return self._below[folder]
@@ -101,13 +101,13 @@ class Sources:
         return f"the code that would run is not that of {item.path.name}: {caches}, or the plugin that replaced it"
 
     def stale(self, root: Path, scopes: Sequence[Scope], sound: Iterable[pytest.Item]) -> list[str]:
-        """The project's modules, and ours, that were imported from another text than their files have, for people.
+        """The project's modules, and ours, whose code is not that of their files, for people.
 
         And the assertions of the suite that cannot fail, as Python sees when it compiles them.
 
-        All of a module counts, what stands outside of its functions as well: limits, defaults, markers. Requirements
-        ask what they have imported; of that the modules with an assertion in them are looked at, and the files of
-        ``sound``, the requirements of which :meth:`fault` has found nothing.
+        All of a module is compared, including what is outside of its functions: limits, defaults, markers. Requirements
+        use modules that they have imported: those with an assertion in them are looked at, and the files of ``sound``,
+        the requirements in which :meth:`fault` has found nothing.
         """
         own = {str(item.path) for item in sound}
         suite = tuple(f"{scope.folder}{os.sep}" for scope in scopes)
@@ -136,7 +136,7 @@ class Sources:
         return found
 
     def _inside(self, path: Path, name: str, level: int) -> set[Code]:
-        """The functions of that name in a file, or all if there is none; see :meth:`module`."""
+        """The functions of that name in a file, or all of them if the name is empty; see :meth:`module`."""
         if (path, name, level) not in self._codes:
             module = self.module(path, level)
             if module is None:
@@ -194,7 +194,7 @@ def is_collected(file: str) -> bool:
 
 
 def folders(folder: Path) -> list[str]:
-    """The topmost folders below one, or that one itself, with files in which pytest looks for requirements."""
+    """The topmost folders below a folder, or it alone, with files in which pytest looks for requirements."""
     found: list[str] = []
     for one in sorted({os.path.dirname(file) for file in files_below(folder) if is_collected(file)}):
         if not any(one.startswith(f"{above}{os.sep}") for above in found):
@@ -207,7 +207,7 @@ def _asserts(text: bytes) -> bool:
 
 
 def _imported(module: ModuleType) -> CodeType | None:
-    """What an import of a module executes, a compiled form of it where there is a valid one; None if nobody can tell.
+    """The code that an import of a module executes, compiled before where that is valid; None if it cannot be known.
 
     pytest keeps what it has rewritten under the hash of the source, so that is never another file's.
     """
@@ -222,7 +222,7 @@ def _imported(module: ModuleType) -> CodeType | None:
 
 
 def name_of(item: pytest.Item) -> str:
-    """What a requirement is called in its file, with its classes."""
+    """The name of a requirement in its file, after those of its classes."""
     classes = [node.name for node in item.listchain() if isinstance(node, pytest.Class)]
     return ".".join([*classes, getattr(item, "originalname", None) or item.name])
 

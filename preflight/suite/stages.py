@@ -26,7 +26,7 @@ from preflight.text import first_line
 
 _BEGUN = pytest.StashKey[float]()
 _REFUSALS = frozenset({"failed", "error", "timeout", "skipped"})
-"""Outcomes of a critical requirement that the settings can let go."""
+"""Outcomes of a critical requirement that the settings can ignore."""
 
 
 class Stages:
@@ -83,7 +83,7 @@ class Stages:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        # Its own representation is thrown away below; of a message of 50 MB it takes minutes and gigabytes.
+        # pytest's own representation is thrown away below; making that of 50 MB takes minutes and gigabytes.
         vars(item).update(repr_failure=_nothing, _repr_failure_py=_nothing)
         stage = yield
         declared = self._run.declarations[item.nodeid]
@@ -117,7 +117,7 @@ class Stages:
         ]
 
     def _end(self, item: pytest.Item, check: report.Check) -> None:
-        """The requirement has been torn down, and this is its check."""
+        """End a requirement that has been torn down; ``check`` is its result."""
         self._run.findings.ended.add(item.nodeid)
         self._judge_cleanup(item)
         if check.outcome == "passed" and not self._run.witnesses[item.nodeid].entered:
@@ -129,7 +129,7 @@ class Stages:
             self._run.link.send("checked", **building.in_brief(check, self._run.redactor))
 
     def _unless_ignored(self, item: pytest.Item, outcome: str, message: str) -> tuple[str, str]:
-        """Outcome and message, as the settings have it that let some critical requirements go."""
+        """Outcome and message, or those of an ignored requirement if the settings ignore this one."""
         settings = self._run.settings
         ignorable = declarations.is_ignored(item.nodeid, self._run.declarations[item.nodeid], settings)
         if outcome not in _REFUSALS or not ignorable:

@@ -1,8 +1,8 @@
 """Fixtures of a project's own tests, which its requirements do without.
 
-Plain pytest imports every conftest.py above the suite. What it defines for the project's tests would change what a
-requirement asks: a fixture that is called like one of ours takes its place, and one that every test has puts a double
-in the place of a database. A check imports none of these files, so both runs ask the same.
+Plain pytest imports every conftest.py above the suite. The fixtures there would change what a requirement asks: one
+with the name of ours takes its place, and an automatic one may put a double in the place of a database. A check imports
+none of these files, so both runs ask the same.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def leave_out(items: Iterable[pytest.Item], root: Path, folders: Sequence[Path])
 
     def is_outside(item: pytest.Item, definition: Any) -> bool:
         for node in item.listchain():
-            # Where it was registered: the suite's own conftest.py may have it from elsewhere in the project.
+            # Where it was registered counts: the suite's conftest.py may import it from elsewhere in the project.
             if definition.baseid and definition.baseid == node.nodeid:
                 return not any(map(node.path.is_relative_to, folders))
         code = getattr(inspect.unwrap(definition.func), "__code__", None)

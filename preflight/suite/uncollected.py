@@ -31,9 +31,9 @@ SEVERITY = re.compile(rb"\.[\s\\]*(?:%s)\b" % "|".join(SEVERITIES).encode())
 def lost(scope: Scope, items: Iterable[pytest.Item], sources: Sources) -> list[tuple[Path, str]]:
     """The tests in the files of a part of the suite that pytest has not collected: the file, and ``FILE::NAME``.
 
-    Those that are written at the top of a file or of a class, and the functions that a file has from elsewhere: what
-    stands under a condition may well not be there. What is marked as a requirement is one, whatever it and its file are
-    called. Hidden folders are nobody's (an editor's copies, say).
+    Tests are the functions at the top level of a file or of a class, and those that a file imports; a function under a
+    condition may rightly be absent. Whatever is marked as a requirement is one, whatever its name and its file's.
+    Hidden folders do not count (an editor's copies, say).
     """
     collected = {(str(item.path), name_of(item)) for item in items}
     bodies = {code_of(getattr(item, "obj", None)) for item in items} - {None}
@@ -63,7 +63,7 @@ def _lost_of(
     module = sources.module(path)
     names = [name for name, _ in compiled_tests(module)] if module is not None else []
     if len(set(names)) == len(names) and all((file, name) in collected for name in names):
-        return  # nearly always, and ten times as quick as reading the file's grammar
+        return  # nearly always, and ten times as quick as parsing the file
     for name, times in Counter(_written_tests(ast.parse(sources.text(file)).body)).items():
         if (file, name) not in collected:
             yield name
@@ -108,7 +108,7 @@ def _written_tests(body: Iterable[ast.stmt]) -> Iterator[str]:
 
 
 def _brought_tests(module: ModuleType | None) -> list[str]:
-    """The test functions that a module has from elsewhere, by name, but for those that say they are none."""
+    """The names of the test functions that a module has imported, except those that say they are no tests."""
     if module is None:
         return []
     return [
@@ -124,7 +124,7 @@ def _brought_tests(module: ModuleType | None) -> list[str]:
 def _declares(source: bytes) -> bool:
     """Whether a file names the mark of a requirement: in a decorator, for all of a file or class, or elsewhere."""
     if not MARK.search(source) or not SEVERITY.search(source):
-        return False  # nearly all of them: reading a file's grammar takes milliseconds
+        return False  # nearly all of them: parsing a file takes milliseconds
     try:
         nodes = list(ast.walk(ast.parse(source)))
     except (SyntaxError, ValueError):  # no file that pytest could ask either
@@ -140,7 +140,7 @@ def _declares(source: bytes) -> bool:
 
 
 def _marked(module: ModuleType, collected: Container[CodeType | None]) -> Iterator[str]:
-    """What is marked as a requirement in a module of the suite, and has no body that is collected; by name."""
+    """The names of what is marked as a requirement in a module of the suite, and whose body was not collected."""
     own = {name: one for name, one in list(vars(module).items()) if name != "pytestmark"}
     if _is_marked(module) and _is_left_out(own.values(), module, collected):
         yield "all of it"
@@ -152,7 +152,7 @@ def _marked_inside(
     called: str, thing: object, module: ModuleType, collected: Container[CodeType | None]
 ) -> Iterator[str]:
     if isinstance(thing, pytest.MarkDecorator):
-        # What has no name of its own, a partial say, was not marked: it has become the mark's argument.
+        # A callable without a name of its own, a partial say, was not marked: it has become the mark's argument.
         if thing.name in SEVERITIES and any(map(callable, thing.args)):
             yield called
     elif inspect.isclass(thing):

@@ -21,7 +21,7 @@ class Witness:
     """Sees one requirement's own body run, whichever code calls it, and whatever happens to what it raises."""
 
     def __init__(self, item: pytest.Item) -> None:
-        """``item`` as it was collected: whatever is put in its place later is not what is waited for."""
+        """``item`` as it was collected: a function that is put in its place later does not count."""
         self._code = code_of(getattr(item, "obj", None))
         self.entered = False
         self.raised: BaseException | None = None
@@ -58,13 +58,13 @@ class Witness:
         return call
 
     def _is_ours(self, error: BaseException) -> bool:
-        """Whether code of the requirement's file was on its way."""
+        """Whether the error came through code of the requirement's file."""
         files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
         return self._code is not None and self._code.co_filename in files
 
     @contextmanager
     def hearing(self) -> Generator[None]:
-        """Raise what was asserted in vain in a thread meanwhile, of a fixture say."""
+        """Raise the failed assertion of a thread, a fixture's say, that has ended meanwhile."""
         with self._listening() as heard:
             yield
             if heard:

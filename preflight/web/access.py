@@ -67,7 +67,7 @@ class Denial(NamedTuple):
     status: int
     error: str
     guessed: bool = False
-    """A wrong token came with it, as opposed to none."""
+    """Whether a wrong token came with the request."""
     login: bool = False
     """Whether a person in a browser can log in instead."""
 
@@ -82,7 +82,7 @@ class Access:
 
         ``admission``: what opens the routes beside another application.
         """
-        # A form of the page ends the login that comes with it, and has no nonce to send.
+        # The page's form ends the login whose cookie it brings, and has no nonce to send.
         self._audiences = audiences if admission is None else {**audiences, "/logout": Audience.VISITORS}
         self._admission = admission
         token = settings.token if admission is None else admission.token
@@ -97,7 +97,7 @@ class Access:
         self._names = {b"localhost", b"127.0.0.1", b"[::1]", _in_host(settings.host)}
         self._names |= {name.encode() for name in settings.allowed_hosts if _without_port(name)}
         if not settings.loopback:
-            # Others come by them, and have to bring the token; a page that was rebound to one of them has none.
+            # Other machines use these names, and have to bring the token; a page that was rebound to one has none.
             self._names |= {name.encode("utf-8", "surrogateescape") for name in hostnames.own()}
         port = b":%d" % settings.port
         self._hosts = self._names | {name + port for name in self._names}
@@ -183,9 +183,9 @@ class Access:
         return None
 
     def _is_own(self, host: bytes, server: tuple[str, int | None] | None) -> bool:
-        """Whether it is the address or the port that this very connection came to.
+        """Whether ``host`` is the address or the port that this very connection came to.
 
-        The port is another one than the settings' where another server than ours has bound it.
+        A server that is not ours may have bound another port than the settings have.
         """
         if server is None or server[1] is None:
             return False
@@ -215,7 +215,7 @@ class Access:
 
     @contextlib.contextmanager
     def connection(self, scope: Scope, close: Callable[[], object]) -> Iterator[None]:
-        """For as long as a connection that may be open is: ``close`` is called when the login that opened it ends."""
+        """Call ``close`` if the login that has opened this connection ends while the connection is open."""
         headers = _watched(scope["headers"]) or {}
         login = self.cookies.login(headers.get(b"cookie", b"")) if self.has_token else None
         if login is None or _offered(scope, headers) is not None:
@@ -224,15 +224,15 @@ class Access:
         with self.cookies.opened(login, close):
             yield
 
-    # Wrong ones.
+    # Wrong tokens.
 
     async def failed(self, scope: Scope, instance: Instance) -> bool:
-        """Record who offered a wrong token, and wait the longer the more often they have.
+        """Record who offered a wrong token, and wait, longer each time.
 
-        False: too many wait already, so that this one is to be told off at once.
+        Returns False if too many wait already: this one is to be refused at once.
         """
         peer, port = scope["client"] if scope.get("client") else ("unknown", 0)
-        # Whole: it is cut where it is written, after it has been redacted.
+        # The whole path: it is cut where it is written, after it has been redacted.
         self.guesses.record(instance, peer, port, scope["path"])
         who = neighbourhood(peer)
         delay = self._throttle.failed(instance.board, who, time.monotonic())
@@ -249,9 +249,9 @@ class Access:
 
 
 def _watched(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes] | None:
-    """The headers that decisions stand on; None if one that may be there once is there twice.
+    """The headers that decide; None if one of them comes twice that may come only once.
 
-    ``forwarded`` is in it if the request came through a proxy that says so, in whatever way.
+    ``forwarded`` is among them if a proxy says, in whatever header, that the request came through it.
     """
     found: dict[bytes, bytes] = {}
     for name, value in headers:

@@ -20,7 +20,7 @@ class Answer:
     def __init__(
         self, status: int, content_type: str, body: bytes, headers: Iterable[Header] = (), *, shown: bool = True
     ) -> None:
-        """Without a content type there is no body, as in a 304; ``shown``: by a browser (see headers.py)."""
+        """Without a content type there is no body, as in a 304; ``shown``: whether a browser shows it (headers.py)."""
         about = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
         self._start: Message = {
             "type": "http.response.start",

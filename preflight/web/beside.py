@@ -46,10 +46,10 @@ class Beside:
         self._running: AsyncExitStack | None = None
 
     def entrance(self, lifespan: ASGIApp) -> ASGIApp:
-        """What a server calls: it answers what is below the prefix, and hands over everything else.
+        """The application that a server calls: it answers requests below the prefix, and passes on all others.
 
-        ``lifespan`` answers for the lifespan. Every request of the application's own passes here, so this is one
-        function with variables of its own, instead of a method that looks them up.
+        ``lifespan`` answers the lifespan. Every request of the application's own passes here, so this is one function
+        with variables of its own, instead of a method that looks them up.
         """
         app, prefix, mark = self.app, self._prefix, MARK
 
@@ -69,10 +69,10 @@ class Beside:
         return entrance
 
     def _base(self, path: str, root: str) -> str:
-        """The part of the path that leads to our routes; empty if it is the application's.
+        """The part of the path that leads to our routes; empty if the path is the application's.
 
-        ``root`` is at its beginning, as ASGI has it, or is left out, as some servers do; it is there twice where a
-        request has come without the proxy that takes it off.
+        ``root`` is at its beginning, as ASGI has it, or is left out, as some servers do; it is there twice if the
+        request did not pass the proxy that takes it off.
         """
         for base in (root + self._prefix, self._prefix, root + root + self._prefix):
             if path.startswith(base) and path[len(base) : len(base) + 1] in ("", "/"):
@@ -133,7 +133,7 @@ class Beside:
         try:
             await self.app(scope, received, sent)
         except Exception:
-            # One that has no lifespan, and says so by what it raises, is served all the same, and we with it.
+            # An application without a lifespan, which says so by raising, is served all the same, with our routes.
             if answered:
                 await self.end()
             raise

@@ -25,7 +25,7 @@ def expected_address() -> tuple[str | None, int | None]:
 
 
 def _common(addresses: set[tuple[str, int]]) -> tuple[str | None, int | None]:
-    """The one that these mean together; unknown where they have several ports."""
+    """The one address that these stand for; None and None if there is none, or they have several ports."""
     if len({port for _host, port in addresses}) != 1:
         return None, None
     # Of several hosts one that others can reach, if there is one.
@@ -38,7 +38,7 @@ def _of_uvicorn() -> tuple[str | None, int | None] | None:
     if module is None:
         return None
     for task in asyncio.all_tasks():
-        # uvicorn keeps its server to itself: it is what the task that runs it is a method of.
+        # uvicorn shows its server to nobody: it is the object whose method its task runs.
         frame = getattr(task.get_coro(), "cr_frame", None)
         known = frame.f_locals if frame is not None else {}
         server = known.get("self")
@@ -75,7 +75,7 @@ def _address_of(descriptor: int) -> tuple[str, int] | None:
 
 
 def _address(sock: socket.socket) -> tuple[str, int] | None:
-    """The same of a socket."""
+    """The same for a socket."""
     if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_STREAM:
         return None
     host, port = sock.getsockname()[:2]

@@ -14,7 +14,7 @@ Heard = Callable[..., object]
 
 
 class Fellows:
-    """The other workers of this instance; of a server that is one process there are none."""
+    """The other workers of this instance; a server that is one process has none."""
 
     def __init__(self, say: Callable[[str, dict[str, Any]], object] | None = None) -> None:
         """``say`` takes a topic, and JSON values about it, to the launcher; None: there is nobody to tell."""
@@ -23,7 +23,7 @@ class Fellows:
 
     @property
     def any(self) -> bool:
-        """Whether there may be some."""
+        """Whether there may be other workers."""
         return self._say is not None
 
     def tell(self, topic: str, **data: Any) -> None:
@@ -32,11 +32,11 @@ class Fellows:
             self._say(topic, data)
 
     def when_told(self, topic: str, heard: Heard) -> None:
-        """In the event loop: call this there, from now on, whenever another worker tells something of this topic."""
+        """From now on, call ``heard`` in this event loop whenever another worker tells something of this topic."""
         self._heard[topic] = asyncio.get_running_loop(), heard
 
     def hear(self, topic: str, data: dict[str, Any]) -> None:
-        """Another worker has told this; from any thread."""
+        """Pass on what another worker has told; from any thread."""
         if topic in self._heard:
             loop, heard = self._heard[topic]
             with contextlib.suppress(RuntimeError):  # closed: nobody wants to know any more

@@ -26,8 +26,8 @@ T = TypeVar("T")
 STATES = ("blocked", "broken", "silent", "good", "ended")
 """How an instance can stand, as `preflight.fleet.queries` finds it: the worst first."""
 
-FRESH = 1.0  # seconds for which an overview is given to others, too
-PAUSE = 2.0  # seconds after a question that had no answer in which the next has none either
+FRESH = 1.0  # seconds for which an overview is sent to others, too
+PAUSE = 2.0  # seconds after a question without an answer for which the database is not asked again
 AT_ONCE = 2  # questions; more wait for their turn, within the same deadline
 
 
@@ -47,7 +47,7 @@ class Overview(NamedTuple):
     at: float
     """On the monotonic clock."""
     moment: str
-    """As reports write it."""
+    """The same time, as reports write it."""
 
 
 class FleetView:
@@ -78,10 +78,10 @@ class FleetView:
             raise Away(self._problem) from None
 
     async def overview(self) -> tuple[Overview | None, str]:
-        """The fleet at a glance, and why it is not that of now; empty if it is."""
+        """The fleet at a glance, and why it is not up to date; empty if it is."""
         from preflight.fleet import queries
 
-        async with self._looking:  # one asks, the others wait for that
+        async with self._looking:  # one request asks, the others wait for its answer
             if self._last is not None and time.monotonic() < self._last.at + FRESH:
                 return self._last, ""
             try:
@@ -92,7 +92,7 @@ class FleetView:
             return self._last, ""
 
     async def answer(self, body: Any, status: int = 200) -> JSONResponse:
-        """What stands in the tables, as it may be seen; made in a thread: there may be much."""
+        """An answer with contents of the tables, redacted; made in a thread, because they may be large."""
         return await asyncio.to_thread(lambda: JSONResponse(plain(self._clean(body)), status))
 
     async def report(self, document: object) -> tuple[dict[str, Any] | None, str]:

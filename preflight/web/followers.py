@@ -18,14 +18,14 @@ from preflight.web.reruns import Message, Reruns
 from preflight.web.snapshot import Snapshot
 from preflight.web.websocket import POLICY_VIOLATION, Allowance, Outbox
 
-FRAME = 1024  # characters of a message in which a ping is looked for: it has less than that
+FRAME = 1024  # characters: a longer message is no ping, and is not parsed
 BURST = 10.0  # seconds' worth of messages that may come at once
 GATHER = 0.02  # seconds from a piece of news until it is sent, with all that came meanwhile
 LOOK = 1.0  # seconds between two looks at whether another process has published a report
 
 
 class Followers:
-    """All of one application. In the event loop only."""
+    """All followers of one application. In the event loop only."""
 
     def __init__(self, instance: Instance, reruns: Reruns, snapshot: Snapshot) -> None:
         self.instance = instance
@@ -40,7 +40,7 @@ class Followers:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """For as long as the application serves; a drain sends everybody to the next server."""
+        """Serve followers for as long as the application serves; a drain sends them to the next server."""
         draining = asyncio.create_task(self._drain())
         try:
             yield
@@ -57,11 +57,11 @@ class Followers:
 
     @property
     def full(self) -> bool:
-        """Whether there is no room for another one."""
+        """Whether there is no room for another follower."""
         return len(self._followers) >= self.instance.settings.followers
 
     async def join(self, follower: Follower) -> None:
-        """From here on it misses nothing, and gets nothing twice: the current state comes first."""
+        """Send a follower the current state; from here on it misses nothing, and gets nothing twice."""
         await self._snapshot.look()
         self._flush()
         self._followers.add(follower)
@@ -70,7 +70,7 @@ class Followers:
             self._watch = asyncio.create_task(self._look())
 
     def leave(self, follower: Follower) -> None:
-        """It has gone."""
+        """Forget a follower that has gone."""
         self._followers.discard(follower)
         if not self._followers and self._watch is not None:
             self._watch.cancel()
@@ -89,7 +89,7 @@ class Followers:
             self._deliver()
 
     def _deliver(self) -> None:
-        """Send the news, and a moment after those of a run's end how everything is now."""
+        """Send the news; a moment after the end of a run, send the whole state as well."""
         if self._gathering is not None:
             self._gathering.cancel()
             self._gathering = None
@@ -101,7 +101,7 @@ class Followers:
             elif message["type"] != "checking" or message["title"] not in through:  # else it is no news any more
                 self._push(json.dumps(message, ensure_ascii=False))
         if any(message["type"] == "run_finished" for message in news):
-            self._tell({"type": "snapshot"})  # the largest of all comes by itself: requests get their turn before it
+            self._tell({"type": "snapshot"})  # the largest message comes by itself: requests get their turn before it
 
     def _push(self, text: str) -> None:
         for follower in list(self._followers):
@@ -119,7 +119,7 @@ class Followers:
         return json.dumps(message, ensure_ascii=False)
 
     async def _look(self) -> None:
-        """While somebody follows: other processes publish reports as well."""
+        """Look for reports of other processes, for as long as somebody follows."""
         while True:
             await asyncio.sleep(LOOK)
             await self._snapshot.look()
@@ -137,7 +137,7 @@ class Follower:
         self._allowance = Allowance(rate, rate * BURST)
 
     def take(self, frame: str | None) -> None:
-        """A message from it: there is not much to say."""
+        """Answer a message from the client, which can only be a ping."""
         if not self._allowance.spend():
             self.outbox.close(POLICY_VIOLATION, "too many messages; slow down")
         elif _kind(frame) == "ping":

@@ -33,16 +33,16 @@ log = logging.getLogger(__name__)
 
 LOOK = 0.02  # seconds between two looks whether it is our turn
 TOKEN, CODE = 32, 16  # bytes, in hexadecimal digits
-FOLDER = "group-"  # and the PID of the parent, when it was started, and which of its servers this is
+FOLDER = "group-"  # then the parent's PID, when the parent was started, and which of its servers this is
 
 
 class Agreed(NamedTuple):
-    """What the group goes by."""
+    """What the processes of a group have agreed on."""
 
     report: Report | None
     """The run that let it start; None if none was asked for."""
     token: str
-    """Made for its lifetime."""
+    """Made for the group's lifetime."""
     code: str
     """The one-time code; empty for all but the process that has made it."""
 
@@ -51,7 +51,7 @@ class Group:
     """The group of this process, and what :class:`preflight.web.logins.Logins` asks of it."""
 
     def __init__(self, state_dir: Path, *server: object) -> None:
-        """``server`` tells it from others of the same parent: one script may start servers of several applications.
+        """``server`` tells the group from others of the same parent: a script may start several servers.
 
         Raises OSError if there is no place for what is shared.
         """
@@ -62,17 +62,17 @@ class Group:
         os.register_at_fork(after_in_child=self._leave_to_parent)
 
     def _leave_to_parent(self) -> None:
-        """What the application forks serves nobody, and may outlive this process."""
+        """A process that the application forks is no member: it serves nobody, and may outlive this one."""
         descriptor, self._members = self._members, -1
         if descriptor >= 0:  # a child of the child has none: that number may be another file's there
             os.close(descriptor)
 
     def agree(self, examine: Callable[[], Report | None], patience: float, about: str = "") -> Agreed:
-        """What the group goes by: what it has agreed on, or what ``examine`` finds now. Blocks meanwhile.
+        """Return what the group has agreed on, or what ``examine`` finds now. Blocks meanwhile.
 
-        ``examine`` raises BlockedStart, as this does then, and does for whoever has waited for it. ``patience`` is for
-        how many seconds another process is waited for. ``about`` stands for what is asked, and of whom: what the group
-        has agreed on about something else does not count.
+        If ``examine`` raises BlockedStart, so does this, here and in the processes that have waited for it.
+        ``patience``: seconds for which another process is waited for. ``about`` stands for what is asked, and of whom:
+        an agreement about something else does not count.
         """
         asked = time.monotonic()
         with self._turn(patience):
@@ -89,7 +89,7 @@ class Group:
             return Agreed(Report.from_json(known["report"]) if known["report"] else None, known["token"], "")
 
     def _examine(self, examine: Callable[[], Report | None], about: str, token: str) -> Agreed:
-        """Ask. ``token`` is the one that processes of the group serve with; empty where none of them serves."""
+        """Call ``examine``. ``token`` is the one that processes of the group serve with; empty if none serves."""
         _sweep(self._folder)
         try:
             report = examine()
@@ -112,7 +112,7 @@ class Group:
 
     @contextlib.contextmanager
     def _turn(self, patience: float) -> Iterator[None]:
-        """Alone among those that look or examine."""
+        """Let one process at a time look and examine."""
         descriptor = os.open(self._folder / "turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             until = time.monotonic() + patience
@@ -145,7 +145,7 @@ class Group:
         self._put("agreed", json.dumps({"at": time.monotonic(), **agreed}))
 
     def _put(self, name: str, content: str) -> None:
-        """Whole, or not at all; in a folder that is made again where a cleaner has taken it away."""
+        """Write a file whole, or not at all; its folder is made again if a cleaner has taken it away."""
         files.make(self._folder)
         new = self._folder / f".{name}.new"
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as stream:
@@ -160,20 +160,20 @@ class Group:
             known = (self._folder / "code").read_text()
             if not same(hashlib.sha256(code.encode()).hexdigest(), known):
                 return False
-            (self._folder / "code").unlink()  # one of two who use it at once removes it
+            (self._folder / "code").unlink()  # only one of two that use it at once can remove it
         except OSError:
             return False
         return True
 
     def end(self, session: str) -> None:
-        """Let a login count no more, in no process."""
+        """End a login in all processes."""
         try:
             self._put(_mark(session), "")
         except OSError as error:
             log.warning("the server's other processes cannot be told of a logout: %s", error)
 
     def has_ended(self, session: str) -> bool:
-        """Whether it was ended in any process."""
+        """Whether the login was ended in any process."""
         return (self._folder / _mark(session)).exists()
 
 
@@ -209,7 +209,7 @@ def _name_of(leader: psutil.Process) -> str:
 
 
 def _sweep(own: Path) -> None:
-    """Remove what groups have left whose parent is gone."""
+    """Remove the folders of groups whose parent is gone."""
     for folder in own.parent.glob(f"{FOLDER}*"):
         pid = folder.name.removeprefix(FOLDER).partition("-")[0]
         if folder == own or not pid.isdigit():

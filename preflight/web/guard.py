@@ -46,7 +46,7 @@ class Guard:
                 task.add_done_callback(access.farewells.discard)
 
             with access.connection(scope, close):
-                # Nobody behind this needs to see a token, or could answer with one.
+                # No code behind the guard needs to see a token, and none may choose it as the subprotocol.
                 scope["subprotocols"] = [
                     name
                     for name in scope.get("subprotocols", ())
@@ -59,10 +59,10 @@ class Guard:
 
 
 async def _log_out(scope: Scope, send: Send, serving: Callable[[], asyncio.Task[Any] | None]) -> None:
-    """Close a connection; one whose client does not go along with that is cut off.
+    """Close a connection; cut it off if its client does not go along with that.
 
-    What serves it may have ended before: it is the server that waits, for the answer to its close and for what is on
-    its way. Only behind the launcher it can be cut off then.
+    The task that serves it may have ended before: then the server waits, for the answer to its close and for what is on
+    its way, and only behind the launcher the connection can be cut off.
     """
     end = asyncio.get_running_loop().time() + GOODBYE
     with contextlib.suppress(OSError, RuntimeError, TimeoutError):  # it has gone by itself, or does not read

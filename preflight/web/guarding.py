@@ -144,7 +144,7 @@ def _beside(app: App, instance: Instance) -> Beside | None:
 
 
 def _draining(receive: Receive, instance: Instance) -> Receive:
-    """Know that the server stops as soon as it says so."""
+    """``receive``, which begins the drain as soon as the server says that it stops."""
 
     async def received() -> MutableMapping[str, Any]:
         message = await receive()

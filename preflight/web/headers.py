@@ -1,4 +1,4 @@
-"""The headers that every answer has, and the few that one which no browser shows can do without."""
+"""The headers that every answer has, and those that only answers need which a browser shows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEADERS: RawHeaders = [
     (b"referrer-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
-    NOSNIFF,  # the last of them: it tells that they are there
+    NOSNIFF,  # the last of them: guard.py sees by it that an answer has them already
 ]
 NO_STORE = (b"cache-control", b"no-store")
 

@@ -115,12 +115,12 @@ class Instance:
         self.note(Event.now(kind, **fields))
 
     def judge(self, ended: Report | None, reason: str) -> None:
-        """A re-run is over, which broke if there is a ``reason``."""
+        """Take the report of a re-run that is over; the re-run broke if there is a ``reason``."""
         self.report, self.rerun_problem = Judged(self.report, self.rerun_problem).after(ended, reason)
 
     @contextlib.contextmanager
     def work(self) -> Iterator[None]:
-        """A piece of work, such as a chat turn, that a drain waits for although no HTTP request is open."""
+        """Have a drain wait for a piece of work, such as a chat turn, although no HTTP request is open."""
         self.works += 1
         try:
             yield
@@ -138,5 +138,5 @@ class Instance:
 
 
 def uptime(since: str) -> float:
-    """Seconds since a time as reports write it; none since one that the clock, set back, has still to reach."""
+    """Seconds since a time as reports write it; 0 if the clock was set back to before that time."""
     return round(max(0.0, time.time() - epoch(since)), 1)

@@ -1,7 +1,7 @@
 """The cookie of a login: how it is made, when it is valid, and what ends with it.
 
-It holds when it expires and a random name, signed with a key from the token: a new token ends every login, and a
-restart none.
+It contains its expiry and a random name, signed with a key from the token: a new token ends every login, a restart
+ends none.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class LoginCookies:
         """Called with each login that is ended here, and when it would have expired."""
 
     def moved_to(self, port: int) -> None:
-        """Know the port that the server has bound after all: logins of two servers of one machine go by it."""
+        """Take the port that the server has bound after all: it tells the cookies of two servers of a machine apart."""
         self._name = self._name.replace(f"preflight_{self._port}", f"preflight_{port}", 1)
         self._port = port
 
@@ -110,7 +110,7 @@ class LoginCookies:
 
     @contextlib.contextmanager
     def opened(self, login: ValidLogin, close: Callable[[], object]) -> Iterator[None]:
-        """For as long as a connection that this login has opened is: ``close`` is called when the login ends."""
+        """Call ``close`` if the login ends while a connection is open that it has opened."""
         end = asyncio.get_running_loop().call_later(login.expires - time.time(), close)
         self._connections.setdefault(login.name, set()).add(close)
         try:

@@ -55,10 +55,10 @@ class OwnLogins:
         return True
 
     def end(self, session: str) -> None:
-        """:class:`preflight.web.logincookies.LoginCookies` remembers that itself."""
+        """Do nothing: :class:`preflight.web.logincookies.LoginCookies` remembers that itself."""
 
     def has_ended(self, session: str) -> bool:  # noqa: ARG002  # as above
-        """No other process ends one."""
+        """False: other workers' logouts come by :class:`preflight.web.fellows.Fellows`."""
         return False
 
 

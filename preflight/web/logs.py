@@ -12,7 +12,7 @@ WRITTEN_BY = ("", "uvicorn", "uvicorn.error", "uvicorn.access")
 
 
 def redact(redactor: Redactor) -> None:
-    """Let every handler that these loggers have by now write without secrets; again, with those of now."""
+    """Have every handler that these loggers have now write without secrets; call it again when secrets change."""
     found = {handler for name in WRITTEN_BY for handler in logging.getLogger(name).handlers}
     if logging.lastResort is not None:
         found.add(logging.lastResort)  # writes if no logger has a handler

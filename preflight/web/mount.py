@@ -25,7 +25,7 @@ Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
 
 
 class Mount:
-    """One guarded application's.
+    """The routes and the guard of one application.
 
     The framework's application takes :attr:`routes`, :meth:`lifespan` and :attr:`exception_handlers`; a server calls
     :attr:`entrance`, which :meth:`wrap` makes.
@@ -42,7 +42,7 @@ class Mount:
 
     @property
     def routes(self) -> list[BaseRoute]:
-        """For Starlette's router."""
+        """The routes for Starlette's router."""
         return [route.mounted() for route in self.table]
 
     def wrap(self, app: ASGIApp) -> None:
@@ -54,7 +54,7 @@ class Mount:
         raise RuntimeError("wrap() the application first")
 
     def _lifespan_seen(self, app: ASGIApp) -> ASGIApp:
-        """The application, and between it and the server what the framework does not do with a lifespan's messages.
+        """The application, with what the framework does not do with the messages of the lifespan.
 
         The start-up learns what the server has put into the lifespan's state (the launcher's worker puts the instance
         there; Starlette hands state out and not in), and a blocked start is one line in the server's log instead of a

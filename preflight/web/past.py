@@ -36,7 +36,7 @@ class EarlierRuns:
             return await asyncio.to_thread(question)
 
     async def _known(self) -> list[Report]:
-        """What this instance knows itself counts even where the disk is full."""
+        """The reports that this instance knows itself, which count even where the disk is full."""
         await self._snapshot.look()
         return [one for one in (self._instance.report, self._snapshot.latest()) if one is not None]
 
@@ -51,5 +51,5 @@ class EarlierRuns:
         return known or await self._ask(lambda: self._history.report(run_id))
 
     async def answer(self, body: Any) -> JSONResponse:
-        """Such runs as they may be seen, rendered in a thread: there may be many."""
+        """An answer with such runs, redacted, and rendered in a thread: there may be many."""
         return await self._ask(lambda: JSONResponse(self._redactor.document(body)))

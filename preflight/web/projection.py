@@ -142,7 +142,7 @@ def _away(fleet: Mapping[str, Any]) -> str:
 
 
 def stamp(snapshot: Snapshot) -> object:
-    """Changes whenever the document does, beyond its ages."""
+    """A value that changes with the reports and the problems of the document, and not with its ages and counts."""
     found, trusted, instance = snapshot.latest(), snapshot.trusted(), snapshot.instance
     undelivered = _undelivered(told) if (told := instance.notifications) else ""
     runs = found and found.run_id, trusted and trusted.run_id

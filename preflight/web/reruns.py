@@ -107,18 +107,18 @@ class Reruns:
         return dict(zip(report.STATUSES, map(int, self._endings.totals), strict=True))
 
     def count(self, status: str) -> None:
-        """One has ended with this status, and no other worker counts it."""
+        """Count a re-run that has ended with this status, and that no other worker counts."""
         self._endings.add(report.STATUSES.index(status))
 
     @property
     def current(self) -> FollowedRerun | None:
-        """The one that goes on."""
+        """The re-run that goes on."""
         last = self.last
         return last if last is not None and last.state == "running" else None
 
     @property
     def last(self) -> FollowedRerun | None:
-        """The newest, whether or not it is over."""
+        """The newest re-run, whether or not it is over."""
         return next(reversed(self._runs.values()), None)
 
     @property
@@ -174,7 +174,7 @@ class Reruns:
         return heard, _over(ended)
 
     async def for_agent(self) -> Message:
-        """The agent's tool: the same way, with an answer in every case."""
+        """The same for the agent's tool, which gets an answer in every case."""
         try:
             run = self.start("the agent")
         except (Draining, TooSoon) as refused:
@@ -278,7 +278,7 @@ class Reruns:
                     self._tell("checked", run, check=data, done=run.done, total=run.total)
 
     def _judge(self, ending: Ending) -> None:
-        """A report to go by takes the place of the one before. A broken run says nothing, and is shown."""
+        """Let a report that can be trusted replace the one before. A broken run decides nothing, and is shown."""
         if ending.reason:
             self._broke(ending.report.run_id, ending.reason, said=not ending.elsewhere)
             return
@@ -290,7 +290,7 @@ class Reruns:
 
     def _broke(self, run_id: str, why: str, *, said: bool = True) -> None:
         self.instance.judge(None, why)
-        if said:  # by one worker of the instance
+        if said:  # only one worker of the instance does
             log.warning("re-run %s broke, the previous verdict stays: %s", run_id, why)
 
     def _finish(self, run: FollowedRerun, status: str, reason: str, *, counts: bool = True) -> None:
@@ -311,7 +311,7 @@ class Reruns:
 
 
 def _over(ended: asyncio.Future[Ending | None]) -> Callable[[Ending | None], object]:
-    """What tells, from another thread, that a run is over."""
+    """A function that tells, from another thread, that a run is over."""
     return lambda ending: _soon(ended.get_loop(), lambda: None if ended.done() else ended.set_result(ending))
 
 

@@ -45,9 +45,9 @@ class Route(NamedTuple):
     """By method; HEAD comes with GET."""
     audience: Audience = Audience.ADMITTED
     direct: bool = False
-    """GET and HEAD are answered before the framework's own way; the endpoint has to be an ASGI application."""
+    """Whether GET and HEAD are answered before the framework's routing, by an endpoint that is an ASGI application."""
     is_offered: Callable[[Settings], bool] = lambda _settings: True
-    """Whether there is anything to answer with these settings; where not, it answers 404, and is not documented."""
+    """Whether these settings leave it anything to answer; if not, it answers 404, and is not documented."""
 
     def mounted(self) -> routing.Route:
         """The route for Starlette's router."""
@@ -81,5 +81,5 @@ def audiences(table: Table) -> dict[str, Audience]:
 
 
 def direct(table: Table) -> dict[str, ASGIApp]:
-    """By path, what is answered before the framework's own way."""
+    """By path, the endpoints that answer before the framework's routing."""
     return {route.path: route.endpoint for route in table if isinstance(route, Route) and route.direct}

@@ -57,7 +57,7 @@ def answer(about: str, schema: Schema | None = None, kind: str = "application/js
 
 
 def error(about: str) -> Schema:
-    """One that says what is wrong."""
+    """An answer that says what is wrong."""
     return answer(about, ref("Error"))
 
 

@@ -29,7 +29,7 @@ class Snapshot:
     """The published report, read again only when its file has changed."""
 
     def __init__(self, instance: Instance, redactor: Redactor | None = None) -> None:
-        """``redactor`` knows this server's secrets: who else publishes a report need not."""
+        """``redactor`` knows this server's secrets: another process that publishes a report need not know them."""
         settings = instance.settings
         self.instance = instance
         self._path = settings.state.report
@@ -47,9 +47,9 @@ class Snapshot:
         return self._read.problem
 
     async def look(self) -> None:
-        """Look whether somebody has published a report since; to be awaited before what is known is shown.
+        """Look whether a process has published a report since; to be awaited before what is known is shown.
 
-        One that is new is read in a thread: that takes time in proportion to the report.
+        A new report is read in a thread: that takes time in proportion to its size.
         """
         if not self._unchecked and self._seen() != self._read.seen:
             async with self._looking:
@@ -57,7 +57,7 @@ class Snapshot:
                     await asyncio.to_thread(self.refresh)
 
     def accept(self, found: Report, seen: Seen | None) -> None:
-        """The report of a run of this server's own, which has ended: the newest, whether or not it is published.
+        """Take the report of this server's own run that has ended: the newest, whether or not it is published.
 
         ``seen`` tells the file that it was published in, which then need not be read.
         """

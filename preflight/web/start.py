@@ -114,8 +114,8 @@ def _prepare(
     except SettingsError as error:
         raise BlockedStart(str(error)) from None
     settings = replace(settings, port=port or settings.port)
-    # As the launcher gives it to a worker: the client libraries look there for proxies, certificates and headers. How
-    # this interpreter runs was decided before, and how the suite's does is not the env file's to say.
+    # As the launcher gives it to a worker: the client libraries look there for proxies, certificates and headers.
+    # Python's own variables are left out: this interpreter runs already, and the suite's is not the env file's to set.
     variables = {name: value for name, value in settings.envfile.values.items() if not interpreter.is_pythons(name)}
     os.environ.update(interpreter.for_worker({**variables, **os.environ}))
     redactor = Redactor.of(settings)

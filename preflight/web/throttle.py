@@ -104,9 +104,9 @@ class Guesses:
 
 
 def neighbourhood(peer: str) -> str:
-    """Whom a peer is counted as: with IPv6 everybody has a whole /64 of addresses.
+    """What a peer is counted as: with IPv6, its whole /64, because everybody has one.
 
-    One that came with IPv4 to a socket of both is that, although its address is written as one of IPv6.
+    A peer that came by IPv4 to a socket for both is counted by its IPv4 address, which is written as one of IPv6.
     """
     peer = peer.removeprefix("::ffff:")
     if ":" not in peer:

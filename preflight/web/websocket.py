@@ -76,7 +76,7 @@ class Outbox:
                 self.pump = asyncio.create_task(self._deliver())
 
     def end(self) -> None:
-        """The connection is over."""
+        """End the sending, because the connection is over."""
         self._closing = self._closing or (1000, "")
         if self.pump is not None:
             self.pump.cancel()
@@ -100,7 +100,7 @@ class Outbox:
             self.pump = None
 
     def _drop(self) -> None:
-        """The client does not read: end it, and what waits for it with it."""
+        """Cut off a client that does not read, and drop what waits for it."""
         self._closing = (POLICY_VIOLATION, "not reading")
         self._waiting = None
         if self.pump is not None:

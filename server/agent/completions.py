@@ -1,4 +1,4 @@
-"""OpenAI's chat completions as compatible services speak them, where OpenAI's client and LangChain's take them apart.
+"""OpenAI's chat completions as compatible services speak them, where the clients of OpenAI and LangChain lose parts.
 
 Three things are lost on the way from a service to a message, and are kept here: that a stream came to its end,
 ``[DONE]``, whether or not it said before why it ended; why it ended, where that came without a delta; and that the

@@ -35,7 +35,7 @@ from server.settings import AgentSettings
 REMEMBERED = 12  # messages of a session that the graph keeps: six turns
 REMEMBERED_CHARACTERS = 24_000  # of them together; the last turn stays whatever its length
 AT_ONCE = 256  # turns, of all sessions
-EMBEDDED_AT_ONCE = 8  # the embedded model waits for nothing: more of them only take memory, and later end together
+EMBEDDED_AT_ONCE = 8  # the embedded model waits for nothing: more turns at once only take memory, and end later
 ROUNDS = 4  # times that the diagnostics may ask tools in one turn
 
 RULES = (
@@ -153,7 +153,7 @@ class Agent:
         for call in reply.tool_calls:
             if call["name"] == "ask_research":
                 return {"query": str(call["args"].get("query") or state["question"]), "findings": None}  # type: ignore[typeddict-item]
-        # An argument that is no JSON object says little less than one that is.
+        # A call whose arguments are no JSON object still says who is to answer.
         if any(call["name"] == "ask_research" for call in reply.invalid_tool_calls):
             return {"query": state["question"], "findings": None}  # type: ignore[typeddict-item]
         wanted = any(call["name"] == "ask_diagnostics" for call in (*reply.tool_calls, *reply.invalid_tool_calls))
@@ -225,7 +225,7 @@ class Agent:
 
 
 def _own_words(message: BaseMessage) -> BaseMessage:
-    """A message of the conversation as it is, but without our words. It stays: some services want turns alternate."""
+    """A message of the conversation; ours without its words. It stays: some services want turns to alternate."""
     return AIMessage("(answered)") if isinstance(message, AIMessage) else message
 
 

@@ -1,7 +1,7 @@
 """The language model behind an OpenAI-compatible provider, and what its failures mean to a person.
 
-What a service says in an error is not passed on: a rejected key comes back shortened, which redaction by
-value cannot see. The words here are ours; only the status and the service's own short code are taken over.
+What a service says in an error is not passed on: a rejected key comes back shortened, which redaction by value cannot
+see. The words here are ours; only the status and the service's own short code are taken over.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ PERPLEXITY = ModelProvider("Perplexity", "PERPLEXITY", "https://api.perplexity.a
 def model(provider: ModelProvider, environment: Mapping[str, str], patience: float) -> BaseChatModel:
     """The model of a service whose key is loaded; ``patience`` in seconds without a sign of life.
 
-    Proxies, certificates and further headers its client takes from this process's environment; preflight.egress says
-    by which rules. Raises ProviderError if they do not make a client.
+    Its client takes proxies, certificates and further headers from this process's environment, by the rules that
+    preflight/suite/egress.py repeats. Raises ProviderError if they do not make a client.
     """
     try:
         from pydantic import SecretStr

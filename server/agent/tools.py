@@ -124,7 +124,7 @@ class Toolbox:
         return [tool.schema for tool in self.offered(acting=acting).values()]
 
     async def call(self, name: str, arguments: Mapping[str, Any], *, acting: bool = False) -> str:
-        """Answer a model's question, redacted, as data; a question that cannot be answered says so in it."""
+        """Answer a model's question, redacted, as data; if the question cannot be answered, the data says so."""
         offered = self.offered(acting=acting)
         tool = offered.get(name)
         if tool is None:
@@ -202,7 +202,7 @@ class Toolbox:
         }
 
     async def port_status(self, port: int | None = None) -> Answer:
-        """Who listens; what a person could do about holders that must be left alone."""
+        """Who listens, and in which unit or container."""
         return await asyncio.to_thread(self._listening, port)
 
     def _listening(self, port: int | None) -> Answer:

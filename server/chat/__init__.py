@@ -5,8 +5,8 @@
 2. `connections` reads a client's frames, which `messages` checks; `dialects` writes messages that older clients
    understand.
 3. `hub` has the connections and the live sessions. `turns` runs a session's turns (`turn`), one at a time, and
-   publishes them to the session's followers, redacted word by word (`words`). Both use `resources`: the store, the
-   agent, the redactor.
+   publishes them to the session's followers, redacted word by word (`words`). `unfinished` takes up turns that other
+   processes have left. All use `resources`: the store, the agent, the redactor.
 4. `archive` lists, exports and deletes sessions over HTTP; `metrics` counts. `page/` is the chat's panel of the page.
 
 :mod:`server.agent` finds the answers, and :mod:`server.sessions` stores them.

@@ -71,7 +71,7 @@ class Connection:
         self.session: Session | None = None
         self.streams = True
         """Whether it gets answers piece by piece; its `init` says so."""
-        self._held: list[str] | None = None  # what came for a follower before it was told that it is one
+        self._held: list[str] | None = None  # messages for a follower that was not yet told that it is one
         self._allowance = Allowance(hub.limits.chat_rate, hub.limits.chat_rate * BURST)
 
     # Out.
@@ -98,7 +98,7 @@ class Connection:
         self.outbox.close(code, reason)
 
     def gone(self) -> None:
-        """The connection is over."""
+        """Leave the session, because the connection is over."""
         self.outbox.end()
         if self.session is not None:
             self.session.leave(self)
@@ -159,7 +159,7 @@ class Connection:
     async def _redacted(self, message: messages.Client) -> messages.Client:
         """The message, its texts redacted: nothing goes further as a client sent it.
 
-        That takes longer than all the rest, so it comes when nothing is left that could be refused for less.
+        Redacting takes longer than all other checks, so it comes after them.
         """
         texts = {name: value for name, value in message if isinstance(value, str) and name != "type"}
         return message.model_copy(update={name: await self._hub.redacted(value) for name, value in texts.items()})
@@ -209,7 +209,7 @@ class Connection:
                 self.send(Info(message=NO_COMMANDS, timestamp=now()))
 
     async def _begin(self, message: Init) -> None:
-        """Follow a new session, or one that exists, which only its id opens; without an id go on with the own one."""
+        """Follow a new session, or one that exists, which only its id opens; without an id, this connection's own."""
         before = self.session
         wanted = message.session_id or (before.id if before else None)
         resumed = wanted is not None and (wanted in self._hub.live or await self._hub.store.exists(wanted))

@@ -95,7 +95,7 @@ class Resources:
         if self._agent is None:
             if self._making is None or self._making.done():
                 self._making = asyncio.create_task(self._make())
-            # One who is cancelled leaves it to the others.
+            # A caller that is cancelled leaves the making to the others.
             self._agent = await asyncio.shield(self._making)
         return self._agent
 

@@ -33,7 +33,7 @@ class ChatService:
 
     @property
     def connections(self) -> int:
-        """Open ones."""
+        """Open connections."""
         return len(self._hub.connections) if self._hub else 0
 
     @property
@@ -43,7 +43,7 @@ class ChatService:
 
     @property
     def hub(self) -> Hub:
-        """Made when first asked for, in the event loop."""
+        """The hub, made when first asked for, in the event loop."""
         if self._hub is None:
             from server.chat.hub import Hub
 
@@ -80,7 +80,7 @@ class ChatService:
 
 
 class ChatEndpoint:
-    """An ASGI application and no function: Starlette's wrapping of one costs a connection memory."""
+    """An ASGI application, not a function: what Starlette wraps around a function costs each connection memory."""
 
     def __init__(self, chat: ChatService) -> None:
         self._chat = chat

@@ -1,7 +1,7 @@
 """A live session: its turns, one at a time, and its followers.
 
-A turn is stored before it is announced, and its answer before that is: whatever happens in between, the next one who
-resumes the session finds it unfinished, and it is done again or answered with an error (`unfinished`).
+A turn is stored before it is announced, and so is its answer. Whatever happens in between, the next client that resumes
+the session finds the turn unfinished, and the turn is done again or answered with an error (`unfinished`).
 """
 
 from __future__ import annotations
@@ -92,11 +92,11 @@ class Session:
 
     @property
     def store(self) -> Sessions:
-        """Where it is kept."""
+        """Where the session is kept."""
         return self._resources.store
 
     def saw(self, seq: int) -> None:
-        """A line with this number is known here."""
+        """Note that a line with this number is known here."""
         self.last = max(self.last or 0, seq)
 
     def has(self, turn_id: str) -> bool:
@@ -106,7 +106,7 @@ class Session:
 
     @property
     def waiting(self) -> int:
-        """How many turns a new one has before it."""
+        """How many turns come before a new one."""
         return len(self._waiting) + len(self.unfinished.watched) + (self._current is not None)
 
     @property
@@ -125,7 +125,7 @@ class Session:
                 connection.push(text)
 
     def leave(self, connection: SessionFollower) -> None:
-        """This connection does not follow any more."""
+        """Note that this connection does not follow any more."""
         self.followers.discard(connection)
         self.settle()
 
@@ -178,7 +178,7 @@ class Session:
                 self._idle()
 
     def _again(self, sender: SessionFollower, turn: Turn, taken: AcceptedMessage) -> None:
-        """Answer a message that was accepted before without its sender knowing: acknowledged again, but done once."""
+        """Answer a message that was accepted before, unknown to its sender: it is acknowledged again, but done once."""
         again = Turn(taken.turn_id, turn.text, turn.client, taken.seq)
         sender.send(accepted(self.id, again, taken.timestamp, 0, duplicate=True))
         if taken.answer is not None:
@@ -201,7 +201,7 @@ class Session:
                 return True
         for turn in self.unfinished.watched:
             if turn_id in (None, turn.id) and client in (None, turn.client):
-                if not turn.cancelled:  # else this is what another worker has made of it
+                if not turn.cancelled:  # else the other workers know already
                     turn.cancelled = True  # for the next look at it; another worker of this instance hears it at once
                     self._resources.instance.fellows.tell("chat", about="cancel", session=self.id, turn=turn.id)
                 return True
@@ -238,7 +238,7 @@ class Session:
                 self._idle()
 
     def _give_back(self) -> None:
-        """Tell clients that do not stream what is not begun any more: they come back without this session."""
+        """Tell clients that do not stream which turns begin no more: they come back without this session."""
         left = [*self._postponed, *self._waiting]
         for connection in self.followers:
             if not connection.streams:
@@ -351,7 +351,7 @@ class Session:
             log.warning("turns of other processes are not known: %s", error)
 
     def _error(self, turn: Turn, code: Code, message: str) -> Error:
-        """Of a turn that has not ended: resuming the session goes on with it."""
+        """The error of a turn that has not ended: resuming the session goes on with it."""
         return Error(
             code=code, message=message, timestamp=now(), session_id=self.id, turn_id=turn.id, id=turn.client, retry=True
         )
@@ -377,7 +377,7 @@ class Session:
     # The end.
 
     async def end(self) -> None:
-        """The session is deleted: nothing of it goes on."""
+        """End a session that is deleted: nothing of it goes on."""
         self.vanished()
         await self.abandon()
 
@@ -389,7 +389,7 @@ class Session:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        # One that was cancelled before its first step has left everything as it was.
+        # A runner that was cancelled before its first step has left everything as it was.
         if self._runner is not None and self._runner.done():
             self._current = self._runner = None
         await self.store.release(left)

@@ -21,14 +21,14 @@ class Host(Protocol):
 
     @property
     def store(self) -> Sessions:
-        """Where it is kept."""
+        """Where the session is kept."""
 
     @property
     def waiting(self) -> int:
-        """How many turns a new one has before it."""
+        """How many turns come before a new one."""
 
     def saw(self, seq: int) -> None:
-        """A line with this number is known here."""
+        """Note that a line with this number is known here."""
 
     def has(self, turn_id: str) -> bool:
         """Whether this turn runs here, waits, or is just being accepted."""
@@ -65,12 +65,12 @@ class Unfinished:
         return [turn for turn, _ in self._watchers.values()]
 
     def before(self, turn: Turn) -> list[asyncio.Task[None]]:
-        """What waits for the ends of those among them that came before this turn."""
+        """The tasks that wait for the ends of watched turns which came before this one."""
         return [watching for other, watching in self._watchers.values() if other.seq < turn.seq]
 
     async def recover(self) -> None:
         """Take up turns that were accepted and never answered. Raises StoreError."""
-        async with self._looking:  # a process in which it is resumed at the same moment finds them taken up
+        async with self._looking:  # whoever resumes the session at the same moment finds them taken up
             for found in await self._session.store.open_turns(self._session.id):
                 if found.turn_id not in self._watchers and not self._session.has(found.turn_id):
                     turn = Turn(found.turn_id, found.content, found.id, found.seq)
@@ -102,7 +102,7 @@ class Unfinished:
         self._watchers[turn.id] = turn, asyncio.create_task(self._watch(turn))
 
     def abandoned(self) -> list[asyncio.Task[None]]:
-        """Stop waiting for them; returns the tasks that have to be cancelled."""
+        """Stop watching turns; returns the tasks that have to be cancelled."""
         watchers, self._watchers = self._watchers, {}
         return [task for _, task in watchers.values()]
 

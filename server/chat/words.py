@@ -20,15 +20,15 @@ def unbroken(text: str) -> str:
 class Words:
     """Redacts a stream: a secret must not slip through in two pieces.
 
-    Held back is what could be a secret's beginning: the last word, a bearer header's first one, and where a secret
-    itself has spaces in it, as many characters as the longest of those.
+    It holds back what could be the beginning of a secret: the last word, the first word of a bearer header, and, if
+    secrets have spaces in them, as many characters as the longest of those.
     """
 
     _CUT = re.compile(r"[^\x21-\x7e](?=[\x21-\x7e]*$)")  # the last character that ends a word
     _BEARER = re.compile(r"(bearer|basic)\s*$", re.IGNORECASE)
 
     def __init__(self, redactor: redaction.Redactor, secrets: Iterable[str]) -> None:
-        """``secrets``: those that the redactor leaves alone among them, which are too common to be replaced."""
+        """``secrets``: all of them, including those that the redactor leaves alone, because they are too common."""
         spread = [len(secret) for secret in secrets if re.search(r"[^\x21-\x7e]", secret.strip())]
         self._redactor = redactor
         self._spread = max([redactor.spread, *spread]) * 6  # escaped forms are longer
@@ -36,7 +36,7 @@ class Words:
         self._before = ""  # what went out before, from where a secret may have begun that is folded over lines
 
     def feed(self, text: str) -> str:
-        """What may go out now that this has come."""
+        """What may go out after this piece has come."""
         self._held += text
         found = self._CUT.search(self._held, 0, max(0, len(self._held) - self._spread))
         cut = found.end() if found else 0
@@ -46,7 +46,7 @@ class Words:
         return self._redacted(out)
 
     def rest(self) -> str:
-        """The end."""
+        """What was held back, at the end of the stream."""
         out, self._held = self._held, ""
         return self._redacted(out)
 

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 class Checkpoints(SqliteSaver):
     """The checkpointer in one database.
 
-    Its asynchronous methods take one way to that one's thread each, where LangGraph's own take eight.
+    Each of its asynchronous methods goes to the database's thread once; LangGraph's own go there eight times.
     """
 
     def __init__(self, database: Database) -> None:
@@ -44,7 +44,7 @@ class Checkpoints(SqliteSaver):
             cursor.close()
 
     async def prepare(self) -> None:
-        """Make the tables; by themselves again, where the file has to be a new one. Raises StoreError."""
+        """Make the tables, now and whenever the file has to be a new one. Raises StoreError."""
 
         def work(db: sqlite3.Connection) -> None:
             self.conn = db

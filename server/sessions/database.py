@@ -2,7 +2,7 @@
 
 The thread owns the connection; what arrives while it is busy shares its next transaction, so that a thousand callers
 cost a few commits and not a thousand. An answer comes after its commit: what it says is on disk (synchronous = FULL).
-A connection that failed is closed, and the next job opens the file anew; one that is no database is set aside.
+A connection that failed is closed, and the next job opens the file anew; a file that is no database is set aside.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Database:
             db = self._connection or self._open()
             self._transact(db, batch)
         except Exception as error:  # noqa: BLE001  # said to all who wait, whatever it is: the thread goes on
-            # Nothing of it is on disk. A connection that failed is not trusted again.
+            # Nothing of the batch is on disk. A connection that failed is not trusted again.
             said = error if isinstance(error, StoreError) else _explain(error, self.path)
             for job in batch:
                 job.error = job.error or said

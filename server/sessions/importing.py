@@ -35,7 +35,7 @@ class Imported:
     in_use: list[str] = field(default_factory=list)
 
     def told(self) -> str:
-        """For people."""
+        """The result, for people."""
         said = f"Imported into the database: sessions {self.sessions}, new messages in them {self.messages}."
         if self.there:
             said += f" Sessions that were there already: {self.there}."
@@ -104,7 +104,7 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 
 def _read(db: sqlite3.Connection, session: str) -> Kept:
-    """In one transaction, so that it fits together whoever writes meanwhile."""
+    """Read a session in one transaction, so that its parts fit together whoever writes meanwhile."""
     db.execute("BEGIN")
     try:
         found = db.execute("SELECT id, created, updated, workspace FROM sessions WHERE id = ?", (session,)).fetchone()

@@ -147,7 +147,7 @@ class Sessions(Protocol):
     async def finish(self, session: str, turn: str, reply: TurnEnd) -> Line:
         """Store the end of a turn; returns how it is stored.
 
-        A turn ends once: where it has, how it did then is what stands. Raises NoSession if the session was
+        A turn ends once: a second end changes nothing, and returns the first. Raises NoSession if the session was
         deleted, TurnTaken.
         """
 
@@ -181,7 +181,7 @@ class Sessions(Protocol):
         """
 
     async def recent(self, session: str, *, limit: int, size: int) -> list[Line]:
-        """As :meth:`history` the last lines, and as many more as reach back to the oldest turn without an answer."""
+        """The last lines, as from :meth:`history`, and all from the oldest turn without an answer on."""
 
     # Sessions.
 
@@ -216,7 +216,7 @@ def line(row: Sequence[Any], at: float) -> Line:
 
 
 def bounded(lines: Iterable[Line], limit: int, size: int, oldest: int | None) -> tuple[list[Line], bool]:
-    """The first of these lines, which come latest first, in their own order; are there more?
+    """The first of these lines, which come latest first, turned to oldest first; and whether there are more.
 
     As many as ``limit`` and about ``size`` characters allow, but all from number ``oldest`` on.
     """
@@ -233,7 +233,7 @@ def bounded(lines: Iterable[Line], limit: int, size: int, oldest: int | None) ->
 
 
 def session(row: Sequence[Any]) -> dict[str, Any]:
-    """A session as it is listed: of its id, when it began and was last used, and the numbers about it."""
+    """A session as it is listed, from its row: its id, when it began and was last used, and what is known of it."""
     session_id, created, updated, messages, size, workspace, unanswered = row
     return {
         "session_id": session_id,

@@ -15,7 +15,7 @@ def whoami() -> str:
 def identity(pid: int) -> str:
     """A process of this machine, told apart from others with its number; empty if there is none.
 
-    The clock has no part in it where the system can do without: while an instance is replaced it may be set.
+    It does not depend on the clock if the system can do without: the clock may be set while an instance is replaced.
     """
     process = ports.here().process(pid)
     return f"{pid}:{process.stamp}" if process is not None else ""

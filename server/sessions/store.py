@@ -1,6 +1,7 @@
 """Sessions on disk: an append-only transcript in SQLite, and the turns that have no answer yet.
 
-The methods are those of :class:`server.sessions.model.Sessions`. How a file is worked on is in database.py.
+The methods are those of :class:`server.sessions.model.Sessions`. database.py has the file, and the thread that works
+on it.
 """
 
 from __future__ import annotations
@@ -318,7 +319,7 @@ def _delete(db: sqlite3.Connection, session: str) -> int:
 def _history(
     db: sqlite3.Connection, session: str, before: int | None, limit: int, size: int, oldest: int | None = None
 ) -> tuple[list[Line], bool]:
-    """The last lines before number ``before``, bounded, but from number ``oldest`` on all; are there older ones?"""
+    """The last lines before number ``before``, bounded, but all from ``oldest`` on; are there older ones?"""
     rows = db.execute(
         f"SELECT {LINE} FROM transcript WHERE session = ? AND seq < ? ORDER BY seq DESC",  # noqa: S608  # names from here
         (session, before or 2**62),

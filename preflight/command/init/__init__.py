@@ -9,7 +9,7 @@
    variable leads, and `compose` what a compose file runs.
 4. `texts` has the text of every file, `project` decides which of them are missing, `writing` writes them.
 
-In this project's own checkout, whose agent server has its keys in an env file, it is that file which `envfile` writes.
+In this project's own checkout, `envfile` writes the env file with the keys of the agent server instead.
 """
 
 from preflight import project as projects

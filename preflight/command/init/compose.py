@@ -1,7 +1,7 @@
 """The services of a compose file: what each runs, which of its ports this machine can reach, and its variables.
 
-Of YAML, what compose files are mostly written in is understood: mappings and lists in blocks, plain and quoted texts,
-and lists and mappings of those in one line. The rest says nothing.
+The part of YAML that most compose files use is understood: mappings and lists in blocks, plain and quoted texts, and
+lists and mappings of those in one line. The rest is ignored.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _substituted(value: str, given: set[str]) -> str:
 
 
 def _short(text: str, host: str = "") -> Iterator[Port]:
-    """``[HOST:]PUBLISHED:TARGET[/PROTOCOL]``. A port that is chosen anew each time, and one of UDP, are nobody's."""
+    """``[HOST:]PUBLISHED:TARGET[/PROTOCOL]``. A port that is chosen anew each time, and one of UDP, are left out."""
     match = PORTS.fullmatch(text)
     if match is None or (match["protocol"] or "tcp") != "tcp":
         return

@@ -11,7 +11,7 @@ from preflight.settings.model import Settings
 
 
 def run(settings: Settings, *, dry_run: bool) -> int:
-    """Write it where the env file belongs, unless there is one; 0, 1 if it cannot be written, 2 if it has no place."""
+    """Write the template unless there is an env file; returns 0, 1 if it cannot be written, 2 if it has no place."""
     path, exit_code = settings.envfile.path, 1
     if path.is_absolute():
         if dry_run:

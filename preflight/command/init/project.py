@@ -154,7 +154,7 @@ def _docker(root: Path, folder: Path, _content: bytes | None, _table: Mapping[st
     path = folder / "Dockerfile"
     if os.path.lexists(path):
         lines = [f"RUN pip install '{texts.DISTRIBUTION}'", *texts.lines_for_docker(seen)]
-        # How it installs, as whom, and what its last stage is, its author knows.
+        # Only its author knows how it installs, as which user, and what its last stage is.
         why = "the file exists. Put these lines at its end, in place of its CMD or ENTRYPOINT"
         return [], [_left(path, root, why), *(f"    {line}" for line in lines)]
     why = "an image that checks every requirement when it is started, and then serves"
@@ -176,7 +176,7 @@ def _systemd(root: Path, folder: Path, _content: bytes | None, _table: Mapping[s
 
 
 def _user() -> str:
-    """Who serves: the name of this process's user, or its number if it has none."""
+    """The user that serves: the name of this process's user, or its number if it has none."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:

@@ -1,7 +1,7 @@
 """Ready-made requirements for what a project's files name: databases, services, keys, migrations and MCP servers.
 
-They are written as comments, which people take the comment sign from: what a server cannot do without is for them to
-say. Of a variable's value only the scheme of a URL comes out, and of commands and URLs only what cannot be secret.
+They are written as comments, and people uncomment what their server cannot do without. Of a variable's value only the
+scheme of a URL is shown, and of commands and URLs only what cannot be secret.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ IMAGES = {
 }  # fmt: skip
 """Images of services, and where each listens for its clients: they may have other ports as well."""
 FORMS = {5432: "postgres", 6379: "redis"}
-"""Which factory asks the services that listen there by themselves."""
+"""The factory that asks the services that listen on this port by default."""
 LOCAL = {"localhost", "127.0.0.1", "::1", "0.0.0.0", "host.docker.internal"}
 PROVIDERS = re.compile(r"(?:OPENAI|ANTHROPIC|MISTRAL|GOOGLE|GEMINI|AZURE_OPENAI|PERPLEXITY)_API_KEY")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,80}")
@@ -164,7 +164,7 @@ def _of_service(placed: _Placed, variables: Iterable[NamedVariable]) -> Proposal
         return None
     usual = IMAGES.get(service.image)
     port = next((one for one in service.ports if one.target == usual), service.ports[0])
-    # A service that a variable leads to is asked there, with all that the application has to know for it.
+    # A service that a variable leads to is asked through the variable, with the login and all else in its value.
     if any(_leads_there(one, service.name, port, usual) for one in variables):
         return None
     call = f'tcp("{port.host}:{port.published}")'
@@ -177,7 +177,7 @@ def _leads_there(variable: NamedVariable, service: str, port: compose.Port, usua
     if found is not None and found.host:
         is_here = found.host in LOCAL and (found.port or usual) == port.published
         return bool(call) and (found.host == service or is_here)
-    # Its name says what it is for, and nothing says that it is another one.
+    # The variable's name says which kind of service it is for, and no host says that it is another one.
     return port.target == usual and call.startswith(f"{FORMS.get(port.target)}(")
 
 

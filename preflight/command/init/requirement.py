@@ -84,7 +84,7 @@ def _read_variable(seen: Survey) -> Requirement | None:
 
 
 def _variable(seen: Survey, need: Need) -> Requirement:
-    """A variable is there; an address of a database is one. Its value is in no message."""
+    """A variable is set, and is a URL if it names a database's. Its value is in no message."""
     assert isinstance(need.what, Variable)  # noqa: S101  # narrows the type
     name = need.what.name
     is_needed = need.what.required and seen.application is not None and seen.env_file_is_certain

@@ -95,7 +95,7 @@ class Source:
         while waiting:
             node = waiting.pop()
             self.nodes.append(node)
-            # Not for itself: what only a script runs, or only a type checker reads.
+            # Left out: what only a script runs, or only a type checker reads.
             left_out = node.body if isinstance(node, ast.If) and _is_apart(node) else []
             self.scripts += left_out
             children = list(ast.iter_child_nodes(node))

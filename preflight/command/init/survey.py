@@ -76,7 +76,7 @@ class Survey:
     """The file that the code reads variables from, in addition to the environment."""
     env_file_is_there: bool
     env_file_is_certain: bool
-    """Whether the application has the variables of no other file than the preflight, as far as the code says."""
+    """Whether the application reads variables from no other file than the preflight, as far as the code says."""
     name: str
     requires_python: str
     installs: str
@@ -167,7 +167,7 @@ class _Surveyor:
         )
 
     def _defaults(self, found: list[tuple[str, Facts]], given: set[str]) -> Iterator[Named]:
-        """The variables that the code has another value for, which leads somewhere."""
+        """The variables that have a default in the code which leads somewhere."""
         for file, said in found:
             for one in said.defaults:
                 if one.name not in given and not NOT_ASKED_FOR.fullmatch(one.name):
@@ -232,7 +232,7 @@ class _Surveyor:
                 yield file
 
     def _placed(self, file: File, named_in: str) -> File:
-        """Relative paths are meant from the folder, or from the file that names them."""
+        """The file, by its path from the root: the code means it from the folder, or from the file that names it."""
         beside = f"{named_in.rpartition('/')[0]}/{file.path}".removeprefix("/")
         path = beside if not self.folder.has(file.path) and self.folder.has(beside) else file.path
         return File(self.base + path, file.line)
@@ -305,7 +305,7 @@ class _Surveyor:
     def _is_there(self, target: str) -> bool:
         module, _, attribute = target.partition(":")
         said = self._facts(self.by_name[module]) if module in self.by_name else None
-        # What makes it may not be known to us; that it is a name of that module has to be.
+        # We need not know what makes it, but it has to be a name of that module.
         return said is not None and attribute in said.defines
 
     # The rest.
@@ -347,7 +347,7 @@ def name_of(found: Need) -> str:
 
 
 def _first_of_each(found: Iterator[Need]) -> list[Need]:
-    """Each variable or file once; if the code needs it anywhere, it is the place where it does."""
+    """Each variable or file once, with the place where the code needs it, if it does anywhere."""
     best: dict[str, Need] = {}
     for one in found:
         name = name_of(one)

@@ -265,7 +265,7 @@ WantedBy=multi-user.target
 
 
 def _unit(text: str) -> str:
-    """systemd replaces what begins with a percent sign."""
+    """The text for systemd, which replaces what begins with a percent sign."""
     return text.replace("%", "%%")
 
 

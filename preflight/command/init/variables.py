@@ -25,7 +25,7 @@ SIMPLE = re.compile(
 )
 """Types of fields whose value is a variable's as it stands. A class of one's own may take several variables."""
 ELSEWHERE = {"secrets_dir", "yaml_file", "toml_file", "json_file", "alias_generator"}
-"""What else of pydantic-settings may say where a value comes from."""
+"""Other options of pydantic-settings that may say where a value comes from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +255,7 @@ class _SettingsClass:
         return len(self.node.bases) == 1 and not changes and ELSEWHERE.isdisjoint(self.configured)
 
     def _field(self, node: ast.AnnAssign, name: str, prefix: str) -> tuple[str | None, ast.expr | None]:
-        """The variable of a field, and its default; no variable where another class may take that apart."""
+        """The variable of a field, and its default; no variable if the field's class may take several."""
         kind, value = node.annotation, node.value
         if isinstance(kind, ast.Subscript) and self.source.dotted(kind.value).endswith("Annotated"):
             parts = kind.slice.elts if isinstance(kind.slice, ast.Tuple) else [kind.slice]

@@ -81,7 +81,7 @@ def appended(content: bytes | None, text: str) -> bytes:
 
 
 def fits(content: bytes, addition: bytes, before: Mapping[str, Any]) -> bool:
-    """Whether the file says with the addition what it said without it, and the new table beside that.
+    """Whether the file with the addition says what it said before, and beside that only the new table.
 
     ``tool = {...}`` for example is closed: no table can be added to it.
     """
@@ -115,7 +115,7 @@ def lies_in_the_way(root: Path, path: Path) -> str:
 def write(addition: Addition) -> None:
     """Make the file, or add to it. Raises OSError, and FileExistsError for one that has appeared meanwhile.
 
-    With the rights that the umask leaves, as an editor's would have; but never so that others can write.
+    The file has the rights that the umask leaves, like one from an editor, but others can never write to it.
     """
     if addition.before is not None:
         _append(addition.path, addition.before, addition.text.encode())

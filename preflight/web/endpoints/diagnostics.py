@@ -23,7 +23,7 @@ from preflight.web.negotiation import accepted, unchanged
 from preflight.web.projection import beside, document, stamp
 from preflight.web.snapshot import Snapshot
 
-FRESH = 1.0  # seconds that a made answer is given to others, too: its ages are at most that old
+FRESH = 1.0  # seconds for which an answer is sent to others, too: its ages are wrong by at most that
 
 
 class Format(NamedTuple):
@@ -32,7 +32,7 @@ class Format(NamedTuple):
     media_type: str
     render: Callable[[Snapshot, Mapping[str, Any]], str]
     slow: bool = False
-    """Takes long enough that other requests would notice: made in a thread."""
+    """Whether it takes so long that other requests would notice: then it is made in a thread."""
 
 
 def _as_json(_snapshot: Snapshot, body: Mapping[str, Any]) -> str:
@@ -79,7 +79,7 @@ def chosen(scope: Scope, accept: str) -> str:
 
 
 def _entity_tag(name: str, known: object, body: Mapping[str, Any]) -> str:
-    """Stands for the run and the process that answers; not for their ages, which change all the time: a weak one."""
+    """A weak tag: it stands for the run and the process that answers, and not for their ages, which always change."""
     server = body["server"]
     facts = [name, known, body["origin"], body["status"]]
     facts += [server["instance_id"], server["pid"], server["restarts"], body["notifications"]]
@@ -124,7 +124,7 @@ class Diagnostics:
         await snapshot.look()
         made = self._good(snapshot, wanted)
         if made is None and FORMATS[wanted].slow:
-            async with self._making:  # one makes it, the others wait for that
+            async with self._making:  # one request makes the answer, the others wait for it
                 made = self._good(snapshot, wanted)
                 if made is None:
                     made = await asyncio.to_thread(self._make, snapshot, wanted)
@@ -142,7 +142,7 @@ class Diagnostics:
         return made
 
     def _make(self, snapshot: Snapshot, name: str) -> _Made:
-        # The stamp first: what changes meanwhile makes the next answer a new one.
+        # The stamp comes first: whatever changes after it makes the next answer a new one.
         known = stamp(snapshot)
         body = document(snapshot)
         one, etag = FORMATS[name], _entity_tag(name, known, body)

@@ -94,7 +94,7 @@ def _conditions(query: Mapping[str, str]) -> dict[str, str]:
 
 
 def _text(value: str) -> str:
-    """What PostgreSQL takes as a text. Raises ValueError."""
+    """The value of a condition. Raises ValueError if PostgreSQL would not take it as a text, or it is too long."""
     if len(value) > LONGEST or "\0" in value:
         raise ValueError(f"a filter is a text of at most {LONGEST} characters, without a NUL")
     return value

@@ -1,4 +1,4 @@
-"""/ws/diagnostics: the way in."""
+"""The endpoint of /ws/diagnostics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from preflight.web.websocket import Outbox, admitted
 
 
 class Follow:
-    """An ASGI application and no function: Starlette's wrapping of one costs a connection memory."""
+    """An ASGI application, not a function: what Starlette wraps around a function costs each connection memory."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         followers = services.of(scope).followers

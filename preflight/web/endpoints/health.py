@@ -43,7 +43,7 @@ class Health:
         wanted = "json" if accept in ("", "*/*", JSON) else accepted(accept, MEDIA_TYPES)
         serving = services.of(scope)
         instance, load, board = serving.instance, serving.load, serving.instance.board
-        # Within a second nearly always what they were the last time.
+        # Within a second, these are nearly always the same as the last time.
         facts: Facts = (
             instance.status, instance.report, bool(instance.rerun_problem), board.missing,
             load.connections, load.sessions, int(time.time()),

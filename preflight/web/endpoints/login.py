@@ -121,7 +121,7 @@ def _let_in(request: Request, target: str) -> Response:
 
 
 async def _wrong(request: Request, target: str, error: str) -> Response:
-    """The form once more, after a while that is the longer the more often somebody was wrong."""
+    """The form once more, after a wait that grows with the number of wrong tokens."""
     if not await services.of(request.scope).access.failed(request.scope, services.of(request.scope).instance):
         page = _page(request, target, "Too many wrong tokens. Wait a moment, then try again.", 429)
         page.headers["connection"] = "close"

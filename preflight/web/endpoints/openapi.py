@@ -68,7 +68,7 @@ def document(
 
 
 def _path(route: Route) -> str:
-    """As OpenAPI writes it, which knows no converters."""
+    """The path as OpenAPI writes it, which knows no converters."""
     return route.path.replace(":path}", "}")
 
 
@@ -86,7 +86,7 @@ def _described(audience: Audience, method: str, operation: Operation) -> Schema:
 
 
 def _offered(serving: Services) -> Table:
-    """What there is with this server's settings."""
+    """The routes that are offered with this server's settings."""
     settings = serving.instance.settings
     return [route for route in serving.table if isinstance(route, Socket) or route.is_offered(settings)]
 
@@ -128,7 +128,7 @@ async def docs(request: Request) -> HTMLResponse:
 
 
 def _messages(socket: Socket) -> str:
-    """Where its messages are described; its summary is a name, such as "The chat."."""
+    """A link to the description of a socket's messages; the socket's summary is a name, such as "The chat."."""
     if not socket.messages:
         return ""
     path, name = escape(socket.messages.removeprefix("/")), escape(socket.summary[0].lower() + socket.summary[1:-1])
@@ -136,7 +136,7 @@ def _messages(socket: Socket) -> str:
 
 
 def _row(method: str, path: str, about: str, *, public: bool = False, opens: bool = True) -> str:
-    """One route. What a browser can open is a link: a GET that there is, whose path has nothing to fill in."""
+    """One route; a link if a browser can open it: a GET that ``opens``, and whose path has nothing to fill in."""
     shown = f"<code>{escape(path)}</code>"
     if opens and method == "GET" and "{" not in path:
         # Relative, for a proxy that serves this under a prefix.

@@ -66,7 +66,7 @@ def assets(panel: Path | None) -> Mapping[str, Asset]:
 
 
 def page(request: Request, name: str = PAGE) -> Response:
-    """The page, or the fleet's; what they show they ask /diagnostics and /fleet for.
+    """The page, or the fleet's; their scripts ask /diagnostics and /fleet for what they show.
 
     Where its scripts need a nonce, it is in the page, which is then kept nowhere.
     """

@@ -5,7 +5,8 @@
 3. `store` is the interface, by the statements of `statements`. A turn belongs to an instance by a lease, on the
    database's clock; `leases` renews it while the turn runs. An instance that takes a turn over raises its epoch, and
    later writes of the former owner about that turn are refused.
-4. `checkpoints` has the bounded memory of the graph, through LangGraph's own checkpointer.
+4. `checkpoints` has the bounded memory of the graph, through LangGraph's own checkpointer. `imports` adds the sessions
+   of a file.
 
 Everything goes through PgBouncer in transaction mode. Nothing here is imported if there is no database.
 """

@@ -78,7 +78,7 @@ class Checkpoints(AsyncPostgresSaver):
 
 
 def storable_values(checkpoint: Checkpoint) -> Checkpoint:
-    """What can be stored of a checkpoint: of its values texts go into JSON, and lists and objects into blobs."""
+    """A checkpoint whose texts PostgreSQL can store: they go into JSON, while lists and objects go into blobs."""
     values = {
         channel: storable(value) if isinstance(value, str) else value
         for channel, value in checkpoint["channel_values"].items()

@@ -1,8 +1,8 @@
 """Connections to PostgreSQL, for callers in the event loop.
 
-What fails because the server, or the way to it, went away is tried again for a few seconds: a server that restarts, or
-is replaced by its standby, costs a pause and no error. So whatever is run here may be run twice, and the second time it
-has to find the work of the first. While the server stays away, callers are told so at once, with how long it has been.
+Work that fails because the server, or the way to it, went away is tried again for a few seconds: a server that
+restarts, or is replaced by its standby, costs a pause and no error. So work may be run twice, and the second run has to
+find what the first has done. While the server stays away, callers are told so at once, and for how long it has been.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from server.sessions.model import StoreError
 from server.sessions.postgres.tables import TABLES
 
 log = logging.getLogger(__name__)
-logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # what it would say is said by what waits for it
+logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # whoever waits for the pool reports its errors
 T = TypeVar("T")
 
 PATIENCE = 5.0  # seconds from the beginning of an outage in which callers wait for its end
@@ -33,12 +33,12 @@ LONGEST = 10.0  # seconds that a piece of work may take
 TRY = 2.0  # seconds for a connection from the pool
 PAUSES = (0.02, 1.0)  # seconds between two tries, the first and the longest
 IDLE = 60.0  # seconds after which a connection that is not used is closed
-LIFETIME = 1800.0  # seconds after which a connection is replaced: what balances connections gets its chance
+LIFETIME = 1800.0  # seconds after which a connection is replaced, so that a load balancer can place it anew
 SUSPECT = 5.0  # seconds without use after which a connection may have been cut on its way: it is asked first
 
 
 class PooledConnection(psycopg.AsyncConnection[DictRow]):
-    """One of the pool's. ``told`` hears why there was none."""
+    """A connection of the pool. ``told`` is called with the error if there is none."""
 
     used = 0.0
 
@@ -105,7 +105,7 @@ class Database:
         if self._pool is not None:
             await self._pool.close()
 
-    # Again and again.
+    # Trying again.
 
     async def _persist(self, work: Work[T]) -> T:
         loop = asyncio.get_running_loop()
@@ -213,7 +213,7 @@ async def rows(connection: PooledConnection, statement: str, values: Mapping[str
 
 
 def storable(text: str) -> str:
-    """PostgreSQL has no NUL in a text; U+FFFD takes its place."""
+    """The text as PostgreSQL can store it, which has no NUL in a text: U+FFFD takes its place."""
     return text.replace("\0", "\ufffd")
 
 

@@ -41,7 +41,7 @@ class Leases:
         self._renewing: asyncio.Task[None] | None = None
 
     def keep(self, turn: str, epoch: int, attempts: int) -> None:
-        """This turn is this process's from now on."""
+        """Keep the lease of a turn that is this process's from now on."""
         self._held[turn] = Lease(epoch, attempts)
         if self._renewing is None or self._renewing.done():
             self._renewing = asyncio.create_task(self._renew())
@@ -51,7 +51,7 @@ class Leases:
         return self._held.get(turn) or Lease(0, 0)
 
     def drop(self, turn: str) -> None:
-        """This turn has ended, or is another process's."""
+        """Forget the lease of a turn that has ended, or is another process's."""
         self._held.pop(turn, None)
 
     async def release(self, turns: Collection[str] | None) -> None:

@@ -1,7 +1,7 @@
 """The statements for PostgreSQL: each is one round trip, and a transaction of its own if it is sent alone.
 
 Times are the database's. A row of `chat_turns` is a lease: its turn is the owner's until `expires`, and taking it over
-raises its `epoch`. What an owner writes about a turn names the epoch that it knows: one who comes late writes nothing.
+raises its `epoch`. What an owner writes about a turn names the epoch that it knows: a former owner writes nothing.
 Statements that lock both lock a session before its turns.
 """
 

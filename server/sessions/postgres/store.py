@@ -133,7 +133,7 @@ class Store:
         )
         line = _line(ended[0]) if ended else None
         if line is None:
-            # Nothing was written: it is written already, another instance's, or was deleted.
+            # Nothing was written: the turn has ended already, is another instance's, or was deleted.
             found = await self.seen(session, turn)
             self.leases.drop(turn)
             if found is None:
