@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from server.sessions.model import NoSession, SessionFull, Sessions, TurnEnd
+from server.sessions.model import NoSession, SessionFull, Sessions, TurnEnd, TurnTaken
 from tests.engines import Engine, say
 
 
@@ -114,7 +114,7 @@ def test_export_and_delete(engine: Engine) -> None:
             await store.export("s")
         with pytest.raises(NoSession):
             await store.finish("s", "t", TurnEnd("assistant", "too late"))
-        with pytest.raises(NoSession):
+        with pytest.raises(TurnTaken):
             await store.begin("t")
         assert await store.delete(None) == 1
 
@@ -163,6 +163,26 @@ def test_turns_of_a_process_that_has_ended_are_taken_over_once(engine: Engine) -
 
     engine.run(first, owner="1:dead")
     engine.run(second)
+
+
+def test_a_turn_that_another_process_ends(engine: Engine) -> None:
+    """Its former owner neither begins nor ends it any more, and learns how it has ended."""
+
+    async def work(store: Sessions) -> None:
+        await say(store, "s", "t")
+        async with engine.store(owner="2:other") as other:
+            [found] = await other.open_turns("s")
+            assert await other.claim(found, force=True) == 0
+            with pytest.raises(TurnTaken):
+                await store.begin("t")
+            with pytest.raises(TurnTaken):
+                await store.finish("s", "t", TurnEnd("assistant", "late"))
+            line = await other.finish("s", "t", TurnEnd("error", "cancelled", "cancelled"))
+            with pytest.raises(TurnTaken):
+                await store.begin("t")
+            assert await store.finish("s", "t", TurnEnd("assistant", "late")) == line
+
+    engine.run(work)
 
 
 def test_texts_of_every_kind(engine: Engine) -> None:

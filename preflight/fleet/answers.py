@@ -86,7 +86,6 @@ class Known:
 class Permit:
     """Permission to ask the provider; the result is stored with it."""
 
-    name: bytes
     asked_at: float
     """On the database's clock."""
 
@@ -156,7 +155,7 @@ class AnswerTable:
             row = self._do(lambda connection: self._look(connection, question, lease))
         if row is None:
             return None
-        return self._believed(question, row) or Permit(question.name, row.now)
+        return self._believed(question, row) or Permit(row.now)
 
     def tell(self, question: SharedQuestion, permit: Permit, *, is_good: bool, seconds: float) -> None:
         """Store the result, without waiting for the database."""
@@ -190,7 +189,7 @@ class AnswerTable:
         self, connection: psycopg.Connection[Any], question: SharedQuestion, lease: float
     ) -> Permit | _Row | None:
         row = connection.execute(_CLAIM, {"question": question.name, "kept": self._kept, "lease": lease}).fetchone()
-        return Permit(question.name, row[0]) if row else self._look(connection, question, lease)
+        return Permit(row[0]) if row else self._look(connection, question, lease)
 
     def _look(self, connection: psycopg.Connection[Any], question: SharedQuestion, lease: float) -> _Row | None:
         row = connection.execute(_LOOK, {"question": question.name, "lease": lease}).fetchone()

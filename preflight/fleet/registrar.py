@@ -69,8 +69,8 @@ class Registrar:
         self._made = False
         """Whether the tables were seen to be there."""
         self._failures = 0
-        self._since: float | None = None
-        """Since when the database was away, in seconds since the epoch; None: it was reached the last time."""
+        self._is_away = False
+        """Whether the database could not be reached the last time."""
         now = time.monotonic()
         self._beat_at = now + random.uniform(0, settings.fleet_heartbeat)
         self._gather_at = now + settings.fleet_heartbeat * random.uniform(0.5, 1)
@@ -113,7 +113,7 @@ class Registrar:
 
     def _soon(self) -> None:
         """Write, but not in the very moment in which a thousand others do."""
-        if self._since is None:
+        if not self._is_away:
             self._write_at = max(self._write_at, time.monotonic() + random.uniform(0, SPREAD))
 
     def _next(self) -> float:
@@ -211,11 +211,10 @@ class Registrar:
 
     def _reached(self) -> None:
         """The database took what it was given: say so, and remember it for the requirement that asks for its age."""
-        self._failures, self._since, self._write_at = 0, None, 0.0
-        now = time.time()
-        self._say("reached", at=now)
+        self._failures, self._is_away, self._write_at = 0, False, 0.0
+        self._say("reached")
         try:
-            files.publish(self._settings.state.database, json.dumps({"reached_at": now}).encode())
+            files.publish(self._settings.state.database, json.dumps({"reached_at": time.time()}).encode())
         except OSError:
             pass  # State Folder says what is wrong with it
 
@@ -224,12 +223,11 @@ class Registrar:
             self._channel.send(kind, **data)
 
     def _away(self, problem: str, pause: float) -> None:
-        if self._since is None:
-            self._since = time.time()
+        self._is_away = True
         self._made = False
         # Instances that lost it at the same moment come back one after the other.
         self._write_at = time.monotonic() + pause * random.uniform(1 - JITTER, 1 + JITTER)
-        self._say("away", problem=problem, since=self._since)
+        self._say("away", problem=problem)
 
 
 def main() -> None:

@@ -58,8 +58,6 @@ class Tables:
 
     subject: str
     steps: tuple[str, ...]
-    needed: bool = False
-    """Whether the application needs these tables: then a database that cannot be used blocks a start."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z_]{0,40}", self.subject):
@@ -73,12 +71,12 @@ class Tables:
         return len(self.steps)
 
 
-def of_folder(subject: str, folder: Path, *, needed: bool = False) -> Tables:
+def of_folder(subject: str, folder: Path) -> Tables:
     """Tables whose steps are folders with the numbers 1, 2, ...: the ``*.sql`` files of each, in order of name."""
     steps: list[str] = []
     while (step := folder / str(len(steps) + 1)).is_dir():
         steps.append("\n".join(path.read_text(encoding="utf-8") for path in sorted(step.glob("*.sql"))))
-    return Tables(subject, tuple(steps), needed)
+    return Tables(subject, tuple(steps))
 
 
 @functools.cache

@@ -145,7 +145,11 @@ def _host_of(location: str) -> str:
 
 
 def _are_equal(value: Any, other: Any) -> bool:
-    """As JSON has it: true is not 1."""
+    """As JSON has it: true is not 1, and 1.0 is."""
+    if isinstance(value, dict) and isinstance(other, dict):
+        return value.keys() == other.keys() and all(_are_equal(held, other[key]) for key, held in value.items())
+    if isinstance(value, list) and isinstance(other, list | tuple):
+        return len(value) == len(other) and all(map(_are_equal, value, other))
     return isinstance(value, bool) == isinstance(other, bool) and bool(value == other)
 
 

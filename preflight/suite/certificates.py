@@ -41,9 +41,9 @@ class Certificate:
     names: tuple[str, ...]
     """The names and addresses that it is for."""
 
-    def days_left(self, now: float | None = None) -> float:
+    def days_left(self) -> float:
         """Days until it expires; 0 if it is not valid now."""
-        return 0.0 if self.ends is None else (self.ends - (time.time() if now is None else now)) / 86400
+        return 0.0 if self.ends is None else (self.ends - time.time()) / 86400
 
 
 def examine(settings: Settings) -> Certificate:

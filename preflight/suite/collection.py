@@ -6,7 +6,6 @@ declares what it must, and no more is left out than was asked for.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -22,7 +21,7 @@ from preflight.suite import declarations, soundness, uncollected
 from preflight.suite.inquiries import fixtures
 from preflight.suite.outcomes import uncollectable
 from preflight.suite.run import SuiteRun
-from preflight.suite.sources import Sources
+from preflight.suite.sources import Sources, is_collected
 from preflight.suite.witness import Witness
 from preflight.text import first_line
 
@@ -172,7 +171,7 @@ class Collection:
     def _is_whole(self, items: list[pytest.Item]) -> bool:
         """Whether no requirement is missing: in a run of one file, the settings may name requirements of others."""
         below = [file for scope in self._scopes for file in self._sources.below(scope.folder)]
-        files = {file for file in below if os.path.basename(file).startswith("test_")}
+        files = {file for file in below if is_collected(file)}
         return self._by_launcher or files <= {str(item.path) for item in items}
 
 

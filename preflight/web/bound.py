@@ -14,6 +14,9 @@ import os
 import socket
 import stat
 import sys
+from collections.abc import Callable
+
+from preflight.web.asgi import App, Receive, Scope, Send
 
 FOLDERS = ("/proc/self/fd", "/dev/fd")  # Linux; macOS
 
@@ -53,6 +56,18 @@ def _of_uvicorn() -> tuple[str | None, int | None] | None:
             return None, None
         return config.host or "0.0.0.0", config.port or None  # 0: the system chooses one
     return None
+
+
+def until_known(entrance: App, learn: Callable[[int], None]) -> App:
+    """The entrance while the port is unknown: ``learn`` gets the port of the first connection that came by TCP."""
+
+    async def first(scope: Scope, receive: Receive, send: Send) -> None:
+        server = scope.get("server")
+        if server is not None and server[1]:
+            learn(server[1])
+        await entrance(scope, receive, send)
+
+    return first
 
 
 def listening_addresses() -> set[tuple[str, int]]:

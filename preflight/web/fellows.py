@@ -21,11 +21,6 @@ class Fellows:
         self._say = say
         self._heard: dict[str, tuple[asyncio.AbstractEventLoop, Heard]] = {}
 
-    @property
-    def any(self) -> bool:
-        """Whether there may be other workers."""
-        return self._say is not None
-
     def tell(self, topic: str, **data: Any) -> None:
         """Tell the other workers; keep it short, because all messages share one channel."""
         if self._say is not None:

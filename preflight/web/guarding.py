@@ -10,20 +10,16 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from preflight.project import Project
+    from preflight.web.asgi import App, Receive, Scope, Send
     from preflight.web.beside import Beside
     from preflight.web.instance import Instance
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 UNASKED = "the requirements could not be asked: "
 UNCHECKED = b"the requirements of this server have not been checked: it has to run the application's lifespan"
@@ -87,7 +83,7 @@ class Guarded:
             await self.app(scope, receive, send)
             return
         entrance = beside.entrance(self._live)
-        self._way = entrance if port is not None else self._first(entrance, beside, instance)
+        self._way = entrance if port is not None else self._until_port_is_known(entrance, beside, instance)
         await beside.begin(instance)
         await beside.lifespan(scope, _draining(receive, instance), send)
 
@@ -95,18 +91,15 @@ class Guarded:
         answer = self._live if scope["type"] == "lifespan" else self.app
         await answer(scope, receive, send)
 
-    def _first(self, entrance: App, beside: Beside, instance: Instance) -> App:
-        """Take the port that the server has bound from the first connection that comes by it."""
+    def _until_port_is_known(self, entrance: App, beside: Beside, instance: Instance) -> App:
+        from preflight.web import bound
 
-        async def first(scope: Scope, receive: Receive, send: Send) -> None:
-            server = scope.get("server")
-            if server is not None and server[1]:
-                self._way = entrance
-                instance.settings = replace(instance.settings, port=server[1])
-                beside.moved_to(server[1])
-            await entrance(scope, receive, send)
+        def learn(port: int) -> None:
+            self._way = entrance
+            instance.settings = replace(instance.settings, port=port)
+            beside.moved_to(port)
 
-        return first
+        return bound.until_known(entrance, learn)
 
 
 def _project(file: str | None) -> Project:

@@ -88,31 +88,31 @@ class Mount:
     @asynccontextmanager
     async def lifespan(self, _app: object) -> AsyncIterator[dict[str, Any]]:
         """Behind the launcher, take its instance; started directly, run the suite here."""
-        instance = self._launched
+        instance, port_is_known = self._launched, True
         if instance is None:
             # Only here: a start behind the launcher waits for none of it.
             from preflight.web import bound, start
 
             host, port = bound.expected_address()
             instance = await asyncio.to_thread(start.examine, self._project, host, port)
-            if port is None:
-                self._learn_port(instance)
+            port_is_known = port is not None
         serving = Services.made(self.application, self.table, instance)
+        if not port_is_known:
+            self._learn_port(instance, serving)
         async with serving.running():
             yield {"preflight": instance, services.STATE: serving}
 
-    def _learn_port(self, instance: Instance) -> None:
-        """Take the port that the server has bound from the first connection that comes by it."""
+    def _learn_port(self, instance: Instance, serving: Services) -> None:
+        from preflight.web import bound
+
         entrance = self.entrance
 
-        async def first(scope: Scope, receive: Receive, send: Send) -> None:
-            server = scope.get("server")
-            if server is not None and server[1]:
-                self.entrance = entrance
-                instance.settings = replace(instance.settings, port=server[1])
-            await entrance(scope, receive, send)
+        def learn(port: int) -> None:
+            self.entrance = entrance
+            instance.settings = replace(instance.settings, port=port)
+            serving.access.cookies.moved_to(port)
 
-        self.entrance = first
+        self.entrance = bound.until_known(entrance, learn)
 
 
 class Front:

@@ -303,7 +303,7 @@ class Session:
             self.enqueue(turn)
             return
         try:
-            if isinstance(error, NoSession | TurnTaken):
+            if isinstance(error, TurnTaken):
                 raise error
             line = await self.store.finish(
                 self.id, turn.id, ended(task, self._resources.redactor, self._resources.limits.turn_timeout)

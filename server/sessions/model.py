@@ -140,8 +140,8 @@ class Sessions(Protocol):
     async def begin(self, turn: str) -> bool:
         """Count that a turn of this process begins, before it does.
 
-        False: it has to wait, because another process still works on an earlier turn of the session. Raises NoSession
-        where the session was deleted, TurnTaken.
+        False: it has to wait, because another process still works on an earlier turn of the session. Raises TurnTaken,
+        also where the session was deleted.
         """
 
     async def finish(self, session: str, turn: str, reply: TurnEnd) -> Line:

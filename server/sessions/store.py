@@ -27,6 +27,7 @@ from server.sessions.model import (
     StoreError,
     TooManySessions,
     TurnEnd,
+    TurnTaken,
 )
 from server.sessions.owner import alive, whoami
 
@@ -83,7 +84,7 @@ class Store:
         )
 
     async def finish(self, session: str, turn: str, reply: TurnEnd) -> Line:
-        return await self.database.run(lambda db: _finish(db, session, turn, reply), "write")
+        return await self.database.run(lambda db: self._finish(db, session, turn, reply), "write")
 
     async def open_turns(self, session: str) -> list[Open]:
         found = await self.database.run(
@@ -114,9 +115,11 @@ class Store:
         return await self.database.run(work, "write")
 
     async def begin(self, turn: str) -> bool:
+        begins = "UPDATE turns SET attempts = attempts + 1 WHERE turn = ? AND owner = ?"
+
         def work(db: sqlite3.Connection) -> bool:
-            if db.execute("UPDATE turns SET attempts = attempts + 1 WHERE turn = ?", (turn,)).rowcount == 0:
-                raise NoSession("the session was deleted meanwhile")
+            if db.execute(begins, (turn, self.owner)).rowcount == 0:
+                raise TurnTaken("another process has taken this turn over, or the session was deleted")
             return True
 
         return await self.database.run(work, "write")
@@ -260,6 +263,17 @@ class Store:
                     return
         raise TooManySessions(f"there are {count} sessions, as many as may be, and all are in use")
 
+    def _finish(self, db: sqlite3.Connection, session: str, turn: str, reply: TurnEnd) -> Line:
+        ours = "DELETE FROM turns WHERE turn = ? AND session = ? AND owner = ?"
+        if db.execute(ours, (turn, session, self.owner)).rowcount:
+            _append(db, session, turn, time.time(), **asdict(reply))
+        line = _answer(db, session, turn)  # ours, or another process's
+        if line is not None:
+            return line
+        if known(db, session):
+            raise TurnTaken("another process has taken this turn over")
+        raise NoSession("the session was deleted meanwhile")
+
     def _forget_old(self, db: sqlite3.Connection, keep: Collection[str]) -> None:
         old = db.execute("SELECT id FROM sessions WHERE updated < ? LIMIT 1000", (time.time() - self.age,))
         for session in [row[0] for row in old]:
@@ -270,16 +284,6 @@ class Store:
 def known(db: sqlite3.Connection, session: str) -> bool:
     """Whether there is such a session."""
     return db.execute("SELECT 1 FROM sessions WHERE id = ?", (session,)).fetchone() is not None
-
-
-def _finish(db: sqlite3.Connection, session: str, turn: str, reply: TurnEnd) -> Line:
-    if db.execute("DELETE FROM turns WHERE turn = ? AND session = ?", (turn, session)).rowcount:
-        _append(db, session, turn, time.time(), **asdict(reply))
-    # Otherwise another process has answered, or it was deleted meanwhile.
-    line = _answer(db, session, turn)
-    if line is None:
-        raise NoSession("the session was deleted meanwhile")
-    return line
 
 
 def _append(

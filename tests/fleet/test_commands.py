@@ -25,7 +25,7 @@ TOKEN = "canary-Zq7vXw2LmN8pRt4KdY6hJb3F"
 TABLES = """
 from preflight.fleet.schema import Tables
 
-CARTS = Tables("carts", ("CREATE TABLE preflight.carts (id integer PRIMARY KEY)", {more}), needed=True)
+CARTS = Tables("carts", ("CREATE TABLE preflight.carts (id integer PRIMARY KEY)", {more}))
 """
 
 

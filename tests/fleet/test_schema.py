@@ -239,10 +239,10 @@ def test_a_module_without_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         with pytest.raises(UnusableDatabase, match=name):
             schema.registered([name])
     (tmp_path / "shop_tables.py").write_text(
-        "from preflight.fleet.schema import Tables\nCARTS = Tables('carts', ('SELECT 1',), needed=True)\n"
+        "from preflight.fleet.schema import Tables\nCARTS = Tables('carts', ('SELECT 1',))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    assert schema.registered(["shop_tables:CARTS"]) == [Tables("carts", ("SELECT 1",), needed=True)]
+    assert schema.registered(["shop_tables:CARTS"]) == [Tables("carts", ("SELECT 1",))]
     with pytest.raises(ValueError, match="a word of small letters"):
         Tables("Carts; DROP", ("SELECT 1",))
     with pytest.raises(ValueError, match="no step"):

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -301,7 +302,7 @@ def test_migrations_of_alembic(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"password": "wrong-pw"}, {"user": "nobody-here"}, {"database": "gone"}])
-def test_migrations_that_may_not_log_in(tmp_path: Path, postgres: Postgres, wrong: dict[str, str]) -> None:
+def test_migrations_that_may_not_log_in(tmp_path: Path, postgres: Postgres, wrong: dict[str, Any]) -> None:
     """A login that the database refuses will not do later either; one that does not answer may."""
     plant_alembic(tmp_path)
     environment = ENVIRONMENT.replace('context.config.get_main_option("sqlalchemy.url")', "os.environ['URL']")

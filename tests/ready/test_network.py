@@ -195,7 +195,7 @@ class Answers(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if path == "/json":
             self._answer(200, json.dumps({"models": [{"state": "ready"}], "ok": True}).encode())
-        elif path in ("/null", "/true", "/1"):
+        elif path in ("/null", "/true", "/1", "/[true]", "/[1]"):
             self._answer(200, path[1:].encode())
         elif path == "/elsewhere":
             self._answer(302, b"", Location="https://login.example/" + CANARY)
@@ -241,11 +241,13 @@ def test_answers(tmp_path: Path, service: str) -> None:
     assert plain.message == f"{service}/plain did not answer with JSON"
 
 
-@pytest.mark.parametrize("said, value", [("null", None), ("true", True), ("1", 1), ("1", 1.0)])
+@pytest.mark.parametrize(
+    "said, value", [("null", None), ("true", True), ("1", 1), ("1", 1.0), ("[true]", [True]), ("[1]", (1,))]
+)
 def test_answers_of_one_word(tmp_path: Path, service: str, said: str, value: object) -> None:
     """All of the JSON is compared, as JSON has it: true is not 1, and null is an answer."""
     assert ask(tmp_path, ready.http(f"{service}/{said}", equals=value, timeout=LONG)).outcome == "passed"
-    for other in {"null", "true", "1"} - {said}:
+    for other in {"null", "true", "1", "[true]", "[1]"} - {said}:
         ended = ask(tmp_path, ready.http(f"{service}/{other}", equals=value, timeout=LONG))
         assert ended.message == f"the JSON of {service}/{other} is not {value!r}"
 

@@ -113,9 +113,7 @@ class Store:
         if found and found[0]["epoch"] == lease.epoch:
             return False
         self.leases.drop(turn)
-        if not found:
-            raise NoSession("the session was deleted meanwhile")
-        raise TurnTaken("another instance has taken this turn over")
+        raise TurnTaken("another instance has taken this turn over, or the session was deleted")
 
     async def finish(self, session: str, turn: str, reply: TurnEnd) -> Line:
         session, reply = storable(session), replace(reply, content=storable(reply.content))

@@ -88,4 +88,4 @@ CREATE INDEX checkpoint_writes_thread_id_idx ON preflight.checkpoint_writes (thr
 """
 
 
-TABLES = Tables("chat", (SESSIONS + MEMORY,), needed=True)
+TABLES = Tables("chat", (SESSIONS + MEMORY,))
