@@ -40,7 +40,7 @@ def is_new_enough(python):  # type: (str) -> bool
 
 
 def with_a_newer_python(arguments):  # type: (list[str]) -> str
-    """The command that does the same with a Python that is new enough; what to do where none is at hand.
+    """The command that does the same with a Python that is new enough; a sentence where none is at hand.
 
     The project's own environment comes first. Arguments are repeated if none of them could be a key in the wrong place.
     """
@@ -62,7 +62,7 @@ def quoted(word):  # type: (str) -> str
 
 def main():  # type: () -> int
     """The command; returns its exit code."""
-    if sys.version_info < (3, 11):  # noqa: UP036  # who has an older one is told so
+    if sys.version_info < (3, 11):  # noqa: UP036  # people with an older one are told so
         found = "{}.{}.{}".format(*sys.version_info[:3])
         sys.stderr.write(
             "run.py: needs Python 3.11 or newer, and this is {} ({})\nFix: {}\n".format(  # noqa: UP032

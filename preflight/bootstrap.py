@@ -1,4 +1,4 @@
-"""The command's first steps: are the packages there that the launcher and the suite are made of?
+"""The command's first steps: whether the packages are there that launcher and suite need.
 
 The standard library only, until that is known.
 """
@@ -63,7 +63,7 @@ def run() -> int:
             )
         return 1
     finally:
-        gc.freeze()  # nor does the interpreter collect garbage at its end, which would take as long as many a command
+        gc.freeze()  # else the interpreter collects garbage at its end, which takes as long as many a command
     return exit_code
 
 

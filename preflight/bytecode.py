@@ -7,7 +7,8 @@
 Our own commands and children call :func:`repair` first of all; a process of somebody else's that imports `preflight` is
 left as it is.
 
-The standard library only, and a compiled form that fits into one block of a disk: that is there or is not.
+This module uses the standard library only, and its own compiled form fits into one block of a disk, which is written
+whole or not at all.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ def _get_code_of_source(loader: SourceFileLoader, name: str) -> CodeType | None:
         return _get_code(loader, name)
     except (EOFError, ValueError, TypeError):
         path = loader.get_filename(name)
-        code: CodeType = loader.source_to_code(loader.get_data(path), path)  # or it says what is wrong with that
+        code: CodeType = loader.source_to_code(loader.get_data(path), path)  # raises what is wrong with the source
         from importlib.util import cache_from_source
 
         try:
             os.unlink(cache_from_source(path))
         except (OSError, NotImplementedError):
-            pass  # it is read-only, say: compiled anew each time
+            pass  # the folder is read-only, say: the module is compiled anew each time
         return code
 
 
@@ -48,6 +49,6 @@ def _set_settled_data(loader: SourceFileLoader, path: str, data: bytes, *, _mode
     """Write a compiled module, unless its source has just been changed: the next import compiles it again."""
     names_the_second = data[4:8] == bytes(4)  # PEP 552: flags, and then the time of the source's change
     changed = int.from_bytes(data[8:12], "little")
-    if names_the_second and time.time() - changed <= UNSETTLED:  # or its time is still to come
+    if names_the_second and time.time() - changed <= UNSETTLED:  # a change in the future counts, too
         return
     _set_data(loader, path, data, _mode=_mode)

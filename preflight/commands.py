@@ -1,4 +1,4 @@
-"""How commands of ours are shown to people who paste them: the standard library only.
+"""How commands of ours are shown to people who paste them. Uses the standard library only.
 
 Every path in them is absolute and every Python is named, so that they do the same in any folder, whatever ``python``
 means there.

@@ -9,15 +9,14 @@ Marker arguments: the title; ``fix``, what a person can do about a failure (a re
 better at run time sets ``details.fix``); ``needs``, what it cannot be asked without ("network",
 "env_file", "keys": under ``--offline`` and ``--demo`` it is then not applicable; "port": only where a worker of ours
 will serve; "agent": only where our own server is served; "notify": only if there is somebody to tell;
-"tls" and "log_config": only where the server was told to serve with that; "database": only if there is a database
-for the fleet; "tables": only where the application has tables of its own in it);
-``timeout``, its deadline in seconds where the setting ``requirement_timeout`` does not suit it; ``service``, the
-optional service that a warning is about: it is left out where the setting ``not_used`` names that;
+"web": only where routes of ours are served; "tls" and "log_config": only where the server was told to serve with that;
+"database": only if there is a database for the fleet; "tables": only where the application has tables of its own in
+it); ``timeout``, its deadline in seconds where the setting ``requirement_timeout`` does not suit it; ``service``, the
+optional service that a warning is about: the warning is left out where the setting ``not_used`` names that service;
 ``scope="fleet"`` for what all instances share, so that it blocks a start and takes no server that serves out of
 service; and ``ignorable=False`` for what ``--ignore`` must not let pass.
 
-What holds requirements to this are preflight/suite/collection.py and preflight/suite/stages.py; ``pytest --markers``
-shows it.
+preflight/suite/collection.py and preflight/suite/stages.py hold requirements to this; ``pytest --markers`` shows it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which packages this project needs, and whether they are there; `installing` has the commands that install them.
 
-The standard library only: it is asked before anything is known to be installed. The requirement Dependencies looks
-more closely, with packaging, but it can only run where pytest is.
+Uses the standard library only, since this is asked before anything is known to be installed. The requirement
+Dependencies looks more closely, with packaging, but it can only run where pytest is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from preflight import project
 DISTRIBUTION = "pytest-preflight"
 
 ROOT = project.CHECKOUT if project.CHECKOUT is not None and project.in_checkout() else project.here()
-"""Where the project is that packages are installed for; its own environment is below it (``.venv``)."""
+"""The folder of the project that packages are installed for; its own environment is in it (``.venv``)."""
 CORE = (
     "httptools",
     "packaging",
@@ -35,16 +35,15 @@ CORE = (
 MODULES = {
     "python-dotenv": "dotenv",
     "pytest-json-report": "pytest_jsonreport",
-    "langgraph-checkpoint-postgres": "langgraph",  # inside of it; looking there would import
+    "langgraph-checkpoint-postgres": "langgraph",  # a module inside of it; looking for that would import
     "langgraph-checkpoint-sqlite": "langgraph",
 }
 
 
 def declared() -> list[str]:
-    """What is needed here: in our checkout what its pyproject.toml says, elsewhere what this package is made of.
+    """What is needed here: in our checkout what its pyproject.toml says, elsewhere what this package needs.
 
-    What a project of somebody's needs is for its requirement Dependencies to say, and a file that cannot be read is for
-    the settings.
+    What another project needs, its requirement Dependencies says; the settings report a file that cannot be read.
     """
     if not project.in_checkout():
         return list(CORE)
@@ -118,7 +117,7 @@ def _requirement(dependency: str) -> Any:
     for module in ("packaging.requirements", "pip._vendor.packaging.requirements"):
         try:
             return importlib.import_module(module).Requirement(dependency)
-        except (ImportError, ValueError):  # ValueError: InvalidRequirement, which is for Dependencies to say
+        except (ImportError, ValueError):  # ValueError: InvalidRequirement, which Dependencies reports
             continue
     return None
 

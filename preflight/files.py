@@ -24,10 +24,8 @@ class Unsafe(PermissionError):
 def reach(path: Path) -> list[Path]:
     """Make the folder with mode 0700 unless it is there, and see that nobody else had a hand in the way to it.
 
-    Returns what was not there, of it and of the folders above.
-
-    Raises Unsafe for one that is reached, in a folder that others can write, by a link or through another
-    user's folder. Raises OSError if it cannot be made.
+    Returns which folders were not there: this one and those above. Raises Unsafe if the way leads, in a folder that
+    others can write, over a link or through another user's folder. Raises OSError if it cannot be made.
     """
     made = make(path)
     _walk(path)
@@ -48,7 +46,7 @@ def make(path: Path) -> list[Path]:
                 raise
             continue
         except OSError:
-            if one.is_dir():  # a file system that is read-only, and others, say so first
+            if one.is_dir():  # a read-only file system, among others, says that first
                 continue
             raise
         made.append(one)
@@ -59,7 +57,7 @@ def make(path: Path) -> list[Path]:
 def own(path: Path) -> None:
     """Like :func:`reach`, for a folder whose files are trusted: raises Unsafe if others own it or write, too.
 
-    One that is made here is nothing for a repository: git leaves out what is in it.
+    A folder that is made here does not belong in a repository: git leaves out what is in it.
     """
     if path in reach(path):
         with contextlib.suppress(OSError):
@@ -154,12 +152,12 @@ def opened(path: Path, flags: int) -> int:
 
 
 def allot(descriptor: int, size: int) -> None:
-    """See that a new file has room for so many bytes. Raises OSError if it has not."""
+    """See that a new file has room for ``size`` bytes. Raises OSError if it has not."""
     if hasattr(os, "posix_fallocate"):
         try:
             return os.posix_fallocate(descriptor, 0, size)
         except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # what some file systems cannot
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # some file systems cannot do it
                 raise
     written = 0  # a file system may take the first half and be full then
     while written < size:
@@ -179,10 +177,9 @@ def seen(status: os.stat_result) -> Seen:
 def publish(path: Path, content: bytes, *, mark: str = "", replace: bool = True) -> Seen:
     """Write a whole file or nothing, mode 0600, whatever happens meanwhile: a crash, a full disk, a power cut.
 
-    Returns what tells it from a later file of its name.
-
-    ``mark`` goes into the name under which it is written first. Without ``replace`` a file that is there
-    stays (FileExistsError). Raises OSError if it cannot be written.
+    Returns what distinguishes it from a later file of the same name. ``mark`` goes into the name under which it is
+    written first. Without ``replace`` a file that is there stays (FileExistsError). Raises OSError if it cannot be
+    written.
     """
     mark = mark or os.urandom(8).hex()
     # A new file that follows no link; the rename then replaces whatever was there.

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 _ELSEWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
-"""Addresses for documentation (RFC 5737, RFC 3849): nothing is sent there, the way there is what is asked for."""
+"""Addresses for documentation (RFC 5737, RFC 3849): nothing is sent there; only the way there is asked for."""
 _HOSTS = Path("/etc/hosts")
 
 
@@ -23,7 +23,7 @@ def is_wildcard(host: str) -> bool:
 def to_be_told(sock: socket.socket, host: str) -> str:
     """Where others can open what listens on this socket, which was asked for as ``host``.
 
-    On every address, that is the one from which this machine reaches others; loopback's where it reaches nobody.
+    If it listens on every address, that is the one from which this machine reaches others, or else loopback's.
     """
     bound = sock.getsockname()[0]
     if not is_wildcard(bound):
@@ -66,7 +66,7 @@ def _attached(family: socket.AddressFamily) -> str:
     with contextlib.suppress(OSError):
         for addresses in psutil.net_if_addrs().values():
             for one in addresses:
-                # Loopback's say nothing, and those of one link are of no use without its name.
+                # Addresses of loopback say nothing, and link-local ones are of no use without their interface.
                 if one.family == family and not one.address.startswith(("127.", "::1", "169.254.", "fe80:")):
                     return one.address
     return ""

@@ -1,6 +1,6 @@
 """The commands that install packages, for this interpreter or for the project's own environment (``.venv``).
 
-The standard library only, because it runs when packages are missing.
+Uses the standard library only, because it runs when packages are missing.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def install_command(requirements: Sequence[str], arguments: Sequence[str] = ()) 
 
 
 def own_environment_command(requirements: Sequence[str], arguments: Sequence[str] = ()) -> str:
-    """The command that starts ``run.py`` in the project's own environment; empty if that does not meet these."""
+    """The command that starts ``run.py`` in the project's own environment; empty if that lacks any of these."""
     own = dependencies.ROOT / ".venv" / "bin" / "python"
     if not _has_everything(own, requirements):
         return ""
@@ -59,7 +59,7 @@ def own_environment_command(requirements: Sequence[str], arguments: Sequence[str
 def change_python_command(wanted: str, fits: Callable[[str], bool]) -> str:
     """The command that starts ``run.py`` with a Python whose version ``fits``; empty if none is at hand.
 
-    The project's own environment is used if it has such a Python, and made anew if it has not. ``wanted`` is the
+    The project's own environment is used if it has such a Python, else it is made anew. ``wanted`` is the
     version's specifier, for uv, which can get a Python from the network.
     """
     own = dependencies.ROOT / ".venv" / "bin" / "python"
@@ -78,7 +78,7 @@ def change_python_command(wanted: str, fits: Callable[[str], bool]) -> str:
 
 
 def _environment(interpreter: str, requirements: Sequence[str], *, uv: bool = False) -> str:
-    """Make the project's own environment with an interpreter, or with one that uv finds, and install what it needs."""
+    """The command that makes and fills the project's own environment, with this interpreter or one that uv finds."""
     folder = dependencies.ROOT / ".venv"
     there = shlex.quote(str(folder / "bin" / "python"))
     make = f"uv venv --clear --python {interpreter}" if uv else f"{interpreter} -m venv --clear"
@@ -98,7 +98,7 @@ def _version(interpreter: str) -> str:
 
 
 def reinstall_command(module: str, arguments: Sequence[str] = ()) -> str:
-    """The command that replaces the broken package of ``module``; or all packages, if it is not known which that is."""
+    """The command that replaces the broken package of ``module``; or all packages, if that package is not known."""
     if not _mends_this_one(dependencies.declared()):
         return install_command(dependencies.declared(), arguments)
     import importlib.metadata
@@ -122,11 +122,9 @@ def _mends_this_one(requirements: Sequence[str]) -> bool:
 
 
 def _installation(interpreter: str, requirements: Sequence[str], has: Callable[[str], bool], options: str = "") -> str:
-    """Install what the lock file pins, and what of the requirements it does not meet.
+    """The command that installs what the lock file pins, and those of the requirements that it does not meet.
 
-    Of an extra that is not declared it may know nothing.
-
-    ``has`` tells whether a module is there for the interpreter.
+    The lock file may not know an extra that is not declared. ``has`` tells whether the interpreter has a module.
     """
     locked, pinned = _locked(), dependencies.declared()
     others = [
@@ -141,7 +139,7 @@ def _installation(interpreter: str, requirements: Sequence[str], has: Callable[[
     if others:
         arguments.append(" ".join(shlex.quote(_compact(requirement)) for requirement in others))
     first, *more = (options + argument for argument in arguments)
-    ready = {"pip"} if has("pip") or not _uv() else set()  # by the first of the commands
+    ready = {"pip"} if has("pip") or not _uv() else set()  # the first of the commands provides it
     commands = [_installer(interpreter, has) + first]
     commands += [_installer(interpreter, lambda module: module in ready) + argument for argument in more]
     return " && ".join(commands)
@@ -168,7 +166,7 @@ def _uv() -> bool:
 
 
 def _compact(dependency: str) -> str:
-    """Without unnecessary blanks; those of a marker are necessary."""
+    """A dependency without unnecessary blanks; those of its marker are necessary."""
     wanted, mark, marker = dependency.partition(";")
     return wanted.replace(" ", "") + (f"; {marker.strip()}" if mark else "")
 
@@ -211,7 +209,7 @@ def _has_everything(interpreter: Path, requirements: Sequence[str]) -> bool:
 
 def _runs(interpreter: Path, program: str, *arguments: str) -> bool:
     """Whether an interpreter is there and runs a program that ends well."""
-    import subprocess  # children.py needs it anyway, but not this early
+    import subprocess  # children.py imports it anyway, but later
 
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     try:

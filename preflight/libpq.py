@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 SCHEMES = ("postgresql", "postgres", "postgresql+psycopg", "postgresql+asyncpg", "postgresql+psycopg2")
-"""What the URL of a PostgreSQL database begins with, for libpq and in what SQLAlchemy makes of it."""
+"""The schemes of the URLs of PostgreSQL databases: libpq's, and those that SQLAlchemy has for its drivers."""
 
-# SQLSTATE, https://www.postgresql.org/docs/current/errcodes-appendix.html, with what is known then.
+# By SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html), what is known of an error.
 STATES = {
     "28P01": "the password is rejected",
     "28000": "the role may not log in from here (pg_hba.conf)",
@@ -68,7 +68,7 @@ _LATE = ("timeout expired", "statement timeout", "Connection timed out")
 def why(error: Any, timeout: float) -> str:
     """What is known of a ``psycopg.Error``: by its SQLSTATE, else by libpq's own words, of which only these are read.
 
-    ``timeout`` is in seconds: what the question was given.
+    ``timeout`` is the time that the question was given, in seconds.
     """
     if error.sqlstate in STATES:
         return STATES[error.sqlstate]

@@ -32,7 +32,7 @@ ATTRIBUTE = "__preflight_made__"
 class Failure(Exception):
     """The probe is certain that the requirement does not hold. The message is shown to people, without any value.
 
-    ``fix`` takes the place of the requirement's.
+    ``fix`` takes the place of the requirement's own.
     """
 
     def __init__(self, message: str, fix: str = "") -> None:
@@ -69,7 +69,7 @@ class Ask:
     timeout: float = TIMEOUT
     """Seconds that the probe has, in all."""
     settings: Any = field(default=None, repr=False)
-    """The run's `preflight.settings.model.Settings`, for who has to know where a variable comes from."""
+    """The run's `preflight.settings.model.Settings`, for probes that have to know where a variable comes from."""
     sharing: Shares | None = field(default=None, repr=False)
     """None: this run always asks the provider."""
 
@@ -81,9 +81,9 @@ class Ask:
         is_good: Callable[[A], bool],
         shared: Callable[[str, float], A],
     ) -> A:
-        """What ``asked`` returns; in a re-run of one of many instances perhaps another one's answer instead.
+        """What ``asked`` returns; in a re-run of one of many instances perhaps the answer to another instance instead.
 
-        Only a good answer about the same value is: with ``shared``, which is given who asked when, for people, and the
+        Only a good answer about the same value is shared: ``shared`` makes it from who asked when, for people, and the
         seconds that it took. :param about: all that the answer depends on, beside the value.
         """
         if self.sharing is None:
@@ -105,12 +105,12 @@ class Made:
     timeout: float
     file: str
     line: int
-    """The file and line of the suite that made it."""
+    """The line of the suite that made it, in ``file``."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where pytest is to say that a test stands: it looks for the code of what a function calls ``place_as``."""
+    """Where pytest is to say that a test stands: it reads the code of the function's attribute ``place_as``."""
 
     __code__: CodeType
 
@@ -175,7 +175,7 @@ def requirement(
             judge(answer, details)
         finally:
             if said.get("fix"):
-                details.fix = ""  # the marker's is the suite's own
+                details.fix = ""  # the marker has the suite's own fix
 
     test.__doc__ = doc
     setattr(test, ATTRIBUTE, made)
@@ -189,16 +189,16 @@ def requirement(
     return marked
 
 
-MARGIN = 5.0  # seconds beyond the probes that a requirement has, to judge
+MARGIN = 5.0  # seconds that a requirement has to judge, beyond its probe's
 EVERY: list[Made] = []
-"""All that were made in this process: one that pytest has not collected is a requirement that was lost."""
+"""All that were made in this process: one that pytest has not collected is a lost requirement."""
 
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def _module_that_calls() -> FrameType:
-    """The module that is being imported: the file of the suite, however many functions the call goes through."""
+    """The frame of the module that is being imported, which is the suite's, through however many functions."""
     frame = sys._getframe(2)
     while frame.f_code.co_name != "<module>" and frame.f_back is not None:
         frame = frame.f_back
@@ -222,7 +222,7 @@ _KEY_IN_QUERY = re.compile(r"[?&][^=&]*(?:key|token|secret|pass|pwd|sig|auth)[^=
 
 
 def url(ask: Ask, schemes: Sequence[str], what: str) -> SplitResult:
-    """The variable's URL. Raises :class:`Failure` if it is none, or another service's; never with its value.
+    """The variable's URL. Raises :class:`Failure`, without the value, if it is no URL, or another service's.
 
     ``what`` says what it should be, for people: "the URL of a PostgreSQL database".
     """

@@ -1,9 +1,9 @@
 """The pytest plugin: options, markers and fixtures, and nothing more until a run is one of a suite.
 
 Every pytest of an environment imports this module (entry point ``preflight``), so it imports the standard library and
-pytest alone, and what else it needs when the arguments name a suite. Other runs get its options, and nothing else.
+pytest alone, and everything else only when the arguments name a suite. Other runs get its options, and nothing else.
 
-What controls a run of a suite, once it is one, is preflight/suite/plugin.py; this module decides whether it is one.
+This module decides whether a run is one of a suite; preflight/suite/plugin.py then controls it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _ENVIRONMENTS: WeakKeyDictionary[pytest.PytestPluginManager, dict[str, str]] = W
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    """What a run of the suite alone can use of the command's options."""
+    """Add those of the command's options that a run of the suite alone can use."""
     _ENVIRONMENTS[pluginmanager] = dict(os.environ)  # here, before any conftest.py is imported
     group = parser.getgroup("preflight", "requirements of a server (pytest --pyargs preflight.requirements)")
     group.addoption("--preflight-host", metavar="H", help="address to serve on")
@@ -69,9 +69,9 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
-    """Options that make pytest show something instead of running would end here, with exit code 0.
+    """Refuse options that make pytest show something instead of running, which would end with exit code 0.
 
-    And a run that a plugin or a conftest.py has ended with 0 before there was a report ends with 3.
+    A run that a plugin or a conftest.py has ended with 0 before there was a report ends with 3.
     """
     if _suite_of(config) is None:
         return (yield)
@@ -149,7 +149,7 @@ def _settings(config: pytest.Config, project: Project, link: Link | None) -> Set
     from preflight.settings import loading
 
     if link is None:
-        interpreter.put_first(project.folder)  # what requirements ask may be the project's own
+        interpreter.put_first(project.folder)  # what requirements ask may be the project's own code
         return loading.load(project, _ENVIRONMENTS.get(config.pluginmanager), _options(config))
     return loading.reread(link.settings, link.options) if link.origin == "rerun" else link.settings
 
@@ -195,7 +195,7 @@ def _suite_of(config: pytest.Config) -> Project | None:
 
 
 def _may_be_a_suite(config: pytest.Config) -> bool:
-    """Whether it is worth a closer look, which reads pyproject.toml: it is not in nearly every run."""
+    """Whether a closer look, which parses pyproject.toml, is worth it: in nearly every run it is not."""
     here = config.invocation_params.dir
     for argument in _arguments(config):
         name = argument.partition("::")[0]
@@ -224,7 +224,7 @@ def _found(config: pytest.Config) -> Project | None:
     if all(inside):
         return found
     if getattr(config, "args_source", None) is not pytest.Config.ArgsSource.ARGS:
-        return None  # testpaths names all that there is
+        return None  # testpaths names all tests that there are
     raise pytest.UsageError(
         "run the suite (pytest preflight) and the project's own tests (pytest) separately"
         if found.root == project.CHECKOUT
@@ -238,13 +238,13 @@ def _project_of(config: pytest.Config) -> tuple[Project, list[Scope]]:
 
     found = project.find(config.invocation_params.dir)
     if project.CHECKOUT is not None and config.rootpath.resolve() == project.CHECKOUT:
-        found = project.Project(config.rootpath, config.rootpath)  # in whatever folder it was typed
+        found = project.Project(config.rootpath, config.rootpath)  # whatever folder the command was typed in
     scopes = []
     for name in project.suite_names(found):
         try:
             scopes += project.scopes(found.root, [name])
         except LookupError:
-            pass  # which is for the settings to say
+            pass  # the settings report it
     return found, scopes
 
 

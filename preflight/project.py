@@ -1,7 +1,7 @@
 """The project that a command works for: its folders, its suite, its application, and where each was found.
 
-The standard library only, and nothing of a project is imported here: the command reads this before it has settings, and
-the pytest plugin in every project of an environment.
+Uses the standard library only, and imports nothing of a project: the command reads this before it has settings, and the
+pytest plugin reads it in every project of an environment.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Project(NamedTuple):
     """Where a project is, and whether its code may run."""
 
     root: Path
-    """Where its pyproject.toml is, and what ids and the state folder are relative to."""
+    """Where its pyproject.toml is; ids and the state folder are relative to this."""
     folder: Path
     """Where the command was typed: the working directory of the application, and on its import path."""
     configured: bool = True
@@ -53,7 +53,7 @@ def in_checkout() -> bool:
         return False
     if here().is_relative_to(CHECKOUT):
         return True
-    program = Path(sys.argv[0])  # of the command preflight, and of our children: ours; else run.py, or a test's
+    program = Path(sys.argv[0])  # ours in the command preflight and in our children; else run.py, or a test's
     return program.name != "preflight" and not program.is_relative_to(PACKAGE)
 
 
@@ -64,7 +64,7 @@ def of_command() -> Project:
     try:
         return find(Path.cwd())
     except FileNotFoundError:
-        # Whatever is in the root of the file system was not meant.
+        # The root of the file system, which here() returns then, was not meant.
         gone = "the current folder has been removed"
         return Project(here(), here(), configured=False, problem=gone, advice="change to a folder that exists")
 
@@ -144,7 +144,7 @@ def suite_names(project: Project) -> Sequence[str]:
     """What a project's suite is made of, as far as its pyproject.toml can be read; nothing is judged here."""
     try:
         text = (project.root / PYPROJECT).read_bytes()
-        if b"preflight" in text:  # nearly no pyproject.toml of all that pytest meets
+        if b"preflight" in text:  # true for hardly any pyproject.toml that pytest meets
             import tomllib
 
             named = tomllib.loads(text.decode())["tool"]["preflight"]["suite"]
@@ -182,7 +182,7 @@ def of_others(root: Path, scopes: Iterable[Scope]) -> str:
 
 
 def _read_by_pytest(root: Path, folder: Path) -> Iterator[Path]:
-    """What pytest imports for the requirements in a folder of the project, with the folders that it lies in."""
+    """What pytest imports for the requirements in a folder of the project, and the folders around that."""
     above = [one for one in folder.parents if one.is_relative_to(root)]
     yield from (one for one in above if one != root)
     yield from (file for one in above if os.path.lexists(file := one / "conftest.py"))
@@ -198,8 +198,8 @@ def scopes(root: Path, names: Iterable[str]) -> list[Scope]:
 
 def _scope(root: Path, name: str) -> Scope:
     if name == OURS:
-        # All of the package: a requirement that somebody has put beside the others must not be missed. A checkout may
-        # be reached through a link.
+        # The whole package, so that a requirement outside of its folder is not missed. A checkout may be reached
+        # through a link.
         base = root if root.resolve() == CHECKOUT else PACKAGE.parent
         return Scope(name, base / "preflight", base)
     folder = root / (name if "/" in name else name.replace(".", "/"))
@@ -247,7 +247,7 @@ def application(project: Project, table: Mapping[str, Any], environ: Mapping[str
 
 
 def _of_django(folder: Path) -> tuple[str, str] | None:
-    """The ``application`` in the asgi.py of the package that manage.py has its settings from, or of the only one."""
+    """The ``application`` in the asgi.py of the package with manage.py's settings, or of the only one."""
     try:
         manage = (folder / "manage.py").read_text(encoding="utf-8", errors="replace")
         below = [one.parent.name for one in folder.glob("*/asgi.py") if one.parent.name.isidentifier()]

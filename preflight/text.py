@@ -1,7 +1,7 @@
 """Texts that come from elsewhere, made safe to show: one line, nothing that a terminal obeys or hides, not too long.
 
 Three ways in. :func:`foreign` is for a field that another process or account has made up, its name say: apply it where
-the field is read from the system, and nobody behind that has to think of it. :func:`printable` is for texts of
+the field is read from the system, and no later code has to think of it. :func:`printable` is for texts of
 several lines, :func:`plain` for JSON values.
 """
 
@@ -12,11 +12,11 @@ from functools import cache
 from typing import Any
 
 _LINE_END = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")  # where str.splitlines() splits
-_BLANK = re.compile(r"[\t\n\r\v\f\x1c-\x1f\x85\u2028\u2029]")  # what stands between words and is no blank
+_BLANK = re.compile(r"[\t\n\r\v\f\x1c-\x1f\x85\u2028\u2029]")  # what separates words and is no blank
 
 # Controls (C0, C1), formats (Cf: directions, joiners, tags, annotations), surrogates, private use, and whatever else
-# Unicode has no sign for (Default_Ignorable_Code_Point: fillers, variation selectors). Lines may end, and words be
-# apart by a tab. A test holds this against unicodedata, which takes a megabyte that the launcher does without.
+# Unicode has no sign for (Default_Ignorable_Code_Point: fillers, variation selectors). Newlines and tabs are none of
+# them. A test holds this against unicodedata, which takes a megabyte that the launcher does without.
 _CONTROLS = r"\x00-\x08\x0b-\x1f\x7f"  # those of ASCII
 _HIDDEN = (
     rf"{_CONTROLS}\x80-\x9f"
@@ -27,7 +27,7 @@ _HIDDEN = (
 )
 _CONTROL = re.compile(rf"[{_CONTROLS}]")
 _MARKS = 4  # combining marks in a row that are shown; languages need up to three
-_FLOOD = re.compile(rf"[^\x00-\u02ff]{{{_MARKS + 1}}}")  # there may be more of them than that
+_FLOOD = re.compile(rf"[^\x00-\u02ff]{{{_MARKS + 1}}}")  # so many characters in a row may be too many marks
 
 _COLOUR = re.compile(r"(\x1b\[[0-9;:]{0,40}m)")  # SGR of ECMA-48, and nothing else of it
 _COLOURS_END = "\x1b[0m"
@@ -61,9 +61,9 @@ def printable(text: str) -> str:
 
 
 def foreign(text: str, longest: int = LONGEST_FIELD) -> str:
-    """A field of somebody else's, as it may go anywhere: one line of at most so many characters; the same twice.
+    """Somebody else's field, safe anywhere: one line of at most ``longest`` characters. A second call changes nothing.
 
-    What stands between words is a blank, so that a line end in it makes neither a line nor a word of two.
+    Line ends and tabs become blanks, so that they make neither two lines nor one word of two.
     """
     cut = text[: longest + 1]  # before anything looks at it: it may be of any size
     cut = printable(_BLANK.sub(" ", cut))
@@ -82,7 +82,7 @@ def plain(value: Any) -> Any:
 def coloured(line: str) -> str:
     """A line that a program printed for people: printable, but for its colours, which end with it.
 
-    Of what it has written over itself (a progress bar) the last is shown, as on a terminal.
+    Of what has been written over itself (a progress bar), the last is shown, as on a terminal.
     """
     line = line.rstrip("\r").rpartition("\r")[2]
     if "\x1b" not in line:
@@ -93,7 +93,7 @@ def coloured(line: str) -> str:
 
 
 def shortened(text: str, longest: int) -> str:
-    """The text, cut after so many characters if it is longer."""
+    """The text, cut after ``longest`` characters if it is longer."""
     return text if len(text) <= longest else text[:longest] + " …"
 
 

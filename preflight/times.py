@@ -1,7 +1,7 @@
 """Writes and reads times.
 
 For programs they are in UTC and end in "Z"; for people they are on the clock of this machine, with its distance from
-UTC behind them. No time is written without either: who reads it may sit in another zone than who wrote it.
+UTC behind them. No time is written without one of the two: its reader may be in another zone than its writer.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def local_of(written: str) -> str:
 
 
 def clock(at: float | None = None) -> str:
-    """The same without the date: "04:04:05 +01:00"."""
+    """Seconds since the epoch, or now, for people, without the date: "04:04:05 +01:00"."""
     return _local("%H:%M:%S", at)
 
 
@@ -52,7 +52,7 @@ def minute(at: float) -> str:
 
 
 def _local(form: str, at: float | None) -> str:
-    """The distance from UTC stands for the zone: its name may mean several, and is made up where TZ is wrong."""
+    """A time and its distance from UTC: a zone's name may mean several, and is made up where TZ is wrong."""
     moment = time.localtime(at)
     minutes = (moment.tm_gmtoff or 0) // 60
     zone = f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}" if minutes else "UTC"

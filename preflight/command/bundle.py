@@ -47,7 +47,7 @@ LOG = 512 * 1024  # bytes of the log's end
 _DESCRIBED = re.compile(r"(\(PID [0-9]+, user [^()]*\)): ([^\n]+)")
 _SHORTEST = 4  # characters of a secret that is taken out as a whole word
 _SWITCHES = frozenset({"true", "false", "none", "null", "auto", "basic", "bearer", "default", "enabled", "disabled"})
-# The words of reports and settings stay, even if somebody has chosen one as a password.
+# Words of reports and settings, which stay even if somebody has chosen one as a password.
 _OURS = {
     "severity": frozenset(report.SEVERITIES),
     "scope": frozenset(report.SCOPES),
@@ -169,7 +169,7 @@ class Bundle:
         try:
             names = sorted((name for name in os.listdir(history) if name.endswith(".json")), reverse=True)
         except OSError:
-            return  # there is none
+            return  # there is no history
         for number, name in enumerate(names[:REPORTS], start=1):
             # A name can be anything, and is no reason to have a secret in a list of members.
             plain = re.fullmatch(r"[0-9A-Za-z._-]{1,100}", name) and self._scrubber.text(name, "", Counter()) == name
@@ -188,14 +188,14 @@ class Bundle:
         return rows
 
     def _log_file(self) -> Path | None:
-        """The log that is set here, or that an instance which serves this port now says it writes."""
+        """The log file that is set here, or that an instance which serves this port now writes, as it says."""
         if self.settings.log_file is not None:
             return self.settings.log_file
         said = [one.record.log_file for one in neighbours.on_port(self.settings) if one.record.log_file]
         return Path(said[0]) if said else None
 
     def _tail(self, name: str, path: Path | None) -> str:
-        """The end of a log, with the end of the one before it where the log is young."""
+        """The end of a log, and, where the log is short, the end of the rotated file before it."""
         if path is None:
             self.problems.append(f"{name}: no log file is set (--log-file), and no running instance writes one")
             return ""
@@ -216,7 +216,7 @@ class Bundle:
 
     def _scrubbed_lines(self, name: str, text: str) -> str:
         counts: Counts = Counter()
-        # As a whole first: a secret may go over the end of a line.
+        # The whole text first: a secret may go over the end of a line.
         lines = [
             self._scrubber.text(line, f"line {number}", counts)
             for number, line in enumerate(self._scrubber.secrets(text).splitlines(), start=1)
@@ -275,7 +275,7 @@ class Scrubber:
         return text
 
     def value(self, value: object, where: str, counts: Counts, key: str = "") -> object:
-        """The same for a JSON value; ``where`` is its JSON path, ``key`` its name."""
+        """A JSON value, scrubbed; ``where`` is its JSON path, ``key`` its name."""
         if isinstance(value, str):
             if value in self._ours.get(key, ()):
                 return value
@@ -286,7 +286,7 @@ class Scrubber:
             scrubbed: dict[str, object] = {}
             for key, item in value.items():
                 name = str(key)
-                # Keys of details are texts like others. Ours are words that a user may happen to be called by.
+                # Keys of details are texts like others. Other keys are our words, which may happen to be a user's name.
                 shown = name
                 if ".details" in where:
                     shown = self.text(name, f"{where} (a key)", counts)

@@ -74,7 +74,7 @@ def _check(invocation: Invocation, display: Display, loop: Loop, activated: Inhe
 
 
 def _wait_for_reader(loop: Loop) -> None:
-    """Wait until what a check has found is read, however long that takes; a signal ends that, too."""
+    """Wait until the output of a check has been read, however long that takes; a signal ends the wait."""
     while isinstance(sys.stdout, Stream) and not sys.stdout.settled(LOOK):
         if loop.stops:
             raise EndedBySignal(128 + loop.stops[0])

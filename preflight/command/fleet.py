@@ -20,7 +20,7 @@ from preflight.settings import places
 from preflight.settings.model import Settings
 from preflight.text import plain
 
-WIDE = 10_000  # columns where no terminal folds lines: a line of a pipe is an instance
+WIDE = 10_000  # columns where no terminal folds lines: in a pipe, each instance is one line
 SHOWN, MOST = 50, 1000  # instances that are listed for people, and for programs
 SIGNS = {
     "good": ("✅", "green"), "blocked": ("❌", "red"), "broken": ("❌", "red"), "silent": ("❔", "yellow"),

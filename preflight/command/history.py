@@ -18,7 +18,7 @@ from preflight.settings.model import Settings
 from preflight.text import plain
 from preflight.times import local_of
 
-WIDE = 10_000  # columns where no terminal folds lines: a line of a pipe is a run
+WIDE = 10_000  # columns where no terminal folds lines: in a pipe, each run is one line
 STATUSES = {
     "passed": ("✅", "green"),
     "warnings": ("⚠️", "yellow"),

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             plainlines.error(f"the log file {settings.log_file} cannot be used: {error.strerror}")
             return _unstarted(invocation, f"the log file cannot be used: {error.strerror}", settings)
         return VERBS[invocation.command](invocation, settings, log_file)
-    except SettingsError as error:  # also of settings that are read again meanwhile
+    except SettingsError as error:  # also from settings that are read again later
         plainlines.error(str(error))
         log_path = settings.log_file if settings is not None else invocation.settings.get("log_file")
         return _unstarted(invocation, str(error), settings, log_path)
@@ -69,7 +69,7 @@ def _unstarted(invocation: Invocation, why: str, settings: Settings | None, log_
     return 2
 
 
-# Each verb in a file of its own, which is imported when it is asked for: most bring what a start has no use for.
+# Each verb is in a file of its own, which is imported on demand: most need modules that a start has no use for.
 
 
 def _start(invocation: Invocation, settings: Settings, log_file: LogFile | None) -> int:

@@ -13,7 +13,7 @@ from preflight.settings.model import Settings
 
 
 def run(settings: Settings) -> int:
-    """Send it; returns 0 if every service accepted it, 1 if not, 2 without a service or without Apprise."""
+    """Send the message; returns 0 if every service accepted it, 1 if not, 2 without a service or without Apprise."""
     place = places.of(settings, "PREFLIGHT_NOTIFY")
     if not settings.notify and place.in_environment:
         fix = place.fix("set it there")

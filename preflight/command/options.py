@@ -37,7 +37,7 @@ COMMANDS = (
     "reload", "check_only", "watch", "history", "port_status", "free_port", "test_notify", "fleet", "migrate", "init",
     "bundle",
 )  # fmt: skip
-"""The commands that do something else than a start; only one at a time."""
+"""The commands that do something else than a start; a command line has one at most."""
 START = "start"
 OWN = "own"
 """A verb of the project's own."""
@@ -55,7 +55,7 @@ class Invocation:
     """What a command line asks for, and what came with it. It is consistent; `loading` checks its settings."""
 
     command: str
-    """One of COMMANDS, or a START."""
+    """START, OWN, or one of COMMANDS."""
     settings: Mapping[str, object]
     """The options that are settings, by setting name, as they were typed."""
     names_address: bool
@@ -65,7 +65,7 @@ class Invocation:
     output_format: str
     """The format for machines; empty for people."""
     wait: float
-    """Seconds for which it is checked again while something blocks."""
+    """Seconds for which the checks are repeated while something blocks."""
     watch: float
     """Seconds between two rounds of a watch."""
     fleet: str
@@ -88,10 +88,9 @@ class Invocation:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse repeats what it does not understand, and that may be a key in the wrong place.
+    """argparse with other errors, because an argument that it does not understand may be a key in the wrong place.
 
-    Of wrong usage it says what is wrong, and last: the list of all options, which argparse puts before that, is what
-    --help is for.
+    So the message is redacted. The list of all options, which argparse puts before it, is left to --help.
     """
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -106,16 +105,16 @@ class _Parser(argparse.ArgumentParser):
         return super().format_help() + (f"\nof this project:\n{own}" if own else "")
 
     def _meant(self, unknown: Sequence[str]) -> str:
-        """What was probably meant by the first of them that looks like an option, or like one without its dashes."""
+        """The option that was probably meant by the first word that looks like one, with or without dashes."""
         import difflib  # only when something is wrong
 
         option = next((word.partition("=")[0] for word in unknown if word.startswith("-")), "")
-        if not option:  # check-only; no other word is guessed at, it could be anything
+        if not option:  # check-only, say; no other word is guessed at, since it could be anything
             option = next((f"--{word}" for word in unknown if f"--{word}" in self._option_string_actions), "")
         name = option.strip("-").replace("-", "_")
         if name in SETTINGS:
             return f"; {name} is a setting and no option: set {PREFIX}{name.upper()}"
-        # Nobody types a long one to its end: --chek is nearer to the beginning of --check-only than to --help.
+        # Nobody types a long option to its end: --chek is nearer to the beginning of --check-only than to --help.
         known = {name[: len(option) + 1]: name for name in self._option_string_actions}
         known |= {name: name for name in self._option_string_actions}
         close = difflib.get_close_matches(option, known, n=1)
@@ -134,7 +133,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _of_project() -> dict[str, str]:
-    """The project's own verbs: what each option stands for. None if the settings are wrong, which is said later."""
+    """The project's own verbs: what each option stands for; empty if the settings are wrong, which is said later."""
     try:
         found = load(project.of_command(), imports=False).verbs
     except SettingsError:
@@ -148,7 +147,7 @@ def _registered(unknown: Sequence[str]) -> str:
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
-    """Made for every option; left to itself it asks shutil for the width: 0.5 MiB of a launcher's 20."""
+    """A formatter, made for every option; by itself it asks shutil for the width: 0.5 MiB of a launcher's 20."""
     columns = os.environ.get("COLUMNS", "")
     try:
         width = int(columns) if columns.isdigit() and int(columns) else os.get_terminal_size().columns
@@ -167,7 +166,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=_formatter,
     )
-    # Those that are settings have no types and choices here: preflight/settings checks every value.
+    # Options that are settings have no types and choices here: preflight/settings checks every value.
     *others, last = formats.FORMATS
     options.add_argument("--host", metavar="H", help="address to serve on (127.0.0.1)")
     options.add_argument("--port", metavar="N", help="port to serve on (8002)")
@@ -262,7 +261,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def setting_options(arguments: argparse.Namespace) -> dict[str, object]:
-    """Those options that are settings, by setting name, as they were typed."""
+    """The options that are settings, by setting name, as they were typed."""
     return {
         name: value
         for name, value in {

@@ -64,7 +64,7 @@ def free(
 ) -> int:
     """Free the port, or only say what that would do; exit code 0 if it is (or would be) free, else 1.
 
-    An instance of ours is stopped like anything else: it was asked for, and it gets its grace. One that drains is
+    An instance of ours is stopped like any other process, which was asked for, and gets its grace. One that drains is
     waited for first.
     """
     if settings.uds is not None:
@@ -126,7 +126,7 @@ def _log(settings: Settings, redactor: Redactor, log_file: LogFile | None) -> Lo
 
 
 def _path_described(settings: Settings, path: Path) -> dict[str, object]:
-    """The same for a Unix socket's path."""
+    """Who holds the path of a Unix socket, as JSON values."""
     found = socketfiles.look(path)
     ours = neighbours.on_port(settings)
     problem, fix = socketfiles.described(path, found)
@@ -202,7 +202,7 @@ def _print(settings: Settings, shown: Mapping[str, object], *, as_json: bool) ->
 
 
 def _lines(shown: Mapping[str, object], width: int | None) -> list[str]:
-    """The lines for people on a terminal of so many columns, or, with None, for output that is not folded."""
+    """The lines for people on a terminal with ``width`` columns; None: for output that is not folded."""
     status = f"{shown['status']} since {local_of(str(shown['since']))}" if shown["since"] else f"{shown['status']}"
     instance = shown.get("instance")
     if isinstance(instance, dict):
@@ -229,7 +229,7 @@ def _lines(shown: Mapping[str, object], width: int | None) -> list[str]:
         lines.append(f"Problem: {problem}")
     if shown.get("fix"):
         lines.append(f"Fix: {shown['fix']}")
-    # A fix that is longer is the terminal's to fold: it may be a command.
+    # The terminal folds a longer fix by itself: it may be a command.
     return [line if line.startswith("Fix: ") else folded(line, width, LABEL) for line in lines]
 
 

@@ -1,7 +1,7 @@
 """``--reload``: serve, and when a file changes, check the next instance and let it replace the one that serves.
 
-Each instance is a start of its own, ``run.py`` without this option: the way in which one start replaces another is all
-that is needed here. The next instance is checked beside the one that serves, and takes its place only when it is ready.
+Each instance is a start of its own, ``run.py`` without this option, and replaces the one before it like any other
+start. The next instance is checked beside the one that serves, and takes its place only when it is ready.
 If it fails, its banner says so, and so does the report on the page of the instance that goes on serving.
 """
 
@@ -43,7 +43,7 @@ QUIET = 150  # milliseconds without a change after which those before count as o
 PR_SET_PDEATHSIG = 1  # prctl(2)
 SHOWN = 3  # files that are named
 NOT_WATCHED = frozenset({"site-packages", "__pycache__", "node_modules"})
-"""Folders of other people's code, and those that begin with a dot (.venv, .git): none of it is the project's."""
+"""Folders of other people's code, which are left out like those that begin with a dot (.venv, .git)."""
 TOLD = (2, 4)
 """Exit codes of starts that end without a report of what was wrong: a wrong setting, an instance that did not serve."""
 
@@ -94,7 +94,7 @@ class Watch:
         self.problem = ""
         """Why the files are no longer watched; empty while they are."""
         self._alone: dict[str, object] = {}
-        """Files that count whatever their names are; with each whose changes are looked for, how it was last."""
+        """Files that count whatever their names are, each with its last state; None if the folders' watch sees it."""
 
     def __enter__(self) -> Watch:
         self._loop.watch(self._woken, lambda: os.read(self._woken, 4096))
@@ -108,12 +108,12 @@ class Watch:
         os.close(self._woken)
 
     def add(self, files: Sequence[Path]) -> None:
-        """Watch these files as well, wherever they are and whatever their names are; no others that were added."""
+        """Watch these files as well, wherever they are and whatever their names are, instead of those added before."""
         paths = [os.path.realpath(file.parent) + os.sep + file.name for file in files]
         self._alone = {path: None if self._is_in_a_folder(path) else _state(path) for path in paths}
 
     def take(self) -> list[str]:
-        """The files that have changed since this was asked last."""
+        """The files that have changed since the last call."""
         with self._lock:
             taken, self._changed = self._changed, set()
         for path, before in self._alone.items():
@@ -143,11 +143,11 @@ class Watch:
         os.close(self._wake)
 
     def _tell(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # it is going to wake anyway
+        with contextlib.suppress(BlockingIOError):  # the loop is going to wake anyway
             os.write(self._wake, b"x")
 
     def _is_in_a_folder(self, path: str) -> bool:
-        """Whether a file's changes are seen in one of the folders: not those of a file that a link there leads to."""
+        """Whether a file is watched with one of the folders; a file that a link there leads to is not."""
         return any(path.startswith(f"{folder}{os.sep}") for folder in self._folders) and not os.path.islink(path)
 
     def _counts(self, _change: Change, path: str) -> bool:
@@ -170,7 +170,7 @@ def _found(instance: subprocess.Popen[bytes], settings: Settings) -> Neighbour |
 
 
 def _state(path: str) -> object:
-    """What a file's change changes, be it that a link leads elsewhere; never None."""
+    """What is different once a file has changed, or a link leads elsewhere; never None."""
     try:
         found = os.stat(path)
     except OSError:
@@ -202,7 +202,7 @@ class Reloader:
         self._outdated = False
         """Whether the next one was ended for a change that has come since."""
         self._last: subprocess.Popen[bytes] | None = None
-        """Whose exit code counts, once a signal has asked to stop: who serves, or else who was going to."""
+        """Whose exit code counts once a signal has asked to stop: the instance that serves, or else the next."""
         self._exit_code = 0
 
     def run(self) -> int:
@@ -255,7 +255,7 @@ class Reloader:
                 self._leaving.append(self._serving)
                 before = _found(self._serving, self._served)
                 if before is not None and not before.is_at(self._settings):
-                    self._serving.send_signal(signal.SIGTERM)  # at its address the next one replaces nobody
+                    self._serving.send_signal(signal.SIGTERM)  # the next one, elsewhere, has not replaced it
             self._serving, self._next = self._next, None
             self._served = self._settings
         if self._changed and self._next is None:
@@ -292,7 +292,7 @@ class Reloader:
                 self._wait_for_change(code)
 
     def _code_of(self, instance: subprocess.Popen[bytes]) -> int:
-        """The exit code of an instance that has ended, as a shell has it; this command's, as far as is known by now."""
+        """The exit code of an instance that has ended, as a shell has it; for now it is this command's, too."""
         code = instance.returncode if instance.returncode >= 0 else 128 - instance.returncode
         if not self._loop.stops or instance is self._last:
             self._exit_code = code
@@ -331,7 +331,7 @@ class Reloader:
 
 
 def _ending_with_its_parent() -> Callable[[], object] | None:
-    """What a new process does first, so that the end of this one ends it in order, be that SIGKILL; None: nothing."""
+    """What a new process does first, so that it ends in order even if this one is killed; None: nothing."""
     if sys.platform != "linux":
         return None
     import ctypes
@@ -341,9 +341,9 @@ def _ending_with_its_parent() -> Callable[[], object] | None:
 
 
 def _command(*, replaces: bool) -> list[str]:
-    """This command without its option, and with one worker: what changes is to be seen, and not to be served fast.
+    """This command without its option, and with one worker: changes are to be seen, not to be served fast.
 
-    ``replaces``: whatever was typed, the one that serves is to be replaced.
+    ``replaces``: the instance that serves is to be replaced, whatever was typed.
     """
     before, after = list(sys.orig_argv[: -len(sys.argv) + 1 or None]), sys.argv[1:]
     kept = [argument for argument in after if argument != OPTION]

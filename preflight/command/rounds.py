@@ -52,8 +52,8 @@ class Rounds:
     def until_nothing_blocks(self, result: RunResult, until: float) -> RunResult:
         """Check again while something blocks, until that moment at most; returns the last result.
 
-        ``result`` is that of the run before. Its settings may have been wrong for a while: they are waited for as
-        well. Raises SettingsError if they are in the end, Stopped, Unpublishable.
+        ``result`` is that of the run before. Settings that have become wrong are waited for as well. Raises
+        SettingsError if they stay wrong, Stopped, Unpublishable.
         """
         terminal = self.display.terminal
         while True:
@@ -86,12 +86,12 @@ class Rounds:
         if not self._past or _verdict(run) != _verdict(self._past[0]):
             lines.append(_verdict(run))
         self.display.publish(report, keep=bool(lines))
-        # One that broke says nothing of the checks: what the one before it said still counts.
+        # A run that broke says nothing about the checks: what the run before it said still counts.
         self._past = [run, *[past for past in self._past if past.checks][:1]]
         return lines
 
     def say(self, text: str, style: str = "") -> None:
-        """A line with the time before it, under whose text it goes on where the terminal is too narrow."""
+        """Print a line with the time before it; what does not fit on the terminal goes on below the text."""
         at = f"{clock()} "
         self.display.terminal.line(f"{at}{text}", style, indent=len(at))
 
@@ -107,9 +107,9 @@ class Rounds:
     # Settings of now.
 
     def reload_in_time(self, until: float) -> None:
-        """Read the settings again, as soon as they can be used: nothing is started with others than those of now.
+        """Read the settings again, and wait until they can be used: nothing is started with outdated ones.
 
-        Raises SettingsError if they cannot be used until then, Stopped when a signal asks to stop.
+        Raises SettingsError if they cannot be used by ``until``, Stopped when a signal asks to stop.
         """
         while True:
             try:
@@ -125,7 +125,7 @@ class Rounds:
             self.pause(min(PAUSE, left))
 
     def reload_or_keep(self) -> None:
-        """Read the settings again; where they cannot be used, those of the round before go on to count."""
+        """Read the settings again; where they cannot be used, those of the round before still count."""
         try:
             self._reload()
         except SettingsError as error:

@@ -67,7 +67,7 @@ def run(invocation: Invocation, settings: Settings, log_file: LogFile | None) ->
 def _wait(start: Callable[[], Start], rounds: Rounds, seconds: float) -> int:
     """Try to start; while something blocks, only check, for so many seconds at most, and try again then.
 
-    What is said of a run that blocks depends on whether there is time left: the last one is refused like any start.
+    While there is time left, a run that blocks is only reported; the last one is refused like any start.
     """
     until = time.monotonic() + seconds
     display = rounds.display

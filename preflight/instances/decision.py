@@ -45,7 +45,7 @@ def decide(settings: Settings, neighbours: Sequence[Neighbour], typed_at: float 
     decision = _decide(settings, staying[0], typed_at)
     if not decision.replaces:
         return decision
-    # An address that overlaps several has several in its way, and all of them would have to go.
+    # An address that overlaps several instances has several in its way, and all of them would have to go.
     every = (_decide(settings, neighbour, typed_at) for neighbour in staying)
     return next((neighbour for neighbour in every if not neighbour.replaces), decision)
 

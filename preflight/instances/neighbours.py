@@ -57,7 +57,7 @@ class Neighbour:
     def came_up_after(self, moment: float) -> bool:
         """Whether it was ready to serve only after that, on the monotonic clock.
 
-        What says that it came up in the future (another time namespace, or release) has another clock.
+        An instance that says it came up in the future (in another time namespace, or release) has another clock.
         """
         return self.answers and self.record.state == SERVING and moment <= self.record.up_at <= time.monotonic()
 
@@ -70,7 +70,7 @@ class Neighbour:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """What people call it."""
         return self.record.name
 
     def is_at(self, settings: Settings) -> bool:
@@ -128,7 +128,7 @@ def of_holders(port: int, holders: Sequence[ports.Holder], state_dir: Path | Non
 
 
 def _of_processes(slot: str, pids: Sequence[int], state_dir: Path | None) -> list[Neighbour]:
-    # Each with those that it belongs to: the launcher holds the socket itself, its worker does, and what that forked.
+    # Each process with its ancestors: a launcher, its worker and what that has forked all hold the socket.
     families = {pid: (pid, *ancestors(here(), pid)) for pid in pids}
     unknown = set(families)
     neighbours: list[Neighbour] = []
@@ -249,7 +249,7 @@ def _is_in_another_container(pid: int) -> bool:
 
 
 def _by_record(slot: str, pids: set[int], state_dir: Path | None) -> Iterator[Neighbour]:
-    """Instances of older releases, and on systems without abstract names."""
+    """Instances of older releases, and those on systems without abstract names."""
     for pid in sorted(pids):
         if (kept := _kept_open(slot, pid)) is not None:
             yield _asked(*kept)
@@ -280,7 +280,7 @@ def _asked(record: Record, file: Path) -> Neighbour:
 
 
 def _silent(record: Record) -> Neighbour:
-    """A process that does not identify itself: what can be known of it nevertheless."""
+    """A neighbour that does not identify itself, with what can be known of it nevertheless."""
     return Neighbour(_with_project(record, may_be_installed=True), answers=False)
 
 
@@ -333,9 +333,9 @@ def _parsed(content: bytes) -> dict[str, object] | None:
 
 
 def _with_project(record: Record, *, may_be_installed: bool) -> Record:
-    """With its project, which a record does not say, as the folder says it that it runs from.
+    """The record with its project, which is read from the folder that the process runs from if the record has none.
 
-    The folder of a process that runs no checkout says something only if it may run an installed package.
+    If that folder is no checkout, it counts only if the process may run an installed package.
     """
     if record.root:
         return record
@@ -374,9 +374,9 @@ def _name_of(root: Path) -> str:
 
 
 def _checkout(pid: int) -> Path | None:
-    """The checkout that a process runs from whose command line is that of a launcher or of a worker of ours.
+    """The checkout that a process runs from, if its command line is that of a launcher or a worker of ours.
 
-    None if it is neither; where its folder cannot be told, a command line without a path is taken for ours.
+    None if it is not; where its folder cannot be told, a command line without a path is taken for ours.
     """
     process = here().process(pid)
     if process is None or process.uid != os.geteuid():
@@ -387,7 +387,7 @@ def _checkout(pid: int) -> Path | None:
         return folder
     scripts = ["run.py"] if module == "server" else [one for one in options if not one.startswith("-")]
     for script in scripts:
-        path = Path(os.path.realpath(folder / script))  # it may be a link
+        path = Path(os.path.realpath(folder / script))  # the script may be a link
         launcher = path.parent / "preflight" / "launcher"
         if path.name == "run.py" and (launcher.is_dir() or launcher.with_suffix(".py").is_file()):
             return path.parent

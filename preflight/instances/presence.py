@@ -30,7 +30,7 @@ UNREAD = 0.2  # seconds that a caller who does not read can keep us waiting
 LONGEST_CALL = 16 * 1024  # bytes of a caller's message
 IDLE = 10.0  # seconds without a message after which a caller is dropped that has not got our socket
 GOODBYE = 0.75  # seconds beyond drain_timeout that a worker gets to say goodbye
-FAREWELL = 1.0  # and that its launcher may take beyond that
+FAREWELL = 1.0  # seconds that its launcher may take beyond that
 CALLERS = 32  # at once; one more takes the place of the one that has been silent for longest
 
 
@@ -51,7 +51,7 @@ class Presence:
         """Publish the record and listen. Raises RuntimeFolderError if that is not possible."""
         self.record = record
         self.listener: Callable[[], socket.socket | None] = lambda: None
-        """The socket that it listens on, None for as long as it has none, and when it has closed it."""
+        """Returns the socket that the launcher listens on; None before it has one, and after it has closed it."""
         self.on_retire: Callable[[int], object] = lambda _pid: None
         """Called with the PID of a caller that has replaced this instance."""
         self.on_given_back: Callable[[], object] = lambda: None
@@ -65,7 +65,7 @@ class Presence:
         self._callers: dict[Channel, float] = {}
         """The connected callers, and when each was heard last, on the monotonic clock; the longest silent first."""
         self._until = 0.0
-        """When one that drains has ended at the latest, on the monotonic clock."""
+        """When a launcher that drains will have ended at the latest, on the monotonic clock."""
         self._looked_at = time.monotonic()
         self._record = -1
         self._length = runtime.RECORD
@@ -84,9 +84,9 @@ class Presence:
 
     @classmethod
     def of(cls, settings: Settings, loop: Loop, *, keeper: str = "", activated_by: str = "") -> Presence:
-        """That of a launcher which begins to start with these settings. Raises RuntimeFolderError.
+        """The presence of a launcher that begins to start with these settings. Raises RuntimeFolderError.
 
-        ``keeper`` is who else restarts it, and ``activated_by`` whose socket it was given, if systemd gave it one.
+        ``keeper`` is who else restarts it; ``activated_by`` is the unit whose socket it was given, if systemd gave one.
         """
         record = Record(
             instance_id=os.urandom(16).hex(),
@@ -112,22 +112,22 @@ class Presence:
     # What it says about itself.
 
     def came_up(self) -> None:
-        """It serves from now on."""
+        """The launcher serves from now on."""
         self._change(up_at=time.monotonic(), state=SERVING, doing="", bound=self._bound())
 
     def drains(self, seconds: float) -> None:
-        """It accepts nothing new from now on, and will have ended in so many seconds at the latest."""
+        """The launcher accepts nothing new from now on, and will have ended in so many seconds at the latest."""
         self._until = time.monotonic() + seconds
         self._change(state=DRAINING, doing="", stops_within=seconds)
 
     def does(self, doing: str) -> None:
-        """Say what it waits for, for people who ask; an empty string: nothing beyond its state."""
+        """Say what the launcher waits for, for people who ask; an empty string: nothing beyond its state."""
         if doing != self.record.doing:
             self._change(doing=doing)
 
     def _change(self, **changes: object) -> None:
         self.record = replace(self.record, **changes)  # type: ignore[arg-type]  # by the methods above
-        with contextlib.suppress(OSError):  # a full disk is no reason to stop; the socket tells it all the same
+        with contextlib.suppress(OSError):  # a full disk is no reason to stop; callers hear it all the same
             self._write()
 
     # Record and sockets.
@@ -141,7 +141,7 @@ class Presence:
             try:
                 self._write_new(temporary)
                 temporary.rename(file)
-            except FileNotFoundError:  # another start swept it away, between its making and its lock
+            except FileNotFoundError:  # another start swept the file away before it was locked
                 self._write_new(temporary)
                 temporary.rename(file)
         except OSError as error:
@@ -240,7 +240,7 @@ class Presence:
             for message in channel.arrived():
                 if self._callers.pop(channel, None) is None:
                     return  # the message before this one was its last
-                self._callers[channel] = time.monotonic()  # heard last, so the last in line; half a message is none
+                self._callers[channel] = time.monotonic()  # now last in line; half a message does not count
                 self._answer(channel, message)
         except (OSError, ValueError, TypeError, OverflowError):
             self._hang_up(channel)

@@ -48,7 +48,7 @@ class Record:
     stops_within: float = 0.0
     """Seconds that it may take to finish what it is doing once it is asked to stop; of one that drains, from now on."""
     log_file: str = ""
-    """Where it writes its log, if anywhere: who asks for help later need not say it again."""
+    """Where it writes its log, if anywhere: whoever asks for help later need not say it again."""
     # Since protocol 2:
     state: str = SERVING
     doing: str = ""
@@ -90,10 +90,10 @@ class Record:
         return replace(record, stops_within=min(max(0.0, record.stops_within), LONGEST_END))  # NaN is 0
 
     def for_file(self) -> dict[str, object]:
-        """The text of the record in the runtime folder.
+        """The fields of the record's file in the runtime folder.
 
-        Protocol 1 believes a record that has its own nine fields and no other, and takes it for one that serves: so
-        only one that serves is written like that.
+        Protocol 1 believes a record that has its own nine fields and no other, and takes the instance for one that
+        serves: so only the record of an instance that serves is written like that.
         """
         every = asdict(self)
         return every if self.state != SERVING else dict(list(every.items())[:_OF_PROTOCOL_1])
@@ -113,7 +113,7 @@ class Record:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """What people call it."""
         since = f", since {self.since_when})" if self.since else ") or what looks like one"
         return f"our instance (PID {self.pid}{since}"
 
@@ -145,9 +145,9 @@ class Silent(OSError):
 
 
 def call(address: Address, patience: float = ANSWER) -> tuple[Channel, unixsockets.Peer]:
-    """A line to a launcher of this user, and which process that is. Raises OSError if there is none.
+    """A line to a launcher of this user, and the process at its other end. Raises OSError if there is none.
 
-    Raises Silent if the listener accepts no call for so many seconds, whichever process it is.
+    Raises Silent if the listener accepts no call for ``patience`` seconds, whichever process it is.
     """
     try:
         caller = unixsockets.connect(address, patience)
@@ -202,7 +202,7 @@ def bound_to(sock: socket.socket) -> str:
 
 
 def _socket(descriptor: int) -> socket.socket:
-    """A socket of its own for a descriptor that is going to be closed. Raises OSError for what is none."""
+    """A socket that outlives the descriptor, which is going to be closed. Raises OSError if that is no socket."""
     duplicate = os.dup(descriptor)
     try:
         return socket.socket(fileno=duplicate)

@@ -22,7 +22,7 @@ from preflight.settings.statefolder import StateFolder
 
 FIX = "set XDG_RUNTIME_DIR to a folder that is yours (mode 0700), on a file system with room"
 RECORD = 8192  # bytes of a record's file
-LONGEST = 65536  # and of one that is read
+LONGEST = 65536  # bytes that are read of one
 SILENCE = 1.0  # seconds after which a holder of a start's name that cannot be asked does not count as a start of ours
 
 
@@ -44,7 +44,7 @@ def places(state_dir: Path | None = None) -> list[Path]:
 
 
 def _temporary() -> str:
-    """The folder for temporary files as tempfile has it, which brings shutil, bz2, lzma and random."""
+    """The folder for temporary files, as in tempfile, which would bring shutil, bz2, lzma and random."""
     given = [os.environ.get(name, "") for name in ("TMPDIR", "TEMP", "TMP")]
     return next((one for one in given if os.path.isabs(one) and os.path.isdir(one)), "/tmp")  # noqa: S108  # see _make
 
@@ -79,7 +79,7 @@ def folder(state_dir: Path | None = None, *, keep: bool = True) -> Path:
 
 
 def _make(place: Path, made: list[Path], *, below: Path | None) -> None:
-    """Make the folder; those that had to be made are appended to ``made``, parents first."""
+    """Make the folder; every folder that had to be made is appended to ``made``, parents first."""
     if below is not None:
         files.own(below)  # no other user can change what is in there
     elif (parent := place.parent).is_dir():
@@ -118,9 +118,10 @@ def write_whole(descriptor: int, content: bytes, offset: int) -> None:
 
 
 def discard(record: Path) -> bytes | None:
-    """Remove a record with its socket if its launcher has died, when nobody holds its lock; what it says if not.
+    """Remove a record and its socket if its launcher has died; returns the text of a living launcher's record.
 
-    What is no file, or cannot be removed, stays where it is: no launcher has made it.
+    A launcher holds its record's lock as long as it lives. What is no file, or cannot be removed, stays: no launcher
+    has made it.
     """
     try:
         # A FIFO of that name would keep us waiting for a writer.
@@ -159,7 +160,7 @@ def _alive(pid: int) -> bool:
 
 
 def lockable(slot: int | str, state_dir: Path | None = None) -> Path:
-    """The folder in which a start of this port would meet others; nothing is made for the question, nor left.
+    """The folder in which a start of this port would meet others; what is made for the question is removed.
 
     Raises RuntimeFolderError if a start could not have a folder, or its lock there.
     """
@@ -242,7 +243,7 @@ class StartLock:
     # The file.
 
     def _lock_file(self) -> bool:
-        """Whether the file is ours, or in the hands of a start that is on another machine, as far as ports go."""
+        """Whether the file is ours, or locked by a start in another network namespace, whose ports are others."""
         if self._locked:
             return True
         try:
@@ -255,7 +256,7 @@ class StartLock:
             same = os.path.samestat(os.fstat(self._descriptor), self._file.lstat())
         except FileNotFoundError:
             same = False
-        if not same:  # a cleaner took it away, and the next one locks another file of that name
+        if not same:  # a cleaner took it away, and the next start locks another file of that name
             os.close(self._descriptor)
             self._file = folder(self._state_dir) / self._file.name
             self._descriptor = self._opened()
@@ -269,7 +270,7 @@ class StartLock:
             self._locked = False
 
     def _sign(self) -> None:
-        """Say who has it: the PID, as older releases do, then once more, with the network namespace."""
+        """Write who has the lock: the PID, as older releases do, then once more, with the network namespace."""
         text = f"{os.getpid():<16}{os.getpid()} {network()}\n"
         try:
             write_whole(self._descriptor, text.encode().ljust(80), 0)
@@ -318,7 +319,7 @@ class StartLock:
         try:
             self._rival = self._rival or unixsockets.connect(address, 0.0)
         except OSError:
-            # It does not listen yet, or will never; its queue is full; it has gone.
+            # The holder does not listen yet, or never will; its queue is full; it has gone.
             self._silent_since = self._silent_since or time.monotonic()
             return time.monotonic() - self._silent_since > SILENCE
         self._silent_since = None
@@ -370,7 +371,7 @@ def _name_of(slot: int | str) -> str:
 
 
 def _hung_up(connection: socket.socket) -> bool:
-    """Whether the other end has gone, which sends nothing as long as it is there."""
+    """Whether the other end has gone; as long as it is there, it sends nothing."""
     try:
         connection.recv(1)
     except BlockingIOError:

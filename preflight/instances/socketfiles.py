@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 LONGEST = 107 if sys.platform == "linux" else 103  # bytes of a path that clients can name (sun_path, without its NUL)
 PATIENCE = 0.2  # seconds for which a queue that is full is tried
 BACKLOG = 2048
-JUST_MADE = 0.05  # seconds between a socket's file and its first listener, and many times more
+JUST_MADE = 0.05  # seconds: many times longer than from the making of a socket's file until somebody listens on it
 
 
 class PathState(NamedTuple):
@@ -145,7 +145,7 @@ def adopt(listener: socket.socket) -> None:
 
 
 def remove_own(path: Path) -> None:
-    """Remove the file if this very process is the one who listens on it: nobody finds the socket any more."""
+    """Remove the file if this very process listens on it: from then on nobody finds the socket."""
     found = look(path)
     if found.listens and found.peer is not None and found.peer.pid == os.getpid():
         with contextlib.suppress(OSError):
@@ -153,13 +153,13 @@ def remove_own(path: Path) -> None:
 
 
 def permit(path: Path, mode: int) -> None:
-    """Give the file these permissions, as far as it is ours."""
+    """Give the file these permissions, if it is ours."""
     with contextlib.suppress(OSError):
         path.chmod(mode)
 
 
 def sweep(path: Path) -> None:
-    """Remove the file if nobody listens on it, nor has just made it in order to."""
+    """Remove the file if nobody listens on it, and nobody has just made it in order to listen."""
     with contextlib.suppress(OSError):
         if not look(path).stale:
             return

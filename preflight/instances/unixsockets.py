@@ -48,7 +48,7 @@ def peer(connection: socket.socket) -> Peer | None:
 def listen(address: str | Path) -> socket.socket:
     """A socket that listens on a path, mode 0600, or on an abstract name, which begins with NUL.
 
-    A socket whose path that was before is replaced. Raises OSError.
+    A socket that had the path before is replaced. Raises OSError.
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.setblocking(False)
@@ -65,7 +65,7 @@ def listen(address: str | Path) -> socket.socket:
 
 
 def _listen_on_path(listener: socket.socket, path: Path) -> None:
-    # It gets its name only when it listens: nobody finds a socket that refuses.
+    # The socket gets its name only when it listens: nobody finds one that refuses.
     temporary = path.with_name(f".{path.name}.new")
     temporary.unlink(missing_ok=True)
     before = os.umask(0o177)
@@ -108,7 +108,7 @@ def connect(address: str | Path, patience: float) -> socket.socket:
 
 @contextlib.contextmanager
 def _reachable(path: Path) -> Iterator[str]:
-    """A Unix socket's address has room for about 100 bytes: a path that is short enough and means the same."""
+    """A path that means the same, and fits into the about 100 bytes of a Unix socket's address."""
     if len(os.fsencode(path)) <= _LONGEST:
         yield str(path)
         return
@@ -117,7 +117,7 @@ def _reachable(path: Path) -> Iterator[str]:
         if os.path.isdir(f"/proc/self/fd/{folder}"):
             yield f"/proc/self/fd/{folder}/{path.name}"
             return
-        # No /proc: from inside the folder. Where the way back is barred, this is not possible.
+        # Without /proc, from inside the folder; not possible where the way back is barred.
         before = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fchdir(folder)

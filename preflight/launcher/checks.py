@@ -1,7 +1,7 @@
-"""One run of the checks: suite and worker are started side by side, and one result comes of them.
+"""One run of the checks: suite and worker are started side by side, and give one result.
 
-What the result means is for the caller: a check says it, a start goes on with worker and socket, a round of ``--wait``
-or ``--watch`` compares it with the one before.
+The caller decides what the result means: a check reports it, a start goes on with worker and socket, a round of
+``--wait`` or ``--watch`` compares it with the one before.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from preflight.settings.model import Settings
 
 WORTH_ANOTHER_TRY = (1, 3)
 """Exit codes of runs that may succeed if repeated: something blocks, or the check suite itself failed."""
-LOOK = 0.5  # seconds between two looks at the children, should neither say anything
+LOOK = 0.5  # seconds between two looks at the children, if neither sends anything
 
 
 class Stopped(Exception):
@@ -35,7 +35,7 @@ class Stopped(Exception):
 
 
 class Checks:
-    """One run. Its children end with :meth:`close`, unless somebody took them."""
+    """One run. :meth:`close` ends its children, but for a worker that :meth:`take` has handed over."""
 
     def __init__(
         self, settings: Settings, options: Mapping[str, object], origin: str, *, loop: Loop, display: Display
@@ -45,9 +45,9 @@ class Checks:
         self.origin = origin
         self.run_id = os.urandom(16).hex()
         self.on_output: Callable[[Worker], object] = Worker.read_output
-        """Called when the worker has printed something; it is kept, and shown if it comes to serving."""
+        """Called when the worker has printed something, which is kept, and shown once the worker is to serve."""
         self.hanging_import: list[str] = []
-        """If the import had not ended when the run was over: where the application stands; lines for people."""
+        """Where the import of the application stood if it had not ended when the run was over: lines for people."""
         self._loop = loop
         self._display = display
         self._suite: Suite | None = None
@@ -78,14 +78,14 @@ class Checks:
         self._suite = None
         result = suite.result(self._display.terminal.redactor)
         self._socket = result.socket
-        gc.enable()  # what comes may go on for months, and has been imported
+        gc.enable()  # the imports are done, and the instance may serve for months
         if progress is not None:
             self.hanging_import = self._where_it_hangs(suite, worker)
             progress.over()
         return result
 
     def _spawn(self, inherited: Inherited | None) -> tuple[Worker, Suite]:
-        """Both children first: everything that takes its time to import comes after."""
+        """Start both children first: whatever takes long to import is imported afterwards."""
         self._worker = worker = Worker(self.settings)
         self._suite = suite = Suite(self.settings, self.options, self.origin, run_id=self.run_id, inherited=inherited)
         return worker, suite
@@ -98,7 +98,7 @@ class Checks:
             if self._loop.stops:
                 raise Stopped(self._loop.stops[0])
             known = worker.ended() or worker.imported or worker.error is not None
-            # It can have imported and then try to listen: what the suite hears last before it asks is what counts.
+            # The application may try to listen after its import: the last word before the suite asks for it counts.
             if known and (not self._application_told or worker.error != told):
                 told = worker.error
                 suite.application(told, worker.fix)
@@ -113,7 +113,7 @@ class Checks:
                 self._display.freed(message.data["step"], suite.child.pid)
 
     def _where_it_hangs(self, suite: Suite, worker: Worker) -> list[str]:
-        """Where an import stands that has lasted as long as a requirement may take; empty if none has."""
+        """Where the import stands if it has lasted longer than a requirement may take; empty if it has not."""
         patience = min(self.settings.requirement_timeout, self.settings.run_timeout)
         if self._application_told or self._loop.stops or time.monotonic() - suite.begun < patience:
             return []

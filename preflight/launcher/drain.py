@@ -13,7 +13,7 @@ from preflight.processes.loop import Loop
 from preflight.processes.worker import Worker
 from preflight.settings.model import Settings
 
-LOOK = 0.5  # seconds between two looks whether they have ended
+LOOK = 0.5  # seconds between two looks whether the workers have ended
 ANSWER = 1.0  # seconds that workers which are cut short get to say what they were busy with
 
 
@@ -29,8 +29,8 @@ def wait_for_end(
 ) -> None:
     """Wait for workers that were asked to drain, until their deadline or more than ``stops`` signals.
 
-    ``starts`` may complete its start-up first; another one that has not started up has nothing to finish.
-    Their processes have ended when this returns, and what was lost is said.
+    ``starts`` may complete its start-up first; any other worker that has not started up has nothing to finish. When
+    this returns, the processes of all workers have ended, and people have been told what was lost.
     """
     begun = time.monotonic()
     deadline = begun + settings.drain_timeout + GOODBYE
@@ -68,7 +68,7 @@ def _ended(workers: Sequence[Worker]) -> bool:
 
 
 def print_rest(worker: Worker, terminal: Terminal) -> None:
-    """A worker's last words and events, which may still be in the pipes when it has ended."""
+    """Print and record a worker's last lines and events, which may still be in the pipes when it has ended."""
     worker.read_rest()
     terminal.pass_on(worker.child.drain_output(), worker.child.pid)
 

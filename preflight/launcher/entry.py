@@ -74,13 +74,13 @@ class Entry:
     def enter(self) -> bool:
         """Be the only start of this address, and find a running instance; False if there is nothing to do.
 
-        Raises NoEntry, or RuntimeFolderError; what a signal's handler raises (see signals.py) while another start
-        goes on.
+        Raises NoEntry, RuntimeFolderError, and, while another start goes on, what a signal's handler raises (see
+        signals.py).
         """
         self._lock = StartLock(self._settings.slot, self._settings.state_dir)
         if not self._lock.take():
             self._wait_for_other_start(self._lock)
-        # Before anything is stopped: what a start needs is there, and others can see that it goes on.
+        # Before anything is stopped, everything that a start needs exists, and others can see that it goes on.
         activated_by = self.activated.activated_by if self.activated is not None else ""
         self._presence = Presence.of(self._settings, self._loop, keeper=self.keeper or "", activated_by=activated_by)
         return self._meet() if self._is_taken() else True
@@ -94,7 +94,7 @@ class Entry:
         if lock.take(patience):
             return
         if not _is_suspended(lock.holder()):
-            # Its application takes its time, as it may: twice, where its first worker does not come up.
+            # Its application may take that long to start, and twice that long if its first worker does not come up.
             longer = 2 * self._settings.startup_timeout or math.inf
             starts = f"PID {lock.holder()} has been starting for more than {patience:g} s"
             self._display.terminal.line(
@@ -112,7 +112,7 @@ class Entry:
     def _is_taken(self) -> bool:
         """Whether a process is on the port: a quick look, which saves most starts the import of the thorough one."""
         if self.activated is not None:
-            # systemd is, always. Of ours it can only be one that has this very socket, too.
+            # systemd always is. An instance of ours is only if it has this very socket, too.
             return len(unixsockets.abstract_names(f"preflight/{self._settings.slot}/")) > 1
         if self._settings.uds is not None:
             return os.path.lexists(self._settings.uds)
@@ -153,8 +153,8 @@ class Entry:
         root = neighbour.record.root
         if root and Path(root) != settings.root:
             terminal.line(f"{serves} from {foreign(root)}; this start from {settings.root} replaces it.")
-        # If it does not answer, it is stopped like any other holder of the port: by the suite, last. So is
-        # one on another address, whose socket is of no use here.
+        # One that does not answer is stopped like any other holder of the port, by the suite as its last step. So
+        # is one on another address, whose socket is of no use here.
         if neighbour.is_at(settings):
             self.replaces = neighbour.hand_over()
         return True

@@ -1,4 +1,4 @@
-"""What opens the routes beside the application for the lifetime of an instance, whichever worker serves it."""
+"""The token and the code that open the routes beside the application, for one instance and all of its workers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from preflight.settings.model import Settings
 
-TOKEN, CODE = 32, 16  # bytes, in hexadecimal digits
+TOKEN, CODE = 32, 16  # random bytes, written in hexadecimal digits
 ENDED = 10_000  # logins that somebody has ended, and that are remembered until they would have expired
 
 
@@ -45,5 +45,5 @@ class Login:
             del self.ended[next(iter(self.ended))]
 
     def to_message(self) -> dict[str, Any]:
-        """For the worker."""
+        """The login as JSON values, for the worker."""
         return {"token": self.token, "code": self.code, "is_made": self.is_made, "ended": self.ended}

@@ -1,4 +1,4 @@
-"""One request to a worker that is to replace a server: it has to answer before the server that works may end.
+"""One request to a worker that is to replace a server, and has to answer before the old server may end.
 
 The request goes to this worker alone, over a connection that the launcher makes and hands to it. On the listening
 socket, which both servers have, nobody could tell which of them has answered.
@@ -27,7 +27,7 @@ class Proof:
         self._within = settings.ready_timeout
         self._deadline = now + settings.ready_timeout
         self._socket, self.theirs = connection()
-        """The worker's end; to be closed once it was sent."""
+        """The worker's end, to be closed once the worker has been given it."""
         self._heard = b""
         self._status: int | None = None
         self._hung_up = False
@@ -38,7 +38,7 @@ class Proof:
         return self._socket.fileno()
 
     def read(self) -> None:
-        """Take in what came."""
+        """Read what has arrived."""
         try:
             data = self._socket.recv(1 << 16)
         except BlockingIOError:
@@ -54,7 +54,7 @@ class Proof:
 
     @property
     def given(self) -> bool:
-        """Whether it has answered with a status below 500."""
+        """Whether the worker has answered with a status below 500."""
         return self._status is not None and self._status < 500
 
     def problem(self, now: float) -> str:
@@ -73,7 +73,7 @@ class Proof:
 def connection() -> tuple[socket.socket, socket.socket]:
     """Both ends of a connection on this machine, which no other process has open.
 
-    One of TCP, if possible: applications look at their client's address. Else a Unix one.
+    A TCP connection if possible, because applications look at their client's address; else a pair of Unix sockets.
     """
     for host in ("127.0.0.1", "::1"):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -96,7 +96,7 @@ def connection() -> tuple[socket.socket, socket.socket]:
 
 
 def _request(settings: Settings, path: str) -> bytes:
-    # Wildcard addresses are nobody's name.
+    # A wildcard address is not the name of a host.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
     lines = [
         f"GET {path} HTTP/1.1",

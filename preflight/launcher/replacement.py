@@ -16,7 +16,7 @@ class Replacement:
     """The instance before this one, if there is one."""
 
     def __init__(self, settings: Settings, before: Handover | None, *, loop: Loop) -> None:
-        """``before`` belongs to the caller."""
+        """``before`` is closed by the caller."""
         self._settings = settings
         self._before = before
         self._loop = loop
@@ -29,7 +29,7 @@ class Replacement:
         return self._before is not None
 
     def still_served(self) -> list[str]:
-        """Who serves instead of this instance, for people; nothing if nobody does."""
+        """Who serves instead of this instance, for people; empty if nobody does."""
         if self._before is None:
             return []
         return [f"{self._before.record.name} is still serving {self._settings.address}."]
@@ -40,7 +40,7 @@ class Replacement:
         return self._before is not None and bool(self._settings.readiness_path)
 
     def _heard_before(self) -> None:
-        """Notice the end of the instance that was to be replaced: there is nothing to be careful of any more."""
+        """Notice the end of the instance that was to be replaced: its clients are no longer at stake."""
         if self._before is None:
             return
         with contextlib.suppress(OSError):
@@ -75,9 +75,9 @@ class Trial:
         return self._proof.path if self._proof is not None else ""
 
     def begin(self, worker: Worker) -> None:
-        """Ask a worker whose start-up is complete, where another server's clients are at stake."""
+        """Ask a worker whose start-up is complete for an answer, if another server's clients are at stake."""
         if not self._replacement.wants_proof:
-            self.passed = True  # the one that was to be replaced has ended meanwhile
+            self.passed = True  # no server is to be replaced any more, or no answer is asked for
             return
         self._proof = Proof(self._settings, self._now())
         self._loop.watch(self._proof, self._proof.read)

@@ -24,9 +24,10 @@ class LauncherReruns:
         audience: Callable[[], Sequence[Worker]],
         concluded: Callable[[Ending, Worker | None], object],
     ) -> None:
-        """``audience``: the workers that serve. ``concluded`` gets what came of each that was not ended before.
+        """``audience`` returns the workers that serve.
 
-        With it, the worker that wanted it, if that one still serves.
+        ``concluded`` is called with the result of each re-run that was not ended before, and with the worker that asked
+        for it, if that still serves.
         """
         self._settings = settings
         self._options = options
@@ -57,7 +58,7 @@ class LauncherReruns:
                 return
             ending = self._rerun.conclude(terminal.redactor)
             self._rerun = None
-        except Exception as error:  # noqa: BLE001  # a re-run takes no server with it; the next one gets its chance
+        except Exception as error:  # noqa: BLE001  # a broken re-run ends no server, and the next may succeed
             self._abandon()
             ending = broken(self._settings, run_id, error, terminal.redactor)
             terminal.line(f"Re-run {run_id}: {ending.reason}", "yellow")
@@ -78,7 +79,7 @@ class LauncherReruns:
         )
 
     def _join(self, worker: Worker, run_id: str) -> None:
-        """Two workers were asked at the same moment: this is one run, and both ids are its own for all."""
+        """Two workers were asked at the same moment: it is one run, and every worker knows it by both ids."""
         asked = worker.rerun
         worker.rerun_joins(run_id)
         worker.rerun_goes_on(run_id, self._steps)
@@ -98,7 +99,7 @@ class LauncherReruns:
             worker.rerun_goes_on(self._rerun.run_id, self._steps)
 
     def left_by(self, worker: Worker) -> None:
-        """This worker has ended. What it was asked for goes on for the others, if there are any."""
+        """This worker has ended. The re-run that it was asked for goes on for the others, if there are any."""
         if self._rerun is None or worker.rerun != self._rerun.run_id:
             return
         heirs = [other for other in self._audience() if other is not worker]

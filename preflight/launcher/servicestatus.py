@@ -18,7 +18,7 @@ from preflight.settings.model import Settings
 
 
 class ServiceStatus:
-    """One instance's, from the verdict to its end."""
+    """The status of one instance, from the verdict to its end."""
 
     def __init__(self, settings: Settings, display: Display) -> None:
         self._settings = settings
@@ -33,7 +33,7 @@ class ServiceStatus:
             self._display.status(f"Checked; {doing}" if doing else "Checked; the server is starting")
 
     def serves(self, judged: Judged) -> None:
-        """It serves, with this verdict; the first call means that it is ready."""
+        """The instance serves, with this verdict; the first call means that it is ready."""
         if not self._service:
             return
         status = _serving(self._settings, judged)
@@ -50,7 +50,7 @@ class ServiceStatus:
         self._service.feed(signs)
 
     def restarts(self, what: str, delay: float, *, beside: bool) -> None:
-        """Another worker starts in so many seconds; ``what`` has happened, in words. ``beside``: others serve."""
+        """Another worker starts in ``delay`` seconds; ``what`` says what has happened. ``beside``: others serve."""
         if not self._service:
             return
         if not beside:
@@ -60,7 +60,7 @@ class ServiceStatus:
         self._display.status(what)
 
     def ends(self, why: str, within: float) -> None:
-        """It accepts nothing new, and has ended in so many seconds at most."""
+        """The instance accepts nothing new, and will have ended in ``within`` seconds at most."""
         if self._service:
             text = f"{why} Accepted work is being finished, within {within:g} s."
             self._service.stopping(self._display.redacted(text), within)

@@ -1,7 +1,7 @@
 """The output of a command's runs, for people and files: the terminal, the published report, the audit.
 
-Nothing is decided here. rich is imported with the first line, so there is none before both children run, unless a
-start has to wait for another one.
+Nothing is decided here. rich is imported with the first line: after both children run, unless a start has to wait for
+another one.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Display:
     ) -> None:
         """``report_path`` gets each report as well. With an ``output_format`` standard output has the report alone.
 
-        ``lossy``: lines may be lost if nobody reads; else the end of the command waits for the reader. ``service``
+        ``lossy``: lines may be lost if nobody reads; else the command waits for the reader before it ends. ``service``
         is the service manager that wants to be told what goes on.
         """
         self.settings = settings
@@ -128,16 +128,16 @@ class Display:
         from preflight.report import formats
 
         text = formats.render(self.output_format, report, self.settings.root, os.environ)
-        if sys.stdout is not None:  # closed from the beginning: nobody wants it
+        if sys.stdout is not None:  # else it was closed when the command began: nobody wants the report
             # UTF-8 whatever the locale: it is what readers of these formats expect.
             sys.stdout.buffer.write(text.encode("utf-8") + b"\n")
             sys.stdout.buffer.flush()
 
     def ready(self, sock: socket.socket, routes: Sequence[str], beside: str = "") -> None:
-        """The green banner: where the server answers that listens on ``sock``, and has these routes among others.
+        """The green banner: where the server that listens on ``sock`` answers; ``routes`` are some of its routes.
 
-        ``beside`` is the path to open for our own routes, where those are beside the application's. Of several workers
-        all serve by now, and their number is said.
+        ``beside`` is the path to open for our own routes, where those are beside the application's. If there are
+        several workers, all of them serve by now, and the banner says how many.
         """
         from preflight import hostnames
         from preflight.report import banners
@@ -173,7 +173,7 @@ class Display:
             self.service.status(self.redacted(text))
 
     def redacted(self, text: str) -> str:
-        """A line without secrets, for somebody else than the terminal, which takes them out itself."""
+        """A line without secrets, for other readers than the terminal, which takes secrets out itself."""
         return self.terminal.redactor.text(text)
 
     # What ends a command early.
@@ -182,7 +182,7 @@ class Display:
         """Say that a signal stopped the command before it served anything; returns its exit code."""
         self.terminal.progress_over()
         self.terminal.line(f"Stopped by {signal.Signals(number).name}; nothing was started.")
-        # None of our own: nothing was served, and nothing was found out.
+        # Not an exit code of our own: nothing was served, and nothing was found out.
         return 128 + number
 
     def unwritten(self, error: Unpublishable) -> str:
@@ -219,9 +219,7 @@ class Display:
     ) -> None:
         """Record a start that came to nothing, and leave word where the setting `termination_log` wants it.
 
-        ``served``: it had served before it was given up.
-
-        ``result`` is that of its run, if it came to that.
+        ``served``: it had served before it was given up. ``result`` is that of its run, if there was one.
         """
         if (path := self.settings.termination_log) is not None:
             self._leave_word(path, why, None if served or result is None else result.report)

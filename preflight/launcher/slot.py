@@ -1,7 +1,7 @@
 """The place of one worker in an instance; one worker after the other fills it.
 
-A slot brings its worker as far as that goes without the others: verdict, socket, start-up, proof. When all of them may
-accept, and what the end of one means, is the supervisor's to decide.
+A slot brings its worker as far as possible without the other workers: verdict, socket, start-up, proof. The supervisor
+decides when all of them may accept, and what the end of one means.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Slot:
     def __init__(
         self, number: int, settings: Settings, *, loop: Loop, terminal: Terminal, replacement: Replacement
     ) -> None:
-        """``number`` counts from one. It is empty, and to be filled at once."""
+        """``number`` counts from one. A new slot is empty, and to be filled at once."""
         self.number = number
         self.worker: Worker | None = None
         self.watchdog = Watchdog(settings, loop=loop, terminal=terminal)
@@ -38,7 +38,7 @@ class Slot:
         self.due = 0.0
         """When it is to be filled, on the monotonic clock; infinite: never again."""
         self.short_until = 0.0
-        """Until when the start of a process is retried for which there is no room; 0 while there is room."""
+        """Until when a start for which there is no room is tried again, on the same clock; 0 while there is room."""
         self.shortage = ""
         """The reason why there is no room, if people have been told."""
         self.last: Worker | None = None
@@ -56,7 +56,7 @@ class Slot:
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """What people call the slot's worker."""
         return "The worker" if self._settings.workers == 1 else f"Worker {self.number} of {self._settings.workers}"
 
     @property
@@ -75,7 +75,7 @@ class Slot:
         return self._crashed_at is not None
 
     def fill(self, worker: Worker) -> None:
-        """A worker has been started for it."""
+        """A worker has been started for the slot."""
         self.worker = worker
         self._ready_at, self.short_until, self.shortage = None, 0.0, ""
         self._verdict_told = self.handed = self._admitted = self.trial.passed = False

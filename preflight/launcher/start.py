@@ -65,11 +65,11 @@ class Start:
         return self._run(self._refuse)
 
     def attempt(self) -> int | RunResult:
-        """The same, but if the checks block, their result is returned and is neither published, shown nor reported."""
+        """Like :meth:`run`, but the result of checks that block is returned, and not published, shown or reported."""
         return self._run(lambda result: result)
 
     def give_up(self, result: RunResult) -> int:
-        """Refuse to start for what another run than this start's own has found. Returns the exit code.
+        """Refuse to start because of a run that is not this start's own. Returns the exit code.
 
         Raises Unpublishable.
         """
@@ -90,7 +90,7 @@ class Start:
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
-            self._close()  # what is said takes a descriptor, too
+            self._close()  # the message needs a descriptor, too
             shortage = children.shortage(error)
             title = "THE CHECK SUITE ITSELF FAILED: nothing was started"
             ended = self._fail(NoEntry(title, [shortage], why=shortage, exit_code=3))
@@ -114,7 +114,7 @@ class Start:
             finally:
                 self._display.terminal.progress_over()
                 self._close()
-                # Last of all: nobody has to wait for it.
+                # Last of all, so that nobody has to wait for it.
                 self._telling.finish()
 
     def _check_and_serve(self, blocked: Callable[[RunResult], Ended]) -> int | Ended:

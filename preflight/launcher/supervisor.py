@@ -57,7 +57,7 @@ class Supervisor:
     ) -> None:
         """``worker`` and ``sock`` belong to this instance from now on; ``report`` is the run that let it start.
 
-        ``entry`` has what others know of it, and the instance that it replaces. It is told when this one serves.
+        ``entry`` has the presence of this instance, and the instance that it replaces; it is told when this one serves.
         """
         self.announced = False
         """Whether the instance has been announced as ready."""
@@ -166,7 +166,7 @@ class Supervisor:
         return self._crashed(slot, worker, ending) if ending or worker.ended() else None
 
     def _admit(self) -> None:
-        """Let those accept that have passed: all of them together, where another instance still serves."""
+        """Let the workers that have passed accept: all of them together, where another instance still serves."""
         for slot in self._workers:
             if slot.trial.passed:
                 slot.admit()
@@ -231,7 +231,7 @@ class Supervisor:
         self._service.serves(self._workers.judged)
         self._telling.join_fleet(self._presence.record, self._workers.note_fleet)
         if not self._telling.tell_news(self._report):
-            self._telling.verify()  # that there is a way to tell
+            self._telling.verify()  # whether people can be told at all
 
     # Crashes.
 
@@ -242,7 +242,7 @@ class Supervisor:
     def _crashed(self, slot: Slot, worker: Worker, ending: str = "") -> int | None:
         """A worker ended without having been asked to: have another one started, or give up with an exit code.
 
-        ``ending`` is what it was ended for, if it was.
+        ``ending`` is why the watchdog ended it, if it did.
         """
         if self._loop.stop_follows(worker.child):
             return None
@@ -254,7 +254,7 @@ class Supervisor:
         delay = slot.failed(worker)
         serving = [other for other in self._workers.serving if other is not worker]
         unsupervised = self._unsupervised(beside=bool(serving))
-        # While others serve, a start costs a little now and then; giving up would take the server from everybody.
+        # While others serve, another start now and then costs little; giving up would end the server for everybody.
         if delay is None and serving and self.announced:
             delay = CEILING
         if delay is None or (unsupervised and not (serving and self.announced)):
@@ -278,7 +278,7 @@ class Supervisor:
         return None
 
     def _fill(self, slot: Slot) -> int | None:
-        """Start a slot's next worker. What a process needs may be short for a moment: tried for ``restart_window``."""
+        """Start a slot's next worker; if there is no room for a process, try again during ``restart_window``."""
         now = time.monotonic()
         slot.short_until = slot.short_until or now + self._settings.restart_window
         try:
@@ -323,7 +323,7 @@ class Supervisor:
         output = [line for line in printed if line and not stacks.is_line(line)]
         lines += ["The end of its output:", *output[-TAIL:]] if output else []
         self._terminal.fail(title, lines)
-        if any(not worker.ended() for worker in self._workers.handed):  # a start that fails for one of them
+        if any(not worker.ended() for worker in self._workers.handed):  # one worker ends the start of all
             pending = self._replacement.pending
             self._finish(replaced=pending, last=self._owns_queue, stops=len(self._loop.stops))
         return 4
@@ -342,7 +342,7 @@ class Supervisor:
         self._replaced_by = pid
 
     def _take_back(self) -> None:
-        """A start that had our socket has gone: it may have listened on it, and this instance serves still."""
+        """A start that had our socket has gone: it may have become its listener, and this instance serves still."""
         if not self._asked_to_end():
             self._workers.be_the_listener()
 
@@ -361,7 +361,7 @@ class Supervisor:
         if not self._workers.handed:
             return
         replaced = self._replaced_by is not None
-        # Counted from what brought us here, not from now: the second signal may have come meanwhile.
+        # Counted from the signal that began the drain, not from now: a second one may have come meanwhile.
         self._finish(replaced=replaced, last=not replaced and self._owns_queue, stops=0 if replaced else 1)
 
     @property
@@ -372,13 +372,13 @@ class Supervisor:
     def _finish(self, *, replaced: bool, last: bool, stops: int) -> None:
         """Let the workers end in order, until their deadline is over or more than ``stops`` signals ask to stop."""
         workers = self._workers.handed
-        # One of them answers what waits in the queue; the socket is everybody's, and locked once.
+        # One worker answers what waits in the queue: all of them share the socket, and only one locks it.
         answers = next((worker for worker in workers if worker.ready), workers[0] if workers else None)
         # Connections wait for its start-up only where clients know of this instance.
         starts = answers if self.announced else None
         for worker in workers:
             worker.drain(replaced=replaced, last=last and worker is answers, starts=worker is starts)
-        # They have it, and close it first of all: the port is free long before the last answer.
+        # The workers have the socket, and close it first of all: the port is free long before the last answer.
         self._socket.close()
         drain.wait_for_end(
             workers,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from preflight.report.model import Report
 
 DELIVERY = 10.0  # seconds that a command which ends by itself waits for notifications to be delivered
-DELIVERY_IF_STOPPED = 1.5  # and one that was asked to end
+DELIVERY_IF_STOPPED = 1.5  # seconds that a command which was asked to end waits for that
 ALONE = "The fleet's database cannot be reached: this instance reports by itself."
 
 
@@ -31,7 +31,7 @@ class Telling:
         self._display = display
         self._membership: Membership | None = None
         self._telling: Report | None = None
-        """The latest run that the fleet is telling people about, until that is certain."""
+        """The latest run that the fleet is telling people about, until they have certainly been told."""
 
     @cached_property
     def _notifier(self) -> Notifier | None:
@@ -50,9 +50,9 @@ class Telling:
             self._notifier.tell(notices.make(self._settings, level, headline, *lines))
 
     def tell_news(self, report: Report) -> bool:
-        """Tell what a run found otherwise than people know; returns whether there was anything to tell.
+        """Tell people what a run found that they do not know yet; returns whether there was anything to tell.
 
-        In a fleet that is told once for all instances; by this one alone if the fleet's database is away.
+        In a fleet it is told once for all instances; by this one alone if the fleet's database is away.
         """
         if self._membership is not None:
             self._membership.report(report)
@@ -91,7 +91,7 @@ class Telling:
     def join_fleet(self, record: Record, changed: Callable[[], object]) -> None:
         """This instance serves: if there is a database for it, it is one of a fleet from now on.
 
-        ``changed`` is called whenever :attr:`fleet` is another one.
+        ``changed`` is called whenever :attr:`fleet` has changed.
         """
         if not self._settings.database_url or self._membership is not None:
             return
@@ -136,7 +136,7 @@ class Telling:
         notices.know(broken(self._settings, "the server ended", run_id=instance_id, origin="start"), self._settings)
 
     def verify(self) -> None:
-        """Find out, and say, which services could never be told."""
+        """Find out, and say, which services can never be sent to."""
         if self._notifier is not None:
             self._notifier.verify()
 
@@ -146,7 +146,7 @@ class Telling:
         return self._notifier.tally if self._notifier is not None else {}
 
     def when_tally_changes(self, changed: Callable[[], object]) -> None:
-        """Call this from now on whenever :attr:`tally` is another one."""
+        """Call ``changed`` from now on whenever :attr:`tally` has changed."""
         if self._notifier is not None:
             self._notifier.on_change = changed
 

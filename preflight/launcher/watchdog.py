@@ -28,7 +28,7 @@ class Watchdog:
         self.watch_another()
 
     def watch_another(self) -> None:
-        """Another worker has been started: its import and its start-up are waited for from now on."""
+        """Another worker has been started: wait for its import and its start-up from now on."""
         self._heartbeat = None
         self.sign = 0.0
         self._employed_at = self.now()
@@ -62,7 +62,7 @@ class Watchdog:
     def end_if_hung(self, worker: Worker, *, connections_wait: bool) -> str:
         """End a worker that has hung for too long; returns what it was ended for, empty if it was not.
 
-        ``connections_wait``: there are some that nobody serves before this worker does.
+        ``connections_wait``: connections wait that only this worker is going to serve.
         """
         if worker.started:
             return self._end_if_silent(worker)

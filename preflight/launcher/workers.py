@@ -72,7 +72,7 @@ class Workers:
     # One of them.
 
     def fill(self, slot: Slot, worker: Worker, *, watched: bool = False) -> None:
-        """A worker has been started for this slot; ``watched``: whoever started it has it watched already."""
+        """A worker has been started for this slot; ``watched``: the loop watches it already."""
         slot.fill(worker)
         self.be_the_listener()
         worker.on_audit, worker.on_beat = self._reported, slot.watchdog.heard_beat
@@ -84,12 +84,12 @@ class Workers:
             self._loop.watch_child(worker.child, worker.read_channel, lambda: self.on_output(worker))
 
     def be_the_listener(self) -> None:
-        """Take over our Unix socket from a listener that has ended, so that who asks at its path finds this process."""
+        """Take over our Unix socket from a listener that has ended, so that callers at its path find this process."""
         if self._settings.uds is not None and not self._replacement.pending:
             socketfiles.adopt(self._socket)
 
     def hand_over(self, slot: Slot, worker: Worker) -> None:
-        """Give it the socket, and all that it has to know."""
+        """Give a worker the socket, and everything that it has to know."""
         slot.judged = self.judged
         worker.serve(
             self._socket,
@@ -125,7 +125,7 @@ class Workers:
         self._count_ready()
 
     def close(self) -> None:
-        """Let go of what they share; may be called more than once."""
+        """Let go of what the workers share; may be called more than once."""
         if self._board is not None:
             self._board.close()
             self._board = None
@@ -145,12 +145,12 @@ class Workers:
 
     @property
     def serving(self) -> list[Worker]:
-        """Those that accept connections."""
+        """The workers that accept connections."""
         return [slot.worker for slot in self.slots if slot.serves and slot.worker is not None]
 
     @property
     def handed(self) -> list[Worker]:
-        """Those that have the socket."""
+        """The workers that have the socket."""
         return [slot.worker for slot in self.slots if slot.handed and slot.worker is not None]
 
     @property
@@ -165,7 +165,7 @@ class Workers:
             worker.count_restarts(self.restarts)
 
     def conclude(self, ending: Ending, counts: Worker | None) -> None:
-        """A re-run is over: all go by it. ``counts`` is the one that counts it."""
+        """A re-run is over: all workers go by its result, and ``counts`` is the one that counts the run."""
         self.judged = self.judged.after(ending.report, ending.reason)
         self._ending = ending
         for slot in self.slots:

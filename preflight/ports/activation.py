@@ -33,11 +33,11 @@ class Passed(NamedTuple):
 
     descriptors: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
-    """Those of the socket units, in the order of the descriptors; fewer where the manager does not name them."""
+    """The names of the socket units, in the order of the descriptors; fewer where the manager gives none."""
     problem: str = ""
     """Why the variables cannot be believed; empty if they can, or if there are none."""
     missed: bool = False
-    """Whether they are for the process that has started this one (a shell, ``uv run``), which did not become it."""
+    """Whether they are for the process that has started this one (a shell, ``uv run``) without becoming it."""
 
 
 class Inherited(NamedTuple):
@@ -95,7 +95,7 @@ def is_bound_to(found: socket.socket, host: str, port: int, path: Path | None) -
     """Whether a socket is bound to this address, however that is spelled. Raises PortUnavailable."""
     if path is not None:
         return found.family == socket.AF_UNIX and _same(found.getsockname(), path)
-    from preflight.ports.binding import resolve  # nearly every start does without
+    from preflight.ports.binding import resolve  # nearly every start does without it
 
     return found.family != socket.AF_UNIX and resolve(host, port).is_address_of(found)
 

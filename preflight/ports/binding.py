@@ -74,7 +74,7 @@ class Target(NamedTuple):
             return True  # dual stack: every address of both families
         if len(ours) == len(theirs):
             return ours == theirs or not any(ours) or not any(theirs)
-        if len(ours) == 4 and not any(theirs):  # their [::], which takes IPv4 too unless it says not
+        if len(ours) == 4 and not any(theirs):  # their [::], which takes IPv4 too unless it is for IPv6 alone
             return None if endpoint.v6only is None else not endpoint.v6only
         return False
 
@@ -105,7 +105,7 @@ def resolve(host: str, port: int) -> Target:
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)  # stable: the resolver's order within a family
     family, _, _, _, sockaddr = found[0]
     if family == socket.AF_INET6 and (inner := packed(family, sockaddr)).startswith(MAPPED):
-        # IPv4 in IPv6 clothes: as it stands, only a dual-stack socket could bind it.
+        # IPv4 written as IPv6: as it stands, only a dual-stack socket could bind it.
         family, sockaddr = socket.AF_INET, (socket.inet_ntop(socket.AF_INET, inner[len(MAPPED) :]), port)
     return Target(host, port, family, sockaddr)
 

@@ -1,6 +1,6 @@
 """A machine on which PIDs identify no process: /proc shows another PID namespace than the one we are in.
 
-That is so after ``unshare --pid`` without ``--mount-proc``, and in sandboxes that share their host's /proc. A number
+This happens after ``unshare --pid`` without ``--mount-proc``, and in sandboxes that share their host's /proc. A number
 that is read there is somebody else's here, or nobody's, so nothing is known of any process, and none is signalled.
 """
 
@@ -19,7 +19,7 @@ def is_needed() -> bool:
             said = dict(line.partition(":")[::2] for line in file)
     except OSError:
         return False  # there is none
-    # From the namespace of /proc to ours, proc_pid_status(5); where the kernel does not say, its last word is the link.
+    # Our PIDs from the namespace of /proc to ours (proc_pid_status(5)); where the kernel has no such line, the link.
     numbers = said.get("NSpid", "").split() or [os.readlink("/proc/self")]
     return numbers != [str(os.getpid())]
 

@@ -46,11 +46,11 @@ def unit(text: str) -> Unit | None:
         for at in range(len(parts) - 1, -1, -1):
             name = parts[at]
             if name.endswith(".scope"):
-                break  # by hand, in a terminal inside user@1000.service for example: nothing restarts it
+                break  # started by hand, in a terminal inside user@1000.service for example: nothing restarts it
             if name.endswith(".service"):
                 if _DESKTOP.fullmatch(name) or name != foreign(name):
-                    # An application that the desktop started, by the XDG naming, or a folder of somebody's that has
-                    # a name which no unit can have: nothing restarts it.
+                    # An application that the desktop started, by the XDG naming, or a group whose name no unit can
+                    # have: nothing restarts it.
                     break
                 return Unit(name, any(part.startswith("user@") for part in parts[:at]))
     return None

@@ -9,7 +9,7 @@ from preflight.ports.machine import Handle, Machine
 from preflight.ports.policy import Refusal
 from preflight.ports.sockets import BOUND, CLOSE, LISTEN, STATES, Endpoint
 
-_SHOWN = 3  # connections that are told of one by one
+_SHOWN = 3  # connections that are named one by one
 
 
 class Trouble(NamedTuple):
@@ -50,7 +50,7 @@ def unexplained(target: Target, machine: Machine) -> Trouble:
 
 
 def _connected(target: Target, there: Sequence[Endpoint], machine: Machine) -> Trouble:
-    """Connections alone keep the port: those that a process has, and those that only the system still knows."""
+    """Only connections keep the port: some that a process has, or some that only the system still knows."""
     said, others = [], []
     for one in there:
         process = next((process for pid in one.pids if (process := machine.process(pid))), None)

@@ -1,7 +1,7 @@
 """What a person could do about a port: a command to paste, or a sentence, never both in one.
 
-What is to be said about a command stands behind it, as a shell's comment. No name that a process has given itself
-is part of one.
+A remark about a command stands behind it, as a shell's comment. No command contains a name that a process has given
+itself.
 """
 
 from pathlib import Path

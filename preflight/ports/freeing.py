@@ -110,7 +110,7 @@ class _Attempt:
     adopters: set[int] = field(default_factory=set)  # the processes that adopt what the first leave behind
     steps: list[Step] = field(default_factory=list)
     reasons: tuple[str, ...] = ()  # of the first
-    grounds: dict[int | None, str] = field(default_factory=dict)  # why each of those is stopped that is asked first
+    grounds: dict[int | None, str] = field(default_factory=dict)  # why each process that is asked first is stopped
 
     def run(self) -> Taken:
         try:
@@ -150,7 +150,7 @@ class _Attempt:
             self.held.close()
 
     def _remember(self, candidates: Sequence[HolderProcess]) -> None:
-        """By what those who were there are known again, and what they fork meanwhile."""
+        """Remember the first holders, and what tells them and their forks from others that come later."""
         self.first = tuple(candidate.holder for candidate in candidates)
         self.inodes = {inode for candidate in candidates for inode in candidate.inodes}
         pids = [candidate.process.pid for candidate in candidates if candidate.process]
@@ -158,11 +158,11 @@ class _Attempt:
         self.adopters = above - {holder.parent for holder in self.first}
 
     def _is_new(self, one: HolderProcess) -> bool:
-        """Whether it has come since the first look, with a socket of its own."""
+        """Whether a holder has come since the first look, with a socket of its own."""
         if one.process is None or one.inodes:
             return not one.inodes & self.inodes
         # If sockets cannot be told apart, the parent tells: a process forked from a holder that has ended was adopted
-        # by a process further up; one that was started again has the parent that the holder had. In doubt it is new.
+        # by a process further up; one that was started anew has the parent that the holder had. In doubt it is new.
         return one.process.parent not in self.adopters
 
     def _free(self, stop: Sequence[HolderProcess], asking: Asking) -> list[Handle]:
@@ -176,7 +176,7 @@ class _Attempt:
                 handle.close()
 
     def _pin(self, stop: Sequence[HolderProcess], asking: Asking, handles: list[Handle]) -> list[Tree]:
-        """A handle on every process that has to go, before the first signal; into `handles` too, to close."""
+        """A handle on every process that has to go, before the first signal; `handles` gets all, to be closed."""
         inodes = {candidate.process.pid: candidate.inodes for candidate in stop if candidate.process}
         pinned: set[int] = set()
         trees: list[Tree] = []
@@ -206,7 +206,7 @@ class _Attempt:
         return trees
 
     def _try(self, deadline: float = 0.0) -> bool:
-        """Hold the port if that is possible now."""
+        """Hold the port if that is possible now; returns whether it is held."""
         if self.held is None:
             try:
                 self.held = listen(self.target, self.machine, deadline=deadline, backlog=self.backlog)
@@ -217,7 +217,7 @@ class _Attempt:
     def _replaced(self, new: HolderProcess, began: float) -> Taken:
         """A process listens that did not when the attempt began: the attempt ends."""
         holder, port = new.holder, self.target.port
-        # Started since (psutil knows that to the second only), or by the one who had started the first: a supervisor.
+        # Started since (psutil knows that to the second only), or by the parent of a first holder: a supervisor's work.
         # A parent that has gone is not to blame.
         fresh = holder.started_at is not None and holder.started_at >= began - 0.02
         fresh = fresh or holder.parent in {one.parent for one in self.first}

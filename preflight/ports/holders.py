@@ -76,7 +76,7 @@ def listeners(host: str, port: int, *, secrets: Collection[str] = (), machine: M
 
 
 def holder_of(pid: int, uid: int | None, address: str, *, secrets: Collection[str] = ()) -> Holder:
-    """The process that listens on an ``address`` which is no port's, where the kernel has said which (0: it has not).
+    """The process that listens on an ``address`` which is no port's; ``pid`` is what the kernel says, or 0.
 
     No argument of it that contains one of these ``secrets`` is shown.
     """
@@ -147,7 +147,7 @@ def _holder(process: Process, addresses: Sequence[str], machine: Machine, secret
 def _unseen(uid: int | None, address: str, pid: int | None = None) -> Holder:
     return Holder(
         pid=pid,
-        # It may be our own, and unseen: in another PID namespace, or a process that forbids looking into it
+        # A process of our own may be unseen, too: in another PID namespace, or if it forbids looking into it
         # (PR_SET_DUMPABLE).
         name="another user's process" if uid not in (None, os.geteuid()) else "a process that cannot be seen",
         command="",

@@ -3,7 +3,7 @@
 Never stopped: systemd, this process, its ancestors, PID 1, other users' processes, forwarders of containers and
 tunnels, other containers, services, infrastructure, editors and browsers; nor what belongs to a terminal or to a
 desktop application, unless it was started from this project; nor, with the holder that has started it, an instance that
-serves another port. Each refusal says who it is, why, and what a person could do; who is stopped instead has grounds.
+serves another port. Each refusal says who it is, why, and what a person could do; a stopped process has grounds.
 """
 
 import os
@@ -81,7 +81,7 @@ class Asking:
         kill = fixes.stop(process.pid, sudo=self.uid not in (0, process.uid))
         another = fixes.another(self.port)
         if _is_service_manager(process):
-            # It does nothing with a port itself: it waits for a connection, and passes the socket to a service.
+            # systemd does nothing with a port itself: it waits for a connection, and passes the socket to a service.
             return "it listens there for a socket unit", fixes.socket_units(by_user=process.pid != 1)
         if process.pid == self.pid:
             return "it is this process", another
@@ -119,7 +119,7 @@ class Asking:
         return None
 
     def _spared(self, process: Process, names: set[str]) -> str | None:
-        """What kind of program that is never stopped this is, and how it is known; None for any other."""
+        """What kind of program this is, and how it is known, if it is one that is never stopped; None for others."""
         kinds = (("infrastructure", self.policy.spare), ("an editor", EDITORS), ("a browser", BROWSERS))
         for kind, spared in kinds:
             if found := next((name for name in spared if name[:_NAME] in names), None):
@@ -148,7 +148,7 @@ class Asking:
         if project == "/":
             return ""  # everything is below that
         folder = self.machine.folder(process.pid)
-        # Of its arguments those that say what runs: an interpreter of the project's environment, a script of its own.
+        # Only arguments that say what runs: an interpreter of the project's environment, a script of its own.
         script = next((word for word in process.argv[1:] if not word.startswith("-")), "")
         for path in (folder, *(os.path.join(folder, word) for word in (*process.argv[:1], script) if "/" in word)):
             if os.path.normpath(path).startswith((f"{project}/", f"{self.policy.project}/")) or path == project:
@@ -164,7 +164,7 @@ class Asking:
         return f"it belongs to user {user_name(process.uid)}, and to nothing that is spared"
 
     def is_own(self, process: Process) -> bool:
-        """An instance of this project, or started by one."""
+        """Whether this is an instance of this project, or was started by one."""
         own = self.policy.own
         return process.pid in own or any(pid in own for pid in ancestors(self.machine, process.pid))
 

@@ -34,7 +34,7 @@ _PROGRAM_NEXT = {"java": ("-jar", "-m", "--module"), "python": ("-m",)}
 def run_by(name: str, argv: Sequence[str]) -> dict[str, set[str]]:
     """For each interpreter that this process is by its ``name`` or its arguments, what the program is called."""
     found: dict[str, set[str]] = {}
-    for at, word in enumerate(argv[:2]):  # the second one where an interpreter runs a script that is called like one
+    for at, word in enumerate(argv[:2]):  # the second where an interpreter runs a script that is named like one
         kind = _kind(_base(word))
         if not kind:
             break
@@ -65,7 +65,7 @@ def _names(kind: str, arguments: Sequence[str]) -> Iterator[str]:
         elif kind == "java" and (match := re.match(r"-D(solr|kc|es|neo4j|jenkins)\.", word)):
             yield {"es": "elasticsearch"}.get(match[1], match[1])  # what only their own start scripts set
         elif word in ("-c", "-e", "--eval", "-p", "--print"):
-            return  # a program that stands there itself
+            return  # the program itself stands there
         elif not word.startswith("-"):
             yield from _parts(kind, word)
             return
@@ -85,6 +85,6 @@ def _parts(kind: str, program: str) -> Iterator[str]:
     if kind == "node":
         yield base.removesuffix(".js").removesuffix(".mjs").removesuffix(".cjs")
         folders = program.split("/")
-        # Where editors keep what they start on another machine, and the packages that others have made.
+        # The folders in which editors keep what they start on another machine, and the packages of others.
         yield from (one for one in folders if one.startswith(".") or one.endswith("code-server"))
         yield from (after for before, after in itertools.pairwise(folders) if before == "node_modules")

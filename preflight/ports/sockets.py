@@ -206,7 +206,7 @@ def _with_holders(endpoints: list[Endpoint]) -> list[Endpoint]:
 def _holders(links: set[str]) -> dict[str, list[int]]:
     """For each `socket:[INODE]`, every process that has it open. Reads every descriptor of every process."""
     holders: dict[str, list[int]] = {}
-    for pid in os.listdir("/proc"):  # 1,000 names; as paths they cost more than they tell
+    for pid in os.listdir("/proc"):  # 1,000 names; making paths of them would only take time
         if pid.isdecimal():
             for link in _sockets_of(pid, links):
                 holders.setdefault(link, []).append(int(pid))
@@ -222,7 +222,7 @@ def _sockets_of(pid: str, links: set[str]) -> set[str]:
     except OSError:
         return found
     try:
-        for name in os.listdir(folder):  # of an open folder: no path has that
+        for name in os.listdir(folder):  # of an open folder, which pathlib cannot list
             try:
                 # Relative to the open folder: the kernel does not walk /proc and the process again each time.
                 link = readlink(name, dir_fd=folder)

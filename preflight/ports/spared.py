@@ -108,7 +108,7 @@ _REMOTE_EDITORS = (
 )
 
 PROGRAMS: dict[tuple[str, str], frozenset[str]] = {
-    # What an interpreter runs and is left alone: by the interpreter, and by what it is.
+    # What an interpreter runs and is left alone, by the interpreter and the kind of program.
     (interpreter, kind): frozenset(names.split())
     for interpreter, kind, names in (
         ("java", "infrastructure", _JAVA),

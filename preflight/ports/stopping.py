@@ -34,7 +34,7 @@ class _Member:
     after: "_Member | None"  # asked only when that one has gone
     asked: float | None = None  # when, monotonic
     killed: bool = False
-    deadline: float = math.inf  # monotonic: what comes after the last signal comes then
+    deadline: float = math.inf  # monotonic: when the step after the last signal is due
     over: bool = False  # ended or given up
     failed: bool = False  # given up
 
@@ -81,7 +81,7 @@ def _advance(member: _Member, start: float, grace: float, note: Note) -> None:
         if member.after is not None and not member.after.over:
             return
         if member.after is not None and member.after.failed:
-            member.over = member.failed = True  # its top would only start it again
+            member.over = member.failed = True  # the top would only start it again
             return
         member.asked = now
         member.deadline = max(start + grace, now + min(grace, SWEEP))

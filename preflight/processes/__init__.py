@@ -9,7 +9,7 @@
    where the loop hangs if not. `board` is what several workers of one instance count in together. `openfiles` decides
    how many files a process may open.
 
-`servicemanager` tells systemd how the launcher goes, if systemd has started it. `signals` is for every process that
+`servicemanager` reports the launcher to systemd, if systemd has started it. `signals` is for every process that
 ends when it is asked to. The code of the children is in `preflight/suite/`, `preflight/worker/` and
 `preflight/notify/`; nothing here imports pytest, an application or Apprise.
 """

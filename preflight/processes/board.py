@@ -39,7 +39,7 @@ class Board:
 
     @classmethod
     def made(cls, workers: int, folder: Path) -> Board:
-        """In the launcher. ``folder``: for the file, where the system has none without a name. Raises OSError."""
+        """In the launcher. ``folder``: for the file, where the system has no files without a name. Raises OSError."""
         if hasattr(os, "memfd_create"):
             descriptor = os.memfd_create("preflight-board")
         else:
@@ -63,7 +63,7 @@ class Board:
     # What each worker is busy with.
 
     def publish(self, gauges: Sequence[float]) -> None:
-        """Say what this worker is busy with, in the order of GAUGES, but for its PID, which is known here."""
+        """Publish what this worker is busy with, in the order of GAUGES, without the PID, which is known here."""
         for row, value in enumerate((os.getpid(), *gauges)):
             self._cells[self._cell(row, self.number)] = value
 
@@ -129,7 +129,7 @@ class Board:
     # What is tried again and again.
 
     def tried(self, slot: int, now: float, forget: float) -> int:
-        """How often this was tried, in whatever worker, before this time, which counts from now on.
+        """How often this was tried before, in whatever worker; this try counts from now on.
 
         ``now`` is on the monotonic clock, which all workers share. Each worker forgets its own tries ``forget`` seconds
         after the last one.
@@ -164,7 +164,7 @@ class Counters:
         self._rows = range(first, first + count)
 
     def add(self, index: int, amount: float = 1.0) -> None:
-        """Count that much more in one of them."""
+        """Add ``amount`` to the counter with this index."""
         self._board.add(self._rows[index], amount)
 
     @property

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 LIMIT = 64 * 1024 * 1024  # bytes a message; nobody who keeps to the protocol comes near
 PATIENCE = 10.0  # seconds that a child which does not read can keep us waiting
 MOST_DESCRIPTORS = 16  # that come with a message
-LOOKS = 10  # into which that is divided: the sender wakes up as often
+LOOKS = 10  # parts of that patience: the sender wakes up after each
 _INT = array.array("i").itemsize
 _ROOM = MOST_DESCRIPTORS + 1  # one more tells that there were too many
 
@@ -51,8 +51,8 @@ class Channel:
     ) -> None:
         """``patience``: seconds that one message may take to be sent; None: as long as it likes.
 
-        Of what the other side sends, a message has ``limit`` bytes at most (LIMIT), and brings so many ``descriptors``;
-        with 0, whatever comes is closed at once, and messages have none.
+        A message from the other side may have ``limit`` bytes (LIMIT by default) and so many ``descriptors``; with 0,
+        descriptors that come are closed at once, and messages have none.
         """
         self._socket = sock
         self._limit = limit
@@ -71,7 +71,7 @@ class Channel:
 
     @classmethod
     def pair(cls, *, descriptors: int = MOST_DESCRIPTORS) -> tuple[Channel, socket.socket]:
-        """Our end, and the socket of the end that a child inherits. ``descriptors``: see above."""
+        """Our end, and the socket of the end that a child inherits. ``descriptors``: as in the constructor."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         return cls(ours, PATIENCE, descriptors=descriptors), theirs
 
@@ -108,7 +108,7 @@ class Channel:
     def offer(self, kind: str, **data: object) -> bool:
         """Send a short message if that takes no waiting; returns whether it was sent.
 
-        For what nobody misses: a receiver that is suspended must not hold up who has something else to do.
+        For messages that nobody misses: a suspended receiver must not hold up a sender that has other things to do.
         """
         line = json.dumps({"kind": kind, "descriptors": 0, "data": data}, separators=(",", ":")).encode() + b"\n"
         if not self._sending.acquire(blocking=False):

@@ -23,7 +23,7 @@ READ = 8 * 1024  # bytes of output in one look, which may be as many lines: each
 KEPT_LINES = 200
 REAP = 2.0  # seconds that a process which was killed may take to end before nobody waits for it any more
 NICER = 10  # by which a child that steps back is nicer than we are: a tenth of our share of a busy processor
-KEPT = 1024 * 1024  # bytes of those lines, or a little less
+KEPT = 1024 * 1024  # characters of the kept lines together
 # The beginning of a longer line is kept. Less of it is shown: a secret across the cut is then redacted whole.
 LONGEST_LINE = 192 * 1024
 
@@ -38,7 +38,7 @@ def spare(pid: int, *, ended: bool = False) -> None:
 
 
 def reap_orphans() -> None:
-    """As PID 1: let go of the dead whose parents had died before; they are ours, and nobody else will.
+    """As PID 1: reap the processes whose parents died before them; they are ours then, and nobody else reaps them.
 
     Call it in the thread that starts children. Our own children are left to the code that asks how they ended.
     """
@@ -47,7 +47,7 @@ def reap_orphans() -> None:
     with contextlib.suppress(ChildProcessError):  # there is no child at all
         while dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             if dead.si_pid in _unreaped:
-                return  # it is asked for in a moment; those behind it come after
+                return  # its status is asked for in a moment; the others come after that
             os.waitpid(dead.si_pid, os.WNOHANG)
 
 
@@ -72,10 +72,10 @@ class Child:
         steps_back: bool = False,
         descriptors: int = 0,
     ) -> None:
-        """It works in ``folder``. ``environ`` is made by interpreter.py, which also knows what ``distrusts_caches`` is.
+        """The child works in ``folder``. interpreter.py makes ``environ``, and explains ``distrusts_caches``.
 
-        ``steps_back``: this process, and all that it will start, gives way to us and to others. ``descriptors`` may
-        come with a message of its; others are closed. Raises OSError if no process can be started, see
+        ``steps_back``: this process, and all that it will start, gives way to us and to others. At most so many
+        ``descriptors`` may come with one of its messages. Raises OSError if no process can be started, see
         :func:`shortage`.
         """
         self.module = module
@@ -147,7 +147,7 @@ class Child:
         return texts
 
     def drain_output(self) -> list[str]:
-        """The lines that are there by now: what it has left once it has gone, or is about to be ended."""
+        """The lines that are there by now: the rest of a child that has ended, or is about to be ended."""
         left: list[str] = []
         os.set_blocking(self.output, False)
         # It may go on writing, and so may a descendant that left the group: neither is ours to wait for.
@@ -199,7 +199,7 @@ class Child:
         _unreaped.discard(self.pid)
 
     def _signal_group(self, number: int) -> bool:
-        """Whether anybody was there to get it."""
+        """Send a signal to the group; returns whether anybody was there to get it."""
         try:
             os.killpg(self.pid, number)
         except (ProcessLookupError, PermissionError):

@@ -13,15 +13,15 @@ LOOK = 0.5  # seconds between two looks of the launcher, or a quarter of the per
 
 
 def interval(*periods: float) -> float:
-    """Seconds between two signs of life of a worker, where silence is believed after each of these; 0: none."""
+    """Seconds between two signs of life of a worker that must give some in each of these periods; 0: none."""
     return min(filter(None, periods), default=0.0) / BEATS
 
 
 class Awake:
-    """Counts the seconds in which this process looked about it: a pause of its own is in none of its deadlines.
+    """Counts the seconds in which this process was awake, so that its own pauses are in none of its deadlines.
 
-    Of the time between two looks so much counts as there is between two that are late: on a machine that is so busy
-    that every look is later, deadlines run out later, and they do run out.
+    Of the time between two looks, ``2 * LOOK`` counts at most, as much as between two looks that are late. On a machine
+    so busy that every look is later than that, deadlines run out later, but they do.
     """
 
     def __init__(self, now: float) -> None:
@@ -35,10 +35,10 @@ class Awake:
 
 
 class Heartbeat:
-    """One worker's, judged on the monotonic clock, which does not run while the machine is suspended."""
+    """One worker's signs of life, judged on the monotonic clock, which stops while the machine is suspended."""
 
     def __init__(self, period: float, now: float) -> None:
-        """``period``: seconds of silence that are believed; 0: none are. The first one begins now."""
+        """``period``: seconds of silence after which a worker hangs; 0: never. The first period begins now."""
         self.period = period
         self._heard = self._looked = now
 
@@ -53,14 +53,14 @@ class Heartbeat:
 
     def missed(self, now: float) -> bool:
         """Whether a whole period has passed in silence; to be asked at every look."""
-        if now - self._looked > max(2 * self.look, self.period / 4):  # else we are late, on a machine that is busy
-            self._heard = now  # we were not awake ourselves: what was sent meanwhile is still to be heard
+        if now - self._looked > max(2 * self.look, self.period / 4):  # a shorter delay is that of a busy machine
+            self._heard = now  # this process was not awake: what was sent meanwhile is still to be heard
         self._looked = now
         return self.period > 0 and now - self._heard > self.period
 
 
 def state(pid: int) -> tuple[bool, bool]:
-    """Whether a process is stopped by a signal, and whether a debugger traces it; neither if nobody tells."""
+    """Whether a process is stopped by a signal, and whether a debugger traces it; neither if that is unknown."""
     if sys.platform != "linux":
         return False, False
     try:

@@ -107,10 +107,11 @@ def for_worker(environ: Mapping[str, str]) -> dict[str, str]:
 def options(folder: Path, *, distrusts_caches: bool = False) -> list[str]:
     """The options of the interpreter for a child of ours that works in ``folder``.
 
-    A folder in which our own package is not stays off its path: a module of a project's own that is called like one of
-    ours, or of the standard library's, is found only after ours, by a child that calls :func:`put_first` then.
+    A folder without our own package stays off the child's path, so that a project's module with the name of one of
+    ours, or of the standard library's, is not found before ours. A child that needs the project's modules calls
+    :func:`put_first` later.
 
-    Those that say where modules may come from (``-E``, ``-s``, and ``-I``, which is both and ``-P``) are passed on;
+    Options that say where modules may come from (``-E``, ``-s``, and ``-I``, which is both and ``-P``) are passed on;
     those that say how code is run (``-O``, ``-W``, ``-X``) are the launcher's own: an application that wants them has
     variables for that. ``distrusts_caches``: a compiled module that says it need not be compared with its source is
     compared with it.
@@ -128,7 +129,7 @@ def options(folder: Path, *, distrusts_caches: bool = False) -> list[str]:
 
 
 def put_first(folder: Path) -> None:
-    """Let the project's modules be imported, as a server does that is started in their folder."""
+    """Put the project's folder first on the path, where a server that is started in that folder has it."""
     if sys.path[:1] != [str(folder)]:
         sys.path.insert(0, str(folder))
 
@@ -153,7 +154,7 @@ class Option(NamedTuple):
     changes: str
     answer: str
     attribute: str = ""
-    """Where pytest keeps it; only of those that are refused."""
+    """The attribute in which pytest keeps it; only for options that are refused."""
     lists: bool = False
     """It shows something instead of running: it is refused where it was not typed on pytest's own command line."""
 
@@ -202,9 +203,9 @@ OPTIONS = (
 
 
 def refused(chosen: object, typed: tuple[str, ...]) -> list[Option]:
-    """Those options among ``chosen``, pytest's, with which a run means something else.
+    """The options among ``chosen``, pytest's own object, with which a run means something else.
 
-    ``typed`` is pytest's own command line: who types ``--collect-only`` there asks for a list, and gets it.
+    ``typed`` is pytest's own command line: whoever types ``--collect-only`` there asks for a list, and gets it.
     """
     return [
         option

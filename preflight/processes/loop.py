@@ -16,8 +16,8 @@ from preflight.processes.children import Child
 from preflight.processes.signals import STOPPING
 
 TOGETHER = 0.5
-"""Seconds between the first signal and the last of those with which a process, or a group of them, is told once that it
-shall end: who passes a terminal's Ctrl-C on sends a second one (timeout, npm), and so do some service managers."""
+"""Seconds within which several signals are one request to end: a program that passes a terminal's Ctrl-C on (timeout,
+npm) sends a second signal, and so do some service managers."""
 
 
 class Readable(Protocol):
@@ -27,7 +27,7 @@ class Readable(Protocol):
 
 
 class Loop:
-    """Calls whoever registered when there is something to read; gathers signals that ask to stop."""
+    """Calls the registered functions when there is something to read; gathers signals that ask to stop."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -90,14 +90,14 @@ class Loop:
     def turn(self, timeout: float) -> None:
         """Wait up to ``timeout`` seconds for anything to happen, and deal with it."""
         for key, _events in self._selector.select(max(0.0, timeout)):
-            if key.fd in self._selector.get_map():  # an earlier one in this turn may have taken it out
+            if key.fd in self._selector.get_map():  # a call before this one may have taken it out
                 key.data()
         children.reap_orphans()
 
     def stop_follows(self, child: Child) -> bool:
         """Whether what ended a child was meant for us as well: a service manager tells one process after the other.
 
-        Waits for that up to TOGETHER seconds where a child was ended by a signal that asks to stop.
+        Waits up to TOGETHER seconds for our own signal where a child was ended by one that asks to stop.
         """
         if -(child.process.returncode or 0) in STOPPING:
             until = time.monotonic() + TOGETHER

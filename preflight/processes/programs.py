@@ -1,7 +1,7 @@
 """Programs that are asked one question: ended when their time is over, with all that they have started.
 
-Each carries a mark of its own in its environment, which whatever it starts inherits: a process that has left its
-parent, its group and its session is found by it.
+Each carries a mark of its own in its environment, which every process that it starts inherits: one that has left its
+parent, its group and its session is found by that mark.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ def run(command: Sequence[str], environ: Mapping[str, str], timeout: float, cwd:
     try:
         code = process.wait(timeout)
     except subprocess.TimeoutExpired:
-        # What it has started is ended with the run: to look for it takes time that a probe has not any more.
+        # What it has started is ended with the run: the probe has no time left to look for that.
         process.kill()
         process.wait()
         raise Late from None
     if not all(output.closed(CLOSES) for output in outputs):
-        _end(own[MARK])  # it has let something go on that holds its output
+        _end(own[MARK])  # a process that it has started goes on, and holds its output
     for output in outputs:
         output.closed(CLOSES)
     return Ended(code, *(output.text() for output in outputs))

@@ -1,8 +1,8 @@
 """A re-run: the suite once more, beside a server that goes on serving.
 
-Behind the launcher it is the launcher's child, like a start's suite: what it takes to start it, to judge what it found
-and to keep that costs the server nothing (:class:`Rerun`). Where a server was started directly, a thread of it sees to
-all that (:class:`Here`).
+Under a launcher, the suite is the launcher's child, as in a start: starting it, judging its result and keeping that
+costs the server nothing (:class:`Rerun`). In a server that was started directly, a thread does all this
+(:class:`Here`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ OnSignal = Callable[[str, int, str, str], object]
 
 STEPS = ("collected", "checking", "checked")
 LOOK = 0.05  # seconds between two looks at a run's messages: in between, the workers have the processors
-SOON = 0.005  # seconds until the next one if more is on its way, a large report, say: its sender waits for us
+SOON = 0.005  # seconds until the next look if more is on its way, a large report, say: its sender waits for us
 READS = 16  # of 64 KiB, in one look: there is more to see to than this run
 
 
@@ -56,7 +56,7 @@ class Ending(NamedTuple):
     """Whether another worker of the instance counts this run."""
 
     def to_json(self) -> dict[str, Any]:
-        """For the channel to the worker."""
+        """The result as JSON values, for the channel to the worker."""
         said = {"reason": self.reason, "unpublished": self.unpublished, "seen": self.seen}
         return {"report": self.report.to_json(), **said}
 
@@ -74,7 +74,7 @@ class Runner(Protocol):
     """Called in another thread when a run begins that was not begun here."""
 
     def begin(self, run_id: str, heard: Heard, over: Callable[[Ending | None], object]) -> None:
-        """Begin a run; both are called in other threads, ``over`` once, unless the run is ended here before.
+        """Begin a run. Both functions are called in other threads; ``over`` once, unless :meth:`end` comes first.
 
         ``over`` gets None if the run was ended with no result. A run that goes on already may take its place: the
         step "also" names that one.
@@ -125,7 +125,7 @@ class Rerun:
         heard: Heard,
         on_signal: OnSignal,
     ) -> None:
-        """Begin it. Raises OSError if no process can be had."""
+        """Begin the re-run. Raises OSError if no process can be started."""
         self.run_id = run_id
         self._settings = settings
         self._loop = loop
@@ -135,8 +135,8 @@ class Rerun:
         self._suite = Suite(settings, options, "rerun", run_id=run_id, environ=settings.environment)
         child = self._suite.child
         child.on_signal = on_signal
-        self._suite.application(None)  # it is imported, and serves
-        # What it says is not watched: a suite takes forty steps within a few hundredths of a second.
+        self._suite.application(None)  # the application is imported, and serves
+        # Its channel is not watched: a suite takes forty steps within a few hundredths of a second.
         loop.watch_output(child, child.read_output)
 
     @property
@@ -145,7 +145,7 @@ class Rerun:
         return min(self._next_look, self._suite.deadline) - time.monotonic()
 
     def ended(self) -> bool:
-        """Whether it is over; one past its deadline is killed here. The steps that it took are told now and then."""
+        """Whether it is over; one past its deadline is killed here. Now and then its steps are passed on."""
         if time.monotonic() >= self._next_look:
             self._look()
         return self._suite.ended()
@@ -220,6 +220,6 @@ class Here:
             ending = publish(result, self._settings)
         except suite.Abandoned:
             return
-        except Exception as error:  # noqa: BLE001  # said, and the next re-run gets its chance
+        except Exception as error:  # noqa: BLE001  # a broken re-run is reported, and the next may succeed
             ending = broken(self._settings, run_id, error, self._redactor)
         over(ending)

@@ -1,7 +1,7 @@
 """When a crashed worker is started again, and when that is given up.
 
 The numbers are settings. Their defaults are between systemd's (100 ms, 5 starts in 10 s) and
-Kubernetes' (10 s doubling to 5 min): a developer waits for it, and a crash loop must not burn a processor.
+Kubernetes' (10 s doubling to 5 min): a developer waits for the restart, and a crash loop must not burn a processor.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STEADY = 60.0  # seconds of being ready after which earlier failures are forgott
 
 
 class Restarts:
-    """The failures of one instance's workers so far."""
+    """The failures of the workers of one slot so far."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Origin(NamedTuple):
     pid: int
     parent: int
     exec_pid: str = ""
-    """SYSTEMD_EXEC_PID: the PID of the process that systemd started, in the environment of all that came of it."""
+    """SYSTEMD_EXEC_PID, in the environment of all descendants: the PID of the process that systemd started."""
     first: tuple[str, ...] = ()
     """The command line of PID 1; empty if it cannot be read."""
     with_first: bool = False
@@ -114,7 +114,7 @@ class Origin(NamedTuple):
         """Whether the container ends when this process does, as far as that can be known.
 
         A container alone says nothing: in a development container, in a toolbox or in a shell that somebody has
-        opened in a pod, nobody restarts anything. Where it cannot be known nobody does.
+        opened in a pod, nobody restarts anything. In doubt, nobody does.
         """
         if self.pid == 1:
             return True

@@ -27,7 +27,7 @@ class ServiceManager:
     def __init__(self, address: str = "", watchdog: float = 0.0) -> None:
         """``address`` is a path, or an abstract name with ``@`` before it; ``watchdog`` is its period in seconds."""
         self.watchdog = watchdog if address else 0.0
-        """Seconds without a sign of life after which it restarts this service; 0: it does not look."""
+        """Seconds without a sign of life after which systemd restarts this service; 0: its watchdog is off."""
         self.problem = ""
         """Why it cannot be told anything, for people; empty if no reason is known."""
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
@@ -78,7 +78,7 @@ class ServiceManager:
     # Time.
 
     def goes_on(self) -> None:
-        """A start goes on, whose parts have deadlines of their own: call it whenever it has been looked after."""
+        """A start, whose parts have deadlines of their own, goes on: call this whenever it was looked after."""
         if self and self._granted - time.monotonic() < EXTENSION / 2:
             self.allow(EXTENSION)
         else:
@@ -97,7 +97,7 @@ class ServiceManager:
     def feed(self, signs: Iterable[float]) -> None:
         """Pass on that the workers live; ``signs``: when each that serves gave its last sign, on the monotonic clock.
 
-        One of them that gives none is enough for nothing to be passed on.
+        If one of them gives none, nothing is passed on.
         """
         if not self.watchdog:
             return

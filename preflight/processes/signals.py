@@ -27,7 +27,7 @@ _raised: list[int] = []
 _launcher = 0
 """In a child of the launcher: the launcher's PID."""
 _when_alone: Callable[[], bool] | None = None
-"""In such a child: what to do first about a signal when the launcher is gone; it says whether it did."""
+"""In such a child: called first for a signal when the launcher is gone; returns whether it has dealt with it."""
 
 
 def end_the_command() -> None:
@@ -35,7 +35,7 @@ def end_the_command() -> None:
 
     The kernel keeps signals without a handler away from PID 1. What the parent has blocked is let through. What it
     ignores stays ignored: SIGHUP under nohup, SIGINT in the background of a shell without job control. SIGTERM does
-    not: who cannot be asked to stop has to be killed.
+    not: a process that cannot be asked to stop has to be killed.
     """
     _handle(_end)
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
@@ -57,12 +57,12 @@ def swallowed() -> list[int]:
 
 
 def leave_to_launcher() -> None:
-    """In a child of the launcher: leave to it what asks to stop, for as long as it lives.
+    """In a child of the launcher: leave signals that ask to stop to the launcher, for as long as that lives.
 
     A service manager sends SIGTERM to both of them. The launcher ends its children in order, so that what is in
     flight is finished. When it is gone, the signal ends the child's group at once. The signals are handled and not
-    ignored: the processes that an application starts would inherit that. What it forks, a pool say, is ended by its
-    own signals. Calling it again puts the handlers back.
+    ignored: the processes that an application starts would inherit that. Processes that it forks, of a pool say, are
+    ended by these signals. Calling this again puts the handlers back.
     """
     global _launcher
     if not _launcher:
@@ -76,7 +76,7 @@ def leave_to_launcher() -> None:
 def _keep_from_forks() -> None:
     """Have forked processes begin with the default for each signal that is left to the launcher.
 
-    Blocked meanwhile: Python forgets in a forked process what has come before it is whole.
+    The signals are blocked meanwhile: Python forgets those that come before the forked process is complete.
     """
     import threading
 

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from preflight.processes.children import Child
     from preflight.processes.loop import Loop
 
-# Real-time signals have no other use; if there are none, an application may have taken this one, and gets it.
+# Real-time signals have no other use. Where there are none, an application may use SIGUSR2, and then gets it.
 SIGNAL = signal.SIGRTMAX - 1 if hasattr(signal, "SIGRTMAX") else signal.SIGUSR2
-# faulthandler writes a hundred threads and leaves out the oldest, so the main one, which has a signal of its own.
-MORE = "..."  # its line in place of the rest
+# faulthandler writes a hundred threads and leaves out the oldest: the main one, which has a signal of its own.
+MORE = "..."  # faulthandler's line in place of the rest
 MAIN_SIGNAL = signal.SIGRTMAX - 2 if hasattr(signal, "SIGRTMAX") else None
 PATIENCE = 3.0  # seconds that a process which hangs gets to write them
 QUIET = 0.5  # seconds without another line after which they are all there
@@ -32,7 +32,7 @@ TASKS = 20  # tasks that are written
 HEAD = re.compile(r"(?:(?:Current thread 0x|Thread 0x|Task ).{1,200}|Stack) \(most recent call first\):$")
 # A traceback of Python's own has a comma before "in".
 FRAME = re.compile(r'  (?:File "([^"]{1,600})", line [0-9?]{1,12} in .{1,600}|\.\.\.|<no Python frame>)$')
-# Files of the standard library, as a module of the application's may be called pdb, too; and folders of others.
+# Python's own by their whole path, since an application's module may be called pdb, too; others by their folder.
 DEBUGGERS = tuple(os.path.join(os.path.dirname(os.__file__), name) for name in ("bdb.py", "pdb.py"))
 DEBUGGERS_FOLDERS = ("/pydevd", "/debugpy/", "/_pydevd")
 
@@ -49,7 +49,7 @@ class Standing(Protocol):
 
 
 def register() -> None:
-    """In the process: write them to standard error, as that is now, whenever the signal comes."""
+    """In the process: write the threads' stacks to standard error, as that is now, whenever the signal comes."""
     import faulthandler
 
     output = os.dup(2)
@@ -89,13 +89,13 @@ def _awaited(task: asyncio.Task[Any]) -> Iterator[str]:
 
 
 def ask(pid: int) -> None:
-    """Have a child that is not reaped yet write them, and then go on if it was stopped."""
+    """Have a child that is not reaped yet write its stacks, and then go on if it was stopped."""
     for number in (SIGNAL, signal.SIGCONT):
         os.kill(pid, number)
 
 
 def gather(worker: Standing, loop: Loop) -> list[str]:
-    """In the launcher: ask a worker where it stands and wait for that; nothing if it does not say so in time.
+    """In the launcher: ask a worker where it stands and wait for that; empty if it does not say so in time.
 
     The loop goes on meanwhile, and reads the worker's output where it is watched.
     """
@@ -124,7 +124,7 @@ def _read(worker: Standing, loop: Loop, found: list[str]) -> None:
     while (now := time.monotonic()) < end and not worker.child.output_closed:
         if count > before and now > quiet_at:
             return
-        # One that is stopped for what it does, reading from a terminal say, is stopped again in the middle of a line.
+        # A process that is stopped for what it does (reading from a terminal, say) stops again in the middle of a line.
         os.kill(worker.child.pid, signal.SIGCONT)
         loop.turn(0.1)
         if len(found) > count:
@@ -149,7 +149,7 @@ def shown(lines: Iterable[str]) -> list[str]:
 
 
 def arranged(lines: Iterable[str]) -> list[str]:
-    """What to show of them, and not too much: the main thread, which comes last, tasks, other threads."""
+    """The lines to show, and not too many: the main thread, which comes last in them, tasks, other threads."""
     threads: list[list[str]] = []
     tasks: list[str] = []
     part = tasks

@@ -64,7 +64,7 @@ class Suite:
         takes_port: bool = True,
         inherited: Inherited | None = None,
     ) -> None:
-        """``run_id`` is made here unless it was given out already; ``environ`` is this process's own otherwise.
+        """``run_id`` is made here unless it was given out already; ``environ`` is this process's own by default.
 
         ``inherited`` is the listening socket that a start is given, by the instance that it replaces or by systemd.
         """
@@ -122,10 +122,10 @@ class Suite:
         try:
             self.child.channel.send(kind, descriptors, **data)
         except OSError:
-            pass  # it has died; that it did is noticed by ended()
+            pass  # it has died, which ended() notices
 
     def read_channel(self) -> list[Message]:
-        """Take in what the suite says; what is left over is for showing ("checking", "checked", "port")."""
+        """Take in what the suite says; returns the messages, some of which are to be shown (by their kinds)."""
         try:
             messages = self.child.channel.arrived()
         except ChannelError as error:
@@ -172,8 +172,8 @@ class Suite:
     def read_rest(self) -> list[Message]:
         """Take in what is left of what it said, once it has ended.
 
-        All of it is in the buffer by then; that the channel closes is not waited for, since a descendant that left
-        the group could hold it.
+        All of it is in the buffer by then. The channel need not have closed: a descendant that left the group could
+        hold it.
         """
         messages: list[Message] = []
         while self.child.channel.waits():
@@ -206,11 +206,11 @@ class Suite:
         return RunResult(found, exit_code, reason, output, self._socket)
 
     def _report(self, redactor: Redactor) -> tuple[Report, str]:
-        """The report, and if there is none to trust, one that stands in its place and the reason, redacted."""
+        """The report; if none can be trusted, a broken one in its place, and the reason, redacted."""
         from preflight.report import model as report
 
         where = f' while checking "{self.checking}"' if self.checking else " before its first check"
-        reasons = list(dict.fromkeys(self._problems))  # what sends one thing that is no message may send many
+        reasons = list(dict.fromkeys(self._problems))  # a suite that sends one invalid message may send many
         if self._usage:
             reasons = [self._usage]
         elif self._killed:
@@ -278,7 +278,7 @@ def run(
         while not suite.ended():
             if not wanted():
                 raise Abandoned
-            loop.turn(0.01 if suite.child.output_closed else 0.2)  # it is about to end when it has closed that
+            loop.turn(0.01 if suite.child.output_closed else 0.2)  # a suite that has closed its output is about to end
         pass_on(suite.read_rest())
         return suite.result(redactor)
     except BaseException:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from preflight.processes.rerun import Ending, Steps
 
 DEAF = 2.0  # seconds for which a process may go on whose channel has closed
-DEAF_EARLY = 0.25  # and before the verdict, when nothing that it answers may reach anybody
+DEAF_EARLY = 0.25  # the same before the verdict, when nothing that it answers may reach anybody
 FATAL = "Fatal Python error: "
 CLOSED = "The application has closed the channel to the launcher, which it had not opened"
 LISTENING_FIX = 'move it under `if __name__ == "__main__":`, or into the application\'s lifespan'
@@ -47,7 +47,7 @@ class Worker:
         self.started = False
         """Whether the application's start-up is complete."""
         self.ready = False
-        """Whether it accepts connections: it has said so itself, of the instance that it was handed to."""
+        """Whether it accepts connections, as it has said itself for the instance that it serves."""
         self.beside = False
         """Whether it serves our routes beside the application."""
         self.on_code_spent: Callable[[], object] = lambda: None
@@ -72,7 +72,7 @@ class Worker:
         self.ended_for = ""
         """Why it was ended, if the launcher ended it."""
         self._closed_at = 0.0
-        """When it was first seen that its channel has closed; 0: it has not."""
+        """When its channel was first seen to be closed, on the monotonic clock; 0: it is open."""
         self._events = 0
         self._reported = 0
         self._tell("application", name=settings.app, port=settings.port, prefix=settings.prefix)
@@ -117,7 +117,7 @@ class Worker:
                     try:
                         self.on_audit(Event.of_message(message.data))
                     except (KeyError, TypeError, ValueError, OverflowError):
-                        pass  # no event: not from our side of the channel
+                        pass  # not an event, so not from our own code
                 case "rerun":
                     self.rerun = str(message.data["run_id"])
                 case "in_flight":
@@ -154,7 +154,7 @@ class Worker:
             when = " after that" if self.imported else ""
             self.error = f"the process that imported it ended{when} ({self.ended_for or self.child.ending})"
             self.child.drain_output()
-            # Of the interpreter's own, for a variable that it does not take, say: importing again need not show it.
+            # An error of the interpreter itself, about a variable say, which importing by hand need not show.
             if fatal := next((line for line in self.child.lines if line.startswith((FATAL, CLOSED))), ""):
                 self.error += f": {first_line(fatal)}"
         return True
@@ -174,7 +174,7 @@ class Worker:
     def wait_for_import(self) -> str | None:
         """Block until the application has imported or failed to; returns its error, None if it imported.
 
-        It can have imported, and tried to listen since.
+        An application that has imported, and has tried to listen since, has failed.
         """
         while not self.imported and self.error is None and not self.ended():
             watched = select.poll()  # select() knows no descriptors beyond 1023

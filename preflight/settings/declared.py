@@ -62,11 +62,11 @@ def _plain(value: object) -> object:
     return value if isinstance(value, str | int | float) else str(value)
 
 
-# Files. What cannot be read says nothing: an installer has to read it as well, and complains.
+# Files. One that cannot be read says nothing: an installer has to read it as well, and complains.
 
 
 def _requirements(file: Path, depth: int = 0) -> Iterator[str]:
-    """The lines of pip's format that name a distribution, those of included files as well."""
+    """The lines of a file in pip's format that name a distribution, included files among them."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):

@@ -31,13 +31,13 @@ Known = Mapping[str, Field[Any]]
 """Settings by name."""
 
 QUOTES = ("''", '""', "``", "\u2018\u2019", "\u201c\u201d", "\u201e\u201c")
-"""Pairs that values are put between, those that text processors make of them included."""
+"""Pairs of quotes, including those that text processors make of them."""
 REGISTERS = "settings"
 """In ``[tool.preflight]``: which dataclass declares the application's own settings, ``module:class``."""
 BESIDE_PROJECT = frozenset({"uds", "log_file", "log_config", "ssl_certfile", "ssl_keyfile", "ssl_ca_certs"})
 """Paths that start where pyproject.toml is, wherever the command is typed."""
 EARLY = frozenset({"env_file", "demo"})
-"""Where the env file is, and whether there is one: that cannot stand in it."""
+"""Settings that cannot stand in the env file: where it is, and whether there is one."""
 TCP = frozenset({"host", "port"})
 """The settings of an address that is no Unix socket's."""
 
@@ -67,8 +67,8 @@ def load(
     """The settings of a project; a path is that of a project whose pyproject.toml is there.
 
     ``options`` are the command line's, by setting name, None if one was not given. Without ``imports`` nothing of
-    the project is imported: settings that its own module declares are passed over, and one whose code may not run has
-    the defaults. Raises SettingsError, whose message names file and line, variable or option.
+    the project is imported: settings that its own module declares are passed over, and a project whose code may not
+    run has the defaults. Raises SettingsError, whose message names file and line, variable or option.
     """
     project = place if isinstance(place, Project) else Project(place, place)
     if project.refused and imports:
@@ -100,7 +100,7 @@ def load(
     sources |= dict.fromkeys(late, "the env file") | dict.fromkeys(variables, "the environment")
     sources |= {name: f"option {_option(name)}" for name in given}
     if given.keys() & TCP and "uds" not in given:
-        # Only the command line's: an image or a platform sets PREFLIGHT_HOST or _PORT for everybody.
+        # Only those of the command line: an image or a platform sets PREFLIGHT_HOST or _PORT for everybody.
         chosen.pop("uds", None)
         sources.pop("uds", None)
     if demo:
@@ -181,7 +181,7 @@ def _requires_python(file: Mapping[str, Any]) -> str:
 
 
 def _suite(project: Project, names: object, sources: Mapping[str, str], *, looks: bool) -> tuple[str, ...]:
-    """The parts of the suite; ``looks`` for them: raises SettingsError if one is not there."""
+    """The parts of the suite; ``looks``: look for them, and raise SettingsError if one is not there."""
     suite = tuple(names) if isinstance(names, tuple) and names else tuple(projects.default_suite(project))
     where = f"{sources.get('suite', 'pyproject.toml')}: suite"
     if not looks:
@@ -199,7 +199,7 @@ def _suite(project: Project, names: object, sources: Mapping[str, str], *, looks
 
 @contextlib.contextmanager
 def _importable(project: Project) -> Iterator[None]:
-    """Let a module of the project's own be found, where it says that it declares settings, and not any longer."""
+    """Let the module with the project's own settings be found, and only as long as it is needed."""
     if project.root == projects.CHECKOUT or str(project.folder) in sys.path:
         yield
         return
@@ -254,7 +254,7 @@ def _links(environ: Mapping[str, str], known: Known) -> tuple[str, ...]:
 def reread(running: Settings, options: Mapping[str, object]) -> Settings:
     """The settings of a re-run: those that ``running``, the instance, has, with the env file as it is by now.
 
-    A setting or a variable that was changed since is the next start's. Raises SettingsError if that start would.
+    What else was changed since then counts from the next start on. Raises SettingsError if that start would.
     """
     given = {name: value for name, value in running.environment.items() if name in running.own}
     fresh = load(projects.at(running.root, running.folder), given, options)
@@ -263,13 +263,13 @@ def reread(running: Settings, options: Mapping[str, object]) -> Settings:
 
 
 def _differences(running: Settings, fresh: Settings) -> tuple[str, ...]:
-    """What a start would do differently now, setting by setting, each with its source; of a secret only its name."""
+    """What would differ in a start now, setting by setting, each with its source; of a secret only its name."""
     found = []
     project = projects.at(fresh.root, fresh.folder)
     own = registered(fresh.root, _table(pyproject(fresh.root))) if project.configured else {}
     for name, entry in {**SETTINGS, **own}.items():
         if name not in SETTINGS and name not in running.application:
-            continue  # it is new in the application's module, which the instance has read before
+            continue  # the application's module declares it only since the instance has read it
         if fresh.value(name) != running.value(name):
             shown = "" if entry.metadata["secret"] else f" {fresh.value(name)}"
             found.append(f"{name}{shown} ({fresh.sources.get(name, 'the default')})")
@@ -336,7 +336,7 @@ def _variables(
 
 
 def quoted(value: str) -> bool:
-    """Whether a variable's value has quotes around it, which are a shell's or an env file's and nobody took away."""
+    """Whether a variable's value has quotes around it, which a shell or an env file would have taken away."""
     plain = value.strip()
     return len(plain) > 1 and plain[0] + plain[-1] in QUOTES
 
@@ -354,9 +354,9 @@ def _option(name: str) -> str:
 
 
 def _nearest(name: str, known: Known, prefix: str = "", *, everywhere: bool = False) -> str:
-    """The name that an unknown one may have been meant for, and where that is set if not here.
+    """The setting that an unknown name may have meant, and where that is set if not here.
 
-    ``prefix``: as a variable, of the environment (``everywhere``) or of the env file; else in pyproject.toml.
+    ``prefix``: it was a variable, of the environment (``everywhere``) or of the env file; else in pyproject.toml.
     """
     import difflib  # only when something is wrong
 

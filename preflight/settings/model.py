@@ -54,7 +54,7 @@ DEFAULT_ENV_FILE = Path(".env")
 DEFAULT_STATE_DIR = Path(".preflight")
 DEFAULT_WEB_PREFIX = "/_preflight"
 AGENT = "server.app"
-"""The module of the application that comes with this."""
+"""The module of the application that comes with this project."""
 _DRAIN_DELAY = 1.0  # seconds, where other machines can reach us
 _LINE = re.compile(r"pyproject\.toml(:[0-9]+)?")
 _GIVEN = re.compile(rf"(option |the env(ironment| file)$|the embedded profile$|{_LINE.pattern}$)")
@@ -82,7 +82,7 @@ class Settings:
     """Every parameter of the requirements, the launcher and the server."""
 
     root: Path
-    """Where pyproject.toml is; what ids and relative paths in settings are relative to."""
+    """Where pyproject.toml is; ids, and relative paths in settings, start from here."""
     folder: Path
     """Where the command was typed: the working directory of suite and worker, and on their import path."""
     envfile: envfile.EnvFile
@@ -91,7 +91,7 @@ class Settings:
     own: tuple[str, ...] = field(repr=False)
     """The variables that the process itself was given: those win over the env file's."""
     sources: Mapping[str, str] = field(repr=False)
-    """The source of each setting that has not its default, by setting name."""
+    """The source of each setting that does not have its default, by setting name."""
     project: str
     """``[project] name`` of pyproject.toml; empty if it has none."""
     declared: Mapping[str, Any] | None = field(repr=False)
@@ -457,7 +457,7 @@ class Settings:
 
     @property
     def slot(self) -> str:
-        """What starts of one address meet at, whoever has another one goes on beside them; see :func:`slot`."""
+        """The name at which starts of one address meet; starts of another go on beside them. See :func:`slot`."""
         return slot(self.port, str(self.uds or ""))
 
     def place(self, name: str) -> str:
@@ -517,7 +517,7 @@ class Settings:
 
     @property
     def prefix(self) -> str:
-        """The path below which the routes of ours are beside the application's own; empty: they are not."""
+        """The path below which our routes are served beside the application; empty: they are not."""
         if self.web_prefix is not None:
             return self.web_prefix
         return "" if self.serves_agent else DEFAULT_WEB_PREFIX
@@ -537,7 +537,7 @@ class Settings:
 
     @property
     def variables(self) -> tuple[Mapping[str, str], ...]:
-        """Where secrets can be: in what the application sees, and in values of the env file that others hide there."""
+        """Where secrets can be: in what the application sees, and in the env file where the environment hides it."""
         return self.environment, self.envfile.values
 
     @property
@@ -551,7 +551,7 @@ class Settings:
         return self.root / DEFAULT_STATE_DIR
 
     def to_message(self) -> dict[str, Any]:
-        """For the channel to a child, as JSON values: what was read once counts for all, whatever is edited meanwhile.
+        """As JSON values, for the channel to a child: what was read once counts for all, whatever is edited meanwhile.
 
         Secrets are in it.
         """
@@ -582,9 +582,9 @@ TOKEN_LENGTH = 16
 
 
 def slot(port: int, uds: str) -> str:
-    """The name of the place where starts of one address meet: the port, or what stands for the path of a Unix socket.
+    """The name at which starts of one address meet: the port, or a checksum of the path of a Unix socket.
 
-    However a path is spelled, it is the same; two paths that share one by chance wait for each other, and no more.
+    It is the same however a path is spelled; starts of two paths that share one by chance wait for each other.
     """
     if not uds:
         return str(port)

@@ -178,7 +178,7 @@ _CLAUSE = r"(~=|===?|!=|<=?|>=?)\s*[0-9][0-9A-Za-z.*+!_-]*"
 
 
 def specifier(value: object) -> str:
-    """A PEP 440 specifier; the shape only: packaging, which knows the rest, is not light enough for here."""
+    """A PEP 440 specifier, of which only the shape is checked: packaging, which knows more, is too heavy here."""
     if not isinstance(value, str) or not re.fullmatch(rf"\s*{_CLAUSE}\s*(,\s*{_CLAUSE}\s*)*", value):
         raise ValueError('must be a version specifier, such as ">=3.13.8" or ">=3.11,<3.14"')
     return value.strip()
@@ -193,7 +193,7 @@ def attribute(value: object) -> str:
 
 
 def attributes(value: object) -> tuple[str, ...]:
-    """Several of those; as a variable, separated by commas."""
+    """Several attributes of modules; as a variable, separated by commas."""
     try:
         return tuple(attribute(name) for name in names(value))
     except ValueError:
@@ -213,7 +213,7 @@ def verbs(value: object) -> tuple[str, ...]:
 
 
 def request_path(value: object) -> str:
-    """What an HTTP request asks for; empty for "off"."""
+    """The path of an HTTP request; empty for "off"."""
     target = text(value)
     if target.lower() == "off":
         return ""

@@ -23,7 +23,7 @@ class Place(NamedTuple):
     """The application's value; None if it has none. Never part of a message."""
     file: Path
     in_environment: bool
-    """Whether the process itself was given it: what the env file has does not count then."""
+    """Whether the process itself was given it: then the env file's value does not count."""
     line: int | None
     """The env file's line with it, as the file is now; None if it has none."""
     differs: bool
@@ -33,7 +33,7 @@ class Place(NamedTuple):
 
     @property
     def source(self) -> str:
-        """In two words, as reports have it."""
+        """The source in two words, as reports have it."""
         return "environment" if self.in_environment else "env file"
 
     @property
@@ -87,13 +87,13 @@ class Place(NamedTuple):
 
     @property
     def flawed(self) -> str:
-        """The same, as a message about the variable goes on."""
+        """The flaw, as the rest of a sentence that begins with the variable."""
         kept = ", as `docker --env-file` keeps them" if self.flaw == KEPT_QUOTES and self.in_environment else ""
         return f"has {self.flaw}{kept}"
 
 
 def of(settings: Settings, variable: str) -> Place:
-    """Where ``variable`` comes from. In a re-run: where the server that goes on has it from."""
+    """Where ``variable`` comes from. In a re-run: where the running server has it from."""
     value = settings.environment.get(variable)
     filed = settings.envfile.values.get(variable)
     given = variable in settings.own

@@ -26,7 +26,7 @@ def _quotas(root: Path) -> Iterator[float]:
             continue
         top = mounted / "cpu" if controllers else mounted
         folder = top / group.lstrip("/")
-        # A container may have its group mounted as the root, and be told where that is outside of it.
+        # A container may have its group mounted as the root, while /proc says where the group is outside of it.
         for one in [folder, *folder.parents] if ".." not in folder.parts else [top]:
             if one.is_relative_to(top):
                 yield from _version_1(one) if controllers else _version_2(one)

@@ -3,10 +3,10 @@
 Kubernetes gives every container, for each Service in its namespace, ``NAME_SERVICE_HOST``, ``NAME_SERVICE_PORT``, one
 ``NAME_SERVICE_PORT_...`` for each port with a name, ``NAME_PORT=tcp://...`` and, for each port,
 ``NAME_PORT_8002_TCP`` with three more (https://kubernetes.io/docs/concepts/services-networking/service/). Docker's
-links have the same but for the first three (of three ports or more in a row the first and the last, ``..._START`` and
-``..._END``), and ``NAME_NAME`` and ``NAME_ENV_...``. For a Service that is called
-``preflight``, or ``preflight-web``, all of them begin like our settings. They are known as a set: a variable alone that
-looks like one of them is a mistake, and is said to be one.
+links have all but the first three (of three ports or more in a row, only the first and the last, ``..._START`` and
+``..._END``), and ``NAME_NAME`` and ``NAME_ENV_...`` as well. For a Service that is called ``preflight``, or
+``preflight-web``, all of them begin like our settings. They are recognised as a set: a single variable that looks like
+one of them is a mistake, and is reported as one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def members(environ: Mapping[str, str], prefix: str, settings: Collection[str]) 
     """The variables that begin with ``prefix`` and belong to a service's set, sorted.
 
     ``settings`` are the variables that mean something to us: of those only a value that is a service's URL is taken,
-    so that who sets one beside such a set is heard.
+    so that a setting beside such a set still counts.
     """
     ours = {name: value for name, value in environ.items() if name.startswith(prefix)}
     found: set[str] = set()

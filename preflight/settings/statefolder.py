@@ -20,7 +20,7 @@ _AUDIT = "audit.log"
 _SESSIONS = "sessions.sqlite"
 _DATABASE = "database.json"
 _FILES = ("report.", _IMPORTS, _AUDIT, _SESSIONS, _DATABASE)
-"""How the names of files begin: corrupt ones are set aside, the audit is rotated, SQLite has files of its own."""
+"""How the names of files begin: those of corrupt files, rotated audits and SQLite's own files are longer."""
 
 _HISTORY = "history"
 _TOLD = "told"
@@ -78,14 +78,14 @@ class StateFolder(NamedTuple):
             files.own(self.path)
 
     def has_nothing_else(self) -> bool:
-        """Whether every name in the folder is in this list; False if the folder cannot be listed."""
+        """Whether every name in the folder is one of ours; False if the folder cannot be listed."""
         try:
             return all(map(_is_ours, os.listdir(self.path)))
         except PermissionError:
             return False
 
     def kept(self) -> Iterator[tuple[Path, int]]:
-        """The existing files and folders of this list, with their modes; links and unfinished files are left out.
+        """The existing files and folders of ours, with their modes; links and unfinished files are left out.
 
         Nothing if the folder cannot be listed.
         """

@@ -46,7 +46,7 @@ OPENAI_API_KEY={PLACEHOLDER}
 
 
 def command(settings: Settings) -> str:
-    """What to do if there is no env file: the command that writes one, elsewhere if its own place cannot be had."""
+    """What to do if there is no env file: the command that writes one, elsewhere if it cannot be written there."""
     init = commands.run_py("--init")
     path = settings.envfile.path
     if path.is_absolute() and _can_be_made(path):

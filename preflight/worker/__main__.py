@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 FLUSH = 0.5  # seconds that the last events get to reach the launcher
 LEAVE = 2.0  # seconds that the rest of a process gets to end when its event loop has ended without being asked
 NOTED = ("notifications", "fleet", "restarts", "logout", "news")  # messages about the instance
-OWN = os.path.dirname(os.path.dirname(__file__)) + os.sep  # no place in here says anything of an application
+OWN = os.path.dirname(os.path.dirname(__file__)) + os.sep  # a place in this package says nothing about an application
 
 
 def _why(error: BaseException, root: str) -> str:
     """The error in one line, with the place in the project's own code where it was raised."""
     try:
         said = first_line(str(error))
-    except Exception:  # noqa: BLE001  # an error of the application's own that cannot be said
+    except Exception:  # noqa: BLE001  # an exception of the application's own whose text cannot be had
         said = ""
     line = f"{type(error).__name__}: {said}" if said else type(error).__name__
     places = []
@@ -71,7 +71,7 @@ def _well_known(app: Any) -> list[str]:
 
 
 def _beside(application: LoadedApplication, prefix: str, name: str) -> Beside | None:
-    """What serves our routes under the prefix, beside the application; None, and one line why, if nothing can."""
+    """What serves our routes under the prefix; None if nothing can. A line says what is missing."""
     if not prefix:
         return None
     from preflight.web import extra
@@ -105,7 +105,7 @@ class _Main:
         self._server: Server | None = None
         self._runner: asyncio.Runner | None = None
         self._early: list[Message] = []
-        """Messages about the instance that came before it was known."""
+        """Messages about the instance that came before the worker knew the instance."""
         self._pid = os.getpid()
         self._reruns = LauncherRunner(self._say)
         self._channel = children.attach(descriptor, self._hear, self._hung_up)
@@ -308,7 +308,7 @@ class _Main:
         try:
             application = load(name, self._complete)
         except CannotBeServed as error:
-            if not guard.attempt:  # that has been said, and is why
+            if not guard.attempt:  # else the attempt to listen has been reported, and is the reason
                 self._say("failed", error=first_line(str(error)), fix=error.fix)
             return None
         except BaseException as error:  # noqa: BLE001
@@ -317,8 +317,8 @@ class _Main:
                 self._say("failed", error=_why(error, root), fix="")
             return None
         if self._is_copy:
-            os._exit(0)  # an import that has forked, and lets the copy go on: a daemon's
-        return application if guard.imported() else None  # it has caught what it got for listening
+            os._exit(0)  # the import has forked, and let the copy go on, as a daemon does
+        return application if guard.imported() else None  # else it has caught the error that it got for listening
 
     def _serve(self, application: LoadedApplication, beside: Beside | None) -> int:
         """Serve until the launcher, or what happens, ends it; returns the exit code."""

@@ -1,6 +1,6 @@
 """The application to serve: import it, call its factory, and refuse by name what cannot be served.
 
-What a name stands for is read from what it can be called with, since frameworks, decorators and wrappers make
+What a name stands for is told from the arguments that it takes, since frameworks, decorators and wrappers make
 applications of every type:
 
     (scope, receive, send)      an application (ASGI 3)
@@ -8,7 +8,7 @@ applications of every type:
     ()                          a factory: called once, awaited if need be; what it returns is one of the two above
     (environ, start_response)   WSGI: refused, as is everything else
 
-It is called in the worker alone, before the verdict: what is refused here blocks the start.
+The worker does all this before the verdict: what is refused here blocks the start.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ NEEDED = "name an ASGI application, or a function without parameters that makes 
 WITHOUT_ARGUMENTS = "give these parameters defaults, or name a function without parameters that makes the application"
 WRAPPED = "wrap it: asgi = a2wsgi.WSGIMiddleware(app), and serve asgi instead (package a2wsgi)"
 COROUTINE = "make it a coroutine function: async def"
-# What Python says of a function of any arguments that was called with none, and wanted those of an application.
+# What Python says when a function that takes any arguments is called with none, and needs those of an application.
 WANTS_THREE = re.compile(
     r"missing 3 required positional arguments|expected (?:3|at least [1-3]), got 0|^tuple index out of range$"
     r"|^pop from empty list$"
@@ -192,20 +192,20 @@ def _makes_anything(candidate: type) -> bool:
 
 
 def _signature(candidate: Any) -> inspect.Signature | None:
-    """What it can be called with; None if nobody can tell."""
+    """The arguments that an object can be called with; None if nobody can tell."""
     options: dict[str, Any] = {}
     if sys.version_info >= (3, 14):
         from annotationlib import Format
 
-        # Annotations may name what is imported for type checkers only, and are evaluated there when they are asked for.
+        # Annotations may name what is imported for type checkers only; this Python evaluates them when it is asked.
         options["annotation_format"] = Format.FORWARDREF
     own = None
     with contextlib.suppress(ValueError, TypeError):
         own = inspect.signature(candidate, follow_wrapped=False, **options)
     if own is not None and not _takes_any_number(own):
         return own
-    # A decorator's wrapper, which takes whatever it gets, or functools.cache's, which is written in C: what it is
-    # wrapped around says what that is to be.
+    # A decorator's wrapper, which takes whatever it gets, or functools.cache's, which is written in C: the wrapped
+    # function says what to call it with.
     try:
         wrapped = inspect.signature(candidate, **options)
     except (ValueError, TypeError):
@@ -229,7 +229,7 @@ def _takes_any_number(signature: inspect.Signature) -> bool:
 
 
 def _called(candidate: Any) -> Any:
-    """The function that runs when it is called, as far as there is one."""
+    """The function that runs when an object is called, as far as there is one."""
     while isinstance(candidate, functools.partial):
         candidate = candidate.func
     if isinstance(candidate, MethodType):
@@ -249,7 +249,7 @@ def _is_coroutine_function(candidate: Any) -> bool:
 
 
 def _code(candidate: Any) -> CodeType | None:
-    """The byte code that runs when it is called; None for what is not written in Python, and for classes."""
+    """The byte code that runs when an object is called; None if it is not written in Python, and for classes."""
     code = getattr(_called(candidate), "__code__", None)
     return code if isinstance(code, CodeType) else None
 

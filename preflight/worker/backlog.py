@@ -10,8 +10,8 @@ import struct
 import sys
 
 LOCAL_HANDSHAKE = 0.006  # seconds after which no handshake is on its way any more, within this machine
-HANDSHAKE = 0.25  # seconds, and over networks: the round trip to the other side of the world
-UNLOCKED = 0.25  # seconds for which a queue is emptied that others still get into
+HANDSHAKE = 0.25  # seconds, the same over networks: the round trip to the other side of the world
+UNLOCKED = 0.25  # seconds for which a queue is emptied that new connections still get into
 LOOK = 0.002  # seconds between two looks at the queue
 SO_ATTACH_FILTER = 26  # socket(7); the module socket has no name for it, nor for the next
 SO_BINDTOIFINDEX = 62  # Linux 5.0
@@ -50,7 +50,7 @@ def lock(sock: socket.socket) -> bool:
     """Let no further connection into a listening socket's queue; those in it stay. For good: only before closing it.
 
     Nobody else may go on listening on it. Returns whether nothing gets in any more, which is so on Linux unless the
-    kernel refuses both ways. Where it is not, few connections at a time do: one that comes in the last moment before
+    kernel refuses both ways. Otherwise the queue is only kept short: a connection that comes in the last moment before
     the socket closes is reset.
     """
     if sys.platform == "linux":

@@ -52,7 +52,7 @@ class Newcomer(Protocol):
 
     @property
     def transport(self) -> Any:
-        """What is closed to end it."""
+        """What is closed to end the connection."""
 
 
 class State(ServerState):
@@ -62,7 +62,7 @@ class State(ServerState):
         super().__init__()
         self.limits = limits
         self.refused: Counter[str] = Counter()
-        """Clients that were refused or cut off since it was last said, by reason."""
+        """Clients that were refused or cut off since the last line in the log, by reason."""
         self.flushing: dict[Any, tuple[float, int]] = {}
         """Connections whose client has an answer to take: since when, and how many bytes there were then."""
         self._admitted = 0
@@ -85,7 +85,7 @@ class State(ServerState):
         self._surplus.append(connection)
 
     def _make_room(self, newcomer: Newcomer, now: float) -> bool:
-        """Close connections of which nothing is asked, the oldest first, then those that dawdle over a head."""
+        """Close idle connections, oldest first, then those that dawdle over a head; returns whether there were any."""
         connections: set[Any] = self.connections
         waiting = [
             connection
@@ -93,7 +93,7 @@ class State(ServerState):
             if connection.dispensable and not connection.surplus and connection is not newcomer
         ]
         waiting.sort(key=lambda connection: (connection.reading, connection.since, connection.number))
-        # Some at once, so that a flood does not search all connections for each of its own.
+        # Several at once, so that in a flood not every new connection searches all the others.
         count = len(self.connections) - self.limits.connections + self.limits.connections // 16
         for connection in waiting[:count]:
             self.refused["closed to make room"] += 1

@@ -18,21 +18,21 @@ from preflight.worker.connections import State
 if TYPE_CHECKING:
     import ssl
 
-AT_ONCE = 16  # connections that are accepted before the event loop goes on, and those go that have to make room
-PAUSE = 1.0  # seconds without accepting, if no more files can be opened, say
+AT_ONCE = 16  # connections accepted in one turn of the event loop; in the next, it closes those that have to make room
+PAUSE = 1.0  # seconds without accepting after an error, if no more files can be opened, say
 _PASSING = frozenset(
     {
         errno.ECONNABORTED, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ENOPROTOOPT,
         errno.EOPNOTSUPP, errno.EPERM, errno.EPROTO,
     }
 )  # fmt: skip
-"""What accept(2) says of one connection, which has gone: the next one may be there."""
+"""Errors of accept(2) about one connection, which has gone: the next one may be good."""
 
 Begin = Callable[[socket.socket], object]
 
 
 class Accepting:
-    """Accepts what comes over one listening socket; ends as uvicorn ends its servers."""
+    """Accepts the connections of one listening socket; uvicorn ends it like a server of asyncio's."""
 
     def __init__(self, sock: socket.socket, backlog: int, state: State, begin: Begin) -> None:
         """``begin`` is called with each connection, whose socket does not block."""
@@ -67,7 +67,7 @@ class Accepting:
             self._begin(connection)
 
     def close(self) -> None:
-        """Accept no more; more than once does no harm, the socket's number may be another's by then."""
+        """Accept no more. A second call does nothing, since the socket's number may be another's by then."""
         if self._pause is not None:
             self._pause.cancel()
         if self._listens:
@@ -81,7 +81,7 @@ class Accepting:
 class Handshake:
     """One connection until it is encrypted; then another protocol has it."""
 
-    # What is looked at of a connection: nothing is asked on it yet, and no answer is owed.
+    # What others read of any connection: here nothing is asked yet, and no answer is owed.
     cycle = None
     dispensable = True
     flushing = False
@@ -121,7 +121,7 @@ class Handshake:
         )
 
     def _leave(self) -> None:
-        """Count no more: it is another protocol's connection now, or has gone."""
+        """No longer count as a connection: it is another protocol's now, or has gone."""
         self._state.connections.discard(self)
         self._state.forget(self)
 

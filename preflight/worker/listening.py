@@ -11,7 +11,7 @@ Three doors lead there: ``socket.socket.listen``, which asyncio, threads and eve
 which binds in Python and listens in C; and server processes, which get a socket that is bound here. They are closed for
 that time alone, and are as before afterwards.
 
-Let through is what nobody else could know of: a socket on loopback whose port the system chose, as for a pair of
+What nobody else could know of is let through: a socket on loopback whose port the system chose, as for a pair of
 sockets, and what multiprocessing needs itself. Child processes are not seen.
 """
 
@@ -87,19 +87,19 @@ class ListeningGuard:
         sys.meta_path.insert(0, finder)
         self._undo.append(lambda: sys.meta_path.remove(finder) if finder in sys.meta_path else None)
         os.register_at_fork(after_in_child=self.end)
-        # gevent replaces what time has, and this thread is none of its own.
+        # gevent replaces functions of the module time, and this thread is none of gevent's.
         threading.Thread(target=self._watch, args=(time.sleep,), name="listening", daemon=True).start()
 
     def imported(self) -> bool:
         """The import is over; returns whether nothing tried to listen.
 
-        What tries to in a thread of the application until it may is refused like before, and has failed for good.
+        A thread of the application that tries before it may is refused as before, and has then failed for good.
         """
         self._importing = False
         return not self.attempt
 
     def end(self) -> None:
-        """From now on it may listen; may be called more than once."""
+        """From now on the application may listen; may be called more than once."""
         self._holds = False
         while self._undo:
             self._undo.pop()()
@@ -115,11 +115,11 @@ class ListeningGuard:
         """Have a method of a class pass ``check`` first, called with the frame of its caller and the arguments."""
         original = getattr(owner, name, None)
         if original is None:
-            return  # another release of it
+            return  # another release of the package has no such method
 
         @functools.wraps(original)
         def checked(*arguments: Any, **options: Any) -> Any:
-            if self._holds:  # code that took this method with it still has it afterwards
+            if self._holds:  # code that has kept this method calls it even after end()
                 check(sys._getframe(1), *arguments, **options)
             return original(*arguments, **options)
 
@@ -173,9 +173,9 @@ class ListeningGuard:
         return "while it is imported" if self._importing else "before the verdict"
 
     def _place(self, frame: FrameType | None) -> str:
-        """Where in the project that is, in brackets; empty if nothing of it is to be seen."""
+        """The place in the project that a frame was called from, in brackets; empty if there is none."""
         main = sys._current_frames().get(threading.main_thread().ident or 0)
-        # A thread that does nothing but serve was started from somewhere.
+        # A thread that only serves has no frame of the project: the main thread may show where it was started.
         for one in (frame, main):
             if place := self._innermost(one):
                 return f" ({place})"
@@ -203,7 +203,7 @@ class ListeningGuard:
                 os._exit(1)  # nothing that it answers may reach anybody
             if self.attempt and self._importing:
                 sleep(LEAVE)
-                os._exit(1)  # it was refused, and tries on
+                os._exit(1)  # it was refused, and goes on trying
             sleep(LOOK)
 
 
@@ -216,7 +216,7 @@ class _Finder:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The module as the other finders find it, seen when it has run."""
+        """The spec that another finder finds; its module is passed on once it has run."""
         if fullname not in DOORS:
             return None
         for finder in sys.meta_path:
@@ -234,7 +234,7 @@ class _Finder:
 
 
 def _module(frame: FrameType) -> str:
-    """The module that called, past those of the standard library which only pass on."""
+    """The module that called; ``socket`` and ``ssl``, which only pass calls on, are skipped."""
     caller: FrameType | None = frame
     while caller is not None:
         name = str(caller.f_globals.get("__name__", ""))

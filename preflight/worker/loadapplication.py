@@ -1,7 +1,7 @@
-"""``python -m preflight.worker.loadapplication MODULE:ATTR``: load one like the worker, and show the whole error.
+"""``python -m preflight.worker.loadapplication MODULE:ATTR``: load it as the worker does; show the whole error.
 
-The fix of the requirement Application: it fails in the way in which the worker's attempt failed, since it has the same
-folder, variables (the env file's) and steps (import, attribute, factory), and its traceback is not shortened.
+This is the fix of the requirement Application: it fails as the worker's attempt failed, since it has the same folder,
+variables (the env file's) and steps (import, attribute, factory), and its traceback is not shortened.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from preflight.worker.application import CannotBeServed, load
 
 
 def main() -> int:
-    """0 if it can be loaded, 1 if not, whatever it raises, and 2 for settings that cannot be read."""
+    """Returns 0 if it can be loaded, 1 if not, whatever it raises, and 2 for settings that cannot be read."""
     parser = argparse.ArgumentParser(
         prog="python -m preflight.worker.loadapplication", description="Load an application."
     )

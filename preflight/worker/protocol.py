@@ -2,7 +2,7 @@
 
 Stock, that protocol takes a header of any length and waits forever for the rest of a request. Sizes are
 checked while the bytes come in. Deadlines are looked at by one sweep over all connections (connections.py): a timer for
-each request would cost more than the limits are worth, and stock's own one for keep-alive goes with it.
+each request would cost more than the limits are worth, so stock's own one for keep-alive is left out, too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LONGEST_URL = 8 * 1024  # bytes; RFC 9112, section 3, wants 8,000 at least (414)
 MOST_HEADERS = 100  # as in Apache and gunicorn (431)
 MOST_PIPELINED = 100  # requests waiting behind the one that is answered
 LINGER = 2.0  # seconds that a refused client gets to read why: closing while it sends would take the answer back
-HURRY = 1.0  # seconds that those have to ask for it
+HURRY = 1.0  # seconds that a connection beyond the limit has to send its request
 
 FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 """Headers that say where a body ends, and whether another request follows."""
@@ -37,7 +37,7 @@ class RequestRefused(Exception):
 
 
 class AfterHead:
-    """The callbacks of a parser after a first head, which is known already and ignored."""
+    """The callbacks of a parser that ignores the first head, which is known already."""
 
     def __init__(self, connection: Http) -> None:
         self._connection = connection
@@ -79,7 +79,7 @@ class Http(HttpToolsProtocol):
         self.surplus = False
         """Whether it is one connection too many: only /health is answered then, and once."""
         self.asked_as = ""
-        """The scheme that its requests are shown with, if that is not what the transport says."""
+        """The scheme that the application sees, if that is not the transport's."""
         self.on_made: Callable[[], object] | None = None
         """Called when the connection is there, which may be long after this: a TLS handshake comes before."""
         self._answering: RequestResponseCycle | None = None
@@ -155,11 +155,11 @@ class Http(HttpToolsProtocol):
                 return True
 
     def _without_upgrade(self, rest: bytes) -> bytes:
-        """Read on after the head of a request to change the protocol that is not granted: HTTP/2, say, or CONNECT.
+        """Read on after a head that asks for another protocol (HTTP/2, say, or CONNECT), which is not granted.
 
-        Such a request is answered as what it is otherwise (RFC 9110, section 7.8), with its body. The parser would
-        take that for something else than HTTP and skip it, so that the application would have an empty body that looks
-        whole. Another parser reads it, which is told only how the body is framed. Returns what it has to read.
+        Such a request is answered as if it had not asked (RFC 9110, section 7.8), with its body. The parser would take
+        the body for something else than HTTP and skip it: the application would see an empty body that looks whole. So
+        another parser, which is told only how the body is framed, reads on. Returns what that parser has to read.
         """
         version = self.parser.get_http_version().encode("ascii")
         tunnel = self.scope["method"] == "CONNECT"
@@ -206,7 +206,7 @@ class Http(HttpToolsProtocol):
         self.reading = BODY
         self.since = 0.0
         if self._is_request:
-            # What follows a body in chunks is no header: the application has those already, and acts on them.
+            # Trailers of a body in chunks are no headers: the application has its headers already, and acts on them.
             self.headers = []
 
     def on_body(self, body: bytes) -> None:
@@ -242,11 +242,11 @@ class Http(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def resume_writing(self) -> None:
-        self.server_state.flushing.pop(self, None)  # it has taken what there was
+        self.server_state.flushing.pop(self, None)  # the client has taken what there was
         super().resume_writing()
 
     def on_response_complete(self) -> None:
-        # Stock's, without its timer.
+        # As in stock, without its timer.
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return

@@ -40,7 +40,7 @@ class LauncherRunner:
         joins: str = "",
         ended: bool = False,
     ) -> None:
-        """What the launcher says of a re-run; see the messages of :class:`preflight.processes.worker.Worker`."""
+        """Take in a message about a re-run; see the methods of :class:`preflight.processes.worker.Worker`."""
         if began and self.on_began is not None and self._followed is None:
             self._followed = (run_id, *self.on_began(run_id, began))
         if self._followed is None or self._followed[0] != run_id:

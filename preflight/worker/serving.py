@@ -45,11 +45,11 @@ class Server(uvicorn.Server):
         beat: float = 0.0,
         on_trial: bool = False,
     ) -> None:
-        """``say`` takes what the launcher is to hear, in the event loop and without waiting.
+        """``say`` is called in the event loop with what the launcher is to hear, and does not wait.
 
-        "started" once the application's start-up is complete, "beat" from then on every so many seconds, 0: never, for
-        as long as the loop turns, and "ready" when connections are accepted. ``on_trial``: not before :meth:`admit` is
-        called.
+        That is "started" once the application's start-up is complete, "beat" from then on every ``beat`` seconds (0:
+        never) for as long as the loop turns, and "ready" when connections are accepted. ``on_trial``: none is accepted
+        before :meth:`admit` is called.
         """
         settings = instance.settings
         super().__init__(_config(application, settings))
@@ -122,7 +122,7 @@ class Server(uvicorn.Server):
         )
 
     def _own_connection(self) -> asyncio.Protocol:
-        """Shown to the application like any other."""
+        """The protocol of a connection for :meth:`ask`; the application sees it like any other."""
         connection = self._connection()
         if isinstance(connection, protocol.Http) and self.config.is_ssl:
             connection.asked_as = "https"
@@ -138,7 +138,7 @@ class Server(uvicorn.Server):
         if CLOSE not in self.server_state.default_headers:
             self.server_state.default_headers = [*self.server_state.default_headers, CLOSE]
         for connection in self.server_state.connections:
-            # A request in flight has its headers already, unless its answer has not begun.
+            # A request in flight has its default headers already; its answer, until it begins, can still get this one.
             cycle = getattr(connection, "cycle", None)
             if cycle is not None and not getattr(cycle, "response_started", True):
                 cycle.keep_alive = False
@@ -175,7 +175,7 @@ class Server(uvicorn.Server):
         self._say("ready")
 
     async def _listen(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> Any:
-        """What accepts connections; it has the methods of a server of asyncio's with which uvicorn ends it."""
+        """What accepts connections; uvicorn ends it like a server of asyncio's."""
         if (context := self.config.ssl) is not None:
             encrypt = functools.partial(
                 handshake.Handshake, made=self._connection, state=self.server_state, context=context
@@ -189,7 +189,7 @@ class Server(uvicorn.Server):
         return await loop.create_unix_server(self._connection, **options)
 
     async def _starts_up(self, scope: Any, receive: Any, send: Any) -> None:
-        """The application's lifespan. Whatever it raises, uvicorn takes it for one that has none, and serves it."""
+        """Run the application's lifespan. If it raises anything, uvicorn assumes that there is none, and serves."""
         begun = False
         self._start_up = asyncio.current_task()
         if self._is_superfluous:
@@ -209,13 +209,13 @@ class Server(uvicorn.Server):
         try:
             await self.config.loaded_app(scope, received, sent)
         except (SystemExit, KeyboardInterrupt) as error:
-            # Nobody says so in order to have no lifespan.
+            # An application without a lifespan does not say so like this.
             if not self.lifespan.startup_event.is_set():
                 self.lifespan.startup_failed = True
                 logging.getLogger("uvicorn.error").error("The application's start-up ended with %r.", error)
             raise
         except Exception as error:
-            # One that has none says so before it asks what there is to do. A server has to go on all the same (ASGI).
+            # An application without a lifespan raises before it receives anything. A server goes on in any case (ASGI).
             if begun and not self.lifespan.startup_event.is_set():
                 said = "The application's start-up ended with %r; the application is served without a lifespan."
                 logging.getLogger("uvicorn.error").error(said, error)
@@ -228,7 +228,7 @@ class Server(uvicorn.Server):
             asyncio.get_running_loop().call_later(interval, self._beat, interval)
 
     async def on_tick(self, counter: int) -> bool:
-        """uvicorn's tick makes the default headers anew each second."""
+        """Do what is done regularly. uvicorn's own tick resets the default headers each second."""
         done = await super().on_tick(counter)
         if counter % SWEEP == 0:
             self.server_state.sweep(asyncio.get_running_loop().time())
@@ -240,7 +240,7 @@ class Server(uvicorn.Server):
         return done
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Drain: for as long as drain_delay as before, then within graceful_timeout; cancel what is left."""
+        """Drain: serve on for drain_delay, finish within graceful_timeout, and cancel what is left."""
         loop = asyncio.get_running_loop()
         settings = self.instance.settings
         self._announce()
@@ -250,7 +250,7 @@ class Server(uvicorn.Server):
         if self._last:
             for sock in sockets or ():
                 if settings.uds is not None:
-                    socketfiles.adopt(sock)  # another worker may have been the last to listen, or the launcher
+                    socketfiles.adopt(sock)  # another worker, or the launcher, may have been the last to listen
                     socketfiles.remove_own(settings.uds)
                 await backlog.empty(sock, deadline, local=settings.loopback)
         for server in self.servers:
@@ -296,7 +296,7 @@ class Server(uvicorn.Server):
 
 def _config(application: LoadedApplication, settings: Settings) -> uvicorn.Config:
     config = uvicorn.Config(
-        # As a factory's product uvicorn takes it as it is; else it guesses what it has got, by calling it.
+        # uvicorn takes a factory's product as it is; anything else it calls, in order to find out what it is.
         lambda: application.app,
         factory=True,
         interface=application.interface,
@@ -316,7 +316,7 @@ def _config(application: LoadedApplication, settings: Settings) -> uvicorn.Confi
     config.timeout_keep_alive = settings.timeout_keep_alive  # type: ignore[assignment]  # it is compared
     config.timeout_graceful_shutdown = GOODBYE  # type: ignore[assignment]  # it is handed to wait_for()
     if settings.access_log and settings.log_level is None and settings.log_config is None:
-        # uvicorn writes these lines at level info, which the launcher's lines make superfluous for all others.
+        # uvicorn writes these lines at level info, whose other lines only repeat the launcher's.
         logging.getLogger("uvicorn.access").setLevel(logging.INFO)
     return config
 
@@ -339,7 +339,7 @@ def _tls(settings: Settings) -> dict[str, Any]:
 
 
 def _logging(settings: Settings) -> dict[str, Any]:
-    """uvicorn's options for logging; the launcher says what happens, so what is left are warnings."""
+    """uvicorn's options for logging: warnings only by default, since the launcher says what happens."""
     options: dict[str, Any] = {"access_log": settings.access_log, "log_level": settings.log_level}
     if settings.log_config is not None:
         return {**options, "log_config": os.fspath(settings.log_config)}
@@ -347,13 +347,13 @@ def _logging(settings: Settings) -> dict[str, Any]:
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """What makes the event loop that uvicorn would choose."""
+    """The factory of the event loop that uvicorn would choose."""
     from uvicorn.loops.auto import auto_loop_factory
 
     return auto_loop_factory()
 
 
 def prepare() -> None:
-    """Import what uvicorn else imports when it begins to serve, so that serving can begin at once."""
+    """Import what uvicorn would import when it begins to serve, so that it can begin at once."""
     import uvicorn.lifespan.on
     import uvicorn.loops.auto  # noqa: F401

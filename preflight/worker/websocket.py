@@ -22,7 +22,7 @@ LINGER = 0.25  # seconds that a client gets to answer a close: unread messages w
 SLICE = 2048  # bytes that are looked at at once
 TURN = 64  # frames of one connection, or a slice more, until all others have had their turn
 MINUTE = 60.0  # seconds
-MORSEL = 128  # bytes of a part of a message that is no small one
+MORSEL = 128  # bytes from which on a part of a message is not counted as a small one
 NOTHING = memoryview(b"")
 POLICY_VIOLATION = 1008
 INVALID_DATA = 1007
@@ -31,13 +31,13 @@ INVALID_DATA = 1007
 class WebSocket(WebSocketsSansIOProtocol):
     """One connection.
 
-    An application can drop a client that does not read (``preflight.abort``): ASGI's own close waits until it does.
+    An application can drop a client that does not read (``preflight.abort``): ASGI's own close waits for it to read.
     """
 
     dispensable = False  # nobody can tell whether its client would miss it
 
-    _unread: memoryview = NOTHING  # what has come and was not looked at; nothing is read meanwhile
-    _turn: asyncio.Handle | None = None  # when it goes on with that
+    _unread: memoryview = NOTHING  # what has come, and has not been looked at yet; nothing is read meanwhile
+    _turn: asyncio.Handle | None = None  # the turn in which that is looked at
     _deaf = False  # nothing that comes is looked at any more
     _joined: bytearray | None = None  # what there is of a message in several frames, from the second of them on
     _owed = b""  # the answer to the last ping, for a client that has not read what it was sent before
@@ -51,7 +51,7 @@ class WebSocket(WebSocketsSansIOProtocol):
 
     @property
     def flushing(self) -> bool:
-        """Whether its client has only the end to take."""
+        """Whether its client has nothing but the close to take."""
         return self.transport.is_closing()
 
     # The handshake.
@@ -61,13 +61,13 @@ class WebSocket(WebSocketsSansIOProtocol):
         return super().run_asgi()
 
     def start_keepalive(self) -> None:
-        """The handshake is over: what it was about need not be kept for as long as the connection is."""
+        """The handshake is over: its request and response need not be kept as long as the connection."""
         super().start_keepalive()
         del self.request, self.response
 
     def eof_received(self) -> None:
         if not self.handshake_complete:
-            # No client waits for it any more. The client has left by itself, which the log need not tell.
+            # Nobody waits for the handshake any more. The client left by itself, which the log need not tell.
             self.server_state.refused["handshake abandoned"] += 1
             self.handshake_complete = self.disconnected = True
 
@@ -77,7 +77,7 @@ class WebSocket(WebSocketsSansIOProtocol):
         self._unread = NOTHING
 
     def _reject(self) -> None:
-        """The handshake is none, or has a longer header than is understood: say so, if there are words for it."""
+        """The handshake is invalid, or its headers are too long: send the answer that the library has, if any."""
         self.server_state.refused["bad handshake"] += 1
         self._deaf = self.handshake_complete = self.close_sent = True
         self.transport.write(b"".join(self.conn.data_to_send()))
@@ -127,7 +127,7 @@ class WebSocket(WebSocketsSansIOProtocol):
         return self.read_paused or (self.handshake_initiated and not self.handshake_complete)
 
     def _go_on(self) -> None:
-        """The application has acted."""
+        """Read on, since the application has acted."""
         if self._turn is None and not self._waiting and not self.transport.is_closing():
             if self._unread:
                 self._turn = self.loop.call_soon(self._read)
@@ -144,7 +144,7 @@ class WebSocket(WebSocketsSansIOProtocol):
     async def send(self, message: Any) -> None:
         await super().send(message)
         if self.close_sent:
-            self.handshake_complete = True  # stock forgets it after an answer in HTTP, and logs that as an error
+            self.handshake_complete = True  # stock does not set it after an answer in HTTP, and logs an error
         if self._unread:  # it may have been the handshake's answer, or a close, after which no message is taken
             self._go_on()
 
@@ -161,7 +161,7 @@ class WebSocket(WebSocketsSansIOProtocol):
             self._since = 0.0  # what was begun has ended: a rest behind it is the beginning of something else
 
     def _allows(self, frame: Frame) -> bool:
-        """Count a frame that carries nothing; whether there were not too many of them in this minute."""
+        """Count a frame that carries nothing; returns whether it is within the limits of this minute."""
         if frame.opcode in (Opcode.PING, Opcode.PONG):
             controls, morsels = 1, 0
         elif frame.opcode is not Opcode.CLOSE and len(frame.data) < (1 if frame.fin else MORSEL):
@@ -186,11 +186,11 @@ class WebSocket(WebSocketsSansIOProtocol):
             self.send_receive_event_to_app()
 
     def send_receive_event_to_app(self) -> None:
-        """Stock's, which logs five lines for a message that is no UTF-8."""
+        """As in stock, which logs five lines for a message that is not UTF-8; here the client is told."""
         data, self.frames = bytes(self.frames[0]), []
-        self._since = 0.0  # as above, where the first part of another message has come with its end
+        self._since = 0.0  # as in handle_events(), where the beginning of another message has come with this one's end
         if self.close_sent:
-            return  # the application is past its close: what waits behind this is the client's
+            return  # the application has closed, and takes no message any more
         if self.curr_msg_data_type == "text":
             try:
                 self.queue.put_nowait({"type": "websocket.receive", "text": data.decode()})
@@ -204,7 +204,7 @@ class WebSocket(WebSocketsSansIOProtocol):
             self.transport.pause_reading()
 
     def handle_ping(self) -> None:
-        """Pong, of which one is enough for all pings since the last one that was sent (RFC 6455, section 5.5.3)."""
+        """Send a pong; one is enough for all pings since the last pong (RFC 6455, section 5.5.3)."""
         for frame in self.conn.data_to_send():
             if self.writable.is_set() or not frame.startswith(b"\x8a"):
                 self.transport.write(frame)
@@ -212,7 +212,7 @@ class WebSocket(WebSocketsSansIOProtocol):
                 self._owed = frame
 
     def handle_parser_exception(self) -> None:
-        """The close is in what the connection has to send. As after any other, the rest is taken and forgotten."""
+        """Send the close that the library has made. As after any close, what still comes is read and forgotten."""
         self._deaf = True
         self._unread = NOTHING
         closed = self.conn.close_sent
@@ -224,7 +224,7 @@ class WebSocket(WebSocketsSansIOProtocol):
         self.transport.resume_reading()
 
     def _note_unfinished(self) -> None:
-        """Know since when a frame or a message has been begun and not ended."""
+        """Note since when a frame or a message has been begun and not ended."""
         if not self.frames and not self.conn.reader.buffer:
             self._since = 0.0
         elif not self._since:
@@ -262,7 +262,7 @@ class WebSocket(WebSocketsSansIOProtocol):
             return
         self._count_closed()
         self._say_goodbye(code, reason)
-        self.transport.resume_reading()  # and forget it: what is not read would turn the close into a reset
+        self.transport.resume_reading()  # and forget what is read: unread data would turn the close into a reset
 
     def _count_closed(self) -> None:
         closed = self.conn.close_sent
