@@ -10,11 +10,13 @@ import importlib
 import importlib.util
 import re
 import tomllib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from preflight import project
 
 DISTRIBUTION = "pytest-preflight"
+DEEPEST = 10  # groups that include one another, or files
 
 ROOT = project.CHECKOUT if project.CHECKOUT is not None and project.in_checkout() else project.here()
 """The folder of the project that packages are installed for; its own environment is in it (``.venv``)."""
@@ -72,8 +74,17 @@ def _declared(pyproject: dict[str, Any]) -> list[str]:
     needed = [str(one) for one in pyproject["project"]["dependencies"]]
     more = {**pyproject.get("dependency-groups", {}), **pyproject["project"].get("optional-dependencies", {})}
     for extra in pyproject.get("tool", {}).get("preflight", {}).get("extras", ()):
-        needed += [one for one in more.get(extra, ()) if isinstance(one, str)]
+        needed += of_group(more, extra)
     return sorted(needed, key=name_of)
+
+
+def of_group(groups: Mapping[str, Any], name: str, depth: int = 0) -> Iterator[str]:
+    """The dependencies of a dependency group, and of the groups that it includes (PEP 735)."""
+    for entry in groups.get(name, ()) if depth < DEEPEST else ():
+        if isinstance(entry, dict):
+            yield from of_group(groups, str(entry.get("include-group", "")), depth + 1)
+        else:
+            yield str(entry)
 
 
 def missing() -> list[str]:

@@ -91,41 +91,49 @@ class Worker:
             self.error = f"the worker sent {error}"
             self.child.kill(f"it sent {error}")
             return []
-        for message in messages:
-            match message.kind:
-                case "imported":
-                    self.imported, self.routes = True, tuple(message.data["routes"])
-                case "failed":
-                    self.error, self.fix = str(message.data["error"]), str(message.data["fix"])
-                case "unguarded":
-                    self.unguarded = True
-                case "started":
-                    self.started = message.data["instance_id"] == self._instance_id
-                case "ready":
-                    self.ready = message.data["instance_id"] == self._instance_id
-                    self.beside = bool(message.data["beside"])
-                case "code_spent":
-                    self.on_code_spent()
-                case "logout":
-                    self.on_logout(str(message.data["session"]), int(message.data["expires"]))
-                case "news":
-                    self.on_news(str(message.data["topic"]), dict(message.data["data"]))
-                case "beat":
-                    self.on_beat()
-                case "audit":
-                    self._events += 1
-                    try:
-                        self.on_audit(Event.of_message(message.data))
-                    except (KeyError, TypeError, ValueError, OverflowError):
-                        pass  # not an event, so not from our own code
-                case "rerun":
-                    self.rerun = str(message.data["run_id"])
-                case "in_flight":
-                    self.in_flight = int(message.data["count"])
-                case "drained":
-                    self.cancelled = int(message.data["cancelled"])
-                    self._reported = int(message.data["events"])
+        try:
+            for message in messages:
+                self._take(message)
+        except (KeyError, TypeError, ValueError, OverflowError):
+            self.error = f'the worker sent "{message.kind}", which is not a message'
+            self.child.kill("it sent something that is not a message")
+            return []
         return messages
+
+    def _take(self, message: Message) -> None:
+        match message.kind:
+            case "imported":
+                self.imported, self.routes = True, tuple(message.data["routes"])
+            case "failed":
+                self.error, self.fix = str(message.data["error"]), str(message.data["fix"])
+            case "unguarded":
+                self.unguarded = True
+            case "started":
+                self.started = message.data["instance_id"] == self._instance_id
+            case "ready":
+                self.ready = message.data["instance_id"] == self._instance_id
+                self.beside = bool(message.data["beside"])
+            case "code_spent":
+                self.on_code_spent()
+            case "logout":
+                self.on_logout(str(message.data["session"]), int(message.data["expires"]))
+            case "news":
+                self.on_news(str(message.data["topic"]), dict(message.data["data"]))
+            case "beat":
+                self.on_beat()
+            case "audit":
+                self._events += 1
+                try:
+                    self.on_audit(Event.of_message(message.data))
+                except (KeyError, TypeError, ValueError, OverflowError):
+                    pass  # not an event, so not from our own code
+            case "rerun":
+                self.rerun = str(message.data["run_id"])
+            case "in_flight":
+                self.in_flight = int(message.data["count"])
+            case "drained":
+                self.cancelled = int(message.data["cancelled"])
+                self._reported = int(message.data["events"])
 
     def read_output(self) -> list[str]:
         """The lines that it printed since, but for those that say where it stands while it is asked for that."""

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from preflight.dependencies import DEEPEST, of_group
 from preflight.settings.model import SettingsError
 
 INCLUDED = re.compile(r"(?:-r|--requirement)[ =]+(\S+)")
 OTHERS = re.compile(r"(?:-e|--editable)\b|[./]|[a-z+]+://")
 """Lines of a requirements file that name no distribution: options, folders, addresses."""
-DEEPEST = 10  # files that include one another
 
 
 def of(pyproject: Mapping[str, Any], root: Path, extras: Sequence[str]) -> dict[str, Any] | None:
@@ -42,17 +42,9 @@ def _extra(pyproject: Mapping[str, Any], name: str) -> Iterator[str]:
     if name in optional:
         yield from map(str, optional[name])
     elif name in groups:
-        yield from _group(groups, name, 0)
+        yield from of_group(groups, name)
     else:
         raise SettingsError(f"extras: pyproject.toml has neither an extra nor a dependency group {name!r}")
-
-
-def _group(groups: Mapping[str, Any], name: str, depth: int) -> Iterator[str]:
-    for entry in groups.get(name, ()) if depth < DEEPEST else ():
-        if isinstance(entry, dict):
-            yield from _group(groups, str(entry.get("include-group", "")), depth + 1)
-        else:
-            yield str(entry)
 
 
 def _plain(value: object) -> object:

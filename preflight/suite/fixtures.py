@@ -105,7 +105,7 @@ def runtime_folder(suite_run: SuiteRun) -> Path | runtime.RuntimeFolderError | N
     if suite_run.origin == "rerun":
         return None
     try:
-        return runtime.lockable(suite_run.settings.port, suite_run.settings.state_dir)
+        return runtime.lockable(suite_run.settings.slot, suite_run.settings.state_dir)
     except runtime.RuntimeFolderError as error:
         return error
 

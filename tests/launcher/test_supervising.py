@@ -86,6 +86,24 @@ def test_a_worker_that_hangs(
     assert ("it is left alone" in shown) is traced
 
 
+@pytest.mark.parametrize("kind, data", [("in_flight", {}), ("drained", {"cancelled": "x"}), ("news", {"topic": 1})])
+def test_a_worker_that_sends_what_is_no_message(
+    serve: Callable[[Settings], int], started: FakeChildren, application: Application, chosen: Settings, kind: str,
+    data: dict[str, object],
+) -> None:  # fmt: skip
+    """It is ended and another one starts; the launcher goes on."""
+
+    def on_ready(worker: FakeChild) -> None:
+        if worker is started.workers[0]:
+            worker.say(kind, **data)
+        else:
+            stop()
+
+    application.on_ready = on_ready
+    assert serve(chosen) == 0
+    assert len(started.workers) == 2
+
+
 def test_a_start_up_that_hangs(
     serve: Callable[[Settings], int], started: FakeChildren, application: Application, chosen: Settings,
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
