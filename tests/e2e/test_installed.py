@@ -297,6 +297,11 @@ def test_another_environment_serves_the_same(shop: Adopter) -> None:
     one = shop.spawn(sys.executable, "-P", "-c", asked)
     assert one.wait() == 0, one.output
     assert one.stdout.strip() == "['pytest-preflight[web]']"
+    own = '[project]\nname = "shop"\nversion = "1"\ndependencies = ["rich"]\n[tool.preflight]\nextras = ["prod"]\n'
+    shop.write("pyproject.toml", own + GROUPS)
+    several = shop.spawn(sys.executable, "-P", "-c", asked)
+    assert several.wait() == 0, several.output
+    assert several.stdout.strip() == "['pytest-preflight[web]', 'psutil==1.0', 'rich']"
 
 
 POETRY = """
