@@ -123,17 +123,14 @@ def cases(pattern: str, flags: int) -> Iterator[tuple[str, str, str]]:
             yield before, pump, "!\x00\n"
 
 
-def spent(
-    method: str, compiled: re.Pattern[str], text: str, calls: int = 1, clock: Callable[[], float] = time.process_time
-) -> float:
-    """The seconds that one way of using a pattern takes for a text so many times: of processor time, or by a clock."""
+def spent(method: str, compiled: re.Pattern[str], text: str, clock: Callable[[], float] = time.process_time) -> float:
+    """The seconds that one way of using a pattern takes for a text: of processor time, or by a clock."""
     begun = clock()
-    for _ in range(calls):
-        if method == "search":
-            for _found in compiled.finditer(text):
-                pass
-        else:
-            getattr(compiled, method)(text)
+    if method == "search":
+        for _found in compiled.finditer(text):
+            pass
+    else:
+        getattr(compiled, method)(text)
     return clock() - begun
 
 
@@ -155,8 +152,9 @@ def worst(pattern: str, flags: int, methods: Sequence[str]) -> tuple[str, tuple[
 def _growth(method: str, compiled: re.Pattern[str], case: tuple[str, str, str]) -> float:
     """By how much more time a text takes than a shorter one; 0 where it does not take long at all.
 
-    The long one by the processor time that most tries took: others' work is not counted. The short one by the clock, at
-    its quickest: it is so short that nobody comes in between, and a virtual machine's processor time may stand still.
+    The long one by the processor time that most tries took: others' work is not counted. The short one by the clock,
+    call by call, at its quickest: of so many short calls some are not interrupted, however busy the machine is, and a
+    virtual machine's processor time may stand still.
     """
     long, short = _text(case, LENGTH), _text(case, LENGTH // APART)
     took = [spent(method, compiled, long)]
@@ -164,8 +162,8 @@ def _growth(method: str, compiled: re.Pattern[str], case: tuple[str, str, str]) 
         if min(took) <= SLOW:
             return 0.0
         took.append(spent(method, compiled, long))
-    least = min(spent(method, compiled, short, APART, time.perf_counter) for _ in range(TRIES))
-    return statistics.median(took) / least * APART
+    least = min(spent(method, compiled, short, time.perf_counter) for _ in range(TRIES * APART))
+    return statistics.median(took) / least
 
 
 def _text(case: tuple[str, str, str], length: int) -> str:

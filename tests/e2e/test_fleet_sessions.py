@@ -98,19 +98,22 @@ def test_an_instance_that_is_killed_in_a_turn(fleet: Fleet) -> None:
             kill(killed)
         fleet.live.provider.will()
         with client(fleet.other.url) as two, client(fleet.live.url) as three:
+            lines = {}
             for each in (two, three):
                 begun = each.init(session_id=session)
                 assert begun["resumed"] is True
-                assert [line["content"] for line in begun["messages"]] == ["survive this", "and this"]
-            came = {}
-            for each in (two, three):
-                came[each] = [*each.until("result"), *each.until("result")]
-                assert statuses(came[each])[0] == "waiting"
-            ends = [
-                [(m["id"], m["turn_id"], m["content"]) for m in one if m["type"] == "result"] for one in came.values()
-            ]
-            assert sorted(ends[0]) == sorted(ends[1])
-            assert sorted(end[0] for end in ends[0]) == ["s", "t"]
+                lines[each] = begun["messages"]
+                asked = [(line["id"], line["content"]) for line in lines[each] if line["role"] == "user"]
+                assert asked == [("s", "survive this"), ("t", "and this")]
+            came, ends = {}, []
+            for each in (two, three):  # on a busy machine the first of them may have an answer before the other begins
+                known = [line for line in lines[each] if line["role"] != "user"]
+                came[each] = [message for _ in range(2 - len(known)) for message in each.until("result")]
+                assert known or statuses(came[each])[0] == "waiting"
+                results = [message for message in came[each] if message["type"] == "result"]
+                ends.append({end["turn_id"]: end["content"] for end in [*known, *results]})
+            assert ends[0] == ends[1]
+            assert len(ends[0]) == 2
             assert sum(statuses(one).count("resumed") for one in came.values()) == 2  # each turn on one of them
         answered = fleet.server.rows(
             "SELECT turn, count(*) FROM preflight.chat_transcript"
