@@ -1,12 +1,13 @@
 """What our routes beside an application cost its own requests, with the unguarded application as the floor.
 
-    python benchmarks/beside.py [--rounds 7] [--seconds 2] [--connections 16]
+    python benchmarks/beside.py [--starts 5] [--rounds 3] [--seconds 2] [--connections 16]
 
 The same plain ASGI application, four times: behind the launcher with the prefix and without it, and under uvicorn alone
 and in ``guard(app)``. They take turns, one at a time, asked by wrk where it is installed, else by a client in a process
 of its own; with no header of its own, and with those that a browser sends. The rate for each second of the server's
-processor time tells more on a busy machine. Target: at most 3 % below the floor. Loopback only; it stops what it
-started.
+processor time tells more on a busy machine. All four are started several times, because two processes of the same
+program differ by more than what is looked for here. Target: at most 3 % below the floor. Loopback only; it stops what
+it started.
 """
 
 import argparse
@@ -43,8 +44,14 @@ BROWSER = {
     "Sec-Fetch-Site": "none",
     "Priority": "u=0, i",
 }
+KINDS: dict[str, dict[str, str]] = {"no headers of its own": {}, "a browser's headers": BROWSER}
+WAYS = ("off", "beside", "bare", "guard")
 PAIRS = {"the launcher's worker": ("off", "beside"), "uvicorn": ("bare", "guard")}
 """What is served by, and the floor of what it is compared with."""
+
+
+Rate = tuple[float, float]
+"""Requests a second, and for each second of the server's processor time."""
 
 
 def serve(here: Place, way: str) -> None:
@@ -61,14 +68,19 @@ def serve(here: Place, way: str) -> None:
     until(lambda: listening(here.port), "it listens")
 
 
-def measure(served: dict[str, Place], headers: dict[str, str], chosen: argparse.Namespace) -> None:
-    """Ask all, way after way, so many rounds; one line for each of ours."""
-    rates: dict[str, list[tuple[float, float]]] = {way: [] for way in served}
+def measure(
+    served: dict[str, Place], headers: dict[str, str], rates: dict[str, list[Rate]], chosen: argparse.Namespace
+) -> None:
+    """Ask all, way after way, so many rounds, and add to the rates."""
     for number in range(chosen.rounds + 1):
         for way, here in served.items():
             found = rate(here, "/", headers, chosen.seconds, chosen.connections)
             if number > 0:  # the first round warms all up
                 rates[way].append(found)
+
+
+def show(rates: dict[str, list[Rate]]) -> None:
+    """One line for each of ours."""
     for where, (floor, ours) in PAIRS.items():
         shown = []
         for kind in (0, 1):
@@ -81,26 +93,30 @@ def measure(served: dict[str, Place], headers: dict[str, str], chosen: argparse.
 def main() -> None:
     """Two tables, one for each kind of request."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--rounds", type=int, default=7)
+    options.add_argument("--starts", type=int, default=5)
+    options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--seconds", type=int, default=2)
     options.add_argument("--connections", type=int, default=16)
     chosen = options.parse_args()
     describe()
+    rates: dict[str, dict[str, list[Rate]]] = {kind: {way: [] for way in WAYS} for kind in KINDS}
     with place() as first:
-        served = {"off": first}
-        for way in ("beside", "bare", "guard"):
-            served[way] = make_place(first.folder / way)
-        try:
-            for way, here in served.items():
-                serve(here, way)
-            for kind, headers in (("no headers of its own", {}), ("a browser's headers", BROWSER)):
-                print(
-                    f"{kind}: requests a second, then of processor time; {chosen.rounds} rounds of {chosen.seconds} s"
-                )
-                measure(served, headers, chosen)
-        finally:
-            for here in served.values():
-                here.close()
+        for number in range(chosen.starts):
+            served = {way: make_place(first.folder / f"{way}-{number}") for way in WAYS}
+            try:
+                for way, here in served.items():
+                    serve(here, way)
+                for kind, headers in KINDS.items():
+                    measure(served, headers, rates[kind], chosen)
+            finally:
+                for here in served.values():
+                    here.close()
+    for kind in KINDS:
+        print(
+            f"{kind}: requests a second, then of processor time; {chosen.starts} starts of each, with"
+            f" {chosen.rounds} rounds of {chosen.seconds} s"
+        )
+        show(rates[kind])
 
 
 if __name__ == "__main__":

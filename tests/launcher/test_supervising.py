@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,7 +90,7 @@ def test_a_worker_that_hangs(
 @pytest.mark.parametrize("kind, data", [("in_flight", {}), ("drained", {"cancelled": "x"}), ("news", {"topic": 1})])
 def test_a_worker_that_sends_what_is_no_message(
     serve: Callable[[Settings], int], started: FakeChildren, application: Application, chosen: Settings, kind: str,
-    data: dict[str, object],
+    data: dict[str, Any],
 ) -> None:  # fmt: skip
     """It is ended and another one starts; the launcher goes on."""
 
