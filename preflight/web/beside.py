@@ -136,7 +136,8 @@ class Beside:
             # One that has no lifespan, and says so by what it raises, is served all the same, and we with it.
             if answered:
                 await self.end()
-            raise
+            if answered or asked:
+                raise
         except BaseException:  # it exits: nothing is served
             await self.end()
             raise

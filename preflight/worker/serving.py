@@ -88,7 +88,7 @@ class Server(uvicorn.Server):
 
     def count_in_flight(self, answer: Callable[[int], object]) -> None:
         """Tell ``answer`` how many requests and pieces of work have not ended; from any thread."""
-        self._in_loop(lambda: answer(self.instance.works + self._requests()))
+        self._in_loop(lambda: answer(self.instance.works + self._requests() + self._untaken()))
 
     def hurry(self) -> None:
         """Leave out what is left of drain_delay; from any thread, and from a signal's handler."""
@@ -289,9 +289,14 @@ class Server(uvicorn.Server):
         """Whether connections are open on which a request may come, or will be once they are encrypted."""
         return any(hasattr(connection, "cycle") for connection in self.server_state.connections)
 
+    def _untaken(self) -> int:
+        """HTTP answers that are complete, and that their clients have not taken yet."""
+        found = (one for one in self.server_state.connections if isinstance(one, protocol.Http))
+        return sum(not one.busy and one.transport.get_write_buffer_size() > 0 for one in found)
+
     def _unfinished(self) -> int:
-        """Requests, WebSockets and pieces of work that have not ended."""
-        return max(self.instance.works, len(self.server_state.tasks))
+        """Requests, WebSockets and pieces of work that have not ended, and answers that are not taken."""
+        return max(self.instance.works, len(self.server_state.tasks)) + self._untaken()
 
 
 def _config(application: LoadedApplication, settings: Settings) -> uvicorn.Config:
