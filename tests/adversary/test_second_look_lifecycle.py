@@ -21,7 +21,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests.e2e.chatting import client
-from tests.e2e.place import Place, Started, get, listening
+from tests.e2e.clients import Clients
+from tests.e2e.place import READY, Place, Started, get, listening
 from tests.e2e.processes import workers_of
 from tests.waiting import PATIENCE, until
 
@@ -430,3 +431,176 @@ def test_nothing_leaks(asked: Asked) -> None:
     assert started.stop() == 0
     assert list(temporary.iterdir()) == []
     started.left_nothing()
+
+
+# Starts, replacements and neighbours.
+
+
+def test_a_launcher_whose_environment_is_made_anew(project: Place) -> None:
+    """.venv and checkout are away: routes that nobody has asked for answer, one worker's crash ends nothing."""
+    asked = Asked(project)
+    python = venv(project.folder / "venv")
+    command = [str(python), "run.py", "--port", str(project.port), *asked.options, "--workers", "2"]
+    started = project.spawn(*command).until_ready()
+    (project.folder / "venv").rename(project.folder / "away")
+    project.root.rename(project.folder / "elsewhere")
+    assert get(f"{project.url}/x") == (200, "x")
+    assert get(f"{project.url}/_preflight/health")[0] == 200
+    os.kill(workers_of(started)[0], signal.SIGKILL)
+    started.until_says("no process can be started")
+    assert get(f"{project.url}/x") == (200, "x")
+    started.send(signal.SIGTERM)
+    assert started.wait() == 0
+    assert "Traceback" not in started.output
+    started.left_nothing()
+
+
+NO_IPV6 = """
+import socket
+class Socket(socket.socket):
+    def __init__(self, family=-1, *more, **options):
+        if family == socket.AF_INET6:
+            raise OSError(97, "Address family not supported by protocol")
+        super().__init__(family, *more, **options)
+socket.socket = Socket
+"""
+
+
+@pytest.mark.parametrize("host", ["::", "::1"])
+def test_a_machine_without_ipv6(place: Place, host: str) -> None:
+    """Where the kernel has none (ipv6.disable=1), an address of it blocks the start, which says why."""
+    place.write_module("sitecustomize", NO_IPV6)
+    token = "Rt5gTj9BnV1cXr8MwQ2eLk7P"
+    started = place.refused(*SMALL, "--host", host, PREFLIGHT_TOKEN=token)
+    assert "this machine has no IPv6" in started.output
+    assert place.refused(*SMALL, "--host", host, "--check-only", PREFLIGHT_TOKEN=token).process.returncode == 1
+
+
+NO_THREAD = """
+import threading
+start = threading.Thread.start
+def refuse(self):
+    if self.name == "registrar":
+        raise RuntimeError("can't start new thread")
+    start(self)
+threading.Thread.start = refuse
+"""
+
+
+def test_no_room_for_the_fleet(place: Place) -> None:
+    """At the limit of a user's processes, what reports to the fleet waits; the server serves."""
+    options = (*SMALL, "--supervise")
+    url = "postgresql://me:secret@127.0.0.1:1/fleet"
+    started = place.start_program(place.prepared(NO_THREAD), *options, PREFLIGHT_DATABASE_URL=url).until_ready()
+    assert get(place.url) == (200, "small")
+    assert started.stop() == 0
+    assert "Traceback" not in started.output
+    started.left_nothing()
+
+
+def test_one_hangs_while_another_crashes(asked: Asked) -> None:
+    """Of three workers: the third serves, both are back, and the hanging one's request is the only one lost."""
+    started = asked.start("--workers", "3", PREFLIGHT_HEARTBEAT="3s").until_ready()
+    one, two, three = workers_of(started)
+    os.kill(one, signal.SIGSTOP)
+    os.kill(two, signal.SIGKILL)
+    until(lambda: started.output.count("is back (PID ") == 2, "both are back")
+    assert three in workers_of(started)
+    assert len(workers_of(started)) == 3
+    with Clients(asked.place.port, path="/x") as clients:
+        clients.go_on()
+    clients.lost_nothing()
+    assert started.stop() == 0
+    started.left_nothing()
+
+
+def test_several_replacements_at_once(asked: Asked) -> None:
+    """Each waits for the one before, nobody is refused, what is in flight is answered, and one of them serves."""
+    first = asked.start().until_ready()
+    with Clients(asked.place.port, path="/x") as clients, asked.connect(get_of("slow")) as client:
+        asked.until_asked("slow")
+        others = [asked.start("--workers", workers) for workers in "123"]
+        until(lambda: sum(one.process.poll() is None for one in others) == 1, "one of them is left")
+        clients.go_on()
+        asked.go()
+        assert rest(client).endswith(b"\r\n\r\nslow")
+    clients.lost_nothing()
+    assert first.wait() == 0
+    (last,) = [one for one in others if one.process.poll() is None]
+    assert last.stop() == 0
+
+
+def test_a_start_beside_one_that_reloads(project: Place) -> None:
+    """Typed while a change is served: one of both serves in the end, and no client is refused."""
+    write(project, "1")
+    started = project.start(*RELOADING).until_ready()
+    with Clients(project.port, path="/") as clients:
+        write(project, "2")
+        started.until_says("mine.py changed")
+        other = project.start("--demo", "--app", "mine:app")
+        until(lambda: "Nothing to do" in other.output or READY in other.output, "the other start has come to its end")
+        clients.go_on()
+    clients.lost_nothing()
+    assert get(project.url) == (200, "2")
+    if other.process.poll() is None:
+        assert other.stop() == 0
+    assert started.stop() == 0
+
+
+def test_a_project_that_was_renamed(project: Place) -> None:
+    """A start from the folder's new name replaces the instance that was started from the old one."""
+    old = project.start(*SMALL).until_ready()
+    renamed = project.root.with_name("renamed")
+    project.root.rename(renamed)
+    project.root = renamed
+    with Clients(project.port, path="/") as clients:
+        new = project.start(*SMALL).until_ready()
+        assert old.wait() == 0
+        clients.go_on()
+    clients.lost_nothing()
+    assert new.stop() == 0
+
+
+@pytest.mark.parametrize("what", ["file", "socket", "gone"])
+def test_a_path_that_somebody_else_has_taken(place: Place, what: str) -> None:
+    """What was put in the place of the socket's file is left there when the server ends."""
+    path = place.folder / "app.sock"
+    started = place.start(*SMALL, "--uds", str(path)).until_ready()
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as other:
+        if what == "file":
+            path.write_text("mine")
+        elif what == "socket":
+            other.bind(str(path))
+            other.listen()
+        assert started.stop() == 0
+        assert path.exists() == (what != "gone")
+    assert "Traceback" not in started.output
+
+
+@linux
+def test_a_neighbour_that_is_not_in_the_way(place: Place) -> None:
+    """A server of IPv6 alone on [::] goes on, when a stale one on 127.0.0.1 is stopped for the same port."""
+    with socket.socket(socket.AF_INET6) as six:
+        six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        six.bind(("::", place.port))
+        six.listen()
+        held = place.spawn("sleep", "3600", pass_fds=[six.fileno()])
+    stale = place.listener()
+    started = place.start(*SMALL).until_ready()
+    assert stale.wait() == -signal.SIGTERM
+    assert held.process.poll() is None
+    assert started.stop() == 0
+
+
+def test_clients_that_say_that_they_are_done(asked: Asked) -> None:
+    """A client that closes its half of the connection behind its request holds up nothing and breaks nothing."""
+    started = asked.start().until_ready()
+    for path in ("slow", "x", "large"):
+        with asked.connect(get_of(path)) as client:
+            client.shutdown(socket.SHUT_WR)
+            rest(client)
+    assert get(f"{asked.place.url}/x") == (200, "x")
+    asked.go()
+    assert started.stop() == 0
+    assert "Traceback" not in started.output
