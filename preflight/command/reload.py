@@ -128,14 +128,14 @@ class Watch:
         try:
             try:
                 self._follow()
-            except PermissionError as error:  # a database's files, say: what can be watched is
+            except (PermissionError, FileNotFoundError) as error:  # a database's folder, or one that has just gone
                 self._complain(f"Not all changes are noticed: {error}")
                 self._follow(ignore_permission_denied=True)
         except (OSError, RuntimeError) as error:  # more files than inotify may watch (fs.inotify.max_user_watches)
             self._complain(f"Changes are not noticed any more: {error}")
 
     def _follow(self, *, ignore_permission_denied: bool = False) -> None:
-        """Note what changes. Where permissions are ignored, watchfiles ignores every other error, too."""
+        """Note what changes. Where permissions are ignored, watchfiles says nothing of any other folder either."""
         import watchfiles
 
         for found in watchfiles.watch(

@@ -64,6 +64,8 @@ class Server(uvicorn.Server):
         self._hurried = asyncio.Event()
         instance.requests = self._requests
         self._taking: set[asyncio.Task[object]] = set()
+        self._late: set[protocol.Http] = set()
+        """Connections whose client had an answer to take when that was asked last."""
         self._replaced = self._last = self._starts = False
         self._start_up: asyncio.Task[object] | None = None
         """Runs the application's lifespan."""
@@ -291,8 +293,11 @@ class Server(uvicorn.Server):
 
     def _untaken(self) -> int:
         """HTTP answers that are complete, and that their clients have not taken yet."""
-        found = (one for one in self.server_state.connections if isinstance(one, protocol.Http))
-        return sum(not one.busy and one.transport.get_write_buffer_size() > 0 for one in found)
+        complete = {one for one in self.server_state.connections if isinstance(one, protocol.Http) and not one.busy}
+        # Behind TLS there is another buffer, of which nobody tells: it is empty when the connection has gone.
+        kept = self._late if self.config.is_ssl else set()
+        self._late = {one for one in complete if one in kept or one.transport.get_write_buffer_size() > 0}
+        return len(self._late)
 
     def _unfinished(self) -> int:
         """Requests, WebSockets and pieces of work that have not ended, and answers that are not taken."""

@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import socket
+import ssl
 import sys
 import sysconfig
 import threading
@@ -20,6 +21,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from tests import certificates
 from tests.e2e.chatting import client
 from tests.e2e.clients import Clients
 from tests.e2e.place import READY, Place, Started, get, listening
@@ -279,6 +281,29 @@ def test_an_answer_that_is_still_being_taken(asked: Asked, end: Callable[..., No
     assert started.wait() == (-9 if end is kill else 0)
     assert "Traceback" not in started.output
     assert "not finish" not in started.output
+
+
+@pytest.mark.parametrize("how", ["keeps", "closes", "stops"])
+def test_an_answer_that_is_taken_slowly_behind_tls(asked: Asked, tmp_path: Path, how: str) -> None:
+    """A client of HTTPS gets the whole of it: on a connection that is kept, one that ends with it, and at a stop."""
+    pair = certificates.make(tmp_path / "tls")
+    variables = {"PREFLIGHT_SSL_CERTFILE": str(pair.certificate), "PREFLIGHT_SSL_KEYFILE": str(pair.key)}
+    started = asked.start(**variables).until_ready()
+    context = ssl.create_default_context(cafile=str(pair.certificate))
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    with context.wrap_socket(asked.connect(), server_hostname="localhost") as client:
+        client.sendall(get_of("large", *(["Connection: close"] if how == "closes" else [])).encode())
+        taken = len(client.recv(1000))
+        if how == "stops":
+            stop(asked, started)
+        time.sleep(5)
+        while taken <= 24 << 20 and (data := client.recv(1 << 20)):
+            taken += len(data)
+    assert taken > 24 << 20
+    if how != "stops":
+        started.send(signal.SIGTERM)
+    assert started.wait() == 0
+    started.left_nothing()
 
 
 def test_an_answer_that_is_never_taken(asked: Asked) -> None:
