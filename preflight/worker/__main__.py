@@ -350,6 +350,8 @@ class _Main:
         with self._loop() as loop:
             try:
                 loop.run(server.serve(sockets=[sock]))
+                if beside is not None:
+                    loop.run(beside.end())  # an application that has broken off its lifespan has not ended ours
             except BaseException as error:
                 # Nothing is served from here on, and threads of the application's may go on for ever.
                 _leave(error.code if isinstance(error, SystemExit) else 1)

@@ -67,6 +67,7 @@ class Server(uvicorn.Server):
         self._late: set[protocol.Http] = set()
         """Connections whose client had an answer to take when that was asked last."""
         self._replaced = self._last = self._starts = False
+        self.servers: list[Any] = []
         self._start_up: asyncio.Task[object] | None = None
         """Runs the application's lifespan."""
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -131,11 +132,15 @@ class Server(uvicorn.Server):
         return connection
 
     def _announce(self) -> None:
-        """From now on, readiness is refused, and every answer is the last of its connection."""
+        """From now on, readiness is refused, unless another one serves, and every answer is its connection's last."""
         self._admitted.set()  # nobody waits for that any more
         if self._is_superfluous and self._start_up is not None and not self.lifespan.startup_event.is_set():
             self._start_up.cancel(msg="the server ends")
-        if not self.instance.draining:
+        if self._replaced:
+            # First: whoever connects from now on is the other one's, and no load balancer has to notice anything.
+            for server in self.servers:
+                server.close()
+        elif not self.instance.draining:
             self.instance.start_draining()
         if CLOSE not in self.server_state.default_headers:
             self.server_state.default_headers = [*self.server_state.default_headers, CLOSE]
@@ -246,8 +251,9 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         settings = self.instance.settings
         self._announce()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._hurried.wait(), settings.delay)
+        if not self._replaced:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurried.wait(), settings.delay)
         deadline = loop.time() + settings.graceful_timeout
         if self._last:
             for sock in sockets or ():
@@ -259,7 +265,10 @@ class Server(uvicorn.Server):
             server.close()
         for sock in sockets or ():
             sock.close()  # the port is free now, if nobody else holds it
-        await asyncio.sleep(TICK)  # connections accepted in the last turn of the loop get their protocols
+        # Connections accepted in the last turn of the loop get their protocols, and those of a load balancer an answer.
+        await asyncio.sleep(LINGER if self._replaced else TICK)
+        if not self.instance.draining:
+            self.instance.start_draining()
         self._announce()
         # Idle connections of a replaced instance may take their time: nobody waits for us.
         linger = deadline if self._replaced else loop.time() + LINGER

@@ -629,3 +629,35 @@ def test_clients_that_say_that_they_are_done(asked: Asked) -> None:
     asked.go()
     assert started.stop() == 0
     assert "Traceback" not in started.output
+
+
+def test_readiness_at_a_replacement(place: Place) -> None:
+    """What was replaced accepts nothing more, however long drain_delay is: no load balancer gets a 503 from it."""
+    old = place.start("--demo", PREFLIGHT_DRAIN_DELAY="10s").until_ready()
+    new = place.start("--demo").until_ready()
+    old.until_says("Replaced by")
+    assert {get(f"{place.url}/health/ready")[0] for _ in range(60)} == {200}
+    assert old.wait() == 0
+    assert new.stop() == 0
+
+
+RAISES = """
+from small import app as small
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        if WHEN == "asked":
+            await receive()
+        raise NotImplementedError(scope["type"])
+    await small(scope, receive, send)
+"""
+
+
+@pytest.mark.parametrize("when", ["called", "asked"])
+def test_an_application_without_a_lifespan(place: Place, when: str) -> None:
+    """It says so by what it raises: it is served, and nothing is said of our own routes at the end."""
+    place.write_module("raises", RAISES.replace("WHEN", repr(when)))
+    started = place.start("--demo", "--app", "raises:app").until_ready()
+    assert get(f"{place.url}/_preflight/health")[0] == 200
+    assert started.stop() == 0
+    assert "Traceback" not in started.output
+    assert ("served without a lifespan" in started.output) == (when == "asked")
