@@ -22,6 +22,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests import certificates
+from tests.e2e.beside import BEARER, TOKEN, ask
 from tests.e2e.chatting import client
 from tests.e2e.clients import Clients
 from tests.e2e.place import READY, Place, Started, get, listening
@@ -462,15 +463,19 @@ def test_nothing_leaks(asked: Asked) -> None:
 
 
 def test_a_launcher_whose_environment_is_made_anew(project: Place) -> None:
-    """.venv and checkout are away: routes that nobody has asked for answer, one worker's crash ends nothing."""
+    """.venv and checkout are away: routes answer, a re-run says what is wrong, one worker's crash ends nothing."""
     asked = Asked(project)
     python = venv(project.folder / "venv")
     command = [str(python), "run.py", "--port", str(project.port), *asked.options, "--workers", "2"]
-    started = project.spawn(*command).until_ready()
+    variables = {"PREFLIGHT_TOKEN": TOKEN, "PREFLIGHT_NOTIFY": "json://127.0.0.1:1/x", "PREFLIGHT_RERUN_INTERVAL": "1s"}
+    started = project.spawn(*command, environ=variables).until_ready()
     (project.folder / "venv").rename(project.folder / "away")
     project.root.rename(project.folder / "elsewhere")
     assert get(f"{project.url}/x") == (200, "x")
     assert get(f"{project.url}/_preflight/health")[0] == 200
+    assert ask(started, "/_preflight/diagnostics/run", "POST", headers=BEARER).status_code == 202
+    started.until_says("the suite could not be run")
+    assert ask(started, "/_preflight/diagnostics", headers=BEARER).status_code == 200
     os.kill(workers_of(started)[0], signal.SIGKILL)
     started.until_says("no process can be started")
     assert get(f"{project.url}/x") == (200, "x")
