@@ -267,44 +267,39 @@ def kill(asked: Asked, started: Started) -> None:
     started.send(signal.SIGKILL)
 
 
-@pytest.mark.parametrize("end", [stop, replace, kill])
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_an_answer_that_is_still_being_taken(asked: Asked, end: Callable[..., None], workers: str) -> None:
+TAKEN = [
+    *((end, workers, False, "") for end in (stop, replace, kill) for workers in "12"),
+    (None, "1", True, ""),
+    (None, "1", True, "Connection: close"),
+    (stop, "1", True, ""),
+]
+
+
+@pytest.mark.parametrize("end, workers, encrypted, header", TAKEN)
+def test_an_answer_that_is_still_being_taken(
+    asked: Asked, tmp_path: Path, end: Callable[..., None] | None, workers: str, *, encrypted: bool, header: str
+) -> None:
     """A client that takes a long answer slowly gets the whole of it, although the application was done at once."""
-    started = asked.start("--workers", workers).until_ready()
-    with asked.connect(get_of("large")) as client:
+    pair = certificates.make(tmp_path / "tls")
+    tls = {"PREFLIGHT_SSL_CERTFILE": str(pair.certificate), "PREFLIGHT_SSL_KEYFILE": str(pair.key)}
+    started = asked.start("--workers", workers, **(tls if encrypted else {})).until_ready()
+    context = ssl.create_default_context(cafile=str(pair.certificate))
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    raw = asked.connect()
+    with context.wrap_socket(raw, server_hostname="localhost") if encrypted else raw as client:
+        client.sendall(get_of("large", *([header] if header else [])).encode())
         taken = len(client.recv(1000))
-        end(asked, started)
-        time.sleep(2)  # a network that is slow, or a reader that is
+        if end is not None:
+            end(asked, started)
+        time.sleep(4)  # a network that is slow, or a reader that is
         while taken <= 24 << 20 and (data := client.recv(1 << 20)):
             taken += len(data)
     assert taken > 24 << 20
+    if end is None:
+        started.send(signal.SIGTERM)
     assert started.wait() == (-9 if end is kill else 0)
     assert "Traceback" not in started.output
     assert "not finish" not in started.output
-
-
-@pytest.mark.parametrize("how", ["keeps", "closes", "stops"])
-def test_an_answer_that_is_taken_slowly_behind_tls(asked: Asked, tmp_path: Path, how: str) -> None:
-    """A client of HTTPS gets the whole of it: on a connection that is kept, one that ends with it, and at a stop."""
-    pair = certificates.make(tmp_path / "tls")
-    variables = {"PREFLIGHT_SSL_CERTFILE": str(pair.certificate), "PREFLIGHT_SSL_KEYFILE": str(pair.key)}
-    started = asked.start(**variables).until_ready()
-    context = ssl.create_default_context(cafile=str(pair.certificate))
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    with context.wrap_socket(asked.connect(), server_hostname="localhost") as client:
-        client.sendall(get_of("large", *(["Connection: close"] if how == "closes" else [])).encode())
-        taken = len(client.recv(1000))
-        if how == "stops":
-            stop(asked, started)
-        time.sleep(5)
-        while taken <= 24 << 20 and (data := client.recv(1 << 20)):
-            taken += len(data)
-    assert taken > 24 << 20
-    if how != "stops":
-        started.send(signal.SIGTERM)
-    assert started.wait() == 0
-    started.left_nothing()
 
 
 def test_an_answer_that_is_never_taken(asked: Asked) -> None:
@@ -427,6 +422,34 @@ def test_websockets_in_the_middle_of_things(asked: Asked) -> None:
 
 
 # What is left open or behind.
+
+SHARES = """
+import os
+from multiprocessing import shared_memory
+from small import app as small
+block = shared_memory.SharedMemory(create=True, size=1 << 20, name=os.environ["BLOCK"] + str(os.getpid()))
+async def app(scope, receive, send):
+    if scope.get("path") == "/dies":
+        os._exit(7)
+    await small(scope, receive, send)
+"""
+
+
+@linux
+@pytest.mark.parametrize("how", ["stops", "dies"])
+def test_shared_memory_that_nobody_frees(place: Place, how: str) -> None:
+    """Python's own process for that frees it, after a stop and after a crash: /dev/shm does not fill up."""
+    place.write_module("shares", SHARES)
+    block = f"second-look-{os.getpid()}-{how}-"
+    started = place.start("--demo", "--supervise", "--app", "shares:app", BLOCK=block).until_ready()
+    assert len(list(Path("/dev/shm").glob(f"{block}*"))) == 1
+    if how == "dies":
+        with contextlib.suppress(OSError):
+            get(f"{place.url}/dies")
+        started.until_says("is back (PID ")
+    assert started.stop() == 0
+    until(lambda: not list(Path("/dev/shm").glob(f"{block}*")), "it is freed")
+    started.left_nothing()
 
 
 def test_nothing_leaks(asked: Asked) -> None:
