@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import ssl
+import subprocess
 import sys
 import sysconfig
 import threading
@@ -61,6 +62,8 @@ def test_more_files_than_may_be_watched(project: Place, limit: str) -> None:
     write(project, "1")
     limits = f'echo 0 >/proc/sys/user/max_inotify_{limit} && exec "$@"'
     project.before = ["unshare", "--map-root-user", "sh", "-c", limits, "sh"]
+    if subprocess.run([*project.before, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine does not let this user set a limit in a user namespace")
     started = project.start(*RELOADING).until_ready().until_says("Changes are not noticed any more")
     assert get(project.url) == (200, "1")
     before, since = spent(started.pid), time.monotonic()
@@ -312,10 +315,9 @@ def test_an_answer_that_is_never_taken(asked: Asked) -> None:
     started.left_nothing()
 
 
-CHUNKED = (
-    "POST /upload HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n5\r\nhello\r\n"
-)
-EXPECTS = "POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n"
+POST = "POST /upload HTTP/1.1\r\nHost: localhost\r\n"
+CHUNKED = f"{POST}Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n5\r\nhello\r\n"
+EXPECTS = f"{POST}Content-Length: 10\r\nExpect: 100-continue\r\n\r\n"
 IN_FLIGHT = {
     "chunked": (CHUNKED, "5\r\nworld\r\n0\r\nX-Sum: 1\r\n\r\n", "upload", [b"\r\n\r\n10"]),
     "expects": (EXPECTS, "helloworld", "upload", [b"100 Continue", b"\r\n\r\n10"]),
@@ -372,10 +374,7 @@ def test_a_request_on_a_connection_that_was_idle_at_a_replacement(asked: Asked) 
     assert new.stop() == 0
 
 
-ENDS = {"parent": 0, "children": 0, "thread": 0, "handlers": 0}
-
-
-@pytest.mark.parametrize("what", ENDS)
+@pytest.mark.parametrize("what", ["parent", "children", "thread", "handlers"])
 def test_what_an_application_does_to_its_end(asked: Asked, what: str) -> None:
     """It asks its launcher to stop, has stubborn children, a thread that never ends, handlers of its own."""
     started = asked.start(PREFLIGHT_GRACEFUL_TIMEOUT="5s").until_ready()
@@ -453,7 +452,7 @@ def test_shared_memory_that_nobody_frees(place: Place, how: str) -> None:
 
 
 def test_nothing_leaks(asked: Asked) -> None:
-    """Crashes, re-runs, clients that reset: descriptors, children and temporary files are as before."""
+    """Crashes, and clients that reset: descriptors, children and temporary files are as before."""
     temporary = asked.place.folder / "temporary"
     temporary.mkdir()
     started = asked.start(PREFLIGHT_RESTART_BACKOFF="10ms", TMPDIR=str(temporary)).until_ready()
@@ -473,8 +472,8 @@ def test_nothing_leaks(asked: Asked) -> None:
     assert len(psutil.Process(started.pid).children()) == 1
     (worker,) = workers_of(started)
     before = psutil.Process(worker).num_fds()
-    for _ in range(300):
-        with asked.connect(get_of("large")[:-2]) as client:
+    for number in range(300):
+        with asked.connect(get_of("large")[: -2 * (number % 2) or None]) as client:  # in its request, or in its answer
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     until(lambda: psutil.Process(worker).num_fds() <= before + 1, "the connections are closed")
     assert started.stop() == 0
@@ -552,7 +551,7 @@ def test_no_room_for_the_fleet(place: Place) -> None:
 
 
 def test_one_hangs_while_another_crashes(asked: Asked) -> None:
-    """Of three workers: the third serves, both are back, and the hanging one's request is the only one lost."""
+    """Of three workers: both are back, and the third has gone on."""
     started = asked.start("--workers", "3", PREFLIGHT_HEARTBEAT="3s").until_ready()
     one, two, three = workers_of(started)
     os.kill(one, signal.SIGSTOP)
@@ -568,7 +567,7 @@ def test_one_hangs_while_another_crashes(asked: Asked) -> None:
 
 
 def test_several_replacements_at_once(asked: Asked) -> None:
-    """Each waits for the one before, nobody is refused, what is in flight is answered, and one of them serves."""
+    """Each waits for the one before: nobody is refused, what is in flight is answered, and one of them serves."""
     first = asked.start().until_ready()
     with Clients(asked.place.port, path="/x") as clients, asked.connect(get_of("slow")) as client:
         asked.until_asked("slow")
