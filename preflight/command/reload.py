@@ -92,7 +92,7 @@ class Watch:
         self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if hasattr(os, "pipe2") else os.pipe()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
         self.problem = ""
-        """Why the files are no longer watched; empty while they are."""
+        """Why not all files are watched, for people; empty while they are, and once it was said."""
         self._alone: dict[str, object] = {}
         """Files that count whatever their names are, each with its last state; None if the folders' watch sees it."""
 
@@ -106,6 +106,8 @@ class Watch:
         self._thread.join(1.0)
         self._loop.unwatch(self._woken)
         os.close(self._woken)
+        if not self._thread.is_alive():
+            os.close(self._wake)  # not before: a pipe without a writer would wake the loop again and again
 
     def add(self, files: Sequence[Path]) -> None:
         """Watch these files as well, wherever they are and whatever their names are, instead of those added before."""
@@ -123,24 +125,34 @@ class Watch:
         return sorted(taken)
 
     def _watch(self) -> None:
+        try:
+            try:
+                self._follow()
+            except (PermissionError, FileNotFoundError) as error:  # a database's folder, or one that has just gone
+                self._complain(f"Not all changes are noticed: {error}")
+                self._follow(ignore_permission_denied=True)
+        except (OSError, RuntimeError) as error:  # more files than inotify may watch (fs.inotify.max_user_watches)
+            self._complain(f"Changes are not noticed any more: {error}")
+
+    def _follow(self, *, ignore_permission_denied: bool = False) -> None:
+        """Note what changes. Where permissions are ignored, watchfiles says nothing of any other folder either."""
         import watchfiles
 
-        try:
-            for found in watchfiles.watch(
-                *self._folders,
-                watch_filter=self._counts,
-                step=QUIET,
-                stop_event=self._over,
-                raise_interrupt=False,
-                ignore_permission_denied=True,
-            ):
-                with self._lock:
-                    self._changed |= {path for _change, path in found}
-                self._tell()
-        except (OSError, RuntimeError) as error:  # more files than inotify may watch (fs.inotify.max_user_watches)
-            self.problem = str(error)
+        for found in watchfiles.watch(
+            *self._folders,
+            watch_filter=self._counts,
+            step=QUIET,
+            stop_event=self._over,
+            raise_interrupt=False,
+            ignore_permission_denied=ignore_permission_denied,
+        ):
+            with self._lock:
+                self._changed |= {path for _change, path in found}
             self._tell()
-        os.close(self._wake)
+
+    def _complain(self, problem: str) -> None:
+        self.problem = problem
+        self._tell()
 
     def _tell(self) -> None:
         with contextlib.suppress(BlockingIOError):  # the loop is going to wake anyway
@@ -208,6 +220,9 @@ class Reloader:
     def run(self) -> int:
         """Serve until a signal asks to stop."""
         self._start(())
+        # Now, beside that: while .venv is made anew, there is nothing to import.
+        from preflight.output import terminal  # noqa: F401
+
         told = 0
         while not self._loop.stops or self._alive():
             if self._loop.stops and not told:
@@ -240,12 +255,18 @@ class Reloader:
         self._display.follow(settings)
         self._begun, self._outdated = time.monotonic(), False
         command = _command(replaces=self._serving is not None)
-        self._next = subprocess.Popen(command, preexec_fn=_ending_with_its_parent())
+        try:
+            self._next = subprocess.Popen(command, preexec_fn=_ending_with_its_parent())
+        except OSError as error:  # .venv is being made anew, or there is no room for another process
+            self._display.terminal.line(children.shortage(error), "red")
+            self._exit_code = 4 if self._serving is None else self._exit_code
+            self._wait_for_change(4)
+            return
         children.spare(self._next.pid)
 
     def _complain(self) -> None:
         if self._watch.problem:
-            self._display.terminal.line(f"Changes are not noticed any more: {self._watch.problem}", "red")
+            self._display.terminal.line(self._watch.problem, "red")
             self._watch.problem = ""
 
     def _look(self) -> None:

@@ -161,10 +161,15 @@ class Membership:
         except OSError:
             self._begin_at = time.monotonic() + AGAIN[-1]
             return
-        self._child = child
-        self._orders = queue.Queue(MOST)
-        self._writer = threading.Thread(target=_write, args=(child, self._orders), name="registrar", daemon=True)
-        self._writer.start()
+        orders: queue.Queue[tuple[str, dict[str, Any]] | None] = queue.Queue(MOST)
+        writer = threading.Thread(target=_write, args=(child, orders), name="registrar", daemon=True)
+        try:
+            writer.start()
+        except RuntimeError:  # no thread can be had (a limit of processes)
+            child.close()
+            self._begin_at = time.monotonic() + AGAIN[-1]
+            return
+        self._child, self._orders, self._writer = child, orders, writer
         self._loop.watch_child(child, self._heard, child.read_output)
         self._tell("join", settings=self._settings.to_message(), who=self._who)
         if self._report is not None:

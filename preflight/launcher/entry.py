@@ -119,12 +119,12 @@ class Entry:
         if sys.platform != "linux":  # elsewhere SO_REUSEADDR binds beside a listener
             return True
         host = self._settings.host
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
+        try:
+            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind((host.encode() if host.isascii() else host, self._settings.port))
-            except OSError:  # or not an address of this machine: the thorough look tells which
-                return True
+        except OSError:  # or not an address of this machine, which may have no IPv6: the thorough look tells which
+            return True
         return False
 
     def _meet(self) -> bool:

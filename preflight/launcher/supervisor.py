@@ -278,13 +278,18 @@ class Supervisor:
         return None
 
     def _fill(self, slot: Slot) -> int | None:
-        """Start a slot's next worker; if there is no room for a process, try again during ``restart_window``."""
+        """Start a slot's next worker; if there is no room for a process, try again during ``restart_window``.
+
+        While others serve, the tries go on for as long as they do.
+        """
         now = time.monotonic()
         slot.short_until = slot.short_until or now + self._settings.restart_window
         try:
             self._workers.fill(slot, Worker(self._settings))
         except OSError as error:
             shortage = children.shortage(error)
+            if self.announced and self._workers.serving:
+                slot.short_until = now + self._settings.restart_window  # no connection waits for this one
             if now >= slot.short_until:
                 slot.ending = f"{slot.ending}, and {shortage}" if slot.ending else shortage
                 return self._give_up(slot, "")
@@ -372,12 +377,12 @@ class Supervisor:
     def _finish(self, *, replaced: bool, last: bool, stops: int) -> None:
         """Let the workers end in order, until their deadline is over or more than ``stops`` signals ask to stop."""
         workers = self._workers.handed
-        # One worker answers what waits in the queue: all of them share the socket, and only one locks it.
+        # Each worker that serves answers what waits in the queue, so that nothing depends on one that hangs.
         answers = next((worker for worker in workers if worker.ready), workers[0] if workers else None)
         # Connections wait for its start-up only where clients know of this instance.
         starts = answers if self.announced else None
         for worker in workers:
-            worker.drain(replaced=replaced, last=last and worker is answers, starts=worker is starts)
+            worker.drain(replaced=replaced, last=last, starts=worker is starts)
         # The workers have the socket, and close it first of all: the port is free long before the last answer.
         self._socket.close()
         drain.wait_for_end(

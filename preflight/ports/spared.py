@@ -10,7 +10,9 @@ _DATA_STORES = (
     " postgres postmaster pgbouncer mysqld mariadbd redis-server valkey-server redis-sentinel mongod mongos"
     " memcached clickhouse-server influxd etcd cockroach qdrant weaviate neo4j minio beam.smp nats-server"
     " rabbitmq-server mosquitto emqx couchdb arangod dgraph surreal scylla tidb-server tikv-server meilisearch"
-    " typesense"
+    " typesense typesense-server clickhouse influxdb3 keydb-server dragonfly milvus chroma dolt edgedb-server"
+    " gel-server sqlservr tarantool memgraph rqlited sqld immudb fdbserver yb-master yb-tserver pd-server"
+    " risingwave ferretdb"
 )
 _WEB_SERVERS = "nginx apache2 httpd lighttpd haproxy traefik envoy caddy squid varnishd php-fpm"
 _SYSTEM = (
@@ -92,7 +94,10 @@ FORWARDERS: dict[str, str] = {
     "sshd-session": _SSH,
 }
 
-_JUPYTER = "jupyter jupyter-lab jupyter-notebook jupyter-server jupyterhub jupyterlab notebook ipykernel"
+_NOTEBOOKS = (
+    "jupyter jupyter-lab jupyter-notebook jupyter-nbclassic jupyter-server jupyterhub jupyterlab notebook nbclassic"
+    " ipykernel marimo"
+)
 _JAVA = (
     "neo4j elasticsearch opensearch kafka zookeeper cassandra solr activemq artemis hbase hadoop flink druid trino"
     " presto pulsar hazelcast ignite keycloak kc jenkins nexus sonar sonarqube logstash nifi catalina wildfly jboss"
@@ -118,7 +123,7 @@ PROGRAMS: dict[tuple[str, str], frozenset[str]] = {
         (
             "python",
             "an interactive session",
-            f"{_JUPYTER} ipykernel_launcher ipython IPython idlelib idle pgcli spyder",
+            f"{_NOTEBOOKS} ipykernel_launcher ipython IPython idlelib idle pgcli spyder",
         ),
         ("node", "infrastructure", "n8n verdaccio pm2 node-red"),
         ("node", "a tunnel", "localtunnel lt ngrok"),

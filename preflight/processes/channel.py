@@ -105,13 +105,14 @@ class Channel:
                     self._socket.shutdown(socket.SHUT_WR)
                     raise ChannelError("the other side does not read")
 
-    def offer(self, kind: str, **data: object) -> bool:
+    def offer(self, kind: str, patience: float = 0.0, **data: object) -> bool:
         """Send a short message if that takes no waiting; returns whether it was sent.
 
         For messages that nobody misses: a suspended receiver must not hold up a sender that has other things to do.
+        ``patience``: seconds that another thread's message may take before this one.
         """
         line = json.dumps({"kind": kind, "descriptors": 0, "data": data}, separators=(",", ":")).encode() + b"\n"
-        if not self._sending.acquire(blocking=False):
+        if not self._sending.acquire(timeout=patience):
             return False
         try:
             poll = select.poll()

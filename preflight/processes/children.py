@@ -21,6 +21,7 @@ from preflight.processes.channel import Channel, Message
 
 READ = 8 * 1024  # bytes of output in one look, which may be as many lines: each takes time, and signals wait meanwhile
 KEPT_LINES = 200
+ROUNDS = 5  # looks at a group whose processes may have forked while they were killed
 REAP = 2.0  # seconds that a process which was killed may take to end before nobody waits for it any more
 NICER = 10  # by which a child that steps back is nicer than we are: a tenth of our share of a busy processor
 KEPT = 1024 * 1024  # characters of the kept lines together
@@ -175,16 +176,16 @@ class Child:
         except (AttributeError, ChildProcessError):  # macOS before 3.13 has no waitid
             if self.process.poll() is None:
                 return False
-        self._signal_group(signal.SIGKILL)
+        left = self._kill_group()
         self._reap()
-        if self._signal_group(0):  # it is not reaped yet: there were other processes in the group
+        if left or (left is None and self._signal_group(0)):  # not reaped yet: there were other processes in the group
             self.on_signal("SIGKILL", self.pid, self.module, "it has ended, but what it started has not")
         return True
 
     def kill(self, why: str = "it is not needed any more") -> None:
         """Kill the whole group and wait for the process; may be called more than once."""
         if not self.ended():
-            self._signal_group(signal.SIGKILL)
+            self._kill_group()
             with contextlib.suppress(ProcessLookupError):  # it may have left its group
                 os.kill(self.pid, signal.SIGKILL)
             self.on_signal("SIGKILL", self.pid, self.module, why)
@@ -197,6 +198,25 @@ class Child:
             # A tracer that does not wait for it hides its end; or the kernel has something to finish.
             self.process.returncode = -signal.SIGKILL
         _unreaped.discard(self.pid)
+
+    def _kill_group(self) -> bool | None:
+        """Kill the group, but for what frees shared memory behind it, and ends by itself when all others have gone.
+
+        Returns whether there were others beside this process; None if that was not looked at.
+        """
+        if not any(map(_cleans_up, _members(self.pid))):
+            self._signal_group(signal.SIGKILL)
+            return None
+        killed: set[int] = set()
+        for _ in range(ROUNDS):  # each may have forked meanwhile
+            others = {pid for pid in _members(self.pid) if pid not in killed and not _cleans_up(pid)}
+            for pid in others:
+                with contextlib.suppress(OSError):  # it has ended
+                    os.kill(pid, signal.SIGKILL)
+            if not others:
+                break
+            killed |= others
+        return bool(killed - {self.pid})
 
     def _signal_group(self, number: int) -> bool:
         """Send a signal to the group; returns whether anybody was there to get it."""
@@ -241,6 +261,25 @@ class Child:
             return signal.Signals(-code).name
         except ValueError:
             return f"signal {-code}"
+
+
+def _members(group: int) -> list[int]:
+    """The processes of a group, where /proc tells; those that have ended and are not reaped are among them."""
+    found = []
+    with contextlib.suppress(OSError):
+        for name in os.listdir("/proc"):
+            with contextlib.suppress(OSError, ValueError):
+                if os.getpgid(int(name)) == group:
+                    found.append(int(name))
+    return found
+
+
+def _cleans_up(pid: int) -> bool:
+    """Whether a process does nothing but free the shared memory of others once they have gone."""
+    with contextlib.suppress(OSError):
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"resource_tracker" in command or command.startswith(b"torch_shm_manager")
+    return False
 
 
 _LIMITS = {

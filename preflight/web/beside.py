@@ -136,7 +136,8 @@ class Beside:
             # An application without a lifespan, which says so by raising, is served all the same, with our routes.
             if answered:
                 await self.end()
-            raise
+            if answered or asked:
+                raise
         except BaseException:  # it exits: nothing is served
             await self.end()
             raise

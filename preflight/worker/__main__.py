@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from preflight.worker.listening import ListeningGuard
     from preflight.worker.serving import Server
 
+NEWS = 0.1  # seconds that news for the other workers waits for another message
 FLUSH = 0.5  # seconds that the last events get to reach the launcher
 LEAVE = 2.0  # seconds that the rest of a process gets to end when its event loop has ended without being asked
 NOTED = ("notifications", "fleet", "restarts", "logout", "news")  # messages about the instance
@@ -223,11 +224,12 @@ class _Main:
         except OSError as error:
             self._unheard(error)
 
-    def _beat(self) -> None:
+    def _offer(self, kind: str, patience: float = 0.0, **data: Any) -> None:
+        """Say something in the event loop that may be lost, where the launcher is stopped and hears nothing."""
         if self._is_copy:
             return
         try:
-            self._channel.offer("beat")
+            self._channel.offer(kind, patience, **data)
         except OSError as error:
             self._unheard(error)
 
@@ -258,7 +260,7 @@ class _Main:
         workers = instance.settings.workers
         if workers > 1:
             instance.board = Board.attached(order.descriptors[1], order.data["number"], workers)
-            instance.fellows = Fellows(lambda topic, data: self._say("news", topic=topic, data=data))
+            instance.fellows = Fellows(lambda topic, data: self._offer("news", NEWS, topic=topic, data=data))
         return instance
 
     def run(self) -> int:
@@ -338,7 +340,7 @@ class _Main:
 
         def say(kind: str) -> None:
             if kind == "beat":
-                self._beat()
+                self._offer("beat")
             else:
                 self._say(kind, instance_id=instance.instance_id, beside=beside is not None)
 
@@ -348,6 +350,8 @@ class _Main:
         with self._loop() as loop:
             try:
                 loop.run(server.serve(sockets=[sock]))
+                if beside is not None:
+                    loop.run(beside.end())  # an application that has broken off its lifespan has not ended ours
             except BaseException as error:
                 # Nothing is served from here on, and threads of the application's may go on for ever.
                 _leave(error.code if isinstance(error, SystemExit) else 1)

@@ -46,6 +46,14 @@ async def empty(sock: socket.socket, deadline: float, *, local: bool) -> None:
             await asyncio.sleep(LOOK)
 
 
+def _is_locked(sock: socket.socket) -> bool:
+    """Whether another worker has done so."""
+    try:
+        return sock.getsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX) == NO_INTERFACE
+    except OSError:
+        return False
+
+
 def lock(sock: socket.socket) -> bool:
     """Let no further connection into a listening socket's queue; those in it stay. For good: only before closing it.
 
@@ -61,7 +69,8 @@ def lock(sock: socket.socket) -> bool:
             sock.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, NO_INTERFACE)
             return True
         except OSError:
-            pass
+            if _is_locked(sock):
+                return True
         # One instruction of classic BPF, "return 0": the listener does not even see another packet. A client's
         # SYN is lost, and when it is sent again, the port is closed or belongs to another process.
         program = array.array("B", struct.pack("HBBI", 0x06, 0, 0, 0))

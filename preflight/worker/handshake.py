@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import ssl
 
 AT_ONCE = 16  # connections accepted in one turn of the event loop; in the next, it closes those that have to make room
+FLUSH = 24 * 3600.0
+"""Seconds that asyncio gives a closing connection whose client has not taken everything, the end of a long answer say:
+longer than `State.sweep`, which looks at whether the client takes anything."""
 PAUSE = 1.0  # seconds without accepting after an error, if no more files can be opened, say
 _PASSING = frozenset(
     {
@@ -117,7 +120,7 @@ class Handshake:
             sock,
             ssl=context,
             ssl_handshake_timeout=self._state.limits.request_timeout,
-            ssl_shutdown_timeout=protocol.LINGER,
+            ssl_shutdown_timeout=FLUSH,
         )
 
     def _leave(self) -> None:

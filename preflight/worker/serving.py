@@ -64,7 +64,10 @@ class Server(uvicorn.Server):
         self._hurried = asyncio.Event()
         instance.requests = self._requests
         self._taking: set[asyncio.Task[object]] = set()
+        self._late: set[protocol.Http] = set()
+        """Connections whose client had an answer to take when that was asked last."""
         self._replaced = self._last = self._starts = False
+        self.servers: list[Any] = []
         self._start_up: asyncio.Task[object] | None = None
         """Runs the application's lifespan."""
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -88,7 +91,7 @@ class Server(uvicorn.Server):
 
     def count_in_flight(self, answer: Callable[[int], object]) -> None:
         """Tell ``answer`` how many requests and pieces of work have not ended; from any thread."""
-        self._in_loop(lambda: answer(self.instance.works + self._requests()))
+        self._in_loop(lambda: answer(self.instance.works + self._requests() + self._untaken()))
 
     def hurry(self) -> None:
         """Leave out what is left of drain_delay; from any thread, and from a signal's handler."""
@@ -129,11 +132,15 @@ class Server(uvicorn.Server):
         return connection
 
     def _announce(self) -> None:
-        """From now on, readiness is refused, and every answer is the last of its connection."""
+        """From now on, readiness is refused, unless another one serves, and every answer is its connection's last."""
         self._admitted.set()  # nobody waits for that any more
         if self._is_superfluous and self._start_up is not None and not self.lifespan.startup_event.is_set():
             self._start_up.cancel(msg="the server ends")
-        if not self.instance.draining:
+        if self._replaced:
+            # First: whoever connects from now on is the other one's, and no load balancer has to notice anything.
+            for server in self.servers:
+                server.close()
+        elif not self.instance.draining:
             self.instance.start_draining()
         if CLOSE not in self.server_state.default_headers:
             self.server_state.default_headers = [*self.server_state.default_headers, CLOSE]
@@ -244,8 +251,9 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         settings = self.instance.settings
         self._announce()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._hurried.wait(), settings.delay)
+        if not self._replaced:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurried.wait(), settings.delay)
         deadline = loop.time() + settings.graceful_timeout
         if self._last:
             for sock in sockets or ():
@@ -257,7 +265,10 @@ class Server(uvicorn.Server):
             server.close()
         for sock in sockets or ():
             sock.close()  # the port is free now, if nobody else holds it
-        await asyncio.sleep(TICK)  # connections accepted in the last turn of the loop get their protocols
+        # Connections accepted in the last turn of the loop get their protocols, and those of a load balancer an answer.
+        await asyncio.sleep(LINGER if self._replaced else TICK)
+        if not self.instance.draining:
+            self.instance.start_draining()
         self._announce()
         # Idle connections of a replaced instance may take their time: nobody waits for us.
         linger = deadline if self._replaced else loop.time() + LINGER
@@ -289,9 +300,17 @@ class Server(uvicorn.Server):
         """Whether connections are open on which a request may come, or will be once they are encrypted."""
         return any(hasattr(connection, "cycle") for connection in self.server_state.connections)
 
+    def _untaken(self) -> int:
+        """HTTP answers that are complete, and that their clients have not taken yet."""
+        complete = {one for one in self.server_state.connections if isinstance(one, protocol.Http) and not one.busy}
+        # Behind TLS there is another buffer, of which nobody tells: it is empty when the connection has gone.
+        kept = self._late if self.config.is_ssl else set()
+        self._late = {one for one in complete if one in kept or one.transport.get_write_buffer_size() > 0}
+        return len(self._late)
+
     def _unfinished(self) -> int:
-        """Requests, WebSockets and pieces of work that have not ended."""
-        return max(self.instance.works, len(self.server_state.tasks))
+        """Requests, WebSockets and pieces of work that have not ended, and answers that are not taken."""
+        return max(self.instance.works, len(self.server_state.tasks)) + self._untaken()
 
 
 def _config(application: LoadedApplication, settings: Settings) -> uvicorn.Config:

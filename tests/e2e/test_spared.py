@@ -128,9 +128,14 @@ def machine(request: pytest.FixtureRequest) -> Machine:
         ("cloud-sql-proxy project:region:db", "it forwards the port for a container or a tunnel"),
         ("session-manager-plugin", "it forwards the port for a container or a tunnel"),
         ("ollama serve", "it is infrastructure (ollama)"),
+        ("typesense-server", "it is infrastructure (typesense-server)"),
+        ("clickhouse server", "it is infrastructure (clickhouse)"),
+        ("milvus run standalone", "it is infrastructure (milvus)"),
         ("java -cp /opt/neo4j/lib/* org.neo4j.server.Neo4jCommunity", "it is infrastructure (neo4j, run by java)"),
         ("node /home/x/.vscode-server/out/server-main.js", "it is an editor (.vscode-server, run by node)"),
         ("jupyter-lab", "it is an interactive session (jupyter-lab, run by python)"),
+        ("jupyter-nbclassic", "it is an interactive session (jupyter-nbclassic, run by python)"),
+        ("marimo edit", "it is an interactive session (marimo, run by python)"),
     ],
 )
 def test_programs_that_are_spared(command: str, why: str, machine: Machine, run: Run) -> None:

@@ -174,13 +174,13 @@ def test_two_serve(
     serve: Serve, started: FakeChildren, loop: Loop, chosen: Settings, when_announced: When,
     capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """The first imports beside the suite, the second once the verdict is good; one of them empties the queue."""
+    """The first imports beside the suite, the second once the verdict is good; both empty the queue."""
     when_announced(lambda: loop.stops.append(15))
     assert serve(chosen) == 0
     one, two = started.workers
     assert started.made.index(two) == 2, "after the first worker and the suite"
     assert [order["number"] for worker in (one, two) for order in orders(worker, "serve")] == [1, 2]
-    assert [order["last"] for worker in (one, two) for order in orders(worker, "drain")] == [True, False]
+    assert [order["last"] for worker in (one, two) for order in orders(worker, "drain")] == [True, True]
     assert re.search(r"^Workers +2 serve$", capfd.readouterr().out, re.MULTILINE)
 
 
