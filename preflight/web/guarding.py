@@ -83,11 +83,11 @@ class Guarded:
             return
         beside = _beside(self.app, instance)
         if beside is None:
-            self._way = self._without_routes
+            self._way = self._first(self._without_routes, None, instance)
             await self.app(scope, receive, send)
             return
         entrance = beside.entrance(self._live)
-        self._way = entrance if port is not None else self._first(entrance, beside, instance)
+        self._way = self._first(entrance, beside if port is None else None, instance)
         await beside.begin(instance)
         await beside.lifespan(scope, _draining(receive, instance), send)
 
@@ -95,16 +95,30 @@ class Guarded:
         answer = self._live if scope["type"] == "lifespan" else self.app
         await answer(scope, receive, send)
 
-    def _first(self, entrance: App, beside: Beside, instance: Instance) -> App:
-        """Take the port that the server has bound from the first connection that comes by it."""
+    def _first(self, way: App, beside: Beside | None, instance: Instance) -> App:
+        """Before the first request, redact what the server's own loggers write: some make them when they serve.
+
+        And take the port that it has bound from the first connection that comes by it. ``beside`` is None if it is
+        known, or nobody asks.
+        """
+        redacted = False
 
         async def first(scope: Scope, receive: Receive, send: Send) -> None:
+            nonlocal redacted
+            if not redacted:
+                from preflight.redaction.redactor import Redactor
+                from preflight.web import logs
+
+                logs.redact(Redactor.of(instance.settings))
+                redacted = True
             server = scope.get("server")
-            if server is not None and server[1]:
-                self._way = entrance
+            if beside is None:
+                self._way = way
+            elif server is not None and server[1]:
+                self._way = way
                 instance.settings = replace(instance.settings, port=server[1])
                 beside.moved_to(server[1])
-            await entrance(scope, receive, send)
+            await way(scope, receive, send)
 
         return first
 
