@@ -220,6 +220,7 @@ def _found(config: pytest.Config) -> Project | None:
     found, scopes = _project_of(config)
     inside = _inside(config, scopes)
     if not any(inside):
+        _refuse_anothers(config, found)
         return None
     if all(inside):
         return found
@@ -230,6 +231,25 @@ def _found(config: pytest.Config) -> Project | None:
         if found.root == project.CHECKOUT
         else "run the preflight suite and the project's other tests separately: one pytest for each"
     )
+
+
+def _refuse_anothers(config: pytest.Config, found: Project) -> None:
+    """Raises UsageError for the suite of another project: its requirements would be asked like any tests."""
+    from preflight import project
+
+    here = config.invocation_params.dir
+    for argument in _arguments(config):
+        path = (here / argument.partition("::")[0]).resolve()
+        if not path.exists():
+            continue  # the name of a package, say
+        there = project.find(path if path.is_dir() else path.parent)
+        if there.root == found.root.resolve():
+            continue
+        folders = [
+            there.root / (name if "/" in name else name.replace(".", "/")) for name in project.suite_names(there)
+        ]
+        if any(path.is_relative_to(one) for one in folders if one != there.root):
+            raise pytest.UsageError(f"{argument} belongs to the suite of {there.root}: start pytest in that folder")
 
 
 def _project_of(config: pytest.Config) -> tuple[Project, list[Scope]]:

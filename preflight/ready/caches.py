@@ -36,6 +36,8 @@ def redis(
     :param policy: what it has to do when its memory is full, "noeviction" say: a queue must not lose its jobs.
     :param writes: whether it has to take what is written: a replica does not, nor does one whose disk is full.
     """
+    if at_least and not _NUMBERS.fullmatch(at_least):
+        raise ValueError(f"the oldest version is {at_least!r}, and has to be numbers with dots: 7.2")
 
     def probe(ask: Ask) -> RedisAnswer:
         count = 1

@@ -25,9 +25,11 @@ _LONGEST_NAME = 64  # characters of what a field is called
 
 _OPTION = re.compile(r"--?[\w.-]{1,200}", re.ASCII)
 _SECRET = re.compile(
-    r"pass|token|key|secret|auth|pwd|cred|jwt|cookie|dsn|(?:^|^-D|[-_.])(?:pw|psk|encrypt)$", re.IGNORECASE
+    r"pass|token|key|secret|auth|bearer|pwd|cred|jwt|cookie|dsn|(?:^|^-D|[-_.])(?:pw|psk|encrypt)$", re.IGNORECASE
 )
 _HARMLESS = re.compile(r"(?:file|path|dir|url|uri|type|header|domain|name)$", re.IGNORECASE)
+_ONE_WORD = re.compile(r"[\w.~+=-]{12,512}", re.ASCII)
+_RUN = re.compile(r"[A-Za-z0-9]{8,}")
 _LOGIN = re.compile(r"^-[uU]$|(?:users?|username|login|account|userpwd|[-_.]basic)$", re.IGNORECASE)
 _COMMAND = re.compile(r"-[a-z]{0,8}c")  # sh -c, bash -lc
 _CONFIGURED = re.compile(r"(?:python|file):")  # gunicorn -c python:...
@@ -95,8 +97,11 @@ def _masked(argv: Sequence[str], secrets: Collection[str], header_ends: str = "-
         elif before == "header" and not argument.startswith(header_ends):
             yield MASK
             kind = "header"
-        elif before == "secret" and not argument.startswith("--"):
+        elif (before == "secret" and not argument.startswith("--")) or (
+            before == "another" and _is_made(argument)  # vllm --api-key ONE ANOTHER
+        ):
             yield MASK
+            kind = "another"
         elif before == "login" and (login := _login(argument)):
             yield login
         elif before == "password or port":
@@ -138,6 +143,12 @@ def _kind(argument: str) -> str:
 
 def _is_secret(option: str) -> bool:
     return bool(_SECRET.search(option)) and not _HARMLESS.search(option)
+
+
+def _is_made(argument: str) -> bool:
+    """Whether it is one word with letters and digits between each other, as what a machine has made is."""
+    runs = _RUN.findall(argument) if _ONE_WORD.fullmatch(argument) else ()
+    return any(any(map(str.isdigit, run)) and any(map(str.isalpha, run)) for run in runs)
 
 
 def _login(value: str) -> str:

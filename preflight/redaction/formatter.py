@@ -18,6 +18,10 @@ class Redacting(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return self._redactor.text(self.inner.format(record))
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # as logging calls it
+        """Only the message: for handlers that show the rest themselves, as rich's does."""
+        return self._redactor.text(self.inner.formatMessage(record))
+
 
 def redact(handler: logging.Handler, redactor: Redactor) -> None:
     """Let a handler write without secrets; a second call updates the secrets."""

@@ -58,7 +58,8 @@ def _ways(character: str) -> str:
     """All the ways to write a character; each escape may be escaped again, and bounds keep that from taking long."""
     code = ord(character)
     escape = r"\\\\{0,15}"  # one backslash or more
-    ways = [rf"\\{{0,7}}{re.escape(character)}"]
+    # Twice, as SQL and CSV have a quote, ConfigParser a percent sign and Compose a dollar sign.
+    ways = [rf"\\{{0,7}}{re.escape(character)}{'' if character.isspace() else '{1,2}?'}"]
     raw = character.encode("utf-8", "surrogateescape")
     ways.append("".join(rf"%(?:25){{0,4}}{_hex(byte, 2)}" for byte in raw))
     ways.append("".join(rf"{escape}x{_hex(byte, 2)}" for byte in raw))  # the repr of bytes

@@ -12,6 +12,7 @@ import threading
 from typing import TextIO
 
 import pytest
+from _pytest._code.code import TerminalRepr
 
 from preflight.output import audit
 from preflight.output.log import Log, LogFile
@@ -75,6 +76,10 @@ class Alone:
     def redact(self, config: pytest.Config, redactor: Redactor) -> None:
         """Take the secrets out of what pytest writes: a launcher does that with all that its suite's process writes."""
         written.redact(config, redactor)
+
+    def redact_error(self, error: TerminalRepr, redactor: Redactor) -> None:
+        """The same for an error in a hook, which pytest shows as it is."""
+        written.redact_error(error, redactor)
 
     def interrupt(self, config: pytest.Config) -> None:
         """End the run at once where nobody reads its output: pytest would write a lot of it, and wait for a reader.

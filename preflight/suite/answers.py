@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from preflight.contract import Details
@@ -19,6 +20,7 @@ from preflight.making import Ask, Failure, Made
 from preflight.processes import programs
 from preflight.settings import places, template
 from preflight.settings.model import Settings
+from preflight.suite import unawaited
 from preflight.suite.sharing import Sharing, lease
 
 GRACE = 0.5  # seconds beyond its deadline in which a probe can say what it was waiting for
@@ -82,9 +84,15 @@ class _Asked:
 
     def _run(self, ask: Ask) -> None:
         try:
-            answer = self._made.probe(ask)
-            if inspect.isawaitable(answer):
-                answer = asyncio.run(_within(answer, ask.timeout))
+            missed: list[BaseException] = []
+            with unawaited.noticed([Path(self._made.file).parent], missed):
+                answer = self._made.probe(ask)
+                if inspect.isawaitable(answer):
+                    answer = asyncio.run(_within(answer, ask.timeout))
+            if missed:
+                raise missed[0]
+            if inspect.isawaitable(answer) or inspect.isgenerator(answer) or inspect.isasyncgen(answer):
+                raise TypeError(f"its probe returned a {type(answer).__name__}, which nobody runs")
             self._answer = answer
         except BaseException as error:  # noqa: BLE001  # it is raised again in the requirement
             self._error = error

@@ -61,13 +61,17 @@ class Collection:
     def pytest_collection(self) -> None:
         self._refuse(soundness.problems(self._config))
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        redacted = self._run.redactor.text
         if report.skipped:
-            why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            file, line, why = report.longrepr if isinstance(report.longrepr, tuple) else ("", 0, str(report.longrepr))
             self._run.broken([f"{report.nodeid}: left out as a whole: {first_line(why)}"])
+            report.longrepr = (file, line, redacted(why))
         if report.failed:
             lines = [line.removeprefix("E").strip() for line in str(report.longrepr).splitlines() if line.strip()]
             self._run.broken([f"{report.nodeid}: cannot be collected: {uncollectable(lines)}"])
+            report.longrepr = redacted(str(report.longrepr))  # pytest shows it, and writes it to files
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> Generator[None]:
@@ -95,6 +99,8 @@ class Collection:
             run.alone.import_application()
         if values := run.inquiries.start(asked):
             run.redactor = Redactor.of(self._settings, besides=values)
+            if run.alone is not None:
+                run.alone.redact(session.config, run.redactor)
         if run.link:
             run.link.send("collected", titles=[run.title(item.nodeid) for item in session.items])
 
@@ -146,6 +152,7 @@ class Collection:
         """Requirements that this run should ask, and that were not collected."""
         lost = [place for scope in self._scopes for place in uncollected.lost(scope, items, self._sources)]
         lost += uncollected.lost_of_ready(items, self._scopes)
+        lost += uncollected.empty(items, self._scopes)
         self._run.lost = [requirement for _, requirement in lost]
         missed = [requirement for path, requirement in lost if self._is_asked(path, session)]
         if not missed:

@@ -20,6 +20,8 @@ from preflight.suite.run import RUN, SuiteRun
 from preflight.suite.stages import Stages
 
 if TYPE_CHECKING:
+    from _pytest._code.code import ExceptionRepr
+
     from preflight.suite.link import Link
 
 
@@ -53,6 +55,11 @@ class Reporting:
     def pytest_keyboard_interrupt(self) -> None:
         if self._run.alone is not None:  # a launcher reads what pytest says
             self._run.alone.interrupt(self._config)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_internalerror(self, excrepr: ExceptionRepr) -> None:
+        if self._run.alone is not None:
+            self._run.alone.redact_error(excrepr, self._run.redactor)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:

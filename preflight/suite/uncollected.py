@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from preflight.project import Scope
+from preflight.project import OURS, Scope
 from preflight.report.model import SEVERITIES
 from preflight.suite.sources import Sources, code_of, compiled_tests, is_collected, name_of
 
@@ -26,6 +26,8 @@ READY = "preflight.making"
 MARK = re.compile(rb"mark(?<!\wmark)[\s\\)]*(?:\.|as\b|#)")
 """The word ``mark`` where a severity may follow, behind a comment say, or another name for it."""
 SEVERITY = re.compile(rb"\.[\s\\]*(?:%s)\b" % "|".join(SEVERITIES).encode())
+MAKES = re.compile(rb"^test_\w+\s*[:=]|\bready\.\w+\(", re.MULTILINE)
+"""A line that may make a requirement, as ``test_database = ready.postgres(...)`` does."""
 
 
 def lost(scope: Scope, items: Iterable[pytest.Item], sources: Sources) -> list[tuple[Path, str]]:
@@ -42,7 +44,7 @@ def lost(scope: Scope, items: Iterable[pytest.Item], sources: Sources) -> list[t
     for file in sources.below(scope.folder):
         known = modules.get(file)
         is_asked = is_collected(file)
-        if not is_asked and not _declares(sources.text(file)):
+        if not is_asked and not _declares(sources.text(file)) and (known or not _makes(sources.text(file))):
             continue  # nearly all of hundreds: no path is made of them
         path = Path(file)
         lost = [f"::{name}{_unlike_a_test(name)}" for name in _marked(known, bodies)] if known is not None else []
@@ -98,6 +100,16 @@ def lost_of_ready(items: Iterable[pytest.Item], scopes: Iterable[Scope]) -> list
     return found
 
 
+def empty(items: Iterable[pytest.Item], scopes: Iterable[Scope]) -> list[tuple[Path, str]]:
+    """The parts of the project's own of which nothing was collected: what was there has not come along, say."""
+    files = {item.path.resolve() for item in items}
+    return [
+        (scope.folder, f"{scope.name}, which has no requirement in a file test_*.py")
+        for scope in scopes
+        if scope.name != OURS and not any(file.is_relative_to(scope.folder.resolve()) for file in files)
+    ]
+
+
 def _written_tests(body: Iterable[ast.stmt]) -> Iterator[str]:
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test"):
@@ -137,6 +149,28 @@ def _declares(source: bytes) -> bool:
         and ast.unparse(node.value).rpartition(".")[2] in marks
         for node in nodes
     )
+
+
+def _makes(source: bytes) -> bool:
+    """Whether a file would make requirements when it is imported: it gives ``test_...`` what a factory returns."""
+    if not MAKES.search(source):
+        return False
+    try:
+        waiting: list[ast.AST] = [ast.parse(source)]
+    except (SyntaxError, ValueError):
+        return False
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue  # what it makes is made where it is called
+        targets = node.targets if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) else []
+        if any(isinstance(one, ast.Name) and one.id.startswith("test_") for one in targets):
+            return True
+        called = node.func.value if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else None
+        if called is not None and ast.unparse(called).rpartition(".")[2] == "ready":
+            return True
+        waiting += ast.iter_child_nodes(node)
+    return False
 
 
 def _marked(module: ModuleType, collected: Container[CodeType | None]) -> Iterator[str]:

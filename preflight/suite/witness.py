@@ -9,11 +9,13 @@ import threading
 import traceback
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
 
+from preflight.suite import unawaited
 from preflight.suite.sources import code_of
 
 
@@ -23,6 +25,7 @@ class Witness:
     def __init__(self, item: pytest.Item) -> None:
         """``item`` as it was collected: a function that is put in its place later does not count."""
         self._code = code_of(getattr(item, "obj", None))
+        self._folders = {item.path.parent, Path(self._code.co_filename if self._code else item.path).parent}
         self.entered = False
         self.raised: BaseException | None = None
 
@@ -84,7 +87,8 @@ class Witness:
 
         threading.excepthook = note
         try:
-            yield heard
+            with unawaited.noticed(self._folders, heard):
+                yield heard
         finally:
             threading.excepthook = hook
 

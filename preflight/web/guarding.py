@@ -79,17 +79,31 @@ class Guarded:
             return
         beside = _beside(self.app, instance)
         if beside is None:
-            self._way = self._without_routes
+            self._way = self._first(self._without_routes, instance)
             await self.app(scope, receive, send)
             return
         entrance = beside.entrance(self._live)
-        self._way = entrance if port is not None else self._until_port_is_known(entrance, beside, instance)
+        way = entrance if port is not None else self._until_port_is_known(entrance, beside, instance)
+        self._way = self._first(way, instance)
         await beside.begin(instance)
         await beside.lifespan(scope, _draining(receive, instance), send)
 
     async def _without_routes(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = self._live if scope["type"] == "lifespan" else self.app
         await answer(scope, receive, send)
+
+    def _first(self, way: App, instance: Instance) -> App:
+        """Before the first request, redact what the server's loggers write: some servers make them when they serve."""
+
+        async def first(scope: Scope, receive: Receive, send: Send) -> None:
+            from preflight.redaction.redactor import Redactor
+            from preflight.web import logs
+
+            self._way = way
+            logs.redact(Redactor.of(instance.settings))
+            await way(scope, receive, send)
+
+        return first
 
     def _until_port_is_known(self, entrance: App, beside: Beside, instance: Instance) -> App:
         from preflight.web import bound

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from preflight.project import Project
 from preflight.settings.loading import load
-from preflight.settings.model import PREFIX, Settings, SettingsError
+from preflight.settings.model import Settings, SettingsError
 from preflight.web import extra, logs
 from preflight.web.instance import BlockedStart, Instance
 from preflight.web.logins import Admission
@@ -84,10 +84,8 @@ def _question(settings: Settings) -> str:
             files.update(map(str, scope.folder.rglob("*.py")))
     modules = [getattr(module, "__file__", None) or "" for module in list(sys.modules.values())]
     files.update(one for one in modules if one.startswith(f"{settings.root}{os.sep}") and "site-packages" not in one)
-    said = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)} | dict(
-        settings.envfile.values
-    )
-    asked = [sorted(said.items()), sorted(map(_stamp, files))]
+    # Of this process's own variables any may count: gunicorn has read others after a SIGHUP (raw_env).
+    asked = [sorted(os.environ.items()), sorted(settings.envfile.values.items()), sorted(map(_stamp, files))]
     return hashlib.sha256(repr(asked).encode()).hexdigest()
 
 

@@ -1,0 +1,52 @@
+"""Coroutines that a suite's code calls and does not await: ``assert client.ping()`` holds, and asks nothing.
+
+Python warns about each, which filters and options can turn off. It has no public place where that can be heard.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import warnings
+from collections.abc import Collection, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from types import CoroutineType
+from typing import Any
+
+_WARN = getattr(warnings, "_warn_unawaited_coroutine", None)
+"""What the interpreter calls for each; None where it has no such thing."""
+_listening: dict[int, tuple[Collection[Path], list[BaseException]]] = {}
+"""The folders that count and what was noticed, for each thread that wants to know."""
+
+
+@contextmanager
+def noticed(folders: Collection[Path], found: list[BaseException]) -> Generator[None]:
+    """Add what code below these folders calls in this thread meanwhile and does not await, as errors to raise."""
+    thread, depth = threading.get_ident(), sys.get_coroutine_origin_tracking_depth()
+    before = _listening.get(thread)
+    if _WARN is not None:
+        setattr(warnings, "_warn_unawaited_coroutine", _note)  # noqa: B010  # type checkers know no such thing
+    sys.set_coroutine_origin_tracking_depth(max(depth, 1))
+    _listening[thread] = folders, found
+    try:
+        yield
+    finally:
+        sys.set_coroutine_origin_tracking_depth(depth)
+        if before is None:
+            del _listening[thread]
+        else:
+            _listening[thread] = before
+
+
+def _note(coroutine: CoroutineType[Any, Any, Any]) -> None:
+    folders, found = _listening.get(threading.get_ident(), ((), []))
+    if origin := coroutine.cr_origin:
+        file, line, _ = origin[0]
+        if any(map(Path(file).is_relative_to, folders)):
+            where = f"{Path(file).name}:{line}"
+            found.append(
+                AssertionError(f"{coroutine.__qualname__}() is not awaited, so it has asked nothing ({where})")
+            )
+    if _WARN is not None:
+        _WARN(coroutine)
