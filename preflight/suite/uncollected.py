@@ -26,8 +26,8 @@ READY = "preflight.making"
 MARK = re.compile(rb"mark(?<!\wmark)[\s\\)]*(?:\.|as\b|#)")
 """The word ``mark`` where a severity may follow, behind a comment say, or another name for it."""
 SEVERITY = re.compile(rb"\.[\s\\]*(?:%s)\b" % "|".join(SEVERITIES).encode())
-MAKES = re.compile(rb"^test_\w+\s*[:=]|\bready\.\w+\(", re.MULTILINE)
-"""A line that may make a requirement, as ``test_database = ready.postgres(...)`` does."""
+MAKES = (re.compile(rb"\ntest_\w+\s*[:=]"), re.compile(rb"ready\.\w+\("))
+"""Lines that may make a requirement. Each begins with letters, which are found ten times as quickly."""
 
 
 def lost(scope: Scope, items: Iterable[pytest.Item], sources: Sources) -> list[tuple[Path, str]]:
@@ -153,7 +153,7 @@ def _declares(source: bytes) -> bool:
 
 def _makes(source: bytes) -> bool:
     """Whether a file would make requirements when it is imported: it gives ``test_...`` what a factory returns."""
-    if not MAKES.search(source):
+    if not any(one.search(source) for one in MAKES):
         return False
     try:
         waiting: list[ast.AST] = [ast.parse(source)]
