@@ -204,12 +204,14 @@ class Child:
 
         Returns whether there were others beside this process; None if that was not looked at.
         """
-        if not any(map(_cleans_up, _members(self.pid))):
+        if not any(_cleans_up(pid) for pid in _members(self.pid) if pid != self.pid):
             self._signal_group(signal.SIGKILL)
             return None
         killed: set[int] = set()
         for _ in range(ROUNDS):  # each may have forked meanwhile
-            others = {pid for pid in _members(self.pid) if pid not in killed and not _cleans_up(pid)}
+            others = {
+                pid for pid in _members(self.pid) if pid not in killed and (pid == self.pid or not _cleans_up(pid))
+            }
             for pid in others:
                 with contextlib.suppress(OSError):  # it has ended
                     os.kill(pid, signal.SIGKILL)
@@ -278,7 +280,7 @@ def _cleans_up(pid: int) -> bool:
     """Whether a process does nothing but free the shared memory of others once they have gone."""
     with contextlib.suppress(OSError):
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        return b"resource_tracker" in command or command.startswith(b"torch_shm_manager")
+        return b"resource_tracker import main" in command or command.startswith(b"torch_shm_manager")
     return False
 
 

@@ -152,7 +152,9 @@ class Collection:
         """Requirements that this run should ask, and that were not collected."""
         lost = [place for scope in self._scopes for place in uncollected.lost(scope, items, self._sources)]
         lost += uncollected.lost_of_ready(items, self._scopes)
-        lost += uncollected.empty(items, self._scopes)
+        # In plain pytest, somebody may have left out the only file of a part (--ignore).
+        there = [] if self._by_launcher else [scope for scope in self._scopes if self._has_files(scope)]
+        lost += uncollected.empty(items, [scope for scope in self._scopes if scope not in there])
         self._run.lost = [requirement for _, requirement in lost]
         missed = [requirement for path, requirement in lost if self._is_asked(path, session)]
         if not missed:
@@ -174,6 +176,9 @@ class Collection:
     def _is_asked(self, path: Path, session: pytest.Session) -> bool:
         """Whether this run is to ask all of a file: plain pytest may run a part, and says so."""
         return self._chosen is None or self._chosen.asks(path, session)
+
+    def _has_files(self, scope: Scope) -> bool:
+        return any(map(is_collected, self._sources.below(scope.folder)))
 
     def _is_whole(self, items: list[pytest.Item]) -> bool:
         """Whether no requirement is missing: in a run of one file, the settings may name requirements of others."""

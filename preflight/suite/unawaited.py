@@ -14,8 +14,12 @@ from pathlib import Path
 from types import CoroutineType
 from typing import Any
 
+from preflight.suite.sources import INSTALLED
+
 _WARN = getattr(warnings, "_warn_unawaited_coroutine", None)
 """What the interpreter calls for each; None where it has no such thing."""
+RUNNERS = frozenset(str(Path(__file__).with_name(name)) for name in ("witness.py", "answers.py"))
+"""What calls requirements and probes, and so drops what their variables held."""
 _listening: dict[int, tuple[Collection[Path], list[BaseException]]] = {}
 """The folders that count and what was noticed, for each thread that wants to know."""
 
@@ -41,12 +45,22 @@ def noticed(folders: Collection[Path], found: list[BaseException]) -> Generator[
 
 def _note(coroutine: CoroutineType[Any, Any, Any]) -> None:
     folders, found = _listening.get(threading.get_ident(), ((), []))
-    if origin := coroutine.cr_origin:
-        file, line, _ = origin[0]
-        if any(map(Path(file).is_relative_to, folders)):
-            where = f"{Path(file).name}:{line}"
-            found.append(
-                AssertionError(f"{coroutine.__qualname__}() is not awaited, so it has asked nothing ({where})")
-            )
+    # Who has called it, and who drops it: a plain method may return it, as those of clients like redis.asyncio do.
+    places = [(file, line) for file, line, _ in (coroutine.cr_origin or ())[:1]]
+    dropper = sys._getframe(1)
+    places.append((dropper.f_code.co_filename, dropper.f_lineno))
+    if any(_is_below(file, folders) for file, _ in places) or dropper.f_code.co_filename in RUNNERS:
+        file, line = next(((file, line) for file, line in places if _is_below(file, folders)), places[0])
+        where = f"{Path(file).name}:{line}"
+        found.append(AssertionError(f"{coroutine.__qualname__}() is not awaited, so it has asked nothing ({where})"))
     if _WARN is not None:
         _WARN(coroutine)
+
+
+def _is_below(file: str, folders: Collection[Path]) -> bool:
+    """Whether a file is in one of the folders, and not a library that is installed below it."""
+    for folder in folders:
+        path = Path(file)
+        if path.is_relative_to(folder) and INSTALLED not in path.relative_to(folder).parts:
+            return True
+    return False

@@ -26,8 +26,8 @@ READY = "preflight.making"
 MARK = re.compile(rb"mark(?<!\wmark)[\s\\)]*(?:\.|as\b|#)")
 """The word ``mark`` where a severity may follow, behind a comment say, or another name for it."""
 SEVERITY = re.compile(rb"\.[\s\\]*(?:%s)\b" % "|".join(SEVERITIES).encode())
-FACTORY = re.compile(rb"ready\.\w+\(")
-"""A call that makes a requirement: of ``ready.postgres``, say."""
+FACTORIES = re.compile(rb"preflight\.(?:ready|making)\b|from preflight import [^\n]{0,200}\bready\b")
+"""An import of what makes requirements: ``from preflight import ready``."""
 
 
 def lost(scope: Scope, items: Iterable[pytest.Item], sources: Sources) -> list[tuple[Path, str]]:
@@ -44,7 +44,7 @@ def lost(scope: Scope, items: Iterable[pytest.Item], sources: Sources) -> list[t
     for file in sources.below(scope.folder):
         known = modules.get(file)
         is_asked = is_collected(file)
-        if not is_asked and not _declares(sources.text(file)) and (known or not _makes(sources.text(file))):
+        if not is_asked and not _declares(sources.text(file)) and (known or not _makes(sources.text(file), scope.name)):
             continue  # nearly all of hundreds: no path is made of them
         path = Path(file)
         lost = [f"::{name}{_unlike_a_test(name)}" for name in _marked(known, bodies)] if known is not None else []
@@ -151,26 +151,52 @@ def _declares(source: bytes) -> bool:
     )
 
 
-def _makes(source: bytes) -> bool:
-    """Whether a file would make requirements when it is imported: it gives ``test_...`` what a factory returns."""
-    if not (b"\ntest_" in source or FACTORY.search(source)):
+def _makes(source: bytes, package: str) -> bool:
+    """Whether a file would make requirements when it is imported.
+
+    It calls what it imports from `preflight.ready`, or gives ``test_...`` what a factory of the suite's own returns.
+    """
+    if not (FACTORIES.search(source) or b"\ntest_" in source):
         return False  # nearly all of them
     try:
-        waiting: list[ast.AST] = [ast.parse(source)]
+        tree = ast.parse(source)
     except (SyntaxError, ValueError):
         return False
-    while waiting:
-        node = waiting.pop()
+    made, own = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            made |= {f"{one.asname or one.name}." for one in node.names if one.name == "preflight.ready"}
+        elif isinstance(node, ast.ImportFrom):
+            names = {one.asname or one.name for one in node.names}
+            if node.module == "preflight":
+                made |= {f"{one.asname or one.name}." for one in node.names if one.name == "ready"}
+            elif node.module in ("preflight.ready", READY):
+                made |= names
+            elif node.level or (node.module or "").partition(".")[0] == package.partition(".")[0]:
+                own |= names
+    if any(_is_of(made, call) for call in _calls(tree)):
+        return True
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign) and _names_a_test(node.targets)]
+    return any(isinstance(node.value, ast.Call) and _is_of(own, node.value) for node in assigned)
+
+
+def _names_a_test(targets: Iterable[ast.expr]) -> bool:
+    return any(isinstance(one, ast.Name) and one.id.startswith("test_") for one in targets)
+
+
+def _calls(tree: ast.AST) -> Iterator[ast.Call]:
+    """The calls that an import makes; what is in a function is called where that is."""
+    for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            continue  # what it makes is made where it is called
-        targets = node.targets if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) else []
-        if any(isinstance(one, ast.Name) and one.id.startswith("test_") for one in targets):
-            return True
-        called = node.func.value if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else None
-        if called is not None and ast.unparse(called).rpartition(".")[2] == "ready":
-            return True
-        waiting += ast.iter_child_nodes(node)
-    return False
+            continue
+        if isinstance(node, ast.Call):
+            yield node
+        yield from _calls(node)
+
+
+def _is_of(made: Container[str], call: ast.Call) -> bool:
+    name = ast.unparse(call.func)
+    return name in made or f"{name.rpartition('.')[0]}." in made
 
 
 def _marked(module: ModuleType, collected: Container[CodeType | None]) -> Iterator[str]:

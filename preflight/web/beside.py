@@ -6,6 +6,7 @@ for the cookies of our logins. This costs one call, and no frame of its own for 
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
@@ -25,6 +26,7 @@ from preflight.web.services import STATE, Application, Services
 MARK = b"_beside"
 COOKIE = re.compile(rb"\s*preflight_[0-9]+_beside(_login)?\s*")
 """The names of our logins' cookies, whatever the port of the instance that has set them."""
+log = logging.getLogger("uvicorn.error")
 ARCHITECTURE = "an ASGI application beside its preflight"
 
 
@@ -132,12 +134,13 @@ class Beside:
 
         try:
             await self.app(scope, received, sent)
-        except Exception:
+        except Exception as error:
             # An application without a lifespan, which says so by raising, is served all the same, with our routes.
             if answered:
                 await self.end()
             if answered or asked:
                 raise
+            log.info("The application has no lifespan: it raised %s.", type(error).__name__)
         except BaseException:  # it exits: nothing is served
             await self.end()
             raise

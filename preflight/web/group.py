@@ -67,34 +67,42 @@ class Group:
         if descriptor >= 0:  # a child of the child has none: that number may be another file's there
             os.close(descriptor)
 
-    def agree(self, examine: Callable[[], Report | None], patience: float, about: str = "") -> Agreed:
+    def agree(
+        self, examine: Callable[[], Report | None], patience: float, about: str = "", variables: str = ""
+    ) -> Agreed:
         """Return what the group has agreed on, or what ``examine`` finds now. Blocks meanwhile.
 
         If ``examine`` raises BlockedStart, so does this, here and in the processes that have waited for it.
         ``patience``: seconds for which another process is waited for. ``about`` stands for what is asked, and of whom:
-        an agreement about something else does not count.
+        an agreement about something else does not count. ``variables`` stands for the environment, in which processes
+        that start together may differ: an agreement of before counts only in the same one.
         """
         asked = time.monotonic()
         with self._turn(patience):
             alone = self._is_alone()
             known = self._read()
-            same_question = known is not None and known.get("about") == about  # an older release says nothing of it
+            same_question = (
+                known is not None
+                and known.get("about") == about  # an older release says nothing of it
+                and (known["at"] >= asked or known.get("variables") == variables)
+            )
             # What blocks counts for those who have waited for it; whoever comes later asks again.
             if known is None or not same_question or (known["at"] < asked and (alone or known["blocked"])):
-                return self._examine(examine, about, "" if alone or known is None else known.get("token", ""))
+                question = {"about": about, "variables": variables}
+                return self._examine(examine, question, "" if alone or known is None else known.get("token", ""))
             if known["blocked"]:
                 self._leave()
                 raise BlockedStart(known["blocked"])
             self._join()
             return Agreed(Report.from_json(known["report"]) if known["report"] else None, known["token"], "")
 
-    def _examine(self, examine: Callable[[], Report | None], about: str, token: str) -> Agreed:
+    def _examine(self, examine: Callable[[], Report | None], question: dict[str, str], token: str) -> Agreed:
         """Call ``examine``. ``token`` is the one that processes of the group serve with; empty if none serves."""
         _sweep(self._folder)
         try:
             report = examine()
         except BlockedStart as error:
-            self._write({"blocked": str(error), "about": about, "token": token})
+            self._write({"blocked": str(error), **question, "token": token})
             self._leave()
             raise
         code = ""
@@ -104,7 +112,7 @@ class Group:
                 ended.unlink(missing_ok=True)
             self._put("code", hashlib.sha256(code.encode()).hexdigest())
         found = {"report": report.to_json() if report else None, "token": token}
-        self._write({"blocked": "", "about": about, **found})
+        self._write({"blocked": "", **question, **found})
         self._join()
         return Agreed(report, token, code)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from preflight.project import Project
 from preflight.settings.loading import load
-from preflight.settings.model import Settings, SettingsError
+from preflight.settings.model import PREFIX, Settings, SettingsError
 from preflight.web import extra, logs
 from preflight.web.instance import BlockedStart, Instance
 from preflight.web.logins import Admission
@@ -62,7 +62,7 @@ def examine_once(project: Path | Project, host: str | None, port: int | None, ap
     settings = instance.settings = replace(instance.settings, sources=sources)
     try:
         group = Group(settings.state_dir, settings.root, settings.folder, app, host, port)
-        agreed = group.agree(lambda: _check(start), settings.run_timeout + MARGIN, _question(settings))
+        agreed = group.agree(lambda: _check(start), settings.run_timeout + MARGIN, *_question(settings))
     except OSError as error:
         raise BlockedStart(f"what the processes of a server share cannot be kept: {error}") from None
     instance.report = agreed.report
@@ -74,8 +74,8 @@ def examine_once(project: Path | Project, host: str | None, port: int | None, ap
     return instance
 
 
-def _question(settings: Settings) -> str:
-    """Stands for what a run asks, with which settings and of which code: another release has another one."""
+def _question(settings: Settings) -> tuple[str, str]:
+    """What stands for a run's code and settings, of which another release has others, and for its environment."""
     from preflight import project
 
     files = {str(settings.root / project.PYPROJECT)}
@@ -84,8 +84,14 @@ def _question(settings: Settings) -> str:
             files.update(map(str, scope.folder.rglob("*.py")))
     modules = [getattr(module, "__file__", None) or "" for module in list(sys.modules.values())]
     files.update(one for one in modules if one.startswith(f"{settings.root}{os.sep}") and "site-packages" not in one)
-    # Of this process's own variables any may count: gunicorn has read others after a SIGHUP (raw_env).
-    asked = [sorted(os.environ.items()), sorted(settings.envfile.values.items()), sorted(map(_stamp, files))]
+    said = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)} | dict(
+        settings.envfile.values
+    )
+    # Any other variable may count as well: gunicorn has read others after a SIGHUP (raw_env).
+    return _digest([sorted(said.items()), sorted(map(_stamp, files))]), _digest(sorted(os.environ.items()))
+
+
+def _digest(asked: object) -> str:
     return hashlib.sha256(repr(asked).encode()).hexdigest()
 
 

@@ -98,7 +98,7 @@ class State(ServerState):
         for connection in waiting[:count]:
             self.refused["closed to make room"] += 1
             self.connections.discard(connection)
-            connection.transport.abort() if connection.reading else connection.transport.close()
+            connection.transport.abort()  # behind TLS, a close would wait for the client's
         if not waiting:
             self._full_until = now + PATIENCE
         return bool(waiting)
@@ -118,7 +118,8 @@ class State(ServerState):
                 left = transport.get_write_buffer_size()
                 since, size = flushing[connection] = self.flushing.get(connection, (now, left))
                 if now - since > self.limits.request_timeout + (size - left) / RATE:
-                    self.refused["answer not taken in time"] += 1
+                    if size:  # otherwise it has taken everything, and has not answered the end of TLS
+                        self.refused["answer not taken in time"] += 1
                     transport.abort()
             else:
                 connection.check(now)

@@ -7,10 +7,11 @@ never finish theirs, until the process has as many files open as it may.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from preflight.worker import protocol
 from preflight.worker.connections import State
@@ -111,7 +112,7 @@ class Handshake:
         def encrypted() -> asyncio.Protocol:
             other = made()
             if isinstance(other, protocol.Http):
-                other.on_made = self._leave
+                other.on_made = lambda: self._made(other)
             return other
 
         self._sock = None  # a transport has it from now on
@@ -122,6 +123,10 @@ class Handshake:
             ssl_handshake_timeout=self._state.limits.request_timeout,
             ssl_shutdown_timeout=FLUSH,
         )
+
+    def _made(self, other: protocol.Http) -> None:
+        _close_once(other.transport)
+        self._leave()
 
     def _leave(self) -> None:
         """No longer count as a connection: it is another protocol's now, or has gone."""
@@ -151,3 +156,18 @@ class Handshake:
         """Close a connection that is one too many after a moment; for others the handshake itself has a deadline."""
         if self.surplus and now - self.since > protocol.HURRY:
             self.abort()
+
+
+def _close_once(transport: Any) -> None:
+    """Let a further ``close()`` of a transport behind TLS do nothing.
+
+    asyncio's forgets its connection then: nothing could end that any more, or tell what its client has to take.
+    """
+    close = transport.close
+
+    def closed() -> None:
+        if not transport.is_closing():
+            close()
+
+    with contextlib.suppress(AttributeError):  # uvloop's is written in C, and does not forget
+        transport.close = closed

@@ -64,8 +64,8 @@ class Server(uvicorn.Server):
         self._hurried = asyncio.Event()
         instance.requests = self._requests
         self._taking: set[asyncio.Task[object]] = set()
-        self._late: set[protocol.Http] = set()
-        """Connections whose client had an answer to take when that was asked last."""
+        self._late: dict[protocol.Http, float] = {}
+        """Connections whose client had an answer to take, and when it was last seen to have one."""
         self._replaced = self._last = self._starts = False
         self.servers: list[Any] = []
         self._start_up: asyncio.Task[object] | None = None
@@ -91,7 +91,7 @@ class Server(uvicorn.Server):
 
     def count_in_flight(self, answer: Callable[[int], object]) -> None:
         """Tell ``answer`` how many requests and pieces of work have not ended; from any thread."""
-        self._in_loop(lambda: answer(self.instance.works + self._requests() + self._untaken()))
+        self._in_loop(lambda: answer(self.instance.works + self._requests() + self._untaken(self._patience)))
 
     def hurry(self) -> None:
         """Leave out what is left of drain_delay; from any thread, and from a signal's handler."""
@@ -277,7 +277,7 @@ class Server(uvicorn.Server):
         for connection in list(self.server_state.connections):
             connection.shutdown()
         goodbye = loop.time() + LINGER
-        while self._unfinished() and loop.time() < deadline:
+        while self._unfinished(self._patience) and loop.time() < deadline:
             await asyncio.sleep(TICK)
         while self.server_state.connections and loop.time() < min(goodbye, deadline):
             await asyncio.sleep(TICK)
@@ -300,17 +300,27 @@ class Server(uvicorn.Server):
         """Whether connections are open on which a request may come, or will be once they are encrypted."""
         return any(hasattr(connection, "cycle") for connection in self.server_state.connections)
 
-    def _untaken(self) -> int:
-        """HTTP answers that are complete, and that their clients have not taken yet."""
-        complete = {one for one in self.server_state.connections if isinstance(one, protocol.Http) and not one.busy}
-        # Behind TLS there is another buffer, of which nobody tells: it is empty when the connection has gone.
-        kept = self._late if self.config.is_ssl else set()
-        self._late = {one for one in complete if one in kept or one.transport.get_write_buffer_size() > 0}
+    @property
+    def _patience(self) -> float:
+        """Seconds for which a client behind TLS is believed to take the end of an answer that nobody sees any more."""
+        return self.server_state.limits.request_timeout
+
+    def _untaken(self, patience: float = 0.0) -> int:
+        """HTTP answers that are complete, and that their clients have not taken yet.
+
+        Behind TLS there is another buffer, of which nobody tells: it is empty when the connection has gone, or after
+        ``patience`` seconds.
+        """
+        now = asyncio.get_running_loop().time()
+        found = [one for one in self.server_state.connections if isinstance(one, protocol.Http) and not one.busy]
+        kept = {one: at for one, at in self._late.items() if self.config.is_ssl and now - at < patience}
+        self._late = {one: kept[one] for one in found if one in kept}
+        self._late |= {one: now for one in found if one.transport.get_write_buffer_size() > 0}
         return len(self._late)
 
-    def _unfinished(self) -> int:
+    def _unfinished(self, patience: float = 0.0) -> int:
         """Requests, WebSockets and pieces of work that have not ended, and answers that are not taken."""
-        return max(self.instance.works, len(self.server_state.tasks)) + self._untaken()
+        return max(self.instance.works, len(self.server_state.tasks)) + self._untaken(patience)
 
 
 def _config(application: LoadedApplication, settings: Settings) -> uvicorn.Config:

@@ -72,7 +72,7 @@ def suite(shop: Adopter, *options: str, cwd: Path | None = None) -> Started:
 # Requirements that look as if they asked.
 
 HEAD = """
-import asyncio, contextlib, pytest, threading, unittest
+import asyncio, contextlib, pings, pytest, threading, unittest
 from preflight import unknown
 
 async def ping():
@@ -122,12 +122,22 @@ PART_IN_A_THREAD = """def part():
     thread = threading.Thread(target=part)
     thread.start()
     thread.join()"""
+PINGS = """
+class Client:
+    async def _ask(self):
+        return False
+
+    def ping(self):
+        return self._ask()
+"""
 BODIES = {  # arguments and body
     "nobody awaits it": ("", "assert ping()"),
     "nobody awaits what asserts": ("", "fails()"),
     "nobody awaits it, and warnings are errors": ("", "assert ping()"),
     "nobody awaits it in a fixture": ("later", "assert True"),
     "nobody awaits it behind a name": ("", "found = ping()\n    assert found"),
+    "nobody awaits what a client's plain method returns": ("", "assert pings.Client().ping()"),
+    "nobody awaits that behind a name": ("", "found = pings.Client().ping()\n    assert found"),
     "an asynchronous fixture": ("asynchronous", "assert asynchronous"),
     "a group of tasks": ("", "asyncio.run(group())"),
     "a group that is no Exception": ("", "raise BaseExceptionGroup('a', [SystemExit(0)])"),
@@ -164,6 +174,7 @@ class TestParts(unittest.TestCase):
 
 def test_requirements_that_only_seem_to_hold(project: Place) -> None:
     """Each blocks, in a check as with plain pytest: none has been asked to its end, and nobody was told so."""
+    project.write_module("pings", PINGS)
     source = HEAD
     for number, (title, (names, body)) in enumerate(BODIES.items()):
         marks = f'@pytest.mark.critical("{title}")\n{MARKS.get(title, "")}\n'
@@ -275,6 +286,8 @@ def test_files_that_only_help(shop: Adopter) -> None:
     factory = "from preflight import ready\ndef database():\n    return ready.file('missing.db')\n"
     shop.write("preflight_suite/__init__.py", "")
     shop.write("preflight_suite/unused.py", factory)
+    shop.write("preflight_suite/lazily.py", "import threading\nready = threading.Event()\nready.set()\n")
+    shop.write("preflight_suite/client.py", "from unittest.mock import Mock\ntest_client = Mock()\n")
     shop.write("preflight_suite/made.py", 'from preflight import ready\ntest_shop = ready.file("shop.py")\n')
     shop.write(FILE, f"from preflight_suite.made import test_shop\n{GOOD}")
     assert check(shop).process.returncode == 0
@@ -462,6 +475,11 @@ def test_loggers_with_handlers_of_their_own(place: Place, tmp_path: Path, server
 
 def test_a_handler_that_shows_more_than_its_message() -> None:
     """One that formats the message alone, as rich's does with tracebacks of its own, is given it redacted."""
+    for value in ({"message": KEY, "parts": [KEY, 1]}, KEY.encode()):
+        inner = logging.Formatter()
+        inner.format = lambda _record, value=value: value  # type: ignore[method-assign, misc]
+        made = Redacting(inner, Redactor([KEY])).format(logging.makeLogRecord({}))
+        assert (type(made), KEY in str(made)) == (type(value), False)
     formatter = Redacting(logging.Formatter("%(levelname)s %(message)s"), Redactor([KEY]))
     record = logging.LogRecord("x", logging.INFO, "f", 1, "uses %s", (KEY,), None)
     record.message = record.getMessage()
