@@ -22,12 +22,13 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from preflight.processes.openfiles import RESERVE
 from tests import certificates
 from tests.e2e.beside import BEARER, TOKEN, ask
 from tests.e2e.chatting import client
 from tests.e2e.clients import Clients
 from tests.e2e.place import READY, Place, Started, get, listening
-from tests.e2e.processes import workers_of
+from tests.e2e.processes import worker_of, workers_of
 from tests.waiting import PATIENCE, until
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="namespaces and prctl are Linux's")
@@ -303,6 +304,46 @@ def test_an_answer_that_is_still_being_taken(
     assert started.wait() == (-9 if end is kill else 0)
     assert "Traceback" not in started.output
     assert "not finish" not in started.output
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_stop_while_a_client_of_https_is_told_to_go(asked: Asked, tmp_path: Path, loop: str) -> None:
+    """An idle connection is closed, its client does not answer, and the server is asked to stop: it ends in order."""
+    pair = certificates.make(tmp_path / "tls")
+    tls = {"PREFLIGHT_SSL_CERTFILE": str(pair.certificate), "PREFLIGHT_SSL_KEYFILE": str(pair.key)}
+    away = "import sys\nsys.modules['uvloop'] = None\n" if loop == "asyncio" else ""
+    asked.place.write_module("looped", f"{away}from asked import app\n")
+    started = asked.start("--app", "looped:app", PREFLIGHT_TIMEOUT_KEEP_ALIVE="1s", **tls).until_ready()
+    context = ssl.create_default_context(cafile=str(pair.certificate))
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    with context.wrap_socket(asked.connect(), server_hostname="localhost") as client:
+        client.sendall(get_of("small").encode())
+        while client.recv(1 << 16):
+            pass  # it says that it closes, and nothing answers that
+        assert started.stop() == 0
+    assert "Traceback" not in started.output
+    assert "not finish" not in started.output
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_room_is_made_where_nobody_answers_the_end_of_tls(asked: Asked, tmp_path: Path, loop: str) -> None:
+    """Connections that make room for others are gone, whatever their clients do: no more are open than may be."""
+    pair = certificates.make(tmp_path / "tls")
+    tls = {"PREFLIGHT_SSL_CERTFILE": str(pair.certificate), "PREFLIGHT_SSL_KEYFILE": str(pair.key)}
+    away = "import sys\nsys.modules['uvloop'] = None\n" if loop == "asyncio" else ""
+    asked.place.write_module("looped", f"{away}from asked import app\n")
+    started = asked.start("--app", "looped:app", PREFLIGHT_CONNECTIONS="16", **tls).until_ready()
+    context = ssl.create_default_context(cafile=str(pair.certificate))
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    descriptors = Path(f"/proc/{worker_of(started)}/fd")
+    before, silent = len(list(descriptors.iterdir())), []
+    for _ in range(200):
+        with contextlib.suppress(OSError):  # one too many
+            silent.append(context.wrap_socket(asked.connect(), server_hostname="localhost"))
+    until(lambda: len(list(descriptors.iterdir())) - before <= 16 + RESERVE, "the others have gone")
+    for one in silent:
+        one.close()
+    assert started.stop() == 0
 
 
 def test_an_answer_that_is_never_taken(asked: Asked) -> None:
