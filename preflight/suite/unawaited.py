@@ -47,9 +47,10 @@ def _note(coroutine: CoroutineType[Any, Any, Any]) -> None:
     folders, found = _listening.get(threading.get_ident(), ((), []))
     # Who has called it, and who drops it: a plain method may return it, as those of clients like redis.asyncio do.
     places = [(file, line) for file, line, _ in (coroutine.cr_origin or ())[:1]]
-    dropper = sys._getframe(1)
-    places.append((dropper.f_code.co_filename, dropper.f_lineno))
-    if any(_is_below(file, folders) for file, _ in places) or dropper.f_code.co_filename in RUNNERS:
+    dropper = sys._getframe().f_back  # None at the end of a thread
+    if dropper is not None:
+        places.append((dropper.f_code.co_filename, dropper.f_lineno))
+    if any(_is_below(file, folders) or file in RUNNERS for file, _ in places):
         file, line = next(((file, line) for file, line in places if _is_below(file, folders)), places[0])
         where = f"{Path(file).name}:{line}"
         found.append(AssertionError(f"{coroutine.__qualname__}() is not awaited, so it has asked nothing ({where})"))
