@@ -48,7 +48,7 @@ class Record:
     stops_within: float = 0.0
     """Seconds that it may take to finish what it is doing once it is asked to stop; of one that drains, from now on."""
     log_file: str = ""
-    """Where it writes its log, if anywhere: whoever asks for help later need not say it again."""
+    """Where the instance writes its log, if anywhere; commands that show the log later read it here."""
     # Since protocol 2:
     state: str = SERVING
     doing: str = ""

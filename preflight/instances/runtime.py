@@ -270,7 +270,7 @@ class StartLock:
             self._locked = False
 
     def _sign(self) -> None:
-        """Write who has the lock: the PID, as older releases do, then once more, with the network namespace."""
+        """Write the owner of the lock: its PID as older releases write it, then the PID with its network namespace."""
         text = f"{os.getpid():<16}{os.getpid()} {network()}\n"
         try:
             write_whole(self._descriptor, text.encode().ljust(80), 0)

@@ -278,10 +278,7 @@ class Supervisor:
         return None
 
     def _fill(self, slot: Slot) -> int | None:
-        """Start a slot's next worker; if there is no room for a process, try again during ``restart_window``.
-
-        While others serve, the tries go on for as long as they do.
-        """
+        """Start a slot's next worker; if there is no room for it, try for ``restart_window``, or while others serve."""
         now = time.monotonic()
         slot.short_until = slot.short_until or now + self._settings.restart_window
         try:

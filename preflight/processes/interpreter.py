@@ -205,7 +205,7 @@ OPTIONS = (
 def refused(chosen: object, typed: tuple[str, ...]) -> list[Option]:
     """The options among ``chosen``, pytest's own object, with which a run means something else.
 
-    ``typed`` is pytest's own command line: whoever types ``--collect-only`` there asks for a list, and gets it.
+    ``typed`` is pytest's own command line: a user who types ``--collect-only`` there wants a list, and gets it.
     """
     return [
         option

@@ -271,6 +271,21 @@ def kill(asked: Asked, started: Started) -> None:
     started.send(signal.SIGKILL)
 
 
+LOOPS = {
+    "asyncio": "import sys\nsys.modules['uvloop'] = None\nfrom asked import app\n",
+    "uvloop": "from asked import app\n",
+}
+"""The application in each of the event loops that a worker may have."""
+
+
+def encryption(folder: Path) -> tuple[dict[str, str], ssl.SSLContext]:
+    """A server's variables with a new certificate, and its clients' context."""
+    pair = certificates.make(folder / "tls")
+    context = ssl.create_default_context(cafile=str(pair.certificate))
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return {"PREFLIGHT_SSL_CERTFILE": str(pair.certificate), "PREFLIGHT_SSL_KEYFILE": str(pair.key)}, context
+
+
 TAKEN = [
     *((end, workers, False, "") for end in (stop, replace, kill) for workers in "12"),
     (None, "1", True, ""),
@@ -284,11 +299,8 @@ def test_an_answer_that_is_still_being_taken(
     asked: Asked, tmp_path: Path, end: Callable[..., None] | None, workers: str, *, encrypted: bool, header: str
 ) -> None:
     """A client that takes a long answer slowly gets the whole of it, although the application was done at once."""
-    pair = certificates.make(tmp_path / "tls")
-    tls = {"PREFLIGHT_SSL_CERTFILE": str(pair.certificate), "PREFLIGHT_SSL_KEYFILE": str(pair.key)}
+    tls, context = encryption(tmp_path)
     started = asked.start("--workers", workers, **(tls if encrypted else {})).until_ready()
-    context = ssl.create_default_context(cafile=str(pair.certificate))
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     raw = asked.connect()
     with context.wrap_socket(raw, server_hostname="localhost") if encrypted else raw as client:
         client.sendall(get_of("large", *([header] if header else [])).encode())
@@ -306,16 +318,12 @@ def test_an_answer_that_is_still_being_taken(
     assert "not finish" not in started.output
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("loop", LOOPS)
 def test_a_stop_while_a_client_of_https_is_told_to_go(asked: Asked, tmp_path: Path, loop: str) -> None:
     """An idle connection is closed, its client does not answer, and the server is asked to stop: it ends in order."""
-    pair = certificates.make(tmp_path / "tls")
-    tls = {"PREFLIGHT_SSL_CERTFILE": str(pair.certificate), "PREFLIGHT_SSL_KEYFILE": str(pair.key)}
-    away = "import sys\nsys.modules['uvloop'] = None\n" if loop == "asyncio" else ""
-    asked.place.write_module("looped", f"{away}from asked import app\n")
+    tls, context = encryption(tmp_path)
+    asked.place.write_module("looped", LOOPS[loop])
     started = asked.start("--app", "looped:app", PREFLIGHT_TIMEOUT_KEEP_ALIVE="1s", **tls).until_ready()
-    context = ssl.create_default_context(cafile=str(pair.certificate))
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     with context.wrap_socket(asked.connect(), server_hostname="localhost") as client:
         client.sendall(get_of("small").encode())
         while client.recv(1 << 16):
@@ -325,16 +333,12 @@ def test_a_stop_while_a_client_of_https_is_told_to_go(asked: Asked, tmp_path: Pa
     assert "not finish" not in started.output
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("loop", LOOPS)
 def test_room_is_made_where_nobody_answers_the_end_of_tls(asked: Asked, tmp_path: Path, loop: str) -> None:
     """Connections that make room for others are gone, whatever their clients do: no more are open than may be."""
-    pair = certificates.make(tmp_path / "tls")
-    tls = {"PREFLIGHT_SSL_CERTFILE": str(pair.certificate), "PREFLIGHT_SSL_KEYFILE": str(pair.key)}
-    away = "import sys\nsys.modules['uvloop'] = None\n" if loop == "asyncio" else ""
-    asked.place.write_module("looped", f"{away}from asked import app\n")
+    tls, context = encryption(tmp_path)
+    asked.place.write_module("looped", LOOPS[loop])
     started = asked.start("--app", "looped:app", PREFLIGHT_CONNECTIONS="16", **tls).until_ready()
-    context = ssl.create_default_context(cafile=str(pair.certificate))
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     descriptors = Path(f"/proc/{worker_of(started)}/fd")
     before, silent = len(list(descriptors.iterdir())), []
     for _ in range(200):
