@@ -2,11 +2,12 @@
 
     python benchmarks/database_away.py [--rounds 15]
 
-``python run.py --demo``, from exec to the first 200 on /health, and the processor time of all its processes until it
-has been stopped: without a database, with a PostgreSQL that answers, with a port where nobody listens, with one that
-takes connections and says nothing, and with one whose packets nobody answers. They take turns, each with a state folder
-of its own; the median of the ratios in each round counts. On a busy machine the processor time tells more. Loopback
-only; it stops what it started.
+``python run.py`` with keys that an imitation of their service accepts, because ``--demo`` leaves the database out: from
+exec to the first 200 on /health, and the processor time of all its processes until it has been stopped. Without a
+database, with a PostgreSQL that answers, with a port where nobody listens, with one that takes connections and says
+nothing, and with one whose packets nobody answers. They take turns, each with a state folder of its own; the median of
+the ratios in each round counts. On a busy machine the processor time tells more. Loopback only; it stops what it
+started.
 """
 
 import argparse
@@ -22,7 +23,8 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.ports import Table  # noqa: E402  # the checkout is not installed
 from benchmarks.start import describe, place, start  # noqa: E402
 from tests import databases  # noqa: E402
-from tests.e2e.place import make_place  # noqa: E402
+from tests.e2e.chatting import Provider  # noqa: E402
+from tests.e2e.place import KEYS, Place, make_place  # noqa: E402
 from tests.portnumbers import unused_port  # noqa: E402
 from tests.ready.listeners import listening, swallowing  # noqa: E402
 
@@ -40,14 +42,15 @@ def measure(rounds: int) -> None:
     ):
         away = {"nobody listens": unused_port(), "connections, no word": mute, "no answer to packets": silent}
         urls = {"no database": "", THERE: server.url(), **{way: server.url(port=port) for way, port in away.items()}}
-        places = {way: make_place(here.folder / f"way-{number}") for number, way in enumerate(urls)}
+        service = Provider(here)
+        places = {way: with_keys(make_place(here.folder / f"way-{number}"), service) for number, way in enumerate(urls)}
         elapsed, processor = Table("From exec to the first 200 on /health"), Table("Processor time, to the end")
         for number in range(rounds + 1):
             for way, url in urls.items():
                 environ = {**places[way].environ, **({"PREFLIGHT_DATABASE_URL": url} if url else {})}
                 port = unused_port()
                 before = spent()
-                took, _ = start([sys.executable, "run.py", "--demo", "--port", str(port)], environ, port)
+                took, _ = start([sys.executable, "run.py", "--port", str(port)], environ, port)
                 if number > 0:  # the first round makes the tables, and fills the caches
                     elapsed.add(way, took)
                     processor.add(way, (spent() - before) * 1000)
@@ -56,6 +59,18 @@ def measure(rounds: int) -> None:
             for way in away:
                 ratios = [mine / peer for mine, peer in zip(table.taken[way], table.taken[THERE], strict=True)]
                 print(f"  {way}: {statistics.median(ratios):.3f}x, the median of {rounds} rounds' ratios")
+
+
+def with_keys(here: Place, service: Provider) -> Place:
+    """The place of an agent server whose keys are verified."""
+    here.write_env_file(**KEYS)
+    here.environ |= {
+        "PREFLIGHT_PYTHON": ">=3.11",
+        "OPENAI_BASE_URL": f"{service.url}/v1",
+        "OPENAI_MODEL": "gpt-4o",
+        "PERPLEXITY_BASE_URL": f"{service.url}/perplexity/v1",
+    }
+    return here
 
 
 def spent() -> float:
