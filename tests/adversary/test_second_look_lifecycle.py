@@ -138,7 +138,7 @@ def test_one_that_stands_still_when_all_are_to_stop(place: Place) -> None:
 
 def test_chat_while_the_command_is_stopped(place: Place) -> None:
     """Ctrl-Z, for a long talk: what workers tell each other through the launcher keeps none of them from answering."""
-    started = place.start("--demo", "--workers", "2").until_ready()
+    started = place.start("--demo", "--workers", "2", PREFLIGHT_CHAT_RATE="100000").until_ready()
     started.send(signal.SIGSTOP)
     try:
         with client(place.url) as talking:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import selectors
 import shutil
 import signal
 import socket
@@ -81,18 +82,39 @@ class Started:
         )
         self._said: dict[str, bytes] = {"stdout": b"", "stderr": b""}
         self._heard = threading.Condition()
-        self._readers = [
-            threading.Thread(target=self._read, args=(name, getattr(self.process, name).fileno()), daemon=True)
-            for name in self._said
-        ]
-        for reader in self._readers:
-            reader.start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
-    def _read(self, name: str, descriptor: int) -> None:
-        while data := os.read(descriptor, 1 << 16):
-            with self._heard:
-                self._said[name] += data
-                self._heard.notify_all()
+    def _read(self) -> None:
+        """Hear both pipes: whoever has heard a text in one of them has heard what was said in the other before."""
+        with selectors.DefaultSelector() as selector:
+            for name in self._said:
+                descriptor = getattr(self.process, name).fileno()
+                os.set_blocking(descriptor, False)
+                selector.register(descriptor, selectors.EVENT_READ, name)
+            while selector.get_map():
+                selector.select()
+                said = self._waiting(selector)
+                with self._heard:
+                    for name, data in said.items():
+                        self._said[name] += data
+                    self._heard.notify_all()
+
+    @staticmethod
+    def _waiting(selector: selectors.BaseSelector) -> dict[str, bytes]:
+        """What waits in the pipes: they are read in turn until both are empty, or a megabyte has come."""
+        said = dict.fromkeys(("stdout", "stderr"), b"")
+        came = True
+        while came and sum(map(len, said.values())) < 1 << 20:
+            came = False
+            for key in list(selector.get_map().values()):
+                with contextlib.suppress(BlockingIOError):
+                    data = os.read(key.fd, 1 << 16)
+                    said[key.data] += data
+                    came = came or bool(data)
+                    if not data:
+                        selector.unregister(key.fd)
+        return said
 
     @property
     def pid(self) -> int:
@@ -115,7 +137,7 @@ class Started:
         end = time.monotonic() + PATIENCE
         with self._heard:
             while text not in self.output:
-                over = not any(reader.is_alive() for reader in self._readers)
+                over = not self._reader.is_alive()
                 waiting = not over and time.monotonic() < end
                 assert waiting, f"it never said {text!r}:\n{self.output}"
                 self._heard.wait(0.1)
@@ -130,8 +152,7 @@ class Started:
             code = self.process.wait(patience)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"it did not end within {patience:g} s:\n{self.output}") from None
-        for reader in self._readers:
-            reader.join(5)
+        self._reader.join(5)
         return code
 
     def send(self, number: int) -> None:
@@ -191,8 +212,7 @@ class Started:
         if self.process.returncode is None:
             self.process.kill()
             self.process.wait()
-        for reader in self._readers:
-            reader.join(5)
+        self._reader.join(5)
         for stream in (self.process.stdout, self.process.stderr):
             if stream is not None:
                 stream.close()

@@ -46,12 +46,19 @@ CHECK = {"status", "severity", "outcome", "message", "details", "fix", "duration
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """A served instance of the demo profile."""
+    """A served instance of the demo profile, for tests that leave its report as it is."""
     place = make_place(tmp_path_factory.mktemp("served") / "place")
     instance = place.start("--demo").until_ready()
     yield place
     instance.stop()
     place.close()
+
+
+@pytest.fixture
+def alone(place: Place) -> Place:
+    """The same, for one test."""
+    place.start("--demo").until_ready()
+    return place
 
 
 def answer(place: Place, path: str) -> dict[str, Any]:
@@ -136,47 +143,46 @@ def test_a_get_runs_no_check(served: Place) -> None:
     assert answer(served, "/diagnostics")["run_id"] == first["run_id"]
 
 
-def test_newer_report_of_another_process(served: Place) -> None:
+def test_newer_report_of_another_process(alone: Place) -> None:
     """A newer report for this address shows with its origin, at once, and does not move /health."""
-    assert answer(served, "/diagnostics")["origin"] == "start"
-    check = served.run("--check-only", "--offline", "--app", "small:app", PREFLIGHT_PYTHON=">=3.99")
+    assert answer(alone, "/diagnostics")["origin"] == "start"
+    check = alone.run("--check-only", "--offline", "--app", "small:app", PREFLIGHT_PYTHON=">=3.99")
     assert check.process.returncode == 1
-    body = answer(served, "/diagnostics")
+    body = answer(alone, "/diagnostics")
     assert body["origin"] == "check"
     assert body["status"] == "failed"
-    assert body["run_id"] == served.report()["run_id"]
+    assert body["run_id"] == alone.report()["run_id"]
     assert "Python Version" in [error["title"] for error in body["critical_errors"]]
     assert body["checks"]["Python Version"]["status"] == "❌ CRITICAL"
-    health = answer(served, "/health")
+    health = answer(alone, "/health")
     assert (health["status"], health["critical_errors"]) == ("healthy", [])
 
-    pytest_run = served.spawn(sys.executable, "-m", "pytest", "preflight", "--demo", f"--port={served.port}", "-q")
+    pytest_run = alone.spawn(sys.executable, "-m", "pytest", "preflight", "--demo", f"--port={alone.port}", "-q")
     assert pytest_run.wait() == 0, pytest_run.output
-    assert answer(served, "/diagnostics")["origin"] == "pytest"
+    assert answer(alone, "/diagnostics")["origin"] == "pytest"
 
 
-def test_report_for_another_address(served: Place) -> None:
+def test_report_for_another_address(alone: Place) -> None:
     """A report for another address is none of ours."""
-    before = answer(served, "/diagnostics")["run_id"]
-    other = make_place(served.folder / "other")
-    other.environ["PREFLIGHT_STATE_DIR"] = str(served.state)
+    before = answer(alone, "/diagnostics")["run_id"]
+    other = make_place(alone.folder / "other")
+    other.environ["PREFLIGHT_STATE_DIR"] = str(alone.state)
     code = other.run("--check-only", "--demo", "--app", "small:app").process.returncode
     other.close()
     assert code == 0
-    assert served.report()["address"] == f"127.0.0.1:{other.port}"
-    found = answer(served, "/diagnostics")
-    assert found["origin"] in ("start", "pytest")
-    assert found["run_id"] != served.report()["run_id"] or found["run_id"] == before
+    assert alone.report()["address"] == f"127.0.0.1:{other.port}"
+    found = answer(alone, "/diagnostics")
+    assert (found["origin"], found["run_id"]) == ("start", before)
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"preflight": 1}', "[" * 100_000, "\0"])
-def test_corrupt_report(served: Place, content: str) -> None:
+def test_corrupt_report(alone: Place) -> None:
     """What somebody wrote over the report is left aside, and said; health stays as it was."""
-    served.report_file.write_text(content)
-    body = answer(served, "/diagnostics")
-    assert "a report was set aside" in body["problem"]
-    assert body["origin"] == "start"
-    assert answer(served, "/health")["status"] == "healthy"
+    for content in ("", "{", '{"preflight": 1}', "[" * 100_000, "\0"):
+        alone.report_file.write_text(content)
+        body = answer(alone, "/diagnostics")
+        assert "a report was set aside" in body["problem"]
+        assert body["origin"] == "start"
+        assert answer(alone, "/health")["status"] == "healthy"
 
 
 def test_chat(served: Place) -> None:
