@@ -58,7 +58,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
     """With a token."""
     place = make_place(tmp_path_factory.mktemp("guarded") / "place")
-    started = serve(place, PREFLIGHT_TOKEN=TOKEN)
+    started = serve(place, PREFLIGHT_TOKEN=TOKEN, PREFLIGHT_RERUN_INTERVAL="0")
     yield started
     started.stop()
     place.close()

@@ -506,7 +506,7 @@ def test_a_drain_finishes_the_turn_and_says_when_to_come_back(place: Place) -> N
 def test_a_turn_of_another_process(demo_place: Place, demo: Started, ends: bool) -> None:
     """As while an instance is replaced: its answer is waited for, and the turn taken over only when it has ended."""
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    session, turn, owner = f"{ends:032}", f"turn {ends}", identity(other.pid)
+    session, turn, owner = f"a{ends:031}", f"turn {ends}", identity(other.pid)
 
     async def both() -> None:
         store = Store(demo_place.state / "sessions.sqlite", age=1e9, limit=100, size=1 << 20, owner=owner)

@@ -122,16 +122,15 @@ class Model:
         self._thread.join(PATIENCE)
 
 
-@pytest.fixture(scope="module")
-def talking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, Model]]:
+@pytest.fixture
+def talking(place: Place) -> Iterator[tuple[Place, Model]]:
     """A server whose chat goes as a test dictates."""
-    place, model = make_place(tmp_path_factory.mktemp("talking") / "place"), Model()
+    model = Model()
     place.write_env_file(**KEYS)
     place.environ |= {"PREFLIGHT_PYTHON": ">=3.11", "OPENAI_BASE_URL": f"{model.url}/v1"}
     place.environ["PERPLEXITY_BASE_URL"] = model.url
     place.start().until_ready()
     yield place, model
-    place.close()
     model.close()
 
 
@@ -762,9 +761,11 @@ def test_a_message_that_the_server_does_not_even_read(visit: Open, place: Place)
     """Where the server's limit is lower than the page's, the connection ends, and the text comes back as well."""
     place.start("--demo", PREFLIGHT_WEBSOCKET_MESSAGE_SIZE="10000").until_ready()
     page = visit(place)
+    page.evaluate("() => { window.times = 0; addEventListener('preflight:counts', () => { window.times += 1; }); }")
     field, state = page.get_by_label("Your question"), page.locator("#chat-state")
     field.fill("x" * 20_000)
     field.press("Enter")
+    until(lambda: page.evaluate("window.times") == 2, "it connected, and connected again")
     expect(state).to_contain_text("shorten it")
     assert field.input_value() == "x" * 20_000
     assert page.locator(".bubble").count() == 0
@@ -786,9 +787,10 @@ def test_a_conversation_deleted_elsewhere(served: Place, visit: Open) -> None:
     expect(state).to_have_text("That conversation was deleted; this is a new one.")
     expect(page.locator("#rerun")).to_be_focused()
     expect(page.locator(".bubble")).to_have_count(0)
+    page.evaluate("() => { window.times = 0; addEventListener('preflight:counts', () => { window.times += 1; }); }")
     page.get_by_label("Your question").focus()
-    key = "sessionStorage.getItem('preflight-chat')"
-    until(lambda: page.evaluate(key) is not None, "there is a new conversation")
+    until(lambda: page.evaluate("window.times") == 1, "it connected again")
+    assert page.evaluate("sessionStorage.getItem('preflight-chat')") is None
     expect(state).to_have_text("That conversation was deleted; this is a new one.")
     page.keyboard.type("What failed?")
     page.keyboard.press("Enter")

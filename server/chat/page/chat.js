@@ -5,7 +5,7 @@
 import { webSocket } from "./live.js";
 import { announce, element } from "./words.js";
 
-const KEY = "preflight-chat"; // the session's id; whoever has it can read the session, so it stays in this tab
+const KEY = "preflight-chat"; // the id of a session in which something was said; who has it can read it: it stays in this tab
 const FIRST = 500, LONGEST = 10_000; // milliseconds between attempts to connect
 const DELETED = 1000; // the close code of a session that was deleted
 const LARGEST = 1024 * 1024; // bytes of a message that this page tries to send; the server's own limit may be lower
@@ -16,7 +16,7 @@ const sized = (message) => new TextEncoder().encode(JSON.stringify(message)).len
 
 class Chat {
   #socket = null;
-  #ready = false; // after `initialized`
+  #session = null; // its id, after `initialized`
   #attempts = 0;
   #retry = 0;
   #outbox = []; // what the server has not accepted yet: {id, text}
@@ -66,8 +66,7 @@ class Chat {
   }
 
   #closed(code, reason) {
-    this.#socket = null;
-    this.#ready = false;
+    this.#socket = this.#session = null;
     if (code === DELETED) {
       this.#begin();
       this.#note("That conversation was deleted; this is a new one.");
@@ -84,8 +83,7 @@ class Chat {
   #begin() {
     sessionStorage.removeItem(KEY);
     const socket = this.#socket;
-    this.#socket = null;
-    this.#ready = false;
+    this.#socket = this.#session = null;
     socket?.close();
     clearTimeout(this.#retry);
     this.#retry = 0;
@@ -113,8 +111,18 @@ class Chat {
     this.#mine.set(id, this.#bubble("user", text, "pending"));
     this.#toEnd();
     this.#offer("new", true);
-    if (this.#ready) this.#send({ type: "chat", content: text, id });
-    else this.#connect();
+    if (this.#session) {
+      this.#remember();
+      this.#send({ type: "chat", content: text, id });
+    } else {
+      this.#connect();
+    }
+  }
+
+  // The server forgets a session in which nothing was said as soon as its connection ends, and so does this tab.
+  #remember() {
+    if (this.#mine.size + this.#turns.size === 0) sessionStorage.removeItem(KEY);
+    else if (this.#session) sessionStorage.setItem(KEY, this.#session);
   }
 
   #send(message) {
@@ -151,10 +159,9 @@ class Chat {
 
   #initialized({ session_id: session, resumed, messages }) {
     this.#attempts = 0;
-    this.#ready = true;
+    this.#session = session;
     dispatchEvent(new Event("preflight:counts"));
     const wanted = sessionStorage.getItem(KEY);
-    sessionStorage.setItem(KEY, session);
     this.#follow(() => {
       this.#clear();
       for (const { role, content, turn_id: turn, id } of messages) {
@@ -167,6 +174,7 @@ class Chat {
         if (!this.#mine.has(id)) this.#mine.set(id, this.#bubble("user", text, "pending"));
       }
     });
+    this.#remember();
     this.#state(wanted && !resumed ? "The server no longer knows the earlier conversation; this is a new one." : this.#notice);
     // The same id again: what was accepted before the connection broke is not done twice.
     for (const { id, text } of this.#outbox) this.#send({ type: "chat", content: text, id });
@@ -199,6 +207,7 @@ class Chat {
     this.#outbox = this.#outbox.filter((message) => message !== longest);
     this.#mine.get(longest.id)?.remove();
     this.#mine.delete(longest.id);
+    this.#remember();
     const field = this.#at("text");
     field.value = [longest.text, field.value].filter(Boolean).join("\n");
     this.#note(`Not sent: ${why.replace(/\.$/, "")}. Your text is in the field again; shorten it.`);
