@@ -132,7 +132,7 @@ def load(
         declared=declared.of(file, root, chosen.get("extras", ())) if not project.problem else None,  # type: ignore[arg-type]
         set_aside=set_aside,
         application={name: chosen.pop(name, entry.default) for name, entry in own_settings.items()},
-        **chosen,  # type: ignore[arg-type]  # each value went through its setting's own parser
+        **chosen,  # each value went through its setting's own parser
     )
 
 

@@ -12,7 +12,7 @@ import binascii
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,14 +70,14 @@ def setting(default: T, parse: Callable[[object], T], about: str, *, anywhere: b
 
     ``about`` is its line in the table of docs/settings.md; ``anywhere=False`` keeps it out of pyproject.toml and
     the env file, for switches that only the person who types the command should set. ``secret=True`` keeps
-    it out of pyproject.toml, which is under version control, and out of ``repr``.
+    it out of pyproject.toml, which is under version control.
     """
     metadata = {"parse": parse, "about": about, "anywhere": anywhere, "secret": secret}
-    value: T = field(default=default, repr=not secret, metadata=metadata)
+    value: T = field(default=default, metadata=metadata)
     return value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False, repr=False)
 class Settings:
     """Every parameter of the requirements, the launcher and the server."""
 
@@ -86,25 +86,24 @@ class Settings:
     folder: Path
     """Where the command was typed: the working directory of suite and worker, and on their import path."""
     envfile: envfile.EnvFile
-    environment: Mapping[str, str] = field(repr=False)
+    environment: Mapping[str, str]
     """The env file's variables below the process's own: what the application will see."""
-    own: tuple[str, ...] = field(repr=False)
+    own: tuple[str, ...]
     """The variables that the process itself was given: those win over the env file's."""
-    sources: Mapping[str, str] = field(repr=False)
+    sources: Mapping[str, str]
     """The source of each setting that does not have its default, by setting name."""
     project: str
     """``[project] name`` of pyproject.toml; empty if it has none."""
-    declared: Mapping[str, Any] | None = field(repr=False)
+    declared: Mapping[str, Any] | None
     """What is needed, as `declared` has read it; None: nothing says what."""
+    application: Mapping[str, Any]
+    """The values of the application's own settings, by name; `of` makes its dataclass of them."""
     set_aside: tuple[str, ...]
     """Variables that look like settings, and come from a platform; see servicelinks.py."""
     next_start: tuple[str, ...] = ()
     """What the next start would do differently, for a re-run: its settings are those of the instance that runs."""
     envfile_broke: bool = False
     """Whether the env file was valid when the instance read it, and is no longer; for a re-run."""
-
-    application: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """The values of the application's own settings, by name; `of` makes its dataclass of them."""
 
     host: str = setting("127.0.0.1", host, "address to serve on")
     port: int = setting(8002, whole(1, 65535), "port to serve on")
@@ -435,6 +434,16 @@ class Settings:
     skip: bool = setting(
         False, switch, "start an application directly without its suite (environment only)", anywhere=False
     )
+
+    def __init__(self, **values: Any) -> None:
+        """What `dataclass` would generate for a hundred fields takes each process of a start 3 ms and a megabyte."""
+        for entry in fields(self):
+            value = values.pop(entry.name, entry.default)
+            if value is MISSING:
+                raise TypeError(f"{entry.name} is missing")
+            object.__setattr__(self, entry.name, value)
+        if values:
+            raise TypeError(f"there is no setting {next(iter(values))!r}")
 
     def of(self, kind: type[T]) -> T:
         """The application's own settings, as the dataclass that declares them; defaults if it is not registered."""
