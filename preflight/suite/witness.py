@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from preflight.suite import unawaited
+from preflight.suite import unawaited, unretrieved
 from preflight.suite.sources import code_of
 
 
@@ -60,34 +60,41 @@ class Witness:
 
         return call
 
-    def _is_ours(self, error: BaseException) -> bool:
-        """Whether the error came through code of the requirement's file."""
+    def _judges(self, error: BaseException | None) -> bool:
+        """Whether it is a failed assertion that came through code of the requirement's file.
+
+        It is not known whether the requirement judges by other errors.
+        """
+        if self._code is None or not isinstance(error, AssertionError | pytest.fail.Exception):
+            return False
         files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
-        return self._code is not None and self._code.co_filename in files
+        # The traceback of another process is the text of the error's cause.
+        return self._code.co_filename in files or self._code.co_filename in str(error.__cause__)
 
     @contextmanager
     def hearing(self) -> Generator[None]:
-        """Raise the failed assertion of a thread, a fixture's say, that has ended meanwhile."""
+        """Raise the failed assertion of a thread or a task, a fixture's say, that has ended meanwhile."""
         with self._listening() as heard:
             yield
-            if heard:
-                raise heard[0]
+        if heard:
+            raise heard[0]
 
     @contextmanager
     def _listening(self) -> Generator[list[BaseException]]:
         hook = threading.excepthook
         heard: list[BaseException] = []
 
-        def note(ending: threading.ExceptHookArgs) -> None:
-            error = ending.exc_value
-            # It is not known whether the requirement judges by other errors.
-            if isinstance(error, AssertionError | pytest.fail.Exception) and self._is_ours(error):
+        def note(error: BaseException | None) -> None:
+            if error is not None and self._judges(error):
                 heard.append(error)
+
+        def ended(ending: threading.ExceptHookArgs) -> None:
+            note(ending.exc_value)
             hook(ending)
 
-        threading.excepthook = note
+        threading.excepthook = ended
         try:
-            with unawaited.noticed(self._folders, heard):
+            with unawaited.noticed(self._folders, heard), unretrieved.noticed(note):
                 yield heard
         finally:
             threading.excepthook = hook
@@ -106,8 +113,8 @@ class Witness:
         try:
             with self._listening() as heard:
                 yield
-                if heard:
-                    self.raised = heard[-1]
+            if heard:
+                self.raised = heard[-1]
         except BaseException as error:
             self.raised = error
             raise

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import warnings
 from collections.abc import Mapping, MutableMapping
 from dataclasses import replace
 from pathlib import Path
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,8 +39,11 @@ def guard(app: App) -> Guarded:
     """
     if not callable(app):
         raise TypeError(f"guard() takes an ASGI application, and this is of type {type(app).__name__}")
-    caller = sys._getframe(1).f_globals
-    return Guarded(app, caller.get("__name__", "__main__"), caller.get("__file__"))
+    caller = sys._getframe(1)
+    module = caller.f_globals
+    guarded = Guarded(app, module.get("__name__", "__main__"), module.get("__file__"))
+    guarded.made_at = caller.f_code, caller.f_lineno
+    return guarded
 
 
 class Guarded:
@@ -49,12 +54,20 @@ class Guarded:
         self.app = app
         self._name = f"{module}:app"
         self._file = file
-        self._way: App = self._not_begun
-        """What answers now."""
+        self._way: App | None = None
+        """What answers, once the lifespan has begun."""
+        self.made_at: tuple[CodeType, int] | None = None
+        """The code that has called :func:`guard`, and its line."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The application, for an ASGI server."""
-        await self._way(scope, receive, send)
+        await (self._way or self._not_begun)(scope, receive, send)
+
+    def __del__(self) -> None:
+        dropper = sys._getframe().f_back
+        if dropper is not None and (dropper.f_code, dropper.f_lineno) == self.made_at:
+            what = "the result of guard() is not used, so nothing is guarded: write app = guard(app)"
+            warnings.warn(what, RuntimeWarning, stacklevel=2)
 
     async def _not_begun(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = self._live if scope["type"] == "lifespan" else _unchecked

@@ -73,6 +73,7 @@ def suite(shop: Adopter, *options: str, cwd: Path | None = None) -> Started:
 
 HEAD = """
 import asyncio, contextlib, pings, pytest, threading, unittest
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
 from preflight import unknown
 
 async def ping():
@@ -85,8 +86,20 @@ async def group():
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(fails())
 
+async def forgets_a_task():
+    task = asyncio.create_task(fails())
+    await asyncio.sleep(0.01)
+
+def refuse(value=None):
+    assert False, "no"
+
 def exits(value=None):
     raise SystemExit(0)
+
+@pytest.fixture
+def pooled():
+    with ThreadPoolExecutor() as pool:
+        pool.submit(refuse)
 
 @pytest.fixture
 def set_up():
@@ -122,6 +135,10 @@ PART_IN_A_THREAD = """def part():
     thread = threading.Thread(target=part)
     thread.start()
     thread.join()"""
+NOBODY_TAKES = """with {pool}() as pool:
+        pool.map({function}, [1, 2])"""
+NOBODY_ASKS = """with ThreadPoolExecutor() as pool:
+        assert len(wait([pool.submit(refuse, 1)]).done) == 1"""
 PINGS = """
 class Client:
     async def _ask(self):
@@ -140,6 +157,11 @@ BODIES = {  # arguments and body
     "nobody awaits that behind a name": ("", "found = pings.Client().ping()\n    assert found"),
     "an asynchronous fixture": ("asynchronous", "assert asynchronous"),
     "a group of tasks": ("", "asyncio.run(group())"),
+    "a task that nobody awaits": ("", "asyncio.run(forgets_a_task())"),
+    "results that nobody takes": ("", NOBODY_TAKES.format(pool="ThreadPoolExecutor", function="refuse")),
+    "results of processes": ("", NOBODY_TAKES.format(pool="ProcessPoolExecutor", function="refuse")),
+    "a result that nobody asks for": ("", NOBODY_ASKS),
+    "a fixture's result that nobody asks for": ("pooled", "assert True"),
     "a group that is no Exception": ("", "raise BaseExceptionGroup('a', [SystemExit(0)])"),
     "the end of a generator": ("", "raise GeneratorExit"),
     "a cancelled task": ("", "raise asyncio.CancelledError"),
@@ -185,7 +207,7 @@ def test_requirements_that_only_seem_to_hold(project: Place) -> None:
         one = run(project)
         assert one.process.returncode == 1, one.output
         outcomes = {title: project.check(title)["outcome"] for title in titles}
-        assert set(outcomes.values()) <= {"failed", "error", "skipped"}, outcomes
+        assert [title for title in titles if outcomes[title] not in ("failed", "error", "skipped")] == []
     assert "ping() is not awaited" in project.check("nobody awaits it")["message"]
 
 
@@ -205,9 +227,33 @@ def test_awaits(settings):
 """
 
 
+ASKED_FOR = """
+from concurrent.futures import ThreadPoolExecutor, as_completed
+
+def one_of_two(number):
+    assert number == 2
+
+async def in_threads():
+    loop = asyncio.get_running_loop()
+    found = await asyncio.gather(*(loop.run_in_executor(None, one_of_two, n) for n in (1, 2)), return_exceptions=True)
+    assert None in found
+
+@pytest.mark.critical("Asks")
+def test_asks(settings):
+    "One of two answers is enough."
+    with ThreadPoolExecutor() as pool:
+        asked = [pool.submit(one_of_two, number) for number in (1, 2)]
+        assert any(one.exception() is None for one in as_completed(asked))
+        with pytest.raises(AssertionError):
+            list(pool.map(one_of_two, [1]))
+        assert list(pool.map(str, [1])) == ["1"]
+    asyncio.run(in_threads())
+"""
+
+
 def test_what_is_awaited(project: Place) -> None:
-    """Whoever awaits what he calls, closes it, or lets a loop run it holds."""
-    project.write_suite(AWAITED)
+    """Whoever awaits what he calls, closes it, lets a loop run it, or asks how it ended holds."""
+    project.write_suite(AWAITED + ASKED_FOR)
     assert checked(project).process.returncode == 0
 
 

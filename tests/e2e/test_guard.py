@@ -234,6 +234,24 @@ def test_what_is_no_application() -> None:
         preflight.guard(None)  # type: ignore[arg-type]
 
 
+def test_what_nobody_takes(place: Place) -> None:
+    """``guard(app)`` alone guards nothing, and is said when the server imports it."""
+    started = spawn(place, shop="from echo import app\nfrom preflight import guard\n\nguard(\n    app\n)\n")
+    started.until_says("RuntimeWarning: the result of guard() is not used")
+    assert f"{place.folder / 'modules' / 'shop.py'}:4: " in started.output
+
+
+async def application(*_: object) -> None:
+    """What a test guards."""
+
+
+def test_what_somebody_takes(recwarn: pytest.WarningsRecorder) -> None:
+    """Whoever keeps it for a while only, as tests do, is told nothing."""
+    guarded = preflight.guard(application)
+    del guarded
+    assert [str(one.message) for one in recwarn] == []
+
+
 def test_the_nonce_under_another_server(place: Place) -> None:
     """Hypercorn hands its requests over in its own way."""
     started = serve(place, "hypercorn")
