@@ -10,7 +10,7 @@ from packaging.version import InvalidVersion, Version
 
 from preflight import installing
 from preflight.contract import Details
-from preflight.settings.model import Settings
+from preflight.settings.model import ENV_FILE, ENVIRONMENT, Settings
 
 STAGES = {"alpha": "a", "beta": "b", "candidate": "rc"}
 
@@ -51,7 +51,7 @@ def test_python_version(settings: Settings, details: Details) -> None:
             or f"install a Python {settings.python} and run this again: the fix will be the command that switches to it"
         )
     # The only mistake may be a variable that was set for something else.
-    variable = settings.sources.get("python") in ("the environment", "the env file")
+    variable = settings.sources.get("python") in (ENVIRONMENT, ENV_FILE)
     where = f" ({settings.place('python')} asks for it)" if variable else ""
     assert fits, f"requires Python {settings.python}, found {found}{where}"
     details.summary = f"{found} satisfies {settings.python}"

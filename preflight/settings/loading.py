@@ -18,7 +18,10 @@ from preflight.settings import declared, envfile
 from preflight.settings.model import (
     DEFAULT_ENV_FILE,
     DEFAULT_STATE_DIR,
+    ENV_FILE,
+    ENVIRONMENT,
     PREFIX,
+    PROFILE,
     SETTINGS,
     Settings,
     SettingsError,
@@ -97,7 +100,7 @@ def load(
     late = _variables(content.values, known, str(content.path), lines=content.lines, strict=not unread)
     chosen |= late
     chosen |= variables | given
-    sources |= dict.fromkeys(late, "the env file") | dict.fromkeys(variables, "the environment")
+    sources |= dict.fromkeys(late, ENV_FILE) | dict.fromkeys(variables, ENVIRONMENT)
     sources |= {name: f"option {_option(name)}" for name in given}
     if given.keys() & TCP and "uds" not in given:
         # Only those of the command line: an image or a platform sets PREFLIGHT_HOST or _PORT for everybody.
@@ -105,7 +108,7 @@ def load(
         sources.pop("uds", None)
     if demo:
         chosen["demo"] = True
-        sources["python"] = "the embedded profile"
+        sources["python"] = PROFILE
         chosen["python"] = _parse(
             SETTINGS["python"], _requires_python(file) or ">=3.11", "pyproject.toml: requires-python"
         )

@@ -56,8 +56,10 @@ DEFAULT_WEB_PREFIX = "/_preflight"
 AGENT = "server.app"
 """The module of the application that comes with this project."""
 _DRAIN_DELAY = 1.0  # seconds, where other machines can reach us
+ENVIRONMENT, ENV_FILE, PROFILE = "the environment", "the env file", "the embedded profile"
+"""Sources of a setting; the others are options, lines of pyproject.toml, and places where a project tells others."""
 _LINE = re.compile(r"pyproject\.toml(:[0-9]+)?")
-_GIVEN = re.compile(rf"(option |the env(ironment| file)$|the embedded profile$|{_LINE.pattern}$)")
+_GIVEN = re.compile(rf"option |({ENVIRONMENT}|{ENV_FILE}|{PROFILE}|{_LINE.pattern})$")
 T = TypeVar("T")
 
 
@@ -472,9 +474,9 @@ class Settings:
     def place(self, name: str) -> str:
         """Where this setting was set, for people who have to correct it: file and line, variable or option."""
         source, variable = self.sources.get(name, "the default"), PREFIX + name.upper()
-        if source == "the env file":
+        if source == ENV_FILE:
             return f"{self.envfile.path}:{self.envfile.lines.get(variable, 1)}: {variable}"
-        if source == "the environment":
+        if source == ENVIRONMENT:
             return f"environment variable {variable}"
         return f"{source}: {name}" if _LINE.fullmatch(source) else source
 

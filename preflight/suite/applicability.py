@@ -5,7 +5,7 @@ from __future__ import annotations
 from preflight import commands
 from preflight.contract import Declaration
 from preflight.settings import places
-from preflight.settings.model import Settings
+from preflight.settings.model import ENV_FILE, ENVIRONMENT, Settings
 
 
 def left_out(declared: Declaration, settings: Settings, *, takes_port: bool) -> str:
@@ -43,6 +43,6 @@ def named_by(settings: Settings, setting: str) -> str:
     variable = f"PREFLIGHT_{setting.upper()}"
     return {
         f"option --{setting}": f"--{setting}",
-        "the environment": variable,
-        "the env file": f"{variable} in the env file",
+        ENVIRONMENT: variable,
+        ENV_FILE: f"{variable} in the env file",
     }.get(source, source)
