@@ -368,7 +368,7 @@ def test_a_verb_of_the_project_s_own(
     """An option that its settings register does what its function does; nothing else goes with it."""
     (tmp_path / "pyproject.toml").write_text(
         '[project]\nname = "shop"\n[tool.preflight]\napp = "shop:app"\n'
-        'verbs = ["count-carts=shop_verbs:run", "break=shop_verbs:no"]\n'
+        'verbs = ["count-carts=shop_verbs:run", "break=shop_verbs:no", "leave=leaves:run"]\n'
     )
     (tmp_path / "shop_verbs.py").write_text(
         "def run(settings):\n    print(settings.folder.name, settings.port)\n    return 7\n"
@@ -380,10 +380,13 @@ def test_a_verb_of_the_project_s_own(
     assert capsys.readouterr().out == f"{tmp_path.name} 8123\n"
     assert commandline.main(["--break"]) == 2
     assert "verbs: shop_verbs:no cannot be loaded: AttributeError" in capsys.readouterr().err
+    (tmp_path / "leaves.py").write_text("raise SystemExit(0)\n")
+    assert commandline.main(["--leave"]) == 2
+    assert "verbs: leaves:run cannot be loaded: SystemExit: 0" in capsys.readouterr().err
     for wrong in (["--count-carts", "--history"], ["--count-carts", "--surplus"], ["--count-carts=1"]):
         with pytest.raises(SystemExit) as ended:
             commandline.main(wrong)
         assert ended.value.code == 2
     with pytest.raises(SystemExit):
         commandline.main(["--help"])
-    assert "of this project:\n  --count-carts\n  --break\n" in capsys.readouterr().out
+    assert "of this project:\n  --count-carts\n  --break\n  --leave\n" in capsys.readouterr().out

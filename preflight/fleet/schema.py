@@ -19,7 +19,6 @@ rolling update. Therefore the statements of the release before a step must still
 from __future__ import annotations
 
 import functools
-import importlib
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from preflight import registering
 from preflight.fleet.database import Unavailable, UnusableDatabase, explained, transaction
 
 if TYPE_CHECKING:
@@ -89,13 +89,10 @@ def registered(names: Iterable[str]) -> list[Tables]:
     """The tables that the setting ``database_tables`` names, ``module:attribute`` each. Raises UnusableDatabase."""
     found = []
     for name in names:
-        module, _, attribute = name.partition(":")
         try:
-            tables = getattr(importlib.import_module(module), attribute)
-        except Exception as error:  # a module may raise what it likes
-            raise UnusableDatabase(
-                f"database_tables: {name} cannot be loaded: {type(error).__name__}", f"make {name} importable"
-            ) from error
+            tables = registering.load(name)
+        except registering.NotLoaded as error:
+            raise UnusableDatabase(f"database_tables: {error}", f"make {name} importable") from error
         if not isinstance(tables, Tables):
             raise UnusableDatabase(f"database_tables: {name} is not a preflight.fleet.schema.Tables", f"correct {name}")
         found.append(tables)

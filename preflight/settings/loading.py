@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import sys
 import tomllib
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from preflight import project as projects
+from preflight import registering
 from preflight.project import Project
 from preflight.settings import declared, envfile
 from preflight.settings.model import (
@@ -28,7 +28,6 @@ from preflight.settings.model import (
     declared_by,
 )
 from preflight.settings.parsers import attribute, path
-from preflight.text import first_line
 
 Known = Mapping[str, Field[Any]]
 """Settings by name."""
@@ -230,18 +229,18 @@ def registered(root: Path, table: Mapping[str, Any]) -> Known:
         return {}
     where = f"{_line(root, REGISTERS)}: {REGISTERS}"
     try:
-        module, _, name = attribute(table[REGISTERS]).partition(":")
+        name = attribute(table[REGISTERS])
     except ValueError as error:
         raise SettingsError(f"{where} {error}") from None
     try:
-        found = {entry.name: entry for entry in declared_by(getattr(importlib.import_module(module), name))}
-    except (Exception, SystemExit) as error:  # a module may raise what it likes, or leave with 0
-        if isinstance(error, SystemExit) and type(error) is not SystemExit:
-            raise  # a signal's, which ends the command
-        why = f"{type(error).__name__}: {first_line(str(error))}"
-        raise SettingsError(f"{where}: {module}:{name} cannot be loaded: {why}") from None
+        kind = registering.load(name)
+        found = {entry.name: entry for entry in declared_by(kind)}
+    except registering.NotLoaded as error:
+        raise SettingsError(f"{where}: {error}") from None
+    except TypeError:
+        raise SettingsError(f"{where}: {name} is no dataclass of settings") from None
     if taken := found.keys() & SETTINGS.keys():
-        raise SettingsError(f"{where}: {module}:{name} declares {min(taken)}, which is a setting of the preflight")
+        raise SettingsError(f"{where}: {name} declares {min(taken)}, which is a setting of the preflight")
     return found
 
 

@@ -241,7 +241,10 @@ def test_a_module_without_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "shop_tables.py").write_text(
         "from preflight.fleet.schema import Tables\nCARTS = Tables('carts', ('SELECT 1',))\n"
     )
+    (tmp_path / "leaves.py").write_text("raise SystemExit(0)\n")
     monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UnusableDatabase, match="leaves:CARTS cannot be loaded: SystemExit: 0"):
+        schema.registered(["leaves:CARTS"])
     assert schema.registered(["shop_tables:CARTS"]) == [Tables("carts", ("SELECT 1",))]
     with pytest.raises(ValueError, match="a word of small letters"):
         Tables("Carts; DROP", ("SELECT 1",))
