@@ -5,14 +5,15 @@
 The same plain ASGI application, four times: behind the launcher with the prefix and without it, and under uvicorn alone
 and in ``guard(app)``. They take turns, one at a time, asked by wrk where it is installed, else by a client in a process
 of its own; with no header of its own, and with those that a browser sends. The rate for each second of the server's
-processor time tells more on a busy machine. All four are started several times, because two processes of the same
-program differ by more than what is looked for here. Target: at most 3 % below the floor. Loopback only; it stops what
-it started.
+processor time tells more on a busy machine. Two processes of the same program differ by more than what is looked for
+here: so uvicorn serves both of its two in one process, at two ports, and all are started several times. Target: at most
+3 % below the floor. Loopback only; it stops what it started.
 """
 
 import argparse
 import statistics
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.answers import rate  # noqa: E402  # the checkout is not installed
 from benchmarks.start import describe, place  # noqa: E402
 from tests.e2e.place import Place, listening, make_place  # noqa: E402
+from tests.portnumbers import unused_port  # noqa: E402
 from tests.waiting import until  # noqa: E402
 
 PLAIN = """
@@ -33,6 +35,20 @@ async def app(scope, receive, send):
         await send({"type": "http.response.body", "body": BODY})
 """
 GUARDED = "from plain import app as plain\nfrom preflight import guard\n\napp = guard(plain)\n"
+BOTH = """
+import asyncio, sys
+import uvicorn
+from guarded import app as guarded
+from plain import app as plain
+
+async def serve():
+    every = zip((plain, guarded), map(int, sys.argv[1:]), strict=True)
+    servers = [uvicorn.Server(uvicorn.Config(app, port=port, access_log=False)) for app, port in every]
+    await asyncio.gather(*(server.serve() for server in servers))
+
+with asyncio.Runner(loop_factory=uvicorn.Config(plain).get_loop_factory()) as runner:
+    runner.run(serve())
+"""
 BROWSER = {
     "User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
     "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
@@ -54,18 +70,20 @@ Rate = tuple[float, float]
 """Requests a second, and for each second of the server's processor time."""
 
 
-def serve(here: Place, way: str) -> None:
-    """Start the application in one of the ways, and wait until it answers."""
-    here.write_module("plain", PLAIN)
+def serve(places: dict[str, Place]) -> dict[str, Place]:
+    """Start the application in all ways, and wait until it answers; the ways with their places."""
+    for here in places.values():
+        here.write_module("plain", PLAIN)
+    for way, environ in {"off": {"PREFLIGHT_WEB_PREFIX": "off"}, "beside": {}}.items():
+        places[way].start("--demo", "--app", "plain:app", **environ).until_ready()
+    here = places["bare"]
     here.write_module("guarded", GUARDED)
-    if way in ("off", "beside"):
-        environ = {"PREFLIGHT_WEB_PREFIX": "off"} if way == "off" else {}
-        here.start("--demo", "--app", "plain:app", **environ).until_ready()
-        return
-    app = "plain:app" if way == "bare" else "guarded:app"
-    command = ("-m", "uvicorn", app, "--port", str(here.port), "--no-access-log")
-    here.spawn(sys.executable, *command, environ={"PREFLIGHT_DEMO": "1"})
-    until(lambda: listening(here.port), "it listens")
+    here.write_module("both", BOTH)
+    guard = replace(here, port=unused_port())
+    ports = [str(here.port), str(guard.port)]
+    here.spawn(sys.executable, "-m", "both", *ports, environ={"PREFLIGHT_DEMO": "1"})
+    until(lambda: listening(here.port) and listening(guard.port), "both listen")
+    return {**places, "guard": guard}
 
 
 def measure(
@@ -102,14 +120,13 @@ def main() -> None:
     rates: dict[str, dict[str, list[Rate]]] = {kind: {way: [] for way in WAYS} for kind in KINDS}
     with place() as first:
         for number in range(chosen.starts):
-            served = {way: make_place(first.folder / f"{way}-{number}") for way in WAYS}
+            places = {way: make_place(first.folder / f"{way}-{number}") for way in ("off", "beside", "bare")}
             try:
-                for way, here in served.items():
-                    serve(here, way)
+                served = serve(places)
                 for kind, headers in KINDS.items():
                     measure(served, headers, rates[kind], chosen)
             finally:
-                for here in served.values():
+                for here in places.values():
                     here.close()
     for kind in KINDS:
         print(
