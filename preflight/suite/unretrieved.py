@@ -20,13 +20,32 @@ _KEPT = "exception was never retrieved"
 
 @contextmanager
 def noticed(note: Callable[[BaseException], object]) -> Generator[None]:
-    """Call ``note`` with each error that was set meanwhile and is not asked for until the end."""
-    failed: list[_Future] = []
+    """Call ``note`` with each error that was set meanwhile, if nobody has asked for any result until the end.
 
-    class Future(_Future):
+    Whoever asks for some of the results, such as those until the first good one, may have seen enough.
+    """
+
+    class Future(futures.Future[Any]):
+        asked = False  # for any result
+        passed_on = False
+
         def set_exception(self, exception: BaseException | None) -> None:
             failed.append(self)
             super().set_exception(exception)
+
+        def result(self, timeout: float | None = None) -> Any:
+            Future.asked = True
+            return super().result(timeout)
+
+        def exception(self, timeout: float | None = None) -> BaseException | None:
+            Future.asked = True
+            return super().exception(timeout)
+
+        def add_done_callback(self, fn: Callable[[futures.Future[Any]], object]) -> None:
+            self.passed_on = True
+            super().add_done_callback(fn)
+
+    failed: list[Future] = []
 
     def hear(record: logging.LogRecord) -> bool:
         if _KEPT in record.msg and isinstance(record.exc_info, tuple) and record.exc_info[1] is not None:
@@ -42,24 +61,6 @@ def noticed(note: Callable[[BaseException], object]) -> Generator[None]:
         _base.Future = before  # type: ignore[misc]
         _LOOP.removeFilter(hear)
         for future in failed:
-            error = None if future.asked_for else futures.Future.exception(future, 0)
+            error = None if Future.asked or future.passed_on else futures.Future.exception(future, 0)
             if error is not None:
                 note(error)
-
-
-class _Future(futures.Future[Any]):
-    """A future that knows whether anybody has asked how it ended."""
-
-    asked_for = False
-
-    def result(self, timeout: float | None = None) -> Any:
-        self.asked_for = True
-        return super().result(timeout)
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        self.asked_for = True
-        return super().exception(timeout)
-
-    def add_done_callback(self, fn: Callable[[futures.Future[Any]], object]) -> None:
-        self.asked_for = True
-        super().add_done_callback(fn)
