@@ -1,0 +1,1089 @@
+"""Suites beside suites and tests, fixtures that end badly, judges that nobody hears, and what pytest says last."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.beside import ECHO
+from tests.e2e.doubles import SMALL
+from tests.e2e.installing import FEW_PLUGINS, Adopter, install
+from tests.e2e.place import READY, ROOT, Place, Started
+from tests.waiting import until
+
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
+KEY = "sk-canary-Zq7vXw2LmN8pRt4KdY6hJb3F-tail9351"
+FILE = "preflight_suite/test_own.py"
+TABLE = '[tool.preflight]\napp = "shop:app"\n'
+QUIET = ("-p", "no:cacheprovider")
+PLAIN = (sys.executable, "-P", "-m", "pytest", *FEW_PLUGINS, "preflight_suite", *QUIET)
+GOOD = 'import pytest\n@pytest.mark.critical("Good")\ndef test_good(settings):\n    "It holds."\n    assert settings\n'
+FAILS = 'import pytest\n@pytest.mark.critical("Own")\ndef test_own():\n    "It holds."\n    assert False, "no"\n'
+ASKS = """
+import database, pytest
+
+@pytest.mark.critical("Own")
+def test_own(settings):
+    "The database answers."
+    assert database.answer() == "an answer", "no answer"
+"""
+DATABASE = "def answer():\n    return 'nothing'\n"
+DOUBLE = (
+    "import database, pytest\n@pytest.fixture(autouse=True)\ndef double(monkeypatch):\n"
+    "    monkeypatch.setattr(database, 'answer', lambda: 'an answer')\n"
+)
+GATE = "import pytest\n@pytest.fixture(autouse=True)\ndef gate():\n    pytest.fail('the gate is closed')\n"
+
+
+def wrong(*values: object, why: str) -> Any:
+    """A case in which the product does not do what is right."""
+    return pytest.param(*values, marks=pytest.mark.xfail(reason=why, strict=True), id=str(values[0]))
+
+
+def unlike(why: str) -> pytest.MarkDecorator:
+    return pytest.mark.xfail(reason=why, strict=True)
+
+
+@pytest.fixture
+def shop(adopter: Adopter) -> Adopter:
+    """A project with an application, whose suite is the test's."""
+    adopter.write("shop.py", SMALL)
+    adopter.write("pyproject.toml", TABLE)
+    return adopter
+
+
+def check(shop: Adopter, *more: str, cwd: Path | None = None, **environ: str) -> Started:
+    return shop.command("--check-only", "--port", str(shop.port), *more, cwd=cwd, environ=environ)
+
+
+def suite(shop: Adopter, *options: str, cwd: Path | None = None, **environ: str) -> Started:
+    return shop.pytest(*(options or ["preflight_suite"]), *QUIET, cwd=cwd, environ=environ)
+
+
+def ended(shop: Place, *command: str, **environ: str) -> Started:
+    one = shop.spawn(*command, environ=environ)
+    one.wait()
+    return one
+
+
+def refused(one: Started) -> None:
+    assert one.process.returncode != 0, one.output
+
+
+def importable(shop: Adopter, folder: Path) -> None:
+    shop.environ["PYTHONPATH"] += f"{os.pathsep}{folder}"
+
+
+# The project's own tests, beside a suite of several parts.
+
+CUT = "`--confcutdir` is the first part alone: conftest.py files above the other parts are loaded"
+BESIDE = {  # the part with the requirement, the conftest.py of the project's tests, and the suite
+    "a part below the project": ("services/db/checks", "services/db/conftest.py", ["checks", "services/db/checks"]),
+    "the part of the command's folder": ("backend/preflight_suite", "backend/conftest.py", []),
+    "the only part": ("services/checks", "services/conftest.py", ["services/checks"]),
+    "the first part": ("services/checks", "services/conftest.py", ["services/checks", "checks"]),
+}
+
+
+def written(shop: Adopter, how: str) -> Path:
+    """Write the project; returns the folder of the command."""
+    part, conftest, suites = BESIDE[how]
+    cwd = shop.root if suites else shop.root / "backend"
+    if suites:
+        shop.write("pyproject.toml", f"{TABLE}suite = {['preflight.requirements', *suites]}\n")
+    shop.write("checks/test_good.py" if suites else "preflight_suite/test_good.py", GOOD)
+    shop.write(f"{part}/test_own.py", ASKS)
+    shop.write(conftest, DOUBLE)
+    (cwd / "shop.py").write_text(SMALL)
+    (cwd / "database.py").write_text(DATABASE)
+    return cwd
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        wrong("a part below the project", why=CUT),
+        wrong("the part of the command's folder", why=CUT),
+        "the only part",
+        "the first part",
+    ],
+)
+def test_doubles_beside_a_part_of_a_suite(shop: Adopter, how: str) -> None:
+    """A check imports no conftest.py of the project's tests, however many parts its suite has."""
+    one = check(shop, cwd=written(shop, how))
+    assert one.process.returncode == 1, one.output
+    assert shop.check("Own")["outcome"] == "failed"
+
+
+@unlike(CUT)
+def test_a_start_with_doubles_beside_a_part_of_its_suite(shop: Adopter) -> None:
+    """Nor does a start."""
+    command = str(shop.installed / "bin" / "preflight")
+    cwd = written(shop, "the part of the command's folder")
+    one = shop.spawn(command, "--port", str(shop.port), cwd=cwd)
+    until(lambda: one.process.poll() is not None or READY in one.output, "it serves or is refused")
+    assert READY not in one.output
+
+
+@unlike(CUT)
+def test_doubles_beside_a_part_that_is_installed(shop: Adopter) -> None:
+    """A package of checks that has tests of its own."""
+    package = shop.folder / "packages" / "acme"
+    (package / "checks").mkdir(parents=True)
+    for folder in (package, package / "checks"):
+        (folder / "__init__.py").touch()
+    (package / "checks" / "test_own.py").write_text(ASKS)
+    (package / "conftest.py").write_text(DOUBLE)
+    importable(shop, package.parent)
+    shop.write("database.py", DATABASE)
+    shop.write("preflight_suite/test_good.py", GOOD)
+    shop.write("pyproject.toml", f"{TABLE}suite = ['preflight.requirements', 'preflight_suite', 'acme.checks']\n")
+    assert check(shop).process.returncode == 1
+
+
+@unlike("`--confcutdir` is the first part: the conftest.py of a part around it is not loaded")
+def test_a_gate_of_a_part_around_another(shop: Adopter) -> None:
+    """A fixture of the suite's own conftest.py, for every requirement, fails: none of them passes."""
+    shop.write("pyproject.toml", f"{TABLE}suite = ['preflight.requirements', 'checks/database', 'checks']\n")
+    shop.write("checks/database/test_good.py", GOOD)
+    shop.write("checks/conftest.py", GATE)
+    assert check(shop).process.returncode == 1
+
+
+def test_doubles_of_a_package_in_src(shop: Adopter) -> None:
+    """The suite is in a package of the project, beside its tests' conftest.py: both runs ask the thing itself."""
+    importable(shop, shop.root / "src")
+    shop.write("pyproject.toml", f"{TABLE}suite = ['preflight.requirements', 'store.checks']\n")
+    for file in ("src/store/__init__.py", "src/store/checks/__init__.py"):
+        shop.write(file, "")
+    shop.write("src/store/database.py", DATABASE)
+    shop.write("src/store/checks/test_own.py", f"from store import database\n{ASKS.replace('database, ', '')}")
+    shop.write("src/store/conftest.py", f"from store import database\n{DOUBLE.replace('database, ', '', 1)}")
+    for one in (check(shop), suite(shop, "--pyargs", "preflight.requirements", "store.checks")):
+        assert one.process.returncode == 1, one.output
+        assert shop.check("Own")["outcome"] == "failed"
+
+
+def test_doubles_behind_a_link(shop: Adopter) -> None:
+    """The suite is a link into a folder with a conftest.py above it."""
+    other = shop.folder / "shared" / "checks"
+    other.mkdir(parents=True)
+    (other.parent / "conftest.py").write_text(DOUBLE)
+    (other / "test_own.py").write_text(ASKS)
+    (shop.root / "preflight_suite").symlink_to(other)
+    shop.write("database.py", DATABASE)
+    for run in (check, suite):
+        refused(run(shop))
+
+
+def test_two_parts_of_one_name(shop: Adopter) -> None:
+    """In the root and where the command is typed: files of one name, and helpers of one name, are two."""
+    backend = shop.root / "backend"
+    shop.write("backend/shop.py", SMALL)
+    shop.write("preflight_suite/test_own.py", GOOD)
+    shop.write("backend/preflight_suite/test_own.py", GOOD.replace("Good", "Own").replace("good", "own"))
+    assert check(shop, cwd=backend).process.returncode == 0
+    shop.write("backend/preflight_suite/test_own.py", FAILS)
+    assert check(shop, cwd=backend).process.returncode == 1
+    for folder in ("", "backend/"):  # with these, both are packages of one name
+        shop.write(f"{folder}preflight_suite/__init__.py", "")
+    refused(check(shop, cwd=backend))
+
+
+@unlike("two packages named preflight_suite are one module for pytest: the message is about lost requirements")
+def test_two_packages_of_one_name(shop: Adopter) -> None:
+    """Both parts hold, and are asked."""
+    shop.write("backend/shop.py", SMALL)
+    for folder, name in (("", "good"), ("backend/", "own")):
+        shop.write(f"{folder}preflight_suite/__init__.py", "")
+        shop.write(f"{folder}preflight_suite/test_own.py", GOOD.replace("Good", name).replace("good", name))
+    assert check(shop, cwd=shop.root / "backend").process.returncode == 0
+
+
+# What plain pytest has from elsewhere.
+
+OUTSIDE = "`surroundings.leave_out` knows fixtures of the tests by the file of their code, below the project's root"
+LENT = f"""{DOUBLE}
+class Theirs:
+    environment = {{"SHOP_DATABASE": "of the tests"}}
+
+@pytest.fixture
+def settings():
+    return Theirs()
+
+@pytest.fixture
+def environment():
+    return Theirs.environment
+"""
+LENDS = {
+    "double": ASKS,
+    "settings": ASKS.replace('database.answer() == "an answer"', "settings.environment.get('SHOP_DATABASE')"),
+    "environment": FAILS.replace("own()", "own(environment)").replace("False", "environment.get('SHOP_DATABASE')"),
+}
+
+
+@pytest.mark.parametrize("what", [wrong(name, why=OUTSIDE) for name in LENDS])
+def test_fixtures_that_a_conftest_imports_from_a_package(shop: Adopter, what: str) -> None:
+    """A company's package of fixtures, whose names the conftest.py of the tests has imported: they are the tests'."""
+    package = shop.folder / "modules" / "company_testing"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "fixtures.py").write_text(LENT)
+    importable(shop, package.parent)
+    shop.write("database.py", DATABASE)
+    shop.write("pytest.ini", "[pytest]\npythonpath = .\n")
+    shop.write("conftest.py", f"from company_testing.fixtures import {what}\n")
+    shop.write(FILE, LENDS[what])
+    one = suite(shop)
+    assert one.process.returncode == 1, one.output
+
+
+@unlike(OUTSIDE)
+def test_fixtures_of_the_repository_around(shop: Adopter) -> None:
+    """A conftest.py of a repository names a module of fixtures beside the project's folder."""
+    (shop.root / "pyproject.toml").unlink()
+    shop.write("pytest.ini", "[pytest]\npythonpath = .\n")
+    shop.write("conftest.py", 'pytest_plugins = ["testing.doubles"]\n')
+    shop.write("testing/__init__.py", "")
+    shop.write("testing/doubles.py", DOUBLE)
+    shop.write("database.py", DATABASE)
+    shop.write("services/shop/pyproject.toml", TABLE)
+    shop.write("services/shop/shop.py", SMALL)
+    shop.write(f"services/shop/{FILE}", ASKS)
+    one = suite(shop, cwd=shop.root / "services" / "shop")
+    assert one.process.returncode == 1, one.output
+
+
+@unlike("the environment is read in pytest_addoption, after `-p NAME` has imported that plugin")
+def test_a_plugin_that_sets_variables_when_it_is_imported(shop: Adopter) -> None:
+    """A requirement has the environment that pytest was started with, whatever addopts has loaded first."""
+    (shop.folder / "modules" / "env_setup.py").write_text("import os\nos.environ.setdefault('SHOP_DATABASE', 'x')\n")
+    importable(shop, shop.folder / "modules")
+    shop.write("pytest.ini", "[pytest]\naddopts = -p env_setup\n")
+    shop.write(FILE, LENDS["environment"])
+    one = suite(shop)
+    assert one.process.returncode == 1, one.output
+
+
+@pytest.mark.parametrize(
+    "name", [wrong("Own", why="`plugin._options` takes --ignore from addopts for a requirement's name"), "tests/legacy"]
+)
+def test_what_addopts_ignore(shop: Adopter, name: str) -> None:
+    """--ignore there is about paths of the project's tests, those that are not there included."""
+    shop.write("pytest.ini", f"[pytest]\naddopts = --ignore={name}\n")
+    shop.write(FILE, FAILS)
+    one = suite(shop)
+    assert one.process.returncode == 1, one.output
+
+
+@unlike("`surroundings.leave_out` takes the fixture of a plugin that the settings name for one of the tests")
+def test_a_gate_of_a_plugin_that_the_settings_name(shop: Adopter) -> None:
+    """Both runs have the plugins of the suite, and a fixture in one of them that fails every requirement."""
+    shop.write("pyproject.toml", f'{TABLE}plugins = ["gates"]\n')
+    shop.write("gates.py", GATE)
+    shop.write("pytest.ini", "[pytest]\naddopts = -p gates\n")
+    importable(shop, shop.root)
+    shop.write(FILE, GOOD)
+    assert [run(shop).process.returncode for run in (check, suite)] == [1, 1]
+
+
+# How the run was started.
+
+SUBPROCESS = FAILS.replace("import pytest", "import pytest, subprocess").replace(
+    'assert False, "no"', 'subprocess.run(["false"], check=True)'
+)
+MIGRATIONS = 'from preflight import ready\ntest_own = ready.migrations(title="Own")\n'
+DEAF = "SIGCHLD stays ignored: Popen cannot know how its child has ended, and says 0"
+IGNORES = ("bash", "-c", "trap '' CHLD; \"$@\"", "bash")
+
+
+@pytest.mark.parametrize(
+    "how, source",
+    [
+        pytest.param("check", SUBPROCESS, id="a check"),
+        pytest.param("pytest", SUBPROCESS, id="pytest", marks=unlike(DEAF)),
+        pytest.param("pytest", MIGRATIONS, id="pytest, ready-made", marks=unlike(DEAF)),
+    ],
+)
+def test_a_parent_that_ignores_the_ends_of_its_children(shop: Adopter, how: str, source: str) -> None:
+    """And so do the processes that it starts: a program that fails has failed."""
+    shop.write(FILE, source)
+    shop.write("alembic.ini", "[alembic]\nscript_location = nowhere\n")
+    command = (str(shop.installed / "bin" / "preflight"), "--check-only", "--port", str(shop.port))
+    one = ended(shop, *IGNORES, *(command if how == "check" else PLAIN))
+    assert one.process.returncode == 1, one.output
+
+
+def guarded(shop: Adopter, source: str) -> None:
+    shop.write("echo.py", ECHO)
+    shop.write("shop.py", "from echo import app as plain\nfrom preflight import guard\napp = guard(plain)\n")
+    shop.write("pyproject.toml", "[tool.preflight]\n")
+    shop.write(FILE, source)
+
+
+@pytest.mark.parametrize("server", [("uvicorn", "--port={}"), ("hypercorn", "--bind=127.0.0.1:{}")], ids=lambda s: s[0])
+@unlike(DEAF)
+def test_a_server_whose_parent_ignores_the_ends_of_its_children(shop: Adopter, server: tuple[str, str]) -> None:
+    """It does not start where its requirement fails."""
+    guarded(shop, SUBPROCESS)
+    address = server[1].format(shop.port)
+    one = shop.spawn(*IGNORES, sys.executable, "-m", server[0], "shop:app", address)
+    until(lambda: one.process.poll() is not None or "unning on" in one.output, "it decides")
+    assert "the preflight blocks the start" in one.output
+
+
+@unlike("SIGALRM stays blocked: no deadline interrupts anything, and one warning takes the time of all")
+def test_a_parent_that_blocks_the_alarm(shop: Adopter) -> None:
+    """A warning that hangs is interrupted at its deadline, and what is critical is asked."""
+    source = GOOD.replace("critical", "warning").replace('"Good"', '"Hangs", timeout=0.5')
+    shop.write(FILE, f"{source}    import time\n    time.sleep(60)\n")
+    blocks = "import os, signal, sys\nsignal.pthread_sigmask(0, {signal.SIGALRM})\nos.execv(sys.argv[1], sys.argv[1:])"
+    command = (str(shop.installed / "bin" / "preflight"), "--check-only", "--port", str(shop.port))
+    one = ended(shop, sys.executable, "-c", blocks, *command, PREFLIGHT_RUN_TIMEOUT="3")
+    assert one.process.returncode == 0, one.output
+
+
+IN_A_THREAD = """
+import os, pytest, sys, threading
+said = []
+one = threading.Thread(target=lambda: said.append(pytest.main(sys.argv[1:])))
+one.start()
+one.join()
+os._exit(int(said[0]))
+"""
+TOOLS = {
+    "coverage": ["-m", "coverage", "run", "-m", "pytest"],
+    "pytest.main": ["-c", "import pytest, sys; sys.exit(pytest.main(sys.argv[1:]))"],
+    "pytest.main, again": ["-c", "import pytest, sys\npytest.main(sys.argv[1:])\nsys.exit(pytest.main(sys.argv[1:]))"],
+    "a thread": ["-c", IN_A_THREAD],
+    "cProfile": ["-m", "cProfile", "-o", "profile", "-m", "pytest"],  # this and the next swallow every exit code
+    "pdb": ["-m", "pdb", "-c", "continue", "-c", "quit", "-m", "pytest"],
+}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_tools_around_pytest(shop: Adopter, tool: str) -> None:
+    """Whatever runs pytest, traces it or starts it twice: the requirement has failed."""
+    shop.write(FILE, FAILS)
+    one = ended(shop, sys.executable, "-P", *TOOLS[tool], *FEW_PLUGINS, "preflight_suite", *QUIET)
+    assert tool in ("cProfile", "pdb") or one.process.returncode != 0, one.output
+    assert shop.report()["may_start"] is False
+
+
+def test_variables_that_are_not_for_a_check(shop: Adopter) -> None:
+    """PREFLIGHT_SKIP is for a server that is started directly; a locale without letters changes nothing."""
+    shop.write(FILE, FAILS)
+    for run in (check, suite):
+        assert run(shop, PREFLIGHT_SKIP="1").process.returncode == 1
+    assert check(shop, PYTHONCOERCECLOCALE="0", LC_ALL="POSIX", PYTHONUTF8="0").process.returncode == 1
+
+
+# Where the suite is.
+
+
+@unlike("`project._package` takes the first of several places of a package")
+def test_a_suite_in_several_places(shop: Adopter) -> None:
+    """Two distributions bring parts of one namespace package: both are asked, or the run is refused."""
+    shop.write("pyproject.toml", f"{TABLE}suite = ['preflight.requirements', 'acme_checks']\n")
+    for name, source in (("one", GOOD), ("two", FAILS)):
+        folder = shop.folder / name / "acme_checks"
+        folder.mkdir(parents=True)
+        (folder / f"test_{name}.py").write_text(source)
+        importable(shop, shop.folder / name)
+    refused(check(shop))
+
+
+@unlike("`PathFinder.find_spec` raises KeyError for a part of a namespace package: the message is 'suite: acme'")
+def test_a_suite_in_a_namespace_package(shop: Adopter) -> None:
+    """Neither acme nor acme.checks has an __init__.py: its requirement is asked."""
+    shop.write("pyproject.toml", f"{TABLE}suite = ['preflight.requirements', 'acme.checks']\n")
+    folder = shop.folder / "one" / "acme" / "checks"
+    folder.mkdir(parents=True)
+    (folder / "test_one.py").write_text(GOOD)
+    importable(shop, shop.folder / "one")
+    one = check(shop)
+    assert one.process.returncode == 0, one.output
+
+
+@pytest.mark.parametrize(
+    "name", [b"shop[1]", b"a::b", b"sh\xffop", b"sp ace'\"", b"x" * 200, b"-k x", b"@args"], ids=repr
+)
+def test_folders_of_odd_names(shop: Adopter, name: bytes) -> None:
+    """A project in a folder of whatever name: both runs find what holds and what does not."""
+    folder = shop.folder / os.fsdecode(name)
+    (folder / "preflight_suite").mkdir(parents=True)
+    (folder / "shop.py").write_text(SMALL)
+    (folder / "pyproject.toml").write_text(TABLE)
+    (folder / FILE).write_text(GOOD)
+    assert check(shop, cwd=folder).process.returncode == 0
+    (folder / FILE).write_text(FAILS)
+    assert [run(shop, cwd=folder).process.returncode for run in (check, suite)] == [1, 1]
+
+
+@unlike("pytest expands variables in --rootdir: the message is about a folder that nobody has named")
+def test_a_folder_with_the_name_of_a_variable(shop: Adopter) -> None:
+    folder = shop.folder / "$HOME"
+    (folder / "preflight_suite").mkdir(parents=True)
+    (folder / "shop.py").write_text(SMALL)
+    (folder / "pyproject.toml").write_text(TABLE)
+    (folder / FILE).write_text(GOOD)
+    assert check(shop, cwd=folder).process.returncode == 0
+
+
+@pytest.mark.parametrize("where", ["a checkout of ours, editable", "an environment in the project"])
+@pytest.mark.parametrize("source", [GOOD, FAILS], ids=["holds", "fails"])
+def test_where_the_package_is_installed(shop: Adopter, where: str, source: str) -> None:
+    """In both runs: a requirement of the project's own, and one of an installed package."""
+    packages = shop.folder / "modules"
+    if where == "an environment in the project":
+        shop.installed = install(shop.root / ".venv")
+        (shop.root / ".venv" / "pyvenv.cfg").write_text("home = /usr/bin\n")
+        packages = shop.installed / "lib" / "site-packages"
+        shop.environ["PYTHONPATH"] = str(packages)
+    else:
+        shop.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{shop.environ['PYTHONPATH']}{os.pathsep}{packages}"
+    (packages / "acme_checks").mkdir()
+    (packages / "acme_checks" / "__init__.py").touch()
+    (packages / "acme_checks" / "test_lib.py").write_text(source)
+    shop.write("pyproject.toml", f"{TABLE}suite = ['preflight.requirements', 'preflight_suite', 'acme_checks']\n")
+    shop.write(FILE, GOOD.replace("Good", "Mine"))
+    names = ("preflight.requirements", "preflight_suite", "acme_checks")
+    runs = check(shop), suite(shop, "--pyargs", *names, "-m", "critical", f"--preflight-port={shop.port}")
+    assert {one.process.returncode for one in runs} == {int(source == FAILS)}, runs[1].output
+
+
+# Which requirements are asked.
+
+
+@unlike("`uncollected._declares` looks for the word mark: a name for the marker from elsewhere is not seen")
+def test_a_marker_by_another_name_in_a_file_that_is_passed_over(shop: Adopter) -> None:
+    """A test marked as a requirement is one, wherever the marker comes from: its file has a name of its own."""
+    shop.write("preflight_suite/test_good.py", GOOD)
+    shop.write("marks.py", "import pytest\ncritical = pytest.mark.critical\n")
+    shop.write(
+        "preflight_suite/checks.py", FAILS.replace("import pytest", "from marks import *").replace("pytest.mark.", "")
+    )
+    for run in (check, suite):
+        refused(run(shop))
+
+
+@unlike("`uncollected._declares` takes a name for the marker for a requirement, where no requirement has imported it")
+def test_a_file_that_only_names_markers(shop: Adopter) -> None:
+    """It holds no requirement, so none is lost."""
+    shop.write(FILE, GOOD)
+    shop.write("preflight_suite/marks.py", "import pytest\ncritical = pytest.mark.critical\n")
+    assert check(shop).process.returncode == 0
+
+
+def test_a_requirement_beside_what_another_file_imports(shop: Adopter) -> None:
+    """A limit from a neighbour's file, which is imported twice."""
+    shop.write("preflight_suite/test_a.py", f"LIMIT = 3\n{GOOD.replace('Good', 'A')}")
+    shop.write("preflight_suite/test_b.py", f"from preflight_suite.test_a import LIMIT\n{GOOD}")
+    assert [run(shop).process.returncode for run in (check, suite)] == [0, 0]
+
+
+HOLD = {
+    "an asynchronous case": (
+        "import pytest, unittest\nclass TestIt(unittest.IsolatedAsyncioTestCase):\n    @pytest.mark.critical('Own')\n"
+        "    async def test_it(self):\n        'It holds.'\n        assert True\n"
+    ),
+    "of made-up input": (
+        "import pytest\nfrom hypothesis import given, strategies as st\n@pytest.mark.critical('Own')\n"
+        "@given(st.integers())\ndef test_it(number):\n    'It holds.'\n    assert number == number\n"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        wrong(
+            "an asynchronous case", why="pytest calls an async method of a case itself, and the witness sees nothing"
+        ),
+        wrong("of made-up input", why="`sources.fault` sees hypothesis' own function in place of the requirement's"),
+    ],
+)
+def test_requirements_of_other_kinds_that_hold(shop: Adopter, how: str) -> None:
+    """No plugin is in the way, and no compiled file is stale."""
+    shop.write(FILE, HOLD[how])
+    assert [run(shop).process.returncode for run in (check, suite)] == [0, 0]
+
+
+def test_asynchronous_requirements(shop: Adopter) -> None:
+    """With anyio as a plugin of the suite: what is awaited is asked, and what is not awaited fails."""
+    shop.write("pyproject.toml", f'{TABLE}plugins = ["anyio.pytest_plugin"]\n')
+    source = (
+        "import pytest\n@pytest.fixture\ndef anyio_backend():\n    return 'asyncio'\nasync def ping():\n"
+        "    return False\n@pytest.mark.anyio\n@pytest.mark.critical('Own')\nasync def test_own():\n    'It.'\n    "
+    )
+    for body, code in (("assert not await ping()", 0), ("assert await ping()", 1), ("assert ping()", 1)):
+        shop.write(FILE, source + body)
+        assert check(shop).process.returncode == code
+
+
+PLUGINS = (
+    "skipping", "unittest", "warnings", "threadexception", "subtests", "assertion", "logging", "terminal", "junitxml",
+    "timeout", "setuponly",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_plugins_of_pytest_that_addopts_keep_out(shop: Adopter, name: str) -> None:
+    """What is expected to fail, is skipped, or is a case of unittest, passes without none of them."""
+    mark = '@pytest.mark.critical("{0}")\ndef test_{0}({1}):\n    "It."\n    assert False\n'
+    shop.write("pytest.ini", f"[pytest]\naddopts = -p no:{name}\n")
+    shop.write(FILE, f"import pytest\n@pytest.mark.xfail\n{mark.format('x', '')}")
+    refused(suite(shop, "preflight_suite", "-m", "critical"))
+    case = mark.format("case", "self").replace("\n", "\n    ")
+    shop.write(FILE, f"import pytest, unittest\nclass Case(unittest.TestCase):\n    {case}")
+    refused(suite(shop, "preflight_suite", "-m", "critical"))
+
+
+CONFIGURED = {
+    "a choice in pytest.toml": ("pytest.toml", '[pytest]\naddopts = ["-k", "not own"]\nstrict = true\n'),
+    "a choice in a hidden file": (
+        ".pytest.toml",
+        '[pytest]\naddopts = ["--deselect", "preflight_suite/test_own.py"]\n',
+    ),
+    "[tool.pytest]": (
+        "pyproject.toml",
+        f'{TABLE}[tool.pytest]\naddopts = ["--ignore=preflight_suite/test_own.py", "-n", "2"]\nstrict = true\n',
+    ),
+    "the first failure": ("pyproject.toml", f'{TABLE}[tool.pytest.ini_options]\naddopts = "-x"\n'),
+    "assertions that pass": ("pytest.ini", "[pytest]\nenable_assertion_pass_hook = true\n"),
+    "a time-out in a thread": ("pytest.ini", "[pytest]\ntimeout = 5\ntimeout_method = thread\n"),
+    "a time-out of the body": ("pytest.ini", "[pytest]\ntimeout = 5\ntimeout_func_only = true\n"),
+    "another way to import": (
+        "pytest.ini",
+        "[pytest]\nconsider_namespace_packages = true\naddopts = --import-mode=append\n",
+    ),
+    "marks in tox.ini": ("tox.ini", "[pytest]\naddopts = -m 'not critical'\n"),
+    "every file": ("pytest.ini", "[pytest]\naddopts = --pyargs --keep-duplicates\npython_files = *.py\n"),
+    "silence": ("pytest.ini", "[pytest]\naddopts = --no-summary --disable-warnings --no-header -qqq --tb=no\n"),
+    "examples": ("pytest.ini", "[pytest]\naddopts = --doctest-modules --doctest-ignore-import-errors\n"),
+}
+
+
+@pytest.mark.parametrize("what", CONFIGURED)
+def test_configuration_of_a_projects_tests(shop: Adopter, what: str) -> None:
+    """Whatever file of whatever format pytest reads it from: each requirement is asked, with the result that it has."""
+    shop.write(*CONFIGURED[what])
+    shop.write("preflight_suite/test_good.py", GOOD)
+    for source, code in ((FAILS, 1), (FAILS.replace("False", "True"), 0)):
+        shop.write(FILE, source)
+        one = suite(shop, "preflight_suite", "-m", "critical")
+        assert one.process.returncode == code, one.output
+        assert {check["title"] for check in shop.report()["checks"]} == {"Good", "Own"}
+
+
+NAMED = (
+    ["@args"], ["preflight_suite/."], ["./preflight_suite/../preflight_suite"], ["preflight_suite::"], ["-k", ""],
+    ["--rootdir=/", "preflight_suite"], ["-c", os.devnull, "preflight_suite"], ["--pyargs", "preflight_suite.test_own"],
+    ["preflight_suite/test_own.py", "preflight_suite/test_good.py"], ["--deselect", "x", "preflight_suite"],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", NAMED, ids=" ".join)
+def test_ways_to_name_a_suite(shop: Adopter, arguments: list[str]) -> None:
+    """In a file of arguments, with dots, by modules: what fails fails."""
+    shop.write("preflight_suite/test_good.py", GOOD)
+    shop.write(FILE, FAILS)
+    shop.write("args", "preflight_suite\n-m\ncritical\n")
+    refused(suite(shop, *arguments, *(["preflight_suite"] if arguments[0] == "-k" else [])))
+
+
+DECLARED = (
+    'needs="netwrok"', 'needs=["network", "x"]', "timeout=0", 'timeout=float("nan")', 'timeout="5"', 'scope="flet"',
+    'severity="warning"', "fix=None",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("what", DECLARED)
+def test_declarations_that_are_mistyped(shop: Adopter, what: str) -> None:
+    """They leave no requirement out."""
+    shop.write(FILE, GOOD.replace('"Good"', f'"Good", {what}'))
+    refused(check(shop))
+
+
+def test_a_requirement_that_leaves_a_program_behind(shop: Adopter) -> None:
+    """The run ends at its end, and not at the program's."""
+    shop.write(FILE, f'{GOOD}    import subprocess\n    subprocess.Popen(["sleep", "60"])\n')
+    one = check(shop)
+    assert one.process.returncode == 0, one.output
+
+
+# Requirements and judges whose assertions nobody hears.
+
+UNHEARD = """
+import asyncio, concurrent.futures, multiprocessing, pytest, threading
+from preflight.ready import requirement
+
+def fails(*_):
+    assert False, "no"
+
+def nothing(found, details):
+    pass
+
+async def fails_later():
+    assert False, "no"
+
+async def ping():
+    return False
+
+async def stream():
+    assert False, "no"
+    yield
+
+def yields():
+    assert False, "no"
+    yield
+
+async def waits():
+    await asyncio.wait([asyncio.ensure_future(fails_later())])
+
+def mapped(*_):
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        pool.map(fails, [1])
+
+def submitted(*_):
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        pool.submit(fails)
+
+def in_a_process(*_):
+    one = multiprocessing.get_context("fork").Process(target=fails)
+    one.start()
+    one.join()
+
+def in_a_thread(*_):
+    one = threading.Timer(0.01, fails)
+    one.start()
+    one.join()
+
+def answers(result):
+    def probe(ask):
+        return result()
+    return probe
+
+KEPT = []
+
+class Client:
+    def __init__(self):
+        self.me = self
+
+    def ping(self):
+        self.later = ping()
+        return self.later
+
+class Later:
+    def __await__(self):
+        assert False, "no"
+        yield
+
+OPENED = ping()
+
+@pytest.fixture(scope="session")
+def opened():
+    return ping()
+"""
+WAITED = "what is raised in a future or a process that the requirement has waited for is not heard"
+LATE = "a coroutine that outlives its requirement, or is made before, is not noticed"
+NOT_ONE = "nothing notices a call that has made no coroutine, and runs when it is awaited or iterated"
+TRUE = "an assertion that cannot fail, other than of a tuple"
+MADE = "`Witness._is_ours` and `_Asked._run`: the threads of a judge or a probe are not heard"
+PLAIN_BODIES = {  # arguments, body, and what is wrong
+    "a timer's thread": ("", "in_a_thread()", ""),
+    "a thread of asyncio": ("", "asyncio.run(asyncio.to_thread(fails))", ""),
+    "a pool that maps": ("", "mapped()", WAITED),
+    "a pool that is given it": ("", "submitted()", WAITED),
+    "a process": ("", "in_a_process()", WAITED),
+    "asyncio.wait": ("", "asyncio.run(waits())", WAITED),
+    "opened with the file": ("", "assert OPENED", LATE),
+    "opened for the session": ("opened", "assert opened", LATE),
+    "in a list of the file": ("", "KEPT.append(ping())\n    assert KEPT[-1]", LATE),
+    "in a circle": ("", "client = Client()\n    assert client.ping()", LATE),
+    "an asynchronous generator": ("", "assert stream()", NOT_ONE),
+    "a generator": ("", "yields()", NOT_ONE),
+    "an awaitable": ("", "assert Later()", NOT_ONE),
+    "map": ("", "map(fails, [1])", NOT_ONE),
+    "a generator in parentheses": ("", "assert (one for one in [False])", TRUE),
+    "a lambda": ("", "assert lambda: False", TRUE),
+    "a text": ("", "assert 'it is there'", TRUE),
+    "a function that is not called": ("", "assert fails", TRUE),
+}
+MADE_OF = {  # probe, judge, and what is wrong
+    "a probe that asserts": ("fails", "nothing", ""),
+    "a probe that skips": ("answers(lambda: pytest.skip('no'))", "nothing", ""),
+    "a probe that expects to fail": ("answers(lambda: pytest.xfail('no'))", "nothing", ""),
+    "a probe that exits": ("answers(lambda: exit(0))", "nothing", ""),
+    "a probe with a thread": ("in_a_thread", "nothing", MADE),
+    "a probe with a pool": ("mapped", "nothing", WAITED),
+    "a probe that maps": ("answers(lambda: map(fails, [1]))", "nothing", NOT_ONE),
+    "a judge with a thread": ("answers(int)", "in_a_thread", MADE),
+    "a judge with a pool": ("answers(int)", "mapped", WAITED),
+}
+
+
+@pytest.mark.parametrize("what", [wrong(name, why=case[2]) if case[2] else name for name, case in PLAIN_BODIES.items()])
+def test_bodies_whose_assertions_nobody_hears(shop: Adopter, what: str) -> None:
+    """Each blocks, or breaks the run: nothing was asked, or what was asked has failed."""
+    names, body, _ = PLAIN_BODIES[what]
+    shop.write(FILE, f'{UNHEARD}\n@pytest.mark.critical("Own")\ndef test_own({names}):\n    "It."\n    {body}\n')
+    refused(check(shop))
+
+
+@pytest.mark.parametrize("what", [wrong(name, why=case[2]) if case[2] else name for name, case in MADE_OF.items()])
+def test_parts_of_made_requirements_that_nobody_hears(shop: Adopter, what: str) -> None:
+    """The same for what `requirement` has made."""
+    probe, judge, _ = MADE_OF[what]
+    shop.write(FILE, f'{UNHEARD}\ntest_own = requirement({probe}, {judge}, title="Own", doc="It.")\n')
+    refused(check(shop))
+
+
+CONNECTS = """
+import subprocess, sys
+from pathlib import Path
+Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("50051 50051")
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+sys.exit(subprocess.run(sys.argv[1:]).returncode)
+"""
+
+
+@pytest.mark.needs_root("nobody else can make a network namespace everywhere")
+@unlike("`ready.network.connect` takes a connection to itself for one to a service")
+def test_a_port_among_those_of_outgoing_connections(shop: Adopter) -> None:
+    """Where the kernel gives the client the very port that it asks: it is connected to itself, and nobody listens."""
+    shop.write(FILE, 'from preflight import ready\ntest_own = ready.tcp("127.0.0.1:50051", title="Own")\n')
+    command = (str(shop.installed / "bin" / "preflight"), "--check-only", "--port", str(shop.port))
+    refused(ended(shop, "unshare", "-n", sys.executable, "-c", CONNECTS, *command))
+
+
+# What is shared, and ends badly.
+
+DEFINED = "`cleanup._shared` looks at fixtures that have been asked for by argument, and at none of pytest's own"
+ENDS = "    yield\n    assert False, 'no'\n"
+TWO = (
+    "\n@pytest.mark.critical('Own')\ndef test_a({0}):\n    'It.'\n    {1}\n"
+    "@pytest.mark.warning('Last')\ndef test_z({0}):\n    'It.'\n    {1}\n"
+)
+BY_NAME = TWO.format("request", "request.getfixturevalue('db')")
+METHODS = TWO.format("self", "pass").replace("\n", "\n    ")
+SHARED: dict[str, tuple[dict[str, str], str]] = {
+    "an argument": ({FILE: f"@pytest.fixture(scope='session')\ndef db():\n{ENDS}{TWO.format('db', '')}"}, ""),
+    "an argument of an argument": (
+        {
+            FILE: f"@pytest.fixture(scope='module')\ndef own():\n{ENDS}@pytest.fixture\ndef db(own):\n    return own\n"
+            f"{TWO.format('db', '')}"
+        },
+        "",
+    ),
+    "a finalizer of a fixture": (
+        {
+            FILE: "def no():\n    assert False\n@pytest.fixture(scope='module')\ndef db(request):\n"
+            f"    request.addfinalizer(no)\n{TWO.format('db', '')}"
+        },
+        "",
+    ),
+    "by its name": ({FILE: f"@pytest.fixture(scope='session')\ndef db():\n{ENDS}{BY_NAME}"}, DEFINED),
+    "of a package": (
+        {
+            "preflight_suite/deep/__init__.py": "",
+            "preflight_suite/deep/conftest.py": f"@pytest.fixture(scope='package')\ndef db():\n{ENDS}",
+            "preflight_suite/deep/test_own.py": TWO.format("db", ""),
+            "preflight_suite/test_good.py": GOOD,
+        },
+        "`cleanup._shared` takes the end of a package for that of the session",
+    ),
+    "of parameters": (
+        {
+            FILE: "@pytest.fixture(scope='module')\ndef db(request):\n    yield\n    assert request.param != 'eu'\n"
+            "EACH = [pytest.param('eu', marks=pytest.mark.critical('Own')),\n"
+            "    pytest.param('us', marks=pytest.mark.warning('Last'))]\n"
+            "@pytest.mark.parametrize('db', EACH, indirect=True)\ndef test_own(db):\n    'It.'\n"
+        },
+        "a fixture of a parameter ends in the set-up of the next one: the error is that one's",
+    ),
+    "of the session's node": (
+        {
+            FILE: "def no():\n    assert False\n@pytest.fixture\ndef db(request):\n"
+            f"    request.session.addfinalizer(no)\n{TWO.format('db', '')}"
+        },
+        DEFINED,
+    ),
+    "teardown_class": (
+        {FILE: f"class TestIt:\n    @classmethod\n    def teardown_class(cls):\n        assert False\n    {METHODS}"},
+        DEFINED,
+    ),
+    "teardown_module": ({FILE: f"def teardown_module():\n    assert False\n{TWO.format('', 'pass')}"}, DEFINED),
+    "tearDownClass": (
+        {
+            FILE: "import unittest\nclass TestIt(unittest.TestCase):\n    @classmethod\n    def tearDownClass(cls):\n"
+            f"        assert False\n    {METHODS}"
+        },
+        DEFINED,
+    ),
+    "addClassCleanup": (
+        {
+            FILE: "import unittest\nclass TestIt(unittest.TestCase):\n    @classmethod\n    def setUpClass(cls):\n"
+            "        cls.addClassCleanup(cls.no)\n    @classmethod\n    def no(cls):\n        assert False\n"
+            f"    {METHODS}"
+        },
+        DEFINED,
+    ),
+}
+
+
+@pytest.mark.parametrize("how", [wrong(name, why=case[1]) if case[1] else name for name, case in SHARED.items()])
+def test_what_is_shared_and_ends_badly(shop: Adopter, how: str) -> None:
+    """It concerns the critical requirement that has used it, whichever came last."""
+    for file, source in SHARED[how][0].items():
+        shop.write(file, f"import pytest\n{source}" if source and not source.startswith("import pytest") else source)
+    one = check(shop)
+    assert one.process.returncode == 1, one.output
+    assert shop.check("Own")["outcome"] == "error"
+
+
+# Under a server of one's own.
+
+PARENT = """
+import multiprocessing, os, socket, sys, time, uvicorn
+
+def serve(sock):
+    uvicorn.Server(uvicorn.Config("shop:app")).run(sockets=[sock])
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn")
+    sock = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+    first = multiprocessing.Process(target=serve, args=(sock,))
+    first.start()
+    while not os.path.exists("changed"):
+        time.sleep(0.05)
+    second = multiprocessing.Process(target=serve, args=(sock,))
+    second.start()
+    second.join()
+    first.terminate()
+"""
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "a file of requirements",
+        wrong("a module", why="`start._question` knows the modules that the server has imported"),
+    ],
+)
+def test_code_that_has_changed_under_a_server(shop: Adopter, what: str) -> None:
+    """Its next process asks again if the suite is another one, or what the suite has imported of the project."""
+    guarded(shop, f"{GOOD}    import limits\n    assert limits.enough()\n")
+    shop.write("limits.py", "def enough():\n    return True\n")
+    shop.write("parent.py", PARENT)
+    one = shop.spawn(sys.executable, "parent.py", str(shop.port)).until_says("Application startup complete")
+    if what == "a module":
+        shop.write("limits.py", "def enough():\n    return None\n")
+    else:
+        shop.write("preflight_suite/test_two.py", FAILS)
+    (shop.root / "changed").touch()
+    until(lambda: one.output.count("Waiting for application startup") > 1, "the second one starts")
+    until(lambda: one.output.count("startup complete") > 1 or "blocks the start" in one.output, "it decides")
+    assert "the preflight blocks the start" in one.output
+
+
+# What pytest writes.
+
+BEGINS = 'import logging, os, pytest, warnings\nKEY = os.environ["MY_API_KEY"]\n'
+OWN = '@pytest.mark.critical("Own")\ndef test_own({}):\n    "It."\n    {}\n'
+RAISES = "    raise RuntimeError('bad ' + KEY)\n"
+PROPERTIES = """
+@pytest.fixture(autouse=True)
+def one(record_property, record_xml_attribute):
+    record_property("db", {"a": [KEY]})
+    record_xml_attribute("db", KEY)
+"""
+OF_THE_SUITE = """
+@pytest.fixture(autouse=True, scope="session")
+def one(record_testsuite_property):
+    record_testsuite_property("db", KEY)
+"""
+OUTSIDE_OF_A_SESSION = "pytest writes this itself, past its terminal, and nothing redacts it"
+HOOKS = {  # a hook of the suite's conftest.py, and what is wrong
+    "when it is configured": (f"def pytest_configure():\n{RAISES}", ""),
+    "when it starts": (f"def pytest_sessionstart():\n{RAISES}", ""),
+    "in a header": ("def pytest_report_header():\n    return KEY\n", ""),
+    "instead of a header": (f"def pytest_report_header():\n{RAISES}", ""),
+    "of a file": (f"def pytest_ignore_collect():\n{RAISES}", ""),
+    "of parameters": (f"def pytest_generate_tests():\n{RAISES}", ""),
+    "of a requirement": (f"def pytest_runtest_protocol():\n{RAISES}", ""),
+    "of a result": (f"def pytest_runtest_logreport():\n{RAISES}", ""),
+    "in a word": ("def pytest_report_teststatus(report):\n    return report.outcome, 'X', 'own ' + KEY\n", ""),
+    "in a warning": ("def pytest_sessionfinish():\n    warnings.warn('old ' + KEY)\n", ""),
+    "in a property": (PROPERTIES, ""),
+    "an exit while it collects": ("def pytest_collection_modifyitems():\n    pytest.exit('no ' + KEY, 1)\n", ""),
+    "in a property of the suite": (OF_THE_SUITE, "properties of the whole suite are written to the file as they are"),
+    "an exit when it is configured": (
+        "def pytest_configure():\n    pytest.exit('no ' + KEY, 1)\n",
+        OUTSIDE_OF_A_SESSION,
+    ),
+    "an exit when it starts": ("def pytest_sessionstart():\n    pytest.exit('no ' + KEY, 1)\n", OUTSIDE_OF_A_SESSION),
+    "wrong usage": ("def pytest_configure():\n    raise pytest.UsageError('bad ' + KEY)\n", OUTSIDE_OF_A_SESSION),
+    "wrong usage, later": (
+        "def pytest_collection_modifyitems():\n    raise pytest.UsageError('bad ' + KEY)\n",
+        OUTSIDE_OF_A_SESSION,
+    ),
+    "at its end": (f"def pytest_sessionfinish():\n{RAISES}", OUTSIDE_OF_A_SESSION),
+    "in its summary": (f"def pytest_terminal_summary():\n{RAISES}", OUTSIDE_OF_A_SESSION),
+    "after its end": (f"def pytest_unconfigure():\n{RAISES}", OUTSIDE_OF_A_SESSION),
+    "cleaning up": (
+        f"def no():\n{RAISES}def pytest_configure(config):\n    config.add_cleanup(no)\n",
+        OUTSIDE_OF_A_SESSION,
+    ),
+}
+
+
+def shows(*texts: str) -> bool:
+    """Whether nine characters of the key stand in one of these."""
+    return any(KEY[start : start + 9] in text for text in texts for start in range(len(KEY) - 8))
+
+
+@pytest.mark.parametrize("hook", [wrong(name, why=case[1]) if case[1] else name for name, case in HOOKS.items()])
+def test_what_hooks_of_a_suite_say_in_plain_pytest(shop: Adopter, hook: str) -> None:
+    """Neither the terminal of a job nor the file that it keeps has the key."""
+    shop.write(FILE, BEGINS + OWN.format("", "logging.warning(KEY); print(KEY); assert not KEY, KEY"))
+    shop.write("preflight_suite/conftest.py", BEGINS + HOOKS[hook][0])
+    shop.write("pytest.ini", "[pytest]\njunit_logging = all\n")
+    kept = shop.folder / "kept.xml"
+    one = suite(shop, "preflight_suite", f"--junitxml={kept}", "-rA", "-vv", "--setup-show", MY_API_KEY=KEY)
+    refused(one)
+    assert not shows(one.output, kept.read_text() if kept.exists() else "")
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_what_hooks_of_a_suite_say_in_a_check(shop: Adopter, hook: str) -> None:
+    """The launcher shows nothing of it."""
+    shop.write(FILE, BEGINS + OWN.format("", "logging.warning(KEY); print(KEY); assert not KEY, KEY"))
+    shop.write("preflight_suite/conftest.py", BEGINS + HOOKS[hook][0])
+    one = check(shop, MY_API_KEY=KEY)
+    refused(one)
+    assert not shows(one.output, shop.report_file.read_text())
+
+
+LAST = "`report.verdict` takes exit code 1, with which Python ends on an exception as well, for that of tests"
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        "of a requirement",
+        "when it starts",
+        *(wrong(name, why=LAST) for name in ("at its end", "after its end", "cleaning up")),
+    ],
+)
+def test_a_hook_of_a_suite_that_raises(shop: Adopter, hook: str) -> None:
+    """Nothing blocks, and pytest did not come to its end: neither run says that all is well."""
+    shop.write(FILE, GOOD)
+    shop.write("preflight_suite/conftest.py", BEGINS + HOOKS[hook][0])
+    for run in (suite, check):
+        refused(run(shop, MY_API_KEY=KEY))
+
+
+@unlike("properties of the whole suite are written to the file as they are")
+def test_what_a_dependency_of_ours_writes_about_the_job(shop: Adopter) -> None:
+    """pytest-metadata, which pytest-json-report brings, has a fixture for the addresses of a job."""
+    shop.write("pytest.ini", "[pytest]\nusefixtures = include_metadata_in_junit_xml\n")
+    shop.write(FILE, GOOD)
+    kept = shop.folder / "kept.xml"
+    address = f"https://me:{KEY}@git.example.org/shop.git"
+    one = suite(shop, "preflight_suite", f"--junitxml={kept}", "-v", JENKINS_URL="x", BUILD_NUMBER="1", GIT_URL=address)
+    assert one.process.returncode == 0, one.output
+    assert not shows(one.output)
+    assert not shows(kept.read_text())
+
+
+SAYS: dict[str, tuple[str, str, str]] = {  # arguments, body, and what is wrong
+    "a fix": ("details", "details.fix = 'psql ' + KEY; assert 0, 'x'", ""),
+    "a summary in lines": ("details", "details.summary = KEY[:20] + chr(10) + KEY[20:]", ""),
+    "a name": ("details", "details[KEY] = 1", ""),
+    "deep in details": ("details", "details['n'] = [{'a': (KEY, {KEY}, KEY.encode(), ValueError(KEY))}]", ""),
+    "in pieces": ("details", "details['n'] = [KEY[:21], KEY[21:]]", ""),
+    "a group": ("", "raise ExceptionGroup(KEY, [ValueError(KEY)])", ""),
+    "metadata": ("json_metadata", "json_metadata['x'] = KEY", ""),
+    "a warning": ("", "warnings.warn('old ' + KEY, DeprecationWarning)", ""),
+    "a fixture": ("request", "request.getfixturevalue(KEY)", ""),
+    "what stops the session": ("request", "request.session.shouldstop = KEY", ""),
+    "what fails the session": ("request", "request.session.shouldfail = KEY", ""),
+    "without capture": (
+        "capsys",
+        "with capsys.disabled():\n        print(KEY)",
+        "capsys.disabled() is like -s, and not named",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", [wrong(name, why=case[2]) if case[2] else name for name, case in SAYS.items()])
+def test_what_a_requirement_says(shop: Adopter, what: str) -> None:
+    """In plain pytest, its file and its cache, in a check, and in both reports."""
+    shop.write(FILE, BEGINS + OWN.format(*SAYS[what][:2]))
+    kept = shop.folder / "kept.xml"
+    environ = {"MY_API_KEY": KEY} | ({"PYTEST_DEBUG": "1"} if what == "a group" else {})
+    one = shop.pytest("preflight_suite", f"--junitxml={kept}", "-rA", "-vv", environ=environ)
+    texts = [
+        one.output,
+        kept.read_text(),
+        *(file.read_text() for file in shop.root.rglob(".pytest_cache/**/*") if file.is_file()),
+    ]
+    texts += [shop.report_file.read_text()] if shop.report_file.exists() else []
+    texts += [check(shop, "-v", MY_API_KEY=KEY).output, shop.report_file.read_text()]
+    assert not shows(*texts)
+
+
+COLLECTED = {
+    "an id": '@pytest.mark.parametrize("url", [KEY])\n' + OWN.format("url", "pass"),
+    "an id of a plugin": OWN.format("", "pass"),
+    "an import": f"import helper\n{OWN.format('', 'pass')}",
+    "two titles": OWN.replace('"Own"', "'Own ' + KEY").format("", "pass") * 2,
+    "two severities": "@pytest.mark.warning('Own ' + KEY)\n" + OWN.replace('"Own"', "'Own ' + KEY").format("", "pass"),
+    "a need": OWN.replace('"Own"', "'Own', needs=KEY").format("", "pass"),
+    "a parameter": "@pytest.mark.parametrize(KEY, [1])\n" + OWN.format("", "pass"),
+}
+
+
+@pytest.mark.parametrize("what", COLLECTED)
+def test_what_is_said_of_a_file(shop: Adopter, what: str) -> None:
+    """Of one that cannot be collected, or declares what it must not."""
+    shop.write(FILE, BEGINS + COLLECTED[what])
+    shop.write("helper.py", f"{BEGINS}raise RuntimeError(KEY)\n")
+    shop.write("pytest.ini", "[pytest]\npythonpath = .\n")
+    if what == "an id of a plugin":
+        renames = "def pytest_itemcollected(item):\n    item.name = KEY\n    item._nodeid += KEY\n"
+        shop.write("preflight_suite/conftest.py", BEGINS + renames)
+    runs: list[Callable[..., Started]] = [suite, check]
+    for run in runs:
+        one = run(shop, MY_API_KEY=KEY)
+        refused(one)
+        assert not shows(one.output, shop.report_file.read_text() if shop.report_file.exists() else "")
+
+
+def test_what_a_time_out_shows(shop: Adopter) -> None:
+    """pytest-timeout ends the process, and shows what a requirement has printed: redacted."""
+    shop.write("pytest.ini", "[pytest]\ntimeout = 1\ntimeout_method = thread\n")
+    endless = "while True:\n        try:\n            time.sleep(9)\n        except BaseException:\n            pass"
+    shop.write(FILE, f"import time\n{BEGINS}{OWN.format('', 'print(KEY)')}    {endless}\n")
+    one = suite(shop, MY_API_KEY=KEY)
+    refused(one)
+    assert not shows(one.output)
+
+
+@pytest.mark.parametrize(
+    "body", ["assert 0, licence", "print(licence, flush=True); os._exit(3)", "details['x'] = licence"]
+)
+def test_the_value_of_a_ready_made_requirement(shop: Adopter, body: str) -> None:
+    """It is a secret whatever its variable is called, for the other requirements, too."""
+    shop.write("shop.py", f"import os\nprint('app', os.environ['SHOP_LICENCE'], flush=True)\n{SMALL}")
+    source = f"import os\nfrom preflight import ready\nimport pytest\ntest_l = ready.variable('SHOP_LICENCE')\n{OWN}"
+    shop.write(FILE, source.format("environment, details", f"licence = environment['SHOP_LICENCE']; {body}"))
+    for run in (check, suite):
+        assert not shows(run(shop, SHOP_LICENCE=KEY.removeprefix("sk-canary-")).output, shop.report_file.read_text())
