@@ -193,7 +193,25 @@ def _read_by_pytest(root: Path, folder: Path) -> Iterator[Path]:
 
 def scopes(root: Path, names: Iterable[str]) -> list[Scope]:
     """The parts of a suite. Raises LookupError, with a message for people, for one that is not there."""
-    return [_scope(root, name) for name in names]
+    found = [_scope(root, name) for name in names]
+    packages: dict[str, Scope] = {}
+    for scope in found:
+        package = _package_name(scope.folder)
+        if package and (other := packages.setdefault(package, scope)).folder != scope.folder:
+            raise LookupError(
+                f"{other.folder} and {scope.folder} are two packages {package}, and a run has one of a name:"
+                " remove the __init__.py of one of them"
+            )
+    return found
+
+
+def _package_name(folder: Path) -> str:
+    """What a folder is called where it is imported as a package; empty if it is none."""
+    parts = []
+    while (folder / "__init__.py").is_file():
+        parts.append(folder.name)
+        folder = folder.parent
+    return ".".join(reversed(parts))
 
 
 def _scope(root: Path, name: str) -> Scope:
@@ -214,15 +232,21 @@ def _scope(root: Path, name: str) -> Scope:
 
 
 def _package(name: str) -> Path | None:
-    """The folder of an installed package, found without importing anything of it; None if there is none."""
+    """The folder of an installed package, found without importing anything of it; None if there is none.
+
+    Raises LookupError for a package in several places, each of which could have requirements.
+    """
     from importlib.machinery import PathFinder
 
-    path: list[str] | None = None
-    for end in range(name.count(".") + 1):
-        spec = PathFinder.find_spec(".".join(name.split(".")[: end + 1]), path)
-        if spec is None or not spec.submodule_search_locations:
+    path = sys.path
+    for part in name.split("."):
+        spec = PathFinder.find_spec(part, path)  # a namespace with its whole name would ask for the module above it
+        if spec is None or spec.submodule_search_locations is None:
             return None
         path = list(spec.submodule_search_locations)
+    places = list(dict.fromkeys(map(os.path.realpath, path)))
+    if len(places) > 1:
+        raise LookupError(f"the package {name} is in several places: {', '.join(places)}; name one that is in one")
     return Path(path[0]) if path else None
 
 

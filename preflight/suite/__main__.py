@@ -12,14 +12,18 @@ import contextlib
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from preflight import project
 from preflight.processes import interpreter
 from preflight.settings.model import Settings
 from preflight.suite.link import Link
 from preflight.text import first_line
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def main() -> int:
@@ -37,7 +41,10 @@ def main() -> int:
     for plugin in link.plugins:
         arguments += ["-p", plugin]
     arguments += _collection(link.settings)
-    exit_code = int(pytest.main(arguments, plugins=[link, *_own_plugins(link.settings)]))
+    plugins = [link, *_own_plugins(link.settings)]
+    if link.settings.root != project.CHECKOUT:
+        plugins.append(_ConftestFiles([scope.folder.resolve() for scope in link.settings.scopes]))
+    exit_code = int(pytest.main(arguments, plugins=plugins))
     if not link.met:
         in_checkout = link.settings.root == project.CHECKOUT
         holds = "conftest.py" if in_checkout else "the plugin"
@@ -64,7 +71,26 @@ def _import_ahead() -> None:
     from preflight.suite import fixtures, imports, memory  # noqa: F401
 
 
-def _own_plugins(settings: Settings) -> list[ModuleType]:
+class _ConftestFiles:
+    """A plugin that lets pytest load the conftest.py files in the parts of a suite, and none around them.
+
+    Those are about the project's own tests. ``--confcutdir`` keeps out what is above one folder only.
+    """
+
+    def __init__(self, parts: Sequence[Path]) -> None:
+        self._parts = parts
+
+    def pytest_load_initial_conftests(self, early_config: pytest.Config) -> None:
+        """Before pytest does; it has no public place for that."""
+        manager: Any = early_config.pluginmanager
+        before = manager._is_in_confcutdir
+        manager._is_in_confcutdir = lambda path: before(path) and self._is_in_a_part(path.resolve())
+
+    def _is_in_a_part(self, folder: Path) -> bool:
+        return any(folder.is_relative_to(part) for part in self._parts)
+
+
+def _own_plugins(settings: Settings) -> list[Any]:
     """The plugins of a run, as modules: to find one by its name, pytest searches all that is installed."""
     found = []
     with contextlib.suppress(ImportError):  # the run itself reports that
@@ -87,8 +113,8 @@ def _collection(settings: Settings) -> list[str]:
     # A project's own configuration and conftest.py are about its own tests: they name plugins that are not loaded here.
     scopes = settings.scopes
     own = [_argument(scope.folder) for scope in scopes if scope.name != project.OURS]
-    arguments = ["-c", str(Path(__file__).with_name("pytest.ini")), "--rootdir", str(settings.root)]
-    arguments += ["--confcutdir", own[0] if own else str(project.PACKAGE)]
+    # pytest replaces variables ("$HOME") in a root's path: there are none in the way up to it.
+    arguments = ["-c", str(Path(__file__).with_name("pytest.ini")), "--rootdir", os.path.relpath(settings.root)]
     return [*arguments, "--pyargs", project.OURS, *own]
 
 
