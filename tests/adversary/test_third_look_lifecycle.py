@@ -225,18 +225,38 @@ def rest(client: socket.socket) -> bytes:
     return came
 
 
-def stop(_busy: Busy, started: Started) -> None:
+def until_last(client: socket.socket) -> None:
+    """Ask on this connection until an answer says that it is the last one: the end has begun in the worker."""
+    came = b""
+    while b"connection: close" not in came:
+        client.sendall(head("x").encode())
+        came = client.recv(1000)
+        assert came, "it was closed without a word"
+        time.sleep(0.02)
+
+
+def tell(started: Started) -> None:
     started.send(signal.SIGTERM)
     started.until_says("Stopping (SIGTERM)")
 
 
-def replace(busy: Busy, started: Started) -> None:
-    busy.start().until_ready()
-    started.until_says("Replaced by")
+def stop(busy: Busy, started: Started) -> None:
+    with busy.connect() as client:
+        tell(started)
+        until_last(client)
 
 
-def kill(_busy: Busy, started: Started) -> None:
-    started.send(signal.SIGKILL)
+def replace(busy: Busy, _started: Started) -> None:
+    with busy.connect() as client:
+        new = busy.start()
+        until_last(client)
+    new.until_ready()
+
+
+def kill(busy: Busy, started: Started) -> None:
+    with busy.connect() as client:
+        started.send(signal.SIGKILL)
+        until_last(client)
     started.wait()
 
 
@@ -350,7 +370,7 @@ def test_a_signal_while_the_loop_is_blocked(busy: Busy) -> None:
         first = stack.enter_context(busy.connect(head("blocks")))
         busy.until("blocks")
         others = [stack.enter_context(busy.connect(head(f"x{number}"))) for number in range(50)]
-        stop(busy, started)
+        tell(started)
         assert rest(first).endswith(b"blocks")
         for number, client in enumerate(others):
             assert rest(client).endswith(f"x{number}".encode())
@@ -453,7 +473,7 @@ def test_no_more_files_when_it_is_to_stop(busy: Busy, loop: str) -> None:
         resource.prlimit(worker, resource.RLIMIT_NOFILE, (3, before[1]))
         second = busy.connect(head("b"))
         time.sleep(0.3)
-        stop(busy, started)
+        tell(started)
         resource.prlimit(worker, resource.RLIMIT_NOFILE, before)
         busy.go()
         assert rest(first).endswith(b"slow")
@@ -1068,7 +1088,7 @@ def test_variables_that_look_closely(busy: Busy, what: str) -> None:
     """Python's own checks find nothing to complain of: no resource is left open, no thread calls where it must not."""
     busy.place.environ |= VARIABLES[what]
     old = busy.start("--workers", "2").until_ready()
-    with busy.connect(head("slow")) as client:
+    with busy.connect(head("slow", "Connection: close")) as client:
         busy.until("slow")
         new = busy.start().until_ready()
         busy.go()
