@@ -162,14 +162,15 @@ class Watch:
         """Whether a file is watched with one of the folders; a file that a link there leads to is not."""
         return any(path.startswith(f"{folder}{os.sep}") for folder in self._folders) and not os.path.islink(path)
 
-    def _counts(self, _change: Change, path: str) -> bool:
+    def _counts(self, change: Change, path: str) -> bool:
         if path in self._alone:
             return True
-        if not path.endswith(".py"):
-            return False
         folder = next((one for one in self._folders if path.startswith(f"{one}{os.sep}")), "")
         parts = path.removeprefix(folder).split(os.sep)
-        return not any(part in NOT_WATCHED or part.startswith(".") for part in parts)
+        if any(part in NOT_WATCHED or part.startswith(".") for part in parts):
+            return False
+        # Of a folder that was moved here, nothing else is said.
+        return path.endswith(".py") or (change.name == "added" and next(Path(path).rglob("*.py"), None) is not None)
 
 
 def _found(instance: subprocess.Popen[bytes], settings: Settings) -> Neighbour | None:

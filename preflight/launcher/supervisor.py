@@ -364,7 +364,7 @@ class Supervisor:
             return
         replaced = self._replaced_by is not None
         # Counted from the signal that began the drain, not from now: a second one may have come meanwhile.
-        self._finish(replaced=replaced, last=not replaced and self._owns_queue, stops=0 if replaced else 1)
+        self._finish(replaced=replaced, last=not replaced and self._owns_queue, stops=1)
 
     @property
     def _owns_queue(self) -> bool:

@@ -3,7 +3,7 @@
 import errno
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from preflight.ports import fixes
@@ -181,18 +181,11 @@ class _Attempt:
         pinned: set[int] = set()
         trees: list[Tree] = []
 
-        def enter(process: Process) -> bool:
-            refusal = None if process.pid in inodes else asking.refusal(process, below=True)  # holders: decided already
-            if refusal is None:
-                return True
-            self._note("left alone", process.pid, process.name, f"descendant of a holder, but {refusal[0]}")
-            return False
-
         for candidate in stop:
             if candidate.process is None or candidate.process.pid in pinned:
                 continue
             members: list[Handle] = []
-            for process in (candidate.process, *descendants(self.machine, candidate.process.pid, enter)):
+            for process in (candidate.process, *self._below(candidate.process, asking, set(inodes))):
                 pinned.add(process.pid)
                 handle = self.machine.handle(process, inodes.get(process.pid, ()))
                 if handle is None:
@@ -204,6 +197,21 @@ class _Attempt:
                 trees.append(Tree(members[0], tuple(members[1:])))
                 self.grounds[candidate.process.pid] = asking.grounds(candidate.process)
         return trees
+
+    def _below(self, top: Process, asking: Asking, holders: Collection[int]) -> Iterator[Process]:
+        """The descendants that go with a holder; ``holders`` have been decided already."""
+
+        def enter(process: Process) -> bool:
+            if process.pid in holders:
+                return True
+            refusal = asking.refusal(process, below=True)
+            # A job that was detached outlives what has started it, however that ends.
+            why = refusal[0] if refusal else "in a session of its own" if process.session != top.session else ""
+            if why:
+                self._note("left alone", process.pid, process.name, f"descendant of a holder, but {why}")
+            return not why
+
+        return descendants(self.machine, top.pid, enter)
 
     def _try(self, deadline: float = 0.0) -> bool:
         """Hold the port if that is possible now; returns whether it is held."""

@@ -70,6 +70,7 @@ class Linux:
             suspended=fields[0] == "T",
             cgroup=cgroups.read(pid),
             terminal=_terminal(int(fields[4])),
+            session=int(fields[3]),
         )
 
     def folder(self, pid: int) -> str:

@@ -32,6 +32,7 @@ class Process:
     suspended: bool  # stopped by a signal (Ctrl-Z): other signals wait until it continues
     cgroup: str  # text of /proc/PID/cgroup; "" where there is none
     terminal: str = ""  # the terminal that it belongs to, "pts/3"; "" where it has none
+    session: int = 0  # the PID of the process that began its session
 
     def __post_init__(self) -> None:
         """Name and arguments are what the process says about itself: they are cut here, for all later code."""

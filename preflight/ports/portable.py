@@ -1,6 +1,7 @@
 """The machine as psutil shows it: for macOS, and for Linux where pidfds or /proc are missing."""
 
 import contextlib
+import os
 import signal
 import socket
 import time
@@ -109,6 +110,7 @@ class Portable:
                     suspended=status == psutil.STATUS_STOPPED,
                     cgroup=cgroups.read(pid),
                     terminal=(process.terminal() or "").removeprefix("/dev/"),
+                    session=os.getsid(pid),
                 )
         except psutil.Error:
             return None

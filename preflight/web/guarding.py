@@ -89,6 +89,8 @@ class Guarded:
             why = str(error) if isinstance(error, BlockedStart) else f"{UNASKED}{type(error).__name__}: {error}"
             await receive()
             await send({"type": "lifespan.startup.failed", "message": why})
+            if "asgi" not in scope:  # Starlette's test client: it takes a return for a good start, and waits for ever
+                raise BlockedStart(why) from None
             return
         beside = _beside(self.app, instance)
         if beside is None:

@@ -329,6 +329,8 @@ class _Main:
 
         order = self._await_order("serve")
         sock = socket.socket(fileno=order.descriptors[0])
+        # A copy of this process that the application forks does not serve, and would keep the port in use after us.
+        os.register_at_fork(after_in_child=lambda: os.close(sock.detach()) if sock.fileno() >= 0 else None)
         instance = self._join(order)
         outbox = EventOutbox(lambda event: self._say("audit", **event.to_message()))
         instance.note = outbox.put

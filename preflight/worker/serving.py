@@ -29,6 +29,7 @@ CLOSE = (b"connection", b"close")
 SWITCH = 0.0005  # seconds
 TICK = 0.01  # seconds between two looks at what is still going on
 SWEEP = 5  # ticks of uvicorn, which are 0.1 s, between two looks at deadlines of clients
+REGULAR = 0.5  # seconds between two such looks during the end
 LINGER = 0.25  # seconds that idle keep-alive connections get to send a last request, when nobody replaces us
 GOODBYE = 0.2  # seconds that what was cancelled gets to clean up
 
@@ -246,9 +247,16 @@ class Server(uvicorn.Server):
             self.instance.board.publish(self.instance.busy())
         return done
 
+    async def _tick_on(self) -> None:
+        """Go on with what is done regularly: uvicorn's own loop has ended, and clients have deadlines until the end."""
+        while True:
+            await asyncio.sleep(REGULAR)
+            await self.on_tick(0)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain: serve on for drain_delay, finish within graceful_timeout, and cancel what is left."""
         loop = asyncio.get_running_loop()
+        ticking = loop.create_task(self._tick_on())
         settings = self.instance.settings
         self._announce()
         if not self._replaced:
@@ -270,7 +278,7 @@ class Server(uvicorn.Server):
         if not self.instance.draining:
             self.instance.start_draining()
         self._announce()
-        # Idle connections of a replaced instance may take their time: nobody waits for us.
+        # Idle connections of a replaced instance have their usual time: nobody waits for us.
         linger = deadline if self._replaced else loop.time() + LINGER
         while loop.time() < deadline and (self._busy() or (self._idle() and loop.time() < linger)):
             await asyncio.sleep(TICK)
@@ -282,6 +290,7 @@ class Server(uvicorn.Server):
         while self.server_state.connections and loop.time() < min(goodbye, deadline):
             await asyncio.sleep(TICK)
         self.cancelled = self._unfinished()
+        ticking.cancel()
         for task in self.server_state.tasks:
             task.cancel(msg="graceful_timeout is over")
         await super().shutdown(sockets)

@@ -323,7 +323,6 @@ def test_a_stream_of_events(busy: Busy) -> None:
     started.left_nothing()
 
 
-@pytest.mark.xfail(reason="an instance that was replaced takes the first signal for a second one", strict=True)
 def test_told_to_stop_after_it_was_replaced(busy: Busy) -> None:
     """The first signal to an instance that finishes what it does, from a deployment's script, cuts nothing off."""
     old = busy.start().until_ready()
@@ -425,31 +424,29 @@ def test_bytes_that_are_hardly_http(served: Busy, what: str) -> None:
 
 # Clients that stall, during the end.
 
-NO_SWEEP = "no deadline of a client is looked at once the end has begun (Server.shutdown)"
 
-
-@pytest.mark.xfail(reason=NO_SWEEP, strict=True)
 def test_a_body_that_stalls_at_the_end(busy: Busy) -> None:
     """request_timeout holds until the end: a client that has gone does not use up graceful_timeout."""
-    started = busy.start(PREFLIGHT_REQUEST_TIMEOUT="1s").until_ready()
+    started = busy.start(PREFLIGHT_REQUEST_TIMEOUT="1s", PREFLIGHT_GRACEFUL_TIMEOUT="10m").until_ready()
     with busy.connect(head("upload", "Content-Length: 9", method="POST"), "abc"):
         busy.until("part")
         stop(busy, started)
-        assert started.wait(3) == 0
+        assert started.wait() == 0
 
 
-@pytest.mark.xfail(reason=NO_SWEEP, strict=True)
 def test_an_idle_connection_at_a_replacement(busy: Busy) -> None:
     """timeout_keep_alive holds until the end: a balancer's idle connections do not keep what was replaced."""
-    old = busy.start(PREFLIGHT_TIMEOUT_KEEP_ALIVE="3s").until_ready()
+    old = busy.start(PREFLIGHT_TIMEOUT_KEEP_ALIVE="3s", PREFLIGHT_GRACEFUL_TIMEOUT="10m").until_ready()
     with busy.connect() as client:
         new = busy.start()
         while " requirements: " not in new.output:
             client.sendall(head("x").encode())
-            assert b"200 OK" in client.recv(1000)
+            came = b""
+            while not came.endswith(b"\r\n\r\nx"):
+                came += client.recv(1000)
             time.sleep(0.05)
         old.until_says("Replaced by")
-        assert old.wait(5) == 0
+        assert old.wait() == 0
 
 
 LOOPS = {
@@ -726,7 +723,6 @@ def test_lifespans_that_misbehave(place: Place, what: str) -> None:
     started.left_nothing()
 
 
-@pytest.mark.xfail(reason="the header Date is not renewed once the end has begun (Server.shutdown)", strict=True)
 def test_the_date_during_a_delay(busy: Busy) -> None:
     """Answers while drain_delay goes on have the time of the answer, and not that of the signal."""
     from email.utils import parsedate_to_datetime
@@ -775,12 +771,9 @@ print("without", TestClient(app).get("/x").status_code, flush=True)
 """
 
 
-HANGS = "a start-up that fails returns, and Starlette's test client takes that for one that is complete, and hangs"
-
-
 @pytest.mark.parametrize(
     "program, holds",
-    [(IN_A_THREAD, True), (IN_A_THREAD, False), (IN_A_TEST, True), broken(IN_A_TEST, False, reason=HANGS)],
+    [(IN_A_THREAD, True), (IN_A_THREAD, False), (IN_A_TEST, True), (IN_A_TEST, False)],
     ids=["thread, holds", "thread", "test, holds", "test"],
 )
 def test_guarded_without_a_command(place: Place, shop: Path, program: str, *, holds: bool) -> None:
@@ -830,7 +823,6 @@ def test_freeing_the_port_of_one_that_reloads(project: Place) -> None:
     started.left_nothing()
 
 
-@pytest.mark.xfail(reason="of a folder that is renamed, no Python file is noticed (Watch._counts)", strict=True)
 def test_a_folder_that_is_replaced_while_it_reloads(project: Place) -> None:
     """A package is moved away and another takes its place, as a checkout of another branch does."""
     for release in "12":
@@ -884,9 +876,6 @@ def test_little_memory(place: Place, megabytes: int) -> None:
     started.left_nothing()
 
 
-SWEPT = "freeing a port stops every descendant of a holder, whatever its session is, and whether it listens or not"
-
-
 def alive(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.NoSuchProcess):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
@@ -920,13 +909,7 @@ async def app(scope, receive, send):
 @linux
 @pytest.mark.parametrize(
     "end, how",
-    [
-        *((end, how) for end in (replace, kill_worker) for how in ("exec", "fork")),
-        (stop, "exec"),
-        broken(stop, "fork", reason="a copy of the worker keeps the listening socket, and is in the next start's way"),
-        broken("free", "exec", reason=SWEPT),
-        broken("free", "fork", reason=SWEPT),
-    ],
+    [(end, how) for end in (replace, kill_worker, stop, "free") for how in ("exec", "fork")],
 )
 def test_a_helper_that_was_detached(place: Place, how: str, end: object) -> None:
     """A process with a session of its own outlives the worker that has started it, and the next start as well."""
@@ -1121,7 +1104,6 @@ def job_of(employer: Started) -> psutil.Process:
     return psutil.Process(int(employer.stdout.split()[1]))
 
 
-@pytest.mark.xfail(reason=SWEPT, strict=True)
 def test_a_job_that_a_stale_server_has_detached(place: Place, employer: Started) -> None:
     """Only who listens is stopped: a job in a session of its own is no part of the server, and goes on."""
     job = job_of(employer)
@@ -1134,7 +1116,6 @@ def test_a_job_that_a_stale_server_has_detached(place: Place, employer: Started)
             job.kill()
 
 
-@pytest.mark.xfail(reason="a dry run names holders alone, and their descendants are stopped as well", strict=True)
 def test_a_dry_run_names_everybody(place: Place, employer: Started) -> None:
     """What would be stopped is what is stopped."""
     job = job_of(employer)
