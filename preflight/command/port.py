@@ -95,6 +95,7 @@ def _would_free(settings: Settings, policy: ports.Policy, ours: Sequence[Neighbo
     draining = [neighbour for neighbour in ours if not neighbour.stays]
     stopped_last = {holder.pid for holder in neighbours.others(plan.holders, draining)}
     shown["would_stop"] = [holder.title for holder in plan.stop if holder.pid in stopped_last]
+    shown["would_sweep"] = [f"{process.name} (PID {process.pid})" for process in plan.sweep]
     return shown | _judged(plan)
 
 
@@ -221,8 +222,11 @@ def _lines(shown: Mapping[str, object], width: int | None) -> list[str]:
     if isinstance(reasons, list) and reasons:
         lines += ["", *reasons]
     would_stop, stopped, problem = shown.get("would_stop"), shown.get("stopped"), shown.get("problem")
+    would_sweep = shown.get("would_sweep")
     if isinstance(would_stop, list) and not problem:
         lines.append(f"Would stop: {', '.join(would_stop)}" if would_stop else "Nothing to stop.")
+        if isinstance(would_sweep, list) and would_sweep:
+            lines.append(f"With what runs under that: {', '.join(would_sweep)}")
     if isinstance(stopped, list) and stopped:
         lines.append(f"Stopped: {', '.join(stopped)}")
     if problem:

@@ -14,7 +14,7 @@ from preflight.ports.holders import Holder, HolderProcess, find
 from preflight.ports.machine import Handle, Machine, Process, ancestors, descendants
 from preflight.ports.policy import Asking, Policy, Refusal, decide, reasons
 from preflight.ports.steps import Step, held
-from preflight.ports.stopping import Tree, end
+from preflight.ports.stopping import Note, Tree, end
 
 _SETTLE = 0.1  # seconds that the kernel may need to give a closed port back
 _ROUNDS = 3  # times that processes forked from a holder after the look at it are swept
@@ -26,11 +26,12 @@ class Plan:
 
     free: bool  # the bind says so
     holders: tuple[Holder, ...] = ()
-    stop: tuple[Holder, ...] = ()  # topmost first; their descendants would be swept after them
+    stop: tuple[Holder, ...] = ()  # topmost first
     refusals: tuple[Refusal, ...] = ()
     problem: str | None = None  # why the port could not be had, one line
     fix: str | None = None
     reasons: tuple[str, ...] = ()  # for each holder, why it would be stopped or is left alone
+    sweep: tuple[Process, ...] = ()  # the descendants of `stop`, which would be stopped after them
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,27 @@ def plan(host: str, port: int, policy: Policy, *, machine: Machine | None = None
     stop, refusals = decide(candidates, asking)
     trouble = left_alone(target, refusals) if refusals else Trouble(None, None)
     holders, going = tuple(candidate.holder for candidate in candidates), tuple(candidate.holder for candidate in stop)
-    return Plan(False, holders, going, refusals, *trouble, reasons(candidates, asking, refusals))
+    tops = [candidate.process for candidate in stop if candidate.process]
+    pids = {top.pid for top in tops}
+    swept = {process.pid: process for top in tops for process in _below(top, asking, pids) if process.pid not in pids}
+    judged = reasons(candidates, asking, refusals)
+    return Plan(False, holders, going, refusals, *trouble, judged, tuple(swept.values()))
+
+
+def _below(top: Process, asking: Asking, holders: Collection[int], note: Note | None = None) -> Iterator[Process]:
+    """The descendants that go with a holder; ``holders`` have been decided already."""
+
+    def enter(process: Process) -> bool:
+        if process.pid in holders:
+            return True
+        refusal = asking.refusal(process, below=True)
+        # A job that was detached outlives what has started it, however that ends.
+        why = refusal[0] if refusal else "in a session of its own" if process.session != top.session else ""
+        if why and note is not None:
+            note("left alone", process.pid, process.name, f"descendant of a holder, but {why}")
+        return not why
+
+    return descendants(asking.machine, top.pid, enter)
 
 
 def take(
@@ -185,7 +206,7 @@ class _Attempt:
             if candidate.process is None or candidate.process.pid in pinned:
                 continue
             members: list[Handle] = []
-            for process in (candidate.process, *self._below(candidate.process, asking, set(inodes))):
+            for process in (candidate.process, *_below(candidate.process, asking, set(inodes), self._note)):
                 pinned.add(process.pid)
                 handle = self.machine.handle(process, inodes.get(process.pid, ()))
                 if handle is None:
@@ -197,21 +218,6 @@ class _Attempt:
                 trees.append(Tree(members[0], tuple(members[1:])))
                 self.grounds[candidate.process.pid] = asking.grounds(candidate.process)
         return trees
-
-    def _below(self, top: Process, asking: Asking, holders: Collection[int]) -> Iterator[Process]:
-        """The descendants that go with a holder; ``holders`` have been decided already."""
-
-        def enter(process: Process) -> bool:
-            if process.pid in holders:
-                return True
-            refusal = asking.refusal(process, below=True)
-            # A job that was detached outlives what has started it, however that ends.
-            why = refusal[0] if refusal else "in a session of its own" if process.session != top.session else ""
-            if why:
-                self._note("left alone", process.pid, process.name, f"descendant of a holder, but {why}")
-            return not why
-
-        return descendants(self.machine, top.pid, enter)
 
     def _try(self, deadline: float = 0.0) -> bool:
         """Hold the port if that is possible now; returns whether it is held."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import socket
 import ssl
@@ -957,6 +958,7 @@ def test_a_launcher_that_is_killed_during_a_rerun(busy: Busy) -> None:
 KEY = "sk-canary-Zq7vXw2LmN8pRt4KdY6hJb3F-tail9351"
 TELLS = """
 import os
+import re
 lives = os.environ["LIVES"]
 with open(lives, "a") as file:
     file.write("x")
@@ -1088,8 +1090,9 @@ def test_variables_that_look_closely(busy: Busy, what: str) -> None:
 EMPLOYS = """
 import signal, socket, subprocess, sys
 held = socket.create_server(("127.0.0.1", int(sys.argv[1])))
-job = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], start_new_session=True)
-print("job", job.pid, flush=True)
+waits = [sys.executable, "-c", "import time; time.sleep(3600)"]
+job, helper = subprocess.Popen(waits, start_new_session=True), subprocess.Popen(waits)
+print("job", job.pid, helper.pid, flush=True)
 signal.pause()
 """
 
@@ -1120,10 +1123,14 @@ def test_a_dry_run_names_everybody(place: Place, employer: Started) -> None:
     """What would be stopped is what is stopped."""
     job = job_of(employer)
     try:
+        helper = psutil.Process(int(employer.stdout.split()[2]))
         foreseen = place.run("--free-port", "--dry-run").output
+        assert alive(helper)
         assert place.run("--free-port").process.returncode == 0
-        assert str(employer.pid) in foreseen
-        assert alive(job) or str(job.pid) in foreseen
+        assert re.search(rf"^Would stop: .*\(PID {employer.pid}\b", foreseen, re.MULTILINE)
+        assert f"With what runs under that: {helper.name()} (PID {helper.pid})\n" in foreseen
+        assert alive(job)
+        assert not alive(helper)
     finally:
         with contextlib.suppress(psutil.Error):
             job.kill()
