@@ -52,19 +52,25 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, object, object]:
     """Refuse a suite that others can write before pytest imports its conftest.py; SECURITY.md says where it cannot be.
 
     Where there is a launcher, it has looked already.
     """
     if not _may_be_a_suite(early_config) or _launcher(early_config) is not None:
-        return
+        return (yield)
     from preflight import project
 
     found, scopes = _project_of(early_config)
-    if any(_inside(early_config, scopes)) and (why := found.refused or project.of_others(found.root, scopes)):
+    if not any(_inside(early_config, scopes)):
+        return (yield)
+    _redact(early_config, found)  # what pytest says of a conftest.py that it cannot import
+    if why := found.refused or project.of_others(found.root, scopes):
         raise pytest.UsageError(why)
+    result = yield
+    _redact(early_config, found)  # what conftest.py files have printed
+    return result
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -73,10 +79,13 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
 
     A run that a plugin or a conftest.py has ended with 0 before there was a report ends with 3.
     """
-    if _suite_of(config) is None:
+    project = _suite_of(config)
+    if project is None:
         return (yield)
     from preflight.suite import soundness
 
+    if _launcher(config) is None:
+        _redact(config, project)  # for a plugin that a conftest.py registers, and a suite that testpaths names
     problems = soundness.refused(config, lists=True)
     if problems:
         if link := _launcher(config):
@@ -108,6 +117,22 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(fixtures, "preflight-fixtures")
     if project is not None:
         _take_up(config, project)
+
+
+def _redact(config: pytest.Config, project: Project) -> None:
+    """Redact what is written before the run has its settings; see `preflight.suite.written`."""
+    from preflight.redaction.redactor import Redactor
+    from preflight.settings import loading
+    from preflight.settings.model import SettingsError
+    from preflight.suite import written
+
+    environ = _ENVIRONMENTS[config.pluginmanager]
+    try:
+        redactor = Redactor.of(loading.load(project, environ, imports=False))
+    except SettingsError:  # the run itself reports it
+        redactor = Redactor.of_variables(environ)
+    written.redact_streams(redactor)
+    written.redact_captured(config, redactor)
 
 
 def declare_markers(config: pytest.Config) -> None:

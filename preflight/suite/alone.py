@@ -77,6 +77,10 @@ class Alone:
         """Take the secrets out of what pytest writes: a launcher does that with all that its suite's process writes."""
         written.redact(config, redactor)
 
+    def redact_properties(self, config: pytest.Config, redactor: Redactor) -> None:
+        """The same for what fixtures have recorded for the file of ``--junitxml``."""
+        written.redact_properties(config, redactor)
+
     def redact_error(self, error: TerminalRepr, redactor: Redactor) -> None:
         """The same for an error in a hook, which pytest shows as it is."""
         written.redact_error(error, redactor)
