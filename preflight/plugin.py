@@ -8,6 +8,7 @@ This module decides whether a run is one of a suite; preflight/suite/plugin.py t
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Generator
@@ -40,7 +41,7 @@ _ENVIRONMENTS: WeakKeyDictionary[pytest.PytestPluginManager, dict[str, str]] = W
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Add those of the command's options that a run of the suite alone can use."""
-    _ENVIRONMENTS[pluginmanager] = dict(os.environ)  # here, before any conftest.py is imported
+    _ENVIRONMENTS[pluginmanager] = _started_with()  # here, before any conftest.py is imported
     group = parser.getgroup("preflight", "requirements of a server (pytest --pyargs preflight.requirements)")
     group.addoption("--preflight-host", metavar="H", help="address to serve on")
     group.addoption("--preflight-port", metavar="N", help="port to serve on")
@@ -50,6 +51,24 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     group.addoption(
         "--preflight-ignore", metavar="NAME", action="append", help="let this critical requirement fail (repeatable)"
     )
+
+
+def _started_with() -> dict[str, str]:
+    """The variables that a pytest which begins now was started with: a plugin of ``-p NAME`` has been imported before.
+
+    Linux knows what a process had at its beginning. What Python's own start has added (sitecustomize) comes before
+    pytest's own variable. A process that is not pytest's has set variables for it: a program that calls pytest.main.
+    """
+    program = Path(sys.argv[0])
+    if _ENVIRONMENTS or not (program.name in ("pytest", "py.test") or program.parts[-2:] == ("pytest", "__main__.py")):
+        return dict(os.environ)
+    try:
+        entries = os.fsdecode(Path("/proc/self/environ").read_bytes()).split("\0")
+    except OSError:
+        return dict(os.environ)
+    added = itertools.takewhile(lambda name: name != "PYTEST_VERSION", os.environ)
+    first = (entry.partition("=") for entry in entries if "=" in entry)
+    return {name: os.environ[name] for name in added} | {name: value for name, _, value in first}
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -313,9 +332,12 @@ def _arguments(config: pytest.Config) -> list[str]:
 
 
 def _options(config: pytest.Config) -> dict[str, object]:
+    from preflight.suite.selection import typed
+
     option = config.option
-    # pytest has --ignore=PATH itself; a value that is not a path is a requirement's title or id here.
-    ignored = [name for name in option.ignore or () if not Path(name).exists()]
+    # pytest has --ignore=PATH itself; a value that is not a path is a requirement's title or id here. In addopts, it is
+    # a path of the project's tests in any case.
+    ignored = [name for name in typed(config).ignore or () if not Path(name).exists()]
     return {
         "host": option.preflight_host,
         "port": option.preflight_port,
