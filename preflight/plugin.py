@@ -147,9 +147,10 @@ def _redact(config: pytest.Config, project: Project) -> None:
 
     environ = _ENVIRONMENTS[config.pluginmanager]
     try:
-        redactor = Redactor.of(loading.load(project, environ, imports=False))
+        known = loading.load(project, environ, imports=False).variables
     except SettingsError:  # the run itself reports it
-        redactor = Redactor.of_variables(environ)
+        known = (environ,)
+    redactor = Redactor.of_variables(*known, os.environ)
     written.redact_streams(redactor)
     written.redact_captured(config, redactor)
 

@@ -208,7 +208,6 @@ def test_two_packages_of_one_name(shop: Adopter) -> None:
 
 # What plain pytest has from elsewhere.
 
-OUTSIDE = "`surroundings.leave_out` knows fixtures of the tests by the file of their code, below the project's root"
 LENT = f"""{DOUBLE}
 class Theirs:
     environment = {{"SHOP_DATABASE": "of the tests"}}
@@ -228,7 +227,7 @@ LENDS = {
 }
 
 
-@pytest.mark.parametrize("what", [wrong(name, why=OUTSIDE) for name in LENDS])
+@pytest.mark.parametrize("what", LENDS)
 def test_fixtures_that_a_conftest_imports_from_a_package(shop: Adopter, what: str) -> None:
     """A company's package of fixtures, whose names the conftest.py of the tests has imported: they are the tests'."""
     package = shop.folder / "modules" / "company_testing"
@@ -244,7 +243,6 @@ def test_fixtures_that_a_conftest_imports_from_a_package(shop: Adopter, what: st
     assert one.process.returncode == 1, one.output
 
 
-@unlike(OUTSIDE)
 def test_fixtures_of_the_repository_around(shop: Adopter) -> None:
     """A conftest.py of a repository names a module of fixtures beside the project's folder."""
     (shop.root / "pyproject.toml").unlink()
@@ -279,7 +277,6 @@ def test_what_addopts_ignore(shop: Adopter, name: str) -> None:
     assert one.process.returncode == 1, one.output
 
 
-@unlike("`surroundings.leave_out` takes the fixture of a plugin that the settings name for one of the tests")
 def test_a_gate_of_a_plugin_that_the_settings_name(shop: Adopter) -> None:
     """Both runs have the plugins of the suite, and a fixture in one of them that fails every requirement."""
     shop.write("pyproject.toml", f'{TABLE}plugins = ["gates"]\n')
