@@ -287,6 +287,25 @@ def test_a_gate_of_a_plugin_that_the_settings_name(shop: Adopter) -> None:
     assert [run(shop).process.returncode for run in (check, suite)] == [1, 1]
 
 
+GATES: dict[str, tuple[str, str, list[int]]] = {  # pytest's option, the suite's conftest.py, and how pytest ends
+    "a conftest.py": ("", 'pytest_plugins = ["gates"]\n', [1, 1]),
+    "the command line": ("-pgates", "", [1, 0]),
+    "addopts": ("-oaddopts=-pgates", "", [0, 0]),
+}
+
+
+@pytest.mark.parametrize("who", GATES)
+def test_a_gate_of_a_plugin_that_somebody_else_names(shop: Adopter, who: str) -> None:
+    """The suite's own conftest.py is part of both runs, and the command line is somebody's wish for this one."""
+    option, conftest, ends = GATES[who]
+    shop.write("gates.py", GATE)
+    importable(shop, shop.root)
+    shop.write("preflight_suite/conftest.py", conftest)
+    shop.write(FILE, GOOD)
+    plain = suite(shop, "preflight_suite", *filter(None, [option]))
+    assert [plain.process.returncode, check(shop).process.returncode] == ends, plain.output
+
+
 # How the run was started.
 
 SUBPROCESS = FAILS.replace("import pytest", "import pytest, subprocess").replace(
