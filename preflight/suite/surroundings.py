@@ -49,7 +49,9 @@ def leave_out(items: Sequence[pytest.Item], folders: Sequence[Path], plugins: It
         defined: dict[str, Sequence[Any]] = info.name2fixturedefs
         for name, several in defined.items():
             if any(one.func.__module__ == OURS for one in several):
-                defined[name] = [one for one in several if not is_outside(item, one)]
+                remain = [one for one in several if not is_outside(item, one)]
+                # pytest 8.2 has copied them for the item.
+                defined[name] = vars(item)["_request"]._arg2fixturedefs[name] = remain
         asked = {*info.argnames, *(name for mark in item.iter_markers("usefixtures") for name in mark.args)}
         unasked = [
             name
