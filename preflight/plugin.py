@@ -8,6 +8,7 @@ This module decides whether a run is one of a suite; preflight/suite/plugin.py t
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Generator
@@ -40,7 +41,7 @@ _ENVIRONMENTS: WeakKeyDictionary[pytest.PytestPluginManager, dict[str, str]] = W
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Add those of the command's options that a run of the suite alone can use."""
-    _ENVIRONMENTS[pluginmanager] = dict(os.environ)  # here, before any conftest.py is imported
+    _ENVIRONMENTS[pluginmanager] = _started_with()  # here, before any conftest.py is imported
     group = parser.getgroup("preflight", "requirements of a server (pytest --pyargs preflight.requirements)")
     group.addoption("--preflight-host", metavar="H", help="address to serve on")
     group.addoption("--preflight-port", metavar="N", help="port to serve on")
@@ -52,19 +53,43 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+def _started_with() -> dict[str, str]:
+    """The variables that a pytest which begins now was started with: a plugin of ``-p NAME`` has been imported before.
+
+    Linux knows what a process had at its beginning. What Python's own start has added (sitecustomize) comes before
+    pytest's own variable. A process that is not pytest's has set variables for it: a program that calls pytest.main.
+    """
+    program = Path(sys.argv[0])
+    if _ENVIRONMENTS or not (program.name in ("pytest", "py.test") or program.parts[-2:] == ("pytest", "__main__.py")):
+        return dict(os.environ)
+    try:
+        entries = os.fsdecode(Path("/proc/self/environ").read_bytes()).split("\0")
+    except OSError:
+        return dict(os.environ)
+    added = itertools.takewhile(lambda name: name != "PYTEST_VERSION", os.environ)
+    first = (entry.partition("=") for entry in entries if "=" in entry)
+    return {name: os.environ[name] for name in added} | {name: value for name, _, value in first}
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, object, object]:
     """Refuse a suite that others can write before pytest imports its conftest.py; SECURITY.md says where it cannot be.
 
     Where there is a launcher, it has looked already.
     """
     if not _may_be_a_suite(early_config) or _launcher(early_config) is not None:
-        return
+        return (yield)
     from preflight import project
 
     found, scopes = _project_of(early_config)
-    if any(_inside(early_config, scopes)) and (why := found.refused or project.of_others(found.root, scopes)):
+    if not any(_inside(early_config, scopes)):
+        return (yield)
+    _redact(early_config, found)  # what pytest says of a conftest.py that it cannot import
+    if why := found.refused or project.of_others(found.root, scopes):
         raise pytest.UsageError(why)
+    result = yield
+    _redact(early_config, found)  # what conftest.py files have printed
+    return result
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -73,10 +98,13 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
 
     A run that a plugin or a conftest.py has ended with 0 before there was a report ends with 3.
     """
-    if _suite_of(config) is None:
+    project = _suite_of(config)
+    if project is None:
         return (yield)
     from preflight.suite import soundness
 
+    if _launcher(config) is None:
+        _redact(config, project)  # for a plugin that a conftest.py registers, and a suite that testpaths names
     problems = soundness.refused(config, lists=True)
     if problems:
         if link := _launcher(config):
@@ -108,6 +136,23 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(fixtures, "preflight-fixtures")
     if project is not None:
         _take_up(config, project)
+
+
+def _redact(config: pytest.Config, project: Project) -> None:
+    """Redact what is written before the run has its settings; see `preflight.suite.written`."""
+    from preflight.redaction.redactor import Redactor
+    from preflight.settings import loading
+    from preflight.settings.model import SettingsError
+    from preflight.suite import written
+
+    environ = _ENVIRONMENTS[config.pluginmanager]
+    try:
+        known = loading.load(project, environ, imports=False).variables
+    except SettingsError:  # the run itself reports it
+        known = (environ,)
+    redactor = Redactor.of_variables(*known, os.environ)
+    written.redact_streams(redactor)
+    written.redact_captured(config, redactor)
 
 
 def declare_markers(config: pytest.Config) -> None:
@@ -288,9 +333,12 @@ def _arguments(config: pytest.Config) -> list[str]:
 
 
 def _options(config: pytest.Config) -> dict[str, object]:
+    from preflight.suite.selection import typed
+
     option = config.option
-    # pytest has --ignore=PATH itself; a value that is not a path is a requirement's title or id here.
-    ignored = [name for name in option.ignore or () if not Path(name).exists()]
+    # pytest has --ignore=PATH itself; a value that is not a path is a requirement's title or id here. In addopts, it is
+    # a path of the project's tests in any case.
+    ignored = [name for name in typed(config).ignore or () if not Path(name).exists()]
     return {
         "host": option.preflight_host,
         "port": option.preflight_port,

@@ -71,11 +71,15 @@ class Alone:
     def leave_out_fixtures(self, items: list[pytest.Item]) -> None:
         """Keep what the project's own tests have in their conftest.py files out of its requirements."""
         folders = [folder for one in self._settings.scopes for folder in (one.folder, one.folder.resolve())]
-        surroundings.leave_out(items, self._settings.root, folders)
+        surroundings.leave_out(items, folders, self._settings.plugins)
 
     def redact(self, config: pytest.Config, redactor: Redactor) -> None:
         """Take the secrets out of what pytest writes: a launcher does that with all that its suite's process writes."""
         written.redact(config, redactor)
+
+    def redact_properties(self, config: pytest.Config, redactor: Redactor) -> None:
+        """The same for what fixtures have recorded for the file of ``--junitxml``."""
+        written.redact_properties(config, redactor)
 
     def redact_error(self, error: TerminalRepr, redactor: Redactor) -> None:
         """The same for an error in a hook, which pytest shows as it is."""

@@ -15,7 +15,6 @@ import pytest
 from preflight import project
 from preflight.contract import Declaration
 from preflight.project import Scope
-from preflight.redaction.redactor import Redactor
 from preflight.report import model as report
 from preflight.suite import declarations, soundness, uncollected
 from preflight.suite.inquiries import fixtures
@@ -98,7 +97,7 @@ class Collection:
         if run.alone is not None and any("application" in fixtures(item) for item in asked):
             run.alone.import_application()
         if values := run.inquiries.start(asked):
-            run.redactor = Redactor.of(self._settings, besides=values)
+            run.redactor = run.redactor_of(values)
             if run.alone is not None:
                 run.alone.redact(session.config, run.redactor)
         if run.link:

@@ -102,6 +102,8 @@ class Reporting:
         if exitstatus == pytest.ExitCode.OK and run.findings.blocking:
             # A skipped critical, say: green for pytest, and still no reason to start.
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if run.alone is not None:
+            run.alone.redact_properties(self._config, run.redactor)
         yield
         run.inquiries.close()
         report = run.report

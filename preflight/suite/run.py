@@ -6,6 +6,7 @@ The hooks fill it in, those of `collection`, `stages` and `plugin` in this order
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -41,7 +42,7 @@ class SuiteRun:
         self.link = link
         self.origin = link.origin if link else "pytest"
         self.run_id = link.run_id if link else os.urandom(16).hex()
-        self.redactor = Redactor.of(settings)
+        self.redactor = self.redactor_of()
         self.alone: Alone | None = None
         """What does the launcher's part if there is none."""
         self._launcher: Link | Alone
@@ -76,6 +77,12 @@ class SuiteRun:
         if self.lost or self._option.deselect or (self.deselected and not chosen):
             chosen.append("a part")  # of what those words name, or of all
         return " and ".join(chosen) or "all"
+
+    def redactor_of(self, values: Iterable[str] = ()) -> Redactor:
+        """The redactor of this run; ``values`` are secrets that no variable's name gives away."""
+        # Plugins and conftest.py files of plain pytest set variables that requirements do not have, and can show.
+        own = () if self.link else (os.environ,)
+        return Redactor.of_variables(*self.settings.variables, *own, besides=values)
 
     @property
     def takes_port(self) -> bool:

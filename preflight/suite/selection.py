@@ -8,6 +8,7 @@ because of those was lost, and the run that lost it is broken.
 from __future__ import annotations
 
 import os
+from argparse import Namespace
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
@@ -33,13 +34,18 @@ _CHOOSING = (
 """Where pytest keeps the options that leave requirements out or reorder them, and their defaults."""
 
 
+def typed(config: pytest.Config) -> Namespace:
+    """The options of pytest's own command line, without those of ``addopts`` and PYTEST_ADDOPTS."""
+    return config._parser.parse_known_args(list(config.invocation_params.args))  # nothing public tells
+
+
 class Selection:
     """The choice of one pytest's command line."""
 
     def __init__(self, config: pytest.Config, scopes: Iterable[Scope]) -> None:
         """Set the options of ``config`` to what was typed, and nothing else. ``scopes`` are the parts of the suite."""
-        typed = config._parser.parse_known_args(list(config.invocation_params.args))  # nothing public tells
-        self._typed: dict[str, Any] = {name: getattr(typed, name, default) for name, default in _CHOOSING}
+        options = typed(config)
+        self._typed: dict[str, Any] = {name: getattr(options, name, default) for name, default in _CHOOSING}
         vars(config.option).update(self._typed)
         self._config = config
         self._named = [one.folder for one in scopes if one.name in config.args and config.option.pyargs]

@@ -1,17 +1,20 @@
-"""What plain pytest itself writes while requirements run, and the launcher does not see.
+"""What a run of plain pytest writes, and the launcher does not see.
 
 ``--log-cli-level``, ``--log-file`` and ``log_cli`` write what requirements log, ``--debug`` what every hook is called
-with and returns. Its terminal and its files show what a file of requirements raised when it was imported, and what a
-hook did.
+with and returns. Its files show what a hook raised, and what fixtures record there. All else goes through Python's
+standard output and standard error: pytest's terminal, what pytest says without it (wrong usage, ``pytest.exit``), and
+the traceback of an exception that ends the process.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Any, TextIO
+import sys
+from collections.abc import Callable
 
 import pytest
 from _pytest._code.code import TerminalRepr
+from _pytest.junitxml import xml_key
 
 from preflight.redaction import formatter
 from preflight.redaction.redactor import Redactor
@@ -26,10 +29,36 @@ def redact(config: pytest.Config, redactor: Redactor) -> None:
     trace = config.trace.root
     if (write := trace._writer) is not None:  # nothing public tells it
         trace.setwriter(lambda text: write(redactor.text(text)))
-    if config.pluginmanager.hasplugin("terminalreporter"):
-        terminal = config.get_terminal_writer()
-        before = terminal._file
-        terminal._file = _Redacting(before.stream if isinstance(before, _Redacting) else before, redactor)
+    redact_streams(redactor)
+
+
+def redact_streams(redactor: Redactor) -> None:
+    """Redact what is written to standard output and standard error; a second call takes another redactor.
+
+    It lasts as long as the process: Python shows the exception that ends a run after pytest's last hook. pytest's
+    capture and its terminal keep the streams themselves, so each gets another ``write``, and is not replaced.
+    """
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        write = stream.write
+        vars(stream)["write"] = _Redacting(write.write if isinstance(write, _Redacting) else write, redactor)
+
+
+def redact_captured(config: pytest.Config, redactor: Redactor) -> None:
+    """Redact what pytest has captured so far: it writes that past Python's streams if the run ends early."""
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    if capture is None or config.known_args_namespace.capture != "fd":
+        return
+    out, err = capture.read_global_capture()
+    capture.resume_global_capture()
+    sys.stdout.write(redactor.text(out))
+    sys.stderr.write(redactor.text(err))
+    capture.suspend_global_capture()
+
+
+def redact_properties(config: pytest.Config, redactor: Redactor) -> None:
+    """Redact the properties of the whole suite, which fixtures have recorded for ``--junitxml``."""
+    if (xml := config.stash.get(xml_key, None)) is not None:
+        xml.global_properties = [(redactor.text(name), redactor.text(value)) for name, value in xml.global_properties]
 
 
 def redact_error(error: TerminalRepr, redactor: Redactor) -> None:
@@ -39,14 +68,11 @@ def redact_error(error: TerminalRepr, redactor: Redactor) -> None:
 
 
 class _Redacting:
-    """A stream that is written to without secrets."""
+    """What writes to a stream without secrets."""
 
-    def __init__(self, stream: TextIO, redactor: Redactor) -> None:
-        self.stream = stream
+    def __init__(self, write: Callable[[str], int], redactor: Redactor) -> None:
+        self.write = write
         self._redactor = redactor
 
-    def write(self, text: str) -> int:
-        return self.stream.write(self._redactor.text(text))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
+    def __call__(self, text: str) -> int:
+        return self.write(self._redactor.text(text))
