@@ -6,6 +6,7 @@ The standard library only, until that is known.
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import re
@@ -61,6 +62,11 @@ def run() -> int:
             print(
                 f"{commands.name()}: error: the output cannot be written: {error.strerror}", file=sys.stderr, flush=True
             )
+        return 1
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        show([f"Open Files: {error.strerror}: {error.filename or 'a socket'}", "Fix: ulimit -n 1024  # at least"])
         return 1
     finally:
         gc.freeze()  # else the interpreter collects garbage at its end, which takes as long as many a command

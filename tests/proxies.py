@@ -179,7 +179,8 @@ class Authority:
             command = [str(OPENSSL), *map(str, arguments)]
             return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
-        openssl("req", "-x509", *key, "-keyout", folder / "a.key", "-out", self.file, "-subj", "/CN=authority")
+        usage = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]  # Python 3.13 insists on it
+        openssl("req", "-x509", *key, *usage, "-keyout", folder / "a.key", "-out", self.file, "-subj", "/CN=authority")
         openssl("req", "-new", *key[:-2], "-keyout", folder / "s.key", "-out", folder / "s.csr", "-subj", "/CN=server")
         signed = ["-CA", self.file, "-CAkey", folder / "a.key", "-CAcreateserial", "-extfile", names, "-days", "2"]
         openssl("x509", "-req", "-in", folder / "s.csr", *signed, "-out", folder / "s.crt")

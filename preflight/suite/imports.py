@@ -24,7 +24,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from email.parser import HeaderParser
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from types import MappingProxyType
 from typing import IO, NamedTuple, cast
 
@@ -190,7 +190,7 @@ def _guess(name: str) -> str:
 def modules(name: str) -> list[str]:
     """The modules to import for a distribution: the one that has its name, or else all its top-level modules."""
     installation = installed(name)
-    listed = (installation.distribution.files if installation else None) or []
+    listed = _listed(installation.distribution) if installation else []
     paths = [file.parts for file in listed if file.suffix in (".py", ".so") and ".dist-info" not in file.parts[0]]
     packages = {".".join(parts[:-1]) for parts in paths if parts[-1].startswith("__init__.") and ".." not in parts}
     tops = {module for module in packages if module.rpartition(".")[0] not in packages}
@@ -200,6 +200,16 @@ def modules(name: str) -> list[str]:
     public = {module for module in tops if "._" not in f".{module}"} - {"test", "tests", "docs", "examples"}
     # An editable installation lists none of its modules.
     return called or sorted(public) or [_guess(name)] * _is_there(_guess(name))
+
+
+def _listed(distribution: importlib.metadata.Distribution) -> Sequence[PurePath]:
+    """The files that were installed, also those that have gone: ``files`` leaves them out from Python 3.12 on."""
+    import csv
+
+    record = distribution.read_text("RECORD")
+    if record is None:
+        return distribution.files or []
+    return [PurePosixPath(row[0]) for row in csv.reader(record.splitlines()) if row]
 
 
 def _is_there(module: str) -> bool:
