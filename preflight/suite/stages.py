@@ -150,7 +150,7 @@ class Stages:
             raised = f"{type(error).__name__}: {first_line(str(error))}"
             for user in users:
                 declared = self._run.declarations[user.nodeid]
-                if user is item or declared.severity != "critical" or not self._run.findings.has_passed(user):
+                if user is item or declared.severity != "critical" or not self._run.findings.has_passed(user.nodeid):
                     continue
                 message = f"what it shares with others was not cleaned up: {raised}"
                 outcome, message = self._unless_ignored(user, "error", message)

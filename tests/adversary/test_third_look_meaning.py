@@ -692,7 +692,6 @@ def opened():
     return ping()
 """
 WAITED = "what is raised in a future or a process that the requirement has waited for is not heard"
-LATE = "a coroutine that outlives its requirement, or is made before, is not noticed"
 NOT_ONE = "nothing notices a call that has made no coroutine, and runs when it is awaited or iterated"
 TRUE = "an assertion that cannot fail, other than of a tuple"
 MADE = "`Witness._is_ours` and `_Asked._run`: the threads of a judge or a probe are not heard"
@@ -703,10 +702,10 @@ PLAIN_BODIES = {  # arguments, body, and what is wrong
     "a pool that is given it": ("", "submitted()", WAITED),
     "a process": ("", "in_a_process()", WAITED),
     "asyncio.wait": ("", "asyncio.run(waits())", WAITED),
-    "opened with the file": ("", "assert OPENED", LATE),
-    "opened for the session": ("opened", "assert opened", LATE),
-    "in a list of the file": ("", "KEPT.append(ping())\n    assert KEPT[-1]", LATE),
-    "in a circle": ("", "client = Client()\n    assert client.ping()", LATE),
+    "opened with the file": ("", "assert OPENED", ""),
+    "opened for the session": ("opened", "assert opened", ""),
+    "in a list of the file": ("", "KEPT.append(ping())\n    assert KEPT[-1]", ""),
+    "in a circle": ("", "client = Client()\n    assert client.ping()", ""),
     "an asynchronous generator": ("", "assert stream()", NOT_ONE),
     "a generator": ("", "yields()", NOT_ONE),
     "an awaitable": ("", "assert Later()", NOT_ONE),
@@ -743,6 +742,70 @@ def test_parts_of_made_requirements_that_nobody_hears(shop: Adopter, what: str) 
     probe, judge, _ = MADE_OF[what]
     shop.write(FILE, f'{UNHEARD}\ntest_own = requirement({probe}, {judge}, title="Own", doc="It.")\n')
     refused(check(shop))
+
+
+SHARES = """
+import asyncio, pytest
+
+async def ping():
+    return False
+
+@pytest.fixture(scope="session")
+def opened():
+    ping()
+
+@pytest.mark.warning("First")
+def test_first(opened):
+    "It."
+
+@pytest.mark.critical("Own")
+def test_own(opened):
+    "It."
+"""
+ENDS_EARLY = f"""
+{GOOD}
+import asyncio
+KEPT = []
+
+async def ping():
+    return False
+
+@pytest.mark.warning("Own")
+def test_own():
+    "It."
+    first, second = ping(), ping()
+    KEPT.append(ping())
+    assert asyncio.run(first)
+    assert asyncio.run(second)
+
+async def judged():
+    await asyncio.gather(*KEPT)
+
+@pytest.mark.critical("Later")
+def test_later():
+    "It."
+    KEPT.append(ping())
+    asyncio.run(judged())
+"""
+
+
+def test_a_fixture_that_does_not_await_for_others(shop: Adopter) -> None:
+    """The warning that comes first is in error, and the run says whose fault that may be: a critical one's, too."""
+    shop.write(FILE, SHARES)
+    for one in (check(shop), suite(shop)):
+        refused(one)
+        report = shop.report()
+        assert report["status"] == "broken"
+        assert "ping() is not awaited" in report["reason"]
+
+
+def test_what_a_failure_kept_from_being_awaited(shop: Adopter) -> None:
+    """A warning that has failed blocks nothing, though it had called what it would have awaited."""
+    shop.write(FILE, ENDS_EARLY)
+    for one in (check(shop), suite(shop)):
+        assert "is not awaited" not in one.output
+        assert shop.check("Own")["outcome"] == "failed"
+        assert shop.check("Later")["outcome"] == "passed"
 
 
 CONNECTS = """
