@@ -36,9 +36,9 @@ class Findings:
         """What the requirement has found."""
         return self._details.setdefault(item.nodeid, Details())
 
-    def has_passed(self, item: pytest.Item) -> bool:
+    def has_passed(self, nodeid: str) -> bool:
         """Whether the requirement holds as far as it has been asked."""
-        check = self._checks.get(item.nodeid)
+        check = self._checks.get(nodeid)
         return check is not None and check.outcome == "passed"
 
     def add(self, item: pytest.Item, declared: Declaration, outcome: str, message: str, duration: float = 0.0) -> Check:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from types import CodeType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +22,7 @@ from preflight.suite.applicability import left_out
 from preflight.suite.deadlines import Deadlines
 from preflight.suite.findings import Findings
 from preflight.suite.inquiries import Inquiries
+from preflight.suite.unawaited import Unawaited
 from preflight.suite.witness import Witness
 
 if TYPE_CHECKING:  # a run needs, and imports, only one of Alone and Link
@@ -63,6 +65,7 @@ class SuiteRun:
         self.deselected: set[str] = set()
         self.witnesses: dict[str, Witness] = {}
         """The witnesses that see each requirement's body run."""
+        self._unawaited = Unawaited([scope.folder for scope in settings.scopes])
         self.findings = Findings()
         self.problems: list[str] = []
         """Why the run is broken."""
@@ -104,6 +107,19 @@ class SuiteRun:
         if self.link:
             self.link.send("broken", problems=problems)
 
+    def notice_unawaited(self) -> None:
+        """Break the run for coroutines that nobody has awaited, unless something blocks already.
+
+        They may be of any requirement: one that an earlier one has called, or a fixture, is dropped in another's time.
+        """
+        if self.blocking:
+            return
+        codes: dict[bool, list[CodeType]] = {True: [], False: []}
+        for nodeid, witness in self.witnesses.items():
+            codes[nodeid in self.findings.ended and self.findings.has_passed(nodeid)] += witness.codes
+        if unawaited := self._unawaited.taken(held=codes[True], others=codes[False]):
+            self.broken(unawaited)
+
     @property
     def vouches(self) -> bool:
         """Whether the run may end with exit code 0: it has a report, and nothing in that blocks."""
@@ -127,6 +143,7 @@ class SuiteRun:
             others = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
             why = "a plugin has changed the order, or a requirement asks for it without naming it as an argument"
             self.broken([f"the port was asked for before {waiting[0]}{others} had an answer: {why}"])
+        self.notice_unawaited()
         return self.blocking
 
     def on_port_step(self, step: Step) -> None:

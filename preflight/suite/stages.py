@@ -13,6 +13,7 @@ from collections.abc import Generator
 import pytest
 from _pytest.outcomes import Skipped  # pytest.skip.Exception is the same class under a name that mypy cannot follow
 
+from preflight import project
 from preflight.contract import LONGEST_TITLE, NotApplicable
 from preflight.report import building
 from preflight.report import model as report
@@ -34,6 +35,13 @@ class Stages:
 
     def __init__(self, run: SuiteRun) -> None:
         self._run = run
+        # Requirements of ours use nothing of another project's.
+        self._shared = cleanup.Shared([] if run.settings.root == project.CHECKOUT else [project.PACKAGE])
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        with self._shared.used_by(item):
+            return (yield)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         if self._run.link:
@@ -49,7 +57,7 @@ class Stages:
                 self._run.findings.details_of(item)["service"] = declared.service
             raise NotApplicable(reason)
         item.stash[_BEGUN] = time.monotonic()
-        with self._deadline(item), self._run.witnesses[item.nodeid].hearing():
+        with self._shared.set_up(item), self._deadline(item), self._run.witnesses[item.nodeid].hearing():
             yield
 
     @pytest.hookimpl(wrapper=True, trylast=True)
@@ -62,7 +70,7 @@ class Stages:
         with self._deadline(item), self._run.witnesses[item.nodeid].hearing():
             its_own = cleanup.own(item)
             before_port = nextitem is not None and "port" in fixtures(nextitem) and "port" not in fixtures(item)
-            with cleanup.of_shared(item, None if before_port else nextitem):
+            with self._shared.cleaned_up(item, None if before_port else nextitem):
                 try:
                     yield
                 finally:
@@ -137,18 +145,16 @@ class Stages:
         return "ignored", f"ignored by {named_by(settings, 'ignore')}: {message}"
 
     def _judge_cleanup(self, item: pytest.Item) -> None:
-        """An error after the last user of a fixture also concerns the most severe requirements that used it."""
-        fault = cleanup.fault_of(item)
-        if fault is None:
-            return
-        raised = f"{type(fault.error).__name__}: {first_line(str(fault.error))}"
-        for user in cleanup.users(item, fault, item.session.items):
-            declared = self._run.declarations[user.nodeid]
-            if user is item or declared.severity != "critical" or not self._run.findings.has_passed(user):
-                continue
-            message = f"what it shares with others was not cleaned up: {raised}"
-            outcome, message = self._unless_ignored(user, "error", message)
-            self._tell(self._run.findings.add(user, declared, outcome, message))
+        """An error at the end of a fixture also concerns the critical requirements that used it and have passed."""
+        for error, users in self._shared.faults(item):
+            raised = f"{type(error).__name__}: {first_line(str(error))}"
+            for user in users:
+                declared = self._run.declarations[user.nodeid]
+                if user is item or declared.severity != "critical" or not self._run.findings.has_passed(user.nodeid):
+                    continue
+                message = f"what it shares with others was not cleaned up: {raised}"
+                outcome, message = self._unless_ignored(user, "error", message)
+                self._tell(self._run.findings.add(user, declared, outcome, message))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

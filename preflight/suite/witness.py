@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from preflight.suite import unawaited, unretrieved
+from preflight.suite import unawaited, uncollected, unretrieved
 from preflight.suite.sources import code_of
 
 
@@ -26,6 +26,10 @@ class Witness:
         """``item`` as it was collected: a function that is put in its place later does not count."""
         self._code = code_of(getattr(item, "obj", None))
         self._folders = {item.path.parent, Path(self._code.co_filename if self._code else item.path).parent}
+        made = uncollected.made(item)
+        parts = [self._code] if made is None else [code_of(made.probe), code_of(made.judge)]
+        self.codes = [code for code in parts if code is not None]
+        """What the author has written of it, without what that calls."""
         self.entered = False
         self.raised: BaseException | None = None
 

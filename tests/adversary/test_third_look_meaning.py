@@ -692,7 +692,6 @@ def opened():
     return ping()
 """
 WAITED = "what is raised in a future or a process that the requirement has waited for is not heard"
-LATE = "a coroutine that outlives its requirement, or is made before, is not noticed"
 NOT_ONE = "nothing notices a call that has made no coroutine, and runs when it is awaited or iterated"
 TRUE = "an assertion that cannot fail, other than of a tuple"
 MADE = "`Witness._is_ours` and `_Asked._run`: the threads of a judge or a probe are not heard"
@@ -703,10 +702,10 @@ PLAIN_BODIES = {  # arguments, body, and what is wrong
     "a pool that is given it": ("", "submitted()", WAITED),
     "a process": ("", "in_a_process()", WAITED),
     "asyncio.wait": ("", "asyncio.run(waits())", WAITED),
-    "opened with the file": ("", "assert OPENED", LATE),
-    "opened for the session": ("opened", "assert opened", LATE),
-    "in a list of the file": ("", "KEPT.append(ping())\n    assert KEPT[-1]", LATE),
-    "in a circle": ("", "client = Client()\n    assert client.ping()", LATE),
+    "opened with the file": ("", "assert OPENED", ""),
+    "opened for the session": ("opened", "assert opened", ""),
+    "in a list of the file": ("", "KEPT.append(ping())\n    assert KEPT[-1]", ""),
+    "in a circle": ("", "client = Client()\n    assert client.ping()", ""),
     "an asynchronous generator": ("", "assert stream()", NOT_ONE),
     "a generator": ("", "yields()", NOT_ONE),
     "an awaitable": ("", "assert Later()", NOT_ONE),
@@ -745,6 +744,70 @@ def test_parts_of_made_requirements_that_nobody_hears(shop: Adopter, what: str) 
     refused(check(shop))
 
 
+SHARES = """
+import asyncio, pytest
+
+async def ping():
+    return False
+
+@pytest.fixture(scope="session")
+def opened():
+    ping()
+
+@pytest.mark.warning("First")
+def test_first(opened):
+    "It."
+
+@pytest.mark.critical("Own")
+def test_own(opened):
+    "It."
+"""
+ENDS_EARLY = f"""
+{GOOD}
+import asyncio
+KEPT = []
+
+async def ping():
+    return False
+
+@pytest.mark.warning("Own")
+def test_own():
+    "It."
+    first, second = ping(), ping()
+    KEPT.append(ping())
+    assert asyncio.run(first)
+    assert asyncio.run(second)
+
+async def judged():
+    await asyncio.gather(*KEPT)
+
+@pytest.mark.critical("Later")
+def test_later():
+    "It."
+    KEPT.append(ping())
+    asyncio.run(judged())
+"""
+
+
+def test_a_fixture_that_does_not_await_for_others(shop: Adopter) -> None:
+    """The warning that comes first is in error, and the run says whose fault that may be: a critical one's, too."""
+    shop.write(FILE, SHARES)
+    for one in (check(shop), suite(shop)):
+        refused(one)
+        report = shop.report()
+        assert report["status"] == "broken"
+        assert "ping() is not awaited" in report["reason"]
+
+
+def test_what_a_failure_kept_from_being_awaited(shop: Adopter) -> None:
+    """A warning that has failed blocks nothing, though it had called what it would have awaited."""
+    shop.write(FILE, ENDS_EARLY)
+    for one in (check(shop), suite(shop)):
+        assert "is not awaited" not in one.output
+        assert shop.check("Own")["outcome"] == "failed"
+        assert shop.check("Later")["outcome"] == "passed"
+
+
 CONNECTS = """
 import subprocess, sys
 from pathlib import Path
@@ -765,7 +828,6 @@ def test_a_port_among_those_of_outgoing_connections(shop: Adopter) -> None:
 
 # What is shared, and ends badly.
 
-DEFINED = "`cleanup._shared` looks at fixtures that have been asked for by argument, and at none of pytest's own"
 ENDS = "    yield\n    assert False, 'no'\n"
 TWO = (
     "\n@pytest.mark.critical('Own')\ndef test_a({0}):\n    'It.'\n    {1}\n"
@@ -773,79 +835,82 @@ TWO = (
 )
 BY_NAME = TWO.format("request", "request.getfixturevalue('db')")
 METHODS = TWO.format("self", "pass").replace("\n", "\n    ")
-SHARED: dict[str, tuple[dict[str, str], str]] = {
-    "an argument": ({FILE: f"@pytest.fixture(scope='session')\ndef db():\n{ENDS}{TWO.format('db', '')}"}, ""),
-    "an argument of an argument": (
-        {
-            FILE: f"@pytest.fixture(scope='module')\ndef own():\n{ENDS}@pytest.fixture\ndef db(own):\n    return own\n"
-            f"{TWO.format('db', '')}"
-        },
-        "",
-    ),
-    "a finalizer of a fixture": (
-        {
-            FILE: "def no():\n    assert False\n@pytest.fixture(scope='module')\ndef db(request):\n"
-            f"    request.addfinalizer(no)\n{TWO.format('db', '')}"
-        },
-        "",
-    ),
-    "by its name": ({FILE: f"@pytest.fixture(scope='session')\ndef db():\n{ENDS}{BY_NAME}"}, DEFINED),
-    "of a package": (
-        {
-            "preflight_suite/deep/__init__.py": "",
-            "preflight_suite/deep/conftest.py": f"@pytest.fixture(scope='package')\ndef db():\n{ENDS}",
-            "preflight_suite/deep/test_own.py": TWO.format("db", ""),
-            "preflight_suite/test_good.py": GOOD,
-        },
-        "`cleanup._shared` takes the end of a package for that of the session",
-    ),
-    "of parameters": (
-        {
-            FILE: "@pytest.fixture(scope='module')\ndef db(request):\n    yield\n    assert request.param != 'eu'\n"
-            "EACH = [pytest.param('eu', marks=pytest.mark.critical('Own')),\n"
-            "    pytest.param('us', marks=pytest.mark.warning('Last'))]\n"
-            "@pytest.mark.parametrize('db', EACH, indirect=True)\ndef test_own(db):\n    'It.'\n"
-        },
-        "a fixture of a parameter ends in the set-up of the next one: the error is that one's",
-    ),
-    "of the session's node": (
-        {
-            FILE: "def no():\n    assert False\n@pytest.fixture\ndef db(request):\n"
-            f"    request.session.addfinalizer(no)\n{TWO.format('db', '')}"
-        },
-        DEFINED,
-    ),
-    "teardown_class": (
-        {FILE: f"class TestIt:\n    @classmethod\n    def teardown_class(cls):\n        assert False\n    {METHODS}"},
-        DEFINED,
-    ),
-    "teardown_module": ({FILE: f"def teardown_module():\n    assert False\n{TWO.format('', 'pass')}"}, DEFINED),
-    "tearDownClass": (
-        {
-            FILE: "import unittest\nclass TestIt(unittest.TestCase):\n    @classmethod\n    def tearDownClass(cls):\n"
-            f"        assert False\n    {METHODS}"
-        },
-        DEFINED,
-    ),
-    "addClassCleanup": (
-        {
-            FILE: "import unittest\nclass TestIt(unittest.TestCase):\n    @classmethod\n    def setUpClass(cls):\n"
-            "        cls.addClassCleanup(cls.no)\n    @classmethod\n    def no(cls):\n        assert False\n"
-            f"    {METHODS}"
-        },
-        DEFINED,
-    ),
+SHARED: dict[str, dict[str, str]] = {
+    "an argument": {FILE: f"@pytest.fixture(scope='session')\ndef db():\n{ENDS}{TWO.format('db', '')}"},
+    "an argument of an argument": {
+        FILE: f"@pytest.fixture(scope='module')\ndef own():\n{ENDS}@pytest.fixture\ndef db(own):\n    return own\n"
+        f"{TWO.format('db', '')}"
+    },
+    "a finalizer of a fixture": {
+        FILE: "def no():\n    assert False\n@pytest.fixture(scope='module')\ndef db(request):\n"
+        f"    request.addfinalizer(no)\n{TWO.format('db', '')}"
+    },
+    "by its name": {FILE: f"@pytest.fixture(scope='session')\ndef db():\n{ENDS}{BY_NAME}"},
+    "of a package": {
+        "preflight_suite/deep/__init__.py": "",
+        "preflight_suite/deep/conftest.py": f"@pytest.fixture(scope='package')\ndef db():\n{ENDS}",
+        "preflight_suite/deep/test_own.py": TWO.format("db", ""),
+        "preflight_suite/test_good.py": GOOD,
+    },
+    "of parameters": {
+        FILE: "@pytest.fixture(scope='module')\ndef db(request):\n    yield\n    assert request.param != 'eu'\n"
+        "EACH = [pytest.param('eu', marks=pytest.mark.critical('Own')),\n"
+        "    pytest.param('us', marks=pytest.mark.warning('Last'))]\n"
+        "@pytest.mark.parametrize('db', EACH, indirect=True)\ndef test_own(db):\n    'It.'\n"
+    },
+    "by the name that a shared one asks for": {
+        FILE: f"@pytest.fixture(scope='session')\ndef own():\n{ENDS}@pytest.fixture(scope='session')\n"
+        "def db(request):\n    request.getfixturevalue('own')\n@pytest.mark.warning('First')\n"
+        f"def test_0(own, db):\n    'It.'\n{TWO.format('db', '')}"
+    },
+    "of the session's node": {
+        FILE: "def no():\n    assert False\n@pytest.fixture\ndef db(request):\n"
+        f"    request.session.addfinalizer(no)\n{TWO.format('db', '')}"
+    },
+    "teardown_class": {
+        FILE: f"class TestIt:\n    @classmethod\n    def teardown_class(cls):\n        assert False\n    {METHODS}"
+    },
+    "teardown_module": {FILE: f"def teardown_module():\n    assert False\n{TWO.format('', 'pass')}"},
+    "tearDownClass": {
+        FILE: "import unittest\nclass TestIt(unittest.TestCase):\n    @classmethod\n    def tearDownClass(cls):\n"
+        f"        assert False\n    {METHODS}"
+    },
+    "addClassCleanup": {
+        FILE: "import unittest\nclass TestIt(unittest.TestCase):\n    @classmethod\n    def setUpClass(cls):\n"
+        "        cls.addClassCleanup(cls.no)\n    @classmethod\n    def no(cls):\n        assert False\n"
+        f"    {METHODS}"
+    },
 }
 
 
-@pytest.mark.parametrize("how", [wrong(name, why=case[1]) if case[1] else name for name, case in SHARED.items()])
+@pytest.mark.parametrize("how", SHARED)
 def test_what_is_shared_and_ends_badly(shop: Adopter, how: str) -> None:
     """It concerns the critical requirement that has used it, whichever came last."""
-    for file, source in SHARED[how][0].items():
+    for file, source in SHARED[how].items():
         shop.write(file, f"import pytest\n{source}" if source and not source.startswith("import pytest") else source)
     one = check(shop)
     assert one.process.returncode == 1, one.output
     assert shop.check("Own")["outcome"] == "error"
+
+
+def test_what_is_shared_concerns_nobody_else(shop: Adopter) -> None:
+    """A critical requirement beside the one that has used it holds, and so does one with another parameter."""
+    shop.write(
+        FILE,
+        "import pytest\n@pytest.fixture(scope='session', params=['eu', 'us', 'ap'])\ndef db(request):\n    yield\n"
+        "    assert request.param != 'us'\n@pytest.mark.critical('Own')\ndef test_a(request):\n    'It.'\n"
+        "EACH = [pytest.param('eu', marks=pytest.mark.critical('Other')),\n"
+        "    pytest.param('us', marks=pytest.mark.warning('Uses')),\n"
+        "    pytest.param('ap', marks=pytest.mark.warning('Last'))]\n"
+        "@pytest.mark.parametrize('db', EACH, indirect=True)\ndef test_b(db):\n    'It.'\n",
+    )
+    one = check(shop)
+    assert one.process.returncode == 0, one.output
+    assert {name: shop.check(name)["outcome"] for name in ("Own", "Other", "Last")} == {
+        "Own": "passed",
+        "Other": "passed",
+        "Last": "error",
+    }
 
 
 # Under a server of one's own.
