@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import os
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 
@@ -37,7 +38,11 @@ def main() -> int:
     for plugin in link.plugins:
         arguments += ["-p", plugin]
     arguments += _collection(link.settings)
-    exit_code = int(pytest.main(arguments, plugins=[link, *_own_plugins(link.settings)]))
+    try:
+        exit_code = int(pytest.main(arguments, plugins=[link, *_own_plugins(link.settings)]))
+    except BaseException:  # noqa: BLE001  # of a hook at the end; Python would end with 1, as pytest does for a failure
+        traceback.print_exc()
+        exit_code = int(pytest.ExitCode.INTERNAL_ERROR)
     if not link.met:
         in_checkout = link.settings.root == project.CHECKOUT
         holds = "conftest.py" if in_checkout else "the plugin"

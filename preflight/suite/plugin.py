@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from preflight.processes import signals
 from preflight.report import building
 from preflight.report.model import LONGEST_MESSAGE, Report
 from preflight.settings.model import Settings
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 def register(config: pytest.Config, settings: Settings, link: Link | None) -> None:
     """Register the plugins of a run, which begins now. Raises UsageError if one of them is kept out."""
+    signals.learn_how_children_end()  # plain pytest's parent, or that of the server around guard(), may ignore it
     run = SuiteRun(config, settings, link)
     plugins = {
         RUN: run,
