@@ -97,7 +97,7 @@ def test_exit_code_of_the_process(make_report: MakeReport, exit_code: int | None
 
 
 def test_exit_code_of_a_failure(make_check: MakeCheck, make_report: MakeReport) -> None:
-    """Python ends with 1 as well, on an exception that nobody has caught: something in the report has to have failed."""
+    """Python ends with 1 as well, on an exception that nobody has caught: the report has to have a failure."""
     good = make_report(make_check(), make_check("B", "unknown"), make_check("C", "ignored"))
     may_start, why = report.verdict(good, run_id=RUN, exit_code=1)
     assert (may_start, why) == (False, "the suite ended with exit code 1, and its report has nothing that failed")

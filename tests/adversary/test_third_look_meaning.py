@@ -968,9 +968,7 @@ def test_what_hooks_of_a_suite_say_in_a_check(shop: Adopter, hook: str) -> None:
     assert not shows(one.output, shop.report_file.read_text())
 
 
-@pytest.mark.parametrize(
-    "hook", ["of a requirement", "when it starts", "at its end", "after its end", "cleaning up"]
-)
+@pytest.mark.parametrize("hook", ["of a requirement", "when it starts", "at its end", "after its end", "cleaning up"])
 def test_a_hook_of_a_suite_that_raises(shop: Adopter, hook: str) -> None:
     """Nothing blocks, and pytest did not come to its end: neither run says that all is well."""
     shop.write(FILE, GOOD)
