@@ -867,13 +867,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize(
-    "what",
-    [
-        "a file of requirements",
-        wrong("a module", why="`start._question` knows the modules that the server has imported"),
-    ],
-)
+@pytest.mark.parametrize("what", ["a file of requirements", "a module"])
 def test_code_that_has_changed_under_a_server(shop: Adopter, what: str) -> None:
     """Its next process asks again if the suite is another one, or what the suite has imported of the project."""
     guarded(shop, f"{GOOD}    import limits\n    assert limits.enough()\n")
