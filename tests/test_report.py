@@ -96,6 +96,15 @@ def test_exit_code_of_the_process(make_report: MakeReport, exit_code: int | None
     assert why == f"the suite ended with exit code {exit_code}"
 
 
+def test_exit_code_of_a_failure(make_check: MakeCheck, make_report: MakeReport) -> None:
+    """Python ends with 1 as well, on an exception that nobody has caught: the report has to have a failure."""
+    good = make_report(make_check(), make_check("B", "unknown"), make_check("C", "ignored"))
+    may_start, why = report.verdict(good, run_id=RUN, exit_code=1)
+    assert (may_start, why) == (False, "the suite ended with exit code 1, and its report has nothing that failed")
+    warned = make_report(make_check(), make_check("B", "failed", severity="warning"))
+    assert report.verdict(warned, run_id=RUN, exit_code=1) == (True, "")
+
+
 def test_stale_report(make_report: MakeReport) -> None:
     """Another run's report, however good, is not this run's."""
     assert report.verdict(make_report(), run_id="f" * 32, exit_code=0) == (False, "the report is from another run")

@@ -38,10 +38,21 @@ def end_the_command() -> None:
     not: a process that cannot be asked to stop has to be killed.
     """
     _handle(_end)
-    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else the kernel would not tell how a child has ended
+    learn_how_children_end()
     # SIGCHLD as well: it wakes the loop.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (*STOPPING, signal.SIGCHLD))
+
+
+def learn_how_children_end() -> None:
+    """Put the default back where the parent has left SIGCHLD ignored: the kernel then says how a child has ended.
+
+    It forgets that otherwise, and `subprocess` takes 0 for it. Only the main thread can do this; elsewhere, it stays.
+    """
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        try:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        except ValueError:  # another thread
+            pass
 
 
 def _end(number: int, _frame: FrameType | None) -> None:

@@ -70,6 +70,9 @@ def connect(host: str, port: int, timeout: float) -> OpenConnection:
             # The first of several may swallow everything, as IPv6 often does: the others get their turn.
             made.settimeout(max(0.05, (until - time.monotonic()) / rest))
             made.connect(target)
+            if made.getsockname() == made.getpeername():
+                # A port among those of outgoing connections, which the kernel has given to this very one.
+                raise ConnectionRefusedError(errno.ECONNREFUSED, "it was connected to itself")
         except OSError as error:
             made.close()
             errors.append(error)

@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,11 @@ def main() -> int:
     plugins = [link, *_own_plugins(link.settings)]
     if link.settings.root != project.CHECKOUT:
         plugins.append(_ConftestFiles([scope.folder.resolve() for scope in link.settings.scopes]))
-    exit_code = int(pytest.main(arguments, plugins=plugins))
+    try:
+        exit_code = int(pytest.main(arguments, plugins=plugins))
+    except BaseException:  # noqa: BLE001  # of a hook at the end; Python would end with 1, as pytest does for a failure
+        traceback.print_exc()
+        exit_code = int(pytest.ExitCode.INTERNAL_ERROR)
     if not link.met:
         in_checkout = link.settings.root == project.CHECKOUT
         holds = "conftest.py" if in_checkout else "the plugin"

@@ -68,7 +68,10 @@ class Deadlines:
             # Again every second: code that swallowed the first alarm is interrupted once more.
             signal.setitimer(signal.ITIMER_REAL, max(left()[0], 0.001), 1.0)
 
-        before = signal.signal(signal.SIGALRM, interrupt)
+        # A parent, or an earlier requirement, may have blocked the alarm. One that has waited since then is dropped.
+        before = signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
+        signal.signal(signal.SIGALRM, interrupt)
         self._set_alarm = set_alarm
         in_time = left()[0] > 0
         set_alarm()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from preflight.processes import modules, signals
 from preflight.report import building
 from preflight.report.model import LONGEST_MESSAGE, Report
 from preflight.settings.model import Settings
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 def register(config: pytest.Config, settings: Settings, link: Link | None) -> None:
     """Register the plugins of a run, which begins now. Raises UsageError if one of them is kept out."""
+    signals.learn_how_children_end()  # plain pytest's parent, or that of the server around guard(), may ignore it
     run = SuiteRun(config, settings, link)
     plugins = {
         RUN: run,
@@ -91,6 +93,8 @@ class Reporting:
         if session is None or self._config.option.collectonly or (run.misused and not run.link):
             return
         if run.link:
+            if not run.takes_port:  # another server's processes, which start later, ask whether anything has changed
+                run.link.send("imported", stamps=modules.stamps(modules.imported(run.settings.root)))
             run.link.send("report", document=report.to_json())
         elif run.alone is not None and (session.exitstatus != pytest.ExitCode.INTERRUPTED or run.problems):
             # A run that somebody stopped with Ctrl-C says nothing new.

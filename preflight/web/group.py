@@ -25,6 +25,8 @@ import psutil
 
 from preflight import files
 from preflight.instances import runtime
+from preflight.processes import modules
+from preflight.processes.modules import Stamp
 from preflight.report.model import Report
 from preflight.web.instance import BlockedStart
 from preflight.web.logins import same
@@ -34,6 +36,15 @@ log = logging.getLogger(__name__)
 LOOK = 0.02  # seconds between two looks whether it is our turn
 TOKEN, CODE = 32, 16  # bytes, in hexadecimal digits
 FOLDER = "group-"  # then the parent's PID, when the parent was started, and which of its servers this is
+
+
+class Examined(NamedTuple):
+    """What a process of a group has found for all of them."""
+
+    report: Report | None
+    """The run that lets them start; None if none was asked for."""
+    imported: list[Stamp]
+    """The project's modules that this run has imported: what it has found holds for as long as they are the same."""
 
 
 class Agreed(NamedTuple):
@@ -67,9 +78,7 @@ class Group:
         if descriptor >= 0:  # a child of the child has none: that number may be another file's there
             os.close(descriptor)
 
-    def agree(
-        self, examine: Callable[[], Report | None], patience: float, about: str = "", variables: str = ""
-    ) -> Agreed:
+    def agree(self, examine: Callable[[], Examined], patience: float, about: str = "", variables: str = "") -> Agreed:
         """Return what the group has agreed on, or what ``examine`` finds now. Blocks meanwhile.
 
         If ``examine`` raises BlockedStart, so does this, here and in the processes that have waited for it.
@@ -84,6 +93,7 @@ class Group:
             same_question = (
                 known is not None
                 and known.get("about") == about  # an older release says nothing of it
+                and _is_as_it_was(known.get("imported", []))
                 and (known["at"] >= asked or known.get("variables") == variables)
             )
             # What blocks counts for those who have waited for it; whoever comes later asks again.
@@ -96,11 +106,11 @@ class Group:
             self._join()
             return Agreed(Report.from_json(known["report"]) if known["report"] else None, known["token"], "")
 
-    def _examine(self, examine: Callable[[], Report | None], question: dict[str, str], token: str) -> Agreed:
+    def _examine(self, examine: Callable[[], Examined], question: dict[str, str], token: str) -> Agreed:
         """Call ``examine``. ``token`` is the one that processes of the group serve with; empty if none serves."""
         _sweep(self._folder)
         try:
-            report = examine()
+            report, imported = examine()
         except BlockedStart as error:
             self._write({"blocked": str(error), **question, "token": token})
             self._leave()
@@ -111,7 +121,7 @@ class Group:
             for ended in self._folder.glob("ended-*"):
                 ended.unlink(missing_ok=True)
             self._put("code", hashlib.sha256(code.encode()).hexdigest())
-        found = {"report": report.to_json() if report else None, "token": token}
+        found = {"report": report.to_json() if report else None, "imported": imported, "token": token}
         self._write({"blocked": "", **question, **found})
         self._join()
         return Agreed(report, token, code)
@@ -187,6 +197,11 @@ class Group:
 
 def _mark(session: str) -> str:
     return f"ended-{hashlib.sha256(session.encode()).hexdigest()[:32]}"
+
+
+def _is_as_it_was(imported: list[list[Any]]) -> bool:
+    """Whether what a run has imported is still the same."""
+    return [list(one) for one in modules.stamps(str(file) for file, *_ in imported)] == imported
 
 
 def _locked(descriptor: int) -> bool:

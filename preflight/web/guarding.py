@@ -78,9 +78,11 @@ class Guarded:
             self._way = self.app
             await self.app(scope, receive, send)
             return
+        from preflight.processes import signals
         from preflight.web import bound, start
         from preflight.web.instance import BlockedStart
 
+        signals.learn_how_children_end()  # the suite is one
         host, port = bound.expected_address()
         try:
             found = _project(self._file)

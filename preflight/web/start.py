@@ -20,8 +20,10 @@ from preflight.web.logins import Admission
 if TYPE_CHECKING:
     # Only for types: the launcher's worker has no use for them, and their import is a start's critical path.
     from preflight.output.terminal import Terminal
+    from preflight.processes.channel import Message
+    from preflight.processes.modules import Stamp
     from preflight.redaction.redactor import Redactor
-    from preflight.report.model import Report
+    from preflight.web.group import Examined
 
 MARGIN = 30.0  # seconds beyond a run's deadline for which a process waits for another one's run
 
@@ -45,7 +47,7 @@ def examine(project: Path, host: str | None, port: int | None) -> Instance:
     Raises BlockedStart when a critical requirement blocks or a setting is wrong.
     """
     start = _prepare(project, host, port, {})
-    start.instance.report = _check(start)
+    start.instance.report = _check(start).report
     return start.instance
 
 
@@ -77,31 +79,22 @@ def examine_once(project: Path | Project, host: str | None, port: int | None, ap
 def _question(settings: Settings) -> tuple[str, str]:
     """What stands for a run's code and settings, of which another release has others, and for its environment."""
     from preflight import project
+    from preflight.processes import modules
 
     files = {str(settings.root / project.PYPROJECT)}
     for scope in settings.scopes:
         if scope.name != project.OURS:
             files.update(map(str, scope.folder.rglob("*.py")))
-    modules = [getattr(module, "__file__", None) or "" for module in list(sys.modules.values())]
-    files.update(one for one in modules if one.startswith(f"{settings.root}{os.sep}") and "site-packages" not in one)
+    files |= modules.imported(settings.root)
     said = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)} | dict(
         settings.envfile.values
     )
     # Any other variable may count as well: gunicorn has read others after a SIGHUP (raw_env).
-    return _digest([sorted(said.items()), sorted(map(_stamp, files))]), _digest(sorted(os.environ.items()))
+    return _digest([sorted(said.items()), modules.stamps(files)]), _digest(sorted(os.environ.items()))
 
 
 def _digest(asked: object) -> str:
     return hashlib.sha256(repr(asked).encode()).hexdigest()
-
-
-def _stamp(file: str) -> tuple[str, int, int]:
-    """Tells a file from what it was before."""
-    try:
-        status = os.stat(file)
-    except OSError:
-        return file, 0, 0
-    return file, status.st_mtime_ns, status.st_size
 
 
 def _prepare(
@@ -138,11 +131,12 @@ def _prepare(
     return EmbeddedStart(instance, redactor, terminal, host)
 
 
-def _check(start: EmbeddedStart) -> Report | None:
-    """Run the suite, publish and show its report; None if it is skipped. Raises BlockedStart."""
+def _check(start: EmbeddedStart) -> Examined:
+    """Run the suite, publish and show its report; it is None if the run is skipped. Raises BlockedStart."""
     from preflight.output import publishing
     from preflight.processes import suite
     from preflight.report import banners
+    from preflight.web.group import Examined
 
     instance, redactor, terminal, host = start
     settings = instance.settings
@@ -152,9 +146,15 @@ def _check(start: EmbeddedStart) -> Report | None:
 
     if settings.skip:
         terminal.show(banners.bar("PREFLIGHT SKIPPED (PREFLIGHT_SKIP): no requirement was checked", "dark_orange3"))
-        return None
+        return Examined(None, [])
+    imported: list[Stamp] = []
+
+    def on_message(message: Message) -> None:
+        if message.kind == "imported":
+            imported.extend((str(file), int(changed), int(size)) for file, changed, size in message.data["stamps"])
+
     asked = replace(settings, host=host or settings.host)
-    result = suite.run(asked, instance.options, "start", redactor, on_signal=on_signal)
+    result = suite.run(asked, instance.options, "start", redactor, on_message=on_message, on_signal=on_signal)
     if result.exit_code == 2:
         instance.audit("refused", by="server", why=[result.reason])
         raise BlockedStart(result.reason)
@@ -169,4 +169,4 @@ def _check(start: EmbeddedStart) -> Report | None:
         titles = [check.title for check in result.report.blocking]
         instance.audit("refused", by="server", why=titles or [result.reason], run_id=result.report.run_id)
         raise BlockedStart(f"the preflight blocks the start: {result.reason or ', '.join(titles)}")
-    return result.report
+    return Examined(result.report, imported)
