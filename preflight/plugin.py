@@ -59,7 +59,7 @@ def _started_with() -> dict[str, str]:
     Linux knows what a process had at its beginning. What Python's own start has added (sitecustomize) comes before
     pytest's own variable. A process that is not pytest's has set variables for it: a program that calls pytest.main.
     """
-    program = Path(sys.argv[0])
+    program = Path(next(iter(sys.argv), ""))
     if _ENVIRONMENTS or not (program.name in ("pytest", "py.test") or program.parts[-2:] == ("pytest", "__main__.py")):
         return dict(os.environ)
     try:

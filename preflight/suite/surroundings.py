@@ -38,7 +38,7 @@ def leave_out(items: Sequence[pytest.Item], folders: Sequence[Path], plugins: It
                 return not any(map(node.path.is_relative_to, folders))
         # It belongs to a plugin, or to a conftest.py in pytest's root folder or outside of that.
         func = inspect.unwrap(definition.func)
-        if func.__module__ == OURS or func.__module__.startswith("_pytest."):
+        if func.__module__ == OURS or str(func.__module__).startswith("_pytest."):
             return False
         return not any(_has(module, definition.argname, func) for module in known())
 

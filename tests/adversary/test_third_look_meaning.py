@@ -257,6 +257,14 @@ def test_a_plugin_that_sets_variables_when_it_is_imported(shop: Adopter) -> None
     assert one.process.returncode == 1, one.output
 
 
+def test_what_a_program_sets_before_it_calls_pytest(shop: Adopter) -> None:
+    """It has started pytest with that."""
+    shop.write(FILE, LENDS["environment"])
+    program = "import os, pytest, sys\nos.environ['SHOP_DATABASE'] = 'x'\nsys.exit(pytest.main(['preflight_suite']))"
+    one = ended(shop, sys.executable, "-c", program)
+    assert one.process.returncode == 0, one.output
+
+
 @pytest.mark.parametrize("name", ["Own", "tests/legacy"])
 def test_what_addopts_ignore(shop: Adopter, name: str) -> None:
     """--ignore there is about paths of the project's tests, those that are not there included."""
