@@ -16,7 +16,7 @@ from preflight.contract import Declaration
 from preflight.redaction.redactor import Redactor
 from preflight.report import model as report
 from preflight.settings.model import Settings
-from preflight.suite import loggers
+from preflight.suite import hearing, loggers, unretrieved
 from preflight.suite.applicability import left_out
 from preflight.suite.deadlines import Deadlines
 from preflight.suite.findings import Findings
@@ -52,6 +52,8 @@ class SuiteRun:
         else:
             self._launcher = link
         loggers.allow_changes()
+        hearing.begin()
+        unretrieved.begin()
         self.inquiries = Inquiries(settings, self.origin, self._launcher.application)
         self.started_at = times.now()
         self.deadlines = Deadlines(settings)
