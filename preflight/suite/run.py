@@ -66,7 +66,9 @@ class SuiteRun:
         self.deselected: set[str] = set()
         self.witnesses: dict[str, Witness] = {}
         """The witnesses that see each requirement's body run."""
-        self._unawaited = Unawaited([scope.folder for scope in settings.scopes])
+        self._unawaited = Unawaited(
+            [folder for scope in settings.scopes for folder in (scope.folder, scope.folder.resolve())]
+        )
         self.findings = Findings()
         self.problems: list[str] = []
         """Why the run is broken."""
