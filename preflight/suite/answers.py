@@ -20,7 +20,7 @@ from preflight.making import Ask, Failure, Made
 from preflight.processes import programs
 from preflight.settings import places, template
 from preflight.settings.model import Settings
-from preflight.suite import unawaited
+from preflight.suite import hearing, unawaited
 from preflight.suite.sharing import Sharing, lease
 
 GRACE = 0.5  # seconds beyond its deadline in which a probe can say what it was waiting for
@@ -84,13 +84,13 @@ class _Asked:
 
     def _run(self, ask: Ask) -> None:
         try:
-            missed: list[BaseException] = []
-            with unawaited.noticed([Path(self._made.file).parent], missed):
+            folders = [Path(self._made.file).parent]
+            with hearing.heard(folders) as heard, unawaited.noticed(folders, heard.failed):
                 answer = self._made.probe(ask)
                 if inspect.isawaitable(answer):
                     answer = asyncio.run(_within(answer, ask.timeout))
-            if missed:
-                raise missed[0]
+            if heard.failed:
+                raise heard.failed[0]
             if inspect.isawaitable(answer) or inspect.isgenerator(answer) or inspect.isasyncgen(answer):
                 raise TypeError(f"its probe returned a {type(answer).__name__}, which nobody runs")
             self._answer = answer

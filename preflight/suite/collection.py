@@ -115,7 +115,7 @@ class Collection:
     def _compare(self, session: pytest.Session, items: list[pytest.Item]) -> None:
         """Compare what was collected with the suite's files."""
         faults = self._strange(items) or self._stale(items)
-        self._run.witnesses = {item.nodeid: Witness(item) for item in items}
+        self._run.witnesses = {item.nodeid: Witness(item, self._scopes) for item in items}
         missing = self._missing(session, items)
         self._refuse(faults + (missing if not self._run.problems else []))
 

@@ -17,7 +17,7 @@ from preflight.contract import Declaration
 from preflight.redaction.redactor import Redactor
 from preflight.report import model as report
 from preflight.settings.model import Settings
-from preflight.suite import loggers
+from preflight.suite import hearing, loggers, unretrieved
 from preflight.suite.applicability import left_out
 from preflight.suite.deadlines import Deadlines
 from preflight.suite.findings import Findings
@@ -53,6 +53,8 @@ class SuiteRun:
         else:
             self._launcher = link
         loggers.allow_changes()
+        hearing.begin()
+        unretrieved.begin()
         self.inquiries = Inquiries(settings, self.origin, self._launcher.application)
         self.started_at = times.now()
         self.deadlines = Deadlines(settings)
@@ -65,7 +67,9 @@ class SuiteRun:
         self.deselected: set[str] = set()
         self.witnesses: dict[str, Witness] = {}
         """The witnesses that see each requirement's body run."""
-        self._unawaited = Unawaited([scope.folder for scope in settings.scopes])
+        self._unawaited = Unawaited(
+            [folder for scope in settings.scopes for folder in (scope.folder, scope.folder.resolve())]
+        )
         self.findings = Findings()
         self.problems: list[str] = []
         """Why the run is broken."""

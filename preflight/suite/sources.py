@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import os
 import re
@@ -20,8 +21,8 @@ REWRITTEN = -1
 """Stands for a level of optimization: with pytest's assertions, which explain themselves, as in plain pytest."""
 INSTALLED = "site-packages"
 ASSERTION = re.compile(rb"^[ \t]*assert\b", re.MULTILINE)
-ALWAYS_HOLDS = "assertion is always true"
-"""The compiler's warning about an assertion of a tuple."""
+_SUSPECT = re.compile(rb"\bassert\b[\s\\]*(?:\(|lambda\b|[rbuf]{0,2}['\"]|(\w+)[ \t]*(?:[,;#\r\n]|$))", re.IGNORECASE)
+"""How assertions begin that may always hold: to read the tree of each file would take longer than all else here."""
 Code = tuple[object, ...]
 """What a code object does, in a form that can be compared: without its positions."""
 
@@ -62,8 +63,6 @@ class Sources:
         self._codes: dict[tuple[Path, str, int], set[Code]] = {}
         self._below: dict[Path, list[str]] = {}
         self._texts: dict[str, bytes] = {}
-        self._always: dict[Path, list[int]] = {}
-        """The lines of a file with an assertion of a tuple, which holds whatever is in it: ``assert (x, "no x")``."""
 
     def text(self, file: str) -> bytes:
         """A file's text, read once: hundreds are looked at, some for several reasons. Raises OSError."""
@@ -103,7 +102,7 @@ class Sources:
     def stale(self, root: Path, scopes: Sequence[Scope], sound: Iterable[pytest.Item]) -> list[str]:
         """The project's modules, and ours, whose code is not that of their files, for people.
 
-        And the assertions of the suite that cannot fail, as Python sees when it compiles them.
+        And the assertions of the suite that cannot fail.
 
         All of a module is compared, including what is outside of its functions: limits, defaults, markers. Requirements
         use modules that they have imported: those with an assertion in them are looked at, and the files of ``sound``,
@@ -128,11 +127,8 @@ class Sources:
             if runs is not None and written is not None and comparable(runs) != comparable(written):
                 caches = path.parent / "__pycache__"
                 found.append(f"{shown}: its compiled form is another file's: remove {caches}")
-            if in_suite:
-                found += [
-                    f"{shown}:{line}: asserts a tuple, which always holds: take its parentheses away"
-                    for line in self._always.get(path, ())
-                ]
+            if in_suite and written is not None:
+                found += [f"{shown}:{line}: {why}" for line, why in always_hold(self.text(file))]
         return found
 
     def _inside(self, path: Path, name: str, level: int) -> set[Code]:
@@ -162,11 +158,45 @@ class Sources:
             from _pytest.assertion import rewrite  # nothing public does this
 
             return rewrite._rewrite_test(path, self._config)[1]
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             module: CodeType = compile(self.text(str(path)), str(path), "exec", dont_inherit=True, optimize=level)
-        self._always[path] = sorted({one.lineno for one in said if str(one.message).startswith(ALWAYS_HOLDS)})
         return module
+
+
+def always_hold(text: bytes) -> list[tuple[int, str]]:
+    """The lines of a file with an assertion that holds whatever it says, and why."""
+    if not any(not (name := found[1]) or b"def %s(" % name in text for found in _SUSPECT.finditer(text)):
+        return []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nodes = list(ast.walk(ast.parse(text)))
+    # A name that is given to anything else as well, such as a fixture's value, may not be the function.
+    given = [node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)]
+    given += [node.arg for node in nodes if isinstance(node, ast.arg)]
+    given += [node.asname or node.name for node in nodes if isinstance(node, ast.alias)]
+    functions = {node.name for node in nodes if isinstance(node, _FUNCTIONS) and not node.decorator_list}
+    functions.difference_update(given)
+    asserted = [(node.lineno, _always_holds(node.test, functions)) for node in nodes if isinstance(node, ast.Assert)]
+    return sorted((line, why) for line, why in asserted if why)
+
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def _always_holds(asserted: ast.expr, functions: set[str]) -> str:
+    match asserted:
+        case ast.Tuple(elts=[_, *_]):
+            return "asserts a tuple, which always holds: take its parentheses away"
+        case ast.GeneratorExp():
+            return "asserts a generator, which always holds: put it into all() or any()"
+        case ast.Lambda():
+            return "asserts a function, which always holds: call it"
+        case ast.Name(id=name) if name in functions:
+            return "asserts a function, which always holds: call it"
+        case ast.Constant(value=str() | bytes() as text) if text:
+            return "asserts a text, which always holds: compare it with something"
+    return ""
 
 
 def files_below(folder: Path) -> list[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import CodeType, CoroutineType
 from typing import Any, NamedTuple
 
-from preflight.suite.sources import INSTALLED
+from preflight.suite import hearing
 
 RUNNERS = frozenset(str(Path(__file__).with_name(name)) for name in ("witness.py", "answers.py"))
 """What calls requirements and probes, and so drops what their variables held."""
@@ -71,7 +71,7 @@ class Unawaited:
         code, origin = coroutine.cr_code, coroutine.cr_origin or ()
         # A plain method may have called it, as those of clients like redis.asyncio do: so its caller counts, too.
         places = [(file, line) for file, line, _ in origin[:2]] + places + [(code.co_filename, code.co_firstlineno)]
-        where = next(((file, line) for file, line in places if _is_below(file, self._folders)), None)
+        where = next(((file, line) for file, line in places if hearing.is_below(file, self._folders)), None)
         if where is None:
             return None
         return _Called(_shown(coroutine, *where), frozenset({_place(code), *((one[0], one[2]) for one in origin)}))
@@ -117,8 +117,8 @@ def _note(coroutine: CoroutineType[Any, Any, Any]) -> None:
     dropper = sys._getframe().f_back  # None at the end of a thread
     if dropper is not None:
         places.append((dropper.f_code.co_filename, dropper.f_lineno))
-    if any(_is_below(file, folders) or file in RUNNERS for file, _ in places):
-        where = next((place for place in places if _is_below(place[0], folders)), places[0])
+    if any(hearing.is_below(file, folders) or file in RUNNERS for file, _ in places):
+        where = next((place for place in places if hearing.is_below(place[0], folders)), places[0])
         found.append(AssertionError(_shown(coroutine, *where)))
     for run in _runs:
         run.drop(coroutine, places[-1:])
@@ -130,12 +130,3 @@ def _note(coroutine: CoroutineType[Any, Any, Any]) -> None:
 
 def _shown(coroutine: CoroutineType[Any, Any, Any], file: str, line: int) -> str:
     return f"{coroutine.__qualname__}() is not awaited, so it has asked nothing ({Path(file).name}:{line})"
-
-
-def _is_below(file: str, folders: Collection[Path]) -> bool:
-    """Whether a file is in one of the folders, and not a library that is installed below it."""
-    for folder in folders:
-        path = Path(file)
-        if path.is_relative_to(folder) and INSTALLED not in path.relative_to(folder).parts:
-            return True
-    return False

@@ -7,60 +7,54 @@ task that ends before anybody awaits it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
 from concurrent import futures
 from concurrent.futures import _base
-from contextlib import contextmanager
 from typing import Any
 
-_LOOP = logging.getLogger("asyncio")
+from preflight.suite import hearing
+
 _KEPT = "exception was never retrieved"
 """How event loops log the error of a task or future when nobody can ask for it any more."""
 
 
-@contextmanager
-def noticed(note: Callable[[BaseException], object]) -> Generator[None]:
-    """Call ``note`` with each error that was set meanwhile, if nobody has asked for any result until the end.
+class _Future(futures.Future[Any]):
+    """What a pool has been given, and whose it is."""
 
-    Whoever asks for some of the results, such as those until the first good one, may have seen enough.
-    """
+    def __init__(self) -> None:
+        super().__init__()
+        self._hearing = hearing.current()
+        self._passed_on = False
 
-    class Future(futures.Future[Any]):
-        asked = False  # for any result
-        passed_on = False
+    def set_exception(self, exception: BaseException | None) -> None:
+        if self._hearing is not None:
+            self._hearing.keep(lambda: None if self._passed_on else exception)
+        super().set_exception(exception)
 
-        def set_exception(self, exception: BaseException | None) -> None:
-            failed.append(self)
-            super().set_exception(exception)
+    def result(self, timeout: float | None = None) -> Any:
+        self._is_asked()
+        return super().result(timeout)
 
-        def result(self, timeout: float | None = None) -> Any:
-            Future.asked = True
-            return super().result(timeout)
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self._is_asked()
+        return super().exception(timeout)
 
-        def exception(self, timeout: float | None = None) -> BaseException | None:
-            Future.asked = True
-            return super().exception(timeout)
+    def add_done_callback(self, fn: Any) -> None:
+        self._passed_on = True
+        super().add_done_callback(fn)
 
-        def add_done_callback(self, fn: Callable[[futures.Future[Any]], object]) -> None:
-            self.passed_on = True
-            super().add_done_callback(fn)
+    def _is_asked(self) -> None:
+        if self._hearing is not None:
+            self._hearing.asked = True
 
-    failed: list[Future] = []
 
-    def hear(record: logging.LogRecord) -> bool:
-        if _KEPT in record.msg and isinstance(record.exc_info, tuple) and record.exc_info[1] is not None:
-            note(record.exc_info[1])
-        return True
+def begin() -> None:
+    """Hear, from here on, of errors that pools and event loops of this process keep."""
+    _base.Future = _Future  # type: ignore[misc]  # what executors make; they have no public place for that
+    logging.getLogger("asyncio").addFilter(_hear)
 
-    before = _base.Future
-    _base.Future = Future  # type: ignore[misc]  # what executors make; they have no public place for that
-    _LOOP.addFilter(hear)
-    try:
-        yield
-    finally:
-        _base.Future = before  # type: ignore[misc]
-        _LOOP.removeFilter(hear)
-        for future in failed:
-            error = None if Future.asked or future.passed_on else futures.Future.exception(future, 0)
-            if error is not None:
-                note(error)
+
+def _hear(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if _KEPT in record.msg and isinstance(record.exc_info, tuple) else None
+    if error is not None and (one := hearing.current()):
+        one.note(error)
+    return True

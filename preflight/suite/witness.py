@@ -6,8 +6,7 @@ import functools
 import inspect
 import sys
 import threading
-import traceback
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -15,17 +14,25 @@ from typing import Any
 
 import pytest
 
-from preflight.suite import unawaited, uncollected, unretrieved
+from preflight.project import Scope
+from preflight.suite import hearing, unawaited, uncollected
 from preflight.suite.sources import code_of
 
 
 class Witness:
     """Sees one requirement's own body run, whichever code calls it, and whatever happens to what it raises."""
 
-    def __init__(self, item: pytest.Item) -> None:
-        """``item`` as it was collected: a function that is put in its place later does not count."""
+    def __init__(self, item: pytest.Item, scopes: Iterable[Scope]) -> None:
+        """``item`` as it was collected: a function that is put in its place later does not count.
+
+        ``scopes`` are the parts of the suite.
+        """
         self._code = code_of(getattr(item, "obj", None))
-        self._folders = {item.path.parent, Path(self._code.co_filename if self._code else item.path).parent}
+        self._folders = {
+            Path(self._code.co_filename if self._code else item.path).parent,
+            *(scope.folder for scope in scopes if item.path.is_relative_to(scope.folder)),
+            item.path.parent,
+        }
         made = uncollected.made(item)
         parts = [self._code] if made is None else [code_of(made.probe), code_of(made.judge)]
         self.codes = [code for code in parts if code is not None]
@@ -64,17 +71,6 @@ class Witness:
 
         return call
 
-    def _judges(self, error: BaseException | None) -> bool:
-        """Whether it is a failed assertion that came through code of the requirement's file.
-
-        It is not known whether the requirement judges by other errors.
-        """
-        if self._code is None or not isinstance(error, AssertionError | pytest.fail.Exception):
-            return False
-        files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
-        # The traceback of another process is the text of the error's cause.
-        return self._code.co_filename in files or self._code.co_filename in str(error.__cause__)
-
     @contextmanager
     def hearing(self) -> Generator[None]:
         """Raise the failed assertion of a thread or a task, a fixture's say, that has ended meanwhile."""
@@ -85,23 +81,8 @@ class Witness:
 
     @contextmanager
     def _listening(self) -> Generator[list[BaseException]]:
-        hook = threading.excepthook
-        heard: list[BaseException] = []
-
-        def note(error: BaseException | None) -> None:
-            if error is not None and self._judges(error):
-                heard.append(error)
-
-        def ended(ending: threading.ExceptHookArgs) -> None:
-            note(ending.exc_value)
-            hook(ending)
-
-        threading.excepthook = ended
-        try:
-            with unawaited.noticed(self._folders, heard), unretrieved.noticed(note):
-                yield heard
-        finally:
-            threading.excepthook = hook
+        with hearing.heard(self._folders) as heard, unawaited.noticed(self._folders, heard.failed):
+            yield heard.failed
 
     @contextmanager
     def _seeing(self) -> Generator[None]:

@@ -1,0 +1,119 @@
+"""What fails where a requirement or a probe does not see it: in threads that it has started, and in pools and loops.
+
+Nothing says of a thread who has started it, and probes run beside each other and beside bodies: so that is noted.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import traceback
+from collections.abc import Callable, Collection, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from preflight.suite.sources import INSTALLED
+
+
+class Hearing:
+    """What one requirement's stage, or one probe, hears of."""
+
+    def __init__(self, folders: Collection[Path]) -> None:
+        """``folders`` are those of its code."""
+        self._folders = folders
+        self.failed: list[BaseException] = []
+        """The assertions that have failed."""
+        self.asked = False
+        """Whether anybody has asked a pool for the result of anything that was handed to it meanwhile."""
+        self.is_open = True
+        self._kept: list[Callable[[], BaseException | None]] = []
+
+    def keep(self, error: Callable[[], BaseException | None]) -> None:
+        """Ask, at the end, for an error that a pool has kept for whoever asks for the result."""
+        self._kept.append(error)
+
+    def close(self) -> None:
+        """Note what pools have kept. Whoever asks for some results, until the first good one, may have seen enough."""
+        self.is_open = False
+        for ask in [] if self.asked else self._kept:
+            if (error := ask()) is not None:
+                self.note(error)
+
+    def note(self, error: BaseException) -> None:
+        """Note a failed assertion that came through code of these folders.
+
+        It is not known whether anybody judges by other errors.
+        """
+        if isinstance(error, AssertionError | pytest.fail.Exception) and self._is_through(error):
+            self.failed.append(error)
+
+    def _is_through(self, error: BaseException) -> bool:
+        files = {frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)}
+        # The traceback of another process is the text of the error's cause.
+        cause = str(error.__cause__)
+        return any(is_below(file, self._folders) for file in files) or any(
+            f'"{folder}{os.sep}' in cause for folder in self._folders
+        )
+
+
+_OF_THREADS: dict[int, Hearing] = {}
+"""Who hears of what a thread does, by its identity: who runs in it, or who has started it, directly or not."""
+
+
+@contextmanager
+def heard(folders: Collection[Path]) -> Generator[Hearing]:
+    """Hear what fails meanwhile in what this thread starts."""
+    thread, hearing = threading.get_ident(), Hearing(folders)
+    before = _OF_THREADS.get(thread)
+    _OF_THREADS[thread] = hearing
+    try:
+        yield hearing
+    finally:
+        if before is None:
+            del _OF_THREADS[thread]
+        else:
+            _OF_THREADS[thread] = before
+        hearing.close()
+
+
+def current() -> Hearing | None:
+    """Who hears of what this thread does; the requirement that runs hears of what is nobody else's."""
+    one = _OF_THREADS.get(threading.get_ident())
+    return one if one is not None and one.is_open else _OF_THREADS.get(threading.main_thread().ident or 0)
+
+
+def begin() -> None:
+    """Hear, from here on, how the threads of this process end: nothing public tells who has started a thread."""
+    start = threading.Thread.start
+
+    def start_heard(thread: threading.Thread) -> None:
+        starter, run = current(), thread.run
+
+        def run_heard() -> None:
+            if starter is not None:
+                _OF_THREADS[threading.get_ident()] = starter
+            try:
+                run()
+            except BaseException as error:
+                if hearing := current():
+                    hearing.note(error)
+                raise
+            finally:
+                _OF_THREADS.pop(threading.get_ident(), None)
+                vars(thread).pop("run", None)  # the thread would keep itself
+
+        thread.run = run_heard  # type: ignore[method-assign]
+        start(thread)
+
+    setattr(threading.Thread, "start", start_heard)  # noqa: B010  # type checkers allow no other method there
+
+
+def is_below(file: str, folders: Collection[Path]) -> bool:
+    """Whether a file is in one of the folders, and not a library that is installed below it."""
+    for folder in folders:
+        path = Path(file)
+        if path.is_relative_to(folder) and INSTALLED not in path.relative_to(folder).parts:
+            return True
+    return False
