@@ -498,19 +498,14 @@ HOLD = {
 }
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        wrong(
-            "an asynchronous case", why="pytest calls an async method of a case itself, and the witness sees nothing"
-        ),
-        wrong("of made-up input", why="`sources.fault` sees hypothesis' own function in place of the requirement's"),
-    ],
-)
-def test_requirements_of_other_kinds_that_hold(shop: Adopter, how: str) -> None:
-    """No plugin is in the way, and no compiled file is stale."""
+@pytest.mark.parametrize("how", HOLD)
+def test_requirements_of_other_kinds(shop: Adopter, how: str) -> None:
+    """They are asked: no plugin is in the way, and no compiled file is stale."""
     shop.write(FILE, HOLD[how])
     assert [run(shop).process.returncode for run in (check, suite)] == [0, 0]
+    shop.write(FILE, HOLD[how].replace("assert True", "assert False").replace("== number", "< 5"))
+    assert [run(shop).process.returncode for run in (check, suite)] == [1, 1]
+    assert shop.check("Own")["outcome"] == "failed"
 
 
 def test_asynchronous_requirements(shop: Adopter) -> None:
