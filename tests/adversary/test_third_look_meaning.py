@@ -459,7 +459,6 @@ def test_where_the_package_is_installed(shop: Adopter, where: str, source: str) 
 # Which requirements are asked.
 
 
-@unlike("`uncollected._declares` looks for the word mark: a name for the marker from elsewhere is not seen")
 def test_a_marker_by_another_name_in_a_file_that_is_passed_over(shop: Adopter) -> None:
     """A test marked as a requirement is one, wherever the marker comes from: its file has a name of its own."""
     shop.write("preflight_suite/test_good.py", GOOD)
@@ -471,7 +470,6 @@ def test_a_marker_by_another_name_in_a_file_that_is_passed_over(shop: Adopter) -
         refused(run(shop))
 
 
-@unlike("`uncollected._declares` takes a name for the marker for a requirement, where no requirement has imported it")
 def test_a_file_that_only_names_markers(shop: Adopter) -> None:
     """It holds no requirement, so none is lost."""
     shop.write(FILE, GOOD)
