@@ -860,7 +860,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("what", ["a file of requirements", "a module"])
+@pytest.mark.parametrize("what", ["a file of requirements", "a module", "nothing"])
 def test_code_that_has_changed_under_a_server(shop: Adopter, what: str) -> None:
     """Its next process asks again if the suite is another one, or what the suite has imported of the project."""
     guarded(shop, f"{GOOD}    import limits\n    assert limits.enough()\n")
@@ -869,12 +869,16 @@ def test_code_that_has_changed_under_a_server(shop: Adopter, what: str) -> None:
     one = shop.spawn(sys.executable, "parent.py", str(shop.port)).until_says("Application startup complete")
     if what == "a module":
         shop.write("limits.py", "def enough():\n    return None\n")
-    else:
+    elif what == "a file of requirements":
         shop.write("preflight_suite/test_two.py", FAILS)
+    run_id = shop.report()["run_id"]
     (shop.root / "changed").touch()
     until(lambda: one.output.count("Waiting for application startup") > 1, "the second one starts")
     until(lambda: one.output.count("startup complete") > 1 or "blocks the start" in one.output, "it decides")
-    assert "the preflight blocks the start" in one.output
+    if what == "nothing":
+        assert shop.report()["run_id"] == run_id
+    else:
+        assert "the preflight blocks the start" in one.output
 
 
 # What pytest writes.
