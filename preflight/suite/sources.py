@@ -31,6 +31,10 @@ def code_of(function: object) -> CodeType | None:
     """The code of a requirement's own body, inside whatever decorators have put around it; None if it has none."""
     try:
         inner = inspect.unwrap(function)  # type: ignore[arg-type]  # anything can be asked
+        of_hypothesis = getattr(
+            inner, "hypothesis", None
+        )  # what @given has made, which other plugins look into as well
+        inner = inspect.unwrap(getattr(of_hypothesis, "inner_test", inner))
     except ValueError:  # it is wrapped in itself
         return None
     code = getattr(getattr(inner, "__func__", inner), "__code__", None)

@@ -7,7 +7,7 @@ import inspect
 import re
 import sys
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING
@@ -26,6 +26,9 @@ READY = "preflight.making"
 MARK = re.compile(rb"mark(?<!\wmark)[\s\\)]*(?:\.|as\b|#)")
 """The word ``mark`` where a severity may follow, behind a comment say, or another name for it."""
 SEVERITY = re.compile(rb"\.[\s\\]*(?:%s)\b" % "|".join(SEVERITIES).encode())
+DECORATED = re.compile(rb"@[\s(\\]*(?:\w+[\s\\]*\.[\s\\]*)*(?:%s)\b" % "|".join(SEVERITIES).encode())
+MARKED = re.compile(rb"mark(?:(?<=pytestmark)|s)\s*=")
+"""Something is marked with a severity, whoever has given the mark that name: ``from marks import *``."""
 FACTORIES = re.compile(rb"preflight\.(?:ready|making)\b|from preflight import [^\n]{0,200}\bready\b")
 """An import of what makes requirements: ``from preflight import ready``."""
 
@@ -44,7 +47,7 @@ def lost(scope: Scope, items: Iterable[pytest.Item], sources: Sources) -> list[t
     for file in sources.below(scope.folder):
         known = modules.get(file)
         is_asked = is_collected(file)
-        if not is_asked and not _declares(sources.text(file)) and (known or not _makes(sources.text(file), scope.name)):
+        if not is_asked and not _may_hold_one(sources.text(file), known, scope.name):
             continue  # nearly all of hundreds: no path is made of them
         path = Path(file)
         lost = [f"::{name}{_unlike_a_test(name)}" for name in _marked(known, bodies)] if known is not None else []
@@ -133,9 +136,19 @@ def _brought_tests(module: ModuleType | None) -> list[str]:
     ]
 
 
+def _may_hold_one(source: bytes, known: ModuleType | None, package: str) -> bool:
+    """Whether there may be a requirement in a file that pytest passes over; ``known`` is the module of an import."""
+    if known is None:
+        return _declares(source) or _makes(source, package)
+    return _declares(source) or any(type(one) is FunctionType and _is_marked(one) for one in vars(known).values())
+
+
 def _declares(source: bytes) -> bool:
-    """Whether a file names the mark of a requirement: in a decorator, for all of a file or class, or elsewhere."""
-    if not MARK.search(source) or not SEVERITY.search(source):
+    """Whether a file marks something as a requirement: in a decorator, for all of a file or class, or elsewhere.
+
+    A name that it gives to the mark, and does not use itself, is for other files.
+    """
+    if not _may_mark(source):
         return False  # nearly all of them: parsing a file takes milliseconds
     try:
         nodes = list(ast.walk(ast.parse(source)))
@@ -143,12 +156,62 @@ def _declares(source: bytes) -> bool:
         return False
     imported = [one for node in nodes if isinstance(node, ast.ImportFrom) for one in node.names]
     marks = {"mark", *(one.asname for one in imported if one.name == "mark" and one.asname)}
-    return any(
+    # A module of the project, or of the suite, may have given the marks these names.
+    names = {*SEVERITIES, *(one.asname for one in imported if one.name in SEVERITIES and one.asname)}
+    if any(_names(node, names) for place in _marking(nodes) for node in ast.walk(place)):
+        return True
+    found = [node for node in nodes if _is_mark(node, marks)]
+    return bool(found) and not _only_named(found, nodes, marks)
+
+
+def _may_mark(source: bytes) -> bool:
+    words = [word for word in map(str.encode, SEVERITIES) if word in source]
+    if not words:
+        return False
+    if DECORATED.search(source) or MARKED.search(source) or any(b"%s as " % word in source for word in words):
+        return True
+    return MARK.search(source) is not None and SEVERITY.search(source) is not None
+
+
+def _is_mark(node: ast.AST, marks: Container[str]) -> bool:
+    """Whether it is ``pytest.mark.critical``, or that of another name for ``mark``."""
+    return (
         isinstance(node, ast.Attribute)
         and node.attr in SEVERITIES
         and ast.unparse(node.value).rpartition(".")[2] in marks
-        for node in nodes
     )
+
+
+def _names(node: ast.AST, names: Container[str]) -> bool:
+    return (isinstance(node, ast.Name) and node.id in names) or (
+        isinstance(node, ast.Attribute) and node.attr in SEVERITIES
+    )
+
+
+def _marking(nodes: Iterable[ast.AST]) -> Iterator[ast.expr]:
+    """What stands where something is marked: decorators, ``pytestmark``, and ``marks=`` of parameters."""
+    for node in nodes:
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                yield from node.decorator_list
+            case ast.keyword(arg="marks") | ast.Assign(targets=[ast.Name(id="pytestmark")]):
+                yield node.value
+
+
+def _only_named(found: Sequence[ast.AST], nodes: Iterable[ast.AST], marks: Container[str]) -> bool:
+    """Whether these marks only get names, which the file does not use: ``critical = pytest.mark.critical``."""
+    names, used, naming = set(), set(), 0
+    for node in nodes:
+        match node:
+            case ast.Name(id=name, ctx=ast.Load()):
+                used.add(name)
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                if isinstance(value, ast.Call) and not any(isinstance(one, ast.Name) for one in value.args):
+                    value = value.func  # with a title; a function would be marked
+                if _is_mark(value, marks):
+                    names.add(name)
+                    naming += 1
+    return naming == len(found) and names.isdisjoint(used)
 
 
 def _makes(source: bytes, package: str) -> bool:

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from _pytest.unittest import TestCaseFunction  # nothing public names it
 
 from preflight.project import Scope
 from preflight.suite import hearing, unawaited, uncollected
@@ -44,11 +45,16 @@ class Witness:
     def watching(self, item: Any) -> Generator[None]:
         """Watch what pytest calls for ``item``."""
         function = item.obj
-        item.obj = self._watched(function)
+        item.obj = watched = self._watched(function)
+        case = getattr(item, "instance", None) if isinstance(item, TestCaseFunction) else None
+        if case is not None:
+            vars(case)[item.name] = watched  # an asynchronous case is called by its name there, and not by pytest
         try:
             yield
         finally:
             item.obj = function
+            if case is not None:
+                vars(case).pop(item.name, None)  # pytest removes what it has put there itself
 
     def _watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
         if inspect.iscoroutinefunction(function):

@@ -467,7 +467,6 @@ def test_where_the_package_is_installed(shop: Adopter, where: str, source: str) 
 # Which requirements are asked.
 
 
-@unlike("`uncollected._declares` looks for the word mark: a name for the marker from elsewhere is not seen")
 def test_a_marker_by_another_name_in_a_file_that_is_passed_over(shop: Adopter) -> None:
     """A test marked as a requirement is one, wherever the marker comes from: its file has a name of its own."""
     shop.write("preflight_suite/test_good.py", GOOD)
@@ -479,7 +478,6 @@ def test_a_marker_by_another_name_in_a_file_that_is_passed_over(shop: Adopter) -
         refused(run(shop))
 
 
-@unlike("`uncollected._declares` takes a name for the marker for a requirement, where no requirement has imported it")
 def test_a_file_that_only_names_markers(shop: Adopter) -> None:
     """It holds no requirement, so none is lost."""
     shop.write(FILE, GOOD)
@@ -506,19 +504,14 @@ HOLD = {
 }
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        wrong(
-            "an asynchronous case", why="pytest calls an async method of a case itself, and the witness sees nothing"
-        ),
-        wrong("of made-up input", why="`sources.fault` sees hypothesis' own function in place of the requirement's"),
-    ],
-)
-def test_requirements_of_other_kinds_that_hold(shop: Adopter, how: str) -> None:
-    """No plugin is in the way, and no compiled file is stale."""
+@pytest.mark.parametrize("how", HOLD)
+def test_requirements_of_other_kinds(shop: Adopter, how: str) -> None:
+    """They are asked: no plugin is in the way, and no compiled file is stale."""
     shop.write(FILE, HOLD[how])
     assert [run(shop).process.returncode for run in (check, suite)] == [0, 0]
+    shop.write(FILE, HOLD[how].replace("assert True", "assert False").replace("== number", "< 5"))
+    assert [run(shop).process.returncode for run in (check, suite)] == [1, 1]
+    assert shop.check("Own")["outcome"] == "failed"
 
 
 def test_asynchronous_requirements(shop: Adopter) -> None:
@@ -907,7 +900,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("what", ["a file of requirements", "a module"])
+@pytest.mark.parametrize("what", ["a file of requirements", "a module", "nothing"])
 def test_code_that_has_changed_under_a_server(shop: Adopter, what: str) -> None:
     """Its next process asks again if the suite is another one, or what the suite has imported of the project."""
     guarded(shop, f"{GOOD}    import limits\n    assert limits.enough()\n")
@@ -916,12 +909,16 @@ def test_code_that_has_changed_under_a_server(shop: Adopter, what: str) -> None:
     one = shop.spawn(sys.executable, "parent.py", str(shop.port)).until_says("Application startup complete")
     if what == "a module":
         shop.write("limits.py", "def enough():\n    return None\n")
-    else:
+    elif what == "a file of requirements":
         shop.write("preflight_suite/test_two.py", FAILS)
+    run_id = shop.report()["run_id"]
     (shop.root / "changed").touch()
     until(lambda: one.output.count("Waiting for application startup") > 1, "the second one starts")
     until(lambda: one.output.count("startup complete") > 1 or "blocks the start" in one.output, "it decides")
-    assert "the preflight blocks the start" in one.output
+    if what == "nothing":
+        assert shop.report()["run_id"] == run_id
+    else:
+        assert "the preflight blocks the start" in one.output
 
 
 # What pytest writes.
