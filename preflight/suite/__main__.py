@@ -45,6 +45,7 @@ def main() -> int:
     plugins = [link, *_own_plugins(link.settings)]
     if link.settings.root != project.CHECKOUT:
         plugins.append(_ConftestFiles([scope.folder.resolve() for scope in link.settings.scopes]))
+    gc.freeze()  # what has been imported for the suite has no coroutines of a project: see unawaited.py
     try:
         exit_code = int(pytest.main(arguments, plugins=plugins))
     except BaseException:  # noqa: BLE001  # of a hook at the end; Python would end with 1, as pytest does for a failure
