@@ -352,7 +352,7 @@ SETUPS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "all warnings are errors": (("-W", "error", "-bb", "-X", "warn_default_encoding", "-X", "dev"), {}),
     "caches elsewhere": (("-B", "-I"), {"PYTHONPYCACHEPREFIX": "caches"}),
     "caches nowhere": ((), {"PYTHONPYCACHEPREFIX": "/proc/nowhere"}),
-    "a debugger": (("-m", "pdb", "-c", "continue", "-c", "quit"), {}),
+    "a debugger": (("-m", "pdb", "-c", "continue", "-c", "quit", "--"), {}),
 }
 
 

@@ -378,6 +378,8 @@ TOOLS = {
 @pytest.mark.parametrize("tool", TOOLS)
 def test_tools_around_pytest(shop: Adopter, tool: str) -> None:
     """Whatever runs pytest, traces it or starts it twice: the requirement has failed."""
+    if tool == "pdb" and sys.version_info[:3] == (3, 13, 0):
+        pytest.skip("this pdb takes no options for what it runs")
     shop.write(FILE, FAILS)
     one = ended(shop, sys.executable, "-P", *TOOLS[tool], *FEW_PLUGINS, "preflight_suite", *QUIET)
     assert tool in ("cProfile", "pdb") or one.process.returncode != 0, one.output
