@@ -15,7 +15,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from _pytest.mark import ParameterSet
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import connect
 
@@ -34,11 +33,6 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="limits and /proc are
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
 SMALL = ("--demo", "--app", "small:app")
-
-
-def broken(*values: object, reason: str) -> ParameterSet:
-    """A case that does not hold."""
-    return pytest.param(*values, marks=pytest.mark.xfail(reason=reason, strict=True))
 
 
 # What a parent passes on.
@@ -60,7 +54,6 @@ def test_migrations():
     subprocess.run(["false"], check=True)
 '''
 BLOCKS = "Migrations"
-CHILDREN = "the suite inherits an ignored SIGCHLD: every program that a requirement runs has exit code 0"
 
 
 @pytest.fixture
@@ -88,7 +81,7 @@ COMMANDS = {
 
 
 @linux
-@pytest.mark.parametrize("how", ["a check", broken("pytest", reason=CHILDREN), broken("uvicorn", reason=CHILDREN)])
+@pytest.mark.parametrize("how", ["a check", "pytest", "uvicorn"])
 def test_a_parent_that_ignores_the_end_of_children(place: Place, shop: Path, how: str) -> None:
     """A program that a requirement runs has failed, though SIGCHLD was ignored where the command was started."""
     more = (str(place.port),) if how == "uvicorn" else ()
@@ -100,7 +93,6 @@ def test_a_parent_that_ignores_the_end_of_children(place: Place, shop: Path, how
 
 
 @linux
-@pytest.mark.xfail(reason=CHILDREN, strict=True)
 def test_an_application_that_ignores_the_end_of_children(place: Place, shop: Path) -> None:
     """So does an application, for which the suite runs in a child of its server."""
     ignores = "import signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"

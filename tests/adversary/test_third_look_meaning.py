@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -39,15 +38,6 @@ DOUBLE = (
     "    monkeypatch.setattr(database, 'answer', lambda: 'an answer')\n"
 )
 GATE = "import pytest\n@pytest.fixture(autouse=True)\ndef gate():\n    pytest.fail('the gate is closed')\n"
-
-
-def wrong(*values: object, why: str) -> Any:
-    """A case in which the product does not do what is right."""
-    return pytest.param(*values, marks=pytest.mark.xfail(reason=why, strict=True), id=str(values[0]))
-
-
-def unlike(why: str) -> pytest.MarkDecorator:
-    return pytest.mark.xfail(reason=why, strict=True)
 
 
 @pytest.fixture
@@ -939,40 +929,31 @@ OF_THE_SUITE = """
 def one(record_testsuite_property):
     record_testsuite_property("db", KEY)
 """
-HOOKS = {  # a hook of the suite's conftest.py, and what is wrong
-    "when it is configured": (f"def pytest_configure():\n{RAISES}", ""),
-    "when it starts": (f"def pytest_sessionstart():\n{RAISES}", ""),
-    "in a header": ("def pytest_report_header():\n    return KEY\n", ""),
-    "instead of a header": (f"def pytest_report_header():\n{RAISES}", ""),
-    "of a file": (f"def pytest_ignore_collect():\n{RAISES}", ""),
-    "of parameters": (f"def pytest_generate_tests():\n{RAISES}", ""),
-    "of a requirement": (f"def pytest_runtest_protocol():\n{RAISES}", ""),
-    "of a result": (f"def pytest_runtest_logreport():\n{RAISES}", ""),
-    "in a word": ("def pytest_report_teststatus(report):\n    return report.outcome, 'X', 'own ' + KEY\n", ""),
-    "in a warning": ("def pytest_sessionfinish():\n    warnings.warn('old ' + KEY)\n", ""),
-    "in a property": (PROPERTIES, ""),
-    "an exit while it collects": ("def pytest_collection_modifyitems():\n    pytest.exit('no ' + KEY, 1)\n", ""),
-    "when it is imported": (RAISES.strip(), ""),
-    "of options": ("def pytest_addoption():\n    raise pytest.UsageError('bad ' + KEY)\n", ""),
-    "printed, and wrong usage": ("print(KEY)\ndef pytest_configure():\n    raise pytest.UsageError('bad')\n", ""),
-    "in a property of the suite": (OF_THE_SUITE, ""),
-    "an exit when it is configured": (
-        "def pytest_configure():\n    pytest.exit('no ' + KEY, 1)\n",
-        "",
-    ),
-    "an exit when it starts": ("def pytest_sessionstart():\n    pytest.exit('no ' + KEY, 1)\n", ""),
-    "wrong usage": ("def pytest_configure():\n    raise pytest.UsageError('bad ' + KEY)\n", ""),
-    "wrong usage, later": (
-        "def pytest_collection_modifyitems():\n    raise pytest.UsageError('bad ' + KEY)\n",
-        "",
-    ),
-    "at its end": (f"def pytest_sessionfinish():\n{RAISES}", ""),
-    "in its summary": (f"def pytest_terminal_summary():\n{RAISES}", ""),
-    "after its end": (f"def pytest_unconfigure():\n{RAISES}", ""),
-    "cleaning up": (
-        f"def no():\n{RAISES}def pytest_configure(config):\n    config.add_cleanup(no)\n",
-        "",
-    ),
+HOOKS = {  # a hook of the suite's conftest.py
+    "when it is configured": f"def pytest_configure():\n{RAISES}",
+    "when it starts": f"def pytest_sessionstart():\n{RAISES}",
+    "in a header": "def pytest_report_header():\n    return KEY\n",
+    "instead of a header": f"def pytest_report_header():\n{RAISES}",
+    "of a file": f"def pytest_ignore_collect():\n{RAISES}",
+    "of parameters": f"def pytest_generate_tests():\n{RAISES}",
+    "of a requirement": f"def pytest_runtest_protocol():\n{RAISES}",
+    "of a result": f"def pytest_runtest_logreport():\n{RAISES}",
+    "in a word": "def pytest_report_teststatus(report):\n    return report.outcome, 'X', 'own ' + KEY\n",
+    "in a warning": "def pytest_sessionfinish():\n    warnings.warn('old ' + KEY)\n",
+    "in a property": PROPERTIES,
+    "an exit while it collects": "def pytest_collection_modifyitems():\n    pytest.exit('no ' + KEY, 1)\n",
+    "when it is imported": RAISES.strip(),
+    "of options": "def pytest_addoption():\n    raise pytest.UsageError('bad ' + KEY)\n",
+    "printed, and wrong usage": "print(KEY)\ndef pytest_configure():\n    raise pytest.UsageError('bad')\n",
+    "in a property of the suite": OF_THE_SUITE,
+    "an exit when it is configured": "def pytest_configure():\n    pytest.exit('no ' + KEY, 1)\n",
+    "an exit when it starts": "def pytest_sessionstart():\n    pytest.exit('no ' + KEY, 1)\n",
+    "wrong usage": "def pytest_configure():\n    raise pytest.UsageError('bad ' + KEY)\n",
+    "wrong usage, later": "def pytest_collection_modifyitems():\n    raise pytest.UsageError('bad ' + KEY)\n",
+    "at its end": f"def pytest_sessionfinish():\n{RAISES}",
+    "in its summary": f"def pytest_terminal_summary():\n{RAISES}",
+    "after its end": f"def pytest_unconfigure():\n{RAISES}",
+    "cleaning up": f"def no():\n{RAISES}def pytest_configure(config):\n    config.add_cleanup(no)\n",
 }
 
 
@@ -981,11 +962,11 @@ def shows(*texts: str) -> bool:
     return any(KEY[start : start + 9] in text for text in texts for start in range(len(KEY) - 8))
 
 
-@pytest.mark.parametrize("hook", [wrong(name, why=case[1]) if case[1] else name for name, case in HOOKS.items()])
+@pytest.mark.parametrize("hook", HOOKS)
 def test_what_hooks_of_a_suite_say_in_plain_pytest(shop: Adopter, hook: str) -> None:
     """Neither the terminal of a job nor the file that it keeps has the key."""
     shop.write(FILE, BEGINS + OWN.format("", "logging.warning(KEY); print(KEY); assert not KEY, KEY"))
-    shop.write("preflight_suite/conftest.py", BEGINS + HOOKS[hook][0])
+    shop.write("preflight_suite/conftest.py", BEGINS + HOOKS[hook])
     shop.write("pytest.ini", "[pytest]\njunit_logging = all\n")
     kept = shop.folder / "kept.xml"
     one = suite(shop, "preflight_suite", f"--junitxml={kept}", "-rA", "-vv", "--setup-show", MY_API_KEY=KEY)
@@ -997,7 +978,7 @@ def test_what_hooks_of_a_suite_say_in_plain_pytest(shop: Adopter, hook: str) -> 
 def test_what_hooks_of_a_suite_say_in_a_check(shop: Adopter, hook: str) -> None:
     """The launcher shows nothing of it."""
     shop.write(FILE, BEGINS + OWN.format("", "logging.warning(KEY); print(KEY); assert not KEY, KEY"))
-    shop.write("preflight_suite/conftest.py", BEGINS + HOOKS[hook][0])
+    shop.write("preflight_suite/conftest.py", BEGINS + HOOKS[hook])
     one = check(shop, MY_API_KEY=KEY)
     refused(one)
     assert not shows(one.output, shop.report_file.read_text())
@@ -1007,7 +988,7 @@ def test_what_hooks_of_a_suite_say_in_a_check(shop: Adopter, hook: str) -> None:
 def test_a_hook_of_a_suite_that_raises(shop: Adopter, hook: str) -> None:
     """Nothing blocks, and pytest did not come to its end: neither run says that all is well."""
     shop.write(FILE, GOOD)
-    shop.write("preflight_suite/conftest.py", BEGINS + HOOKS[hook][0])
+    shop.write("preflight_suite/conftest.py", BEGINS + HOOKS[hook])
     for run in (suite, check):
         refused(run(shop, MY_API_KEY=KEY))
 
@@ -1024,30 +1005,26 @@ def test_what_a_dependency_of_ours_writes_about_the_job(shop: Adopter) -> None:
     assert not shows(kept.read_text())
 
 
-SAYS: dict[str, tuple[str, str, str]] = {  # arguments, body, and what is wrong
-    "a fix": ("details", "details.fix = 'psql ' + KEY; assert 0, 'x'", ""),
-    "a summary in lines": ("details", "details.summary = KEY[:20] + chr(10) + KEY[20:]", ""),
-    "a name": ("details", "details[KEY] = 1", ""),
-    "deep in details": ("details", "details['n'] = [{'a': (KEY, {KEY}, KEY.encode(), ValueError(KEY))}]", ""),
-    "in pieces": ("details", "details['n'] = [KEY[:21], KEY[21:]]", ""),
-    "a group": ("", "raise ExceptionGroup(KEY, [ValueError(KEY)])", ""),
-    "metadata": ("json_metadata", "json_metadata['x'] = KEY", ""),
-    "a warning": ("", "warnings.warn('old ' + KEY, DeprecationWarning)", ""),
-    "a fixture": ("request", "request.getfixturevalue(KEY)", ""),
-    "what stops the session": ("request", "request.session.shouldstop = KEY", ""),
-    "what fails the session": ("request", "request.session.shouldfail = KEY", ""),
-    "without capture": (
-        "capsys",
-        "with capsys.disabled():\n        print(KEY)",
-        "",
-    ),
+SAYS = {  # arguments and body
+    "a fix": ("details", "details.fix = 'psql ' + KEY; assert 0, 'x'"),
+    "a summary in lines": ("details", "details.summary = KEY[:20] + chr(10) + KEY[20:]"),
+    "a name": ("details", "details[KEY] = 1"),
+    "deep in details": ("details", "details['n'] = [{'a': (KEY, {KEY}, KEY.encode(), ValueError(KEY))}]"),
+    "in pieces": ("details", "details['n'] = [KEY[:21], KEY[21:]]"),
+    "a group": ("", "raise ExceptionGroup(KEY, [ValueError(KEY)])"),
+    "metadata": ("json_metadata", "json_metadata['x'] = KEY"),
+    "a warning": ("", "warnings.warn('old ' + KEY, DeprecationWarning)"),
+    "a fixture": ("request", "request.getfixturevalue(KEY)"),
+    "what stops the session": ("request", "request.session.shouldstop = KEY"),
+    "what fails the session": ("request", "request.session.shouldfail = KEY"),
+    "without capture": ("capsys", "with capsys.disabled():\n        print(KEY)"),
 }
 
 
-@pytest.mark.parametrize("what", [wrong(name, why=case[2]) if case[2] else name for name, case in SAYS.items()])
+@pytest.mark.parametrize("what", SAYS)
 def test_what_a_requirement_says(shop: Adopter, what: str) -> None:
     """In plain pytest, its file and its cache, in a check, and in both reports."""
-    shop.write(FILE, BEGINS + OWN.format(*SAYS[what][:2]))
+    shop.write(FILE, BEGINS + OWN.format(*SAYS[what]))
     kept = shop.folder / "kept.xml"
     environ = {"MY_API_KEY": KEY} | ({"PYTEST_DEBUG": "1"} if what == "a group" else {})
     one = shop.pytest("preflight_suite", f"--junitxml={kept}", "-rA", "-vv", environ=environ)
