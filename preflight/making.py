@@ -100,7 +100,6 @@ class Made:
     """A requirement that was made by a factory."""
 
     probe: Probe
-    judge: Judge
     variable: str
     optional: bool
     timeout: float
@@ -168,7 +167,7 @@ def requirement(
     if variable and (not _NAME.fullmatch(variable) or LOOKS_SECRET.search(variable)):
         raise ValueError("a requirement takes the name of a variable, DATABASE_URL say, and never its value")
     frame = _module_that_calls()
-    made = Made(probe, judge, variable, optional, timeout, frame.f_code.co_filename, frame.f_lineno)
+    made = Made(probe, variable, optional, timeout, frame.f_code.co_filename, frame.f_lineno)
 
     def test(answers: Any, details: Details) -> Any:
         answer = answers.of(made, details)

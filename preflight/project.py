@@ -244,10 +244,11 @@ def _package(name: str) -> Path | None:
         if spec is None or spec.submodule_search_locations is None:
             return None
         path = list(spec.submodule_search_locations)
-    places = list(dict.fromkeys(map(os.path.realpath, path)))
+    # A folder without a module in it may be left over from an older installation.
+    places = [one for one in dict.fromkeys(map(os.path.realpath, path)) if next(Path(one).rglob("*.py"), None)]
     if len(places) > 1:
         raise LookupError(f"the package {name} is in several places: {', '.join(places)}; name one that is in one")
-    return Path(path[0]) if path else None
+    return Path((places or path)[0]) if path else None
 
 
 # The application.

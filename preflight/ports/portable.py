@@ -110,7 +110,7 @@ class Portable:
                     suspended=status == psutil.STATUS_STOPPED,
                     cgroup=cgroups.read(pid),
                     terminal=(process.terminal() or "").removeprefix("/dev/"),
-                    session=os.getsid(pid),
+                    session=_session(pid),
                 )
         except psutil.Error:
             return None
@@ -210,6 +210,14 @@ def _peer(address: object) -> str:
 def _packed(address: object) -> bytes:
     text = str(getattr(address, "ip", "")).partition("%")[0]
     return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
+
+
+def _session(pid: int) -> int:
+    """The session of a process; 0 if it has gone, or must not be asked."""
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return 0
 
 
 def _argv(process: "psutil.Process") -> list[str]:

@@ -43,16 +43,19 @@ def end_the_command() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (*STOPPING, signal.SIGCHLD))
 
 
-def learn_how_children_end() -> None:
-    """Put the default back where the parent has left SIGCHLD ignored: the kernel then says how a child has ended.
+def learn_how_children_end() -> bool:
+    """Put the default back where SIGCHLD was ignored: the kernel then says how a child has ended.
 
     It forgets that otherwise, and `subprocess` takes 0 for it. Only the main thread can do this; elsewhere, it stays.
+    Returns whether it was ignored, and is not any more.
     """
-    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
-        try:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        except ValueError:  # another thread
-            pass
+    if signal.getsignal(signal.SIGCHLD) is not signal.SIG_IGN:
+        return False
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    except ValueError:  # another thread
+        return False
+    return True
 
 
 def _end(number: int, _frame: FrameType | None) -> None:

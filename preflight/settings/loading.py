@@ -237,7 +237,7 @@ def registered(root: Path, table: Mapping[str, Any]) -> Known:
         found = {entry.name: entry for entry in declared_by(kind)}
     except registering.NotLoaded as error:
         raise SettingsError(f"{where}: {error}") from None
-    except TypeError:
+    except Exception:  # noqa: BLE001  # an object that is made when it is asked may raise what it likes
         raise SettingsError(f"{where}: {name} is no dataclass of settings") from None
     if taken := found.keys() & SETTINGS.keys():
         raise SettingsError(f"{where}: {name} declares {min(taken)}, which is a setting of the preflight")

@@ -486,6 +486,11 @@ class Settings:
         return projects.scopes(self.root, self.suite)
 
     @property
+    def folders(self) -> list[Path]:
+        """The folders of these parts, under both of their names where links lead to them."""
+        return list(dict.fromkeys(one for scope in self.scopes for one in (scope.folder, scope.folder.resolve())))
+
+    @property
     def serves_agent(self) -> bool:
         """Whether the application is the agent server that this project began with."""
         return self.app.partition(":")[0] == AGENT

@@ -44,7 +44,7 @@ def main() -> int:
     arguments += _collection(link.settings)
     plugins = [link, *_own_plugins(link.settings)]
     if link.settings.root != project.CHECKOUT:
-        plugins.append(_ConftestFiles([scope.folder.resolve() for scope in link.settings.scopes]))
+        plugins.append(_ConftestFiles(link.settings.folders))
     gc.freeze()  # what has been imported for the suite has no coroutines of a project: see unawaited.py
     try:
         exit_code = int(pytest.main(arguments, plugins=plugins))
@@ -87,13 +87,14 @@ class _ConftestFiles:
         self._parts = parts
 
     def pytest_load_initial_conftests(self, early_config: pytest.Config) -> None:
-        """Before pytest does; it has no public place for that."""
+        """Have pytest ask this before it looks for the first of them; nothing public does that."""
         manager: Any = early_config.pluginmanager
         before = manager._is_in_confcutdir
-        manager._is_in_confcutdir = lambda path: before(path) and self._is_in_a_part(path.resolve())
+        manager._is_in_confcutdir = lambda path: before(path) and self._is_in_a_part(path)
 
     def _is_in_a_part(self, folder: Path) -> bool:
-        return any(folder.is_relative_to(part) for part in self._parts)
+        names = (folder, folder.resolve())  # behind a link in a part, or in a part that is named by a link
+        return any(name.is_relative_to(part) for name in names for part in self._parts)
 
 
 def _own_plugins(settings: Settings) -> list[Any]:

@@ -20,9 +20,10 @@ from preflight.suite.sources import INSTALLED
 class Hearing:
     """What one requirement's stage, or one probe, hears of."""
 
-    def __init__(self, folders: Collection[Path]) -> None:
-        """``folders`` are those of its code."""
+    def __init__(self, folders: Collection[Path], *, pools: bool) -> None:
+        """``folders`` are those of its code; ``pools``: nobody asks for what pools have kept after its end."""
         self._folders = folders
+        self._pools = pools
         self.failed: list[BaseException] = []
         """The assertions that have failed."""
         self.asked = False
@@ -37,9 +38,10 @@ class Hearing:
     def close(self) -> None:
         """Note what pools have kept. Whoever asks for some results, until the first good one, may have seen enough."""
         self.is_open = False
-        for ask in [] if self.asked else self._kept:
+        for ask in self._kept if self._pools and not self.asked else ():
             if (error := ask()) is not None:
                 self.note(error)
+        self._kept = []
 
     def note(self, error: BaseException) -> None:
         """Note a failed assertion that came through code of these folders.
@@ -63,9 +65,9 @@ _OF_THREADS: dict[int, Hearing] = {}
 
 
 @contextmanager
-def heard(folders: Collection[Path]) -> Generator[Hearing]:
-    """Hear what fails meanwhile in what this thread starts."""
-    thread, hearing = threading.get_ident(), Hearing(folders)
+def heard(folders: Collection[Path], *, pools: bool = True) -> Generator[Hearing]:
+    """Hear what fails meanwhile in what this thread starts; ``pools``: also what pools keep that nobody asks for."""
+    thread, hearing = threading.get_ident(), Hearing(folders, pools=pools)
     before = _OF_THREADS.get(thread)
     _OF_THREADS[thread] = hearing
     try:
@@ -79,9 +81,12 @@ def heard(folders: Collection[Path]) -> Generator[Hearing]:
 
 
 def current() -> Hearing | None:
-    """Who hears of what this thread does; the requirement that runs hears of what is nobody else's."""
-    one = _OF_THREADS.get(threading.get_ident())
-    return one if one is not None and one.is_open else _OF_THREADS.get(threading.main_thread().ident or 0)
+    """Who hears of what this thread does; the requirement that runs hears of what nobody is known to have started.
+
+    What goes on after the end of who has started it concerns nobody.
+    """
+    one = _OF_THREADS.get(threading.get_ident()) or _OF_THREADS.get(threading.main_thread().ident or 0)
+    return one if one is not None and one.is_open else None
 
 
 def begin() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from types import CodeType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -67,9 +66,7 @@ class SuiteRun:
         self.deselected: set[str] = set()
         self.witnesses: dict[str, Witness] = {}
         """The witnesses that see each requirement's body run."""
-        self._unawaited = Unawaited(
-            [folder for scope in settings.scopes for folder in (scope.folder, scope.folder.resolve())]
-        )
+        self._unawaited = Unawaited(settings.folders)
         self.findings = Findings()
         self.problems: list[str] = []
         """Why the run is broken."""
@@ -112,16 +109,13 @@ class SuiteRun:
             self.link.send("broken", problems=problems)
 
     def notice_unawaited(self) -> None:
-        """Break the run for coroutines that nobody has awaited, unless something blocks already.
+        """Break the run for coroutines that nobody has awaited, if all that was asked holds.
 
         They may be of any requirement: one that an earlier one has called, or a fixture, is dropped in another's time.
+        What has failed, a warning say, may have ended before it would have awaited what it had called.
         """
-        if self.blocking:
-            return
-        codes: dict[bool, list[CodeType]] = {True: [], False: []}
-        for nodeid, witness in self.witnesses.items():
-            codes[nodeid in self.findings.ended and self.findings.has_passed(nodeid)] += witness.codes
-        if unawaited := self._unawaited.taken(held=codes[True], others=codes[False]):
+        holds = all(check.outcome in ("passed", "not_applicable") for check in self.findings.final)
+        if holds and (unawaited := self._unawaited.taken()):
             self.broken(unawaited)
 
     @property

@@ -179,13 +179,21 @@ def always_hold(text: bytes) -> list[tuple[int, str]]:
     given = [node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)]
     given += [node.arg for node in nodes if isinstance(node, ast.arg)]
     given += [node.asname or node.name for node in nodes if isinstance(node, ast.alias)]
-    functions = {node.name for node in nodes if isinstance(node, _FUNCTIONS) and not node.decorator_list}
+    given += [node.name or "" for node in nodes if isinstance(node, _BINDS)]
+    methods = {id(one) for node in nodes if isinstance(node, ast.ClassDef) for one in node.body}
+    functions = {
+        node.name
+        for node in nodes
+        if isinstance(node, _FUNCTIONS) and not node.decorator_list and id(node) not in methods
+    }
     functions.difference_update(given)
     asserted = [(node.lineno, _always_holds(node.test, functions)) for node in nodes if isinstance(node, ast.Assert)]
     return sorted((line, why) for line, why in asserted if why)
 
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_BINDS = (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)
+"""What gives a name to something besides assignments, arguments and imports."""
 
 
 def _always_holds(asserted: ast.expr, functions: set[str]) -> str:

@@ -13,28 +13,19 @@ import warnings
 from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from types import CodeType, CoroutineType
-from typing import Any, NamedTuple
+from types import CoroutineType
+from typing import Any
 
 from preflight.suite import hearing
 
 RUNNERS = frozenset(str(Path(__file__).with_name(name)) for name in ("witness.py", "answers.py"))
 """What calls requirements and probes, and so drops what their variables held."""
-_DEPTH = 100
-"""How many calls are kept of those that led to a coroutine's: enough to see which requirement's body it was."""
+_DEPTH = 2
+"""How many calls are kept of those that led to a coroutine's: each one costs every call of a coroutine some time."""
 _listening: dict[int, tuple[Collection[Path], list[BaseException]]] = {}
 """The folders that count and what was noticed, for each thread that wants to know."""
 _runs: list[Unawaited] = []
 """The run of this process, once it has begun."""
-Place = tuple[str, str]
-"""A function: its file and its name."""
-
-
-class _Called(NamedTuple):
-    """A coroutine that nobody has awaited: what it asks, for people, and the functions that have led to it."""
-
-    shown: str
-    through: frozenset[Place]
 
 
 class Unawaited:
@@ -43,42 +34,29 @@ class Unawaited:
     def __init__(self, folders: Collection[Path]) -> None:
         """``folders`` are those of the suite. From here on, Python notes where this thread's coroutines come from."""
         self._folders = folders
-        self._dropped: list[_Called] = []
+        self._dropped: list[str] = []
         _hear()
         _runs[:] = [self]
-        sys.set_coroutine_origin_tracking_depth(max(sys.get_coroutine_origin_tracking_depth(), 2))
+        sys.set_coroutine_origin_tracking_depth(max(sys.get_coroutine_origin_tracking_depth(), _DEPTH))
 
     def drop(self, coroutine: CoroutineType[Any, Any, Any], places: list[tuple[str, int]]) -> None:
         """Keep one that nobody can await any more; ``places`` are those that have called and dropped it."""
-        if called := self._called(coroutine, places):
-            self._dropped.append(called)
+        self._dropped += self._of_suite(coroutine, places)
 
-    def taken(self, held: Collection[CodeType], others: Collection[CodeType]) -> list[str]:
-        """What has asked nothing until now, for people: what was dropped, and what is there and has not begun.
-
-        ``held`` are the bodies of requirements that have held. ``others`` are those of requirements that have not, and
-        may have ended before they would have awaited what they had called.
-        """
-        excused = {_place(code) for code in others} - {_place(code) for code in held}
+    def taken(self) -> list[str]:
+        """What has asked nothing until now, for people: what was dropped, and what is there and has not begun."""
         called, self._dropped = self._dropped, []
         # Whatever keeps them, be it only each other: that is quicker than to collect what nobody can reach.
         for one in [one for one in gc.get_objects() if type(one) is CoroutineType]:
-            if inspect.getcoroutinestate(one) == inspect.CORO_CREATED and (of_suite := self._called(one, [])):
-                called += [] if _is_promised(one) else [of_suite]
-        return sorted({one.shown for one in called if excused.isdisjoint(one.through)})
+            if inspect.getcoroutinestate(one) == inspect.CORO_CREATED and not _is_promised(one):
+                called += self._of_suite(one, _origin(one, 1))  # a library may keep what it has called itself
+        return sorted(set(called))
 
-    def _called(self, coroutine: CoroutineType[Any, Any, Any], places: list[tuple[str, int]]) -> _Called | None:
-        code, origin = coroutine.cr_code, coroutine.cr_origin or ()
-        # A plain method may have called it, as those of clients like redis.asyncio do: so its caller counts, too.
-        places = [(file, line) for file, line, _ in origin[:2]] + places + [(code.co_filename, code.co_firstlineno)]
-        where = next(((file, line) for file, line in places if hearing.is_below(file, self._folders)), None)
-        if where is None:
-            return None
-        return _Called(_shown(coroutine, *where), frozenset({_place(code), *((one[0], one[2]) for one in origin)}))
-
-
-def _place(code: CodeType) -> Place:
-    return code.co_filename, code.co_name
+    def _of_suite(self, coroutine: CoroutineType[Any, Any, Any], places: list[tuple[str, int]]) -> list[str]:
+        code = coroutine.cr_code
+        places = [*places, (code.co_filename, code.co_firstlineno)]
+        where = next((place for place in places if hearing.is_below(place[0], self._folders)), None)
+        return [_shown(coroutine, *where)] if where is not None else []
 
 
 def _is_promised(coroutine: object) -> bool:
@@ -112,20 +90,24 @@ def noticed(folders: Collection[Path], found: list[BaseException]) -> Generator[
 
 def _note(coroutine: CoroutineType[Any, Any, Any]) -> None:
     folders, found = _listening.get(threading.get_ident(), ((), []))
-    # Who has called it, and who drops it: a plain method may return it, as those of clients like redis.asyncio do.
-    places = [(file, line) for file, line, _ in (coroutine.cr_origin or ())[:1]]
     dropper = sys._getframe().f_back  # None at the end of a thread
-    if dropper is not None:
-        places.append((dropper.f_code.co_filename, dropper.f_lineno))
+    dropped = [(dropper.f_code.co_filename, dropper.f_lineno)] if dropper is not None else []
+    # Who has called it, and who drops it: a plain method may return it, as those of clients like redis.asyncio do.
+    places = _origin(coroutine, 1) + dropped
     if any(hearing.is_below(file, folders) or file in RUNNERS for file, _ in places):
         where = next((place for place in places if hearing.is_below(place[0], folders)), places[0])
         found.append(AssertionError(_shown(coroutine, *where)))
     for run in _runs:
-        run.drop(coroutine, places[-1:])
+        run.drop(coroutine, _origin(coroutine, 2) + dropped)
     # Python's own warning would show all of the calls.
     warnings.warn(
         f"coroutine '{coroutine.__qualname__}' was never awaited", RuntimeWarning, stacklevel=2, source=coroutine
     )
+
+
+def _origin(coroutine: CoroutineType[Any, Any, Any], depth: int) -> list[tuple[str, int]]:
+    """The file and line that has called it, and those that have led to that."""
+    return [(file, line) for file, line, _ in (coroutine.cr_origin or ())[:depth]]
 
 
 def _shown(coroutine: CoroutineType[Any, Any, Any], file: str, line: int) -> str:

@@ -158,7 +158,8 @@ def _declares(source: bytes) -> bool:
     marks = {"mark", *(one.asname for one in imported if one.name == "mark" and one.asname)}
     # A module of the project, or of the suite, may have given the marks these names.
     names = {*SEVERITIES, *(one.asname for one in imported if one.name in SEVERITIES and one.asname)}
-    if any(_names(node, names) for place in _marking(nodes) for node in ast.walk(place)):
+    modules = {"mark", *(one.asname or one.name for node in nodes if isinstance(node, _IMPORTS) for one in node.names)}
+    if any(_names(node, names, modules) for place in _marking(nodes) for node in ast.walk(place)):
         return True
     found = [node for node in nodes if _is_mark(node, marks)]
     return bool(found) and not _only_named(found, nodes, marks)
@@ -182,10 +183,17 @@ def _is_mark(node: ast.AST, marks: Container[str]) -> bool:
     )
 
 
-def _names(node: ast.AST, names: Container[str]) -> bool:
-    return (isinstance(node, ast.Name) and node.id in names) or (
-        isinstance(node, ast.Attribute) and node.attr in SEVERITIES
-    )
+_IMPORTS = (ast.Import, ast.ImportFrom)
+
+
+def _names(node: ast.AST, names: Container[str], modules: Container[str]) -> bool:
+    """Whether it is one of the marks' names: by itself, of ``pytest.mark``, or of something that was imported."""
+    match node:
+        case ast.Name(id=name):
+            return name in names
+        case ast.Attribute(value=ast.Name(id=name) | ast.Attribute(attr=name), attr=severity):
+            return severity in SEVERITIES and name in modules
+    return False
 
 
 def _marking(nodes: Iterable[ast.AST]) -> Iterator[ast.expr]:
@@ -194,8 +202,10 @@ def _marking(nodes: Iterable[ast.AST]) -> Iterator[ast.expr]:
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                 yield from node.decorator_list
-            case ast.keyword(arg="marks") | ast.Assign(targets=[ast.Name(id="pytestmark")]):
+            case ast.Assign(targets=[ast.Name(id="pytestmark")]):
                 yield node.value
+            case ast.Call(func=ast.Name(id="param") | ast.Attribute(attr="param")):
+                yield from (one.value for one in node.keywords if one.arg == "marks")
 
 
 def _only_named(found: Sequence[ast.AST], nodes: Iterable[ast.AST], marks: Container[str]) -> bool:

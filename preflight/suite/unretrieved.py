@@ -54,7 +54,7 @@ def begin() -> None:
 
 
 def _hear(record: logging.LogRecord) -> bool:
-    error = record.exc_info[1] if _KEPT in record.msg and isinstance(record.exc_info, tuple) else None
+    error = record.exc_info[1] if _KEPT in str(record.msg) and isinstance(record.exc_info, tuple) else None
     if error is not None and (one := hearing.current()):
         one.note(error)
     return True

@@ -16,7 +16,7 @@ import pytest
 from _pytest.unittest import TestCaseFunction  # nothing public names it
 
 from preflight.project import Scope
-from preflight.suite import hearing, unawaited, uncollected
+from preflight.suite import hearing, unawaited
 from preflight.suite.sources import code_of
 
 
@@ -34,10 +34,6 @@ class Witness:
             *(scope.folder for scope in scopes if item.path.is_relative_to(scope.folder)),
             item.path.parent,
         }
-        made = uncollected.made(item)
-        parts = [self._code] if made is None else [code_of(made.probe), code_of(made.judge)]
-        self.codes = [code for code in parts if code is not None]
-        """What the author has written of it, without what that calls."""
         self.entered = False
         self.raised: BaseException | None = None
 
@@ -80,14 +76,15 @@ class Witness:
     @contextmanager
     def hearing(self) -> Generator[None]:
         """Raise the failed assertion of a thread or a task, a fixture's say, that has ended meanwhile."""
-        with self._listening() as heard:
+        # What a fixture has handed to a pool, the requirements may ask for later.
+        with self._listening(pools=False) as heard:
             yield
         if heard:
             raise heard[0]
 
     @contextmanager
-    def _listening(self) -> Generator[list[BaseException]]:
-        with hearing.heard(self._folders) as heard, unawaited.noticed(self._folders, heard.failed):
+    def _listening(self, *, pools: bool = True) -> Generator[list[BaseException]]:
+        with hearing.heard(self._folders, pools=pools) as heard, unawaited.noticed(self._folders, heard.failed):
             yield heard.failed
 
     @contextmanager

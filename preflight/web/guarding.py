@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Mapping, MutableMapping
@@ -64,8 +65,8 @@ class Guarded:
         await (self._way or self._not_begun)(scope, receive, send)
 
     def __del__(self) -> None:
-        dropper = sys._getframe().f_back
-        if dropper is not None and (dropper.f_code, dropper.f_lineno) == self.made_at:
+        dropper, (code, line) = sys._getframe().f_back, self.made_at or (None, 0)
+        if dropper is not None and dropper.f_code is code and dropper.f_lineno == line and self._way is None:
             what = "the result of guard() is not used, so nothing is guarded: write app = guard(app)"
             warnings.warn(what, RuntimeWarning, stacklevel=2)
 
@@ -82,7 +83,7 @@ class Guarded:
         from preflight.web import bound, start
         from preflight.web.instance import BlockedStart
 
-        signals.learn_how_children_end()  # the suite is one
+        ignored = signals.learn_how_children_end()  # the suite is one
         host, port = bound.expected_address()
         try:
             found = _project(self._file)
@@ -94,6 +95,9 @@ class Guarded:
             if "asgi" not in scope:  # Starlette's test client: it takes a return for a good start, and waits for ever
                 raise BlockedStart(why) from None
             return
+        finally:
+            if ignored:  # by the application, say, for children of its own
+                signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         beside = _beside(self.app, instance)
         if beside is None:
             self._way = self._first(self._without_routes, instance)

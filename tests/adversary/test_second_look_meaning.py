@@ -97,11 +97,6 @@ def exits(value=None):
     raise SystemExit(0)
 
 @pytest.fixture
-def pooled():
-    with ThreadPoolExecutor() as pool:
-        pool.submit(refuse)
-
-@pytest.fixture
 def set_up():
     exits()
 
@@ -161,7 +156,6 @@ BODIES = {  # arguments and body
     "results that nobody takes": ("", NOBODY_TAKES.format(pool="ThreadPoolExecutor", function="refuse")),
     "results of processes": ("", NOBODY_TAKES.format(pool="ProcessPoolExecutor", function="refuse")),
     "a result that nobody asks for": ("", NOBODY_ASKS),
-    "a fixture's result that nobody asks for": ("pooled", "assert True"),
     "a group that is no Exception": ("", "raise BaseExceptionGroup('a', [SystemExit(0)])"),
     "the end of a generator": ("", "raise GeneratorExit"),
     "a cancelled task": ("", "raise asyncio.CancelledError"),
@@ -237,6 +231,16 @@ async def in_threads():
     loop = asyncio.get_running_loop()
     found = await asyncio.gather(*(loop.run_in_executor(None, one_of_two, n) for n in (1, 2)), return_exceptions=True)
     assert None in found
+
+@pytest.fixture(scope="session")
+def begun():
+    with ThreadPoolExecutor() as pool:
+        return [pool.submit(one_of_two, number) for number in (1, 2)]
+
+@pytest.mark.critical("Asks later")
+def test_asks_later(begun):
+    "A fixture has begun to ask."
+    begun[1].result()
 
 @pytest.mark.critical("Asks")
 def test_asks(settings):
