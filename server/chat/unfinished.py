@@ -18,6 +18,8 @@ class Host(Protocol):
     """The session, as this module knows it."""
 
     id: str
+    last: int | None
+    """The number of the newest line that is known here; None before anybody has been shown the session."""
 
     @property
     def store(self) -> Sessions:
@@ -70,12 +72,19 @@ class Unfinished:
 
     async def recover(self) -> None:
         """Take up turns that were accepted and never answered. Raises StoreError."""
+        later = []
         async with self._looking:  # whoever resumes the session at the same moment finds them taken up
             for found in await self._session.store.open_turns(self._session.id):
-                if found.turn_id not in self._watchers and not self._session.has(found.turn_id):
-                    turn = Turn(found.turn_id, found.content, found.id, found.seq)
-                    if not await self._taken_up(turn, found):
-                        self.watch(turn)
+                if found.turn_id in self._watchers or self._session.has(found.turn_id):
+                    continue
+                if self._session.last is not None and found.seq > self._session.last:
+                    later.append(found.turn_id)  # accepted since the session was shown: nobody has been told of it
+                    continue
+                turn = Turn(found.turn_id, found.content, found.id, found.seq)
+                if not await self._taken_up(turn, found):
+                    self.watch(turn)
+        for turn_id in later:
+            await self.announce(turn_id)
 
     async def announce(self, turn_id: str) -> None:
         """Another process has accepted a message: tell who follows here of it, and wait for its end.
