@@ -21,7 +21,7 @@ from preflight.suite.applicability import left_out
 from preflight.suite.deadlines import Deadlines
 from preflight.suite.findings import Findings
 from preflight.suite.inquiries import Inquiries
-from preflight.suite.unawaited import Unawaited
+from preflight.suite.unawaited import NOT_AWAITED, Unawaited
 from preflight.suite.witness import Witness
 
 if TYPE_CHECKING:  # a run needs, and imports, only one of Alone and Link
@@ -109,13 +109,13 @@ class SuiteRun:
             self.link.send("broken", problems=problems)
 
     def notice_unawaited(self) -> None:
-        """Break the run for coroutines that nobody has awaited, if all that was asked holds.
+        """Break the run for coroutines that nobody has awaited, unless something has failed for another reason.
 
         They may be of any requirement: one that an earlier one has called, or a fixture, is dropped in another's time.
         What has failed, a warning say, may have ended before it would have awaited what it had called.
         """
-        holds = all(check.outcome in ("passed", "not_applicable") for check in self.findings.final)
-        if holds and (unawaited := self._unawaited.taken()):
+        left = [check for check in self.findings.final if check.outcome not in ("passed", "not_applicable")]
+        if all(NOT_AWAITED in check.message for check in left) and (unawaited := self._unawaited.taken()):
             self.broken(unawaited)
 
     @property

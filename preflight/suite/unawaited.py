@@ -20,6 +20,7 @@ from preflight.suite import hearing
 
 RUNNERS = frozenset(str(Path(__file__).with_name(name)) for name in ("witness.py", "answers.py"))
 """What calls requirements and probes, and so drops what their variables held."""
+NOT_AWAITED = "is not awaited, so it has asked nothing"
 _DEPTH = 2
 """How many calls are kept of those that led to a coroutine's: each one costs every call of a coroutine some time."""
 _listening: dict[int, tuple[Collection[Path], list[BaseException]]] = {}
@@ -111,4 +112,4 @@ def _origin(coroutine: CoroutineType[Any, Any, Any], depth: int) -> list[tuple[s
 
 
 def _shown(coroutine: CoroutineType[Any, Any, Any], file: str, line: int) -> str:
-    return f"{coroutine.__qualname__}() is not awaited, so it has asked nothing ({Path(file).name}:{line})"
+    return f"{coroutine.__qualname__}() {NOT_AWAITED} ({Path(file).name}:{line})"
