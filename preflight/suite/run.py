@@ -109,11 +109,13 @@ class SuiteRun:
             self.link.send("broken", problems=problems)
 
     def notice_unawaited(self) -> None:
-        """Break the run for coroutines that nobody has awaited, unless something has failed for another reason.
+        """Break the run for coroutines that nobody has awaited, unless it is blocked, or failed for another reason.
 
         They may be of any requirement: one that an earlier one has called, or a fixture, is dropped in another's time.
         What has failed, a warning say, may have ended before it would have awaited what it had called.
         """
+        if self.blocking:
+            return
         left = [check for check in self.findings.final if check.outcome not in ("passed", "not_applicable")]
         if all(NOT_AWAITED in check.message for check in left) and (unawaited := self._unawaited.taken()):
             self.broken(unawaited)
