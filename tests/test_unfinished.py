@@ -26,8 +26,11 @@ class Shown:
         self.last: int | None = last
         self.heard: list[str] = []
 
-    def saw(self, seq: int) -> None:
+    def heard_of(self, _turn_id: str, seq: int) -> None:
         self.last = max(self.last or 0, seq)
+
+    def has_heard_of(self, _turn_id: str) -> bool:
+        return False
 
     def has(self, _turn_id: str) -> bool:
         return False

@@ -28,6 +28,7 @@ from preflight.settings.model import (
     declared_by,
 )
 from preflight.settings.parsers import attribute, path
+from preflight.text import first_line
 
 Known = Mapping[str, Field[Any]]
 """Settings by name."""
@@ -237,8 +238,9 @@ def registered(root: Path, table: Mapping[str, Any]) -> Known:
         found = {entry.name: entry for entry in declared_by(kind)}
     except registering.NotLoaded as error:
         raise SettingsError(f"{where}: {error}") from None
-    except Exception:  # noqa: BLE001  # an object that is made when it is asked may raise what it likes
-        raise SettingsError(f"{where}: {name} is no dataclass of settings") from None
+    except Exception as error:  # noqa: BLE001  # an object that is made when it is asked may raise what it likes
+        why = "" if isinstance(error, TypeError) else f" ({type(error).__name__}: {first_line(str(error))})"
+        raise SettingsError(f"{where}: {name} is no dataclass of settings{why}") from None
     if taken := found.keys() & SETTINGS.keys():
         raise SettingsError(f"{where}: {name} declares {min(taken)}, which is a setting of the preflight")
     return found

@@ -44,7 +44,7 @@ def everything(session: pytest.Session) -> None:
 
 
 class Shared:
-    """Who has used which fixture of a run, by an argument or by its name, and which fixture has ended badly.
+    """Which requirements have used each fixture of a run, and which fixtures have raised an error at their end.
 
     Pytest tells nobody who asks for a fixture that is there already, nor whose end has raised: so both are seen where
     it asks a fixture for its value, and ends it.

@@ -1,6 +1,6 @@
 """What fails where a requirement or a probe does not see it: in threads that it has started, and in pools and loops.
 
-Nothing says of a thread who has started it, and probes run beside each other and beside bodies: so that is noted.
+Python does not tell which thread has started another one. Probes run in parallel, so this module keeps a record of it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Hearing:
         self._kept: list[Callable[[], BaseException | None]] = []
 
     def keep(self, error: Callable[[], BaseException | None]) -> None:
-        """Ask, at the end, for an error that a pool has kept for whoever asks for the result."""
+        """Call this function at the end: it returns the error that a pool has kept, or None."""
         self._kept.append(error)
 
     def close(self) -> None:
-        """Note what pools have kept. Whoever asks for some results, until the first good one, may have seen enough."""
+        """Note the errors that pools have kept, unless any result was asked for: the first good one may be enough."""
         self.is_open = False
         for ask in self._kept if self._pools and not self.asked else ():
             if (error := ask()) is not None:

@@ -70,7 +70,7 @@ class Session:
     """One session, while a connection follows it or a turn of it runs."""
 
     __slots__ = (
-        "_arriving", "_current", "_live", "_postponed", "_resources", "_runner", "_waiting",
+        "_ahead", "_arriving", "_current", "_live", "_postponed", "_resources", "_runner", "_waiting",
         "followers", "id", "last", "unfinished", "workspace",
     )  # fmt: skip
 
@@ -80,7 +80,8 @@ class Session:
         self.workspace = workspace
         self.followers: set[SessionFollower] = set()
         self.last: int | None = None
-        """The number of the newest message that is known here; None before anybody has been shown the session."""
+        """All messages up to this number are known here; None before anybody has been shown the session."""
+        self._ahead: dict[str, int] = {}  # turns whose messages are known here as well, with their numbers
         self._resources = resources
         self._live = live
         self._waiting: deque[Turn] = deque()
@@ -96,8 +97,20 @@ class Session:
         return self._resources.store
 
     def saw(self, seq: int) -> None:
-        """Note that a line with this number is known here."""
-        self.last = max(self.last or 0, seq)
+        """Note that all lines up to this number are known here."""
+        self.last = last = max(self.last or 0, seq)
+        self._ahead = {turn: number for turn, number in self._ahead.items() if number > last}
+
+    def heard_of(self, turn_id: str, seq: int) -> None:
+        """Note that followers have heard of this message. Of earlier ones of other instances they may not have yet."""
+        if self.store.shared:
+            self._ahead[turn_id] = seq
+        else:
+            self.saw(seq)
+
+    def has_heard_of(self, turn_id: str) -> bool:
+        """Whether followers have heard of the message of this turn, although not of all that came before it."""
+        return turn_id in self._ahead
 
     def has(self, turn_id: str) -> bool:
         """Whether this turn runs here, waits, or is just being accepted."""
@@ -161,7 +174,7 @@ class Session:
                 return
             self.publish(accepted(self.id, turn, taken.timestamp, self.waiting))
             turn.seq = taken.seq
-            self.saw(taken.seq)
+            self.heard_of(turn.id, taken.seq)
             if taken.others:
                 await self._catch_up()
             self.enqueue(turn)

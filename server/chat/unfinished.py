@@ -19,7 +19,7 @@ class Host(Protocol):
 
     id: str
     last: int | None
-    """The number of the newest line that is known here; None before anybody has been shown the session."""
+    """All lines up to this number are known here; None before anybody has been shown the session."""
 
     @property
     def store(self) -> Sessions:
@@ -29,8 +29,11 @@ class Host(Protocol):
     def waiting(self) -> int:
         """How many turns come before a new one."""
 
-    def saw(self, seq: int) -> None:
-        """Note that a line with this number is known here."""
+    def heard_of(self, turn_id: str, seq: int) -> None:
+        """Note that followers have heard of this message."""
+
+    def has_heard_of(self, turn_id: str) -> bool:
+        """Whether followers have heard of the message of this turn."""
 
     def has(self, turn_id: str) -> bool:
         """Whether this turn runs here, waits, or is just being accepted."""
@@ -77,7 +80,8 @@ class Unfinished:
             for found in await self._session.store.open_turns(self._session.id):
                 if found.turn_id in self._watchers or self._session.has(found.turn_id):
                     continue
-                if self._session.last is not None and found.seq > self._session.last:
+                known = self._session.last is None or found.seq <= self._session.last
+                if not known and not self._session.has_heard_of(found.turn_id):
                     later.append(found.turn_id)  # accepted since the session was shown: nobody has been told of it
                     continue
                 turn = Turn(found.turn_id, found.content, found.id, found.seq)
@@ -93,13 +97,13 @@ class Unfinished:
         """
         session = self._session
         async with self._looking:
-            if turn_id in self._watchers or session.has(turn_id):
+            if turn_id in self._watchers or session.has(turn_id) or session.has_heard_of(turn_id):
                 return
             lines, _more = await session.store.history(session.id, before=None, limit=RECENT, size=RECENT_SIZE)
             said = next((line for line in lines if line.turn_id == turn_id and line.role == "user"), None)
             if said is None:
                 return
-            session.saw(said.seq)
+            session.heard_of(turn_id, said.seq)
             turn = Turn(turn_id, said.content, said.id, said.seq)
             session.publish(accepted(session.id, turn, said.timestamp, session.waiting))
             if not await self._taken_up(turn, await session.store.seen(session.id, turn_id)):

@@ -165,6 +165,21 @@ def test_who_follows_a_session_hears_it_from_every_instance(fleet: Fleet) -> Non
         assert roles == [*["user", "assistant"] * 3, "user", "error"]
 
 
+def test_who_speaks_hears_what_others_have_said_before(fleet: Fleet) -> None:
+    """A follower whose own message comes before the look at the others' hears of all of them, each once."""
+    fleet.live.provider.will()
+    with client(fleet.live.url) as one, client(fleet.other.url) as two:
+        two.init(session_id=one.init()["session_id"])
+        one.ask("ours")
+        two.init(session_id=one.connected["session_id"])
+        for number in range(5):
+            one.ask(f"theirs {number}")
+            came = [*two.send("chat", content=f"mine {number}").until("result"), *two.until("result")]
+            said = [m["content"] for m in came if m["type"] == "accepted"]
+            assert sorted(said) == [f"mine {number}", f"theirs {number}"]
+            one.until("result")
+
+
 def test_a_session_that_is_deleted_elsewhere(fleet: Fleet) -> None:
     """Whoever waits for its turn is told."""
     fleet.live.provider.will(SLOW)
