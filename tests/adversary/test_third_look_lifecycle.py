@@ -720,7 +720,7 @@ def test_the_date_during_a_delay(busy: Busy) -> None:
     """Answers while drain_delay goes on have the time of the answer, and not that of the signal."""
     from email.utils import parsedate_to_datetime
 
-    started = busy.start(PREFLIGHT_DRAIN_DELAY="10m").until_ready()
+    started = busy.start(PREFLIGHT_DRAIN_DELAY="60s").until_ready()
     stop(busy, started)
 
     def date() -> float:
