@@ -41,7 +41,7 @@ class Failure(Exception):
 
 
 class Shares(Protocol):
-    """The answers that a re-run shares with re-runs of other instances (preflight/suite/sharing.py)."""
+    """The answers that a re-run shares with re-runs of other instances (preflight/suite/probes/sharing.py)."""
 
     def answer(
         self,

@@ -17,7 +17,7 @@ import pytest
 from langchain_core.messages import HumanMessage
 from langchain_openai.chat_models import _client_utils
 
-from preflight.suite import asking, egress, probes
+from preflight.suite.probes import asking, egress, network
 from server.agent import provider
 from server.agent.failures import ProviderError
 from tests.proxies import OPENSSL, Authority, Proxy, Service
@@ -111,7 +111,7 @@ def met(world: World, outcome: str, route: str) -> Met:
 
 
 def by_the_probe(world: World, environment: Mapping[str, str]) -> tuple[Met, asking.Reply]:
-    question = probes.openai(environment)
+    question = network.openai(environment)
     impossible = asking.fault(question)
     reply = asking.ask(question, LONG)
     assert (reply.fault is None) == (impossible is None)
@@ -305,8 +305,8 @@ def test_the_probe_asks_as_the_agent_does(world: World, name: str, monkeypatch: 
 @pytest.mark.slow
 def test_neither_of_the_clients_is_imported() -> None:
     """They take most of a second; a start has none."""
-    asks = "import sys; from preflight.suite import asking, probes\n"
-    asks += "asking.ask(probes.openai({'OPENAI_BASE_URL': 'http://[::1'}), 1)\n"
+    asks = "import sys; from preflight.suite.probes import asking, network\n"
+    asks += "asking.ask(network.openai({'OPENAI_BASE_URL': 'http://[::1'}), 1)\n"
     asks += (
         "print([name for name in ('openai', 'langchain_openai', 'langchain_core', 'pydantic') if name in sys.modules])"
     )
@@ -330,7 +330,7 @@ def test_what_makes_a_client_impossible_is_named(environment: dict[str, str], va
     """The variable, and what is wrong with it; nothing of what it holds."""
     if "SOCKS" in what and SOCKS:
         pytest.skip("socksio is installed: SOCKS proxies work")
-    fault = asking.fault(probes.openai({"OPENAI_API_KEY": KEY, **environment}))
+    fault = asking.fault(network.openai({"OPENAI_API_KEY": KEY, **environment}))
     assert fault is not None
     assert fault.variable == variable
     assert what in fault.what
@@ -356,7 +356,7 @@ def test_what_makes_a_client_impossible_is_named(environment: dict[str, str], va
 def test_who_failed(world: World, case: Case, said: str) -> None:
     """A proxy that fails is named, without its password, and by the variable that names it."""
     names = {"guarded": world.guarded.url, "refusing": world.refusing.url, "proxy": world.proxy.url}
-    reply = asking.ask(probes.openai(case(world)), LONG)
+    reply = asking.ask(network.openai(case(world)), LONG)
     assert reply.failure == said.format(**names, nobody=f"http://127.0.0.1:{world.nobody}")
     assert reply.at_proxy == reply.failure.startswith("the proxy")
 

@@ -18,7 +18,7 @@ from preflight.requirements import test_exposure, test_keys
 from preflight.settings import loading, template
 from preflight.settings import model as settings
 from preflight.settings.model import SettingsError
-from preflight.suite.probes import Probes
+from preflight.suite.probes.network import Probes
 from tests.pasting import check as check_fix
 from tests.proxies import OPENSSL, Authority, Proxy, Service
 
@@ -412,8 +412,8 @@ def test_a_service_of_ones_own(judge: Judge, service: Service) -> None:
 def test_whose_status_page_it_is(base: str, page: bool) -> None:
     """The page is about the hosts of one domain."""
     from preflight.ready.judges import judge_service
-    from preflight.suite.asking import Reply
-    from preflight.suite.probes import openai
+    from preflight.suite.probes.asking import Reply
+    from preflight.suite.probes.network import openai
 
     environ = {} if base == LEFT_OUT else {"OPENAI_BASE_URL": base}
     chosen = loading.load(ROOT, environ, {"demo": True})

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from preflight.suite.memory import Left, left, of_groups, of_machine
+from preflight.suite.probes.memory import Left, left, of_groups, of_machine
 
 ROOT = Path(__file__).parents[1]
 MIB = 1024**2

@@ -16,9 +16,9 @@ import pytest
 
 from preflight.settings import loading
 from preflight.settings import model as settings
-from preflight.suite import probes
-from preflight.suite.asking import Question, Reply, ask
-from preflight.suite.probes import Probes
+from preflight.suite.probes import network
+from preflight.suite.probes.asking import Question, Reply, ask
+from preflight.suite.probes.network import Probes
 
 ROOT = Path(__file__).parents[1]
 KEY = "sk-canary-3f9a1c77e2Zq"
@@ -329,9 +329,9 @@ def test_where_they_are_sent(serve: Callable[[Handle], Server]) -> None:
 
 def test_default_addresses() -> None:
     """Without base URLs the services' own are meant; an empty variable is none."""
-    assert probes.openai({}) == Question("https://api.openai.com/v1/models", None)
-    assert probes.openai({"OPENAI_BASE_URL": ""}).url == "https://api.openai.com/v1/models"
-    assert probes.perplexity({}) == Question("https://api.perplexity.ai/async/chat/completions", None)
+    assert network.openai({}) == Question("https://api.openai.com/v1/models", None)
+    assert network.openai({"OPENAI_BASE_URL": ""}).url == "https://api.openai.com/v1/models"
+    assert network.perplexity({}) == Question("https://api.perplexity.ai/async/chat/completions", None)
 
 
 def test_asked_together(serve: Callable[[Handle], Server]) -> None:

@@ -12,6 +12,6 @@
 
 Everything goes through PgBouncer in transaction mode: nothing here keeps anything in a session of the server (no
 prepared statement, no SET, no LISTEN, no advisory lock that outlives its transaction). A start gives the database only
-moments (`preflight.suite.database`), and of requests only the fleet page's wait for it. Without a database URL nothing
-here is imported. psycopg comes with the extra ``fleet``.
+moments (`preflight.suite.probes.database`), and of requests only the fleet page's wait for it. Without a database URL
+nothing here is imported. psycopg comes with the extra ``fleet``.
 """

@@ -2,7 +2,7 @@
 
 A question is an HMAC made with the very key that it is about: a reader of the table can find neither a key nor a
 provider. An answer is sealed in the same way, so nobody without the key can store one. An answer says whether it was
-good, and nothing else: an instance that reads a bad one asks the provider itself (`preflight.suite.sharing`).
+good, and nothing else: an instance that reads a bad one asks the provider itself (`preflight.suite.probes.sharing`).
 
 If instances come at the same moment, one claims the question and asks; the others look until there is an answer, or the
 claim has lasted for as long as its owner may take. All times are the database's, read when a statement comes to the

@@ -10,7 +10,7 @@
 1. A factory (``ready.tcp``) takes the name of a variable, never its value, and what is expected. It returns a test
    function with severity, title, fix and docstring, each of which can be given in its place.
 2. When the run begins, the probes of all of them are asked at once, each in a thread of its own with its own deadline
-   (`preflight.suite.answers`). A probe answers and never judges.
+   (`preflight.suite.probes.answers`). A probe answers and never judges.
 3. When pytest comes to the test, its judge compares the answer with what is expected, and fails, passes or says that
    nobody knows.
 

@@ -15,10 +15,10 @@ from preflight.contract import Details, unknown
 from preflight.settings import places, template
 from preflight.settings.model import Settings
 from preflight.settings.places import Place
-from preflight.suite import egress
+from preflight.suite.probes import egress
 
 if TYPE_CHECKING:
-    from preflight.suite.asking import Reply
+    from preflight.suite.probes.asking import Reply
 
 # Codes of services for a key that is none, or none any more. A right that is missing (missing_scope) or a country that
 # is not served is not the key's fault: https://platform.openai.com/docs/guides/error-codes

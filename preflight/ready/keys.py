@@ -14,8 +14,8 @@ from preflight.contract import Details, unknown
 from preflight.making import Ask, Failure, Instead, imported, literal, requirement
 from preflight.ready.judges import host_of, judge_key
 from preflight.settings.model import Settings
-from preflight.suite import asking, egress
-from preflight.suite.asking import Question, Reply
+from preflight.suite.probes import asking, egress
+from preflight.suite.probes.asking import Question, Reply
 
 
 class Provider(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Unpack
 from preflight.contract import Details
 from preflight.making import Ask, Failure, Instead, requirement, unknown
 from preflight.processes import programs
-from preflight.suite import memory as machine
+from preflight.suite.probes import memory as machine
 from preflight.text import amount, foreign
 
 # A number with dots in it, if there is one: "go", "v", "n" and whole copyright notices come before it.

@@ -13,7 +13,7 @@ from preflight.making import Ask, Failure, Instead, imported, literal, requireme
 from preflight.making import url as parsed
 from preflight.processes import programs
 from preflight.ready.machine import found
-from preflight.suite import clients, egress
+from preflight.suite.probes import clients, egress
 from preflight.text import foreign
 
 # Options that keep a runner from downloading the server, and options that make it download without asking.

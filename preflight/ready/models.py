@@ -15,7 +15,7 @@ from preflight.making import url as parsed
 from preflight.ready.judges import MONEY
 from preflight.ready.keys import PROVIDERS, base_of, headers_of, provider_of, question_of
 from preflight.ready.web import get, send
-from preflight.suite import asking
+from preflight.suite.probes import asking
 from preflight.text import foreign
 
 LOCAL = ("ollama", "vllm", "llama.cpp")

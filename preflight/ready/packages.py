@@ -16,8 +16,8 @@ from packaging.version import InvalidVersion, Version
 from preflight.contract import Details, not_applicable
 from preflight.making import Ask, Failure, Instead, requirement
 from preflight.processes import programs
-from preflight.suite import imports
-from preflight.suite.extras import with_extras
+from preflight.suite.probes import imports
+from preflight.suite.probes.extras import with_extras
 from preflight.text import foreign
 
 _ERROR = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|NotFound)\b")  # how the last line of a traceback begins

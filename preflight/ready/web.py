@@ -14,7 +14,7 @@ from preflight.contract import Details
 from preflight.making import Ask, Failure, Instead, imported, literal, requirement, unknown, without_query
 from preflight.making import url as parsed
 from preflight.ready.network import resolved
-from preflight.suite import asking, clients, egress
+from preflight.suite.probes import asking, clients, egress
 from preflight.text import foreign
 
 NO_JSON = object()

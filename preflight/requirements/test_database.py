@@ -11,7 +11,7 @@ from preflight.contract import Details, not_applicable, unknown
 from preflight.settings.model import Settings
 
 if TYPE_CHECKING:
-    from preflight.suite.database import DatabaseAnswer, DatabaseProbe
+    from preflight.suite.probes.database import DatabaseAnswer, DatabaseProbe
 
 
 @pytest.mark.critical("Database", needs=["network", "database", "tables"], scope="fleet")

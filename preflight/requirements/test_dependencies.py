@@ -9,8 +9,8 @@ from preflight import installing
 from preflight.contract import Details, not_applicable
 from preflight.settings.declared import FILES
 from preflight.settings.model import Settings
-from preflight.suite import imports
-from preflight.suite.extras import with_extras
+from preflight.suite.probes import imports
+from preflight.suite.probes.extras import with_extras
 
 SHARE = 0.6  # of this requirement's time, which imports may take
 

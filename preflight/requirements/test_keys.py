@@ -10,10 +10,10 @@ from preflight.contract import Details
 from preflight.ready.judges import host_of, judge_fault, judge_key, judge_service
 from preflight.settings import places
 from preflight.settings.model import Settings
-from preflight.suite import egress
+from preflight.suite.probes import egress
 
 if TYPE_CHECKING:  # a run that asks nobody loads no client
-    from preflight.suite.probes import Probes
+    from preflight.suite.probes.network import Probes
 
 # Variables that the client reads besides keys and proxies, and whose faults nothing else would report.
 _READ = (*egress.ORGANIZATION, egress.PROJECT, "OPENAI_MODEL", "NO_PROXY", "no_proxy")

@@ -10,7 +10,7 @@ import pytest
 from preflight.contract import Details
 from preflight.processes import openfiles
 from preflight.settings.model import Settings
-from preflight.suite import memory
+from preflight.suite.probes import memory
 from preflight.text import amount, foreign
 
 

@@ -22,7 +22,7 @@ def _day(seconds: float) -> str:
 @pytest.mark.critical("TLS Certificate", needs="tls", ignorable=False)
 def test_tls_certificate(settings: Settings, details: Details) -> None:
     """The certificate and its private key can be read, belong together, and TLS can be served with them."""
-    from preflight.suite import certificates
+    from preflight.suite.probes import certificates
 
     details.update(ssl_certfile=str(settings.ssl_certfile or ""), ssl_keyfile=str(settings.ssl_keyfile or ""))
     try:
@@ -38,7 +38,7 @@ def test_tls_certificate(settings: Settings, details: Details) -> None:
 @pytest.mark.warning("TLS Certificate Validity", needs="tls")
 def test_tls_certificate_validity(settings: Settings, details: Details) -> None:
     """The certificate is valid today and for 14 more days."""
-    from preflight.suite import certificates
+    from preflight.suite.probes import certificates
 
     try:
         certificate = certificates.examine(settings)
@@ -58,7 +58,7 @@ def test_tls_certificate_validity(settings: Settings, details: Details) -> None:
 @pytest.mark.critical("Log Configuration", needs="log_config", ignorable=False)
 def test_log_configuration(settings: Settings, details: Details) -> None:
     """The file that log_config names can be read, and configures the logging."""
-    from preflight.suite import logconfig
+    from preflight.suite.probes import logconfig
 
     path = settings.log_config
     assert path is not None

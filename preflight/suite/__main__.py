@@ -74,7 +74,8 @@ def _import_ahead() -> None:
 
     from preflight.notify import notifier  # noqa: F401
     from preflight.processes import openfiles  # noqa: F401
-    from preflight.suite import fixtures, imports, memory  # noqa: F401
+    from preflight.suite import fixtures  # noqa: F401
+    from preflight.suite.probes import imports, memory  # noqa: F401
 
 
 class _ConftestFiles:
@@ -112,7 +113,7 @@ def _own_plugins(settings: Settings) -> list[Any]:
 def _collection(settings: Settings) -> list[str]:
     """Where requirements are, and which configuration of pytest and which conftest.py files hold for them."""
     if settings.root == project.CHECKOUT:
-        from preflight.suite import sources
+        from preflight.suite.soundness import sources
 
         # Hundreds of our modules have no requirements, and pytest would ask all of its plugins about each.
         folders = [folder for scope in settings.scopes for folder in sources.folders(scope.folder)]

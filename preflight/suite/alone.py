@@ -23,8 +23,9 @@ from preflight.report import history
 from preflight.report import model as report
 from preflight.settings import servicelinks
 from preflight.settings.model import Settings
-from preflight.suite import surroundings, written
+from preflight.suite import written
 from preflight.suite.claimed import told
+from preflight.suite.soundness import surroundings
 from preflight.text import printable
 
 

@@ -16,12 +16,13 @@ from preflight import project
 from preflight.contract import Declaration
 from preflight.project import Scope
 from preflight.report import model as report
-from preflight.suite import declarations, soundness, uncollected
+from preflight.suite import declarations
 from preflight.suite.inquiries import fixtures
 from preflight.suite.outcomes import uncollectable
 from preflight.suite.run import SuiteRun
-from preflight.suite.sources import Sources, is_collected
-from preflight.suite.witness import Witness
+from preflight.suite.soundness import meaning, uncollected
+from preflight.suite.soundness.sources import Sources, is_collected
+from preflight.suite.soundness.witness import Witness
 from preflight.text import first_line
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Collection:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self) -> None:
-        self._refuse(soundness.problems(self._config))
+        self._refuse(meaning.problems(self._config))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:

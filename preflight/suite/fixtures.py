@@ -20,9 +20,9 @@ from preflight.suite.claimed import Claim
 from preflight.suite.run import RUN, SuiteRun
 
 if TYPE_CHECKING:
-    from preflight.suite.answers import Answers
-    from preflight.suite.database import DatabaseProbe
-    from preflight.suite.probes import Probes
+    from preflight.suite.probes.answers import Answers
+    from preflight.suite.probes.database import DatabaseProbe
+    from preflight.suite.probes.network import Probes
 
 
 @pytest.fixture(scope="session")

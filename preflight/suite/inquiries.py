@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from preflight.settings.model import Settings
-from preflight.suite import uncollected
 from preflight.suite.deadlines import DeadlineExceeded
-from preflight.suite.sharing import Sharing
+from preflight.suite.probes.sharing import Sharing
+from preflight.suite.soundness import uncollected
 
 if TYPE_CHECKING:
-    from preflight.suite.answers import Answers
-    from preflight.suite.database import DatabaseProbe
-    from preflight.suite.probes import Probes
+    from preflight.suite.probes.answers import Answers
+    from preflight.suite.probes.database import DatabaseProbe
+    from preflight.suite.probes.network import Probes
 
 
 class Inquiries:
@@ -46,7 +46,7 @@ class Inquiries:
         made = [one for item in items if (one := uncollected.made(item)) is not None]
         if not made:
             return []
-        from preflight.suite.answers import Answers
+        from preflight.suite.probes.answers import Answers
 
         self.answers = Answers(self._settings, self._sharing)
         self.answers.start(made)
@@ -56,7 +56,7 @@ class Inquiries:
     def probes(self) -> Probes:
         """The replies of the network."""
         if self._probes is None:
-            from preflight.suite.probes import Probes
+            from preflight.suite.probes.network import Probes
 
             self._probes = Probes(self._settings, self._sharing)
         return self._probes
@@ -65,7 +65,7 @@ class Inquiries:
     def database(self) -> DatabaseProbe:
         """The answer of the fleet's database."""
         if self._database is None:
-            from preflight.suite.database import DatabaseProbe
+            from preflight.suite.probes.database import DatabaseProbe
 
             self._database = DatabaseProbe(self._settings, starts=self._origin == "start")
         return self._database

@@ -16,13 +16,14 @@ from preflight.contract import Declaration
 from preflight.redaction.redactor import Redactor
 from preflight.report import model as report
 from preflight.settings.model import Settings
-from preflight.suite import hearing, loggers, unretrieved
+from preflight.suite import loggers
 from preflight.suite.applicability import left_out
 from preflight.suite.deadlines import Deadlines
 from preflight.suite.findings import Findings
 from preflight.suite.inquiries import Inquiries
-from preflight.suite.unawaited import NOT_AWAITED, Unawaited
-from preflight.suite.witness import Witness
+from preflight.suite.soundness import hearing, unretrieved
+from preflight.suite.soundness.unawaited import NOT_AWAITED, Unawaited
+from preflight.suite.soundness.witness import Witness
 
 if TYPE_CHECKING:  # a run needs, and imports, only one of Alone and Link
     from preflight.ports import Step

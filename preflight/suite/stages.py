@@ -17,12 +17,13 @@ from preflight import project
 from preflight.contract import LONGEST_TITLE, NotApplicable
 from preflight.report import building
 from preflight.report import model as report
-from preflight.suite import cleanup, declarations
+from preflight.suite import declarations
 from preflight.suite.applicability import named_by
 from preflight.suite.deadlines import DeadlineExceeded
 from preflight.suite.inquiries import fixtures
 from preflight.suite.outcomes import outcome_of
 from preflight.suite.run import SuiteRun
+from preflight.suite.soundness import cleanup
 from preflight.text import first_line
 
 _BEGUN = pytest.StashKey[float]()

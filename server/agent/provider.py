@@ -60,7 +60,7 @@ def model(provider: ModelProvider, environment: Mapping[str, str], patience: flo
     """The model of a service whose key is loaded; ``patience`` in seconds without a sign of life.
 
     Its client takes proxies, certificates and further headers from this process's environment, by the rules that
-    preflight/suite/egress.py repeats. Raises ProviderError if they do not make a client.
+    preflight/suite/probes/egress.py repeats. Raises ProviderError if they do not make a client.
     """
     try:
         from pydantic import SecretStr

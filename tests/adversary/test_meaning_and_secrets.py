@@ -17,7 +17,7 @@ from preflight.processes.children import Child
 from preflight.redaction.keys import key_like
 from preflight.redaction.redactor import MASK, Redactor
 from preflight.redaction.stream import StreamRedactor
-from preflight.suite import sources
+from preflight.suite.soundness import sources
 from preflight.text import coloured
 from tests.e2e.place import READY, Place, Started, get, make_place
 from tests.waiting import until

@@ -18,7 +18,7 @@ from preflight import making, ready
 from preflight.contract import Details
 from preflight.project import Project
 from preflight.settings import loading
-from preflight.suite.answers import Answers
+from preflight.suite.probes.answers import Answers
 from tests.e2e.doubles import SMALL
 from tests.e2e.installing import Adopter
 from tests.e2e.place import Started

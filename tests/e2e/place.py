@@ -28,8 +28,8 @@ from packaging.requirements import Requirement
 from preflight import dependencies, times
 from preflight.report import model as report
 from preflight.settings.statefolder import StateFolder
-from preflight.suite import imports
-from preflight.suite.extras import with_extras
+from preflight.suite.probes import imports
+from preflight.suite.probes.extras import with_extras
 from tests.e2e.doubles import LISTENER, SMALL, Providers
 from tests.portnumbers import unused_port
 from tests.waiting import PATIENCE, until

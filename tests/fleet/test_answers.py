@@ -20,10 +20,10 @@ from preflight.fleet import database, schema
 from preflight.fleet.answers import SKEW, AnswerTable, Known, Permit, SharedQuestion
 from preflight.settings import loading
 from preflight.settings.model import Settings
-from preflight.suite import answers, probes, sharing
-from preflight.suite.asking import Reply
-from preflight.suite.probes import Probes
-from preflight.suite.sharing import Sharing
+from preflight.suite.probes import answers, network, sharing
+from preflight.suite.probes.asking import Reply
+from preflight.suite.probes.network import Probes
+from preflight.suite.probes.sharing import Sharing
 from tests.e2e.doubles import Answer, Providers
 from tests.e2e.place import KEYS
 from tests.waiting import until
@@ -88,7 +88,7 @@ def change(url: str, statement: str, *values: object) -> None:
 
 def of_openai(settings: Settings) -> SharedQuestion:
     """The question that an instance with these settings asks OpenAI."""
-    asked = probes.openai(settings.environment)
+    asked = network.openai(settings.environment)
     return SharedQuestion(asked.key or "", asked.about)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from preflight.settings import loading
-from preflight.suite.database import DatabaseProbe
+from preflight.suite.probes.database import DatabaseProbe
 from tests.databases import PASSWORD, Postgres
 from tests.ready.listeners import listening, swallowing
 

@@ -22,7 +22,7 @@ from preflight.processes.worker import Worker
 from preflight.requirements import test_resources
 from preflight.settings import loading, processors
 from preflight.settings.model import Settings, SettingsError
-from preflight.suite import memory
+from preflight.suite.probes import memory
 from tests.fakechildren import Application, FakeChild, FakeChildren, drained
 
 Serve = Callable[[Settings], int]

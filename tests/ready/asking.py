@@ -12,7 +12,7 @@ import pytest
 from preflight import making
 from preflight.contract import Details, NotApplicable, Unknown
 from preflight.settings import loading
-from preflight.suite.answers import Answers
+from preflight.suite.probes.answers import Answers
 from tests.databases import PASSWORD
 
 CANARY = PASSWORD

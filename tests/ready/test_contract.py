@@ -157,7 +157,7 @@ def test_a_probe_that_hangs(tmp_path: Path, probe: Any) -> None:
 def test_all_are_asked_at_once(tmp_path: Path) -> None:
     """Each of several waits for the others to have begun: asked one after the other, the first would wait for ever."""
     from preflight.settings import loading
-    from preflight.suite.answers import Answers
+    from preflight.suite.probes.answers import Answers
 
     (tmp_path / "pyproject.toml").touch()
     together = threading.Barrier(5)

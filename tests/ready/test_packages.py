@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from preflight import ready
-from preflight.suite import imports
+from preflight.suite.probes import imports
 from tests import trees
 from tests.ready.asking import ask, passed
 

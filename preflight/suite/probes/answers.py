@@ -20,8 +20,8 @@ from preflight.making import Ask, Failure, Made
 from preflight.processes import programs
 from preflight.settings import places, template
 from preflight.settings.model import Settings
-from preflight.suite import hearing, unawaited
-from preflight.suite.sharing import Sharing, lease
+from preflight.suite.probes.sharing import Sharing, lease
+from preflight.suite.soundness import hearing, unawaited
 
 GRACE = 0.5  # seconds beyond its deadline in which a probe can say what it was waiting for
 

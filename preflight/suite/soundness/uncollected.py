@@ -16,7 +16,7 @@ import pytest
 
 from preflight.project import OURS, Scope
 from preflight.report.model import SEVERITIES
-from preflight.suite.sources import Sources, code_of, compiled_tests, is_collected, name_of
+from preflight.suite.soundness.sources import Sources, code_of, compiled_tests, is_collected, name_of
 
 if TYPE_CHECKING:
     from preflight.making import Made

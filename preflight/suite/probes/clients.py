@@ -9,8 +9,8 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from preflight.suite import egress
-from preflight.suite.egress import CERTIFICATES, KEY_LOG, OWN_PROXY, Fault, Proxy
+from preflight.suite.probes import egress
+from preflight.suite.probes.egress import CERTIFICATES, KEY_LOG, OWN_PROXY, Fault, Proxy
 
 if TYPE_CHECKING:
     import httpx2

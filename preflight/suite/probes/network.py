@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from preflight.settings.model import Settings
-from preflight.suite import asking
-from preflight.suite.asking import Question, Reply, Request, below
-from preflight.suite.egress import Fault
-from preflight.suite.sharing import lease
+from preflight.suite.probes import asking
+from preflight.suite.probes.asking import Question, Reply, Request, below
+from preflight.suite.probes.egress import Fault
+from preflight.suite.probes.sharing import lease
 
 if TYPE_CHECKING:
-    from preflight.suite.sharing import Sharing
+    from preflight.suite.probes.sharing import Sharing
 
 LOOK = 0.1  # seconds between two looks whether a question has left
 GRACE = 0.5  # seconds that a requirement has beyond its questions, to judge

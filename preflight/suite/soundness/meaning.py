@@ -1,11 +1,4 @@
-"""Does a run of the suite ask what it says it asks?
-
-The suite puts these questions to itself, in the interpreter that runs it. Are assertions executed, and do pytest's
-options leave a run its meaning (here)? Is the code that runs the code of the files (sources.py), and has each
-requirement in them been collected (uncollected.py)? Has its body run, and how did that end (witness.py)? interpreter.py
-decides which variables and options can affect this; the questions here find an effect whatever its cause. A run is
-broken if the answer to one of them is no.
-"""
+"""Whether assertions are executed, and whether pytest's options leave a run its meaning."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def _stamp(path: str) -> tuple[int, int]:
 
 
 def _in_child(names: Sequence[str], deadline: float) -> Tried:
-    command = [sys.executable, *interpreter.options(Path.cwd()), "-m", "preflight.suite.imports", *names]
+    command = [sys.executable, *interpreter.options(Path.cwd()), "-m", "preflight.suite.probes.imports", *names]
     end = time.monotonic() + deadline
     said = b""
     with subprocess.Popen(

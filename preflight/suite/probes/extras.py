@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from preflight.suite import imports
+from preflight.suite.probes import imports
 
 
 def with_extras(requirements: Sequence[Requirement], unknown: list[str]) -> Iterator[tuple[Requirement, str]]:

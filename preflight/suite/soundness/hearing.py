@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from preflight.suite.sources import INSTALLED
+from preflight.suite.soundness.sources import INSTALLED
 
 
 class Hearing:

@@ -16,8 +16,8 @@ import pytest
 from _pytest.unittest import TestCaseFunction  # nothing public names it
 
 from preflight.project import Scope
-from preflight.suite import hearing, unawaited
-from preflight.suite.sources import code_of
+from preflight.suite.soundness import hearing, unawaited
+from preflight.suite.soundness.sources import code_of
 
 
 class Witness:

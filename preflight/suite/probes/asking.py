@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from preflight.suite import clients, egress
-from preflight.suite.egress import Fault, Proxy
+from preflight.suite.probes import clients, egress
+from preflight.suite.probes.egress import Fault, Proxy
 
 if TYPE_CHECKING:
     import httpx2

@@ -11,7 +11,7 @@ from concurrent import futures
 from concurrent.futures import _base
 from typing import Any
 
-from preflight.suite import hearing
+from preflight.suite.soundness import hearing
 
 _KEPT = "exception was never retrieved"
 """How event loops log the error of a task or future when nobody can ask for it any more."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import CoroutineType
 from typing import Any
 
-from preflight.suite import hearing
+from preflight.suite.soundness import hearing
 
 RUNNERS = frozenset(str(Path(__file__).with_name(name)) for name in ("witness.py", "answers.py"))
 """What calls requirements and probes, and so drops what their variables held."""
