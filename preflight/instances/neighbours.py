@@ -27,6 +27,7 @@ from preflight import ports, project
 from preflight.instances import records as instances
 from preflight.instances import runtime, socketfiles, unixsockets
 from preflight.instances.records import DRAINING, SERVING, Address, Handover, Record
+from preflight.instances.wishes import wish
 from preflight.ports import ancestors, cgroups, here
 from preflight.processes.channel import Channel
 from preflight.settings.model import Settings
@@ -92,9 +93,8 @@ class Neighbour:
         return bool(record.root) and Path(record.root) == settings.root
 
     def is_the_wish_of(self, settings: Settings) -> bool:
-        """Whether it serves what a start with these settings would: this application, from here, at this address."""
-        root, app = self.record.root or str(settings.root), self.record.app or settings.app
-        return self.is_at(settings) and Path(root) == settings.root and app == settings.app
+        """Whether it serves what a start with these settings would, under the same requirements, at this address."""
+        return self.is_at(settings) and self.record.wish == wish(settings)
 
     def hand_over(self) -> Handover | None:
         """Ask it for its socket; None if it gives none."""

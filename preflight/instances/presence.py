@@ -21,6 +21,7 @@ from preflight import __version__, times
 from preflight.instances import runtime, unixsockets
 from preflight.instances.records import DRAINING, PROTOCOL, SERVING, STARTING, Record, bound_to
 from preflight.instances.runtime import RuntimeFolderError
+from preflight.instances.wishes import wish
 from preflight.processes.channel import Channel, Message
 from preflight.processes.loop import Loop
 from preflight.settings.model import Settings
@@ -106,6 +107,7 @@ class Presence:
             protocol=PROTOCOL,
             activated_by=activated_by,
             uds=str(settings.uds or ""),
+            wish=wish(settings),
         )
         return cls(record, loop, state_dir=settings.state_dir)
 

@@ -69,6 +69,8 @@ class Record:
     """The socket unit of systemd whose socket it serves on, or "systemd"; empty: its socket is its own."""
     uds: str = ""
     """The path of the Unix socket that it serves on; empty where that is a host and a port."""
+    wish: str = ""
+    """What its start asked for, see wishes.py; empty if that is not known."""
 
     @classmethod
     def of(cls, data: Mapping[str, object], **known: object) -> Record:

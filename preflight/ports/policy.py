@@ -64,6 +64,8 @@ class Asking:
     unit: cgroups.Unit | None
     container: str | None
     elsewhere: frozenset[int] = frozenset()
+    wrappers: frozenset[int] = frozenset()
+    """What runs those elsewhere (``timeout``, ``uv run``, ``--reload``): it passes a signal on, or takes them along."""
 
     @classmethod
     def of(cls, port: int, policy: Policy, machine: Machine) -> "Asking":
@@ -71,7 +73,9 @@ class Asking:
         cgroup = me.cgroup if me else ""
         above = frozenset(ancestors(machine, os.getpid()))
         unit, container = cgroups.unit(cgroup), cgroups.container(cgroup)
-        return cls(port, policy, machine, os.getpid(), above, os.geteuid(), unit, container, policy.elsewhere())
+        elsewhere = policy.elsewhere()
+        wrappers = frozenset(parent for pid in elsewhere for parent in ancestors(machine, pid))
+        return cls(port, policy, machine, os.getpid(), above, os.geteuid(), unit, container, elsewhere, wrappers)
 
     def refusal(self, process: Process, *, below: bool = False) -> tuple[str, str] | None:
         """Why this process is not stopped, and what a person could do; None when it may be stopped.
@@ -93,6 +97,8 @@ class Asking:
             return f"it belongs to user {user_name(process.uid)}", kill
         if below and process.pid in self.elsewhere:
             return "it serves another port", another
+        if below and process.pid in self.wrappers:
+            return "it runs what serves another port", another
         names = _names(process)
         for name, fix in FORWARDERS.items():
             if name[:_NAME] in names:

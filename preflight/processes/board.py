@@ -7,6 +7,7 @@ gone with the last process that has it open.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import mmap
 import os
@@ -40,14 +41,13 @@ class Board:
     @classmethod
     def made(cls, workers: int, folder: Path) -> Board:
         """In the launcher. ``folder``: for the file, where the system has no files without a name. Raises OSError."""
-        if hasattr(os, "memfd_create"):
-            descriptor = os.memfd_create("preflight-board")
-        else:
-            path = folder / f"board-{os.getpid()}"
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            path.unlink()
-        os.ftruncate(descriptor, _size(workers))
-        return cls.attached(descriptor, 0, workers)
+        descriptor = _without_a_name(folder)
+        try:
+            os.ftruncate(descriptor, _size(workers))
+            return cls.attached(descriptor, 0, workers)
+        except BaseException:
+            os.close(descriptor)
+            raise
 
     @classmethod
     def attached(cls, descriptor: int, number: int, workers: int) -> Board:
@@ -171,6 +171,17 @@ class Counters:
     def totals(self) -> list[float]:
         """What all workers have counted, including those that have ended."""
         return [self._board.total(row) for row in self._rows]
+
+
+def _without_a_name(folder: Path) -> int:
+    """A descriptor of a file that nobody else can open."""
+    if hasattr(os, "memfd_create"):
+        with contextlib.suppress(OSError):  # a sandbox may refuse it
+            return os.memfd_create("preflight-board")
+    path = folder / f"board-{os.getpid()}"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    path.unlink()
+    return descriptor
 
 
 def _size(workers: int) -> int:

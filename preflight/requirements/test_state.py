@@ -49,10 +49,23 @@ def test_state_folder(settings: Settings, details: Details) -> None:
     finally:
         os.close(descriptor)
         probe.unlink()
+    if settings.workers > 1:
+        _share(settings, details)
     report = settings.state.report
     replaceable = not report.is_dir()
     assert replaceable, f"{report} is a folder, and the report has to be a file there"
     details.summary = str(folder)
+
+
+def _share(settings: Settings, details: Details) -> None:
+    """The file that several workers share can be made."""
+    from preflight.processes.board import Board
+
+    try:
+        Board.made(settings.workers, settings.state_dir).close()
+    except OSError as error:
+        details.fix = "allow larger files (ulimit -f), or serve with fewer workers"
+        pytest.fail(f"no file can be made for what {settings.workers} workers share: {error.strerror}")
 
 
 def _close(state: StateFolder) -> None:

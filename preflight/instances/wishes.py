@@ -1,0 +1,34 @@
+"""What a start asks for: two starts are one wish only if a server of the one would do for the other.
+
+Twenty starts in the same second have the same purpose, and one server is enough. A start that wants a certificate,
+other workers or another key has not got them because a server without them has just come up.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import re
+
+from preflight.settings.model import SETTINGS, Settings
+
+# Where it serves is compared by address; the others change what is shown and kept, and not what is served or asked.
+ASIDE = frozenset(
+    {"host", "port", "uds", "if_running", "state_dir", "history", "log_file", "log_format", "termination_log"}
+)
+# Variables that differ from terminal to terminal, and those of settings.
+_OF_THE_SESSION = re.compile(
+    r"_|COLUMNS|INVOCATION_ID|JOURNAL_STREAM|LINES|OLDPWD|PWD|SHLVL|STY|TERM|TMPDIR|TMUX|WINDOWID|(DBUS|PREFLIGHT|SSH|XDG)_.*",
+    re.DOTALL,
+)
+
+
+def wish(settings: Settings) -> str:
+    """A checksum of what a start with these settings would serve, and under which requirements.
+
+    Values of secrets are in it: of 32 bits, a checksum says nothing about them.
+    """
+    variables = {name: value for name, value in settings.environment.items() if not _OF_THE_SESSION.fullmatch(name)}
+    wanted = {name: getattr(settings, name) for name in SETTINGS if name not in ASIDE}
+    whole = [str(settings.root), str(settings.folder), wanted, settings.application, variables]
+    return f"{binascii.crc32(json.dumps(whole, sort_keys=True, default=str).encode()):08x}"
