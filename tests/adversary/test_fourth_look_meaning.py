@@ -26,9 +26,10 @@ import requests
 
 from preflight.redaction import arguments
 from preflight.redaction.redactor import Redactor
-from tests.e2e.doubles import SMALL
+from tests.e2e.chatting import client
+from tests.e2e.doubles import SMALL, Providers
 from tests.e2e.installing import Adopter
-from tests.e2e.place import Place, Started, get
+from tests.e2e.place import Place, Started, equip, get
 from tests.e2e.processes import kill_worker, supervised
 from tests.waiting import until
 
@@ -373,15 +374,20 @@ def test_a_database_that_a_full_disk_has_cut(shop: Adopter, left: int) -> None:
 
 
 @contextmanager
-def answering(*pieces: bytes, again: bytes = b"", pause: float = 0.0) -> Iterator[int]:
-    """A port where every request is answered with these pieces, and then with the last one again until it hangs up."""
+def answering(*pieces: bytes, again: bytes = b"", pause: float = 0.0, got: bytes = b"") -> Iterator[int]:
+    """A port where every request is answered with these pieces, and then with ``again`` until it hangs up.
+
+    With ``got``, a GET is answered with that alone.
+    """
     over = threading.Event()
     listener = socket.create_server(("127.0.0.1", 0))
 
     def answer(client: socket.socket) -> None:
         with client:
             try:
-                client.recv(1 << 16)
+                if client.recv(1 << 16).startswith(b"GET ") and got:
+                    client.sendall(got)
+                    return
                 for piece in pieces:
                     client.sendall(piece)
                 while again and not over.wait(pause):
@@ -849,3 +855,46 @@ def test_trying_out_a_receiver_whose_answer_has_no_end(place: Place) -> None:
                 one.process.wait(0.02)
         one.kill()
     assert most < LIMIT, f"{most >> 20} MiB"
+
+
+LISTED = b'{"object": "list", "data": []}'
+HAS_LIST = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(LISTED), LISTED)
+EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 99999999999\r\n\r\n"
+PIECE = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+SAYS = [{"index": 0, "delta": {"role": "assistant", "content": "x" * 30_000}, "finish_reason": None}]
+TALKS = {  # how the answer to a POST begins, and how it goes on
+    "an error": (
+        b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: 99999999999\r\n\r\n",
+        b"x" * (1 << 20),
+    ),
+    "an answer": (NOTIFIED, b"x" * (1 << 20)),
+    "an event": (EVENTS + b"data: ", b"x" * (1 << 20)),
+    "words": (EVENTS, b"data: " + json.dumps(PIECE | {"choices": SAYS}).encode() + b"\n\n"),
+}
+
+
+@pytest.mark.parametrize("what", TALKS)
+def test_a_model_whose_answer_has_no_end(place: Place, providers: Providers, what: str) -> None:
+    """The service of the model goes on and on: the turn ends, and the worker does not fill the memory."""
+    equip(place, providers)
+    first, again = TALKS[what]
+    with answering(first, again=again, got=HAS_LIST) as port:
+        started = place.start(OPENAI_BASE_URL=f"http://127.0.0.1:{port}/v1", PREFLIGHT_TURN_TIMEOUT="20s").until_ready()
+        with client(started.url) as one:
+            one.init()
+            before = most = rss_of(started)
+            ended = threading.Event()
+
+            def ask() -> None:
+                with contextlib.suppress(Exception):
+                    one.ask("What failed?")
+                ended.set()
+
+            asking = threading.Thread(target=ask)
+            asking.start()
+            while not ended.wait(0.02) and most - before < 2 * LIMIT:
+                with contextlib.suppress(psutil.Error):
+                    most = max(most, rss_of(started))
+            started.kill()
+            asking.join()
+    assert most - before < 2 * LIMIT, f"{(most - before) >> 20} MiB"
