@@ -21,7 +21,7 @@ import requests
 
 from tests import certificates
 from tests.e2e.beside import BEARER, ECHO, PREFIX, TOKEN
-from tests.e2e.place import READY, Place, Started, get
+from tests.e2e.place import KEYS, READY, Place, Started, get
 from tests.e2e.processes import foreign, handed_over, kill_worker, only, pytest_preflight, worker_of, workers_of
 from tests.portnumbers import unused_port
 from tests.servicemanagers import Hearing
@@ -374,6 +374,18 @@ def test_a_start_that_says_what_it_wants_behind_one(gated: Gated, how: str) -> N
             assert one.stop() == 0
 
 
+def test_a_start_that_has_waited_for_its_requirements(gated: Gated) -> None:
+    """Under ``--wait``: that a demo has come up meanwhile is not what was waited for, once nothing blocks any more."""
+    waits = gated.place.start("--offline", "--app", "gated:app", "--wait", "600", PREFLIGHT_PYTHON=">=3.11")
+    waits.until_says("blocked by ")
+    demo = gated.place.start("--demo", "--app", "gated:app").until_ready()
+    gated.place.write_env_file(**KEYS, RELEASE="2")
+    until(lambda: READY in waits.output or waits.process.poll() is not None, "it has decided")
+    assert get(f"{gated.place.url}/x") == (200, "2x"), waits.output
+    assert demo.wait() == 0
+    assert waits.stop() == 0
+
+
 def test_a_file_that_was_saved_before_the_second_start_was_typed(gated: Gated) -> None:
     """What came up meanwhile has imported the file as it was before: the second start serves what was saved."""
     gated.write(imports="mark('importing')\nwhile not marked('go'):\n    time.sleep(0.01)")
@@ -508,7 +520,7 @@ def test_names_of_projects(project: Place, tmp_path: Path, names: tuple[str, str
         handed_over(old, new)
         assert new.stop() == 0
         return
-    for options in ((), ("--if-running", "keep"), ("--check-only",)):
+    for options in ((), ("--check-only",)):
         new = other_tree.run(*SMALL, *options)
         assert new.process.returncode == 1, new.output
         assert "another project" in new.output or "for project" in new.output
