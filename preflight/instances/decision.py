@@ -63,11 +63,11 @@ def _decide(settings: Settings, neighbour: Neighbour, typed_at: float) -> Decisi
         what = f"project {foreign(neighbour.record.project)}" if neighbour.record.project else "another project"
         other = f"{neighbour.name} serves {neighbour.where} for {what} ({foreign(neighbour.record.root)})"
         return Decision(neighbour, refusal=other, fix="stop it, choose another port, or use --if-running replace")
-    if neighbour.came_up_after(typed_at) and neighbour.is_the_wish_of(settings):
-        return Decision(neighbour)  # twenty starts in the same second have the same purpose
     if how == "fail":
         running = f"{neighbour.name} serves {neighbour.where}, and --if-running is fail"
         return Decision(neighbour, refusal=running, fix="stop it, or start with --if-running replace")
+    if neighbour.came_up_after(typed_at) and neighbour.is_the_wish_of(settings):
+        return Decision(neighbour)  # twenty starts in the same second have the same purpose
     if how == "replace" and (end := _common_end(neighbour.record)):
         shared, fix = end
         return Decision(neighbour, refusal=f"{neighbour.name} serves {neighbour.where}, and {shared}", fix=fix)

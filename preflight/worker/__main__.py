@@ -224,14 +224,23 @@ class _Main:
         except OSError as error:
             self._unheard(error)
 
-    def _offer(self, kind: str, patience: float = 0.0, **data: Any) -> None:
-        """Say something in the event loop that may be lost, where the launcher is stopped and hears nothing."""
+    def _offer(self, kind: str, patience: float = 0.0, **data: Any) -> bool:
+        """Say something in the event loop that may be lost, where the launcher is stopped and hears nothing.
+
+        Returns whether it was said; what would go to a launcher that is gone counts as said.
+        """
         if self._is_copy:
-            return
+            return True
         try:
-            self._channel.offer(kind, patience, **data)
+            return self._channel.offer(kind, patience, **data)
         except OSError as error:
             self._unheard(error)
+        return True
+
+    def _tell(self, kind: str, **data: Any) -> None:
+        """Say something in the event loop that must be heard: a thread waits for a launcher that is stopped."""
+        if not self._offer(kind, **data):
+            threading.Thread(target=self._say, args=(kind,), kwargs=data, daemon=True).start()
 
     def _unheard(self, error: OSError) -> None:
         """The launcher is gone, which :meth:`_hung_up` deals with, or it is there and can be told nothing any more."""
@@ -245,7 +254,7 @@ class _Main:
     def _admission(self, board: Board, token: str, code: str, *, is_made: bool, **_ended: object) -> Admission:
         from preflight.web.logins import Admission, OwnLogins
 
-        return Admission(token, is_made, OwnLogins(code, lambda: self._say("code_spent"), board.claim))
+        return Admission(token, is_made, OwnLogins(code, lambda: self._tell("code_spent"), board.claim))
 
     def _join(self, order: Message) -> Instance:
         """The instance that the launcher describes, and what connects this worker with it, and with the others."""
@@ -256,7 +265,7 @@ class _Main:
         instance = Instance.of(order.data)
         instance.runner = self._reruns
         instance.ended_logins = order.data["login"]["ended"]
-        instance.end_login = lambda session, expires: self._say("logout", session=session, expires=expires)
+        instance.end_login = lambda session, expires: self._tell("logout", session=session, expires=expires)
         workers = instance.settings.workers
         if workers > 1:
             instance.board = Board.attached(order.descriptors[1], order.data["number"], workers)
