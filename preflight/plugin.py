@@ -142,7 +142,7 @@ def _redact(config: pytest.Config, project: Project) -> None:
     """Redact what is written before the run has its settings; see `preflight.suite.written`."""
     from preflight.redaction.redactor import Redactor
     from preflight.settings import loading
-    from preflight.settings.model import SettingsError
+    from preflight.settings.fields import SettingsError
     from preflight.suite import written
 
     environ = _ENVIRONMENTS[config.pluginmanager]
@@ -162,7 +162,7 @@ def declare_markers(config: pytest.Config) -> None:
 
 
 def _take_up(config: pytest.Config, project: Project) -> None:
-    from preflight.settings.model import SettingsError
+    from preflight.settings.fields import SettingsError
     from preflight.suite import plugin
 
     if not config.pluginmanager.hasplugin("pytest_jsonreport") and not config.pluginmanager.hasplugin(

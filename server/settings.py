@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from preflight.settings.model import setting
+from preflight.settings.fields import setting
 from preflight.settings.parsers import duration, size, whole
 
 

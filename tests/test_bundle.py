@@ -24,6 +24,7 @@ from preflight.report import model as report
 from preflight.report.model import Check, Report
 from preflight.settings import loading
 from preflight.settings import model as settings
+from preflight.settings.fields import declared_by
 from server.settings import AgentSettings
 from tests.launchers import Answering
 
@@ -34,7 +35,7 @@ MakeReport = Callable[..., Report]
 MakeCheck = Callable[..., Check]
 
 
-NAMES = {*settings.SETTINGS, *(entry.name for entry in settings.declared_by(AgentSettings))}
+NAMES = {*settings.SETTINGS, *(entry.name for entry in declared_by(AgentSettings))}
 
 
 def chosen(**options: object) -> settings.Settings:

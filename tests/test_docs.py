@@ -18,6 +18,7 @@ from preflight.command.options import EXIT_CODES, parser
 from preflight.report import model as report
 from preflight.settings import model as settings
 from preflight.settings import parsers
+from preflight.settings.fields import declared_by
 from server.settings import AgentSettings
 from tests.tables import requirement_rows, table
 
@@ -62,7 +63,7 @@ def default(value: Any) -> str:
 def settings_of(kind: type) -> str:
     """Every setting that a dataclass declares, its variable, its default and its meaning."""
     rows = []
-    for entry in settings.declared_by(kind):
+    for entry in declared_by(kind):
         value: Any = entry.default
         if entry.metadata["parse"] is parsers.size:
             units = ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB"))

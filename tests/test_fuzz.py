@@ -20,7 +20,8 @@ from preflight.redaction.redactor import MASK, Redactor
 from preflight.report import model as report
 from preflight.report.model import Report, ReportError
 from preflight.settings import envfile, loading
-from preflight.settings.model import SETTINGS, SettingsError
+from preflight.settings.fields import SettingsError
+from preflight.settings.model import SETTINGS
 from tests.fuzzing import fuzzed
 
 pytestmark = pytest.mark.slow

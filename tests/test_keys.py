@@ -17,7 +17,7 @@ from preflight.contract import Details, Unknown
 from preflight.requirements import test_exposure, test_keys
 from preflight.settings import loading, template
 from preflight.settings import model as settings
-from preflight.settings.model import SettingsError
+from preflight.settings.fields import SettingsError
 from preflight.suite.probes.network import Probes
 from tests.pasting import check as check_fix
 from tests.proxies import OPENSSL, Authority, Proxy, Service

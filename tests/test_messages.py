@@ -9,7 +9,7 @@ from typing import get_args
 import jsonschema
 import pytest
 
-from preflight.settings.model import declared_by
+from preflight.settings.fields import declared_by
 from server.chat import messages
 from server.settings import AgentSettings
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from preflight.settings.fields import SettingsError
 from preflight.settings.loading import load
-from preflight.settings.model import Settings, SettingsError
+from preflight.settings.model import Settings
 from preflight.settings.servicelinks import described
 from tests.servicelinks import docker, docker_range, kubernetes
 

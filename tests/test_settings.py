@@ -14,7 +14,8 @@ import pytest
 
 from preflight.settings import loading
 from preflight.settings import model as settings
-from preflight.settings.model import Settings, SettingsError
+from preflight.settings.fields import SettingsError
+from preflight.settings.model import Settings
 
 HERE = Path(__file__).parents[1]
 SECRET = "sk-canary-3f9a1c77e2"
@@ -269,7 +270,7 @@ def test_a_setting_is_never_taken_for_itself(root: Path, name: str) -> None:
         write(root, table)
         try:
             load(root)
-        except settings.SettingsError as error:
+        except SettingsError as error:
             said = str(error).replace(str(root), "")  # whose name may be anything
             assert "unknown" not in said, said
             assert "no such" not in said, said
@@ -487,7 +488,7 @@ def test_a_stop(root: Path, host: str, delay: object, timeout: float) -> None:
 OWN = """
 from dataclasses import dataclass
 
-from preflight.settings.model import setting
+from preflight.settings.fields import setting
 from preflight.settings.parsers import names, whole
 
 

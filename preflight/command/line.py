@@ -13,8 +13,9 @@ from preflight.command.options import OWN, START, Invocation
 from preflight.output import plainlines
 from preflight.ports import activation
 from preflight.processes.servicemanager import ServiceManager
+from preflight.settings.fields import SettingsError
 from preflight.settings.loading import load
-from preflight.settings.model import Settings, SettingsError
+from preflight.settings.model import Settings
 
 if TYPE_CHECKING:
     from preflight.output.log import LogFile

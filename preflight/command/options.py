@@ -15,8 +15,9 @@ from preflight.output import plainlines
 from preflight.ports.activation import Passed
 from preflight.processes.servicemanager import ServiceManager
 from preflight.report import formats
+from preflight.settings.fields import SettingsError
 from preflight.settings.loading import load
-from preflight.settings.model import PREFIX, SETTINGS, SettingsError
+from preflight.settings.model import PREFIX, SETTINGS
 from preflight.settings.parsers import duration
 
 TYPED_AT = time.monotonic()  # as near to the command's start as this code can be

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from preflight import registering
 from preflight.processes import interpreter
-from preflight.settings.model import Settings, SettingsError
+from preflight.settings.fields import SettingsError
+from preflight.settings.model import Settings
 
 
 def run(function: str, settings: Settings) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from preflight.output import plainlines
 from preflight.ports import activation
 from preflight.ports.activation import Inherited, Passed
-from preflight.settings.model import Settings, SettingsError
+from preflight.settings.fields import SettingsError
+from preflight.settings.model import Settings
 
 MISSED = (
     "systemd has passed a socket to the process that started this one, and this start does not have it: let ExecStart="

@@ -28,8 +28,9 @@ from preflight.launcher.shown import Display
 from preflight.output.publishing import Unpublishable
 from preflight.processes import children
 from preflight.processes.loop import Loop
+from preflight.settings.fields import SettingsError
 from preflight.settings.loading import load
-from preflight.settings.model import Settings, SettingsError
+from preflight.settings.model import Settings
 
 if TYPE_CHECKING:
     from watchfiles import Change

@@ -17,8 +17,8 @@ from preflight.processes.loop import Loop
 from preflight.processes.suite import RunResult
 from preflight.report import history
 from preflight.report.model import Report
+from preflight.settings.fields import SettingsError
 from preflight.settings.loading import load
-from preflight.settings.model import SettingsError
 from preflight.times import clock
 
 PAUSE = 1.0  # seconds between two rounds of waiting

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from preflight.dependencies import DEEPEST, of_group
-from preflight.settings.model import SettingsError
+from preflight.settings.fields import SettingsError
 
 INCLUDED = re.compile(r"(?:-r|--requirement)[ =]+(\S+)")
 OTHERS = re.compile(r"(?:-e|--editable)\b|[./]|[a-z+]+://")

@@ -15,19 +15,10 @@ from preflight import project as projects
 from preflight import registering
 from preflight.project import Project
 from preflight.settings import declared, envfile
-from preflight.settings.model import (
-    DEFAULT_ENV_FILE,
-    DEFAULT_STATE_DIR,
-    ENV_FILE,
-    ENVIRONMENT,
-    PREFIX,
-    PROFILE,
-    SETTINGS,
-    Settings,
-    SettingsError,
-    declared_by,
-)
+from preflight.settings.fields import SettingsError, declared_by
+from preflight.settings.model import ENV_FILE, ENVIRONMENT, PREFIX, PROFILE, SETTINGS, Settings
 from preflight.settings.parsers import attribute, path
+from preflight.settings.table import DEFAULT_ENV_FILE, DEFAULT_STATE_DIR
 from preflight.text import first_line
 
 Known = Mapping[str, Field[Any]]

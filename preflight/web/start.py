@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from preflight.project import Project
+from preflight.settings.fields import SettingsError
 from preflight.settings.loading import load
-from preflight.settings.model import PREFIX, Settings, SettingsError
+from preflight.settings.model import PREFIX, Settings
 from preflight.web import extra, logs
 from preflight.web.instance import BlockedStart, Instance
 from preflight.web.logins import Admission

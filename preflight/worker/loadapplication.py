@@ -19,7 +19,7 @@ from typing import Any
 from preflight import project
 from preflight.processes import interpreter
 from preflight.settings import loading
-from preflight.settings import model as settings
+from preflight.settings.fields import SettingsError
 from preflight.worker.application import CannotBeServed, load
 
 
@@ -33,7 +33,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         chosen = loading.load(project.of_command(), options={"app": options.app, "demo": options.demo or None})
-    except settings.SettingsError as error:
+    except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     os.environ.update(chosen.environment)

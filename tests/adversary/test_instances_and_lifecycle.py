@@ -18,7 +18,7 @@ import pytest
 from preflight import ports
 from preflight.ports import blind
 from preflight.settings import loading
-from preflight.settings.model import SettingsError
+from preflight.settings.fields import SettingsError
 from preflight.worker.application import CannotBeServed, load
 from tests.e2e import namespaces
 from tests.e2e.doubles import SMALL

@@ -21,7 +21,7 @@ from websockets.sync.client import connect
 
 from preflight.processes.worker import Worker
 from preflight.settings import loading
-from preflight.settings.model import SettingsError
+from preflight.settings.fields import SettingsError
 from preflight.worker.application import load
 from tests.e2e import clocks
 from tests.e2e.clients import Clients

@@ -10,7 +10,8 @@ from packaging.specifiers import SpecifierSet
 
 from preflight.instances.presence import GOODBYE
 from preflight.settings import loading, parsers
-from preflight.settings.model import Settings, declared_by
+from preflight.settings.fields import declared_by
+from preflight.settings.model import Settings
 from preflight.settings.statefolder import StateFolder
 from tests.deploy.manifests import ROOT, dockerfile, image_command, image_variables, load, pod
 

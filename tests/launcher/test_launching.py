@@ -24,7 +24,7 @@ from preflight.processes.loop import Loop
 from preflight.processes.suite import RunResult
 from preflight.report import model as report
 from preflight.settings import loading
-from preflight.settings import model as settings
+from preflight.settings.fields import SettingsError
 from preflight.settings.model import Settings
 from tests.fakechildren import Application, FakeChild, FakeChildren, Requirements
 
@@ -294,7 +294,7 @@ def test_settings_that_cannot_be_used(
         repeated.reload_or_keep()
     assert display.settings is chosen
     assert capfd.readouterr().out.count("keeping the previous settings: ") == 1
-    with pytest.raises(settings.SettingsError, match="PREFLIGHT_PYTHON"):
+    with pytest.raises(SettingsError, match="PREFLIGHT_PYTHON"):
         repeated.reload_in_time(0.0)
     monkeypatch.delenv("PREFLIGHT_PYTHON")
     repeated.reload_in_time(0.0)

@@ -21,7 +21,8 @@ from preflight.processes.loop import Loop
 from preflight.processes.worker import Worker
 from preflight.requirements import test_resources
 from preflight.settings import loading, processors
-from preflight.settings.model import Settings, SettingsError
+from preflight.settings.fields import SettingsError
+from preflight.settings.model import Settings
 from preflight.suite.probes import memory
 from tests.fakechildren import Application, FakeChild, FakeChildren, drained
 
