@@ -70,7 +70,7 @@ def own(path: Path) -> None:
 
 
 def _write_new(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = new(path)
     with os.fdopen(descriptor, "w") as stream:
         stream.write(text)
 
@@ -121,6 +121,19 @@ def close(path: Path) -> None:
     status = path.stat()
     if status.st_mode & 0o077 and status.st_uid == os.geteuid():
         path.chmod(0o700 if stat.S_ISDIR(status.st_mode) else 0o600)
+
+
+def new(path: Path, mode: int = 0o600) -> int:
+    """A descriptor of a file that was not there, to read and write it. Raises FileExistsError, for a link as well."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+
+
+def existing(path: Path, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of what is there: never through a link, and never waiting for the writer of a named pipe.
+
+    Raises OSError. What kind of file it is, and whose, is for the caller to see.
+    """
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 def opened(path: Path, flags: int) -> int:
@@ -184,7 +197,7 @@ def publish(path: Path, content: bytes, *, mark: str = "", replace: bool = True)
     mark = mark or os.urandom(8).hex()
     # A new file that follows no link; the rename then replaces whatever was there.
     temporary = path.with_name(f".{path.name}.{mark}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = new(temporary)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             with contextlib.suppress(OSError):  # some network file systems have no locks
@@ -220,7 +233,7 @@ def sweep(path: Path) -> None:
         if not name.startswith(prefix) or not mark or _PID.fullmatch(pid) is None or _alive(int(pid)):
             continue
         try:
-            descriptor = os.open(path.with_name(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            descriptor = existing(path.with_name(name))
         except OSError:
             continue
         try:

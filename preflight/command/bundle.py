@@ -326,7 +326,7 @@ def _program(command: str) -> str:
 
 def _tail(path: Path, size: int) -> bytes:
     """The end of a log, at most ``size`` bytes, from the beginning of a line."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    descriptor = files.existing(path)
     with os.fdopen(descriptor, "rb") as stream:
         whole = os.fstat(descriptor).st_size
         stream.seek(max(0, whole - size))

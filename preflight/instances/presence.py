@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from preflight import __version__, times
+from preflight import __version__, files, times
 from preflight.instances import runtime, unixsockets
 from preflight.instances.records import DRAINING, PROTOCOL, SERVING, STARTING, Record, bound_to
 from preflight.instances.runtime import RuntimeFolderError
@@ -154,7 +154,7 @@ class Presence:
         self._listen()
 
     def _write_new(self, file: Path) -> None:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        descriptor = files.new(file)
         if self._record >= 0:
             os.close(self._record)
         self._record = descriptor

@@ -99,7 +99,7 @@ def _try_out(place: Path) -> None:
     """See that there is room for a record, that it can be locked, and that a socket can be bound. Raises OSError."""
     name = f".probe.{os.getpid()}.{os.urandom(4).hex()}"
     file, bound = place / name, place / f"{name}.sock"
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = files.new(file)
     try:
         write_whole(descriptor, bytes(RECORD), 0)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -124,8 +124,7 @@ def discard(record: Path) -> bytes | None:
     has made it.
     """
     try:
-        # A FIFO of that name would keep us waiting for a writer.
-        descriptor = os.open(record, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = files.existing(record)
     except OSError:
         return None
     try:

@@ -32,7 +32,7 @@ def make_sure(settings: Settings) -> None:
     path = settings.state.report
     probe = path.with_name(f".{path.name}.room.{os.getpid()}")
     try:
-        descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        descriptor = files.new(probe)
     except OSError:
         return
     try:

@@ -322,8 +322,7 @@ def load(path: Path) -> Report:
 def _read(path: Path) -> tuple[Report, int]:
     """The report, and the number of the file that it was in."""
     try:
-        # O_NONBLOCK: a named pipe in its place must not keep us waiting for a writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = files.existing(path)
     except OSError as error:
         why = "is a symbolic link" if error.errno == errno.ELOOP else error.strerror
         raise ReportError(f"{path}: {why}") from None

@@ -36,7 +36,7 @@ def test_state_folder(settings: Settings, details: Details) -> None:
         pytest.fail(f"{folder} cannot be made: {error.strerror}")
     probe = folder / f".probe-{os.getpid()}"
     try:
-        descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        descriptor = files.new(probe)
     except OSError as error:
         pytest.fail(f"{folder} cannot be written: {error.strerror}")
     try:

@@ -6,7 +6,7 @@ import os
 import shlex
 from pathlib import Path
 
-from preflight import commands
+from preflight import commands, files
 from preflight.settings.model import Settings
 
 PLACEHOLDER = "paste-your-key-here"
@@ -82,7 +82,7 @@ def write(path: Path) -> tuple[str, str]:
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        descriptor = files.new(path)
     except FileExistsError:
         return f"{path} exists and was left as it is.", ""
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:

@@ -9,6 +9,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from preflight import files
+
 ENTRIES = 50_000  # files and folders that are looked at; what is nearer to the root comes first
 LARGEST = 1024 * 1024  # bytes; a source file of more than 1 MiB was made by a program
 SKIPPED = {"__pycache__", "build", "dist", "env", "node_modules", "site-packages", "venv", "virtualenv"}
@@ -82,8 +84,7 @@ class Folder:
 def read(path: Path) -> bytes | None:
     """The content of a regular file; None if it is too large, is a link, or may not be read."""
     try:
-        # O_NONBLOCK: opening a named pipe must not wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = files.existing(path)
     except OSError:
         return None
     status = os.fstat(descriptor)

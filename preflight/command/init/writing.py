@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from preflight import files
+
 PYPROJECT = "pyproject.toml"
 LARGEST = 4 * 1024 * 1024  # bytes; what is larger was not written by people
 
@@ -38,7 +40,7 @@ def pyproject(root: Path) -> tuple[bytes | None, Mapping[str, Any]]:
     """
     path = root / PYPROJECT
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = files.existing(path)
     except FileNotFoundError:
         return None, {}
     except OSError as error:
@@ -121,8 +123,7 @@ def write(addition: Addition) -> None:
         _append(addition.path, addition.before, addition.text.encode())
         return
     addition.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(addition.path, flags, 0o644)
+    descriptor = files.new(addition.path, 0o644)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(addition.text.encode())
@@ -133,7 +134,7 @@ def write(addition: Addition) -> None:
 
 def _append(path: Path, before: bytes, lines: bytes) -> None:
     """In place, so that owner, mode and hard links stay; all of it or nothing."""
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = files.existing(path, os.O_RDWR | os.O_APPEND)
     with os.fdopen(descriptor, "r+b", buffering=0) as stream:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         if stream.read() != before:

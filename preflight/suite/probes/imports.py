@@ -68,8 +68,7 @@ def attempt(names: Sequence[str], state: StateFolder, deadline: float) -> Tried:
 def _remembered(path: Path, fingerprint: str) -> frozenset[str]:
     """The distributions that were imported while everything was as it is now."""
     try:
-        # O_NONBLOCK: a named pipe in its place must not keep us waiting for a writer.
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:
+        with open(files.existing(path), "rb") as stream:
             kept = json.loads(stream.read())
         return frozenset(kept["imported"] if kept["of"] == fingerprint else ())
     except (OSError, ValueError, TypeError, KeyError):  # another release's, say
