@@ -35,6 +35,7 @@ from preflight.settings import loading
 from preflight.web.instance import Instance
 from preflight.web.past import EarlierRuns
 from preflight.web.snapshot import Snapshot
+from server.agent import graph
 from server.agent.embedded import EmbeddedModel, intent, pieces, plan, subject
 from server.agent.failures import ProviderError
 from server.agent.graph import REMEMBERED, REMEMBERED_CHARACTERS, Agent, make, remember
@@ -437,6 +438,15 @@ def test_a_person_can_have_the_checks_run_again(failing: Instance) -> None:
     assert rerun.count == 1
     assert "abc" in said
     assert ["start_rerun" in offered for offered in model.offers] == [True, False, False]
+
+
+def test_an_answer_that_goes_on(failing: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has a longest length, whatever a model says."""
+    monkeypatch.setattr(graph, "LONGEST_ANSWER", 10)
+    _model, agent = gullible(failing, Reruns())
+    with pytest.raises(ProviderError) as caught:
+        ask(agent, "say a great deal")
+    assert caught.value.message == "The model's answer has more than 10 characters. Ask for a shorter one."
 
 
 def test_a_report_cannot_have_the_checks_run_again(

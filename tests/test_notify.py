@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from preflight import times
@@ -18,6 +21,7 @@ from preflight.notify.notifier import Notifier
 from preflight.processes.loop import Loop
 from preflight.redaction.redactor import Redactor
 from preflight.settings import loading
+from tests.ready.listeners import listening
 from tests.receivers import Mailbox, Receiver
 
 pytestmark = pytest.mark.slow
@@ -275,6 +279,44 @@ def test_unattended(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_reason(logged: str, said: str) -> None:
     """Why a service did not take a message, in words that are written down here."""
     assert sender.reason(logged) == said
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n"
+CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;"
+MAIL = "mailto://127.0.0.1:{}?from=server@example.org&to=me@example.org&mode=insecure"
+ENDLESS = {  # the service, how its answer begins, how that goes on, and what is said about it
+    "HTTP": ("json://127.0.0.1:{}", HEAD, b"x" * 100_000, sender.ENDLESS),
+    "a line of HTTP": ("json://127.0.0.1:{}", CHUNKS, b"x" * 100_000, ""),
+    "mail": (MAIL, b"220 me\r\n", (b"250-" + b"x" * 8_000 + b"\r\n") * 10, sender.GREEDY),
+}
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+def test_an_answer_without_end(telling: Callable[..., Telling], what: str) -> None:
+    """It is not read to an end that it does not have, nor does it take the memory that the server needs."""
+    url, first, again, why = ENDLESS[what]
+
+    def talk(connection: socket.socket) -> None:
+        connection.sendall(first)
+        while connection.recv(1 << 16):
+            while True:
+                connection.sendall(again)
+
+    with listening(talk) as port:
+        one = telling(url.format(port))
+        one.notifier.tell(TEST)
+        sending, most = psutil.Process(one.sender()), 0
+
+        def is_told() -> bool:
+            nonlocal most
+            with contextlib.suppress(psutil.Error):
+                most = max(most, sending.memory_info().rss)
+            return one.notifier.pending == 0
+
+        one.until(is_told, "it is told")
+    assert most < 2 * sender.MOST_MEMORY
+    assert one.notifier.tally["undelivered"] == 1
+    assert one.said[0].endswith(why)
 
 
 def test_what_to_install() -> None:

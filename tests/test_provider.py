@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 
-from server.agent import provider
+from server.agent import completions, provider
 from server.agent.failures import ProviderError
 from tests.services import Answer, Service, completion, streamed
 
@@ -91,6 +91,28 @@ def test_the_service_that_failed_is_named_with_its_own_variables(free_port: int)
         asyncio.run(provider.ask(model, [HumanMessage("hello")], 0, provider.PERPLEXITY))
     assert caught.value.message.startswith("Perplexity cannot be reached")
     assert caught.value.message.endswith("PERPLEXITY_BASE_URL.")
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_an_answer_that_is_too_long(service: Service, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    """Is not read to its end, which it may not have, and not asked for again."""
+    monkeypatch.setattr(completions, "LONGEST_BODY", 1 << 20)
+    _, _, document = completion("stop", "Sunny. " * 200_000)
+    service.answers((status, {}, document))
+    with pytest.raises(ProviderError) as caught:
+        ask(service)
+    assert caught.value.message == "The model's service sent an answer of more than 1 MiB. Try again."
+    assert len(service.times) == 1
+
+
+def test_a_stream_that_is_too_long(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ends where its bound is, whether it comes in many events or in one."""
+    monkeypatch.setattr(completions, "LONGEST_BODY", 1 << 20)
+    for said in (["Sunny. "] * 10_000, ["Sunny. " * 200_000]):
+        service.answers(streamed(*({"delta": {"content": one}} for one in said)))
+        with pytest.raises(ProviderError) as caught:
+            tell(service)
+        assert caught.value.message == "The model's service sent an answer of more than 1 MiB. Try again."
 
 
 # Whether an answer is whole.

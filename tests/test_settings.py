@@ -157,6 +157,7 @@ WRONG: dict[str, list[object]] = {
     "disk_space": ["1 XB", "-1", "much", False, {}],
     "open_files": [0, "many"],
     "plugins": [3, [1], {"a": 1}],
+    "suite": [3, ["preflight.requirements", ""], "preflight.requirements, ,checks"],
     "token": ["", " ", "two words", "sécret", "a\nb", "x" * 600, 3],
     "allowed_hosts": ["*", "http://agent.example", "a b", "::1", "agent.example:port", [3]],
     "allowed_origins": ["*", "null", "agent.test", "https://agent.test/path", "https://*.example"],

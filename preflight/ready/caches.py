@@ -11,6 +11,7 @@ from preflight.contract import Details
 from preflight.making import Ask, Failure, Instead, imported, requirement, unknown
 from preflight.making import url as parsed
 from preflight.ready.network import resolved
+from preflight.suite.probes.asking import LONGEST_BODY
 from preflight.text import foreign
 
 
@@ -101,12 +102,13 @@ def _asked(library: Any, ask: Ask, to_connect: float) -> RedisAnswer:
     except (ValueError, TypeError):
         said = "one of its parameters does not exist, or has a wrong value"
         raise Failure(f"{ask.variable} is not the URL of a Redis server: {said}") from None
+    client.connection_pool.connection_class = _bounded(client.connection_pool.connection_class)
     try:
         with client:
             client.ping()
             about = _allowed(errors, client.info) or {}
             settings: dict[str, str] = {}
-            for name in ("maxmemory-policy", "stop-writes-on-bgsave-error", "save"):
+            for name in ("maxmemory-policy", "stop-writes-on-bgsave-error", "save", "min-replicas-to-write"):
                 settings |= _allowed(errors, functools.partial(client.config_get, name)) or {}
             if about.get("cluster_enabled"):
                 cluster = _allowed(errors, functools.partial(client.execute_command, "CLUSTER INFO")) or {}
@@ -136,6 +138,45 @@ def _asked(library: Any, ask: Ask, to_connect: float) -> RedisAnswer:
         raise Failure(f"what answers does not speak Redis' protocol ({type(error).__name__})") from None
 
 
+class _BoundedSocket:
+    """A client's socket that ends with Failure when more has come than the answers to our questions can have.
+
+    What answers may announce any length, and the client collects it: any account can listen where Redis is down.
+    """
+
+    def __init__(self, wrapped: Any) -> None:
+        self._wrapped = wrapped
+        self._received = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._wrapped, name)
+
+    def recv(self, *arguments: Any) -> bytes:
+        piece: bytes = self._wrapped.recv(*arguments)
+        self._count(len(piece))
+        return piece
+
+    def recv_into(self, *arguments: Any) -> int:
+        length: int = self._wrapped.recv_into(*arguments)
+        self._count(length)
+        return length
+
+    def _count(self, length: int) -> None:
+        self._received += length
+        if self._received > LONGEST_BODY:
+            raise Failure(f"what answers sends more than {LONGEST_BODY >> 20} MiB, as Redis never would")
+
+
+def _bounded(kind: Any) -> Any:
+    """A class of the client's connections, whichever the URL asks for, over such sockets."""
+
+    class Bounded(kind):  # type: ignore[misc]
+        def _connect(self) -> _BoundedSocket:
+            return _BoundedSocket(super()._connect())
+
+    return Bounded
+
+
 def _allowed(errors: Any, question: Callable[[], Any]) -> Any:
     """The answer; None if the server does not permit the question, as managed services and ACLs do."""
     try:
@@ -148,13 +189,23 @@ def _allowed(errors: Any, question: Callable[[], Any]) -> Any:
 
 def _refuses(about: Mapping[str, Any], settings: Mapping[str, str]) -> str:
     """Why nothing can be written, by what INFO says: a server answers PING all the same."""
+    if about.get("redis_mode") == "sentinel":
+        return "it is a sentinel, which knows the servers and keeps nothing itself"
     if settings.get("cluster-state") == "fail":
         return "its cluster is down (CLUSTERDOWN)"
     if about.get("role") == "slave" and about.get("slave_read_only", 1):
         return "it is a replica"
-    used, most = about.get("used_memory", 0), about.get("maxmemory", 0)
-    if most and used >= most and about.get("maxmemory_policy") == "noeviction":
-        return "its memory is full, and its maxmemory-policy is noeviction"
+    # INFO has this number only where replicas are wanted; how many, CONFIG says.
+    replicas, wanted = about.get("min_slaves_good_slaves"), str(settings.get("min-replicas-to-write", ""))
+    if isinstance(replicas, int) and replicas < (int(wanted) if wanted.isdecimal() else 1):
+        return "too few of its replicas are in touch (NOREPLICAS)"
+    used, most = about.get("used_memory", 0) - about.get("mem_not_counted_for_evict", 0), about.get("maxmemory", 0)
+    policy = str(about.get("maxmemory_policy", ""))
+    databases = [kept for name, kept in about.items() if re.fullmatch(r"db\d+", name) and isinstance(kept, dict)]
+    nothing_goes = policy.startswith("volatile-") and not any(kept.get("expires") for kept in databases)
+    if most and used >= most and (policy == "noeviction" or nothing_goes):
+        none = ", and no key of it expires" if nothing_goes else ""
+        return f"its memory is full, and its maxmemory-policy is {policy}{none}"
     stops = settings.get("stop-writes-on-bgsave-error") == "yes" and settings.get("save")
     if stops and about.get("rdb_last_bgsave_status", "ok") != "ok":
         return "its last snapshot could not be saved (MISCONF)"

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Unpack
 
+from preflight import bodies
 from preflight.contract import Details
 from preflight.making import Ask, Failure, Instead, imported, literal, requirement, unknown, without_query
 from preflight.making import url as parsed
 from preflight.processes import programs
 from preflight.ready.machine import found
-from preflight.suite.probes import clients, egress
+from preflight.suite.probes import asking, clients, egress
 from preflight.text import foreign
 
 # Options that keep a runner from downloading the server, and options that make it download without asking.
@@ -127,7 +128,13 @@ async def _reached(ask: Ask, token: str) -> AsyncIterator[Any]:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     async with (
         httpx2.AsyncClient(
-            mounts=mounts, verify=context, trust_env=False, timeout=ask.timeout, headers=headers, follow_redirects=False
+            mounts=mounts,
+            verify=context,
+            trust_env=False,
+            timeout=ask.timeout,
+            headers=headers,
+            follow_redirects=False,
+            event_hooks={"response": [bodies.bounded(asking.LONGEST_BODY)]},
         ) as http,
         streamable_http_client(ask.value, http_client=http) as streams,
     ):
@@ -169,6 +176,8 @@ def _why(error: BaseException) -> str:
     if isinstance(status, int):
         wants = ", it wants a token that it knows" if status in (401, 403) else ""
         return f"HTTP {status}{wants}"
+    if isinstance(error, bodies.TooLong):
+        return str(error)
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     return type(error).__name__

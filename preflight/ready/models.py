@@ -14,7 +14,7 @@ from preflight.making import Ask, Failure, Instead, literal, requirement, unknow
 from preflight.making import url as parsed
 from preflight.ready.judges import MONEY
 from preflight.ready.keys import PROVIDERS, base_of, headers_of, provider_of, question_of
-from preflight.ready.web import get, send
+from preflight.ready.web import HttpAnswer, get, send
 from preflight.suite.probes import asking
 from preflight.text import foreign
 
@@ -139,7 +139,7 @@ def _offered(kind: str, name: str, ask: Ask, base: str) -> ModelsAnswer:
         answer = get(question.url, ask, headers)
         if answer.cut:
             unknown(f"the service's list {answer.cut}")
-        names = _names(answer.document, known.lists[0])
+        names = _names(answer, known.lists[0])
         if names is None or _is_among(name, names):
             return ModelsAnswer(answer.status, names)
         # Some services know aliases ("-latest") and custom models, but have them in no list.
@@ -150,8 +150,14 @@ def _offered(kind: str, name: str, ask: Ask, base: str) -> ModelsAnswer:
         unknown(str(failure))
 
 
-# The providers that can be asked for one word; `_word` has the route and the body for each.
-SAYS_A_WORD = ("openai", "anthropic", "google", "azure", "mistral", "perplexity")
+SAYS_A_WORD = {
+    "openai": "choices", "anthropic": "content", "google": "candidates", "azure": "choices", "mistral": "choices",
+    "perplexity": "choices",
+}  # fmt: skip
+"""The providers that can be asked for one word, and the list in which a good answer has it.
+
+`_word` has the route and the body for each.
+"""
 
 
 def _word(kind: str, name: str) -> tuple[str, dict[str, Any]]:
@@ -179,7 +185,7 @@ def _used(kind: str, name: str, ask: Ask, base: str) -> ModelsAnswer:
         unknown(str(failure))
     error = answer.document.get("error") if isinstance(answer.document, dict) else None
     said = " ".join(str(error.get(one)) for one in ("code", "type", "status")) if isinstance(error, dict) else ""
-    if answer.status == 200 and error is None:
+    if answer.status == 200 and error is None and _entries(answer.document, SAYS_A_WORD[kind]):
         return ModelsAnswer(200, None, knows=True)
     if answer.status == 404:
         raise Failure(f"the service has no model {name} (HTTP 404)")
@@ -187,21 +193,28 @@ def _used(kind: str, name: str, ask: Ask, base: str) -> ModelsAnswer:
         raise Failure(
             f"the account has no quota or credit left for {name} (HTTP {answer.status})", "look at its billing"
         )
-    unknown(f"{name} was asked, and the service answered HTTP {answer.status}")
+    but = ", but not with a model's words" if answer.status == 200 else ""  # a proxy's page to log in, say
+    unknown(f"{name} was asked, and the service answered HTTP {answer.status}{but}")
 
 
-def _names(document: Any, where: str) -> list[str] | None:
+def _entries(document: Any, where: str) -> list[dict[str, Any]] | None:
+    """The objects in the list that an answer has under this name, or is; None if there is no such list."""
     listed = document.get(where) if isinstance(document, dict) else document
-    if not isinstance(listed, list):
+    return [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else None
+
+
+def _names(answer: HttpAnswer, where: str) -> list[str] | None:
+    """The names in a list of models; None if the service has not answered with one."""
+    entries = _entries(answer.document, where) if answer.status == 200 else None
+    if entries is None:
         return None
-    entries = [entry for entry in listed if isinstance(entry, dict)]
     names = [entry.get("id") or entry.get("name") or entry.get("model") for entry in entries]
     names += [alias for entry in entries if isinstance(entry.get("aliases"), list) for alias in entry["aliases"]]
     return [foreign(name) for name in names if isinstance(name, str)]
 
 
 def _local(kind: str, name: str, ask: Ask, key: str, *, loaded: bool) -> ModelsAnswer:
-    """The models of a self-hosted server; its ``/health`` is good before a model is loaded."""
+    """The models of a self-hosted server; vLLM and llama.cpp list them before they can be used, and after."""
     if kind == "ollama":
         ask = replace(ask, value=_of_ollama(ask.value))
     parsed(ask, ["http", "https"], f"the URL of {kind}")
@@ -210,25 +223,32 @@ def _local(kind: str, name: str, ask: Ask, key: str, *, loaded: bool) -> ModelsA
     if kind == "ollama":
         # https://github.com/ollama/ollama/blob/main/docs/api.md: api/tags has what is on disk, api/ps what is loaded
         there = get(asking.below(root, "api/tags"), ask, headers)
-        names = _names(there.document, "models")
+        names = _names(there, "models")
         if there.status == 404:
             raise Failure("what answers is not ollama: it has no /api/tags")
         if loaded and names is not None and _is_among(name, names):
-            running = _names(get(asking.below(root, "api/ps"), ask, headers).document, "models")
-            if running is None or not _is_among(name, running):
+            listed = get(asking.below(root, "api/ps"), ask, headers)
+            running = _names(listed, "models")
+            if running is None:
+                said = f"/api/ps, which answers HTTP {listed.status}, does not say whether it is loaded"
+                raise Failure(f"{name} is on the disk, but {said}")
+            if not _is_among(name, running):
                 return ModelsAnswer(there.status, names, f"{name} is on the disk, but not loaded")
         return ModelsAnswer(there.status, names)
     answer = get(asking.below(root, "v1/models"), ask, headers)
-    names = _names(answer.document, "data")
+    names = _names(answer, "data")
     health = get(asking.below(root, "health"), ask, headers) if loaded else None
-    if health is not None and health.status == 503:
-        # llama.cpp says "Loading model" until it is ready; vLLM's engine, when it has died.
+    if health is not None and health.status >= 500:
+        # llama.cpp says 503 and "Loading model" until it is ready. vLLM says 503 when its engine has died, and 500
+        # before release 0.11; a proxy in front of either says 502 or 504.
         error = health.document.get("error") if isinstance(health.document, dict) else None
         loading = "loading" in str(error.get("message", "") if isinstance(error, dict) else error).lower()
-        state = "is still being loaded" if loading else "is not ready: the server's /health answers HTTP 503"
-        return ModelsAnswer(200, [*(names or []), name], f"{name} {state}")
+        said = f"is not ready: the server's /health answers HTTP {health.status}"
+        return ModelsAnswer(200, [*(names or []), name], f"{name} {'is still being loaded' if loading else said}")
     if answer.status == 404:
         raise Failure(f"what answers is not {kind}: it has no /v1/models")
+    if health is not None and health.status != 200 and names is not None and _is_among(name, names):
+        unknown(f"nobody knows whether {name} is loaded: the server's /health answers HTTP {health.status}")
     return ModelsAnswer(answer.status, names, _asleep(answer.document, name) if loaded else "")
 
 

@@ -141,6 +141,15 @@ def names(value: object) -> tuple[str, ...]:
     return tuple(part.strip() for part in parts if part.strip())
 
 
+def parts(value: object) -> tuple[str, ...]:
+    """Names of which none is empty, unless all of the value is: what an empty one stood for would be left out."""
+    found = names(value)
+    given = value.split(",") if isinstance(value, str) else value
+    if found and isinstance(given, list | tuple) and len(found) < len(given):
+        raise ValueError("must be a list of names, none of which is empty")
+    return found
+
+
 def modules(value: object) -> tuple[str, ...]:
     """Names of modules to load; pytest would take one that begins with ``no:`` as one to leave out."""
     found = names(value)

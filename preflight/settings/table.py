@@ -28,6 +28,7 @@ from preflight.settings.parsers import (
     networks,
     one_of,
     origins,
+    parts,
     path,
     peers,
     permissions,
@@ -106,7 +107,7 @@ class Table:
     )
     suite: tuple[str, ...] = setting(
         (),
-        names,
+        parts,
         "the packages and folders with the requirements; by default, `preflight.requirements`, and `preflight_suite`"
         " next to pyproject.toml and where the command is typed, if it exists there",
     )

@@ -2,7 +2,8 @@
 
 Three things are lost on the way from a service to a message, and are kept here: that a stream came to its end,
 ``[DONE]``, whether or not it said before why it ended; why it ended, where that came without a delta; and that the
-arguments of a tool call are no object, which is a fault of that call and not of the whole answer.
+arguments of a tool call are no object, which is a fault of that call and not of the whole answer. And no answer is read
+beyond a bound.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ from openai._streaming import ServerSentEvent, SSEDecoder
 from openai.types.chat import ChatCompletionChunk
 from pydantic import model_validator
 
+from preflight import bodies
+
 DONE = "[DONE]"
 """The end of a stream, and the key of a message's metadata that has the reason for the end: ``finish_reason``."""
+LONGEST_BODY = 32 * 1024 * 1024
+"""Bytes of an answer that are read: a stream has about 300 for each token, and the longest answers 100,000 tokens."""
 END = json.dumps({"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {}, "finish_reason": DONE}]})
 
 
@@ -74,6 +79,12 @@ class CompatibleChat(ChatOpenAI):
     @model_validator(mode="after")
     def _follow_streams_to_their_end(self) -> CompatibleChat:
         self.async_client = Completions(self.async_client)
+        return self
+
+    @model_validator(mode="after")
+    def _bound_answers(self) -> CompatibleChat:
+        # LangChain has made the client, with the environment's proxies and certificates: one of ours would lack them.
+        self.root_async_client._client.event_hooks = {"response": [bodies.bounded(LONGEST_BODY)]}
         return self
 
     def _convert_chunk_to_generation_chunk(

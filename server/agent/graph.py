@@ -36,6 +36,7 @@ REMEMBERED = 12  # messages of a session that the graph keeps: six turns
 REMEMBERED_CHARACTERS = 24_000  # of them together; the last turn stays whatever its length
 AT_ONCE = 256  # turns, of all sessions
 EMBEDDED_AT_ONCE = 8  # the embedded model waits for nothing: more turns at once only take memory, and end later
+LONGEST_ANSWER = 1_000_000  # characters: more than models can say in one answer
 ROUNDS = 4  # times that the diagnostics may ask tools in one turn
 
 RULES = (
@@ -211,10 +212,15 @@ class Agent:
     async def _responder(self, state: TurnState, writer: StreamWriter) -> TurnState:
         writer(("node", "responder"))
         said: list[str] = []
+        length = 0
         asked = [*self._asked(state, RESPOND), *state.get("findings", ())]
         async for chunk in stream(self._model, asked, self._longest_wait):
             if chunk.text:
                 said.append(chunk.text)
+                length += len(chunk.text)
+                if length > LONGEST_ANSWER:
+                    message = f"The model's answer has more than {LONGEST_ANSWER:,} characters. Ask for a shorter one."
+                    raise ProviderError("provider_incomplete", message, retry=True)
                 writer(("token", chunk.text))
         text = self._redactor.text("".join(said))
         if not text.strip():

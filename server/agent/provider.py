@@ -22,6 +22,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import Runnable
 
+from preflight.bodies import TooLong
 from server.agent.failures import ProviderError
 
 # What services give as the reason why an answer has ended (finish_reason), OpenAI's own words first.
@@ -171,6 +172,8 @@ def explain(error: Exception, provider: ModelProvider) -> ProviderError:
     """What happened, in our own words, and whether trying again helps."""
     if isinstance(error, ProviderError):
         return error
+    if isinstance(error, TooLong):
+        return ProviderError("provider_invalid", f"{provider.name} sent {error}. Try again.", retry=True)
     import openai as sdk  # imported already by the code that failed; the embedded model has none of these failures
 
     if isinstance(error, sdk.APIStatusError):

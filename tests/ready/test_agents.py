@@ -224,6 +224,15 @@ def test_servers_that_load_one_model(tmp_path: Path, double: Double, provider: s
     assert ask(tmp_path, test, **environ).message == "the service has no model qwen; it has none"
     double.answers["/v1/models"] = (200, {"data": [{"id": "qwen"}]})
     assert ask(tmp_path, test, **environ).message == "qwen is loaded"
+    double.answers["/health"] = (502, {})
+    dead = ask(tmp_path, test, **environ)
+    assert (dead.outcome, dead.message) == ("failed", "qwen is not ready: the server's /health answers HTTP 502")
+    del double.answers["/health"]  # another server with the same routes, or a gateway that hides it
+    hidden = ask(tmp_path, test, **environ)
+    assert hidden.outcome == "unknown"
+    assert hidden.message == "nobody knows whether qwen is loaded: the server's /health answers HTTP 404"
+    there = ready.model("MODEL_URL", "qwen", provider=provider, loaded=False, timeout=LONG)
+    assert ask(tmp_path, there, **environ).outcome == "passed"
 
 
 def test_what_is_no_model_server(tmp_path: Path, double: Double) -> None:
@@ -252,6 +261,10 @@ def test_deployments_that_nobody_lists(tmp_path: Path, double: Double) -> None:
     assert double.asked == []
     paid = ready.model("AZURE_OPENAI_API_KEY", "mine", paid=True, timeout=LONG)
     double.answers["/openai/deployments/mine/chat/completions"] = (200, {"choices": []})
+    nothing = ask(tmp_path, paid, **environ)
+    assert nothing.outcome == "unknown"
+    assert nothing.message.endswith("HTTP 200, but not with a model's words")
+    double.answers["/openai/deployments/mine/chat/completions"] = (200, {"choices": [{}]})
     assert ask(tmp_path, paid, **environ).message == "mine is answering"
 
 
@@ -274,6 +287,22 @@ def test_a_model_that_is_asked_for_a_word(
     ended = ask(tmp_path, ready.model("OPENAI_API_KEY", "m", paid=True, timeout=LONG), **environ)
     assert ended.outcome == outcome
     assert ended.message.startswith(message)
+
+
+def test_whose_words_are_a_models(tmp_path: Path, double: Double) -> None:
+    """Each provider has them in a list of its own."""
+    google = ready.model("GEMINI_API_KEY", "m", paid=True, timeout=LONG)
+    anthropic = ready.model("ANTHROPIC_API_KEY", "m", paid=True, timeout=LONG)
+    environ = {
+        "GEMINI_API_KEY": CANARY, "GOOGLE_GEMINI_BASE_URL": double.url,
+        "ANTHROPIC_API_KEY": CANARY, "ANTHROPIC_BASE_URL": double.url,
+    }  # fmt: skip
+    for document, outcomes in (
+        ({"candidates": [{"content": {"parts": [{"text": "Yes"}]}}]}, ("passed", "unknown")),
+        ({"content": [{"type": "text", "text": "Yes"}]}, ("unknown", "passed")),
+    ):
+        double.answers["/v1beta/models/m:generateContent"] = double.answers["/v1/messages"] = (200, document)
+        assert tuple(ask(tmp_path, one, **environ).outcome for one in (google, anthropic)) == outcomes
 
 
 def test_a_key_that_google_refuses(tmp_path: Path, double: Double) -> None:

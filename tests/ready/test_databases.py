@@ -235,6 +235,22 @@ def test_what_a_redis_refuses(tmp_path: Path, redis: int) -> None:
     assert reads.outcome == "passed"
 
 
+@pytest.mark.parametrize("begins", [b"$99999999999\r\n", b"+", b"-", b"*99999999999\r\n:1\r\n"])
+def test_what_answers_for_redis_without_end(tmp_path: Path, begins: bytes) -> None:
+    """It is hung up on, long before the memory is full."""
+    pytest.importorskip("redis")
+
+    def talk(connection: socket.socket) -> None:
+        connection.sendall(begins)
+        while True:
+            connection.sendall(b":1\r\n" * 1000 if begins[:1] == b"*" else b"x" * 100_000)
+
+    with listening(talk) as port:
+        ended = ask(tmp_path, ready.redis("REDIS_URL", timeout=LONG), REDIS_URL=f"redis://127.0.0.1:{port}")
+    assert ended.outcome == "failed"
+    assert ended.message == "what answers sends more than 4 MiB, as Redis never would"
+
+
 # Migrations
 
 

@@ -146,8 +146,11 @@ def test_sqlite_databases_that_are_damaged(tmp_path: Path) -> None:
     content = bytearray((tmp_path / "app.db").read_bytes())
     content[20_000:28_192] = os.urandom(8_192)
     (tmp_path / "damaged.db").write_bytes(content)
+    (tmp_path / "cut.db").touch()
     (tmp_path / "other.db").write_text(f"no database, but {CANARY}" * 500)
     assert "damaged" in ask(tmp_path, ready.sqlite("damaged.db")).message
+    cut = ask(tmp_path, ready.sqlite("cut.db"))
+    assert (cut.outcome, cut.message) == ("failed", f"{tmp_path}/cut.db is empty: there is no database in it")
     assert ask(tmp_path, ready.sqlite("other.db")).message.endswith("file is not a database")
     holder = sqlite3.connect(tmp_path / "app.db", isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
