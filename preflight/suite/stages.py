@@ -74,8 +74,7 @@ class Stages:
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None]:
-        witness = self._run.witnesses[item.nodeid]
-        with self._deadline(item), witness.hearing(), witness.watching(item):  # a case's setUp is heard, too
+        with self._deadline(item), self._run.witnesses[item.nodeid].watching(item):
             yield
 
     @pytest.hookimpl(wrapper=True, trylast=True)
