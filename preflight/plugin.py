@@ -194,6 +194,10 @@ def _settings(config: pytest.Config, project: Project, link: Link | None) -> Set
     from preflight.settings import loading
 
     if link is None:
+        from preflight.suite.selection import typed
+
+        if not any(one.startswith("pythonpath=") for one in typed(config).override_ini or ()):
+            interpreter.put_last(config.getini("pythonpath"))  # doubles for tests, say: a check does not look there
         interpreter.put_first(project.folder)  # what requirements ask may be the project's own code
         return loading.load(project, _ENVIRONMENTS.get(config.pluginmanager), _options(config))
     return loading.reread(link.settings, link.options) if link.origin == "rerun" else link.settings

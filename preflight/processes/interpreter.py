@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -129,6 +129,14 @@ def options(folder: Path, *, distrusts_caches: bool = False) -> list[str]:
     return chosen
 
 
+def put_last(folders: Iterable[Path]) -> None:
+    """Move folders that were put first on the path behind all others: they hide nothing that is found without them."""
+    for folder in map(str, folders):
+        if folder in sys.path:
+            sys.path.remove(folder)
+            sys.path.append(folder)
+
+
 def put_first(folder: Path) -> None:
     """Put the project's folder first on the path, where a server that is started in that folder has it."""
     if sys.path[:1] != [str(folder)]:
@@ -139,11 +147,13 @@ def put_first(folder: Path) -> None:
 REFUSED = "refused"
 REPORTED = "reported"
 NOTICED = "noticed"
+OVERRULED = "overruled"
 HARMLESS = "harmless"
 ANSWERS = {
     REFUSED: "the run is broken, and says which option it was",
     REPORTED: "the run says that only a part of the suite ran: plain pytest allows it, and no server starts on it",
     NOTICED: "the run notices the option's effect, wherever it was set: the run is broken, or the check fails",
+    OVERRULED: "the option is meant for the project's own tests: it counts only on pytest's own command line",
     HARMLESS: "the option changes nothing that a run says",
 }
 
@@ -188,6 +198,7 @@ OPTIONS = (
         "requirements are not found",
         NOTICED,
     ),
+    Option(("-o pythonpath",), "modules are found elsewhere, such as doubles of what is to be asked", OVERRULED),
     Option(("-x", "--maxfail"), "the run ends early", NOTICED),
     Option(("--continue-on-collection-errors",), "a file that does not import is skipped", NOTICED),
     Option(("--noconftest", "--confcutdir", "-p no:NAME"), "the plugin that controls the run is kept out", NOTICED),

@@ -67,7 +67,9 @@ class SuiteRun:
         self.deselected: set[str] = set()
         self.witnesses: dict[str, Witness] = {}
         """The witnesses that see each requirement's body run."""
-        self._unawaited = Unawaited(settings.folders)
+        self.folders = settings.folders
+        """Those of the suite."""
+        self._unawaited = Unawaited(self.folders)
         self.findings = Findings()
         self.problems: list[str] = []
         """Why the run is broken."""

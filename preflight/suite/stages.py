@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Generator
+from typing import Any
 
 import pytest
 from _pytest.outcomes import Skipped  # pytest.skip.Exception is the same class under a name that mypy cannot follow
@@ -23,7 +24,7 @@ from preflight.suite.deadlines import DeadlineExceeded
 from preflight.suite.inquiries import fixtures
 from preflight.suite.outcomes import outcome_of
 from preflight.suite.run import SuiteRun
-from preflight.suite.soundness import cleanup
+from preflight.suite.soundness import cleanup, hearing
 from preflight.text import first_line
 
 _BEGUN = pytest.StashKey[float]()
@@ -58,8 +59,18 @@ class Stages:
                 self._run.findings.details_of(item)["service"] = declared.service
             raise NotApplicable(reason)
         item.stash[_BEGUN] = time.monotonic()
-        with self._shared.set_up(item), self._deadline(item), self._run.witnesses[item.nodeid].hearing():
+        with self._shared.set_up(item), self._deadline(item), self._run.witnesses[item.nodeid].hearing(pools=False):
             yield
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
+        """Judge what a fixture, or a function such as ``setup_module``, has started, when the fixture ends.
+
+        Until then, whoever uses it may ask a pool for results.
+        """
+        with hearing.heard(self._run.folders, pools=False) as heard:
+            fixturedef.addfinalizer(heard.answer)  # the first to be added is called last
+            return (yield)
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None]:

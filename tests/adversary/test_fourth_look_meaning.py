@@ -175,8 +175,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
-def called_back(threads):
-    kind = http.server.ThreadingHTTPServer if threads else http.server.HTTPServer
+def called_back(kind):
     with kind(("127.0.0.1", 0), Handler) as server:
         asked = threading.Thread(
             target=lambda: urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}", timeout=9).close()
@@ -193,9 +192,6 @@ def mapped():
 def asked():
     mapped()
 
-async def gathered():
-    await asyncio.gather(ping(), return_exceptions=True)
-
 """
 KEPT = {  # what stands before the requirement, its arguments, and its body
     "a pool's callback": ("", "", "in_a_callback()"),
@@ -208,11 +204,12 @@ KEPT = {  # what stands before the requirement, its arguments, and its body
     "a pool of threads, one by one": ("", "", "of_threads('imap', [1])"),
     "a pool of processes, applied": ("", "", "of_processes('apply_async')"),
     "a pool of processes, one by one": ("", "", "of_processes('imap_unordered', [1])"),
-    "a server's handler": ("", "", "called_back(False)"),
-    "a server's thread": ("", "", "called_back(True)"),
+    "a server's handler": ("", "", "called_back(http.server.HTTPServer)"),
+    "a server's thread": ("", "", "called_back(http.server.ThreadingHTTPServer)"),
     "a fixture's pool": ("", "asked", "pass"),
     "a set-up's pool": ("def setup_function():\n    mapped()\n", "", "pass"),
-    "gathered": ("", "", "asyncio.run(gathered())"),
+    "a module's pool": ("def setup_module():\n    mapped()\n", "", "pass"),
+    "a tear-down's pool": ("def teardown_function():\n    mapped()\n", "", "pass"),
 }
 MADE_OF = {  # probe and judge
     "a probe's callback": ("in_a_callback", "lambda found, details: None"),
@@ -239,6 +236,43 @@ def test_failures_that_a_library_keeps_of_made_requirements(shop: Adopter, what:
 
 
 HEARD = """
+class Handled(http.server.HTTPServer):
+    def handle_error(self, request, address):
+        errors.append(address)
+
+errors = []
+
+@pytest.fixture
+def begun():
+    pool = multiprocessing.pool.ThreadPool(2)
+    yield [pool.apply_async(one_of_two, (number,)) for number in (1, 2)]
+    pool.close()
+    pool.join()
+
+@pytest.mark.critical("Asks a fixture")
+def test_asks_a_fixture(begun):
+    "It."
+    begun[1].get()
+
+@pytest.mark.critical("Handles")
+def test_handles():
+    "It."
+    with multiprocessing.pool.ThreadPool(1) as pool:
+        pool.apply_async(fails, error_callback=errors.append).wait()
+    called_back(Handled)
+    assert len(errors) == 2
+
+@pytest.mark.critical("Has a handler")
+def test_has_a_handler():
+    "It."
+    async def handles():
+        loop, said = asyncio.get_running_loop(), []
+        loop.set_exception_handler(lambda loop, context: said.append(context))
+        loop.call_soon(fails)
+        await asyncio.sleep(0.01)
+        assert said
+    asyncio.run(handles())
+
 def one_of_two(number):
     assert number == 2
 

@@ -4,9 +4,10 @@ The suite puts these questions to itself, in the interpreter that runs it, in th
 
 1. `meaning`: are assertions executed, and do pytest's options leave a run its meaning? `surroundings`: which fixtures
    belong to a project's own tests instead of its requirements?
-2. `sources`: is the code that runs the code of the files? `uncollected`: has each requirement in them been collected?
+2. `sources`: is the code that runs the code of the files? `assertions`: can each assertion in them fail?
+   `uncollected`: has each requirement in them been collected?
 3. `witness`: has its body run, and how did that end? `hearing`: what has failed in threads that it has started?
-   `unretrieved`: what do pools and loops keep? `unawaited`: which coroutines has nobody awaited?
+   `unretrieved`: what do pools, loops and servers keep? `unawaited`: which coroutines has nobody awaited?
 4. `cleanup`: which requirements are affected if something that they share cannot be cleaned up?
 
 A run is broken, or a requirement is in error, if the answer is bad. `preflight.processes.interpreter` decides which

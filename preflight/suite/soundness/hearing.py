@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import traceback
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,28 +20,28 @@ from preflight.suite.soundness.sources import INSTALLED
 class Hearing:
     """What one requirement's stage, or one probe, hears of."""
 
-    def __init__(self, folders: Collection[Path], *, pools: bool) -> None:
-        """``folders`` are those of its code; ``pools``: nobody asks for what pools have kept after its end."""
+    def __init__(self, folders: Collection[Path]) -> None:
+        """``folders`` are those of its code."""
         self._folders = folders
-        self._pools = pools
         self.failed: list[BaseException] = []
         """The assertions that have failed."""
         self.asked = False
         """Whether anybody has asked a pool for the result of anything that was handed to it meanwhile."""
         self.is_open = True
-        self._kept: list[Callable[[], BaseException | None]] = []
+        self.kept: list[BaseException] = []
+        """What pools have kept of anything that was handed to them meanwhile, also if it has ended later."""
 
-    def keep(self, error: Callable[[], BaseException | None]) -> None:
-        """Call this function at the end: it returns the error that a pool has kept, or None."""
-        self._kept.append(error)
+    def judge(self) -> None:
+        """Note what pools have kept, unless any result was asked for: the first good one may be enough."""
+        kept, self.kept = self.kept, []
+        for error in kept if not self.asked else ():
+            self.note(error)
 
-    def close(self) -> None:
-        """Note the errors that pools have kept, unless any result was asked for: the first good one may be enough."""
-        self.is_open = False
-        for ask in self._kept if self._pools and not self.asked else ():
-            if (error := ask()) is not None:
-                self.note(error)
-        self._kept = []
+    def answer(self) -> None:
+        """Judge, and raise the first failed assertion, if any."""
+        self.judge()
+        if self.failed:
+            raise self.failed[0]
 
     def note(self, error: BaseException) -> None:
         """Note a failed assertion that came through code of these folders.
@@ -66,8 +66,8 @@ _OF_THREADS: dict[int, Hearing] = {}
 
 @contextmanager
 def heard(folders: Collection[Path], *, pools: bool = True) -> Generator[Hearing]:
-    """Hear what fails meanwhile in what this thread starts; ``pools``: also what pools keep that nobody asks for."""
-    thread, hearing = threading.get_ident(), Hearing(folders, pools=pools)
+    """Hear what fails meanwhile in what this thread starts; ``pools``: nobody asks pools for their results later."""
+    thread, hearing = threading.get_ident(), Hearing(folders)
     before = _OF_THREADS.get(thread)
     _OF_THREADS[thread] = hearing
     try:
@@ -77,7 +77,9 @@ def heard(folders: Collection[Path], *, pools: bool = True) -> Generator[Hearing
             del _OF_THREADS[thread]
         else:
             _OF_THREADS[thread] = before
-        hearing.close()
+        hearing.is_open = False
+        if pools:
+            hearing.judge()
 
 
 def current() -> Hearing | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import os
 import re
@@ -16,13 +15,12 @@ from types import CodeType, ModuleType
 import pytest
 
 from preflight.project import Scope
+from preflight.suite.soundness.assertions import always_hold
 
 REWRITTEN = -1
 """Stands for a level of optimization: with pytest's assertions, which explain themselves, as in plain pytest."""
 INSTALLED = "site-packages"
 ASSERTION = re.compile(rb"^[ \t]*assert\b", re.MULTILINE)
-_SUSPECT = re.compile(rb"\bassert\b[\s\\]*(?:\(|lambda\b|[rbuf]{0,2}['\"]|(\w+)[ \t]*(?:[,;#\r\n]|$))", re.IGNORECASE)
-"""How assertions begin that may always hold: to read the tree of each file would take longer than all else here."""
 Code = tuple[object, ...]
 """What a code object does, in a form that can be compared: without its positions."""
 
@@ -132,7 +130,7 @@ class Sources:
                 caches = path.parent / "__pycache__"
                 found.append(f"{shown}: its compiled form is another file's: remove {caches}")
             if in_suite and written is not None:
-                found += [f"{shown}:{line}: {why}" for line, why in always_hold(self.text(file))]
+                found += [f"{shown}:{line}: {why}" for line, why in always_hold(self.text(file), module)]
         return found
 
     def _inside(self, path: Path, name: str, level: int) -> set[Code]:
@@ -166,49 +164,6 @@ class Sources:
             warnings.simplefilter("ignore")
             module: CodeType = compile(self.text(str(path)), str(path), "exec", dont_inherit=True, optimize=level)
         return module
-
-
-def always_hold(text: bytes) -> list[tuple[int, str]]:
-    """The lines of a file with an assertion that holds whatever it says, and why."""
-    if not any(not (name := found[1]) or b"def %s(" % name in text for found in _SUSPECT.finditer(text)):
-        return []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        nodes = list(ast.walk(ast.parse(text)))
-    # A name that is given to anything else as well, such as a fixture's value, may not be the function.
-    given = [node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)]
-    given += [node.arg for node in nodes if isinstance(node, ast.arg)]
-    given += [node.asname or node.name for node in nodes if isinstance(node, ast.alias)]
-    given += [node.name or "" for node in nodes if isinstance(node, _BINDS)]
-    methods = {id(one) for node in nodes if isinstance(node, ast.ClassDef) for one in node.body}
-    functions = {
-        node.name
-        for node in nodes
-        if isinstance(node, _FUNCTIONS) and not node.decorator_list and id(node) not in methods
-    }
-    functions.difference_update(given)
-    asserted = [(node.lineno, _always_holds(node.test, functions)) for node in nodes if isinstance(node, ast.Assert)]
-    return sorted((line, why) for line, why in asserted if why)
-
-
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-_BINDS = (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)
-"""What gives a name to something besides assignments, arguments and imports."""
-
-
-def _always_holds(asserted: ast.expr, functions: set[str]) -> str:
-    match asserted:
-        case ast.Tuple(elts=[_, *_]):
-            return "asserts a tuple, which always holds: take its parentheses away"
-        case ast.GeneratorExp():
-            return "asserts a generator, which always holds: put it into all() or any()"
-        case ast.Lambda():
-            return "asserts a function, which always holds: call it"
-        case ast.Name(id=name) if name in functions:
-            return "asserts a function, which always holds: call it"
-        case ast.Constant(value=str() | bytes() as text) if text:
-            return "asserts a text, which always holds: compare it with something"
-    return ""
 
 
 def files_below(folder: Path) -> list[str]:

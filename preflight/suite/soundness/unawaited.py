@@ -25,6 +25,8 @@ _DEPTH = 2
 """How many calls are kept of those that led to a coroutine's: each one costs every call of a coroutine some time."""
 _listening: dict[int, tuple[Collection[Path], list[BaseException]]] = {}
 """The folders that count and what was noticed, for each thread that wants to know."""
+_collecting: set[int] = set()
+"""The threads in which Python collects garbage: what runs there meanwhile has not dropped anything."""
 _runs: list[Unawaited] = []
 """The run of this process, once it has begun."""
 
@@ -69,6 +71,12 @@ def _is_promised(coroutine: object) -> bool:
 def _hear() -> None:
     """Have the interpreter tell us about each instead; one that has no such thing tells nobody."""
     setattr(warnings, "_warn_unawaited_coroutine", _note)  # noqa: B010  # type checkers know no such thing
+    if _collect not in gc.callbacks:
+        gc.callbacks.append(_collect)
+
+
+def _collect(phase: str, _info: dict[str, int]) -> None:
+    (_collecting.add if phase == "start" else _collecting.discard)(threading.get_ident())
 
 
 @contextmanager
@@ -90,12 +98,14 @@ def noticed(folders: Collection[Path], found: list[BaseException]) -> Generator[
 
 
 def _note(coroutine: CoroutineType[Any, Any, Any]) -> None:
-    folders, found = _listening.get(threading.get_ident(), ((), []))
-    dropper = sys._getframe().f_back  # None at the end of a thread
+    thread = threading.get_ident()
+    folders, found = _listening.get(thread, ((), []))
+    dropper = None if thread in _collecting else sys._getframe().f_back  # None at the end of a thread, too
     dropped = [(dropper.f_code.co_filename, dropper.f_lineno)] if dropper is not None else []
     # Who has called it, and who drops it: a plain method may return it, as those of clients like redis.asyncio do.
     places = _origin(coroutine, 1) + dropped
-    if any(hearing.is_below(file, folders) or file in RUNNERS for file, _ in places):
+    # Garbage may be an earlier requirement's: of that, the whole run is told.
+    if thread not in _collecting and any(hearing.is_below(file, folders) or file in RUNNERS for file, _ in places):
         where = next((place for place in places if hearing.is_below(place[0], folders)), places[0])
         found.append(AssertionError(_shown(coroutine, *where)))
     for run in _runs:

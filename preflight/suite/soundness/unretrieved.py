@@ -1,60 +1,107 @@
-"""Errors that a pool or an event loop keeps for whoever asks for the result, where nobody asks.
+"""Errors that a library keeps for whoever asks for the result, or writes to a log, where nobody asks.
 
 ``pool.map(check, hosts)`` whose results are not taken raises nothing, whatever ``check`` has found. The same goes for a
-task that ends before anybody awaits it.
+task that ends before anybody awaits it, for a callback of a future or an event loop, and for the handler of a server.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
+import sys
+import threading
+from collections.abc import Callable
 from concurrent import futures
-from concurrent.futures import _base
+from types import ModuleType
 from typing import Any
 
 from preflight.suite.soundness import hearing
 
-_KEPT = "exception was never retrieved"
-"""How event loops log the error of a task or future when nobody can ask for it any more."""
+_OWNER = "_preflight_hearing"
+"""The attribute of a result that has the hearing of whoever has made it."""
 
 
-class _Future(futures.Future[Any]):
-    """What a pool has been given, and whose it is."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._hearing = hearing.current()
-        self._passed_on = False
-
-    def set_exception(self, exception: BaseException | None) -> None:
-        if self._hearing is not None:
-            self._hearing.keep(lambda: None if self._passed_on else exception)
-        super().set_exception(exception)
-
-    def result(self, timeout: float | None = None) -> Any:
-        self._is_asked()
-        return super().result(timeout)
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        self._is_asked()
-        return super().exception(timeout)
-
-    def add_done_callback(self, fn: Any) -> None:
-        self._passed_on = True
-        super().add_done_callback(fn)
-
-    def _is_asked(self) -> None:
-        if self._hearing is not None:
-            self._hearing.asked = True
-
-
+@functools.cache  # once is enough for a process
 def begin() -> None:
-    """Hear, from here on, of errors that pools and event loops of this process keep."""
-    _base.Future = _Future  # type: ignore[misc]  # what executors make; they have no public place for that
-    logging.getLogger("asyncio").addFilter(_hear)
+    """Hear, from here on, of errors that libraries of this process keep: nothing public tells of them."""
+    _own(futures.Future)
+    _before(futures.Future, "set_exception", _keep)
+    _asks(futures.Future, "result", "exception")
+    # An error in a callback of a future is written to the log, and so is each one that an event loop has to handle.
+    for name in ("asyncio", "concurrent.futures"):
+        logging.getLogger(name).addFilter(_hear_log)
+    _before(threading.Thread, "start", _hear_imported)  # a pool starts threads before it is given anything
 
 
-def _hear(record: logging.LogRecord) -> bool:
-    error = record.exc_info[1] if _KEPT in str(record.msg) and isinstance(record.exc_info, tuple) else None
+def _hear_log(record: logging.LogRecord) -> bool:
+    if record.levelno >= logging.ERROR and isinstance(record.exc_info, tuple):
+        _note(record.exc_info[1])
+    return True
+
+
+def _hear_imported(*_: object) -> None:
+    """Hear of modules that few suites import, once they are there and complete."""
+    for name, (last, hear) in list(_LATER.items()):
+        module = sys.modules.get(name)
+        if module is not None and hasattr(module, last) and name in _LATER:
+            del _LATER[name]
+            hear(module)
+
+
+def _hear_pools(pool: ModuleType) -> None:
+    def is_set(result: Any, _index: int, answer: tuple[bool, Any]) -> None:
+        succeeded, error = answer
+        if not succeeded and not getattr(result, "_error_callback", None):
+            _keep(result, error)
+
+    _own(pool.ApplyResult)
+    _own(pool.IMapIterator)
+    for kind in (pool.ApplyResult, pool.MapResult, pool.IMapIterator, pool.IMapUnorderedIterator):
+        _before(kind, "_set", is_set)
+    _asks(pool.ApplyResult, "get", "successful")
+    _asks(pool.IMapIterator, "next", "__next__")
+
+
+def _hear_servers(socketserver: ModuleType) -> None:
+    _before(socketserver.BaseServer, "handle_error", lambda *_: _note(sys.exc_info()[1]))
+
+
+_LATER = {"multiprocessing.pool": ("ThreadPool", _hear_pools), "socketserver": ("BaseServer", _hear_servers)}
+"""What is heard of modules that nobody may have imported yet; the name is that of the last class that is needed."""
+
+
+def _note(error: BaseException | None) -> None:
     if error is not None and (one := hearing.current()):
         one.note(error)
-    return True
+
+
+def _own(kind: type) -> None:
+    _before(kind, "__init__", lambda result, *_, **__: setattr(result, _OWNER, hearing.current()))
+
+
+def _keep(result: object, exception: BaseException | None) -> None:
+    owner: hearing.Hearing | None = getattr(result, _OWNER, None)
+    if owner is not None and exception is not None:
+        owner.kept.append(exception)
+
+
+def _asks(kind: type, *names: str) -> None:
+    def is_asked(result: object, *_: object, **__: object) -> None:
+        owner: hearing.Hearing | None = getattr(result, _OWNER, None)
+        if owner is not None:
+            owner.asked = True
+
+    for name in names:
+        _before(kind, name, is_asked)
+
+
+def _before(kind: type, name: str, act: Callable[..., None]) -> None:
+    """Have a method of a library call ``act`` first, with the same arguments."""
+    method = vars(kind)[name]
+
+    @functools.wraps(method)
+    def acted(*args: Any, **options: Any) -> Any:
+        act(*args, **options)
+        return method(*args, **options)
+
+    setattr(kind, name, acted)

@@ -74,10 +74,12 @@ class Witness:
         return call
 
     @contextmanager
-    def hearing(self) -> Generator[None]:
-        """Raise the failed assertion of a thread or a task, a fixture's say, that has ended meanwhile."""
-        # What a fixture has handed to a pool, the requirements may ask for later.
-        with self._listening(pools=False) as heard:
+    def hearing(self, *, pools: bool = True) -> Generator[None]:
+        """Raise the failed assertion of a thread, a task or a pool, a fixture's say, that has ended meanwhile.
+
+        ``pools``: nobody asks pools for their results later.
+        """
+        with self._listening(pools=pools) as heard:
             yield
         if heard:
             raise heard[0]

@@ -1,0 +1,114 @@
+"""Assertions that hold whatever is found, and those that only look so."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+
+from preflight.suite.soundness.assertions import always_hold
+
+HEAD = """
+import os
+from concurrent.futures import wait as far
+from functools import cached_property
+try:
+    from json import loads
+except ImportError:
+    loads = None
+
+class Client:
+    def is_up(self):
+        return False
+
+    @property
+    def ready(self):
+        return False
+
+    @cached_property
+    def late(self):
+        return False
+
+CLIENT, HOSTS, FOUND = Client(), [], {}
+NAMES = ["a", "b"]
+
+def is_up(host="a"):
+    return False
+
+"""
+TEST = "def test_own(found, client, rows):\n    def inner():\n        return False\n    number = 3\n    {}\n"
+HOLD = (
+    "assert found == 200 or 204",
+    "assert found == 'ready' or 'running'",
+    "assert found or found == 1 or ('a' and 'b')",
+    "assert f'{found} is ready'",
+    "assert 'a' if found else 'b'",
+    "assert [found]",
+    "assert {**rows, 'a': found}",
+    "assert [is_up(name) for name in NAMES]",
+    "assert {name: found for name in ('a', 'b')}",
+    "assert far",
+    "assert CLIENT.is_up",
+    "assert Client.is_up",
+    "assert os.getcwd",
+    "assert inner",
+    "assert (is_up)",
+    "assert is_up and CLIENT.is_up",
+    "assert (one := (found, 'no'))",
+    "assert (found, 'no')",
+    "assert lambda: found",
+    "assert (row for row in rows)",
+    "assert 'a text'",
+    "assert found in (\n        1,\n    ) or 'a', 'a message'",
+    "assert found or \\\n        'no'",
+    "assert (\n        found\n        or is_up\n    )",
+    "if found: assert found or 'a'",
+)
+MAY_FAIL = (
+    "assert True",
+    "assert 1",
+    "assert found",
+    "assert number",
+    "assert loads",
+    "assert client.is_up",
+    "assert CLIENT.ready",
+    "assert CLIENT.late",
+    "assert CLIENT.is_up()",
+    "assert is_up()",
+    "assert not is_up",
+    "assert [row for row in rows]",
+    "assert [name for name in NAMES if name == found]",
+    "assert [host for host in HOSTS]",
+    "assert [*rows]",
+    "assert {**rows}",
+    "assert f'{found}'",
+    "assert f'{found}' == 'a'",
+    "assert found or ''",
+    "assert found or 0 or None or HOSTS",
+    "assert found, client or 'a message'",
+    "assert FOUND.get('a') or found",
+    "assert 'a' in rows",
+    "assert 'a' and found",
+    "assert 'a' if found else ''",
+    "assert (found, rows) == (1, 2)",
+    "assert found == 'a' or found == 'b'",
+    "text = '''\n    assert (found, 1)\n'''",
+)
+
+
+def lines(body: str) -> list[int]:
+    module = ModuleType("module")
+    exec(HEAD, vars(module))
+    return [line for line, _ in always_hold((HEAD + TEST.format(body)).encode(), module)]
+
+
+@pytest.mark.parametrize("body", HOLD)
+def test_what_always_holds(body: str) -> None:
+    """It is found, with its line."""
+    assert lines(body) == [HEAD.count("\n") + 5]
+
+
+@pytest.mark.parametrize("body", MAY_FAIL)
+def test_what_may_fail(body: str) -> None:
+    """However much it looks like the others, and whatever other lines say."""
+    assert lines(body) == []
