@@ -80,6 +80,15 @@ LOGIN = base64.b64encode(f"user:{ONE}".encode()).decode()
         ("ODBC", f"Pwd={{{ONE}}}}};x}}", [f"{ONE}}};x"]),
         ("KUBE_DATA", f"users:\n- name: x\n  user:\n    token: {ONE}\n", [ONE]),
         ("OPENAI", f"see {SERVICE_KEY} there", [SERVICE_KEY]),
+        ("SETTINGS", json.dumps({"pwd": ONE, "PWD": f"/{TWO}"}), [ONE, f"/{TWO}"]),
+        ("SETTINGS", f"db:\n  user: me\n  pw: {ONE}\n", [ONE]),
+        ("DATABASE_URL", f"mssql+pyodbc:///?odbc_connect={quote(f'Uid=me;Pwd={{{ONE}}}')}", [ONE]),
+        ("MANIFEST", f"- name: DB_PASSWORD\n  value: {ONE}\n- {{key: API_TOKEN, value: {TWO}}}\n", [ONE, TWO]),
+        ("MANIFEST", f"name = 'DB_PASSWORD'\nvalue = '{WORDS}'\n", [WORDS]),
+        ("SETTINGS_XML", f'<add key="DbPassword" value="{WORDS}" />', [WORDS]),
+        ("STACK", f"ParameterKey=DbPassword,ParameterValue={ONE} ParameterKey=Pwd,ParameterValue={TWO}", [ONE, TWO]),
+        ("SETTINGS", f'password = """\nit\'s "{WORDS}"\n"""\n', [f"it's \"{WORDS}\""]),
+        ("SETTINGS", f"password = '''\n{ONE}\n{TWO}'''\n", [ONE, TWO]),
     ],
 )  # fmt: skip
 def test_parts(name: str, value: str, parts: list[str]) -> None:
@@ -122,6 +131,9 @@ def test_parts(name: str, value: str, parts: list[str]) -> None:
         ("ENVIRONMENT_NAME", "sk-learn-of-somebody-else", "sk-learn-of-somebody-else"),
         ("GOOGLE_APPLICATION_CREDENTIALS", "/home/dev/account.json", "read /home/dev/account.json"),
         ("SSH_KEY", "~/.ssh/id_rsa", "~/.ssh/id_rsa"),
+        ("MAKEFLAGS", " -- M=/srv/module-1.2 PWD=/srv/module-1.2", "PWD=/srv/module-1.2 M=/srv/module-1.2"),
+        ("VARIABLES", json.dumps({"PWD": "/builds/group7/shop-2.1"}), "/builds/group7/shop-2.1"),
+        ("MANIFEST", "- name: LANGUAGE\n  value: something-that-is-long-enough-1\n", "something-that-is-long-enough-1"),
         ("MAIL_TO", "team:somebody@example.org", "somebody example.org"),
     ],
 )  # fmt: skip

@@ -14,7 +14,7 @@ import re
 import shlex
 from collections.abc import Collection, Iterator, Sequence
 
-from preflight.redaction.keys import LOOKS_SECRET, key_like
+from preflight.redaction.keys import LOOKS_SECRET, PAIR, secret_field
 from preflight.redaction.redactor import MASK
 
 LONGEST = 16 * 1024  # characters of a command line that are looked at
@@ -24,6 +24,8 @@ _SHORTEST = 4  # characters; a known secret that is shorter is looked for as a w
 _LONGEST_NAME = 64  # characters of what a field is called
 
 _OPTION = re.compile(r"--?[\w.-]{1,200}", re.ASCII)
+_SETTING = re.compile(r"(?:--|/)(?:[\w.-]{1,64}:){1,16}([\w.-]{1,64})", re.ASCII)
+"""An option of .NET: ``--Kestrel:Certificates:Default:Password``."""
 _SECRET = re.compile(
     r"pass|token|key|secret|auth|bearer|pwd|cred|jwt|cookie|dsn|(?:^|^-D|[-_.])(?:pw|psk|encrypt)$", re.IGNORECASE
 )
@@ -37,7 +39,10 @@ _CHOICE = re.compile(
     r"(?:[A-Za-z_]\w*\.)+[A-Za-z_]\w*|sync|gthread|gevent|eventlet|start|restart|stop|graceful(?:-stop)?"
 )
 """The values of -k where it names a class of workers (gunicorn) or something to do (Apache)."""
-_GLUED_LOGIN = re.compile(r"-[uU](?=[^:%=/]{1,200}[:%].)", re.DOTALL)
+_GLUED_LOGIN = re.compile(
+    r"-(?:[uU](?=[^:%=/]{1,200}[:%].)|c(?!python:|file:)(?=[^:%=/]{1,200}[:%][^/].{3}))",  # not -codec:v:0
+    re.DOTALL,
+)
 _IDS = re.compile("[0-9]{1,10}:[0-9]{1,10}")  # of a user and a group
 _PORTS = re.compile(
     r"(?:(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-fA-F:.]{2,45}\]|localhost):)?"
@@ -55,13 +60,10 @@ _FRAGMENT = re.compile(r"(#[^:/?#=&]{1,64}:)[^:/].*", re.DOTALL)
 _SIGN = re.compile("[=:]")
 _IN_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-$@")
 _QUOTES = frozenset("\\\"'")
+_OPENED = re.compile(r"\s{1,16}\\{0,16}[\"']")
 _OPENING = re.compile(r"(\\{0,16})([\"'])")
 _SEPARATOR = re.compile(r"[?&;,]\s?(?:[\\\"']{0,16}[\w.$@-]{1,64}(?: [\w.-]{1,64})?[\\\"']{0,16} ?([=:]))?")
 _JSON_END = re.compile(r"[,}\]\s]|$")
-_PAIR = re.compile(
-    r"\"(?:name|key)\"\s{0,8}:\s{0,8}\"([\w.-]{1,64})\"\s{0,8},\s{0,8}\"value\"\s{0,8}:\s{0,8}\"((?:[^\"\\]|\\.){1,4096})\"",
-    re.ASCII | re.DOTALL,
-)
 _BRACKET = re.compile(r"[\[{\]}]")
 _BLANK = re.compile(r"\s")
 _WORD = re.compile(r"\S+")
@@ -136,7 +138,9 @@ def _kind(argument: str) -> str:
         if _LOGIN.search(argument):
             return "login"
         return "command" if _COMMAND.fullmatch(argument) else ""
-    if argument.endswith(":") and _IN_NAME.issuperset(argument[:-1]) and key_like(argument[-_LONGEST_NAME:]):
+    if (setting := _SETTING.fullmatch(argument)) and secret_field(setting[1]):
+        return "secret"
+    if argument.endswith(":") and _IN_NAME.issuperset(argument[:-1]) and secret_field(argument[-_LONGEST_NAME:]):
         return "header"
     return "scheme" if argument.lower() in ("bearer", "basic") else ""
 
@@ -163,6 +167,8 @@ def _one(argument: str, secrets: Collection[str], *, command: bool) -> str:
     """An argument that is no option's value: what is secret in it is masked. ``command``: it is a shell's."""
     several = bool(_BLANK.search(argument))
     if command and several:
+        # It may be a program in Python as well, or a configuration in JSON, whose words a shell's rules cut.
+        argument = _fields(PAIR.sub(_of_pair, argument), program=True)
         return "".join(_words(argument, secrets, header_ends="-"))
     if command and not _CONFIGURED.match(argument) and not _PORTS.fullmatch(argument) and (login := _login(argument)):
         return login  # gotty -c me:X
@@ -172,7 +178,7 @@ def _one(argument: str, secrets: Collection[str], *, command: bool) -> str:
         return f"{option}{MASK}"
     if option and _LOGIN.search(name) and (login := _login(value)):
         return f"{option}{login}"
-    if matched := _GLUED_LOGIN.match(argument):
+    if (matched := _GLUED_LOGIN.match(argument)) and not _PORTS.fullmatch(argument, matched.end()):
         return f"{matched[0]}{_login(argument[matched.end() :]) or argument[matched.end() :]}"
     if _GLUED_PASSWORD.match(argument) and not _PORTS.fullmatch(argument, 2):
         return f"-p{MASK}"
@@ -182,13 +188,15 @@ def _one(argument: str, secrets: Collection[str], *, command: bool) -> str:
     rest = argument[len(option) :]
     if (found := _WITHOUT_SCHEME.fullmatch(rest)) and not _VERSION.fullmatch(found[2]):
         return f"{option}{found[1]}:{MASK}@{rest[found.start(2) :]}"
-    text = option + LOOKS_SECRET.sub(MASK, _fields(_PAIR.sub(_of_pair, _addresses(rest))))
+    text = option + LOOKS_SECRET.sub(MASK, _fields(PAIR.sub(_of_pair, _addresses(rest))))
     return "".join(_words(text, secrets, header_ends="")) if several else text  # its headers are masked
 
 
 def _of_pair(pair: re.Match[str]) -> str:
-    """``{"name": "DB_PASSWORD", "value": "..."}``."""
-    return pair[0].replace(f'"{pair[2]}"', f'"{MASK}"') if key_like(pair[1]) else pair[0]
+    quote, value = pair[2] or "", pair[3] or pair[4]
+    if not secret_field(pair[1], value):
+        return pair[0]
+    return f"{pair[0].removesuffix(f'{quote}{value}{quote}')}{quote}{MASK}{quote}"
 
 
 # A text of several words.
@@ -250,16 +258,19 @@ def _quoted(text: str, opening: int) -> tuple[str, int]:
 # Names with values: KEY=value, "key": "value", Key: value.
 
 
-def _fields(text: str) -> str:
-    """The text with the values of fields masked whose names are those of secrets."""
+def _fields(text: str, *, program: bool = False) -> str:
+    """The text with the values of fields masked whose names are those of secrets.
+
+    ``program``: only of fields that no shell has, with the name in quotes or a blank before the value's quotes.
+    """
     pieces: list[str] = []
     reached = place = 0
     while sign := _SIGN.search(text, place):
         place = sign.end()
         name, quoted = _name(text, reached, sign.start())
-        # PWD=/home/me is a shell's, Pwd=... a connection string's.
-        pwd = name.lower() == "pwd" and text[place : place + 1] != "/"
-        if not pwd and not (name and key_like(name)):
+        if not (name and secret_field(name, text[place : place + _LONGEST_NAME].lstrip("\\\"' "))):
+            continue
+        if program and not quoted and not _OPENED.match(text, place):
             continue
         start, end = _value(text, sign, quoted=quoted, first=sign.start() == len(name))
         if start < end:
@@ -274,6 +285,7 @@ def _name(text: str, least: int, end: int) -> tuple[str, bool]:
     for _ in range(2):
         if end > least and text[end - 1] == " ":
             end -= 1
+    end -= end > least and text[end - 1] == "]"  # user[password]=X, environ["TOKEN"] = "X"
     quotes = end
     while end > least and quotes - end < 16 and text[end - 1] in _QUOTES:
         end -= 1

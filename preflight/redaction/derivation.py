@@ -16,7 +16,18 @@ from itertools import islice
 from typing import Any
 from urllib.parse import unquote, unquote_plus
 
-from preflight.redaction.keys import ABOUT, LOGIN, MOST, NOTIFY, common, key_like, words
+from preflight.redaction.keys import (
+    ABOUT,
+    LOGIN,
+    MOST,
+    NOTIFY,
+    PAIR,
+    SECRET_WORDS,
+    common,
+    key_like,
+    secret_field,
+    words,
+)
 
 SHORTEST = 12  # characters of a part; a shorter one occurs in too many harmless texts
 LARGEST = 256 * 1024  # characters of all parts of one value together, as `cost` counts them
@@ -28,16 +39,17 @@ _PLACES = ABOUT | {
     "DATABASE", "DB", "DBNAME", "EMAIL", "ENDPOINT", "EXPIRES", "HOST", "HOSTNAME", "MODEL", "PORT", "REGION", "SERVER",
     "SSLMODE", "VERSION",
 }  # fmt: skip
-_MAY_HOLD = re.compile(
-    r"://|[{\[]|pass|pwd|psk|token|key|secret|auth|cookie|cred|bearer|basic|session|sig=|:[^\s:@]{1,512}@",
-    re.IGNORECASE,
-)
+_MAY_HOLD = re.compile(r"://|[{\[]|basic|session|:[^\s:@]{1,512}@", re.IGNORECASE)
 _SEPARATORS = tuple(map(re.compile, (r",", r";", r"\|", r"&", r"[\r\n]+", r"\s+")))
 _BRACKETS = {"[": "]", "(": ")", "{": "}", "<": ">"}
 _PGPASS = re.compile(r"[^\s:]{1,255}:(?:\*|[0-9]{1,5}):[^\s:]{1,64}:[^\s:]{1,64}:(\S.*)")
 _FIELD = re.compile(r"[\"']?([\w.-]{1,64}(?: [\w.-]{1,64})?)[\"']?\s{0,8}([=:])(?!//)\s{0,8}", re.ASCII)
 _SCHEME = re.compile(r"(?:[A-Z][A-Za-z0-9_-]{1,24}|bearer|basic|digest|token|key|apikey|api-key)\s{1,8}")
-_QUOTED = re.compile(r"(?:(?<![\w.-])([\w.-]{1,64})[\"']?\s?[=:]\s?)?(?:\"([^\"]{1,4096})\"|'([^']{1,4096})')")
+_QUOTED = re.compile(
+    r"(?:(?<![\w.-])([\w.-]{1,64})[\"']?\s?[=:]\s?)?"
+    r"(?:\"{3}(?!\")(.{1,4096}?)\"{3}|'{3}(?!')(.{1,4096}?)'{3}|\"([^\"]{1,4096})\"|'([^']{1,4096})')",
+    re.DOTALL,
+)
 # Options with their values, words of a netrc: "--password X", "password X"; and assignments wherever they stand.
 _OPTION = re.compile(r"(?<!\S)-{0,2}([\w.-]{1,64})(?=\s{1,8}(\S{12,4096}))", re.ASCII)
 _ASSIGNED = re.compile(r"(?<![\w.-])([\w.-]{1,64})=(\S{12,4096})", re.ASCII)
@@ -71,8 +83,12 @@ def derived(*environments: Mapping[str, str]) -> Iterator[str]:
                 continue
             if words(name)[-1:] == ["HEADERS"]:  # "x-honeycomb-team=..." has no name like that of a secret
                 yield from filter(_random, members(value))
-            elif _MAY_HOLD.search(value):
+            elif _MAY_HOLD.search(value) or _names_secret(value.upper()):
                 yield from members(value, secret=False)
+
+
+def _names_secret(capitals: str) -> bool:
+    return any(word in capitals for word in SECRET_WORDS)
 
 
 def members(value: str, *, secret: bool = True) -> Iterator[str]:
@@ -135,7 +151,7 @@ def _is_field(part: str) -> bool:
     if len(value) >= SHORTEST:
         return True
     mixed = any(map(str.isdigit, value)) and any(map(str.isalpha, value))
-    return not key_like(name) and (_is_place(name) or (common(value) and not mixed))
+    return not secret_field(name, value) and (_is_place(name) or (common(value) and not mixed))
 
 
 def _is_place(name: str) -> bool:
@@ -160,8 +176,8 @@ def _parts(text: str, secret: bool) -> Iterator[Part]:
         yield text[1:-1], secret, False
     if len(text) > 1 and text[-1] == _BRACKETS.get(text[0]):
         yield text[1:-1], secret, False
-    for name, double, single in _quoted(text):
-        yield _of_field(name, double or single, secret)
+    for name, *contents in _quoted(text):
+        yield _of_field(name, "".join(contents), secret)
     if "\\" in text:
         yield _unescaped(text), secret, False
     if "%" in text:
@@ -196,18 +212,23 @@ def _named(text: str) -> Iterator[Part]:
     """What has a name like that of a secret before it, other than as a field with which the text begins."""
     for option in islice(_OPTION.finditer(text), 2 * MOST):
         name, value = option.groups()
-        if key_like(name):
+        if secret_field(name, value.lstrip("\"'")):
             yield value.strip("\"'"), True, True
         elif name in ("u", "user"):
             yield value.partition(":")[2].strip("\"'"), True, False
     for sign, pattern in (("=", _ASSIGNED), ("</", _ELEMENT)):
         for field in islice(pattern.finditer(text), 2 * MOST) if sign in text else ():
-            if key_like(field[1]):
-                yield field[2].strip().strip("\"'"), True, False
+            value = field[2].strip().strip("\"'")
+            if secret_field(field[1], value):
+                yield value, True, False
+    for pair in islice(PAIR.finditer(text), MOST) if "value" in text.lower() else ():
+        name, _, quoted, plain = pair.groups(default="")
+        if secret_field(name, quoted or plain):
+            yield from ((value, True, False) for value in (quoted, plain, re.split(r"[,;}\]]", plain, maxsplit=1)[0]))
     for gathered in islice(_GATHERED.finditer(text), 2 * MOST):
         # The name is looked for just before the bracket: a search from the front would look at the whole text.
         name = _BEFORE.search(text, max(0, gathered.start() - 80), gathered.start())
-        if name and key_like(name[1]):
+        if name and secret_field(name[1]):
             yield from map(_of_list, gathered[1].split(","))
     if "\n" in text:
         yield from _below(text)
@@ -235,7 +256,7 @@ def _below(text: str) -> Iterator[Part]:
             continue
         inside = -1
         found = _LINE.fullmatch(line.rstrip())
-        if found and (not found[3] or _BLOCK.fullmatch(found[3].strip())) and key_like(found[2].strip("\"'")):
+        if found and (not found[3] or _BLOCK.fullmatch(found[3].strip())) and secret_field(found[2].strip("\"'")):
             inside = len(found[1])
 
 
@@ -254,7 +275,7 @@ def _split(separator: re.Pattern[str], text: str) -> Iterator[str]:
 
 def _of_field(name: str, value: str, secret: bool) -> Part:
     """The value of a field; its own name counts before what is known of the whole."""
-    if key_like(name):
+    if secret_field(name, value.lstrip("\"'")):
         return value, True, False
     return value, secret, _is_place(name)
 
@@ -271,7 +292,7 @@ def _leaves(document: Any, secret: bool) -> Iterator[Part]:
         elif isinstance(value, list):
             before = ""
             for item in value:
-                named = before.startswith("-") and key_like(before.lstrip("-"))  # ["--password", "..."]
+                named = before.startswith("-") and secret_field(before.lstrip("-"))  # ["--password", "..."]
                 queue.append((item, is_secret or named, by_looks and not named))
                 before = item if isinstance(item, str) else ""
         elif isinstance(value, dict):
@@ -279,7 +300,7 @@ def _leaves(document: Any, secret: bool) -> Iterator[Part]:
             for name, item in value.items():
                 yield name, is_secret, True
                 of = called if name == "value" and isinstance(called, str) else name
-                _, named, looks = _of_field(of, "", is_secret)
+                _, named, looks = _of_field(of, item if isinstance(item, str) else "", is_secret)
                 queue.append((item, named, looks))
 
 

@@ -27,6 +27,8 @@ _WORDS = frozenset(
     }
 )  # fmt: skip
 _ENDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASS", "PW", "PWD", "JWT", "WEBHOOK")
+SECRET_WORDS = _WORDS.union(_ENDS)
+"""Every name of a secret contains one of these, in any case."""
 _OTHERS = frozenset(
     {
         "BYPASS", "COMPASS", "DONKEY", "HOCKEY", "HOTKEY", "JOCKEY", "MONKEY", "OLDPWD", "PUBKEY", "PUBLICKEY",
@@ -50,6 +52,15 @@ LOOKS_SECRET = re.compile(
 _HOLD_LOGINS = frozenset({"CONNECTION", "DATABASE", "DSN", "PROXY", "URI", "URL"})
 LOGIN = re.compile(r"[^\s:@/]{1,64}[:/](?!/)([^\s@]{1,512})@(?=[\w/\[(])")
 """A login without a scheme: ``user:password@tcp(host)/x``, ``user/password@//host``, ``user:password@proxy:3128``."""
+PAIR = re.compile(
+    r"(?:name|key)[\\\"']{0,8}\s{0,8}[=:]\s{0,8}[\\\"']{0,8}([\w.-]{1,64})[\\\"']{0,8}[\s,;]{1,80}"
+    r"[\w.\[\]\\\"'-]{0,64}value[\\\"']{0,8}\s{0,8}[=:]\s{0,8}"
+    r"(?:(\\{0,8}[\"'])(.{1,4096}?)(?<!\\)\2|([^\s\"'\\][^\s\"']{0,4095}))",
+    re.IGNORECASE | re.DOTALL,
+)
+"""A name in one field and its value in the next, in YAML, JSON, TOML, XML and options of Helm or CloudFormation:
+``name: DB_PASSWORD``, ``value: ...``. The groups are the name, the opening quote, what is in quotes, and what is not.
+"""
 _BRACED = re.compile(r"(?:^|;)\s{0,8}([\w .-]{1,64})=\{((?:[^}]|\}\}){1,256})\}(?=\s{0,8}(?:;|$))")
 _NAMES = re.compile(r"[a-z]+(?:[-_][a-z]+)+")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
@@ -61,6 +72,8 @@ _HOST = re.compile(
     r"(?::[0-9]{1,5})?/?"
 )
 
+_FOLDER = re.compile(r"/(?:[A-Z]?[a-z._-]{1,30}[0-9]{0,4})?(?![\w+=.-])")
+"""The beginning of a folder's path. Random base64 may begin with a slash, but no word follows it there."""
 _PATH = re.compile(r"(?:~|\.{0,2})(?:/[A-Za-z_.-]{1,40}[0-9]{0,3}){2,20}/?")
 
 
@@ -68,11 +81,19 @@ def key_like(name: str) -> bool:
     """Whether a variable of this name holds a secret, judged by the words in it.
 
     ``DB_PASSWORD``, ``api-key``, ``AccountKey`` and ``TOKEN2`` do; ``PUBLIC_KEY``, ``TOKEN_URL`` and
-    ``COOKIE_DOMAIN`` do not. The URL of a webhook does.
+    ``COOKIE_DOMAIN`` do not. The URL of a webhook does. ``PWD`` does not: in it, a shell keeps its folder.
+    """
+    return words(name) != ["PWD"] and secret_field(name)
+
+
+def secret_field(name: str, value: str = "") -> bool:
+    """Whether a field, a parameter or an option of this name holds a secret.
+
+    The rule is that of `key_like`, except that ``pwd`` is a password unless its value is a folder.
     """
     found = words(name)
-    if found == ["PWD"]:  # the shell's folder
-        return False
+    if found == ["PWD"]:
+        return not _FOLDER.match(value)
     if found and found[-1] in ABOUT:
         return found[-1] in ("URL", "URI") and _is_hook(found)
     return any(
@@ -158,7 +179,7 @@ def _passwords(url: str) -> Iterator[str]:
                 yield from _login("://".join(pieces[1:]))  # one that has "://" in it
     try:
         parts = urlsplit(url)
-        yield from (value for name, value in parse_qsl(parts.query) if key_like(name))
+        yield from (value for name, value in parse_qsl(parts.query) if secret_field(name, value))
         if parts.password:
             yield parts.password
     except ValueError:
@@ -196,11 +217,12 @@ def _assigned(value: str) -> Iterator[str]:
     """What key-like names have in a connection string: ``Password=...;AccountKey=...`` or ``host=... password=...``."""
     for part in (*value.split(";"), *value.split()):
         name, sign, held = part.partition("=")
-        if sign and _NAME.fullmatch(name) and (key_like(name) or name.strip().lower() == "pwd"):
-            yield held.strip().strip("\"'")
-            yield held.strip().strip("{}")  # ODBC's quotes
+        held = held.strip()
+        if sign and _NAME.fullmatch(name) and secret_field(name, held.strip("\"'")):
+            yield held.strip("\"'")
+            yield held.strip("{}")  # ODBC's quotes
     for name, held in islice(_BRACED.findall(value), MOST):  # they may have a semicolon between them
-        if key_like(name) or name.strip().lower() == "pwd":
+        if secret_field(name, held):
             yield held.replace("}}", "}")
 
 
@@ -217,6 +239,6 @@ def _in_json(value: str) -> Iterator[str]:
             queue.extend(found)
         elif isinstance(found, dict):
             queue.extend(found.values())
-            held = [item for name, item in found.items() if isinstance(item, str) and key_like(name)][:left]
+            held = [item for name, item in found.items() if isinstance(item, str) and secret_field(name, item)][:left]
             left -= len(held)
             yield from held
