@@ -353,43 +353,6 @@ def test_ways_to_write_a_part_of_the_suite(shop: Adopter, how: str) -> None:
 
 # What was good once.
 
-BREAKS = ("a module inside", "a library of the system", "a file that it reads")
-
-
-@pytest.mark.parametrize("what", BREAKS)
-def test_a_dependency_that_was_damaged_in_place(shop: Adopter, what: str) -> None:
-    """It was imported by an earlier check, and cannot be any more: Dependencies fails, whatever it remembers."""
-    packages = shop.folder / "modules"
-    acme, info = packages / "acme", packages / "acme-1.0.dist-info"
-    acme.mkdir()
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
-    (info / "RECORD").write_text("acme/__init__.py,,\nacme/core.py,,\n")
-    elsewhere = shop.folder / "libacme.so"
-    elsewhere.write_text("there")
-    core = {
-        "a module inside": "value = 1\n",
-        "a library of the system": f"open({str(elsewhere)!r}).close()\n",
-        "a file that it reads": "import json\njson.load(open(__file__.replace('core.py', 'x.json')))\n",
-    }
-    (acme / "x.json").write_text("{}")
-    (acme / "__init__.py").write_text("from acme.core import *\n")
-    (acme / "core.py").write_text(core[what])
-    importable(shop, packages)
-    shop.write("pyproject.toml", f'[project]\nname = "shop"\nversion = "1"\ndependencies = ["acme"]\n{TABLE}')
-    shop.write(FILE, GOOD)
-    for _ in range(2):  # what compiles for the first time is remembered by the second one
-        assert check(shop).process.returncode == 0
-    if what == "a module inside":
-        (acme / "core.py").write_text("")  # a disk was full, say: 0 bytes of it are left
-        (acme / "core.py").write_text("raise ImportError('it is damaged')\n")
-    elif what == "a library of the system":
-        elsewhere.unlink()
-    else:
-        (acme / "x.json").write_text("")
-    assert check(shop).process.returncode == 1
-    assert shop.check("Dependencies")["outcome"] == "failed"
-
 
 @pytest.mark.parametrize("left", [0, 100, 4096, 5000, 8192])
 def test_a_database_that_a_full_disk_has_cut(shop: Adopter, left: int) -> None:

@@ -121,7 +121,8 @@ def _by_installer(distribution: importlib.metadata.Distribution) -> str | None:
 
 
 def _by_build(distribution: importlib.metadata.Distribution) -> str | None:
-    return distribution.version
+    metadata = distribution.metadata
+    return metadata["Version"] if "Version" in metadata else None  # without asking first, Python 3.12 warns
 
 
 def _fingerprint(names: Sequence[str]) -> str:
