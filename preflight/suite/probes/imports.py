@@ -122,7 +122,8 @@ def _by_installer(distribution: importlib.metadata.Distribution) -> str | None:
 
 def _by_build(distribution: importlib.metadata.Distribution) -> str | None:
     metadata = distribution.metadata
-    return metadata["Version"] if "Version" in metadata else None  # without asking first, Python 3.12 warns
+    # Without asking first, Python 3.12 warns.
+    return metadata["Version"] if "Version" in metadata else None  # noqa: SIM401  # its protocol has no `get`
 
 
 def _fingerprint(names: Sequence[str]) -> str:
