@@ -18,7 +18,8 @@ from typing import Any
 
 from preflight.suite.soundness import hearing
 
-RUNNERS = frozenset(str(Path(__file__).with_name(name)) for name in ("witness.py", "answers.py"))
+_SUITE = Path(__file__).parent.parent
+RUNNERS = frozenset(str(_SUITE / name) for name in ("soundness/witness.py", "probes/answers.py"))
 """What calls requirements and probes, and so drops what their variables held."""
 NOT_AWAITED = "is not awaited, so it has asked nothing"
 _DEPTH = 2
