@@ -22,6 +22,7 @@ import pytest
 
 from preflight.command import bundle
 from preflight.notify import sender
+from preflight.patterns import Lazy
 from preflight.redaction import writings
 from server.agent import embedded
 
@@ -44,6 +45,7 @@ EVERY = sorted(set(METHODS.values()))
 Pattern = tuple[str, str, int, list[str]]  # where it stands, what it is, its flags, and how it is used
 # Patterns that are put together while the program runs, by where; each with what the code there makes.
 MADE = {
+    "preflight/patterns.py:__getattr__": [],  # what `lazy` was given, which is seen where it was
     "preflight/redaction/writings.py:pattern": [writings.pattern(secret).pattern for secret in SECRETS],
     "preflight/redaction/redactor.py:_step": [stretch for secret in SECRETS for stretch in writings.stretches(secret)],
     "preflight/notify/sender.py:reason": [pattern for pattern, _ in sender.REASONS],
@@ -82,7 +84,7 @@ def _constant(node: ast.expr, names: Mapping[str, object]) -> str | None:
         value = eval(compile(ast.Expression(node), "", "eval"), dict(names))  # of our own source
     except Exception:  # noqa: BLE001  # a name that only the function knows
         return None
-    if isinstance(value, re.Pattern):
+    if isinstance(value, re.Pattern | Lazy):
         value = value.pattern
     if isinstance(value, bytes):
         value = value.decode("latin-1")
@@ -91,7 +93,9 @@ def _constant(node: ast.expr, names: Mapping[str, object]) -> str | None:
 
 def _held(value: object, depth: int = 0) -> Iterator[re.Pattern[str]]:
     """The compiled patterns in a value; one of bytes as the same one of characters."""
-    if isinstance(value, re.Pattern) and isinstance(value.pattern, bytes):
+    if isinstance(value, Lazy):
+        yield re.compile(value.pattern, value.flags)
+    elif isinstance(value, re.Pattern) and isinstance(value.pattern, bytes):
         yield re.compile(value.pattern.decode("latin-1"), value.flags | re.ASCII)
     elif isinstance(value, re.Pattern):
         yield value
@@ -160,7 +164,11 @@ def _calls(path: str, tree: ast.AST, names: Mapping[str, object]) -> Iterator[tu
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == "re":
             yield f"{path}: a name of re by itself", "compile", None
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
+        if not (isinstance(node, ast.Call) and node.args):
+            continue
+        if isinstance(node.func, ast.Name) and node.func.id == "lazy":
+            yield f"{path}:{functions[node]}", "compile", _constant(node.args[0], names)
+        if not isinstance(node.func, ast.Attribute):
             continue
         if (
             isinstance(node.func.value, ast.Name)

@@ -14,6 +14,7 @@ import re
 import shlex
 from collections.abc import Collection, Iterator, Sequence
 
+from preflight.patterns import lazy
 from preflight.redaction.keys import LOOKS_SECRET, PAIR, secret_field
 from preflight.redaction.redactor import MASK
 
@@ -23,50 +24,48 @@ LEFT_OUT = "…"
 _SHORTEST = 4  # characters; a known secret that is shorter is looked for as a whole argument only
 _LONGEST_NAME = 64  # characters of what a field is called
 
-_OPTION = re.compile(r"--?[\w.-]{1,200}", re.ASCII)
-_SETTING = re.compile(r"(?:--|/)(?:[\w.-]{1,64}:){1,16}([\w.-]{1,64})", re.ASCII)
+_OPTION = lazy(r"--?[\w.-]{1,200}", re.ASCII)
+_SETTING = lazy(r"(?:--|/)(?:[\w.-]{1,64}:){1,16}([\w.-]{1,64})", re.ASCII)
 """An option of .NET: ``--Kestrel:Certificates:Default:Password``."""
-_SECRET = re.compile(
+_SECRET = lazy(
     r"pass|token|key|secret|auth|bearer|pwd|cred|jwt|cookie|dsn|(?:^|^-D|[-_.])(?:pw|psk|encrypt)$", re.IGNORECASE
 )
-_HARMLESS = re.compile(r"(?:file|path|dir|url|uri|type|header|domain|name)$", re.IGNORECASE)
-_ONE_WORD = re.compile(r"[\w.~+=-]{12,512}", re.ASCII)
-_RUN = re.compile(r"[A-Za-z0-9]{8,}")
-_LOGIN = re.compile(r"^-[uU]$|(?:users?|username|login|account|userpwd|[-_.]basic)$", re.IGNORECASE)
-_COMMAND = re.compile(r"-[a-z]{0,8}c")  # sh -c, bash -lc
-_CONFIGURED = re.compile(r"(?:python|file):")  # gunicorn -c python:...
-_CHOICE = re.compile(
-    r"(?:[A-Za-z_]\w*\.)+[A-Za-z_]\w*|sync|gthread|gevent|eventlet|start|restart|stop|graceful(?:-stop)?"
-)
+_HARMLESS = lazy(r"(?:file|path|dir|url|uri|type|header|domain|name)$", re.IGNORECASE)
+_ONE_WORD = lazy(r"[\w.~+=-]{12,512}", re.ASCII)
+_RUN = lazy(r"[A-Za-z0-9]{8,}")
+_LOGIN = lazy(r"^-[uU]$|(?:users?|username|login|account|userpwd|[-_.]basic)$", re.IGNORECASE)
+_COMMAND = lazy(r"-[a-z]{0,8}c")  # sh -c, bash -lc
+_CONFIGURED = lazy(r"(?:python|file):")  # gunicorn -c python:...
+_CHOICE = lazy(r"(?:[A-Za-z_]\w*\.)+[A-Za-z_]\w*|sync|gthread|gevent|eventlet|start|restart|stop|graceful(?:-stop)?")
 """The values of -k where it names a class of workers (gunicorn) or something to do (Apache)."""
-_GLUED_LOGIN = re.compile(
+_GLUED_LOGIN = lazy(
     r"-(?:[uU](?=[^:%=/]{1,200}[:%].)|c(?!python:|file:)(?=[^:%=/]{1,200}[:%][^/].{3}))",  # not -codec:v:0
     re.DOTALL,
 )
-_IDS = re.compile("[0-9]{1,10}:[0-9]{1,10}")  # of a user and a group
-_PORTS = re.compile(
+_IDS = lazy("[0-9]{1,10}:[0-9]{1,10}")  # of a user and a group
+_PORTS = lazy(
     r"(?:(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-fA-F:.]{2,45}\]|localhost):)?"
     r"[0-9]{1,5}(?:-[0-9]{1,5})?(?::[0-9]{1,5}(?:-[0-9]{1,5})?)?(?:/(?:tcp|udp|sctp))?"
 )
-_GLUED_PASSWORD = re.compile(r"-p(?!(?:ort|id|ath|rofile)(?:=|$))(?=.)", re.DOTALL)
-_SLASHED = re.compile(r"/(?:p|pass|password|passwd|pwd|pw|token|key|secret):(?=.)", re.IGNORECASE | re.DOTALL)
-_WITHOUT_SCHEME = re.compile(r"([\w.%+-]{1,64}):(?!//)[^\s@]{1,512}@([\w.-]{0,255})(?:[:/].*)?", re.DOTALL)
-_VERSION = re.compile(r"v?[0-9]{1,9}(?:\.[0-9]{1,9}){0,2}|sha[0-9]{3}")  # of npm:name@1.2, of image:tag@sha256:...
-_ADDRESS = re.compile(r"[^\s\"'<>]+")
-_PORT = re.compile(r"[0-9]{1,5}(?=[/?#]|$)")
-_FRAGMENT = re.compile(r"(#[^:/?#=&]{1,64}:)[^:/].*", re.DOTALL)
+_GLUED_PASSWORD = lazy(r"-p(?!(?:ort|id|ath|rofile)(?:=|$))(?=.)", re.DOTALL)
+_SLASHED = lazy(r"/(?:p|pass|password|passwd|pwd|pw|token|key|secret):(?=.)", re.IGNORECASE | re.DOTALL)
+_WITHOUT_SCHEME = lazy(r"([\w.%+-]{1,64}):(?!//)[^\s@]{1,512}@([\w.-]{0,255})(?:[:/].*)?", re.DOTALL)
+_VERSION = lazy(r"v?[0-9]{1,9}(?:\.[0-9]{1,9}){0,2}|sha[0-9]{3}")  # of npm:name@1.2, of image:tag@sha256:...
+_ADDRESS = lazy(r"[^\s\"'<>]+")
+_PORT = lazy(r"[0-9]{1,5}(?=[/?#]|$)")
+_FRAGMENT = lazy(r"(#[^:/?#=&]{1,64}:)[^:/].*", re.DOTALL)
 """A login behind an address, as pproxy has it: ``http://:8080#me:X``."""
 
-_SIGN = re.compile("[=:]")
+_SIGN = lazy("[=:]")
 _IN_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-$@")
 _QUOTES = frozenset("\\\"'")
-_OPENED = re.compile(r"\s{1,16}\\{0,16}[\"']")
-_OPENING = re.compile(r"(\\{0,16})([\"'])")
-_SEPARATOR = re.compile(r"[?&;,]\s?(?:[\\\"']{0,16}[\w.$@-]{1,64}(?: [\w.-]{1,64})?[\\\"']{0,16} ?([=:]))?")
-_JSON_END = re.compile(r"[,}\]\s]|$")
-_BRACKET = re.compile(r"[\[{\]}]")
-_BLANK = re.compile(r"\s")
-_WORD = re.compile(r"\S+")
+_OPENED = lazy(r"\s{1,16}\\{0,16}[\"']")
+_OPENING = lazy(r"(\\{0,16})([\"'])")
+_SEPARATOR = lazy(r"[?&;,]\s?(?:[\\\"']{0,16}[\w.$@-]{1,64}(?: [\w.-]{1,64})?[\\\"']{0,16} ?([=:]))?")
+_JSON_END = lazy(r"[,}\]\s]|$")
+_BRACKET = lazy(r"[\[{\]}]")
+_BLANK = lazy(r"\s")
+_WORD = lazy(r"\S+")
 
 
 def shown(argv: Sequence[str], secrets: Collection[str] = ()) -> str:

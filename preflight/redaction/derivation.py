@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Any
 from urllib.parse import unquote, unquote_plus
 
+from preflight.patterns import lazy
 from preflight.redaction.keys import (
     ABOUT,
     LOGIN,
@@ -39,37 +40,37 @@ _PLACES = ABOUT | {
     "DATABASE", "DB", "DBNAME", "EMAIL", "ENDPOINT", "EXPIRES", "HOST", "HOSTNAME", "MODEL", "PORT", "REGION", "SERVER",
     "SSLMODE", "VERSION",
 }  # fmt: skip
-_MAY_HOLD = re.compile(r"://|[{\[]|basic|session|:[^\s:@]{1,512}@", re.IGNORECASE)
-_SEPARATORS = tuple(map(re.compile, (r",", r";", r"\|", r"&", r"[\r\n]+", r"\s+")))
+_MAY_HOLD = lazy(r"://|[{\[]|basic|session|:[^\s:@]{1,512}@", re.IGNORECASE)
+_SEPARATORS = tuple(map(lazy, (r",", r";", r"\|", r"&", r"[\r\n]+", r"\s+")))
 _BRACKETS = {"[": "]", "(": ")", "{": "}", "<": ">"}
-_PGPASS = re.compile(r"[^\s:]{1,255}:(?:\*|[0-9]{1,5}):[^\s:]{1,64}:[^\s:]{1,64}:(\S.*)")
-_FIELD = re.compile(r"[\"']?([\w.-]{1,64}(?: [\w.-]{1,64})?)[\"']?\s{0,8}([=:])(?!//)\s{0,8}", re.ASCII)
-_SCHEME = re.compile(r"(?:[A-Z][A-Za-z0-9_-]{1,24}|bearer|basic|digest|token|key|apikey|api-key)\s{1,8}")
-_QUOTED = re.compile(
+_PGPASS = lazy(r"[^\s:]{1,255}:(?:\*|[0-9]{1,5}):[^\s:]{1,64}:[^\s:]{1,64}:(\S.*)")
+_FIELD = lazy(r"[\"']?([\w.-]{1,64}(?: [\w.-]{1,64})?)[\"']?\s{0,8}([=:])(?!//)\s{0,8}", re.ASCII)
+_SCHEME = lazy(r"(?:[A-Z][A-Za-z0-9_-]{1,24}|bearer|basic|digest|token|key|apikey|api-key)\s{1,8}")
+_QUOTED = lazy(
     r"(?:(?<![\w.-])([\w.-]{1,64})[\"']?\s?[=:]\s?)?"
     r"(?:\"{3}(?!\")(.{1,4096}?)\"{3}|'{3}(?!')(.{1,4096}?)'{3}|\"([^\"]{1,4096})\"|'([^']{1,4096})')",
     re.DOTALL,
 )
 # Options with their values, words of a netrc: "--password X", "password X"; and assignments wherever they stand.
-_OPTION = re.compile(r"(?<!\S)-{0,2}([\w.-]{1,64})(?=\s{1,8}(\S{12,4096}))", re.ASCII)
-_ASSIGNED = re.compile(r"(?<![\w.-])([\w.-]{1,64})=(\S{12,4096})", re.ASCII)
+_OPTION = lazy(r"(?<!\S)-{0,2}([\w.-]{1,64})(?=\s{1,8}(\S{12,4096}))", re.ASCII)
+_ASSIGNED = lazy(r"(?<![\w.-])([\w.-]{1,64})=(\S{12,4096})", re.ASCII)
 # What stands in brackets or braces behind a name: lists and tables of Python, JavaScript, TOML and YAML.
-_GATHERED = re.compile(r"[=:]\s{0,8}[\[({]([^\[\](){}]{12,4096})[\])}]")
-_BEFORE = re.compile(r"([\w.-]{1,64})[\"']?\s{0,8}\Z", re.ASCII)
-_LINE = re.compile(r"([ ]{0,200}(?:- {1,8})?)([\w.-]{1,64}|\"[^\"]{1,64}\"|'[^']{1,64}')\s{0,8}:(?:\s+(.*))?")
-_BLOCK = re.compile(r"[|>][+-]?[0-9]?")
-_ELEMENT = re.compile(r"<([\w.-]{1,64})>([^<>]{12,4096})</", re.ASCII)
+_GATHERED = lazy(r"[=:]\s{0,8}[\[({]([^\[\](){}]{12,4096})[\])}]")
+_BEFORE = lazy(r"([\w.-]{1,64})[\"']?\s{0,8}\Z", re.ASCII)
+_LINE = lazy(r"([ ]{0,200}(?:- {1,8})?)([\w.-]{1,64}|\"[^\"]{1,64}\"|'[^']{1,64}')\s{0,8}:(?:\s+(.*))?")
+_BLOCK = lazy(r"[|>][+-]?[0-9]?")
+_ELEMENT = lazy(r"<([\w.-]{1,64})>([^<>]{12,4096})</", re.ASCII)
 # Keys that consist of several: header, payload and signature, an identifier and its secret, a method and its hash.
-_COMPOUND = re.compile(r"[\w+/~.#@$!^*-]{16,16384}={0,2}", re.ASCII)
-_BETWEEN = re.compile(r"[.#@$!^*]+")
-_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
+_COMPOUND = lazy(r"[\w+/~.#@$!^*-]{16,16384}={0,2}", re.ASCII)
+_BETWEEN = lazy(r"[.#@$!^*]+")
+_ESCAPE = lazy(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "0": "\0"}
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
-_HEX = re.compile(r"(?:[0-9a-fA-F]{2}){12,}")
-_RUN = re.compile(r"[A-Za-z0-9]{8,}")
+_BASE64 = lazy(r"[A-Za-z0-9+/_-]{16,}={0,2}")
+_HEX = lazy(r"(?:[0-9a-fA-F]{2}){12,}")
+_RUN = lazy(r"[A-Za-z0-9]{8,}")
 
-_SIGN = re.compile(r"[^A-Za-z0-9_]")
-_NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x9f\udc80-\udcff]")
+_SIGN = lazy(r"[^A-Za-z0-9_]")
+_NO_TEXT = lazy(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x9f\udc80-\udcff]")
 
 Part = tuple[str, bool, bool]
 """A part of a value, whether it is a secret, and whether only because it looks like one."""

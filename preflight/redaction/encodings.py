@@ -7,18 +7,20 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
+from preflight.patterns import lazy
+
 # Base64 is looked for in windows of 8 characters: 6 bytes, which stand nowhere by chance.
 _WINDOW = 8
 # A run of it may be broken into lines, and its signs escaped for a URL or in JSON.
 _SIGN = r"(?:%(?:25){0,4}2[bBfF]|\\{1,16}(?:/|u002[bBfF]))"
 _BREAK = r"(?:=|%(?:25){0,4}3[dD]){0,2}(?:\\{1,16}r)?(?:\\{1,16}n|\r?\n|%(?:25){0,4}0[aA])[ \t]*"
-_BASE64 = re.compile(rf"[A-Za-z0-9+/_-]+(?:(?:{_SIGN}|{_BREAK})[A-Za-z0-9+/_-]*)*")
-_OTHER = re.compile(rf"(?P<sign>{_SIGN})|{_BREAK}")
+_BASE64 = lazy(rf"[A-Za-z0-9+/_-]+(?:(?:{_SIGN}|{_BREAK})[A-Za-z0-9+/_-]*)*")
+_OTHER = lazy(rf"(?P<sign>{_SIGN})|{_BREAK}")
 
 # Pairs of hexadecimal digits, with what stands between them: "73:6b", "73 6b", "%73%6b", "\\x73\\x6b", "0x73, 0x6b".
 _BETWEEN = r"(?:[:,;\s-]|%|0x|&#x|\\{1,8}(?:x|u00)){0,4}"
-_HEX = re.compile(rf"[0-9a-fA-F][0-9a-fA-F]{_BETWEEN}(?:[0-9a-fA-F][0-9a-fA-F]{_BETWEEN}){{7,}}")
-_DIGITS = re.compile(r"0x|u00|([0-9a-fA-F])")
+_HEX = lazy(rf"[0-9a-fA-F][0-9a-fA-F]{_BETWEEN}(?:[0-9a-fA-F][0-9a-fA-F]{_BETWEEN}){{7,}}")
+_DIGITS = lazy(r"0x|u00|([0-9a-fA-F])")
 
 
 class Encodings:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
+from preflight.patterns import lazy
+
 # What a line may end with: a line end, also an escaped one or Unicode's, colours, and characters that nobody sees (the
 # NULs of UTF-16, places where a word may be broken). `AROUND` has what may stand around a piece there.
-_LINE_END = re.compile(
+_LINE_END = lazy(
     r"(?:\\{1,16}r)?\\{1,16}n|\r?\n|\r|%(?:0[dD]%)?0[aA]|<(?:br ?/?|wbr)>|\x1b\[[0-9;:]{0,40}[mK]"
     r"|[\x00\x0b\x0c\x1c-\x1e\x85\xad\u200b-\u200d\u2028\u2029\u2060\ufeff]"
 )
-_NEW_LINE = re.compile(r"\r?\n|\r")
+_NEW_LINE = lazy(r"\r?\n|\r")
 _BLANKS = " \t\xa0"
 AROUND = " \t\xa0\"'`\\|>#*+,()[]│┃║╎┆▏▕"
 _CONTINUED = "=-\xad"  # quoted-printable's sign and hyphens at a line's end, which may be a secret's own as well
@@ -25,7 +26,7 @@ _FOLDS = (
     (AROUND, AROUND, ""),
     (AROUND, AROUND, _CONTINUED),
 )
-_STAMP = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]{8,15}Z \w{1,16}\[\d{1,10}\] ")  # of a line in our log
+_STAMP = lazy(r"\d{4}-\d\d-\d\dT[\d:.]{8,15}Z \w{1,16}\[\d{1,10}\] ")  # of a line in our log
 
 
 class Unfolded:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from preflight.patterns import lazy
 from preflight.settings.model import Settings
 from preflight.settings.parsers import split_urls
 from preflight.text import foreign
@@ -37,7 +38,7 @@ _OTHERS = frozenset(
 )  # fmt: skip
 ABOUT = frozenset({"DIR", "DOMAIN", "FILE", "HEADER", "NAME", "PATH", "SOCK", "TYPE", "URI", "URL"})
 """Endings of names that say where or what something is, and do not hold the thing itself."""
-LOOKS_SECRET = re.compile(
+LOOKS_SECRET = lazy(
     r"\b(?:sk|pk|rk|pplx|xai|gsk|pypi|tvly)-[A-Za-z0-9_-]{16,}|\b(?:sk|rk|pk|whsec)_[A-Za-z0-9_]{16,}"
     r"|\b(?:gh[pousr]|npm|hf|glsa|dop_v1|gsk|ntn|lin_api)_[A-Za-z0-9]{20,}|\b(?:github_pat|lsv2_pt|lsv2_sk)_\w{20,}"
     r"|\bglpat-[\w-]{16,}|\bxox[a-z]-[\w-]{10,}|\bAKIA[0-9A-Z]{16}\b|\bAIza[\w-]{30,}"
@@ -50,9 +51,9 @@ LOOKS_SECRET = re.compile(
 )
 """What looks like a key of a well-known service, whatever it stands in; webhooks and Telegram's bots as well."""
 _HOLD_LOGINS = frozenset({"CONNECTION", "DATABASE", "DSN", "PROXY", "URI", "URL"})
-LOGIN = re.compile(r"[^\s:@/]{1,64}[:/](?!/)([^\s@]{1,512})@(?=[\w/\[(])")
+LOGIN = lazy(r"[^\s:@/]{1,64}[:/](?!/)([^\s@]{1,512})@(?=[\w/\[(])")
 """A login without a scheme: ``user:password@tcp(host)/x``, ``user/password@//host``, ``user:password@proxy:3128``."""
-PAIR = re.compile(
+PAIR = lazy(
     r"(?:name|key)[\\\"']{0,8}\s{0,8}[=:]\s{0,8}[\\\"']{0,8}([\w.-]{1,64})[\\\"']{0,8}[\s,;]{1,80}"
     r"[\w.\[\]\\\"'-]{0,64}value[\\\"']{0,8}\s{0,8}[=:]\s{0,8}"
     r"(?:(\\{0,8}[\"'])(.{1,4096}?)(?<!\\)\2|([^\s\"'\\][^\s\"']{0,4095}))",
@@ -61,20 +62,20 @@ PAIR = re.compile(
 """A name in one field and its value in the next, in YAML, JSON, TOML, XML and options of Helm or CloudFormation:
 ``name: DB_PASSWORD``, ``value: ...``. The groups are the name, the opening quote, what is in quotes, and what is not.
 """
-_BRACED = re.compile(r"(?:^|;)\s{0,8}([\w .-]{1,64})=\{((?:[^}]|\}\}){1,256})\}(?=\s{0,8}(?:;|$))")
-_NAMES = re.compile(r"[a-z]+(?:[-_][a-z]+)+")
-_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
-_NAME = re.compile(r"[\w .-]{1,64}")
-_WORD = re.compile(r"(?!.*[bcdfghjklmnpqrstvwxz]{5})(?=.*[aeiouy])[A-Z]?[a-z]{1,11}")
+_BRACED = lazy(r"(?:^|;)\s{0,8}([\w .-]{1,64})=\{((?:[^}]|\}\}){1,256})\}(?=\s{0,8}(?:;|$))")
+_NAMES = lazy(r"[a-z]+(?:[-_][a-z]+)+")
+_HUMP = lazy(r"(?<=[a-z])(?=[A-Z])")
+_NAME = lazy(r"[\w .-]{1,64}")
+_WORD = lazy(r"(?!.*[bcdfghjklmnpqrstvwxz]{5})(?=.*[aeiouy])[A-Z]?[a-z]{1,11}")
 _LABEL = r"[a-z]{1,15}[0-9]{0,3}(?:-[a-z0-9]{1,8}){0,3}"
-_HOST = re.compile(
+_HOST = lazy(
     rf"(?:localhost|[0-9]{{1,3}}(?:\.[0-9]{{1,3}}){{3}}|\[[0-9a-fA-F:.]+\]|(?:{_LABEL}\.){{1,6}}[a-z]{{2,8}})"
     r"(?::[0-9]{1,5})?/?"
 )
 
-_FOLDER = re.compile(r"/(?:[A-Z]?[a-z._-]{1,30}[0-9]{0,4})?(?![\w+=.-])")
+_FOLDER = lazy(r"/(?:[A-Z]?[a-z._-]{1,30}[0-9]{0,4})?(?![\w+=.-])")
 """The beginning of a folder's path. Random base64 may begin with a slash, but no word follows it there."""
-_PATH = re.compile(r"(?:~|\.{0,2})(?:/[A-Za-z_.-]{1,40}[0-9]{0,3}){2,20}/?")
+_PATH = lazy(r"(?:~|\.{0,2})(?:/[A-Za-z_.-]{1,40}[0-9]{0,3}){2,20}/?")
 
 
 def key_like(name: str) -> bool:

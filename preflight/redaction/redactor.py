@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from typing import NamedTuple, TypeVar
 
+from preflight.patterns import lazy
 from preflight.redaction.derivation import LARGEST, cost, derived, members
 from preflight.redaction.encodings import Encodings
 from preflight.redaction.folds import AROUND, Unfolded, unfolded
@@ -35,25 +36,25 @@ T = TypeVar("T")
 
 # Behind "Basic" and "Bearer", a word of a language is no login: "basic authentication".
 _PROSE = r"(?-i:(?![a-z]{0,16}[bcdfghjklmnpqrstvwxz]{5})[A-Za-z][a-z]{7,15}(?![A-Za-z0-9_~+/=-]|\.\w))"
-_BEARER = re.compile(rf"\b(Bearer|Basic)\s+(?!{_PROSE})[A-Za-z0-9._~+/=-]{{8,}}", re.IGNORECASE)
-_URL_PASSWORD = re.compile(r"(?<=://)([^\s/:@]*):([^\s/@]+)(?=@)")
+_BEARER = lazy(rf"\b(Bearer|Basic)\s+(?!{_PROSE})[A-Za-z0-9._~+/=-]{{8,}}", re.IGNORECASE)
+_URL_PASSWORD = lazy(r"(?<=://)([^\s/:@]*):([^\s/@]+)(?=@)")
 
-_ENCODED = re.compile(r"%(?:25){0,4}([2-7][0-9a-fA-F])")
-_ENCODED_BACKSLASH = re.compile(r"%(?:25){0,4}5[cC]")
+_ENCODED = lazy(r"%(?:25){0,4}([2-7][0-9a-fA-F])")
+_ENCODED_BACKSLASH = lazy(r"%(?:25){0,4}5[cC]")
 
 # A piece of a secret that stands by itself: it is as long as what is derived from a value, and no word of a language.
-_PIECE = re.compile(r"[A-Za-z0-9+/_~-]{12,}")
-_LIKE_A_KEY = re.compile(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])|(?=.*?[A-Za-z]{16})")
+_PIECE = lazy(r"[A-Za-z0-9+/_~-]{12,}")
+_LIKE_A_KEY = lazy(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])|(?=.*?[A-Za-z]{16})")
 
 # What remains of a shortened secret is recognised by this many characters of its beginning or end.
 _FRAGMENT = 6
 _REACH = 200  # characters between dots and the end of a secret
 _SEVERAL = r"\.\.\.|[…‥⋯]|\\u202[56]|\\u22[eE][fF]|&hellip;|&#8230;"  # dots, however they are written
-_DOTS = re.compile(_SEVERAL)
+_DOTS = lazy(_SEVERAL)
 # Behind a cut come the signs that close what it stands in, and then nothing, dots (textwrap's are in brackets), a word
 # for it, how much is missing (rich's "'abc'+30"), or the place that an error names:
 # "ValueError: invalid literal for int() with base 10: '... (app.py:12)".
-_CUT_OFF = re.compile(
+_CUT_OFF = lazy(
     rf"[\\'\"`)\]}}>,;:!?\s]*(?:$|\.\.|{_SEVERAL}|[\[(<{{](?:\.\.|{_SEVERAL}|truncated|cut|snip|\+?[0-9]{{1,9}} more)"
     r"|\+[0-9]{1,9}(?![\w.])|(?<= )\([^\s()]{1,200}:\d{1,9}\))"
 )
@@ -61,7 +62,7 @@ _CUT_OFF = re.compile(
 # Fields of our documents whose texts are words of ours.
 _ENUMERATED = frozenset({"action", "origin", "outcome", "scope", "severity", "standing", "state", "status"})
 
-_SPREAD = re.compile(r"[^\x21-\x7e]")
+_SPREAD = lazy(r"[^\x21-\x7e]")
 
 
 def _parts(secret: str) -> Iterator[str]:

@@ -11,10 +11,12 @@ from functools import lru_cache
 from heapq import nlargest
 from itertools import islice
 
+from preflight.patterns import lazy
+
 SIGNS = 512  # of a secret that are compiled: each has some twenty ways to be written, a millisecond to compile
 
-_PLAIN = re.compile(r"[A-Za-z0-9_]+")  # characters that nobody encodes
-_SIGNS = re.compile(r"[^A-Za-z0-9_]")
+_PLAIN = lazy(r"[A-Za-z0-9_]+")  # characters that nobody encodes
+_SIGNS = lazy(r"[^A-Za-z0-9_]")
 _NAMED = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos"}
 _LETTERS = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
 
