@@ -12,6 +12,7 @@ HEAD = """
 import os
 from concurrent.futures import wait as far
 from functools import cached_property
+from json.encoder import c_encode_basestring_ascii as accelerated
 try:
     from json import loads
 except ImportError:
@@ -29,8 +30,16 @@ class Client:
     def late(self):
         return False
 
-CLIENT, HOSTS, FOUND = Client(), [], {}
+class Proxy:
+    @property
+    def __class__(self):
+        raise RuntimeError("not configured")
+
+CLIENT, HOSTS, FOUND, CURRENT = Client(), [], {}, Proxy()
+CLIENT.on_error = Client.on_end = print
 NAMES = ["a", "b"]
+GIVEN = ["a"]
+GIVEN.remove("a")
 
 def is_up(host="a"):
     return False
@@ -50,7 +59,6 @@ HOLD = (
     "assert far",
     "assert CLIENT.is_up",
     "assert Client.is_up",
-    "assert os.getcwd",
     "assert inner",
     "assert (is_up)",
     "assert is_up and CLIENT.is_up",
@@ -70,6 +78,15 @@ MAY_FAIL = (
     "assert found",
     "assert number",
     "assert loads",
+    "assert accelerated",
+    "assert os.getcwd",
+    "assert CURRENT",
+    "assert CLIENT.on_error",
+    "assert CLIENT.on_end",
+    "from types import SimpleNamespace as far\n    assert far",
+    "from types import SimpleNamespace as Client\n    assert Client.is_up",
+    "assert [name for name in GIVEN]",
+    "assert (f'''{\"a\u00a0b\"} x''' != found)",
     "assert client.is_up",
     "assert CLIENT.ready",
     "assert CLIENT.late",

@@ -18,7 +18,9 @@ ASIDE = frozenset(
 )
 # Variables that differ from terminal to terminal, and those of settings.
 _OF_THE_SESSION = re.compile(
-    r"_|COLUMNS|INVOCATION_ID|JOURNAL_STREAM|LINES|OLDPWD|PWD|SHLVL|STY|TERM|TMPDIR|TMUX|WINDOWID|(DBUS|PREFLIGHT|SSH|XDG)_.*",
+    r"_|COLUMNS|COLORTERM|INVOCATION_ID|JOURNAL_STREAM|LINES|MAKE(LEVEL|FLAGS)|MFLAGS|OLDPWD|PWD|SHLVL|STY|TMPDIR|WINDOWID"
+    r"|(DBUS|ITERM|KITTY|KONSOLE|LC|LISTEN|NOTIFY|PREFLIGHT|SSH|SYSTEMD|TERM|TMUX|VSCODE|WATCHDOG|WEZTERM|XDG)(_.*)?"
+    r"|.*_(PANE|SESSION_ID|TTY|WINDOW_ID)",
     re.DOTALL,
 )
 
@@ -26,7 +28,8 @@ _OF_THE_SESSION = re.compile(
 def wish(settings: Settings) -> str:
     """A checksum of what a start with these settings would serve, and under which requirements.
 
-    Values of secrets are in it: of 32 bits, a checksum says nothing about them.
+    Values of secrets count as well. Whoever sees it can try guesses of a weak one, so only this user does: it stands in
+    records, which others cannot read, and is told to callers of the same user.
     """
     variables = {name: value for name, value in settings.environment.items() if not _OF_THE_SESSION.fullmatch(name)}
     wanted = {name: getattr(settings, name) for name in SETTINGS if name not in ASIDE}

@@ -261,6 +261,8 @@ class Notifier:
 
     def _delivered(self, service: NoticeService) -> None:
         notice, service.sending, service.problem = service.sending, None, ""
+        if notice is None:  # it counts as undelivered already
+            return
         if notice is not QUESTION:
             self._tally.delivered += 1
             self._tally.last_delivered_at = times.now()

@@ -14,6 +14,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from preflight import files
+
 GAUGES = ("pid", "connections", "sessions", "requests")
 """A worker's PID, and what it is busy with, one row each; 0 if there is no worker."""
 COUNTERS = 256  # rows beyond those, which the application's counters share
@@ -179,7 +181,7 @@ def _without_a_name(folder: Path) -> int:
         with contextlib.suppress(OSError):  # a sandbox may refuse it
             return os.memfd_create("preflight-board")
     path = folder / f"board-{os.getpid()}"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    descriptor = files.new(path)
     path.unlink()
     return descriptor
 

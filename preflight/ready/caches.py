@@ -197,7 +197,8 @@ def _refuses(about: Mapping[str, Any], settings: Mapping[str, str]) -> str:
         return "it is a replica"
     # INFO has this number only where replicas are wanted; how many, CONFIG says.
     replicas, wanted = about.get("min_slaves_good_slaves"), str(settings.get("min-replicas-to-write", ""))
-    if isinstance(replicas, int) and replicas < (int(wanted) if wanted.isdecimal() else 1):
+    is_master = about.get("role") != "slave"  # the limit is one for masters
+    if is_master and isinstance(replicas, int) and replicas < (int(wanted) if wanted.isdecimal() else 1):
         return "too few of its replicas are in touch (NOREPLICAS)"
     used, most = about.get("used_memory", 0) - about.get("mem_not_counted_for_evict", 0), about.get("maxmemory", 0)
     policy = str(about.get("maxmemory_policy", ""))

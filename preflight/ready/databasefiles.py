@@ -76,7 +76,10 @@ def _checked(place: NamedPath, file: Path, timeout: float) -> list[str]:
     import sqlite3  # 2.5 ms, and only for suites that ask for such a database
 
     if not file.stat().st_size:  # to SQLite a good database without tables, and what a full disk leaves of one
-        raise Failure(f"{place.shown} is empty: there is no database in it")
+        raise Failure(
+            f"{place.shown} is empty: there is no database in it",
+            "restore it from a copy, or remove the file if the application makes the database itself",
+        )
     log, index = (file.with_name(f"{file.name}-{ending}") for ending in ("wal", "shm"))
     with file.open("rb") as opened:
         keeps_log = opened.read(20)[18:20] == b"\2\2"  # https://www.sqlite.org/fileformat.html, section 1.3

@@ -25,7 +25,7 @@ _SHORTEST = 4  # characters; a known secret that is shorter is looked for as a w
 _LONGEST_NAME = 64  # characters of what a field is called
 
 _OPTION = lazy(r"--?[\w.-]{1,200}", re.ASCII)
-_SETTING = lazy(r"(?:--|/)(?:[\w.-]{1,64}:){1,16}([\w.-]{1,64})", re.ASCII)
+_SETTING = lazy(r"--(?:[\w.-]{1,64}:){1,16}([\w.-]{1,64})", re.ASCII)
 """An option of .NET: ``--Kestrel:Certificates:Default:Password``."""
 _SECRET = lazy(
     r"pass|token|key|secret|auth|bearer|pwd|cred|jwt|cookie|dsn|(?:^|^-D|[-_.])(?:pw|psk|encrypt)$", re.IGNORECASE

@@ -72,6 +72,8 @@ _RUN = lazy(r"[A-Za-z0-9]{8,}")
 _SIGN = lazy(r"[^A-Za-z0-9_]")
 _NO_TEXT = lazy(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x9f\udc80-\udcff]")
 
+_IN_TEXTS = SECRET_WORDS - {"HOOK", "PIN", "SEED", "SIGNATURE"}
+"""The words for which a value is taken apart. Of the others, a text has too many that are none: ``random_seed=...``."""
 Part = tuple[str, bool, bool]
 """A part of a value, whether it is a secret, and whether only because it looks like one."""
 
@@ -89,7 +91,7 @@ def derived(*environments: Mapping[str, str]) -> Iterator[str]:
 
 
 def _names_secret(capitals: str) -> bool:
-    return any(word in capitals for word in SECRET_WORDS)
+    return any(word in capitals for word in _IN_TEXTS)
 
 
 def members(value: str, *, secret: bool = True) -> Iterator[str]:
@@ -224,7 +226,8 @@ def _named(text: str) -> Iterator[Part]:
                 yield value, True, False
     for pair in islice(PAIR.finditer(text), MOST) if "value" in text.lower() else ():
         name, _, quoted, plain = pair.groups(default="")
-        if secret_field(name, quoted or plain):
+        is_login_page = "://" in (quoted or plain) and "@" not in (quoted or plain)
+        if secret_field(name, quoted or plain) and not is_login_page:
             yield from ((value, True, False) for value in (quoted, plain, re.split(r"[,;}\]]", plain, maxsplit=1)[0]))
     for gathered in islice(_GATHERED.finditer(text), 2 * MOST):
         # The name is looked for just before the bracket: a search from the front would look at the whole text.

@@ -54,8 +54,8 @@ _HOLD_LOGINS = frozenset({"CONNECTION", "DATABASE", "DSN", "PROXY", "URI", "URL"
 LOGIN = lazy(r"[^\s:@/]{1,64}[:/](?!/)([^\s@]{1,512})@(?=[\w/\[(])")
 """A login without a scheme: ``user:password@tcp(host)/x``, ``user/password@//host``, ``user:password@proxy:3128``."""
 PAIR = lazy(
-    r"(?:name|key)[\\\"']{0,8}\s{0,8}[=:]\s{0,8}[\\\"']{0,8}([\w.-]{1,64})[\\\"']{0,8}[\s,;]{1,80}"
-    r"[\w.\[\]\\\"'-]{0,64}value[\\\"']{0,8}\s{0,8}[=:]\s{0,8}"
+    r"(?<![A-Za-z])(?:name|key)[\\\"']{0,8}\s{0,8}[=:]\s{0,8}[\\\"']{0,8}([\w.-]{1,64})[\\\"']{0,8}[\s,;]{1,80}"
+    r"(?:[\w.\[\]\\\"'-]{0,64}[.\]\\\"'])?value[\\\"']{0,8}\s{0,8}[=:]\s{0,8}"
     r"(?:(\\{0,8}[\"'])(.{1,4096}?)(?<!\\)\2|([^\s\"'\\][^\s\"']{0,4095}))",
     re.IGNORECASE | re.DOTALL,
 )

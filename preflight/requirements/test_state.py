@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shlex
@@ -64,7 +65,8 @@ def _share(settings: Settings, details: Details) -> None:
     try:
         Board.made(settings.workers, settings.state_dir).close()
     except OSError as error:
-        details.fix = "allow larger files (ulimit -f), or serve with fewer workers"
+        if error.errno == errno.EFBIG:
+            details.fix = "allow larger files (ulimit -f), or serve with fewer workers"
         pytest.fail(f"no file can be made for what {settings.workers} workers share: {error.strerror}")
 
 

@@ -144,7 +144,7 @@ def names(value: object) -> tuple[str, ...]:
 def parts(value: object) -> tuple[str, ...]:
     """Names of which none is empty, unless all of the value is: what an empty one stood for would be left out."""
     found = names(value)
-    given = value.split(",") if isinstance(value, str) else value
+    given = value.strip().removesuffix(",").split(",") if isinstance(value, str) else value
     if found and isinstance(given, list | tuple) and len(found) < len(given):
         raise ValueError("must be a list of names, none of which is empty")
     return found

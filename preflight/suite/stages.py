@@ -70,7 +70,10 @@ class Stages:
         """
         with hearing.heard(self._run.folders, pools=False) as heard:
             fixturedef.addfinalizer(heard.answer)  # the first to be added is called last
-            return (yield)
+            value = yield
+            if heard.failed:  # in a thread that it has waited for, say
+                raise heard.failed.pop()
+            return value
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None]:

@@ -6,9 +6,9 @@ import ast
 import inspect
 import re
 import warnings
-from collections.abc import Collection, Iterable
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Any, NamedTuple
 
 _VALUE = rb"[(\[{]|lambda\b|[rbuf]{0,2}['\"]"
 _NAME = rb"([a-z_][\w.]*)(?=\s*(?:[,;#)\\\r\n]|$|(?:and|or|if)\b))"
@@ -46,9 +46,9 @@ def _condition(asserted: bytes) -> bytes:
     """What is behind ``assert`` without its message; all of it if that cannot be told, in a text say."""
     try:
         (node,) = ast.parse(b"assert" + asserted).body
-    except (SyntaxError, ValueError):
+        return ast.unparse(node.test).encode() if isinstance(node, ast.Assert) else asserted
+    except (SyntaxError, ValueError):  # the second also for a formatted text that Python 3.11 cannot write again
         return asserted
-    return ast.unparse(node.test).encode() if isinstance(node, ast.Assert) else asserted
 
 
 class _Names(NamedTuple):
@@ -61,30 +61,36 @@ class _Names(NamedTuple):
     """Names that are given to anything but a function, a class or an import."""
     local: Collection[str]
     """Names that mean something else inside of a function, such as those of its arguments."""
+    imported: Mapping[str, str]
+    """The module that a name is imported from, for names that are imported once and at the top of the file."""
     filled: Collection[str]
-    """Names of a list or the like that is written in the file, and not empty."""
+    """Names of a list or the like that is written in the file, not empty, and only read."""
 
     @classmethod
     def of(cls, nodes: list[ast.AST], module: ModuleType) -> _Names:
         variables = _given(nodes)
-        imports = [node.asname or node.name for node in nodes if isinstance(node, ast.alias)]
+        imports = _imported(nodes)
         methods = {id(one) for node in nodes if isinstance(node, ast.ClassDef) for one in node.body}
         defined = [node for node in nodes if isinstance(node, _FUNCTIONS)]
         plain = {node.name for node in defined if not node.decorator_list and id(node) not in methods}
+        inside = [node for function in defined for node in ast.walk(function)]
+        local = {*_given(inside), *(name for name, _ in _imported(inside))}
         filled = [node for node in nodes if isinstance(node, ast.Assign) and _is_filled(node.value)]
-        lists = {one.id for node in filled for one in node.targets if isinstance(one, ast.Name)}
+        lists = {target.id for node in filled for target in node.targets if isinstance(target, ast.Name)}
         return cls(
             module,
-            plain.difference(variables, imports),
+            plain.difference(variables, (name for name, _ in imports)),
             set(variables),
-            {name for node in defined for name in _given(ast.walk(node))},
-            {name for name in lists if variables.count(name) == 1},
+            local,
+            {name: home for name, home in imports if name not in local and dict(imports)[name] == home},
+            {name for name in lists.difference(_touched(nodes)) if variables.count(name) == 1},
         )
 
     def mean_a_function(self, node: ast.expr) -> bool:
         name = ast.unparse(node)
         if isinstance(node, ast.Name):
-            return name in self.functions or (name not in self.variables and _is_function(self.module, name))
+            home = self.imported.get(name) if name not in self.variables else None
+            return name in self.functions or (home is not None and _is_function(self.module, name, home))
         return name.partition(".")[0] not in self.local and _is_function(self.module, name)
 
 
@@ -100,13 +106,54 @@ def _given(nodes: Iterable[ast.AST]) -> list[str]:
     return found
 
 
-def _is_function(module: ModuleType, name: str) -> bool:
-    """Whether a name, or one with dots in it, is a function or a method in a module; nothing of the module's is run."""
+def _imported(nodes: Iterable[ast.AST]) -> list[tuple[str, str]]:
+    """The names that imports give, each with the module that it comes from; that is empty for a module itself."""
+    return [
+        (alias.asname or alias.name.partition(".")[0], node.module or "" if isinstance(node, ast.ImportFrom) else "")
+        for node in nodes
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    ]
+
+
+def _touched(nodes: Iterable[ast.AST]) -> set[str]:
+    """The names of what something may be taken out of: by a method, by ``del``, or by a function that is given it."""
+    named: list[ast.expr] = []
+    for node in nodes:
+        if isinstance(node, ast.Attribute | ast.Subscript):
+            named.append(node.value)
+        elif isinstance(node, ast.Call):
+            named += [*node.args, *(keyword.value for keyword in node.keywords)]
+    return {node.id for node in named if isinstance(node, ast.Name)}
+
+
+def _is_function(module: ModuleType, name: str, home: str = "") -> bool:
+    """Whether a name, or one with dots in it, is a function in a module, and always one; nothing of theirs is run.
+
+    A method counts if its class defines it, and a function of a module if that module, or one below it, does: what
+    somebody has put there may be None elsewhere. ``home`` is the module that a name is imported from; empty: any.
+    """
     first, *others = name.split(".")
-    one = vars(module).get(first)
+    holder: Any = None
+    member = vars(module).get(first)
     for other in others:
-        one = inspect.getattr_static(one, other, None)
-    return isinstance(one, FunctionType | BuiltinFunctionType | MethodType | classmethod | staticmethod)
+        holder, member = member, _defined(member, other)
+    if not issubclass(type(member), FunctionType | BuiltinFunctionType | classmethod | staticmethod):
+        return False
+    if issubclass(type(holder), ModuleType):
+        home = holder.__name__
+    elif holder is not None:
+        return "." in getattr(member, "__qualname__", "")
+    return not home or f"{getattr(member, '__module__', None)}.".startswith(f"{home}.")
+
+
+def _defined(holder: object, name: str) -> object:
+    """What a module or a class has under a name, or the class of an object that has nothing of its own there."""
+    if issubclass(type(holder), ModuleType | type):
+        return inspect.getattr_static(holder, name, None)
+    own = inspect.getattr_static(holder, name, None)
+    kind = inspect.getattr_static(type(holder), name, None)
+    return kind if own is kind else None
 
 
 def _why(asserted: ast.expr, names: _Names) -> str:

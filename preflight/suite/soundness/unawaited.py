@@ -27,7 +27,7 @@ _DEPTH = 2
 _listening: dict[int, tuple[Collection[Path], list[BaseException]]] = {}
 """The folders that count and what was noticed, for each thread that wants to know."""
 _collecting: set[int] = set()
-"""The threads in which Python collects garbage: what runs there meanwhile has not dropped anything."""
+"""The threads in which Python is collecting garbage: the code that runs there at that moment has dropped nothing."""
 _runs: list[Unawaited] = []
 """The run of this process, once it has begun."""
 

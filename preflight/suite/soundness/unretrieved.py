@@ -6,6 +6,7 @@ task that ends before anybody awaits it, for a callback of a future or an event 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import sys
@@ -26,7 +27,8 @@ def begin() -> None:
     """Hear, from here on, of errors that libraries of this process keep: nothing public tells of them."""
     _own(futures.Future)
     _before(futures.Future, "set_exception", _keep)
-    _asks(futures.Future, "result", "exception")
+    # How asyncio takes the result of a thread, from Python 3.14 on at the latest.
+    _asks(futures.Future, "result", "exception", *({"_get_snapshot"} & vars(futures.Future).keys()))
     # An error in a callback of a future is written to the log, and so is each one that an event loop has to handle.
     for name in ("asyncio", "concurrent.futures"):
         logging.getLogger(name).addFilter(_hear_log)
@@ -44,8 +46,9 @@ def _hear_imported(*_: object) -> None:
     for name, (last, hear) in list(_LATER.items()):
         module = sys.modules.get(name)
         if module is not None and hasattr(module, last) and name in _LATER:
-            del _LATER[name]
-            hear(module)
+            with contextlib.suppress(KeyError):  # another thread was quicker
+                del _LATER[name]
+                hear(module)
 
 
 def _hear_pools(pool: ModuleType) -> None:

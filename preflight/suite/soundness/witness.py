@@ -75,7 +75,7 @@ class Witness:
 
     @contextmanager
     def hearing(self, *, pools: bool = True) -> Generator[None]:
-        """Raise the failed assertion of a thread, a task or a pool, a fixture's say, that has ended meanwhile.
+        """Raise the assertion that has failed meanwhile in a thread, a task or a pool, such as one of a fixture.
 
         ``pools``: nobody asks pools for their results later.
         """
