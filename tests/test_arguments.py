@@ -8,6 +8,7 @@ import time
 import pytest
 
 from preflight.redaction import arguments
+from tests.waiting import TOO_LONG
 
 M = "[redacted]"
 
@@ -144,7 +145,7 @@ def test_hostile_command_lines(piece: str, before: str) -> None:
     begun = time.process_time()
     arguments.shown(["x", text])
     arguments.shown(["sh", "-c", text])
-    assert time.process_time() - begun < 3
+    assert time.process_time() - begun < TOO_LONG
 
 
 def test_no_more_than_somebody_reads() -> None:
@@ -152,4 +153,4 @@ def test_no_more_than_somebody_reads() -> None:
     begun = time.process_time()
     assert arguments.shown(["x", "-v", "--" + "pass" * 32_000 + "!", "y"]) == "x -v \N{HORIZONTAL ELLIPSIS}"
     assert arguments.shown(["x"] * 100_000).count("x") == arguments.MOST
-    assert time.process_time() - begun < 1
+    assert time.process_time() - begun < TOO_LONG

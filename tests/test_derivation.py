@@ -14,6 +14,7 @@ from preflight.redaction.derivation import LARGEST, members
 from preflight.redaction.keys import MOST, common_secrets
 from preflight.redaction.redactor import MASK, Redactor
 from preflight.settings.loading import load
+from tests.waiting import TOO_LONG
 
 ONE, TWO = "tk_9f8e7d6c5b4a3210", "Zq7vXw2LmN8pRt4KdY6h"
 WORDS = "correct horse battery staple"
@@ -179,7 +180,7 @@ def test_no_more_than_can_be_looked_for(value: str) -> None:
     assert len(list(members(value))) == MOST
     text = "the lazy dog\n" * 1000
     assert redactor.text(text + "key-000010-000000079190") == text + MASK
-    assert time.process_time() - begun < 5
+    assert time.process_time() - begun < TOO_LONG
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,7 @@ def test_hostile_values(piece: str) -> None:
     begun = time.process_time()
     assert sum(map(len, members(value))) <= LARGEST
     Redactor.of_variables({"CONFIG": value + "token"})
-    assert time.process_time() - begun < 5
+    assert time.process_time() - begun < TOO_LONG
 
 
 def test_halves_of_characters() -> None:

@@ -23,6 +23,7 @@ from preflight.redaction.redactor import MASK, Redactor
 from preflight.redaction.stream import StreamRedactor
 from preflight.redaction.writings import SIGNS
 from preflight.settings.loading import load
+from tests.waiting import TOO_LONG
 
 KEY = "sk-canary-3f9a1c77e2Zq"
 AWKWARD = "p\u00e4ss/w+rd \"quoted\" \\ 'single'&=%"
@@ -355,7 +356,7 @@ def test_hostile_texts(hostile: str) -> None:
     redactor = Redactor([*ODD.values(), "\\" * 20 + "x", "&" * 10 + "y", "%" * 10 + "z", "\n" * 10 + "a" * 8])
     begun = time.process_time()
     redactor.text(hostile)
-    assert time.process_time() - begun < 5
+    assert time.process_time() - begun < TOO_LONG
 
 
 @pytest.mark.slow
@@ -369,7 +370,7 @@ def test_many_secrets_and_a_long_text() -> None:
     for known in (odd, only):
         begun = time.process_time()
         assert Redactor(known).text(text) == text
-        assert time.process_time() - begun < 5
+        assert time.process_time() - begun < TOO_LONG
 
 
 @pytest.mark.parametrize("text", ["k" * 80_000, ("k" * 8_999 + "x") * 8, ("k" * 100 + "...") * 800])
@@ -377,7 +378,7 @@ def test_texts_that_repeat_a_secret(text: str) -> None:
     """A secret that repeats itself, in texts that repeat its beginning."""
     begun = time.process_time()
     Redactor(["k" * 9_000]).text(text)
-    assert time.process_time() - begun < 5
+    assert time.process_time() - begun < TOO_LONG
 
 
 @pytest.mark.parametrize(
@@ -388,7 +389,7 @@ def test_hostile_variables(value: str) -> None:
     """An env file of a MiB that is made to take long does not."""
     begun = time.process_time()
     list(secrets({"VALUE": value}))
-    assert time.process_time() - begun < 3
+    assert time.process_time() - begun < TOO_LONG
 
 
 def test_short_values_stay() -> None:

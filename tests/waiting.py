@@ -6,6 +6,9 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 
+TOO_LONG = 30.0
+"""Seconds of processor time for a hostile text: what is linear takes a few on a slow machine, and what is not takes
+minutes."""
 PATIENCE = 120.0  # seconds until a test gives up on something that should have happened; a busy machine takes its time
 
 

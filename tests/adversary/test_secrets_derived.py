@@ -21,6 +21,7 @@ from preflight.redaction.redactor import MASK, Redactor
 from preflight.redaction.stream import StreamRedactor
 from preflight.requirements.test_exposure import is_redacted
 from preflight.text import coloured
+from tests.waiting import TOO_LONG
 
 ONE, TWO = "tk_9f8e7d6c5b4a3210", "Zq7vXw2LmN8pRt4KdY6h"
 PEM = "-----BEGIN RSA PRIVATE KEY-----\n{}\n{}\n-----END RSA PRIVATE KEY-----".format("ab12CD34" * 8, "Ef56gH78" * 8)
@@ -115,7 +116,7 @@ def test_output_of_ours_stays_readable() -> None:
     known |= {"API_KEYS": f"production:{ONE},staging:{TWO}", "DATABASE_URL": "postgres://postgres:postgres@db/x"}
     begun = time.process_time()
     assert Redactor.of_variables(known).text(text) == text
-    assert time.process_time() - begun < 5
+    assert time.process_time() - begun < TOO_LONG
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def test_values_that_are_no_text(name: str, make: Callable[[random.Random], str]
     redactor = Redactor.of_variables({name: make(random.Random(3))})
     for _ in range(20):
         redactor.text("the lazy dog jumps over 12 sheep: http://127.0.0.1:8002/ (PID 123)")
-    assert time.process_time() - begun < 10
+    assert time.process_time() - begun < TOO_LONG
 
 
 def test_bytes_that_are_logged() -> None:
@@ -176,7 +177,7 @@ def test_bytes_that_are_logged() -> None:
     value = "".join(random.Random(1).choices([chr(code) for code in range(1, 256)], k=4000))
     begun = time.process_time()
     Redactor.of_variables({"A_KEY": value}).text(value[:1000])
-    assert time.process_time() - begun < 4
+    assert time.process_time() - begun < TOO_LONG
 
 
 def test_one_odd_byte_is_no_binary() -> None:

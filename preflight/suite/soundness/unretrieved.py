@@ -27,7 +27,7 @@ def begin() -> None:
     """Hear, from here on, of errors that libraries of this process keep: nothing public tells of them."""
     _own(futures.Future)
     _before(futures.Future, "set_exception", _keep)
-    # How asyncio takes the result of a thread, from Python 3.14 on at the latest.
+    # The last: how asyncio takes the result of a thread from Python 3.15 on.
     _asks(futures.Future, "result", "exception", *({"_get_snapshot"} & vars(futures.Future).keys()))
     # An error in a callback of a future is written to the log, and so is each one that an event loop has to handle.
     for name in ("asyncio", "concurrent.futures"):
