@@ -12,10 +12,13 @@ import re
 
 from preflight.settings.model import SETTINGS, Settings
 
-# Where it serves is compared by address; the others change what is shown and kept, and not what is served or asked.
+# Where it serves is compared by address; the others change what is shown and kept, and how long is waited for an answer.
 ASIDE = frozenset(
-    {"host", "port", "uds", "if_running", "state_dir", "history", "log_file", "log_format", "termination_log"}
-)
+    {
+        "history", "host", "if_running", "log_file", "log_format", "port", "port_grace", "probe_timeout",
+        "requirement_timeout", "run_timeout", "state_dir", "termination_log", "uds",
+    }
+)  # fmt: skip
 # Variables that differ from terminal to terminal, and those of settings.
 _OF_THE_SESSION = re.compile(
     r"_|COLUMNS|COLORTERM|INVOCATION_ID|JOURNAL_STREAM|LINES|MAKE(LEVEL|FLAGS)|MFLAGS|OLDPWD|PWD|SHLVL|STY|TMPDIR|WINDOWID"
