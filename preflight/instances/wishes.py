@@ -12,7 +12,7 @@ import re
 
 from preflight.settings.model import SETTINGS, Settings
 
-# Where it serves is compared by address; the others change what is shown and kept, and how long is waited for an answer.
+# Where it serves is compared by address; the others change what is shown and kept, and how long a run waits.
 ASIDE = frozenset(
     {
         "history", "host", "if_running", "log_file", "log_format", "port", "port_grace", "probe_timeout",
