@@ -185,7 +185,7 @@ def _used(kind: str, name: str, ask: Ask, base: str) -> ModelsAnswer:
         unknown(str(failure))
     error = answer.document.get("error") if isinstance(answer.document, dict) else None
     said = " ".join(str(error.get(one)) for one in ("code", "type", "status")) if isinstance(error, dict) else ""
-    if answer.status == 200 and error is None and _entries(answer.document, SAYS_A_WORD[kind]) is not None:
+    if answer.status == 200 and error is None and _entries(answer.document, SAYS_A_WORD[kind]):
         return ModelsAnswer(200, None, knows=True)
     if answer.status == 404:
         raise Failure(f"the service has no model {name} (HTTP 404)")
