@@ -91,7 +91,7 @@ def measure(
 ) -> None:
     """Ask all, way after way, so many rounds, and add to the rates; every other round in reversed order."""
     for number in range(chosen.rounds + 1):
-        # Asked always in the same order, whoever comes second would pay for what the first has heated up.
+        # In a fixed order, each way would always be measured right after the same other one.
         for way, here in list(served.items())[:: 1 if number % 2 else -1]:
             found = rate(here, "/", headers, chosen.seconds, chosen.connections)
             if number > 0:  # the first round warms all up

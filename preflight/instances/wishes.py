@@ -31,8 +31,8 @@ _OF_THE_SESSION = re.compile(
 def wish(settings: Settings) -> str:
     """A checksum of what a start with these settings would serve, and under which requirements.
 
-    Values of secrets count as well. Whoever sees it can try guesses of a weak one, so only this user does: it stands in
-    records, which others cannot read, and is told to callers of the same user.
+    It covers the values of secrets, so it could confirm a guess of a weak one. Only this user can see it: other users
+    can neither read a record nor ask a launcher.
     """
     variables = {name: value for name, value in settings.environment.items() if not _OF_THE_SESSION.fullmatch(name)}
     wanted = {name: getattr(settings, name) for name in SETTINGS if name not in ASIDE}

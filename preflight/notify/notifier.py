@@ -260,9 +260,9 @@ class Notifier:
         self.on_change()
 
     def _delivered(self, service: NoticeService) -> None:
-        notice, service.sending, service.problem = service.sending, None, ""
-        if notice is None:  # it counts as undelivered already
+        if service.sending is None:  # it counts as undelivered already
             return
+        notice, service.sending, service.problem = service.sending, None, ""
         if notice is not QUESTION:
             self._tally.delivered += 1
             self._tally.last_delivered_at = times.now()

@@ -25,7 +25,7 @@ LONGEST_ANSWER = 4 * 1024 * 1024  # bytes of a service's HTTP answer that are re
 ENDLESS = f"its answer is longer than {LONGEST_ANSWER >> 20} MiB"
 MOST_MEMORY = 256 * 1024 * 1024  # bytes of this process: Apprise with all of its plugins takes a quarter of it
 GREEDY = f"the process that sends took more than {MOST_MEMORY >> 20} MiB of memory, and was ended"
-LOOK = 0.1  # seconds from one look at them to the next
+LOOK = 0.1  # seconds from one look at the memory to the next, while something is sent
 # What Apprise logs, and what is said instead. None of its own text is passed on: it could hold a part of the URL.
 REASONS = (
     (ENDLESS, ENDLESS),

@@ -226,8 +226,8 @@ def _named(text: str) -> Iterator[Part]:
                 yield value, True, False
     for pair in islice(PAIR.finditer(text), MOST) if "value" in text.lower() else ():
         name, _, quoted, plain = pair.groups(default="")
-        is_login_page = "://" in (quoted or plain) and "@" not in (quoted or plain)
-        if secret_field(name, quoted or plain) and not is_login_page:
+        is_plain_url = "://" in (quoted or plain) and "@" not in (quoted or plain)
+        if secret_field(name, quoted or plain) and not is_plain_url:
             yield from ((value, True, False) for value in (quoted, plain, re.split(r"[,;}\]]", plain, maxsplit=1)[0]))
     for gathered in islice(_GATHERED.finditer(text), 2 * MOST):
         # The name is looked for just before the bracket: a search from the front would look at the whole text.
