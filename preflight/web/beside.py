@@ -26,6 +26,18 @@ from preflight.web.services import STATE, Application, Services
 MARK = b"_beside"
 COOKIE = re.compile(rb"\s*preflight_[0-9]+_beside(_login)?\s*")
 """The names of our logins' cookies, whatever the port of the instance that has set them."""
+
+
+class LoginValue:
+    """Equal to the value of every Cookie header that may have a login of ours."""
+
+    __eq__ = staticmethod(re.compile(MARK).search)  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]
+
+
+LOGIN = (b"cookie", LoginValue())
+"""Equal to the same as a header: ``LOGIN in headers`` takes a third of a loop's time, for no bytecode is executed."""
+
 log = logging.getLogger("uvicorn.error")
 ARCHITECTURE = "an ASGI application beside its preflight"
 
@@ -50,20 +62,26 @@ class Beside:
     def entrance(self, lifespan: ASGIApp) -> ASGIApp:
         """The application that a server calls: it answers requests below the prefix, and passes on all others.
 
-        ``lifespan`` answers the lifespan. Every request of the application's own passes here, so this is one function
-        with variables of its own, instead of a method that looks them up.
+        ``lifespan`` answers the lifespan. Every request of the application's own passes here, so what looks at it first
+        is a function with variables of its own, which passes on what is certainly not ours.
         """
-        app, prefix, mark = self.app, self._prefix, MARK
+        app, prefix = self.app, self._prefix
 
         def entrance(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+            try:
+                headers = scope["headers"]
+                ours = prefix in scope["path"] or LOGIN in headers or type(headers[0]) is not tuple
+            except (KeyError, IndexError, TypeError):  # the lifespan, no headers, headers of another form
+                ours = True
+            return examined(scope, receive, send) if ours else app(scope, receive, send)
+
+        def examined(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
             kind = scope["type"]
             if kind == "http" or kind == "websocket":
-                path = scope["path"]
-                if prefix in path and (base := self._base(path, scope.get("root_path", ""))):
+                if base := self._base(scope["path"], scope.get("root_path", "")):
                     return self._answer(base, scope, receive, send)
-                for name, value in scope["headers"]:
-                    if name == b"cookie" and mark in value:
-                        return app(without_logins(scope), receive, send)
+                if any(name == b"cookie" and MARK in value for name, value in scope["headers"]):
+                    return app(without_logins(scope), receive, send)
             elif kind == "lifespan":
                 return lifespan(scope, receive, send)
             return app(scope, receive, send)
