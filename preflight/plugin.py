@@ -101,18 +101,18 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
     project = _suite_of(config)
     if project is None:
         return (yield)
-    from preflight.suite.soundness import meaning
+    from preflight.suite.soundness import execution
 
     if _launcher(config) is None:
         _redact(config, project)  # for a plugin that a conftest.py registers, and a suite that testpaths names
-    problems = meaning.refused(config, lists=True)
+    problems = execution.refused(config, lists=True)
     if problems:
         if link := _launcher(config):
             link.send("broken", problems=problems)
             link.met = True
         raise pytest.UsageError("\n".join(problems))
     exit_code = yield
-    if exit_code != pytest.ExitCode.OK or meaning.shows_something(config) or _launcher(config):
+    if exit_code != pytest.ExitCode.OK or execution.shows_something(config) or _launcher(config):
         return exit_code
     from preflight.suite.run import RUN, SuiteRun
 

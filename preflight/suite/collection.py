@@ -20,7 +20,7 @@ from preflight.suite import declarations
 from preflight.suite.inquiries import fixtures
 from preflight.suite.outcomes import uncollectable
 from preflight.suite.run import SuiteRun
-from preflight.suite.soundness import meaning, uncollected
+from preflight.suite.soundness import execution, uncollected
 from preflight.suite.soundness.sources import Sources, is_collected
 from preflight.suite.soundness.witness import Witness
 from preflight.text import first_line
@@ -59,7 +59,7 @@ class Collection:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self) -> None:
-        self._refuse(meaning.problems(self._config))
+        self._refuse(execution.problems(self._config))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:

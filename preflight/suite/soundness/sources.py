@@ -15,7 +15,7 @@ from types import CodeType, ModuleType
 import pytest
 
 from preflight.project import Scope
-from preflight.suite.soundness.assertions import always_hold
+from preflight.suite.soundness.tautologies import always_hold
 
 REWRITTEN = -1
 """Stands for a level of optimization: with pytest's assertions, which explain themselves, as in plain pytest."""

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from preflight.suite.soundness.assertions import always_hold
+from preflight.suite.soundness.tautologies import always_hold
 
 HEAD = """
 import os
