@@ -5,7 +5,7 @@ VENV := .venv
 ARGS :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick packages coverage lint check manifests checkov image docs lock matrix clean
+.PHONY: help demo test quick adversary packages coverage lint check manifests checkov image docs lock matrix clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -15,13 +15,18 @@ demo:  ## check and serve with the embedded model, no keys, no network (PORT=801
 	@sh .ci/setup $(VENV) requirements.txt
 	@exec $(VENV)/bin/python run.py --demo $${PORT:+--port "$$PORT"} $(if $(filter command,$(origin HOST)),--host "$$HOST") $(ARGS)
 
-test:  ## the project's own tests, as whoever calls it, root or not (ARGS="-k port" for some of them)
+test:  ## the project's own tests but for the next ones, as whoever calls it, root or not (ARGS="-k port" for some)
 	@sh .ci/setup $(VENV) requirements-dev.txt
 	@exec $(VENV)/bin/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 quick:  ## those of the tests that start no process, in seconds
 	@sh .ci/setup $(VENV) requirements-dev.txt
-	@exec $(VENV)/bin/python -m pytest -n auto --dist worksteal -q -m "not slow" --ignore tests/e2e --ignore tests/adversary $(ARGS)
+	@exec $(VENV)/bin/python -m pytest -n auto --dist worksteal -q -m "not slow" --ignore tests/e2e $(ARGS)
+
+# As many processes again as all the other tests start.
+adversary:  ## what reviewers have tried to break, in further cases
+	@sh .ci/setup $(VENV) requirements-dev.txt
+	@exec $(VENV)/bin/python -m pytest -n 4 --dist worksteal tests/adversary $(ARGS)
 
 # Those that ask the package index: make test leaves them out.
 packages:  ## the wheel, built and tried beside other people's packages (needs uv and the network)

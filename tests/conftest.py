@@ -36,8 +36,8 @@ signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).parents[1]
-ASKED_FOR = {ROOT / "tests" / "packages": "packages", ROOT / "tests" / "image": "image"}
-"""Folders of tests that need the network or an engine, and the marker by which they are asked for."""
+ASKED_FOR = {ROOT / "tests" / name: name for name in ("adversary", "image", "packages")}
+"""Folders of tests that take long, or need the network or an engine, and the marker by which they are asked for."""
 
 HANGS = 600.0
 """Seconds after which a test hangs: the longest takes 13 beside two others, and many times that on a busy machine. It
@@ -50,9 +50,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out the tests that ask a package index or build an image, unless they were asked for: ``-m packages``."""
+    """Leave out the tests of some folders, unless they were asked for: ``-m packages``, or a path in there."""
     marker = ASKED_FOR.get(collection_path)
-    return True if marker is not None and marker not in config.option.markexpr else None
+    if marker is None or marker in config.option.markexpr:
+        return None
+    named = (config.invocation_params.dir / argument.partition("::")[0] for argument in config.args)
+    return None if any(path.is_relative_to(collection_path) for path in named) else True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -60,6 +63,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for marker in () if os.geteuid() == 0 else item.iter_markers("needs_root"):
             item.add_marker(pytest.mark.skip(reason="needs root: {}".format(*marker.args)))
+        for folder, marker in ASKED_FOR.items():
+            if item.path.is_relative_to(folder):
+                item.add_marker(marker)
         if item.path.is_relative_to(ROOT / "tests"):
             item.add_marker(pytest.mark.filterwarnings("error"), append=False)
             if item.get_closest_marker("timeout") is None:  # of an image that is built: that takes longer

@@ -831,7 +831,7 @@ def test_a_folder_that_is_replaced_while_it_reloads(project: Place) -> None:
     assert get(project.url) == (200, "1")
     (project.root / "mine").rename(project.root / "release1")
     (project.root / "release2").rename(project.root / "mine")
-    until(lambda: get(project.url) == (200, "2"), "the other one is served", 3)
+    until(lambda: get(project.url) == (200, "2"), "the other one is served")
     assert started.stop() == 0
     started.left_nothing()
 

@@ -82,7 +82,7 @@ def test_blocked_and_back(place: Place, mailbox: Mailbox) -> None:
     place.environ["PREFLIGHT_NOTIFY"] = mailbox.url
     place.write_module("mine", "raise RuntimeError('no model')")
     refused = place.refused("--demo", "--app", "mine:app")
-    until(lambda: len(mailbox.mails) == 1, "the mail is there", 1)
+    until(lambda: len(mailbox.mails) == 1, "the mail is there")
     text = mailbox.text(0)
     assert "❌ The start is blocked (127.0.0.1:" in text
     assert "❌ Application: mine:app does not import: RuntimeError: no model" in text

@@ -15,7 +15,7 @@ from tests.image.engine import BASE, ROOT, Engine
 from tests.portnumbers import unused_port
 from tests.waiting import until
 
-pytestmark = [pytest.mark.image, pytest.mark.timeout(3600)]
+pytestmark = pytest.mark.timeout(3600)
 
 TOKEN = "a-token-that-nobody-guesses-4669"
 GIVEN = {"OPENAI_API_KEY": KEYS["OPENAI_API_KEY"], "PREFLIGHT_TOKEN": TOKEN}

@@ -20,8 +20,6 @@ from tests.e2e.place import BLOCKED, READY, Place, Started, get
 from tests.packages.environments import make_environment, place_in, with_extra
 from tests.waiting import PATIENCE
 
-pytestmark = pytest.mark.packages
-
 LINES = (
     "preflight --init",
     "preflight --check-only",  # in CI

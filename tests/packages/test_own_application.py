@@ -25,8 +25,6 @@ from markdown_it import MarkdownIt
 from tests.e2e.place import READY, ROOT, Place, Started, get, make_place
 from tests.portnumbers import unused_port
 
-pytestmark = pytest.mark.packages
-
 TOKEN = "a-token-that-nobody-guesses-3141"
 KEY = "k" * 50
 

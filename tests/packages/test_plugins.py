@@ -14,8 +14,6 @@ import pytest
 
 from tests.portnumbers import unused_port
 
-pytestmark = pytest.mark.packages
-
 NEEDED = ["django", "pytest-cov", "pytest-django", "pytest-xdist"]
 ADDOPTS = "-n 2 --cov=mysite --cov-fail-under=90 --reuse-db --strict-markers"
 MINE = """

@@ -13,8 +13,6 @@ from tests.e2e.place import BLOCKED, ROOT, Place, Started, listening
 from tests.packages.environments import make_environment, place_in, with_extra
 from tests.waiting import until
 
-pytestmark = pytest.mark.packages
-
 GUNICORN = "gunicorn -k uvicorn_worker.UvicornWorker"
 SERVERS: dict[str, Callable[[int], str]] = {
     "granian": lambda port: f"granian --interface asgi --host 127.0.0.1 --port {port} --workers 2",

@@ -15,8 +15,6 @@ from tests.e2e.doubles import SMALL
 from tests.e2e.installing import LEFT_OUT
 from tests.e2e.place import READY, ROOT, Place, get, make_place
 
-pytestmark = pytest.mark.packages
-
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 APPLICATIONS = (
     "datasette",
