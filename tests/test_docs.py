@@ -19,6 +19,8 @@ from preflight.report import model as report
 from preflight.settings import model as settings
 from preflight.settings import parsers
 from preflight.settings.fields import declared_by
+from preflight.suite import fixtures
+from preflight.suite.outcomes import FIXTURES
 from server.settings import AgentSettings
 from tests.tables import requirement_rows, table
 
@@ -136,6 +138,14 @@ def test_the_table_of_outcomes_says_which_block() -> None:
     assert rows == [
         (name, "lets the server start" if name in report.PASSABLE else "blocks") for name in report.OUTCOMES
     ]
+
+
+def test_the_table_of_fixtures_names_those_for_all() -> None:
+    """docs/requirements.md has each fixture that is proposed for a misspelt name, and each exists."""
+    text = read("docs/requirements.md").partition("| fixture |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    assert sorted(rows) == sorted([*FIXTURES, "database"])  # which is not proposed
+    assert [name for name in rows if not hasattr(fixtures, name)] == []
 
 
 def test_the_readme_introduces_before_it_commands() -> None:

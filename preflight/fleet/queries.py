@@ -10,6 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from preflight.report.model import STATES
+
 SILENT = 3  # heartbeats that an instance may leave out before it counts as silent
 BEATS = (1, 3600)  # seconds between two heartbeats that are believed
 NAME, TEXT = 200, 500  # characters of a name and of a message that are shown
@@ -17,10 +19,8 @@ MOST_CHECKS, MOST_RELEASES, MOST_CHANGES, MOST_PLACES = 50, 20, 50, 3  # rows of
 LARGEST = 4 * 1024 * 1024  # bytes of a report that is read
 PERIOD = "1 day"  # in which what has changed is shown
 
-STATES = ("blocked", "broken", "silent", "good", "ended")
-"""The state of an instance: its verdict, silent (nothing was heard from it), or ended; the worst first."""
-
-# No heartbeat comes from the future, and the pause between heartbeats in a row is believed only within limits.
+# One of STATES. No heartbeat comes from the future, and the pause between heartbeats in a row is believed only within
+# limits.
 _STATE = f"""
 CASE WHEN i.ended_at IS NOT NULL THEN 'ended'
      WHEN i.seen_at NOT BETWEEN

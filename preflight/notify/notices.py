@@ -11,6 +11,7 @@ from preflight.report import model
 from preflight.report.changes import Change, changes
 from preflight.report.model import Report, ReportError
 from preflight.settings.model import Settings
+from preflight.text import shortened
 from preflight.times import local_of
 
 LONGEST = 300  # characters of a check's message or fix
@@ -128,11 +129,7 @@ def _lines(change: Change) -> list[str]:
     if check is None or not change.after:
         return [f"{change.title}: is no longer checked"]
     if change.after == "ok":
-        return [f"✅ {change.title}: {_short(check.message or 'holds again')}"]
+        return [f"✅ {change.title}: {shortened(check.message or 'holds again', LONGEST)}"]
     sign = SIGNS["failure" if change.after == "blocks" else "warning"]
-    lines = [f"{sign} {change.title}: {_short(check.message or check.requirement)}"]
-    return [*lines, f"   Fix: {_short(check.fix)}"] if check.fix else lines
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= LONGEST else text[:LONGEST] + " …"
+    lines = [f"{sign} {change.title}: {shortened(check.message or check.requirement, LONGEST)}"]
+    return [*lines, f"   Fix: {shortened(check.fix, LONGEST)}"] if check.fix else lines

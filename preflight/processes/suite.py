@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from preflight import times
 from preflight.ports.activation import Inherited
@@ -91,7 +91,7 @@ class Suite:
             steps_back=origin == "rerun",
             descriptors=1,
         )
-        self._tell(
+        self.child.channel.tell(
             "run",
             (inherited.socket.fileno(),) if inherited is not None else (),
             activated_by=inherited.activated_by if inherited is not None else "",
@@ -116,13 +116,7 @@ class Suite:
 
     def application(self, error: str | None, fix: str = "") -> None:
         """Tell the suite that the application has imported, or how it failed and what to do about that."""
-        self._tell("application", error=error, fix=fix)
-
-    def _tell(self, kind: str, descriptors: tuple[int, ...] = (), **data: Any) -> None:
-        try:
-            self.child.channel.send(kind, descriptors, **data)
-        except OSError:
-            pass  # it has died, which ended() notices
+        self.child.channel.tell("application", error=error, fix=fix)
 
     def read_channel(self) -> list[Message]:
         """Take in what the suite says; returns the messages, some of which are to be shown (by their kinds)."""

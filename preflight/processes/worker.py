@@ -75,13 +75,7 @@ class Worker:
         """When its channel was first seen to be closed, on the monotonic clock; 0: it is open."""
         self._events = 0
         self._reported = 0
-        self._tell("application", name=settings.app, port=settings.port, prefix=settings.prefix)
-
-    def _tell(self, kind: str, descriptors: tuple[int, ...] = (), **data: Any) -> None:
-        try:
-            self.child.channel.send(kind, descriptors, **data)
-        except OSError:
-            pass  # it has died, which the next look at it tells
+        self.child.channel.tell("application", name=settings.app, port=settings.port, prefix=settings.prefix)
 
     def read_channel(self) -> list[Message]:
         """Take in what the worker says."""
@@ -200,7 +194,7 @@ class Worker:
 
     def tell_verdict(self) -> None:
         """Tell it that it is going to serve; it says when it can take the socket."""
-        self._tell("verdict")
+        self.child.channel.tell("verdict")
 
     def serve(
         self,
@@ -223,46 +217,46 @@ class Worker:
         settings = self.settings.to_message()
         described = {**instance, "instance_id": instance_id, "on_trial": on_trial, "beat": beat, "settings": settings}
         descriptors = (sock.fileno(),) if board is None else (sock.fileno(), board)
-        self._tell("serve", descriptors, options=dict(options), **described)
+        self.child.channel.tell("serve", descriptors, options=dict(options), **described)
 
     def ask(self, sock: socket.socket) -> None:
         """Hand over a connection of its own, on which a request has been sent."""
-        self._tell("ask", (sock.fileno(),))
+        self.child.channel.tell("ask", (sock.fileno(),))
 
     def write_tasks(self) -> None:
         """Have it write to its output what its event loop waits for."""
-        self._tell("write_tasks")
+        self.child.channel.tell("write_tasks")
 
     def admit(self) -> None:
         """Let it accept connections, after a trial."""
-        self._tell("admit")
+        self.child.channel.tell("admit")
 
     def rerun_began_elsewhere(self, run_id: str) -> None:
         """Tell it of a re-run that another worker has asked for: its followers are told the steps of that, too."""
-        self._tell("rerun", run_id=run_id, began=times.now())
+        self.child.channel.tell("rerun", run_id=run_id, began=times.now())
 
     def rerun_joins(self, other: str) -> None:
         """Tell it that another one goes on instead of the re-run that it wants."""
         asked, self.rerun = self.rerun, other
-        self._tell("rerun", run_id=asked, joins=other)
+        self.child.channel.tell("rerun", run_id=asked, joins=other)
 
     def rerun_goes_on(self, run_id: str, steps: Steps) -> None:
         """Tell it steps of a re-run that it has been told of, or wants."""
-        self._tell("rerun", run_id=run_id, steps=steps)
+        self.child.channel.tell("rerun", run_id=run_id, steps=steps)
 
     def rerun_is_over(self, ending: Ending, *, elsewhere: bool = False) -> None:
         """Tell it the result of that re-run; ``elsewhere``: another worker counts it."""
         self.rerun = ""
-        self._tell("rerun", run_id=ending.report.run_id, ending=ending.to_json(), elsewhere=elsewhere)
+        self.child.channel.tell("rerun", run_id=ending.report.run_id, ending=ending.to_json(), elsewhere=elsewhere)
 
     def rerun_was_ended(self, run_id: str) -> None:
         """Tell it that this re-run has been ended without a result."""
         self.rerun = ""
-        self._tell("rerun", run_id=run_id, ended=True)
+        self.child.channel.tell("rerun", run_id=run_id, ended=True)
 
     def log_out(self, session: str, expires: int) -> None:
         """Tell it that a login is no longer valid."""
-        self._tell("logout", session=session, expires=expires)
+        self.child.channel.tell("logout", session=session, expires=expires)
 
     def pass_on(self, topic: str, data: Mapping[str, Any]) -> None:
         """Tell it what another worker of the instance has to say, unless it does not read at the moment."""
@@ -271,15 +265,15 @@ class Worker:
 
     def count_restarts(self, restarts: Mapping[str, Any]) -> None:
         """Tell it how often workers of its instance were started again."""
-        self._tell("restarts", **restarts)
+        self.child.channel.tell("restarts", **restarts)
 
     def count_notices(self, tally: Mapping[str, Any]) -> None:
         """Tell it what became of the notices so far."""
-        self._tell("notifications", tally=dict(tally))
+        self.child.channel.tell("notifications", tally=dict(tally))
 
     def note_fleet(self, state: Mapping[str, Any]) -> None:
         """Tell it the state of the fleet's database."""
-        self._tell("fleet", state=dict(state))
+        self.child.channel.tell("fleet", state=dict(state))
 
     def drain(self, *, replaced: bool, last: bool, starts: bool) -> None:
         """Ask it to finish what it is doing and end.
@@ -287,8 +281,8 @@ class Worker:
         ``replaced``: another worker serves the same socket already. ``last``: nobody will after this one. ``starts``:
         it completes a start-up that goes on first.
         """
-        self._tell("drain", replaced=replaced, last=last, starts=starts)
+        self.child.channel.tell("drain", replaced=replaced, last=last, starts=starts)
 
     def count_in_flight(self) -> None:
         """Ask it what it is busy with; the answer comes as ``in_flight``, unless its event loop stands still."""
-        self._tell("count")
+        self.child.channel.tell("count")

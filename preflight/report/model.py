@@ -46,6 +46,8 @@ SCOPES = ("instance", "fleet")
 ORIGINS = ("start", "check", "pytest", "rerun")
 STATUSES = ("passed", "warnings", "failed", "broken")
 OUTCOMES = ("passed", "failed", "error", "timeout", "skipped", "unknown", "not_applicable", "ignored")
+STATES = ("blocked", "broken", "silent", "good", "ended")
+"""The states of an instance of a fleet: its verdict, silent (nothing was heard from it), or ended; the worst first."""
 PASSABLE = frozenset({"passed", "unknown", "not_applicable", "ignored"})
 """Outcomes with which a critical requirement does not block a start, and pytest does not end with exit code 1."""
 

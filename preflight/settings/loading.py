@@ -101,7 +101,7 @@ def load(
         chosen["demo"] = True
         sources["python"] = PROFILE
         chosen["python"] = _parse(
-            SETTINGS["python"], _requires_python(file) or ">=3.11", "pyproject.toml: requires-python"
+            SETTINGS["python"], _of_project(file, "requires-python") or ">=3.11", "pyproject.toml: requires-python"
         )
     if chosen.get("demo"):
         chosen["offline"] = True
@@ -122,7 +122,7 @@ def load(
         environment=environment,
         own=tuple(environ),
         sources=sources,
-        project=_name_of(file),
+        project=_of_project(file, "name"),
         declared=declared.of(file, root, chosen.get("extras", ())) if not project.problem else None,  # type: ignore[arg-type]
         set_aside=set_aside,
         application={name: chosen.pop(name, entry.default) for name, entry in own_settings.items()},
@@ -161,17 +161,18 @@ def _env_file(root: Path, path: Path) -> envfile.EnvFile:
 def _found(project: Project, file: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """What a project tells other tools about itself, by the setting that it is about, and where."""
     found = {}
-    if python := _requires_python(file):
+    if python := _of_project(file, "requires-python"):
         found["python"] = (python, "pyproject.toml: requires-python")
     if not project.problem and (application := projects.application(project, file, environment)):
         found["app"] = application
     return found
 
 
-def _requires_python(file: Mapping[str, Any]) -> str:
+def _of_project(file: Mapping[str, Any], key: str) -> str:
+    """What pyproject.toml has of this key in ``[project]``; empty if it has none, or no text."""
     table = file.get("project")
-    wanted = table.get("requires-python") if isinstance(table, dict) else None
-    return wanted if isinstance(wanted, str) else ""
+    text = table.get(key) if isinstance(table, dict) else None
+    return text if isinstance(text, str) else ""
 
 
 def _suite(project: Project, names: object, sources: Mapping[str, str], *, looks: bool) -> tuple[str, ...]:
@@ -271,12 +272,6 @@ def _differences(running: Settings, fresh: Settings) -> tuple[str, ...]:
     if fresh.declared != running.declared:
         found.append(f"dependencies ({(fresh.declared or running.declared or {}).get('source')})")
     return tuple(found)
-
-
-def _name_of(project: Mapping[str, Any]) -> str:
-    table = project.get("project")
-    name = table.get("name") if isinstance(table, dict) else None
-    return name if isinstance(name, str) else ""
 
 
 def _at_home(name: str, value: object, *, needed: bool = True) -> Path:

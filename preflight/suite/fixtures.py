@@ -1,4 +1,4 @@
-"""What every requirement can use: settings, environment, details, probes, application and port.
+"""The fixtures: what every requirement can use (docs/requirements.md has them), and what only those here do.
 
 `preflight.plugin` registers them for a run of a suite, and for ``pytest --fixtures``. What a requirement declares is in
 preflight/contract.py; `collection` (order), `stages` (deadlines) and `plugin` (the report) hold it to that.

@@ -16,7 +16,7 @@ from preflight.suite.deadlines import DeadlineExceeded
 from preflight.text import first_line
 
 FIXTURES = ("application", "details", "environment", "port", "probes", "settings")
-"""What a requirement may ask for, beyond pytest's own and its file's."""
+"""What is proposed for a misspelt name. docs/requirements.md says what each gives."""
 
 
 def outcome_of(item: pytest.Item, stage: pytest.TestReport, error: BaseException | None) -> tuple[str, str]:

@@ -23,9 +23,6 @@ from preflight.web.projection import of_check
 
 T = TypeVar("T")
 
-STATES = ("blocked", "broken", "silent", "good", "ended")
-"""How an instance can stand, as `preflight.fleet.queries` finds it: the worst first."""
-
 FRESH = 1.0  # seconds for which an overview is sent to others, too
 PAUSE = 2.0  # seconds after a question without an answer for which the database is not asked again
 AT_ONCE = 2  # questions; more wait for their turn, within the same deadline

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from preflight.web import pages
 from preflight.web.endpoints import diagnostics, fleet, followers, health, history, login, metrics, openapi, reruns
-from preflight.web.fleet import STATES, is_offered
+from preflight.web.fleet import is_offered
 from preflight.web.routing import Audience, Operation, Route, Socket, Table
 from preflight.web.schemas import (
     A_PAGE,
@@ -18,6 +18,7 @@ from preflight.web.schemas import (
     PAGE,
     SAME,
     SEE_OTHER,
+    STATE,
     TEXT,
     Schema,
     answer,
@@ -251,7 +252,7 @@ def table(own: Table = ()) -> Table:
                     },
                     [
                         *A_PAGE,
-                        condition("state", "its state", choice(*STATES)),
+                        condition("state", "its state", STATE),
                         condition("release", "its version"),
                         condition("project", "its project"),
                         condition("check", "the title of a check that does not hold there"),

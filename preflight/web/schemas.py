@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from preflight.report.model import ORIGINS, OUTCOMES, SCOPES, SEVERITIES, STATUSES
+from preflight.report.model import ORIGINS, OUTCOMES, SCOPES, SEVERITIES, STATES, STATUSES
 from preflight.web import paging
 
 Schema = dict[str, Any]
@@ -83,7 +83,7 @@ A_PAGE = [
     query("offset", "how many to leave out", 0, paging.FURTHEST, 0),
 ]
 
-STATE = choice("blocked", "broken", "silent", "good", "ended")
+STATE = choice(*STATES)
 STANDING = choice("blocks", "warns")
 ROW = {
     **dict.fromkeys(("id", "project", "application", "host", "address", "release", "verdict", "run_id"), TEXT),
@@ -226,7 +226,7 @@ SCHEMAS: dict[str, Schema] = {
         fleet=maybe(ref("FleetOverview")),
     ),
     "FleetOverview": record(
-        instances=record(live=COUNT, **dict.fromkeys(STATE["enum"], COUNT)),
+        instances=record(live=COUNT, **dict.fromkeys(STATES, COUNT)),
         releases=array(record(release=TEXT, count=COUNT)),
         checks=array(
             record(

@@ -1,4 +1,4 @@
-"""A message that was accepted, how its turn ended, and why a message is not accepted, or not yet."""
+"""A message that was accepted, how its turn ended and what clients get of it, and why a message is not accepted."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from preflight.redaction.redactor import Redactor
 from server.agent.failures import ProviderError
-from server.chat.messages import Accepted, Code
-from server.sessions.model import StoreError, TurnEnd
+from server.chat.messages import Accepted, Code, Error, Result, now
+from server.sessions.model import Line, StoreError, TurnEnd
 
 log = logging.getLogger(__name__)
 CANCELLED = TurnEnd("error", "The turn was cancelled.", "cancelled", retry=False)
@@ -51,6 +51,10 @@ class Turn:
         """Bytes of its text."""
         return len(self.text.encode())
 
+    def is_meant(self, turn_id: str | None, client: str | None) -> bool:
+        """Whether a client means this turn by its id, by its sender's, or by neither."""
+        return turn_id in (None, self.id) and client in (None, self.client)
+
 
 def accepted(session_id: str, turn: Turn, timestamp: str, position: int, *, duplicate: bool = False) -> Accepted:
     """The reply to an accepted message; ``position``: how many turns come before it."""
@@ -66,7 +70,7 @@ def accepted(session_id: str, turn: Turn, timestamp: str, position: int, *, dupl
 
 
 def ended(task: asyncio.Task[str], redactor: Redactor, limit: float) -> TurnEnd:
-    """The reply of a turn that is over; ``limit``: its deadline in seconds."""
+    """The end of a turn that is over, to be stored; ``limit``: its deadline in seconds."""
     if task.cancelled():
         return CANCELLED
     error = task.exception()
@@ -81,3 +85,29 @@ def ended(task: asyncio.Task[str], redactor: Redactor, limit: float) -> TurnEnd:
     log.error("a turn broke: %s", redactor.text("".join(traceback.format_exception(error))))
     said = f"The agent broke ({type(error).__name__}); see the server's log."
     return TurnEnd("error", said, "internal", retry=True)
+
+
+def reply(session_id: str, line: Line, client: str | None) -> Result | Error:
+    """How a turn ended, for those who follow; ``client``: its sender's id for it."""
+    if line.role == "assistant":
+        return Result(
+            session_id=session_id, turn_id=line.turn_id, content=line.content, timestamp=line.timestamp, id=client
+        )
+    code: Code = line.code or "internal"  # type: ignore[assignment]  # one of ours was written
+    return Error(
+        code=code,
+        message=line.content,
+        timestamp=line.timestamp,
+        session_id=session_id,
+        turn_id=line.turn_id,
+        id=client,
+        retry=line.retry,
+        retry_after=line.retry_after,
+    )
+
+
+def still_open(session_id: str, turn: Turn, code: Code, message: str) -> Error:
+    """The error of a turn that has not ended: resuming the session goes on with it."""
+    return Error(
+        code=code, message=message, timestamp=now(), session_id=session_id, turn_id=turn.id, id=turn.client, retry=True
+    )

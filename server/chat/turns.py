@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Protocol
 from preflight.redaction import keys
 from preflight.web.instance import SERVICE_RESTART
 from server.chat.dialects import in_dialect
-from server.chat.messages import Code, Error, Progress, Result, Server, Status, Token, now
-from server.chat.turn import Early, Postponed, Refused, Turn, accepted, ended
+from server.chat.messages import Code, Error, Progress, Server, Status, Token, now
+from server.chat.turn import Early, Postponed, Refused, Turn, accepted, ended, reply, still_open
 from server.chat.unfinished import LOOK, Unfinished
 from server.chat.words import Words, unbroken
 from server.sessions.model import (
@@ -112,10 +112,14 @@ class Session:
         """Whether followers have heard of the message of this turn, although not of all that came before it."""
         return turn_id in self._ahead
 
+    @property
+    def _here(self) -> list[Turn]:
+        """The turn that runs here, and those that wait for it."""
+        return [*([self._current] if self._current else []), *self._waiting]
+
     def has(self, turn_id: str) -> bool:
         """Whether this turn runs here, waits, or is just being accepted."""
-        here = [*([self._current] if self._current else []), *self._waiting]
-        return turn_id in self._arriving or any(turn.id == turn_id for turn in here)
+        return turn_id in self._arriving or any(turn.id == turn_id for turn in self._here)
 
     @property
     def waiting(self) -> int:
@@ -156,7 +160,7 @@ class Session:
             raise Refused(
                 "draining", "The server is restarting: connect again, then send the message again.", retry=True
             )
-        before = [*([self._current] if self._current else []), *self._waiting, *self._arriving.values()]
+        before = [*self._here, *self._arriving.values()]
         most, size = self._resources.limits.chat_queue, self._resources.limits.chat_queue_size
         if len(before) >= most:
             raise Refused("queue_full", f"{most} messages of this session wait already: try again later.", retry=True)
@@ -195,7 +199,7 @@ class Session:
         again = Turn(taken.turn_id, turn.text, turn.client, taken.seq)
         sender.send(accepted(self.id, again, taken.timestamp, 0, duplicate=True))
         if taken.answer is not None:
-            sender.send(self._told(taken.answer, turn.client))
+            sender.send(reply(self.id, taken.answer, turn.client))
 
     def enqueue(self, turn: Turn) -> None:
         """Begin this turn, which is this process's, in its order among those that wait already."""
@@ -206,14 +210,14 @@ class Session:
 
     def cancel(self, turn_id: str | None, client: str | None) -> bool:
         """Cancel the turn that is meant: by its id, by its sender's, or the one that runs. False: there is none."""
-        for turn in [*([self._current] if self._current else []), *self._waiting]:
-            if turn_id in (None, turn.id) and client in (None, turn.client):
+        for turn in self._here:
+            if turn.is_meant(turn_id, client):
                 turn.cancelled = True
                 if turn.task is not None:
                     turn.task.cancel()
                 return True
         for turn in self.unfinished.watched:
-            if turn_id in (None, turn.id) and client in (None, turn.client):
+            if turn.is_meant(turn_id, client):
                 if not turn.cancelled:  # else the other workers know already
                     turn.cancelled = True  # for the next look at it; another worker of this instance hears it at once
                     self._resources.instance.fellows.tell("chat", about="cancel", session=self.id, turn=turn.id)
@@ -256,15 +260,15 @@ class Session:
         for connection in self.followers:
             if not connection.streams:
                 for turn in left:
-                    connection.send(self._error(turn, "draining", NOT_BEGUN))
+                    connection.send(still_open(self.id, turn, "draining", NOT_BEGUN))
 
     def fail(self, turn: Turn, code: Code, message: str) -> None:
         """Report an error of a turn that has not ended: resuming the session goes on with it."""
-        self.publish(self._error(turn, code, message))
+        self.publish(still_open(self.id, turn, code, message))
 
     def tell(self, turn: Turn, line: Line) -> None:
         """Tell how a turn ended."""
-        self.publish(self._told(line, turn.client))
+        self.publish(reply(self.id, line, turn.client))
 
     def vanished(self) -> None:
         """Tell that the session was deleted, and close its connections."""
@@ -363,30 +367,6 @@ class Session:
         except StoreError as error:
             log.warning("turns of other processes are not known: %s", error)
 
-    def _error(self, turn: Turn, code: Code, message: str) -> Error:
-        """The error of a turn that has not ended: resuming the session goes on with it."""
-        return Error(
-            code=code, message=message, timestamp=now(), session_id=self.id, turn_id=turn.id, id=turn.client, retry=True
-        )
-
-    def _told(self, line: Line, client: str | None) -> Result | Error:
-        """How a turn ended, for those who follow."""
-        if line.role == "assistant":
-            return Result(
-                session_id=self.id, turn_id=line.turn_id, content=line.content, timestamp=line.timestamp, id=client
-            )
-        code: Code = line.code or "internal"  # type: ignore[assignment]  # one of ours was written
-        return Error(
-            code=code,
-            message=line.content,
-            timestamp=line.timestamp,
-            session_id=self.id,
-            turn_id=line.turn_id,
-            id=client,
-            retry=line.retry,
-            retry_after=line.retry_after,
-        )
-
     # The end.
 
     async def end(self) -> None:
@@ -396,7 +376,7 @@ class Session:
 
     async def abandon(self) -> None:
         """Stop what goes on; turns that are not answered stay open in the store."""
-        left = [turn.id for turn in (*([self._current] if self._current else []), *self._waiting)]
+        left = [turn.id for turn in self._here]
         self._waiting.clear()
         tasks = [*([self._runner] if self._runner else []), *self.unfinished.abandoned()]
         for task in tasks:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.adversary.suites import TABLE
 from tests.e2e.conftest import (
     adopter,
     compiled_tree,
@@ -19,6 +20,8 @@ from tests.e2e.conftest import (
     providers,
     unmeasured,
 )
+from tests.e2e.doubles import SMALL
+from tests.e2e.installing import Adopter
 from tests.e2e.place import Place, make_place
 from tests.e2e.processes import foreign
 
@@ -33,6 +36,14 @@ __all__ = [
     "providers",
     "unmeasured",
 ]
+
+
+@pytest.fixture
+def shop(adopter: Adopter) -> Adopter:
+    """A project with an application, whose suite is the test's."""
+    adopter.write("shop.py", SMALL)
+    adopter.write("pyproject.toml", TABLE)
+    return adopter
 
 
 @pytest.fixture

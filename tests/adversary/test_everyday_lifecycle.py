@@ -20,8 +20,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.adversary.applications import HEAD, application
 from tests.e2e import clocks
 from tests.e2e.place import READY, Place, Started, get, listening
+from tests.e2e.processes import worker_below
 from tests.portnumbers import unused_port
 from tests.waiting import PATIENCE, until
 
@@ -30,21 +32,6 @@ DEMO = ("--demo", "--app", "small:app")
 BACK = "The worker is back"
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
-
-HEAD = "import asyncio, contextlib, ctypes, os, signal, socket, sys, threading, time\nfrom small import app as small\n"
-
-
-def application(place: Place, name: str, at_import: str = "pass", **paths: str) -> tuple[str, ...]:
-    """Options that serve an application which does something at its import, or when a path is asked for."""
-    lines = [HEAD + at_import, "async def app(scope, receive, send):", "    path = scope.get('path')"]
-    for path, source in paths.items():
-        lines += [f"    if path == '/{path}':", *(f"        {line}" for line in source.splitlines())]
-    place.write_module(name, "\n".join([*lines, "    await small(scope, receive, send)", ""]))
-    return ("--demo", "--app", f"{name}:app")
-
-
-def worker_of(started: Started) -> psutil.Process:
-    return next(one for one in map(psutil.Process, started.family()) if "preflight.worker" in one.cmdline())
 
 
 def goes_on(place: Place, one: Started) -> None:
@@ -208,7 +195,7 @@ def test_deaths_of_every_kind(place: Place) -> None:
     limits = {"PREFLIGHT_RESTART_LIMIT": "50", "PREFLIGHT_RESTART_BACKOFF": "0.01s"}
     one = place.start(*options, **limits).until_ready()
     for path in DEATHS:
-        before = worker_of(one).pid
+        before = worker_below(one).pid
         with contextlib.suppress(OSError):
             get(f"{place.url}/{path}", 30)
         with contextlib.suppress(OSError):
@@ -262,7 +249,7 @@ def test_old_worker_dies_during_a_replacement(place: Place) -> None:
     )
     new = place.start("--demo", "--app", "waits:app")
     until(mark.exists, "the new application is imported")
-    worker_of(old).kill()
+    worker_below(old).kill()
     with Asking(place.url) as clients:
         new.until_ready()
         assert old.wait() == 0, old.output
@@ -311,7 +298,7 @@ def test_a_link_to_the_current_release(place: Place, compiled_tree: Path) -> Non
     assert get(place.url) == (200, "1")
     second = release(place, compiled_tree, 2)
     deploy(place, second)
-    worker_of(old).kill()
+    worker_below(old).kill()
     old.until_says(BACK)
     assert get(place.url) == (200, "1")
     shutil.rmtree(place.folder / "releases" / "1")

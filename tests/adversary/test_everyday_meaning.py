@@ -23,6 +23,7 @@ from websockets.sync.client import connect
 
 from preflight.redaction import arguments
 from preflight.redaction.redactor import Redactor
+from tests.adversary.suites import checked
 from tests.e2e.doubles import Answer, Providers
 from tests.e2e.place import KEYS, Place, Started, equip, get
 from tests.waiting import PATIENCE, until
@@ -38,10 +39,6 @@ HOLDS = (
 )
 FAILS = '@pytest.mark.critical("{0}")\ndef test_{1}(settings):\n    """It fails."""\n    assert settings.port == 1\n'
 FALSE = FAILS.format("Fails", "fails")
-
-
-def checked(project: Place, *options: str, **environ: str) -> Started:
-    return project.run(*DEMO, "--check-only", *options, **environ)
 
 
 def plain(project: Place, *arguments: str, cwd: Path | None = None) -> Started:

@@ -20,7 +20,9 @@ import pytest
 import requests
 
 from tests import certificates
+from tests.adversary.applications import Marked
 from tests.e2e.beside import BEARER, ECHO, PREFIX, TOKEN
+from tests.e2e.doubles import STARTS_ANOTHER
 from tests.e2e.place import KEYS, READY, Place, Started, get
 from tests.e2e.processes import foreign, handed_over, kill_worker, only, pytest_preflight, worker_of, workers_of
 from tests.portnumbers import unused_port
@@ -67,37 +69,19 @@ async def app(scope, receive, send):
 """
 
 
-class Gated:
+class Gated(Marked):
     """A place that serves this application."""
 
-    options = ("--demo", "--supervise", "--app", "gated:app")
-
     def __init__(self, place: Place) -> None:
-        self.place = place
-        self.marks = place.folder / "marks"
-        self.marks.mkdir()
+        super().__init__(place, "gated", "")
         self.write()
-        place.environ |= {
-            "MARKS": str(self.marks),
-            "PREFLIGHT_GRACEFUL_TIMEOUT": "60s",
-            "PREFLIGHT_RESTART_LIMIT": "99",
-            "PREFLIGHT_RESTART_BACKOFF": "0",
-        }
+        place.environ["PREFLIGHT_RESTART_BACKOFF"] = "0"
 
     def write(self, *, imports: str = "", lifespan: str = "pass") -> None:
         self.place.write_module("gated", APP.replace("IMPORT", imports).replace("LIFESPAN", lifespan))
 
-    def start(self, *options: str, **environ: str) -> Started:
-        return self.place.start(*self.options, *options, **environ)
-
     def ask(self, path: str) -> Asked:
         return Asked(f"{self.place.url}/{path}")
-
-    def until(self, mark: str) -> None:
-        until((self.marks / mark).exists, f"{mark} was reached")
-
-    def go(self, mark: str = "go") -> None:
-        (self.marks / mark).touch()
 
 
 class Asked:
@@ -384,14 +368,6 @@ def test_a_start_that_has_waited_for_its_requirements(gated: Gated) -> None:
 
 # Who has started whom.
 
-# Listens on a port, and has started an instance on another one.
-PARENT = """
-import signal, socket, subprocess, sys
-held = socket.create_server(("127.0.0.1", int(sys.argv[1])))
-subprocess.Popen(sys.argv[2:])
-while True:
-    signal.pause()
-"""
 PASSES_ON = """
 import signal, subprocess, sys
 child = subprocess.Popen(sys.argv[1:])
@@ -415,7 +391,7 @@ def test_a_server_elsewhere_under_a_wrapper_of_the_holders(place: Place, wrapper
     where = f"--uds={path}" if wrapper == "a Unix socket" else f"--port={elsewhere}"
     served = [*WRAPPERS.get(wrapper, []), sys.executable, "run.py", where, *SMALL]
     served += [wrapper] if wrapper == "--reload" else []
-    parent = place.spawn(sys.executable, "-c", PARENT, str(place.port), *served).until_ready()
+    parent = place.spawn(sys.executable, "-c", STARTS_ANOTHER, str(place.port), *served).until_ready()
     new = place.start(*SMALL).until_ready()
 
     def served_there() -> bytes:

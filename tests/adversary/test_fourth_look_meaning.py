@@ -17,7 +17,6 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import psutil
@@ -26,6 +25,7 @@ import requests
 
 from preflight.redaction import arguments
 from preflight.redaction.redactor import Redactor
+from tests.adversary.suites import FAILS, FILE, OWN, TABLE, check, importable, refused, suite
 from tests.e2e.chatting import client
 from tests.e2e.doubles import SMALL, Providers
 from tests.e2e.installing import Adopter
@@ -35,39 +35,9 @@ from tests.waiting import TOO_LONG, until
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
-FILE = "preflight_suite/test_own.py"
-TABLE = '[tool.preflight]\napp = "shop:app"\n'
-QUIET = ("-p", "no:cacheprovider")
-GOOD = 'import pytest\n@pytest.mark.critical("Good")\ndef test_good(settings):\n    "It holds."\n    assert settings\n'
-FAILS = 'import pytest\n@pytest.mark.critical("Own")\ndef test_own():\n    "It holds."\n    assert False, "no"\n'
 ONE, TWO = "tk_9f8e7d6c5b4a3210", "Zq7vXw2LmN8pRt4KdY6h"
 WORD = "hunter2pw"
 LIMIT = 300 << 20
-OWN = '@pytest.mark.critical("Own")\ndef test_own({}):\n    "It."\n    {}\n'
-
-
-@pytest.fixture
-def shop(adopter: Adopter) -> Adopter:
-    """A project with an application, whose suite is the test's."""
-    adopter.write("shop.py", SMALL)
-    adopter.write("pyproject.toml", TABLE)
-    return adopter
-
-
-def check(shop: Adopter, *more: str, **environ: str) -> Started:
-    return shop.command("--check-only", "--port", str(shop.port), *more, environ=environ)
-
-
-def suite(shop: Adopter, *options: str, **environ: str) -> Started:
-    return shop.pytest(*(options or ["preflight_suite"]), *QUIET, environ=environ)
-
-
-def refused(one: Started) -> None:
-    assert one.process.returncode != 0, one.output
-
-
-def importable(shop: Adopter, folder: Path) -> None:
-    shop.environ["PYTHONPATH"] += f"{os.pathsep}{folder}"
 
 
 # Assertions that hold whatever is found.

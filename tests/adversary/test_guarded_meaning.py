@@ -14,13 +14,13 @@ import pytest
 
 from tests.e2e import namespaces
 from tests.e2e.beside import ECHO, PREFIX, RAN, SHOP, ask, everywhere, logged_in
+from tests.e2e.doubles import KEY
 from tests.e2e.place import ROOT, Place, Started, get, listening
 from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="namespaces are Linux's")
 
-KEY = "sk-canary-Zq7vXw2LmN8pRt4KdY6hJb3F-tail9351"
 NEEDS = '''
 import pytest
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.doubles import Providers
-from tests.e2e.namespaces import ENTER, launcher, needed
+from tests.e2e.namespaces import ENTER, goes_on, launcher, needed
 from tests.e2e.place import KEYS, READY, ROOT, Place, Started, get
 from tests.e2e.processes import child, handed_over, pytest_preflight, start_is_over, worker_of
 from tests.releases import OtherRelease
@@ -85,14 +85,6 @@ def gated(place: Place, how: str) -> Started:
 
 def gate(place: Place) -> Path:
     return place.folder / "gate"
-
-
-def goes_on(place: Place, one: Started) -> None:
-    """It serves, and nobody has asked it to stop."""
-    assert get(place.url) == (200, "small")
-    assert one.process.poll() is None
-    assert "Stopping" not in one.output
-    assert "Replaced" not in one.output
 
 
 # Several on one port.

@@ -21,7 +21,7 @@ from preflight.settings import loading
 from preflight.settings.fields import SettingsError
 from preflight.worker.application import CannotBeServed, load
 from tests.e2e import namespaces
-from tests.e2e.doubles import SMALL
+from tests.e2e.doubles import SMALL, STARTS_ANOTHER
 from tests.e2e.namespaces import DEMO, INSIDE, command, goes_on
 from tests.e2e.place import ROOT, Place, Started, get, listening, make_place
 from tests.e2e.processes import BACK, TRACER, handed_over, kill_worker, pytest_preflight, start_is_over, worker_of
@@ -239,26 +239,12 @@ def test_whoever_runs_as_another_user_than_has_called(place: Place) -> None:
     assert other.stop() == 0
 
 
-# Listens on a port, and has started an instance on another one.
-PARENT = """
-import signal, socket, subprocess, sys
-held = socket.socket()
-held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-held.bind(("127.0.0.1", int(sys.argv[1])))
-held.listen()
-signal.signal(signal.SIGTERM, signal.SIG_DFL)
-subprocess.Popen(sys.argv[2:])
-while True:
-    signal.pause()
-"""
-
-
 @pytest.mark.parametrize("how", ["a start", "--free-port"])
 def test_an_instance_that_the_holder_has_started(place: Place, how: str) -> None:
     """A proxy, say, that has its server started: when the proxy is in the way its server on another port goes on."""
     elsewhere = unused_port()
     served = [sys.executable, "run.py", f"--port={elsewhere}", *DEMO]
-    parent = place.spawn(sys.executable, "-c", PARENT, str(place.port), *served).until_ready()
+    parent = place.spawn(sys.executable, "-c", STARTS_ANOTHER, str(place.port), *served).until_ready()
     new = place.start(*DEMO).until_ready() if how == "a start" else place.run("--demo", how)
     assert parent.process.wait(PATIENCE) == -signal.SIGTERM
     assert "but it serves another port" in new.output

@@ -19,6 +19,8 @@ from preflight.redaction.redactor import MASK, Redactor
 from preflight.redaction.stream import StreamRedactor
 from preflight.suite.soundness import sources
 from preflight.text import coloured
+from tests.adversary.suites import checked
+from tests.e2e.doubles import KEY
 from tests.e2e.place import READY, Place, Started, get, make_place
 from tests.waiting import until
 
@@ -26,7 +28,6 @@ pytestmark = pytest.mark.usefixtures("unmeasured")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="mounts and /etc/hosts as Linux has them")
 
 DEMO = ("--demo", "--app", "small:app")
-KEY = "sk-canary-Zq7vXw2LmN8pRt4KdY6hJb3F-tail9351"
 PIECES = [KEY[start : start + 9] for start in range(len(KEY) - 8)]
 TWO = "Zq7vXw2LmN8pRt4KdY6h"
 HEAD = "import pytest\n"
@@ -36,10 +37,6 @@ HOLDS = (
 )
 FAILS = '@pytest.mark.critical("{0}")\ndef {1}({2}):\n    """It fails."""\n    assert False, "it fails"\n'
 FALSE = FAILS.format("Fails", "test_fails", "")
-
-
-def checked(project: Place, *options: str, **environ: str) -> Started:
-    return project.run(*DEMO, "--check-only", *options, **environ)
 
 
 def broken(started: Started, *said: str) -> None:

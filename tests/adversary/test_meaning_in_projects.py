@@ -40,7 +40,6 @@ def test_own(environment, settings, details):
     assert environment.get("SHOP_DATABASE"), "SHOP_DATABASE is not set"
     assert settings.environment.get("SHOP_DATABASE"), "nor in the settings"
 """
-FAILS = NEEDS.replace('environment.get("SHOP_DATABASE")', "settings is None")
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from websockets.sync.client import connect
 
 from preflight.processes.openfiles import RESERVE
 from tests import certificates
+from tests.adversary.applications import Marked, head, rest, save
 from tests.e2e.beside import BEARER, TOKEN, ask
 from tests.e2e.chatting import client
 from tests.e2e.clients import Clients
@@ -38,18 +39,6 @@ SMALL = ("--demo", "--app", "small:app")
 RELOADING = ("--demo", "--app", "mine:app", "--reload")
 
 
-def write(place: Place, release: str) -> None:
-    """The application, as an editor saves it: another file takes its name."""
-    temporary = place.root / "mine.py.tmp"
-    temporary.write_text(
-        "async def app(scope, receive, send):\n"
-        "    assert scope['type'] == 'http'\n"
-        "    await send({'type': 'http.response.start', 'status': 200, 'headers': []})\n"
-        f"    await send({{'type': 'http.response.body', 'body': b'{release}'}})\n"
-    )
-    temporary.rename(place.root / "mine.py")
-
-
 def spent(pid: int) -> float:
     """Seconds of a processor that a process has taken so far."""
     times = psutil.Process(pid).cpu_times()
@@ -60,7 +49,7 @@ def spent(pid: int) -> float:
 @pytest.mark.parametrize("limit", ["instances", "watches"])
 def test_more_files_than_may_be_watched(project: Place, limit: str) -> None:
     """A limit of inotify is reached: that is said, the server serves, and the command rests."""
-    write(project, "1")
+    save(project, "1")
     limits = f'echo 0 >/proc/sys/user/max_inotify_{limit} && exec "$@"'
     project.before = ["unshare", "--map-root-user", "sh", "-c", limits, "sh"]
     if subprocess.run([*project.before, "true"], capture_output=True, check=False).returncode:
@@ -85,17 +74,17 @@ def venv(folder: Path) -> Path:
 
 def test_an_environment_that_is_made_anew(project: Place) -> None:
     """.venv is away for a moment when a file changes: the instance goes on, and a later change is served."""
-    write(project, "1")
+    save(project, "1")
     python = venv(project.folder / "venv")
     command = [str(python), "run.py", "--port", str(project.port), *RELOADING]
     started = project.spawn(*command).until_ready()
     (project.folder / "venv").rename(project.folder / "away")
-    write(project, "2")
+    save(project, "2")
     started.until_says("mine.py changed")
     started.until_says("goes on serving (exit code 4). Waiting for a file to change.")
     assert get(project.url) == (200, "1")
     (project.folder / "away").rename(project.folder / "venv")
-    write(project, "3")
+    save(project, "3")
     until(lambda: get(project.url) == (200, "3"), "a later change is served")
     assert started.stop() == 0
     assert "Traceback" not in started.output
@@ -206,68 +195,24 @@ async def app(scope, receive, send):
 """
 
 
-class Asked:
-    """A place that serves this application."""
-
-    options = ("--demo", "--supervise", "--app", "asked:app")
-
-    def __init__(self, place: Place) -> None:
-        self.place = place
-        self.marks = place.folder / "marks"
-        self.marks.mkdir()
-        place.write_module("asked", APP)
-        place.environ |= {
-            "MARKS": str(self.marks),
-            "PREFLIGHT_GRACEFUL_TIMEOUT": "60s",
-            "PREFLIGHT_RESTART_LIMIT": "99",
-        }
-
-    def start(self, *options: str, **environ: str) -> Started:
-        return self.place.start(*self.options, *options, **environ)
-
-    def connect(self, sent: str = "") -> socket.socket:
-        client = socket.create_connection(("127.0.0.1", self.place.port), PATIENCE)
-        client.sendall(sent.encode())
-        return client
-
-    def until_asked(self, path: str) -> None:
-        until((self.marks / path).exists, f"{path} was asked for")
-
-    def go(self) -> None:
-        (self.marks / "go").touch()
-
-
 @pytest.fixture
-def asked(place: Place) -> Asked:
-    return Asked(place)
-
-
-def get_of(path: str, *more: str, version: str = "1.1") -> str:
-    return "\r\n".join([f"GET /{path} HTTP/{version}", "Host: localhost", *more, "", ""])
-
-
-def rest(client: socket.socket) -> bytes:
-    """All that comes until the end of the connection."""
-    came = b""
-    with contextlib.suppress(ConnectionResetError):
-        while data := client.recv(1 << 20):
-            came += data
-    return came
+def asked(place: Place) -> Marked:
+    return Marked(place, "asked", APP)
 
 
 # Drains, and other ends.
 
 
-def stop(asked: Asked, started: Started) -> None:
+def stop(asked: Marked, started: Started) -> None:
     started.send(signal.SIGTERM)
     started.until_says("Stopping (SIGTERM)")
 
 
-def replace(asked: Asked, started: Started) -> None:
+def replace(asked: Marked, started: Started) -> None:
     asked.start().until_ready()
 
 
-def kill(asked: Asked, started: Started) -> None:
+def kill(asked: Marked, started: Started) -> None:
     started.send(signal.SIGKILL)
 
 
@@ -281,9 +226,7 @@ LOOPS = {
 def encryption(folder: Path) -> tuple[dict[str, str], ssl.SSLContext]:
     """A server's variables with a new certificate, and its clients' context."""
     pair = certificates.make(folder / "tls")
-    context = ssl.create_default_context(cafile=str(pair.certificate))
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return {"PREFLIGHT_SSL_CERTFILE": str(pair.certificate), "PREFLIGHT_SSL_KEYFILE": str(pair.key)}, context
+    return {"PREFLIGHT_SSL_CERTFILE": str(pair.certificate), "PREFLIGHT_SSL_KEYFILE": str(pair.key)}, pair.trusting()
 
 
 TAKEN = [
@@ -296,14 +239,14 @@ TAKEN = [
 
 @pytest.mark.parametrize("end, workers, encrypted, header", TAKEN)
 def test_an_answer_that_is_still_being_taken(
-    asked: Asked, tmp_path: Path, end: Callable[..., None] | None, workers: str, *, encrypted: bool, header: str
+    asked: Marked, tmp_path: Path, end: Callable[..., None] | None, workers: str, *, encrypted: bool, header: str
 ) -> None:
     """A client that takes a long answer slowly gets the whole of it, although the application was done at once."""
     tls, context = encryption(tmp_path)
     started = asked.start("--workers", workers, **(tls if encrypted else {})).until_ready()
     raw = asked.connect()
     with context.wrap_socket(raw, server_hostname="localhost") if encrypted else raw as client:
-        client.sendall(get_of("large", *([header] if header else [])).encode())
+        client.sendall(head("large", *([header] if header else [])).encode())
         taken = len(client.recv(1000))
         if end is not None:
             end(asked, started)
@@ -319,13 +262,13 @@ def test_an_answer_that_is_still_being_taken(
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_stop_while_a_client_of_https_is_told_to_go(asked: Asked, tmp_path: Path, loop: str) -> None:
+def test_a_stop_while_a_client_of_https_is_told_to_go(asked: Marked, tmp_path: Path, loop: str) -> None:
     """An idle connection is closed, its client does not answer, and the server is asked to stop: it ends in order."""
     tls, context = encryption(tmp_path)
     asked.place.write_module("looped", LOOPS[loop])
     started = asked.start("--app", "looped:app", PREFLIGHT_TIMEOUT_KEEP_ALIVE="1s", **tls).until_ready()
     with context.wrap_socket(asked.connect(), server_hostname="localhost") as client:
-        client.sendall(get_of("small").encode())
+        client.sendall(head("small").encode())
         while client.recv(1 << 16):
             pass  # it says that it closes, and nothing answers that
         assert started.stop() == 0
@@ -334,7 +277,7 @@ def test_a_stop_while_a_client_of_https_is_told_to_go(asked: Asked, tmp_path: Pa
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_room_is_made_where_nobody_answers_the_end_of_tls(asked: Asked, tmp_path: Path, loop: str) -> None:
+def test_room_is_made_where_nobody_answers_the_end_of_tls(asked: Marked, tmp_path: Path, loop: str) -> None:
     """Connections that make room for others are gone, whatever their clients do: no more are open than may be."""
     tls, context = encryption(tmp_path)
     asked.place.write_module("looped", LOOPS[loop])
@@ -350,10 +293,10 @@ def test_room_is_made_where_nobody_answers_the_end_of_tls(asked: Asked, tmp_path
     assert started.stop() == 0
 
 
-def test_an_answer_that_is_never_taken(asked: Asked) -> None:
+def test_an_answer_that_is_never_taken(asked: Marked) -> None:
     """It keeps nobody for longer than graceful_timeout, and it is said that a client did not get everything."""
     started = asked.start(PREFLIGHT_GRACEFUL_TIMEOUT="2s").until_ready()
-    with asked.connect(get_of("large")) as client:
+    with asked.connect(head("large")) as client:
         client.recv(1000)
         assert started.stop() == 0
     assert "1 request or turn was not finished in time." in started.output
@@ -366,19 +309,19 @@ EXPECTS = f"{POST}Content-Length: 10\r\nExpect: 100-continue\r\n\r\n"
 IN_FLIGHT = {
     "chunked": (CHUNKED, "5\r\nworld\r\n0\r\nX-Sum: 1\r\n\r\n", "upload", [b"\r\n\r\n10"]),
     "expects": (EXPECTS, "helloworld", "upload", [b"100 Continue", b"\r\n\r\n10"]),
-    "old": (get_of("slow", version="1.0"), "", "slow", [b"\r\n\r\nslow"]),
-    "pipelined": (get_of("slow") + get_of("slow2"), "", "slow", [b"\r\n\r\nslow", b"\r\n\r\nslow2"]),
+    "old": (head("slow", version="1.0"), "", "slow", [b"\r\n\r\nslow"]),
+    "pipelined": (head("slow") + head("slow2"), "", "slow", [b"\r\n\r\nslow", b"\r\n\r\nslow2"]),
 }
 
 
 @pytest.mark.parametrize("end", [stop, replace])
 @pytest.mark.parametrize("kind", IN_FLIGHT)
-def test_in_flight_in_other_ways(asked: Asked, kind: str, end: Callable[..., None]) -> None:
+def test_in_flight_in_other_ways(asked: Marked, kind: str, end: Callable[..., None]) -> None:
     """What is in flight is answered whatever form it has: in chunks, with trailers, in HTTP/1.0, pipelined."""
     begun, more, path, answers = IN_FLIGHT[kind]
     started = asked.start().until_ready()
     with asked.connect(begun) as client:
-        asked.until_asked(path)
+        asked.until(path)
         end(asked, started)
         asked.go()
         client.sendall(more.encode())
@@ -389,11 +332,11 @@ def test_in_flight_in_other_ways(asked: Asked, kind: str, end: Callable[..., Non
 
 
 @pytest.mark.parametrize("end", [stop, replace, kill])
-def test_a_thousand_idle_connections(asked: Asked, end: Callable[..., None]) -> None:
+def test_a_thousand_idle_connections(asked: Marked, end: Callable[..., None]) -> None:
     """They are closed in order, and hold up nothing."""
     started = asked.start(PREFLIGHT_GRACEFUL_TIMEOUT="5s").until_ready()
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(asked.connect(get_of("x"))) for _ in range(1000)]
+        clients = [stack.enter_context(asked.connect(head("x"))) for _ in range(1000)]
         for client in clients:
             answer = b""
             while not answer.endswith(b"\r\n\r\nx"):
@@ -404,14 +347,14 @@ def test_a_thousand_idle_connections(asked: Asked, end: Callable[..., None]) -> 
     assert "not finish" not in started.output
 
 
-def test_a_request_on_a_connection_that_was_idle_at_a_replacement(asked: Asked) -> None:
+def test_a_request_on_a_connection_that_was_idle_at_a_replacement(asked: Marked) -> None:
     """The instance that has it answers it, as the last one of that connection."""
     old = asked.start().until_ready()
-    with asked.connect(get_of("x")) as client:
+    with asked.connect(head("x")) as client:
         client.recv(1000)
         new = asked.start().until_ready()
         old.until_says("Replaced by")
-        client.sendall(get_of("y").encode())
+        client.sendall(head("y").encode())
         came = rest(client)
     assert b"connection: close" in came
     assert came.endswith(b"\r\n\r\ny")
@@ -420,13 +363,13 @@ def test_a_request_on_a_connection_that_was_idle_at_a_replacement(asked: Asked) 
 
 
 @pytest.mark.parametrize("what", ["parent", "children", "thread", "handlers"])
-def test_what_an_application_does_to_its_end(asked: Asked, what: str) -> None:
+def test_what_an_application_does_to_its_end(asked: Marked, what: str) -> None:
     """It asks its launcher to stop, has stubborn children, a thread that never ends, handlers of its own."""
     started = asked.start(PREFLIGHT_GRACEFUL_TIMEOUT="5s").until_ready()
-    with asked.connect(get_of("slow")) as waiting, asked.connect(get_of(what)) as client:
-        asked.until_asked("slow")
+    with asked.connect(head("slow")) as waiting, asked.connect(head(what)) as client:
+        asked.until("slow")
         if what == "parent":
-            asked.until_asked("asked")
+            asked.until("asked")
         else:
             client.recv(1000)
             started.send(signal.SIGTERM)
@@ -437,7 +380,7 @@ def test_what_an_application_does_to_its_end(asked: Asked, what: str) -> None:
     started.left_nothing()
 
 
-def test_websockets_in_the_middle_of_things(asked: Asked) -> None:
+def test_websockets_in_the_middle_of_things(asked: Marked) -> None:
     """One with half a message, one that floods, one that reads nothing: the end is in time, and who reads is told."""
     started = asked.start(PREFLIGHT_GRACEFUL_TIMEOUT="10s").until_ready()
     with contextlib.ExitStack() as stack:
@@ -496,7 +439,7 @@ def test_shared_memory_that_nobody_frees(place: Place, how: str) -> None:
     started.left_nothing()
 
 
-def test_nothing_leaks(asked: Asked) -> None:
+def test_nothing_leaks(asked: Marked) -> None:
     """Crashes, and clients that reset: descriptors, children and temporary files are as before."""
     temporary = asked.place.folder / "temporary"
     temporary.mkdir()
@@ -504,7 +447,7 @@ def test_nothing_leaks(asked: Asked) -> None:
 
     def crash() -> None:
         (pid,) = workers_of(started)
-        with asked.connect(get_of("dies")) as client:
+        with asked.connect(head("dies")) as client:
             rest(client)
         until(lambda: workers_of(started) not in ([], [pid]) and listening(asked.place.port), "another one is there")
         until(lambda: bool(get(f"{asked.place.url}/x")), "it answers")
@@ -518,7 +461,7 @@ def test_nothing_leaks(asked: Asked) -> None:
     (worker,) = workers_of(started)
     before = psutil.Process(worker).num_fds()
     for number in range(300):
-        with asked.connect(get_of("large")[: -2 * (number % 2) or None]) as client:  # in its request, or in its answer
+        with asked.connect(head("large")[: -2 * (number % 2) or None]) as client:  # in its request, or in its answer
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     until(lambda: psutil.Process(worker).num_fds() <= before + 1, "the connections are closed")
     assert started.stop() == 0
@@ -531,7 +474,7 @@ def test_nothing_leaks(asked: Asked) -> None:
 
 def test_a_launcher_whose_environment_is_made_anew(project: Place) -> None:
     """.venv and checkout are away: routes answer, a re-run says what is wrong, one worker's crash ends nothing."""
-    asked = Asked(project)
+    asked = Marked(project, "asked", APP)
     python = venv(project.folder / "venv")
     command = [str(python), "run.py", "--port", str(project.port), *asked.options, "--workers", "2"]
     variables = {"PREFLIGHT_TOKEN": TOKEN, "PREFLIGHT_NOTIFY": "json://127.0.0.1:1/x", "PREFLIGHT_RERUN_INTERVAL": "1s"}
@@ -595,7 +538,7 @@ def test_no_room_for_the_fleet(place: Place) -> None:
     started.left_nothing()
 
 
-def test_one_hangs_while_another_crashes(asked: Asked) -> None:
+def test_one_hangs_while_another_crashes(asked: Marked) -> None:
     """Of three workers: both are back, and the third has gone on."""
     started = asked.start("--workers", "3", PREFLIGHT_HEARTBEAT="3s").until_ready()
     one, two, three = workers_of(started)
@@ -611,11 +554,11 @@ def test_one_hangs_while_another_crashes(asked: Asked) -> None:
     started.left_nothing()
 
 
-def test_several_replacements_at_once(asked: Asked) -> None:
+def test_several_replacements_at_once(asked: Marked) -> None:
     """Each waits for the one before: nobody is refused, what is in flight is answered, and one of them serves."""
     first = asked.start().until_ready()
-    with Clients(asked.place.port, path="/x") as clients, asked.connect(get_of("slow")) as client:
-        asked.until_asked("slow")
+    with Clients(asked.place.port, path="/x") as clients, asked.connect(head("slow")) as client:
+        asked.until("slow")
         others = [asked.start("--workers", workers) for workers in "123"]
         until(lambda: sum(one.process.poll() is None for one in others) == 1, "one of them is left")
         clients.go_on()
@@ -629,10 +572,10 @@ def test_several_replacements_at_once(asked: Asked) -> None:
 
 def test_a_start_beside_one_that_reloads(project: Place) -> None:
     """Typed while a change is served: one of both serves in the end, and no client is refused."""
-    write(project, "1")
+    save(project, "1")
     started = project.start(*RELOADING).until_ready()
     with Clients(project.port, path="/") as clients:
-        write(project, "2")
+        save(project, "2")
         started.until_says("mine.py changed")
         other = project.start("--demo", "--app", "mine:app")
         until(lambda: "Nothing to do" in other.output or READY in other.output, "the other start has come to its end")
@@ -690,11 +633,11 @@ def test_a_neighbour_that_is_not_in_the_way(place: Place) -> None:
     assert started.stop() == 0
 
 
-def test_clients_that_say_that_they_are_done(asked: Asked) -> None:
+def test_clients_that_say_that_they_are_done(asked: Marked) -> None:
     """A client that closes its half of the connection behind its request holds up nothing and breaks nothing."""
     started = asked.start().until_ready()
     for path in ("slow", "x", "large"):
-        with asked.connect(get_of(path)) as client:
+        with asked.connect(head(path)) as client:
             client.shutdown(socket.SHUT_WR)
             rest(client)
     assert get(f"{asked.place.url}/x") == (200, "x")

@@ -24,26 +24,20 @@ from preflight.redaction.formatter import Redacting
 from preflight.redaction.redactor import Redactor
 from preflight.redaction.stream import StreamRedactor
 from preflight.text import coloured
+from tests.adversary.suites import FILE, check, checked, suite
 from tests.e2e.beside import ECHO
-from tests.e2e.doubles import SMALL
+from tests.e2e.doubles import KEY, SMALL, TWO_OF_ONE_SOCKET
 from tests.e2e.installing import Adopter
 from tests.e2e.place import ROOT, Place, Started, get, listening
 from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
-DEMO = ("--demo", "--app", "small:app")
-KEY = "sk-canary-Zq7vXw2LmN8pRt4KdY6hJb3F-tail9351"
 TWO = "Zq7vXw2LmN8pRt4KdY6h"
-FILE = "preflight_suite/test_own.py"
 GOOD = 'import pytest\n@pytest.mark.critical("Good")\ndef test_good(settings):\n    "It holds."\n'
 SKIPS = (
     'import pytest\n@pytest.mark.critical("Skips")\ndef test_skips():\n    "It holds."\n    pytest.skip("not now")\n'
 )
-
-
-def checked(project: Place) -> Started:
-    return project.run(*DEMO, "--check-only")
 
 
 def plain(project: Place, *options: str, **environ: str) -> Started:
@@ -51,22 +45,6 @@ def plain(project: Place, *options: str, **environ: str) -> Started:
     started = project.spawn(*command, environ={"PREFLIGHT_APP": "small:app", **environ})
     started.wait()
     return started
-
-
-@pytest.fixture
-def shop(adopter: Adopter) -> Adopter:
-    """A project with an application, whose suite is the test's."""
-    adopter.write("shop.py", SMALL)
-    adopter.write("pyproject.toml", '[tool.preflight]\napp = "shop:app"\n')
-    return adopter
-
-
-def check(shop: Adopter) -> Started:
-    return shop.command("--check-only", "--port", str(shop.port))
-
-
-def suite(shop: Adopter, *options: str, cwd: Path | None = None) -> Started:
-    return shop.pytest(*(options or ["preflight_suite"]), "-p", "no:cacheprovider", cwd=cwd)
 
 
 # Requirements that look as if they asked.
@@ -423,27 +401,6 @@ def test_own(environment):
     "The shop knows its database."
     assert environment.get("SHOP_DATABASE"), "SHOP_DATABASE is not set"
 """
-PARENT = """
-import multiprocessing, os, socket, sys, time, uvicorn
-
-def serve(sock):
-    uvicorn.Server(uvicorn.Config("shop:app")).run(sockets=[sock])
-
-if __name__ == "__main__":
-    multiprocessing.set_start_method("spawn")
-    sock = socket.create_server(("127.0.0.1", int(sys.argv[1])))
-    first = multiprocessing.Process(target=serve, args=(sock,))
-    first.start()
-    while not os.path.exists("changed"):
-        time.sleep(0.05)
-    del os.environ["SHOP_DATABASE"]
-    second = multiprocessing.Process(target=serve, args=(sock,))
-    second.start()
-    second.join()
-    print("the second one has ended", flush=True)
-    first.terminate()
-    first.join()
-"""
 OWN_LOGS = """
 import logging.config, os
 from echo import app as plain
@@ -501,7 +458,7 @@ def spawn(place: Place, root: Path, *command: str) -> Started:
 def test_processes_with_another_environment(place: Place, tmp_path: Path) -> None:
     """New processes with other variables, as gunicorn starts them after a SIGHUP, are asked about those."""
     root = guarded(tmp_path, "from echo import app as plain\nfrom preflight import guard\napp = guard(plain)\n")
-    (root / "parent.py").write_text(PARENT)
+    (root / "parent.py").write_text(TWO_OF_ONE_SOCKET)
     started = spawn(place, root, "parent.py", str(place.port)).until_says("Application startup complete")
     (root / "changed").touch()
     until(

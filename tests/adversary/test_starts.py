@@ -21,30 +21,17 @@ import pytest
 
 from preflight.instances.records import LONGEST_END, Record
 from preflight.processes.heartbeat import Awake, Heartbeat
+from tests.adversary.applications import HEAD, application
+from tests.adversary.suites import checked
 from tests.e2e import namespaces
 from tests.e2e.doubles import LISTENER, SMALL
 from tests.e2e.namespaces import DEMO, INSIDE, command, goes_on
 from tests.e2e.place import KEYS, READY, ROOT, Place, Started, get, listening
+from tests.e2e.processes import worker_below
 from tests.waiting import PATIENCE, until
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="namespaces, /proc and process groups as Linux has them")
 mounts = pytest.mark.needs_root("nobody else may mount a file system everywhere")
-
-# A request for a path does what APPLICATION says; everything else is answered.
-HEAD = "import asyncio, os, signal, subprocess, sys, threading, time\nfrom small import app as small\n"
-
-
-def application(place: Place, name: str, at_import: str = "pass", **paths: str) -> tuple[str, str, str]:
-    """Options that serve an application which does something at its import, or when a path is asked for."""
-    lines = [HEAD + at_import, "async def app(scope, receive, send):", "    path = scope.get('path')"]
-    for path, source in paths.items():
-        lines += [f"    if path == '/{path}':", *(f"        {line}" for line in source.splitlines())]
-    place.write_module(name, "\n".join([*lines, "    await small(scope, receive, send)", ""]))
-    return ("--demo", "--app", f"{name}:app")
-
-
-def worker_of(started: Started) -> psutil.Process:
-    return next(one for one in map(psutil.Process, started.family()) if "preflight.worker" in one.cmdline())
 
 
 # Requirements that nobody asks.
@@ -63,10 +50,6 @@ NOT_ASKED = {
     + FAILS.format("it", "").replace("pytest.mark.", ""),
     "a name with an underscore": FAILS.format("_test_it", ""),
 }
-
-
-def checked(project: Place) -> Started:
-    return project.run(*DEMO, "--check-only")
 
 
 @pytest.mark.parametrize("how", NOT_ASKED)
@@ -637,7 +620,7 @@ def test_a_state_folder_that_is_removed(place: Place) -> None:
     for path in sorted(place.state.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     place.state.rmdir()
-    os.kill(worker_of(started).pid, signal.SIGKILL)
+    os.kill(worker_below(started).pid, signal.SIGKILL)
     started.until_says("The worker is back")
     assert get(place.url) == (200, "small")
     assert started.stop() == 0

@@ -21,8 +21,10 @@ from websockets.sync.client import connect
 from preflight.instances import unixsockets
 from preflight.processes.channel import Channel
 from tests import certificates
+from tests.adversary.applications import Marked, head, rest, save
 from tests.e2e.beside import BEARER, ECHO, PREFIX, SHOP, TOKEN, ask
 from tests.e2e.clients import Clients
+from tests.e2e.doubles import KEY
 from tests.e2e.place import READY, ROOT, Place, Started, get, listening, make_place
 from tests.e2e.processes import handed_over, kill_worker, worker_of
 from tests.e2e.unixclient import Client as UnixClient
@@ -169,53 +171,9 @@ async def app(scope, receive, send):
 """
 
 
-class Busy:
-    """A place that serves this application."""
-
-    options = ("--demo", "--supervise", "--app", "busy:app")
-
-    def __init__(self, place: Place) -> None:
-        self.place = place
-        self.marks = place.folder / "marks"
-        self.marks.mkdir()
-        place.write_module("busy", APP)
-        place.environ |= {
-            "MARKS": str(self.marks),
-            "PREFLIGHT_GRACEFUL_TIMEOUT": "60s",
-            "PREFLIGHT_RESTART_LIMIT": "99",
-        }
-
-    def start(self, *options: str, **environ: str) -> Started:
-        return self.place.start(*self.options, *options, **environ)
-
-    def connect(self, *requests: str) -> socket.socket:
-        client = socket.create_connection(("127.0.0.1", self.place.port), PATIENCE)
-        client.sendall("".join(requests).encode())
-        return client
-
-    def until(self, mark: str) -> None:
-        until((self.marks / mark).exists, f"{mark} was reached")
-
-    def go(self) -> None:
-        (self.marks / "go").touch()
-
-
 @pytest.fixture
-def busy(place: Place) -> Busy:
-    return Busy(place)
-
-
-def head(path: str, *more: str, method: str = "GET", version: str = "1.1") -> str:
-    return "\r\n".join([f"{method} /{path} HTTP/{version}", "Host: localhost", *more, "", ""])
-
-
-def rest(client: socket.socket) -> bytes:
-    """All that comes until the end of the connection."""
-    came = b""
-    with contextlib.suppress(ConnectionResetError):
-        while data := client.recv(1 << 20):
-            came += data
-    return came
+def busy(place: Place) -> Marked:
+    return Marked(place, "busy", APP)
 
 
 def until_last(client: socket.socket) -> None:
@@ -233,20 +191,20 @@ def tell(started: Started) -> None:
     started.until_says("Stopping (SIGTERM)")
 
 
-def stop(busy: Busy, started: Started) -> None:
+def stop(busy: Marked, started: Started) -> None:
     with busy.connect() as client:
         tell(started)
         until_last(client)
 
 
-def replace(busy: Busy, _started: Started) -> None:
+def replace(busy: Marked, _started: Started) -> None:
     with busy.connect() as client:
         new = busy.start()
         until_last(client)
     new.until_ready()
 
 
-def kill(busy: Busy, started: Started) -> None:
+def kill(busy: Marked, started: Started) -> None:
     with busy.connect() as client:
         started.send(signal.SIGKILL)
         until_last(client)
@@ -257,7 +215,7 @@ ENDS = pytest.mark.parametrize("end", [stop, replace, kill])
 
 
 @ENDS
-def test_requests_in_one_packet(busy: Busy, end: Callable[[Busy, Started], None]) -> None:
+def test_requests_in_one_packet(busy: Marked, end: Callable[[Marked, Started], None]) -> None:
     """Those behind the one that is answered were accepted with it: all are answered, and the last says that it is."""
     started = busy.start().until_ready()
     with busy.connect(head("slow"), head("b"), head("c")) as client:
@@ -271,7 +229,7 @@ def test_requests_in_one_packet(busy: Busy, end: Callable[[Busy, Started], None]
 
 @ENDS
 @pytest.mark.parametrize("how", ["chunks", "continue"])
-def test_an_upload_of_unknown_length(busy: Busy, end: Callable[[Busy, Started], None], how: str) -> None:
+def test_an_upload_of_unknown_length(busy: Marked, end: Callable[[Marked, Started], None], how: str) -> None:
     """The rest of a body that comes during the end is read, and answered."""
     started = busy.start().until_ready()
     more = ("Expect: 100-continue",) if how == "continue" else ()
@@ -288,7 +246,7 @@ def test_an_upload_of_unknown_length(busy: Busy, end: Callable[[Busy, Started], 
 
 
 @ENDS
-def test_a_task_behind_an_answer(busy: Busy, end: Callable[[Busy, Started], None]) -> None:
+def test_a_task_behind_an_answer(busy: Marked, end: Callable[[Marked, Started], None]) -> None:
     """What a framework does after the answer has graceful_timeout as well."""
     started = busy.start().until_ready()
     worker = worker_of(started)
@@ -303,7 +261,7 @@ def test_a_task_behind_an_answer(busy: Busy, end: Callable[[Busy, Started], None
     assert (busy.marks / "done").exists(), started.output
 
 
-def test_a_stream_of_events(busy: Busy) -> None:
+def test_a_stream_of_events(busy: Marked) -> None:
     """A client of a stream that has no end does not keep the server from ending in time, and is counted."""
     started = busy.start(PREFLIGHT_GRACEFUL_TIMEOUT="500ms").until_ready()
     with busy.connect(head("events")) as client:
@@ -316,7 +274,7 @@ def test_a_stream_of_events(busy: Busy) -> None:
     started.left_nothing()
 
 
-def test_told_to_stop_after_it_was_replaced(busy: Busy) -> None:
+def test_told_to_stop_after_it_was_replaced(busy: Marked) -> None:
     """The first signal to an instance that finishes what it does, from a deployment's script, cuts nothing off."""
     old = busy.start().until_ready()
     with busy.connect(head("slow")) as client:
@@ -332,7 +290,7 @@ def test_told_to_stop_after_it_was_replaced(busy: Busy) -> None:
     assert new.stop() == 0
 
 
-def test_a_handshake_that_the_application_answers_late(busy: Busy) -> None:
+def test_a_handshake_that_the_application_answers_late(busy: Marked) -> None:
     """A WebSocket that is accepted during the end is told so, or refused; nothing hangs, nothing is logged."""
     started = busy.start().until_ready()
     failed: list[BaseException] = []
@@ -355,7 +313,7 @@ def test_a_handshake_that_the_application_answers_late(busy: Busy) -> None:
     assert "Traceback" not in started.output
 
 
-def test_a_signal_while_the_loop_is_blocked(busy: Busy) -> None:
+def test_a_signal_while_the_loop_is_blocked(busy: Marked) -> None:
     """The request that blocks, and the ones that wait behind it in the queue, are all answered."""
     started = busy.start().until_ready()
     with contextlib.ExitStack() as stack:
@@ -393,16 +351,16 @@ ODD = {
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Busy]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Marked]:
     place = make_place(tmp_path_factory.mktemp("served") / "place")
-    busy = Busy(place)
+    busy = Marked(place, "busy", APP)
     busy.start(PREFLIGHT_REQUEST_TIMEOUT="1s", PREFLIGHT_TIMEOUT_KEEP_ALIVE="500ms").until_ready()
     yield busy
     place.close()
 
 
 @pytest.mark.parametrize("what", ODD)
-def test_bytes_that_are_hardly_http(served: Busy, what: str) -> None:
+def test_bytes_that_are_hardly_http(served: Marked, what: str) -> None:
     """The connection ends in time, nobody gets past the login, the server goes on, and the log has no traceback."""
     (started,) = served.place.started
     worker = worker_of(started)
@@ -418,7 +376,7 @@ def test_bytes_that_are_hardly_http(served: Busy, what: str) -> None:
 # Clients that stall, during the end.
 
 
-def test_a_body_that_stalls_at_the_end(busy: Busy) -> None:
+def test_a_body_that_stalls_at_the_end(busy: Marked) -> None:
     """request_timeout holds until the end: a client that has gone does not use up graceful_timeout."""
     started = busy.start(PREFLIGHT_REQUEST_TIMEOUT="1s", PREFLIGHT_GRACEFUL_TIMEOUT="10m").until_ready()
     with busy.connect(head("upload", "Content-Length: 9", method="POST"), "abc"):
@@ -427,7 +385,7 @@ def test_a_body_that_stalls_at_the_end(busy: Busy) -> None:
         assert started.wait() == 0
 
 
-def test_an_idle_connection_at_a_replacement(busy: Busy) -> None:
+def test_an_idle_connection_at_a_replacement(busy: Marked) -> None:
     """timeout_keep_alive holds until the end: a balancer's idle connections do not keep what was replaced."""
     old = busy.start(PREFLIGHT_TIMEOUT_KEEP_ALIVE="3s", PREFLIGHT_GRACEFUL_TIMEOUT="10m").until_ready()
     with busy.connect() as client:
@@ -450,7 +408,7 @@ LOOPS = {
 
 @linux
 @pytest.mark.parametrize("loop", LOOPS)
-def test_no_more_files_when_it_is_to_stop(busy: Busy, loop: str) -> None:
+def test_no_more_files_when_it_is_to_stop(busy: Marked, loop: str) -> None:
     """Who could not be accepted, because the worker may open no more files, is answered once it may."""
     import resource
 
@@ -478,7 +436,7 @@ def test_no_more_files_when_it_is_to_stop(busy: Busy, loop: str) -> None:
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_clients_of_tls_that_go_wrong(busy: Busy, tmp_path: Path, loop: str) -> None:
+def test_clients_of_tls_that_go_wrong(busy: Marked, tmp_path: Path, loop: str) -> None:
     """Plain HTTP, an old version, half a handshake, a reset, an alert, a record that is too large: all are cut off."""
     pair = certificates.make(tmp_path / "tls")
     tls = {"PREFLIGHT_SSL_CERTFILE": str(pair.certificate), "PREFLIGHT_SSL_KEYFILE": str(pair.key)}
@@ -513,7 +471,7 @@ def test_clients_of_tls_that_go_wrong(busy: Busy, tmp_path: Path, loop: str) -> 
 
 
 @linux
-def test_callers_that_hang_up(busy: Busy) -> None:
+def test_callers_that_hang_up(busy: Marked) -> None:
     """Whoever asks for the socket and goes away leaves nothing, and does not keep the queue from being emptied."""
     started = busy.start().until_ready()
     (name,) = unixsockets.abstract_names(f"preflight/{busy.place.port}/")
@@ -567,7 +525,7 @@ def test_neighbours_on_one_port(place: Place) -> None:
     assert one.stop() == 0
 
 
-def test_freeing_the_port_of_one_that_has_replaced(busy: Busy) -> None:
+def test_freeing_the_port_of_one_that_has_replaced(busy: Marked) -> None:
     """The port is freed, and the instance before it, which holds it no more, finishes what it does."""
     old = busy.start().until_ready()
     with busy.connect(head("slow")) as client:
@@ -584,7 +542,7 @@ def test_freeing_the_port_of_one_that_has_replaced(busy: Busy) -> None:
     assert old.wait() == 0
 
 
-def test_replaced_during_a_rerun(busy: Busy) -> None:
+def test_replaced_during_a_rerun(busy: Marked) -> None:
     """The re-run ends with the instance that runs it; the new one answers, and can make its own."""
     variables = {"PREFLIGHT_TOKEN": TOKEN, "PREFLIGHT_RERUN_INTERVAL": "1s"}
     old = busy.start(**variables).until_ready()
@@ -716,7 +674,7 @@ def test_lifespans_that_misbehave(place: Place, what: str) -> None:
     started.left_nothing()
 
 
-def test_the_date_during_a_delay(busy: Busy) -> None:
+def test_the_date_during_a_delay(busy: Marked) -> None:
     """Answers while drain_delay goes on have the time of the answer, and not that of the signal."""
     from email.utils import parsedate_to_datetime
 
@@ -788,32 +746,21 @@ def test_guarded_without_a_command(place: Place, shop: Path, program: str, *, ho
 # --reload.
 
 
-def write(place: Place, release: str) -> None:
-    temporary = place.root / "mine.py.tmp"
-    temporary.write_text(
-        "async def app(scope, receive, send):\n"
-        "    assert scope['type'] == 'http'\n"
-        "    await send({'type': 'http.response.start', 'status': 200, 'headers': []})\n"
-        f"    await send({{'type': 'http.response.body', 'body': b'{release}'}})\n"
-    )
-    temporary.rename(place.root / "mine.py")
-
-
 @pytest.mark.parametrize("typed", ["--relo", "--reload=1"])
 def test_an_option_that_is_typed_in_part(project: Place, typed: str) -> None:
     """It is wrong usage: no command starts itself without end."""
-    write(project, "1")
+    save(project, "1")
     assert project.run("--demo", "--app", "mine:app", typed).process.returncode == 2
 
 
 def test_freeing_the_port_of_one_that_reloads(project: Place) -> None:
     """Its instance ends, the command waits for a change, and serves that."""
-    write(project, "1")
+    save(project, "1")
     started = project.start("--demo", "--app", "mine:app", "--reload").until_ready()
     assert project.run("--free-port").process.returncode == 0
     started.until_says("Nothing is served (exit code 0). Waiting for a file to change.")
     assert not listening(project.port)
-    write(project, "2")
+    save(project, "2")
     until(lambda: listening(project.port) and get(project.url) == (200, "2"), "the change is served")
     assert started.stop() == 0
     started.left_nothing()
@@ -824,7 +771,7 @@ def test_a_folder_that_is_replaced_while_it_reloads(project: Place) -> None:
     for release in "12":
         package = project.root / f"release{release}"
         package.mkdir()
-        write(project, release)
+        save(project, release)
         (project.root / "mine.py").rename(package / "__init__.py")
     (project.root / "release1").rename(project.root / "mine")
     started = project.start("--demo", "--app", "mine:app", "--reload").until_ready()
@@ -938,7 +885,7 @@ def test_a_helper_that_was_detached(place: Place, how: str, end: object) -> None
             helper.kill()
 
 
-def test_a_launcher_that_is_killed_during_a_rerun(busy: Busy) -> None:
+def test_a_launcher_that_is_killed_during_a_rerun(busy: Marked) -> None:
     """The suite and the worker end by themselves, and the next start has the port."""
     variables = {"PREFLIGHT_TOKEN": TOKEN, "PREFLIGHT_GRACEFUL_TIMEOUT": "1s"}
     started = busy.start("--workers", "2", **variables).until_ready()
@@ -950,7 +897,6 @@ def test_a_launcher_that_is_killed_during_a_rerun(busy: Busy) -> None:
     assert new.stop() == 0
 
 
-KEY = "sk-canary-Zq7vXw2LmN8pRt4KdY6hJb3F-tail9351"
 TELLS = """
 import os
 import re
@@ -1064,7 +1010,7 @@ VARIABLES = {
 
 
 @pytest.mark.parametrize("what", VARIABLES)
-def test_variables_that_look_closely(busy: Busy, what: str) -> None:
+def test_variables_that_look_closely(busy: Marked, what: str) -> None:
     """Python's own checks find nothing to complain of: no resource is left open, no thread calls where it must not."""
     busy.place.environ |= VARIABLES[what]
     old = busy.start("--workers", "2").until_ready()
@@ -1131,7 +1077,7 @@ def test_a_dry_run_names_everybody(place: Place, employer: Started) -> None:
             job.kill()
 
 
-def test_a_websocket_during_a_delay(busy: Busy) -> None:
+def test_a_websocket_during_a_delay(busy: Marked) -> None:
     """One that is opened while drain_delay goes on is served, and told of the end."""
     started = busy.start(PREFLIGHT_DRAIN_DELAY="2s", PREFLIGHT_GRACEFUL_TIMEOUT="1s").until_ready()
     stop(busy, started)

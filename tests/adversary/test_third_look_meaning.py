@@ -9,21 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.adversary.suites import FAILS, FILE, GOOD, OWN, QUIET, TABLE, check, importable, refused, suite
 from tests.e2e.beside import ECHO
-from tests.e2e.doubles import SMALL
+from tests.e2e.doubles import KEY, SMALL, TWO_OF_ONE_SOCKET
 from tests.e2e.installing import FEW_PLUGINS, Adopter, install
 from tests.e2e.place import READY, ROOT, Place, Started
 from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
-KEY = "sk-canary-Zq7vXw2LmN8pRt4KdY6hJb3F-tail9351"
-FILE = "preflight_suite/test_own.py"
-TABLE = '[tool.preflight]\napp = "shop:app"\n'
-QUIET = ("-p", "no:cacheprovider")
 PLAIN = (sys.executable, "-P", "-m", "pytest", *FEW_PLUGINS, "preflight_suite", *QUIET)
-GOOD = 'import pytest\n@pytest.mark.critical("Good")\ndef test_good(settings):\n    "It holds."\n    assert settings\n'
-FAILS = 'import pytest\n@pytest.mark.critical("Own")\ndef test_own():\n    "It holds."\n    assert False, "no"\n'
 ASKS = """
 import database, pytest
 
@@ -40,34 +35,10 @@ DOUBLE = (
 GATE = "import pytest\n@pytest.fixture(autouse=True)\ndef gate():\n    pytest.fail('the gate is closed')\n"
 
 
-@pytest.fixture
-def shop(adopter: Adopter) -> Adopter:
-    """A project with an application, whose suite is the test's."""
-    adopter.write("shop.py", SMALL)
-    adopter.write("pyproject.toml", TABLE)
-    return adopter
-
-
-def check(shop: Adopter, *more: str, cwd: Path | None = None, **environ: str) -> Started:
-    return shop.command("--check-only", "--port", str(shop.port), *more, cwd=cwd, environ=environ)
-
-
-def suite(shop: Adopter, *options: str, cwd: Path | None = None, **environ: str) -> Started:
-    return shop.pytest(*(options or ["preflight_suite"]), *QUIET, cwd=cwd, environ=environ)
-
-
 def ended(shop: Place, *command: str, **environ: str) -> Started:
     one = shop.spawn(*command, environ=environ)
     one.wait()
     return one
-
-
-def refused(one: Started) -> None:
-    assert one.process.returncode != 0, one.output
-
-
-def importable(shop: Adopter, folder: Path) -> None:
-    shop.environ["PYTHONPATH"] += f"{os.pathsep}{folder}"
 
 
 # The project's own tests, beside a suite of several parts.
@@ -872,32 +843,13 @@ def test_what_is_shared_concerns_nobody_else(shop: Adopter) -> None:
 
 # Under a server of one's own.
 
-PARENT = """
-import multiprocessing, os, socket, sys, time, uvicorn
-
-def serve(sock):
-    uvicorn.Server(uvicorn.Config("shop:app")).run(sockets=[sock])
-
-if __name__ == "__main__":
-    multiprocessing.set_start_method("spawn")
-    sock = socket.create_server(("127.0.0.1", int(sys.argv[1])))
-    first = multiprocessing.Process(target=serve, args=(sock,))
-    first.start()
-    while not os.path.exists("changed"):
-        time.sleep(0.05)
-    second = multiprocessing.Process(target=serve, args=(sock,))
-    second.start()
-    second.join()
-    first.terminate()
-"""
-
 
 @pytest.mark.parametrize("what", ["a file of requirements", "a module", "nothing"])
 def test_code_that_has_changed_under_a_server(shop: Adopter, what: str) -> None:
     """Its next process asks again if the suite is another one, or what the suite has imported of the project."""
     guarded(shop, f"{GOOD}    import limits\n    assert limits.enough()\n")
     shop.write("limits.py", "def enough():\n    return True\n")
-    shop.write("parent.py", PARENT)
+    shop.write("parent.py", TWO_OF_ONE_SOCKET)
     one = shop.spawn(sys.executable, "parent.py", str(shop.port)).until_says("Application startup complete")
     if what == "a module":
         shop.write("limits.py", "def enough():\n    return None\n")
@@ -916,7 +868,6 @@ def test_code_that_has_changed_under_a_server(shop: Adopter, what: str) -> None:
 # What pytest writes.
 
 BEGINS = 'import logging, os, pytest, warnings\nKEY = os.environ["MY_API_KEY"]\n'
-OWN = '@pytest.mark.critical("Own")\ndef test_own({}):\n    "It."\n    {}\n'
 RAISES = "    raise RuntimeError('bad ' + KEY)\n"
 PROPERTIES = """
 @pytest.fixture(autouse=True)

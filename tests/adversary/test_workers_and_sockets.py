@@ -10,7 +10,6 @@ import re
 import shutil
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import tempfile
@@ -576,14 +575,8 @@ def tls(pair: Pair) -> dict[str, str]:
     return {"PREFLIGHT_SSL_CERTFILE": str(pair.certificate), "PREFLIGHT_SSL_KEYFILE": str(pair.key)}
 
 
-def trusting(pair: Pair) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(pair.certificate))
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return context
-
-
 def ask_tls(place: Place, pair: Pair, target: str = "/") -> tuple[int, str]:
-    client = http.client.HTTPSConnection("127.0.0.1", place.port, timeout=PATIENCE, context=trusting(pair))
+    client = http.client.HTTPSConnection("127.0.0.1", place.port, timeout=PATIENCE, context=pair.trusting())
     try:
         client.request("GET", target)
         answer = client.getresponse()
@@ -652,7 +645,7 @@ def test_a_connection_that_was_accepted_by_the_one_before(gated: Gated, pair: Pa
         old.until_says("Replaced by another start")
         time.sleep(1.5)  # as long as a word from far away takes, and longer
         if encrypted:
-            client = trusting(pair).wrap_socket(client, server_hostname="127.0.0.1")
+            client = pair.trusting().wrap_socket(client, server_hostname="127.0.0.1")
         client.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         answer = b""
         while not answer.endswith(str(worker).encode()) and (data := client.recv(4096)):

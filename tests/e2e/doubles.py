@@ -23,6 +23,45 @@ while True:
     signal.pause()
 """
 
+# Listens on the port given, and has started an instance on another one.
+STARTS_ANOTHER = """
+import signal, socket, subprocess, sys
+held = socket.socket()
+held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+held.bind(("127.0.0.1", int(sys.argv[1])))
+held.listen()
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+subprocess.Popen(sys.argv[2:])
+while True:
+    signal.pause()
+"""
+
+# Serves shop:app in two processes on one socket; the second one starts, without SHOP_DATABASE, once "changed" is there.
+TWO_OF_ONE_SOCKET = """
+import multiprocessing, os, socket, sys, time, uvicorn
+
+def serve(sock):
+    uvicorn.Server(uvicorn.Config("shop:app")).run(sockets=[sock])
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn")
+    sock = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+    first = multiprocessing.Process(target=serve, args=(sock,))
+    first.start()
+    while not os.path.exists("changed"):
+        time.sleep(0.05)
+    os.environ.pop("SHOP_DATABASE", None)
+    second = multiprocessing.Process(target=serve, args=(sock,))
+    second.start()
+    second.join()
+    print("the second one has ended", flush=True)
+    first.terminate()
+    first.join()
+"""
+
+KEY = "sk-canary-Zq7vXw2LmN8pRt4KdY6hJb3F-tail9351"
+"""A key by its looks, which opens nothing."""
+
 # The smallest application that can be served.
 SMALL = """
 async def app(scope, receive, send):

@@ -60,6 +60,11 @@ def worker_of(started: Started) -> int:
     return pid
 
 
+def worker_below(started: Started) -> psutil.Process:
+    """Its worker, however many processes are in between."""
+    return next(one for one in map(psutil.Process, started.family()) if "preflight.worker" in one.cmdline())
+
+
 def workers_of(started: Started) -> list[int]:
     """The PIDs of the workers, oldest first."""
     found = []

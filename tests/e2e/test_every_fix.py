@@ -98,9 +98,9 @@ def checkout(project: Place, index: tuple[Path, dict[str, str]]) -> Place:
     return project
 
 
-def without(place: Place, *names: str, dotted: str = ".venv") -> str:
+def without(place: Place, *names: str) -> str:
     """The project's own environment, with all our packages but these; its Python."""
-    folder = place.root / dotted
+    folder = place.root / ".venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     (site,) = folder.glob("lib/python3*/site-packages")
     gone = {Path(str(file)).parts[0] for name in names for file in importlib.metadata.files(name) or ()}

@@ -132,14 +132,8 @@ def pair(tmp_path: Path) -> Pair:
     return certificates.make(tmp_path / "tls")
 
 
-def trusting(pair: Pair) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(pair.certificate))
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return context
-
-
 def ask(place: Place, pair: Pair, path: str = "/", context: ssl.SSLContext | None = None) -> dict[str, object]:
-    with connected(place, context or trusting(pair)) as client:
+    with connected(place, context or pair.trusting()) as client:
         client.request("GET", path)
         answer: dict[str, object] = json.loads(client.getresponse().read())
         return answer
@@ -155,7 +149,7 @@ def test_tls(place: Place, pair: Pair) -> None:
     assert f"https://127.0.0.1:{place.port}" in instance.output
     assert f"http://127.0.0.1:{place.port}" not in instance.output
     assert ask(place, pair)["scheme"] == "https"
-    with connect(f"wss://127.0.0.1:{place.port}/", ssl=trusting(pair)) as chat:
+    with connect(f"wss://127.0.0.1:{place.port}/", ssl=pair.trusting()) as chat:
         chat.send("x" * 1000)
         assert chat.recv(30) == "1000"
     with pytest.raises((OSError, http.client.HTTPException)):
@@ -225,7 +219,7 @@ def test_clients_have_to_show_a_certificate(place: Place, pair: Pair, tmp_path: 
     first = telling(place).start("--demo", "--app", "telling:app", **settings).until_ready()
     with pytest.raises(OSError):  # an alert, or the end of the connection
         ask(place, pair)
-    known = trusting(pair)
+    known = pair.trusting()
     known.load_cert_chain(authority.certificate, authority.key)
     assert ask(place, pair, context=known)["scheme"] == "https"
     place.start("--demo", "--app", "telling:app", **settings).until_ready()

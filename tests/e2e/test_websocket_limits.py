@@ -49,7 +49,7 @@ PATIENCE = 10.0  # seconds
 GROWTH = 24 * 1024 * 1024  # bytes that the worker may grow by under a flood
 LATEST = 3.0  # seconds until an answer of /health meanwhile, on a busy machine
 UNMASKED = bytes(4)  # a mask that changes nothing
-TEXT, BINARY, MORE, CLOSE, PING, PONG = 0x81, 0x82, 0x00, 0x88, 0x89, 0x8A
+TEXT, MORE, CLOSE, PING, PONG = 0x81, 0x00, 0x88, 0x89, 0x8A
 BEGUN = 0x01  # the first part of a text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -11,12 +12,12 @@ from typing import Any
 import psycopg
 import pytest
 
+from preflight.command.fleet import SIGNS
 from preflight.fleet import queries, reading
 from preflight.fleet.database import Unavailable
 from preflight.fleet.queries import Filter
-from preflight.report.model import Check, Report
-from preflight.web import fleet as view
-from preflight.web import schemas
+from preflight.report.model import STATES, Check, Report
+from preflight.web import pages
 from tests.databases import Postgres
 from tests.fleet import seeding
 
@@ -42,8 +43,11 @@ def listed(url: str, limit: int = 1000, offset: int = 0, **which: str) -> dict[s
 
 
 def test_the_states_are_one_list() -> None:
-    """Queries, routes and schemas know the same."""
-    assert queries.STATES == view.STATES == tuple(schemas.STATE["enum"])
+    """The command and the page have a sign for each."""
+    page = (pages.FOLDER / "fleetinstances.js").read_text()
+    states = re.search(r"^const STATES = \{\n(.*?)^\};", page, re.MULTILINE | re.DOTALL)
+    assert states
+    assert set(STATES) == set(SIGNS) == set(re.findall(r"^  (\w+):", states[1], re.MULTILINE))
 
 
 def test_at_a_glance(many: str) -> None:
@@ -68,7 +72,7 @@ def test_a_list_by_conditions_and_pages(many: str) -> None:
     every = listed(many)
     assert (every["total"], len(every["instances"])) == (1000, 1000)
     states = [row["state"] for row in every["instances"]]
-    assert states == sorted(states, key=queries.STATES.index)
+    assert states == sorted(states, key=STATES.index)
     pages = [row["id"] for offset in range(0, 1000, 300) for row in listed(many, 300, offset)["instances"]]
     assert pages == [row["id"] for row in every["instances"]]
     assert listed(many, 10, 5000) == {"total": 1000, "instances": []}

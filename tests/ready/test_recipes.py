@@ -18,7 +18,6 @@ from tests.ready.asking import CANARY, ask
 from tests.ready.listeners import garbage, listening
 
 ROOT = Path(__file__).parents[2]
-LONG = 60.0  # seconds, for what answers at once on a busy machine
 
 
 def recipe(name: str, file: str = "ready.md") -> Any:

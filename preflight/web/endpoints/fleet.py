@@ -10,8 +10,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from preflight.report.model import STATES
 from preflight.web import pages, services
-from preflight.web.fleet import STATES, Away, FleetView, is_offered
+from preflight.web.fleet import Away, FleetView, is_offered
 from preflight.web.negotiation import accepted
 from preflight.web.paging import page
 
