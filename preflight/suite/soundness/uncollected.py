@@ -29,8 +29,10 @@ SEVERITY = re.compile(rb"\.[\s\\]*(?:%s)\b" % "|".join(SEVERITIES).encode())
 DECORATED = re.compile(rb"@[\s(\\]*(?:\w+[\s\\]*\.[\s\\]*)*(?:%s)\b" % "|".join(SEVERITIES).encode())
 MARKED = re.compile(rb"mark(?:(?<=pytestmark)|s)\s*=")
 """Something is marked with a severity, whoever has given the mark that name: ``from marks import *``."""
-FACTORIES = re.compile(rb"preflight\.(?:ready|making)\b|from preflight import [^\n]{0,200}\bready\b")
-"""An import of what makes requirements: ``from preflight import ready``."""
+FACTORIES = re.compile(rb"preflight(?:\.(?:ready|making)\b|(?<=from preflight) import [^\n]{0,200}\bready\b)")
+"""An import of what makes requirements: ``from preflight import ready``. The word in front is found ten times as quickly
+as one of two.
+"""
 
 
 def lost(scope: Scope, items: Iterable[pytest.Item], sources: Sources) -> list[tuple[Path, str]]:
@@ -236,7 +238,7 @@ def _makes(source: bytes, package: str) -> bool:
     except (SyntaxError, ValueError):
         return False
     made, own = set(), set()
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             made |= {f"{one.asname or one.name}." for one in node.names if one.name == "preflight.ready"}
         elif isinstance(node, ast.ImportFrom):
@@ -247,7 +249,7 @@ def _makes(source: bytes, package: str) -> bool:
                 made |= names
             elif node.level or (node.module or "").partition(".")[0] == package.partition(".")[0]:
                 own |= names
-    if any(_is_of(made, call) for call in _calls(tree)):
+    if made and any(_is_of(made, call) for call in _calls(tree)):
         return True
     assigned = [node for node in tree.body if isinstance(node, ast.Assign) and _names_a_test(node.targets)]
     return any(isinstance(node.value, ast.Call) and _is_of(own, node.value) for node in assigned)
@@ -255,6 +257,19 @@ def _makes(source: bytes, package: str) -> bool:
 
 def _names_a_test(targets: Iterable[ast.expr]) -> bool:
     return any(isinstance(one, ast.Name) and one.id.startswith("test_") for one in targets)
+
+
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """All statements, and those inside of them; not the expressions, which are nine tenths of a tree."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        inside = [one for block in _BLOCKS for one in getattr(node, block, ())]
+        yield from inside
+        waiting += inside
 
 
 def _calls(tree: ast.AST) -> Iterator[ast.Call]:
