@@ -30,8 +30,9 @@ DECORATED = re.compile(rb"@[\s(\\]*(?:\w+[\s\\]*\.[\s\\]*)*(?:%s)\b" % "|".join(
 MARKED = re.compile(rb"mark(?:(?<=pytestmark)|s)\s*=")
 """Something is marked with a severity, whoever has given the mark that name: ``from marks import *``."""
 FACTORIES = re.compile(rb"preflight(?:\.(?:ready|making)\b|(?<=from preflight) import [^\n]{0,200}\bready\b)")
-"""An import of what makes requirements: ``from preflight import ready``. The word in front is found ten times as quickly
-as one of two.
+"""An import of what makes requirements: ``from preflight import ready``.
+
+Both begin with one word: that is found ten times as quickly as one of two.
 """
 
 
@@ -157,17 +158,18 @@ def _declares(source: bytes) -> bool:
     except (SyntaxError, ValueError):  # no file that pytest could ask either
         return False
     imported = [one for node in nodes if isinstance(node, ast.ImportFrom) for one in node.names]
-    marks = {"mark", *(one.asname for one in imported if one.name == "mark" and one.asname)}
+    aliases = {"mark", *(one.asname for one in imported if one.name == "mark" and one.asname)}
     # A module of the project, or of the suite, may have given the marks these names.
     names = {*SEVERITIES, *(one.asname for one in imported if one.name in SEVERITIES and one.asname)}
     modules = {"mark", *(one.asname or one.name for node in nodes if isinstance(node, _IMPORTS) for one in node.names)}
     if any(_names(node, names, modules) for place in _marking(nodes) for node in ast.walk(place)):
         return True
-    found = [node for node in nodes if _is_mark(node, marks)]
-    return bool(found) and not _only_named(found, nodes, marks)
+    found = [node for node in nodes if _is_mark(node, aliases)]
+    return bool(found) and not _only_named(found, nodes, aliases)
 
 
 def _may_mark(source: bytes) -> bool:
+    # This file is asked as well. Nothing in it is written as these patterns have it: else each run would parse it.
     words = [word for word in map(str.encode, SEVERITIES) if word in source]
     if not words:
         return False
@@ -177,7 +179,7 @@ def _may_mark(source: bytes) -> bool:
 
 
 def _is_mark(node: ast.AST, marks: Container[str]) -> bool:
-    """Whether it is ``pytest.mark.critical``, or that of another name for ``mark``."""
+    """Whether it is a severity of ``pytest.mark``, or of another name for that."""
     return (
         isinstance(node, ast.Attribute)
         and node.attr in SEVERITIES
@@ -211,7 +213,7 @@ def _marking(nodes: Iterable[ast.AST]) -> Iterator[ast.expr]:
 
 
 def _only_named(found: Sequence[ast.AST], nodes: Iterable[ast.AST], marks: Container[str]) -> bool:
-    """Whether these marks only get names, which the file does not use: ``critical = pytest.mark.critical``."""
+    """Whether these marks only get names, which the file does not use."""
     names, used, naming = set(), set(), 0
     for node in nodes:
         match node:
