@@ -5,13 +5,13 @@ They are handed what was answered and ask nobody, so a suite that leaves such re
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
 
 from preflight.contract import Details, unknown
+from preflight.patterns import lazy
 from preflight.settings import places, template
 from preflight.settings.model import Settings
 from preflight.settings.places import Place
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 # Codes of services for a key that is none, or none any more. A right that is missing (missing_scope) or a country that
 # is not served is not the key's fault: https://platform.openai.com/docs/guides/error-codes
-_REJECTS = re.compile(
+_REJECTS = lazy(
     r"(?:invalid|incorrect|expired|revoked|disabled|unknown|missing)_(?:api_?)?(?:key|token|authentication|credentials?)"
     r"(?:_provided)?|(?:api_?)?(?:key|token|account|credentials?)_(?:invalid|incorrect|expired|revoked|disabled"
     r"|deactivated|not_found)|authentication_(?:error|failed)|unauthori[sz]ed",
 )
 # Codes of faults that a new key does not mend, and what mends them.
 _NOT_THE_KEY = (
-    (re.compile(r"(?:^|_)ip(?:_|$)|allowlist|whitelist"), "allow this machine's address where the key is managed"),
-    (re.compile(r"account_|organization_|project_"), "check the account that the key belongs to: it is not active"),
+    (lazy(r"(?:^|_)ip(?:_|$)|allowlist|whitelist"), "allow this machine's address where the key is managed"),
+    (lazy(r"account_|organization_|project_"), "check the account that the key belongs to: it is not active"),
 )
-MONEY = re.compile(r"quota|balance|billing|credit|payment")
+MONEY = lazy(r"quota|balance|billing|credit|payment")
 
 
 def judge_key(

@@ -8,3 +8,6 @@
 
 Nothing here prints, starts or stops anything. A format never decides the verdict.
 """
+
+FORMAT_NAMES = ("json", "text", "junit", "github", "markdown")
+"""The names that ``--format`` takes; `formats` has what each of them means, and a start has no use for that."""

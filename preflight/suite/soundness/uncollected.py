@@ -29,8 +29,11 @@ SEVERITY = re.compile(rb"\.[\s\\]*(?:%s)\b" % "|".join(SEVERITIES).encode())
 DECORATED = re.compile(rb"@[\s(\\]*(?:\w+[\s\\]*\.[\s\\]*)*(?:%s)\b" % "|".join(SEVERITIES).encode())
 MARKED = re.compile(rb"mark(?:(?<=pytestmark)|s)\s*=")
 """Something is marked with a severity, whoever has given the mark that name: ``from marks import *``."""
-FACTORIES = re.compile(rb"preflight\.(?:ready|making)\b|from preflight import [^\n]{0,200}\bready\b")
-"""An import of what makes requirements: ``from preflight import ready``."""
+FACTORIES = re.compile(rb"preflight(?:\.(?:ready|making)\b|(?<=from preflight) import [^\n]{0,200}\bready\b)")
+"""An import of what makes requirements: ``from preflight import ready``.
+
+Both begin with one word: that is found ten times as quickly as one of two.
+"""
 
 
 def lost(scope: Scope, items: Iterable[pytest.Item], sources: Sources) -> list[tuple[Path, str]]:
@@ -155,17 +158,18 @@ def _declares(source: bytes) -> bool:
     except (SyntaxError, ValueError):  # no file that pytest could ask either
         return False
     imported = [one for node in nodes if isinstance(node, ast.ImportFrom) for one in node.names]
-    marks = {"mark", *(one.asname for one in imported if one.name == "mark" and one.asname)}
+    aliases = {"mark", *(one.asname for one in imported if one.name == "mark" and one.asname)}
     # A module of the project, or of the suite, may have given the marks these names.
     names = {*SEVERITIES, *(one.asname for one in imported if one.name in SEVERITIES and one.asname)}
     modules = {"mark", *(one.asname or one.name for node in nodes if isinstance(node, _IMPORTS) for one in node.names)}
     if any(_names(node, names, modules) for place in _marking(nodes) for node in ast.walk(place)):
         return True
-    found = [node for node in nodes if _is_mark(node, marks)]
-    return bool(found) and not _only_named(found, nodes, marks)
+    found = [node for node in nodes if _is_mark(node, aliases)]
+    return bool(found) and not _only_named(found, nodes, aliases)
 
 
 def _may_mark(source: bytes) -> bool:
+    # This file is asked as well. Nothing in it is written as these patterns have it: else each run would parse it.
     words = [word for word in map(str.encode, SEVERITIES) if word in source]
     if not words:
         return False
@@ -175,7 +179,7 @@ def _may_mark(source: bytes) -> bool:
 
 
 def _is_mark(node: ast.AST, marks: Container[str]) -> bool:
-    """Whether it is ``pytest.mark.critical``, or that of another name for ``mark``."""
+    """Whether it is a severity of ``pytest.mark``, or of another name for that."""
     return (
         isinstance(node, ast.Attribute)
         and node.attr in SEVERITIES
@@ -209,7 +213,7 @@ def _marking(nodes: Iterable[ast.AST]) -> Iterator[ast.expr]:
 
 
 def _only_named(found: Sequence[ast.AST], nodes: Iterable[ast.AST], marks: Container[str]) -> bool:
-    """Whether these marks only get names, which the file does not use: ``critical = pytest.mark.critical``."""
+    """Whether these marks only get names, which the file does not use."""
     names, used, naming = set(), set(), 0
     for node in nodes:
         match node:
@@ -236,7 +240,7 @@ def _makes(source: bytes, package: str) -> bool:
     except (SyntaxError, ValueError):
         return False
     made, own = set(), set()
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             made |= {f"{one.asname or one.name}." for one in node.names if one.name == "preflight.ready"}
         elif isinstance(node, ast.ImportFrom):
@@ -247,7 +251,7 @@ def _makes(source: bytes, package: str) -> bool:
                 made |= names
             elif node.level or (node.module or "").partition(".")[0] == package.partition(".")[0]:
                 own |= names
-    if any(_is_of(made, call) for call in _calls(tree)):
+    if made and any(_is_of(made, call) for call in _calls(tree)):
         return True
     assigned = [node for node in tree.body if isinstance(node, ast.Assign) and _names_a_test(node.targets)]
     return any(isinstance(node.value, ast.Call) and _is_of(own, node.value) for node in assigned)
@@ -255,6 +259,19 @@ def _makes(source: bytes, package: str) -> bool:
 
 def _names_a_test(targets: Iterable[ast.expr]) -> bool:
     return any(isinstance(one, ast.Name) and one.id.startswith("test_") for one in targets)
+
+
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """All statements, and those inside of them; not the expressions, which are nine tenths of a tree."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        inside = [one for block in _BLOCKS for one in getattr(node, block, ())]
+        yield from inside
+        waiting += inside
 
 
 def _calls(tree: ast.AST) -> Iterator[ast.Call]:
