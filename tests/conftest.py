@@ -63,9 +63,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for marker in () if os.geteuid() == 0 else item.iter_markers("needs_root"):
             item.add_marker(pytest.mark.skip(reason="needs root: {}".format(*marker.args)))
-        for folder, marker in ASKED_FOR.items():
+        for folder, name in ASKED_FOR.items():
             if item.path.is_relative_to(folder):
-                item.add_marker(marker)
+                item.add_marker(name)
         if item.path.is_relative_to(ROOT / "tests"):
             item.add_marker(pytest.mark.filterwarnings("error"), append=False)
             if item.get_closest_marker("timeout") is None:  # of an image that is built: that takes longer
