@@ -28,7 +28,7 @@ def options() -> str:
         (", ".join(f"`{name}`" if name.startswith("-") else name for name in one.names), one.changes, one.answer)
         for one in interpreter.OPTIONS
     ]
-    return table(("option of pytest", "what can become of a run", "answer"), *rows)
+    return table(("option of pytest", "effect on a run", "answer"), *rows)
 
 
 def answers() -> str:

@@ -174,7 +174,7 @@ OPTIONS = (
     Option(("--setup-only", "--setuponly"), "no requirement is asked", REFUSED, "setuponly"),
     Option(("--setup-plan", "--setupplan"), "no requirement is asked", REFUSED, "setupplan"),
     Option(
-        ("--runxfail",), "a requirement that says that it has no answer yet goes on, and can pass", REFUSED, "runxfail"
+        ("--runxfail",), "a requirement that reports that it has no answer continues, and can pass", REFUSED, "runxfail"
     ),
     Option(("--collect-only", "--co", "--collectonly"), "the requirements are listed", REFUSED, "collectonly", True),
     Option(("--help", "-h"), "options are listed", REFUSED, "help", True),
@@ -198,7 +198,11 @@ OPTIONS = (
         "requirements are not found",
         NOTICED,
     ),
-    Option(("-o pythonpath",), "modules are found elsewhere, such as doubles of what is to be asked", OVERRULED),
+    Option(
+        ("-o pythonpath",),
+        "other modules are found, such as a test's doubles of those that a requirement uses",
+        OVERRULED,
+    ),
     Option(("-x", "--maxfail"), "the run ends early", NOTICED),
     Option(("--continue-on-collection-errors",), "a file that does not import is skipped", NOTICED),
     Option(("--noconftest", "--confcutdir", "-p no:NAME"), "the plugin that controls the run is kept out", NOTICED),
@@ -209,7 +213,9 @@ OPTIONS = (
     Option(("-c", "--rootdir", "-o addopts"), "which options apply: each has its own row here", HARMLESS),
     Option(("--assert",), "how a failure is shown: assertions are executed either way", HARMLESS),
     Option(("--import-mode", "--pyargs"), "how files become modules", HARMLESS),
-    Option(("-o strict", "-o xfail_strict"), "how expected failures count: they are no answer in any case", HARMLESS),
+    Option(
+        ("-o strict", "-o xfail_strict"), "how expected failures count: they are not an answer in any case", HARMLESS
+    ),
     Option(("--capture", "-s", "-v", "-q", "-r", "--tb", "--color", "--durations"), "what is shown", HARMLESS),
 )
 

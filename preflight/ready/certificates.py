@@ -70,7 +70,7 @@ def tls(
         variable="" if itself else name,
         title=f"Certificate of {without_query(name)}",
         doc=f"The certificate of {without_query(name)} is trusted, and valid for {days:g} more days.",
-        fix="renew the certificate, or look at who answers there",
+        fix="renew the certificate, or check which server answers there",
         needs=["network"],
         instead=instead,
     )

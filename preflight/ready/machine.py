@@ -70,7 +70,7 @@ def memory(*, available: int, **instead: Unpack[Instead]) -> Callable[..., None]
         severity="warning",
         title="Memory for the application",
         doc=f"{amount(available)} of memory are available, within every limit of a control group.",
-        fix="end what is not needed, or give the container or the unit more memory",
+        fix="stop programs that are not needed, or give the container or the unit more memory",
         instead=instead,
     )
 

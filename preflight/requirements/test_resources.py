@@ -60,7 +60,7 @@ def more_files(needed: int, *, start: str) -> str:
 
 @pytest.mark.critical("File Descriptors", needs="port")
 def test_file_descriptors(run_origin: str, details: Details) -> None:
-    """A start may open the files that it needs itself, with any application."""
+    """A start may open the files that it needs itself, whatever the application is."""
     allowed = openfiles.own()
     details.update(limit=allowed, needed=openfiles.START)
     details.fix = more_files(openfiles.START, start="starts it")

@@ -31,7 +31,7 @@ def recipe(name: str, file: str = "ready.md") -> Any:
 
 def test_one_of_your_own_is_short(tmp_path: Path) -> None:
     """It has at most fifteen lines, and does what the page says."""
-    text = (ROOT / "docs" / "requirements.md").read_text().partition("### One of your own")[2]
+    text = (ROOT / "docs" / "requirements.md").read_text().partition("### Write your own factory")[2]
     source = text.partition("```python\n")[2].partition("```")[0]
     assert len([line for line in source.splitlines() if line.strip()]) <= 15
     workers = recipe("workers", "requirements.md")
