@@ -144,7 +144,7 @@ def test_the_table_of_fixtures_names_those_for_all() -> None:
     """docs/requirements.md has each fixture that is proposed for a misspelt name, and each exists."""
     text = read("docs/requirements.md").partition("| fixture |")[2].partition("\n\n")[0]
     rows = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
-    assert sorted(rows) == sorted([*FIXTURES, "database"])  # which is not proposed
+    assert sorted(rows) == sorted(FIXTURES)
     assert [name for name in rows if not hasattr(fixtures, name)] == []
 
 

@@ -15,7 +15,7 @@ from preflight.contract import NotApplicable, Unknown
 from preflight.suite.deadlines import DeadlineExceeded
 from preflight.text import first_line
 
-FIXTURES = ("application", "details", "environment", "port", "probes", "settings")
+FIXTURES = ("application", "database", "details", "environment", "port", "probes", "settings")
 """What is proposed for a misspelt name. docs/requirements.md says what each gives."""
 
 
