@@ -135,7 +135,7 @@ class Toolbox:
             try:
                 answer = {"error": fault} if fault else await tool.answer(**known)
             except Exception as error:  # noqa: BLE001  # a tool that breaks is an answer, and the turn goes on
-                answer = {"error": f"the tool broke ({type(error).__name__})"}
+                answer = {"error": f"the tool failed ({type(error).__name__})"}
         return as_data(name if tool else "tools", plain(self._redactor.value(answer)))
 
     async def _checked(self) -> Report | None:

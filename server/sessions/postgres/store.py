@@ -98,7 +98,7 @@ class Store:
                 row["other"], stamp(row["other_at"]), row["other_seq"], duplicate=True, answer=answer
             )
         raise SessionFull(
-            f"this session holds as much as a session may ({self._size} bytes); begin a new one or delete this one"
+            f"with this message, the session would exceed {self._size} bytes; begin a new one or delete this one"
         )
 
     async def begin(self, turn: str) -> bool:
@@ -243,7 +243,7 @@ class Store:
         ):
             chosen = [row["id"] for row in await self.database.rows(statement, **values, **bound)]
             if chosen:
-                log.info("%d sessions made room", await self._delete(chosen))
+                log.info("%d old sessions were deleted", await self._delete(chosen))
 
     # The graph's memory.
 
