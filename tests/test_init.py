@@ -800,9 +800,9 @@ def test_a_table_that_is_there_is_left_alone(init: Init, before: str) -> None:
         (b"\xef\xbb\xbf[project]\n", ":1: is not TOML"),
         (b"[project]\nname = 'caf\xe9'\n", ":2: is not UTF-8 text"),
         (b"a = " + b"[" * 50_000, "is n"),
-        (b"tool = {black = {}}\n", "has a `tool` that is closed"),
-        (b"tool = 3\n", "has a `tool` that is closed"),
-        (b"[[tool]]\nx = 1\n", "has a `tool` that is closed"),
+        (b"tool = {black = {}}\n", "defines `tool` in a form to which no table can be added"),
+        (b"tool = 3\n", "defines `tool` in a form to which no table can be added"),
+        (b"[[tool]]\nx = 1\n", "defines `tool` in a form to which no table can be added"),
     ],
     ids=["broken", "twice", "bom", "latin", "deep", "inline", "number", "array"],
 )
