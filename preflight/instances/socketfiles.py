@@ -62,7 +62,7 @@ def look(path: Path) -> PathState:
         if os.access(folder, os.W_OK | os.X_OK):
             return PathState()
         return PathState(
-            f"user {os.geteuid()} may not make a file in {folder}", f"ls -ld {folder}  # or use another path"
+            f"user {os.geteuid()} may not create a file in {folder}", f"ls -ld {folder}  # or use another path"
         )
     except OSError as error:
         return PathState(f"{path} cannot be examined: {error.strerror}", f"ls -ld {folder}  # or use another path")

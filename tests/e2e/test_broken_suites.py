@@ -475,7 +475,7 @@ def test_report_that_cannot_be_written(place: Place, asked: bool) -> None:
         started = place.run("--demo", PREFLIGHT_STATE_DIR=str(occupied.parent))
         assert started.process.returncode == 1
         assert "State Folder" in started.stdout.partition(BLOCKED)[2]
-        assert "is a folder, and the report has to be a file there" in " ".join(started.stdout.split())
+        assert "is a folder, but the report must be a file there" in " ".join(started.stdout.split())
     assert "SIGTERM" not in started.output
     assert "Traceback" not in started.output
     assert holder.process.poll() is None
