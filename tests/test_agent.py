@@ -561,7 +561,7 @@ class Silent(EmbeddedModel):
 def test_an_empty_answer_is_an_error(failing: Instance) -> None:
     """Not a result without content."""
     agent = Agent(Silent(), toolbox(failing), redactor=Redactor(), longest_wait=1)
-    with pytest.raises(ProviderError, match="nothing"):
+    with pytest.raises(ProviderError, match="is empty"):
         ask(agent, "hello")
 
 

@@ -819,7 +819,7 @@ def test_a_pyproject_that_changes_meanwhile_is_not_added_to(tmp_path: Path) -> N
     """What was planned fits another text."""
     path = tmp_path / PYPROJECT
     path.write_text("[tool]\nx = 1\n")
-    with pytest.raises(OSError, match="changed meanwhile"):
+    with pytest.raises(OSError, match="changed in the meantime"):
         writing.write(writing.Addition(path, "[tool.preflight]\n", "", before=b"[tool]\n"))
     assert path.read_text() == "[tool]\nx = 1\n"
 

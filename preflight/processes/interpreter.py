@@ -174,7 +174,7 @@ OPTIONS = (
     Option(("--setup-only", "--setuponly"), "no requirement is asked", REFUSED, "setuponly"),
     Option(("--setup-plan", "--setupplan"), "no requirement is asked", REFUSED, "setupplan"),
     Option(
-        ("--runxfail",), "a requirement that says that it has no answer yet goes on, and can pass", REFUSED, "runxfail"
+        ("--runxfail",), "a requirement that reports that it has no answer continues, and can pass", REFUSED, "runxfail"
     ),
     Option(("--collect-only", "--co", "--collectonly"), "the requirements are listed", REFUSED, "collectonly", True),
     Option(("--help", "-h"), "options are listed", REFUSED, "help", True),

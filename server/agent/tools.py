@@ -128,7 +128,7 @@ class Toolbox:
         offered = self.offered(acting=acting)
         tool = offered.get(name)
         if tool is None:
-            answer: Answer = {"error": f"there is no such tool now; there are {', '.join(offered)}"}
+            answer: Answer = {"error": f"there is no such tool now; the tools are {', '.join(offered)}"}
         else:
             known = {key: value for key, value in arguments.items() if key in tool.parameters}
             fault = _fault(tool, known)

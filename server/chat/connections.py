@@ -127,7 +127,7 @@ class Connection:
             document = self._object(frame)
             kind = messages.kind_of(document)
             if not isinstance(kind, str) or kind not in TYPES:
-                raise Refused("unknown_type", f"A message has one of these types: {', '.join(sorted(TYPES))}.")
+                raise Refused("unknown_type", f"The type of a message must be one of: {', '.join(sorted(TYPES))}.")
             if self.session is None and kind != "init":
                 raise Refused("init_required", INIT_FIRST)
             await self._handle(await self._redacted(messages.parse({**document, "type": kind})))

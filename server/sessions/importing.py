@@ -101,7 +101,7 @@ def _opened(path: Path) -> sqlite3.Connection:
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if version != VERSION:
         db.close()
-        raise StoreError(f"{path} has version {version}, and this release reads {VERSION}")
+        raise StoreError(f"{path} has version {version}, but this release reads {VERSION}")
     return db
 
 

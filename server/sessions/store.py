@@ -272,7 +272,7 @@ class Store:
             return line
         if known(db, session):
             raise TurnTaken("another process has taken this turn over")
-        raise NoSession("the session was deleted meanwhile")
+        raise NoSession("the session was deleted in the meantime")
 
     def _forget_old(self, db: sqlite3.Connection, keep: Collection[str]) -> None:
         old = db.execute("SELECT id FROM sessions WHERE updated < ? LIMIT 1000", (time.time() - self.age,))

@@ -187,7 +187,7 @@ def test_all_faults_at_once(project: Place) -> None:
         "test_no_docstring: needs a docstring that states the requirement",
         "test_unknown_need: needs 'luck', which is not one of",
         "test_unknown_argument: its marker has an unknown argument 'fx'",
-        "test_scope: its scope is 'galaxy', and has to be one of instance, fleet",
+        "test_scope: its scope is 'galaxy', but must be one of instance, fleet",
         "test_two_fixes: its fix has to be one line of text",
         "test_parametrised[2]: has the title 'E', and so has",
     ):

@@ -135,7 +135,7 @@ class Store:
             found = await self.seen(session, turn)
             self.leases.drop(turn)
             if found is None:
-                raise NoSession("the session was deleted meanwhile")
+                raise NoSession("the session was deleted in the meantime")
             if isinstance(found, Open):
                 raise TurnTaken("another instance has taken this turn over")
             line = found
