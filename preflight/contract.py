@@ -105,7 +105,7 @@ def declaration(item: pytest.Item) -> Declaration:
         raise ValueError(f"is critical, so {service} would not be an optional service")
     scope = mark.kwargs.get("scope", "instance")
     if scope not in report.SCOPES:
-        raise ValueError(f"its scope is {scope!r}, and has to be one of {', '.join(report.SCOPES)}")
+        raise ValueError(f"its scope is {scope!r}, but must be one of {', '.join(report.SCOPES)}")
     timeout = mark.kwargs.get("timeout")
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0):
         raise ValueError("its timeout has to be a number of seconds above 0")

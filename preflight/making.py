@@ -161,9 +161,9 @@ def requirement(
     title, doc, severity = said.get("title") or title, said.get("doc") or doc, said.get("severity", severity)
     fix, scope, timeout = said.get("fix") or fix, said.get("scope", scope), said.get("timeout", timeout)
     if severity not in ("critical", "warning"):
-        raise ValueError(f"the severity of {title!r} is {severity!r}, and has to be 'critical' or 'warning'")
+        raise ValueError(f"the severity of {title!r} is {severity!r}, but must be 'critical' or 'warning'")
     if scope not in SCOPES:
-        raise ValueError(f"the scope of {title!r} is {scope!r}, and has to be {' or '.join(map(repr, SCOPES))}")
+        raise ValueError(f"the scope of {title!r} is {scope!r}, but must be {' or '.join(map(repr, SCOPES))}")
     if variable and (not _NAME.fullmatch(variable) or LOOKS_SECRET.search(variable)):
         raise ValueError("a requirement takes the name of a variable, DATABASE_URL say, and never its value")
     frame = _module_that_calls()

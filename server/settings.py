@@ -22,7 +22,7 @@ class AgentSettings:
     chat_message_size: int = setting(
         64 * 1024, size, "the longest chat message that is accepted, in bytes of its frame"
     )
-    chat_queue: int = setting(16, whole(1, 10_000), "messages of a chat session that wait or are answered")
+    chat_queue: int = setting(16, whole(1, 10_000), "messages of a chat session that are waiting or being answered")
     chat_queue_size: int = setting(256 * 1024, size, "text of these messages together, if there is more than one")
     chat_backlog: int = setting(
         512 * 1024,
@@ -37,7 +37,9 @@ class AgentSettings:
     session_age: float = setting(
         30 * 86400.0, duration(60, 3650 * 86400), "time that a chat session is kept after its last message"
     )
-    session_limit: int = setting(10_000, whole(1, 10_000_000), "chat sessions kept; the oldest make room")
+    session_limit: int = setting(
+        10_000, whole(1, 10_000_000), "chat sessions that are kept; beyond that, the oldest are deleted"
+    )
     session_size: int = setting(16 * 1024**2, size, "text that a chat session may hold")
     session_lease: float = setting(
         15.0,

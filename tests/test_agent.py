@@ -526,7 +526,7 @@ def test_research_says_why_it_is_off(tmp_path: Path, lines: str, options: dict[s
     "status, body, said",
     [
         pytest.param(401, {"error": {"message": "wrong key pplx-ca...56"}}, "Perplexity refuses the key", id="401"),
-        pytest.param(500, {}, "Perplexity has a fault of its own (HTTP 500)", id="500"),
+        pytest.param(500, {}, "Perplexity reports an error of its own (HTTP 500)", id="500"),
         pytest.param(200, {"choices": 5}, "cannot be understood", id="nonsense"),
         pytest.param(200, COMPLETION, "(text from outside, not checked):\nSunny.", id="answers"),
     ],
@@ -561,7 +561,7 @@ class Silent(EmbeddedModel):
 def test_an_empty_answer_is_an_error(failing: Instance) -> None:
     """Not a result without content."""
     agent = Agent(Silent(), toolbox(failing), redactor=Redactor(), longest_wait=1)
-    with pytest.raises(ProviderError, match="nothing"):
+    with pytest.raises(ProviderError, match="is empty"):
         ask(agent, "hello")
 
 

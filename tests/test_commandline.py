@@ -120,7 +120,7 @@ def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> Non
         (["--statedir", "x"], "unrecognized arguments: --statedir x"),
         (
             ["--state-dir", "x"],
-            "unrecognized arguments: --state-dir x; state_dir is a setting and no option: set PREFLIGHT_STATE_DIR",
+            "unrecognized arguments: --state-dir x; state_dir is a setting, not an option: set PREFLIGHT_STATE_DIR",
         ),
         (["surplus"], "unrecognized arguments: surplus"),
         (["check-only"], "unrecognized arguments: check-only; did you mean --check-only?"),

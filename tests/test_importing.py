@@ -89,7 +89,7 @@ def test_all_of_it_is_there_once(file: Engine, database_url: str, command: Calla
     before = everything(file)
     code, said = command()
     assert code == 0, said
-    assert "sessions 3, new messages in them 9." in said
+    assert "3 sessions with 9 new messages." in said
     database = Engine("postgresql", database_url)
     after = everything(database)
     assert after["past"] == before["past"]
@@ -111,7 +111,7 @@ def test_all_of_it_is_there_once(file: Engine, database_url: str, command: Calla
     went_on = everything(database)
     code, said = command()
     assert code == 0
-    assert "sessions 0, new messages in them 0. Sessions that were there already: 3." in said
+    assert "0 sessions with 0 new messages. Sessions that were already there: 3." in said
     assert everything(database) == went_on
 
     async def more(store: Sessions) -> None:
@@ -119,7 +119,7 @@ def test_all_of_it_is_there_once(file: Engine, database_url: str, command: Calla
 
     file.run(more, owner="1:dead")
     code, said = command()
-    assert "sessions 1, new messages in them 1." in said
+    assert "1 session with 1 new message." in said
     assert [line["content"] for line in everything(database)["past"]["transcript"]][-2:] == [
         "in the database",
         "in the file",
@@ -133,7 +133,7 @@ def test_a_session_in_use_is_left(file: Engine, database_url: str, command: Call
         await say(store, "used", "u")
         code, said = await asyncio.to_thread(command)
         assert code == 1
-        assert "a server that runs is answering in them: used." in said
+        assert "a running server is answering in them: used." in said
         await store.finish("used", "u", TurnEnd("assistant", "hi"))
 
     file.run(fill, owner="1:dead")
@@ -167,7 +167,7 @@ def test_as_it_is_typed(file: Engine, database_url: str) -> None:
 
     done = run("--import-sessions", "--demo")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "sessions 3, new messages in them 9." in done.stdout
+    assert "3 sessions with 9 new messages." in done.stdout
     assert "--import-sessions" in run("--help").stdout
     both = run("--import-sessions", "--check-only")
     assert (both.returncode, "--check-only does not go with another command" in both.stderr) == (2, True)

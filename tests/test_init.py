@@ -800,9 +800,9 @@ def test_a_table_that_is_there_is_left_alone(init: Init, before: str) -> None:
         (b"\xef\xbb\xbf[project]\n", ":1: is not TOML"),
         (b"[project]\nname = 'caf\xe9'\n", ":2: is not UTF-8 text"),
         (b"a = " + b"[" * 50_000, "is n"),
-        (b"tool = {black = {}}\n", "has a `tool` that is closed"),
-        (b"tool = 3\n", "has a `tool` that is closed"),
-        (b"[[tool]]\nx = 1\n", "has a `tool` that is closed"),
+        (b"tool = {black = {}}\n", "defines `tool` in a form to which no table can be added"),
+        (b"tool = 3\n", "defines `tool` in a form to which no table can be added"),
+        (b"[[tool]]\nx = 1\n", "defines `tool` in a form to which no table can be added"),
     ],
     ids=["broken", "twice", "bom", "latin", "deep", "inline", "number", "array"],
 )
@@ -819,7 +819,7 @@ def test_a_pyproject_that_changes_meanwhile_is_not_added_to(tmp_path: Path) -> N
     """What was planned fits another text."""
     path = tmp_path / PYPROJECT
     path.write_text("[tool]\nx = 1\n")
-    with pytest.raises(OSError, match="changed meanwhile"):
+    with pytest.raises(OSError, match="changed in the meantime"):
         writing.write(writing.Addition(path, "[tool.preflight]\n", "", before=b"[tool]\n"))
     assert path.read_text() == "[tool]\nx = 1\n"
 

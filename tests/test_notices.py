@@ -66,7 +66,7 @@ def test_a_rerun_and_what_the_fleet_shares(make_check: MakeCheck, make_report: M
     good = make_report(make_check("A", scope="fleet"), make_check("B"), origin="rerun")
     assert take_news(good, chosen) is None
     shared = make_report(make_check("A", "failed", scope="fleet"), make_check("B"), origin="rerun")
-    goes_on = "The server goes on, and none can start: a requirement that the fleet shares fails"
+    goes_on = "The server keeps running, but none can start: a requirement that the fleet shares fails"
     assert headline(take_news(shared, chosen)) == goes_on
     assert headline(take_news(good, chosen)) == "Servers can start again"
 

@@ -82,7 +82,7 @@ def test_a_hard_limit_that_is_too_low() -> None:
 def test_fewer_connections_than_are_set() -> None:
     """Enough for what open_files wants, and not for every connection: it says for how many."""
     found = ask(256, 2000, "open_files", "ours")
-    assert found["summary"] == "2000 allowed, which is enough for 1680 connections of the 4096 that are set"
+    assert found["summary"] == "2000 allowed, which is enough for 1680 of the 4096 configured connections"
     assert found["details"]["connections"] == 1680
 
 
@@ -105,6 +105,6 @@ def test_a_server_that_was_started_without_us() -> None:
 def test_what_a_start_needs(soft: int, hard: int, origin: str, good: bool) -> None:
     """The launcher raises no limit: its soft one has to do. A server that runs has what it needs."""
     found = ask(soft, hard, "file_descriptors", origin)
-    assert found["said"] == ("" if good else f"{soft} open files allowed, and a start needs 32")
+    assert found["said"] == ("" if good else f"{soft} open files are allowed, but a start needs 32")
     pasting.check(found["fix"])
     assert pasting.is_command(found["fix"]) == (hard >= 32)

@@ -99,11 +99,11 @@ def test_a_server_that_is_away(own: Postgres, engine: Engine) -> None:
         await turn(store, 1)
         await say(store, "s", "open")
         await asyncio.to_thread(own.stop)
-        with pytest.raises(StoreError, match="has been away for") as first:
+        with pytest.raises(StoreError, match="has been unavailable for") as first:
             await say(store, "s", "refused")
         begun = time.monotonic()
         for _ in range(50):
-            with pytest.raises(StoreError, match=r"has been away for [5-9]|has been away for \d\d"):
+            with pytest.raises(StoreError, match=r"has been unavailable for [5-9]|has been unavailable for \d\d"):
                 await store.recent("s", limit=9, size=999)
         assert time.monotonic() - begun < database.PATIENCE  # fifty of them, and each would have waited that long
         assert PASSWORD not in str(first.value)
@@ -129,7 +129,7 @@ def test_a_server_that_hangs(own: Postgres, engine: Engine, monkeypatch: pytest.
         await turn(store, 1)
         signal_all(own, signal.SIGSTOP)
         try:
-            with pytest.raises(StoreError, match="has been away for"):
+            with pytest.raises(StoreError, match="has been unavailable for"):
                 await say(store, "s", "t")
         finally:
             signal_all(own, signal.SIGCONT)

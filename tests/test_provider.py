@@ -157,8 +157,8 @@ def test_a_whole_answer(service: Service, answer: Answer) -> None:
 @pytest.mark.parametrize(
     "reason, retry, said",
     [
-        ("length", True, "the longest length that the service allows"),
-        ("max_tokens", True, "the longest length that the service allows"),
+        ("length", True, "the maximum length that the service allows"),
+        ("max_tokens", True, "the maximum length that the service allows"),
         ("content_filter", False, "the service's filter stopped it"),
         ("SAFETY", False, "the service's filter stopped it"),
         ("insufficient_system_resource", True, "the service ended it early"),
@@ -198,7 +198,7 @@ def test_a_reason_that_is_no_word_is_not_repeated(service: Service) -> None:
 def test_a_stream_that_just_ends(service: Service) -> None:
     """Neither a reason nor [DONE]: it stopped half way."""
     service.answers(streamed(SUNNY, done=False))
-    with pytest.raises(ProviderError, match="stopped half way"):
+    with pytest.raises(ProviderError, match="stopped halfway"):
         tell(service)
 
 
@@ -216,7 +216,7 @@ def test_a_stream_that_ends_in_something_else(service: Service, end: str) -> Non
     """What only looks like the end is none."""
     status, headers, body = streamed(SUNNY, done=False)
     service.answers((status, headers, f"{body}{end}"))
-    with pytest.raises(ProviderError, match="stopped half way"):
+    with pytest.raises(ProviderError, match="stopped halfway"):
         tell(service)
 
 

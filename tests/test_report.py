@@ -371,11 +371,11 @@ def change_check(**values: object) -> Callable[[dict[str, Any]], object]:
         (lambda d: d.pop("preflight"), "no preflight section"),
         (lambda d: d.update(preflight=[]), "no preflight section"),
         (change(schema=2), "schema is not 1"),
-        (lambda d: d["preflight"].pop("run_id"), "does not keep to the schema"),
-        (lambda d: d["preflight"].pop("checks"), "does not keep to the schema"),
-        (change(checks=3), "does not keep to the schema"),
-        (change(checks=["x"]), "does not keep to the schema"),
-        (change(more=1), "does not keep to the schema"),
+        (lambda d: d["preflight"].pop("run_id"), "does not conform to the schema"),
+        (lambda d: d["preflight"].pop("checks"), "does not conform to the schema"),
+        (change(checks=3), "does not conform to the schema"),
+        (change(checks=["x"]), "does not conform to the schema"),
+        (change(more=1), "does not conform to the schema"),
         (change(may_start="yes"), "may_start is not of type bool"),
         (change(duration="long"), "duration is not of type float"),
         (change(address=None), "address is not of type str"),
@@ -387,7 +387,7 @@ def change_check(**values: object) -> Callable[[dict[str, Any]], object]:
         (change_check(scope="galaxy"), "a scope that does not exist"),
         (change_check(details=[]), "details is not an object"),
         (change_check(title=3), "title is not of type str"),
-        (change_check(more=1), "does not keep to the schema"),
+        (change_check(more=1), "does not conform to the schema"),
     ],
     ids=[
         "no section",
@@ -446,7 +446,7 @@ def test_a_corrupt_report_is_set_aside(tmp_path: Path, make_report: MakeReport) 
     path = tmp_path / "report.json"
     for number in range(1, report.CORRUPT_KEPT + 3):
         path.write_text("{" * number)
-        with pytest.raises(ReportError, match=r"is not valid JSON.*; it is now report\.json\.corrupt-[123]$"):
+        with pytest.raises(ReportError, match=r"is not valid JSON.*; it was renamed to report\.json\.corrupt-[123]$"):
             report.load_or_set_aside(path)
         os.utime(max(tmp_path.iterdir(), key=lambda file: file.stat().st_mtime_ns), (number, number))
     kept = {file.name: len(file.read_text()) for file in tmp_path.iterdir()}

@@ -544,7 +544,7 @@ def test_wrong_settings_of_an_application(root: Path, shop: Any) -> None:
         ('"shop"', "settings must be MODULE:ATTRIBUTE"),
         ('"no.such:Thing"', "settings: no.such:Thing cannot be loaded: ModuleNotFoundError: No module named 'no'"),
         ('"json:Thing"', "settings: json:Thing cannot be loaded: AttributeError"),
-        ('"json:loads"', "settings: json:loads is no dataclass of settings"),
+        ('"json:loads"', "settings: json:loads is not a dataclass of settings"),
         ('"preflight.settings.model:Settings"', "Settings declares access_log, which is a setting of the preflight"),
     ],
 )

@@ -35,7 +35,7 @@ def test_commented_lines_are_right(tmp_path: Path) -> None:
     """What the template offers behind a # is right once the # is gone: variables parse, settings exist."""
     text = "\n".join(
         line.removeprefix("# ") for line in template.text().splitlines() if not line.startswith("#") or "=" in line[:30]
-    ).replace("Variables and keys of the agent server: NAME=value, one a line.", "")
+    ).replace("Variables and keys of the agent server: one NAME=value on each line.", "")
     file = tmp_path / ".env"
     file.write_text(text)
     found = envfile.read(file)

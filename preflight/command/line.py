@@ -38,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             plainlines.note(servicelinks.described(settings.set_aside))
         if invocation.command not in WITHOUT_PROJECT and (hidden := project.shadow(settings.folder)):
             plainlines.note(
-                f"{hidden} has the name of this package: `import preflight` means this package here, and that file with"
-                " python -m pytest; rename the file"
+                f"{hidden} has the same name as this package: here, `import preflight` imports the package, but under"
+                " python -m pytest it imports that file; rename the file"
             )
         try:
             log_file = None if invocation.command in WITHOUT_LOG_FILE else _log_file(settings)

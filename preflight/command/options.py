@@ -24,13 +24,13 @@ TYPED_AT = time.monotonic()  # as near to the command's start as this code can b
 
 EXIT_CODES = {
     0: "served and stopped as asked, nothing blocks, or the task is done; with --port-status: the port is available;"
-    " with --free-port: the port is free, or would be with --dry-run",
+    " with --free-port: the port is free, or would be free without --dry-run",
     1: "a critical requirement blocks, or the task is not done; with --port-status: the port is not available; with"
-    " --free-port: the port is not free, or would not be with --dry-run",
+    " --free-port: the port is not free, or would not be free without --dry-run",
     2: "wrong usage or a wrong setting",
     3: "the check suite itself failed: there is no trustworthy report",
-    4: "the server kept crashing or hanging, or crashed or hung where systemd, Kubernetes or a container runtime"
-    " restarts it; it did not start; or it did not answer, and the server that it was to replace goes on",
+    4: "the server kept crashing or hanging, or crashed or hung once where systemd, Kubernetes or a container runtime"
+    " restarts it; it did not start; or it did not answer, and the server that it should have replaced keeps running",
 }
 
 
@@ -114,7 +114,7 @@ class _Parser(argparse.ArgumentParser):
             option = next((f"--{word}" for word in unknown if f"--{word}" in self._option_string_actions), "")
         name = option.strip("-").replace("-", "_")
         if name in SETTINGS:
-            return f"; {name} is a setting and no option: set {PREFIX}{name.upper()}"
+            return f"; {name} is a setting, not an option: set {PREFIX}{name.upper()}"
         # Nobody types a long option to its end: --chek is nearer to the beginning of --check-only than to --help.
         known = {name[: len(option) + 1]: name for name in self._option_string_actions}
         known |= {name: name for name in self._option_string_actions}
@@ -163,7 +163,7 @@ def parser() -> argparse.ArgumentParser:
     options = _Parser(
         prog=commands.name(),
         description="Check every requirement, then serve.",
-        epilog=f"Exit codes: {codes}; 129, 130 or 143 when a signal stopped it before it served.",
+        epilog=f"Exit codes: {codes}; 129, 130 or 143 if a signal ended the command before the server was ready.",
         allow_abbrev=False,
         formatter_class=_formatter,
     )
@@ -210,37 +210,37 @@ def parser() -> argparse.ArgumentParser:
     instead.add_argument(
         "--history",
         action="store_true",
-        help="show past runs and what changed in them, for all addresses or for --host and --port, and stop",
+        help="show past runs and what changed in them, for all addresses or for --host and --port, and exit",
     )
     options.add_argument(
         "--if-running",
         metavar="HOW",
-        help="what to do about a server that this command started and that serves the address already: "
+        help="what to do if a server that was started with this command already serves the address: "
         "replace, keep or fail (replace)",
     )
     options.add_argument(
-        "--supervise", action=argparse.BooleanOptionalAction, help="start a crashed worker again, or not"
+        "--supervise", action=argparse.BooleanOptionalAction, help="whether to start a crashed worker again"
     )
-    instead.add_argument("--port-status", action="store_true", help="show who holds the port, and stop")
-    instead.add_argument("--free-port", action="store_true", help="free the port, gracefully, and stop")
+    instead.add_argument("--port-status", action="store_true", help="show who holds the port, and exit")
+    instead.add_argument("--free-port", action="store_true", help="free the port, gracefully, and exit")
     options.add_argument(
         "--dry-run", action="store_true", help="with --free-port or --init: only say what would be done"
     )
     instead.add_argument(
-        "--test-notify", action="store_true", help="send a test notification to PREFLIGHT_NOTIFY's services, and stop"
+        "--test-notify", action="store_true", help="send a test notification to PREFLIGHT_NOTIFY's services, and exit"
     )
     instead.add_argument(
         "--fleet",
         metavar="INSTANCE",
         nargs="?",
         const="",
-        help="show the instances that share PREFLIGHT_DATABASE_URL, what fails where, and what changed in a day; or one"
-        " of them, by its host, address or id; and stop",
+        help="show the instances that share PREFLIGHT_DATABASE_URL, what fails where, and what changed in the last day;"
+        " or one of them, by its host, address or id; and exit",
     )
     instead.add_argument(
         "--migrate",
         action="store_true",
-        help="bring the tables in PREFLIGHT_DATABASE_URL's schema `preflight` up to this release, and stop",
+        help="bring the tables in PREFLIGHT_DATABASE_URL's schema `preflight` up to this release, and exit",
     )
     instead.add_argument(
         "--init",
@@ -253,7 +253,7 @@ def parser() -> argparse.ArgumentParser:
         " unit (systemd). In the preflight's own checkout: a commented env file template",
     )
     instead.add_argument(
-        "--bundle", metavar="PATH", type=Path, help="write a support bundle (a redacted zip), and stop"
+        "--bundle", metavar="PATH", type=Path, help="write a support bundle (a redacted zip), and exit"
     )
     options.add_argument("--log-file", metavar="PATH", help="also write output and audit to this file, which rotates")
     options.add_argument("-v", "--verbose", action="store_true", help="show details")

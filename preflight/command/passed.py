@@ -9,8 +9,8 @@ from preflight.settings.fields import SettingsError
 from preflight.settings.model import Settings
 
 MISSED = (
-    "systemd has passed a socket to the process that started this one, and this start does not have it: let ExecStart="
-    " be this command itself, without `uv run` or a shell around it"
+    "systemd has passed a socket to the parent process, so this start did not get it: make ExecStart= run this command"
+    " itself, without `uv run` or a shell around it"
 )
 
 

@@ -211,7 +211,7 @@ def _lines(shown: Mapping[str, object], width: int | None) -> list[str]:
     where = [f"Host    {shown['host']}", f"Port    {shown['port']}"]
     if "uds" in shown:
         where = [f"Socket  {shown['uds']}"]
-        status += ", and a server that has ended left its file" if shown.get("left_over") else ""
+        status += ", but a server that has ended left its socket file" if shown.get("left_over") else ""
     lines = [*where, f"Status  {status}"]
     if isinstance(instance, dict) and instance["root"]:
         lines.append(f"Project {instance['project'] or '?'} ({instance['root']})")
@@ -226,7 +226,7 @@ def _lines(shown: Mapping[str, object], width: int | None) -> list[str]:
     if isinstance(would_stop, list) and not problem:
         lines.append(f"Would stop: {', '.join(would_stop)}" if would_stop else "Nothing to stop.")
         if isinstance(would_sweep, list) and would_sweep:
-            lines.append(f"With what runs under that: {', '.join(would_sweep)}")
+            lines.append(f"Would also stop their descendants: {', '.join(would_sweep)}")
     if isinstance(stopped, list) and stopped:
         lines.append(f"Stopped: {', '.join(stopped)}")
     if problem:

@@ -130,10 +130,10 @@ class Watch:
             try:
                 self._follow()
             except (PermissionError, FileNotFoundError) as error:  # a database's folder, or one that has just gone
-                self._complain(f"Not all changes are noticed: {error}")
+                self._complain(f"{OPTION} may not notice all changes: {error}")
                 self._follow(ignore_permission_denied=True)
         except (OSError, RuntimeError) as error:  # more files than inotify may watch (fs.inotify.max_user_watches)
-            self._complain(f"Changes are not noticed any more: {error}")
+            self._complain(f"{OPTION} no longer notices changes: {error}")
 
     def _follow(self, *, ignore_permission_denied: bool = False) -> None:
         """Note what changes. Where permissions are ignored, watchfiles says nothing of any other folder either."""
@@ -245,7 +245,7 @@ class Reloader:
         if changed:
             names = ", ".join(os.path.relpath(path, project.of_command().root) for path in changed[:SHOWN])
             more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
-            goes_on = f" PID {self._serving.pid} goes on serving until it is ready." if self._serving else ""
+            goes_on = f" PID {self._serving.pid} keeps serving until it is ready." if self._serving else ""
             self._display.terminal.line(f"{names}{more} changed: the next instance is checked.{goes_on}", "bold")
         try:
             self._settings = load(project.of_command(), options=self._invocation.settings)
@@ -291,7 +291,10 @@ class Reloader:
         """End an instance that does not come up: what has changed since may be what it lacks."""
         if not self._outdated:
             self._outdated = True
-            line = f"PID {instance.pid} has not come up, and files have changed since: it is ended for the next one."
+            line = (
+                f"PID {instance.pid} has not come up, and files have changed since: it is being stopped, and the next"
+                " instance will be checked."
+            )
             self._display.terminal.line(line, "yellow")
             instance.send_signal(signal.SIGTERM)
 
@@ -337,7 +340,9 @@ class Reloader:
         if code in TOLD:
             self._publish(f"the next instance did not start (exit code {code}): the terminal of {OPTION} says why")
         terminal.line(
-            f"PID {self._serving.pid} goes on serving (exit code {code}). Waiting for a file to change.", "yellow"
+            f"The next instance did not start (exit code {code}); PID {self._serving.pid} keeps serving. Waiting for a"
+            " file to change.",
+            "yellow",
         )
 
     def _publish(self, reason: str) -> None:

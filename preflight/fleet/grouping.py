@@ -69,7 +69,7 @@ def notice(project: str, rows: Sequence[Told], fleet: Fleet, key: str) -> Notice
         lines.append(f"and {len(checks) - MOST} more checks")
     lines += [_verdict(change, fleet) for change in changes if not change.title]
     if fleet.silent:
-        lines.append(f"No sign of life from {_listed(fleet.names[one] for one in sorted(fleet.silent))}")
+        lines.append(f"No heartbeat from {_listed(fleet.names[one] for one in sorted(fleet.silent))}")
     lines.append(f"Notice {key}")
     title = f"{SIGNS[level]} {_headline(about, fleet)}{others} ({project or 'the fleet'})"
     return Notice(title, "\n".join(lines), level)

@@ -244,7 +244,7 @@ class Membership:
             return
         now = time.time()
         if state == AWAY and before != AWAY:
-            self._say(f"The fleet does not hear of this instance: {problem}. The instance goes on serving.", "yellow")
+            self._say(f"The fleet does not hear of this instance: {problem}. The instance keeps serving.", "yellow")
         elif before == AWAY and state == REACHED:
             away = now - self._since
             self._say(f"The fleet's database is back after {away:.0f} s.", "green")

@@ -154,9 +154,9 @@ class Registrar:
         state = schema.create(self._rows.connection, [tables])
         version = f"the tables of the fleet have version {state.version(tables)}"
         if state.is_ahead(tables):
-            raise UnusableDatabase(f"{version}, and this release understands {tables.version + 1} at most")
+            raise UnusableDatabase(f"{version}, but this release understands {tables.version + 1} at most")
         if state.is_behind(tables):
-            raise UnusableDatabase(f"{version}, and this release needs {tables.version}: run --migrate")
+            raise UnusableDatabase(f"{version}, but this release needs {tables.version}: run --migrate")
         self._made = True
 
     def _write(self) -> None:

@@ -164,7 +164,7 @@ def look(connection: psycopg.Connection[Any], seconds: float) -> SchemaState:
 def _look(connection: psycopg.Connection[Any]) -> SchemaState:
     standby, read_only, may_make, exists, uses, creates, strange = _row(connection, _SCHEMA)
     if standby:
-        raise Unavailable("the database is a standby, which nobody can write to")
+        raise Unavailable("the database is a standby, which is read-only")
     if read_only:
         raise Unavailable("the database does not let this role write: its transactions are read-only")
     if not exists:

@@ -57,7 +57,7 @@ def _decide(settings: Settings, neighbour: Neighbour, typed_at: float) -> Decisi
         return Decision(neighbour, refusal=starts, fix=f"wait for it, or end it: kill {pid}")
     if not neighbour.answers and how != "replace":
         silent = f"{neighbour.name} holds {settings.address} and does not answer, and --if-running is {how}"
-        fix = f"see what it waits for (kill -CONT {pid}), end it (kill {pid}), or use --if-running replace"
+        fix = f"resume it if it is suspended (kill -CONT {pid}), end it (kill {pid}), or use --if-running replace"
         return Decision(neighbour, refusal=silent, fix=fix)
     if not neighbour.is_of(settings) and not (how == "replace" and "if_running" in settings.sources):
         what = f"project {foreign(neighbour.record.project)}" if neighbour.record.project else "another project"

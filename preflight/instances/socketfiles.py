@@ -50,7 +50,7 @@ def look(path: Path) -> PathState:
     """What is at the path. Nothing is changed, and whoever listens sees a connection come and go."""
     if len(os.fsencode(path)) > LONGEST:
         return PathState(
-            f"{path} has {len(os.fsencode(path))} bytes, and the path of a Unix socket has at most {LONGEST}",
+            f"{path} has {len(os.fsencode(path))} bytes, but the path of a Unix socket may have at most {LONGEST}",
             "serve on a shorter path, in /run or $XDG_RUNTIME_DIR for example",
         )
     folder = path.parent
@@ -62,7 +62,7 @@ def look(path: Path) -> PathState:
         if os.access(folder, os.W_OK | os.X_OK):
             return PathState()
         return PathState(
-            f"user {os.geteuid()} may not make a file in {folder}", f"ls -ld {folder}  # or use another path"
+            f"user {os.geteuid()} may not create a file in {folder}", f"ls -ld {folder}  # or use another path"
         )
     except OSError as error:
         return PathState(f"{path} cannot be examined: {error.strerror}", f"ls -ld {folder}  # or use another path")

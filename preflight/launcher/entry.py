@@ -87,9 +87,9 @@ class Entry:
 
     def _wait_for_other_start(self, lock: StartLock) -> None:
         address = self._settings.starts_at
-        self._display.terminal.line(f"Another start of {address} is going on; waiting for it.")
+        self._display.terminal.line(f"Another start of {address} is in progress; waiting for it.")
         patience = self._settings.run_timeout + START_UP
-        self._display.status(f"Another start of {address} is going on; waiting for it")
+        self._display.status(f"Another start of {address} is in progress; waiting for it")
         self._display.service.allow(patience + START_UP)
         if lock.take(patience):
             return
@@ -106,7 +106,7 @@ class Entry:
                 return
         pid = lock.holder()
         problem = f"PID {pid} has been starting on {address} for more than {patience:g} s."
-        fix = f"Fix: see what it waits for, or end it: kill -CONT {pid}; kill {pid}"
+        fix = f"Fix: resume it if it is suspended (kill -CONT {pid}), or end it (kill {pid})"
         raise NoEntry("ANOTHER START DOES NOT END", [problem, fix], why=f"another start does not end: {problem}")
 
     def _is_taken(self) -> bool:

@@ -189,7 +189,8 @@ class Display:
         """Say that a report could not be written; returns that in one line, for the audit."""
         self.terminal.progress_over()
         title = "THE REPORT CANNOT BE WRITTEN: nothing was started"
-        self.terminal.fail(title, [str(error), "Fix: make room there, or name another place"])
+        fix = "Fix: make that path writable (space, permissions), or choose another (PREFLIGHT_STATE_DIR, --report)"
+        self.terminal.fail(title, [str(error), fix])
         return f"the report cannot be written: {error}"
 
     # The audit.
@@ -270,7 +271,7 @@ class RunProgress:
     def _port_status(self) -> str:
         settings = self._display.settings
         if self._replaces:
-            return f"{settings.address} is served by {self._replaces}, which goes on until this start is ready."
+            return f"{settings.address} is served by {self._replaces}, which keeps serving until this start is ready."
         if self._activated_by:
             return f"{settings.address} is a socket from systemd ({self._activated_by}); connections wait in it."
         if settings.uds is not None:
@@ -278,7 +279,7 @@ class RunProgress:
 
             found = socketfiles.look(settings.uds)
             problem, _fix = socketfiles.described(settings.uds, found)
-            left = " (a server that has ended left its file)" if found.stale else ""
+            left = " (a server that has ended left its socket file)" if found.stale else ""
             return f"{problem}." if problem else f"{settings.address} is available{left}."
         from preflight.ports.binding import is_free
 

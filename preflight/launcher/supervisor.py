@@ -118,7 +118,7 @@ class Supervisor:
         if served or not self._loop.stops:
             self._loop.settle()
             return 0
-        self._terminal.line(f"Stopped by {signal.Signals(self._loop.stops[0]).name} before it served.")
+        self._terminal.line(f"Stopped by {signal.Signals(self._loop.stops[0]).name} before the server was ready.")
         return 128 + self._loop.stops[0]
 
     def close(self) -> None:
@@ -311,9 +311,9 @@ class Supervisor:
         if unsupervised:
             title, reason = "THE SERVER ENDED", unsupervised
         elif self.announced:
-            title, reason = "THE SERVER KEEPS CRASHING: given up", f"It was started {started}."
+            title, reason = "THE SERVER KEEPS CRASHING: the launcher has given up", f"It was started {started}."
         else:
-            title, reason = "THE SERVER DOES NOT START: given up", f"It was started {started}."
+            title, reason = "THE SERVER DOES NOT START: the launcher has given up", f"It was started {started}."
         error = slot.last.error if slot.last is not None else None
         lines = [f"{slot.name} ended: {error or slot.ending}. {reason}"]
         self._telling.leave_fleet("given up")

@@ -81,7 +81,7 @@ class Watchdog:
         if not limit or spent < limit:
             return ""
         title = "THE APPLICATION DOES NOT START"
-        fix = "Fix: make it do less, or set PREFLIGHT_STARTUP_TIMEOUT to more than it takes."
+        fix = "Fix: make the application start faster, or set PREFLIGHT_STARTUP_TIMEOUT to more than its start takes."
         if self._end(worker, title, f"The {what} of {app} has not ended within {limit:g} s.", fix):
             return f"not started within {limit:g} s"
         self._employed_at = self.now()
@@ -90,8 +90,8 @@ class Watchdog:
     def _end_if_silent(self, worker: Worker) -> str:
         if self._heartbeat is None or not self._heartbeat.missed(time.monotonic()):
             return ""
-        silence = f"no sign of life for {self._settings.heartbeat:g} s"
-        if not self._end(worker, "THE SERVER HANGS", f"There was {silence} from the application's event loop."):
+        silence = f"no heartbeat for {self._settings.heartbeat:g} s"
+        if not self._end(worker, "THE SERVER HANGS", f"The application's event loop has sent {silence}."):
             self.heard_beat()
             return ""
         return f"hung: {silence}"
@@ -103,7 +103,7 @@ class Watchdog:
         if traced or stacks.in_debugger(lines):
             self._terminal.line(f"{reason} A debugger holds the worker (PID {worker.child.pid}): it is left alone.")
             return False
-        about = [f"{reason} The worker (PID {worker.child.pid}) is ended.", *([fix] if fix else [])]
+        about = [f"{reason} The worker (PID {worker.child.pid}) is being killed.", *([fix] if fix else [])]
         if stopped:
             about.append("A signal such as SIGSTOP had stopped it; it was continued so that its stacks could be read.")
         about += stacks.shown(lines)

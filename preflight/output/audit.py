@@ -62,7 +62,7 @@ class Event(NamedTuple):
         """An event that a child sent. Raises KeyError, TypeError or ValueError for anything else."""
         at = float(data["at"])
         if not 0 <= at < 1e11:
-            raise ValueError("at is no time")
+            raise ValueError("at is not a time")
         return cls(str(data["event"]), int(data["pid"]), int(data["uid"]), at, dict(data["fields"]))
 
 

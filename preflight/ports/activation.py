@@ -56,13 +56,13 @@ def take(environ: MutableMapping[str, str]) -> Passed:
     if int(pid) != os.getpid():
         return Passed(missed=int(pid) == os.getppid())
     if not count.isdecimal():
-        return Passed(problem=f"LISTEN_FDS is {foreign(count)!r}, which is no number of sockets")
+        return Passed(problem=f"LISTEN_FDS is {foreign(count)!r}, but must be a number of sockets")
     descriptors = tuple(range(FIRST, FIRST + int(count)))
     for descriptor in descriptors:
         try:
             fcntl.fcntl(descriptor, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
         except OSError:
-            return Passed(problem=f"LISTEN_FDS says {foreign(count)}, and descriptor {descriptor} is not open")
+            return Passed(problem=f"LISTEN_FDS is {foreign(count)}, but descriptor {descriptor} is not open")
     return Passed(descriptors, tuple(map(foreign, names.split(":"))) if names else ())
 
 
@@ -80,7 +80,7 @@ def listener(passed: Passed, host: str, port: int, path: Path | None) -> Inherit
     if len(shown) > 1:
         every = ", ".join(_named(one, name) for one, name in zip(shown, names, strict=False))
         raise UnusableSocket(
-            f"systemd passes {len(shown)} sockets ({every}), and one address is served: leave one ListenStream= in the"
+            f"systemd passes {len(shown)} sockets ({every}), but only one can be served: leave one ListenStream= in the"
             " socket unit"
         )
     told, name = _named(shown[0], names[0]), names[0]
@@ -113,14 +113,14 @@ def _socket(descriptor: int, told: str) -> socket.socket:
         return socket.socket(fileno=descriptor)
     except OSError:
         raise UnusableSocket(
-            f"systemd passes {told}, and only a socket can be served: ListenStream= opens one"
+            f"systemd passes {told}, but only a socket can be served: ListenStream= opens one"
         ) from None
 
 
 def _unservable(found: socket.socket) -> str:
     """Why a socket of this kind cannot be served, and what to change; empty if it can."""
     if found.type != socket.SOCK_STREAM:
-        return f"which is no stream socket: write ListenStream= instead of {_TYPES.get(found.type, 'its directive')}"
+        return f"which is not a stream socket: write ListenStream= instead of {_TYPES.get(found.type, 'its directive')}"
     if found.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
         return "which is neither an IP nor a Unix socket"
     if not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
@@ -146,8 +146,8 @@ def _mismatch(found: socket.socket, host: str, port: int, path: Path | None) -> 
     elif isinstance(bound, str) and bound:
         instead = f"set PREFLIGHT_UDS={foreign(bound)}"
     else:
-        return f"and the settings name {wanted}: write {listen}"
-    return f"and the settings name {wanted}: {instead}, or write {listen}"
+        return f"but the settings name {wanted}: write {listen}"
+    return f"but the settings name {wanted}: {instead}, or write {listen}"
 
 
 def _shown(descriptor: int) -> str:

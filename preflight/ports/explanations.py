@@ -57,19 +57,20 @@ def _connected(target: Target, there: Sequence[Endpoint], machine: Machine) -> T
         if process is not None:
             who = f"{process.name} (PID {process.pid}, user {user_name(process.uid)})"
             said.append(
-                f"{who} has a connection from it ({STATES.get(one.state, '?')}{f' to {one.peer}' * bool(one.peer)})"
+                f"{who} uses it for a connection ({STATES.get(one.state, '?')}{f' to {one.peer}' * bool(one.peer)})"
             )
         else:
             others.append(STATES.get(one.state, "?"))
     more = len(said) - _SHOWN
-    told = said[:_SHOWN] + ([f"{more} more connections are like that"] if more > 0 else [])
+    told = said[:_SHOWN] + ([f"{more} more connection{'s use' if more > 1 else ' uses'} it"] if more > 0 else [])
     if others:
         counted = ", ".join(f"{others.count(state)} in {state}" for state in dict.fromkeys(others))
         plural = "s" if len(others) > 1 else ""
         told.append(f"the system keeps it for {len(others)} earlier connection{plural} ({counted})")
-    wait = "wait until that has ended" if said else "wait a minute and start again"
+    ended = "the connections have ended" if len(said) > 1 else "the connection has ended"
+    wait = f"wait until {ended}" if said else "wait a minute and start again"
     return Trouble(
-        f"port {target.port} is in use: nobody listens, but {', and '.join(told)}",
+        f"port {target.port} is in use: no process listens on it, but {', and '.join(told)}",
         f"{wait}, or {fixes.another(target.port)}",
     )
 
@@ -80,5 +81,5 @@ def unstoppable(target: Target, left: Sequence[Handle]) -> Trouble:
     who = f"{process.name} (PID {process.pid}, user {user_name(process.uid)})"
     return Trouble(
         f"port {target.port} is held by {who}, which could not be stopped",
-        f"ps -o pid,stat,wchan,args -p {process.pid}  # shows what it waits for",
+        f"ps -o pid,stat,wchan,args -p {process.pid}  # shows what it is waiting for",
     )

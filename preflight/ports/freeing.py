@@ -240,7 +240,7 @@ class _Attempt:
             self._note("respawned", holder.pid, holder.name, f"by {parent}")
             return self._failed(
                 f"port {port} was freed, but {holder.title} was respawned on it by {parent}",
-                f"kill {holder.parent}  # first, because it starts the other one again",
+                f"kill {holder.parent}  # first, because it starts {holder.name} again",
             )
         self._note("respawned", holder.pid, holder.name, "listens since the port was freed")
         return self._failed(

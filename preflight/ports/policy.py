@@ -98,7 +98,7 @@ class Asking:
         if below and process.pid in self.elsewhere:
             return "it serves another port", another
         if below and process.pid in self.wrappers:
-            return "it runs what serves another port", another
+            return "it runs an instance that serves another port", another
         names = _names(process)
         for name, fix in FORWARDERS.items():
             if name[:_NAME] in names:
@@ -206,7 +206,7 @@ def _unseen(holder: Holder, asking: Asking) -> str:
     hidden = asking.machine.opaque(asking.uid)
     named = ", ".join(f"{process.name} (PID {process.pid})" for process in hidden[:_NAMED])
     more = f" or one of {len(hidden) - _NAMED} more" if len(hidden) > _NAMED else ""
-    who = f"{named}{more} may be it" if named else "it may run in another PID namespace"
+    who = f"it may be {named}{more}" if named else "it may run in another PID namespace"
     return f"{reason}, though it is yours: {who}"
 
 

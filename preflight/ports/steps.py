@@ -21,7 +21,7 @@ class Step(NamedTuple):
     def what(self) -> str:
         """The action, without its time."""
         who = self.name if self.pid is None else f"{self.name} (PID {self.pid})"
-        return f"{self.action}: {who}: {self.result}{f', {self.grounds}' if self.grounds else ''}"
+        return f"{self.action}: {who}: {self.result}{f', because {self.grounds}' if self.grounds else ''}"
 
     def __str__(self) -> str:
         return f"{local(self.at, precise=True)} {self.what}"

@@ -85,14 +85,14 @@ def _advance(member: _Member, start: float, grace: float, note: Note) -> None:
             return
         member.asked = now
         member.deadline = max(start + grace, now + min(grace, SWEEP))
-        why = "sent" if member.after is None else "sent, what it ran under has gone"
+        why = "sent" if member.after is None else "sent, because the process above it has ended"
         _signal(member, signal.SIGTERM, why, note)
         if member.handle.process.suspended and not member.over:
-            _signal(member, signal.SIGCONT, "sent, it was suspended and could not end", note)
+            _signal(member, signal.SIGCONT, "sent, because it was suspended and could not end", note)
     elif now >= member.deadline:
         if member.killed:
             member.over = member.failed = True
-            note("still there", pid, name, f"{_UNKILLABLE:g} s after SIGKILL: it waits inside the kernel")
+            note("still there", pid, name, f"{_UNKILLABLE:g} s after SIGKILL; it is waiting inside the kernel")
         else:
             member.killed = True
             member.deadline = now + _UNKILLABLE
@@ -103,7 +103,7 @@ def _signal(member: _Member, number: signal.Signals, result: str, note: Note) ->
     try:
         member.handle.send(number)
     except ProcessLookupError:
-        result = "not needed, it has just ended"
+        result = "not needed, because it has just ended"
     except PermissionError:
         result = "not permitted"
         member.over = member.failed = True

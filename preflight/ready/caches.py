@@ -38,7 +38,7 @@ def redis(
     :param writes: whether it has to take what is written: a replica does not, nor does one whose disk is full.
     """
     if at_least and not _NUMBERS.fullmatch(at_least):
-        raise ValueError(f"the oldest version is {at_least!r}, and has to be numbers with dots: 7.2")
+        raise ValueError(f"the oldest version is {at_least!r}, but must be numbers with dots: 7.2")
 
     def probe(ask: Ask) -> RedisAnswer:
         count = 1
@@ -61,9 +61,9 @@ def redis(
         if not policy:
             return
         if answer.policy is None:
-            unknown(f"the server refuses CONFIG, so nobody knows whether its maxmemory-policy is {policy}")
+            unknown(f"the server refuses CONFIG, so it is unknown whether its maxmemory-policy is {policy}")
         details.fix = f"redis-cli config set maxmemory-policy {policy}"
-        assert answer.policy == policy, f"its maxmemory-policy is {answer.policy}, and has to be {policy}"
+        assert answer.policy == policy, f"its maxmemory-policy is {answer.policy}, but must be {policy}"
 
     return requirement(
         probe,

@@ -58,13 +58,13 @@ def status_of(place: NamedPath, what: str, is_one: Callable[[int], bool] = stat.
     except FileNotFoundError:
         if path.is_symlink():
             raise Failure(f"{shown} is a link to {foreign(os.readlink(path))}, which is not there") from None
-        raise Failure(f"{shown} is not there, and has to be {what}") from None
+        raise Failure(f"{shown} is not there, but must be {what}") from None
     except PermissionError:
         raise Failure(f"{shown} cannot be looked at by this user: a folder above it is closed") from None
     except (OSError, ValueError) as error:
         raise Failure(f"{shown} cannot be looked at: {getattr(error, 'strerror', 'it is not a path')}") from None
     if not is_one(status.st_mode):
-        raise Failure(f"{shown} is {KINDS.get(stat.S_IFMT(status.st_mode), 'something else')}, and has to be {what}")
+        raise Failure(f"{shown} is {KINDS.get(stat.S_IFMT(status.st_mode), 'something else')}, but must be {what}")
     if ends_with_slash and stat.S_ISREG(status.st_mode):
         raise Failure(f"{shown} is a file, but is written with a slash at its end: no file is opened by such a path")
     return status

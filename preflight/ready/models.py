@@ -248,7 +248,7 @@ def _local(kind: str, name: str, ask: Ask, key: str, *, loaded: bool) -> ModelsA
     if answer.status == 404:
         raise Failure(f"what answers is not {kind}: it has no /v1/models")
     if health is not None and health.status != 200 and names is not None and _is_among(name, names):
-        unknown(f"nobody knows whether {name} is loaded: the server's /health answers HTTP {health.status}")
+        unknown(f"it is unknown whether {name} is loaded: the server's /health answers HTTP {health.status}")
     return ModelsAnswer(answer.status, names, _asleep(answer.document, name) if loaded else "")
 
 

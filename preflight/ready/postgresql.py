@@ -143,7 +143,7 @@ def _no_writing(made: Any) -> str:
     """
     standby, read_only, creates, temporary, inserts = made.execute(_ASKS).fetchone()
     if standby:
-        return "is a standby, which nobody can write to"
+        return "is a standby, which is read-only"
     if read_only == "on":
         return "does not let this role write: its transactions are read-only"
     if temporary:

@@ -184,13 +184,13 @@ class Report:
         except (TypeError, KeyError, AttributeError) as error:
             # What is wrong may be a key, of whatever characters and length.
             why = shortened(printable(str(error)).replace("\n", "?"), 200)
-            raise ReportError(f"it does not keep to the schema: {why}") from None
+            raise ReportError(f"it does not conform to the schema: {why}") from None
         expected: dict[str, Any] = {"str": str, "float": (int, float), "bool": bool}
         for entry, value in kinds:
             if not isinstance(value, expected.get(str(entry.type), object)):
-                raise ReportError(f"it does not keep to the schema: {entry.name} is not of type {entry.type}")
+                raise ReportError(f"it does not conform to the schema: {entry.name} is not of type {entry.type}")
             if entry.type == "float" and not 0 <= value < LONGEST_DURATION:
-                raise ReportError(f"it does not keep to the schema: {entry.name} is not a time that a run can take")
+                raise ReportError(f"it does not conform to the schema: {entry.name} is not a time that a run can take")
         if any(check.severity not in SEVERITIES or check.outcome not in OUTCOMES for check in checks):
             raise ReportError("it has a severity or an outcome that does not exist")
         if any(check.scope not in SCOPES for check in checks):
@@ -198,11 +198,11 @@ class Report:
         if report.origin not in ORIGINS or report.status not in STATUSES:
             raise ReportError("it has an origin or a status that does not exist")
         if not _STAMP.fullmatch(report.started_at):
-            raise ReportError("it does not keep to the schema: started_at is not a UTC time")
+            raise ReportError("it does not conform to the schema: started_at is not a UTC time")
         if not all(isinstance(check.details, dict) for check in checks):
-            raise ReportError("it does not keep to the schema: details is not an object")
+            raise ReportError("it does not conform to the schema: details is not an object")
         if any(exceeds(check.details, 2 * LONGEST_DETAILS) for check in checks):
-            raise ReportError("it does not keep to the schema: details has more than there is room for")
+            raise ReportError("it does not conform to the schema: details is too large")
         return report
 
 
@@ -331,11 +331,11 @@ def _read(path: Path) -> tuple[Report, int]:
     try:
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
-            raise ReportError(f"{path}: is a directory")
+            raise ReportError(f"{path} is a directory")
         if not stat.S_ISREG(status.st_mode):
-            raise ReportError(f"{path}: is not a regular file")
+            raise ReportError(f"{path} is not a regular file")
         if status.st_uid not in (0, os.geteuid()):
-            raise ReportError(f"{path}: belongs to another user")
+            raise ReportError(f"{path} belongs to another user")
         with os.fdopen(descriptor, "rb", closefd=False) as stream:
             raw = stream.read(LARGEST + 1)
     except OSError as error:
@@ -361,7 +361,7 @@ def load_or_set_aside(path: Path) -> Report:
         return load(path)
     except CorruptReport as error:
         aside = _set_aside(path, error.inode)
-        raise ReportError(f"{error}; it is now {aside.name}" if aside else str(error)) from None
+        raise ReportError(f"{error}; it was renamed to {aside.name}" if aside else str(error)) from None
 
 
 def _set_aside(path: Path, inode: int) -> Path | None:

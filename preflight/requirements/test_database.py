@@ -33,7 +33,7 @@ def test_fleet_database(settings: Settings, database: DatabaseProbe, details: De
         details[tables.subject] = {"version": version, "understood": tables.version + 1}
         details.fix = "start the release that has migrated the tables, or a newer one"
         assert version <= tables.version + 1, (
-            f"the tables of {tables.subject} have version {version}, and this release understands {tables.version + 1}"
+            f"the tables of {tables.subject} have version {version}, but this release understands {tables.version + 1}"
             " at most: it leaves them alone"
         )
 
@@ -61,5 +61,5 @@ def _judge_tables(answer: DatabaseAnswer, details: Details) -> None:
     assert not behind, f"the tables in the database are older than this release: {steps}"
     missing = [tables for tables in answer.tables if answer.state.is_missing(tables)]
     if missing and not answer.state.may_create:
-        details.fix = commands.run_py("--migrate") + "  # with a role that may make tables in the schema preflight"
-        pytest.fail(f"the role may not make the tables of {', '.join(tables.subject for tables in missing)}")
+        details.fix = commands.run_py("--migrate") + "  # with a role that may create tables in the schema preflight"
+        pytest.fail(f"the database role may not create the tables of {', '.join(tables.subject for tables in missing)}")

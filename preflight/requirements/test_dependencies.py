@@ -68,7 +68,7 @@ def test_dependencies(settings: Settings, details: Details) -> None:
     assert not tried.failures, "; ".join(f"{name} cannot be imported: {why}" for name, why in tried.failures.items())
     notes = list(unknown)
     if tried.untried:
-        notes.append(f"not all could be imported in time: {', '.join(tried.untried)}")
+        notes.append(f"there was not enough time to import {', '.join(tried.untried)}")
     source = (settings.declared or {}).get("source")
     count = f"{len(details)} package{'' if len(details) == 1 else 's'}"
     if source != "pyproject.toml":

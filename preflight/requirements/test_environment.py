@@ -37,11 +37,12 @@ def test_environment_file(settings: Settings, details: Details) -> None:
         not_applicable(f"not used: {file.problem}")
     if not file.exists and key_is_in_the_environment(settings):
         not_applicable(f"not used: {file.problem}, and {KEY} is in the environment")
-    details.fix = template.command(settings) if settings.serves_agent else f"write {file.path}: NAME=value, one a line"
+    write = f"write {file.path}, with one NAME=value on each line"
+    details.fix = template.command(settings) if settings.serves_agent else write
     if file.exists:
         details.fix = f"correct {file.path}: only lines of NAME=value and # comments belong there"
     if file.open_to:
-        details.fix = f"see that its content is yours, then: chmod 600 {shlex.quote(str(file.path))}"
+        details.fix = f"check that nobody else has changed its content, then: chmod 600 {shlex.quote(str(file.path))}"
     assert file.problem is None, file.problem
     details.summary = f"{file.path}, {len(file.values)} variable{'' if len(file.values) == 1 else 's'}"
 

@@ -73,7 +73,8 @@ def test_exposure(settings: Settings, details: Details) -> None:
             details.summary = f"{settings.prefix} needs a login: each start makes the token, and prints a link"
             return
         details.fix = new_token(settings, "unset PREFLIGHT_TOKEN: each start makes one then")
-        needed = f"{settings.prefix} may be published by a proxy: PREFLIGHT_TOKEN must have {TOKEN_LENGTH} characters"
+        needed = f"PREFLIGHT_TOKEN needs at least {TOKEN_LENGTH} characters"
+        needed = f"{settings.prefix} may be published by a proxy: {needed}"
         assert filled_in, f"the token is still the template's placeholder, and {needed}"
         assert long_enough, f"the token is too short: {needed}"
         assert redacted, f"{SHOWN}: PREFLIGHT_TOKEN must be a value that is not an ordinary word or name"
@@ -93,7 +94,7 @@ def test_exposure(settings: Settings, details: Details) -> None:
         others = f"clients of {settings.address} have no address, so none of them counts as local,"
     elif local:
         others += " through a trusted proxy"
-    needed = f"PREFLIGHT_TOKEN must be set to at least {TOKEN_LENGTH} characters"
+    needed = f"PREFLIGHT_TOKEN must be set to a value of at least {TOKEN_LENGTH} characters"
     assert settings.token is not None, f"{others} and there is no token: {needed}"
     hiding = places.of(settings, "PREFLIGHT_TOKEN").hiding
     assert filled_in, f"{others} and the token is still the template's placeholder: {needed}{hiding}"

@@ -47,8 +47,7 @@ def test_python_version(settings: Settings, details: Details) -> None:
             settings.python, lambda version: _is_version(version) and wanted.contains(version)
         )
         details.fix = (
-            details.fix
-            or f"install a Python {settings.python} and run this again: the fix will be the command that switches to it"
+            details.fix or f"install a Python {settings.python}, then run this command again to see how to switch to it"
         )
     # The only mistake may be a variable that was set for something else.
     variable = settings.sources.get("python") in (ENVIRONMENT, ENV_FILE)

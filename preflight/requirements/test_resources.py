@@ -21,7 +21,7 @@ def test_disk_space(settings: Settings, details: Details) -> None:
     folder = next(one for one in (settings.state_dir, *settings.state_dir.parents) if one.is_dir())
     free = shutil.disk_usage(folder).free
     details.update(free=free, needed=settings.disk_space, folder=str(folder))
-    details.fix = f"make room on the disk of {folder}, or set PREFLIGHT_STATE_DIR to another one"
+    details.fix = f"make room on the disk of {folder}, or set PREFLIGHT_STATE_DIR to a folder on another disk"
     enough = free >= settings.disk_space
     assert enough, f"{amount(free)} free at {folder}, needs {amount(settings.disk_space)}"
     details.summary = f"{amount(free)} free"
@@ -68,7 +68,7 @@ def test_file_descriptors(run_origin: str, details: Details) -> None:
         details.summary = "this server has what it needs"
         return
     enough = allowed is None or allowed >= openfiles.START
-    assert enough, f"{allowed} open files allowed, and a start needs {openfiles.START}"
+    assert enough, f"{allowed} open files are allowed, but a start needs {openfiles.START}"
     details.summary = "unlimited" if allowed is None else f"{allowed} allowed"
 
 
@@ -83,4 +83,4 @@ def test_open_files(settings: Settings, worker_is_ours: bool, details: Details) 
     assert enough, f"{allowed} open files allowed, needs {settings.open_files}"
     details.summary = "unlimited" if allowed is None else f"{allowed} allowed"
     if worker_is_ours and connections < settings.connections:
-        details.summary += f", which is enough for {connections} connections of the {settings.connections} that are set"
+        details.summary += f", which is enough for {connections} of the {settings.connections} configured connections"

@@ -45,7 +45,7 @@ def test_tls_certificate_validity(settings: Settings, details: Details) -> None:
     except certificates.UnusableCertificate:
         unknown("TLS Certificate says why the certificate cannot be used")
     shown = commands.quoted(certificate.path)
-    details.fix = f"renew it, then start again: openssl x509 -noout -dates -in {shown} shows both ends"
+    details.fix = f"renew the certificate, then start again (openssl x509 -noout -dates -in {shown} shows its dates)"
     assert certificate.ends is not None, f"clients refuse {certificate.path}: {certificate.problem}"
     details.update(valid_until=_day(certificate.ends))
     left = certificate.days_left()

@@ -25,7 +25,7 @@ def test_state_folder(settings: Settings, details: Details) -> None:
     """The state folder is safe from other users, and can be written and locked."""
     folder = settings.state_dir
     details.update(path=str(folder))
-    details.fix = f"make {folder} a folder that you can write, or set PREFLIGHT_STATE_DIR to another one"
+    details.fix = f"make {folder} a folder that you can write, or set PREFLIGHT_STATE_DIR to another folder"
     try:
         files.own(folder)
         # In a folder that is used for other things as well, modes are left alone.
@@ -54,7 +54,7 @@ def test_state_folder(settings: Settings, details: Details) -> None:
         _share(settings, details)
     report = settings.state.report
     replaceable = not report.is_dir()
-    assert replaceable, f"{report} is a folder, and the report has to be a file there"
+    assert replaceable, f"{report} is a folder, but the report must be a file there"
     details.summary = str(folder)
 
 
@@ -67,7 +67,7 @@ def _share(settings: Settings, details: Details) -> None:
     except OSError as error:
         if error.errno == errno.EFBIG:
             details.fix = "allow larger files (ulimit -f), or serve with fewer workers"
-        pytest.fail(f"no file can be made for what {settings.workers} workers share: {error.strerror}")
+        pytest.fail(f"the file that {settings.workers} workers share cannot be created: {error.strerror}")
 
 
 def _close(state: StateFolder) -> None:

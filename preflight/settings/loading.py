@@ -232,7 +232,7 @@ def registered(root: Path, table: Mapping[str, Any]) -> Known:
         raise SettingsError(f"{where}: {error}") from None
     except Exception as error:  # noqa: BLE001  # an object that is made when it is asked may raise what it likes
         why = "" if isinstance(error, TypeError) else f" ({type(error).__name__}: {first_line(str(error))})"
-        raise SettingsError(f"{where}: {name} is no dataclass of settings{why}") from None
+        raise SettingsError(f"{where}: {name} is not a dataclass of settings{why}") from None
     if taken := found.keys() & SETTINGS.keys():
         raise SettingsError(f"{where}: {name} declares {min(taken)}, which is a setting of the preflight")
     return found

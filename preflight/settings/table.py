@@ -102,7 +102,9 @@ class Table(Sources):
         " and other infrastructure, tunnels, editors and browsers",
     )
     port_grace: float = setting(5.0, duration(0, 60), "time between SIGTERM and SIGKILL")
-    probe_timeout: float = setting(2.0, duration(0.1, 60), "deadline of each question to the network")
+    probe_timeout: float = setting(
+        2.0, duration(0.1, 60), "deadline of each question that a probe asks over the network"
+    )
     requirement_timeout: float = setting(
         10.0,
         duration(0.1, 600),
@@ -156,13 +158,15 @@ class Table(Sources):
     if_running: str = setting(
         "replace",
         one_of("replace", "keep", "fail"),
-        "what to do about a server that this command started and that serves the address already",
+        "what to do if a server that was started with this command already serves the address",
     )
     refresh: float = setting(
         0.0, interval(10, 30 * 86400), "time between re-runs in the background, 10 s or more (0: none)"
     )
     rerun_interval: float = setting(
-        10.0, duration(0, 3600), "time from the end of a re-run until the next one may begin; sooner, the answer is 429"
+        10.0,
+        duration(0, 3600),
+        "time from the end of a re-run until the next one may begin; an earlier request gets 429",
     )
     rerun_gates: bool = setting(
         True, switch, "take the server out of rotation (503) while a critical requirement fails in its re-runs"
@@ -338,7 +342,7 @@ class Table(Sources):
     fleet_heartbeat: float = setting(
         30.0,
         duration(0.1, 3600),
-        "time between two signs of life of an instance in the database, a fifth more or less; an instance that"
+        "time between two heartbeats of an instance in the database, up to a fifth more or less; an instance that"
         " misses three counts as silent",
     )
     fleet_window: float = setting(

@@ -20,7 +20,7 @@ def new_token() -> str:
 def text() -> str:
     """The env file's template."""
     return f"""\
-# Variables and keys of the agent server: NAME=value, one a line.
+# Variables and keys of the agent server: one NAME=value on each line.
 # Keep it to yourself (mode 0600) and out of version control.
 
 # OpenAI, or any compatible service: required.

@@ -54,7 +54,7 @@ def main() -> int:
     if not link.met:
         in_checkout = link.settings.root == project.CHECKOUT
         holds = "conftest.py" if in_checkout else "the plugin"
-        how = f"pytest ended with exit code {exit_code} before {holds} could hold the run together"
+        how = f"pytest ended with exit code {exit_code} before {holds} took control of the run"
         faults = _faults(link)
         link.send("broken", problems=faults or [f"{how}{': see addopts in pytest.ini' if in_checkout else ''}"])
     gc.freeze()  # no collection at the interpreter's end either: the launcher waits for it

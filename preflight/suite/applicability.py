@@ -17,7 +17,7 @@ def left_out(declared: Declaration, settings: Settings, *, takes_port: bool) -> 
     if settings.offline and "network" in declared.needs:
         return "left out by --offline"
     if "agent" in declared.needs and not settings.serves_agent:
-        return f"about the agent server, and {settings.app or 'no application'} is served"
+        return f"it concerns the agent server, but {settings.app or 'no application'} is served"
     if "web" in declared.needs and not settings.serves_agent and not settings.prefix:
         return "web_prefix is off: the preflight serves nothing beside the application"
     if "notify" in declared.needs and not settings.notify:
@@ -25,7 +25,7 @@ def left_out(declared: Declaration, settings: Settings, *, takes_port: bool) -> 
         found = f"empty in the environment{place.hiding}" if place.in_environment else "not set"
         return f"PREFLIGHT_NOTIFY is {found}: notifications are off"
     if "database" in declared.needs and not settings.database_url:
-        return "PREFLIGHT_DATABASE_URL is not set: this instance is alone"
+        return "PREFLIGHT_DATABASE_URL is not set: this instance is not part of a fleet"
     if "tables" in declared.needs and not settings.database_tables:
         return "the application keeps nothing in the database"
     if "tls" in declared.needs and not any(name.startswith("ssl_") for name in settings.sources):

@@ -139,7 +139,8 @@ class Collection:
         files = {item.path for item in items}
         own = [folder for scope in self._scopes for folder in (scope.folder, scope.folder.resolve())]
         strange = [file for file in files if not any(map(file.is_relative_to, own))]
-        return [f"{file}: is not a requirement of {self._settings.root}: name the folder instead" for file in strange]
+        root = self._settings.root
+        return [f"{file} is not part of the suite of {root}: name the folder instead" for file in strange]
 
     def _stale(self, items: list[pytest.Item]) -> list[str]:
         """Each requirement whose code is not that of its file, or that would not judge."""

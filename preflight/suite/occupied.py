@@ -79,7 +79,8 @@ def claim(
         wait_for_drains(settings, ours, on_step)
         ours = neighbours.on_port(settings)
         if origin == "pytest" and ours:
-            return Claim(holders=holders, problem=f"{ours[0].name} drains for longer than it said", fix="stop it")
+            problem = f"{ours[0].name} is draining for longer than it announced"
+            return Claim(holders=holders, problem=problem, fix="stop it")
         policy = policy_of(settings, [one.record for one in ours])
     may_take(policy.grace + STUBBORN)
     return _take(settings, policy, on_step)
@@ -153,9 +154,10 @@ def claim_path(origin: str, settings: Settings, path: Path, blocking: str, given
     if state.listens and ours and (origin != "check" or any(neighbour.stays for neighbour in ours)):
         pid = ours[0].record.pid
         problem = (
-            f"{ours[0].name} holds {settings.address} and hands over no socket: no process is stopped to free a path"
+            f"{ours[0].name} holds {settings.address} and does not hand over its socket: no process is stopped to free"
+            " a path"
         )
-        return Claim(problem=problem, fix=f"see what it waits for (kill -CONT {pid}), or end it: kill {pid}")
+        return Claim(problem=problem, fix=f"resume it if it is suspended (kill -CONT {pid}), or end it (kill {pid})")
     if state.problem or (state.listens and not ours):
         problem, fix = socketfiles.described(path, state)
         return Claim(problem=problem, fix=fix)
@@ -199,7 +201,7 @@ def _beside(origin: str, settings: Settings, decision: Decision, holders: tuple[
     fix = (
         "stop it, or choose another port"
         if neighbour.answers
-        else f"see what it waits for (kill -CONT {pid}), or end it"
+        else f"resume it if it is suspended (kill -CONT {pid}), or end it (kill {pid})"
     )
     return Claim(holders=holders, problem=f"{neighbour.name} {what}, which this run never stops", fix=fix)
 

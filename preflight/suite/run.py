@@ -144,8 +144,8 @@ class SuiteRun:
         waiting = [nodeid for nodeid in self.declarations if nodeid not in settled]
         if waiting and not self.problems:
             others = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
-            why = "a plugin has changed the order, or a requirement asks for it without naming it as an argument"
-            self.broken([f"the port was asked for before {waiting[0]}{others} had an answer: {why}"])
+            why = "a plugin has changed the order, or a requirement gets that fixture without naming it as an argument"
+            self.broken([f"the fixture port was used before {waiting[0]}{others} had an answer: {why}"])
         self.notice_unawaited()
         return self.blocking
 

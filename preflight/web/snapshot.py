@@ -109,4 +109,4 @@ class Snapshot:
         try:
             return Report.from_json(self._redactor.document(found.to_json()))
         except RecursionError:
-            raise ReportError(f"{self._path}: is nested too deeply") from None
+            raise ReportError(f"{self._path} is nested too deeply") from None

@@ -264,9 +264,8 @@ def _uptime(result: Mapping[str, Any]) -> str:
     if not count:
         return f"{said} The worker never had to be restarted."
     last = server["restarts"]
-    return (
-        f"{said} The worker was restarted {count} times, last at {last.get('last_exit_at')} ({last.get('last_exit')})."
-    )
+    times = "once" if count == 1 else f"{count} times"
+    return f"{said} The worker was restarted {times}, last at {last.get('last_exit_at')} ({last.get('last_exit')})."
 
 
 def _span(seconds: float) -> str:

@@ -224,7 +224,7 @@ class Agent:
                 writer(("token", chunk.text))
         text = self._redactor.text("".join(said))
         if not text.strip():
-            raise ProviderError("provider_incomplete", "The model answered with nothing. Try again.", retry=True)
+            raise ProviderError("provider_incomplete", "The model's answer is empty. Try again.", retry=True)
         writer(("answer", text))
         turn = [HumanMessage(state["question"], id=state["turn_id"]), AIMessage(text, id=f"{state['turn_id']}-answer")]
         return {"memory": turn, "findings": None, "question": "", "query": ""}  # type: ignore[typeddict-item]  # the reducer's word

@@ -145,18 +145,18 @@ def ended(message: BaseMessage) -> bool:
     if word in WHOLE:
         return True
     if word in TOO_LONG:
-        said = "it reached the longest length that the service allows. Ask for a shorter one"
+        said = "it reached the maximum length that the service allows. Ask for a shorter one"
     elif word in FILTERED:
         said = "the service's filter stopped it. Put the question in other words"
     else:
         said = "the service ended it early. Try again"
     named = f" ({word})" if re.fullmatch(r"[a-z_-]{1,40}", word) else ""
     retry = word not in FILTERED
-    raise ProviderError("provider_incomplete", f"The model's answer is incomplete: {said}{named}.", retry=retry)
+    raise ProviderError("provider_incomplete", f"The model's answer is incomplete{named}: {said}.", retry=retry)
 
 
 def _half_way() -> ProviderError:
-    return ProviderError("provider_incomplete", "The model's answer stopped half way. Try again.", retry=True)
+    return ProviderError("provider_incomplete", "The model's answer stopped halfway. Try again.", retry=True)
 
 
 def _wait(failure: ProviderError, attempt: int) -> float | None:
@@ -186,7 +186,7 @@ def explain(error: Exception, provider: ModelProvider) -> ProviderError:
         return ProviderError("provider_timeout", f"{provider.name} stopped answering. Try again later.", retry=True)
     if isinstance(error, json.JSONDecodeError | sdk.APIResponseValidationError | UnicodeDecodeError):
         return ProviderError(
-            "provider_invalid", f"{provider.name} sent something that is no valid answer. Try again.", retry=True
+            "provider_invalid", f"{provider.name} sent an answer that is not valid. Try again.", retry=True
         )
     if isinstance(error, sdk.APIConnectionError):
         return ProviderError(
@@ -198,7 +198,8 @@ def explain(error: Exception, provider: ModelProvider) -> ProviderError:
         )
     if isinstance(error, sdk.APIError):  # an error that came inside a stream
         code = _code(error.code)
-        return ProviderError("provider_error", f"{provider.name} broke off{code}. Try again later.", retry=True)
+        message = f"{provider.name} cut its answer short with an error{code}. Try again later."
+        return ProviderError("provider_error", message, retry=True)
     if isinstance(error, ConnectionError) or type(error).__module__.startswith(("httpx", "httpcore")):
         return _half_way()
     if isinstance(error, TypeError | ValueError | KeyError | AttributeError):
@@ -234,7 +235,7 @@ def _status(provider: ModelProvider, status: int, code: str, after: float | None
     if status == 429:
         wait = f"Try again in {after:g} s." if after is not None else "Try again later."
         return ProviderError(
-            "provider_rate_limit", f"{provider.name} asks to slow down {said}. {wait}", True, after, again=True
+            "provider_rate_limit", f"{provider.name} asks for fewer requests {said}. {wait}", True, after, again=True
         )
     if status == 408:
         return ProviderError(
@@ -245,7 +246,7 @@ def _status(provider: ModelProvider, status: int, code: str, after: float | None
             "provider_error", f"{provider.name} reports a conflict {said}. Try again later.", True, after, again=True
         )
     if status >= 500:
-        message = f"{provider.name} has a fault of its own {said}. Try again later."
+        message = f"{provider.name} reports an error of its own {said}. Try again later."
         return ProviderError("provider_error", message, True, after, again=True)
     return ProviderError(
         "provider_rejected",

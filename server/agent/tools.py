@@ -128,14 +128,14 @@ class Toolbox:
         offered = self.offered(acting=acting)
         tool = offered.get(name)
         if tool is None:
-            answer: Answer = {"error": f"there is no such tool now; there are {', '.join(offered)}"}
+            answer: Answer = {"error": f"there is no such tool now; the tools are {', '.join(offered)}"}
         else:
             known = {key: value for key, value in arguments.items() if key in tool.parameters}
             fault = _fault(tool, known)
             try:
                 answer = {"error": fault} if fault else await tool.answer(**known)
             except Exception as error:  # noqa: BLE001  # a tool that breaks is an answer, and the turn goes on
-                answer = {"error": f"the tool broke ({type(error).__name__})"}
+                answer = {"error": f"the tool failed ({type(error).__name__})"}
         return as_data(name if tool else "tools", plain(self._redactor.value(answer)))
 
     async def _checked(self) -> Report | None:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 PAGE = 128 * 1024  # characters of messages in `initialized` and in `history`
 NO_MESSAGE: frozenset[Code] = frozenset({"not_text", "too_large", "bad_json", "unknown_type"})
-BEGUN, RESUMED = "A new session has begun.", "The session goes on where it was."
+BEGUN, RESUMED = "A new session has begun.", "The session continues where it left off."
 INIT_FIRST = 'Send {"type": "init"} first.'
 NO_COMMANDS = "This server has nothing to command, approve or roll back: nothing was done. Send a chat message instead."
 BURST = 5.0  # seconds' worth of messages that may come at once
@@ -127,7 +127,7 @@ class Connection:
             document = self._object(frame)
             kind = messages.kind_of(document)
             if not isinstance(kind, str) or kind not in TYPES:
-                raise Refused("unknown_type", f"Send one of these types: {', '.join(sorted(TYPES))}.")
+                raise Refused("unknown_type", f"The type of a message must be one of: {', '.join(sorted(TYPES))}.")
             if self.session is None and kind != "init":
                 raise Refused("init_required", INIT_FIRST)
             await self._handle(await self._redacted(messages.parse({**document, "type": kind})))
@@ -194,7 +194,7 @@ class Connection:
                 await session.say(self, message.text, message.id)
             case Cancel():
                 if not session.cancel(message.turn_id, message.id):
-                    raise Refused("nothing_to_cancel", "No such turn runs or waits.")
+                    raise Refused("nothing_to_cancel", "No such turn is running or waiting.")
             case Ping():
                 self.send(Pong(timestamp=now(), id=message.id))
             case GetTranscript():

@@ -89,7 +89,7 @@ class Hub(Resources):
             try:
                 await work
             except StoreError as error:
-                log.warning("a session that another worker serves as well: %s", error)
+                log.warning("news of a session that another worker also serves could not be handled: %s", error)
 
         task = asyncio.create_task(done())
         self._hearing.add(task)

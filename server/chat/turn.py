@@ -82,8 +82,8 @@ def ended(task: asyncio.Task[str], redactor: Redactor, limit: float) -> TurnEnd:
         return TurnEnd("error", error.message, error.code, error.retry, error.retry_after)
     if isinstance(error, TimeoutError):
         return TurnEnd("error", f"There was no answer within {limit:g} s. Try again.", "timeout", retry=True)
-    log.error("a turn broke: %s", redactor.text("".join(traceback.format_exception(error))))
-    said = f"The agent broke ({type(error).__name__}); see the server's log."
+    log.error("a turn failed: %s", redactor.text("".join(traceback.format_exception(error))))
+    said = f"The agent failed ({type(error).__name__}); see the server's log."
     return TurnEnd("error", said, "internal", retry=True)
 
 

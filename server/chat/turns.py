@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NOT_BEGUN = "The server restarts and has not begun this turn: connect again, then send the message again."
+NOT_BEGUN = "The server is restarting and has not begun this turn: connect again, then send the message again."
 WORKING = "Working…"
 DOING = {  # by the node of the graph that has begun
     "supervisor": "Thinking…",
@@ -163,10 +163,11 @@ class Session:
         before = [*self._here, *self._arriving.values()]
         most, size = self._resources.limits.chat_queue, self._resources.limits.chat_queue_size
         if len(before) >= most:
-            raise Refused("queue_full", f"{most} messages of this session wait already: try again later.", retry=True)
+            unanswered = "1 unanswered message" if most == 1 else f"{most} unanswered messages"
+            raise Refused("queue_full", f"This session already has {unanswered}: try again later.", retry=True)
         turn = Turn(uuid.uuid4().hex, text, client, 0)
         if before and sum(one.size for one in [*before, turn]) > size:
-            said = f"More than {size} bytes of this session's messages would wait: try again later."
+            said = f"The unanswered messages of this session would exceed {size} bytes: try again later."
             raise Refused("queue_full", said, retry=True)
         self._arriving[turn.id] = turn
         try:
@@ -295,8 +296,8 @@ class Session:
             await self._perform(turn)
         except Exception as error:  # noqa: BLE001  # said to the user and in the log
             # A fault of ours; the turn stays open, and the ones behind it get their chance.
-            log.error("a turn broke: %s", self._resources.redactor.text("".join(traceback.format_exception(error))))
-            said = f"The server broke ({type(error).__name__}); resume the session to try the turn again."
+            log.error("a turn failed: %s", self._resources.redactor.text("".join(traceback.format_exception(error))))
+            said = f"The server failed in this turn ({type(error).__name__}); resume the session to try it again."
             self.fail(turn, "internal", said)
 
     async def _perform(self, turn: Turn) -> None:

@@ -111,7 +111,7 @@ class Unfinished:
 
     def watch(self, turn: Turn) -> None:
         """Wait for the answer of a turn that another process works on, or for its end."""
-        self._wait(turn, "Another process works on this turn.")
+        self._wait(turn, "Another process is working on this turn.")
         self._watchers[turn.id] = turn, asyncio.create_task(self._watch(turn))
 
     def abandoned(self) -> list[asyncio.Task[None]]:

@@ -182,7 +182,7 @@ class Database:
     def _set_aside(self) -> None:
         """Set aside a file that is not a database, for people who can repair it; the service goes on."""
         aside = self.path.with_name(f"{self.path.name}.broken-{time.time_ns()}")
-        log.error("%s is not a SQLite database; it is now %s", self.path, aside.name)
+        log.error("%s is not a SQLite database; it was renamed to %s", self.path, aside.name)
         for ending in ("", "-wal", "-shm"):
             file = self.path.with_name(self.path.name + ending)
             if file.exists():

@@ -36,13 +36,15 @@ class Imported:
 
     def told(self) -> str:
         """The result, for people."""
-        said = f"Imported into the database: sessions {self.sessions}, new messages in them {self.messages}."
+        sessions = f"{self.sessions} session{'' if self.sessions == 1 else 's'}"
+        messages = f"{self.messages} new message{'' if self.messages == 1 else 's'}"
+        said = f"Imported into the database: {sessions} with {messages}."
         if self.there:
-            said += f" Sessions that were there already: {self.there}."
+            said += f" Sessions that were already there: {self.there}."
         if self.in_use:
             said += (
-                f" Left out, because a server that runs is answering in them: {', '.join(self.in_use)}."
-                " Stop it, and run this again."
+                f" Left out, because a running server is answering in them: {', '.join(self.in_use)}."
+                " Stop the server, and run this command again."
             )
         return said
 
@@ -99,7 +101,7 @@ def _opened(path: Path) -> sqlite3.Connection:
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if version != VERSION:
         db.close()
-        raise StoreError(f"{path} has version {version}, and this release reads {VERSION}")
+        raise StoreError(f"{path} has version {version}, but this release reads {VERSION}")
     return db
 
 

@@ -240,7 +240,7 @@ class Store:
                 return AcceptedMessage(turn, stamp(at), seq, duplicate=True, answer=_answer(db, session, turn))
         if (found[0] if found else 0) + size > self.size:
             raise SessionFull(
-                f"this session holds as much as a session may ({self.size} bytes); begin a new one or delete this one"
+                f"with this message, the session would exceed {self.size} bytes; begin a new one or delete this one"
             )
         # In the transaction that accepts: of two processes that accept at once, the second sees the first one's turn.
         other = "SELECT EXISTS (SELECT * FROM turns WHERE session = ? AND owner <> ?)"
@@ -261,7 +261,7 @@ class Store:
                 count -= 1
                 if count < self.limit:
                     return
-        raise TooManySessions(f"there are {count} sessions, as many as may be, and all are in use")
+        raise TooManySessions(f"there are {count} sessions, and all of them are in use: try again later")
 
     def _finish(self, db: sqlite3.Connection, session: str, turn: str, reply: TurnEnd) -> Line:
         ours = "DELETE FROM turns WHERE turn = ? AND session = ? AND owner = ?"
@@ -272,7 +272,7 @@ class Store:
             return line
         if known(db, session):
             raise TurnTaken("another process has taken this turn over")
-        raise NoSession("the session was deleted meanwhile")
+        raise NoSession("the session was deleted in the meantime")
 
     def _forget_old(self, db: sqlite3.Connection, keep: Collection[str]) -> None:
         old = db.execute("SELECT id FROM sessions WHERE updated < ? LIMIT 1000", (time.time() - self.age,))

@@ -383,7 +383,7 @@ def test_what_stands_where_the_report_belongs(place: Place, what: str) -> None:
     one = place.start(*DEMO)
     if what == "folder":
         assert one.wait() == 1, one.output
-        assert "is a folder, and the report has to be a file there" in one.output
+        assert "is a folder, but the report must be a file there" in one.output
     else:
         assert one.until_ready().stop() == 0
         assert place.report()["status"] == "passed"

@@ -163,7 +163,7 @@ REVERSES = {
     ),
     "at the last moment": (
         "def pytest_collection_finish(session):\n    session.items.reverse()\n",
-        "the port was asked for before",
+        "the fixture port was used before",
     ),
 }
 
@@ -187,7 +187,7 @@ def test_a_requirement_that_takes_the_port_early(project: Place) -> None:
     """Who asks for the port in passing gets no port that is freed: the run is broken, and says of what."""
     project.write_requirement("asks", HEAD + ASKS)
     project.write_requirement("judges", HEAD + JUDGES.format("test_judges()"))
-    assert "the port was asked for before" in refused_beside_a_listener(project).output
+    assert "the fixture port was used before" in refused_beside_a_listener(project).output
 
 
 @pytest.mark.parametrize("order", REVERSES)

@@ -313,7 +313,7 @@ def test_failed_start_up_beside_a_thread(place: Place) -> None:
     """A start-up that has failed is over, although a thread of the application goes on: it is not waited for."""
     started = guarded(place, "fails beside a thread")
     assert started.wait() == 4
-    assert "THE SERVER DOES NOT START: given up" in started.stdout
+    assert "THE SERVER DOES NOT START: the launcher has given up" in started.stdout
     assert "exit code 3" in started.stdout
     assert READY not in started.output
     started.left_nothing()
@@ -329,7 +329,7 @@ def test_start_up_that_exits(place: Place) -> None:
     )
     started = place.start("--demo", "--app", "exits:app", "--supervise", PREFLIGHT_RESTART_BACKOFF="10ms")
     assert started.wait() == 4
-    assert "THE SERVER DOES NOT START: given up" in started.stdout
+    assert "THE SERVER DOES NOT START: the launcher has given up" in started.stdout
     assert "The application's start-up ended with SystemExit('there is no database')." in started.stdout
     assert READY not in started.output
     started.left_nothing()

@@ -93,7 +93,7 @@ LOST = {
     "deleted": (MARKED + "del test_other\n", "test_suite.py::test_other: was not collected"),
     "twice the name": (
         MARKED + MARKED.replace("False", "True"),
-        "test_suite.py::test_other, which another one of that name replaces",
+        "test_suite.py::test_other, replaced by another test of the same name",
     ),
     "no test any more": (MARKED + "test_other.__test__ = False\n", "test_suite.py::test_other: was not collected"),
 }
@@ -308,7 +308,7 @@ def test_stale_outside_of_functions(project: Place, what: str) -> None:
     write_settled(project, JUDGES.format(line=before, **ask))
     assert check(project).process.returncode == 0
     rewrite_unseen(suite_file(project), JUDGES.format(line=after, **ask))
-    broken(check(project), "test_suite.py: its compiled form is another file's: remove ")
+    broken(check(project), "test_suite.py: its compiled code does not match its source: remove ")
     assert what != "a table" or plain(project).process.returncode != 0
 
 
@@ -341,7 +341,7 @@ def test_helpers_without_assertions(project: Place, where: str) -> None:
     helper.write_text(HIDDEN[where])
     py_compile.compile(str(helper), cfile=cache_from_source(str(helper)), doraise=True, optimize=1)
     started = check(project) if where == "the module itself" else plain(project)
-    broken(started, "preflight/requirements/helping.py: its compiled form is another file's: remove ")
+    broken(started, "preflight/requirements/helping.py: its compiled code does not match its source: remove ")
 
 
 # Honest setups.

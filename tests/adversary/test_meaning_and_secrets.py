@@ -85,7 +85,7 @@ def test_passed_over_in_a_linked_folder(project: Place) -> None:
         checked(project),
         f"{below}/keys.py, whose name is not that of a file of requirements",
         f"{below}/test_class.py::Keys.test_it: was not collected",
-        f"{below}/test_twice.py::test_it, which another one of that name replaces",
+        f"{below}/test_twice.py::test_it, replaced by another test of the same name",
     )
 
 

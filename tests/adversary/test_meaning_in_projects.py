@@ -227,7 +227,7 @@ def test_a_ready_made_requirement_that_pytest_does_not_see(shop: Adopter, how: s
     shop.write(FILE, MADE + LOST[how])
     done = suite(shop)
     assert done.process.returncode not in (0, 1), done.output
-    assert "a ready-made requirement, which has to be assigned to a name of its own" in done.output
+    assert "a ready-made requirement (assign it to a name of its own" in done.output
 
 
 def test_a_part_of_ready_made_requirements(shop: Adopter) -> None:

@@ -54,7 +54,7 @@ def test_more_files_than_may_be_watched(project: Place, limit: str) -> None:
     project.before = ["unshare", "--map-root-user", "sh", "-c", limits, "sh"]
     if subprocess.run([*project.before, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this machine does not let this user set a limit in a user namespace")
-    started = project.start(*RELOADING).until_ready().until_says("Changes are not noticed any more")
+    started = project.start(*RELOADING).until_ready().until_says("--reload no longer notices changes: ")
     assert get(project.url) == (200, "1")
     before, since = spent(started.pid), time.monotonic()
     time.sleep(3)
@@ -81,7 +81,7 @@ def test_an_environment_that_is_made_anew(project: Place) -> None:
     (project.folder / "venv").rename(project.folder / "away")
     save(project, "2")
     started.until_says("mine.py changed")
-    started.until_says("goes on serving (exit code 4). Waiting for a file to change.")
+    started.until_says("The next instance did not start (exit code 4); PID ")
     assert get(project.url) == (200, "1")
     (project.folder / "away").rename(project.folder / "venv")
     save(project, "3")

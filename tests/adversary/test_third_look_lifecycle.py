@@ -1069,7 +1069,7 @@ def test_a_dry_run_names_everybody(place: Place, employer: Started) -> None:
         assert alive(helper)
         assert place.run("--free-port").process.returncode == 0
         assert re.search(rf"^Would stop: .*\(PID {employer.pid}\b", foreseen, re.MULTILINE)
-        assert f"With what runs under that: {helper.name()} (PID {helper.pid})\n" in foreseen
+        assert f"Would also stop their descendants: {helper.name()} (PID {helper.pid})\n" in foreseen
         assert alive(job)
         assert not alive(helper)
     finally:

@@ -223,7 +223,7 @@ def test_one_of_several_stands_still(gated: Gated) -> None:
     answered = {get(gated.place.url) for _ in range(5)}
     assert answered == {(200, str(one))}
     started.until_says("is back (PID ")
-    assert "hung: no sign of life for 5 s" in started.output
+    assert "hung: no heartbeat for 5 s" in started.output
     assert "1 other serves." in started.output
     assert workers_of(started)[0] == one
     assert started.stop() == 0

@@ -216,7 +216,7 @@ def test_a_socket_that_is_of_no_use(place: Place, start: StartBehind, listener: 
     assert started.stdout == ""
     (line,) = started.stderr.splitlines()
     assert line.startswith("run.py: error: systemd passes ")
-    why = {"port": "and the settings name", "several": "systemd passes 2 sockets", "datagrams": "no stream socket"}
+    why = {"port": "but the settings name", "several": "systemd passes 2 sockets", "datagrams": "not a stream socket"}
     assert why[what] in line
     assert not place.report_file.exists()
 
@@ -234,7 +234,7 @@ def test_a_socket_that_went_to_the_parent(place: Place, listener: socket.socket)
     shell = ["/bin/sh", "-c", f"{shlex.join(command)}; exit $?"]
     started = place.spawn(*passing([listener], shell), pass_fds=[listener.fileno()])
     assert started.wait() == 1
-    assert "note: systemd has passed a socket to the process that started this one" in started.stderr
+    assert "note: systemd has passed a socket to the parent process, so this start did not get it" in started.stderr
     assert f"port {place.port} is held by " in started.stdout
     assert "this process runs inside it" in started.stdout
 

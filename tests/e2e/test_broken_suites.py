@@ -187,7 +187,7 @@ def test_all_faults_at_once(project: Place) -> None:
         "test_no_docstring: needs a docstring that states the requirement",
         "test_unknown_need: needs 'luck', which is not one of",
         "test_unknown_argument: its marker has an unknown argument 'fx'",
-        "test_scope: its scope is 'galaxy', and has to be one of instance, fleet",
+        "test_scope: its scope is 'galaxy', but must be one of instance, fleet",
         "test_two_fixes: its fix has to be one line of text",
         "test_parametrised[2]: has the title 'E', and so has",
     ):
@@ -475,7 +475,7 @@ def test_report_that_cannot_be_written(place: Place, asked: bool) -> None:
         started = place.run("--demo", PREFLIGHT_STATE_DIR=str(occupied.parent))
         assert started.process.returncode == 1
         assert "State Folder" in started.stdout.partition(BLOCKED)[2]
-        assert "is a folder, and the report has to be a file there" in " ".join(started.stdout.split())
+        assert "is a folder, but the report must be a file there" in " ".join(started.stdout.split())
     assert "SIGTERM" not in started.output
     assert "Traceback" not in started.output
     assert holder.process.poll() is None

@@ -158,8 +158,8 @@ def test_before_init_everything_else_is_init_required(demo: Started) -> None:
     """Whatever it is, and what else is wrong with it is said as well; an `init` with a fault has its own code."""
     frames: list[tuple[str | bytes, str]] = [
         *((json.dumps({"type": kind, "content": "early"}), "init") for kind in ("chat", "ping", "cancel", "history")),
-        ('{"type": "dance"}', "one of these types"),
-        ("{}", "one of these types"),
+        ('{"type": "dance"}', "must be one of: "),
+        ("{}", "must be one of: "),
         ("no json", "not valid JSON"),
         ("[1, 2]", "JSON object"),
         (b'{"type": "init"}', "text frames"),

@@ -252,7 +252,7 @@ def test_what_is_typed(reader: Place, environment: Path, block: Block, request: 
     for line in filter(None, typed.splitlines()):
         came = session.type(line)
         if "--import-sessions" in line:
-            assert "sessions 1, new messages in them 2." in came
+            assert "1 session with 2 new messages." in came
         if line.startswith("curl"):
             assert "error" not in json.loads(came)
 

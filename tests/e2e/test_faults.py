@@ -95,7 +95,7 @@ def test_full_disk_at_the_start(disk: Disk) -> None:
     assert started.process.returncode == 1, started.output
     assert BLOCKED in started.output
     assert f"{disk.place.state} cannot be written and locked: No space left on device" in started.output
-    assert "set PREFLIGHT_STATE_DIR to another one" in started.output
+    assert "set PREFLIGHT_STATE_DIR to another folder" in started.output
     assert "Traceback" not in started.output
     assert {file.name for file in disk.folder.iterdir()} <= {"filler", "audit.log"}
     assert not (disk.folder / "audit.log").exists() or (disk.folder / "audit.log").stat().st_size == 0

@@ -201,7 +201,7 @@ def test_a_database_that_is_away(fleet: Fleet) -> None:
         try:
             refused = one.send("chat", content="meanwhile", id="m").receive("error")
             assert (refused["code"], refused["retry"]) == ("storage", True)
-            assert "the database has been away for" in refused["message"]
+            assert "the database has been unavailable for" in refused["message"]
             two.send("init", session_id=session)
             assert two.receive("error")["code"] == "storage"
             assert get(f"{fleet.other.url}/health")[0] == 200

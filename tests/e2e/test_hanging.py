@@ -102,7 +102,7 @@ def test_start_up_that_does_not_end(place: Place, hangs: str, where: str) -> Non
     banner = started.stdout.partition("Where it stands:")[2].partition("another one starts")[0]
     assert where in banner
     assert "hanging.py" in banner
-    assert "THE SERVER DOES NOT START: given up" in started.stdout
+    assert "THE SERVER DOES NOT START: the launcher has given up" in started.stdout
     assert "The worker ended: not started within 1 s. It was started 2 times." in started.stdout
     assert (place.folder / "lives").read_text() == "xx"
     assert READY not in started.output
@@ -140,7 +140,8 @@ def test_restart_that_does_not_end(place: Place, hangs: str, what: str) -> None:
     started.until_says("another one starts at once")
     assert get(place.url) == (200, "life 3")
     assert f"The {what} of hanging:app has not ended within 2 s." in started.stdout
-    assert "Fix: make it do less, or set PREFLIGHT_STARTUP_TIMEOUT to more than it takes." in started.stdout
+    fix = "Fix: make the application start faster, or set PREFLIGHT_STARTUP_TIMEOUT to more than its start takes."
+    assert fix in started.stdout
     started.until_says(BACK)
     assert started.stop() == 0
 
@@ -185,12 +186,12 @@ def test_hanging_worker_is_replaced(place: Place, hangs: str) -> None:
     assert worker_of(started) != before
     banner = started.stdout.partition(HANGS)[2]
     assert (
-        f"There was no sign of life for 1 s from the application's event loop. The worker (PID {before}) is ended."
+        f"The application's event loop has sent no heartbeat for 1 s. The worker (PID {before}) is being killed."
         in banner
     )
     stacks = banner.partition("Where it stands:")[2].partition("The worker ended (")[0]
     assert f"in {hangs}" in stacks
-    assert "The worker ended (hung: no sign of life for 1 s); another one starts at once. Connections wait." in banner
+    assert "The worker ended (hung: no heartbeat for 1 s); another one starts at once. Connections wait." in banner
     assert f"in {hangs}" not in started.stderr, "the stacks are shown once"
     assert started.stop() == 0
     started.left_nothing()
@@ -208,7 +209,7 @@ def test_stopped_worker_is_replaced(place: Place) -> None:
     assert "Current thread" in banner
     restarts = json.loads(get(f"{place.url}/diagnostics")[1])["server"]["restarts"]
     assert restarts["count"] == 1
-    assert restarts["last_exit"] == "hung: no sign of life for 1 s"
+    assert restarts["last_exit"] == "hung: no heartbeat for 1 s"
     assert started.stop() == 0
     started.left_nothing()
 
@@ -219,7 +220,7 @@ def test_hanging_worker_without_supervision(place: Place) -> None:
     begin(place, "turns_for_ever")
     assert started.wait() == 4
     assert HANGS in started.stdout
-    assert "The worker ended: hung: no sign of life for 1 s. It is not started again" in started.stdout
+    assert "The worker ended: hung: no heartbeat for 1 s. It is not started again" in started.stdout
     started.left_nothing()
 
 

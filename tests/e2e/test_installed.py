@@ -119,8 +119,8 @@ def test_a_module_with_our_name_is_named(shop: Adopter, file: str) -> None:
     hidden = shop.write(file, "raise RuntimeError('not to be imported')\n")
     done = shop.command("--check-only", "--port", str(shop.port))
     assert done.process.returncode == 0, done.output
-    (line,) = [line for line in done.output.splitlines() if "has the name of this package" in line]
-    assert line.startswith(f"preflight: note: {hidden} has the name of this package: ")
+    (line,) = [line for line in done.output.splitlines() if "has the same name as this package" in line]
+    assert line.startswith(f"preflight: note: {hidden} has the same name as this package: ")
 
 
 IMPORTS_NOTHING = {
@@ -454,7 +454,7 @@ OTHER = OWN.replace('"Own"', '"Other"')
 LOST = {
     "another name": ("checks.py", OWN, "preflight_suite/checks.py, whose name is not that of a file of requirements"),
     "a class": ("test_a.py", OWN + CLASS, "preflight_suite/test_a.py::TestIt.test_x: was not collected"),
-    "twice": ("test_a.py", OWN + OTHER, "test_own, which another one of that name replaces"),
+    "twice": ("test_a.py", OWN + OTHER, "test_own, replaced by another test of the same name"),
     "a tuple": ("test_a.py", OWN + "    assert (False, 'no')\n", "preflight_suite/test_a.py:9: asserts a tuple"),
     "an import": ("test_a.py", "import nowhere\n", "preflight_suite/test_a.py: cannot be collected"),
     "a conftest": ("conftest.py", "collect_ignore_glob = ['*']\n", "was not collected"),

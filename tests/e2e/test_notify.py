@@ -121,7 +121,8 @@ def test_given_up(place: Place, receiver: Receiver) -> None:
     started = crashing(place, failing="2,3", PREFLIGHT_NOTIFY=receiver.url()).until_ready()
     crash(place)
     assert started.wait() == 4
-    assert receiver.titles == ["The server crashed", "The server crashed", "The server keeps crashing: given up"]
+    end = "The server keeps crashing: the launcher has given up"
+    assert receiver.titles == ["The server crashed", "The server crashed", end]
     assert "It was started 3 times." in receiver.taken[-1]["message"]
     started.left_nothing()
     back = crashing(place, PREFLIGHT_NOTIFY=receiver.url()).until_ready()

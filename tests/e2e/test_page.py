@@ -373,7 +373,7 @@ def test_in_service_all_the_same(project: Place, model: Path, visit: Open) -> No
     model.unlink()
     page.get_by_role("button", name="Check again").click()
     expect(page.locator("#verdict")).to_have_text("Not ready")
-    expect(page.locator("#itself")).to_have_text("The server goes on serving, because rerun_gates is off.")
+    expect(page.locator("#itself")).to_have_text("The server keeps serving, because rerun_gates is off.")
     expect(page.locator("#facts")).to_contain_text("healthy")
 
 

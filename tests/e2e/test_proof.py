@@ -201,7 +201,7 @@ def test_stopped_before_it_is_ready(place: Place, when: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "how, title", [("fails to start", "THE SERVER DOES NOT START: given up"), ("crashes", REJECTED)]
+    "how, title", [("fails to start", "THE SERVER DOES NOT START: the launcher has given up"), ("crashes", REJECTED)]
 )
 def test_replacement_that_crashes(place: Place, how: str, title: str) -> None:
     """One that does not come up, or crashes when it is asked, is given up, and it is said who still serves."""

@@ -146,7 +146,7 @@ def test_one_that_is_not_asked_breaks_the_run(shop: Adopter, how: str) -> None:
     done = shop.command("--port", str(shop.port))
     assert done.process.returncode == 3, done.output
     assert BROKE in done.stdout
-    assert f"{FILE}:5: a ready-made requirement, which has to be assigned to a name of its own" in done.stdout
+    assert f"{FILE}:5: a ready-made requirement (assign it to a name of its own" in done.stdout
     plain = shop.pytest("preflight_suite", environ={"SERVICE": "127.0.0.1:9"})
     assert plain.process.returncode != 0
 

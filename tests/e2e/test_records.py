@@ -428,7 +428,7 @@ def test_corrupt_report_of_an_earlier_run(place: Place) -> None:
     place.report_file.write_text('{"preflight": {"status": "passed", "may_st')
     started = place.start("--demo").until_ready()
     assert "The report of an earlier run was not used: " in started.stdout
-    assert "it is now report.json.corrupt-1" in started.stdout
+    assert "it was renamed to report.json.corrupt-1" in started.stdout
     place.report_file.write_text("garbage")
     for _ in range(2):
         body = json.loads(get(f"{place.url}/diagnostics")[1])

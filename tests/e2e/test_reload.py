@@ -82,7 +82,7 @@ def test_what_does_not_import_leaves_the_old_one_serving(project: Place) -> None
     (project.root / "mine.py").write_text("def broken(:\n")
     command.until_says("Waiting for a file to change")
     assert "SyntaxError" in command.output
-    assert "goes on serving" in command.output
+    assert "keeps serving" in command.output
     assert serves(project, "1")()
     write(project, "2")
     until(serves(project, "2"), "the mended release answers")

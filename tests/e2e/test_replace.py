@@ -33,7 +33,7 @@ def test_replaced_under_load(place: Place) -> None:
     clients.lost_nothing()
     assert f"Replaced by another start (PID {new.pid}); stopping." in old.stdout
     assert f"127.0.0.1:{place.port} is served by our instance (PID {old.pid}, since " in new.stdout
-    assert "which goes on until this start is ready" in new.stdout
+    assert "which keeps serving until this start is ready" in new.stdout
     assert "SIGTERM" not in old.output + new.output
     after = server(place)
     assert after["instance_id"] != before["instance_id"]

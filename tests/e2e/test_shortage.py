@@ -82,7 +82,7 @@ def test_a_check_passes_where_a_start_does(files: int, place: Place) -> None:
     assert checked.process.returncode in (1, 3)
     assert place.report()["may_start"] is False
     if checked.process.returncode == 1:
-        assert f"{files} open files allowed, and a start needs 32" in " ".join(checked.output.split())
+        assert f"{files} open files are allowed, but a start needs 32" in " ".join(checked.output.split())
     place.refused("--demo", "--app", "small:app")
 
 

@@ -208,7 +208,7 @@ def test_an_outgoing_connection(machine: Machine) -> None:
             taken = take("127.0.0.1", port, Policy(), machine=machine)
     assert taken.socket is None
     assert f"PID {os.getpid()}, user " in str(taken.problem)
-    assert f"has a connection from it (ESTABLISHED to {address})" in str(taken.problem)
+    assert f"uses it for a connection (ESTABLISHED to {address})" in str(taken.problem)
     assert "TIME_WAIT" not in str(taken.problem)
     pasting.check(str(taken.fix))
 
@@ -237,8 +237,8 @@ def test_a_holder_of_ours_that_cannot_be_seen(place: Place, run: Run) -> None:
     assert shown["holders"][0]["uid"] == os.geteuid()
     freed = place.spawn(*command, "--free-port", "--dry-run")
     assert freed.wait() == 1
-    assert "though it is yours" in freed.stdout
-    assert " may be it\n" in freed.stdout  # root without privileges sees none of root's other processes either
+    # Root without privileges sees none of root's other processes either.
+    assert "though it is yours: it may be " in freed.stdout
     assert "another user" not in freed.stdout
     assert hidden.alive
 
@@ -264,7 +264,7 @@ def test_each_line_says_why(place: Place, run: Run) -> None:
     assert ": it was started from this project (" in checked.stdout
     freed = place.run("--demo", "--free-port")
     assert freed.process.returncode == 0
-    assert f"SIGTERM: tool (PID {stopped.pid}): sent, it was started from this project (" in freed.stdout
+    assert f"SIGTERM: tool (PID {stopped.pid}): sent, because it was started from this project (" in freed.stdout
 
 
 def test_here_is_tested() -> None:

@@ -73,7 +73,7 @@ def test_given_up_after_five(place: Place) -> None:
         crash(place)
         started.until_says(f"last words of life {life}")
     assert started.wait() == 4
-    banner = started.stdout.partition("THE SERVER KEEPS CRASHING: given up")[2]
+    banner = started.stdout.partition("THE SERVER KEEPS CRASHING: the launcher has given up")[2]
     assert "The worker ended: exit code 7. It was started 5 times." in banner
     assert "last words of life 5" in banner.partition("The end of its output:")[2]
     assert "Traceback" not in started.output
@@ -105,7 +105,7 @@ def test_never_ready(place: Place) -> None:
     """An application whose start-up fails is tried twice, then given up with what it said."""
     started = crashing(place, failing="1,2,3")
     assert started.wait() == 4
-    assert "THE SERVER DOES NOT START: given up" in started.stdout
+    assert "THE SERVER DOES NOT START: the launcher has given up" in started.stdout
     assert "It was started 2 times." in started.stdout
     assert "no start-up in life 2" in started.output
     assert (place.folder / "lives").read_text() == "xx"
@@ -125,7 +125,7 @@ def test_never_ready_again(place: Place) -> None:
     started = crashing(place, failing="2,3").until_ready()
     crash(place)
     assert started.wait() == 4
-    assert "THE SERVER KEEPS CRASHING: given up" in started.stdout
+    assert "THE SERVER KEEPS CRASHING: the launcher has given up" in started.stdout
     assert (place.folder / "lives").read_text() == "xxx"
     started.left_nothing()
 

@@ -248,7 +248,7 @@ def test_another_users_server_and_what_it_left(path: Path) -> None:
     path.unlink()
     assert as_nobody(path) == ""
     path.parent.chmod(0o755)
-    assert as_nobody(path) == f"user 65534 may not make a file in {path.parent}"
+    assert as_nobody(path) == f"user 65534 may not create a file in {path.parent}"
 
 
 def test_a_socket_whose_file_was_removed(served: Place, path: Path) -> None:

@@ -251,7 +251,7 @@ def broken_tls(case: str, folder: Path) -> tuple[dict[str, str], str]:
             pair.certificate.write_text(pair.certificate.read_text().replace("MII", "M!!", 1))
             return tls(pair), "OpenSSL cannot use"
         case "no password":
-            return tls(locked), "has a password, and ssl_keyfile_password is not set"
+            return tls(locked), "has a password, but ssl_keyfile_password is not set"
         case "wrong password":
             wrong = {"PREFLIGHT_SSL_KEYFILE_PASSWORD": "another-password-5517"}
             return tls(locked, **wrong), "does not open the private key"
@@ -475,7 +475,7 @@ WRONG_LOGGING = {
     "broken.json": ("{", "is not valid JSON"),
     "broken.yaml": ("a: [", "is not valid YAML"),
     "text.ini": ("hello\n", "is not an .ini file"),
-    "list.json": ("[]", "holds no table"),
+    "list.json": ("[]", "has no mapping at its top level"),
     "unversioned.json": ("{}", 'no "version": 1'),
     "handler.json": (json.dumps({**LOGGING, "handlers": {}}), "names a handler 'out'"),
     "formatter.json": (json.dumps({**LOGGING, "formatters": {}}), "names a formatter 'mine'"),

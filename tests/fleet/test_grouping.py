@@ -50,7 +50,7 @@ def test_counts_are_those_of_the_fleet() -> None:
     told = made([row(8, "ok", "blocks")], fleet({TITLE: {"i1", "i8"}}, silent={"i3"}))
     assert told.title == "❌ OpenAI API Key fails on 2 of 8 (shop)"
     assert "   Changed on web-8 (10.0.0.8:8002)" in told.body.splitlines()
-    assert "No sign of life from web-3 (10.0.0.3:8002)" in told.body.splitlines()
+    assert "No heartbeat from web-3 (10.0.0.3:8002)" in told.body.splitlines()
     back = made([row(1, "blocks", "ok")], fleet({TITLE: {"i8"}}, silent={"i3"}))
     assert back.title == "✅ OpenAI API Key holds again on 6 of 8 (shop)"
 

@@ -224,7 +224,7 @@ def test_all_crash(
 
     when_announced(crash)
     assert serve(chosen) == 4
-    assert "THE SERVER KEEPS CRASHING: given up" in capfd.readouterr().out
+    assert "THE SERVER KEEPS CRASHING: the launcher has given up" in capfd.readouterr().out
 
 
 def test_one_does_not_start(

@@ -113,7 +113,7 @@ def test_every_address_of_both_families(passes: Pass) -> None:
         served(passes(listener), "::", port).socket.detach()
         said = refusal(passes(listener), "0.0.0.0", port)
     assert said == (
-        f"systemd passes [::]:{port}, and the settings name 0.0.0.0:{port}: set PREFLIGHT_HOST=:: and"
+        f"systemd passes [::]:{port}, but the settings name 0.0.0.0:{port}: set PREFLIGHT_HOST=:: and"
         f" PREFLIGHT_PORT={port}, or write ListenStream=0.0.0.0:{port} in the socket unit"
     )
 
@@ -123,7 +123,7 @@ def test_another_port(passes: Pass, tcp: socket.socket) -> None:
     port = tcp.getsockname()[1]
     said = refusal(passes(tcp, LISTEN_FDNAMES="shop.socket"), port=8002)
     assert said == (
-        f"systemd passes 127.0.0.1:{port} (shop.socket), and the settings name 127.0.0.1:8002: set"
+        f"systemd passes 127.0.0.1:{port} (shop.socket), but the settings name 127.0.0.1:8002: set"
         f" PREFLIGHT_HOST=127.0.0.1 and PREFLIGHT_PORT={port}, or write ListenStream=127.0.0.1:8002 in the socket unit"
     )
 
@@ -146,9 +146,9 @@ def test_unix_sockets(passes: Pass, tmp_path: Path) -> None:
         abstract.bind(f"\0preflight-test-{os.getpid()}")
         abstract.listen()
         nameless = refusal(passes(abstract), path=path)
-    assert f"passes unix:{path}, and the settings name unix:{tmp_path}/other.sock: set PREFLIGHT_UDS={path}" in other
+    assert f"passes unix:{path}, but the settings name unix:{tmp_path}/other.sock: set PREFLIGHT_UDS={path}" in other
     assert f"the settings name 127.0.0.1:8002: set PREFLIGHT_UDS={path}, or write ListenStream=127.0.0.1:8002" in tcp
-    assert f"passes unix:@preflight-test-{os.getpid()}, and the settings name unix:{path}: write" in nameless
+    assert f"passes unix:@preflight-test-{os.getpid()}, but the settings name unix:{path}: write" in nameless
 
 
 def test_a_tcp_socket_where_the_settings_name_a_path(passes: Pass, tcp: socket.socket, tmp_path: Path) -> None:

@@ -9,5 +9,5 @@ def test_a_step_in_one_line() -> None:
     """When (with its zone), what, who, with what result, and on what grounds."""
     step = Step(1_767_323_045.678, "SIGTERM", 4711, "python3.11", "sent")
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:05\.678 \S+ SIGTERM: python3\.11 \(PID 4711\): sent", str(step))
-    assert step._replace(grounds="it is ours").what == "SIGTERM: python3.11 (PID 4711): sent, it is ours"
+    assert step._replace(grounds="it is ours").what == "SIGTERM: python3.11 (PID 4711): sent, because it is ours"
     assert step.to_dict()["pid"] == 4711

@@ -90,7 +90,7 @@ def test_each_can_be_shared_by_the_fleet() -> None:
     for name, example in EXAMPLES.items():
         assert example(scope="fleet").pytestmark[0].kwargs["scope"] == "fleet", name
         assert example().pytestmark[0].kwargs["scope"] == "instance", name
-    with pytest.raises(ValueError, match="'galaxy', and has to be 'instance' or 'fleet'"):
+    with pytest.raises(ValueError, match="'galaxy', but must be 'instance' or 'fleet'"):
         ready.no_conflicts(scope="galaxy")
 
 

@@ -33,13 +33,13 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     def message(path: str) -> str:
         return ask(tmp_path, ready.file(path)).message.removeprefix(f"{tmp_path}/")
 
-    assert message("gone") == "gone is not there, and has to be a file"
+    assert message("gone") == "gone is not there, but must be a file"
     assert message("link") == "link is a link to nowhere, which is not there"
     assert message("loop") == "loop cannot be looked at: Too many levels of symbolic links"
-    assert message("folder") == "folder is a folder, and has to be a file"
-    assert message("pipe") == "pipe is a pipe, and has to be a file"
-    assert message("/dev/null") == "/dev/null is a device, and has to be a file"
-    assert message("gone\ntoo") == "gone too is not there, and has to be a file"
+    assert message("folder") == "folder is a folder, but must be a file"
+    assert message("pipe") == "pipe is a pipe, but must be a file"
+    assert message("/dev/null") == "/dev/null is a device, but must be a file"
+    assert message("gone\ntoo") == "gone too is not there, but must be a file"
 
 
 def test_paths_that_no_application_opens(tmp_path: Path) -> None:
@@ -53,10 +53,10 @@ def test_paths_that_no_application_opens(tmp_path: Path) -> None:
     assert message(f"{tmp_path}/data/") == f"what DATA names {slash}"
     assert ask(tmp_path, ready.file("data/")).message == f"{tmp_path}/data {slash}"
     assert message(f"{tmp_path}/data\r") == (
-        "what DATA names, with white space around it, is not there, and has to be a file"
+        "what DATA names, with white space around it, is not there, but must be a file"
     )
     assert message("~no-such-user/data") == "what DATA names begins with ~ and a name that no user of this machine has"
-    assert message("da\udce9ta") == "what DATA names is not there, and has to be a file"
+    assert message("da\udce9ta") == "what DATA names is not there, but must be a file"
     assert message("da\ud800ta") == "what DATA names cannot be looked at: it is not a path"
 
 
@@ -92,8 +92,8 @@ def test_a_folder_is_written_and_left_as_it_was(tmp_path: Path) -> None:
 def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
     """Missing, a file, and one on which the system makes no files, whoever asks."""
     (tmp_path / "file").touch()
-    assert ask(tmp_path, ready.folder("gone")).message == f"{tmp_path}/gone is not there, and has to be a folder"
-    assert ask(tmp_path, ready.folder("file")).message == f"{tmp_path}/file is a file, and has to be a folder"
+    assert ask(tmp_path, ready.folder("gone")).message == f"{tmp_path}/gone is not there, but must be a folder"
+    assert ask(tmp_path, ready.folder("file")).message == f"{tmp_path}/file is a file, but must be a folder"
     ended = ask(tmp_path, ready.folder("/proc/self"))
     assert ended.message.startswith("nothing can be written in /proc/self: ")
 
@@ -135,7 +135,7 @@ def test_a_sqlite_database(tmp_path: Path) -> None:
     assert ask(tmp_path, url, DATABASE_URL=f"sqlite:///{tmp_path}/app.db").message == "whole"
     assert (
         ask(tmp_path, ready.sqlite("gone.db")).message
-        == f"{tmp_path}/gone.db is not there, and has to be a SQLite database"
+        == f"{tmp_path}/gone.db is not there, but must be a SQLite database"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["app.db", "pyproject.toml"]
 
@@ -300,4 +300,4 @@ def test_a_path_of_a_variable_is_not_shown(tmp_path: Path, factory: Callable[...
     """The variable stands for it."""
     ended = ask(tmp_path, factory(variable="WHERE"), WHERE=f"gone/{CANARY}")
     assert ended.outcome == "failed"
-    assert ended.message.startswith("what WHERE names is not there, and has to be ")
+    assert ended.message.startswith("what WHERE names is not there, but must be ")

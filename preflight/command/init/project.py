@@ -96,8 +96,8 @@ def _settings(root: Path, content: bytes | None, table: Mapping[str, Any], seen:
     lines = writing.appended(content, texts.table(seen))
     if not writing.fits(content or b"", lines, table):
         raise NotWritten(
-            f"{root / PYPROJECT} has a `tool` that is closed ({{...}}), and no table can be added to it: add"
-            " `preflight` there yourself, or write [tool.NAME] tables; nothing was written"
+            f"{root / PYPROJECT} defines `tool` in a form to which no table can be added (such as `tool = {{...}}`):"
+            " add `preflight` there yourself, or write [tool.NAME] tables; nothing was written"
         )
     if seen.application is None:
         why = "[tool.preflight]; no ASGI application was found, so name yours there (app)"
@@ -131,7 +131,7 @@ def _suite(root: Path, seen: Survey, additions: list[Addition], remarks: list[st
     if conftest.name in there:
         remarks.append(_left(conftest, root))
     else:
-        why = "plain pytest leaves the folder out, and so does a run that has lost the plugin"
+        why = "without the preflight's plugin, pytest collects nothing in this folder"
         additions.append(Addition(conftest, texts.CONFTEST, why))
 
 

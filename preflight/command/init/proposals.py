@@ -127,7 +127,7 @@ def _of_variable(variable: NamedVariable) -> Proposal | None:
         return None
     why = variable.why
     if call.startswith("variable(") and not addresses.is_hook(name):
-        why += "; ready.http or ready.tcp would ask its service"
+        why += "; ready.http or ready.tcp would check the service itself"
     elif leads_to and leads_to.scheme:
         why += f" ({leads_to.scheme}://)"
     return Proposal(name.lower(), call, why)

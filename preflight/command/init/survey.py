@@ -173,7 +173,7 @@ class _Surveyor:
                 if one.name not in given and not NOT_ASKED_FOR.fullmatch(one.name):
                     yield Named(
                         one.name,
-                        f"{self.base}{file}:{one.line} has a default, and this asks for the variable",
+                        f"{self.base}{file}:{one.line} has a default for it; this requirement needs it to be set",
                         one.leads_to,
                     )
 

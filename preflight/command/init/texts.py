@@ -226,7 +226,7 @@ def lines_for_docker(seen: Survey) -> list[str]:
 def unit(folder: Path, command: Path, user: str, name: str) -> str:
     """A unit of systemd for the project where it is: ``folder`` is where the command is typed."""
     return f"""\
-# Serves {name} from its present folder on this machine: adapt paths and user on another machine.
+# Serves {name} from its current folder on this machine: adapt paths and user on another machine.
 #   sudo cp {_shell(folder)}/deploy/{name}.service /etc/systemd/system/
 #   sudo systemctl daemon-reload && sudo systemctl enable --now {name}
 [Unit]

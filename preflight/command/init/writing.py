@@ -64,7 +64,7 @@ def pyproject(root: Path) -> tuple[bytes | None, Mapping[str, Any]]:
         where = f"{path}:{place[1]}" if place else str(path)
         raise NotWritten(f"{where}: is not TOML: correct the file first; nothing was written") from None
     except RecursionError:
-        raise NotWritten(f"{path}: is nested too deeply to be read; nothing was written") from None
+        raise NotWritten(f"{path} is nested too deeply: correct the file first; nothing was written") from None
 
 
 def _unusable(path: Path, error: OSError) -> str:
@@ -138,7 +138,7 @@ def _append(path: Path, before: bytes, lines: bytes) -> None:
     with os.fdopen(descriptor, "r+b", buffering=0) as stream:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         if stream.read() != before:
-            raise FileExistsError(0, "was changed meanwhile: run this again", str(path))
+            raise FileExistsError(0, "was changed in the meantime: run this command again", str(path))
         try:
             written = stream.write(lines)
             if written != len(lines):

@@ -92,7 +92,7 @@ class _Asked:
             if heard.failed:
                 raise heard.failed[0]
             if inspect.isawaitable(answer) or inspect.isgenerator(answer) or inspect.isasyncgen(answer):
-                raise TypeError(f"its probe returned a {type(answer).__name__}, which nobody runs")
+                raise TypeError(f"its probe returned a {type(answer).__name__}, which the suite does not run")
             self._answer = answer
         except BaseException as error:  # noqa: BLE001  # it is raised again in the requirement
             self._error = error

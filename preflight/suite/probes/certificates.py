@@ -52,7 +52,7 @@ def examine(settings: Settings) -> Certificate:
     if certificate is None:
         given = next(name for name in NAMES if name in settings.sources)
         raise UnusableCertificate(
-            f"{settings.place(given)} is set and ssl_certfile is not: plain HTTP would be served",
+            f"{settings.place(given)} is set, but ssl_certfile is not: plain HTTP would be served",
             "set ssl_certfile to the certificate, or leave the other ssl_ settings out",
         )
     key = settings.ssl_keyfile or certificate
@@ -102,7 +102,7 @@ def _read(settings: Settings, name: str, path: Path) -> str:
 def _load(settings: Settings, context: ssl.SSLContext, certificate: Path, key: Path, *, encrypted: bool) -> None:
     if encrypted and settings.ssl_keyfile_password is None:
         raise UnusableCertificate(
-            f"the private key in {key} has a password, and ssl_keyfile_password is not set",
+            f"the private key in {key} has a password, but ssl_keyfile_password is not set",
             "set PREFLIGHT_SSL_KEYFILE_PASSWORD in the env file or the environment",
         )
     try:
@@ -132,7 +132,7 @@ def _trust_clients(settings: Settings, context: ssl.SSLContext) -> None:
     if authorities is None:
         if settings.ssl_cert_reqs != "none":
             raise UnusableCertificate(
-                f"{settings.place('ssl_cert_reqs')} is {settings.ssl_cert_reqs} and ssl_ca_certs is not set: no"
+                f"{settings.place('ssl_cert_reqs')} is {settings.ssl_cert_reqs}, but ssl_ca_certs is not set: no"
                 " client's certificate would be accepted",
                 "set ssl_ca_certs to the certificates of the authorities that issue your clients' certificates",
             )

@@ -111,7 +111,7 @@ def headers(environment: Mapping[str, str], key: str | None) -> dict[str, str]:
         if not colon:
             continue
         if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", header):  # RFC 9110, 5.6.2
-            raise Fault(HEADERS, "has a line that begins with no name of a header")
+            raise Fault(HEADERS, "has a line that does not begin with the name of a header")
         if wrong := unsendable(value):
             raise Fault(HEADERS, f"has a value that no HTTP header can carry: {wrong}")
         sent.pop(own.get(header.lower(), ""), None)

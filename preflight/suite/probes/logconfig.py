@@ -41,7 +41,7 @@ def examine(path: Path) -> str:
         return _ini(path, text)
     parsed = _json(path, text) if kind == "JSON" else _yaml(path, text)
     if not isinstance(parsed, dict):
-        raise UnusableLogConfig(f"{path} holds no table, which logging.config.dictConfig needs", _FIX)
+        raise UnusableLogConfig(f"{path} has no mapping at its top level, which logging.config.dictConfig needs", _FIX)
     return _dictionary(path, parsed)
 
 
@@ -61,7 +61,7 @@ def _yaml(path: Path, text: str) -> object:
         import yaml  # type: ignore[import-untyped]
     except ImportError:
         raise UnusableLogConfig(
-            f"{path} is YAML, and the package that reads it is not installed", "pip install pyyaml  # or use .json"
+            f"{path} is YAML, but the package that reads it is not installed", "pip install pyyaml  # or use .json"
         ) from None
     try:
         parsed: object = yaml.safe_load(text)
@@ -79,7 +79,7 @@ def _dictionary(path: Path, parsed: Mapping[str, Any]) -> str:
     for name in ("formatters", "filters", "handlers", "loggers"):
         table = parsed.get(name) or {}
         if not isinstance(table, dict) or not all(isinstance(one, dict) for one in table.values()):
-            raise UnusableLogConfig(f'{path}: "{name}" is not a table of tables', _FIX)
+            raise UnusableLogConfig(f'{path}: "{name}" must be a mapping of names to mappings', _FIX)
         tables[name] = table
     for name, handler in tables["handlers"].items():
         where = f"{path}: handler {name!r}"
@@ -140,7 +140,7 @@ def _ini(path: Path, text: str) -> str:
             for name in names:
                 if not parsed.has_section(section := f"{kind[:-1]}_{name}"):
                     raise UnusableLogConfig(
-                        f"{path}: [{kind}] names {name!r}, and there is no [{section}]", f"correct the file {path}"
+                        f"{path}: [{kind}] names {name!r}, but there is no [{section}]", f"correct the file {path}"
                     )
             counts[kind] = len(names)
         if not parsed.has_section("logger_root"):
@@ -148,7 +148,7 @@ def _ini(path: Path, text: str) -> str:
     except configparser.Error as error:
         problem = f"{path} is not an .ini file for logging.config.fileConfig: {' '.join(str(error).split())}"
         raise UnusableLogConfig(
-            problem, f"correct the file {path}, or give it the ending .json or .yaml if it holds that"
+            problem, f"correct the file {path}, or, if it contains JSON or YAML, give it the extension .json or .yaml"
         ) from None
     return _count(counts["handlers"], counts["loggers"])
 

@@ -128,7 +128,7 @@ class Sources:
             runs, written = _imported(module), self.module(path)
             if runs is not None and written is not None and comparable(runs) != comparable(written):
                 caches = path.parent / "__pycache__"
-                found.append(f"{shown}: its compiled form is another file's: remove {caches}")
+                found.append(f"{shown}: its compiled code does not match its source: remove {caches}")
             if in_suite and written is not None:
                 found += [f"{shown}:{line}: {why}" for line, why in always_hold(self.text(file), module)]
         return found

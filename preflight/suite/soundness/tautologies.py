@@ -20,8 +20,8 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _BINDS = (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)
 """What gives a name to something besides assignments, arguments and imports."""
 _UNCALLED = "asserts a function, which always holds: call it"
-_TEXT = "asserts a text, which always holds: compare it with something"
-_FILLED = "asserts something that is never empty, which always holds: put it into all() or any()"
+_TEXT = "asserts a string that is not empty, which always holds: compare it with something"
+_FILLED = "asserts something that is never empty, which always holds: wrap it in all() or any()"
 
 
 def always_hold(text: bytes, module: ModuleType) -> list[tuple[int, str]]:
@@ -168,14 +168,14 @@ def _why(asserted: ast.expr, names: _Names) -> str:
         case ast.NamedExpr(value=value):
             return _why(value, names)
         case ast.Tuple() if _is_filled(asserted):
-            return "asserts a tuple, which always holds: take its parentheses away"
+            return "asserts a tuple, which always holds: remove the parentheses"
         case ast.List() | ast.Set() | ast.Dict() if _is_filled(asserted):
             return _FILLED
         case ast.ListComp(generators=parts) | ast.SetComp(generators=parts) | ast.DictComp(generators=parts):
             if all(not part.ifs and _is_filled(part.iter, names.filled) for part in parts):
                 return _FILLED
         case ast.GeneratorExp():
-            return "asserts a generator, which always holds: put it into all() or any()"
+            return "asserts a generator, which always holds: wrap it in all() or any()"
         case ast.Lambda():
             return _UNCALLED
         case ast.Name() | ast.Attribute() if names.mean_a_function(asserted):

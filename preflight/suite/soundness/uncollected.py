@@ -76,7 +76,7 @@ def _lost_of(
         if (file, name) not in collected:
             yield name
         elif times > 1:
-            yield f"{name}, which another one of that name replaces"
+            yield f"{name}, replaced by another test of the same name"
 
 
 def made(item: pytest.Item) -> Made | None:
@@ -101,8 +101,8 @@ def lost_of_ready(items: Iterable[pytest.Item], scopes: Iterable[Scope]) -> list
         path = Path(one.file)
         part = next((scope for scope in parts if path.is_relative_to(scope.folder)), None)
         if part is not None and one not in collected:
-            named = "has to be assigned to a name of its own that begins with test_"
-            found.append((path, f"{part.id_of(path)}:{one.line}: a ready-made requirement, which {named},"))
+            named = "assign it to a name of its own that begins with test_"
+            found.append((path, f"{part.id_of(path)}:{one.line}: a ready-made requirement ({named})"))
     return found
 
 

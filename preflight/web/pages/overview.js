@@ -66,8 +66,8 @@ export class Overview {
     const differs = now && (status === "healthy") !== (shown.status !== "failed");
     const text = status === "draining" ? "The server takes no new work: it is stopping, or being replaced."
       : now && shown.status === "broken" ? `The server uses its last complete run, and reports: ${status}.`
-      : differs && status === "healthy" && this.#shared && health.critical_errors.length ? "The server goes on serving: what fails is shared by the whole fleet."
-      : differs && status === "healthy" && health.critical_errors.length ? "The server goes on serving, because rerun_gates is off."
+      : differs && status === "healthy" && this.#shared && health.critical_errors.length ? "The server keeps serving: what fails is shared by the whole fleet."
+      : differs && status === "healthy" && health.critical_errors.length ? "The server keeps serving, because rerun_gates is off."
       : differs ? `The server itself still uses its own last run, and reports: ${status}. Check again to give it a new one.` : "";
     at("itself").textContent = text;
     at("itself").hidden = !text;

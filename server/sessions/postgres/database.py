@@ -119,13 +119,13 @@ class Database:
                     result = await self._try(work)
             except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected) as error:
                 if loop.time() > begun + LONGEST:
-                    raise StoreError("the database cannot do it: others keep getting in the way") from error
+                    raise StoreError("the transaction kept conflicting with others; try again later") from error
             except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:
                 self._missed(error)
                 if loop.time() + pause > (self._away or 0.0) + PATIENCE:
                     raise self._absent() from error
             except psycopg.Error as error:
-                raise StoreError(f"the database cannot do it: {libpq.why(error, LONGEST)}") from error
+                raise StoreError(f"the database reports an error: {libpq.why(error, LONGEST)}") from error
             else:
                 self._back()
                 return result
@@ -194,17 +194,17 @@ class Database:
             self._why = f"no connection within {TRY:g} s"
         if self._away is None:
             self._away = now
-            log.warning("the database is away: %s", self._why)
+            log.warning("the database is unavailable: %s", self._why)
         self._tried = now
 
     def _back(self) -> None:
         if self._away is not None:
-            log.warning("the database is back after %.1f s", asyncio.get_running_loop().time() - self._away)
+            log.warning("the database is available again after %.1f s", asyncio.get_running_loop().time() - self._away)
         self._away, self._why = None, ""
 
     def _absent(self) -> StoreError:
         since = asyncio.get_running_loop().time() - (self._away or 0.0)
-        return StoreError(f"the database has been away for {since:.0f} s: {self._why}")
+        return StoreError(f"the database has been unavailable for {since:.0f} s: {self._why}")
 
 
 async def rows(connection: PooledConnection, statement: str, values: Mapping[str, Any]) -> list[DictRow]:
@@ -257,10 +257,10 @@ def _prepared(url: str, environment: Mapping[str, str]) -> None:
     version = state.version(TABLES)
     if state.is_behind(TABLES):
         raise StoreError(
-            f"the database's tables have version {version}, and this release needs {TABLES.version}: run --migrate"
+            f"the database's tables have version {version}, but this release needs {TABLES.version}: run --migrate"
         )
     if state.is_ahead(TABLES):
         raise StoreError(
-            f"the database's tables have version {version}, and this release understands {TABLES.version + 1} at most:"
+            f"the database's tables have version {version}, but this release understands {TABLES.version + 1} at most:"
             " start a newer release"
         )

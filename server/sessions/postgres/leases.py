@@ -66,7 +66,7 @@ class Leases:
             try:
                 await self._database.execute(RELEASE, **_named(given))
             except StoreError as error:
-                log.warning("the turns that wait are left to others when their leases end: %s", error)
+                log.warning("turns could not be released; others can take them over when their leases end: %s", error)
 
     async def close(self) -> None:
         """Leave every turn to others."""

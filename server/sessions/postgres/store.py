@@ -98,7 +98,7 @@ class Store:
                 row["other"], stamp(row["other_at"]), row["other_seq"], duplicate=True, answer=answer
             )
         raise SessionFull(
-            f"this session holds as much as a session may ({self._size} bytes); begin a new one or delete this one"
+            f"with this message, the session would exceed {self._size} bytes; begin a new one or delete this one"
         )
 
     async def begin(self, turn: str) -> bool:
@@ -135,7 +135,7 @@ class Store:
             found = await self.seen(session, turn)
             self.leases.drop(turn)
             if found is None:
-                raise NoSession("the session was deleted meanwhile")
+                raise NoSession("the session was deleted in the meantime")
             if isinstance(found, Open):
                 raise TurnTaken("another instance has taken this turn over")
             line = found
@@ -243,7 +243,7 @@ class Store:
         ):
             chosen = [row["id"] for row in await self.database.rows(statement, **values, **bound)]
             if chosen:
-                log.info("%d sessions made room", await self._delete(chosen))
+                log.info("%d old sessions were deleted", await self._delete(chosen))
 
     # The graph's memory.
 
