@@ -69,6 +69,8 @@ class Checks:
             child.on_signal = self._display.signalled
         self._loop.watch_child(worker.child, worker.read_channel, lambda: self.on_output(worker))
         self._loop.watch_child(suite.child, lambda: self._hear(suite, progress), suite.child.read_output)
+        if not gc.isenabled():
+            gc.collect()  # the parser of the command line has gone, and rich gets its memory; the children import now
         if progress is not None:
             progress.begun(self.origin)
         self._drive(suite, worker)
@@ -78,7 +80,9 @@ class Checks:
         self._suite = None
         result = suite.result(self._display.terminal.redactor)
         self._socket = result.socket
-        gc.enable()  # the imports are done, and the instance may serve for months
+        if not gc.isenabled():  # the imports are done, and the instance may serve for months
+            gc.freeze()  # they stay: to look through all of them now would delay the verdict
+            gc.enable()
         if progress is not None:
             self.hanging_import = self._where_it_hangs(suite, worker)
             progress.over()

@@ -6,7 +6,6 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from preflight.instances import socketfiles
 from preflight.launcher.login import Login
 from preflight.launcher.replacement import Replacement
 from preflight.launcher.shown import Display
@@ -86,6 +85,8 @@ class Workers:
     def be_the_listener(self) -> None:
         """Take over our Unix socket from a listener that has ended, so that callers at its path find this process."""
         if self._settings.uds is not None and not self._replacement.pending:
+            from preflight.instances import socketfiles  # a TCP port does without it
+
             socketfiles.adopt(self._socket)
 
     def hand_over(self, slot: Slot, worker: Worker) -> None:

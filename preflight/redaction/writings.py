@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from heapq import nlargest
 from itertools import islice
 
 from preflight.patterns import lazy
@@ -23,7 +22,7 @@ _LETTERS = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
 
 def literals(secret: str) -> list[str]:
     """The longest parts of a secret that stand in a text as they are, however the rest of it is written."""
-    return nlargest(8, set(_PLAIN.findall(secret)), key=len)
+    return sorted(set(_PLAIN.findall(secret)), key=len, reverse=True)[:8]
 
 
 def head(secret: str) -> str:
