@@ -14,7 +14,7 @@ from preflight import __version__, commands, project
 from preflight.output import plainlines
 from preflight.ports.activation import Passed
 from preflight.processes.servicemanager import ServiceManager
-from preflight.report import FORMAT_NAMES
+from preflight.report.formatnames import FORMAT_NAMES
 from preflight.settings.fields import SettingsError
 from preflight.settings.loading import load
 from preflight.settings.model import PREFIX, SETTINGS

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preflight import __version__
-from preflight.report import FORMAT_NAMES
+from preflight.report.formatnames import FORMAT_NAMES
 from preflight.text import first_line
 from preflight.times import local_of
 
