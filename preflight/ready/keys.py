@@ -190,6 +190,6 @@ def base_of(known: Provider, ask: Ask, base: str = "") -> str:
     """The provider's address. Raises Failure if it is not known."""
     where = base or ask.environment.get(known.variable) or known.base
     if not where:
-        missing = f"{known.variable} is not set, and each customer of {known.name} has another address"
+        missing = f"{known.variable} is not set, but each {known.name} customer has a different address"
         raise Failure(missing, f"set {known.variable} to the address of your {known.name}")
     return where

@@ -330,7 +330,7 @@ LOST = {
     "skipped as a whole": ("import pytest\npytest.skip('not here', allow_module_level=True)\n" + OTHER, "not here"),
     "importorskip": ("import pytest\npytest.importorskip('nowhere_at_all')\n" + OTHER, "left out as a whole"),
     "no test any more": (OTHER + "test_other.__test__ = False\n", "test_other.py::test_other: was not collected"),
-    "twice the name": (OTHER + OTHER.replace("False", "True"), "test_other.py::test_other, which another one"),
+    "twice the name": (OTHER + OTHER.replace("False", "True"), "test_other.py::test_other, replaced by another"),
     "gone again": (OTHER + "del test_other\n", "test_other.py::test_other: was not collected"),
 }
 
@@ -472,7 +472,7 @@ def test_a_helper_compiled_without_assertions(unsound: Place) -> None:
     suite.write_text("from preflight.requirements import helping\n" + source)
     try:
         cache = compiled(helper, optimize=1)
-        broken(unsound, command(unsound), "preflight/requirements/helping.py: its compiled form is another file's")
+        broken(unsound, command(unsound), "helping.py: its compiled code does not match its source")
         cache.unlink()
         started = command(unsound)
         assert started.process.returncode == 1, started.output

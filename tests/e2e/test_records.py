@@ -178,7 +178,8 @@ def test_audit_by_default(place: Place) -> None:
     environ = {"PREFLIGHT_PORT": str(place.port), "PREFLIGHT_APP": "small:app"}
     run = place.spawn(sys.executable, "-m", "pytest", "preflight", "--demo", environ=environ)
     assert run.wait() == 0
-    assert re.search(rf"^ +\d{{4}}-.* SIGTERM: python.* \(PID {holder.pid}\): sent, it ", run.stdout, re.MULTILINE)
+    sent = rf"^ +\d{{4}}-.* SIGTERM: python.* \(PID {holder.pid}\): sent, because it "
+    assert re.search(sent, run.stdout, re.MULTILINE)
     assert re.search(rf"audit signal uid=\d+ pid={run.pid} signal=SIGTERM to={holder.pid} ", audited(place))
     assert place.run("--check-only", "--demo", "--app", "small:app").process.returncode == 0
     assert re.findall(r"audit run .* origin=(\w+)", audited(place)) == ["pytest", "check"]

@@ -159,7 +159,7 @@ def test_a_provider_is_told_by_the_variable() -> None:
 def test_an_azure_without_an_address(tmp_path: Path) -> None:
     """Each of its customers has an address, which nobody else knows."""
     ended = ask(tmp_path, ready.api_key("AZURE_OPENAI_API_KEY", timeout=LONG), AZURE_OPENAI_API_KEY=CANARY)
-    assert ended.message == "AZURE_OPENAI_ENDPOINT is not set, and each customer of Azure OpenAI has another address"
+    assert ended.message == "AZURE_OPENAI_ENDPOINT is not set, but each Azure OpenAI customer has a different address"
 
 
 # Models
