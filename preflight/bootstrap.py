@@ -81,7 +81,7 @@ def _run() -> int:
 
             return commandline.main()
         except ImportError as error:
-            # Installed and broken: an upgrade that stopped half way, say. Some are imported late.
+            # Installed and broken: an upgrade that stopped halfway, say. Some are imported late.
             from preflight import installing
 
             lines = [

@@ -50,12 +50,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out the tests of some folders, unless they were asked for: ``-m packages``, or a path in there."""
+    """Leave out the tests of some folders, unless they were asked for: ``-m packages``, or a path in there.
+
+    pytest does not ask about a path that was named.
+    """
     marker = ASKED_FOR.get(collection_path)
-    if marker is None or marker in config.option.markexpr:
-        return None
-    named = (config.invocation_params.dir / argument.partition("::")[0] for argument in config.args)
-    return None if any(path.is_relative_to(collection_path) for path in named) else True
+    return True if marker is not None and marker not in config.option.markexpr else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

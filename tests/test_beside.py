@@ -1,4 +1,4 @@
-"""The entrance beside an application: whatever form a server gives headers, no login of ours passes it."""
+"""The entrance beside an application: whatever form a server gives its headers, all alike, no login of ours passes."""
 
 import asyncio
 from collections.abc import Callable

@@ -196,7 +196,7 @@ def test_a_reason_that_is_no_word_is_not_repeated(service: Service) -> None:
 
 
 def test_a_stream_that_just_ends(service: Service) -> None:
-    """Neither a reason nor [DONE]: it stopped half way."""
+    """Neither a reason nor [DONE]: it stopped halfway."""
     service.answers(streamed(SUNNY, done=False))
     with pytest.raises(ProviderError, match="stopped halfway"):
         tell(service)

@@ -163,7 +163,7 @@ def parser() -> argparse.ArgumentParser:
     options = _Parser(
         prog=commands.name(),
         description="Check every requirement, then serve.",
-        epilog=f"Exit codes: {codes}; 129, 130 or 143 if a signal ended the command before the server was ready.",
+        epilog=f"Exit codes: {codes}; 129, 130 or 143 if a signal ended the command before the server served.",
         allow_abbrev=False,
         formatter_class=_formatter,
     )

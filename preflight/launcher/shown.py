@@ -189,7 +189,7 @@ class Display:
         """Say that a report could not be written; returns that in one line, for the audit."""
         self.terminal.progress_over()
         title = "THE REPORT CANNOT BE WRITTEN: nothing was started"
-        fix = "Fix: make that path writable (space, permissions), or choose another (PREFLIGHT_STATE_DIR, --report)"
+        fix = "Fix: choose another path (PREFLIGHT_STATE_DIR, --report), or make this one writable"
         self.terminal.fail(title, [str(error), fix])
         return f"the report cannot be written: {error}"
 

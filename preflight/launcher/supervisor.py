@@ -118,7 +118,7 @@ class Supervisor:
         if served or not self._loop.stops:
             self._loop.settle()
             return 0
-        self._terminal.line(f"Stopped by {signal.Signals(self._loop.stops[0]).name} before the server was ready.")
+        self._terminal.line(f"Stopped by {signal.Signals(self._loop.stops[0]).name} before the server served.")
         return 128 + self._loop.stops[0]
 
     def close(self) -> None:

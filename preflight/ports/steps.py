@@ -21,7 +21,9 @@ class Step(NamedTuple):
     def what(self) -> str:
         """The action, without its time."""
         who = self.name if self.pid is None else f"{self.name} (PID {self.pid})"
-        return f"{self.action}: {who}: {self.result}{f', because {self.grounds}' if self.grounds else ''}"
+        # A signal that did not go out was not withheld on these grounds.
+        why = f", because {self.grounds}" if self.grounds and self.result == "sent" else ""
+        return f"{self.action}: {who}: {self.result}{why}"
 
     def __str__(self) -> str:
         return f"{local(self.at, precise=True)} {self.what}"

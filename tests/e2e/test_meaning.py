@@ -472,7 +472,9 @@ def test_a_helper_compiled_without_assertions(unsound: Place) -> None:
     suite.write_text("from preflight.requirements import helping\n" + source)
     try:
         cache = compiled(helper, optimize=1)
-        broken(unsound, command(unsound), "helping.py: its compiled code does not match its source")
+        broken(
+            unsound, command(unsound), "preflight/requirements/helping.py: its compiled code does not match its source"
+        )
         cache.unlink()
         started = command(unsound)
         assert started.process.returncode == 1, started.output

@@ -160,7 +160,7 @@ def test_while_the_application_starts_up(place: Place, number: signal.Signals) -
     """The checks have passed and nothing was served: that is no success, and nothing to wait for."""
     started = served(place, WAITS="1", PREFLIGHT_GRACEFUL_TIMEOUT="10m").until_says("starting up")
     assert started.stop(number) == 128 + number
-    assert f"Stopped by {number.name} before the server was ready." in started.stdout
+    assert f"Stopped by {number.name} before the server served." in started.stdout
     assert READY not in started.stdout
     started.left_nothing()
 

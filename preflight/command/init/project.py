@@ -131,7 +131,7 @@ def _suite(root: Path, seen: Survey, additions: list[Addition], remarks: list[st
     if conftest.name in there:
         remarks.append(_left(conftest, root))
     else:
-        why = "without the preflight's plugin, pytest collects nothing in this folder"
+        why = "plain pytest collects nothing in this folder, with or without the preflight's plugin"
         additions.append(Addition(conftest, texts.CONFTEST, why))
 
 
