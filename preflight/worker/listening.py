@@ -249,8 +249,12 @@ def _loopback(host: str) -> bool:
 
 
 def _made_up(name: str) -> bool:
-    """Whether multiprocessing has made up this name of a socket for itself, which nobody else can know of."""
-    return os.path.basename(name.lstrip("@")).startswith("listener-")
+    """Whether multiprocessing has made up this name of a socket for itself, which nobody else can know of.
+
+    Python 3.14 calls it "sock-", and each release puts it into a folder of the process's own.
+    """
+    folder, own = os.path.split(name)
+    return own.startswith(("listener-", "sock-")) and os.path.basename(folder).startswith("pymp-")
 
 
 def _shown(address: Address) -> str:

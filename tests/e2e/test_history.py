@@ -199,7 +199,7 @@ def test_every_origin(project: Place) -> None:
     ]
     assert found[0]["reason"]
     assert found[3]["selection"] == "critical"
-    assert "Python Version" in found[2]["blocking"]
+    assert "Environment File" in found[2]["blocking"]
 
 
 def test_wrong_usage_is_no_run(place: Place) -> None:
