@@ -196,7 +196,7 @@ def test_another_server_is_never_stopped_for_a_path(served: Place, path: Path) -
 def test_a_path_that_cannot_be_served_blocks(served: Place, path: Path, case: str) -> None:
     """What was found and what helps, before anything is started; what is there stays."""
     where, said = {
-        "long": (path.with_name("x" * 150), "has at most"),
+        "long": (path.with_name("x" * 150), "may have at most"),
         "file": (path, "is not a socket"),
         "folder": (path, "is not a socket"),
         "nowhere": (path.parent / "none" / "app.sock", "does not exist"),
