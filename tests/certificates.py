@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import subprocess
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 
@@ -22,6 +23,19 @@ class Pair:
         return context
 
 
+def validity(days: int) -> list[str]:
+    """Options of ``openssl x509`` for so many days from now; one of -1 day has expired.
+
+    OpenSSL 3.6 takes no negative number; before 3.4 there were no dates.
+    """
+    known = subprocess.run(["openssl", "x509", "-help"], check=True, capture_output=True, text=True)
+    if days >= 0 or "-not_after" not in known.stdout + known.stderr:
+        return ["-days", str(days)]
+    ends = datetime.now(UTC) + timedelta(days=days)
+    begins = ends - timedelta(days=1)
+    return ["-not_before", f"{begins:%Y%m%d%H%M%SZ}", "-not_after", f"{ends:%Y%m%d%H%M%SZ}"]
+
+
 def make(folder: Path, name: str = "server", *, days: int = 365, password: str = "") -> Pair:
     """A certificate that signs itself; with a ``password`` its key is encrypted. One of -1 day has expired."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -33,7 +47,7 @@ def make(folder: Path, name: str = "server", *, days: int = 365, password: str =
     make_key += ["-keyout", str(pair.key), "-out", str(request), "-subj", "/CN=localhost"]
     make_key += ["-passout", f"pass:{password}"] if password else ["-noenc"]
     sign = ["openssl", "x509", "-req", "-in", str(request), "-key", str(pair.key), "-passin", f"pass:{password}"]
-    sign += ["-days", str(days), "-extfile", str(extensions), "-out", str(pair.certificate)]
+    sign += [*validity(days), "-extfile", str(extensions), "-out", str(pair.certificate)]
     for command in (make_key, sign):
         subprocess.run(command, check=True, capture_output=True)
     return pair

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from preflight import ready
+from tests.certificates import validity
 from tests.proxies import OPENSSL, Authority
 from tests.ready.asking import CANARY, Outcome, ask
 from tests.ready.listeners import answering, garbage, listening, reset, swallowing
@@ -77,8 +78,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("authority"))
 
 
-def certificate(authority: Authority, folder: Path, name: str, *, names: str, days: str, begins: str = "") -> Path:
-    """A certificate by that authority; ``begins`` and ``days`` as openssl x509 has them."""
+def certificate(authority: Authority, folder: Path, name: str, *, names: str, days: int) -> Path:
+    """A certificate by that authority, for so many days."""
     files = {ending: folder / f"{name}.{ending}" for ending in ("key", "csr", "crt", "pem", "names")}
     files["names"].write_text(f"subjectAltName={names}\n")
     openssl = [str(OPENSSL)]
@@ -88,7 +89,7 @@ def certificate(authority: Authority, folder: Path, name: str, *, names: str, da
         check=True, capture_output=True,
     )  # fmt: skip
     signed = ["-CA", str(authority.file), "-CAkey", str(authority.file.with_name("a.key")), "-CAcreateserial"]
-    signed += ["-extfile", str(files["names"]), "-days", days]
+    signed += ["-extfile", str(files["names"]), *validity(days)]
     subprocess.run(
         [*openssl, "x509", "-req", "-in", files["csr"], *signed, "-out", files["crt"]], check=True, capture_output=True
     )
@@ -135,10 +136,10 @@ def test_certificates_that_are_not_trusted(tmp_path: Path, authority: Authority)
         assert "certificate is not trusted: self-signed certificate" in tls(tmp_path, port, None).message or (
             "unable to get local issuer certificate" in tls(tmp_path, port, None).message
         )
-    other = certificate(authority, tmp_path, "other", names="DNS:other.example", days="2")
+    other = certificate(authority, tmp_path, "other", names="DNS:other.example", days=2)
     with listening(of_tls(serving(other))) as port:
         assert "IP address mismatch, certificate is not valid for '127.0.0.1'" in tls(tmp_path, port, authority).message
-    old = certificate(authority, tmp_path, "old", names="IP:127.0.0.1", days="-1")
+    old = certificate(authority, tmp_path, "old", names="IP:127.0.0.1", days=-1)
     with listening(of_tls(serving(old))) as port:
         assert "certificate has expired" in tls(tmp_path, port, authority).message
 
