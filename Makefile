@@ -23,7 +23,7 @@ quick:  ## those of the tests that start no process, in seconds
 	@sh .ci/setup $(VENV) requirements-dev.txt
 	@exec $(VENV)/bin/python -m pytest -n auto --dist worksteal -q -m "not slow" --ignore tests/e2e $(ARGS)
 
-# As many processes again as all the other tests start.
+# Two fifths of the processor time of all tests.
 adversary:  ## what reviewers have tried to break, in further cases
 	@sh .ci/setup $(VENV) requirements-dev.txt
 	@exec $(VENV)/bin/python -m pytest -n 4 --dist worksteal tests/adversary $(ARGS)

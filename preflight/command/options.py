@@ -14,7 +14,7 @@ from preflight import __version__, commands, project
 from preflight.output import plainlines
 from preflight.ports.activation import Passed
 from preflight.processes.servicemanager import ServiceManager
-from preflight.report.formatnames import FORMAT_NAMES
+from preflight.report import formats
 from preflight.settings.fields import SettingsError
 from preflight.settings.loading import load
 from preflight.settings.model import PREFIX, SETTINGS
@@ -168,7 +168,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=_formatter,
     )
     # Options that are settings have no types and choices here: preflight/settings checks every value.
-    *others, last = FORMAT_NAMES
+    *others, last = formats.FORMATS
     options.add_argument("--host", metavar="H", help="address to serve on (127.0.0.1)")
     options.add_argument("--port", metavar="N", help="port to serve on (8002)")
     options.add_argument("--uds", metavar="PATH", help="Unix socket to serve on, instead of host and port")
@@ -193,7 +193,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--format",
         metavar="NAME",
-        choices=list(FORMAT_NAMES),
+        choices=list(formats.FORMATS),
         help=f"with --check-only: print the report as {', '.join(others)} or {last} and nothing else; "
         "with --history, --port-status, --free-port or --fleet: json",
     )

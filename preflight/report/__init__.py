@@ -4,7 +4,7 @@
    `verdict` decides whether a server may start. `building` makes a `Report` of pytest's results.
 2. `newest` finds the newest report that can be trusted, `history` keeps every published report as a file of its own,
    and `changes` compares two reports.
-3. `banners` renders a report for a terminal; `formats` renders it for other tools, which `formatnames` lists.
+3. `banners` renders a report for a terminal; `formats` renders it for other tools.
 
 Nothing here prints, starts or stops anything. A format never decides the verdict.
 """

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preflight import __version__
-from preflight.report.formatnames import FORMAT_NAMES
 from preflight.text import first_line
 from preflight.times import local_of
 
@@ -260,10 +259,14 @@ def _count(report: Report) -> str:
     return count(report)
 
 
-FORMATS: Mapping[str, Callable[[Report], str]] = dict(
-    zip(FORMAT_NAMES, (as_json, as_text, as_junit, as_github, as_markdown), strict=True)
-)
-"""What makes a report's text, by the names that ``--format`` takes."""
+FORMATS: Mapping[str, Callable[[Report], str]] = {
+    "json": as_json,
+    "text": as_text,
+    "junit": as_junit,
+    "github": as_github,
+    "markdown": as_markdown,
+}
+"""The names that ``--format`` takes."""
 
 
 def render(name: str, report: Report, root: Path, environment: Mapping[str, str]) -> str:

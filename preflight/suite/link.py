@@ -59,8 +59,6 @@ class Link:
 
     def application(self) -> tuple[str | None, str]:
         """Wait until the application has imported; returns its error if it did not, and what to do about that."""
-        from preflight.ports import binding, steps  # noqa: F401  # the port is next, and this waits anyway
-
         said = self._wait("application").data
         return said["error"], said["fix"]
 
