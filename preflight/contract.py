@@ -1,9 +1,7 @@
 """The contract between a requirement and its run: what a requirement declares, and what it may answer.
 
-Each requirement declares a severity, a title and a fix with one marker::
-
-    @pytest.mark.critical("Python Version", fix="uv python install 3.13")
-    def test_python_version(settings, details): ...
+Each requirement declares a severity, a title and a fix with one marker, such as
+``critical("Python Version", fix="uv python install 3.13")``.
 
 Marker arguments: the title; ``fix``, what a person can do about a failure (a requirement that knows
 better at run time sets ``details.fix``); ``needs``, what it cannot be asked without ("network",

@@ -10,6 +10,7 @@ from preflight.command.init import requirement
 from preflight.command.init.proposals import Proposal
 from preflight.command.init.requirement import Requirement
 from preflight.command.init.survey import Survey
+from preflight.project import OURS
 
 DISTRIBUTION = "pytest-preflight[web]"
 SUITE = "preflight_suite"
@@ -123,7 +124,7 @@ def suite(chosen: Requirement, mentioned: Iterable[str], proposed: Iterable[Prop
             "# Ready-made requirements for what this project's files name. Uncomment those that must hold before the",
             '# server may start; severity="warning" reports one without blocking.',
             "#",
-            "# from preflight import ready",
+            f"# from {OURS} import ready",
             "#",
             *(f"# {proposal.line}" for proposal in ready),
         ]

@@ -169,17 +169,17 @@ class Sources:
 def files_below(folder: Path) -> list[str]:
     """The modules below a folder as pytest looks for them: behind links to folders, too, and in no hidden one."""
     found: list[str] = []
-    waiting = [(str(folder), frozenset([os.path.realpath(folder)]))]
+    root = os.path.realpath(folder)
+    waiting = [(str(folder), root, frozenset([root]))]
     while waiting:
-        here, above = waiting.pop()
-        real_here = os.path.realpath(here)
+        here, real_here, above = waiting.pop()
         for entry in os.scandir(here):
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
                 real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(real_here, entry.name)
                 if real not in above:  # pytest itself goes round in a circle until it is stopped
-                    waiting.append((entry.path, above | {real}))
+                    waiting.append((entry.path, real, above | {real}))
             elif entry.name.endswith(".py"):
                 found.append(entry.path)
     return sorted(found)
