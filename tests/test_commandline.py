@@ -389,4 +389,4 @@ def test_a_verb_of_the_project_s_own(
         assert ended.value.code == 2
     with pytest.raises(SystemExit):
         commandline.main(["--help"])
-    assert "of this project:\n  --count-carts\n  --break\n  --leave\n" in capsys.readouterr().out
+    assert "options of this project:\n  --count-carts\n  --break\n  --leave\n" in capsys.readouterr().out

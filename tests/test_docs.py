@@ -187,14 +187,15 @@ def test_files_that_are_named_exist(file: str) -> None:
         assert (ROOT / path).exists() or path in made, path
 
 
-def test_the_rooms_are_the_layers() -> None:
-    """docs/architecture.md has the rooms in the order in which import-linter holds them."""
-    table = read("docs/architecture.md").partition("| room |")[2].partition("\n\n")[0]
+def test_the_folders_are_the_layers() -> None:
+    """docs/architecture.md has the folders and modules in the order in which import-linter holds them."""
+    table = read("docs/architecture.md").partition("| folder or module |")[2].partition("\n\n")[0]
     cells = re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE)
-    rooms = [re.sub(r"/$|\.py$", "", name).split("/")[-1] for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+    names = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+    folders = [re.sub(r"/$|\.py$", "", name).split("/")[-1] for name in names]
     contracts = tomllib.loads(read("pyproject.toml"))["tool"]["importlinter"]["contracts"]
     layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
-    assert rooms == [name.strip().split(".")[-1] for layer in layers for name in re.split(r"[|:]", layer)]
+    assert folders == [name.strip().split(".")[-1] for layer in layers for name in re.split(r"[|:]", layer)]
 
 
 def test_the_site_has_every_page_once() -> None:

@@ -23,8 +23,8 @@ from preflight.settings.parsers import duration
 TYPED_AT = time.monotonic()  # as near to the command's start as this code can be
 
 EXIT_CODES = {
-    0: "served and stopped as asked, nothing blocks, or the task is done; with --port-status: the port is available;"
-    " with --free-port: the port is free, or would be free without --dry-run",
+    0: "the server ran and stopped as asked, nothing blocks, or the task is done; with --port-status: the port is"
+    " available; with --free-port: the port is free, or would be free without --dry-run",
     1: "a critical requirement blocks, or the task is not done; with --port-status: the port is not available; with"
     " --free-port: the port is not free, or would not be free without --dry-run",
     2: "wrong usage or a wrong setting",
@@ -103,7 +103,7 @@ class _Parser(argparse.ArgumentParser):
 
     def format_help(self) -> str:
         own = "".join(f"  --{option}\n" for option in _of_project())
-        return super().format_help() + (f"\nof this project:\n{own}" if own else "")
+        return super().format_help() + (f"\noptions of this project:\n{own}" if own else "")
 
     def _meant(self, unknown: Sequence[str]) -> str:
         """The option that was probably meant by the first word that looks like one, with or without dashes."""
@@ -234,8 +234,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="INSTANCE",
         nargs="?",
         const="",
-        help="show the instances that share PREFLIGHT_DATABASE_URL, what fails where, and what changed in the last day;"
-        " or one of them, by its host, address or id; and exit",
+        help="show the instances that share PREFLIGHT_DATABASE_URL, what fails where, and what changed in the last day,"
+        " or show one instance, named by its host, address or id, and exit",
     )
     instead.add_argument(
         "--migrate",
@@ -248,9 +248,10 @@ def parser() -> argparse.ArgumentParser:
         nargs="?",
         const="project",
         choices=("project", "github", "docker", "systemd"),
-        help="add what a project needs to be guarded, and replace nothing: [tool.preflight], and a first requirement in"
-        " preflight_suite/ (project, if nothing else is named); a job for GitHub (github), a Dockerfile (docker), a"
-        " unit (systemd). In the preflight's own checkout: a commented env file template",
+        help="add what a project needs to be guarded, replace nothing, and exit: [tool.preflight] and a first"
+        " requirement in preflight_suite/ (project, the default), a job for GitHub (github), a Dockerfile (docker) or a"
+        " unit for systemd (systemd). In the preflight's own checkout, write a commented template of the env file"
+        " instead",
     )
     instead.add_argument(
         "--bundle", metavar="PATH", type=Path, help="write a support bundle (a redacted zip), and exit"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.critical("Database", needs=["network", "database", "tables"], scope="fleet")
 def test_database(database: DatabaseProbe, details: Details) -> None:
-    """What the application keeps in the database of PREFLIGHT_DATABASE_URL can be kept there."""
+    """The application can keep its data in the database of PREFLIGHT_DATABASE_URL."""
     _judge(database, details)
 
 

@@ -47,7 +47,7 @@ def _to_install(requirement: Requirement) -> str:
 
 @pytest.mark.critical("Dependencies")
 def test_dependencies(settings: Settings, details: Details) -> None:
-    """Every run-time dependency that the project declares, with its extras, is installed, fits and imports."""
+    """Every run-time dependency of the project, with its extras, is installed in a version that fits, and imports."""
     faults: dict[str, str] = {}
     unknown: list[str] = []
     for requirement, by in with_extras(declared(settings), unknown):

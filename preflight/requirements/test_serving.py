@@ -21,7 +21,7 @@ def _day(seconds: float) -> str:
 
 @pytest.mark.critical("TLS Certificate", needs="tls", ignorable=False)
 def test_tls_certificate(settings: Settings, details: Details) -> None:
-    """The certificate and its private key can be read, belong together, and TLS can be served with them."""
+    """The certificate and its private key can be read and belong together, and TLS can be served with them."""
     from preflight.suite.probes import certificates
 
     details.update(ssl_certfile=str(settings.ssl_certfile or ""), ssl_keyfile=str(settings.ssl_keyfile or ""))
