@@ -105,7 +105,8 @@ def test_a_rerun_is_about_the_server(equipped: Place, providers: Providers) -> N
     found = equipped.check("OpenAI API Key")
     assert found["outcome"] == "ignored"
     assert re.search(
-        r"OPENAI_API_KEY is not loaded by this server: it has been in the env file since \d\d:\d\d \S+; restart to load it",
+        r"OPENAI_API_KEY is not loaded by this server: it has been"
+        r" in the env file since \d\d:\d\d \S+; restart to load it",
         found["message"],
     )
     assert not found["details"]["loaded"]
