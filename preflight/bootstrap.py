@@ -36,7 +36,7 @@ def problem(arguments: Sequence[str] = ()) -> list[str] | None:
     lines = [f"Dependencies: not installed: {names}", f"Fix: {fix}"]
     # The packages may have been installed a moment ago, for another Python.
     if not sys.flags.no_site and not installing.is_environment():
-        lines.insert(1, f"Python: {sys.executable or 'one under another name'}, which is not the project's own (.venv)")
+        lines.insert(1, f"Python: {sys.executable or 'this interpreter'}, which is not the project's own (.venv)")
     return lines
 
 

@@ -45,7 +45,8 @@ MODULES = {
 def declared() -> list[str]:
     """What is needed here: in our checkout what its pyproject.toml says, elsewhere what this package needs.
 
-    What another project needs, its requirement Dependencies says; the settings report a file that cannot be read.
+    The requirement Dependencies says what another project needs. The settings report a file that
+    cannot be read.
     """
     if not project.in_checkout():
         return list(CORE)

@@ -64,7 +64,7 @@ def own(path: Path) -> None:
             _write_new(path / ".gitignore", "# made by preflight: the files here belong to this machine alone\n*\n")
     status = path.stat()
     if status.st_uid not in (0, os.geteuid()):
-        raise Unsafe(path, "belongs to another user")
+        raise Unsafe(path, "it belongs to another user")
     if writers := other_writers(status):
         raise Unsafe(path, f"{writers} can write in this folder")
 
@@ -78,7 +78,7 @@ def _write_new(path: Path, text: str) -> None:
 def no_link(path: Path) -> None:
     """Raises Unsafe for a symbolic link, wherever it leads; not for a path that does not exist."""
     if path.is_symlink():
-        raise Unsafe(path, "is a symbolic link")
+        raise Unsafe(path, "it is a symbolic link")
 
 
 def other_writers(status: os.stat_result) -> str:
@@ -146,16 +146,16 @@ def opened(path: Path, flags: int) -> int:
         descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise Unsafe(path, "is a symbolic link") from None
+            raise Unsafe(path, "it is a symbolic link") from None
         if error.errno == errno.ENXIO:
-            raise Unsafe(path, "is not a regular file") from None
+            raise Unsafe(path, "it is not a regular file") from None
         raise
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise Unsafe(path, "is not a regular file")
+            raise Unsafe(path, "it is not a regular file")
         if status.st_uid != os.geteuid():
-            raise Unsafe(path, "belongs to another user")
+            raise Unsafe(path, "it belongs to another user")
         if stat.S_IMODE(status.st_mode) & 0o677 != 0o600:  # or made just now, under a umask that takes our own rights
             os.fchmod(descriptor, 0o600)
     except BaseException:

@@ -23,15 +23,15 @@ STATES = {
     "57014": "it did not answer a question in time",
     "53100": "its disk is full",
     "25006": "its transactions are read-only",
-    "55P03": "somebody else keeps a lock",
+    "55P03": "another session holds a lock",
     "57P01": "it is shutting down, or somebody ended the session",
     "42501": "the role has no right to do that",
 }
 CLOSED = "the connection was closed without an answer"
 NO_ROLE = "there is no such role"
-NO_PASSWORD = "it wants a password, and the URL has none"  # noqa: S105  # a sentence about one
-NOT_POSTGRESQL = "what answers does not speak PostgreSQL's protocol"
-NO_TLS = "it does not speak TLS, and sslmode asks for it"
+NO_PASSWORD = "it requires a password, and the URL has none"  # noqa: S105  # a sentence about one
+NOT_POSTGRESQL = "the server that answers does not speak PostgreSQL's protocol"
+NO_TLS = "it does not speak TLS, which sslmode requires"
 UNTRUSTED = "its certificate is not trusted"
 
 PERMANENT = frozenset({

@@ -261,7 +261,7 @@ def imported(module: str, extra: str) -> Any:
         return import_module(module)
     except ImportError as error:
         missing = (error.name or module).partition(".")[0]
-        raise Failure(f"{missing} is not installed, and nothing can be asked without it", installs(extra)) from None
+        raise Failure(f"{missing} is not installed, and this check needs it", installs(extra)) from None
 
 
 def installs(extra: str) -> str:

@@ -175,7 +175,7 @@ def of_others(root: Path, scopes: Iterable[Scope]) -> str:
             try:
                 why = _unsafe(path)
             except OSError as error:  # a link that leads nowhere
-                why = f"{path} cannot be looked at: {error.strerror}"
+                why = f"{path} cannot be examined: {error.strerror}"
             if why:
                 return f"{why}: no requirement there is run; keep them where only you can write"
     return ""
@@ -199,8 +199,8 @@ def scopes(root: Path, names: Iterable[str]) -> list[Scope]:
         package = _package_name(scope.folder)
         if package and (other := packages.setdefault(package, scope)).folder != scope.folder:
             raise LookupError(
-                f"{other.folder} and {scope.folder} are two packages {package}, and a run has one of a name:"
-                " remove the __init__.py of one of them"
+                f"{other.folder} and {scope.folder} are both packages named {package}, and a run can have only one"
+                " package of that name: remove the __init__.py of one of them"
             )
     return found
 
@@ -247,7 +247,8 @@ def _package(name: str) -> Path | None:
     # A folder without a module in it may be left over from an older installation.
     places = [one for one in dict.fromkeys(map(os.path.realpath, path)) if next(Path(one).rglob("*.py"), None)]
     if len(places) > 1:
-        raise LookupError(f"the package {name} is in several places: {', '.join(places)}; name one that is in one")
+        several = ", ".join(places)
+        raise LookupError(f"the package {name} is in several places: {several}; name a package that is in one place")
     return Path((places or path)[0]) if path else None
 
 

@@ -44,7 +44,7 @@ class AgentSettings:
     session_lease: float = setting(
         15.0,
         duration(3, 600),
-        "in a database: time after which another instance may take over the turns of an instance that has fallen"
+        "with a database: time after which another instance may take over the turns of an instance that has fallen"
         " silent",
     )
-    session_connections: int = setting(4, whole(1, 100), "in a database: connections that a worker may have to it")
+    session_connections: int = setting(4, whole(1, 100), "with a database: connections that each worker may have to it")

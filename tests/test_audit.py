@@ -428,7 +428,7 @@ def test_planted(path: Path, tmp_path: Path, planted: str) -> None:
         path.mkdir()
     with pytest.raises(OSError, match=r".") as caught:
         LogFile(path)
-    assert caught.value.strerror in ("is a symbolic link", "Is a directory")
+    assert caught.value.strerror in ("it is a symbolic link", "Is a directory")
     assert not (tmp_path / "target").exists()
 
 

@@ -135,10 +135,10 @@ def test_what_an_unknown_option_was_meant_for(argv: list[str], meant: str, capsy
 
 
 VALUES = {"watch": ["5"], "bundle": ["b.zip"], "report": ["r.json"], "format": ["json"], "wait": ["5"]}
-REPORT = "--report goes with a start, --reload, --check-only or --watch"
-WAIT = "--wait goes with a start or --check-only"
-FORMAT = "--format goes with --check-only, --history, --port-status, --free-port or --fleet"
-DRY_RUN = "--dry-run goes with --free-port or --init"
+REPORT = "--report can be used only with a start, --reload, --check-only or --watch"
+WAIT = "--wait can be used only with a start or --check-only"
+FORMAT = "--format can be used only with --check-only, --history, --port-status, --free-port or --fleet"
+DRY_RUN = "--dry-run can be used only with --free-port or --init"
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_two_addresses(command: list[str], tcp: list[str], named: str, capsys: p
         commandline.main([*command, *tcp, "--uds", "app.sock"])
     assert ended.value.code == 2
     why = "a server has a Unix socket, or a host and a port; leave out one or the other"
-    assert capsys.readouterr() == ("", f"run.py: error: --uds does not go with {named}: {why}\n")
+    assert capsys.readouterr() == ("", f"run.py: error: --uds cannot be used with {named}: {why}\n")
 
 
 def test_commands_are_those_that_exclude_each_other() -> None:
@@ -342,11 +342,11 @@ def test_no_runtime_folder(
     assert commandline.main(["--demo", "--port", str(free_port)]) == 1
     shown = capsys.readouterr().out
     # Lines fold at 100 columns.
-    assert f"{folder}:isnotafolderofmode0700thatbelongstothisuser" in "".join(shown.split())
+    assert f"{folder}:itisnotafolderofmode0700thatbelongstothisuser" in "".join(shown.split())
     assert "Fix: " in shown
     assert commandline.main(["--demo", "--port", str(free_port), "--check-only"]) == 1
     shown = capsys.readouterr().out
-    assert f"{folder}:isnotafolderofmode0700thatbelongstothisuser" in "".join(shown.split())
+    assert f"{folder}:itisnotafolderofmode0700thatbelongstothisuser" in "".join(shown.split())
     assert "Fix: " in shown
     (home / "state" / "runtime").unlink()
     assert commandline.main(["--demo", "--port", str(free_port), "--check-only"]) == 0

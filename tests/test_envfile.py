@@ -82,7 +82,7 @@ def test_broken_line(file: Path, text: str, line: int, what: str) -> None:
 def test_not_utf8(file: Path) -> None:
     """Text in another encoding is named by line."""
     file.write_bytes(b"A=1\nB=\xe9\n")
-    assert envfile.read(file).problem == f"{file}:2: is not UTF-8 text"
+    assert envfile.read(file).problem == f"{file}:2: this line is not UTF-8 text"
 
 
 def test_binary(file: Path) -> None:

@@ -202,9 +202,9 @@ def theirs(path: Path) -> None:
 @pytest.mark.parametrize(
     "make, why",
     [
-        (link, "is a symbolic link"),
-        (pipe, "is not a regular file"),
-        pytest.param(theirs, "belongs to another user", marks=as_root),
+        (link, "it is a symbolic link"),
+        (pipe, "it is not a regular file"),
+        pytest.param(theirs, "it belongs to another user", marks=as_root),
     ],
 )
 def test_opened_refuses(tmp_path: Path, make: Callable[[Path], None], why: str) -> None:

@@ -56,7 +56,7 @@ def test_the_first_are_written_and_the_others_counted(one: Bounded) -> None:
     assert one.texts == [f"connection {number} failed" for number in range(floods.SINGLY)]
     one.now += floods.EVERY
     one.bounded.tell()
-    assert one.texts[floods.SINGLY :] == ["95 more within a minute, not written: connection %d failed"]
+    assert one.texts[floods.SINGLY :] == ["95 more lines within a minute were not written: connection %d failed"]
     one.logger.error("connection %d failed", 1000)
     assert one.texts[-1] == "connection 1000 failed"
 

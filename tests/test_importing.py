@@ -170,4 +170,4 @@ def test_as_it_is_typed(file: Engine, database_url: str) -> None:
     assert "3 sessions with 9 new messages." in done.stdout
     assert "--import-sessions" in run("--help").stdout
     both = run("--import-sessions", "--check-only")
-    assert (both.returncode, "--check-only does not go with another command" in both.stderr) == (2, True)
+    assert (both.returncode, "--check-only cannot be used with another command" in both.stderr) == (2, True)

@@ -725,10 +725,8 @@ def test_of_a_wrong_pyproject_only_the_line_is_said(init: Init) -> None:
     """What is written there may be anything."""
     made = init({PYPROJECT: "[project]\nname = 'x'\ntoken = canary-5ba1c3\n"})
     assert made.code == 1
-    assert (
-        made.err
-        == f"run.py: error: {made.root}/{PYPROJECT}:3: is not TOML: correct the file first; nothing was written\n"
-    )
+    fault = f"{made.root}/{PYPROJECT}:3: the file is not valid TOML: correct the file first; nothing was written"
+    assert made.err == f"run.py: error: {fault}\n"
 
 
 # pyproject.toml.
@@ -795,10 +793,10 @@ def test_a_table_that_is_there_is_left_alone(init: Init, before: str) -> None:
 @pytest.mark.parametrize(
     "before,said",
     [
-        (b"[project\n", ":1: is not TOML"),
-        (b"a = 1\na = 2\n", ":2: is not TOML"),
-        (b"\xef\xbb\xbf[project]\n", ":1: is not TOML"),
-        (b"[project]\nname = 'caf\xe9'\n", ":2: is not UTF-8 text"),
+        (b"[project\n", ":1: the file is not valid TOML"),
+        (b"a = 1\na = 2\n", ":2: the file is not valid TOML"),
+        (b"\xef\xbb\xbf[project]\n", ":1: the file is not valid TOML"),
+        (b"[project]\nname = 'caf\xe9'\n", ":2: this line is not UTF-8 text"),
         (b"a = " + b"[" * 50_000, "is n"),
         (b"tool = {black = {}}\n", "defines `tool` in a form to which no table can be added"),
         (b"tool = 3\n", "defines `tool` in a form to which no table can be added"),
@@ -1083,7 +1081,7 @@ def test_a_job_for_github(init: Init) -> None:
     made = init({**trees.FASTAPI, "requirements.txt": "fastapi\n"}, "github")
     assert [line.split(":")[0] for line in made.out] == [
         "Wrote .github/workflows/preflight.yml",
-        "Set in the repository's secrets or variables",
+        "Set these in the repository's secrets or variables",
     ]
     job = yaml.safe_load(made.read(".github/workflows/preflight.yml"))["jobs"]["preflight"]
     assert job["env"] == {"DATABASE_URL": "${{ secrets.DATABASE_URL }}"}

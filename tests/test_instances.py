@@ -323,24 +323,24 @@ def test_left_by_such_a_umask(folder: Path) -> None:
 def spoil_open(folder: Path) -> str:
     folder.mkdir()
     folder.chmod(0o755)
-    return "is not a folder of mode 0700 that belongs to this user"
+    return "it is not a folder of mode 0700 that belongs to this user"
 
 
 def spoil_shared(folder: Path) -> str:
     folder.mkdir()
     folder.chmod(0o1777)
-    return "is not a folder of mode 0700 that belongs to this user"
+    return "it is not a folder of mode 0700 that belongs to this user"
 
 
 def spoil_link(folder: Path) -> str:
     (folder.parent / "mine").mkdir(mode=0o700)
     folder.symlink_to(folder.parent / "mine")
-    return "is not a folder of mode 0700 that belongs to this user"
+    return "it is not a folder of mode 0700 that belongs to this user"
 
 
 def spoil_file(folder: Path) -> str:
     folder.write_text("")
-    return "is not a folder of mode 0700 that belongs to this user"
+    return "it is not a folder of mode 0700 that belongs to this user"
 
 
 def spoil_above(folder: Path) -> str:
@@ -352,7 +352,7 @@ def spoil_above(folder: Path) -> str:
 def spoil_owner(folder: Path) -> str:
     folder.mkdir(mode=0o700)
     os.chown(folder, 65534, 65534)
-    return "is not a folder of mode 0700 that belongs to this user"
+    return "it is not a folder of mode 0700 that belongs to this user"
 
 
 def spoil_owner_above(folder: Path) -> str:
@@ -388,7 +388,7 @@ def test_a_place_that_will_not_do(
     with pytest.raises(RuntimeFolderError) as caught:
         runtime.folder()
     assert f"{folder}: {why}" in str(caught.value)
-    assert f"{planted}: is not a folder of mode 0700" in str(caught.value)
+    assert f"{planted}: it is not a folder of mode 0700" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

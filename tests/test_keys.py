@@ -283,7 +283,7 @@ def test_a_key_that_no_header_can_carry(judge: Judge, service: Service, offline:
 def test_an_empty_variable_hides_the_env_file(judge: Judge, file: Path) -> None:
     """The variable is named, and not the file, where the key is good; done as the fix says, it is found there."""
     found = judge(OPENAI_API_KEY="")["OpenAI API Key"]
-    hides = f"in the environment it hides the one in {file}:1"
+    hides = f"the value in the environment hides the one in {file}:1"
     assert (found.outcome, found.message) == ("failed", f"OPENAI_API_KEY is empty in the environment; {hides}")
     assert found.fix == f"unset OPENAI_API_KEY  # {hides}"
     shell = f"export OPENAI_API_KEY=\n{found.fix}\nprintenv OPENAI_API_KEY || echo none"
@@ -385,7 +385,7 @@ def test_a_token_of_the_environment(judge: Judge, file: Path) -> None:
     assert found.fix == f'export "$({template.new_token()})"  # or serve on 127.0.0.1'
     file.write_text("PREFLIGHT_TOKEN=0123456789abcdef-3f9a1c77e2\n")
     found = judge(PREFLIGHT_HOST="0.0.0.0", PREFLIGHT_TOKEN="short-1")["Exposure"]
-    assert found.fix == f"unset PREFLIGHT_TOKEN  # in the environment it hides the one in {file}:1"
+    assert found.fix == f"unset PREFLIGHT_TOKEN  # the value in the environment hides the one in {file}:1"
     assert judge(PREFLIGHT_HOST="0.0.0.0")["Exposure"].outcome == "passed"
 
 
@@ -431,7 +431,7 @@ def test_a_base_url_that_hides_another_one(judge: Judge, service: Service, file:
     with file.open("a") as stream:
         stream.write(f"OPENAI_BASE_URL={service.url}\n")
     found = judge(OPENAI_BASE_URL=f"http://127.0.0.1:{nobody}")["OpenAI API"]
-    assert found.fix == f"unset OPENAI_BASE_URL  # in the environment it hides the one in {file}:3"
+    assert found.fix == f"unset OPENAI_BASE_URL  # the value in the environment hides the one in {file}:3"
     assert judge(OPENAI_BASE_URL=LEFT_OUT)["OpenAI API"].outcome == "passed"
 
 
@@ -492,9 +492,9 @@ def test_a_client_that_cannot_be_built(judge: Judge, file: Path, name: str, valu
         found = judge(offline=offline, **{name: LEFT_OUT if filed else value})
         client = found["OpenAI Client"]
         assert client.outcome == "failed"
-        assert client.message.startswith(f"it cannot be built: {name} {where} {said}")
+        assert client.message.startswith(f"the client cannot be built: {name} {where} {said}")
         assert ("quotes around it" in client.message) == ('"' in value)
-        assert client.fix == f"set {name} {at} right, or remove it there"
+        assert client.fix == f"correct {name} {at}, or remove it there"
         assert not found["OpenAI API Key"].details["verified"]
 
 

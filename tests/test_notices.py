@@ -66,7 +66,7 @@ def test_a_rerun_and_what_the_fleet_shares(make_check: MakeCheck, make_report: M
     good = make_report(make_check("A", scope="fleet"), make_check("B"), origin="rerun")
     assert take_news(good, chosen) is None
     shared = make_report(make_check("A", "failed", scope="fleet"), make_check("B"), origin="rerun")
-    goes_on = "The server keeps running, but none can start: a requirement that the fleet shares fails"
+    goes_on = "The server keeps running, but no server can start: a requirement that the fleet shares fails"
     assert headline(take_news(shared, chosen)) == goes_on
     assert headline(take_news(good, chosen)) == "Servers can start again"
 
@@ -94,7 +94,7 @@ def test_message(make_check: MakeCheck, make_report: MakeReport, chosen: Setting
         "   Fix: make it",
         "❌ Bad: Bad is as it should be.",
         "⚠️ W: no answer",
-        "Gone: is no longer checked",
+        "Gone: no longer checked",
         f"Run 01234567 (start, {local_of('2026-01-02T03:04:05Z')}): failed; 1 failed, 1 timeout, 1 unknown, 3 total",
     ]
 

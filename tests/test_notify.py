@@ -27,6 +27,7 @@ from tests.receivers import Mailbox, Receiver
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
+KILLED = "the process that sends notifications ended (SIGKILL)"
 TEST = Notice("❌ A headline (here)", "A line\nand another", "failure")
 
 
@@ -161,7 +162,7 @@ def test_one_service_waits_for_no_other(telling: Callable[..., Telling], receive
         begun = time.monotonic()
         one.notifier.finish(0.2)
         assert time.monotonic() - begun < 8
-        assert one.said == ["3 notifications were not delivered before the end."]
+        assert one.said == ["3 notifications were not delivered before this command ended."]
     finally:
         hanging.close()
 
@@ -191,7 +192,7 @@ def test_the_sender_dies(telling: Callable[..., Telling], receiver: Receiver) ->
     first = one.sender()
     os.kill(first, signal.SIGKILL)
     one.until_told()
-    assert one.said == ["Not delivered to json: ❌ A headline (here): the process that sends ended (SIGKILL)"]
+    assert one.said == [f"Not delivered to json: ❌ A headline (here): {KILLED}"]
     assert receiver.titles == ["The next one"]
     tally = one.notifier.tally
     assert (tally["delivered"], tally["undelivered"]) == (1, 1)
@@ -206,7 +207,7 @@ def test_the_sender_hangs(telling: Callable[..., Telling], receiver: Receiver) -
     one.notifier.tell(Notice("✅ The next one (here)", "text", "success"))
     one.notifier.latest = before
     one.until_told()
-    assert one.said == ["Not delivered to json: ❌ A headline (here): the process that sends ended (SIGKILL)"]
+    assert one.said == [f"Not delivered to json: ❌ A headline (here): {KILLED}"]
     assert receiver.titles == ["The next one"]
 
 
@@ -223,9 +224,7 @@ def test_the_sender_hangs_for_one_service_only(telling: Callable[..., Telling], 
         one.notifier.latest = before
         one.until(lambda: len(receiver.taken) == 2, "the second service has the next one as well")
         assert receiver.titles == ["A headline", "The next one"]
-        assert one.said == [
-            "Not delivered to json (1 of 2): ❌ A headline (here): the process that sends ended (SIGKILL)"
-        ]
+        assert one.said == [f"Not delivered to json (1 of 2): ❌ A headline (here): {KILLED}"]
         assert one.notifier.tally["undelivered"] == 1
     finally:
         hanging.close()
@@ -270,10 +269,10 @@ def test_unattended(monkeypatch: pytest.MonkeyPatch) -> None:
         ("Socket Exception: [Errno 111] Connection refused", "connection refused"),
         ("(Caused by NameResolutionError(...: Name or service not known", "the name of its host is not known"),
         ("Read timed out. (read timeout=4.0)", "no answer in time"),
-        ("[Errno 101] Network is unreachable", "the network does not reach it"),
+        ("[Errno 101] Network is unreachable", "it cannot be reached over the network"),
         ("SSLCertVerificationError: certificate verify failed", "its certificate is not trusted"),
         ("Socket Exception: (535, b'5.7.8 bad credentials T1canary99')", "it does not accept the login"),
-        ("something with T1canary99", "it did not take the message"),
+        ("something with T1canary99", "it did not accept the message"),
     ],
 )
 def test_reason(logged: str, said: str) -> None:

@@ -231,7 +231,7 @@ def test_switch_of_the_environment_only(root: Path) -> None:
     "line, meant",
     [
         ("skpi = true", "; did you mean 'PREFLIGHT_SKIP', which can be set in the environment only?"),
-        ("tokne = 'x'", "; did you mean 'PREFLIGHT_TOKEN', which is a secret, for the env file?"),
+        ("tokne = 'x'", "; did you mean 'PREFLIGHT_TOKEN'? It is a secret, so set it in the env file"),
         ("state-dir = 'x'", "; did you mean 'state_dir'?"),
         ("PORT = 1", "; did you mean 'port'?"),
         ("preflight_port = 1", "; did you mean 'port'?"),

@@ -84,7 +84,7 @@ def test_corrupt_file(make_report: MakeReport, make_instance: MakeInstance, path
     path.write_text("{")
     for _ in range(2):
         assert known(snapshot) is own
-        assert snapshot.problem.startswith(f"{path}: is not valid JSON")
+        assert snapshot.problem.startswith(f"{path} is not valid JSON")
         assert snapshot.problem.endswith("; it was renamed to report.json.corrupt-1")
     assert sorted(os.listdir(path.parent)) == ["report.json.corrupt-1"]
     report.publish(make_report(run_id="2", started_at="2026-01-02T04:00:00Z"), path)

@@ -298,19 +298,20 @@ def parse(argv: Sequence[str] | None = None) -> Invocation:
     typed = options.parse_args(argv)
     command = next((name for name in COMMANDS if _given(typed, name)), OWN if typed.verb else START)
     if typed.verb and command != OWN:
-        options.error(f"{_option(command)} does not go with another command")
+        options.error(f"{_option(command)} cannot be used with another command")
     for name, verbs in GOES_WITH.items():
         if _given(typed, name) and command not in verbs:
             *others, last = ("a start" if one == START else _option(one) for one in verbs)
-            options.error(f"{_option(name)} goes with {' or '.join([', '.join(others), last] if others else [last])}")
+            allowed = " or ".join([", ".join(others), last] if others else [last])
+            options.error(f"{_option(name)} can be used only with {allowed}")
     tcp = [_option(name) for name in ("host", "port") if _given(typed, name)]
     if _given(typed, "uds") and tcp:
         options.error(
-            f"--uds does not go with {' and '.join(tcp)}: a server has a Unix socket, or a host and a port; leave out"
-            " one or the other"
+            f"--uds cannot be used with {' and '.join(tcp)}: a server has a Unix socket, or a host and a port;"
+            " leave out one or the other"
         )
     if typed.format not in (None, "json") and command != "check_only":
-        options.error(f"--format {typed.format} goes with --check-only")
+        options.error(f"--format {typed.format} can be used only with --check-only")
     return Invocation(
         command=command,
         settings=setting_options(typed),

@@ -140,8 +140,8 @@ class AnswerTable:
     def take(self, question: SharedQuestion, lease: float, patience: float = math.inf) -> Known | Permit | None:
         """The good answer, or permission to ask; None if the database does not answer.
 
-        :param lease: seconds after which a claim without an answer counts no more: as many as its owner may take.
-        :param patience: seconds for which an answer that is on its way is waited for, if that is less.
+        :param lease: seconds after which a claim without an answer expires: as many as its owner may take to ask.
+        :param patience: seconds to wait for another instance's answer, if that is less than ``lease``.
         """
         until = time.monotonic() + min(lease, patience)
         claimed = self._do(lambda connection: self._claim(connection, question, lease))

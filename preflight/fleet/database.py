@@ -88,7 +88,8 @@ def too_old(version: int) -> UnusableDatabase:
     """The error for a server that is too old; ``version`` as libpq counts."""
     oldest = f"{OLDEST // 10_000} or newer"
     return UnusableDatabase(
-        f"PostgreSQL is {shown(version)}, needs {oldest}: older releases are no longer maintained, and not tested here",
+        f"PostgreSQL is {shown(version)}, but must be {oldest}: older releases are no longer maintained, and not"
+        " tested here",
         f"upgrade the server to PostgreSQL {oldest}",
     )
 
@@ -158,5 +159,5 @@ def _driver() -> Any:
         from preflight.installing import install_command
 
         fix = install_command(["pytest-preflight[fleet]"])
-        raise UnusableDatabase("psycopg is not installed: no database can be asked without it", fix) from None
+        raise UnusableDatabase("psycopg is not installed, and a connection to the database needs it", fix) from None
     return psycopg

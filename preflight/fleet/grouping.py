@@ -124,7 +124,8 @@ def _lines(change: _Change, fleet: Fleet) -> list[str]:
     sign = SIGNS["failure" if change.after == "blocks" else "warning" if change.after == "warns" else "success"]
     (message, fix), _ = change.messages.most_common(1)[0]
     several = f" (and {len(change.messages) - 1} other messages)" if len(change.messages) > 1 else ""
-    lines = [f"{sign} {_headline(change, fleet)}: {shortened(message or 'holds again', LONGEST)}{several}"]
+    said = shortened(message or ("holds again" if change.after else ""), LONGEST)
+    lines = [f"{sign} {_headline(change, fleet)}{f': {said}' if said else ''}{several}"]
     lines.append(f"   Changed on {_listed(change.instances.values())}")
     return [*lines, f"   Fix: {shortened(fix, LONGEST)}"] if fix and change.after in BAD else lines
 

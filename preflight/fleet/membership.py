@@ -143,7 +143,7 @@ class Membership:
         self._tell("end", ending=ending)
 
     def close(self) -> None:
-        """Leave the registrar to its last word; it ends by itself."""
+        """Give the registrar what is still to be written, and let it end by itself."""
         self._begin_at = float("inf")
         child, self._child = self._child, None
         if child is None:
@@ -222,7 +222,8 @@ class Membership:
         self._begin_at = now + AGAIN[min(len(self._deaths) - 1, len(AGAIN) - 1)]
         last = next((line for line in reversed(child.lines) if line.strip()), "")
         child.close()
-        self._stand(AWAY, f"the process that writes to it ended ({child.ending}){f': {last}' if last else ''}")
+        said = f": {last}" if last else ""
+        self._stand(AWAY, f"the process that writes to the database ended ({child.ending}){said}")
 
     def _take(self, kind: str, data: dict[str, Any]) -> None:
         match kind:
@@ -244,7 +245,8 @@ class Membership:
             return
         now = time.time()
         if state == AWAY and before != AWAY:
-            self._say(f"The fleet does not hear of this instance: {problem}. The instance keeps serving.", "yellow")
+            lost = "The fleet's database does not get the state of this instance"
+            self._say(f"{lost}: {problem}. The instance keeps serving.", "yellow")
         elif before == AWAY and state == REACHED:
             away = now - self._since
             self._say(f"The fleet's database is back after {away:.0f} s.", "green")

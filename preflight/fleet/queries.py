@@ -149,8 +149,8 @@ ORDER BY {_ORDER}
 async def instance(connection: Any, instance_id: str) -> dict[str, Any] | None:
     """One instance: what it says of itself, what does not hold there, its newest report and its changes.
 
-    ``report`` is what stands in the table: not redacted by who reads it, and perhaps no report. None if there is no
-    such instance.
+    ``report`` is returned as the table has it: the caller redacts it, and checks whether it is a report at all. None
+    if there is no such instance.
     """
     which = {"id": instance_id}
     found = await _rows(connection, _ONE, which)

@@ -79,7 +79,7 @@ class Registrar:
         """The earliest time of the next write: after a failure, or at a moment that other instances do not choose."""
 
     def run(self, orders: queue.SimpleQueue[Message | None]) -> None:
-        """Follow the orders, and do what is due. None among the orders: the launcher has gone."""
+        """Follow the orders, and do what is due. An order that is None means that the launcher has gone."""
         while True:
             try:
                 message = orders.get(timeout=max(0.0, self._next() - time.monotonic()))

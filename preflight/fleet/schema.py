@@ -308,5 +308,5 @@ def _apply(connection: psycopg.Connection[Any], tables: Tables, number: int) -> 
 
 def _pause(until: float, why: str = "another start that creates the tables") -> None:
     if time.monotonic() > until:
-        raise Unavailable(f"the schema {SCHEMA} cannot be changed: waited in vain for {why}")
+        raise Unavailable(f"the schema {SCHEMA} cannot be changed: waiting for {why} took too long")
     time.sleep(PAUSE)

@@ -90,7 +90,7 @@ def _make(place: Path, made: list[Path], *, below: Path | None) -> None:
     status = place.lstat()
     # In a shared temporary folder anybody can be first: never follow a link, never use another's folder.
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        raise PermissionError(errno.EPERM, "is not a folder of mode 0700 that belongs to this user")
+        raise PermissionError(errno.EPERM, "it is not a folder of mode 0700 that belongs to this user")
     if stat.S_IMODE(status.st_mode) != 0o700:
         place.chmod(0o700)  # made under a umask that took our own rights away
 
@@ -177,7 +177,7 @@ def _see_that_it_is_a_lock(file: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         status = file.lstat()
         if not stat.S_ISREG(status.st_mode) or (status.st_uid != os.geteuid() and not os.access(file, os.W_OK)):
-            raise OSError(errno.EPERM, "is in the way of the start's lock: it is not a file of this user; remove it")
+            raise OSError(errno.EPERM, "it is in the place of the start's lock, but is no file of this user; remove it")
 
 
 class StartLock:
@@ -215,7 +215,7 @@ class StartLock:
             raise RuntimeFolderError(f"{self._file}: {error.strerror}") from None
 
     def take(self, patience: float = 0.0) -> bool:
-        """Whether we have it; other starts are waited for, but for none of them longer than ``patience`` seconds.
+        """Take the lock, waiting ``patience`` seconds at most for each other start; returns whether this start has it.
 
         Raises RuntimeFolderError if the file cannot be written.
         """

@@ -80,7 +80,7 @@ def look(path: Path) -> PathState:
                 f"ls -l {path}  # or use another path",
             )
         if error.errno not in (errno.ECONNREFUSED, errno.ENOENT):
-            return PathState(f"{path} is a socket that cannot be asked: {error.strerror}", "serve on another path")
+            return PathState(f"cannot connect to the socket {path}: {error.strerror}", "serve on another path")
     if not _removable(folder, status.st_uid):
         return PathState(
             f"{path} is left over from a server of user {status.st_uid}, and user {os.geteuid()} may not remove it",

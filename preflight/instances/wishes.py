@@ -1,7 +1,7 @@
-"""What a start asks for: two starts are one wish only if a server of the one would do for the other.
+"""What a start asks for: two starts have the same wish only if a server of either would serve the purpose of both.
 
-Twenty starts in the same second have the same purpose, and one server is enough. A start that wants a certificate,
-other workers or another key has not got them because a server without them has just come up.
+Twenty starts in the same second have the same wish, and one server is enough for them. The wish of a start with a
+certificate, another number of workers or another key is not fulfilled by a server without them that has just come up.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ class Trial:
             return ""
         if problem:
             self.end()
-            return f"Asked for {proof.path}, it {problem}."
+            return f"The new server was asked for {proof.path}, and {problem}."
         return ""
 
     def end(self) -> None:

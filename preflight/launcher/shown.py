@@ -120,7 +120,7 @@ class Display:
         else:
             publishing.show(result.report, self.terminal, reason=result.reason, output=result.output)
             if hanging_import:
-                title = f"{self.settings.app} DOES NOT IMPORT: its import has not ended"
+                title = f"{self.settings.app} CANNOT BE IMPORTED: the import has not ended"
                 self.terminal.fail(title, hanging_import)
         self._record_run(result)
 

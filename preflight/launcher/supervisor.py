@@ -397,4 +397,4 @@ def _others(serving: int) -> list[str]:
     """Who serves instead of a worker that has ended, in words; nothing if nobody does."""
     if serving == 0:
         return []
-    return ["1 other serves." if serving == 1 else f"{serving} others serve."]
+    return ["1 other worker serves." if serving == 1 else f"{serving} other workers serve."]

@@ -81,7 +81,7 @@ class Watchdog:
         if not limit or spent < limit:
             return ""
         title = "THE APPLICATION DOES NOT START"
-        fix = "Fix: make the application start faster, or set PREFLIGHT_STARTUP_TIMEOUT to more than its start takes."
+        fix = "Fix: make the application start faster, or set PREFLIGHT_STARTUP_TIMEOUT to a longer time."
         if self._end(worker, title, f"The {what} of {app} has not ended within {limit:g} s.", fix):
             return f"not started within {limit:g} s"
         self._employed_at = self.now()

@@ -110,7 +110,7 @@ def _headline(verdict: Change | None, checks: Sequence[Change], found: Report) -
             case "broken":
                 return "failure", "The check suite itself failed" + (": nothing was started" if start else "")
             case "blocked":
-                goes_on = "The server keeps running, but none can start: a requirement that the fleet shares fails"
+                goes_on = "The server keeps running, but no server can start: a requirement that the fleet shares fails"
                 alone = "The server is unhealthy" if found.gates else goes_on
                 return "failure", "The start is blocked" if start else alone
         freed = [change.check for change in checks if change.before == "blocks" and change.check is not None]
@@ -127,7 +127,7 @@ def _headline(verdict: Change | None, checks: Sequence[Change], found: Report) -
 def _lines(change: Change) -> list[str]:
     check = change.check
     if check is None or not change.after:
-        return [f"{change.title}: is no longer checked"]
+        return [f"{change.title}: no longer checked"]
     if change.after == "ok":
         return [f"✅ {change.title}: {shortened(check.message or 'holds again', LONGEST)}"]
     sign = SIGNS["failure" if change.after == "blocks" else "warning"]

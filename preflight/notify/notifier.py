@@ -176,12 +176,12 @@ class Notifier:
         while self.pending and len(self._loop.stops) == stops and (left := begun + patience - time.monotonic()) > 0:
             if not told and patience - left > SILENT:
                 told = True
-                self._say("Waiting for notifications to be delivered; Ctrl-C ends that.")
+                self._say("Waiting for notifications to be delivered; Ctrl-C ends the wait.")
             self._loop.turn(min(0.5, left))
         self._dismiss()
         if self.pending:
             what = "notification was" if self.pending == 1 else "notifications were"
-            self._say(f"{self.pending} {what} not delivered before the end.")
+            self._say(f"{self.pending} {what} not delivered before this command ended.")
 
     def _clean(self, text: str) -> str:
         # Redacted as a whole, and shortened only then.
@@ -209,7 +209,7 @@ class Notifier:
                     service.sending = None
                     service.waiting.appendleft(notice)
                     return
-                self._failed(service, f"the process that sends cannot be used: {error.strerror}")
+                self._failed(service, f"the process that sends notifications cannot be used: {error.strerror}")
 
     def _look(self) -> None:
         """End a sender that has had a notice for longer than all its tries can take; its closed channel then tells."""
@@ -248,7 +248,7 @@ class Notifier:
             child.kill()
             for service in self.services:
                 if service.sending is not None:
-                    self._failed(service, f"the process that sends ended ({child.ending})")
+                    self._failed(service, f"the process that sends notifications ended ({child.ending})")
         over = child.ended() or not any(service.sending or service.waiting for service in self.services)
         if over:
             self._loop.unwatch_child(child)

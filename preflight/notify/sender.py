@@ -24,7 +24,7 @@ NICE = 5  # the server's work goes first
 LONGEST_ANSWER = 4 * 1024 * 1024  # bytes of a service's HTTP answer that are read
 ENDLESS = f"its answer is longer than {LONGEST_ANSWER >> 20} MiB"
 MOST_MEMORY = 256 * 1024 * 1024  # bytes of this process: Apprise with all of its plugins takes a quarter of it
-GREEDY = f"the process that sends took more than {MOST_MEMORY >> 20} MiB of memory, and was ended"
+GREEDY = f"the process that sends notifications took more than {MOST_MEMORY >> 20} MiB of memory, and was ended"
 LOOK = 0.1  # seconds from one look at the memory to the next, while something is sent
 # What Apprise logs, and what is said instead. None of its own text is passed on: it could hold a part of the URL.
 REASONS = (
@@ -32,7 +32,7 @@ REASONS = (
     (r"Connection refused", "connection refused"),
     (r"Name or service not known|name resolution|NameResolutionError|getaddrinfo", "the name of its host is not known"),
     (r"timed out", "no answer in time"),
-    (r"unreachable|No route to host", "the network does not reach it"),
+    (r"unreachable|No route to host", "it cannot be reached over the network"),
     (r"CERTIFICATE_VERIFY_FAILED|certificate verify failed|SSLError", "its certificate is not trusted"),
     (r"\(535,|[Aa]uthenticat", "it does not accept the login"),
 )
@@ -42,7 +42,7 @@ def reason(logged: str) -> str:
     """Why a service did not take a message, from what Apprise logged about it."""
     if status := re.search(r"error=([1-5][0-9][0-9])\b", logged):
         return f"HTTP {status[1]}"
-    return next((said for pattern, said in REASONS if re.search(pattern, logged)), "it did not take the message")
+    return next((said for pattern, said in REASONS if re.search(pattern, logged)), "it did not accept the message")
 
 
 class _Sender:

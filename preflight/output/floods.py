@@ -65,7 +65,7 @@ class Bounded(logging.Filter):
             self._written.clear()
             self._since = now
         for (name, kind), count in left_out.most_common():
-            what = "%d more within a minute, not written: %s"
+            what = "%d more lines within a minute were not written: %s"
             logging.getLogger(name).warning(what, count, kind, extra={"preflight_count": True})
 
 

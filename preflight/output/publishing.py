@@ -102,7 +102,7 @@ def write_where_asked(found: Report, path: Path) -> None:
         mode = os.lstat(path).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder is not replaced anyway
             what = "is a symbolic link" if stat.S_ISLNK(mode) else "is not a regular file"
-            raise Unpublishable(f"{path}: {what}; it was left as it is")
+            raise Unpublishable(f"{path} {what}; it was left as it is")
     write(found, path)
 
 

@@ -242,7 +242,7 @@ class _Attempt:
                 f"port {port} was freed, but {holder.title} was respawned on it by {parent}",
                 f"kill {holder.parent}  # first, because it starts {holder.name} again",
             )
-        self._note("respawned", holder.pid, holder.name, "listens since the port was freed")
+        self._note("respawned", holder.pid, holder.name, "has listened since the port was freed")
         return self._failed(
             f"port {port} was freed, but {holder.title} listens on it now",
             fixes.status(port, "what it is"),

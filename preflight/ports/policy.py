@@ -167,7 +167,7 @@ class Asking:
             return "it is an instance of this project"
         if place := self.started_from(process):
             return f"it was started from this project ({foreign(place)})"
-        return f"it belongs to user {user_name(process.uid)}, and to nothing that is spared"
+        return f"it belongs to user {user_name(process.uid)}, and no rule spares it"
 
     def is_own(self, process: Process) -> bool:
         """Whether this is an instance of this project, or was started by one."""

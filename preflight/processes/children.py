@@ -285,8 +285,8 @@ def _cleans_up(pid: int) -> bool:
 
 
 _LIMITS = {
-    errno.EAGAIN: "its user or its container may have no more: ulimit -u, pids.max",
-    errno.ENOMEM: "there is no memory for it",
+    errno.EAGAIN: "the user or the container may have no more processes: ulimit -u, pids.max",
+    errno.ENOMEM: "there is not enough memory",
     errno.EMFILE: "the launcher may open no more files: ulimit -n",
     errno.ENFILE: "the machine has no more open files: fs.file-max",
 }

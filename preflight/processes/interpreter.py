@@ -204,7 +204,7 @@ OPTIONS = (
         OVERRULED,
     ),
     Option(("-x", "--maxfail"), "the run ends early", NOTICED),
-    Option(("--continue-on-collection-errors",), "a file that does not import is skipped", NOTICED),
+    Option(("--continue-on-collection-errors",), "a file that cannot be imported is skipped", NOTICED),
     Option(("--noconftest", "--confcutdir", "-p no:NAME"), "the plugin that controls the run is kept out", NOTICED),
     Option(("-p NAME",), "a plugin, which can do anything", NOTICED),
     Option(("--pdb", "--trace"), "a debugger interrupts the requirements", NOTICED),

@@ -132,8 +132,8 @@ class Origin(NamedTuple):
 def somebody_elses_task(origin: Origin) -> str | None:
     """Who else restarts this process when it ends ("systemd", "Kubernetes", "the container runtime"), if anybody.
 
-    Two supervisors on top of each other fight, so ours is off if there is one: where this very process is the one
-    that a unit or a container was started for.
+    Two supervisors of one process would work against each other. So ours is off if there is another one, which is so
+    if a unit or a container was started for this very process.
     """
     # The variable is inherited by a terminal, say, that runs in a unit, and by all that is started there.
     if origin.exec_pid == str(origin.pid):

@@ -33,10 +33,10 @@ _when_alone: Callable[[], bool] | None = None
 def end_the_command() -> None:
     """From now on each of them ends the command, with 128 and the signal's number as its exit code.
 
-    The kernel keeps signals without a handler away from PID 1. What the parent has blocked is let through. What it
-    ignores stays ignored: SIGHUP under nohup, and SIGINT in the background of a shell without job control, until the
-    launcher's loop runs, which takes SIGINT like any other server. SIGTERM does not: a process that cannot be asked to
-    stop has to be killed.
+    The kernel keeps signals without a handler away from PID 1. Signals that the parent has blocked are let through.
+    Signals that the parent ignores stay ignored: SIGHUP under nohup, and SIGINT in the background of a shell without
+    job control, until the launcher's loop runs, which handles SIGINT like any other server. SIGTERM is the exception,
+    because a process that cannot be asked to stop has to be killed.
     """
     _handle(_end)
     learn_how_children_end()

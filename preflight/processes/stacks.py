@@ -145,7 +145,7 @@ def in_debugger(lines: Iterable[str]) -> bool:
 def shown(lines: Iterable[str]) -> list[str]:
     """Lines for a banner."""
     arrangement = arranged(lines)
-    return ["Where it stands:", *arrangement] if arrangement else ["It did not say where it stands."]
+    return ["Where it hangs:", *arrangement] if arrangement else ["It did not report where it hangs."]
 
 
 def arranged(lines: Iterable[str]) -> list[str]:

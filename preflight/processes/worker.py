@@ -23,7 +23,7 @@ DEAF = 2.0  # seconds for which a process may go on whose channel has closed
 DEAF_EARLY = 0.25  # the same before the verdict, when nothing that it answers may reach anybody
 FATAL = "Fatal Python error: "
 CLOSED = "The application has closed the channel to the launcher, which it had not opened"
-LISTENING_FIX = 'move it under `if __name__ == "__main__":`, or into the application\'s lifespan'
+LISTENING_FIX = 'move that call under `if __name__ == "__main__":`, or into the application\'s lifespan'
 WELL_KNOWN = ("/ws/chat", "/health", "/diagnostics")
 """Routes whose addresses the launcher prints when the application has them."""
 
@@ -149,7 +149,7 @@ class Worker:
         return max(0, self._reported - self._events)
 
     def ended(self) -> bool:
-        """Whether it is gone; then ``error`` is set if it was not going to serve yet."""
+        """Whether the worker has ended; if it ended before it was told to serve, ``error`` is set."""
         if not self.child.ended() and not self._is_deaf():
             return False
         if not self.unguarded and self.error is None:

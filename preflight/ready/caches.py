@@ -54,16 +54,16 @@ def redis(
             found = answer.version or "of an unknown version"
             if not _NUMBERS.match(answer.version):
                 unknown(f"Redis is {found}, and {at_least} or newer is needed")
-            assert _numbers(answer.version) >= _numbers(at_least), f"Redis is {found}, needs {at_least} or newer"
+            assert _numbers(answer.version) >= _numbers(at_least), f"Redis is {found}, but must be {at_least} or newer"
         hidden = "; it does not say whether it accepts writes" if writes and not answer.role else ""
         details.summary = f"Redis {answer.version}".rstrip() + hidden
-        assert not answer.refuses or not writes, f"it refuses writes: {answer.refuses}"
+        assert not answer.refuses or not writes, f"Redis refuses writes: {answer.refuses}"
         if not policy:
             return
         if answer.policy is None:
             unknown(f"the server refuses CONFIG, so it is unknown whether its maxmemory-policy is {policy}")
         details.fix = f"redis-cli config set maxmemory-policy {policy}"
-        assert answer.policy == policy, f"its maxmemory-policy is {answer.policy}, but must be {policy}"
+        assert answer.policy == policy, f"the maxmemory-policy of Redis is {answer.policy}, but must be {policy}"
 
     return requirement(
         probe,
@@ -135,7 +135,7 @@ def _asked(library: Any, ask: Ask, to_connect: float) -> RedisAnswer:
             raise Failure("the password is rejected, or missing in the URL") from None
         raise Failure("it answers PING with an error") from None
     except (errors.RedisError, ValueError) as error:
-        raise Failure(f"what answers does not speak Redis' protocol ({type(error).__name__})") from None
+        raise Failure(f"the server that answers does not speak the Redis protocol ({type(error).__name__})") from None
 
 
 class _BoundedSocket:
@@ -164,7 +164,7 @@ class _BoundedSocket:
     def _count(self, length: int) -> None:
         self._received += length
         if self._received > LONGEST_BODY:
-            raise Failure(f"what answers sends more than {LONGEST_BODY >> 20} MiB, as Redis never would")
+            raise Failure(f"the server that answers sends more than {LONGEST_BODY >> 20} MiB, which Redis never does")
 
 
 def _bounded(kind: Any) -> Any:
@@ -226,5 +226,5 @@ def _closed(error: BaseException) -> str:
     if "certificate" in said.lower():
         return "its certificate is not trusted"
     if "SSL" in said:
-        return "what answers does not speak TLS"
+        return "the server that answers does not speak TLS"
     return "the connection was closed without an answer"

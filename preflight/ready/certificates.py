@@ -125,7 +125,7 @@ def untrusted(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"
     if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
-        return "what answers does not speak TLS"
+        return "the server that answers does not speak TLS"
     if error.reason and "CERTIFICATE_REQUIRED" in error.reason:
         return "it wants a client certificate"
     if isinstance(error, ssl.SSLEOFError) or error.reason is None:

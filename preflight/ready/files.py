@@ -60,9 +60,9 @@ def status_of(place: NamedPath, what: str, is_one: Callable[[int], bool] = stat.
             raise Failure(f"{shown} is a link to {foreign(os.readlink(path))}, which is not there") from None
         raise Failure(f"{shown} is not there, but must be {what}") from None
     except PermissionError:
-        raise Failure(f"{shown} cannot be looked at by this user: a folder above it is closed") from None
+        raise Failure(f"{shown} cannot be examined: this user may not enter a folder above it") from None
     except (OSError, ValueError) as error:
-        raise Failure(f"{shown} cannot be looked at: {getattr(error, 'strerror', 'it is not a path')}") from None
+        raise Failure(f"{shown} cannot be examined: {getattr(error, 'strerror', 'it is not a path')}") from None
     if not is_one(status.st_mode):
         raise Failure(f"{shown} is {KINDS.get(stat.S_IFMT(status.st_mode), 'something else')}, but must be {what}")
     if ends_with_slash and stat.S_ISREG(status.st_mode):
@@ -203,5 +203,5 @@ def _hash(path: Path, until: float) -> str:
         while piece := opened.read(PIECE):
             digest.update(piece)
             if time.monotonic() > until:
-                unknown(f"the file is too large to be read within its deadline: {opened.tell()} bytes were")
+                unknown(f"the file is too large to be read within its deadline: only {opened.tell()} bytes were read")
     return digest.hexdigest()

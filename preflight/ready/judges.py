@@ -133,7 +133,7 @@ def judge_service(
     if status == 429:
         after = f" (Retry-After: {reply.retry_after})" if reply.retry_after else ""
         details.fix = "wait, or raise the account's limits"
-        pytest.fail(f"HTTP 429, rate limited, wait before retry{after}{purpose}")
+        pytest.fail(f"HTTP 429, rate limited: wait before the next attempt{after}{purpose}")
     if status in (404, 405):
         set_there = f"{variable} {base.where}" if base.value else variable
         details.fix = base.fix(f"check {set_there}: a wrong path answers like this, too")
@@ -193,7 +193,7 @@ def judge_fault(fault: egress.Fault, settings: Settings) -> tuple[str, str]:
     """What is wrong with a variable for the client, and what to do about it."""
     place = places.of(settings, fault.variable)
     about = f": it {place.flawed}" if place.flaw else ""
-    fix = fault.fix or f"set {fault.variable} {place.target} right, or remove it there"
+    fix = fault.fix or f"correct {fault.variable} {place.target}, or remove it there"
     return f"{fault.variable} {place.where} {fault.what}{about}{place.hiding}", place.fix(fix)
 
 

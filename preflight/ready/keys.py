@@ -107,7 +107,7 @@ def api_key(variable: str, provider: str = "", *, base: str = "", **instead: Unp
         judge_key(variable, answer.settings, answer.reply, details)
         if answer.is_public:
             details["verified"] = False
-            details.fix = f"ask the service for something that wants a key, or use {variable} once by hand"
+            details.fix = f"send the service a request that requires a key, or use {variable} once by hand"
             who = host_of(answer.reply)
             unknown(f"{variable} is configured, but whether it works is unknown: {who} answers without a key as well")
         if not details["verified"]:

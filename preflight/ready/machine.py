@@ -31,7 +31,7 @@ def disk(path: str = ".", *, free: int, inodes: int = 1_000, **instead: Unpack[I
         try:
             found = os.statvfs(folder)
         except OSError as error:
-            unknown(f"the disk of {folder} cannot be asked: {error.strerror}")
+            unknown(f"the free space at {folder} cannot be determined: {error.strerror}")
         # A file system that makes inodes as it needs them says that it has 0 in all.
         return str(folder), found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None
 
@@ -107,7 +107,7 @@ def executable(
             return
         if not version:
             unknown(f"{name} {option} prints no version, and {at_least} or newer is needed")
-        assert Version(version) >= Version(at_least), f"{name} is {version}, needs {at_least} or newer"
+        assert Version(version) >= Version(at_least), f"{name} is {version}, but must be {at_least} or newer"
 
     return requirement(
         probe,

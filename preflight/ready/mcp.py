@@ -174,7 +174,7 @@ def _why(error: BaseException) -> str:
         error = error.exceptions[0]
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(status, int):
-        wants = ", it wants a token that it knows" if status in (401, 403) else ""
+        wants = ", it requires a valid token" if status in (401, 403) else ""
         return f"HTTP {status}{wants}"
     if isinstance(error, bodies.TooLong):
         return str(error)

@@ -225,7 +225,7 @@ def _local(kind: str, name: str, ask: Ask, key: str, *, loaded: bool) -> ModelsA
         there = get(asking.below(root, "api/tags"), ask, headers)
         names = _names(there, "models")
         if there.status == 404:
-            raise Failure("what answers is not ollama: it has no /api/tags")
+            raise Failure("the server that answers is not ollama: it has no /api/tags")
         if loaded and names is not None and _is_among(name, names):
             listed = get(asking.below(root, "api/ps"), ask, headers)
             running = _names(listed, "models")
@@ -246,7 +246,7 @@ def _local(kind: str, name: str, ask: Ask, key: str, *, loaded: bool) -> ModelsA
         said = f"is not ready: the server's /health answers HTTP {health.status}"
         return ModelsAnswer(200, [*(names or []), name], f"{name} {'is still being loaded' if loading else said}")
     if answer.status == 404:
-        raise Failure(f"what answers is not {kind}: it has no /v1/models")
+        raise Failure(f"the server that answers is not {kind}: it has no /v1/models")
     if health is not None and health.status != 200 and names is not None and _is_among(name, names):
         unknown(f"it is unknown whether {name} is loaded: the server's /health answers HTTP {health.status}")
     return ModelsAnswer(answer.status, names, _asleep(answer.document, name) if loaded else "")

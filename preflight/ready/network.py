@@ -72,7 +72,7 @@ def connect(host: str, port: int, timeout: float) -> OpenConnection:
             made.connect(target)
             if made.getsockname() == made.getpeername():
                 # A port among those of outgoing connections, which the kernel has given to this very one.
-                raise ConnectionRefusedError(errno.ECONNREFUSED, "it was connected to itself")
+                raise ConnectionRefusedError(errno.ECONNREFUSED, "the connection led back to this process")
         except OSError as error:
             made.close()
             errors.append(error)

@@ -36,7 +36,7 @@ def distribution(wanted: str, *, module: str = "", **instead: Unpack[Instead]) -
 
     def probe(ask: Ask) -> PackageAnswer:
         if asked.marker is not None and not asked.marker.evaluate():
-            not_applicable(f"it is not for this system or Python: {asked.marker}")
+            not_applicable(f"{asked.name} is not for this system or Python: {asked.marker}")
         unknown_extras: list[str] = []
         for one, by in with_extras([asked], unknown_extras):
             _fits(one, by)
@@ -48,14 +48,14 @@ def distribution(wanted: str, *, module: str = "", **instead: Unpack[Instead]) -
 
     def judge(answer: PackageAnswer, details: Details) -> None:
         details.update(version=answer.version, modules=answer.modules)
-        notes = [f"{answer.version}, and {'imports' if answer.modules else 'names no module to import'}"]
+        notes = [f"{answer.version}, and {'can be imported' if answer.modules else 'names no module to import'}"]
         details.summary = "; ".join([*notes, *answer.unknown_extras])
 
     return requirement(
         probe,
         judge,
         title=asked.name,
-        doc=f"{wanted} is installed, and imports.",
+        doc=f"{wanted} is installed, and can be imported.",
         fix=f"pip install '{wanted}'",
         timeout=30.0,
         instead=instead,
@@ -78,7 +78,7 @@ def _fits(asked: Requirement, by: str) -> None:
     if version is None or (asked.specifier and not _is_version(version)):
         raise Failure(f"{asked.name} has no version that can be read: its metadata is damaged{needed}")
     if not asked.specifier.contains(version, prereleases=True):
-        raise Failure(f"{asked.name} is {version}, needs {asked.specifier}{needed}")
+        raise Failure(f"{asked.name} is {version}, but must be {asked.specifier}{needed}")
 
 
 def _imported(distribution: str, modules: Sequence[str], timeout: float) -> None:
@@ -95,7 +95,7 @@ def _imported(distribution: str, modules: Sequence[str], timeout: float) -> None
     if tried.code != IMPORTED:
         last = tried.complained.strip().splitlines()[-1:]
         said = foreign(last[0]) if last and _ERROR.match(last[0]) else f"exit code {tried.code}"
-        raise Failure(f"{distribution} is installed, and {statement} fails ({said})")
+        raise Failure(f"{distribution} is installed, but {statement} fails ({said})")
 
 
 def no_conflicts(**instead: Unpack[Instead]) -> Callable[..., None]:
@@ -157,5 +157,5 @@ def conflicts() -> list[str]:
         elif not _is_version(version):
             found.add(f"{required.name} has no version that can be read: its metadata is damaged")
         elif not required.specifier.contains(version, prereleases=True):
-            found.add(f"{name} requires {required.name}{required.specifier}, and {version} is installed")
+            found.add(f"{name} requires {required.name}{required.specifier}, but {version} is installed")
     return sorted(found)

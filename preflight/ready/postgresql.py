@@ -54,7 +54,7 @@ def postgres(
     def judge(answer: PostgresAnswer, details: Details) -> None:
         details.update(version=answer.version, extensions=answer.extensions, writes=not answer.writes)
         enough = answer.number >= oldest
-        assert enough, f"PostgreSQL is {answer.version}, needs {at_least} or newer"
+        assert enough, f"PostgreSQL is {answer.version}, but must be {at_least} or newer"
         missing = sorted(set(extensions) - set(answer.extensions))
         if missing:
             there = all(one in answer.available for one in missing)

@@ -118,7 +118,7 @@ class _Begun(_Known):
 
     @cached_property
     def enough(self) -> int:
-        """By how many stretches the secret is recognised."""
+        """How many stretches of the secret are enough to recognise it."""
         return len(stretches(self.text))
 
     @property

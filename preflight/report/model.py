@@ -326,7 +326,7 @@ def _read(path: Path) -> tuple[Report, int]:
     try:
         descriptor = files.existing(path)
     except OSError as error:
-        why = "is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        why = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
         raise ReportError(f"{path}: {why}") from None
     try:
         status = os.fstat(descriptor)
@@ -348,7 +348,7 @@ def _read(path: Path) -> tuple[Report, int]:
     try:
         return Report.from_json(json.loads(raw, parse_constant=_no_constant)), inode
     except (ValueError, RecursionError) as error:
-        raise CorruptReport(f"{path}: is not valid JSON: {error}", inode) from None
+        raise CorruptReport(f"{path} is not valid JSON: {error}", inode) from None
     except OtherSchema as error:
         raise ReportError(f"{path}: {error}") from None
     except ReportError as error:

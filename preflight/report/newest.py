@@ -19,7 +19,7 @@ class Judged(NamedTuple):
     """Why the last re-run left no report that can be trusted; empty if it left one."""
 
     def after(self, ended: Report | None, reason: str) -> Judged:
-        """What the server goes by after a re-run, which broke if there is a ``reason``: then the verdict stays."""
+        """The report that decides after a re-run: the previous one if the re-run broke (``reason`` says why)."""
         return Judged(self.report, reason) if reason else Judged(ended)
 
     def to_message(self) -> dict[str, Any]:

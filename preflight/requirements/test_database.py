@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.critical("Database", needs=["network", "database", "tables"], scope="fleet")
 def test_database(database: DatabaseProbe, details: Details) -> None:
-    """The application can keep its data in the database of PREFLIGHT_DATABASE_URL."""
+    """The database of PREFLIGHT_DATABASE_URL can store what the application keeps in it."""
     _judge(database, details)
 
 

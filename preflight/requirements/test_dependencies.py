@@ -47,7 +47,7 @@ def _to_install(requirement: Requirement) -> str:
 
 @pytest.mark.critical("Dependencies")
 def test_dependencies(settings: Settings, details: Details) -> None:
-    """Every run-time dependency of the project, with its extras, is installed in a version that fits, and imports."""
+    """Every declared run-time dependency, with its extras, is installed in a fitting version and can be imported."""
     faults: dict[str, str] = {}
     unknown: list[str] = []
     for requirement, by in with_extras(declared(settings), unknown):
@@ -58,7 +58,7 @@ def test_dependencies(settings: Settings, details: Details) -> None:
         if version is None:
             faults[wanted] = f"{requirement.name} is not installed{needed}"
         elif not requirement.specifier.contains(version, prereleases=True):
-            faults[wanted] = f"{requirement.name} is {version}, needs {requirement.specifier}{needed}"
+            faults[wanted] = f"{requirement.name} is {version}, but must be {requirement.specifier}{needed}"
     if faults:
         details.fix = installing.install_command(list(faults))
     assert not faults, "; ".join(faults.values())

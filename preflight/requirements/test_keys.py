@@ -41,7 +41,7 @@ def test_openai_client(settings: Settings, probes: Probes, details: Details) -> 
     fault = probes.fault("openai")
     if fault is not None and fault.variable:
         said, details.fix = judge_fault(fault, settings)
-        pytest.fail(f"it cannot be built: {said}")
+        pytest.fail(f"the client cannot be built: {said}")
     for name in _READ:
         place = places.of(settings, name)
         kept = place.flaw == places.KEPT_QUOTES

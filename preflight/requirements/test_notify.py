@@ -25,6 +25,6 @@ def test_notifications(settings: Settings, details: Details) -> None:
         except importlib.metadata.PackageNotFoundError:
             pytest.fail(f"{wanted.name} is not installed: no notification can be sent")
         fits = wanted.specifier.contains(version, prereleases=True)
-        assert fits, f"{wanted.name} is {version}, needs {wanted.specifier}"
+        assert fits, f"{wanted.name} is {version}, but must be {wanted.specifier}"
     count = len(settings.notify)
     details.summary = f"{count} service{'' if count == 1 else 's'} to notify"

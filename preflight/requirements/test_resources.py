@@ -31,7 +31,7 @@ def test_disk_space(settings: Settings, details: Details) -> None:
     "Memory", fix="end programs that are not needed, or set PREFLIGHT_MEMORY to what the application needs"
 )
 def test_memory(settings: Settings, details: Details) -> None:
-    """The machine, and every limit of its control groups, has enough memory left for the application."""
+    """Enough memory is left for the application, on the machine and within every limit of its control groups."""
     left = memory.left()
     needed = settings.memory * settings.workers
     each = f" ({amount(settings.memory)} for each of {settings.workers} workers)" if settings.workers > 1 else ""
@@ -60,10 +60,10 @@ def more_files(needed: int, *, start: str) -> str:
 
 @pytest.mark.critical("File Descriptors", needs="port")
 def test_file_descriptors(run_origin: str, details: Details) -> None:
-    """A start may open the files that it needs itself, whatever the application is."""
+    """A start may open as many files as it needs itself, before any that the application needs."""
     allowed = openfiles.own()
     details.update(limit=allowed, needed=openfiles.START)
-    details.fix = more_files(openfiles.START, start="starts it")
+    details.fix = more_files(openfiles.START, start="starts the server")
     if run_origin == "rerun":
         details.summary = "this server has what it needs"
         return
@@ -78,7 +78,7 @@ def test_open_files(settings: Settings, worker_is_ours: bool, details: Details) 
     allowed = openfiles.of_worker(settings) if worker_is_ours else openfiles.own()
     connections = openfiles.connections(settings, allowed)
     details.update(limit=allowed, needed=settings.open_files, connections=connections)
-    details.fix = more_files(settings.open_files, start="starts it")
+    details.fix = more_files(settings.open_files, start="starts the server")
     enough = allowed is None or allowed >= settings.open_files
     assert enough, f"{allowed} open files allowed, needs {settings.open_files}"
     details.summary = "unlimited" if allowed is None else f"{allowed} allowed"

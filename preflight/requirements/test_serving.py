@@ -57,7 +57,7 @@ def test_tls_certificate_validity(settings: Settings, details: Details) -> None:
 
 @pytest.mark.critical("Log Configuration", needs="log_config", ignorable=False)
 def test_log_configuration(settings: Settings, details: Details) -> None:
-    """The file that log_config names can be read, and configures the logging."""
+    """The file that log_config names can be read, and can configure the logging."""
     from preflight.suite.probes import logconfig
 
     path = settings.log_config

@@ -71,7 +71,7 @@ def read(path: Path) -> EnvFile:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        return EnvFile(path, problem=f"{path}:{line}: is not UTF-8 text")
+        return EnvFile(path, problem=f"{path}:{line}: this line is not UTF-8 text")
     return _parse(path, text)
 
 

@@ -48,7 +48,7 @@ def pyproject(root: Path) -> dict[str, Any]:
     except OSError as error:
         raise SettingsError(f"{file}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file}: is not valid TOML: {error}") from None
+        raise SettingsError(f"{file} is not valid TOML: {error}") from None
 
 
 def load(
@@ -360,7 +360,7 @@ def _nearest(name: str, known: Known, prefix: str = "", *, everywhere: bool = Fa
     if prefix and not everywhere and close[0] in EARLY:
         return f"; did you mean {variable!r}, which cannot be set in the env file?"
     if not prefix and known[close[0]].metadata["secret"]:
-        return f"; did you mean {variable!r}, which is a secret, for the env file?"
+        return f"; did you mean {variable!r}? It is a secret, so set it in the env file"
     return f"; did you mean {variable if prefix else close[0]!r}?"
 
 

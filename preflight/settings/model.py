@@ -84,7 +84,7 @@ class Settings(Table):
         return self.app.partition(":")[0] == AGENT
 
     def discovered(self, name: str) -> bool:
-        """Whether a setting's value was found where a project tells others, and was not given to us."""
+        """Whether a setting's value was taken from what the project tells other tools, not from our own sources."""
         return bool(self.sources.get(name)) and not _GIVEN.match(self.sources[name])
 
     @property

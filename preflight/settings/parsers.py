@@ -66,7 +66,7 @@ def processes(most: int) -> Callable[[object], int]:
         try:
             return number(value)
         except ValueError as error:
-            raise ValueError(f'{error}, or "auto" for one on each processor') from None
+            raise ValueError(f'{error}, or "auto" for one for each processor') from None
 
     return parse
 
@@ -255,7 +255,7 @@ def path(value: object) -> Path:
 def token(value: object) -> str:
     """A secret that is sent in HTTP headers; the requirement Exposure judges whether it is good."""
     if not isinstance(value, str) or not re.fullmatch(r"[!-~]{1,512}", value.strip()):
-        raise ValueError("must be 1 to 512 letters, digits and signs of ASCII, without spaces")
+        raise ValueError("must be 1 to 512 ASCII letters, digits and punctuation marks, without spaces")
     return value.strip()
 
 

@@ -53,7 +53,7 @@ class Place(NamedTuple):
     @property
     def hiding(self) -> str:
         """What a message has to add about a hidden value; empty if none is hidden."""
-        return f"; in the environment it hides the one in {self._filed}" if self.hides else ""
+        return f"; the value in the environment hides the one in {self._filed}" if self.hides else ""
 
     @property
     def pending(self) -> str:
@@ -61,14 +61,14 @@ class Place(NamedTuple):
         if self.in_environment or not self.differs:
             return ""
         if self.line is None:
-            return f"no longer in the env file since {_written(self.file)}: the next start will not have it"
-        what = "in" if self.value is None else "another one is in"
-        return f"{what} the env file since {_written(self.file)}; restart to load it"
+            return f"the env file has not contained it since {_written(self.file)}: the next start will not have it"
+        what = "it has been" if self.value is None else "another value has been"
+        return f"{what} in the env file since {_written(self.file)}; restart to load it"
 
     def fix(self, otherwise: str) -> str:
         """What to do about its value: a command, or a sentence; ``otherwise`` where no other value is in sight."""
         if self.hides:
-            return f"unset {self.variable}  # in the environment it hides the one in {self._filed}"
+            return f"unset {self.variable}  # the value in the environment hides the one in {self._filed}"
         if self.pending and self.line is not None:
             return f"restart the server: it loads {self.file} when it starts"
         return otherwise

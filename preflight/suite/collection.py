@@ -162,7 +162,7 @@ class Collection:
             return []
         where = "pytest.ini" if self._settings.root == project.CHECKOUT else "the plugins"
         hint = f"see addopts, python_files and python_functions in {where}, and the conftest.py files"
-        return [*(f"{requirement}: was not collected" for requirement in missed), hint]
+        return [*(f"{requirement}: not collected" for requirement in missed), hint]
 
     def _taken_out(self, items: list[pytest.Item]) -> list[str]:
         """Which requirements a plugin has removed from the list, however late, without deselecting them."""
@@ -172,7 +172,7 @@ class Collection:
         if self._chosen is not None:
             known = deselected & declared.keys()
             gone += [nodeid for nodeid in known if not self._chosen.leaves_out(declared[nodeid].severity)]
-        return [f"{nodeid}: was removed from the list: see the plugins and conftest.py files" for nodeid in gone]
+        return [f"{nodeid} was removed from the list: see the plugins and conftest.py files" for nodeid in gone]
 
     def _is_asked(self, path: Path, session: pytest.Session) -> bool:
         """Whether this run is to ask all of a file: plain pytest may run a part, and says so."""

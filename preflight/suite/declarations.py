@@ -26,10 +26,10 @@ def read(items: Iterable[pytest.Item], redactor: Redactor) -> tuple[dict[str, De
             continue
         if redactor.identifier(item.nodeid) != item.nodeid:
             # pytest itself shows ids, in places that no redaction reaches.
-            faults.append(f"{item.nodeid}: has a secret in its id")
+            faults.append(f"{item.nodeid} has a secret in its id")
         if declared.title.casefold() in titles:
             other = titles[declared.title.casefold()]
-            faults.append(f"{item.nodeid}: has the title {declared.title!r}, and so has {other}")
+            faults.append(f"{item.nodeid} has the title {declared.title!r}, which {other} has as well")
         titles[declared.title.casefold()] = item.nodeid
         declarations[item.nodeid] = declared
     return declarations, faults
@@ -63,6 +63,6 @@ def misnamed(settings: Settings, declarations: Mapping[str, Declaration], *, who
     services = {declared.service for declared in declarations.values() if declared.service}
     for name in settings.not_used:
         if name.casefold() not in map(str.casefold, services) and whole:
-            known = f"there are: {', '.join(sorted(services))}" if services else "there is none"
+            known = f"the optional services are: {', '.join(sorted(services))}" if services else "this suite has none"
             return f"{named_by(settings, 'not_used')}: {name} is not an optional service; {known}"
     return ""

@@ -80,7 +80,7 @@ class Inquiries:
         except DeadlineExceeded as late:
             chosen = self._settings
             fix = (
-                "make the import do less, or allow more time than it takes: PREFLIGHT_REQUIREMENT_TIMEOUT"
+                "make the import do less, or allow more time for it: PREFLIGHT_REQUIREMENT_TIMEOUT"
                 f" (now {chosen.requirement_timeout:g} s) and PREFLIGHT_RUN_TIMEOUT (now {chosen.run_timeout:g} s)"
             )
             raise DeadlineExceeded(f"the import of {chosen.app} has not ended: it {late}", fix) from None

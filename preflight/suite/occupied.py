@@ -79,7 +79,7 @@ def claim(
         wait_for_drains(settings, ours, on_step)
         ours = neighbours.on_port(settings)
         if origin == "pytest" and ours:
-            problem = f"{ours[0].name} is draining for longer than it announced"
+            problem = f"{ours[0].name} has been draining for longer than it announced"
             return Claim(holders=holders, problem=problem, fix="stop it")
         policy = policy_of(settings, [one.record for one in ours])
     may_take(policy.grace + STUBBORN)
@@ -203,7 +203,7 @@ def _beside(origin: str, settings: Settings, decision: Decision, holders: tuple[
         if neighbour.answers
         else f"resume it if it is suspended (kill -CONT {pid}), or end it (kill {pid})"
     )
-    return Claim(holders=holders, problem=f"{neighbour.name} {what}, which this run never stops", fix=fix)
+    return Claim(holders=holders, problem=f"{neighbour.name} {what}, and this run never stops it", fix=fix)
 
 
 def _of_the_application(origin: str, holders: Sequence[ports.Holder]) -> ports.Holder | None:

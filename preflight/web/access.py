@@ -120,7 +120,7 @@ class Access:
             return None
         headers = _watched(scope["headers"])
         if headers is None:
-            return Denial(400, "the request has a header twice that it may have only once")
+            return Denial(400, "the request repeats a header that may occur only once")
         host = headers.get(b"host", b"").lower()
         if host not in self._hosts and not self._is_own(host, scope.get("server")):
             return Denial(
@@ -140,7 +140,9 @@ class Access:
         local = self._admission is None and _is_loopback(scope.get("client"))
         direct = local and not self.proxies and b"forwarded" not in headers
         if not self._for_others and not direct:
-            return Denial(403, f"the token is too short for other machines: it needs {TOKEN_LENGTH} characters")
+            return Denial(
+                403, f"the token is too short for clients on other machines: {TOKEN_LENGTH} characters are needed"
+            )
         offered = _offered(scope, headers)
         if offered is not None:
             return None if self.is_token(offered) else Denial(401, "the token is wrong", guessed=True)

@@ -29,7 +29,7 @@ COOKIE = re.compile(rb"\s*preflight_[0-9]+_beside(_login)?\s*")
 
 
 class LoginValue:
-    """Equal to the value of every Cookie header that may have a login of ours."""
+    """Compares equal to the value of every Cookie header that may contain one of our logins."""
 
     __eq__ = staticmethod(re.compile(MARK).search)  # type: ignore[assignment]
     __hash__ = None  # type: ignore[assignment]

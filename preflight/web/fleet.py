@@ -99,7 +99,7 @@ class FleetView:
         try:
             found = await asyncio.to_thread(lambda: Report.from_json(self._clean(document)))
         except (ReportError, RecursionError):
-            return None, "its report cannot be read: another release has written it, or somebody else"
+            return None, "its report cannot be read: another release, or another program, has written it"
         return _projected(found), ""
 
     def _clean(self, value: Any) -> Any:

@@ -150,8 +150,8 @@ def _project(file: str | None) -> Project:
     if file is not None and not project.has_its_own(found):
         there = project.find(Path(os.path.abspath(file)).parent)
         if not there.problem and project.has_its_own(there):
-            where = f"the application's project is in {there.root}, and the server was started in {here}"
-            raise BlockedStart(f"{where}, where its requirements are not: start it in {there.root}")
+            where = f"the application's requirements are in {there.root}, but the server was started in {here}"
+            raise BlockedStart(f"{where}: start it in {there.root}")
     return found
 
 

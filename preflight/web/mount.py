@@ -118,7 +118,7 @@ class Mount:
 class Front:
     """Answers GET and HEAD of some paths itself, before the framework's routing; all else is the framework's.
 
-    That is four times as many answers a second. The framework has the same routes, for the other methods.
+    This gives four times as many answers a second. The framework has the same routes, for the other methods.
     """
 
     def __init__(self, app: ASGIApp, endpoints: Mapping[str, ASGIApp]) -> None:

@@ -16,5 +16,5 @@ def page(query: Mapping[str, str]) -> tuple[int, int]:
     except ValueError:
         limit = offset = -1
     if not (1 <= limit <= LONGEST and 0 <= offset <= FURTHEST):
-        raise ValueError(f"limit is from 1 to {LONGEST}, offset from 0 to {FURTHEST}")
+        raise ValueError(f"limit must be from 1 to {LONGEST}, and offset from 0 to {FURTHEST}")
     return limit, offset

@@ -98,7 +98,7 @@ def of_check(check: Check, asked_at: str | None) -> dict[str, Any]:
 def document(snapshot: Snapshot) -> dict[str, Any]:
     """What is known now: the projected report, and what prevents knowing more.
 
-    Of a run that broke it says so, and shows the checks of the last run that did not.
+    If the latest run broke, the document says so, and shows the checks of the last run that did not break.
     """
     body = project(snapshot.latest(), snapshot.instance, snapshot.trusted())
     if found := problems(snapshot):
@@ -112,7 +112,7 @@ def problems(snapshot: Snapshot) -> list[str]:
     said = [f"a report was set aside: {snapshot.problem}"] if snapshot.problem else []
     if found is not None and found.started_at > times.now():
         made = times.local_of(found.started_at)
-        said.append(f"the clock was set back: this report was made at {made}, and it is {times.local()}")
+        said.append(f"the clock was set back: this report was made at {made}, and it is now {times.local()}")
     if instance.rerun_problem:
         said.append(f"{LAST_RERUN}{instance.rerun_problem}")
     if undelivered := _undelivered(instance.notifications or unattended(instance.settings)):

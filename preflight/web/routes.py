@@ -231,7 +231,7 @@ def table(own: Table = ()) -> Table:
                         },
                         "304": SAME,
                         "400": error("no such format"),
-                        "503": answer("the fleet as it was known last: its database is away", ref("Fleet")),
+                        "503": answer("the fleet as it was last known: its database is unavailable", ref("Fleet")),
                     },
                     [condition("format", "overrides Accept", choice(*fleet.FORMATS))],
                 )

@@ -63,8 +63,8 @@ def error(about: str) -> Schema:
 
 HTML, CSS = "text/html", "text/css"
 PAGE = answer("a page", TEXT, HTML)
-SAME = {"description": "what If-None-Match names is still so"}
-SEE_OTHER = {"description": "somewhere else", "headers": {"Location": {"schema": TEXT, "required": True}}}
+SAME = {"description": "not modified: what If-None-Match names is current"}
+SEE_OTHER = {"description": "a redirection", "headers": {"Location": {"schema": TEXT, "required": True}}}
 
 
 def query(name: str, about: str, low: int, high: int, default: int) -> Schema:
@@ -79,8 +79,8 @@ def in_path(name: str) -> Schema:
 
 
 A_PAGE = [
-    query("limit", "how many", 1, paging.LONGEST, paging.USUAL),
-    query("offset", "how many to leave out", 0, paging.FURTHEST, 0),
+    query("limit", "how many to return", 1, paging.LONGEST, paging.USUAL),
+    query("offset", "how many to skip", 0, paging.FURTHEST, 0),
 ]
 
 STATE = choice(*STATES)

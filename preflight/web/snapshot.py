@@ -70,7 +70,7 @@ class Snapshot:
     def latest(self) -> Report | None:
         """The newest report for the server's address: its own, or one that another process wrote since.
 
-        Of an instance that was started without its suite (PREFLIGHT_SKIP) only its own re-runs say anything.
+        An instance that was started without its suite (PREFLIGHT_SKIP) has no reports but those of its own re-runs.
         """
         if self._unchecked:
             return self._ended or self.instance.report

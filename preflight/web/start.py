@@ -53,7 +53,7 @@ def examine(project: Path, host: str | None, port: int | None) -> Instance:
 
 
 def examine_once(project: Path | Project, host: str | None, port: int | None, app: str) -> Instance:
-    """The same for an application named ``app`` that has our routes beside it: one run for all its server's processes.
+    """Like :func:`examine`, for an application ``app`` beside our routes: one run for all processes of its server.
 
     The process that has run the suite prints the link that opens the routes, if nothing else does.
     """

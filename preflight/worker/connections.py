@@ -78,7 +78,7 @@ class State(ServerState):
             return
         if now >= self._full_until and self._make_room(connection, now):
             return
-        self.refused["one connection too many"] += 1
+        self.refused["over the limit of connections"] += 1
         if len(self._surplus) == RESERVE:
             self._surplus.popleft().transport.abort()
         connection.surplus = True

@@ -102,7 +102,7 @@ class Session:
         self._ahead = {turn: number for turn, number in self._ahead.items() if number > last}
 
     def heard_of(self, turn_id: str, seq: int) -> None:
-        """Note that followers have heard of this message. Of earlier ones of other instances they may not have yet."""
+        """Note that followers know this message, although they may not know earlier ones of other instances yet."""
         if self.store.shared:
             self._ahead[turn_id] = seq
         else:

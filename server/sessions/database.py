@@ -232,7 +232,7 @@ def _explain(error: Exception, path: Path) -> StoreError:
         return StoreError(f"{path}: {error.strerror}")
     known = {
         sqlite3.SQLITE_FULL: "the disk is full",
-        sqlite3.SQLITE_IOERR: "the disk does not accept it (full, over its quota, or faulty)",
+        sqlite3.SQLITE_IOERR: "the disk does not accept the data (full, over its quota, or faulty)",
         sqlite3.SQLITE_READONLY: "the disk, or the file, is read-only",
         sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
         sqlite3.SQLITE_BUSY: "another process keeps it locked",

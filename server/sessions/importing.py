@@ -43,7 +43,7 @@ class Imported:
             said += f" Sessions that were already there: {self.there}."
         if self.in_use:
             said += (
-                f" Left out, because a running server is answering in them: {', '.join(self.in_use)}."
+                f" These were left out, because a running server is answering in them: {', '.join(self.in_use)}."
                 " Stop the server, and run this command again."
             )
         return said
@@ -66,7 +66,7 @@ def run(settings: Settings) -> int:
         )
         return 1
     plainlines.say(done.told())
-    plainlines.say(f"{path} is as it was; with PREFLIGHT_DATABASE_URL set, nothing reads it any more.")
+    plainlines.say(f"{path} is unchanged; with PREFLIGHT_DATABASE_URL set, nothing reads it any more.")
     return 1 if done.in_use else 0
 
 

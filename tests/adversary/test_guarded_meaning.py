@@ -114,7 +114,7 @@ def moving(place: Place, shop: Path) -> Path:
 @pytest.mark.parametrize("how", ELSEWHERE)
 def test_a_server_that_runs_elsewhere(place: Place, shop: Path, how: str) -> None:
     """Where its own requirements would not be asked, the start-up fails and names the folder that they are in."""
-    refused(ELSEWHERE[how](place, shop), f"where its requirements are not: start it in {shop}")
+    refused(ELSEWHERE[how](place, shop), f": start it in {shop}")
 
 
 def test_a_server_whose_folder_has_gone(place: Place, shop: Path) -> None:

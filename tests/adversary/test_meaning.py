@@ -90,12 +90,12 @@ def broken(started: Started, said: str) -> None:
 
 MARKED = OTHER.replace("@", '@pytest.mark.usefixtures("settings")\n@', 1)
 LOST = {
-    "deleted": (MARKED + "del test_other\n", "test_suite.py::test_other: was not collected"),
+    "deleted": (MARKED + "del test_other\n", "test_suite.py::test_other: not collected"),
     "twice the name": (
         MARKED + MARKED.replace("False", "True"),
         "test_suite.py::test_other, replaced by another test of the same name",
     ),
-    "no test any more": (MARKED + "test_other.__test__ = False\n", "test_suite.py::test_other: was not collected"),
+    "no test any more": (MARKED + "test_other.__test__ = False\n", "test_suite.py::test_other: not collected"),
 }
 
 
@@ -126,7 +126,7 @@ def test_requirements_from_another_file(project: Place) -> None:
     assert started.process.returncode == 1
     assert project.check("Other")["outcome"] == "failed"
     add_to_ini(project, "collect_imported_tests = false")
-    broken(check(project), "test_brought.py::test_other: was not collected")
+    broken(check(project), "test_brought.py::test_other: not collected")
     assert plain(project).process.returncode == 4
     assert project.report()["status"] == "broken"
 
@@ -148,7 +148,7 @@ def test_taken_out_without_a_word(project: Place, how: str) -> None:
     project.write_suite(HOLDS + HOLDS_NOT)
     (suite_file(project).parent / "conftest.py").write_text(TAKES_OUT[how])
     for started in (check(project), plain(project)):
-        broken(started, "test_suite.py::test_holds_not: was removed from the list")
+        broken(started, "test_suite.py::test_holds_not was removed from the list")
         assert project.report()["status"] == "broken"
 
 
@@ -563,7 +563,7 @@ def test_refused_by_name(place: Place, how: str) -> None:
     listens = "listens" if "natively" in how else "starts to listen"
     assert f"listens:app {listens}" in shown, started.output
     assert f"({place.folder / 'modules' / 'listens.py'}:{line})" in shown
-    assert 'Fix: move it under `if __name__ == "__main__":`' in shown
+    assert 'Fix: move that call under `if __name__ == "__main__":`' in shown
     assert READY not in started.output
     started.left_nothing()
 

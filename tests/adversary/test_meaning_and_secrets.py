@@ -84,7 +84,7 @@ def test_passed_over_in_a_linked_folder(project: Place) -> None:
     broken(
         checked(project),
         f"{below}/keys.py, whose name is not that of a file of requirements",
-        f"{below}/test_class.py::Keys.test_it: was not collected",
+        f"{below}/test_class.py::Keys.test_it: not collected",
         f"{below}/test_twice.py::test_it, replaced by another test of the same name",
     )
 
@@ -183,11 +183,11 @@ def test_a_requirement_that_ends_more_than_itself(project: Place, what: str) -> 
 
 
 CONFTEST = {
-    "collect_ignore": ("collect_ignore = ['test_other.py']\n", 3, "test_other.py::test_fails: was not collected"),
+    "collect_ignore": ("collect_ignore = ['test_other.py']\n", 3, "test_other.py::test_fails: not collected"),
     "collect_ignore_glob": (
         "collect_ignore_glob = ['*_other.py']\n",
         3,
-        "test_other.py::test_fails: was not collected",
+        "test_other.py::test_fails: not collected",
     ),
     "a mark": (
         "import pytest\ndef pytest_itemcollected(item):\n    item.add_marker(pytest.mark.skip(reason='not now'))\n",

@@ -329,7 +329,7 @@ def test_a_parent_that_wants_to_hear_no_signal_at_all(place: Place, how: str) ->
         get(f"{place.url}/hang", PATIENCE)
     started.until_says("The worker is back")
     assert "THE SERVER HANGS" in started.stdout
-    assert re.search(r"Where it stands:\n.*odd\.py\", line \d+ in app", started.stdout, re.DOTALL)
+    assert re.search(r"Where it hangs:\n.*odd\.py\", line \d+ in app", started.stdout, re.DOTALL)
     serves(place)
     assert started.stop() == 0
     started.left_nothing()

@@ -153,7 +153,7 @@ def test_two_packages_of_one_name(shop: Adopter) -> None:
         shop.write(f"{folder}preflight_suite/test_own.py", GOOD.replace("Good", name).replace("good", name))
     one = check(shop, cwd=shop.root / "backend")
     assert one.process.returncode == 2, one.output
-    assert "are two packages preflight_suite, and a run has one of a name: remove the __init__.py" in one.output
+    assert "and a run can have only one package of that name: remove the __init__.py" in one.output
 
 
 # What plain pytest has from elsewhere.

@@ -224,7 +224,7 @@ def test_one_of_several_stands_still(gated: Gated) -> None:
     assert answered == {(200, str(one))}
     started.until_says("is back (PID ")
     assert "hung: no heartbeat for 5 s" in started.output
-    assert "1 other serves." in started.output
+    assert "1 other worker serves." in started.output
     assert workers_of(started)[0] == one
     assert started.stop() == 0
 
@@ -237,7 +237,7 @@ def test_a_restarted_worker_that_does_not_start_up(gated: Gated) -> None:
     gated.open("stuck")
     os.kill(two, signal.SIGKILL)
     until(lambda: started.output.count("(not started within 10 s); another one starts") == 2, "two have been tried")
-    assert "another one starts in 30.0 s. 1 other serves." in started.output
+    assert "another one starts in 30.0 s. 1 other worker serves." in started.output
     assert get(gated.place.url) == (200, str(one))
     assert started.stop() == 0
     started.left_nothing()
@@ -678,7 +678,7 @@ def test_a_certificate_that_was_spoilt_meanwhile(gated: Gated, pair: Pair) -> No
     one, two = workers_of(started)
     pair.key.write_text("-----BEGIN PRIVATE KEY-----\nhalf\n")
     os.kill(two, signal.SIGKILL)
-    until(lambda: "another one starts in 30.0 s. 1 other serves." in started.output, "two have been tried")
+    until(lambda: "another one starts in 30.0 s. 1 other worker serves." in started.output, "two have been tried")
     assert "SSLError" in started.output
     assert ask_tls(gated.place, pair) == (200, str(one))
     assert started.stop() == 0

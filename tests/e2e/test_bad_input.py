@@ -43,7 +43,7 @@ def test_port(place: Place, port: str) -> None:
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         (["--check"], "unrecognized arguments: --check"),
         (["surplus"], "unrecognized arguments: surplus"),
-        (["--format", "json"], "--format goes with --check-only"),
+        (["--format", "json"], "--format can be used only with --check-only"),
         (["--check-only", "--format", "nonsense"], "invalid choice: 'nonsense'"),
         (["--app", "nonsense"], "--app must be MODULE:ATTRIBUTE"),
         (["--host", "a b"], "--host must be a host name or an IP address"),
@@ -105,7 +105,7 @@ def test_settings_file_that_is_no_toml(project: Place) -> None:
     """A pyproject.toml that is no TOML is named with the place of the fault."""
     (project.root / "pyproject.toml").write_text("[tool.preflight\n")
     started = project.run()
-    assert "pyproject.toml: is not valid TOML" in one_line(started)
+    assert "pyproject.toml is not valid TOML" in one_line(started)
     assert "line 1" in one_line(started)
 
 
@@ -157,7 +157,7 @@ def prose(file: Path) -> None:
     [
         (folder, " is a folder, not a file"),
         (binary, " is a binary file, not text"),
-        (latin, ":3: is not UTF-8 text"),
+        (latin, ":3: this line is not UTF-8 text"),
         (huge, " has 100.0 MiB, more than the 1 MiB allowed"),
         (pipe, " is not a regular file"),
         pytest.param(unreadable, " cannot be read: Permission denied", marks=unprivileged),
@@ -206,7 +206,7 @@ def test_state_folder_that_is_a_file(place: Place) -> None:
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("nowhere:app", "nowhere:app does not import: ModuleNotFoundError: No module named 'nowhere'"),
+        ("nowhere:app", "nowhere:app cannot be imported: ModuleNotFoundError: No module named 'nowhere'"),
         ("small:absent", "AttributeError: module 'small' has no attribute 'absent'"),
         ("small:__name__", "small:__name__ is not an ASGI application: it cannot be called"),
     ],

@@ -69,7 +69,7 @@ SUITES = {
     "unlike a test": Broken(
         f'{HEAD}@pytest.mark.critical("Middle")\ndef middle():\n{DOC}{TAIL}',
         3,
-        "test_suite.py::middle, whose name is not that of a requirement (test_*): was not collected",
+        "test_suite.py::middle, whose name is not that of a requirement (test_*): not collected",
     ),
     "exit at import": Broken("import os; os._exit(0)", 3, "ended without a report (exit code 0)"),
     "sys.exit at import": Broken("import sys; sys.exit(0)", 3, "the suite is empty"),
@@ -85,7 +85,7 @@ SUITES = {
     "same title twice": Broken(
         f'{HEAD}@pytest.mark.warning("first")\ndef test_middle():\n{DOC}',
         3,
-        "test_middle: has the title 'first', and so",
+        "test_middle has the title 'first', which",
     ),
     "os._exit(0)": Broken(critical("os._exit(0)"), 3, '(exit code 0) while checking "Middle"'),
     "pytest.exit": Broken(
@@ -189,7 +189,7 @@ def test_all_faults_at_once(project: Place) -> None:
         "test_unknown_argument: its marker has an unknown argument 'fx'",
         "test_scope: its scope is 'galaxy', but must be one of instance, fleet",
         "test_two_fixes: its fix has to be one line of text",
-        "test_parametrised[2]: has the title 'E', and so has",
+        "test_parametrised[2] has the title 'E', which",
     ):
         assert fault in shown
 

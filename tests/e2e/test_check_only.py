@@ -133,7 +133,7 @@ def test_answers_of_the_services(equipped: Place, providers: Providers) -> None:
     assert outcome(found, "Perplexity API Key")[0] == "passed"
     assert outcome(found, "Perplexity API") == (
         "failed",
-        "HTTP 429, rate limited, wait before retry (Retry-After: 17) (optional service)",
+        "HTTP 429, rate limited: wait before the next attempt (Retry-After: 17) (optional service)",
     )
 
 

@@ -71,7 +71,7 @@ def test_extras(shelf: Shelf) -> None:
     _, found = shelf.ask()
     assert (found["outcome"], found["message"]) == ("failed", "proxy is not installed (for base[socks])")
     shelf.put("proxy", "1.5", "", "Provides-Extra: tls", "Requires-Dist: never-asked-for; extra == 'other'")
-    assert shelf.ask()[1]["message"] == "proxy is 1.5, needs >=2 (for base[socks])"
+    assert shelf.ask()[1]["message"] == "proxy is 1.5, but must be >=2 (for base[socks])"
     (shelf.folder / "proxy-1.5.dist-info" / "METADATA").write_text(
         "Metadata-Version: 2.1\nName: proxy\nVersion: 2.5\nProvides-Extra: tls\n"
         "Requires-Dist: tls-parts; extra == 'tls'\n"

@@ -97,7 +97,7 @@ def test_unknown_format(served: Place, query: str) -> None:
     """400, with those that there are."""
     reply = ask(served, f"/diagnostics?{query}")
     assert reply.status == 400
-    assert reply.json["error"].startswith("format is one of json, text, health")
+    assert reply.json["error"].startswith("format must be one of json, text, health")
 
 
 def test_head_and_other_methods(served: Place) -> None:

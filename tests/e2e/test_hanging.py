@@ -99,7 +99,7 @@ def test_start_up_that_does_not_end(place: Place, hangs: str, where: str) -> Non
     assert started.wait() == 4
     assert started.stdout.count("THE APPLICATION DOES NOT START") == 2
     assert "The start-up (its lifespan) of hanging:app has not ended within 1 s." in started.stdout
-    banner = started.stdout.partition("Where it stands:")[2].partition("another one starts")[0]
+    banner = started.stdout.partition("Where it hangs:")[2].partition("another one starts")[0]
     assert where in banner
     assert "hanging.py" in banner
     assert "THE SERVER DOES NOT START: the launcher has given up" in started.stdout
@@ -140,7 +140,7 @@ def test_restart_that_does_not_end(place: Place, hangs: str, what: str) -> None:
     started.until_says("another one starts at once")
     assert get(place.url) == (200, "life 3")
     assert f"The {what} of hanging:app has not ended within 2 s." in started.stdout
-    fix = "Fix: make the application start faster, or set PREFLIGHT_STARTUP_TIMEOUT to more than its start takes."
+    fix = "Fix: make the application start faster, or set PREFLIGHT_STARTUP_TIMEOUT to a longer time."
     assert fix in started.stdout
     started.until_says(BACK)
     assert started.stop() == 0
@@ -153,12 +153,12 @@ def test_import_that_does_not_end(place: Place) -> None:
     message = "the import of hanging:app has not ended: it ran past its deadline of 1 s"
     assert place.check("Application")["message"] == message
     assert place.check("Application")["fix"] == (
-        "make the import do less, or allow more time than it takes: PREFLIGHT_REQUIREMENT_TIMEOUT (now 1 s)"
+        "make the import do less, or allow more time for it: PREFLIGHT_REQUIREMENT_TIMEOUT (now 1 s)"
         " and PREFLIGHT_RUN_TIMEOUT (now 30 s)"
     )
     assert "   Fix: make the import do less" in started.stdout
-    banner = started.stdout.partition("hanging:app DOES NOT IMPORT")[2]
-    assert "in sleeps_for_ever" in banner.partition("Where it stands:")[2]
+    banner = started.stdout.partition("hanging:app CANNOT BE IMPORTED")[2]
+    assert "in sleeps_for_ever" in banner.partition("Where it hangs:")[2]
     assert READY not in started.output
     started.left_nothing()
 
@@ -167,8 +167,8 @@ def test_import_beyond_the_whole_run(place: Place) -> None:
     """Where the whole run is over before, it is said as well."""
     started = hanging(place, "import", "--check-only", PREFLIGHT_RUN_TIMEOUT="3s")
     assert started.wait() in (1, 3)
-    banner = started.stdout.partition("hanging:app DOES NOT IMPORT")[2]
-    assert "in sleeps_for_ever" in banner.partition("Where it stands:")[2]
+    banner = started.stdout.partition("hanging:app CANNOT BE IMPORTED")[2]
+    assert "in sleeps_for_ever" in banner.partition("Where it hangs:")[2]
     started.left_nothing()
 
 
@@ -189,7 +189,7 @@ def test_hanging_worker_is_replaced(place: Place, hangs: str) -> None:
         f"The application's event loop has sent no heartbeat for 1 s. The worker (PID {before}) is being killed."
         in banner
     )
-    stacks = banner.partition("Where it stands:")[2].partition("The worker ended (")[0]
+    stacks = banner.partition("Where it hangs:")[2].partition("The worker ended (")[0]
     assert f"in {hangs}" in stacks
     assert "The worker ended (hung: no heartbeat for 1 s); another one starts at once. Connections wait." in banner
     assert f"in {hangs}" not in started.stderr, "the stacks are shown once"

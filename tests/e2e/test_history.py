@@ -97,7 +97,7 @@ def test_pages(served: Place) -> None:
     assert answer(served, "/diagnostics/history?limit=2&offset=1") == whole[1:3]
     assert answer(served, "/diagnostics/history?offset=100") == []
     for query in ("limit=0", "limit=1001", "limit=x", "offset=-1", "offset=", f"limit={'9' * 5000}"):
-        assert "limit is from 1 to 1000" in answer(served, f"/diagnostics/history?{query}", 400)["error"]
+        assert "limit must be from 1 to 1000" in answer(served, f"/diagnostics/history?{query}", 400)["error"]
 
 
 def test_two_addresses(place: Place) -> None:

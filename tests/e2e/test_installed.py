@@ -266,7 +266,7 @@ def test_a_guess_that_is_wrong_is_shown_as_one(adopter: Adopter) -> None:
     adopter.write("pyproject.toml", '[tool.fastapi]\nentrypoint = "gone:app"\n')
     found = adopter.finding("Application")
     assert found["outcome"] == "failed"
-    begins = "gone:app (pyproject.toml: [tool.fastapi] entrypoint) does not import: ModuleNotFoundError"
+    begins = "gone:app (pyproject.toml: [tool.fastapi] entrypoint) cannot be imported: ModuleNotFoundError"
     assert found["message"].startswith(begins)
     assert found["fix"].startswith(f"cd {adopter.root} && ")
 
@@ -366,7 +366,7 @@ def test_dependencies(shop: Adopter, how: str) -> None:
     shop.write(file, text)
     found = shop.finding("Dependencies")
     assert found["outcome"] == "failed"
-    assert re.fullmatch(r"psutil is [0-9.]+, needs ==1\.0", found["message"])
+    assert re.fullmatch(r"psutil is [0-9.]+, but must be ==1\.0", found["message"])
 
 
 def test_dependencies_of_a_requirements_file_that_hold(shop: Adopter) -> None:
@@ -453,11 +453,11 @@ LEAVES = "import pytest\npytest.skip('no', allow_module_level=True)\n"
 OTHER = OWN.replace('"Own"', '"Other"')
 LOST = {
     "another name": ("checks.py", OWN, "preflight_suite/checks.py, whose name is not that of a file of requirements"),
-    "a class": ("test_a.py", OWN + CLASS, "preflight_suite/test_a.py::TestIt.test_x: was not collected"),
+    "a class": ("test_a.py", OWN + CLASS, "preflight_suite/test_a.py::TestIt.test_x: not collected"),
     "twice": ("test_a.py", OWN + OTHER, "test_own, replaced by another test of the same name"),
     "a tuple": ("test_a.py", OWN + "    assert (False, 'no')\n", "preflight_suite/test_a.py:9: asserts a tuple"),
     "an import": ("test_a.py", "import nowhere\n", "preflight_suite/test_a.py: cannot be collected"),
-    "a conftest": ("conftest.py", "collect_ignore_glob = ['*']\n", "was not collected"),
+    "a conftest": ("conftest.py", "collect_ignore_glob = ['*']\n", "not collected"),
     "a skip": ("test_a.py", LEAVES, "left out as a whole"),
 }
 

@@ -105,7 +105,8 @@ def test_a_rerun_is_about_the_server(equipped: Place, providers: Providers) -> N
     found = equipped.check("OpenAI API Key")
     assert found["outcome"] == "ignored"
     assert re.search(
-        r"OPENAI_API_KEY is not loaded by this server: in the env file since \d\d:\d\d \S+; restart to load it",
+        r"OPENAI_API_KEY is not loaded by this server: it has been"
+        r" in the env file since \d\d:\d\d \S+; restart to load it",
         found["message"],
     )
     assert not found["details"]["loaded"]
@@ -125,9 +126,10 @@ def test_a_rerun_asks_with_the_servers_key(equipped: Place, providers: Providers
     found = equipped.check("OpenAI API Key")
     assert found["outcome"] == "passed"
     assert re.fullmatch(
-        r"from the env file; another one is in the env file since \d\d:\d\d \S+; restart to load it", found["message"]
+        r"from the env file; another value has been in the env file since \d\d:\d\d \S+; restart to load it",
+        found["message"],
     )
     assert {key for path, key in providers.requests[asked:] if "openai" in path} == {f"Bearer {GOOD}"}
     gone = equipped.check("Perplexity API Key")["message"]
-    assert "no longer in the env file since" in gone
+    assert "the env file has not contained it since" in gone
     assert equipped.check("Exposure")["message"] == "this machine only"  # without the token, of which it knows nothing

@@ -94,7 +94,7 @@ def test_refused(place: Place, how: str) -> None:
     assert "1 CRITICAL ERROR" in shown
     assert f"listens:{attribute} {'listens' if how == 'natively' else 'starts to listen'}" in shown
     assert f"while it is imported ({place.folder / 'modules' / 'listens.py'}:{line})" in shown
-    assert 'Fix: move it under `if __name__ == "__main__":`' in shown
+    assert 'Fix: move that call under `if __name__ == "__main__":`' in shown
     assert answered == 0 or how == "natively"
     started.left_nothing()
 

@@ -251,11 +251,11 @@ INI = {
     "--noconftest": "before conftest.py took control of the run: see addopts in pytest.ini",
     "-p no:preflight-suite-run": "conftest.py took control of the run",
     "--lf": "before conftest.py took control of the run: see addopts in pytest.ini",
-    "-p no:python": "was not collected",
-    "--ignore=preflight/requirements/test_other.py": "test_other.py::test_other: was not collected",
-    "--ignore-glob=*other*": "test_other.py::test_other: was not collected",
-    "-o python_functions=test_h": "test_other.py::test_other: was not collected",
-    "-o python_files=test_suite.py": "test_other.py::test_other: was not collected",
+    "-p no:python": "not collected",
+    "--ignore=preflight/requirements/test_other.py": "test_other.py::test_other: not collected",
+    "--ignore-glob=*other*": "test_other.py::test_other: not collected",
+    "-o python_functions=test_h": "test_other.py::test_other: not collected",
+    "-o python_files=test_suite.py": "test_other.py::test_other: not collected",
     "--deselect preflight/requirements/test_other.py::test_other": "only a part of the suite ran (a part)",
     "-k holds": "only a part of the suite ran (holds)",
     "-m critical": "only a part of the suite ran (critical)",
@@ -300,7 +300,7 @@ def test_settings_of_pytest(sound: Place, line: str) -> None:
             assert started.process.returncode == 1, started.output
             assert sound.check("Other")["outcome"] == "failed"
         else:
-            broken(sound, started, "test_other.py::test_other: was not collected")
+            broken(sound, started, "test_other.py::test_other: not collected")
             assert started.process.returncode == 3
             assert plain(sound).process.returncode == 4
             assert sound.report()["status"] == "broken"
@@ -329,9 +329,9 @@ def test_a_part_of_the_suite(sound: Place) -> None:
 LOST = {
     "skipped as a whole": ("import pytest\npytest.skip('not here', allow_module_level=True)\n" + OTHER, "not here"),
     "importorskip": ("import pytest\npytest.importorskip('nowhere_at_all')\n" + OTHER, "left out as a whole"),
-    "no test any more": (OTHER + "test_other.__test__ = False\n", "test_other.py::test_other: was not collected"),
+    "no test any more": (OTHER + "test_other.__test__ = False\n", "test_other.py::test_other: not collected"),
     "twice the name": (OTHER + OTHER.replace("False", "True"), "test_other.py::test_other, replaced by another"),
-    "gone again": (OTHER + "del test_other\n", "test_other.py::test_other: was not collected"),
+    "gone again": (OTHER + "del test_other\n", "test_other.py::test_other: not collected"),
 }
 
 

@@ -85,7 +85,7 @@ def test_blocked_and_back(place: Place, mailbox: Mailbox) -> None:
     until(lambda: len(mailbox.mails) == 1, "the mail is there")
     text = mailbox.text(0)
     assert "❌ The start is blocked (127.0.0.1:" in text
-    assert "❌ Application: mine:app does not import: RuntimeError: no model" in text
+    assert "❌ Application: mine:app cannot be imported: RuntimeError: no model" in text
     assert "not delivered" not in refused.output
     place.refused("--demo", "--app", "mine:app")
     place.write_module("mine", "from small import app")
@@ -179,7 +179,7 @@ def test_a_hanging_service_delays_nothing(place: Place, receiver: Receiver) -> N
     begun = time.monotonic()
     assert started.stop() == 0
     assert time.monotonic() - begun < 4
-    assert "1 notification was not delivered before the end." in started.stdout
+    assert "1 notification was not delivered before this command ended." in started.stdout
     started.left_nothing()
 
 
@@ -192,7 +192,7 @@ def test_a_second_signal_ends_the_waiting(place: Place, receiver: Receiver) -> N
     started.send(signal.SIGINT)
     assert started.wait() == 1
     assert time.monotonic() - begun < 2
-    assert "1 notification was not delivered before the end." in started.stdout
+    assert "1 notification was not delivered before this command ended." in started.stdout
     started.left_nothing()
 
 

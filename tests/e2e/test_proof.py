@@ -89,7 +89,7 @@ def test_replacement_that_does_not_answer(place: Place, how: str, came: str) -> 
             assert new.wait() == 4
             assert READY not in new.output
             banner = new.stdout.partition(REJECTED)[2]
-            assert f"Asked for /, it {came}." in banner
+            assert f"The new server was asked for /, and {came}." in banner
             assert f"our instance (PID {old.pid}, since " in banner
             assert f"is still serving 127.0.0.1:{place.port}." in banner
             assert "PREFLIGHT_READY_PATH" in banner

@@ -306,7 +306,7 @@ def test_pytest_leaves_one_alone_that_does_not_answer(place: Place, old: Started
     )  # fmt: skip
     assert plain.wait() == 1, plain.output
     check = place.check("Server Port")
-    assert "does not answer, which this run never stops" in check["message"]
+    assert "does not answer, and this run never stops it" in check["message"]
     old.send(signal.SIGCONT)
     assert get(place.url) == (200, "small")
     assert old.stop() == 0

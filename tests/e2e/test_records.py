@@ -520,7 +520,7 @@ def test_history_behind_a_link(place: Place) -> None:
     (place.state / "history").symlink_to(place.folder / "elsewhere")
     started = place.run("--check-only", "--demo", "--app", "small:app")
     assert started.process.returncode == 0
-    assert f"This run is not in the history: {place.state / 'history'}: is a symbolic link" in started.stdout
+    assert f"This run is not in the history: {place.state / 'history'}: it is a symbolic link" in started.stdout
     assert list((place.folder / "elsewhere").iterdir()) == []
     assert "THE HISTORY CANNOT BE READ" in place.run("--history").stdout
 

@@ -191,7 +191,7 @@ def test_reload_goes_with_a_start_alone(place: Place, options: tuple[str, ...]) 
     """Wrong usage is told."""
     refused = place.run("--demo", "--reload", *options)
     assert refused.process.returncode == 2
-    assert re.search(r"not allowed with argument|goes with", refused.output)
+    assert re.search(r"not allowed with argument|can be used only with", refused.output)
 
 
 def test_without_watchfiles_it_says_what_to_install(project: Place) -> None:

@@ -156,7 +156,7 @@ def test_what_is_not_spared(machine: Machine, run: Run) -> None:
     assert taken.socket is not None
     taken.socket.close()
     assert program.process.wait(PATIENCE) == -signal.SIGTERM
-    assert taken.reasons[0].endswith(", and to nothing that is spared")
+    assert taken.reasons[0].endswith(", and no rule spares it")
     assert [step.grounds for step in taken.steps if step.action == "SIGTERM"] == [taken.reasons[0]]
 
 

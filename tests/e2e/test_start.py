@@ -102,7 +102,7 @@ CAUSES = {
         broken_file, "Environment File", "/.ki_autoagent/config/.env:1: this line is not", "only lines of NAME=value"
     ),
     "metadata": Cause(broken_metadata, "Dependencies", "rich is not installed", "-r {root}/requirements.txt"),
-    "version": Cause(old_package, "Dependencies", "rich is 1.2.3, needs >=13.7", "-r {root}/requirements.txt"),
+    "version": Cause(old_package, "Dependencies", "rich is 1.2.3, but must be >=13.7", "-r {root}/requirements.txt"),
     "python": Cause(python_bound, "Python Version", "requires Python >=3.99, found 3.", "install a Python >=3.99"),
     "state": Cause(state_is_a_file, "State Folder", "cannot be made", "PREFLIGHT_STATE_DIR"),
     "import error": Cause(

@@ -377,10 +377,10 @@ def test_settings_that_break_meanwhile(services: Place) -> None:
     [
         (("--wait", "x"), "--wait must be a time from 0 to 86400 seconds"),
         (("--watch", "0.5"), "--watch must be a time from 1 to 86400 seconds"),
-        (("--wait", "1", "--watch"), "--wait goes with a start or --check-only"),
-        (("--wait", "1", "--history"), "--wait goes with a start or --check-only"),
+        (("--wait", "1", "--watch"), "--wait can be used only with a start or --check-only"),
+        (("--wait", "1", "--history"), "--wait can be used only with a start or --check-only"),
         (("--watch", "--check-only"), "not allowed with"),
-        (("--watch", "--format", "json"), "--format goes with"),
+        (("--watch", "--format", "json"), "--format can be used only with"),
         (("--wait", "1", "--ignore", "Nonsense", "--demo"), "there is no such requirement"),
         (("--watch", "--ignore", "Nonsense", "--demo"), "there is no such requirement"),
     ],

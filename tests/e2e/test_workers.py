@@ -147,7 +147,7 @@ def test_a_crash(served: Started) -> None:
         clients.go_on(20)
     assert health["status"] == "healthy"
     assert clients.refused == []
-    assert "another one starts at once. 1 other serves." in served.stdout
+    assert "another one starts at once. 1 other worker serves." in served.stdout
     everywhere(served, "/metrics", lambda text: metric(text, "preflight_workers_ready") == 2, "both serve")
     for text in in_each(served, "/metrics"):
         assert metric(text, name) - before == 3
@@ -325,7 +325,7 @@ def test_a_new_server_of_which_one_worker_does_not_answer(place: Place) -> None:
         new = place.start("--demo", "--app", "half:app", *TWO)
         assert new.wait() == 4
         clients.go_on(10)
-    assert "it answered with 500" in new.stdout
+    assert "and answered with 500" in new.stdout
     assert clients.refused == clients.failed == []
     assert b"new" not in get(f"{place.url}/")[1].encode()
     assert old.stop() == 0
@@ -367,5 +367,5 @@ def test_wrong_numbers(place: Place) -> None:
     """One clear line, exit code 2."""
     started = place.start("--demo", "--workers", "10_000")
     assert started.wait() == 2
-    allowed = 'must be a whole number from 1 to 256, or "auto" for one on each processor'
+    allowed = 'must be a whole number from 1 to 256, or "auto" for one for each processor'
     assert started.output.strip().splitlines()[-1].endswith(f"--workers {allowed}")

@@ -70,7 +70,7 @@ def test_what_cannot_be_used(shop: Place, postgres: Postgres) -> None:
     with older(postgres.port, "9.6.24") as port:
         cases = [
             (f"mysql://me:{PASSWORD}@127.0.0.1/fleet", "is not the URL of a PostgreSQL database"),
-            (f"{postgres.url(database=name, port=port)}?sslmode=disable", "PostgreSQL is 9.6.24, needs 15 or newer"),
+            (f"{postgres.url(database=name, port=port)}?sslmode=disable", "9.6.24, but must be 15 or newer"),
             (postgres.url(user=guest, database=name), "the role may not create the schema preflight"),
         ]
         for number, (url, said) in enumerate(cases):

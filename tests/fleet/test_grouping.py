@@ -73,7 +73,7 @@ def test_several_checks() -> None:
     assert told.title == "❌ OpenAI API Key fails on 2 of 8, and 3 more (shop)"
     assert "❌ OpenAI API Key fails on 2 of 8: a (and 1 other messages)" in told.body.splitlines()
     assert "⚠️ Disk Space warns on 1 of 8: HTTP 401" in told.body.splitlines()
-    assert "✅ Gone is no longer checked on 1 of 8: holds again" in told.body.splitlines()
+    assert "✅ Gone is no longer checked on 1 of 8" in told.body.splitlines()
 
 
 def test_a_verdict_alone() -> None:

@@ -40,7 +40,7 @@ def test_a_wrong_number(value: str) -> None:
     """One line names the option and what is allowed."""
     with pytest.raises(SettingsError) as caught:
         loading.load(ROOT, options={"workers": value})
-    allowed = 'must be a whole number from 1 to 256, or "auto" for one on each processor'
+    allowed = 'must be a whole number from 1 to 256, or "auto" for one for each processor'
     assert str(caught.value) == f"--workers {allowed}"
 
 
@@ -205,8 +205,8 @@ def test_one_crashes(
     monkeypatch.setattr(Worker, "count_restarts", told)
     assert serve(chosen) == 0
     shown = capfd.readouterr().out
-    assert "Worker 2 of 2 ended (exit code 7); another one starts at once. 1 other serves." in shown
-    assert "Worker 2 of 2 ended (exit code 7); another one starts in 30.0 s. 1 other serves." in shown
+    assert "Worker 2 of 2 ended (exit code 7); another one starts at once. 1 other worker serves." in shown
+    assert "Worker 2 of 2 ended (exit code 7); another one starts in 30.0 s. 1 other worker serves." in shown
     assert [order["count"] for order in orders(started.workers[0], "restarts")] == [1, 2]
 
 
@@ -262,7 +262,8 @@ def test_unsupervised(
     assert serve(dataclasses.replace(chosen, supervise=False)) == 4
     shown = capfd.readouterr().out
     assert len(started.workers) == 2
-    assert re.search(r"Worker [12] of 2 ended \(exit code 7\)\. It is not started again: .*\. 1 other serves\.", shown)
+    ended = r"Worker [12] of 2 ended \(exit code 7\)\. It is not started again: .*\. 1 other worker serves\."
+    assert re.search(ended, shown)
     assert "THE SERVER ENDED" in shown
 
 

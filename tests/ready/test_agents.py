@@ -239,7 +239,7 @@ def test_what_is_no_model_server(tmp_path: Path, double: Double) -> None:
     """Something else on its port is named so."""
     double.wants_key = False
     ended = ask(tmp_path, ready.model("VLLM_URL", "m", timeout=LONG), VLLM_URL=double.url)
-    assert ended.message == "what answers is not vllm: it has no /v1/models"
+    assert ended.message == "the server that answers is not vllm: it has no /v1/models"
 
 
 def test_models_beyond_the_first_page(tmp_path: Path, double: Double) -> None:

@@ -46,7 +46,7 @@ def test_what_postgres_lacks(tmp_path: Path, postgres: Postgres) -> None:
     """A version, an extension that could be made, one that is not on the machine, and the right to write."""
     url = postgres.url()
     old = ask(tmp_path, ready.postgres("DATABASE_URL", at_least="99", timeout=LONG), DATABASE_URL=url)
-    assert old.message.endswith(", needs 99 or newer")
+    assert old.message.endswith(", but must be 99 or newer")
     vector = ask(tmp_path, ready.postgres("DATABASE_URL", extensions=["no_such"], timeout=LONG), DATABASE_URL=url)
     assert vector.message == "the database has no extension no_such"
     assert vector.fix == "install the extension on the database's machine first: no_such"
@@ -77,7 +77,7 @@ def test_parameters_of_other_drivers(tmp_path: Path, postgres: Postgres) -> None
     url = f"{postgres.url()}?schema=public&connection_limit=5&ssl=prefer&connect_timeout=9"
     assert ask(tmp_path, test, DATABASE_URL=url).outcome == "passed"
     without = f"postgresql://me@127.0.0.1:{postgres.port}/postgres"
-    assert ask(tmp_path, test, DATABASE_URL=without).message == "it wants a password, and the URL has none"
+    assert ask(tmp_path, test, DATABASE_URL=without).message == "it requires a password, and the URL has none"
     assert ask(tmp_path, test, DATABASE_URL=without, PGPASSWORD=CANARY).outcome == "passed"
     several = f"postgresql://me:{CANARY}@127.0.0.1:{postgres.port},127.0.0.1:{postgres.port}/postgres"
     assert ask(tmp_path, test, DATABASE_URL=several).outcome == "passed"
@@ -111,7 +111,7 @@ def test_nothing_stays_in_a_database(tmp_path: Path, postgres: Postgres) -> None
 @pytest.mark.parametrize(
     "talk, message",
     [
-        (garbage, "what answers does not speak PostgreSQL's protocol"),
+        (garbage, "the server that answers does not speak PostgreSQL's protocol"),
         (reset, "the connection was closed without an answer"),
         (None, "no answer within 2 s"),
     ],
@@ -171,10 +171,10 @@ def test_redis(tmp_path: Path, redis: int) -> None:
     good = ask(tmp_path, ready.redis("REDIS_URL", at_least="5", policy="noeviction", timeout=LONG), REDIS_URL=url)
     assert good.message.startswith("Redis ")
     other = ask(tmp_path, ready.redis("REDIS_URL", policy="allkeys-lru", timeout=LONG), REDIS_URL=url)
-    assert other.message == "its maxmemory-policy is noeviction, but must be allkeys-lru"
+    assert other.message == "the maxmemory-policy of Redis is noeviction, but must be allkeys-lru"
     assert other.fix == "redis-cli config set maxmemory-policy allkeys-lru"
     old = ask(tmp_path, ready.redis("REDIS_URL", at_least="99", timeout=LONG), REDIS_URL=url)
-    assert old.message.endswith(", needs 99 or newer")
+    assert old.message.endswith(", but must be 99 or newer")
 
 
 def test_a_redis_that_refuses_config(tmp_path: Path, redis: int) -> None:
@@ -199,7 +199,7 @@ def test_redis_that_does_not_answer(tmp_path: Path, redis: int, free_port: int) 
     refused = ask(tmp_path, test, REDIS_URL=f"redis://127.0.0.1:{free_port}")
     assert refused.message == "connection refused: nothing listens there"
     for talk, message in (
-        (garbage, "what answers does not speak Redis' protocol"),
+        (garbage, "the server that answers does not speak the Redis protocol"),
         (reset, "the connection was closed without an answer"),
         (lambda _connection: None, "no answer within 1 s"),
     ):
@@ -230,8 +230,8 @@ def test_what_a_redis_refuses(tmp_path: Path, redis: int) -> None:
     assert pings.outcome == "passed"
     assert pings.message == "Redis; it does not say whether it accepts writes"
     assert nobody_knows.outcome == "unknown"
-    assert full.message == ("it refuses writes: its memory is full, and its maxmemory-policy is noeviction")
-    assert replica.message == "it refuses writes: it is a replica"
+    assert full.message == ("Redis refuses writes: its memory is full, and its maxmemory-policy is noeviction")
+    assert replica.message == "Redis refuses writes: it is a replica"
     assert reads.outcome == "passed"
 
 
@@ -248,7 +248,7 @@ def test_what_answers_for_redis_without_end(tmp_path: Path, begins: bytes) -> No
     with listening(talk) as port:
         ended = ask(tmp_path, ready.redis("REDIS_URL", timeout=LONG), REDIS_URL=f"redis://127.0.0.1:{port}")
     assert ended.outcome == "failed"
-    assert ended.message == "what answers sends more than 4 MiB, as Redis never would"
+    assert ended.message == "the server that answers sends more than 4 MiB, which Redis never does"
 
 
 # Migrations
@@ -324,7 +324,8 @@ def test_migrations_that_may_not_log_in(tmp_path: Path, postgres: Postgres, wron
     environment = ENVIRONMENT.replace('context.config.get_main_option("sqlalchemy.url")', "os.environ['URL']")
     (tmp_path / "migrations" / "env.py").write_text(f"import os\n{environment}")
     refused = ask(tmp_path, ready.migrations(timeout=120), **PATHS, URL=by_psycopg(postgres.url(**wrong)))
-    assert refused.message == "the database refuses the login, or has none of the name, that the migrations use"
+    why = "the database server refuses the login that the migrations use, or has no database of that name"
+    assert refused.message == why
     away = ask(tmp_path, ready.migrations(timeout=120), **PATHS, URL=by_psycopg(postgres.url(port=unused_port())))
     assert away.outcome == "unknown"
 

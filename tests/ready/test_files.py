@@ -35,7 +35,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
     assert message("gone") == "gone is not there, but must be a file"
     assert message("link") == "link is a link to nowhere, which is not there"
-    assert message("loop") == "loop cannot be looked at: Too many levels of symbolic links"
+    assert message("loop") == "loop cannot be examined: Too many levels of symbolic links"
     assert message("folder") == "folder is a folder, but must be a file"
     assert message("pipe") == "pipe is a pipe, but must be a file"
     assert message("/dev/null") == "/dev/null is a device, but must be a file"
@@ -57,7 +57,7 @@ def test_paths_that_no_application_opens(tmp_path: Path) -> None:
     )
     assert message("~no-such-user/data") == "what DATA names begins with ~ and a name that no user of this machine has"
     assert message("da\udce9ta") == "what DATA names is not there, but must be a file"
-    assert message("da\ud800ta") == "what DATA names cannot be looked at: it is not a path"
+    assert message("da\ud800ta") == "what DATA names cannot be examined: it is not a path"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
@@ -70,7 +70,7 @@ def test_a_file_that_is_closed(tmp_path: Path) -> None:
     assert ended.fix == f"chmod u+r {tmp_path}/data"
     (tmp_path / "closed").mkdir(mode=0)
     ended = ask(tmp_path, ready.file("closed/data"))
-    assert ended.message == f"{tmp_path}/closed/data cannot be looked at by this user: a folder above it is closed"
+    assert ended.message == f"{tmp_path}/closed/data cannot be examined: this user may not enter a folder above it"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

@@ -157,7 +157,7 @@ def test_a_server_that_wants_a_certificate(tmp_path: Path, authority: Authority)
 @pytest.mark.parametrize(
     "talk, message",
     [
-        (garbage, "what answers does not speak TLS"),
+        (garbage, "the server that answers does not speak TLS"),
         (reset, "the connection was closed without an answer"),
         (lambda connection: connection.close(), "the connection was closed without an answer"),
     ],

@@ -76,7 +76,7 @@ def test_the_modules_of_a_distribution(
     install(name, "2.0", files)
     ended = ask(tmp_path, ready.distribution(f"{name}>=1"))
     assert passed(ended)["modules"] == modules
-    assert ended.message == ("2.0, and imports" if modules else "2.0, and names no module to import")
+    assert ended.message == ("2.0, and can be imported" if modules else "2.0, and names no module to import")
 
 
 def test_an_editable_installation(tmp_path: Path, site: Path, install: Install) -> None:
@@ -85,7 +85,7 @@ def test_an_editable_installation(tmp_path: Path, site: Path, install: Install) 
     assert ask(tmp_path, ready.distribution("acme-shop")).message.endswith("import acme_shop fails (OSError)")
     install("acme-store", "0.1", {"shop/__init__.py": ""}, record=["_editable_impl_acme_store.pth"])
     assert ask(tmp_path, ready.distribution("acme-store")).message == "0.1, and names no module to import"
-    assert ask(tmp_path, ready.distribution("acme-store", module="shop")).message == "0.1, and imports"
+    assert ask(tmp_path, ready.distribution("acme-store", module="shop")).message == "0.1, and can be imported"
 
 
 def test_what_others_have_left_beside_a_distribution(
@@ -100,10 +100,10 @@ def test_what_others_have_left_beside_a_distribution(
         },
     )
     monkeypatch.syspath_prepend(str(sources))
-    assert ask(tmp_path, ready.distribution("acme-front>=1.5")).message == "acme-front is 0.9, needs >=1.5"
+    assert ask(tmp_path, ready.distribution("acme-front>=1.5")).message == "acme-front is 0.9, but must be >=1.5"
     imports.installed.cache_clear()
     install("acme-front", "2.0", {"acme_front.py": ""})
-    assert ask(tmp_path, ready.distribution("acme-front>=1.5")).message == "2.0, and imports"
+    assert ask(tmp_path, ready.distribution("acme-front>=1.5")).message == "2.0, and can be imported"
 
 
 def test_metadata_that_are_damaged(tmp_path: Path, site: Path) -> None:
@@ -122,11 +122,10 @@ def test_extras(tmp_path: Path, install: Install) -> None:
     assert missing.message == "acme-c is not installed (for acme-web[fast])"
     install("acme-c", "1.9", {})
     imports.installed.cache_clear()
-    assert (
-        ask(tmp_path, ready.distribution("acme-web[fast]")).message == "acme-c is 1.9, needs >=2 (for acme-web[fast])"
-    )
+    old = "acme-c is 1.9, but must be >=2 (for acme-web[fast])"
+    assert ask(tmp_path, ready.distribution("acme-web[fast]")).message == old
     other = ask(tmp_path, ready.distribution("acme-web[slow]"))
-    assert other.message == "1.0, and imports; acme-web has no extra 'slow'"
+    assert other.message == "1.0, and can be imported; acme-web has no extra 'slow'"
 
 
 def test_a_distribution_for_another_system(tmp_path: Path) -> None:
@@ -147,7 +146,7 @@ def test_versions_that_are_no_releases(tmp_path: Path, install: Install) -> None
         install(name, version, {})
     for wanted in ("acme-gpu==2.4.0", "acme-pre>=1.3", "acme-old"):
         assert ask(tmp_path, ready.distribution(wanted)).outcome == "passed"
-    assert ask(tmp_path, ready.distribution("acme-pre>=1.4")).message == "acme-pre is 1.4.0.dev0, needs >=1.4"
+    assert ask(tmp_path, ready.distribution("acme-pre>=1.4")).message == "acme-pre is 1.4.0.dev0, but must be >=1.4"
     assert ask(tmp_path, ready.distribution("acme-old>=1")).outcome == "failed"
 
 
@@ -161,7 +160,7 @@ def test_conflicts(tmp_path: Path, install: Install, monkeypatch: pytest.MonkeyP
     found = ask(tmp_path, ready.no_conflicts()).details["conflicts"]
     assert [one for one in found if one.startswith("left ")] == [
         "left requires nobody-has-this, which is not installed",
-        next(one for one in found if one.startswith("left requires psutil>=999, and ")),
+        next(one for one in found if one.startswith("left requires psutil>=999, but ")),
     ]
 
 

@@ -146,7 +146,7 @@ def _one(root: Path, path: Path, text: str, why: str, then: str) -> Planned:
 def _github(root: Path, _folder: Path, _content: bytes | None, _table: Mapping[str, Any], seen: Survey) -> Planned:
     needs = requirement.needed(seen)
     why = "a job that checks every requirement and annotates the lines of those that block"
-    then = f"Set in the repository's secrets or variables: {', '.join(needs)}" if needs else ""
+    then = f"Set these in the repository's secrets or variables: {', '.join(needs)}" if needs else ""
     return _one(root, root / ".github" / "workflows" / "preflight.yml", texts.github(seen), why, then)
 
 

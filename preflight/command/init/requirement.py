@@ -165,7 +165,7 @@ def _example() -> Requirement:
         severity="warning",
         title="Temporary Folder",
         fix="set TMPDIR to a folder that can be written",
-        holds="There is a folder for temporary files, which uploads of some size need.",
+        holds="A file can be written to the folder for temporary files, which large uploads need.",
         because="an example, because no variable, database or model was found in the code",
         parameters=(),
         body=(

@@ -57,12 +57,14 @@ def pyproject(root: Path) -> tuple[bytes | None, Mapping[str, Any]]:
         return content, tomllib.loads(content.decode("utf-8").replace("\r\n", "\n"))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise NotWritten(f"{path}:{line}: is not UTF-8 text: correct the file first; nothing was written") from None
+        raise NotWritten(
+            f"{path}:{line}: this line is not UTF-8 text: correct the file first; nothing was written"
+        ) from None
     except tomllib.TOMLDecodeError as error:
         # Only the place: some messages quote the content.
         place = re.search(r"\(at line ([0-9]+), column [0-9]+\)", str(error))
         where = f"{path}:{place[1]}" if place else str(path)
-        raise NotWritten(f"{where}: is not TOML: correct the file first; nothing was written") from None
+        raise NotWritten(f"{where}: the file is not valid TOML: correct the file first; nothing was written") from None
     except RecursionError:
         raise NotWritten(f"{path} is nested too deeply: correct the file first; nothing was written") from None
 
@@ -138,11 +140,11 @@ def _append(path: Path, before: bytes, lines: bytes) -> None:
     with os.fdopen(descriptor, "r+b", buffering=0) as stream:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         if stream.read() != before:
-            raise FileExistsError(0, "was changed in the meantime: run this command again", str(path))
+            raise FileExistsError(0, "it was changed in the meantime; run this command again", str(path))
         try:
             written = stream.write(lines)
             if written != len(lines):
-                raise OSError(0, "the disk has no room for it", str(path))
+                raise OSError(0, "the disk is full", str(path))
         except OSError:
             stream.truncate(len(before))
             raise

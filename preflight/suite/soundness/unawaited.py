@@ -1,6 +1,6 @@
 """Coroutines that a suite's code calls and does not await: ``assert client.ping()`` holds, and asks nothing.
 
-Python warns about each, which filters and options can turn off. It has no public place where that can be heard.
+Python warns about each of them, but filters and options can turn that off, and no public interface reports them.
 """
 
 from __future__ import annotations

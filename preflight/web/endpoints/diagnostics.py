@@ -74,7 +74,7 @@ def chosen(scope: Scope, accept: str) -> str:
             if name == "format":
                 if value in MEDIA_TYPES:
                     return str(value)
-                raise UnknownFormatError(f"format is one of {', '.join(MEDIA_TYPES)}")
+                raise UnknownFormatError(f"format must be one of {', '.join(MEDIA_TYPES)}")
     return "json" if accept in _ANY else accepted(accept, MEDIA_TYPES)
 
 

@@ -26,7 +26,7 @@ async def fleet(request: Request) -> Response:
     found = _fleet(request)
     wanted = request.query_params.get("format", accepted(request.headers.get("accept", ""), FORMATS))
     if wanted not in FORMATS:
-        return JSONResponse({"error": f"format is one of {', '.join(FORMATS)}"}, 400)
+        return JSONResponse({"error": f"format must be one of {', '.join(FORMATS)}"}, 400)
     if wanted == "html":
         return pages.page(request, pages.FLEET)
     overview, problem = await found.overview()
@@ -90,12 +90,12 @@ def _conditions(query: Mapping[str, str]) -> dict[str, str]:
     """The conditions of a request. Raises ValueError with what is allowed."""
     found = {name: _text(query.get(name, "")) for name in FILTERS}
     if "state" in query and found["state"] not in STATES:
-        raise ValueError(f"state is one of {', '.join(STATES)}")
+        raise ValueError(f"state must be one of {', '.join(STATES)}")
     return found
 
 
 def _text(value: str) -> str:
     """The value of a condition. Raises ValueError if PostgreSQL would not take it as a text, or it is too long."""
     if len(value) > LONGEST or "\0" in value:
-        raise ValueError(f"a filter is a text of at most {LONGEST} characters, without a NUL")
+        raise ValueError(f"a filter must be a text of at most {LONGEST} characters, without a NUL")
     return value

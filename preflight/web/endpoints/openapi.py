@@ -14,13 +14,13 @@ from preflight.web.schemas import SCHEMAS, SEE_OTHER, Schema, error
 from preflight.web.services import Application, Services
 
 GUARDED: dict[str, Schema] = {
-    "400": error("the request has a header twice that it may have only once"),
+    "400": error("the request repeats a header that may occur only once"),
     "401": error("a token is needed, or the token is wrong"),
     "403": error("another web page sent the request, or another machine although no token is set"),
     "421": error("the Host header does not name this server"),
     "429": error("too many wrong tokens"),
 }
-TO_LOGIN: dict[str, Schema] = {"303": SEE_OTHER | {"description": "a browser without access: to the login"}}
+TO_LOGIN: dict[str, Schema] = {"303": SEE_OTHER | {"description": "a browser without access is sent to the login"}}
 DESCRIPTION = "/ws/diagnostics sends what GET /diagnostics shows, as it changes."
 SECURITY: Schema = {
     "token": {"type": "http", "scheme": "bearer", "description": "PREFLIGHT_TOKEN"},
@@ -28,7 +28,7 @@ SECURITY: Schema = {
 }
 BESIDE: Schema = {
     "login": {**SECURITY["login"], "name": "preflight_PORT_beside"},
-    "nonce": {"type": "apiKey", "in": "header", "name": "X-Preflight-Nonce", "description": "in the page"},
+    "nonce": {"type": "apiKey", "in": "header", "name": "X-Preflight-Nonce", "description": "found in the page"},
 }
 
 

@@ -27,7 +27,7 @@ async function look() {
   }
   const away = answer.status === "away";
   at("link").dataset.link = away ? "lost" : "live";
-  at("link-text").textContent = away ? "Database away" : "Refreshed every 10 s";
+  at("link-text").textContent = away ? "Database unavailable" : "Refreshed every 10 s";
   if (answer.fleet) show(answer);
   if (away) gone(`${answer.problem[0].toUpperCase()}${answer.problem.slice(1)}.`, "", false);
   else {
@@ -65,7 +65,7 @@ function show(answer) {
   at("overview").dataset.state = state;
   at("seal").setAttribute("href", `#sign-${{ waiting: "unknown" }[state] ?? state}`);
   at("favicon").href = `static/${state}.svg`;
-  at("verdict").textContent = !live ? "There is no instance"
+  at("verdict").textContent = !live ? "There are no instances"
     : counts.good === live ? (live === 1 ? "The instance is good" : `All ${live.toLocaleString()} instances are good`)
     : `${counts.good.toLocaleString()} of ${plural(live, "instance")} ${counts.good === 1 ? "is" : "are"} good`;
   document.title = `${at("verdict").textContent} · Preflight: the fleet`;

@@ -156,7 +156,7 @@ export class Instances {
     row.parts.message.textContent = [heard, ...(one.state === "ended" ? [] : bad)].join(", ");
     row.parts.release.textContent = one.release;
     const ended = one.state === "ended" ? one.ended_seconds_ago : one.seen_seconds_ago;
-    row.parts.seen.textContent = ended === null ? "at an unknown time" : `${one.state === "ended" ? "ended" : "heard"} ${ago(ended)}`;
+    row.parts.seen.textContent = ended === null ? "at an unknown time" : `${one.state === "ended" ? "ended" : "heard from"} ${ago(ended)}`;
     const known = `${one.run_id} ${one.state}`;
     if (row.run !== known && row.details.open) this.#open(row);
     row.run = known;
@@ -168,7 +168,7 @@ export class Instances {
       const one = await ask(`fleet/instances/${encodeURIComponent(row.id)}`);
       row.more.replaceChildren(...this.#told(one));
     } catch (error) {
-      row.more.replaceChildren(element("p", { className: "nothing", textContent: `It could not be loaded: ${error.message}` }));
+      row.more.replaceChildren(element("p", { className: "nothing", textContent: `The instance could not be loaded: ${error.message}` }));
     }
   }
 
