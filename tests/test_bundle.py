@@ -105,7 +105,7 @@ def test_contents(home: Path, env_file: Path, make_report: MakeReport, make_chec
     }  # fmt: skip
     assert Report.from_json(json.loads(found["report.json"])).checks[0].details == {"~/x": f"the key is {MASK}"}
     assert found["log.txt"].splitlines() == ["first line", f"the key was {MASK}", f"and before that {MASK}"]
-    assert json.loads(found["bundle.json"])["problems"][0].startswith("history/20260101T030405Z.json: is not valid")
+    assert json.loads(found["bundle.json"])["problems"][0].startswith("history/20260101T030405Z.json is not valid JSON")
     rows = {row["setting"]: row for row in json.loads(found["settings.json"])}
     assert set(rows) == NAMES
     assert rows["port"] == {"setting": "port", "value": 18002, "source": "option --port"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from preflight.processes.restarts import CEILING, STEADY, Origin, Restarts, somebody_elses_task
+from preflight.processes.restarts import CEILING, STEADY, Next, Origin, Restarts, after_crash, somebody_elses_task
 
 READY = 1.0  # seconds that a worker was ready before it ended
 
@@ -19,6 +19,22 @@ def longest(_low: float, high: float) -> float:
 
 def policy(*, limit: int = 5, window: float = 60.0, backoff: float = 0.5) -> Restarts:
     return Restarts(limit=limit, window=window, backoff=backoff, jitter=longest)
+
+
+@pytest.mark.parametrize(
+    "delay, others_serve, supervised, next_",
+    [
+        (0.5, False, True, Next(0.5)),
+        (None, False, True, Next(None, ends=True)),
+        (0.5, True, True, Next(0.5)),
+        (None, True, True, Next(CEILING)),
+        (0.5, False, False, Next(None, ends=True)),
+        (0.5, True, False, Next(None)),
+    ],
+)
+def test_after_a_crash(delay: float | None, others_serve: bool, supervised: bool, next_: Next) -> None:
+    """The last worker ends the instance when nobody restarts it; while others serve, nothing ends the instance."""
+    assert after_crash(delay, others_serve=others_serve, supervised=supervised) == next_
 
 
 def test_first_at_once_then_doubling() -> None:

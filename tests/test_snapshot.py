@@ -68,6 +68,21 @@ def test_other_address(make_report: MakeReport, make_instance: MakeInstance, pat
     assert known(Snapshot(make_instance(None))) is None
 
 
+def test_other_address_after_ours(make_report: MakeReport, make_instance: MakeInstance, path: Path) -> None:
+    """A check of another server in the same state folder does not hide the newest report for this server's address."""
+    snapshot = Snapshot(make_instance(make_report()))
+    report.publish(make_report(run_id="2", origin="check", started_at="2026-01-02T04:00:00Z"), path)
+    newest = known(snapshot)
+    assert newest is not None
+    assert newest.run_id == "2"
+    report.publish(make_report(address="127.0.0.1:9999", run_id="3", started_at="2026-01-02T05:00:00Z"), path)
+    assert known(snapshot) is newest
+    report.publish(make_report(run_id="4", origin="check", started_at="2026-01-02T06:00:00Z"), path)
+    last = known(snapshot)
+    assert last is not None
+    assert last.run_id == "4"
+
+
 def test_read_once(make_report: MakeReport, make_instance: MakeInstance, path: Path) -> None:
     """A file that has not changed is not read again."""
     report.publish(make_report(started_at="2026-01-02T04:00:00Z"), path)

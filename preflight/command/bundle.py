@@ -154,7 +154,8 @@ class Bundle:
             try:
                 document = report.load(path).to_json()
             except report.ReportError as error:
-                self.problems.append(f"{name}: {str(error).removeprefix(f'{path}: ')}")
+                # The error begins with the path: the archive has the file's name in it.
+                self.problems.append(str(error).replace(str(path), name, 1))
                 continue
             self.reports += 1
             yield name, document

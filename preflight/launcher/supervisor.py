@@ -29,7 +29,7 @@ from preflight.launcher.workers import Workers
 from preflight.processes import children, stacks
 from preflight.processes.loop import Loop
 from preflight.processes.rerun import Ending
-from preflight.processes.restarts import CEILING
+from preflight.processes.restarts import after_crash
 from preflight.processes.worker import Worker
 from preflight.report.model import Report
 from preflight.report.newest import Judged
@@ -251,17 +251,15 @@ class Supervisor:
         ending = ending or worker.ended_for or worker.child.ending
         if ending == "SIGKILL":
             ending += ", possibly because memory ran out"
-        delay = slot.failed(worker)
         serving = [other for other in self._workers.serving if other is not worker]
         unsupervised = self._unsupervised(beside=bool(serving))
-        # While others serve, another start now and then costs little; giving up would end the server for everybody.
-        if delay is None and serving and self.announced:
-            delay = CEILING
-        if delay is None or (unsupervised and not (serving and self.announced)):
+        others_serve = self.announced and bool(serving)
+        delay, ends = after_crash(slot.failed(worker), others_serve=others_serve, supervised=not unsupervised)
+        if ends:
             slot.last, slot.ending = worker, ending
             return self._give_up(slot, unsupervised)
         waits = [*self._replacement.still_served(), *_others(len(serving)), "Connections wait."][0]
-        if unsupervised:
+        if delay is None:
             self._terminal.line(f"{slot.name} ended ({ending}). {unsupervised} {waits}", "yellow")
             slot.abandon(ending)
         else:

@@ -1,8 +1,8 @@
 """Which variables and options of Python and pytest can change what a run means, and what is done about each.
 
-Everything is decided here, once: the environment that the launcher gives to its children is made from these tables,
-and so are the questions that the suite asks about itself (preflight/suite/soundness/). docs/meaning.md shows the same
-tables.
+The environment that the launcher gives to its children is made from these tables. Whether assertions are executed in a
+run, plain pytest's included, the suite asks itself: preflight/suite/soundness/execution.py. docs/meaning.md shows the
+same tables.
 
 It does not know what a requirement is, and imports nothing heavy: the launcher loads it before it has started anything.
 """

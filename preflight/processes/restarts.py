@@ -1,4 +1,4 @@
-"""When a crashed worker is started again, and when that is given up.
+"""When a crashed worker is started again, and when that is given up, or left to somebody else.
 
 The numbers are settings. Their defaults are between systemd's (100 ms, 5 starts in 10 s) and
 Kubernetes' (10 s doubling to 5 min): a developer waits for the restart, and a crash loop must not burn a processor.
@@ -56,6 +56,26 @@ class Restarts:
             return 0.0  # the first one at once: most crashes are single
         wait = min(CEILING, self._backoff * 2.0 ** (self._in_a_row - 2))
         return self._jitter(wait / 2, wait)
+
+
+class Next(NamedTuple):
+    """What becomes of a slot whose worker has crashed."""
+
+    delay: float | None
+    """Seconds until its next worker is started; None if none is."""
+    ends: bool = False
+    """Whether the instance ends."""
+
+
+def after_crash(delay: float | None, *, others_serve: bool, supervised: bool) -> Next:
+    """``delay`` is from :meth:`Restarts.failed`; ``others_serve``: the instance is ready, and has other workers.
+
+    While others serve, another start now and then costs little; giving up would end the server for everybody.
+    """
+    if others_serve:
+        wait = CEILING if delay is None else delay
+        return Next(wait if supervised else None)
+    return Next(delay, ends=delay is None) if supervised else Next(None, ends=True)
 
 
 SYSTEMD, KUBERNETES, CONTAINER_RUNTIME = "systemd", "Kubernetes", "the container runtime"

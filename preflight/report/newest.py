@@ -1,6 +1,7 @@
-"""Which report is the newest that can be trusted: this is decided here, for launcher and worker alike.
+"""Which report is newer: the published one, or one of this server's own runs. For launcher and worker alike.
 
-Pure: the caller has read the reports, and keeps the answer.
+The caller has read the reports, and keeps the answer: a worker in preflight/web/snapshot.py. Of two other processes
+that publish, the last one wins (`publish` in preflight/files.py).
 """
 
 from __future__ import annotations

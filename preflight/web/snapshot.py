@@ -75,13 +75,15 @@ class Snapshot:
         if self._unchecked:
             return self._ended or self.instance.report
         found = self._read.report
-        # The port is known late where another server started this application.
-        ours = found is not None and found.address == self.instance.settings.address
-        return found if ours else self.instance.report
+        return found if found is not None and self._is_ours(found) else self.instance.report
 
     def trusted(self) -> Report | None:
         """The newest report that says something of its checks: a broken run does not."""
         return newest.trusted(self.latest(), self.instance.report)
+
+    def _is_ours(self, found: Report) -> bool:
+        """Whether a report is about this server's address, which is known late where another server has started it."""
+        return found.address == self.instance.settings.address
 
     def _seen(self) -> Seen | None:
         try:
@@ -97,6 +99,10 @@ class Snapshot:
         elif seen != self._read.seen:
             try:
                 found = self._clean(report.load_or_set_aside(self._path))
+                before = self._read.report
+                if before is not None and self._is_ours(before) and not self._is_ours(found):
+                    self._read = _Read(seen, before)  # another server's, which has the same state folder
+                    return
                 self._read = _Read(seen, newest.newer(found, self._ended, self.instance.report, times.now()))
             except ReportError as error:
                 # Not trusted, not fatal: what this instance knows itself stays.

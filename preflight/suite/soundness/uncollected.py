@@ -171,7 +171,7 @@ def _declares(source: bytes) -> bool:
 
 
 def _may_mark(source: bytes) -> bool:
-    # Each run asks our own files as well, and would parse those in which something is written as these patterns have it.
+    # Each run asks our own files as well, and would parse those that these patterns match.
     words = [word for word in map(str.encode, SEVERITIES) if word in source]
     if not words:
         return False
