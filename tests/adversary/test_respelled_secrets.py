@@ -90,6 +90,12 @@ PARTS: dict[str, tuple[str, str, str]] = {  # a variable, its value, and a part 
         "ab12CD34" * 8,
     ),
     "the second address of a list": ("BROKER_URLS", f"amqp://a:{TWO}@h1;amqp://b:{ONE}@h2", ONE),
+    "a quote in a string of libpq": (
+        "PREFLIGHT_DATABASE_URL", rf"host=h password='{TWO[:9]}\'{ONE[:9]}' dbname=x", f"{TWO[:9]}'{ONE[:9]}",
+    ),
+    "a quote in a string of Python": (
+        "APP_SETTINGS", rf'{{"debug": True, "secret_key": "{TWO[:9]}\"{ONE[:9]}"}}', f'{TWO[:9]}"{ONE[:9]}',
+    ),
     "a module of Java": ("SASL_JAAS_CONFIG", f'PlainLoginModule required username="u" password="{ONE}";', ONE),
 }  # fmt: skip
 
