@@ -23,7 +23,6 @@ import sys
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,6 @@ from preflight.output import plainlines
 from preflight.redaction.keys import LOOKS_SECRET, common_secrets, key_like
 from preflight.redaction.redactor import MASK, Redactor
 from preflight.report import model as report
-from preflight.settings import envfile
 from preflight.settings.model import SETTINGS, Settings
 
 MARK = "bundle.json"
@@ -127,11 +125,8 @@ class Bundle:
         """What could not be included, and why."""
         self.redactions: list[dict[str, Any]] = []
         """Every redaction: its file, its place there, its kind, and how often; never a value."""
-        # With --demo the env file has not been read; its values are secrets nevertheless.
-        given = settings.envfile if settings.envfile.values else envfile.read(settings.envfile.path)
-        known = replace(settings, envfile=given)
         self._scrubber = Scrubber(
-            Redactor.of(known), common_secrets(known), frozenset((*SETTINGS, *settings.application))
+            Redactor.of(settings), common_secrets(settings), frozenset((*SETTINGS, *settings.application))
         )
 
     def zipped(self) -> bytes:

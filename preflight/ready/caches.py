@@ -134,7 +134,8 @@ def _asked(library: Any, ask: Ask, to_connect: float) -> RedisAnswer:
         if "NOAUTH" in str(error) or "WRONGPASS" in str(error):
             raise Failure("the password is rejected, or missing in the URL") from None
         raise Failure("it answers PING with an error") from None
-    except (errors.RedisError, ValueError) as error:
+    # The client takes answers of another form apart as well: a text in place of a table, a word in place of a number.
+    except (errors.RedisError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise Failure(f"the server that answers does not speak the Redis protocol ({type(error).__name__})") from None
 
 

@@ -48,7 +48,8 @@ _FIELD = lazy(r"[\"']?([\w.-]{1,64}(?: [\w.-]{1,64})?)[\"']?\s{0,8}([=:])(?!//)\
 _SCHEME = lazy(r"(?:[A-Z][A-Za-z0-9_-]{1,24}|bearer|basic|digest|token|key|apikey|api-key)\s{1,8}")
 _QUOTED = lazy(
     r"(?:(?<![\w.-])([\w.-]{1,64})[\"']?\s?[=:]\s?)?"
-    r"(?:\"{3}(?!\")(.{1,4096}?)\"{3}|'{3}(?!')(.{1,4096}?)'{3}|\"([^\"]{1,4096})\"|'([^']{1,4096})')",
+    r"(?:\"{3}(?!\")(.{1,4096}?)\"{3}|'{3}(?!')(.{1,4096}?)'{3}"
+    r"|\"((?:[^\"\\]|\\.){1,4096}|[^\"]{1,4096})\"|'((?:[^'\\]|\\.){1,4096}|[^']{1,4096})')",
     re.DOTALL,
 )
 # Options with their values, words of a netrc: "--password X", "password X"; and assignments wherever they stand.
@@ -113,7 +114,7 @@ def members(value: str, *, secret: bool = True) -> Iterator[str]:
         for written, is_secret, by_looks in _parts(text, inherited):
             part = written.strip()
             known = (part, is_secret, by_looks)
-            if len(part) < SHORTEST or part == text or known in seen or not _sound(part):
+            if len(part) < SHORTEST or part == text or known in seen:
                 continue
             seen.add(known)
             # A cost is no less than the length, which is known already.
@@ -132,15 +133,6 @@ def cost(part: str) -> int:
     return len(part) + 96 * len(_SIGN.findall(part))
 
 
-def _sound(part: str) -> bool:
-    """Whether a text can be encoded at all: JSON may have halves of characters in it."""
-    try:
-        part.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _harmless(part: str) -> bool:
     return common(part) or _is_field(part)
 
@@ -151,6 +143,8 @@ def _is_field(part: str) -> bool:
     if found is None or found[2] != "=":
         return False
     name, value = found[1], part[found.end() :]
+    if not value.strip("="):
+        return not _random(part)  # base64 ends with such signs
     if len(value) >= SHORTEST:
         return True
     mixed = any(map(str.isdigit, value)) and any(map(str.isalpha, value))

@@ -144,6 +144,7 @@ def secrets(variables: Mapping[str, str]) -> Iterator[str]:
                 yield found[0]
         if "://" not in value and _HOLD_LOGINS.intersection(words(name)[-1:]) and (login := LOGIN.match(value)):
             yield login[1]
+            yield value[login.start(1) : value.rindex("@")]  # it may have an "@" in it
         if "://" in value:
             for password in {*_passwords(value)}:
                 yield password

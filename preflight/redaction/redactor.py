@@ -20,9 +20,9 @@ from typing import NamedTuple, TypeVar
 
 from preflight.patterns import lazy
 from preflight.redaction.derivation import LARGEST, cost, derived, members
-from preflight.redaction.encodings import Encodings
+from preflight.redaction.encodings import Encodings, spellings
 from preflight.redaction.folds import AROUND, Unfolded, unfolded
-from preflight.redaction.keys import MOST, common, secrets
+from preflight.redaction.keys import MOST, SHORTEST, common, secrets
 from preflight.redaction.writings import head, literals, pattern, shorter, stretches
 from preflight.settings.model import Settings
 
@@ -51,11 +51,12 @@ _FRAGMENT = 6
 _REACH = 200  # characters between dots and the end of a secret
 _SEVERAL = r"\.\.\.|[…‥⋯]|\\u202[56]|\\u22[eE][fF]|&hellip;|&#8230;"  # dots, however they are written
 _DOTS = lazy(_SEVERAL)
-# Behind a cut come the signs that close what it stands in, and then nothing, dots (textwrap's are in brackets), a word
-# for it, how much is missing (rich's "'abc'+30"), or the place that an error names:
-# "ValueError: invalid literal for int() with base 10: '... (app.py:12)".
+# Behind a cut come the signs that close what it stands in, and then nothing, dots (textwrap's are in brackets), stars
+# (of a service that repeats a wrong key), a word for it, how much is missing (rich's "'abc'+30"), or the place that an
+# error names: "ValueError: invalid literal for int() with base 10: '... (app.py:12)".
 _CUT_OFF = lazy(
-    rf"[\\'\"`)\]}}>,;:!?\s]*(?:$|\.\.|{_SEVERAL}|[\[(<{{](?:\.\.|{_SEVERAL}|truncated|cut|snip|\+?[0-9]{{1,9}} more)"
+    rf"[\\'\"`)\]}}>,;:!?\s]*(?:$|\.\.|{_SEVERAL}|[*•]{{3}}"
+    rf"|[\[(<{{](?:\.\.|{_SEVERAL}|truncated|cut|snip|\+?[0-9]{{1,9}} more)"
     r"|\+[0-9]{1,9}(?![\w.])|(?<= )\([^\s()]{1,200}:\d{1,9}\))"
 )
 
@@ -143,7 +144,7 @@ class Redactor:
     """Replaces known secrets, bearer headers and passwords inside URLs in texts and JSON values."""
 
     def __init__(self, values: Iterable[str] = ()) -> None:
-        self._secrets = sorted({part for value in values for part in _parts(value)})
+        self._secrets = sorted({one for value in values for part in _parts(value) for one in spellings(part)})
         # One by one and not as one alternation: they may overlap, and a literal beginning is found quickly.
         self._known = [_Known(secret) for secret in self._secrets]
         self._begun = [_Begun(secret) for secret in self._secrets]
@@ -200,10 +201,16 @@ class Redactor:
         )
 
     def _begins_at_end(self, text: str, end: int) -> int:
-        """How many characters at the end of a text may be the first ones of a secret, too few to know it by them."""
-        return max(
-            (count for count in range(1, _FRAGMENT) if text[max(0, end - count) : end] in self._first), default=0
-        )
+        """How many characters at the end of a text may be the first ones of a secret, too few to know it by them.
+
+        They may stand in lines of one character each: ``for key in KEYS: print(key)``, where KEYS is a text.
+        """
+        joined, most = "", 0
+        for place in range(end - 1, max(0, end - 4 * _FRAGMENT) - 1, -1):
+            if text[place] not in "\r\n":
+                joined = text[place] + joined
+                most = end - place if joined in self._first else most
+        return most
 
     def _spans(self, text: str) -> list[tuple[int, int]]:
         """Where there are secrets, in any form."""
@@ -326,7 +333,8 @@ class Redactor:
             return {str(name): self._document(item, str(name)) for name, item in value.items()}
         if isinstance(value, list | tuple):
             return [self._document(item, key) for item in value]
-        return value if key in _ENUMERATED and isinstance(value, str) else self._value(value)
+        is_ours = key in _ENUMERATED if isinstance(value, str) else key != "details"  # numbers: times, counts, PIDs
+        return value if is_ours else self._value(value)
 
     def identifier(self, nodeid: str) -> str:
         """A requirement's id with its parameters redacted; the rest of it is a name in the project's source."""
@@ -340,6 +348,8 @@ class Redactor:
             return {self.text(str(key)): self._value(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [self._value(item) for item in value]
+        if isinstance(value, int | float) and len(written := str(value)) >= SHORTEST:  # a PIN that was parsed
+            return value if self.text(written) == written else MASK
         return value
 
 

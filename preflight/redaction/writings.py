@@ -14,8 +14,8 @@ from preflight.patterns import lazy
 
 SIGNS = 512  # of a secret that are compiled: each has some twenty ways to be written, a millisecond to compile
 
-_PLAIN = lazy(r"[A-Za-z0-9_]+")  # characters that nobody encodes
-_SIGNS = lazy(r"[^A-Za-z0-9_]")
+_PLAIN = lazy(r"[A-Za-z0-9]+")  # characters that nobody encodes
+_SIGNS = lazy(r"[^A-Za-z0-9]")
 _NAMED = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos"}
 _LETTERS = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
 
@@ -23,6 +23,14 @@ _LETTERS = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
 def literals(secret: str) -> list[str]:
     """The longest parts of a secret that stand in a text as they are, however the rest of it is written."""
     return sorted(set(_PLAIN.findall(secret)), key=len, reverse=True)[:8]
+
+
+def as_bytes(text: str) -> bytes:
+    """A text as the environment has it, or one of JSON's, which may have halves of characters in it."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
 
 
 def head(secret: str) -> str:
@@ -52,6 +60,8 @@ def _stretch(text: str) -> str:
         return (
             rf"(?:\\\\{{{count - 1},{8 * count - 1}}}|" + "|".join(f"(?:{other}){{{count}}}" for other in others) + ")"
         )
+    if text == "_":
+        return r"\\{0,7}_"  # nobody but Markdown escapes it, and keys have many
     return re.escape(text) if _PLAIN.fullmatch(text) else _ways(text)
 
 
@@ -61,13 +71,14 @@ def _ways(character: str) -> str:
     escape = r"\\\\{0,15}"  # one backslash or more
     # Twice, as SQL and CSV have a quote, ConfigParser a percent sign and Compose a dollar sign.
     ways = [rf"\\{{0,7}}{re.escape(character)}{'' if character.isspace() else '{1,2}?'}"]
-    raw = character.encode("utf-8", "surrogateescape")
+    raw = as_bytes(character)
     ways.append("".join(rf"%(?:25){{0,4}}{_hex(byte, 2)}" for byte in raw))
     ways.append("".join(rf"{escape}x{_hex(byte, 2)}" for byte in raw))  # the repr of bytes
+    ways.append("".join(rf"{escape}{byte:03o}" for byte in raw))  # in cookies, by git and strace
     if code < 0x100:
         ways.append(rf"{escape}x{_hex(code, 2)}")
     if 0x80 <= code < 0x100:
-        ways.append(rf"%(?:25){{0,4}}{_hex(code, 2)}")  # latin-1
+        ways.append(rf"%(?:25){{0,4}}{_hex(code, 2)}|{escape}{code:03o}")  # latin-1
     if code < 0x10000:
         ways.append(rf"{escape}u{_hex(code, 4)}")
     else:
@@ -75,8 +86,8 @@ def _ways(character: str) -> str:
         ways.append(rf"{escape}u{_hex(0xD800 + high, 4)}{escape}u{_hex(0xDC00 + low, 4)}")
         ways.append(rf"{escape}U{_hex(code, 8)}")
     ways.append(rf"\\{{0,7}}&(?:amp;){{0,4}}#(?:0{{0,4}}{code}|[xX]0{{0,4}}{_hex(code, 1)});")
-    if character in _NAMED:
-        ways.append(rf"\\{{0,7}}&(?:amp;){{0,4}}{_NAMED[character]};")
+    if name := _name(character):
+        ways.append(rf"\\{{0,7}}&(?:amp;){{0,4}}{name};")
     if character in _LETTERS:
         ways.append(rf"{escape}{_LETTERS[character]}")
     if character == "\n":
@@ -86,6 +97,15 @@ def _ways(character: str) -> str:
     if character == "'":
         ways.append(r"""'"'"'|'\\''""")  # shell quotes
     return f"(?:{'|'.join(ways)})"
+
+
+def _name(character: str) -> str:
+    """The name of a character in HTML; empty if it has none."""
+    if character.isascii():
+        return _NAMED.get(character, "")
+    from html.entities import codepoint2name  # 2 ms, and seldom needed
+
+    return codepoint2name.get(ord(character), "")
 
 
 def _hex(number: int, digits: int) -> str:

@@ -31,13 +31,15 @@ class EnvFile:
     exists: bool = True
     open_to: str = ""
     """Who else can write it; empty if nobody can."""
+    unused: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """The values of a file that is not used: secrets nevertheless, since the application may read the file itself."""
 
 
 def read(path: Path) -> EnvFile:
     """Read and parse ``path``; values are taken literally (no ``${...}`` interpolation).
 
     Never raises: whatever is wrong with the file is said in ``problem``, and what could be
-    parsed is in ``values`` nevertheless, so that it can be redacted.
+    parsed is in ``values`` or ``unused`` nevertheless, so that it can be redacted.
     """
     try:
         # O_NONBLOCK: opening a named pipe must not wait for a writer.
@@ -52,9 +54,7 @@ def read(path: Path) -> EnvFile:
             return EnvFile(path, problem=f"{path} is a folder, not a file")
         if not stat.S_ISREG(status.st_mode):
             return EnvFile(path, problem=f"{path} is not a regular file")
-        if writers := files.other_writers(status):
-            who = "others" if writers == "anybody" else writers
-            return EnvFile(path, problem=f"{path} can be written by {who}, so it is not used", open_to=writers)
+        writers = files.other_writers(status)
         if status.st_size > LIMIT:
             size = status.st_size / LIMIT
             return EnvFile(path, problem=f"{path} has {size:.1f} MiB, more than the 1 MiB allowed")
@@ -67,12 +67,23 @@ def read(path: Path) -> EnvFile:
     raw = raw.removeprefix(codecs.BOM_UTF8)  # some editors put it there; it would become part of the first name
     if b"\0" in raw:
         return EnvFile(path, problem=f"{path} is a binary file, not text")
+    problem = ""
     try:
-        text = raw.decode("utf-8")
+        raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        return EnvFile(path, problem=f"{path}:{line}: this line is not UTF-8 text")
-    return _parse(path, text)
+        problem = f"{path}:{line}: this line is not UTF-8 text"
+    if writers:
+        who = "others" if writers == "anybody" else writers
+        problem = f"{path} can be written by {who}, so it is not used"
+    parsed = _parse(path, raw.decode("utf-8", "surrogateescape"))
+    return EnvFile(path, problem=problem, open_to=writers, unused=parsed.values) if problem else parsed
+
+
+def left_out(path: Path) -> EnvFile:
+    """The env file of a start that uses none."""
+    found = read(path)
+    return EnvFile(path, exists=False, unused={**found.unused, **found.values})
 
 
 def _parser() -> ModuleType:

@@ -87,7 +87,7 @@ def load(
     demo = bool(early.get("demo", False))
     named = "env_file" in variables or "env_file" in given
     path = _at_home("env_file", early.get("env_file", DEFAULT_ENV_FILE), needed=named and not demo)
-    content = envfile.EnvFile(root / path, exists=False) if demo or project.problem else _env_file(root, path)
+    content = envfile.left_out(root / path) if demo or project.problem else _env_file(root, path)
     late = _variables(content.values, known, str(content.path), lines=content.lines, strict=not unread)
     chosen |= late
     chosen |= variables | given

@@ -141,8 +141,8 @@ class Settings(Table):
 
     @property
     def variables(self) -> tuple[Mapping[str, str], ...]:
-        """Where secrets can be: in what the application sees, and in the env file where the environment hides it."""
-        return self.environment, self.envfile.values
+        """Where secrets can be: in what the application sees, and in the env file, hidden or unused as it may be."""
+        return self.environment, self.envfile.values, self.envfile.unused
 
     @property
     def state(self) -> StateFolder:

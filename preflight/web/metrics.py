@@ -51,7 +51,10 @@ class Metrics:
             self._registry.register(self)
             if state is None or state.instance.board.workers == 1:
                 ProcessCollector(registry=self._registry)
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # a version that is no number
+            encode, content_type = choose_encoder("")
         return encode(self._registry), content_type
 
     def describe(self) -> list[Metric]:
