@@ -161,4 +161,4 @@ def test_what_answers_for_redis_in_another_form(tmp_path: Path, hello: bytes, in
     with listening(_redis(hello, info)) as port:
         ended = ask(tmp_path, ready.redis("REDIS_URL", timeout=10.0), REDIS_URL=f"redis://127.0.0.1:{port}")
     assert ended.outcome == "failed"
-    assert re.fullmatch(r"what answers does not speak Redis' protocol \(\w+\)", ended.message), ended
+    assert re.fullmatch(r"the server that answers does not speak the Redis protocol \(\w+\)", ended.message), ended
