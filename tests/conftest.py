@@ -7,8 +7,9 @@ import os
 import signal
 import socket
 import ssl
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,8 +37,15 @@ signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).parents[1]
+QUICK = "not slow"
+"""The expression of markers by which `make quick` chooses its tests: those that start no process."""
 ASKED_FOR = {ROOT / "tests" / name: name for name in ("adversary", "image", "packages")}
 """Folders of tests that take long, or need the network or an engine, and the marker by which they are asked for."""
+
+SERVERS = frozenset({"cluster", "place", "postgres"})
+"""Fixtures that start processes: a test that uses one of them is slow."""
+STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"})
+"""What Python's audit hooks call the start of a process."""
 
 HANGS = 600.0
 """Seconds after which a test hangs: the longest takes 13 beside two others, and many times that on a busy machine. It
@@ -47,6 +55,8 @@ fails then, and says where it stood."""
 def pytest_configure(config: pytest.Config) -> None:
     """Some tests import requirements, and are no suite."""
     plugin.declare_markers(config)
+    if config.option.markexpr == QUICK:
+        sys.addaudithook(_refuse_processes)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -58,6 +68,25 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if marker is not None and marker not in config.option.markexpr else None
 
 
+_running: list[str] = []
+"""The test that runs."""
+
+
+def _refuse_processes(event: str, _arguments: tuple[object, ...]) -> None:
+    if event in STARTS and _running:
+        raise RuntimeError(f"{_running[0]} starts a process: mark it with pytest.mark.slow")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Know which test runs."""
+    _running[:] = [item.nodeid]
+    try:
+        return (yield)
+    finally:
+        _running.clear()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What holds for the tests and not in pytest.ini, which the suite shares: there a warning must not stop a start."""
     for item in items:
@@ -66,6 +95,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for folder, name in ASKED_FOR.items():
             if item.path.is_relative_to(folder):
                 item.add_marker(name)
+        if not SERVERS.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
         if item.path.is_relative_to(ROOT / "tests"):
             item.add_marker(pytest.mark.filterwarnings("error"), append=False)
             if item.get_closest_marker("timeout") is None:  # of an image that is built: that takes longer
@@ -170,7 +201,7 @@ def database_url(cluster: Postgres, pooler: int) -> str:
     return cluster.url(port=pooler)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
     """Where sessions are."""
     from tests.engines import Engine

@@ -462,6 +462,7 @@ def test_a_report_cannot_have_the_checks_run_again(
     assert rerun.count == 0
 
 
+@pytest.mark.slow
 def test_a_process_cannot_have_the_checks_run_again(failing: Instance) -> None:
     """Nor can what a process writes into its command line."""
     rerun = Reruns()

@@ -411,6 +411,7 @@ file.write("and it goes on")
 """
 
 
+@pytest.mark.slow
 def test_full_disk(path: Path) -> None:
     """What a full disk does not take is counted, nobody fails for it, and the next line begins a line."""
     subprocess.run([sys.executable, "-c", FULL, str(path)], cwd=ROOT, check=True, timeout=30)

@@ -199,6 +199,7 @@ def test_sentences_and_commands(fix: str, sentence: bool) -> None:
     assert banners.is_sentence(fix) == sentence
 
 
+@pytest.mark.slow
 def test_what_is_said_about_a_command_is_a_comment_on_every_line(make_check: MakeCheck) -> None:
     """Copied with all of its lines, a fix is one command and comments: a shell prints what it is to print, once."""
     fix = f"printf '%s\\n' {' '.join(f'word{n}' for n in range(20))}  # {PROSE}"

@@ -60,6 +60,7 @@ def test_missing(declare: Path) -> None:
     assert fix.endswith(" 'No.Such_Package[extra]>=1,<2' other-one")
 
 
+@pytest.mark.slow
 def test_missing_outside_of_environments(declare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who has installed everything and types another Python is told which one this is."""
     declare.write_text(project("other-one"))

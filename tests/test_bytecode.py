@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 IMPORTS = "from preflight import bytecode\nbytecode.repair()\nimport limits\nprint(limits.DISK, limits.__cached__)\n"
 
@@ -21,6 +23,7 @@ def imported(folder: Path) -> tuple[int, Path]:
     return int(value), Path(compiled.strip())
 
 
+@pytest.mark.slow
 def test_a_source_that_changes_twice_in_a_second(tmp_path: Path) -> None:
     """The second change counts, although its text is as long and as old as the first one's."""
     source = tmp_path / "limits.py"
@@ -31,6 +34,7 @@ def test_a_source_that_changes_twice_in_a_second(tmp_path: Path) -> None:
         assert imported(tmp_path)[0] == value
 
 
+@pytest.mark.slow
 def test_a_source_that_has_not_changed_for_long(tmp_path: Path) -> None:
     """It is compiled once."""
     source = tmp_path / "limits.py"

@@ -25,6 +25,7 @@ def broken() -> Report:
     )
 
 
+@pytest.mark.slow
 def test_nothing_changed(make_check: MakeCheck, make_report: MakeReport) -> None:
     """Another message, time, outcome of the same weight or order is no change."""
     before = make_report(

@@ -64,6 +64,7 @@ def test_served_by_an_instance_of_ours(home: Path, listener: socket.socket, orig
     assert found.socket is None
 
 
+@pytest.mark.slow
 def test_served_by_another_instance(home: Path) -> None:
     """A re-run asks whether its own instance serves: another one's socket is none of ours."""
     with OtherRelease(home / "runtime" / "preflight", unused_port(), "future") as other:
@@ -73,6 +74,7 @@ def test_served_by_another_instance(home: Path) -> None:
     assert "is not served by this instance any more" in found.problem
 
 
+@pytest.mark.slow
 def test_replaced_while_it_goes_on(home: Path, listener: socket.socket) -> None:
     """The instance that comes holds the same socket for a while: that is no fault of a re-run in the old one."""
     port = listener.getsockname()[1]

@@ -286,6 +286,7 @@ CASES: dict[str, tuple[Case, str, list[str]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_probe_asks_as_the_agent_does(world: World, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both arrive, in the same way and with the same headers, or neither does, and whether that is certain is known."""

@@ -124,6 +124,7 @@ def test_named_pipe(file: Path) -> None:
     assert envfile.read(file).problem == f"{file} is not a regular file"
 
 
+@pytest.mark.slow
 @unprivileged
 def test_unreadable(file: Path) -> None:
     """A file that may not be read gives the system's reason."""

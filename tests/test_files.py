@@ -43,6 +43,7 @@ def test_own_makes_it(tmp_path: Path) -> None:
     assert mode(tmp_path / "a") == 0o700
 
 
+@pytest.mark.slow
 def test_what_own_makes_is_left_out_of_a_repository(tmp_path: Path) -> None:
     """Only a folder that was not there, and once: a file that somebody has taken away does not come back."""
     kept, there = tmp_path / "new" / "state", tmp_path / "there"
@@ -240,6 +241,7 @@ files.publish(Path(sys.argv[1]), b"content", mark="abc")
 """
 
 
+@pytest.mark.slow
 def test_sweep(tmp_path: Path) -> None:
     """What a writer left that was killed half way is swept; a living writer's file is not, and gets its name."""
     path = tmp_path / "report.json"

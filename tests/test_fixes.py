@@ -68,6 +68,7 @@ def paste(tmp_path: Path) -> Callable[..., str]:
     return run
 
 
+@pytest.mark.slow
 def test_what_a_fix_may_be() -> None:
     """The check itself: commands, sentences, and what is neither."""
     for good in ("kill 4711", "kill 4711  # or wait", "wait a minute", "ss 'sport = :1'  # shows who it is"):
@@ -109,6 +110,7 @@ def test_exposure_in_the_demo(fix: Fix, paste: Callable[..., str]) -> None:
         assert len(paste(command, "printenv PREFLIGHT_TOKEN").strip()) >= settings.TOKEN_LENGTH
 
 
+@pytest.mark.slow
 def test_modes(folder: Path, fix: Fix, paste: Callable[..., str]) -> None:
     """What others can read is closed to them."""
     file, state = folder / ".env", folder / "state"

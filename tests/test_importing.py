@@ -156,6 +156,7 @@ def test_what_cannot_be_imported(file: Engine, command: Callable[..., tuple[int,
     assert "PREFLIGHT_DATABASE_URL is not set" in said
 
 
+@pytest.mark.slow
 def test_as_it_is_typed(file: Engine, database_url: str) -> None:
     """An option of this project's own, which --help lists."""
     file.run(fill, owner="1:dead")

@@ -125,6 +125,7 @@ def test_litter_of_a_crash(start: Callable[[int], Instance], folder: Path) -> No
     assert os.listdir(folder) == []
 
 
+@pytest.mark.slow
 def test_lock_is_not_inherited(folder: Path, loop: Loop) -> None:
     """A child of an instance does not keep its record alive."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -412,6 +413,7 @@ def test_asked_without_keeping(folder: Path, tmp_path: Path, monkeypatch: pytest
     assert os.listdir(used) == ["lock"]
 
 
+@pytest.mark.slow
 def test_no_room(folder: Path, tmp_path: Path) -> None:
     """Where a record has no room, the folder will not do; nothing is left of the try."""
     program = (

@@ -42,6 +42,7 @@ def test_the_page_says_what_the_code_does(made: Callable[[], str]) -> None:
     assert made() in PAGE, f"docs/meaning.md should have this table:\n\n{made()}\n"
 
 
+@pytest.mark.slow
 def test_variables_of_this_python_are_decided_about(monkeypatch: pytest.MonkeyPatch) -> None:
     """What Python's own help names has a row, or is among the others, of which the suite gets none."""
     told = subprocess.run([sys.executable, "--help-env"], capture_output=True, text=True, check=True).stdout

@@ -252,6 +252,7 @@ def test_a_used_up_quota(judge: Judge, service: Service) -> None:
 # Keys that cannot be.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offline", [False, True])
 @pytest.mark.parametrize(
     "key, where",
@@ -280,6 +281,7 @@ def test_a_key_that_no_header_can_carry(judge: Judge, service: Service, offline:
 # Where a value comes from.
 
 
+@pytest.mark.slow
 def test_an_empty_variable_hides_the_env_file(judge: Judge, file: Path) -> None:
     """The variable is named, and not the file, where the key is good; done as the fix says, it is found there."""
     found = judge(OPENAI_API_KEY="")["OpenAI API Key"]
@@ -291,6 +293,7 @@ def test_an_empty_variable_hides_the_env_file(judge: Judge, file: Path) -> None:
     assert judge()["OpenAI API Key"].message == "from the env file"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [WRONG, "paste-your-key-here", "sk-wr\u200bong", f'"{WRONG}"'])
 def test_a_wrong_variable_hides_the_env_file(judge: Judge, service: Service, file: Path, value: str) -> None:
     """A key that is rejected, a placeholder, and one that cannot be sent: all come from the environment."""
@@ -379,6 +382,7 @@ def test_an_empty_setting(file: Path) -> None:
         loading.load(ROOT, {"PREFLIGHT_ENV_FILE": str(file), "PREFLIGHT_TOKEN": ""})
 
 
+@pytest.mark.slow
 def test_a_token_of_the_environment(judge: Judge, file: Path) -> None:
     """One that is too short is mended where it comes from: a line in the env file would not count."""
     found = judge(PREFLIGHT_HOST="0.0.0.0", PREFLIGHT_TOKEN="short-1")["Exposure"]
@@ -426,6 +430,7 @@ def test_whose_status_page_it_is(base: str, page: bool) -> None:
     assert ("status.openai.com" in details.fix) == page
 
 
+@pytest.mark.slow
 def test_a_base_url_that_hides_another_one(judge: Judge, service: Service, file: Path, nobody: int) -> None:
     """A service that cannot be reached because the environment says something else than the env file."""
     with file.open("a") as stream:
@@ -532,6 +537,7 @@ def test_a_key_that_comes_back_as_a_code(judge: Judge, service: Service) -> None
     assert judge()["OpenAI API Key"].message.endswith("(HTTP 401, request_forbidden)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "environ, fix",
     [

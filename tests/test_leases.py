@@ -71,6 +71,7 @@ async def memory(store: Store, session: str = "s") -> Any:
     return kept and kept.checkpoint["channel_values"]
 
 
+@pytest.mark.slow
 def test_what_a_stale_owner_writes_is_refused(both: Both) -> None:
     """Its beginning, its checkpoint and its answer: the turn ends once, with the answer of whoever took it over."""
 

@@ -107,6 +107,7 @@ def test_nohup_is_heeded(loop: Loop) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+@pytest.mark.slow
 def test_a_child_until_it_is_silent(loop: Loop, tmp_path: Path) -> None:
     """A child's channel and output are heard until each closes, and then watched no more: nothing spins."""
     (tmp_path / "speaker.py").write_text(CHILD)

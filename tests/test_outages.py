@@ -70,6 +70,7 @@ async def turn(store: Store, number: int) -> None:
     await store.finish("s", f"t{number}", TurnEnd("assistant", f"answer {number}"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["terminated", "killed"])
 def test_backends_that_end_cost_a_pause(own: Postgres, engine: Engine, number: int) -> None:
     """Whichever step they end in: no turn fails, every message is there once, and so is its answer."""
@@ -92,6 +93,7 @@ def test_backends_that_end_cost_a_pause(own: Postgres, engine: Engine, number: i
     assert engine.run(work) >= 3
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away(own: Postgres, engine: Engine) -> None:
     """Callers are told so, with its age, soon and then at once; when it is back, everything is there."""
 
@@ -188,6 +190,7 @@ def test_a_database_that_cannot_be_used(own: Postgres, engine: Engine, change: A
     Engine("postgresql", own.url(**change)).run(work)
 
 
+@pytest.mark.slow
 def test_a_caller_who_gives_up_takes_nothing_back(engine: Engine) -> None:
     """What was begun for somebody who is cancelled is finished: nobody knows whether it was done already."""
 

@@ -256,6 +256,7 @@ def test_no_tls(listener: socket.socket) -> None:
     thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
 def test_self_signed(listener: socket.socket, tmp_path: Path) -> None:
     """A certificate that nobody vouches for: the key is not sent, and the reason is told."""

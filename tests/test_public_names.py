@@ -38,6 +38,7 @@ def test_no_such_name() -> None:
         preflight.Detail  # noqa: B018
 
 
+@pytest.mark.slow
 def test_nothing_is_loaded_unasked() -> None:
     """The package costs its own few lines."""
     program = "import sys, preflight; print([name for name in sys.modules if name.startswith('preflight.')])"

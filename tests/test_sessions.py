@@ -131,6 +131,7 @@ def test_a_file_of_another_version_is_left_alone(path: Path, version: int, age: 
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_process_is_itself_whatever_the_clock_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """While an instance is replaced the clock may be set: its turns are not done twice for that."""
     owner = whoami()

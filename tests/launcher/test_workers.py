@@ -129,6 +129,7 @@ def test_a_board() -> None:
         board.close()
 
 
+@pytest.mark.slow
 def test_a_claim_is_one_workers() -> None:
     """Of several processes one is the first, whichever was asked first."""
     launcher = Board.made(2, Path())

@@ -14,6 +14,7 @@ from preflight.ports.portable import Portable
 from tests.ports.examples import PROCESS
 
 
+@pytest.mark.slow
 def test_both_machines_tell_the_same_of_a_process() -> None:
     """The fast path and the portable one agree on this process, its ancestors and its children."""
     if not Linux.works():
@@ -38,6 +39,7 @@ def test_both_machines_tell_the_same_of_a_process() -> None:
         child.communicate()
 
 
+@pytest.mark.slow
 def test_a_zombie_is_no_process() -> None:
     """It holds nothing and has no handle worth signalling, though its PID still answers."""
     child = subprocess.Popen([sys.executable, "-c", ""])
@@ -73,6 +75,7 @@ def test_what_a_process_says_of_itself_has_a_bound() -> None:
     assert sum(len(argument) + 1 for argument in process.argv) <= LONGEST_COMMAND + 1
 
 
+@pytest.mark.slow
 def test_a_command_line_of_megabytes_is_not_read() -> None:
     """Neither machine hands more of it on."""
     command = [sys.executable, "-c", "print(flush=True), input()", *["z" * 100_000] * 15]

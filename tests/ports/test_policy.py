@@ -22,6 +22,7 @@ def test_a_refusal_is_ready_for_json() -> None:
     assert refusal.to_dict() == {"holder": HOLDER.to_dict(), "reason": "it is PID 1", "fix": "choose another port"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes, uid, reason, fix",
     [

@@ -356,6 +356,7 @@ def server(folder: Path, source: str) -> list[str]:
     return [sys.executable, "adder.py"]
 
 
+@pytest.mark.slow
 def test_an_mcp_server(tmp_path: Path) -> None:
     """One that speaks on standard input and output answers, and has its tools."""
     pytest.importorskip("mcp")
@@ -367,6 +368,7 @@ def test_an_mcp_server(tmp_path: Path) -> None:
     assert lacking.message == "adder has no tool subtract; it has add"
 
 
+@pytest.mark.slow
 def test_mcp_servers_that_do_not_start(tmp_path: Path) -> None:
     """Not on PATH by name, one that ends at once, one that prints what is no message, one that hangs."""
     pytest.importorskip("mcp")
@@ -379,6 +381,7 @@ def test_mcp_servers_that_do_not_start(tmp_path: Path) -> None:
     assert hanging.message == "no answer within 1 s"
 
 
+@pytest.mark.slow
 def test_npx_downloads_nothing(tmp_path: Path) -> None:
     """A runner is told not to install what it is to run."""
     pytest.importorskip("mcp")
@@ -402,6 +405,7 @@ def test_npx_downloads_nothing(tmp_path: Path) -> None:
     assert refused.outcome == "unknown"
 
 
+@pytest.mark.slow
 def test_an_mcp_server_over_http(tmp_path: Path, free_port: int) -> None:
     """One with a URL answers; what is none is told so."""
     pytest.importorskip("mcp")

@@ -239,6 +239,7 @@ def test_a_library_that_is_missing() -> None:
     assert failure.value.fix.endswith(" install 'pytest-preflight[postgres]'")
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_before_it_is_used() -> None:
     """The catalogue costs a suite no client of anything: neither at import nor when a requirement is made."""
     code = """if True:

@@ -31,6 +31,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         yield server
 
 
+@pytest.mark.slow
 def test_postgres(tmp_path: Path, postgres: Postgres) -> None:
     """A database that answers, is new enough, has the extension and lets its role write; nothing is left behind."""
     pytest.importorskip("psycopg")
@@ -164,6 +165,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     server.communicate(timeout=60)
 
 
+@pytest.mark.slow
 def test_redis(tmp_path: Path, redis: int) -> None:
     """It answers, is new enough, and its policy is the one that is needed."""
     pytest.importorskip("redis")
@@ -303,6 +305,7 @@ def apply(root: Path, *command: str) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_migrations_of_alembic(tmp_path: Path) -> None:
     """Applied, not applied, and not to be asked are told apart."""
     plant_alembic(tmp_path)
@@ -317,6 +320,7 @@ def test_migrations_of_alembic(tmp_path: Path) -> None:
     assert broken.message.endswith("ended with exit code 1 (RuntimeError)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [{"password": "wrong-pw"}, {"user": "nobody-here"}, {"database": "gone"}])
 def test_migrations_that_may_not_log_in(tmp_path: Path, postgres: Postgres, wrong: dict[str, Any]) -> None:
     """A login that the database refuses will not do later either; one that does not answer may."""
@@ -335,6 +339,7 @@ def by_psycopg(url: str) -> str:
     return url.replace("postgresql:", "postgresql+psycopg:")
 
 
+@pytest.mark.slow
 def test_migrations_of_alembic_in_pyproject(tmp_path: Path) -> None:
     """``[tool.alembic]`` is as good as an alembic.ini, and another file may be named."""
     plant_alembic(tmp_path)
@@ -349,6 +354,7 @@ def test_migrations_of_alembic_in_pyproject(tmp_path: Path) -> None:
     assert ask(tmp_path, ready.migrations(timeout=120), **PATHS).message == BEHIND
 
 
+@pytest.mark.slow
 def test_migrations_of_django(tmp_path: Path) -> None:
     """``migrate --check`` is asked, and answers."""
     plant_django(tmp_path)
@@ -360,6 +366,7 @@ def test_migrations_of_django(tmp_path: Path) -> None:
     assert ask(tmp_path, test, **PATHS).message == "all applied"
 
 
+@pytest.mark.slow
 def test_migrations_of_both(tmp_path: Path) -> None:
     """Each is asked, and the one that lacks some is named; a kind that is named is asked alone."""
     plant_alembic(tmp_path)
@@ -387,6 +394,7 @@ def test_no_migrations(tmp_path: Path) -> None:
     assert ask(tmp_path, ready.migrations(config="b/manage.py")).message == f"{tmp_path}/b/manage.py is not there"
 
 
+@pytest.mark.slow
 def test_a_deadline_is_kept(tmp_path: Path) -> None:
     """A command that hangs is ended."""
     (tmp_path / "manage.py").write_text("import signal\nsignal.pause()\n")

@@ -187,6 +187,7 @@ def program(folder: Path, body: str) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "said, needed, outcome",
     [
@@ -203,6 +204,7 @@ def test_the_version_of_a_program(tmp_path: Path, said: str, needed: str, outcom
     assert ask(tmp_path, ready.executable(name, at_least=needed)).outcome == outcome
 
 
+@pytest.mark.slow
 def test_programs_that_do_not_run(tmp_path: Path) -> None:
     """Not on PATH, failing, hanging and of another machine are told apart."""
     assert ask(tmp_path, ready.executable("no-such-tool")).message == "no-such-tool is not on PATH"
@@ -222,6 +224,7 @@ def test_a_variable(tmp_path: Path) -> None:
     assert wrong.message == r"REGION does not have the form [a-z]{2}-[a-z]+-\d"
 
 
+@pytest.mark.slow
 def test_a_settings_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pydantic-settings class is made; its faults are told by field and kind, without a value."""
     (tmp_path / "shop_settings.py").write_text(
@@ -240,6 +243,7 @@ def test_a_settings_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert wrong.message == "shop_settings:Settings refuses the environment: workers (int_parsing)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "said, version",
     [
@@ -256,6 +260,7 @@ def test_versions_as_programs_print_them(tmp_path: Path, said: str, version: str
     assert passed(ask(tmp_path, ready.executable(program(tmp_path, f"print({said!r})"))))["version"] == version
 
 
+@pytest.mark.slow
 def test_a_notice_is_no_version(tmp_path: Path) -> None:
     """What comes on standard error counts only where nothing else is said."""
     notice = "import sys; print('notice: 9.9.9 available', file=sys.stderr, flush=True)"
@@ -277,6 +282,7 @@ def test_a_database_with_a_log_is_left_as_it_was(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_a_database_that_was_left_in_the_middle(tmp_path: Path) -> None:
     """A journal that a crash has left is rolled back by whoever opens it next, which a probe is not."""
     source = (

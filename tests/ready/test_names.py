@@ -91,6 +91,7 @@ def inside(folder: Path) -> Any:
     return json.loads(ended.stdout)
 
 
+@pytest.mark.slow
 def test_names_of_a_resolver(tmp_path: Path) -> None:
     """One that is known, one with other addresses, one that is not known, and name servers that say nothing.
 

@@ -119,6 +119,7 @@ def tls(tmp_path: Path, port: int, authority: Authority | None, days: float = 1)
     return ask(tmp_path, ready.tls(f"127.0.0.1:{port}", days=days, timeout=LONG), **trust)
 
 
+@pytest.mark.slow
 def test_a_certificate(tmp_path: Path, authority: Authority) -> None:
     """One that is trusted passes, unless too few days are left."""
     with listening(of_tls(serving(authority.certificate))) as port:
@@ -130,6 +131,7 @@ def test_a_certificate(tmp_path: Path, authority: Authority) -> None:
         assert late.message.endswith("needs 30")
 
 
+@pytest.mark.slow
 def test_certificates_that_are_not_trusted(tmp_path: Path, authority: Authority) -> None:
     """An unknown issuer, another host, and one that has expired are told apart, in OpenSSL's words."""
     with listening(of_tls(serving(authority.certificate))) as port:

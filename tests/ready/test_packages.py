@@ -43,6 +43,7 @@ def install(site: Path) -> Install:
     return run
 
 
+@pytest.mark.slow
 def test_distributions(tmp_path: Path) -> None:
     """Version and import are asked, not the metadata alone."""
     assert ask(tmp_path, ready.distribution("psutil>=5")).outcome == "passed"
@@ -54,6 +55,7 @@ def test_distributions(tmp_path: Path) -> None:
     assert broken.message.endswith("fails (ModuleNotFoundError: No module named 'no_such_module')")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, files, modules",
     [
@@ -79,6 +81,7 @@ def test_the_modules_of_a_distribution(
     assert ended.message == ("2.0, and can be imported" if modules else "2.0, and names no module to import")
 
 
+@pytest.mark.slow
 def test_an_editable_installation(tmp_path: Path, site: Path, install: Install) -> None:
     """It lists no module: the one that is called like it is imported, and no other is guessed."""
     install("acme-shop", "0.1", {"acme_shop/__init__.py": "raise OSError"}, record=["_editable_impl_acme_shop.pth"])
@@ -88,6 +91,7 @@ def test_an_editable_installation(tmp_path: Path, site: Path, install: Install) 
     assert ask(tmp_path, ready.distribution("acme-store", module="shop")).message == "0.1, and can be imported"
 
 
+@pytest.mark.slow
 def test_what_others_have_left_beside_a_distribution(
     tmp_path: Path, install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +119,7 @@ def test_metadata_that_are_damaged(tmp_path: Path, site: Path) -> None:
         assert ended.message == f"{name} has no version that can be read: its metadata is damaged"
 
 
+@pytest.mark.slow
 def test_extras(tmp_path: Path, install: Install) -> None:
     """What they need has to be there as well; one that the distribution does not have is told."""
     install("acme-web", "1.0", {"acme_web.py": ""}, "Provides-Extra: fast", "Requires-Dist: acme-c>=2; extra == 'fast'")
@@ -134,6 +139,7 @@ def test_a_distribution_for_another_system(tmp_path: Path) -> None:
     assert ended.outcome == "not_applicable"
 
 
+@pytest.mark.slow
 def test_an_import_that_ends_the_process(tmp_path: Path, install: Install) -> None:
     """It has not imported, whatever its exit code."""
     install("acme-exit", "1.0", {"acme_exit.py": "raise SystemExit(0)"})

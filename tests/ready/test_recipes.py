@@ -107,6 +107,7 @@ def test_amqp(tmp_path: Path) -> None:
         assert found.outcome == outcome, found
 
 
+@pytest.mark.slow
 def test_a_gpu(tmp_path: Path) -> None:
     """Without the driver's program it is certain that there is none to use; with one, its figures are compared."""
     gpu = recipe("gpu")
