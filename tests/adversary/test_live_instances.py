@@ -14,21 +14,43 @@ import psutil
 import pytest
 import requests
 
-from tests.adversary.applications import Marked
-from tests.adversary.test_fourth_look_lifecycle import Gated, gated
+from tests.adversary.applications import Marked, head, rest
 from tests.e2e import namespaces
 from tests.e2e.namespaces import DEMO, INSIDE, command, goes_on
 from tests.e2e.place import Place, Started, get, listening
 from tests.e2e.processes import child, handed_over, supervised
 from tests.waiting import until
 
-__all__ = ["gated"]
-
 linux = pytest.mark.skipif(sys.platform != "linux", reason="namespaces and /proc are Linux's")
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
 KEEP = (*DEMO, "--if-running", "keep")
 PLAIN = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider")
+
+
+WAITS = """
+import asyncio, os
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        END
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    if scope["path"] == "/waits":
+        open(os.path.join(os.environ["MARKS"], "waits"), "w").close()
+        while not os.path.exists(os.path.join(os.environ["MARKS"], "go")):
+            await asyncio.sleep(0.01)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"waits"})
+"""
+
+
+@pytest.fixture
+def waits(place: Place) -> Marked:
+    """An application that answers /waits once it may."""
+    return Marked(place, "waits", WAITS.replace("END", "pass"))
 
 
 # Plain pytest.
@@ -81,20 +103,21 @@ def test_plain_pytest_is_ended_while_the_application_hangs(place: Place, number:
 # --free-port.
 
 
-def test_beside_a_command_that_frees_the_port(gated: Gated) -> None:
+def test_beside_a_command_that_frees_the_port(waits: Marked) -> None:
     """While that waits for an instance to end, another one, a check and a start find the port free, and stop nobody."""
-    old = gated.start().until_ready()
-    asked = gated.ask("slow")
-    gated.until("slow")
-    first = gated.place.start("--demo", "--free-port").until_says("SIGTERM")
-    until(lambda: not listening(gated.place.port), "the port is free")
-    second = gated.place.run("--demo", "--free-port")
+    old = waits.start().until_ready()
+    client = waits.connect(head("waits", "Connection: close"))
+    waits.until("waits")
+    first = waits.place.start("--demo", "--free-port").until_says("SIGTERM")
+    until(lambda: not listening(waits.place.port), "the port is free")
+    second = waits.place.run("--demo", "--free-port")
     assert second.process.returncode == 0, second.output
-    check = gated.place.run(*DEMO, "--check-only", "--if-running", "keep")
+    check = waits.place.run(*DEMO, "--check-only", "--if-running", "keep")
     assert check.process.returncode == 0, check.output
     assert first.process.poll() is None
-    gated.go()
-    assert asked.wait() == (200, "slow")
+    waits.go()
+    with client:
+        assert b"200 OK" in rest(client)
     assert first.wait() == 0, first.output
     assert old.wait() == 0
 
@@ -201,21 +224,20 @@ def test_strangers_who_call_without_end(place: Place, flooded: Started) -> None:
 
 
 @linux
-def test_a_start_beside_one_that_is_suspended_while_it_drains(place: Place) -> None:
+def test_a_start_beside_one_that_is_suspended_while_it_drains(place: Place, waits: Marked) -> None:
     """It waits until the worker has let go of the port, and nobody is killed for it."""
-    marked = Marked(place, "waits", WAITS.replace("END", "pass"))
     environ = {"PREFLIGHT_TOKEN": "Jk3v9QwZ7xLm2Rt8Yb4Nc6Hd", "PREFLIGHT_DRAIN_DELAY": "3s"}
-    old = marked.start("--host", "0.0.0.0", **environ).until_ready()
-    client = marked.connect("GET /waits HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-    marked.until("waits")
+    old = waits.start("--host", "0.0.0.0", **environ).until_ready()
+    client = waits.connect(head("waits", "Connection: close"))
+    waits.until("waits")
     old.send(signal.SIGTERM)
     until(lambda: "LISTEN" not in [one.status for one in psutil.Process(old.pid).net_connections()], "it drains")
     old.send(signal.SIGSTOP)
     new = place.start(*DEMO).until_ready()
     assert "SIGKILL" not in new.output
-    marked.go()
-    assert b"200 OK" in client.recv(4096)
-    client.close()
+    waits.go()
+    with client:
+        assert b"200 OK" in rest(client)
     old.send(signal.SIGCONT)
     assert old.wait() == 0
     goes_on(place, new)
@@ -299,12 +321,12 @@ def test_the_first_process_before_most_is_imported(place: Place) -> None:
 
 
 @pytest.mark.parametrize("when", ["it is checked", "it serves"])
-def test_all_of_a_group_beside_a_replacement(gated: Gated, when: str) -> None:
+def test_all_of_a_group_beside_a_replacement(waits: Marked, when: str) -> None:
     """SIGTERM to every process of both: what is in flight is answered, and each has its own exit code."""
-    old = gated.start().until_ready()
-    asked = gated.ask("slow")
-    gated.until("slow")
-    new = gated.start()
+    old = waits.start().until_ready()
+    client = waits.connect(head("waits", "Connection: close"))
+    waits.until("waits")
+    new = waits.start()
     if when == "it is checked":
         until(lambda: child(new, "preflight.suite") is not None, "it is checked")
     else:
@@ -314,8 +336,9 @@ def test_all_of_a_group_beside_a_replacement(gated: Gated, when: str) -> None:
             os.kill(pid, signal.SIGTERM)
         except ProcessLookupError:
             pass
-    gated.go()
-    assert asked.wait() == (200, "slow")
+    waits.go()
+    with client:
+        assert b"200 OK" in rest(client)
     assert old.wait() == 0
     assert new.wait() == (0 if when == "it serves" else 128 + signal.SIGTERM), new.output
     new.left_nothing()
@@ -324,23 +347,6 @@ def test_all_of_a_group_beside_a_replacement(gated: Gated, when: str) -> None:
 # The application's end.
 
 
-WAITS = """
-import asyncio, os
-async def app(scope, receive, send):
-    if scope["type"] == "lifespan":
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        END
-        await send({"type": "lifespan.shutdown.complete"})
-        return
-    if scope["path"] == "/waits":
-        open(os.path.join(os.environ["MARKS"], "waits"), "w").close()
-        while not os.path.exists(os.path.join(os.environ["MARKS"], "go")):
-            await asyncio.sleep(0.01)
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"waits"})
-"""
 ENDS = {
     "failed": 'await send({"type": "lifespan.shutdown.failed", "message": "no"}); return',
     "raises": 'raise RuntimeError("no")',
