@@ -26,6 +26,9 @@ def main() -> int:
     from preflight import bytecode
 
     bytecode.repair()  # before the first module that could need it
+    from preflight.processes import signals
+
+    signals.end_the_command()  # before anything else is imported
     from preflight import bootstrap
 
     return bootstrap.run()

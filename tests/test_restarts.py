@@ -149,6 +149,8 @@ RUN = "/app/.venv/bin/python"
         ("the container runtime", Origin(7, 1, first=("/sbin/docker-init", "--", RUN, "run.py"), with_first=True)),
         ("Kubernetes", Origin(7, 1, first=("/usr/bin/tini", "--", RUN, "run.py"), with_first=True, kubernetes=True)),
         ("the container runtime", Origin(7, 1, first=("dumb-init", RUN, "run.py"), leads=True)),
+        ("the container runtime", Origin(7, 1, first=("dumb-init", "--single-child", RUN), with_first=True)),
+        (None, Origin(7, 1, first=("tini", "--", "sleep", "infinity"), leads=True)),
         ("the container runtime", Origin(7, 1, first=("/run/podman-init", "--", RUN), with_first=True)),
         ("the container runtime", Origin(7, 1, first=("catatonit", "--", RUN), with_first=True)),
         # What its script waits for.
@@ -167,6 +169,7 @@ RUN = "/app/.venv/bin/python"
         # ... a shell at a prompt as PID 1, where each command has a process group of its own, ...
         (None, Origin(80, 1, first=("bash",), with_first=True)),
         (None, Origin(80, 1, first=("bash", "-i"), with_first=True)),
+        (None, Origin(80, 1, first=("sh", "-l"), with_first=True, beside_first=True)),  # without a terminal
         (None, Origin(80, 1, first=("-bash",), with_first=True, beside_first=True)),
         # ... and what was adopted when the shell that it was typed in had ended.
         (None, Origin(80, 1, first=("/sbin/docker-init", "--", "sleep", "infinity"))),

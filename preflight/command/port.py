@@ -103,7 +103,8 @@ def _freed(
     settings: Settings, policy: ports.Policy, ours: Sequence[Neighbour], on_step: Callable[[ports.Step], None]
 ) -> dict[str, object]:
     occupied.wait_for_drains(settings, ours, on_step)
-    taken = ports.take(settings.host, settings.port, policy, on_step=on_step)
+    # Another command that finds the port held by this one would take it for a server.
+    taken = ports.take(settings.host, settings.port, policy, on_step=on_step, early=False)
     if taken.socket is not None:
         taken.socket.close()
     free = taken.socket is not None

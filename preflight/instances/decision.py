@@ -16,7 +16,7 @@ from pathlib import Path
 from preflight.instances.neighbours import Neighbour
 from preflight.instances.records import DRAINING, STARTING, Record
 from preflight.ports import ancestors, cgroups, here
-from preflight.processes.restarts import CONTAINERS, SYSTEMD
+from preflight.processes.restarts import CONTAINERS, SETS_SESSION, SYSTEMD, is_at_a_prompt
 from preflight.settings.model import Settings
 from preflight.text import foreign
 
@@ -116,19 +116,30 @@ def _shares_pids(pid: int) -> bool:
 def _is_all_that_runs(pid: int) -> bool:
     """Whether a container was started for nothing but that process, which then ends with it: ``uv run``, ``timeout``.
 
-    This process was put into the container, and is none of those that PID 1 has started. What PID 1 has adopted is in
-    another session, and what a script has put into its background, to do something else then, ignores SIGQUIT.
+    This process was put into the container, and is none of those that PID 1 has started. A shell at a prompt goes on.
+    What PID 1 has adopted is in another session, unless an init has made that for its process, and what a script has
+    put into its background ignores SIGQUIT; neither is what the container waits for.
     """
     line = [pid, *ancestors(here(), pid)]
     if line[-1] != 1 or 1 in ancestors(here(), os.getpid()):
         return False
-    if any(len(here().children(one)) != 1 for one in line[1:]):
-        return False
+    first = here().process(1)
     with contextlib.suppress(OSError, ValueError, IndexError):
-        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
-        ignored = int(status.partition("\nSigIgn:")[2].split()[0], 16)
-        return os.getsid(pid) == os.getsid(1) and not ignored >> (signal.SIGQUIT - 1) & 1
+        session = os.getsid(pid)
+        own = first is not None and session == line[-2] and os.path.basename(first.argv[0]) == SETS_SESSION
+        if (session != os.getsid(1) and not own) or (first is not None and is_at_a_prompt(first.argv)):
+            return False
+        others = {one for parent in line[1:] for one in here().children(parent) if here().process(one) is not None}
+        return not _ignores_quit(pid) and all(
+            os.getsid(one) != session or _ignores_quit(one) for one in others - set(line)
+        )
     return False
+
+
+def _ignores_quit(pid: int) -> bool:
+    """Whether a process ignores SIGQUIT, as a script's background does. Raises OSError or ValueError."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+    return bool(int(status.partition("\nSigIgn:")[2].split()[0], 16) >> (signal.SIGQUIT - 1) & 1)
 
 
 def patience(found: Sequence[Neighbour]) -> float:

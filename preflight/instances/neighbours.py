@@ -13,7 +13,6 @@ is a neighbour as well: one that does not answer.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import re
@@ -26,6 +25,7 @@ from pathlib import Path
 from preflight import ports, project
 from preflight.instances import records as instances
 from preflight.instances import runtime, socketfiles, unixsockets
+from preflight.instances.lookalikes import WORKER, checkout
 from preflight.instances.records import DRAINING, SERVING, Address, Handover, Record
 from preflight.instances.wishes import wish
 from preflight.ports import ancestors, cgroups, here
@@ -34,7 +34,6 @@ from preflight.settings.model import Settings
 from preflight.text import address
 
 _SLOT = r"[0-9]{1,5}|unix-[0-9a-f]{8}"
-WORKER = "preflight.worker"
 _FORMER = {"preflight": "pytest-preflight"}  # what our own checkouts were called before there was a package
 _NAME = re.compile(rf"\0preflight/({_SLOT})/")
 _RECORD = re.compile(rf"({_SLOT})\..+\.json")
@@ -119,7 +118,8 @@ def on_port(settings: Settings, holders: Sequence[ports.Holder] | None = None) -
             holders = ports.listeners(settings.host, settings.port)
         except ports.PortUnavailable:
             return []
-    return of_holders(settings.port, holders, settings.state_dir)
+    found = of_holders(settings.port, holders, settings.state_dir)
+    return found + _hidden(settings, found) if any(map(_is_hidden, holders)) else found
 
 
 def of_holders(port: int, holders: Sequence[ports.Holder], state_dir: Path | None = None) -> list[Neighbour]:
@@ -148,20 +148,37 @@ def _of_processes(slot: str, pids: Sequence[int], state_dir: Path | None) -> lis
             if neighbour.record.instance_id not in known:
                 known.add(neighbour.record.instance_id)
                 enter(neighbour)
-    alike = [pid for pid in sorted(unknown) if _checkout(pid) is not None]
+    alike = [pid for pid in sorted(unknown) if checkout(pid) is not None]
     neighbours += [_silent(_made_up(slot, pid)) for pid in alike]
     return sorted(
         neighbours, key=lambda neighbour: (neighbour.stays, neighbour.answers, neighbour.record.up_at), reverse=True
     )
 
 
+def _is_hidden(holder: ports.Holder) -> bool:
+    """Whether a holder is a process of this user's that forbids looking into it."""
+    return holder.pid is None and holder.uid == os.geteuid()
+
+
+def _hidden(settings: Settings, known: Sequence[Neighbour]) -> list[Neighbour]:
+    """Instances at this very address whose processes forbid looking into them (Linux), as with capabilities of a file.
+
+    That they hold the port cannot be seen: they say so, and the kernel says that they and the holder are this user's.
+    """
+    pids = {process.pid for process in here().opaque(os.geteuid())} - {one.record.pid for one in known}
+    named = _by_name(settings.slot, pids, wanted=lambda: True)
+    return [neighbour for neighbour in named if neighbour.answers and neighbour.is_at(settings)]
+
+
 def others(holders: Sequence[ports.Holder], ours: Sequence[Neighbour]) -> list[ports.Holder]:
     """The holders that neither belong to one of these instances nor keep a socket for one."""
     pids = {one.record.pid for one in ours}
+    families = {one.pid: {one.pid, *ancestors(here(), one.pid)} for one in holders if one.pid is not None}
+    hidden = bool(pids.difference(*families.values()))  # one of these instances is not seen to hold the port
     return [
         holder
         for holder in without_keepers(holders, ours)
-        if holder.pid is None or not pids & {holder.pid, *ancestors(here(), holder.pid)}
+        if (not pids & families[holder.pid] if holder.pid is not None else not (hidden and _is_hidden(holder)))
     ]
 
 
@@ -351,14 +368,14 @@ def _origins(pid: int, may_be_installed: bool) -> Iterator[tuple[Path, bool]]:
     process = here().process(pid)
     if process is None:
         return
-    checkout, folder = _checkout(pid), here().folder(pid)
-    if checkout is not None:
-        yield checkout, WORKER not in process.argv
+    place, folder = checkout(pid), here().folder(pid)
+    if place is not None:
+        yield place, WORKER not in process.argv
     elif may_be_installed and os.path.isdir(folder):
         yield Path(folder), True  # where the command of an installed package was typed
     for child in here().children(pid):
-        if (checkout := _checkout(child)) is not None:
-            yield checkout, False
+        if (place := checkout(child)) is not None:
+            yield place, False
 
 
 def _name_of(root: Path) -> str:
@@ -368,27 +385,3 @@ def _name_of(root: Path) -> str:
         name = table.get("name", "") if isinstance(table, dict) else ""
         return name if isinstance(name, str) else ""
     return ""
-
-
-# Those that only look like ours.
-
-
-def _checkout(pid: int) -> Path | None:
-    """The checkout that a process runs from, if its command line is that of a launcher or a worker of ours.
-
-    None if it is not; where its folder cannot be told, a command line without a path is taken for ours.
-    """
-    process = here().process(pid)
-    if process is None or process.uid != os.geteuid():
-        return None
-    options, folder = process.argv[1:], Path(here().folder(pid))
-    module = next((after for one, after in itertools.pairwise(options) if one == "-m"), "")
-    if module == WORKER:
-        return folder
-    scripts = ["run.py"] if module == "server" else [one for one in options if not one.startswith("-")]
-    for script in scripts:
-        path = Path(os.path.realpath(folder / script))  # the script may be a link
-        launcher = path.parent / "preflight" / "launcher"
-        if path.name == "run.py" and (launcher.is_dir() or launcher.with_suffix(".py").is_file()):
-            return path.parent
-    return None

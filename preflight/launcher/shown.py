@@ -278,6 +278,11 @@ class RunProgress:
             from preflight.instances import socketfiles
 
             found = socketfiles.look(settings.uds)
+            if found.listens:  # it may be an instance of ours: the check finds out
+                from preflight.redaction.keys import common_secrets
+
+                (holder,) = socketfiles.holders(settings.uds, found, common_secrets(settings))
+                return f"{settings.address} is in use by {holder.describe()}."
             problem, _fix = socketfiles.described(settings.uds, found)
             left = " (a server that has ended left its socket file)" if found.stale else ""
             return f"{problem}." if problem else f"{settings.address} is available{left}."

@@ -96,19 +96,20 @@ def take(
     on_step: Callable[[Step], None] | None = None,
     backlog: int = 2048,
     machine: Machine | None = None,
+    early: bool = True,
 ) -> Taken:
     """Hold the port; if it is in use, find its holders, decide, free it and hold it in the same breath.
 
     Returns when the port is held and every process that was stopped has ended, or when it cannot be had.
     `on_step` is called as each audited action happens. Nothing is stopped if a single holder must be left
-    alone.
+    alone. Without `early`, the port is held only when all have ended: meanwhile, this process is no holder of it.
     """
     machine = machine or here()
     try:
         target = resolve(host, port)
     except PortUnavailable as error:
         return Taken(None, problem=str(error), fix=error.fix)
-    attempt = _Attempt(target, policy, machine, on_step, backlog)
+    attempt = _Attempt(target, policy, machine, on_step, backlog, early)
     try:
         return attempt.run()
     except BaseException:  # Ctrl-C, or on_step: nobody else can close what is held by then
@@ -125,6 +126,7 @@ class _Attempt:
     machine: Machine
     on_step: Callable[[Step], None] | None
     backlog: int
+    early: bool
     held: socket.socket | None = None
     first: tuple[Holder, ...] = ()  # the holders when it began
     inodes: set[int] = field(default_factory=set)  # of the sockets that were there
@@ -191,7 +193,8 @@ class _Attempt:
         handles: list[Handle] = []
         try:
             trees = self._pin(stop, asking, handles)
-            return end(trees, self.machine, grace=self.policy.grace, note=self._note, meanwhile=self._try)
+            meanwhile = self._try if self.early else lambda: True
+            return end(trees, self.machine, grace=self.policy.grace, note=self._note, meanwhile=meanwhile)
         finally:
             for handle in handles:
                 handle.close()

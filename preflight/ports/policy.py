@@ -119,7 +119,7 @@ class Asking:
         if not below and (session := self._session(process)):
             return f"{session}, and was not started from this project", stopped_here
         if self.policy.cleanup == "never":
-            return "cleaning up is switched off", kill
+            return "this command may stop no process (--no-cleanup, port_cleanup, or only a part of the suite)", kill
         if self.policy.cleanup == "own" and not self.is_own(process):
             return "it is not an instance of this project", kill
         return None

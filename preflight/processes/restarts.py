@@ -11,7 +11,7 @@ import os
 import random
 import signal
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,7 +85,7 @@ INITS = frozenset({"tini", "tini-static", "docker-init", "podman-init", "dumb-in
 """Programs that do nothing as a container's PID 1 but start one process and end with it."""
 SHELLS = frozenset({"sh", "ash", "bash", "dash", "busybox", "ksh", "zsh"})
 SETS_SESSION = "dumb-init"
-"""The one of them that gives its process a session of its own."""
+"""The one of them that gives its process a session of its own, unless it is told not to."""
 
 
 class Origin(NamedTuple):
@@ -140,13 +140,21 @@ class Origin(NamedTuple):
             return True
         if self.parent != 1 or not self.first or self.background:
             return False  # a parent of 0: the runtime put it into a container that runs something else
-        name, *arguments = self.first
-        name = name.rpartition("/")[2]
+        name = os.path.basename(self.first[0])
         if name in INITS:
             # A process that is adopted after its parent's death has kept its parent's session.
-            return self.leads if name == SETS_SESSION else self.with_first
+            return self.with_first or (name == SETS_SESSION and self.leads)
         # A script or "sh -c" that waits for this command; neither a prompt nor "run.py & sleep infinity".
-        return name in SHELLS and bool(arguments) and self.with_first and self.beside_first
+        is_script = name in SHELLS and not is_at_a_prompt(self.first)
+        return is_script and self.with_first and self.beside_first
+
+
+def is_at_a_prompt(argv: Sequence[str]) -> bool:
+    """Whether a command line is that of a shell without a script: one that asks somebody for commands."""
+    name, *options = argv
+    return os.path.basename(name).lstrip("-") in SHELLS and all(
+        one.startswith("--") or (one.startswith("-") and "c" not in one) for one in options
+    )
 
 
 def somebody_elses_task(origin: Origin) -> str | None:

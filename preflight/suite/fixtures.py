@@ -7,6 +7,7 @@ preflight/contract.py; `collection` (order), `stages` (deadlines) and `plugin` (
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,9 +114,12 @@ def runtime_folder(suite_run: SuiteRun) -> Path | runtime.RuntimeFolderError | N
 @pytest.fixture(scope="session")
 def port(suite_run: SuiteRun) -> Iterator[Claim]:
     """The server's port: found, freed and held as far as this kind of run may (see the table in claim.py)."""
+    settings = suite_run.settings
+    if suite_run.leaves_out_critical:  # only plain pytest gets this far then; no server would start on such a run
+        settings = replace(settings, port_cleanup="never")
     claimed = claim.claim(
         suite_run.origin,
-        suite_run.settings,
+        settings,
         blocked=suite_run.before_port(),
         on_step=suite_run.on_port_step,
         may_take=suite_run.allow,

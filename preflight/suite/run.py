@@ -131,6 +131,12 @@ class SuiteRun:
     # For the claim on the port.
 
     @property
+    def leaves_out_critical(self) -> bool:
+        """Whether critical requirements other than the port's were left out, or may have been: they might not hold."""
+        others = (self.deselected - self.of_port) & self.declarations.keys()
+        return bool(self.lost) or any(self.declarations[nodeid].severity == "critical" for nodeid in others)
+
+    @property
     def blocking(self) -> list[str]:
         """What blocks the start so far: titles of critical requirements, or that the suite is broken or not whole."""
         titles = [check.title for check in self.findings.blocking]
