@@ -42,6 +42,20 @@ def problem(arguments: Sequence[str] = ()) -> list[str] | None:
 
 def run() -> int:
     """Run the command if all its packages are there; returns its exit code."""
+    if not sys.flags.inspect:
+        return _finished()
+    # With -i and PYTHONINSPECT, Python would replace the exit code by that of an interactive session.
+    try:
+        exit_code = _finished()
+    except SystemExit as ending:
+        exit_code = ending.code if isinstance(ending.code, int) else 1
+    except BaseException:  # noqa: BLE001  # Python would show it, and go on
+        sys.excepthook(*sys.exc_info())
+        exit_code = 1
+    os._exit(exit_code)
+
+
+def _finished() -> int:
     from preflight.output import streams
     from preflight.processes import signals
 

@@ -186,9 +186,15 @@ def _read_by_pytest(root: Path, folder: Path) -> Iterator[Path]:
     above = [one for one in folder.parents if one.is_relative_to(root)]
     yield from (one for one in above if one != root)
     yield from (file for one in above if os.path.lexists(file := one / "conftest.py"))
-    for below, _, names in os.walk(folder):
+    seen: set[str] = set()
+    for below, inside, names in os.walk(folder, followlinks=True):
         yield Path(below)
-        yield from (Path(below, name) for name in names if name.endswith(".py"))
+        paths = [Path(below, name) for name in names if not name.startswith(".")]  # an editor's links lead nowhere
+        # A link that leads nowhere may be one to a folder with more requirements.
+        yield from (path for path in paths if path.suffix == ".py" or not path.exists())
+        seen.add(os.path.realpath(below))
+        # Links may lead around in a circle.
+        inside[:] = [name for name in inside if os.path.realpath(os.path.join(below, name)) not in seen]
 
 
 def scopes(root: Path, names: Iterable[str]) -> list[Scope]:

@@ -130,6 +130,7 @@ def test_known_secrets() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece",
     [

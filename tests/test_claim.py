@@ -182,6 +182,7 @@ def test_a_start_that_goes_on_is_waited_for(home: Path, listener: socket.socket)
                 assert asking.stdout.readline() == "served\n"
 
 
+@pytest.mark.slow
 def test_a_start_that_does_not_end(home: Path, listener: socket.socket) -> None:
     """pytest says which process is in the way, before its own deadline does."""
     port = listener.getsockname()[1]

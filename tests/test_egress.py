@@ -340,6 +340,7 @@ def test_what_makes_a_client_impossible_is_named(environment: dict[str, str], va
         assert fault.fix.endswith("install 'socksio==1.*'")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case, said",
     [

@@ -326,6 +326,7 @@ def test_one_report(chosen: settings.Settings, past: Callable[..., Report]) -> N
     assert kept.report("run1") is None
 
 
+@pytest.mark.slow
 def test_two_hundred_runs_are_listed_quickly(
     chosen: settings.Settings, past: Callable[..., Report], make_check: MakeCheck
 ) -> None:

@@ -32,7 +32,7 @@ try:
     if title == "open_files":
         requirements.test_open_files(chosen, arguments == ["ours"], details)
     else:
-        requirements.test_file_descriptors(arguments[0], details)
+        requirements.test_file_descriptors(chosen, arguments[0], details)
 except AssertionError as error:
     said = str(error)
 worker = openfiles.raise_limit(chosen)

@@ -122,6 +122,7 @@ def test_a_server_that_is_away(own: Postgres, engine: Engine) -> None:
     engine.run(work)
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs(own: Postgres, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is given its time, and no more; what it was told is not done twice when it goes on."""
     monkeypatch.setattr(database, "LONGEST", 0.5)
@@ -146,6 +147,7 @@ def test_a_server_that_hangs(own: Postgres, engine: Engine, monkeypatch: pytest.
     engine.run(work)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_read_only(own: Postgres, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """As what was the primary is after its standby has taken over."""
     monkeypatch.setattr(database, "PATIENCE", 0.5)
@@ -169,6 +171,7 @@ def test_a_server_that_is_read_only(own: Postgres, engine: Engine, monkeypatch: 
     engine.run(work)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change, words",
     [

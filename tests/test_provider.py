@@ -43,6 +43,7 @@ def test_what_stays_is_not(service: Service, status: int) -> None:
     assert (caught.value.retry, len(service.times)) == (False, 1)
 
 
+@pytest.mark.slow
 def test_a_date_to_come_back_at_is_kept(service: Service) -> None:
     """Retry-After as RFC 9110 has it also: not before then."""
     at = int(time.time()) + 2
@@ -105,6 +106,7 @@ def test_an_answer_that_is_too_long(service: Service, monkeypatch: pytest.Monkey
     assert len(service.times) == 1
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_too_long(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ends where its bound is, whether it comes in many events or in one."""
     monkeypatch.setattr(completions, "LONGEST_BODY", 1 << 20)

@@ -416,6 +416,7 @@ def test_cookies_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert status(access, request(cookie=kept)) == 401
 
 
+@pytest.mark.slow
 def test_what_a_login_opened_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its connections are closed when its time is over or its person says so; the token's are nobody's to close."""
     access = access_of(load())

@@ -12,6 +12,7 @@ HEAD = """
 import os
 from concurrent.futures import wait as far
 from functools import cached_property
+from os.path import isdir
 from json.encoder import c_encode_basestring_ascii as accelerated
 try:
     from json import loads
@@ -36,6 +37,7 @@ class Proxy:
         raise RuntimeError("not configured")
 
 CLIENT, HOSTS, FOUND, CURRENT = Client(), [], {}, Proxy()
+CLIENT.exists = True
 CLIENT.on_error = Client.on_end = print
 NAMES = ["a", "b"]
 GIVEN = ["a"]
@@ -59,6 +61,11 @@ HOLD = (
     "assert far",
     "assert CLIENT.is_up",
     "assert Client.is_up",
+    "assert os.path.exists",
+    "assert isdir",
+    "assert found.exists",
+    "assert (found / 'a').is_dir",
+    "assert str(found).startswith, 'no'",
     "assert inner",
     "assert (is_up)",
     "assert is_up and CLIENT.is_up",
@@ -81,6 +88,12 @@ MAY_FAIL = (
     "assert accelerated",
     "assert os.getcwd",
     "assert CURRENT",
+    "assert CLIENT.exists",
+    "assert found.exists()",
+    "assert found.exists ()",
+    "assert os.path.exists(found)",
+    "assert found.existing",
+    "assert not found.exists",
     "assert CLIENT.on_error",
     "assert CLIENT.on_end",
     "from types import SimpleNamespace as far\n    assert far",

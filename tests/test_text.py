@@ -29,6 +29,7 @@ IGNORABLE = [0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), 0x31
 IGNORABLE += range(0xE0000, 0xE1000)
 
 
+@pytest.mark.slow
 def test_nothing_hidden_is_printable() -> None:
     """What Unicode has no sign for is one of the categories that are tried here, or ignorable by definition."""
     hidden = {chr(code) for code in IGNORABLE}

@@ -91,7 +91,14 @@ class Checks:
     def _spawn(self, inherited: Inherited | None) -> tuple[Worker, Suite]:
         """Start both children first: whatever takes long to import is imported afterwards."""
         self._worker = worker = Worker(self.settings)
-        self._suite = suite = Suite(self.settings, self.options, self.origin, run_id=self.run_id, inherited=inherited)
+        self._suite = suite = Suite(
+            self.settings,
+            self.options,
+            self.origin,
+            run_id=self.run_id,
+            inherited=inherited,
+            reports=self._display.reports,
+        )
         return worker, suite
 
     def _drive(self, suite: Suite, worker: Worker) -> None:

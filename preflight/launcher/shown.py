@@ -85,12 +85,19 @@ class Display:
 
     # The report.
 
+    @property
+    def reports(self) -> list[Path]:
+        """Where a run's report is written."""
+        asked_for = [] if self._report_path is None else [self._report_path.absolute()]
+        return [self.settings.state.report, *asked_for]
+
     def reserve(self, run_id: str, origin: str) -> None:
         """See, before anything is stopped, that this run's report can be written, and that no old one stands there.
 
         Raises Unpublishable.
         """
-        publishing.make_sure(self.settings)
+        if publishing.takes_a_byte(self.settings.state.report):
+            publishing.make_sure(self.settings.state.report)
         if self._report_path is not None:
             unended = broken(self.settings, "this run has not ended", run_id=run_id, origin=origin)
             publishing.write_where_asked(unended, self._report_path)

@@ -17,39 +17,33 @@ if TYPE_CHECKING:  # a launcher imports them while its children run
     from preflight.settings.model import Settings
 
 
-ROOM = 64 * 1024  # bytes: more than a report takes, with what the history keeps of it
+ROOM = 64 * 1024  # bytes: more than most reports take, with what the history keeps of them
 
 
 class Unpublishable(Exception):
     """A report could not be written; the message names the file."""
 
 
-def make_sure(settings: Settings) -> None:
-    """See, before anything is stopped, that the report of this run will have room. Raises Unpublishable.
-
-    Whether the folder is fit for it at all, down to a first byte, is for the requirement State Folder to say.
-    """
-    path = settings.state.report
+def make_sure(path: Path, room: int = ROOM) -> None:
+    """See, before anything is stopped, that a report will have so many bytes of room there. Raises Unpublishable."""
     probe = path.with_name(f".{path.name}.room.{os.getpid()}")
     try:
         descriptor = files.new(probe)
-    except OSError:
-        return
-    try:
-        if _takes_a_byte(descriptor):
-            files.allot(descriptor, ROOM)
+        try:
+            files.allot(descriptor, room)
+        finally:
+            os.close(descriptor)
+            probe.unlink(missing_ok=True)
     except OSError as error:
         raise Unpublishable(f"{path}: {error.strerror}") from None
-    finally:
-        os.close(descriptor)
-        probe.unlink(missing_ok=True)
 
 
-def _takes_a_byte(descriptor: int) -> bool:
-    try:
-        return os.write(descriptor, b"x") == 1
-    except OSError:
-        return False
+def takes_a_byte(path: Path) -> bool:
+    """Whether anything can be written there at all; if not, the requirement State Folder says so of its folder."""
+    with contextlib.suppress(Unpublishable):
+        make_sure(path, 1)
+        return True
+    return False
 
 
 def publish(found: Report, settings: Settings, terminal: Terminal, *, keep: bool = True) -> None:

@@ -13,11 +13,18 @@ from preflight.settings.model import Settings
 RESERVE = 64  # connections beyond the limit that may still ask for /health, and get 503 for anything else
 SPARE = 256  # descriptors beyond the connections': files, the database, providers, the suite's pipes
 START = 32
-"""Descriptors that a launcher must be allowed.
+"""Descriptors that a launcher must be allowed for one worker.
 
 Measured on Linux with Python 3.11: a start opens 21, one that replaces a running server 24. The rest is for re-runs,
 notices, and descriptors that its parent has left open.
 """
+OF_WORKER = 2
+"""Descriptors of the launcher for each further worker: its channel and its output."""
+
+
+def of_start(settings: Settings) -> int:
+    """Descriptors that a launcher must be allowed."""
+    return START + OF_WORKER * (settings.workers - 1)
 
 
 def wanted(settings: Settings) -> int:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from preflight import times
@@ -63,10 +64,12 @@ class Suite:
         environ: Mapping[str, str] | None = None,
         takes_port: bool = True,
         inherited: Inherited | None = None,
+        reports: Sequence[Path] = (),
     ) -> None:
         """``run_id`` is made here unless it was given out already; ``environ`` is this process's own by default.
 
         ``inherited`` is the listening socket that a start is given, by the instance that it replaces or by systemd.
+        ``reports`` are the files that will hold the report: nothing is stopped if there is no room for it.
         """
         self.settings = settings
         self.origin = origin
@@ -102,6 +105,7 @@ class Suite:
             settings=settings.to_message(),
             plugins=settings.plugins,
             plugins_from=settings.place("plugins"),
+            reports=[os.fspath(path) for path in reports],
         )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -67,6 +68,16 @@ def _clean(check: Check, redactor: Redactor, share: int) -> Check:
         duration=round(check.duration, 6),
         scope=check.scope,
     )
+
+
+def most_bytes(check: Check) -> int:
+    """How much of a report this check takes at most; it is not redacted yet."""
+    texts = (check.id, check.id, check.title, check.requirement, check.message, check.fix)
+    size = 512 + sum(min(len(text.encode(errors="replace")), 4 * LONGEST_MESSAGE) for text in texts)
+    if not exceeds(check.details, LONGEST_DETAILS):
+        with contextlib.suppress(Exception):  # an object may raise what it likes
+            return size + min(len(json.dumps(check.details, default=str)), 4 * LONGEST_DETAILS)
+    return size + 4 * LONGEST_DETAILS
 
 
 def in_brief(check: Check, redactor: Redactor) -> dict[str, Any]:

@@ -59,16 +59,17 @@ def more_files(needed: int, *, start: str) -> str:
 
 
 @pytest.mark.critical("File Descriptors", needs="port")
-def test_file_descriptors(run_origin: str, details: Details) -> None:
+def test_file_descriptors(settings: Settings, run_origin: str, details: Details) -> None:
     """A start may open as many files as it needs itself, before any that the application needs."""
-    allowed = openfiles.own()
-    details.update(limit=allowed, needed=openfiles.START)
-    details.fix = more_files(openfiles.START, start="starts the server")
+    allowed, needed = openfiles.own(), openfiles.of_start(settings)
+    details.update(limit=allowed, needed=needed)
+    details.fix = more_files(needed, start="starts the server")
     if run_origin == "rerun":
         details.summary = "this server has what it needs"
         return
-    enough = allowed is None or allowed >= openfiles.START
-    assert enough, f"{allowed} open files are allowed, but a start needs {openfiles.START}"
+    enough = allowed is None or allowed >= needed
+    of_workers = f" of {settings.workers} workers" if settings.workers > 1 else ""
+    assert enough, f"{allowed} open files are allowed, but a start{of_workers} needs {needed}"
     details.summary = "unlimited" if allowed is None else f"{allowed} allowed"
 
 

@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +38,10 @@ def main() -> int:
     interpreter.put_first(link.settings.folder)
     arguments = ["--assert=plain", "--tb=native", "--show-capture=no", "--no-header", "-q", "-rN"]
     arguments += ["-p", "no:cacheprovider", "-p", "no:unraisableexception"]
+    try:
+        tempfile.gettempdir()
+    except OSError:  # every file system is read-only, say: pytest keeps in a file what other programs print
+        arguments.append("--capture=sys")
     # The plugins that pytest.ini requires are for plain pytest: here it would look for them among autoloaded ones.
     arguments += ["-o", "required_plugins="]
     for plugin in link.plugins:

@@ -76,6 +76,7 @@ class Collection:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> Generator[None]:
         if self._run.alone is not None:
+            self._leave_out_others(session, items)
             self._run.alone.leave_out_fixtures(items)
         self._declare(items)
         self._compare(session, items)
@@ -103,6 +104,14 @@ class Collection:
                 run.alone.redact(session.config, run.redactor)
         if run.link:
             run.link.send("collected", titles=[run.title(item.nodeid) for item in session.items])
+
+    def _leave_out_others(self, session: pytest.Session, items: list[pytest.Item]) -> None:
+        """Leave out what other plugins make of the files: doctests, or what linters say (``--ruff`` in addopts)."""
+        others = [item for item in items if _is_anothers(item)]
+        if others:
+            items[:] = [item for item in items if item not in others]
+            session.config.hook.pytest_deselected(items=others)
+            self._run.deselected -= {item.nodeid for item in others}  # they are no part of the suite
 
     # These end the run before it has begun.
 
@@ -186,6 +195,12 @@ class Collection:
         below = [file for scope in self._scopes for file in self._sources.below(scope.folder)]
         files = {file for file in below if is_collected(file)}
         return self._by_launcher or files <= {str(item.path) for item in items}
+
+
+def _is_anothers(item: pytest.Item) -> bool:
+    """Whether another plugin has made it of a file of Python, and nobody has marked it as a requirement."""
+    marked = any(item.get_closest_marker(severity) for severity in report.SEVERITIES)
+    return not isinstance(item, pytest.Function) and item.path.suffix == ".py" and not marked
 
 
 def _chosen(config: pytest.Config, scopes: Iterable[Scope]) -> Selection:

@@ -46,6 +46,8 @@ class Link:
         self.plugins: list[str] = run["plugins"]
         self.plugins_from: str = run["plugins_from"]
         """Where the plugins are named, for people."""
+        self.reports: list[str] = run["reports"]
+        """The files that the launcher is going to write the report to."""
 
     def _hear(self, message: Message) -> None:
         with self._condition:

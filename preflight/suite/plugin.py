@@ -104,7 +104,7 @@ class Reporting:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None]:
         run = self._run
         if run.findings.ended:
-            run.notice_unawaited()
+            run.notice_unheard()
         if exitstatus == pytest.ExitCode.OK and run.findings.blocking:
             # A skipped critical, say: green for pytest, and still no reason to start.
             session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -5,15 +5,19 @@ The hooks fill it in, those of `collection`, `stages` and `plugin` in this order
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from preflight import times
 from preflight.contract import Declaration
+from preflight.output import publishing
 from preflight.redaction.redactor import Redactor
+from preflight.report import building
 from preflight.report import model as report
 from preflight.settings.model import Settings
 from preflight.suite import loggers
@@ -21,7 +25,7 @@ from preflight.suite.applicability import left_out
 from preflight.suite.deadlines import Deadlines
 from preflight.suite.findings import Findings
 from preflight.suite.inquiries import Inquiries
-from preflight.suite.soundness import hearing, unretrieved
+from preflight.suite.soundness import hearing, unloaded, unretrieved
 from preflight.suite.soundness.unawaited import NOT_AWAITED, Unawaited
 from preflight.suite.soundness.witness import Witness
 
@@ -39,6 +43,7 @@ class SuiteRun:
 
     def __init__(self, config: pytest.Config, settings: Settings, link: Link | None) -> None:
         """``link`` is the launcher; None if plain pytest has started the run."""
+        self._config = config
         self._option = config.option
         self.settings = settings
         self.link = link
@@ -111,7 +116,13 @@ class SuiteRun:
         if self.link:
             self.link.send("broken", problems=problems)
 
-    def notice_unawaited(self) -> None:
+    def notice_unheard(self) -> None:
+        """Break the run for what the suite has found in ways that nobody hears, and coroutines that are not awaited."""
+        if self.findings.ended and not self.blocking and (unheard := unloaded.faults(self._config)):
+            self.broken(unheard)
+        self._notice_unawaited()
+
+    def _notice_unawaited(self) -> None:
         """Break the run for coroutines that nobody has awaited, unless it is blocked, or failed for another reason.
 
         They may be of any requirement: one that an earlier one has called, or a fixture, is dropped in another's time.
@@ -152,8 +163,21 @@ class SuiteRun:
             others = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
             why = "a plugin has changed the order, or a requirement gets that fixture without naming it as an argument"
             self.broken([f"the fixture port was used before {waiting[0]}{others} had an answer: {why}"])
-        self.notice_unawaited()
+        self.notice_unheard()
+        if not self.blocking and self.origin != "rerun":
+            self._notice_lack_of_room()
         return self.blocking
+
+    def _notice_lack_of_room(self) -> None:
+        """Break the run if its report is going to have no room: afterwards, the port would have been freed in vain."""
+        room = max(publishing.ROOM, 8192 + sum(map(building.most_bytes, self.findings.final)))
+        with contextlib.suppress(OSError):  # which says it again, of the file
+            self.settings.state.make()
+        try:
+            for path in self.link.reports if self.link else [self.settings.state.report]:
+                publishing.make_sure(Path(path), room)
+        except publishing.Unpublishable as error:
+            self.broken([f"the report cannot be written: {error}"])
 
     def on_port_step(self, step: Step) -> None:
         """Show, while it happens, what is done to free the port."""

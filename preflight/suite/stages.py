@@ -31,6 +31,12 @@ _BEGUN = pytest.StashKey[float]()
 _REFUSALS = frozenset({"failed", "error", "timeout", "skipped"})
 """Outcomes of a critical requirement that the settings can ignore."""
 
+_OF_DJANGO = "pytest_django.fixtures"
+_TEST_DATABASE = (
+    "pytest-django would ask a new, empty database and not the project's: use django_db_blocker.unblock(), or define a"
+    " fixture django_db_setup of the suite's own"
+)
+
 
 class Stages:
     """The stages of the requirements of one run."""
@@ -39,9 +45,12 @@ class Stages:
         self._run = run
         # Requirements of ours use nothing of another project's.
         self._shared = cleanup.Shared([] if run.settings.root == project.CHECKOUT else [project.PACKAGE])
+        self._item: pytest.Item | None = None
+        """The requirement whose turn it is."""
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        self._item = item
         with self._shared.used_by(item):
             return (yield)
 
@@ -68,6 +77,8 @@ class Stages:
 
         Until then, whoever uses it may ask a pool for results.
         """
+        if fixturedef.argname == "django_db_setup" and getattr(fixturedef.func, "__module__", "") == _OF_DJANGO:
+            raise RuntimeError(_TEST_DATABASE)
         with hearing.heard(self._run.folders, pools=False) as heard:
             fixturedef.addfinalizer(heard.answer)  # the first to be added is called last
             value = yield
@@ -176,6 +187,23 @@ class Stages:
         # pytest puts the reason there after makereport.
         if hasattr(report, "wasxfail"):
             report.wasxfail = self._run.redactor.text(str(report.wasxfail))
+        item = self._item
+        # A part of a requirement (subtests) has a report of its own, of another class.
+        if type(report) is pytest.TestReport and item is not None and item.nodeid == report.nodeid:
+            self._accept(report, item)
+
+    def _accept(self, stage: pytest.TestReport, item: pytest.Item) -> None:
+        """Accept that another plugin has judged after us: one that collects failures, as pytest-check does."""
+        findings, nodeid = self._run.findings, item.nodeid
+        if stage.passed or not findings.has_passed(nodeid):
+            return
+        said = getattr(getattr(stage.longrepr, "reprcrash", None), "message", stage.longrepr)
+        message = first_line(str(said).strip()) or "another plugin of pytest says so"
+        outcome, message = self._unless_ignored(item, "skipped" if stage.skipped else "failed", message)
+        check = findings.add(item, self._run.declarations[nodeid], outcome, message)
+        self._redact(stage, item, message)
+        if nodeid in findings.ended:
+            self._tell(check)
 
 
 def _nothing(*_args: object, **_options: object) -> str:

@@ -294,6 +294,7 @@ def test_forged_news(tmp_path: Path, url: str, runs: Runs, receiver: Receiver) -
 # A database that is away.
 
 
+@pytest.mark.slow
 def test_a_database_that_comes_back(tmp_path: Path, runs: Runs, receiver: Receiver) -> None:
     """It is down and restarted: one line says that it is away, one that it is back, and everything is caught up."""
     with databases.postgres(databases.folder(tmp_path)) as server:
@@ -314,6 +315,7 @@ def test_a_database_that_comes_back(tmp_path: Path, runs: Runs, receiver: Receiv
             assert reached(instances)()
 
 
+@pytest.mark.slow
 def test_a_database_that_stays_away(tmp_path: Path, runs: Runs, receiver: Receiver, free_port: int) -> None:
     """Each instance tells for itself, once the window is over, and says why."""
     url = f"postgresql://me:{PASSWORD}@127.0.0.1:{free_port}/fleet"
@@ -328,6 +330,7 @@ def test_a_database_that_stays_away(tmp_path: Path, runs: Runs, receiver: Receiv
         assert all(PASSWORD not in str(one.states) for one in instances)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["hangs", "read-only", "no rights"])
 def test_a_database_that_takes_nothing(tmp_path: Path, runs: Runs, fault: str) -> None:
     """A server that hangs, is read-only or has taken the rights away: said in words, tried again, caught up."""

@@ -279,6 +279,7 @@ def test_what_was_not_finished(
     assert "4 requests or turns were not finished in time." in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_stopped_while_one_starts_up(
     serve: Serve, started: FakeChildren, application: Application, loop: Loop, chosen: Settings,
     when_announced: When, capfd: pytest.CaptureFixture[str],

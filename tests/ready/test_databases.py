@@ -109,6 +109,7 @@ def test_nothing_stays_in_a_database(tmp_path: Path, postgres: Postgres) -> None
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "talk, message",
     [
@@ -127,6 +128,7 @@ def test_what_is_no_postgres(tmp_path: Path, talk: Callable[[socket.socket], obj
     assert (ended.outcome, ended.message) == ("failed", message)
 
 
+@pytest.mark.slow
 def test_a_postgres_that_swallows(tmp_path: Path) -> None:
     """Packets that nobody answers cost the deadline, and no more."""
     pytest.importorskip("psycopg")
@@ -179,6 +181,7 @@ def test_redis(tmp_path: Path, redis: int) -> None:
     assert old.message.endswith(", but must be 99 or newer")
 
 
+@pytest.mark.slow
 def test_a_redis_that_refuses_config(tmp_path: Path, redis: int) -> None:
     """What a managed service does not tell is unknown, not wrong."""
     library = pytest.importorskip("redis")
@@ -191,6 +194,7 @@ def test_a_redis_that_refuses_config(tmp_path: Path, redis: int) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_redis_that_does_not_answer(tmp_path: Path, redis: int, free_port: int) -> None:
     """A wrong password, none, nobody, garbage, silence and a reset are told apart."""
     pytest.importorskip("redis")
@@ -210,6 +214,7 @@ def test_redis_that_does_not_answer(tmp_path: Path, redis: int, free_port: int) 
         assert ended.message.startswith(message), ended
 
 
+@pytest.mark.slow
 def test_what_a_redis_refuses(tmp_path: Path, redis: int) -> None:
     """It answers PING, and takes nothing that is written: a replica, one whose memory is full, a missing database."""
     library = pytest.importorskip("redis")
@@ -237,6 +242,7 @@ def test_what_a_redis_refuses(tmp_path: Path, redis: int) -> None:
     assert reads.outcome == "passed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begins", [b"$99999999999\r\n", b"+", b"-", b"*99999999999\r\n:1\r\n"])
 def test_what_answers_for_redis_without_end(tmp_path: Path, begins: bytes) -> None:
     """It is hung up on, long before the memory is full."""

@@ -49,6 +49,7 @@ def test_ports_that_do_not_accept(tmp_path: Path, free_port: int) -> None:
     assert wrong.message == "SERVICE is neither host:port nor a URL"
 
 
+@pytest.mark.slow
 def test_the_first_of_several_addresses_is_silent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A host whose first address swallows everything, as IPv6 often does, is reached by its next one in time."""
     from preflight.ready import network
@@ -146,6 +147,7 @@ def test_certificates_that_are_not_trusted(tmp_path: Path, authority: Authority)
         assert "certificate has expired" in tls(tmp_path, port, authority).message
 
 
+@pytest.mark.slow
 def test_a_server_that_wants_a_certificate(tmp_path: Path, authority: Authority) -> None:
     """Its own is fine; that it would refuse a client without one is not known to be wrong."""
     with listening(of_tls(serving(authority.certificate, clients=authority.file))) as port:
@@ -156,6 +158,7 @@ def test_a_server_that_wants_a_certificate(tmp_path: Path, authority: Authority)
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "talk, message",
     [

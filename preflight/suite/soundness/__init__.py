@@ -8,6 +8,7 @@ The suite puts these questions to itself, in the interpreter that runs it, in th
    `uncollected`: has each requirement in them been collected?
 3. `witness`: has its body run, and how did that end? `hearing`: what has failed in threads that it has started?
    `unretrieved`: what do pools, loops and servers keep? `unawaited`: which coroutines has nobody awaited?
+   `unloaded`: does a plugin that collects failures judge them?
 4. `cleanup`: which requirements are affected if something that they share cannot be cleaned up?
 
 A run is broken, or a requirement is in error, if the answer is bad. `preflight.processes.interpreter` decides which

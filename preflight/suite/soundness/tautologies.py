@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
 import warnings
 from collections.abc import Collection, Iterable, Mapping
@@ -16,6 +17,9 @@ _ASSERTION = re.compile(rb"^([ \t]*)assert\b([^\n]*(?:\n\1[ \t)\]}][^\n]*)*)|[:;
 """An assertion, and the lines on which it goes on: these are further to the right, or begin with its last bracket."""
 _SUSPECT = re.compile(rb"(?:^|\bor\b)[\s\\]*(?:%b|%b|[1-9])" % (_VALUE, _NAME), re.IGNORECASE)
 """How what always holds begins: to read the tree of each file would take longer than all else that is compared."""
+_METHODS = "exists|is_file|is_dir|is_symlink|startswith|endswith"
+"""Methods of paths and texts. What else is called so asks a question, too, and has to be called."""
+_METHOD = re.compile(rb"\.(?:%b)\b(?!\s*\()" % _METHODS.encode())
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _BINDS = (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)
 """What gives a name to something besides assignments, arguments and imports."""
@@ -28,6 +32,8 @@ def always_hold(text: bytes, module: ModuleType) -> list[tuple[int, str]]:
     """The lines of a module's file with an assertion that holds whatever it says, and why."""
 
     def is_suspect(condition: bytes) -> bool:
+        if _METHOD.search(condition):
+            return True
         names = (found[1] for found in _SUSPECT.finditer(condition))
         return any(not one or b"def %b(" % one in text or _is_function(module, one.decode()) for one in names)
 
@@ -85,6 +91,11 @@ class _Names(NamedTuple):
             {name: home for name, home in imports if name not in local and dict(imports)[name] == home},
             {name for name in lists.difference(_touched(nodes)) if variables.count(name) == 1},
         )
+
+    def know(self, node: ast.expr) -> bool:
+        """Whether it is something of the module's, which shows what it has."""
+        name = ast.unparse(node).partition(".")[0]
+        return name not in self.local and name in vars(self.module)
 
     def mean_a_function(self, node: ast.expr) -> bool:
         name = ast.unparse(node)
@@ -144,6 +155,8 @@ def _is_function(module: ModuleType, name: str, home: str = "") -> bool:
         home = holder.__name__
     elif holder is not None:
         return "." in getattr(member, "__qualname__", "")
+    if home in ("os.path", os.path.__name__):
+        return True  # exists and others are defined in another module, and there everywhere
     return not home or f"{getattr(member, '__module__', None)}.".startswith(f"{home}.")
 
 
@@ -180,6 +193,8 @@ def _why(asserted: ast.expr, names: _Names) -> str:
             return _UNCALLED
         case ast.Name() | ast.Attribute() if names.mean_a_function(asserted):
             return _UNCALLED
+        case ast.Attribute(value=holder, attr=attribute) if attribute in _METHODS.split("|"):
+            return "" if names.know(holder) else _UNCALLED
         case ast.Constant(value=str() | bytes() as text) if text:
             return _TEXT
         case ast.JoinedStr(values=values) if any(isinstance(one, ast.Constant) and one.value for one in values):
