@@ -19,7 +19,7 @@ test:  ## the project's own tests but for the next ones, as whoever calls it, ro
 	@sh .ci/setup $(VENV) requirements-dev.txt
 	@exec $(VENV)/bin/python -m pytest -n 4 --dist worksteal $(ARGS)
 
-quick:  ## those of the tests that start no process, in seconds
+quick:  ## those of the tests that start no process, in a minute
 	@sh .ci/setup $(VENV) requirements-dev.txt
 	@exec $(VENV)/bin/python -m pytest -n auto --dist worksteal -q -m "not slow" --ignore tests/e2e $(ARGS)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from preflight.redaction.redactor import Redactor
 from preflight.settings import loading
 from preflight.settings import model as settings
 from preflight.settings.fields import SettingsError
@@ -525,6 +526,22 @@ def test_settings_of_an_application(root: Path, shop: Any) -> None:
     running = load(root)
     write(root, 'settings = "shop_settings:ShopSettings"\nshop_rate = 32\n')
     assert loading.reread(running, {}).next_start == ("shop_rate 32 (pyproject.toml:8)",)
+
+
+def test_a_secret_setting_of_an_application(root: Path, shop: Any) -> None:
+    """A setting that is declared as a secret is redacted, in a child as well, whatever its name says."""
+    (root / "shop_secrets.py").write_text(
+        OWN.replace("ShopSettings", "ShopSecrets").replace(
+            'shop_names: tuple[str, ...] = setting((), names, "what it is called")',
+            'shop_seal: str = setting("", str, "what it signs with", secret=True)',
+        )
+    )
+    write(root, 'settings = "shop_secrets:ShopSecrets"\n')
+    seal = "Zq7vXw2LmN8pRt4KdY6hJb3F"
+    found = load(root, {"PREFLIGHT_SHOP_SEAL": seal})
+    for known in (found, Settings.of_message(json.loads(json.dumps(found.to_message())))):
+        assert seal not in Redactor.of(known).text(f"signed with {seal}")
+    del sys.modules["shop_secrets"]
 
 
 def test_wrong_settings_of_an_application(root: Path, shop: Any) -> None:

@@ -125,6 +125,7 @@ def load(
         project=_of_project(file, "name"),
         declared=declared.of(file, root, chosen.get("extras", ())) if not project.problem else None,  # type: ignore[arg-type]
         set_aside=set_aside,
+        secret=tuple(name for name, entry in own_settings.items() if entry.metadata["secret"]),
         application={name: chosen.pop(name, entry.default) for name, entry in own_settings.items()},
         **chosen,  # each value went through its setting's own parser
     )

@@ -141,8 +141,12 @@ class Settings(Table):
 
     @property
     def variables(self) -> tuple[Mapping[str, str], ...]:
-        """Where secrets can be: in what the application sees, and in the env file, hidden or unused as it may be."""
-        return self.environment, self.envfile.values, self.envfile.unused
+        """Where secrets can be: in what the application sees, and in the env file, hidden or unused as it may be.
+
+        The names of the application's own settings need not say which of them are secrets: their declarations do.
+        """
+        declared = {f"{name}_SECRET": str(self.application[name]) for name in self.secret if self.application[name]}
+        return self.environment, self.envfile.values, self.envfile.unused, declared
 
     @property
     def state(self) -> StateFolder:

@@ -33,6 +33,8 @@ class Sources:
     """The values of the application's own settings, by name; `of` makes its dataclass of them."""
     set_aside: tuple[str, ...]
     """Variables that look like settings, and come from a platform; see servicelinks.py."""
+    secret: tuple[str, ...] = ()
+    """Which of the application's own settings are secrets."""
     next_start: tuple[str, ...] = ()
     """What the next start would do differently, for a re-run: its settings are those of the instance that runs."""
     envfile_broke: bool = False
