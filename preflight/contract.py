@@ -100,7 +100,9 @@ def declaration(item: pytest.Item) -> Declaration:
     if not isinstance(service, str) or "," in service:
         raise ValueError("its service has to be a name without a comma")
     if service and mark.name != "warning":
-        raise ValueError(f"is critical, so {service} would not be an optional service")
+        raise ValueError(
+            f"is critical, and only a warning can have a service: remove service={service!r}, or mark it as a warning"
+        )
     scope = mark.kwargs.get("scope", "instance")
     if scope not in report.SCOPES:
         raise ValueError(f"its scope is {scope!r}, but must be one of {', '.join(report.SCOPES)}")

@@ -128,7 +128,7 @@ def agent(failing: Instance) -> Agent:
         ("help", ["no language model", "what failed?"]),
         ("write me a poem about the sea", ["I do not understand", "no language model"]),
         ("please kill process 4711", ["I change nothing on this machine"]),
-        ("research the weather", ["Research is off", "--demo"]),
+        ("research the weather", ["Research is off", "the embedded profile"]),
         ("re-run the checks", ["cannot start a re-run", "run.py --check-only"]),
     ],
 )  # fmt: skip
@@ -505,8 +505,8 @@ def test_what_was_researched_cannot_have_the_checks_run_again(failing: Instance)
 @pytest.mark.parametrize(
     "lines, options, said",
     [
-        pytest.param("", {"demo": True}, "(--demo)", id="demo"),
-        pytest.param("PERPLEXITY_API_KEY=pplx-canary-123456", {"offline": True}, "--offline", id="offline"),
+        pytest.param("", {"demo": True}, "(the setting demo)", id="demo"),
+        pytest.param("PERPLEXITY_API_KEY=pplx-canary-123456", {"offline": True}, "(the setting offline)", id="offline"),
         pytest.param("PERPLEXITY_API_KEY= ", {}, "PERPLEXITY_API_KEY is not loaded; set it in ", id="no key"),
     ],
 )

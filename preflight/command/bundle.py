@@ -96,7 +96,8 @@ def write(settings: Settings, path: Path) -> str:
     contents = [reports, "settings", "versions", "port", *bundle.logs]
     masked = sum(entry["count"] for entry in bundle.redactions)
     return (
-        f"Wrote {path} ({', '.join(contents)}; {masked} redactions, listed in redactions.json)."
+        f"Wrote {path} ({', '.join(contents)}; {masked} {'redaction' if masked == 1 else 'redactions'},"
+        " listed in redactions.json)."
         " Known secrets are redacted; look through it before you attach it to a public issue."
     )
 

@@ -26,7 +26,7 @@ SIGNS = {
     "good": ("✅", "green"), "blocked": ("❌", "red"), "broken": ("❌", "red"), "silent": ("❔", "yellow"),
     "ended": ("⏭️", "bright_black"),
 }  # fmt: skip
-STANDINGS = {"ok": "holds", "blocks": "blocks", "warns": "warns", "": "nothing"}
+STANDINGS = {"ok": "holds", "blocks": "blocks", "warns": "warns", "": "not checked"}
 
 Row = Mapping[str, Any]
 

@@ -212,7 +212,7 @@ def _lines(shown: Mapping[str, object], width: int | None) -> list[str]:
     where = [f"Host    {shown['host']}", f"Port    {shown['port']}"]
     if "uds" in shown:
         where = [f"Socket  {shown['uds']}"]
-        status += ", but a server that has ended left its socket file" if shown.get("left_over") else ""
+        status += ", but a server that has ended left its socket file behind" if shown.get("left_over") else ""
     lines = [*where, f"Status  {status}"]
     if isinstance(instance, dict) and instance["root"]:
         lines.append(f"Project {instance['project'] or '?'} ({instance['root']})")

@@ -174,7 +174,7 @@ def _look(connection: psycopg.Connection[Any]) -> SchemaState:
     if strange:
         raise UnusableDatabase(
             f"the schema {SCHEMA} belongs to another role: what that role puts there would run with this role's rights",
-            f"ALTER SCHEMA {SCHEMA} OWNER TO the role of PREFLIGHT_DATABASE_URL;",
+            f"ALTER SCHEMA {SCHEMA} OWNER TO ROLE;  # ROLE: the user in PREFLIGHT_DATABASE_URL",
         )
     if not uses:
         raise UnusableDatabase(f"the role may not use the schema {SCHEMA}", _GRANT)
@@ -183,7 +183,7 @@ def _look(connection: psycopg.Connection[Any]) -> SchemaState:
         if foreign:
             raise UnusableDatabase(
                 f"the table {SCHEMA}.{name} belongs to another role: its triggers would run with this role's rights",
-                f"remove it, or ALTER TABLE {SCHEMA}.{name} OWNER TO the role of PREFLIGHT_DATABASE_URL;",
+                f"remove it, or ALTER TABLE {SCHEMA}.{name} OWNER TO ROLE;  # ROLE: the user in PREFLIGHT_DATABASE_URL",
             )
         if not writes:
             raise UnusableDatabase(f"the role may not read and write {SCHEMA}.{name}", _GRANT)
@@ -193,8 +193,8 @@ def _look(connection: psycopg.Connection[Any]) -> SchemaState:
 
 
 _GRANT = (
-    f"as the owner of the database: CREATE SCHEMA IF NOT EXISTS {SCHEMA} AUTHORIZATION the role of"
-    " PREFLIGHT_DATABASE_URL;"
+    f"as the owner of the database: CREATE SCHEMA IF NOT EXISTS {SCHEMA} AUTHORIZATION ROLE;"
+    "  # ROLE: the user in PREFLIGHT_DATABASE_URL"
 )
 
 

@@ -177,7 +177,9 @@ def _see_that_it_is_a_lock(file: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         status = file.lstat()
         if not stat.S_ISREG(status.st_mode) or (status.st_uid != os.geteuid() and not os.access(file, os.W_OK)):
-            raise OSError(errno.EPERM, "it is in the place of the start's lock, but is no file of this user; remove it")
+            raise OSError(
+                errno.EPERM, "a start keeps its lock here, but this is not a file that this user can write; remove it"
+            )
 
 
 class StartLock:

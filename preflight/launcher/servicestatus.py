@@ -79,7 +79,8 @@ def _serving(settings: Settings, judged: Judged) -> str:
         return where
     if report.blocking:
         titles = ", ".join(check.title for check in report.blocking)
-        return f"Out of rotation: blocked by {titles}" if settings.rerun_gates else f"{where}, although {titles} fails"
+        gates = settings.rerun_gates and report.gates
+        return f"Out of rotation: blocked by {titles}" if gates else f"{where}, although it is blocked by {titles}"
     if report.warnings:
         return f"{where}; warnings: {', '.join(check.title for check in report.warnings)}"
     return f"{where}; nothing blocks"

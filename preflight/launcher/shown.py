@@ -291,7 +291,7 @@ class RunProgress:
                 (holder,) = socketfiles.holders(settings.uds, found, common_secrets(settings))
                 return f"{settings.address} is in use by {holder.describe()}."
             problem, _fix = socketfiles.described(settings.uds, found)
-            left = " (a server that has ended left its socket file)" if found.stale else ""
+            left = " (a server that has ended left its socket file behind)" if found.stale else ""
             return f"{problem}." if problem else f"{settings.address} is available{left}."
         from preflight.ports.binding import is_free
 

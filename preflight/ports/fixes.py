@@ -30,7 +30,8 @@ def look(port: int) -> str:
 
 def socket_units(*, by_user: bool) -> str:
     """The command that shows which socket unit of systemd a port belongs to."""
-    return f"systemctl {'--user ' if by_user else ''}list-sockets  # shows which one: start its service, or stop it"
+    listed = f"systemctl {'--user ' if by_user else ''}list-sockets"
+    return f"{listed}  # shows the socket unit: start its service, or stop the socket unit"
 
 
 def another(port: int) -> str:

@@ -119,7 +119,8 @@ class Asking:
         if not below and (session := self._session(process)):
             return f"{session}, and was not started from this project", stopped_here
         if self.policy.cleanup == "never":
-            return "this command may stop no process (--no-cleanup, port_cleanup, or only a part of the suite)", kill
+            why = "--no-cleanup, port_cleanup, or critical requirements were left out"
+            return f"this command is not allowed to stop a process ({why})", kill
         if self.policy.cleanup == "own" and not self.is_own(process):
             return "it is not an instance of this project", kill
         return None

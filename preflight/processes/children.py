@@ -285,10 +285,10 @@ def _cleans_up(pid: int) -> bool:
 
 
 _LIMITS = {
-    errno.EAGAIN: "the user or the container may have no more processes: ulimit -u, pids.max",
+    errno.EAGAIN: "the user or the container has reached its limit on processes: ulimit -u, pids.max",
     errno.ENOMEM: "there is not enough memory",
-    errno.EMFILE: "the launcher may open no more files: ulimit -n",
-    errno.ENFILE: "the machine has no more open files: fs.file-max",
+    errno.EMFILE: "the launcher has reached its limit on open files: ulimit -n",
+    errno.ENFILE: "the machine has reached its limit on open files: fs.file-max",
 }
 
 

@@ -171,8 +171,8 @@ class Option(NamedTuple):
 
 
 OPTIONS = (
-    Option(("--setup-only", "--setuponly"), "no requirement is asked", REFUSED, "setuponly"),
-    Option(("--setup-plan", "--setupplan"), "no requirement is asked", REFUSED, "setupplan"),
+    Option(("--setup-only", "--setuponly"), "no requirement is checked", REFUSED, "setuponly"),
+    Option(("--setup-plan", "--setupplan"), "no requirement is checked", REFUSED, "setupplan"),
     Option(
         ("--runxfail",), "a requirement that reports that it has no answer continues, and can pass", REFUSED, "runxfail"
     ),

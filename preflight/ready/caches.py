@@ -121,7 +121,7 @@ def _asked(library: Any, ask: Ask, to_connect: float) -> RedisAnswer:
     except errors.AuthenticationError:
         raise Failure("the password is rejected, or missing in the URL") from None
     except errors.NoPermissionError:
-        raise Failure("its user may not even PING") from None
+        raise Failure("the user in the URL is not allowed to run PING") from None
     except errors.BusyLoadingError:
         raise Failure("it is still loading its data") from None
     except errors.TimeoutError:

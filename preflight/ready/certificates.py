@@ -61,7 +61,7 @@ def tls(
         ends = datetime.fromtimestamp(time.time() + answer.days * 86_400, UTC).date().isoformat()
         details.update(address=answer.target, days=round(answer.days, 2), issuer=answer.issuer)
         left = f"the certificate of {answer.target} is valid for {math.floor(answer.days)} more days, until {ends}"
-        assert answer.days >= days, f"{left}, needs {days:g}"
+        assert answer.days >= days, f"{left}; at least {days:g} days are needed"
         details.summary = f"valid until {ends}"
 
     return requirement(

@@ -66,7 +66,7 @@ def status_of(place: NamedPath, what: str, is_one: Callable[[int], bool] = stat.
     if not is_one(status.st_mode):
         raise Failure(f"{shown} is {KINDS.get(stat.S_IFMT(status.st_mode), 'something else')}, but must be {what}")
     if ends_with_slash and stat.S_ISREG(status.st_mode):
-        raise Failure(f"{shown} is a file, but is written with a slash at its end: no file is opened by such a path")
+        raise Failure(f"{shown} is a file, but the path ends with a slash: such a path cannot be opened")
     return status
 
 

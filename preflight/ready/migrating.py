@@ -120,7 +120,9 @@ def _ran(arguments: Sequence[str], ask: Ask, until: float) -> int:
     if not _CLASS.fullmatch(kind):
         kind = ""  # a line for people, with anything in it
     if _REFUSED.search(said):
-        raise Failure("the database server refuses the login that the migrations use, or has no database of that name")
+        raise Failure(
+            "the database server refuses the login that the migrations use, or does not have the database that they use"
+        )
     if "OperationalError" in said or "could not connect" in said.lower():
         unknown("the database could not be asked for its migrations: it does not answer")
     if "No module named" in said:

@@ -148,7 +148,7 @@ def tcp(name: str, *, port: int | None = None, **instead: Unpack[Instead]) -> Ca
 
     def judge(answer: Accepts, details: Details) -> None:
         details.update(address=answer.target, seconds=round(answer.seconds, 3), silent=answer.silent)
-        but = f", but not at {', '.join(answer.silent)}, which does not answer" if answer.silent else ""
+        but = f", but there was no answer at {', '.join(answer.silent)}" if answer.silent else ""
         details.summary = f"{answer.target} accepts connections{but}"
 
     return requirement(

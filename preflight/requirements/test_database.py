@@ -25,7 +25,7 @@ def test_fleet_database(settings: Settings, database: DatabaseProbe, details: De
     """The fleet can use the database of PREFLIGHT_DATABASE_URL, and this release understands its tables."""
     answer = database.answer
     if settings.database_tables and answer.state is None:
-        not_applicable("see Database: the application keeps something there as well")
+        not_applicable("the check Database covers it: the application has tables in the same database")
     if not settings.database_tables:
         _judge(database, details)
     for tables in answer.tables:

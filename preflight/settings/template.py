@@ -53,7 +53,7 @@ def command(settings: Settings) -> str:
         return init
     elsewhere = next((one / ".env" for one in (settings.root, Path.cwd()) if os.access(one, os.W_OK)), None)
     if elsewhere is None:
-        return "name a file that you can write in PREFLIGHT_ENV_FILE, or put the keys into the environment"
+        return "set PREFLIGHT_ENV_FILE to a file that you can write, or put the keys into the environment"
     return f"export PREFLIGHT_ENV_FILE={shlex.quote(str(elsewhere))} && {init}"
 
 

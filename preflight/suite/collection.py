@@ -149,7 +149,10 @@ class Collection:
         own = [folder for scope in self._scopes for folder in (scope.folder, scope.folder.resolve())]
         strange = [file for file in files if not any(map(file.is_relative_to, own))]
         root = self._settings.root
-        return [f"{file} is not part of the suite of {root}: name the folder instead" for file in strange]
+        return [
+            f"{file} is not part of the suite of {root}: name a folder of the suite instead of this file"
+            for file in strange
+        ]
 
     def _stale(self, items: list[pytest.Item]) -> list[str]:
         """Each requirement whose code is not that of its file, or that would not judge."""
@@ -181,7 +184,10 @@ class Collection:
         if self._chosen is not None:
             known = deselected & declared.keys()
             gone += [nodeid for nodeid in known if not self._chosen.leaves_out(declared[nodeid].severity)]
-        return [f"{nodeid} was removed from the list: see the plugins and conftest.py files" for nodeid in gone]
+        return [
+            f"{nodeid} was removed after pytest had collected it: see the plugins and conftest.py files"
+            for nodeid in gone
+        ]
 
     def _is_asked(self, path: Path, session: pytest.Session) -> bool:
         """Whether this run is to ask all of a file: plain pytest may run a part, and says so."""

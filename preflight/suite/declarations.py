@@ -26,7 +26,9 @@ def read(items: Iterable[pytest.Item], redactor: Redactor) -> tuple[dict[str, De
             continue
         if redactor.identifier(item.nodeid) != item.nodeid:
             # pytest itself shows ids, in places that no redaction reaches.
-            faults.append(f"{item.nodeid} has a secret in its id")
+            faults.append(
+                f"{item.nodeid} has a secret in its id: rename it, or give its parameters ids without the secret"
+            )
         if declared.title.casefold() in titles:
             other = titles[declared.title.casefold()]
             faults.append(f"{item.nodeid} has the title {declared.title!r}, which {other} has as well")

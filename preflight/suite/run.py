@@ -153,7 +153,7 @@ class SuiteRun:
         titles = [check.title for check in self.findings.blocking]
         titles += ["a broken suite"] if self.problems else []
         partial = self.origin == "start" and self.selection != "all"
-        return [*titles, f"only a part of the suite ({self.selection})"] if partial else titles
+        return [*titles, f"a run of only a part of the suite ({self.selection})"] if partial else titles
 
     def before_port(self) -> list[str]:
         """What blocks the start when the port is asked for; every other requirement must have its answer by then."""

@@ -178,7 +178,7 @@ class Stages:
                 declared = self._run.declarations[user.nodeid]
                 if user is item or declared.severity != "critical" or not self._run.findings.has_passed(user.nodeid):
                     continue
-                message = f"what it shares with others was not cleaned up: {raised}"
+                message = f"a fixture that it shares with other requirements failed while it was cleaned up: {raised}"
                 outcome, message = self._unless_ignored(user, "error", message)
                 self._tell(self._run.findings.add(user, declared, outcome, message))
 
@@ -198,7 +198,7 @@ class Stages:
         if stage.passed or not findings.has_passed(nodeid):
             return
         said = getattr(getattr(stage.longrepr, "reprcrash", None), "message", stage.longrepr)
-        message = first_line(str(said).strip()) or "another plugin of pytest says so"
+        message = first_line(str(said).strip()) or "another pytest plugin changed the outcome and gave no reason"
         outcome, message = self._unless_ignored(item, "skipped" if stage.skipped else "failed", message)
         check = findings.add(item, self._run.declarations[nodeid], outcome, message)
         self._redact(stage, item, message)

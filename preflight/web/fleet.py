@@ -95,7 +95,7 @@ class FleetView:
     async def report(self, document: object) -> tuple[dict[str, Any] | None, str]:
         """A report from the tables as /diagnostics shows one, or why it is none."""
         if document is None or is_overlong(document):
-            return None, "no report of it is kept, or it is too large"
+            return None, "no report of this instance is kept, or its report is too large"
         try:
             found = await asyncio.to_thread(lambda: Report.from_json(self._clean(document)))
         except (ReportError, RecursionError):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from preflight.web.beside import Beside
     from preflight.web.instance import Instance
 
-UNASKED = "the requirements could not be asked: "
+UNASKED = "the requirements could not be checked: "
 UNCHECKED = b"the requirements of this server have not been checked: it has to run the application's lifespan"
 
 

@@ -109,7 +109,7 @@ def _verdict(state: InstanceState) -> Iterator[Metric]:
     )
     yield _gauge(
         "preflight_healthy",
-        "Whether /health answers 200: this instance's own verdict, and not draining.",
+        "Whether /health answers 200: this instance's own verdict is good, and it is not draining.",
         state.instance.status == "healthy",
     )
 

@@ -285,7 +285,8 @@ class Reruns:
         before = self.instance.report is None or self.instance.report.may_start
         self.instance.judge(ending.report, "")
         if ending.report.may_start != before and not ending.elsewhere:
-            said = ", ".join(check.title for check in ending.report.blocking) or "nothing blocks any more"
+            titles = ", ".join(check.title for check in ending.report.blocking)
+            said = f"blocked by {titles}" if titles else "nothing blocks any more"
             log.warning("re-run %s changed the verdict: %s", ending.report.run_id, said)
 
     def _broke(self, run_id: str, why: str, *, said: bool = True) -> None:

@@ -67,7 +67,7 @@ def examine_once(project: Path | Project, host: str | None, port: int | None, ap
         group = Group(settings.state_dir, settings.root, settings.folder, app, host, port)
         agreed = group.agree(lambda: _check(start), settings.run_timeout + MARGIN, *_question(settings))
     except OSError as error:
-        raise BlockedStart(f"what the processes of a server share cannot be kept: {error}") from None
+        raise BlockedStart(f"the folder that the processes of this server share cannot be used: {error}") from None
     instance.report = agreed.report
     instance.admission = Admission(settings.token or agreed.token, settings.token is None, group)
     if agreed.code and settings.prefix and not extra.missing(extra.ROUTES):

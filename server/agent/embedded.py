@@ -241,7 +241,7 @@ def _keys(result: Mapping[str, Any]) -> str:
             lines.append(f"- {name}, for {key['for']}: not loaded. Fix: {key['fix']}")
     file = result["env_file"]
     if not file["used"]:
-        lines.append("This server runs the embedded profile (--demo): it needs no key and reads no env file.")
+        lines.append("This server runs the embedded profile (the setting demo): it needs no key and reads no env file.")
     elif not file["exists"]:
         init = commands.run_py("--init")
         lines.append(f"The env file {file['path']} does not exist yet; this writes one to fill in: {init}")

@@ -279,9 +279,9 @@ def make(
 
 def _research_off(settings: Settings) -> str:
     if settings.demo:
-        return "Research is off: this server runs the embedded profile (--demo), without keys and network."
+        return "Research is off: this server runs the embedded profile (the setting demo), without keys and network."
     if settings.offline:
-        return "Research is off: this server was started with --offline."
+        return "Research is off: this server runs offline (the setting offline)."
     if PERPLEXITY.name.casefold() in settings.unused:
         return "Research is off: Perplexity is not used here (the setting not_used)."
     place = places.of(settings, "PERPLEXITY_API_KEY")

@@ -63,7 +63,7 @@ class _Message(BaseModel):
 
 
 class Init(_Message):
-    """Begin, or resume the session `session_id`; sent again, it names the followed session once more, or changes it."""
+    """Begin, or resume the session `session_id`. A second one is answered with the followed session, or changes it."""
 
     type: Literal["init"]
     session_id: Id | None = None
@@ -174,7 +174,7 @@ class Initialized(_Message):
 
 
 class Accepted(_Message):
-    """The message is on disk: whatever happens now, its turn gets a `result` or an `error`."""
+    """The message is saved: whatever happens now, its turn gets a `result` or an `error`."""
 
     type: Literal["accepted"] = "accepted"
     session_id: str

@@ -155,7 +155,7 @@ def test_a_report_of_one_endless_text(tmp_path: Path) -> None:
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert (found, why) == (None, "no report of it is kept, or it is too large")
+    assert (found, why) == (None, "no report of this instance is kept, or its report is too large")
     assert most < 20_000_000
     found, why = asyncio.run(fleet.report(hostile(2_000)))
     assert found is not None

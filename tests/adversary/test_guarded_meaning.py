@@ -122,7 +122,7 @@ def test_a_server_whose_folder_has_gone(place: Place, shop: Path) -> None:
     (shop / "shop.py").write_text(
         f"import os, tempfile\ngone = tempfile.mkdtemp()\nos.chdir(gone)\nos.rmdir(gone)\n{SHOP}"
     )
-    refused(spawn(place, shop), "the requirements could not be asked: FileNotFoundError")
+    refused(spawn(place, shop), "the requirements could not be checked: FileNotFoundError")
 
 
 def test_a_key_in_the_wrong_place(place: Place, shop: Path) -> None:

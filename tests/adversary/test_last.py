@@ -57,7 +57,9 @@ def test_a_shared_fixture_whose_end_fails(project: Place, scope: str, raises: st
     last = '    @pytest.mark.warning("Last")\n    def test_last(self):\n        """It holds."""\n'
     project.write_requirement("judges", HEAD + shared + "class TestIt:\n" + uses + last)
     assert checked(project).process.returncode == 1
-    said = f"what it shares with others was not cleaned up: {RAISES[raises]}: still open"
+    said = (
+        f"a fixture that it shares with other requirements failed while it was cleaned up: {RAISES[raises]}: still open"
+    )
     assert (project.check("Judges")["outcome"], project.check("Judges")["message"]) == ("error", said)
 
 

@@ -213,7 +213,7 @@ def test_a_flip_takes_it_out_of_rotation_and_back(told: Place) -> None:
     tell(told, "")
     assert rerun(url)["status"] == "passed"
     assert get(f"{url}/health")[0] == get(f"{url}/health/ready")[0] == 200
-    assert "changed the verdict: Probe" in started.output
+    assert "changed the verdict: blocked by Probe" in started.output
     assert KEYS["OPENAI_API_KEY"] not in started.output
     assert started.stop() == 0
 

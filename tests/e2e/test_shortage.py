@@ -16,7 +16,7 @@ from tests.e2e.processes import worker_of
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of other processes are set under Linux")
 
 BACK = "The worker is back (PID "
-NONE = "no process can be started: Too many open files (the launcher may open no more files: ulimit -n)"
+NONE = "no process can be started: Too many open files (the launcher has reached its limit on open files: ulimit -n)"
 HELD = 3  # descriptors that a process has at least: it keeps those that it has beyond a new limit, and gets no more
 
 

@@ -166,4 +166,7 @@ def test_a_critical_requirement_has_no_optional_service(project: Place) -> None:
     )
     started = project.refused("--check-only", "--demo")
     assert started.process.returncode == 3
-    assert "is critical, so Mine would not be an optional service" in started.output
+    assert (
+        "is critical, and only a warning can have a service: remove service='Mine', or mark it as a warning"
+        in started.output
+    )

@@ -334,7 +334,7 @@ def test_migrations_that_may_not_log_in(tmp_path: Path, postgres: Postgres, wron
     environment = ENVIRONMENT.replace('context.config.get_main_option("sqlalchemy.url")', "os.environ['URL']")
     (tmp_path / "migrations" / "env.py").write_text(f"import os\n{environment}")
     refused = ask(tmp_path, ready.migrations(timeout=120), **PATHS, URL=by_psycopg(postgres.url(**wrong)))
-    why = "the database server refuses the login that the migrations use, or has no database of that name"
+    why = "the database server refuses the login that the migrations use, or does not have the database that they use"
     assert refused.message == why
     away = ask(tmp_path, ready.migrations(timeout=120), **PATHS, URL=by_psycopg(postgres.url(port=unused_port())))
     assert away.outcome == "unknown"

@@ -49,7 +49,7 @@ def test_paths_that_no_application_opens(tmp_path: Path) -> None:
     def message(value: str) -> str:
         return ask(tmp_path, ready.file(variable="DATA"), DATA=value).message
 
-    slash = "is a file, but is written with a slash at its end: no file is opened by such a path"
+    slash = "is a file, but the path ends with a slash: such a path cannot be opened"
     assert message(f"{tmp_path}/data/") == f"what DATA names {slash}"
     assert ask(tmp_path, ready.file("data/")).message == f"{tmp_path}/data {slash}"
     assert message(f"{tmp_path}/data\r") == (

@@ -129,7 +129,7 @@ def test_a_certificate(tmp_path: Path, authority: Authority) -> None:
         assert good.details["issuer"] == "authority"
         late = tls(tmp_path, port, authority, days=30)
         assert f"the certificate of 127.0.0.1:{port} is valid for 1 more days" in late.message
-        assert late.message.endswith("needs 30")
+        assert late.message.endswith("at least 30 days are needed")
 
 
 @pytest.mark.slow

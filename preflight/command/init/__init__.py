@@ -26,7 +26,8 @@ def run(invocation: Invocation, settings: Settings) -> int:
 
         if invocation.init != "project":
             plainlines.error(
-                f"--init {invocation.init} is for a project of your own, and this is the preflight's checkout"
+                f"--init {invocation.init} is for a project of your own, but this is the preflight's own checkout:"
+                " run it in your project's folder"
             )
             return 2
         return envfile.run(settings, dry_run=invocation.dry_run)

@@ -113,7 +113,7 @@ def _load(settings: Settings, context: ssl.SSLContext, certificate: Path, key: P
             shown = f"openssl pkey -pubout -in {commands.quoted(key)}"
             raise UnusableCertificate(
                 f"the private key in {key} does not belong to the certificate in {certificate}",
-                f"take the key that the certificate was made for; {shown} shows its public key, which has to be that of"
+                f"set ssl_keyfile to the key that the certificate was made for: {shown} prints the same for it as"
                 f" openssl x509 -noout -pubkey -in {commands.quoted(certificate)}",
             ) from None
         if encrypted:
