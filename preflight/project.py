@@ -191,10 +191,11 @@ def _read_by_pytest(root: Path, folder: Path) -> Iterator[Path]:
         yield Path(below)
         paths = [Path(below, name) for name in names if not name.startswith(".")]  # an editor's links lead nowhere
         # A link that leads nowhere may be one to a folder with more requirements.
-        yield from (path for path in paths if path.suffix == ".py" or not path.exists())
+        yield from (path for path in paths if path.suffix == ".py" or not os.path.exists(path))
         seen.add(os.path.realpath(below))
-        # Links may lead around in a circle.
-        inside[:] = [name for name in inside if os.path.realpath(os.path.join(below, name)) not in seen]
+        # Links may lead around in a circle; pytest looks into no hidden folder.
+        shown = [name for name in inside if not name.startswith(".")]
+        inside[:] = [name for name in shown if os.path.realpath(os.path.join(below, name)) not in seen]
 
 
 def scopes(root: Path, names: Iterable[str]) -> list[Scope]:

@@ -44,7 +44,7 @@ ASKED_FOR = {ROOT / "tests" / name: name for name in ("adversary", "image", "pac
 
 SERVERS = frozenset({"cluster", "place", "postgres"})
 """Fixtures that start processes: a test that uses one of them is slow."""
-STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"})
+STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"})
 """What Python's audit hooks call the start of a process."""
 
 HANGS = 600.0
@@ -70,10 +70,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 _running: list[str] = []
 """The test that runs."""
+_refused: list[str] = []
+"""What was not started, since `make quick` starts nothing: the code under test may have hidden the error."""
 
 
 def _refuse_processes(event: str, _arguments: tuple[object, ...]) -> None:
     if event in STARTS and _running:
+        _refused.append(event)
         raise RuntimeError(f"{_running[0]} starts a process: mark it with pytest.mark.slow")
 
 
@@ -85,6 +88,15 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
     finally:
         _running.clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """A test that has tried to start a process fails where none may be started."""
+    _refused.clear()
+    result = yield
+    assert not _refused, f"{item.nodeid} starts a process: mark it with pytest.mark.slow"
+    return result
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -322,7 +322,12 @@ def test_a_shortened_secret_that_repeats_itself() -> None:
 def test_beginnings_that_are_no_cut() -> None:
     """A word that a secret happens to begin with stays where the text goes on."""
     redactor = Redactor(["preflight-secret-1234"])
-    for text in ("preflight is ready", "the preflight-server...", "see preflight/report/model.py"):
+    for text in (
+        "preflight is ready",
+        "the preflight-server...",
+        "see preflight/report/model.py",
+        "on preflight\n*** done",
+    ):
         assert redactor.text(text) == text
 
 

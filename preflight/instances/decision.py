@@ -118,7 +118,7 @@ def _is_all_that_runs(pid: int) -> bool:
 
     This process was put into the container, and is none of those that PID 1 has started. A shell at a prompt goes on.
     What PID 1 has adopted is in another session, unless an init has made that for its process, and what a script has
-    put into its background ignores SIGQUIT; neither is what the container waits for.
+    put into its background ignores SIGINT or SIGQUIT; neither is what the container waits for.
     """
     line = [pid, *ancestors(here(), pid)]
     if line[-1] != 1 or 1 in ancestors(here(), os.getpid()):
@@ -130,16 +130,25 @@ def _is_all_that_runs(pid: int) -> bool:
         if (session != os.getsid(1) and not own) or (first is not None and is_at_a_prompt(first.argv)):
             return False
         others = {one for parent in line[1:] for one in here().children(parent) if here().process(one) is not None}
-        return not _ignores_quit(pid) and all(
-            os.getsid(one) != session or _ignores_quit(one) for one in others - set(line)
-        )
+        return not _is_in_background(pid) and not any(_is_waited_for(one, session) for one in others - set(line))
     return False
 
 
-def _ignores_quit(pid: int) -> bool:
-    """Whether a process ignores SIGQUIT, as a script's background does. Raises OSError or ValueError."""
+def _is_waited_for(pid: int, session: int) -> bool:
+    """Whether a container may wait for another process of a session; not for one that has ended meanwhile."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return os.getsid(pid) == session and not _is_in_background(pid)
+    return False
+
+
+def _is_in_background(pid: int) -> bool:
+    """Whether a process ignores one of the signals that a script's background ignores, and may handle since.
+
+    Raises OSError, ValueError or IndexError if it has ended.
+    """
     status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
-    return bool(int(status.partition("\nSigIgn:")[2].split()[0], 16) >> (signal.SIGQUIT - 1) & 1)
+    ignored = int(status.partition("\nSigIgn:")[2].split()[0], 16)
+    return any(ignored >> (number - 1) & 1 for number in (signal.SIGINT, signal.SIGQUIT))
 
 
 def patience(found: Sequence[Neighbour]) -> float:

@@ -293,5 +293,5 @@ def test_half_a_character(place: Place) -> None:
         "raises", f'raise ValueError("bad {HALF}{ONE} {TWO}{HALF}".encode("utf-8", "backslashreplace").decode())'
     )
     refused = place.refused("--demo", "--app", "raises:app")
-    assert "raises:app does not import" in refused.output
+    assert "raises:app cannot be imported" in refused.output
     assert _shows(_said(place, refused), ONE, TWO) == {}

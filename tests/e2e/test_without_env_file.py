@@ -155,7 +155,10 @@ def test_a_service_that_there_is_not(equipped: Place, name: str) -> None:
     """A misspelt or required one is wrong usage: nothing is left out for it."""
     started = equipped.run("--check-only", PREFLIGHT_NOT_USED=name)
     assert started.process.returncode == 2
-    assert f"PREFLIGHT_NOT_USED: {name} is not an optional service; there are: Perplexity" in started.output
+    assert (
+        f"PREFLIGHT_NOT_USED: {name} is not an optional service; the optional services are: Perplexity"
+        in started.output
+    )
 
 
 def test_a_critical_requirement_has_no_optional_service(project: Place) -> None:

@@ -7,7 +7,7 @@ import inspect
 import os
 import re
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
@@ -17,9 +17,10 @@ _ASSERTION = re.compile(rb"^([ \t]*)assert\b([^\n]*(?:\n\1[ \t)\]}][^\n]*)*)|[:;
 """An assertion, and the lines on which it goes on: these are further to the right, or begin with its last bracket."""
 _SUSPECT = re.compile(rb"(?:^|\bor\b)[\s\\]*(?:%b|%b|[1-9])" % (_VALUE, _NAME), re.IGNORECASE)
 """How what always holds begins: to read the tree of each file would take longer than all else that is compared."""
-_METHODS = "exists|is_file|is_dir|is_symlink|startswith|endswith"
-"""Methods of paths and texts. What else is called so asks a question, too, and has to be called."""
-_METHOD = re.compile(rb"\.(?:%b)\b(?!\s*\()" % _METHODS.encode())
+_OF_TEXTS = frozenset({"startswith", "endswith"})
+_OF_PATHS = frozenset({"exists", "is_file", "is_dir", "is_symlink"})
+"""Methods of paths; other objects may have a value under these names."""
+_METHOD = re.compile(rb"\.(?:%b)\b(?!\s*\()" % "|".join(sorted(_OF_TEXTS | _OF_PATHS)).encode())
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _BINDS = (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)
 """What gives a name to something besides assignments, arguments and imports."""
@@ -69,6 +70,8 @@ class _Names(NamedTuple):
     """Names that mean something else inside of a function, such as those of its arguments."""
     imported: Mapping[str, str]
     """The module that a name is imported from, for names that are imported once and at the top of the file."""
+    paths: Collection[str]
+    """Names of what is visibly a path, where it is given or declared."""
     filled: Collection[str]
     """Names of a list or the like that is written in the file, not empty, and only read."""
 
@@ -89,6 +92,7 @@ class _Names(NamedTuple):
             set(variables),
             local,
             {name: home for name, home in imports if name not in local and dict(imports)[name] == home},
+            set(_paths(nodes)),
             {name for name in lists.difference(_touched(nodes)) if variables.count(name) == 1},
         )
 
@@ -96,6 +100,11 @@ class _Names(NamedTuple):
         """Whether it is something of the module's, which shows what it has."""
         name = ast.unparse(node).partition(".")[0]
         return name not in self.local and name in vars(self.module)
+
+    def has_method(self, node: ast.expr, name: str) -> bool:
+        """Whether a name of what only exists when the requirement runs is certainly that of a method."""
+        is_path = _is_path(node) or (isinstance(node, ast.Name) and node.id in self.paths)
+        return not self.know(node) and (name in _OF_TEXTS or (name in _OF_PATHS and is_path))
 
     def mean_a_function(self, node: ast.expr) -> bool:
         name = ast.unparse(node)
@@ -115,6 +124,29 @@ def _given(nodes: Iterable[ast.AST]) -> list[str]:
         elif isinstance(node, _BINDS):
             found.append(node.name or "")
     return found
+
+
+def _is_path(node: ast.expr | None) -> bool:
+    match node:
+        case ast.BinOp(op=ast.Div()):
+            return True
+        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)):
+            return name == "Path"
+    return False
+
+
+def _paths(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for node in nodes:
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=value)
+                | ast.NamedExpr(target=ast.Name(id=name), value=value)
+            ) if _is_path(value):
+                yield name
+            case ast.arg(arg=name, annotation=ast.Name(id="Path") | ast.Attribute(attr="Path")):
+                yield name
+            case ast.AnnAssign(target=ast.Name(id=name), annotation=ast.Name(id="Path") | ast.Attribute(attr="Path")):
+                yield name
 
 
 def _imported(nodes: Iterable[ast.AST]) -> list[tuple[str, str]]:
@@ -193,8 +225,8 @@ def _why(asserted: ast.expr, names: _Names) -> str:
             return _UNCALLED
         case ast.Name() | ast.Attribute() if names.mean_a_function(asserted):
             return _UNCALLED
-        case ast.Attribute(value=holder, attr=attribute) if attribute in _METHODS.split("|"):
-            return "" if names.know(holder) else _UNCALLED
+        case ast.Attribute(value=holder, attr=attribute) if names.has_method(holder, attribute):
+            return _UNCALLED
         case ast.Constant(value=str() | bytes() as text) if text:
             return _TEXT
         case ast.JoinedStr(values=values) if any(isinstance(one, ast.Constant) and one.value for one in values):

@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
 JUDGES = b"def pytest_runtest_makereport"
+CHANGES = re.compile(rb"\.(?:outcome|longrepr|excinfo) *= *[^= ]")
+"""A plugin that only records what was found has that hook as well, and changes nothing."""
 
 
 def faults(config: pytest.Config) -> list[str]:
@@ -34,6 +37,7 @@ def faults(config: pytest.Config) -> list[str]:
 def _judges(module: str) -> bool:
     try:
         spec = importlib.util.find_spec(module)
-        return spec is not None and spec.origin is not None and JUDGES in Path(spec.origin).read_bytes()
+        text = b"" if spec is None or spec.origin is None else Path(spec.origin).read_bytes()
+        return JUDGES in text and CHANGES.search(text) is not None
     except (ImportError, OSError, ValueError):
         return False
