@@ -55,7 +55,7 @@ _DOTS = lazy(_SEVERAL)
 # (of a service that repeats a wrong key), a word for it, how much is missing (rich's "'abc'+30"), or the place that an
 # error names: "ValueError: invalid literal for int() with base 10: '... (app.py:12)".
 _CUT_OFF = lazy(
-    rf"[\\'\"`)\]}}>,;:!?\s]*(?:$|\.\.|{_SEVERAL}|(?<!\s)[*•]{{3}}"
+    rf"[\\'\"`)\]}}>,;:!?\s]*(?:$|\.\.|{_SEVERAL}|(?<!\s)[*•]{{3,64}}(?![\s*•])"
     rf"|[\[(<{{](?:\.\.|{_SEVERAL}|truncated|cut|snip|\+?[0-9]{{1,9}} more)"
     r"|\+[0-9]{1,9}(?![\w.])|(?<= )\([^\s()]{1,200}:\d{1,9}\))"
 )
