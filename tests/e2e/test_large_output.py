@@ -146,7 +146,7 @@ def test_a_thousand_requirements(project: Place) -> None:
             for number in range(1000)
         )
     )
-    started = project.start("--check-only", "--demo", "--app", "small:app")
+    started = project.start("--check-only", "--demo", "--app", "small:app", PREFLIGHT_RUN_TIMEOUT="120")
     assert largest(started, 60) < MOST_MEMORY
     assert started.process.returncode == 1, started.output[:5000]
     assert len(project.report()["checks"]) == 1000

@@ -759,7 +759,7 @@ def test_one_refusal_saves_everybody(machine: Machine, start: Start) -> None:
 def test_policy_never(machine: Machine, start: Start) -> None:
     """With cleaning up switched off a busy port stays as it is."""
     listener = start("port_listener")
-    refused(take("127.0.0.1", listener.port, Policy(cleanup="never"), machine=machine), "switched off")
+    refused(take("127.0.0.1", listener.port, Policy(cleanup="never"), machine=machine), "not allowed to stop a process")
     assert listener.process.poll() is None
 
 
