@@ -174,7 +174,7 @@ def _look(connection: psycopg.Connection[Any]) -> SchemaState:
     if strange:
         raise UnusableDatabase(
             f"the schema {SCHEMA} belongs to another role: what that role puts there would run with this role's rights",
-            f"ALTER SCHEMA {SCHEMA} OWNER TO ROLE;  # ROLE: the user in PREFLIGHT_DATABASE_URL",
+            f"as a superuser, with the user in PREFLIGHT_DATABASE_URL as ROLE: ALTER SCHEMA {SCHEMA} OWNER TO ROLE;",
         )
     if not uses:
         raise UnusableDatabase(f"the role may not use the schema {SCHEMA}", _GRANT)
@@ -183,7 +183,8 @@ def _look(connection: psycopg.Connection[Any]) -> SchemaState:
         if foreign:
             raise UnusableDatabase(
                 f"the table {SCHEMA}.{name} belongs to another role: its triggers would run with this role's rights",
-                f"remove it, or ALTER TABLE {SCHEMA}.{name} OWNER TO ROLE;  # ROLE: the user in PREFLIGHT_DATABASE_URL",
+                f"remove the table, or, as a superuser, with the user in PREFLIGHT_DATABASE_URL as ROLE:"
+                f" ALTER TABLE {SCHEMA}.{name} OWNER TO ROLE;",
             )
         if not writes:
             raise UnusableDatabase(f"the role may not read and write {SCHEMA}.{name}", _GRANT)
@@ -193,8 +194,8 @@ def _look(connection: psycopg.Connection[Any]) -> SchemaState:
 
 
 _GRANT = (
-    f"as the owner of the database: CREATE SCHEMA IF NOT EXISTS {SCHEMA} AUTHORIZATION ROLE;"
-    "  # ROLE: the user in PREFLIGHT_DATABASE_URL"
+    "as the owner of the database, with the user in PREFLIGHT_DATABASE_URL as ROLE:"
+    f" CREATE SCHEMA IF NOT EXISTS {SCHEMA} AUTHORIZATION ROLE;"
 )
 
 

@@ -109,7 +109,7 @@ class Collection:
         """Leave out what other plugins make of the files: doctests, or what linters say (``--ruff`` in addopts)."""
         others = [item for item in items if _is_anothers(item)]
         if others:
-            items[:] = [item for item in items if item not in others]
+            items[:] = [item for item in items if not _is_anothers(item)]
             session.config.hook.pytest_deselected(items=others)
             self._run.deselected -= {item.nodeid for item in others}  # they are no part of the suite
 

@@ -248,6 +248,8 @@ def test_a_start_beside_one_that_is_suspended_while_it_drains(place: Place, wait
 
 # Gives its process a session of its own, and waits for it.
 DUMB_INIT = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:], start_new_session=True))"
+# As nginx, a JVM and others do: in the background, it goes on ignoring SIGINT.
+HANDLES = "import signal; signal.signal(signal.SIGQUIT, print); signal.pause()"
 AS_DUMB_INIT = f'exec -a dumb-init "$0" -c "{DUMB_INIT}" timeout 900 "$@"'
 
 
@@ -257,6 +259,7 @@ AS_DUMB_INIT = f'exec -a dumb-init "$0" -c "{DUMB_INIT}" timeout 900 "$@"'
     "first",
     [
         pytest.param(["sh", "-c", 'sleep 900 & timeout 900 "$@"; exit', "sh"], id="script with a helper"),
+        pytest.param(["bash", "-c", f'"$0" -c "{HANDLES}" & timeout 900 "$@"; exit', sys.executable], id="a handler"),
         pytest.param(["bash", "-c", AS_DUMB_INIT, sys.executable], id="dumb-init and a wrapper"),
         pytest.param(["nohup", "sh", "-c", '"$@"; exit', "sh"], id="script below nohup"),
     ],

@@ -41,7 +41,7 @@ def _asked(port: int, *lines: str, connection: str = "close") -> bytes:
 @pytest.mark.parametrize("version", ["abc", "1e999", "", "1.2.3.4.5", "1.0.0;escaping=\xff", "0.0.1;version=9", ";q="])
 @pytest.mark.parametrize("media", ["application/openmetrics-text", "text/plain"])
 def test_metrics_of_a_version_that_is_none(open_one: Started, media: str, version: str) -> None:
-    """The library that writes them raises an exception for some: whoever asks gets those that it has."""
+    """The library that writes metrics raises an exception for some headers: the client gets metrics all the same."""
     before = len(open_one.stderr)
     said = _asked(open_one.port, "GET /metrics HTTP/1.1", f"Accept: {media}; version={version}")
     assert said == b"HTTP/1.1 200 OK\r\n"

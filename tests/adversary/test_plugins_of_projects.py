@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import trees
 from tests.adversary.suites import FAILS, FILE, GOOD, TABLE, check, importable, suite
 from tests.e2e.installing import Adopter
 from tests.e2e.place import Started
@@ -90,6 +91,24 @@ def test_a_plugin_that_judges_nothing(shop: Adopter) -> None:
     """One whose functions a suite uses need not be loaded for that."""
     package(shop, "pytest_helps", "def up():\n    return True\n", "def pytest_report_header():\n    return 'helps'\n")
     shop.write(FILE, f"import pytest_helps\n{GOOD}    assert pytest_helps.up()\n")
+    assert check(shop).process.returncode == 0
+
+
+RECORDS = """
+import pytest
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    report.extras = [report.outcome == "failed"]
+    return report
+"""
+
+
+def test_a_plugin_that_records_what_was_found(shop: Adopter) -> None:
+    """It has the hook of those that judge, and changes no outcome: it need not be loaded either."""
+    package(shop, "pytest_records", "def note(what):\n    pass\n", RECORDS)
+    shop.write(FILE, f"import pytest_records\n{GOOD}    pytest_records.note('up')\n")
     assert check(shop).process.returncode == 0
 
 
@@ -301,26 +320,14 @@ def test_interactive_interpreters(shop: Adopter, how: str) -> None:
     assert checks().process.returncode == 1
 
 
-LIFESPAN = """
-async def app(scope, receive, send):
-    if scope["type"] == "lifespan":
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await send({"type": "lifespan.shutdown.complete"})
-        return
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"served"})
-
-from preflight import guard
-app = guard(guard(app))
-"""
+NESTED = "from preflight import guard\nfrom service import app as plain\napp = guard(guard(plain))\n"
 
 
 @pytest.mark.parametrize("source", [GOOD, FAILS], ids=["holds", "fails"])
 def test_a_guard_around_a_guard(shop: Adopter, source: str) -> None:
     """The project's own guard and a deployment's: it is asked, whichever of them comes first."""
-    shop.write("shop.py", LIFESPAN)
+    shop.write("service.py", trees.ASGI["service.py"])
+    shop.write("shop.py", NESTED)
     shop.write(FILE, source)
     path = f"{shop.root}{os.pathsep}{shop.environ['PYTHONPATH']}"
     command = [sys.executable, "-m", "uvicorn", "--port", str(shop.port), "shop:app"]

@@ -63,7 +63,7 @@ FORMS: dict[str, tuple[str, str, str]] = {  # the value of a variable, what is s
 
 @pytest.mark.parametrize("form", FORMS)
 def test_what_a_library_makes_of_a_key(form: str) -> None:
-    """Whoever reads it has the key: so it is one, in a text and in a stream of lines."""
+    """What a library makes of a key is redacted as well, in a text and in a stream of lines."""
     value, shown, hidden = FORMS[form]
     redactor = Redactor.of_variables({"MY_PASSWORD": value})
     stream = StreamRedactor(redactor)
