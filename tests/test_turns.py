@@ -92,6 +92,11 @@ class Lingering(EmbeddedModel):
             yield chunk
 
 
+async def made(agent: Agent) -> Agent:
+    """An agent in place of the one that the hub would make."""
+    return agent
+
+
 def test_deleting_a_session_waits_for_what_runs_in_it(make_instance: Callable[..., Instance]) -> None:
     """Whoever deletes it knows that nothing goes on; turns that have not begun are not begun, and nobody is live."""
 
@@ -102,7 +107,7 @@ def test_deleting_a_session_waits_for_what_runs_in_it(make_instance: Callable[..
         hub = Hub(instance, snapshot, past)
         model = Lingering(begun=asyncio.Event())
         tools = Toolbox(instance, hub.redactor, snapshot, past)
-        hub._agent = Agent(model, tools, redactor=hub.redactor, longest_wait=1)
+        hub._making = asyncio.create_task(made(Agent(model, tools, redactor=hub.redactor, longest_wait=1)))
 
         async def nowhere(_event: Any) -> None:
             """This client is not there."""
@@ -152,7 +157,7 @@ def test_a_providers_failure_is_known_by_its_type(make_instance: Callable[..., I
         past = EarlierRuns(instance, snapshot)
         hub = Hub(instance, snapshot, past)
         tools = Toolbox(instance, hub.redactor, snapshot, past)
-        hub._agent = Agent(Refused(), tools, redactor=hub.redactor, longest_wait=1)
+        hub._making = asyncio.create_task(made(Agent(Refused(), tools, redactor=hub.redactor, longest_wait=1)))
         failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         async def send(event: Any) -> None:

@@ -242,6 +242,7 @@ class Connection:
         else:
             self.send(first)
         self._release()
+        self._hub.begin()
         if resumed:
             await session.unfinished.recover()
 

@@ -56,7 +56,6 @@ class Resources:
         """
         self._snapshot, self._past = snapshot, past
         self._observe_turn = observe_turn  # told how many seconds each turn took
-        self._agent: Agent | None = None
         self._turns = 0  # since memory was given back
         self._pause: asyncio.TimerHandle | None = None
         self._making: asyncio.Task[Agent] | None = None
@@ -92,12 +91,16 @@ class Resources:
 
         Raises StoreError, or whatever its import raises; the next call tries again.
         """
-        if self._agent is None:
-            if self._making is None or self._making.done():
-                self._making = asyncio.create_task(self._make())
-            # A caller that is cancelled leaves the making to the others.
-            self._agent = await asyncio.shield(self._making)
-        return self._agent
+        # A caller that is cancelled leaves the making to the others.
+        return await asyncio.shield(self.begin())
+
+    def begin(self) -> asyncio.Task[Agent]:
+        """Begin to make the agent, unless that has been done: it will soon be asked. :meth:`agent` says how it ends."""
+        made = self._making
+        if made is None or (made.done() and (made.cancelled() or made.exception() is not None)):
+            self._making = made = asyncio.create_task(self._make())
+            made.add_done_callback(lambda one: one.cancelled() or one.exception())  # nobody may have waited for it
+        return made
 
     async def _make(self) -> Agent:
         await asyncio.to_thread(_load, self.store)

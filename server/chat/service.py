@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from server.chat.metrics import Histogram
 
 log = logging.getLogger(__name__)
-WARM_AFTER = 0.5  # seconds of serving, so that a start's own first answers do not compete with the import
+# Seconds of serving after which the agent is imported, unless a client has begun a session before: the first answers
+# after a start do not compete with the import, and a server that is stopped again soon does without it.
+WARM_AFTER = 3.0
 
 
 class ChatService:
@@ -56,7 +58,7 @@ class ChatService:
 
     @asynccontextmanager
     async def running(self, services: Services) -> AsyncIterator[None]:
-        """For as long as the application serves. The agent is imported in the background soon after its start."""
+        """For as long as the application serves. The agent is imported in the background; see `WARM_AFTER`."""
         self._services = services
         self._turns.count_on(services.instance.board)
         warming = asyncio.get_running_loop().create_task(self._warm())

@@ -621,7 +621,7 @@ def test_health_is_quick_while_the_agent_is_imported(place: Place) -> None:
             assert get(f"{started.url}/health")[0] == 200
             answers += 1
             try:
-                message = json.loads(one.socket.recv(0))
+                message = json.loads(one.socket.recv(0.02))
             except TimeoutError:
                 continue
             if message["type"] == "result":
