@@ -78,6 +78,10 @@ def _finished() -> int:
             )
         return 1
     except OSError as error:
+        if error.errno == errno.EAFNOSUPPORT:
+            lines = ["Unix sockets: this process may not make any, and cannot talk to its own processes without them"]
+            show([*lines, "Fix: allow them; in a unit of systemd, add AF_UNIX to RestrictAddressFamilies="])
+            return 1
         if error.errno not in (errno.EMFILE, errno.ENFILE):
             raise
         show([f"Open Files: {error.strerror}: {error.filename or 'a socket'}", "Fix: ulimit -n 1024  # at least"])

@@ -246,8 +246,10 @@ def _named(slot: str, name: str, channel: Channel, pid: int) -> Neighbour | None
     """
     if _is_in_another_container(pid):
         return None
+    process = here().process(pid)
+    patience = instances.BUSY if process is not None and not process.suspended else instances.ANSWER
     try:
-        record, _bound = instances.ask(channel, any_release=False)
+        record, _bound = instances.ask(channel, any_release=False, patience=patience)
     except OSError:
         kept = _kept_open(slot, pid)
         return _silent(kept[0] if kept else _made_up(slot, pid))

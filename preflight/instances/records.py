@@ -24,6 +24,7 @@ from preflight.times import local_of
 
 PROTOCOL = 2
 ANSWER = 2.0  # seconds that a launcher has to answer
+BUSY = 10.0  # seconds that one has which is not suspended: it may have been paged out, or wait for a disk
 LONGEST_END = 700.0  # seconds; no settings let an instance take longer to end, whatever a record says
 STARTING, SERVING, DRAINING = "starting", "serving", "draining"
 MANY = 1 << 62  # seconds or a number of anything that no launcher has
@@ -163,18 +164,18 @@ def call(address: Address, patience: float = ANSWER) -> tuple[Channel, unixsocke
     return Channel(caller), peer
 
 
-def ask(channel: Channel, *, any_release: bool) -> tuple[Record | None, str]:
+def ask(channel: Channel, *, any_release: bool, patience: float = ANSWER) -> tuple[Record | None, str]:
     """Who the launcher on this line is, as it says, and the address that its socket is bound to.
 
     ``any_release``: it may know protocol 1 alone, which can show its socket and no more; then there is no record.
-    Raises Silent if it does not answer.
+    Raises Silent if it does not answer for ``patience`` seconds.
     """
     answer = None
     try:
         channel.send("who", protocol=PROTOCOL)
         if any_release:
             channel.send("handover", protocol=PROTOCOL)
-        answer = channel.receive(ANSWER)
+        answer = channel.receive(patience)
         if answer is not None and answer.kind == "instance":
             if any_release:
                 _close(channel.receive(ANSWER))  # the answer to the second question
@@ -222,7 +223,7 @@ def hand_over(address: Address, record: Record) -> Handover | None:
         return None
     try:
         channel.send("handover", protocol=PROTOCOL)
-        answer = channel.receive(ANSWER)
+        answer = channel.receive(BUSY)
         if answer is not None and answer.kind == "socket" and len(answer.descriptors) == 1:
             return Handover(record, _socket(answer.descriptors[0]), channel)
     except OSError:

@@ -13,12 +13,13 @@ import os
 import select
 import sys
 import threading
+from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from preflight.output.writer import GOODBYE, Writer
 
 PIECE = 4096  # bytes written at once: others that write to the same pipe do not get into the middle (PIPE_BUF)
-GONE = (errno.EPIPE, errno.EIO)  # the reader of a pipe, or a terminal, that will not come back
+GONE = (errno.EPIPE, errno.EIO)  # the reader of a pipe, or a terminal, that will hardly come back
 
 
 class Unwritten(OSError):
@@ -68,17 +69,26 @@ class _Target:
                 self.writer.progressed()
         except OSError as error:
             self._torn = (data[written - 1 : written] or b"\n") != b"\n"
-            if error.errno in GONE:
+            if error.errno in GONE and not _has_a_name(text.stream.fileno()):
                 self.gone = True
                 self.writer.discard()
             else:
-                self._count(text.data[max(0, written - len(data) + len(text.data)) :], os.strerror(error.errno or 0))
+                why = "nobody read the output" if error.errno in GONE else os.strerror(error.errno or 0)
+                self._count(text.data[max(0, written - len(data) + len(text.data)) :], why)
             if not text.forgiving:
                 text.stream.error = error
         else:
             self._torn = False
             with self._counting:
                 self._lost -= lost
+
+
+def _has_a_name(descriptor: int) -> bool:
+    """Whether this is a named pipe (mkfifo), which another reader may open: a log collector that is restarted, say."""
+    try:
+        return Path(os.readlink(f"/proc/self/fd/{descriptor}")).is_fifo()  # "pipe:[4711]" if it has no name
+    except OSError:
+        return False
 
 
 def _write(descriptor: int, data: bytes) -> int:

@@ -14,7 +14,7 @@ from preflight.ports import cgroups, fixes, programs
 from preflight.ports.binding import user_name
 from preflight.ports.holders import Holder, HolderProcess
 from preflight.ports.machine import Machine, Process, ancestors
-from preflight.ports.spared import BROWSERS, EDITORS, FORWARDERS, INFRASTRUCTURE, PROGRAMS
+from preflight.ports.spared import BROWSERS, EDITORS, FORWARDERS, INFRASTRUCTURE, JOBS, MANAGERS, PROGRAMS
 from preflight.text import foreign
 
 _NAME = 15  # characters that Linux keeps of a process's name
@@ -110,12 +110,18 @@ class Asking:
 
             return f"it runs in container {container}", f"docker stop {quote(container)}  # or podman, nerdctl, lxc"
         service = cgroups.unit(process.cgroup)
+        if service is not None and service != self.unit and service.name in JOBS:
+            return f"it was started by {service.name}", kill
         if service is not None and service != self.unit:
             sudo = "" if service.by_user or self.uid == 0 else "sudo "
             return f"it belongs to the service {service.name}", sudo + service.stop_command
         stopped_here = f"{kill}  # if it should not run here, else {another}"
         if (what := self._spared(process, names)) is not None:
             return f"it is {what}", stopped_here
+        if (what := self._part_of(process)) is not None:
+            return f"it was started by {what}", stopped_here
+        if not below and self._is_sealed_off(process):
+            return "it runs in a PID namespace of its own, as in a container or a sandbox", stopped_here
         if not below and (session := self._session(process)):
             return f"{session}, and was not started from this project", stopped_here
         if self.policy.cleanup == "never":
@@ -139,6 +145,25 @@ class Asking:
             if found := min(run & (self.policy.spare - INFRASTRUCTURE), default=""):
                 return f"infrastructure ({found}, run by {interpreter})"
         return None
+
+    def _part_of(self, process: Process) -> str | None:
+        """The infrastructure that an interpreter runs and that has started this process to listen in its place."""
+        parent = self.machine.process(process.parent) if process.parent else None
+        if parent is None or parent.pid in self.ancestors:
+            return None
+        for interpreter, run in programs.run_by(parent.name, parent.argv).items():
+            known = PROGRAMS.get((interpreter, "infrastructure"), frozenset()) - MANAGERS
+            if found := min(run & known, default=""):
+                return f"infrastructure ({found}, run by {interpreter})"
+        return None
+
+    def _is_sealed_off(self, process: Process) -> bool:
+        """Whether a process is in a PID namespace below ours: not every container or sandbox has a control group."""
+        try:
+            sealed = os.readlink(f"/proc/{process.pid}/ns/pid") != os.readlink("/proc/self/ns/pid")
+        except OSError:
+            return False  # not Linux, or it may not be asked
+        return sealed and not self.is_own(process)
 
     def _session(self, process: Process) -> str:
         """The interactive session that a process belongs to; empty if it belongs to none, or may be stopped."""

@@ -64,7 +64,7 @@ _TUNNELS = (
     " tailscaled tailscale openvpn stunnel stunnel4 sshuttle mosh-server tsh teleport telepresence boundary kubefwd oc"
     " k9s devtunnel zrok gost xray v2ray sing-box mitmproxy mitmdump mitmweb flyctl socat rinetd wstunnel inlets"
     " ktunnel rathole hysteria clash mihomo ss-local sslocal tor privoxy warp-svc netbird zerotier-one wireproxy"
-    " minikube skaffold tilt"
+    " minikube skaffold tilt istioctl linkerd argocd fly pscale gh coder devpod"
 )
 
 FORWARDERS: dict[str, str] = {
@@ -93,6 +93,12 @@ FORWARDERS: dict[str, str] = {
     "autossh": _SSH,
     "sshd-session": _SSH,
 }
+
+MANAGERS = frozenset({"supervisord", "pm2"})
+"""Infrastructure that runs anybody's programs; what other infrastructure has started to listen is a part of it."""
+
+JOBS = frozenset(f"{name}.service" for name in ("cron", "crond", "cronie", "anacron", "atd", "ssh", "sshd"))
+"""Services that start other people's commands and leave them alone: to stop the service ends none of these."""
 
 _NOTEBOOKS = (
     "jupyter jupyter-lab jupyter-notebook jupyter-nbclassic jupyter-server jupyterhub jupyterlab notebook nbclassic"
@@ -125,7 +131,7 @@ PROGRAMS: dict[tuple[str, str], frozenset[str]] = {
             "an interactive session",
             f"{_NOTEBOOKS} ipykernel_launcher ipython IPython idlelib idle pgcli spyder",
         ),
-        ("node", "infrastructure", "n8n verdaccio pm2 node-red"),
+        ("node", "infrastructure", "n8n verdaccio pm2 node-red configurable-http-proxy"),
         ("node", "a tunnel", "localtunnel lt ngrok"),
         ("node", "an editor", _REMOTE_EDITORS),
         ("ruby", "infrastructure", "puppet fluentd"),

@@ -9,6 +9,7 @@ gc.disable()  # collecting garbage while modules are imported finds none and tak
 import contextlib
 import errno
 import os
+import select
 import socket
 import sys
 import threading
@@ -96,6 +97,18 @@ def _leave(code: object) -> None:
     timer.start()
 
 
+def _outlive_the_reader(seconds: float) -> None:
+    """Wait; once nobody reads what the application prints, let it lead nowhere: no answer fails because of it."""
+    until = time.monotonic() + seconds
+    poll = select.poll()
+    poll.register(1, 0)  # that the launcher, which has read it, is gone is told in any case
+    if poll.poll(seconds * 1000):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+    time.sleep(max(0.0, until - time.monotonic()))
+
+
 class _Main:
     """The worker's main thread imports and serves; a second one hears the launcher."""
 
@@ -169,7 +182,7 @@ class _Main:
         if server is not None:
             # Another starter may have the socket by now.
             server.drain(replaced=False, last=False)
-            time.sleep(server.instance.settings.drain_timeout + 1)
+            _outlive_the_reader(server.instance.settings.drain_timeout + 1)
         children.end_group()
 
     def _hurry(self) -> bool:

@@ -48,6 +48,7 @@ def test_a_refusal_is_ready_for_json() -> None:
             "it belongs to the service w.service",
             "systemctl --user stop w.service",
         ),
+        ({"cgroup": "0::/system.slice/cron.service"}, 1000, "it was started by cron.service", "kill 4711"),
         (
             {"cgroup": r"0::/system.slice/it's a\x2dservice, or two.service"},
             0,
