@@ -215,7 +215,7 @@ def scopes(root: Path, names: Iterable[str]) -> list[Scope]:
 def _package_name(folder: Path) -> str:
     """What a folder is called where it is imported as a package; empty if it is none."""
     parts = []
-    while (folder / "__init__.py").is_file():
+    while os.path.isfile(folder / "__init__.py"):  # False for a folder that cannot be entered
         parts.append(folder.name)
         folder = folder.parent
     return ".".join(reversed(parts))

@@ -9,15 +9,29 @@ import pytest
 from preflight.suite.soundness.tautologies import always_hold
 
 HEAD = """
-import os
+import enum, httpx2, os, pathlib, subprocess
 from concurrent.futures import wait as far
 from functools import cached_property
 from os.path import isdir
+from pathlib import Path
 from json.encoder import c_encode_basestring_ascii as accelerated
 try:
     from json import loads
 except ImportError:
     loads = None
+
+class Answer(list):
+    pass
+
+class Maybe:
+    def __new__(cls):
+        return None
+
+class Colour(enum.Flag):
+    RED = 1
+
+def own() -> Maybe:
+    return None
 
 class Client:
     def is_up(self):
@@ -80,7 +94,26 @@ HOLD = (
     "assert found or \\\n        'no'",
     "assert (\n        found\n        or is_up\n    )",
     "if found: assert found or 'a'",
+    "assert Path(found), 'it is missing'",
+    "assert pathlib.Path(found)",
+    "assert found / 'model.bin', 'it is missing'",
+    "assert found / f'{rows}.bin'",
+    "path = Path(found); assert path, 'it is missing'",
+    "path = found / 'model.bin'; assert path",
+    "assert (path := Path(found))",
+    "assert subprocess.run(['false'])",
+    "assert subprocess.run(\n        ['false'],\n    ), 'it fails'",
+    "assert found or map(is_up, rows)",
+    "assert filter(is_up, rows)",
+    "assert httpx2.get(found)",
+    "assert Client()",
+    "assert ValueError(found)",
+    "assert found, 200",
+    "assert found == 200, -1  # no",
+    "assert len(rows), 3",
+    "assert found, True",
 )
+LEAVES = ("return", "return None", "if found: return", "for row in rows: return", "with found: return")
 MAY_FAIL = (
     "assert True",
     "assert 1",
@@ -127,6 +160,30 @@ MAY_FAIL = (
     "assert (found, rows) == (1, 2)",
     "assert found == 'a' or found == 'b'",
     "text = '''\n    assert (found, 1)\n'''",
+    "assert Path(found).exists()",
+    "assert Path(found) / found == rows",
+    "assert found / number",
+    "assert number / 2, 'a message'",
+    "path = Path(found); path = client.get('path'); assert path",
+    "path = Path(found) if found else None; assert path",
+    "for path in rows: assert path, 'a message'",
+    "assert subprocess.run(['false']).returncode == 0",
+    "assert str(found)",
+    "assert bool(found) and list(rows) and len(rows)",
+    "assert Answer()",
+    "assert Maybe()",
+    "assert own()",
+    "assert Colour(0)",
+    "from types import SimpleNamespace as Client\n    assert Client()",
+    "Path = client\n    assert Path(found)",
+    "assert found, '200'",
+    "assert found, number",
+    "assert found in (1, 200)",
+    "assert is_up(200), f'{found}, 200'",
+    "try: assert found\n    finally: client.close()",
+    "try: assert found\n    finally:\n        for row in rows:\n            if row: break\n            continue",
+    "try: assert found\n    finally:\n        def ended(): return 1",
+    "try: assert found\n    finally: client.close()\n    return",
 )
 
 
@@ -140,6 +197,18 @@ def lines(body: str) -> list[int]:
 def test_what_always_holds(body: str) -> None:
     """It is found, with its line."""
     assert lines(body) == [HEAD.count("\n") + 5]
+
+
+@pytest.mark.parametrize("leaves", LEAVES)
+def test_what_drops_a_failure(leaves: str) -> None:
+    """A finally that is left drops what the assertion above it has raised."""
+    assert lines(f"try: assert found\n    finally:\n        {leaves}") == [HEAD.count("\n") + 7]
+
+
+def test_what_leaves_a_turn_of_a_loop() -> None:
+    """The next host is asked, and what was raised about this one is dropped."""
+    body = "for row in rows:\n        try: assert row\n        finally:\n            {}"
+    assert lines(body.format("continue")) == lines(body.format("break")) == [HEAD.count("\n") + 8]
 
 
 @pytest.mark.parametrize("body", MAY_FAIL)

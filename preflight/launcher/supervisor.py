@@ -195,7 +195,7 @@ class Supervisor:
         """End the workers that were to replace another instance's: one of them does not answer."""
         title = "THE NEW SERVER DOES NOT ANSWER: the old server keeps running"
         self.given_up = [reason]
-        fix = "Fix: make the application answer with a status below 500, or set PREFLIGHT_READY_PATH to another path"
+        fix = "Fix: make the application answer with a status below 500, or set PREFLIGHT_READY_PATH (a path, or off)"
         self._terminal.fail(title, [reason, *self._replacement.still_served(), fix])
         self._telling.tell("failure", "The new server does not answer", reason, *self._replacement.still_served())
         self._finish(replaced=True, last=False, stops=len(self._loop.stops))

@@ -36,10 +36,15 @@ def guard(app: App) -> Guarded:
         app = guard(app)
 
     :param app: an ASGI 3 application; not a factory, and not WSGI.
-    :raises TypeError: for what cannot be called.
+    :raises TypeError: for anything else.
     """
-    if not callable(app):
-        raise TypeError(f"guard() takes an ASGI application, and this is of type {type(app).__name__}")
+    from preflight.worker import application
+
+    try:
+        application.must_be_asgi3(app, "what it was given")
+    except application.CannotBeServed as error:
+        advice = f": {error.fix}" if error.fix != application.NEEDED else ""
+        raise TypeError(f"guard() takes an ASGI application, and {error}{advice}") from None
     caller = sys._getframe(1)
     module = caller.f_globals
     guarded = Guarded(app, module.get("__name__", "__main__"), module.get("__file__"))

@@ -35,8 +35,17 @@ UNNAMED = (
     " an asgi.py beside manage.py"
 )
 NAME_IT = 'write app = "MODULE:ATTRIBUTE" under [tool.preflight] in pyproject.toml, or start it with --app'
+CALL_IT = "call it, and guard what it returns"
+NEEDS_ASGI3 = "wrap it: asgiref.compatibility.guarantee_single_callable(app)"
 NEEDED = "name an ASGI application, or a function without parameters that makes one"
 WITHOUT_ARGUMENTS = "give these parameters defaults, or name a function without parameters that makes the application"
+COMMAND_LINE = "a command line"
+NO_SERVERS = {
+    "click": (COMMAND_LINE, NEEDED),
+    "typer": (COMMAND_LINE, NEEDED),
+    "gradio.blocks": ("a page of Gradio", 'mount it: app = gradio.mount_gradio_app(FastAPI(), page, path="/")'),
+}
+"""What takes any arguments, and is no application: packages or modules, what their objects are, and what to do."""
 WRAPPED = "wrap it: asgi = a2wsgi.WSGIMiddleware(app), and serve asgi instead (package a2wsgi)"
 COROUTINE = "make it a coroutine function: async def"
 # What Python says when a function that takes any arguments is called with none, and needs those of an application.
@@ -111,11 +120,25 @@ def load(name: str, complete: Callable[[Awaitable[Any]], Any]) -> LoadedApplicat
     return LoadedApplication(made, "asgi2" if use == "asgi2" else "asgi3")
 
 
+def must_be_asgi3(candidate: Any, subject: str) -> None:
+    """Raise CannotBeServed, with ``subject`` in its message, for what is certainly no ASGI 3 application."""
+    use = _use(candidate, subject)
+    if use == "factory":
+        raise CannotBeServed(f"{subject} is not an ASGI application: it takes no arguments", CALL_IT)
+    if use == "asgi2":
+        raise CannotBeServed(f"{subject} is an application of ASGI 2, called with (scope)", NEEDS_ASGI3)
+
+
 def _use(candidate: Any, subject: str) -> Use:
     """How to use the object that is called ``subject`` in messages. Raises CannotBeServed."""
     if not callable(candidate):
         kind = "None" if candidate is None else f"of type {type(candidate).__name__}"
         raise CannotBeServed(f"{subject} is not an ASGI application: it cannot be called (it is {kind})", NEEDED)
+    for base in type(candidate).__mro__:
+        for module in (base.__module__, base.__module__.partition(".")[0]):
+            if module in NO_SERVERS:
+                what, fix = NO_SERVERS[module]
+                raise CannotBeServed(f"{subject} is not an ASGI application: it is {what} (of {module})", fix)
     signature = _signature(candidate)
     if signature is None:  # written in C: classes are made, everything else is taken at its word
         return "factory" if inspect.isclass(candidate) else "asgi3"

@@ -1,13 +1,20 @@
-"""Which assertions of a file hold whatever is found: ``assert (x, "no x")``, ``assert x == 1 or 2``?"""
+"""Which assertions of a file hold whatever is found: ``assert (x, "no x")``, ``assert x == 1 or 2``?
+
+And which compare nothing (``assert status, 200``), or are dropped when they fail (``finally: return``)?
+"""
 
 from __future__ import annotations
 
 import ast
+import builtins
+import contextlib
 import inspect
 import os
 import re
+import subprocess
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import PurePath
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
@@ -21,31 +28,52 @@ _OF_TEXTS = frozenset({"startswith", "endswith"})
 _OF_PATHS = frozenset({"exists", "is_file", "is_dir", "is_symlink"})
 """Methods of paths; other objects may have a value under these names."""
 _METHOD = re.compile(rb"\.(?:%b)\b(?!\s*\()" % "|".join(sorted(_OF_TEXTS | _OF_PATHS)).encode())
+_CALLED = re.compile(rb"(?:^|\bor\b)[\s\\]*([a-z_][\w.]*)\(", re.IGNORECASE)
+_JOINED = re.compile(rb"/[\s\\]*[rf]{0,2}['\"]", re.IGNORECASE)
+"""A path and a name below it: ``folder / "file"``."""
+_MESSAGE = re.compile(rb",[\s\\]*(?:-?[\d.]+|True|False|None)\s*(?:#[^\n]*)?$")
+_FINALLY = re.compile(rb"\bfinally\s*:")
+_INSTALLED = ("site-packages", f"{os.path.dirname(os.__file__)}{os.sep}")
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _BINDS = (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)
 """What gives a name to something besides assignments, arguments and imports."""
 _UNCALLED = "asserts a function, which always holds: call it"
 _TEXT = "asserts a string that is not empty, which always holds: compare it with something"
+_OBJECT = "asserts an object that is always true: ask it for something (exists(), returncode), or compare it"
+_NUMBER = "has a value for its message, and compares nothing with it: write == in place of the comma"
+_DROPPED = "leaves a finally, which drops what has failed before: move it behind the finally"
 _FILLED = "asserts something that is never empty, which always holds: wrap it in all() or any()"
 
 
 def always_hold(text: bytes, module: ModuleType) -> list[tuple[int, str]]:
-    """The lines of a module's file with an assertion that holds whatever it says, and why."""
+    """The lines of a module's file with an assertion that holds whatever it says, or is dropped, and why."""
 
     def is_suspect(condition: bytes) -> bool:
-        if _METHOD.search(condition):
+        if _METHOD.search(condition) or _JOINED.search(condition):
+            return True
+        if any(_makes_what_is_true(module, found[1].decode()) for found in _CALLED.finditer(condition)):
             return True
         names = (found[1] for found in _SUSPECT.finditer(condition))
-        return any(not one or b"def %b(" % one in text or _is_function(module, one.decode()) for one in names)
+        return any(not one or may_hold(one) for one in names)
+
+    def may_hold(name: bytes) -> bool:
+        if b"def %b(" % name in text or _is_function(module, name.decode()):
+            return True
+        return re.search(rb"\b%b\s*:?=[^\n]*(?:Path\(|/)" % re.escape(name), text) is not None
 
     suspect = [one for found in _ASSERTION.finditer(text) if is_suspect(one := found[2] or found[3] or b"")]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if not any(is_suspect(_condition(one)) for one in suspect):
+        compares = not any(_MESSAGE.search(found[2] or found[3] or b"") for found in _ASSERTION.finditer(text))
+        if compares and not _FINALLY.search(text) and not any(is_suspect(_condition(one)) for one in suspect):
             return []
         nodes = list(ast.walk(ast.parse(text)))
     known = _Names.of(nodes, module)
-    found = [(node.lineno, _why(node.test, known)) for node in nodes if isinstance(node, ast.Assert)]
+    asserts = [node for node in nodes if isinstance(node, ast.Assert)]
+    found = [(node.lineno, _why(node.test, known) or _why_of_message(node.msg)) for node in asserts]
+    tries = [node for node in nodes if isinstance(node, ast.Try)]
+    found += [(one.lineno, _DROPPED) for node in tries for one in _leaving(node.finalbody)]
     return sorted((line, why) for line, why in found if why)
 
 
@@ -74,6 +102,8 @@ class _Names(NamedTuple):
     """Names of what is visibly a path, where it is given or declared."""
     filled: Collection[str]
     """Names of a list or the like that is written in the file, not empty, and only read."""
+    made: Collection[str]
+    """Names that are given once, to a new path."""
 
     @classmethod
     def of(cls, nodes: list[ast.AST], module: ModuleType) -> _Names:
@@ -94,6 +124,7 @@ class _Names(NamedTuple):
             {name: home for name, home in imports if name not in local and dict(imports)[name] == home},
             set(_paths(nodes)),
             {name for name in lists.difference(_touched(nodes)) if variables.count(name) == 1},
+            {name for name in _new_paths(nodes) if variables.count(name) == 1},
         )
 
     def know(self, node: ast.expr) -> bool:
@@ -105,6 +136,12 @@ class _Names(NamedTuple):
         """Whether a name of what only exists when the requirement runs is certainly that of a method."""
         is_path = _is_path(node) or (isinstance(node, ast.Name) and node.id in self.paths)
         return not self.know(node) and (name in _OF_TEXTS or (name in _OF_PATHS and is_path))
+
+    def make_what_is_true(self, called: ast.expr) -> bool:
+        """Whether a call of this makes an object that is always true."""
+        name = ast.unparse(called)
+        first = name.partition(".")[0]
+        return first not in self.local and _makes_what_is_true(self.module, name)
 
     def mean_a_function(self, node: ast.expr) -> bool:
         name = ast.unparse(node)
@@ -147,6 +184,38 @@ def _paths(nodes: Iterable[ast.AST]) -> Iterator[str]:
                 yield name
             case ast.AnnAssign(target=ast.Name(id=name), annotation=ast.Name(id="Path") | ast.Attribute(attr="Path")):
                 yield name
+
+
+def _is_joined(node: ast.expr) -> bool:
+    """Whether it is a path and a name below it: ``folder / "file"``."""
+    match node:
+        case ast.BinOp(op=ast.Div(), left=left, right=right):
+            return any(isinstance(one, ast.JoinedStr) or _is_text(one) for one in (left, right))
+    return False
+
+
+def _is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def _new_paths(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Names that are given to a path that is new there, which is always true."""
+    for node in nodes:
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=value)
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
+            ) if _is_joined(value) or (_is_path(value) and isinstance(value, ast.Call)):
+                yield name
+
+
+def _leaving(body: Iterable[ast.AST], *, in_loop: bool = False) -> Iterator[ast.stmt]:
+    """What leaves a block: ``return``, and ``break`` and ``continue`` of a loop around it."""
+    for node in body:
+        if isinstance(node, ast.Return) or (isinstance(node, ast.Break | ast.Continue) and not in_loop):
+            yield node
+        elif not isinstance(node, (*_FUNCTIONS, ast.ClassDef)):
+            yield from _leaving(ast.iter_child_nodes(node), in_loop=in_loop or isinstance(node, _LOOPS))
 
 
 def _imported(nodes: Iterable[ast.AST]) -> list[tuple[str, str]]:
@@ -192,6 +261,38 @@ def _is_function(module: ModuleType, name: str, home: str = "") -> bool:
     return not home or f"{getattr(member, '__module__', None)}.".startswith(f"{home}.")
 
 
+def _makes_what_is_true(module: ModuleType, name: str) -> bool:
+    """Whether a call of a name, or of one with dots in it, makes an object that is always true; nothing is run."""
+    first, *others = name.split(".")
+    member = vars(module).get(first, getattr(builtins, first, None))
+    for other in others:
+        member = _defined(member, other)
+    if member is subprocess.run:
+        member = subprocess.CompletedProcess
+    elif issubclass(type(member), FunctionType):
+        member = _returned(member)
+    return issubclass(type(member), type) and _is_always_true(member)
+
+
+def _is_always_true(kind: Any) -> bool:
+    """Whether a class makes objects of its own, none of which can be false."""
+    if type(kind).__call__ is not type.__call__ or any(
+        {"__bool__", "__len__"} & vars(one).keys() for one in kind.__mro__
+    ):
+        return False
+    return not isinstance(kind.__new__, FunctionType) or issubclass(kind, PurePath)  # else it may make anything
+
+
+def _returned(function: Any) -> object:
+    """The class that an installed function says it returns; a project's own may say it too lightly."""
+    if not any(one in function.__code__.co_filename for one in _INSTALLED):
+        return None
+    with contextlib.suppress(Exception):  # whatever an annotation raises when it is evaluated
+        said = function.__annotations__.get("return")
+        return function.__globals__.get(said) if isinstance(said, str) else said
+    return None
+
+
 def _defined(holder: object, name: str) -> object:
     """What a module or a class has under a name, or the class of an object that has nothing of its own there."""
     if issubclass(type(holder), ModuleType | type):
@@ -227,11 +328,24 @@ def _why(asserted: ast.expr, names: _Names) -> str:
             return _UNCALLED
         case ast.Attribute(value=holder, attr=attribute) if names.has_method(holder, attribute):
             return _UNCALLED
+        case ast.Call(func=ast.Name() | ast.Attribute() as called) if names.make_what_is_true(called):
+            return _OBJECT
+        case ast.Name(id=name) if name in names.made:
+            return _OBJECT
+        case ast.BinOp() if _is_joined(asserted):
+            return _OBJECT
         case ast.Constant(value=str() | bytes() as text) if text:
             return _TEXT
         case ast.JoinedStr(values=values) if any(isinstance(one, ast.Constant) and one.value for one in values):
             return _TEXT
     return ""
+
+
+def _why_of_message(message: ast.expr | None) -> str:
+    """What is wrong with a message; empty if it may be one."""
+    value = message.operand if isinstance(message, ast.UnaryOp) else message
+    is_value = isinstance(value, ast.Constant) and isinstance(value.value, int | float | None)  # True is a number, too
+    return _NUMBER if is_value else ""
 
 
 def _of_all(values: Iterable[ast.expr], names: _Names) -> str:

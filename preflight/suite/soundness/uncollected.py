@@ -71,7 +71,11 @@ def _lost_of(
     file = str(path)
     yield from (name for name in _brought_tests(known) if (file, name) not in collected)
     module = sources.module(path)
-    names = [name for name, _ in compiled_tests(module)] if module is not None else []
+    tests = list(compiled_tests(module)) if module is not None else []
+    names = [name for name, _ in tests]
+    inside = {one.co_name for _, code in tests for one in code.co_consts if isinstance(one, CodeType)}
+    if any(name.startswith("test_") for name in inside):
+        yield from (f"{name}, which is inside of another test" for name in _marked_in_tests(sources.text(file), inside))
     if len(set(names)) == len(names) and all((file, name) in collected for name in names):
         return  # nearly always, and ten times as quick as parsing the file
     for name, times in Counter(_written_tests(ast.parse(sources.text(file)).body)).items():
@@ -125,6 +129,20 @@ def _written_tests(body: Iterable[ast.stmt]) -> Iterator[str]:
                 yield node.name
         elif isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
             yield from (f"{node.name}.{name}" for name in _written_tests(node.body))
+
+
+def _marked_in_tests(text: bytes, names: Container[str]) -> Iterator[str]:
+    """The requirements among these functions in the bodies of tests: they were moved to the right by mistake."""
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    inside = {id(one): one for node in functions if node.name.startswith("test") for one in node.body}
+    for node in functions:
+        if id(node) in inside and node.name in names and any(map(_is_severity, node.decorator_list)):
+            yield node.name
+
+
+def _is_severity(decorator: ast.expr) -> bool:
+    called = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return ast.unparse(called).rpartition(".")[2] in SEVERITIES
 
 
 def _brought_tests(module: ModuleType | None) -> list[str]:
