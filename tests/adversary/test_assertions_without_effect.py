@@ -37,6 +37,7 @@ NOTHING = {
     "a path that has a name": 'path = pathlib.Path("/nowhere"); assert path, "the model is missing"',
     "a path of the file": 'assert MODEL, "the model is missing"',
     "a program that has failed": 'assert subprocess.run(["false"]), "it fails"',
+    "what a program has returned": 'done = subprocess.run(["false"], check=False); assert done, "it fails"',
     "an object of the suite": 'assert Client("a"), "it does not answer"',
     "an iterator": 'assert map(answers, ["a", "b"]), "one of them does not answer"',
     "an answer of a library": 'assert False or httpx2.get("http://127.0.0.1:9/"), "it does not answer"',

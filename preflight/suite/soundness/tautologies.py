@@ -60,7 +60,8 @@ def always_hold(text: bytes, module: ModuleType) -> list[tuple[int, str]]:
     def may_hold(name: bytes) -> bool:
         if b"def %b(" % name in text or _is_function(module, name.decode()):
             return True
-        return re.search(rb"\b%b\s*:?=[^\n]*(?:Path\(|/)" % re.escape(name), text) is not None
+        given = re.search(rb"\b%b\s*(?::[^=\n]*)?=\s*(?:([A-Za-z_][\w.]*)\(|[^\n]*/)" % re.escape(name), text)
+        return given is not None and (given[1] is None or _makes_what_is_true(module, given[1].decode()))
 
     suspect = [one for found in _ASSERTION.finditer(text) if is_suspect(one := found[2] or found[3] or b"")]
     with warnings.catch_warnings():
@@ -103,7 +104,7 @@ class _Names(NamedTuple):
     filled: Collection[str]
     """Names of a list or the like that is written in the file, not empty, and only read."""
     made: Collection[str]
-    """Names that are given once, to a new path."""
+    """Names that are given once, to a new object that is always true."""
 
     @classmethod
     def of(cls, nodes: list[ast.AST], module: ModuleType) -> _Names:
@@ -124,7 +125,7 @@ class _Names(NamedTuple):
             {name: home for name, home in imports if name not in local and dict(imports)[name] == home},
             set(_paths(nodes)),
             {name for name in lists.difference(_touched(nodes)) if variables.count(name) == 1},
-            {name for name in _new_paths(nodes) if variables.count(name) == 1},
+            {name for name in _made(nodes, module, local) if variables.count(name) == 1},
         )
 
     def know(self, node: ast.expr) -> bool:
@@ -198,15 +199,18 @@ def _is_text(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
-def _new_paths(nodes: Iterable[ast.AST]) -> Iterator[str]:
-    """Names that are given to a path that is new there, which is always true."""
+def _made(nodes: Iterable[ast.AST], module: ModuleType, local: Collection[str]) -> Iterator[str]:
+    """Names that are given to an object that is new there, and always true."""
     for node in nodes:
         match node:
             case (
                 ast.Assign(targets=[ast.Name(id=name)], value=value)
                 | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
-            ) if _is_joined(value) or (_is_path(value) and isinstance(value, ast.Call)):
-                yield name
+            ):
+                called = ast.unparse(value.func) if isinstance(value, ast.Call) else ""
+                makes = called.partition(".")[0] not in local and _makes_what_is_true(module, called)
+                if makes or _is_joined(value):
+                    yield name
 
 
 def _leaving(body: Iterable[ast.AST], *, in_loop: bool = False) -> Iterator[ast.stmt]:
