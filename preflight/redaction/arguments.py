@@ -15,7 +15,7 @@ import shlex
 from collections.abc import Collection, Iterator, Sequence
 
 from preflight.patterns import lazy
-from preflight.redaction.keys import LOOKS_SECRET, PAIR, secret_field
+from preflight.redaction.keys import LOOKS_SECRET, PAIR, secret_field, words
 from preflight.redaction.redactor import MASK
 
 LONGEST = 16 * 1024  # characters of a command line that are looked at
@@ -56,14 +56,14 @@ _PORT = lazy(r"[0-9]{1,5}(?=[/?#]|$)")
 _FRAGMENT = lazy(r"(#[^:/?#=&]{1,64}:)[^:/].*", re.DOTALL)
 """A login behind an address, as pproxy has it: ``http://:8080#me:X``."""
 
-_SIGN = lazy("[=:]")
+_SIGN = lazy("=>|:=|[=:]")
 _IN_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-$@")
 _QUOTES = frozenset("\\\"'")
 _OPENED = lazy(r"\s{1,16}\\{0,16}[\"']")
 _OPENING = lazy(r"(\\{0,16})([\"'])")
 _SEPARATOR = lazy(r"[?&;,]\s?(?:[\\\"']{0,16}[\w.$@-]{1,64}(?: [\w.-]{1,64})?[\\\"']{0,16} ?([=:]))?")
 _JSON_END = lazy(r"[,}\]\s]|$")
-_BRACKET = lazy(r"[\[{\]}]")
+_BRACKET = lazy(r"[\[{(\]})]")
 _BLANK = lazy(r"\s")
 _WORD = lazy(r"\S+")
 
@@ -141,7 +141,11 @@ def _kind(argument: str) -> str:
         return "secret"
     if argument.endswith(":") and _IN_NAME.issuperset(argument[:-1]) and secret_field(argument[-_LONGEST_NAME:]):
         return "header"
-    return "scheme" if argument.lower() in ("bearer", "basic") else ""
+    if argument.lower() in ("bearer", "basic"):
+        return "scheme"
+    # The name of a header or a setting in a word by itself: mcp-proxy --headers X-Api-Key ONE, ngrok authtoken ONE.
+    named = words(argument)[-1:] if _IN_NAME.issuperset(argument[-_LONGEST_NAME:]) else []
+    return "another" if named and secret_field(named[0]) else ""
 
 
 def _is_secret(option: str) -> bool:
@@ -260,7 +264,7 @@ def _quoted(text: str, opening: int) -> tuple[str, int]:
 def _fields(text: str, *, program: bool = False) -> str:
     """The text with the values of fields masked whose names are those of secrets.
 
-    ``program``: only of fields that no shell has, with the name in quotes or a blank before the value's quotes.
+    ``program``: only of fields that no shell has, with the name in quotes, or a bracket or a blank before the value.
     """
     pieces: list[str] = []
     reached = place = 0
@@ -269,7 +273,7 @@ def _fields(text: str, *, program: bool = False) -> str:
         name, quoted = _name(text, reached, sign.start())
         if not (name and secret_field(name, text[place : place + _LONGEST_NAME].lstrip("\\\"' "))):
             continue
-        if program and not quoted and not _OPENED.match(text, place):
+        if program and not (quoted or text[place : place + 1] == "(" or _OPENED.match(text, place)):
             continue
         start, end = _value(text, sign, quoted=quoted, first=sign.start() == len(name))
         if start < end:
@@ -301,7 +305,7 @@ def _value(text: str, sign: re.Match[str], *, quoted: bool, first: bool) -> tupl
         start += 1
     if opening := _OPENING.match(text, start):
         return opening.end(), _closed(text, opening)
-    if text[start : start + 1] in ("{", "[") and text[start:] != MASK:
+    if text[start : start + 1] in ("{", "[", "(") and text[start:] != MASK:
         return start, _bracketed(text, start)
     if quoted:
         ending = _JSON_END.search(text, start)
@@ -333,7 +337,7 @@ def _bracketed(text: str, start: int) -> int:
     """Where the bracket closes that opens there; strings inside may have brackets, so in doubt the place is late."""
     depth = 0
     for bracket in _BRACKET.finditer(text, start):
-        depth += 1 if bracket[0] in "{[" else -1
+        depth += 1 if bracket[0] in "{[(" else -1
         if not depth:
             return bracket.end()
     return len(text)

@@ -60,6 +60,8 @@ _GATHERED = lazy(r"[=:]\s{0,8}[\[({]([^\[\](){}]{12,4096})[\])}]")
 _BEFORE = lazy(r"([\w.-]{1,64})[\"']?\s{0,8}\Z", re.ASCII)
 _LINE = lazy(r"([ ]{0,200}(?:- {1,8})?)([\w.-]{1,64}|\"[^\"]{1,64}\"|'[^']{1,64}')\s{0,8}:(?:\s+(.*))?")
 _BLOCK = lazy(r"[|>][+-]?[0-9]?")
+_SECTION = lazy(r"\[{1,2}\s{0,8}([\w.\"' -]{1,64})\]{1,2}(?:\s{1,80}[#;].*)?")  # of TOML, of an INI file
+_REMARK = lazy(r"\s[#;]\s")
 _ELEMENT = lazy(r"<([\w.-]{1,64})>([^<>]{12,4096})</", re.ASCII)
 # Keys that consist of several: header, payload and signature, an identifier and its secret, a method and its hash.
 _COMPOUND = lazy(r"[\w+/~.#@$!^*-]{16,16384}={0,2}", re.ASCII)
@@ -77,6 +79,16 @@ _IN_TEXTS = SECRET_WORDS - {"HOOK", "PIN", "SEED", "SIGNATURE"}
 """The words for which a value is taken apart. Of the others, a text has too many that are none: ``random_seed=...``."""
 Part = tuple[str, bool, bool]
 """A part of a value, whether it is a secret, and whether only because it looks like one."""
+
+
+def decoded(variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables that hold a text in base64 or in hexadecimal digits, with that text: a file, a configuration."""
+    texts = {
+        name: next(_decoded("".join(value.split())), "")
+        for name, value in variables.items()
+        if len(value) >= 2 * SHORTEST and not key_like(name)
+    }
+    return {name: text for name, text in texts.items() if text}
 
 
 def derived(*environments: Mapping[str, str]) -> Iterator[str]:
@@ -242,8 +254,8 @@ def _of_list(item: str) -> Part:
 
 
 def _below(text: str) -> Iterator[Part]:
-    """What stands below a name like that of a secret, in lines that are indented: lists, tables and texts of YAML."""
-    inside = -1
+    """What stands below a name like that of a secret: indented lines of YAML, and the fields of a section."""
+    inside, titled = -1, False
     for line in islice(text.split("\n"), 2 * MOST):
         content = line.strip()
         indent = len(line) - len(line.lstrip(" "))
@@ -253,6 +265,10 @@ def _below(text: str) -> Iterator[Part]:
             yield _of_list(content.removeprefix("- "))
             continue
         inside = -1
+        if section := _SECTION.fullmatch(content):
+            titled = secret_field(section[1])
+        elif titled and _FIELD.match(content):
+            yield _of_list(_REMARK.split(content, maxsplit=1)[0])
         found = _LINE.fullmatch(line.rstrip())
         if found and (not found[3] or _BLOCK.fullmatch(found[3].strip())) and secret_field(found[2].strip("\"'")):
             inside = len(found[1])

@@ -28,6 +28,9 @@ _DIGITS = lazy(r"0x|u00|([0-9a-fA-F])")
 # Keys that stand for bytes: a program shows those in digits of another case, as a UUID or in base64.
 _HEX_KEY = lazy(r"[0-9a-fA-F]{2}(?:[:-]?[0-9a-fA-F]{2}){7,}")
 _BASE64_KEY = lazy(r"(?=.*[0-9])(?=.*[a-z])(?=.*[A-Z])[A-Za-z0-9+/_-]{16,}={0,2}")
+# Keys in groups for people: of an account (abcd efgh ijkl mnop), of a licence, a seed in base32 that is typed in.
+_GROUPED = lazy(r"([A-Za-z0-9]{4,8})(?:[ -][A-Za-z0-9]{4,8}){2,15}")
+_BASE32 = lazy(r"[a-z2-7]{16,}")
 
 
 class Encodings:
@@ -107,8 +110,18 @@ def _windows(raw: bytes) -> Iterator[str]:
 
 
 def spellings(secret: str) -> Iterator[str]:
-    """The secret, and it in base64's other alphabet, composed and decomposed, and as UTF-8 that was read as Latin-1."""
+    """The secret, and it in base64's other alphabet, composed and decomposed, and as UTF-8 that was read as Latin-1.
+
+    A key that is written in groups of the same length is known without what is between them, too.
+    """
     yield secret
+    if grouped := _GROUPED.fullmatch(secret):
+        groups = re.split("[ -]", secret)
+        if all(len(group) == len(grouped[1]) for group in groups):
+            joined = "".join(groups)
+            yield joined
+            if _BASE32.fullmatch(joined):
+                yield joined.upper()
     if _BASE64_KEY.fullmatch(secret):
         yield secret.translate(str.maketrans("+/-_", "-_+/"))
     if not secret.isascii() and len(secret) <= LONGEST_SPELLED:

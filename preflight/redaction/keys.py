@@ -17,6 +17,7 @@ from preflight.text import foreign
 NOTIFY = "PREFLIGHT_NOTIFY"
 """The variable with the addresses of notifications: to know such a URL is to be able to write there."""
 MOST = 1000  # secrets of one value that are known: each costs a look at every text
+LONGEST_BROKEN = 256  # characters of a password whose pieces in a URL are known
 SHORTEST = 8  # characters; a shorter value occurs in too many harmless texts to be replaced blindly
 
 _WORDS = frozenset(
@@ -62,6 +63,8 @@ PAIR = lazy(
 """A name in one field and its value in the next, in YAML, JSON, TOML, XML and options of Helm or CloudFormation:
 ``name: DB_PASSWORD``, ``value: ...``. The groups are the name, the opening quote, what is in quotes, and what is not.
 """
+_IN_URLS = lazy(r"[/?#@:\[\]]")
+_PORT = lazy(r"[0-9]{1,5}(?=[/?#]|$)")
 _BRACED = lazy(r"(?:^|;)\s{0,8}([\w .-]{1,64})=\{((?:[^}]|\}\}){1,256})\}(?=\s{0,8}(?:;|$))")
 _NAMES = lazy(r"[a-z]+(?:[-_][a-z]+)+")
 _HUMP = lazy(r"(?<=[a-z])(?=[A-Z])")
@@ -137,6 +140,7 @@ def secrets(variables: Mapping[str, str]) -> Iterator[str]:
             continue
         if key_like(name):
             yield value
+            yield from _broken(value)
             if "://" in value and _is_hook(name.upper().split("_")):
                 yield from _inside(value)
         for found in islice(LOOKS_SECRET.finditer(value), MOST):
@@ -149,6 +153,7 @@ def secrets(variables: Mapping[str, str]) -> Iterator[str]:
             for password in {*_passwords(value)}:
                 yield password
                 yield unquote(password)
+                yield from _broken(password)
         if "=" in value:
             yield from _assigned(value)
         if value.lstrip()[:1] in ("{", "["):
@@ -194,6 +199,18 @@ def _login(place: str) -> Iterator[str]:
         user, _, password = login.partition(":")
         if password and "/" not in user and "@" not in user:
             yield password
+
+
+def _broken(password: str) -> Iterator[str]:
+    """The pieces that a parser of URLs takes for a port, a path or a host, and shows in its error.
+
+    They come of a password with signs that nobody has encoded: ``invalid integer value "Zq7vXw2L" for ... "port"``.
+    """
+    if len(password) > LONGEST_BROKEN or "://" in password or _PORT.match(password) or any(map(str.isspace, password)):
+        return
+    pieces = _IN_URLS.split(password)
+    if len(pieces) > 1:
+        yield from (piece for piece in pieces if any(map(str.isdigit, piece)) and any(map(str.isalpha, piece)))
 
 
 def _inside(url: str) -> Iterator[str]:

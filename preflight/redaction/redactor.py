@@ -19,7 +19,7 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple, TypeVar
 
 from preflight.patterns import lazy
-from preflight.redaction.derivation import LARGEST, cost, derived, members
+from preflight.redaction.derivation import LARGEST, cost, decoded, derived, members
 from preflight.redaction.encodings import Encodings, spellings
 from preflight.redaction.folds import AROUND, Unfolded, unfolded
 from preflight.redaction.keys import MOST, SHORTEST, common, secrets
@@ -50,12 +50,13 @@ _LIKE_A_KEY = lazy(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])|(?=.*?[A-Za-z]{16})"
 _FRAGMENT = 6
 _REACH = 200  # characters between dots and the end of a secret
 _SEVERAL = r"\.\.\.|[…‥⋯]|\\u202[56]|\\u22[eE][fF]|&hellip;|&#8230;"  # dots, however they are written
-_DOTS = lazy(_SEVERAL)
+_STARS = r"(?<!\s)[*•]{3,64}(?![\s*•])"
+_DOTS = lazy(rf"{_SEVERAL}|{_STARS}")
 # Behind a cut come the signs that close what it stands in, and then nothing, dots (textwrap's are in brackets), stars
 # (of a service that repeats a wrong key), a word for it, how much is missing (rich's "'abc'+30"), or the place that an
 # error names: "ValueError: invalid literal for int() with base 10: '... (app.py:12)".
 _CUT_OFF = lazy(
-    rf"[\\'\"`)\]}}>,;:!?\s]*(?:$|\.\.|{_SEVERAL}|(?<!\s)[*•]{{3,64}}(?![\s*•])"
+    rf"[\\'\"`)\]}}>,;:!?\s]*(?:$|\.\.|{_SEVERAL}|{_STARS}"
     rf"|[\[(<{{](?:\.\.|{_SEVERAL}|truncated|cut|snip|\+?[0-9]{{1,9}} more)"
     r"|\+[0-9]{1,9}(?![\w.])|(?<= )\([^\s()]{1,200}:\d{1,9}\))"
 )
@@ -169,8 +170,9 @@ class Redactor:
 
         For texts that come before there are settings; after that, use :meth:`of`.
         """
-        whole = [value for variables in environments for value in secrets(variables)]
-        return cls([*whole, *derived(*environments), *besides])
+        known = [*environments, *map(decoded, environments)]
+        whole = [value for variables in known for value in secrets(variables)]
+        return cls([*whole, *derived(*known), *besides])
 
     @cached_property
     def spread(self) -> int:
@@ -196,7 +198,8 @@ class Redactor:
         return Redacted(
             text,
             whole[max(start, len(whole) - self._reach) :] if start < end else "",
-            whole[end - self._begins_at_end(whole, end) :],
+            # Of what stands around it, or of a stream of blanks, only the end: it may have no end.
+            whole[end - self._begins_at_end(whole, end) : end] + whole[max(end, len(whole) - 4 * _FRAGMENT) :],
             any(start < len(before.rstrip(AROUND + "\r\n")) and to > len(before) for start, to in spans),
         )
 

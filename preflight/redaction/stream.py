@@ -1,6 +1,12 @@
-"""A stream of lines, redacted one by one: even a secret that is folded over several of them is recognised."""
+"""A stream of lines, redacted one by one: even a secret that is folded over several of them is recognised.
+
+And Python's own streams, where no launcher reads what a process writes: there each write is redacted by itself.
+"""
 
 from __future__ import annotations
+
+import sys
+from collections.abc import Callable
 
 from preflight.redaction.redactor import Redactor
 
@@ -29,3 +35,25 @@ class StreamRedactor:
             self._unfinished, self._waited = redacted.unfinished, 0
         self._begun = redacted.begun
         return redacted.text
+
+
+def redact_streams(redactor: Redactor) -> None:
+    """Redact what is written to standard output and standard error; a second call takes another redactor.
+
+    It lasts as long as the process: Python shows the exception that ends a run after pytest's last hook. pytest's
+    capture and its terminal keep the streams themselves, so each gets another ``write``, and is not replaced.
+    """
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        write = stream.write
+        vars(stream)["write"] = _Redacting(write.write if isinstance(write, _Redacting) else write, redactor)
+
+
+class _Redacting:
+    """What writes to a stream without secrets."""
+
+    def __init__(self, write: Callable[[str], int], redactor: Redactor) -> None:
+        self.write = write
+        self._redactor = redactor
+
+    def __call__(self, text: str) -> int:
+        return self.write(self._redactor.text(text))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
 
 import pytest
 from _pytest._code.code import TerminalRepr
@@ -18,6 +17,7 @@ from _pytest.junitxml import xml_key
 
 from preflight.redaction import formatter
 from preflight.redaction.redactor import Redactor
+from preflight.redaction.stream import redact_streams
 
 
 def redact(config: pytest.Config, redactor: Redactor) -> None:
@@ -30,17 +30,6 @@ def redact(config: pytest.Config, redactor: Redactor) -> None:
     if (write := trace._writer) is not None:  # nothing public tells it
         trace.setwriter(lambda text: write(redactor.text(text)))
     redact_streams(redactor)
-
-
-def redact_streams(redactor: Redactor) -> None:
-    """Redact what is written to standard output and standard error; a second call takes another redactor.
-
-    It lasts as long as the process: Python shows the exception that ends a run after pytest's last hook. pytest's
-    capture and its terminal keep the streams themselves, so each gets another ``write``, and is not replaced.
-    """
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        write = stream.write
-        vars(stream)["write"] = _Redacting(write.write if isinstance(write, _Redacting) else write, redactor)
 
 
 def redact_captured(config: pytest.Config, redactor: Redactor) -> None:
@@ -65,14 +54,3 @@ def redact_error(error: TerminalRepr, redactor: Redactor) -> None:
     """Let what pytest shows of an error, on the terminal and in files, hold no secret."""
     shown = redactor.text(str(error))
     vars(error)["toterminal"] = lambda writer: writer.line(shown)
-
-
-class _Redacting:
-    """What writes to a stream without secrets."""
-
-    def __init__(self, write: Callable[[str], int], redactor: Redactor) -> None:
-        self.write = write
-        self._redactor = redactor
-
-    def __call__(self, text: str) -> int:
-        return self.write(self._redactor.text(text))

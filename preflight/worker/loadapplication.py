@@ -1,7 +1,8 @@
 """``python -m preflight.worker.loadapplication MODULE:ATTR``: load it as the worker does; show the whole error.
 
 This is the fix of the requirement Application: it fails as the worker's attempt failed, since it has the same folder,
-variables (the env file's) and steps (import, attribute, factory), and its traceback is not shortened.
+variables (the env file's) and steps (import, attribute, factory), and its traceback is not shortened. No launcher
+reads what it says: it redacts that itself.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Any
 
 from preflight import project
 from preflight.processes import interpreter
+from preflight.redaction.redactor import Redactor
+from preflight.redaction.stream import redact_streams
 from preflight.settings import loading
 from preflight.settings.fields import SettingsError
 from preflight.worker.application import CannotBeServed, load
@@ -36,6 +39,7 @@ def main() -> int:
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    redact_streams(Redactor.of(chosen))
     os.environ.update(chosen.environment)
     interpreter.put_first(chosen.folder)
     # In a child, for it may end its process: os._exit(0), a fault in C.
@@ -67,7 +71,7 @@ def _loads(app: str) -> bool:
     except CannotBeServed as error:
         print(f"{error}\nFix: {error.fix}", file=sys.stderr, flush=True)
     except BaseException:  # noqa: BLE001  # sys.exit(0) while it is imported is no success
-        traceback.print_exc()
+        print(traceback.format_exc(), end="", file=sys.stderr)  # in one piece: a key may be folded over its lines
     else:
         return True
     return False

@@ -26,6 +26,7 @@ class Words:
 
     _CUT = re.compile(r"[^\x21-\x7e](?=[\x21-\x7e]*$)")  # the last character that ends a word
     _BEARER = re.compile(r"(bearer|basic)\s*$", re.IGNORECASE)
+    _HEADER = 100  # characters that such a word and the blanks behind it have
 
     def __init__(self, redactor: redaction.Redactor, secrets: Iterable[str]) -> None:
         """``secrets``: all of them, including those that the redactor leaves alone, because they are too common."""
@@ -33,15 +34,18 @@ class Words:
         self._redactor = redactor
         self._spread = max([redactor.spread, *spread]) * 6  # escaped forms are longer
         self._held = ""
+        self._looked = 0  # characters of what is held that are known to end no word
         self._before = ""  # what went out before, from where a secret may have begun that is folded over lines
 
     def feed(self, text: str) -> str:
         """What may go out after this piece has come."""
         self._held += text
-        found = self._CUT.search(self._held, 0, max(0, len(self._held) - self._spread))
+        end = max(0, len(self._held) - self._spread)
+        found = self._CUT.search(self._held, self._looked, end)  # only what is new: a word may be very long
         cut = found.end() if found else 0
-        if cut and (header := self._BEARER.search(self._held[:cut])):
+        if cut and (header := self._BEARER.search(self._held, max(0, cut - self._HEADER), cut)):
             cut = header.start()
+        self._looked = max(self._looked, end) - cut
         out, self._held = self._held[:cut], self._held[cut:]
         return self._redacted(out)
 
