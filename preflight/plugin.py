@@ -141,6 +141,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _redact(config: pytest.Config, project: Project) -> None:
     """Redact what is written before the run has its settings; see `preflight.suite.written`."""
     from preflight.redaction.redactor import Redactor
+    from preflight.redaction.stream import redact_streams
     from preflight.settings import loading
     from preflight.settings.fields import SettingsError
     from preflight.suite import written
@@ -151,7 +152,7 @@ def _redact(config: pytest.Config, project: Project) -> None:
     except SettingsError:  # the run itself reports it
         known = (environ,)
     redactor = Redactor.of_variables(*known, os.environ)
-    written.redact_streams(redactor)
+    redact_streams(redactor)
     written.redact_captured(config, redactor)
 
 

@@ -12,15 +12,8 @@ from typing import Any
 import pytest
 
 from preflight.web.instance import Instance
-from preflight.worker.application import (
-    COROUTINE,
-    NEEDED,
-    WITHOUT_ARGUMENTS,
-    WRAPPED,
-    CannotBeServed,
-    LoadedApplication,
-    load,
-)
+from preflight.web.interfaces import COROUTINE, NEEDED, WITHOUT_ARGUMENTS, WRAPPED, CannotBeServed
+from preflight.worker.application import LoadedApplication, load
 from preflight.worker.serving import Server
 
 # What the modules below have in common: one application that answers, in its three plainest forms.

@@ -17,7 +17,7 @@ this order:
 
 `start` runs the suite for an application that another server has started; `bound` finds that server's address, and
 `logs` keeps secrets out of that server's logs. `guarding` combines this start and `beside` for any application, and
-`group` has what the processes of its server share.
+`group` has what the processes of its server share. `interfaces` tells what kind of application an object is.
 
 Values here are named tuples: making a frozen dataclass takes eight times as long (0.8 ms), and every start waits for
 it. A GET never runs a check. Nothing here knows what the application itself does, or which framework it uses, beyond

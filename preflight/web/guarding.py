@@ -18,6 +18,8 @@ from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
+from preflight.web import interfaces
+
 if TYPE_CHECKING:
     from preflight.project import Project
     from preflight.web.asgi import App, Receive, Scope, Send
@@ -38,12 +40,10 @@ def guard(app: App) -> Guarded:
     :param app: an ASGI 3 application; not a factory, and not WSGI.
     :raises TypeError: for anything else.
     """
-    from preflight.worker import application
-
     try:
-        application.must_be_asgi3(app, "what it was given")
-    except application.CannotBeServed as error:
-        advice = f": {error.fix}" if error.fix != application.NEEDED else ""
+        interfaces.must_be_asgi3(app, "what it was given")
+    except interfaces.CannotBeServed as error:
+        advice = f": {error.fix}" if error.fix != interfaces.NEEDED else ""
         raise TypeError(f"guard() takes an ASGI application, and {error}{advice}") from None
     caller = sys._getframe(1)
     module = caller.f_globals

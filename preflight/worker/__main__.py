@@ -327,7 +327,8 @@ class _Main:
 
     def _imported(self, name: str, root: str, guard: ListeningGuard) -> LoadedApplication | None:
         """The application; None if it cannot be imported or served, of which the launcher has been told."""
-        from preflight.worker.application import CannotBeServed, load
+        from preflight.web.interfaces import CannotBeServed
+        from preflight.worker.application import load
 
         try:
             application = load(name, self._complete)

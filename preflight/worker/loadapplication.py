@@ -23,7 +23,8 @@ from preflight.redaction.redactor import Redactor
 from preflight.redaction.stream import redact_streams
 from preflight.settings import loading
 from preflight.settings.fields import SettingsError
-from preflight.worker.application import CannotBeServed, load
+from preflight.web.interfaces import CannotBeServed
+from preflight.worker.application import load
 
 
 def main() -> int:

@@ -38,7 +38,6 @@ NOTHING = {
     "a path of the file": 'assert MODEL, "the model is missing"',
     "a program that has failed": 'assert subprocess.run(["false"]), "it fails"',
     "what a program has returned": 'done = subprocess.run(["false"], check=False); assert done, "it fails"',
-    "an object of the suite": 'assert Client("a"), "it does not answer"',
     "an iterator": 'assert map(answers, ["a", "b"]), "one of them does not answer"',
     "an answer of a library": 'assert False or httpx2.get("http://127.0.0.1:9/"), "it does not answer"',
     "a comma for an equals sign": "assert status(), 200",
@@ -50,6 +49,7 @@ NOTHING = {
 HOLD = {
     "a path": "assert Path(__file__).exists() and not MODEL.exists()",
     "a program": 'assert subprocess.run(["true"]).returncode == 0',
+    "an object that is made": 'assert Client("a"), "it cannot be made"',
     "an iterator": 'assert list(map(answers, "a")) == [False]',
     "a message": 'assert status() == 500, f"{status()}, 200"',
     "a finally": 'try:\n        assert Client("a").host == "a"\n    finally:\n        status()',

@@ -19,7 +19,8 @@ from preflight import ports
 from preflight.ports import blind
 from preflight.settings import loading
 from preflight.settings.fields import SettingsError
-from preflight.worker.application import CannotBeServed, load
+from preflight.web.interfaces import CannotBeServed
+from preflight.worker.application import load
 from tests.e2e import namespaces
 from tests.e2e.doubles import SMALL, STARTS_ANOTHER
 from tests.e2e.namespaces import DEMO, INSIDE, command, goes_on

@@ -19,8 +19,8 @@ from preflight.notify import notifier
 from preflight.redaction.redactor import MASK, Redactor
 from preflight.redaction.stream import StreamRedactor
 from server.chat.words import Words
+from tests.e2e.doubles import STRANGER
 from tests.e2e.place import Place
-from tests.e2e.test_foreign_text import STRANGER
 from tests.ready.asking import ask
 from tests.ready.listeners import listening
 from tests.receivers import Receiver

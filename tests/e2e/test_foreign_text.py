@@ -16,20 +16,9 @@ from typing import Any
 import pytest
 
 from tests.e2e import chatting
+from tests.e2e.doubles import STRANGER
 from tests.e2e.place import Place, Started, get, make_place
 
-# Listens on the port given, under the name given, and says so.
-STRANGER = """
-import ctypes, os, signal, socket, sys
-ctypes.CDLL(None).prctl(15, os.fsencode(sys.argv[2]))  # PR_SET_NAME; Linux
-held = socket.socket()
-held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-held.bind(("127.0.0.1", int(sys.argv[1])))
-held.listen()
-print("listening", flush=True)
-while True:
-    signal.pause()
-"""
 NAME = "\x1b[2J\n\u202e\x9b\u200bd\u00ad"  # 15 bytes: what the kernel keeps
 FORGED = "SERVER FORGED!"
 ARGUMENTS = (

@@ -38,6 +38,8 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _BINDS = (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)
 """What gives a name to something besides assignments, arguments and imports."""
+_VERDICTS = frozenset({"check_returncode", "raise_for_status"})
+"""Methods of what tells how something ended, whether or not anybody asks: a program, a request."""
 _UNCALLED = "asserts a function, which always holds: call it"
 _TEXT = "asserts a string that is not empty, which always holds: compare it with something"
 _OBJECT = "asserts an object that is always true: ask it for something (exists(), returncode), or compare it"
@@ -279,7 +281,13 @@ def _makes_what_is_true(module: ModuleType, name: str) -> bool:
 
 
 def _is_always_true(kind: Any) -> bool:
-    """Whether a class makes objects of its own, none of which can be false."""
+    """Whether a class makes objects that are never false, and that say nothing unless they are asked.
+
+    To make one of another class may be the whole question: ``assert Settings()`` and ``assert connect(url)`` raise.
+    """
+    has_verdict = any(not _VERDICTS.isdisjoint(vars(one)) for one in kind.__mro__)
+    if not (has_verdict or kind.__module__ == "builtins" or issubclass(kind, PurePath | BaseException)):
+        return False
     if type(kind).__call__ is not type.__call__ or any(
         {"__bool__", "__len__"} & vars(one).keys() for one in kind.__mro__
     ):
