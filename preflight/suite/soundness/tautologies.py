@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import builtins
 import contextlib
+import functools
 import inspect
 import os
 import re
@@ -29,6 +30,10 @@ _OF_PATHS = frozenset({"exists", "is_file", "is_dir", "is_symlink"})
 """Methods of paths; other objects may have a value under these names."""
 _METHOD = re.compile(rb"\.(?:%b)\b(?!\s*\()" % "|".join(sorted(_OF_TEXTS | _OF_PATHS)).encode())
 _CALLED = re.compile(rb"(?:^|\bor\b)[\s\\]*([a-z_][\w.]*)\(", re.IGNORECASE)
+_GIVEN = re.compile(
+    rb"^[ \t]*([A-Za-z_]\w*)[ \t]*(?::[^=\n]*)?=[ \t]*(?:([A-Za-z_][\w.]*)\(|[^\n]*/)", re.MULTILINE
+)
+"""A name, and what is called for its value; that is empty for a value with a slash in it."""
 _JOINED = re.compile(rb"/[\s\\]*[rf]{0,2}['\"]", re.IGNORECASE)
 """A path and a name below it: ``folder / "file"``."""
 _MESSAGE = re.compile(rb",[\s\\]*(?:-?[\d.]+|True|False|None)\s*(?:#[^\n]*)?$")
@@ -62,9 +67,10 @@ def always_hold(text: bytes, module: ModuleType) -> list[tuple[int, str]]:
     def may_hold(name: bytes) -> bool:
         if b"def %b(" % name in text or _is_function(module, name.decode()):
             return True
-        given = re.search(rb"\b%b\s*(?::[^=\n]*)?=\s*(?:([A-Za-z_][\w.]*)\(|[^\n]*/)" % re.escape(name), text)
-        return given is not None and (given[1] is None or _makes_what_is_true(module, given[1].decode()))
+        makers = (maker.decode() for given, maker in assignments() if given == name)
+        return any(not maker or _makes_what_is_true(module, maker) for maker in makers)
 
+    assignments = functools.cache(lambda: _GIVEN.findall(text))
     suspect = [one for found in _ASSERTION.finditer(text) if is_suspect(one := found[2] or found[3] or b"")]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
