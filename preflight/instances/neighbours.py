@@ -215,7 +215,7 @@ def _by_name(slot: str, pids: set[int], wanted: Callable[[], bool]) -> Iterator[
     """Instances on Linux, of this release and later ones.
 
     Anybody can listen on such a name. Those whose queue is full are tried again for as long as somebody is ``wanted``,
-    and all of them together not longer than one may take to answer.
+    and all of them together not longer than one of them has that is suspended.
     """
     names = unixsockets.abstract_names(f"preflight/{slot}/")
     until = time.monotonic() + instances.ANSWER
@@ -246,14 +246,18 @@ def _named(slot: str, name: str, channel: Channel, pid: int) -> Neighbour | None
     """
     if _is_in_another_container(pid):
         return None
-    process = here().process(pid)
-    patience = instances.BUSY if process is not None and not process.suspended else instances.ANSWER
     try:
-        record, _bound = instances.ask(channel, any_release=False, patience=patience)
+        record, _bound = instances.ask(channel, any_release=False, patience=_patience(pid))
     except OSError:
         kept = _kept_open(slot, pid)
         return _silent(kept[0] if kept else _made_up(slot, pid))
     return Neighbour(replace(record, pid=pid), answers=True, address=name) if record is not None else None
+
+
+def _patience(pid: int) -> float:
+    """How many seconds a launcher has to answer."""
+    process = here().process(pid)
+    return instances.BUSY if process is not None and not process.suspended else instances.ANSWER
 
 
 def _is_in_another_container(pid: int) -> bool:
@@ -288,7 +292,7 @@ def _asked(record: Record, file: Path) -> Neighbour:
     try:
         if peer.pid not in (0, record.pid):
             return _silent(record)
-        said, bound = instances.ask(channel, any_release=True)
+        said, bound = instances.ask(channel, any_release=True, patience=_patience(record.pid))
     except OSError:
         return _silent(record)
     finally:

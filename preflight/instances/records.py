@@ -24,7 +24,7 @@ from preflight.times import local_of
 
 PROTOCOL = 2
 ANSWER = 2.0  # seconds that a launcher has to answer
-BUSY = 10.0  # seconds that one has which is not suspended: it may have been paged out, or wait for a disk
+BUSY = 10.0  # seconds for a launcher that is not suspended, which may have been paged out or wait for a disk
 LONGEST_END = 700.0  # seconds; no settings let an instance take longer to end, whatever a record says
 STARTING, SERVING, DRAINING = "starting", "serving", "draining"
 MANY = 1 << 62  # seconds or a number of anything that no launcher has

@@ -39,8 +39,8 @@ SILENT = 2.0  # seconds that a command waits at its end without saying for what
 WAITING = 50  # notices that wait for a service; beyond that, the oldest is dropped
 LONGEST = 8_000  # characters of a message
 TOO_LATE = f"no answer within {PATIENCE:g} s"
-# What chat services take for a call to everybody, or to one person: a process may be called like that.
-_MENTION = re.compile(r"(?<![\w@])@(?=(?:everyone|here|channel|all|team)\b)|<[!@#]", re.IGNORECASE)
+# What chat services take for a call to everybody: a process may be called like that.
+_MENTION = re.compile(r"@(?=everyone|channel|(?:here|all)\b(?!\.))|<(?=[!@#]|users/)", re.IGNORECASE)
 QUESTION = Notice("", "")
 """Sends nothing: asks whether a message could be sent to a URL."""
 

@@ -225,4 +225,5 @@ def reader_has_gone() -> bool:
     """Whether nobody will ever read standard output: what it leads to has no other end any more."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)  # errors and hang-ups are told in any case
-    return any(events & (select.POLLERR | select.POLLHUP) for _descriptor, events in poll.poll(0))
+    hung_up = any(events & (select.POLLERR | select.POLLHUP) for _descriptor, events in poll.poll(0))
+    return hung_up and not _has_a_name(sys.stdout.fileno())

@@ -14,7 +14,7 @@ from preflight.ports import cgroups, fixes, programs
 from preflight.ports.binding import user_name
 from preflight.ports.holders import Holder, HolderProcess
 from preflight.ports.machine import Machine, Process, ancestors
-from preflight.ports.spared import BROWSERS, EDITORS, FORWARDERS, INFRASTRUCTURE, JOBS, MANAGERS, PROGRAMS
+from preflight.ports.spared import BROWSERS, DAEMONS, EDITORS, FORWARDERS, INFRASTRUCTURE, JOBS, MANAGERS, PROGRAMS
 from preflight.text import foreign
 
 _NAME = 15  # characters that Linux keeps of a process's name
@@ -110,7 +110,7 @@ class Asking:
 
             return f"it runs in container {container}", f"docker stop {quote(container)}  # or podman, nerdctl, lxc"
         service = cgroups.unit(process.cgroup)
-        if service is not None and service != self.unit and service.name in JOBS:
+        if service is not None and service != self.unit and service.name in JOBS and process.name not in DAEMONS:
             return f"it was started by {service.name}", kill
         if service is not None and service != self.unit:
             sudo = "" if service.by_user or self.uid == 0 else "sudo "

@@ -97,7 +97,8 @@ FORWARDERS: dict[str, str] = {
 MANAGERS = frozenset({"supervisord", "pm2"})
 """Infrastructure that runs anybody's programs; what other infrastructure has started to listen is a part of it."""
 
-JOBS = frozenset(f"{name}.service" for name in ("cron", "crond", "cronie", "anacron", "atd", "ssh", "sshd"))
+DAEMONS = frozenset({"anacron", "atd", "cron", "crond", "cronie", "ssh", "sshd"})
+JOBS = frozenset(f"{name}.service" for name in DAEMONS)
 """Services that start other people's commands and leave them alone: to stop the service ends none of these."""
 
 _NOTEBOOKS = (

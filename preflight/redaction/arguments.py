@@ -15,7 +15,7 @@ import shlex
 from collections.abc import Collection, Iterator, Sequence
 
 from preflight.patterns import lazy
-from preflight.redaction.keys import LOOKS_SECRET, PAIR, secret_field, words
+from preflight.redaction.keys import LOOKS_SECRET, PAIR, PORT, secret_field, words
 from preflight.redaction.redactor import MASK
 
 LONGEST = 16 * 1024  # characters of a command line that are looked at
@@ -52,7 +52,6 @@ _SLASHED = lazy(r"/(?:p|pass|password|passwd|pwd|pw|token|key|secret):(?=.)", re
 _WITHOUT_SCHEME = lazy(r"([\w.%+-]{1,64}):(?!//)[^\s@]{1,512}@([\w.-]{0,255})(?:[:/].*)?", re.DOTALL)
 _VERSION = lazy(r"v?[0-9]{1,9}(?:\.[0-9]{1,9}){0,2}|sha[0-9]{3}")  # of npm:name@1.2, of image:tag@sha256:...
 _ADDRESS = lazy(r"[^\s\"'<>]+")
-_PORT = lazy(r"[0-9]{1,5}(?=[/?#]|$)")
 _FRAGMENT = lazy(r"(#[^:/?#=&]{1,64}:)[^:/].*", re.DOTALL)
 """A login behind an address, as pproxy has it: ``http://:8080#me:X``."""
 
@@ -366,7 +365,7 @@ def _place(place: str) -> str:
     user, sign, rest = host.partition(":")
     if "@" in host:
         login = host.rpartition("@")[0]
-    elif sign and not _PORT.match(f"{rest}"):
+    elif sign and not PORT.match(f"{rest}"):
         login = place.rpartition("@")[0]
     else:
         return place

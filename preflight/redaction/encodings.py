@@ -29,7 +29,7 @@ _DIGITS = lazy(r"0x|u00|([0-9a-fA-F])")
 _HEX_KEY = lazy(r"[0-9a-fA-F]{2}(?:[:-]?[0-9a-fA-F]{2}){7,}")
 _BASE64_KEY = lazy(r"(?=.*[0-9])(?=.*[a-z])(?=.*[A-Z])[A-Za-z0-9+/_-]{16,}={0,2}")
 # Keys in groups for people: of an account (abcd efgh ijkl mnop), of a licence, a seed in base32 that is typed in.
-_GROUPED = lazy(r"([A-Za-z0-9]{4,8})(?:[ -][A-Za-z0-9]{4,8}){2,15}")
+_GROUPED = lazy(r"(?=.*[0-9])(?=.*[A-Za-z])([A-Za-z0-9]{4,8})(?:[ -][A-Za-z0-9]{4,8}){2,15}|([a-z]{4})(?: [a-z]{4}){3}")
 _BASE32 = lazy(r"[a-z2-7]{16,}")
 
 
@@ -115,9 +115,9 @@ def spellings(secret: str) -> Iterator[str]:
     A key that is written in groups of the same length is known without what is between them, too.
     """
     yield secret
-    if grouped := _GROUPED.fullmatch(secret):
+    if _GROUPED.fullmatch(secret):
         groups = re.split("[ -]", secret)
-        if all(len(group) == len(grouped[1]) for group in groups):
+        if len({*map(len, groups)}) == 1:
             joined = "".join(groups)
             yield joined
             if _BASE32.fullmatch(joined):

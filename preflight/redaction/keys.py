@@ -63,8 +63,10 @@ PAIR = lazy(
 """A name in one field and its value in the next, in YAML, JSON, TOML, XML and options of Helm or CloudFormation:
 ``name: DB_PASSWORD``, ``value: ...``. The groups are the name, the opening quote, what is in quotes, and what is not.
 """
+_PASSWORDS = frozenset({"PASS", "PASSWD", "PASSWORD", "PW", "PWD"})
+"""Last words of the names of variables whose values people put into URLs as they are."""
 _IN_URLS = lazy(r"[/?#@:\[\]]")
-_PORT = lazy(r"[0-9]{1,5}(?=[/?#]|$)")
+PORT = lazy(r"[0-9]{1,5}(?=[/?#]|$)")
 _BRACED = lazy(r"(?:^|;)\s{0,8}([\w .-]{1,64})=\{((?:[^}]|\}\}){1,256})\}(?=\s{0,8}(?:;|$))")
 _NAMES = lazy(r"[a-z]+(?:[-_][a-z]+)+")
 _HUMP = lazy(r"(?<=[a-z])(?=[A-Z])")
@@ -140,7 +142,8 @@ def secrets(variables: Mapping[str, str]) -> Iterator[str]:
             continue
         if key_like(name):
             yield value
-            yield from _broken(value)
+            if _PASSWORDS.intersection(words(name)[-1:]):
+                yield from _broken(value)
             if "://" in value and _is_hook(name.upper().split("_")):
                 yield from _inside(value)
         for found in islice(LOOKS_SECRET.finditer(value), MOST):
@@ -206,7 +209,9 @@ def _broken(password: str) -> Iterator[str]:
 
     They come of a password with signs that nobody has encoded: ``invalid integer value "Zq7vXw2L" for ... "port"``.
     """
-    if len(password) > LONGEST_BROKEN or "://" in password or _PORT.match(password) or any(map(str.isspace, password)):
+    if len(password) > LONGEST_BROKEN or "://" in password or PORT.match(password) or any(map(str.isspace, password)):
+        return
+    if common(password) or password.startswith(("/", "~")) or "/" in password.partition("@")[2]:  # of a file, a host's
         return
     pieces = _IN_URLS.split(password)
     if len(pieces) > 1:

@@ -50,7 +50,7 @@ _LIKE_A_KEY = lazy(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])|(?=.*?[A-Za-z]{16})"
 _FRAGMENT = 6
 _REACH = 200  # characters between dots and the end of a secret
 _SEVERAL = r"\.\.\.|[…‥⋯]|\\u202[56]|\\u22[eE][fF]|&hellip;|&#8230;"  # dots, however they are written
-_STARS = r"(?<!\s)[*•]{3,64}(?![\s*•])"
+_STARS = r"(?<![\s*•])[*•]{3,64}(?![\s*•])"
 _DOTS = lazy(rf"{_SEVERAL}|{_STARS}")
 # Behind a cut come the signs that close what it stands in, and then nothing, dots (textwrap's are in brackets), stars
 # (of a service that repeats a wrong key), a word for it, how much is missing (rich's "'abc'+30"), or the place that an

@@ -38,9 +38,9 @@ def claim(
     """Find, free and hold the port as far as a run of this ``origin`` may.
 
     ``blocked`` says what blocks the start already: a start that is going to be refused never stops a server that works.
-    ``may_take`` is called, before any process is stopped, with the seconds that a holder may take to end: a run that
-    ended earlier would have stopped a server for nothing. ``inherited`` is the listening socket that a start is given,
-    by the instance that it replaces or by systemd.
+    ``may_take`` is called with the seconds that a holder may take to answer, and, before any process is stopped, to
+    end: a run that ended earlier would have stopped a server for nothing. ``inherited`` is the listening socket that a
+    start is given, by the instance that it replaces or by systemd.
     """
     try:
         if origin != "pytest":
@@ -73,7 +73,7 @@ def _claim(
     if settings.uds is not None:
         from preflight.suite import occupied
 
-        return occupied.claim_path(origin, settings, settings.uds, blocking, given)
+        return occupied.claim_path(origin, settings, settings.uds, blocking, may_take, given)
     if origin == "start":
         if blocking:
             return Claim(untried=blocking)

@@ -17,7 +17,7 @@ from preflight import commands, ports
 from preflight.instances import neighbours, runtime, socketfiles, unixsockets
 from preflight.instances.decision import Decision, decide, patience
 from preflight.instances.neighbours import Neighbour
-from preflight.instances.records import DRAINING, STARTING, Record
+from preflight.instances.records import BUSY, DRAINING, STARTING, Record
 from preflight.ports import ancestors, here
 from preflight.processes.worker import LISTENING_FIX
 from preflight.redaction.keys import common_secrets
@@ -26,6 +26,7 @@ from preflight.suite.claimed import Claim
 from preflight.text import foreign
 
 STUBBORN = 3.0  # seconds beyond the grace until what a holder leaves behind is swept or given up
+ASKED = 2 * BUSY  # seconds until a launcher that is busy has been asked who it is, and again when others have drained
 LOOK = 0.02  # seconds between two looks at a port that an instance of ours is about to let go of
 
 
@@ -53,6 +54,7 @@ def claim(
     may_take: Callable[[float], object],
 ) -> Claim:
     """Find, free and hold the port as far as a run of this ``origin`` may; ``blocking``: why it frees nothing."""
+    may_take(ASKED)
     holders = tuple(ports.listeners(settings.host, settings.port, secrets=common_secrets(settings)))
     ours = neighbours.on_port(settings, holders)
     if origin == "start":  # a launcher that has inherited a socket of its parent's is no neighbour of itself
@@ -129,15 +131,22 @@ def _take(settings: Settings, policy: ports.Policy, on_step: Callable[[ports.Ste
     )
 
 
-def claim_path(origin: str, settings: Settings, path: Path, blocking: str, given: socket.socket | None) -> Claim:
+def claim_path(
+    origin: str,
+    settings: Settings,
+    path: Path,
+    blocking: str,
+    may_take: Callable[[float], object],
+    given: socket.socket | None,
+) -> Claim:
     """Claim the path of a Unix socket, for which no process is stopped; see socketfiles.py."""
-    if origin == "start":
-        if blocking:
-            return Claim(untried=blocking)
-        if given is not None:
-            if any(neighbour.answers and neighbour.is_at(settings) for neighbour in neighbours.on_port(settings)):
-                return Claim(socket=given, handed_over=True)
-            given.close()  # somebody has removed its file, or made another one
+    if origin == "start" and blocking:
+        return Claim(untried=blocking)
+    may_take(ASKED)
+    if origin == "start" and given is not None:
+        if any(neighbour.answers and neighbour.is_at(settings) for neighbour in neighbours.on_port(settings)):
+            return Claim(socket=given, handed_over=True)
+        given.close()  # somebody has removed its file, or made another one
     ours = neighbours.on_port(settings)
     if origin == "rerun":
         return _still_served(settings, ours, ())

@@ -21,5 +21,5 @@ this order:
 
 Values here are named tuples: making a frozen dataclass takes eight times as long (0.8 ms), and every start waits for
 it. A GET never runs a check. Nothing here knows what the application itself does, or which framework it uses, beyond
-Starlette's interfaces.
+Starlette's interfaces; `interfaces` knows some packages whose objects are no applications.
 """

@@ -43,7 +43,8 @@ def guard(app: App) -> Guarded:
     try:
         interfaces.must_be_asgi3(app, "what it was given")
     except interfaces.CannotBeServed as error:
-        advice = f": {error.fix}" if error.fix != interfaces.NEEDED else ""
+        of_names = error.fix in (interfaces.NEEDED, interfaces.WITHOUT_ARGUMENTS)
+        advice = f": {error.fix}" if not of_names else ""
         raise TypeError(f"guard() takes an ASGI application, and {error}{advice}") from None
     caller = sys._getframe(1)
     module = caller.f_globals

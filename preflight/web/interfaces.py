@@ -62,7 +62,7 @@ def use_of(candidate: Any, subject: str) -> Use:
         kind = "None" if candidate is None else f"of type {type(candidate).__name__}"
         raise CannotBeServed(f"{subject} is not an ASGI application: it cannot be called (it is {kind})", NEEDED)
     for base in type(candidate).__mro__:
-        for module in (base.__module__, base.__module__.partition(".")[0]):
+        for module in (str(base.__module__), str(base.__module__).partition(".")[0]):
             if module in NO_SERVERS:
                 what, fix = NO_SERVERS[module]
                 raise CannotBeServed(f"{subject} is not an ASGI application: it is {what} (of {module})", fix)

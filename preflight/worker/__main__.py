@@ -101,12 +101,13 @@ def _outlive_the_reader(seconds: float) -> None:
     """Wait; once nobody reads what the application prints, let it lead nowhere: no answer fails because of it."""
     until = time.monotonic() + seconds
     poll = select.poll()
-    poll.register(1, 0)  # that the launcher, which has read it, is gone is told in any case
-    if poll.poll(seconds * 1000):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.dup2(nowhere, 2)
-    time.sleep(max(0.0, until - time.monotonic()))
+    for descriptor in (1, 2):
+        poll.register(descriptor, 0)  # that its other end is gone is told in any case
+    while (left := until - time.monotonic()) > 0:
+        for descriptor, _event in poll.poll(left * 1000):
+            poll.unregister(descriptor)
+            with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:  # too many open files, say
+                os.dup2(nowhere.fileno(), descriptor)
 
 
 class _Main:
@@ -179,11 +180,13 @@ class _Main:
     def _hung_up(self) -> None:
         """The launcher is gone: answer what is in flight, then end, whatever happens."""
         server = self._server
-        if server is not None:
-            # Another starter may have the socket by now.
-            server.drain(replaced=False, last=False)
-            _outlive_the_reader(server.instance.settings.drain_timeout + 1)
-        children.end_group()
+        try:
+            if server is not None:
+                # Another starter may have the socket by now.
+                server.drain(replaced=False, last=False)
+                _outlive_the_reader(server.instance.settings.drain_timeout + 1)
+        finally:
+            children.end_group()
 
     def _hurry(self) -> bool:
         """Somebody wants the port while this drains by itself: accept nothing more, finish what is in flight."""

@@ -222,7 +222,7 @@ class Agent:
                     message = f"The model's answer has more than {LONGEST_ANSWER:,} characters. Ask for a shorter one."
                     raise ProviderError("provider_incomplete", message, retry=True)
                 writer(("token", chunk.text))
-        text = self._redactor.text("".join(said))
+        text = await asyncio.to_thread(self._redactor.text, "".join(said))  # seconds for the longest
         if not text.strip():
             raise ProviderError("provider_incomplete", "The model's answer is empty. Try again.", retry=True)
         writer(("answer", text))

@@ -242,7 +242,7 @@ class Connection:
         else:
             self.send(first)
         self._release()
-        self._hub.begin()
+        self._hub.expect_questions()
         if resumed:
             await session.unfinished.recover()
 

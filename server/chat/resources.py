@@ -91,15 +91,19 @@ class Resources:
 
         Raises StoreError, or whatever its import raises; the next call tries again.
         """
-        # A caller that is cancelled leaves the making to the others.
-        return await asyncio.shield(self.begin())
-
-    def begin(self) -> asyncio.Task[Agent]:
-        """Begin to make the agent, unless that has been done: it will soon be asked. :meth:`agent` says how it ends."""
         made = self._making
         if made is None or (made.done() and (made.cancelled() or made.exception() is not None)):
-            self._making = made = asyncio.create_task(self._make())
-            made.add_done_callback(lambda one: one.cancelled() or one.exception())  # nobody may have waited for it
+            made = self._begin_to_make()
+        return await asyncio.shield(made)  # a caller that is cancelled leaves the making to the others
+
+    def expect_questions(self) -> None:
+        """Begin to make the agent, unless that has been tried: it will soon be asked."""
+        if self._making is None:
+            self._begin_to_make()
+
+    def _begin_to_make(self) -> asyncio.Task[Agent]:
+        self._making = made = asyncio.create_task(self._make())
+        made.add_done_callback(lambda one: one.cancelled() or one.exception())  # nobody may have waited for it
         return made
 
     async def _make(self) -> Agent:

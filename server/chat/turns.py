@@ -357,7 +357,7 @@ class Session:
                         index += 1
                 else:
                     answer = unbroken(text)
-            if piece := words.rest():
+            if piece := await asyncio.to_thread(words.rest):  # of a model that wrote no blank: all of it
                 self.publish(Token(session_id=self.id, turn_id=turn.id, index=index, content=piece))
             return answer
 

@@ -51,7 +51,7 @@ class Words:
 
     def rest(self) -> str:
         """What was held back, at the end of the stream."""
-        out, self._held = self._held, ""
+        out, self._held, self._looked = self._held, "", 0
         return self._redacted(out)
 
     def _redacted(self, out: str) -> str:

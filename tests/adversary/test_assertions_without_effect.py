@@ -99,7 +99,7 @@ def test_requirements_that_a_slip_has_hidden(shop: Adopter) -> None:
         refused(one)
         for name in SLIPS:
             assert f"preflight_suite/test_{name}.py::" in one.output, name
-        assert "test_inside.py::test_inner, which is inside of another test" in one.output
+        assert "test_inside.py::test_inner, which is inside another test" in one.output
 
 
 WITHOUT = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all", "--"]

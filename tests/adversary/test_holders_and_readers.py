@@ -150,16 +150,31 @@ def test_a_copy_that_was_detached(place: Place) -> None:
 # Launchers.
 
 
-def test_a_launcher_that_is_busy_when_it_is_asked(place: Place) -> None:
-    """Paged out, or waiting for a disk, for longer than a suspended one is asked: it hands over, nobody is refused."""
-    busy, go = signal.SIGRTMIN + 9, place.folder / "go"
+def busy(place: Place, go: Path) -> Started:
+    """An instance whose launcher does nothing until that file is there."""
+    number = signal.SIGRTMIN + 9
     program = place.prepared(
         "import os, signal, time\n"
         f"def wait(*_):\n    while not os.path.exists({str(go)!r}):\n        time.sleep(0.02)\n"
-        f"signal.signal({int(busy)}, wait)"
+        f"signal.signal({int(number)}, wait)"
     )
-    old = place.start_program(program, *DEMO).until_ready()
-    old.send(busy)
+    started = place.start_program(program, *DEMO).until_ready()
+    started.send(number)
+    return started
+
+
+def test_a_launcher_that_hangs(place: Place) -> None:
+    """It never answers: a start whose requirements have little time replaces it all the same."""
+    old = busy(place, place.folder / "never")
+    new = place.start(*DEMO, PREFLIGHT_REQUIREMENT_TIMEOUT="3s", PREFLIGHT_PORT_GRACE="1s").until_ready()
+    assert old.wait() == -signal.SIGKILL
+    assert new.stop() == 0
+
+
+def test_a_launcher_that_is_busy_when_it_is_asked(place: Place) -> None:
+    """Paged out, or waiting for a disk, for longer than a suspended one is asked: it hands over, nobody is refused."""
+    go = place.folder / "go"
+    old = busy(place, go)
     new = place.start(*DEMO)
     name = f"@preflight/{place.port}/"
 

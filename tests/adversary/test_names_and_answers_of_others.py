@@ -68,7 +68,7 @@ def test_what_was_looked_at_is_held_back() -> None:
 
 # Names of processes.
 
-CALLS = ("@everyone", "<!channel> x", "@here <@U012AB>", "<@&12> @all")
+CALLS = ("@everyone", "<!channel> x", "@here <@U012AB>", "<@&12> @all", "1@here x@@everyone_2", "<users/all>")
 
 
 def test_a_name_that_calls_everybody(place: Place, receiver: Receiver) -> None:
@@ -92,8 +92,8 @@ def test_a_name_that_calls_everybody(place: Place, receiver: Receiver) -> None:
 def test_calls(name: str) -> None:
     """All that services know as such, and no address or package."""
     changed = notifier._MENTION.sub(r"\g<0> ", name)
-    assert not re.search(r"@(?:everyone|here|all)|<[!@][&\w]", changed), changed
-    kept = "me@all.example.org npm install @scope/pkg a@here.org getty@tty1.service a < b @allow"
+    assert not re.search(r"@(?:everyone|here|all)|<[!@][&\w]|<users", changed), changed
+    kept = "me@all.example.org npm install @scope/pkg @team/lib a@here.org getty@tty1.service a < b @allow"
     assert notifier._MENTION.sub(r"\g<0> ", kept) == kept
 
 

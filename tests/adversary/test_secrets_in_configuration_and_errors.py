@@ -48,7 +48,7 @@ def test_files_in_variables(what: str) -> None:
 @pytest.mark.parametrize(
     "value, text",
     [
-        ('[server]\nname = "shop-frontend-2024"\n[api_keys]\n\n[log]\nformat = "structured-2-lines"',
+        ('[server]\nname = "shop-frontend-2024"\n[api_keys]\na = "Hs5gTj9BnV1c"\n[log]\nformat = "structured-2-lines"',
          "shop-frontend-2024 structured-2-lines"),
         (_base64("server:\n  name: shop-frontend-2024\n  mode: structured-2-lines\n"), "shop-frontend-2024"),
         ("registry.example.org/team/app:1.2.3-rc1", "registry.example.org/team/app:1.2.3-rc1 team app"),
@@ -83,6 +83,22 @@ def test_errors_about_an_address(variable: str, sign: str) -> None:
         assert second not in said
 
 
+NO_PASSWORDS = {  # a variable with a slash, a colon or an "@" in its value, and what is said of it
+    "GOOGLE_APPLICATION_CREDENTIALS": ("/srv/web-app-2024/gcp.json", 'File "/srv/web-app-2024/main.py"'),
+    "SSL_KEY": ("/home/dev12345/certs/privkey1.pem", "user dev12345 has no such folder"),
+    "KMS_KEY_ARN": ("arn:aws:kms:eu-west-1:123456789012:key/8f3b", "region eu-west-1 has no such key"),
+    "DB_PASSWORD": ("/run/secrets/db-password-1", "db-password-1 does not exist"),
+    "SITE_URL": ("https://me:Hs5gTj9B@host/path2024/@scope/x", "path2024 is missing"),
+}
+
+
+@pytest.mark.parametrize("variable", NO_PASSWORDS)
+def test_pieces_that_are_no_part_of_a_password(variable: str) -> None:
+    """Folders, regions and paths stay readable."""
+    value, text = NO_PASSWORDS[variable]
+    assert Redactor.of_variables({variable: value}).text(text) == text
+
+
 @pytest.mark.parametrize(
     "value, shown",
     [
@@ -102,11 +118,18 @@ def test_groups_and_stars(value: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["correct horse battery staple", "legal winner thank year wave sausage worth useful", "2024-12-01"]
+    "value",
+    [
+        "correct horse battery staple",
+        "legal winner thank year wave sausage worth useful",
+        "2024-12-01",
+        "this-that-when-then",
+        "2024-2025-2026",
+    ],
 )
 def test_words_are_no_groups(value: str) -> None:
     """Neither the words of a phrase nor a date in digits are a key."""
-    text = "correcthorse legal winner thank 20241201 *** bold *** text"
+    text = "correcthorse legal winner thank 20241201 thisthatwhenthen 202420252026 *** bold *** text"
     assert Redactor.of_variables({"A_PASSWORD": value}).text(text) == text
 
 

@@ -15,6 +15,7 @@ from types import CodeType, ModuleType
 import pytest
 
 from preflight.project import Scope
+from preflight.suite.soundness.dropped import drops
 from preflight.suite.soundness.tautologies import always_hold
 
 REWRITTEN = -1
@@ -130,7 +131,8 @@ class Sources:
                 caches = path.parent / "__pycache__"
                 found.append(f"{shown}: its compiled code does not match its source: remove {caches}")
             if in_suite and written is not None:
-                found += [f"{shown}:{line}: {why}" for line, why in always_hold(self.text(file), module)]
+                text = self.text(file)
+                found += [f"{shown}:{line}: {why}" for line, why in (*always_hold(text, module), *drops(text))]
         return found
 
     def _inside(self, path: Path, name: str, level: int) -> set[Code]:

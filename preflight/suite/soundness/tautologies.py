@@ -1,6 +1,6 @@
 """Which assertions of a file hold whatever is found: ``assert (x, "no x")``, ``assert x == 1 or 2``?
 
-And which compare nothing (``assert status, 200``), or are dropped when they fail (``finally: return``)?
+And which compare nothing: ``assert status, 200``?
 """
 
 from __future__ import annotations
@@ -30,17 +30,13 @@ _OF_PATHS = frozenset({"exists", "is_file", "is_dir", "is_symlink"})
 """Methods of paths; other objects may have a value under these names."""
 _METHOD = re.compile(rb"\.(?:%b)\b(?!\s*\()" % "|".join(sorted(_OF_TEXTS | _OF_PATHS)).encode())
 _CALLED = re.compile(rb"(?:^|\bor\b)[\s\\]*([a-z_][\w.]*)\(", re.IGNORECASE)
-_GIVEN = re.compile(
-    rb"^[ \t]*([A-Za-z_]\w*)[ \t]*(?::[^=\n]*)?=[ \t]*(?:([A-Za-z_][\w.]*)\(|[^\n]*/)", re.MULTILINE
-)
+_GIVEN = re.compile(rb"^[ \t]*([A-Za-z_]\w*)[ \t]*(?::[^=\n]*)?=[ \t]*(?:([A-Za-z_][\w.]*)\(|[^\n]*/)", re.MULTILINE)
 """A name, and what is called for its value; that is empty for a value with a slash in it."""
 _JOINED = re.compile(rb"/[\s\\]*[rf]{0,2}['\"]", re.IGNORECASE)
 """A path and a name below it: ``folder / "file"``."""
-_MESSAGE = re.compile(rb",[\s\\]*(?:-?[\d.]+|True|False|None)\s*(?:#[^\n]*)?$")
-_FINALLY = re.compile(rb"\bfinally\s*:")
+_MESSAGE = re.compile(rb",[\s\\(]*(?:-?[\d.][\w.]*|True|False|None)[\s)]*(?:[;#][^\n]*)?$")
 _INSTALLED = ("site-packages", f"{os.path.dirname(os.__file__)}{os.sep}")
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-_LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _BINDS = (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)
 """What gives a name to something besides assignments, arguments and imports."""
 _VERDICTS = frozenset({"check_returncode", "raise_for_status"})
@@ -49,12 +45,11 @@ _UNCALLED = "asserts a function, which always holds: call it"
 _TEXT = "asserts a string that is not empty, which always holds: compare it with something"
 _OBJECT = "asserts an object that is always true: ask it for something (exists(), returncode), or compare it"
 _NUMBER = "has a value for its message, and compares nothing with it: write == in place of the comma"
-_DROPPED = "leaves a finally, which drops what has failed before: move it behind the finally"
 _FILLED = "asserts something that is never empty, which always holds: wrap it in all() or any()"
 
 
 def always_hold(text: bytes, module: ModuleType) -> list[tuple[int, str]]:
-    """The lines of a module's file with an assertion that holds whatever it says, or is dropped, and why."""
+    """The lines of a module's file with an assertion that holds whatever it says, and why."""
 
     def is_suspect(condition: bytes) -> bool:
         if _METHOD.search(condition) or _JOINED.search(condition):
@@ -67,32 +62,49 @@ def always_hold(text: bytes, module: ModuleType) -> list[tuple[int, str]]:
     def may_hold(name: bytes) -> bool:
         if b"def %b(" % name in text or _is_function(module, name.decode()):
             return True
-        makers = (maker.decode() for given, maker in assignments() if given == name)
-        return any(not maker or _makes_what_is_true(module, maker) for maker in makers)
+        return any(not maker or _makes_what_is_true(module, maker.decode()) for maker in makers().get(name, ()))
 
-    assignments = functools.cache(lambda: _GIVEN.findall(text))
+    @functools.cache
+    def makers() -> dict[bytes, set[bytes]]:
+        found: dict[bytes, set[bytes]] = {}
+        for name, maker in _GIVEN.findall(text):
+            found.setdefault(name, set()).add(maker)
+        return found
+
     suspect = [one for found in _ASSERTION.finditer(text) if is_suspect(one := found[2] or found[3] or b"")]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        compares = not any(_MESSAGE.search(found[2] or found[3] or b"") for found in _ASSERTION.finditer(text))
-        if compares and not _FINALLY.search(text) and not any(is_suspect(_condition(one)) for one in suspect):
+        asserted = (found[2] or found[3] or b"" for found in _ASSERTION.finditer(text))
+        compares = not any(_MESSAGE.search(one) and _has_value_for_message(one) for one in asserted)
+        if compares and not any(is_suspect(_condition(one)) for one in suspect):
             return []
         nodes = list(ast.walk(ast.parse(text)))
     known = _Names.of(nodes, module)
     asserts = [node for node in nodes if isinstance(node, ast.Assert)]
     found = [(node.lineno, _why(node.test, known) or _why_of_message(node.msg)) for node in asserts]
-    tries = [node for node in nodes if isinstance(node, ast.Try)]
-    found += [(one.lineno, _DROPPED) for node in tries for one in _leaving(node.finalbody)]
     return sorted((line, why) for line, why in found if why)
 
 
+def _statement(asserted: bytes) -> ast.Assert | None:
+    """The assertion with this behind ``assert``; None if that cannot be told, in a text say."""
+    with contextlib.suppress(SyntaxError, ValueError):
+        node = ast.parse(b"assert" + asserted).body[0]
+        return node if isinstance(node, ast.Assert) else None
+    return None
+
+
 def _condition(asserted: bytes) -> bytes:
-    """What is behind ``assert`` without its message; all of it if that cannot be told, in a text say."""
+    """What is behind ``assert`` without its message; all of it if that cannot be told."""
+    node = _statement(asserted)
     try:
-        (node,) = ast.parse(b"assert" + asserted).body
-        return ast.unparse(node.test).encode() if isinstance(node, ast.Assert) else asserted
-    except (SyntaxError, ValueError):  # the second also for a formatted text that Python 3.11 cannot write again
+        return ast.unparse(node.test).encode() if node is not None else asserted
+    except ValueError:  # a formatted text that Python 3.11 cannot write again
         return asserted
+
+
+def _has_value_for_message(asserted: bytes) -> bool:
+    node = _statement(asserted)
+    return node is None or bool(_why_of_message(node.msg))
 
 
 class _Names(NamedTuple):
@@ -146,11 +158,11 @@ class _Names(NamedTuple):
         is_path = _is_path(node) or (isinstance(node, ast.Name) and node.id in self.paths)
         return not self.know(node) and (name in _OF_TEXTS or (name in _OF_PATHS and is_path))
 
-    def make_what_is_true(self, called: ast.expr) -> bool:
-        """Whether a call of this makes an object that is always true."""
-        name = ast.unparse(called)
+    def make_what_is_true(self, call: ast.Call) -> bool:
+        """Whether a call makes an object that is always true."""
+        name = ast.unparse(call.func)
         first = name.partition(".")[0]
-        return first not in self.local and _makes_what_is_true(self.module, name)
+        return first not in self.local and not _checks(call) and _makes_what_is_true(self.module, name)
 
     def mean_a_function(self, node: ast.expr) -> bool:
         name = ast.unparse(node)
@@ -215,19 +227,16 @@ def _made(nodes: Iterable[ast.AST], module: ModuleType, local: Collection[str]) 
                 ast.Assign(targets=[ast.Name(id=name)], value=value)
                 | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
             ):
-                called = ast.unparse(value.func) if isinstance(value, ast.Call) else ""
+                called = ast.unparse(value.func) if isinstance(value, ast.Call) and not _checks(value) else ""
                 makes = called.partition(".")[0] not in local and _makes_what_is_true(module, called)
                 if makes or _is_joined(value):
                     yield name
 
 
-def _leaving(body: Iterable[ast.AST], *, in_loop: bool = False) -> Iterator[ast.stmt]:
-    """What leaves a block: ``return``, and ``break`` and ``continue`` of a loop around it."""
-    for node in body:
-        if isinstance(node, ast.Return) or (isinstance(node, ast.Break | ast.Continue) and not in_loop):
-            yield node
-        elif not isinstance(node, (*_FUNCTIONS, ast.ClassDef)):
-            yield from _leaving(ast.iter_child_nodes(node), in_loop=in_loop or isinstance(node, _LOOPS))
+def _checks(call: ast.Call) -> bool:
+    """Whether it raises if what it does fails: ``subprocess.run([...], check=True)``; unless told, it may."""
+    given = [keyword.value for keyword in call.keywords if keyword.arg in ("check", None)]
+    return any(not isinstance(value, ast.Constant) or bool(value.value) for value in given)
 
 
 def _imported(nodes: Iterable[ast.AST]) -> list[tuple[str, str]]:
@@ -274,7 +283,7 @@ def _is_function(module: ModuleType, name: str, home: str = "") -> bool:
 
 
 def _makes_what_is_true(module: ModuleType, name: str) -> bool:
-    """Whether a call of a name, or of one with dots in it, makes an object that is always true; nothing is run."""
+    """Whether a call of a name, or of one with dots in it, makes an object that is always true; it is not called."""
     first, *others = name.split(".")
     member = vars(module).get(first, getattr(builtins, first, None))
     for other in others:
@@ -346,7 +355,7 @@ def _why(asserted: ast.expr, names: _Names) -> str:
             return _UNCALLED
         case ast.Attribute(value=holder, attr=attribute) if names.has_method(holder, attribute):
             return _UNCALLED
-        case ast.Call(func=ast.Name() | ast.Attribute() as called) if names.make_what_is_true(called):
+        case ast.Call(func=ast.Name() | ast.Attribute()) as call if names.make_what_is_true(call):
             return _OBJECT
         case ast.Name(id=name) if name in names.made:
             return _OBJECT

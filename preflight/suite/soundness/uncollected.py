@@ -27,6 +27,8 @@ MARK = re.compile(rb"mark(?<!\wmark)[\s\\)]*(?:\.|as\b|#)")
 """The word ``mark`` where a severity may follow, behind a comment say, or another name for it."""
 SEVERITY = re.compile(rb"\.[\s\\]*(?:%s)\b" % "|".join(SEVERITIES).encode())
 DECORATED = re.compile(rb"@[\s(\\]*(?:\w+[\s\\]*\.[\s\\]*)*(?:%s)\b" % "|".join(SEVERITIES).encode())
+_MARKED_INSIDE = re.compile(rb"^[ \t]+@[\w.]*\b(?:%s)\b" % "|".join(SEVERITIES).encode(), re.MULTILINE)
+"""A marker that is not at the beginning of its line: of a method, or of a function inside another one."""
 MARKED = re.compile(rb"mark(?:(?<=pytestmark)|s)\s*=")
 """Something is marked with a severity, whoever has given the mark that name: ``from marks import *``."""
 FACTORIES = re.compile(rb"preflight(?:\.(?:ready|making)\b|(?<=from preflight) import [^\n]{0,200}\bready\b)")
@@ -74,8 +76,8 @@ def _lost_of(
     tests = list(compiled_tests(module)) if module is not None else []
     names = [name for name, _ in tests]
     inside = {one.co_name for _, code in tests for one in code.co_consts if isinstance(one, CodeType)}
-    if any(name.startswith("test_") for name in inside):
-        yield from (f"{name}, which is inside of another test" for name in _marked_in_tests(sources.text(file), inside))
+    if any(map(str.isidentifier, inside)) and _MARKED_INSIDE.search(text := sources.text(file)):
+        yield from (f"{name}, which is inside another test" for name in _marked_in_tests(text, inside))
     if len(set(names)) == len(names) and all((file, name) in collected for name in names):
         return  # nearly always, and ten times as quick as parsing the file
     for name, times in Counter(_written_tests(ast.parse(sources.text(file)).body)).items():
