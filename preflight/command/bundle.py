@@ -67,7 +67,7 @@ def command(settings: Settings, path: Path) -> int:
     """Write the bundle and say so; returns the exit code."""
     path = Path(os.path.abspath(path))
     try:
-        plainlines.say(write(settings, path))
+        plainlines.say(Redactor.of(settings).text(write(settings, path)))
     except BundleError as error:
         plainlines.error(str(error))
         return 2

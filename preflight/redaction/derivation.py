@@ -40,8 +40,9 @@ _PLACES = ABOUT | {
     "DATABASE", "DB", "DBNAME", "EMAIL", "ENDPOINT", "EXPIRES", "HOST", "HOSTNAME", "MODEL", "PORT", "REGION", "SERVER",
     "SSLMODE", "VERSION",
 }  # fmt: skip
-_MAY_HOLD = lazy(r"://|[{\[]|basic|session|:[^\s:@]{1,512}@", re.IGNORECASE)
+_MAY_HOLD = lazy(r"://|[{\[]|basic|session|:[^\s:@]{1,512}@|-(?:u|user)[ =]", re.IGNORECASE)
 _SEPARATORS = tuple(map(lazy, (r",", r";", r"\|", r"&", r"[\r\n]+", r"\s+")))
+_VARIABLE = lazy(r"\$\{\w{1,64}(?:\}|:?[-=?+])|\}")  # of a shell or an env file: "${KEY:-X}", "${KIND}X"
 _BRACKETS = {"[": "]", "(": ")", "{": "}", "<": ">"}
 _PGPASS = lazy(r"[^\s:]{1,255}:(?:\*|[0-9]{1,5}):[^\s:]{1,64}:[^\s:]{1,64}:(\S.*)")
 _FIELD = lazy(r"[\"']?([\w.-]{1,64}(?: [\w.-]{1,64})?)[\"']?\s{0,8}([=:])(?!//)\s{0,8}", re.ASCII)
@@ -54,6 +55,7 @@ _QUOTED = lazy(
 )
 # Options with their values, words of a netrc: "--password X", "password X"; and assignments wherever they stand.
 _OPTION = lazy(r"(?<!\S)-{0,2}([\w.-]{1,64})(?=\s{1,8}(\S{12,4096}))", re.ASCII)
+_USERS = ("u", "user", "proxy-user")
 _ASSIGNED = lazy(r"(?<![\w.-])([\w.-]{1,64})=(\S{12,4096})", re.ASCII)
 # What stands in brackets or braces behind a name: lists and tables of Python, JavaScript, TOML and YAML.
 _GATHERED = lazy(r"[=:]\s{0,8}[\[({]([^\[\](){}]{12,4096})[\])}]")
@@ -189,6 +191,8 @@ def _parts(text: str, secret: bool) -> Iterator[Part]:
         yield _of_field(name, "".join(contents), secret)
     if "\\" in text:
         yield _unescaped(text), secret, False
+    if "${" in text:
+        yield from ((part, secret, True) for part in _split(_VARIABLE, text))
     if "%" in text:
         yield unquote(text), secret, False
         yield unquote_plus(text), secret, False
@@ -223,13 +227,15 @@ def _named(text: str) -> Iterator[Part]:
         name, value = option.groups()
         if secret_field(name, value.lstrip("\"'")):
             yield value.strip("\"'"), True, True
-        elif name in ("u", "user"):
+        elif name in _USERS:
             yield value.partition(":")[2].strip("\"'"), True, False
     for sign, pattern in (("=", _ASSIGNED), ("</", _ELEMENT)):
         for field in islice(pattern.finditer(text), 2 * MOST) if sign in text else ():
             value = field[2].strip().strip("\"'")
             if secret_field(field[1], value):
                 yield value, True, False
+            elif field[1].startswith("--") and field[1].lstrip("-") in _USERS:
+                yield value.partition(":")[2], True, False
     for pair in islice(PAIR.finditer(text), MOST) if "value" in text.lower() else ():
         name, _, quoted, plain = pair.groups(default="")
         is_plain_url = "://" in (quoted or plain) and "@" not in (quoted or plain)

@@ -78,9 +78,18 @@ _HOST = lazy(
     r"(?::[0-9]{1,5})?/?"
 )
 
+_PLAIN_URL = lazy(
+    rf"[a-z][a-z0-9+.-]{{1,30}}://(?:{_HOST.pattern}|{_LABEL}(?::[0-9]{{1,5}})?/?)?"
+    r"(?!.*[bcdfghjklmnpqrstvwxz]{5})(?:(?:/|(?<=/))(?:[a-z]{1,15}[0-9]{0,3}|[0-9]{1,3})"
+    r"(?:[._-][a-z]{1,15}[0-9]{0,3}){0,3}){0,8}/?"
+)
+"""An address without a login, a query or anything else that somebody could keep secret."""
 _FOLDER = lazy(r"/(?:[A-Z]?[a-z._-]{1,30}[0-9]{0,4})?(?![\w+=.-])")
 """The beginning of a folder's path. Random base64 may begin with a slash, but no word follows it there."""
-_PATH = lazy(r"(?:~|\.{0,2})(?:/[A-Za-z_.-]{1,40}[0-9]{0,3}){2,20}/?")
+_PATH = lazy(
+    r"(?:~|\.{0,2})(?:/[A-Za-z_.-]{1,40}[0-9]{0,5}){2,20}/?"
+    r"|(?:~|\.{0,2})(?:/[\w .@+-]{1,80}){1,20}\.(?:json|jwt|key|p8|p12|pem|pfx|crt|cer|jks|keystore|txt|toml|ya?ml)"
+)
 
 
 def key_like(name: str) -> bool:
@@ -140,11 +149,12 @@ def secrets(variables: Mapping[str, str]) -> Iterator[str]:
             for url in split_urls(value):
                 yield from _inside(url)
             continue
-        if key_like(name):
+        is_hook = _is_hook(words(name))
+        if key_like(name) and (is_hook or not _PLAIN_URL.fullmatch(value)):
             yield value
             if _PASSWORDS.intersection(words(name)[-1:]):
                 yield from _broken(value)
-            if "://" in value and _is_hook(name.upper().split("_")):
+            if "://" in value and is_hook:
                 yield from _inside(value)
         for found in islice(LOOKS_SECRET.finditer(value), MOST):
             if not _NAMES.fullmatch(found[0]):  # sk-learn-of-somebody
@@ -198,6 +208,8 @@ def _passwords(url: str) -> Iterator[str]:
 
 def _login(place: str) -> Iterator[str]:
     """The password in what stands behind ``://``: up to the first "@" that ends a host's part, and to the last one."""
+    if "@" not in place:
+        return  # port and path of an address
     for login in (place.partition("/")[0].rpartition("@")[0], place.partition("@")[0], place.rpartition("@")[0]):
         user, _, password = login.partition(":")
         if password and "/" not in user and "@" not in user:

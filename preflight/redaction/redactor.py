@@ -22,7 +22,7 @@ from preflight.patterns import lazy
 from preflight.redaction.derivation import LARGEST, cost, decoded, derived, members
 from preflight.redaction.encodings import Encodings, spellings
 from preflight.redaction.folds import AROUND, Unfolded, unfolded
-from preflight.redaction.keys import MOST, SHORTEST, common, secrets
+from preflight.redaction.keys import LOOKS_SECRET, MOST, SHORTEST, common, secrets
 from preflight.redaction.writings import head, literals, pattern, shorter, stretches
 from preflight.settings.model import Settings
 
@@ -37,6 +37,7 @@ T = TypeVar("T")
 # Behind "Basic" and "Bearer", a word of a language is no login: "basic authentication".
 _PROSE = r"(?-i:(?![a-z]{0,16}[bcdfghjklmnpqrstvwxz]{5})[A-Za-z][a-z]{7,15}(?![A-Za-z0-9_~+/=-]|\.\w))"
 _BEARER = lazy(rf"\b(Bearer|Basic)\s+(?!{_PROSE})[A-Za-z0-9._~+/=-]{{8,}}", re.IGNORECASE)
+_URL_TOKEN = lazy(r"(?<=://)[\w-]{16,512}(?=@)")
 _URL_PASSWORD = lazy(r"(?<=://)([^\s/:@]*):([^\s/@]+)(?=@)")
 
 _ENCODED = lazy(r"%(?:25){0,4}([2-7][0-9a-fA-F])")
@@ -61,6 +62,9 @@ _CUT_OFF = lazy(
     r"|\+[0-9]{1,9}(?![\w.])|(?<= )\([^\s()]{1,200}:\d{1,9}\))"
 )
 
+_CLOSED = lazy(r"[\\'\"`)\]}>,;:!?\s]*$")
+_FIRST_WORD = lazy(r"(?=[^aeiouy]{0,4}[aeiouy]|[^:]*:)([A-Z]?[a-z]{1,11})(\+[a-z0-9]{1,15})?(:/{0,2})?")
+
 # Fields of our documents whose texts are words of ours.
 _ENUMERATED = frozenset({"action", "origin", "outcome", "scope", "severity", "standing", "state", "status"})
 
@@ -69,8 +73,9 @@ _SPREAD = lazy(r"[^\x21-\x7e]")
 
 def _parts(secret: str) -> Iterator[str]:
     """The secret, and its lines: a value of several lines is often printed line by line."""
-    if not common(secret.strip()):
-        yield secret.strip()
+    if common(secret.strip()):
+        return
+    yield secret.strip()
     room = LARGEST
     for part in map(str.strip, secret.splitlines()[:MOST]):
         if not common(part) and (room := room - cost(part)) >= 0:
@@ -154,6 +159,7 @@ class Redactor:
         self._pieces = "\n".join(secret for secret in self._secrets if _of_pieces(secret))
         # A line may end so shortly after the beginning of a secret that nothing shows it yet.
         self._first = {secret[:length] for secret in self._secrets for length in range(1, _FRAGMENT)}
+        self._words = {word for secret in self._secrets for word in _first_words(secret)}
         self._steps: dict[str, re.Pattern[str]] = {}
         self._reach = max([REACH, *(8 * len(secret) for secret in self._secrets)])
         # Texts of an answer have often been redacted before, when they came or were written, and long ones take long.
@@ -189,10 +195,11 @@ class Redactor:
         """The text without any secret, where ``before`` came before it in the same stream."""
         whole = before + text
         spans = self._spans(whole) if self._secrets else []
-        if spans:
-            text = _masked(whole, spans, len(before))
+        if shown := [span for span in spans if not self._is_first_word(whole, span)]:
+            text = _masked(whole, shown, len(before))
         text = _BEARER.sub(rf"\1 {MASK}", text)
         text = _URL_PASSWORD.sub(rf"\1:{MASK}", text)
+        text = _URL_TOKEN.sub(lambda user: MASK if LOOKS_SECRET.fullmatch(user[0]) else user[0], text)
         end = len(whole.rstrip(AROUND + "\r\n"))
         start = min((start for start, to in spans if to >= end), default=end)
         return Redacted(
@@ -202,6 +209,10 @@ class Redactor:
             whole[end - self._begins_at_end(whole, end) : end] + whole[max(end, len(whole) - 4 * _FRAGMENT) :],
             any(start < len(before.rstrip(AROUND + "\r\n")) and to > len(before) for start, to in spans),
         )
+
+    def _is_first_word(self, text: str, span: tuple[int, int]) -> bool:
+        """Whether a text ends with a word with which a secret begins as well: ``systemctl start postgresql``."""
+        return text[slice(*span)] in self._words and bool(_CLOSED.match(text, span[1]))
 
     def _begins_at_end(self, text: str, end: int) -> int:
         """How many characters at the end of a text may be the first ones of a secret, too few to know it by them.
@@ -368,6 +379,16 @@ def _masked(text: str, spans: Iterable[tuple[int, int]], first: int = 0) -> str:
         covered = max(covered, end)
         reached = covered
     return "".join([*pieces, text[reached:]])
+
+
+def _first_words(secret: str) -> Iterator[str]:
+    """The word with which a secret begins, and its scheme if it is a URL: texts end with them that show no secret."""
+    if found := _FIRST_WORD.match(secret):
+        for end in {found.end(group) for group in (1, 2, 3)} - {-1, len(secret)}:
+            if secret[end - 1] in ":/" or not secret[end].isalnum():
+                yield secret[:end]
+        if found[3]:
+            yield from (secret[: found.start(3) + length] for length in range(1, len(found[3])))
 
 
 def _of_pieces(secret: str) -> bool:

@@ -39,7 +39,7 @@ def new_token(settings: Settings, instead: str) -> str:
 def is_redacted(token: str) -> bool:
     """Whether the redactor removes this token from logs and reports."""
     said = f"the token is {token}, it is wrong"
-    return token not in Redactor([token]).text(said)
+    return token not in Redactor.of_variables({"PREFLIGHT_TOKEN": token}).text(said)
 
 
 def leads_elsewhere(settings: Settings) -> str:
