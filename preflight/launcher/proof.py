@@ -57,6 +57,11 @@ class Proof:
         """Whether the worker has answered with a status below 500."""
         return self._status is not None and self._status < 500
 
+    @property
+    def is_not_ready(self) -> bool:
+        """Whether the worker has answered that it is not available yet (503), as while it warms up."""
+        return self._status == 503
+
     def problem(self, now: float) -> str:
         """What came instead of an answer below 500; empty while one may still come."""
         if self._status is not None:

@@ -11,6 +11,8 @@ from preflight.processes.loop import Loop
 from preflight.processes.worker import Worker
 from preflight.settings.model import Settings
 
+AGAIN = 0.5  # seconds until a server that is not ready yet is asked again
+
 
 class Replacement:
     """The instance before this one, if there is one."""
@@ -68,6 +70,10 @@ class Trial:
         self._loop = loop
         self._now = now
         self._proof: Proof | None = None
+        self._worker: Worker | None = None
+        """The worker that is asked."""
+        self._begun = self._due = 0.0
+        """When it was asked first, and when it is asked again; on the clock of ``now``."""
 
     @property
     def asked_path(self) -> str:
@@ -79,25 +85,44 @@ class Trial:
         if not self._replacement.wants_proof:
             self.passed = True  # no server is to be replaced any more, or no answer is asked for
             return
-        self._proof = Proof(self._settings, self._now())
+        self._worker = worker
+        self._begun = self._now()
+        self._ask()
+
+    def _ask(self) -> None:
+        if self._worker is None:
+            return
+        self._due = 0.0
+        self._proof = Proof(self._settings, self._begun)  # however often it is asked, the deadline is one
         self._loop.watch(self._proof, self._proof.read)
-        worker.ask(self._proof.theirs)
+        self._worker.ask(self._proof.theirs)
         self._proof.theirs.close()
 
     def problem(self) -> str:
         """Why the worker may not accept, once that is certain."""
-        proof = self._proof
+        proof, now = self._proof, self._now()
         if proof is None:
             return ""
-        problem = proof.problem(self._now())
         if proof.given or not self._replacement.pending:
             self.end()
             self.passed = True
             return ""
-        if problem:
+        if proof.is_not_ready and now < self._begun + self._settings.ready_timeout:
+            self._try_again(proof, now)
+            return ""
+        if problem := proof.problem(now):
             self.end()
             return f"The new server was asked for {proof.path}, and {problem}."
         return ""
+
+    def _try_again(self, proof: Proof, now: float) -> None:
+        """Ask once more, a little later: the application loads a model, say, after its start-up."""
+        if not self._due:
+            self._due = now + AGAIN
+            self._loop.unwatch(proof)  # its end can be read without end
+        elif now >= self._due:
+            self.end()
+            self._ask()
 
     def end(self) -> None:
         """Stop waiting for an answer."""

@@ -11,10 +11,15 @@ import traceback
 from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from preflight.suite.soundness.sources import INSTALLED
+
+if TYPE_CHECKING:  # few suites need it
+    from multiprocessing.process import BaseProcess
+    from types import FunctionType
 
 
 class Hearing:
@@ -30,12 +35,23 @@ class Hearing:
         self.is_open = True
         self.kept: list[BaseException] = []
         """What pools have kept of anything that was handed to them meanwhile, also if it has ended later."""
+        self.processes: dict[BaseProcess, FunctionType] = {}
+        """The processes that it has started, and whose exit codes nobody has asked for, with what they run."""
 
     def judge(self) -> None:
-        """Note what pools have kept, unless any result was asked for: the first good one may be enough."""
+        """Note what pools have kept, unless any result was asked for: the first good one may be enough.
+
+        So are the processes of multiprocessing that an exception has ended, with an exit code that nobody asked for.
+        """
         kept, self.kept = self.kept, []
         for error in kept if not self.asked else ():
             self.note(error)
+        processes, self.processes = self.processes, {}
+        for process, function in processes.items():
+            popen = getattr(process, "_popen", None)  # None if it was closed
+            if popen is not None and popen.poll() == 1 and is_below(function.__code__.co_filename, self._folders):
+                failed = f"{function.__qualname__}() has failed in a process of its own (exit code 1)"
+                self.failed.append(AssertionError(f"{failed}, and nobody has asked for its exit code"))
 
     def answer(self) -> None:
         """Judge, and raise the first failed assertion, if any."""

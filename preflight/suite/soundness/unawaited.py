@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import re
 import sys
 import threading
 import warnings
@@ -98,11 +99,44 @@ def noticed(folders: Collection[Path], found: list[BaseException]) -> Generator[
             _listening[thread] = before
 
 
+def forgo(coroutine: object) -> None:
+    """Note the coroutine of a task that its loop cancels at its end, and those that it awaits: nobody waits for them.
+
+    One that has begun counts if it has an assertion ahead; it may be a server for what is asked.
+    """
+    while isinstance(coroutine, CoroutineType):
+        if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED or _has_to_assert(coroutine):
+            _tell(coroutine, [], 1)  # who has called a library does not answer for the tasks of that
+        coroutine = coroutine.cr_await
+
+
+def _has_to_assert(coroutine: CoroutineType[Any, Any, Any]) -> bool:
+    try:
+        lines, first = inspect.getsourcelines(coroutine.cr_code)
+    except (OSError, SyntaxError):
+        return False
+    ahead = lines[coroutine.cr_frame.f_lineno - first + 1 :] if coroutine.cr_frame is not None else []
+    return any(re.match(r"\s*assert\b", line) for line in ahead)
+
+
 def _note(coroutine: CoroutineType[Any, Any, Any]) -> None:
+    # None at the end of a thread, too.
+    dropper = None if threading.get_ident() in _collecting else sys._getframe().f_back
+    dropped = [(dropper.f_code.co_filename, dropper.f_lineno)] if dropper is not None else []
+    _tell(coroutine, dropped, 2)
+    # Python's own warning would show all of the calls.
+    warnings.warn(
+        f"coroutine '{coroutine.__qualname__}' was never awaited", RuntimeWarning, stacklevel=2, source=coroutine
+    )
+
+
+def _tell(coroutine: CoroutineType[Any, Any, Any], dropped: list[tuple[str, int]], depth: int) -> None:
+    """Tell the requirement of this thread, and the run, of a coroutine that nobody awaits, if it is their code's.
+
+    ``depth`` calls of those that have led to it are looked at.
+    """
     thread = threading.get_ident()
     folders, found = _listening.get(thread, ((), []))
-    dropper = None if thread in _collecting else sys._getframe().f_back  # None at the end of a thread, too
-    dropped = [(dropper.f_code.co_filename, dropper.f_lineno)] if dropper is not None else []
     # Who has called it, and who drops it: a plain method may return it, as those of clients like redis.asyncio do.
     places = _origin(coroutine, 1) + dropped
     # Garbage may be an earlier requirement's: of that, the whole run is told.
@@ -110,11 +144,7 @@ def _note(coroutine: CoroutineType[Any, Any, Any]) -> None:
         where = next((place for place in places if hearing.is_below(place[0], folders)), places[0])
         found.append(AssertionError(_shown(coroutine, *where)))
     for run in _runs:
-        run.drop(coroutine, _origin(coroutine, 2) + dropped)
-    # Python's own warning would show all of the calls.
-    warnings.warn(
-        f"coroutine '{coroutine.__qualname__}' was never awaited", RuntimeWarning, stacklevel=2, source=coroutine
-    )
+        run.drop(coroutine, _origin(coroutine, depth) + dropped)
 
 
 def _origin(coroutine: CoroutineType[Any, Any, Any], depth: int) -> list[tuple[str, int]]:

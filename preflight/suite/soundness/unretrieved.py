@@ -1,7 +1,8 @@
 """Errors that a library keeps for whoever asks for the result, or writes to a log, where nobody asks.
 
 ``pool.map(check, hosts)`` whose results are not taken raises nothing, whatever ``check`` has found. The same goes for a
-task that ends before anybody awaits it, for a callback of a future or an event loop, and for the handler of a server.
+task that ends before anybody awaits it, for one that a loop's end cancels before it has begun, for a callback of a
+future or an event loop, for the handler of a server, and for a process whose exit code nobody looks at.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import functools
 import logging
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent import futures
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
-from preflight.suite.soundness import hearing
+from preflight.suite.soundness import hearing, unawaited
 
 _OWNER = "_preflight_hearing"
 """The attribute of a result that has the hearing of whoever has made it."""
@@ -33,6 +35,8 @@ def begin() -> None:
     for name in ("asyncio", "concurrent.futures"):
         logging.getLogger(name).addFilter(_hear_log)
     _before(threading.Thread, "start", _hear_imported)  # a pool starts threads before it is given anything
+    sys.meta_path.insert(0, _Finder())
+    _hear_imported()
 
 
 def _hear_log(record: logging.LogRecord) -> bool:
@@ -49,6 +53,51 @@ def _hear_imported(*_: object) -> None:
             with contextlib.suppress(KeyError):  # another thread was quicker
                 del _LATER[name]
                 hear(module)
+
+
+class _Finder:
+    """Finds nothing: whenever a module is looked for, one that came before it may be complete."""
+
+    def find_spec(self, *_: object) -> None:
+        """None, for any module."""
+        _hear_imported()
+
+
+def _hear_runners(runners: ModuleType) -> None:
+    cancel_all = getattr(runners, "_cancel_all_tasks", None)
+    if cancel_all is None:
+        return  # another release of Python does it otherwise
+
+    def cancel_all_heard(loop: Any) -> None:
+        for task in runners.tasks.all_tasks(loop):
+            if not task.cancelling():  # whoever has cancelled it himself does not wait for it
+                unawaited.forgo(task.get_coro())
+        cancel_all(loop)
+
+    setattr(runners, "_cancel_all_tasks", cancel_all_heard)  # noqa: B010  # type checkers know no such thing
+
+
+def _hear_processes(process: ModuleType) -> None:
+    kind = process.BaseProcess
+    started: weakref.WeakKeyDictionary[Any, hearing.Hearing] = weakref.WeakKeyDictionary()
+    exit_code = kind.exitcode.fget
+
+    def is_started(one: Any) -> None:
+        runs = getattr(one, "_target", None) or one.run
+        function = getattr(runs, "__func__", runs)
+        owner = hearing.current()
+        if owner is not None and isinstance(function, FunctionType):
+            started[one] = owner
+            owner.processes[one] = function
+
+    def is_asked(one: Any) -> Any:
+        owner = started.get(one)
+        if owner is not None:
+            owner.processes.pop(one, None)
+        return exit_code(one)
+
+    _before(kind, "start", is_started)
+    kind.exitcode = property(is_asked, doc=kind.exitcode.__doc__)
 
 
 def _hear_pools(pool: ModuleType) -> None:
@@ -69,8 +118,13 @@ def _hear_servers(socketserver: ModuleType) -> None:
     _before(socketserver.BaseServer, "handle_error", lambda *_: _note(sys.exc_info()[1]))
 
 
-_LATER = {"multiprocessing.pool": ("ThreadPool", _hear_pools), "socketserver": ("BaseServer", _hear_servers)}
-"""What is heard of modules that nobody may have imported yet; the name is that of the last class that is needed."""
+_LATER = {
+    "asyncio.runners": ("_cancel_all_tasks", _hear_runners),
+    "multiprocessing.pool": ("ThreadPool", _hear_pools),
+    "multiprocessing.process": ("AuthenticationString", _hear_processes),
+    "socketserver": ("BaseServer", _hear_servers),
+}
+"""What is heard of modules that nobody may have imported yet; the name is that of the last thing that is needed."""
 
 
 def _note(error: BaseException | None) -> None:
