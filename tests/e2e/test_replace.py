@@ -233,10 +233,10 @@ def test_old_one_elsewhere_finishes_what_it_does(place: Place) -> None:
     asking = threading.Thread(target=lambda: answers.append(get(f"{place.url}/slow", timeout=60)))
     asking.start()
     old.until_says("slow began")
-    deadlines = {"PREFLIGHT_REQUIREMENT_TIMEOUT": "2s", "PREFLIGHT_RUN_TIMEOUT": "4s", "PREFLIGHT_PORT_GRACE": "1s"}
+    deadlines = {"PREFLIGHT_REQUIREMENT_TIMEOUT": "2s", "PREFLIGHT_RUN_TIMEOUT": "6s", "PREFLIGHT_PORT_GRACE": "1s"}
     new = place.start("--demo", "--app", "small:app", "--host", "0.0.0.0", **deadlines)
     new.until_says(f"(PID {old.pid}): sent")
-    time.sleep(5.5)  # all of them would be over, and the suite killed
+    time.sleep(7.5)  # all of them would be over, and the suite killed
     assert new.process.poll() is None, new.output
     gate.touch()
     new.until_ready()
