@@ -163,7 +163,7 @@ class Redactor:
         self._steps: dict[str, re.Pattern[str]] = {}
         self._reach = max([REACH, *(8 * len(secret) for secret in self._secrets)])
         # Texts of an answer have often been redacted before, when they came or were written, and long ones take long.
-        self._again = lru_cache(REMEMBERED)(lambda text: self.after("", text).text)
+        self._again = lru_cache(REMEMBERED)(lambda text: self.after("", text, goes_on=False).text)
 
     @classmethod
     def of(cls, settings: Settings, *, besides: Iterable[str] = ()) -> Redactor:
@@ -189,14 +189,15 @@ class Redactor:
         """The text without any secret."""
         if LONG <= len(text) <= LONGEST_REMEMBERED:
             return self._again(text)
-        return self.after("", text).text
+        return self.after("", text, goes_on=False).text
 
-    def after(self, before: str, text: str) -> Redacted:
-        """The text without any secret, where ``before`` came before it in the same stream."""
+    def after(self, before: str, text: str, *, goes_on: bool = True) -> Redacted:
+        """The text without any secret, where ``before`` came before it in the same stream, and whether that goes on."""
         whole = before + text
         spans = self._spans(whole) if self._secrets else []
-        if shown := [span for span in spans if not self._is_first_word(whole, span)]:
-            text = _masked(whole, shown, len(before))
+        # In a stream, the rest of a secret may follow a word with which it begins.
+        if masked := [span for span in spans if goes_on or not self._is_first_word(whole, span)]:
+            text = _masked(whole, masked, len(before))
         text = _BEARER.sub(rf"\1 {MASK}", text)
         text = _URL_PASSWORD.sub(rf"\1:{MASK}", text)
         text = _URL_TOKEN.sub(lambda user: MASK if LOOKS_SECRET.fullmatch(user[0]) else user[0], text)
@@ -268,12 +269,12 @@ class Redactor:
 
         It looks no further than it has to: the text may be of any size.
         """
-        return self.beginning_after("", text, longest).text
+        return self.beginning_after("", text, longest, goes_on=False).text
 
-    def beginning_after(self, before: str, text: str, longest: int) -> Redacted:
+    def beginning_after(self, before: str, text: str, longest: int, *, goes_on: bool = True) -> Redacted:
         """See `beginning` and `after`."""
         seen = text[: longest + self._reach]
-        redacted = self.after(before, seen)
+        redacted = self.after(before, seen, goes_on=goes_on or len(seen) < len(text))
         # Half a secret may stand at the end of what was looked at.
         last = longest if len(seen) == len(text) else min(longest, max(0, len(redacted.text) - self._reach // 2))
         return redacted if len(redacted.text) <= last else redacted._replace(text=redacted.text[:last] + " …")
