@@ -177,7 +177,7 @@ def test_stale_listener(equipped: Place) -> None:
 def test_stubborn_listener(equipped: Place) -> None:
     """The time before SIGKILL comes on top of the requirement's deadline, and of the run's."""
     holder = equipped.listener("stubborn")
-    timeouts = {"PREFLIGHT_PORT_GRACE": "4s", "PREFLIGHT_REQUIREMENT_TIMEOUT": "3s", "PREFLIGHT_RUN_TIMEOUT": "4s"}
+    timeouts = {"PREFLIGHT_PORT_GRACE": "6s", "PREFLIGHT_REQUIREMENT_TIMEOUT": "3s", "PREFLIGHT_RUN_TIMEOUT": "6s"}
     started = suite(equipped, **timeouts)
     assert started.process.returncode == 0, started.output
     assert holder.wait() == -signal.SIGKILL
