@@ -38,7 +38,7 @@ def guard(app: App) -> Guarded:
         app = guard(app)
 
     :param app: an ASGI 3 application; not a factory, and not WSGI.
-    :raises TypeError: for anything else.
+    :raises TypeError: for an object that its arguments or its class show to be something else.
     """
     try:
         interfaces.must_be_asgi3(app, "what it was given")

@@ -9,11 +9,9 @@ gc.disable()  # collecting garbage while modules are imported finds none and tak
 import contextlib
 import errno
 import os
-import select
 import socket
 import sys
 import threading
-import time
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +21,7 @@ from preflight.processes import children, interpreter, signals, stacks
 from preflight.processes.channel import Message
 from preflight.processes.worker import CLOSED, LISTENING_FIX, WELL_KNOWN
 from preflight.text import first_line
+from preflight.worker.orphaned import outlive_the_reader
 from preflight.worker.reruns import LauncherRunner
 
 if TYPE_CHECKING:
@@ -95,19 +94,6 @@ def _leave(code: object) -> None:
     timer = threading.Timer(LEAVE, os._exit, [number & 0xFF])
     timer.daemon = True
     timer.start()
-
-
-def _outlive_the_reader(seconds: float) -> None:
-    """Wait; once nobody reads what the application prints, let it lead nowhere: no answer fails because of it."""
-    until = time.monotonic() + seconds
-    poll = select.poll()
-    for descriptor in (1, 2):
-        poll.register(descriptor, 0)  # that its other end is gone is told in any case
-    while (left := until - time.monotonic()) > 0:
-        for descriptor, _event in poll.poll(left * 1000):
-            poll.unregister(descriptor)
-            with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:  # too many open files, say
-                os.dup2(nowhere.fileno(), descriptor)
 
 
 class _Main:
@@ -184,7 +170,7 @@ class _Main:
             if server is not None:
                 # Another starter may have the socket by now.
                 server.drain(replaced=False, last=False)
-                _outlive_the_reader(server.instance.settings.drain_timeout + 1)
+                outlive_the_reader(server.instance.settings.drain_timeout + 1)
         finally:
             children.end_group()
 

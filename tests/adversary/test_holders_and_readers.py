@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from preflight.instances.records import ANSWER
 from tests.adversary.applications import Marked, application
 from tests.e2e import namespaces
 from tests.e2e.doubles import LISTENER
@@ -184,7 +185,7 @@ def test_a_launcher_that_is_busy_when_it_is_asked(place: Place) -> None:
         return sum(not row.split()[3].startswith("0001") for row in rows) > 0
 
     until(called, "it is asked")
-    time.sleep(2.5)  # longer than a launcher has that is suspended
+    time.sleep(ANSWER + 0.5)  # a suspended one would have been given up, and nothing else shows that
     go.touch()
     handed_over(old, new.until_ready())
     assert new.stop() == 0

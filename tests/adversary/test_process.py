@@ -24,6 +24,7 @@ from websockets.sync.client import connect
 
 from preflight.instances import unixsockets
 from tests.e2e import chatting, clocks, namespaces
+from tests.e2e.doubles import STRANGER
 from tests.e2e.place import READY, Place, Started, get, make_place
 from tests.waiting import PATIENCE, until
 
@@ -692,26 +693,12 @@ def test_callers_that_ask_without_end_and_read_nothing(place: Place) -> None:
     started.left_nothing()
 
 
-# Listens on the port given, and calls itself what breaks a line of /proc/PID/stat or of /proc/PID/status apart.
-ODDLY_NAMED = """
-import ctypes, signal, socket, sys
-ctypes.CDLL(None).prctl(15, sys.argv[2].encode())  # PR_SET_NAME
-held = socket.socket()
-held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-held.bind(("127.0.0.1", int(sys.argv[1])))
-held.listen()
-print("listening", flush=True)
-while True:
-    signal.pause()
-"""
-
-
 @linux
 @pytest.mark.parametrize("name", [") Z 1 1 1 1", "a\nState: Z", " "])
 def test_a_name_that_looks_like_a_line_of_the_kernel(place: Place, name: str) -> None:
     """Who holds the port is known, shown in one line, and stopped; a server that starts is the only one left."""
     program = place.folder / "named.py"
-    program.write_text(ODDLY_NAMED)
+    program.write_text(STRANGER)
     holder = place.spawn(sys.executable, str(program), str(place.port), name).until_says("listening")
     shown = json.loads(place.run("--port-status", "--format", "json").stdout)
     assert str(holder.pid) in json.dumps(shown)

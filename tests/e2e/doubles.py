@@ -23,18 +23,11 @@ while True:
     signal.pause()
 """
 
-# Listens on the port given, under the name given, and says so.
-STRANGER = """
-import ctypes, os, signal, socket, sys
+# The same, under the name given behind the port.
+STRANGER = f"""
+import ctypes, os, sys
 ctypes.CDLL(None).prctl(15, os.fsencode(sys.argv[2]))  # PR_SET_NAME; Linux
-held = socket.socket()
-held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-held.bind(("127.0.0.1", int(sys.argv[1])))
-held.listen()
-print("listening", flush=True)
-while True:
-    signal.pause()
-"""
+{LISTENER}"""
 
 # Listens on the port given, and has started an instance on another one.
 STARTS_ANOTHER = """

@@ -106,7 +106,7 @@ def forgo(coroutine: object) -> None:
     """
     while isinstance(coroutine, CoroutineType):
         if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED or _has_to_assert(coroutine):
-            _tell(coroutine, [], 1)  # who has called a library does not answer for the tasks of that
+            _tell(coroutine, [], 1)  # a requirement does not answer for the tasks of a library that it calls
         coroutine = coroutine.cr_await
 
 

@@ -70,7 +70,7 @@ def _hear_runners(runners: ModuleType) -> None:
 
     def cancel_all_heard(loop: Any) -> None:
         for task in runners.tasks.all_tasks(loop):
-            if not task.cancelling():  # whoever has cancelled it himself does not wait for it
+            if not task.cancelling():  # code that cancels a task does not rely on it
                 unawaited.forgo(task.get_coro())
         cancel_all(loop)
 
