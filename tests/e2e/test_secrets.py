@@ -291,10 +291,10 @@ def test_short_secrets_on_the_command_line_of_a_holder(equipped: Place, spared: 
         assert not any(secret in text for secret in SHORT), where
 
 
-@pytest.mark.parametrize("password", ["preflight", "container", "critical", "not_applicable", "test_server_port"])
-def test_password_that_is_a_word_of_ours(equipped: Place, password: str) -> None:
-    """A password that is one of the words that reports are made of: the start, the report and the commands hold."""
-    equipped.write_env_file(**KEYS, DB_PASSWORD=password)
+def test_passwords_that_are_words_of_ours(equipped: Place) -> None:
+    """Passwords that are words that reports are made of: the start, the report and the commands hold."""
+    words = ("preflight", "container", "critical", "not_applicable", "test_server_port")
+    equipped.write_env_file(**KEYS, **{f"DB{number}_PASSWORD": word for number, word in enumerate(words)})
     equipped.listener()
     shown = json.loads(equipped.run("--port-status", "--format", "json").stdout)
     assert shown["holders"][0]["container"] is None

@@ -1,4 +1,4 @@
-"""A second look at what ends, hangs, spins or leaks: starts, replacements, --reload, drains and shutdowns."""
+"""What ends, hangs, spins or leaks: starts, replacements, --reload, drains and shutdowns."""
 
 from __future__ import annotations
 

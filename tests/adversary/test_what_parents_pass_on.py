@@ -1,4 +1,4 @@
-"""A third look at instances, ports and processes: what parents pass on, what is in flight, and odd applications."""
+"""Instances, ports and processes: what parents pass on, what is in flight, and odd applications."""
 
 from __future__ import annotations
 

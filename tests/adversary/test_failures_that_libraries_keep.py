@@ -1,4 +1,4 @@
-"""A fourth look: assertions that cannot fail, failures that libraries keep, damage in place, and strangers' answers."""
+"""Assertions that cannot fail, failures that libraries keep, damage in place, and strangers' answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fourth look at instances and processes: orphans, two wishes at once, wrappers, a command that is put aside."""
+"""Instances and processes: orphans, two wishes at once, wrappers, a command that is put aside."""
 
 from __future__ import annotations
 
