@@ -123,7 +123,7 @@ def test_exit_code_in_the_document(make_report: MakeReport, exit_code: int | Non
     "summary,message",
     [
         ({"collected": 2, "total": 1}, "2 requirements were collected and 1 ran"),
-        ({"collected": 1, "total": 2}, "1 requirements were collected and 1 ran"),
+        ({"collected": 1, "total": 2}, "1 requirement was collected and 1 ran"),
         ({"collected": 2, "total": 2}, "2 requirements were collected and 1 ran"),
         ({}, "0 requirements were collected and 0 ran"),
     ],

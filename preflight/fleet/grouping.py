@@ -66,7 +66,7 @@ def notice(project: str, rows: Sequence[Told], fleet: Fleet, key: str) -> Notice
     level = _level(changes)
     lines = [line for change in checks[:MOST] for line in _lines(change, fleet)]
     if len(checks) > MOST:
-        lines.append(f"and {len(checks) - MOST} more checks")
+        lines.append(f"and {len(checks) - MOST} more")
     lines += [_verdict(change, fleet) for change in changes if not change.title]
     if fleet.silent:
         lines.append(f"No heartbeat from {_listed(fleet.names[one] for one in sorted(fleet.silent))}")
@@ -123,7 +123,8 @@ def _count(change: _Change, fleet: Fleet) -> str:
 def _lines(change: _Change, fleet: Fleet) -> list[str]:
     sign = SIGNS["failure" if change.after == "blocks" else "warning" if change.after == "warns" else "success"]
     (message, fix), _ = change.messages.most_common(1)[0]
-    several = f" (and {len(change.messages) - 1} other messages)" if len(change.messages) > 1 else ""
+    others = len(change.messages) - 1
+    several = f" (and {others} other message{'' if others == 1 else 's'})" if others else ""
     said = shortened(message or ("holds again" if change.after else ""), LONGEST)
     lines = [f"{sign} {_headline(change, fleet)}{f': {said}' if said else ''}{several}"]
     lines.append(f"   Changed on {_listed(change.instances.values())}")

@@ -71,7 +71,8 @@ def mcp_server(
         assert not missing, (
             f"{answer.server} has no tool {', '.join(missing)}; it has {', '.join(answer.tools) or 'none'}"
         )
-        details.summary = f"{answer.server} {answer.version}, {len(answer.tools)} tools"
+        count = len(answer.tools)
+        details.summary = f"{answer.server} {answer.version}, {count} tool{'' if count == 1 else 's'}"
 
     return requirement(
         probe,

@@ -157,7 +157,8 @@ def _distrusted(document: Mapping[str, Any], checks: Sequence[Check], selection:
     if document.get("exitcode") not in (0, 1):
         reasons.append(f"pytest ended with exit code {document.get('exitcode')}")
     if not ran == collected == len(checks):
-        reasons.append(f"{collected} requirements were collected and {min(ran, len(checks))} ran")
+        were = "requirement was" if collected == 1 else "requirements were"
+        reasons.append(f"{collected} {were} collected and {min(ran, len(checks))} ran")
     if not checks:
         reasons.append("the suite is empty")
     elif not any(check.severity == "critical" for check in checks) and selection == "all":

@@ -71,7 +71,7 @@ def test_several_checks() -> None:
     rows += [row(3, "ok", "blocks", message="b"), row(4, "warns", "", "Gone", message="")]
     told = made(rows, fleet({TITLE: {"i2", "i3"}, "Disk Space": {"i1"}}))
     assert told.title == "❌ OpenAI API Key fails on 2 of 8, and 3 more (shop)"
-    assert "❌ OpenAI API Key fails on 2 of 8: a (and 1 other messages)" in told.body.splitlines()
+    assert "❌ OpenAI API Key fails on 2 of 8: a (and 1 other message)" in told.body.splitlines()
     assert "⚠️ Disk Space warns on 1 of 8: HTTP 401" in told.body.splitlines()
     assert "✅ Gone is no longer checked on 1 of 8" in told.body.splitlines()
 
