@@ -15,8 +15,11 @@ NEWER = ("python3.14", "python3.13", "python3.12", "python3.11", "python3")
 
 
 def end(number, _frame):  # type: (int, object) -> None
-    """A signal asks the command to stop before there is anything to end in order."""
-    sys.exit(128 + number)
+    """A signal asks the command to stop before there is anything to end in order.
+
+    Nothing is raised: Python 3.11 makes a RuntimeError of what is raised while a class is made.
+    """
+    os._exit(128 + number)
 
 
 def listen():  # type: () -> None

@@ -68,6 +68,10 @@ def _finished() -> int:
             raise  # and wait for no reader
         except SystemExit as ending:  # --help
             exit_code = ending.code if isinstance(ending.code, int) else 0 if ending.code is None else 1
+        except Exception:
+            if early := signals.swallowed():  # Python 3.11 makes a RuntimeError of it while a class is made
+                raise signals.EndedBySignal(128 + early[0]) from None
+            raise
         streams.finish()
     except BrokenPipeError:
         return 128 + signal.SIGPIPE  # the reader of our output has gone: no result is claimed

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from preflight import ports
+from preflight.instances.neighbours import Neighbour
 from preflight.instances.records import Record
 from preflight.instances.runtime import StartLock
 from preflight.ports.activation import Inherited
@@ -26,8 +27,8 @@ from tests.releases import OtherRelease
 ROOT = Path(__file__).parent.parent
 
 
-def record(*, stops_within: float) -> Record:
-    return Record.of({"pid": os.getpid(), "stops_within": stops_within})
+def neighbour(*, stops_within: float) -> Neighbour:
+    return Neighbour(Record.of({"pid": os.getpid(), "stops_within": stops_within}), answers=True)
 
 
 def load(port: int, **options: object) -> settings.Settings:
@@ -44,8 +45,8 @@ def test_an_instance_gets_the_time_that_it_says_it_needs(home: Path) -> None:
     """Grace first: nobody is killed in the middle of a drain that its settings allow."""
     chosen = load(8002, port_grace="5s")
     assert occupied.policy_of(chosen, []).grace == 5
-    assert occupied.policy_of(chosen, [record(stops_within=21.5)]).grace == 21.5
-    assert occupied.policy_of(chosen, [record(stops_within=1)]).grace == 5
+    assert occupied.policy_of(chosen, [neighbour(stops_within=21.5)]).grace == 21.5
+    assert occupied.policy_of(chosen, [neighbour(stops_within=1)]).grace == 5
 
 
 def test_names_that_are_never_stopped_are_a_setting(home: Path) -> None:

@@ -70,7 +70,7 @@ def free(
     if settings.uds is not None:
         return _free_path(settings, settings.uds, dry_run=dry_run, as_json=as_json, log_file=log_file)
     ours = neighbours.on_port(settings)
-    policy = occupied.policy_of(settings, [neighbour.record for neighbour in ours])
+    policy = occupied.policy_of(settings, ours)
     if dry_run:
         shown = _would_free(settings, policy, ours)
     else:

@@ -59,7 +59,7 @@ def _decide(settings: Settings, neighbour: Neighbour, typed_at: float) -> Decisi
         silent = f"{neighbour.name} holds {settings.address} and does not answer, and --if-running is {how}"
         fix = f"resume it if it is suspended (kill -CONT {pid}), end it (kill {pid}), or use --if-running replace"
         return Decision(neighbour, refusal=silent, fix=fix)
-    if not neighbour.is_of(settings) and not (how == "replace" and "if_running" in settings.sources):
+    if not may_be_replaced(settings, neighbour):
         what = f"project {foreign(neighbour.record.project)}" if neighbour.record.project else "another project"
         other = f"{neighbour.name} serves {neighbour.where} for {what} ({foreign(neighbour.record.root)})"
         return Decision(neighbour, refusal=other, fix="stop it, choose another port, or use --if-running replace")
@@ -72,6 +72,11 @@ def _decide(settings: Settings, neighbour: Neighbour, typed_at: float) -> Decisi
         shared, fix = end
         return Decision(neighbour, refusal=f"{neighbour.name} serves {neighbour.where}, and {shared}", fix=fix)
     return Decision(neighbour, replaces=how == "replace")
+
+
+def may_be_replaced(settings: Settings, neighbour: Neighbour) -> bool:
+    """Whether an instance is of this project, or somebody has said that one of another project is replaced."""
+    return neighbour.is_of(settings) or (settings.if_running == "replace" and "if_running" in settings.sources)
 
 
 def _common_end(record: Record) -> tuple[str, str] | None:

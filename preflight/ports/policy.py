@@ -1,9 +1,10 @@
 """Who may be stopped for a port: the policy, and what is left alone under every policy.
 
 Never stopped: systemd, this process, its ancestors, PID 1, other users' processes, forwarders of containers and
-tunnels, other containers, services, infrastructure, editors and browsers; nor what belongs to a terminal or to a
-desktop application, unless it was started from this project; nor, with the holder that has started it, an instance that
-serves another port. Each refusal says who it is, why, and what a person could do; a stopped process has grounds.
+tunnels, other containers, services, what a supervisor keeps running, infrastructure, editors, debuggers, prompts and
+browsers, and instances of other projects; nor what belongs to a terminal, an editor or a desktop application, unless it
+was started from this project; nor, with the holder that has started it, an instance that serves another port. Each
+refusal says who it is, why, and what a person could do; a stopped process has grounds.
 """
 
 import os
@@ -14,7 +15,17 @@ from preflight.ports import cgroups, fixes, programs
 from preflight.ports.binding import user_name
 from preflight.ports.holders import Holder, HolderProcess
 from preflight.ports.machine import Machine, Process, ancestors
-from preflight.ports.spared import BROWSERS, DAEMONS, EDITORS, FORWARDERS, INFRASTRUCTURE, JOBS, MANAGERS, PROGRAMS
+from preflight.ports.spared import (
+    BROWSERS,
+    DAEMONS,
+    DEBUGGERS,
+    EDITORS,
+    FORWARDERS,
+    INFRASTRUCTURE,
+    JOBS,
+    MANAGERS,
+    PROGRAMS,
+)
 from preflight.text import foreign
 
 _NAME = 15  # characters that Linux keeps of a process's name
@@ -27,6 +38,7 @@ class Policy:
 
     cleanup: str = "user"  # "user": this user's processes, "own": this project's instances, "never"
     own: frozenset[int] = frozenset()  # PIDs of this project's instances, known by their record
+    others: frozenset[int] = frozenset()  # PIDs of other projects' instances, which are not to be replaced
     spare: frozenset[str] = INFRASTRUCTURE  # process names never stopped
     grace: float = 5.0  # seconds between SIGTERM and SIGKILL
     project: str = ""  # folder of this project: what was started from there may be stopped though it has a terminal
@@ -112,6 +124,9 @@ class Asking:
         service = cgroups.unit(process.cgroup)
         if service is not None and service != self.unit and service.name in JOBS and process.name not in DAEMONS:
             return f"it was started by {service.name}", kill
+        if service is not None and service != self.unit and process.terminal.startswith("pts/"):
+            # A tmux, an editor or a terminal in a browser that is a service itself: its end would be that of all there.
+            return f"it runs in a terminal ({process.terminal}) of the service {service.name}", kill
         if service is not None and service != self.unit:
             sudo = "" if service.by_user or self.uid == 0 else "sudo "
             return f"it belongs to the service {service.name}", sudo + service.stop_command
@@ -120,6 +135,12 @@ class Asking:
             return f"it is {what}", stopped_here
         if (what := self._part_of(process)) is not None:
             return f"it was started by {what}", stopped_here
+        if (keeper := self._supervisor(process)) is not None:
+            name = min(_called(keeper) & MANAGERS)
+            again = f"stop it with {name}, which would start it again, or {another}"
+            return f"{name} (PID {keeper.pid}) keeps it running", again
+        if self._is_of(self.policy.others, process):
+            return "it is an instance of another project", f"{kill}  # or use --if-running replace"
         if not below and self._is_sealed_off(process):
             return "it runs in a PID namespace of its own, as in a container or a sandbox", stopped_here
         if not below and (session := self._session(process)):
@@ -133,17 +154,40 @@ class Asking:
 
     def _spared(self, process: Process, names: set[str]) -> str | None:
         """What kind of program this is, and how it is known, if it is one that is never stopped; None for others."""
-        kinds = (("infrastructure", self.policy.spare), ("an editor", EDITORS), ("a browser", BROWSERS))
+        kinds = (
+            ("infrastructure", self.policy.spare),
+            ("an editor", EDITORS),
+            ("a browser", BROWSERS),
+            ("a debugger", DEBUGGERS),
+        )
         for kind, spared in kinds:
             if found := next((name for name in spared if name[:_NAME] in names), None):
                 return f"{kind} ({found})"
         for interpreter, run in programs.run_by(process.name, process.argv).items():
             for (by, kind), known in PROGRAMS.items():
-                if by == interpreter and (found := min(run & known, default="")):
+                if by == interpreter and (found := max(run & known, key=len, default="")):
                     return f"{kind} ({found}, run by {interpreter})"
             # A name in the settings may be that of a script just as well.
             if found := min(run & (self.policy.spare - INFRASTRUCTURE), default=""):
                 return f"infrastructure ({found}, run by {interpreter})"
+        if process.terminal and not self.is_own(process) and programs.is_prompt(process.name, process.argv):
+            return f"an interactive session ({process.name})"
+        return None
+
+    def _supervisor(self, process: Process) -> Process | None:
+        """The supervisor that would start this process again: it has started it, or what this process belongs to.
+
+        A terminal's programs, in a session of their own below a supervised editor, belong to nothing that is started
+        again.
+        """
+        if self.is_own(process):
+            return None  # an instance that hangs is replaced, and replaces what has replaced it
+        for pid in ancestors(self.machine, process.pid):
+            above = self.machine.process(pid)
+            if above is None or _called(above) & MANAGERS:
+                return above
+            if above.session != process.session:
+                break
         return None
 
     def _part_of(self, process: Process) -> str | None:
@@ -167,12 +211,18 @@ class Asking:
 
     def _session(self, process: Process) -> str:
         """The interactive session that a process belongs to; empty if it belongs to none, or may be stopped."""
-        application = cgroups.application(process.cgroup)
-        if not (process.terminal or application) or self.is_own(process) or self.started_from(process):
+        if self.is_own(process) or self.started_from(process):
             return ""
         if process.terminal:
             return f"it runs in a terminal ({process.terminal})"
-        return f"it belongs to the desktop application {application}"
+        if application := cgroups.application(process.cgroup):
+            return f"it belongs to the desktop application {application}"
+        # On another machine, an editor is no desktop application.
+        above = filter(None, map(self.machine.process, ancestors(self.machine, process.pid)))
+        editors = EDITORS.union(*(known for (_, kind), known in PROGRAMS.items() if kind == "an editor"))
+        if found := next((names for one in above if (names := _called(one) & editors)), None):
+            return f"it was started by an editor ({min(found)})"
+        return ""
 
     def started_from(self, process: Process) -> str:
         """The place in this project that the process was started from; empty if there is no sign of that."""
@@ -197,8 +247,10 @@ class Asking:
 
     def is_own(self, process: Process) -> bool:
         """Whether this is an instance of this project, or was started by one."""
-        own = self.policy.own
-        return process.pid in own or any(pid in own for pid in ancestors(self.machine, process.pid))
+        return self._is_of(self.policy.own, process)
+
+    def _is_of(self, instances: frozenset[int], process: Process) -> bool:
+        return process.pid in instances or any(pid in instances for pid in ancestors(self.machine, process.pid))
 
 
 def _is_service_manager(process: Process) -> bool:
@@ -212,6 +264,11 @@ def _names(process: Process) -> set[str]:
     # "postgres: checkpointer" and "sshd: dev@pts/0" are titles that a process gave itself; "-bash" is a login
     # shell.
     return {name[:_NAME] for name in (process.name, first.rpartition("/")[2].rstrip(":")) if name}
+
+
+def _called(process: Process) -> set[str]:
+    """What the process, or the program that it runs as an interpreter, may be known as."""
+    return _names(process).union(*programs.run_by(process.name, process.argv).values())
 
 
 def reasons(candidates: Sequence[HolderProcess], asking: Asking, refusals: Sequence[Refusal]) -> tuple[str, ...]:

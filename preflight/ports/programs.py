@@ -44,6 +44,22 @@ def run_by(name: str, argv: Sequence[str]) -> dict[str, set[str]]:
     return found
 
 
+def is_prompt(name: str, argv: Sequence[str]) -> bool:
+    """Whether this process is Python or Node without a program, or with ``-i``: at a terminal, it has a prompt."""
+    kind = _kind(_base(argv[0]) if argv else "") or _kind(name)
+    if kind not in ("python", "node"):
+        return False
+    rest = iter(argv[1:])
+    for word in rest:
+        if word in _WITH_VALUE[kind]:
+            next(rest, None)
+        elif kind == "python" and re.fullmatch(r"-[bBdEIOPqsSuvx]*i[bBdEiIOPqsSuvx]*", word):
+            return True
+        elif word in ("-", "-m", "-c", "-e", "--eval", "-p", "--print") or not word.startswith("-"):
+            return False
+    return True
+
+
 def _kind(name: str) -> str:
     match = _INTERPRETER.fullmatch(name)
     return next((kind for kind, value in match.groupdict().items() if value), "") if match else ""
@@ -81,6 +97,9 @@ def _parts(kind: str, program: str) -> Iterator[str]:
             yield archive[1].lower()
         return
     yield base
+    if kind == "python":
+        yield re.sub(r"(?<=[a-z])[\d.]+$", "", base)  # Debian's ipython3
+        yield from base.split("-")[:1] if base.startswith(("jupyter-", "jupyterhub-")) else ()
     yield from base.split(".")[:1] if "/" not in program and not program.endswith((".py", ".js", ".rb")) else ()
     if kind == "node":
         yield base.removesuffix(".js").removesuffix(".mjs").removesuffix(".cjs")

@@ -12,22 +12,25 @@ _DATA_STORES = (
     " rabbitmq-server mosquitto emqx couchdb arangod dgraph surreal scylla tidb-server tikv-server meilisearch"
     " typesense typesense-server clickhouse influxdb3 keydb-server dragonfly milvus chroma dolt edgedb-server"
     " gel-server sqlservr tarantool memgraph rqlited sqld immudb fdbserver yb-master yb-tserver pd-server"
-    " risingwave ferretdb"
+    " risingwave ferretdb pocketbase weed graphql-engine postgrest pgcat pgpool odyssey proxysql temporal"
+    " temporal-server llama-swap llamafile text-generation-router registry mailpit"
 )
 _WEB_SERVERS = "nginx apache2 httpd lighttpd haproxy traefik envoy caddy squid varnishd php-fpm"
 _SYSTEM = (
     "systemd launchd init inetd xinetd sshd dropbear dnsmasq named unbound coredns systemd-resolved avahi-daemon"
     " rpcbind chronyd cupsd smbd nmbd vsftpd dovecot Xorg Xwayland Xvnc Xtigervnc x11vnc xrdp gnome-remote-desktop"
-    " ControlCenter rapportd adb syncthing"
+    " ControlCenter rapportd adb syncthing tmux screen SCREEN zellij ttyd gotty tmate upterm sshx etserver"
+    " websockify guacd cockpit-ws"
 )
 _CONTAINERS = "dockerd containerd containerd-shim containerd-shim-runc-v2 podman crio conmon kubelet kube-apiserver k3s"
 _MACHINES = (
     "buildkitd incusd lxd libvirtd virtqemud multipassd firecracker VBoxHeadless VirtualBoxVM VBoxNetNAT vmware-vmx"
-    " qemu-system-x86_64 qemu-system-aarch64 qemu-kvm"
+    " qemu-system-x86_64 qemu-system-aarch64 qemu-system-arm qemu-system-riscv64 qemu-kvm cloud-hypervisor vfkit"
+    " krunkit"
 )
 _OPERATIONS = (
     "consul vault nomad prometheus node_exporter alertmanager grafana grafana-server loki promtail otelcol telegraf"
-    " jaeger gitea forgejo supervisord runsvdir PM2"
+    " jaeger gitea forgejo supervisord runsvdir PM2 otelcol-contrib victoria-metrics vmagent"
 )
 
 INFRASTRUCTURE: frozenset[str] = frozenset(
@@ -55,6 +58,8 @@ BROWSERS: frozenset[str] = frozenset(_BROWSERS.split()) | {
     "Google Chrome", "Google Chrome Helper", "Microsoft Edge", "Brave Browser",
 }  # fmt: skip
 
+DEBUGGERS = frozenset({"gdb", "gdbserver", "lldb", "lldb-server", "rr", "dlv"})
+
 _DOCKER = "docker stop $(docker ps -q --filter publish={port})"
 _PODMAN = "podman stop $(podman ps -q --filter publish={port})"
 _SSH = "kill {pid}  # ends the SSH session that forwards the port"
@@ -64,7 +69,8 @@ _TUNNELS = (
     " tailscaled tailscale openvpn stunnel stunnel4 sshuttle mosh-server tsh teleport telepresence boundary kubefwd oc"
     " k9s devtunnel zrok gost xray v2ray sing-box mitmproxy mitmdump mitmweb flyctl socat rinetd wstunnel inlets"
     " ktunnel rathole hysteria clash mihomo ss-local sslocal tor privoxy warp-svc netbird zerotier-one wireproxy"
-    " minikube skaffold tilt istioctl linkerd argocd fly pscale gh coder devpod"
+    " minikube skaffold tilt istioctl linkerd argocd fly pscale gh coder devpod vcluster okteto mirrord devspace"
+    " hubble cilium sdm tbot plink"
 )
 
 FORWARDERS: dict[str, str] = {
@@ -94,8 +100,9 @@ FORWARDERS: dict[str, str] = {
     "sshd-session": _SSH,
 }
 
-MANAGERS = frozenset({"supervisord", "pm2"})
-"""Infrastructure that runs anybody's programs; what other infrastructure has started to listen is a part of it."""
+_MANAGERS = "supervisord circusd pm2 pm2-runtime PM2 runsv s6-supervise supervise supervise-daemon perpd dinit"
+MANAGERS = frozenset(_MANAGERS.split())
+"""Supervisors: they start anybody's programs, and start them again when they have ended."""
 
 DAEMONS = frozenset({"anacron", "atd", "cron", "crond", "cronie", "ssh", "sshd"})
 JOBS = frozenset(f"{name}.service" for name in DAEMONS)
@@ -103,7 +110,7 @@ JOBS = frozenset(f"{name}.service" for name in DAEMONS)
 
 _NOTEBOOKS = (
     "jupyter jupyter-lab jupyter-notebook jupyter-nbclassic jupyter-server jupyterhub jupyterlab notebook nbclassic"
-    " ipykernel marimo"
+    " ipykernel marimo voila"
 )
 _JAVA = (
     "neo4j elasticsearch opensearch kafka zookeeper cassandra solr activemq artemis hbase hadoop flink druid trino"
@@ -112,11 +119,12 @@ _JAVA = (
 )
 _PYTHON = (
     "supervisord patroni airflow superset pgadmin4 salt-master salt-minion salt-api carbon-cache chroma vllm"
-    " fail2ban-server docker-compose mlflow tuned"
+    " fail2ban-server docker-compose mlflow tuned circusd localstack websockify"
 )
 _REMOTE_EDITORS = (
     ".vscode-server .vscode-server-insiders .vscode-server-oss .vscode-remote .cursor-server .windsurf-server"
-    " .vscodium-server code-server vscode-server openvscode-server"
+    " .vscodium-server .trae-server .kiro-server .positron-server .antigravity-server code-server vscode-server"
+    " openvscode-server"
 )
 
 PROGRAMS: dict[tuple[str, str], frozenset[str]] = {
@@ -130,8 +138,9 @@ PROGRAMS: dict[tuple[str, str], frozenset[str]] = {
         (
             "python",
             "an interactive session",
-            f"{_NOTEBOOKS} ipykernel_launcher ipython IPython idlelib idle pgcli spyder",
+            f"{_NOTEBOOKS} ipykernel_launcher ipython IPython bpython ptpython idlelib idle pgcli spyder asyncio code",
         ),
+        ("python", "a debugger", "pdb ipdb pudb debugpy"),
         ("node", "infrastructure", "n8n verdaccio pm2 node-red configurable-http-proxy"),
         ("node", "a tunnel", "localtunnel lt ngrok"),
         ("node", "an editor", _REMOTE_EDITORS),

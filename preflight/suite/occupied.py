@@ -15,9 +15,9 @@ from pathlib import Path
 
 from preflight import commands, ports
 from preflight.instances import neighbours, runtime, socketfiles, unixsockets
-from preflight.instances.decision import Decision, decide, patience
+from preflight.instances.decision import Decision, decide, may_be_replaced, patience
 from preflight.instances.neighbours import Neighbour
-from preflight.instances.records import BUSY, DRAINING, STARTING, Record
+from preflight.instances.records import BUSY, DRAINING, STARTING
 from preflight.ports import ancestors, here
 from preflight.processes.worker import LISTENING_FIX
 from preflight.redaction.keys import common_secrets
@@ -30,17 +30,18 @@ ASKED = 2 * BUSY  # seconds until a launcher that is busy has been asked who it 
 LOOK = 0.02  # seconds between two looks at a port that an instance of ours is about to let go of
 
 
-def policy_of(settings: Settings, records: Sequence[Record]) -> ports.Policy:
-    """What the settings allow to be stopped; ``records`` are those of the instances of ours on this port.
+def policy_of(settings: Settings, ours: Sequence[Neighbour]) -> ports.Policy:
+    """What the settings allow to be stopped; ``ours`` are the instances of ours on this port, of any project.
 
     An instance of ours says itself how long it may take to finish what it is doing.
     """
     return ports.Policy(
         cleanup=settings.port_cleanup,
-        own=frozenset(record.pid for record in records),
+        own=frozenset(one.record.pid for one in ours if may_be_replaced(settings, one)),
+        others=frozenset(one.record.pid for one in ours if not may_be_replaced(settings, one)),
         spare=ports.INFRASTRUCTURE | frozenset(settings.port_spare),
         project=str(settings.root),
-        grace=max([settings.port_grace, *(record.stops_within for record in records)]),
+        grace=max([settings.port_grace, *(one.record.stops_within for one in ours)]),
         secrets=common_secrets(settings),
         elsewhere=lambda: neighbours.elsewhere(settings.port),
     )
@@ -73,7 +74,7 @@ def claim(
             return beside
     if blocking:
         return Claim(untried=blocking)
-    policy = policy_of(settings, [one.record for one in ours])
+    policy = policy_of(settings, ours)
     if origin == "check":
         return _would_take(settings, policy, holders, ours)
     if wait := patience(ours):
@@ -83,7 +84,7 @@ def claim(
         if origin == "pytest" and ours:
             problem = f"{ours[0].name} has been draining for longer than it announced"
             return Claim(holders=holders, problem=problem, fix="stop it")
-        policy = policy_of(settings, [one.record for one in ours])
+        policy = policy_of(settings, ours)
     may_take(policy.grace + STUBBORN)
     return _take(settings, policy, on_step)
 

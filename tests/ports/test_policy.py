@@ -50,6 +50,12 @@ def test_a_refusal_is_ready_for_json() -> None:
         ),
         ({"cgroup": "0::/system.slice/cron.service"}, 1000, "it was started by cron.service", "kill 4711"),
         (
+            {"cgroup": "0::/user.slice/user@1000.service/tmux.service", "terminal": "pts/3"},
+            1000,
+            "it runs in a terminal (pts/3) of the service tmux.service",
+            "kill 4711",
+        ),
+        (
             {"cgroup": r"0::/system.slice/it's a\x2dservice, or two.service"},
             0,
             "it belongs to the service",

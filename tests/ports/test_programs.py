@@ -42,6 +42,14 @@ from tests.ports.examples import PROCESS, decide
         ("chromedriver", "chromedriver --port=8002", "a browser (chromedriver"),
         ("wstunnel", "wstunnel client -L tcp://8002:x:80", "it forwards the port for a container or a tunnel"),
         ("java", "/usr/bin/python3 /opt/fake/java -cp x org.neo4j.server.Neo4jCommunity", "neo4j"),
+        ("ipython3", "/usr/bin/python3 /usr/bin/ipython3", "an interactive session (ipython"),
+        ("idle-python3.12", "/usr/bin/python3 /usr/bin/idle3.12", "an interactive session (idle"),
+        ("jupyterhub-sing", "/opt/v/bin/python /opt/v/bin/jupyterhub-singleuser", "an interactive session (jupyterhub"),
+        ("python3", "python3 -m debugpy --listen 5678 app.py", "a debugger (debugpy"),
+        ("gdbserver", "gdbserver :8002 ./server", "a debugger (gdbserver"),
+        ("node", "node /home/d/.kiro-server/bin/x/out/server-main.js", "an editor (.kiro-server"),
+        ("ttyd", "ttyd -p 8002 bash", "infrastructure (ttyd"),
+        ("vcluster", "vcluster connect one", "it forwards the port for a container or a tunnel"),
     ],
 )
 def test_what_is_left_alone(name: str, command: str, what: str) -> None:
@@ -64,6 +72,9 @@ def test_what_is_left_alone(name: str, command: str, what: str) -> None:
         ("node", "node server.js n8n"),
         ("node", "node /home/d/n8n-clone/server.js"),
         ("neo4j-tool", "./neo4j-tool java org.neo4j.X"),
+        ("python3", "python3 -Wignore server.py -i"),
+        ("python3", "python3 my-jupyter-proxy.py"),
+        ("python3", "python3"),
     ],
 )
 def test_what_only_names_it(name: str, command: str) -> None:
