@@ -218,10 +218,13 @@ class Asking:
         if application := cgroups.application(process.cgroup):
             return f"it belongs to the desktop application {application}"
         # On another machine, an editor is no desktop application.
-        above = filter(None, map(self.machine.process, ancestors(self.machine, process.pid)))
         editors = EDITORS.union(*(known for (_, kind), known in PROGRAMS.items() if kind == "an editor"))
-        if found := next((names for one in above if (names := _called(one) & editors)), None):
-            return f"it was started by an editor ({min(found)})"
+        for pid in ancestors(self.machine, process.pid):
+            above = self.machine.process(pid)
+            if above is not None and (found := _called(above) & editors):
+                return f"it was started by an editor ({min(found)})"
+            if pid == self.pid or pid in self.ancestors:
+                break  # it was started by the shell, say, in which this command was typed
         return ""
 
     def started_from(self, process: Process) -> str:

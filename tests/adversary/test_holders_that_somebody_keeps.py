@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.adversary.applications import Marked, application, head, rest
@@ -36,17 +37,25 @@ IN_A_SESSION = [sys.executable, "-c", "import subprocess, sys; subprocess.call(s
 
 
 @pytest.fixture
-def program(place: Place) -> Callable[..., Started]:
+def program(place: Place) -> Iterator[Callable[..., Started]]:
     """Starts a Python program that is called like this, and waits until somebody listens."""
+    started: list[Started] = []
 
     def start(name: str, source: str, *arguments: str, cwd: Path = Path("/")) -> Started:
         path = place.folder / "bin" / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"#!{sys.executable}\n{source}")
         path.chmod(0o755)
-        return place.spawn(str(path), *arguments, cwd=cwd).until_says("listening")
+        started.append(place.spawn(str(path), *arguments, cwd=cwd).until_says("listening"))
+        return started[-1]
 
-    return start
+    yield start
+    for one in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            below = psutil.Process(one.pid).children(recursive=True)
+            one.process.kill()  # first, because it would start the others again
+            for process in below:
+                process.kill()
 
 
 def listener(place: Place) -> list[str]:
