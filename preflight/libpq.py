@@ -85,15 +85,27 @@ def why(error: Any, timeout: float) -> str:
     return f"it cannot be used ({error.sqlstate or type(error).__name__})"
 
 
+_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_OF_OTHERS = {
+    **{f"ssl={mode}": mode for mode in _MODES},  # asyncpg's
+    **dict.fromkeys(["ssl=true", "ssl=1"], "require"),  # others verify more with it, or less: all of them want TLS
+    "ssl=false": "disable",
+}
+"""The mode of libpq for what the URLs of other drivers say of TLS."""
+
+
 def known_parameters(psycopg: Any, rest: str) -> dict[str, Any]:
     """The connection parameters of a URL; ``rest`` is what stands behind "://".
 
-    Parameters of other drivers (``?schema=public``, ``?ssl=require``) are left out: libpq would refuse the whole URL.
-    Raises ValueError, without the value, if it is no URL.
+    Parameters of other drivers (``?schema=public``) are left out: libpq would refuse the whole URL. What they say of
+    TLS (``?ssl=require``) counts. Raises ValueError, without the value, if it is no URL.
     """
     known = _variables()
     address, mark, query = rest.partition("?")
-    pairs = [one for one in query.split("&") if one.partition("=")[0] in known]
+    given = query.split("&")
+    pairs = [one for one in given if one.partition("=")[0] in known]
+    if not any(one.startswith("sslmode=") for one in pairs):
+        pairs += [f"sslmode={mode}" for one in given if (mode := _OF_OTHERS.get(one.lower()))][-1:]
     try:
         found: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(f"postgresql://{address}{mark}{'&'.join(pairs)}")
     except psycopg.Error:

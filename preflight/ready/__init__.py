@@ -80,7 +80,7 @@ CATALOGUE = {
         "it reads all of the file",
     ),
     "http": Factory("web", "http", "GET: the status, and a value in the JSON", "one GET, no redirection"),
-    "tcp": Factory("network", "", "whether a server accepts the connection", "one connection"),
+    "tcp": Factory("network", "", "whether a server accepts the connection, and keeps it", "one connection"),
     "dns": Factory("network", "", "the addresses of a name, as this machine resolves it", "one question"),
     "tls": Factory("certificates", "", "the certificate: issuer, host, days left", "one handshake"),
     "executable": Factory("machine", "", "PATH, and the version that the program prints", "one process"),

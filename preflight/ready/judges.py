@@ -85,8 +85,13 @@ def judge_key(
 
 def _rejected(reply: Reply) -> bool:
     if reply.status in (400, 403):  # Google answers a key that is none with 400
-        return bool(_REJECTS.fullmatch(reply.code.lower()))
+        return is_rejection(reply.code)
     return reply.status == 401
+
+
+def is_rejection(code: str) -> bool:
+    """Whether a service's code of an error says that the key is none, or none any more."""
+    return bool(_REJECTS.fullmatch(code.lower()))
 
 
 def _mending(settings: Settings, reply: Reply, place: Place) -> str:

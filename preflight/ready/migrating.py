@@ -110,6 +110,8 @@ def _ran(arguments: Sequence[str], ask: Ask, until: float) -> int:
         raise Failure(f"{' '.join(arguments)} has not ended within {ask.timeout:g} s") from None
     said = f"{ended.said}\n{ended.complained}"
     if ended.code == 0:
+        if "alembic" in arguments and "head)" not in ended.said:
+            unknown("alembic finds no migrations at all: is the folder with their versions there?")
         return 0
     if "not on all head revisions" in said or "not up to date" in said.lower() or _is_djangos(arguments, said):
         return 1

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from preflight.contract import Details
 from preflight.making import Ask, Failure, Instead, literal, requirement, unknown
 from preflight.making import url as parsed
-from preflight.ready.judges import MONEY
+from preflight.ready.judges import MONEY, is_rejection
 from preflight.ready.keys import PROVIDERS, base_of, headers_of, provider_of, question_of
 from preflight.ready.web import HttpAnswer, get, send
 from preflight.suite.probes import asking
@@ -33,6 +33,8 @@ class ModelsAnswer(NamedTuple):
     """Whether it knows the model's name although the list does not have it: an alias, say."""
     shared: str = ""
     """Who asked in place of this instance, and when, for people; empty if it asked itself."""
+    rejects: str = ""
+    """The variable with a key that the service rejects; empty if it does not say so."""
 
 
 def model(
@@ -83,6 +85,9 @@ def model(
         details.summary = f"{name} is {state}{f', {answer.shared}' if answer.shared else ''}"
         if answer.knows:
             return
+        if answer.rejects:
+            details.fix = f"set {answer.rejects} to a key that works"
+        assert not answer.rejects, f"{answer.rejects} was rejected by the service (HTTP {answer.status})"
         if answer.status in (401, 403):
             unknown(f"the service does not let this key list its models (HTTP {answer.status})")
         if answer.status == 429 or answer.status >= 500:
@@ -140,6 +145,8 @@ def _offered(kind: str, name: str, ask: Ask, base: str) -> ModelsAnswer:
         if answer.cut:
             unknown(f"the service's list {answer.cut}")
         names = _names(answer, known.lists[0])
+        if _rejects(answer, ask.value):
+            return ModelsAnswer(answer.status, None, rejects=ask.variable)
         if names is None or _is_among(name, names):
             return ModelsAnswer(answer.status, names)
         # Some services know aliases ("-latest") and custom models, but have them in no list.
@@ -148,6 +155,11 @@ def _offered(kind: str, name: str, ask: Ask, base: str) -> ModelsAnswer:
         return ModelsAnswer(answer.status, names, knows=knows and bool({"id", "name"} & alone.document.keys()))
     except Failure as failure:  # about a public service, that is not certain
         unknown(str(failure))
+
+
+def _rejects(answer: HttpAnswer, key: str) -> bool:
+    """Whether a service says that the key is none; 401 alone may be about a right that the key lacks."""
+    return answer.status in (400, 401, 403) and is_rejection(asking.code_of(answer.document, key))
 
 
 SAYS_A_WORD = {
@@ -187,6 +199,8 @@ def _used(kind: str, name: str, ask: Ask, base: str) -> ModelsAnswer:
     said = " ".join(str(error.get(one)) for one in ("code", "type", "status")) if isinstance(error, dict) else ""
     if answer.status == 200 and error is None and _entries(answer.document, SAYS_A_WORD[kind]):
         return ModelsAnswer(200, None, knows=True)
+    if answer.status == 401 or _rejects(answer, ask.value):
+        return ModelsAnswer(answer.status, None, rejects=ask.variable)
     if answer.status == 404:
         raise Failure(f"the service has no model {name} (HTTP 404)")
     if answer.status in (402, 429) and MONEY.search(said.lower()):
@@ -224,8 +238,9 @@ def _local(kind: str, name: str, ask: Ask, key: str, *, loaded: bool) -> ModelsA
         # https://github.com/ollama/ollama/blob/main/docs/api.md: api/tags has what is on disk, api/ps what is loaded
         there = get(asking.below(root, "api/tags"), ask, headers)
         names = _names(there, "models")
-        if there.status == 404:
-            raise Failure("the server that answers is not ollama: it has no /api/tags")
+        if there.status == 401 and headers:
+            return ModelsAnswer(401, None, rejects=key)
+        _see_that_it_lists(kind, "/api/tags", there, names)
         if loaded and names is not None and _is_among(name, names):
             listed = get(asking.below(root, "api/ps"), ask, headers)
             running = _names(listed, "models")
@@ -237,6 +252,8 @@ def _local(kind: str, name: str, ask: Ask, key: str, *, loaded: bool) -> ModelsA
         return ModelsAnswer(there.status, names)
     answer = get(asking.below(root, "v1/models"), ask, headers)
     names = _names(answer, "data")
+    if answer.status == 401 and headers:
+        return ModelsAnswer(401, None, rejects=key)
     health = get(asking.below(root, "health"), ask, headers) if loaded else None
     if health is not None and health.status >= 500:
         # llama.cpp says 503 and "Loading model" until it is ready. vLLM says 503 when its engine has died, and 500
@@ -245,11 +262,17 @@ def _local(kind: str, name: str, ask: Ask, key: str, *, loaded: bool) -> ModelsA
         loading = "loading" in str(error.get("message", "") if isinstance(error, dict) else error).lower()
         said = f"is not ready: the server's /health answers HTTP {health.status}"
         return ModelsAnswer(200, [*(names or []), name], f"{name} {'is still being loaded' if loading else said}")
-    if answer.status == 404:
-        raise Failure(f"the server that answers is not {kind}: it has no /v1/models")
+    _see_that_it_lists(kind, "/v1/models", answer, names)
     if health is not None and health.status != 200 and names is not None and _is_among(name, names):
         unknown(f"it is unknown whether {name} is loaded: the server's /health answers HTTP {health.status}")
     return ModelsAnswer(answer.status, names, _asleep(answer.document, name) if loaded else "")
+
+
+def _see_that_it_lists(kind: str, route: str, answer: HttpAnswer, names: list[str] | None) -> None:
+    """Raises Failure if another server answers in the place of one's own: with a page, or by sending elsewhere."""
+    lacks = "it has no" if answer.status == 404 else "there is no list of models at its"
+    if answer.status == 404 or (names is None and answer.status < 400 and not answer.cut):
+        raise Failure(f"the server that answers is not {kind}: {lacks} {route}")
 
 
 def _asleep(document: Any, name: str) -> str:

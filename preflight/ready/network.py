@@ -21,6 +21,7 @@ PORTS = {
 """The ports at which services listen whose URLs name none."""
 CLOSED = "the connection was closed without an answer"
 FOR_NAMES = 0.9  # of a probe's time: so that it can still say that the name servers did not answer
+TO_HANG_UP = 0.2  # seconds that whoever has accepted a connection has to close it again
 
 
 def given(name: str) -> str:
@@ -143,8 +144,11 @@ def tcp(name: str, *, port: int | None = None, **instead: Unpack[Instead]) -> Ca
         host, number = address(ask, itself, port)
         begun = time.monotonic()
         connection, silent = connect(host, number, ask.timeout)
-        connection.close()
-        return Accepts(text.address(host, number), time.monotonic() - begun, silent)
+        taken = Accepts(text.address(host, number), time.monotonic() - begun, silent)
+        with connection:
+            if _is_closed(connection):
+                raise Failure(f"{taken.target} {HANGS_UP}")
+        return taken
 
     def judge(answer: Accepts, details: Details) -> None:
         details.update(address=answer.target, seconds=round(answer.seconds, 3), silent=answer.silent)
@@ -161,6 +165,23 @@ def tcp(name: str, *, port: int | None = None, **instead: Unpack[Instead]) -> Ca
         needs=["network"],
         instead=instead,
     )
+
+
+HANGS_UP = (
+    "accepts connections and closes them at once: does a forwarder listen there (a container's, ssh) whose service"
+    " does not?"
+)
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    """Whether the other side closes a connection at once, as a forwarder does that reaches no service itself."""
+    connection.settimeout(TO_HANG_UP)
+    try:
+        return not connection.recv(1)
+    except TimeoutError:
+        return False  # it waits for us to begin
+    except OSError:
+        return True
 
 
 def dns(

@@ -81,14 +81,14 @@ def postgres(
 
 def _number(version: str) -> int:
     major, _, minor = version.partition(".")
-    return int(major) * 10_000 + int(minor or 0)
+    return int(major) * 10_000 + int(minor or 0) * (100 if int(major) < 10 else 1)  # 9.6 was a major version
 
 
 def parameters(psycopg: Any, ask: Ask, rest: str) -> dict[str, Any]:
     """The parameters for libpq: the URL's, and what the application's environment adds (PGPASSWORD).
 
-    ``rest`` is the URL behind "://". Parameters of other drivers (``?schema=public``, ``?ssl=require``) are left out:
-    libpq would refuse the whole address. Raises Failure, without the value, if it is no address.
+    ``rest`` is the URL behind "://". Parameters of other drivers (``?schema=public``) are left out, except those about
+    TLS: libpq would refuse the whole address. Raises Failure, without the value, if it is no address.
     """
     try:
         options = known_parameters(psycopg, rest)

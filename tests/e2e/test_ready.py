@@ -38,26 +38,30 @@ def shop(adopter: Adopter) -> Adopter:
 
 
 class Listener:
-    """Something that takes connections, and counts them."""
+    """Something that takes connections, and counts and keeps them."""
 
     def __init__(self) -> None:
         self._server = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._server.getsockname()[1]}"
-        self.count = 0
+        self._kept: list[socket.socket] = []
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
     def _serve(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                connection, _ = self._server.accept()
-                self.count += 1
-                connection.close()
+                self._kept.append(self._server.accept()[0])
+
+    @property
+    def count(self) -> int:
+        return len(self._kept)
 
     def close(self) -> None:
         self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
         self._thread.join()
+        for connection in self._kept:
+            connection.close()
 
 
 @pytest.fixture

@@ -302,19 +302,32 @@ def _understood(body: bytes, lists: tuple[str, ...], key: str) -> dict[str, Any]
         return {"is_json": True, "is_list": bool(lists) and models}
     if not isinstance(document, dict):
         return {"is_json": True}
-    error = document.get("error") or document.get("errors")
-    if isinstance(error, list):
-        error = error[0] if error else None
+    error = _error_in(document)
+    fine = error is None and document.get("success", True) is True
+    asked_for = fine and any(_is_list_of_objects(document.get(name)) for name in lists)
+    code = code_of(document, key) if error is not None or not asked_for else ""
+    return {"is_json": True, "is_list": asked_for, "code": code}
+
+
+def code_of(document: Any, key: str) -> str:
+    """The service's own code of an error in its JSON; empty if it has none, or one that repeats a part of the key."""
+    if not isinstance(document, dict):
+        return ""
+    error = _error_in(document)
     places = [error, document] if isinstance(error, dict) else [{"code": error}, document]
     codes = [place.get(name) for place in places for name in ("code", "type")]
     details = places[0].get("details")  # Google's: https://google.aip.dev/193
     codes += [one.get("reason") for one in details if isinstance(one, dict)] if isinstance(details, list) else []
     parts = {key[start : start + 6] for start in range(len(key) - 5)}
     words = [code for code in codes if isinstance(code, str) and _CODE.fullmatch(code)]
-    code = next((code for code in words if not any(part in code for part in parts)), "")
-    fine = error is None and document.get("success", True) is True
-    asked_for = fine and any(_is_list_of_objects(document.get(name)) for name in lists)
-    return {"is_json": True, "is_list": asked_for, "code": code if error is not None or not asked_for else ""}
+    return next((code for code in words if not any(part in code for part in parts)), "")
+
+
+def _error_in(document: dict[str, Any]) -> Any:
+    error = document.get("error") or document.get("errors")
+    if isinstance(error, list):
+        return error[0] if error else None
+    return error
 
 
 def _is_list_of_objects(value: object) -> bool:

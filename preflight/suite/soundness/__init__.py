@@ -5,7 +5,7 @@ The suite puts these questions to itself, in the interpreter that runs it, in th
 1. `execution`: are assertions executed, and do pytest's options leave a run its meaning? `surroundings`: which fixtures
    belong to a project's own tests instead of its requirements?
 2. `sources`: is the code that runs the code of the files? `tautologies`: can each assertion in them fail?
-   `dropped`: does what it raises count?
+   `comparisons`: does anybody look at the answer of each comparison? `dropped`: does what an assertion raises count?
    `uncollected`: has each requirement in them been collected?
 3. `witness`: has its body run, and how did that end? `hearing`: what has failed in threads that it has started?
    `unretrieved`: what do pools, loops and servers keep? `unawaited`: which coroutines has nobody awaited?

@@ -15,6 +15,7 @@ from types import CodeType, ModuleType
 import pytest
 
 from preflight.project import Scope
+from preflight.suite.soundness.comparisons import without_effect
 from preflight.suite.soundness.dropped import drops
 from preflight.suite.soundness.tautologies import always_hold
 
@@ -132,7 +133,8 @@ class Sources:
                 found.append(f"{shown}: its compiled code does not match its source: remove {caches}")
             if in_suite and written is not None:
                 text = self.text(file)
-                found += [f"{shown}:{line}: {why}" for line, why in (*always_hold(text, module), *drops(text))]
+                slips = (*always_hold(text, module), *without_effect(text, written), *drops(text))
+                found += [f"{shown}:{line}: {why}" for line, why in slips]
         return found
 
     def _inside(self, path: Path, name: str, level: int) -> set[Code]:
