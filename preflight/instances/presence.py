@@ -73,6 +73,7 @@ class Presence:
         self._file: Path | None = None
         self._socket: socket.socket | None = None
         self._abstract: socket.socket | None = None
+        self._resting: list[socket.socket] = []  # nobody is accepted there for a moment
         if unixsockets.ABSTRACT:
             with contextlib.suppress(OSError):  # a sandbox that forbids them has files
                 self._abstract = unixsockets.listen(abstract_name(record.slot, record.instance_id))
@@ -187,6 +188,8 @@ class Presence:
             return
         self._looked_at = time.monotonic()
         self._drop_silent(IDLE)
+        while self._resting:
+            self._watch(self._resting.pop())
         try:
             if not self._is_there():
                 self._publish()
@@ -210,16 +213,22 @@ class Presence:
 
     def _forget(self, listener: socket.socket) -> None:
         self._loop.unwatch(listener)
-        listener.close()
+        if listener in self._resting:
+            self._resting.remove(listener)
+        unixsockets.hang_up(listener)
 
     def _called(self, listener: socket.socket) -> None:
+        if unixsockets.closing() >= CALLERS:
+            self._loop.unwatch(listener)  # until some have been closed
+            self._resting.append(listener)
+            return
         try:
             caller, _address = listener.accept()
         except OSError:
             return
         peer = unixsockets.peer(caller)
         if peer is None or peer.uid != os.geteuid():
-            caller.close()
+            unixsockets.hang_up(caller)
             return
         if len(self._callers) >= CALLERS and not self._drop_silent(0.0, at_most=1):
             caller.close()  # all of them have our socket, and will say when they are ready

@@ -158,8 +158,9 @@ def call(address: Address, patience: float = ANSWER) -> tuple[Channel, unixsocke
         raise Silent from None
     peer = unixsockets.peer(caller)
     if peer is None or peer.uid != os.geteuid():
-        caller.close()
+        unixsockets.hang_up(caller)
         raise ConnectionRefusedError
+    unixsockets.take_descriptors(caller, True)
     caller.settimeout(ANSWER)
     return Channel(caller), peer
 

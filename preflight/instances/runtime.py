@@ -329,7 +329,7 @@ class StartLock:
 
     def _let_go_of_rival(self) -> None:
         if self._rival is not None:
-            self._rival.close()
+            unixsockets.hang_up(self._rival)
             self._rival = None
 
     # The end.
@@ -344,7 +344,7 @@ class StartLock:
         """Let the next start go on; may be called more than once."""
         self._let_go_of_rival()
         if self._name is not None:
-            self._name.close()
+            unixsockets.hang_up(self._name)
             self._name = None
         if self._descriptor >= 0:
             os.close(self._descriptor)
@@ -360,10 +360,11 @@ def starting(slot: int | str) -> int | None:
     if not unixsockets.ABSTRACT:
         return None
     try:
-        with unixsockets.connect(_name_of(slot), 0.0) as caller:
-            holder = unixsockets.peer(caller)
+        caller = unixsockets.connect(_name_of(slot), 0.0)
     except OSError:
         return None
+    holder = unixsockets.peer(caller)
+    unixsockets.hang_up(caller)
     return holder.pid if holder is not None and holder.uid == os.geteuid() else None
 
 
@@ -374,7 +375,7 @@ def _name_of(slot: int | str) -> str:
 def _hung_up(connection: socket.socket) -> bool:
     """Whether the other end has gone; as long as it is there, it sends nothing."""
     try:
-        connection.recv(1)
+        connection.recv(1, socket.MSG_PEEK)  # what is read is closed
     except BlockingIOError:
         return False
     except OSError:

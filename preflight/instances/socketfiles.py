@@ -69,8 +69,7 @@ def look(path: Path) -> PathState:
     if not stat.S_ISSOCK(status.st_mode):
         return PathState(f"{path} exists already, and is not a socket", "move it away, or serve on another path")
     try:
-        with unixsockets.connect(path, PATIENCE) as caller:
-            return PathState(listens=True, peer=unixsockets.peer(caller))
+        caller = unixsockets.connect(path, PATIENCE)
     except BlockingIOError:
         return PathState(listens=True)
     except OSError as error:
@@ -81,6 +80,10 @@ def look(path: Path) -> PathState:
             )
         if error.errno not in (errno.ECONNREFUSED, errno.ENOENT):
             return PathState(f"cannot connect to the socket {path}: {error.strerror}", "serve on another path")
+    else:
+        peer = unixsockets.peer(caller)
+        unixsockets.hang_up(caller)
+        return PathState(listens=True, peer=peer)
     if not _removable(folder, status.st_uid):
         return PathState(
             f"{path} is left over from a server of user {status.st_uid}, and user {os.geteuid()} may not remove it",
@@ -126,6 +129,7 @@ def listen(path: Path, mode: int) -> socket.socket:
     if look(path).stale:
         path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    unixsockets.take_descriptors(listener, False)
     before = os.umask(0o777 & ~mode)  # from its first moment on
     try:
         listener.bind(str(path))
@@ -140,6 +144,7 @@ def listen(path: Path, mode: int) -> socket.socket:
 
 def adopt(listener: socket.socket) -> None:
     """Become the listening process, as the kernel names it; connections that wait go on waiting."""
+    unixsockets.take_descriptors(listener, False)  # a service manager has made it, say
     with contextlib.suppress(OSError):
         listener.listen(BACKLOG)
 

@@ -3,6 +3,9 @@
 An abstract name (Linux, unix(7)) belongs to a network namespace and to nobody's file system: no cleaner removes it, no
 environment leads elsewhere, it ends with its process, and what another namespace binds is not seen. Anybody can bind
 and connect one, so the kernel is asked who is at the other end before that process is believed.
+
+Nor does that process choose how long we wait. What it has sent and nobody has read ends with the connection, and the
+kernel closes the descriptors among that before ``close()`` returns: for a TCP socket that lingers, an hour later.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import os
 import socket
 import struct
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +24,8 @@ from typing import NamedTuple
 ABSTRACT = sys.platform == "linux"
 QUEUE = 64  # callers that wait to be accepted
 POLL = 0.02  # seconds between two tries of what cannot be waited for
+PASS_RIGHTS = 83  # SO_PASSRIGHTS (Linux 6.16): whether the other side may send descriptors
+CLOSING = 0.05  # seconds that a connection may take to close; then it goes on in a thread
 _LISTENS = "00010000"  # __SO_ACCEPTCON, the flags of a listening socket in /proc/net/unix
 _LONGEST = 100  # bytes of a path in a socket's address; 108 on Linux, 104 on macOS
 
@@ -45,6 +51,41 @@ def peer(connection: socket.socket) -> Peer | None:
     return Peer(pid, uid)
 
 
+def take_descriptors(sock: socket.socket, taken: bool) -> bool:
+    """Say whether the other side may send descriptors; returns whether the system can refuse them.
+
+    A listener's connections begin as it says.
+    """
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, PASS_RIGHTS, int(taken))
+    except OSError:
+        return False
+    return sys.platform == "linux"
+
+
+def hang_up(sock: socket.socket) -> None:
+    """Close a connection of somebody who may be another account, or a listener that such a one may have called.
+
+    Where the system cannot refuse descriptors, a thread waits until those that came are closed.
+    """
+    if take_descriptors(sock, False):
+        sock.close()
+        return
+    closing = threading.Thread(target=sock.close, daemon=True)
+    _closing.append(closing)
+    closing.start()
+    closing.join(CLOSING)
+
+
+_closing: list[threading.Thread] = []
+
+
+def closing() -> int:
+    """How many sockets are still being closed."""
+    _closing[:] = [thread for thread in _closing if thread.is_alive()]
+    return len(_closing)
+
+
 def listen(address: str | Path) -> socket.socket:
     """A socket that listens on a path, mode 0600, or on an abstract name, which begins with NUL.
 
@@ -52,6 +93,7 @@ def listen(address: str | Path) -> socket.socket:
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.setblocking(False)
+    take_descriptors(listener, False)
     try:
         if isinstance(address, Path):
             _listen_on_path(listener, address)
@@ -85,10 +127,11 @@ def _listen_on_path(listener: socket.socket, path: Path) -> None:
 def connect(address: str | Path, patience: float) -> socket.socket:
     """A connection to a path or an abstract name; a listener whose queue is full is tried for ``patience`` seconds.
 
-    Raises OSError.
+    It takes no descriptors, unless :func:`take_descriptors` says so. Raises OSError.
     """
     caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     caller.setblocking(False)
+    take_descriptors(caller, False)
     until = time.monotonic() + patience
     try:
         with _reachable(address) if isinstance(address, Path) else contextlib.nullcontext(address) as reachable:

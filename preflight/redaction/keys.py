@@ -52,7 +52,7 @@ LOOKS_SECRET = lazy(
 )
 """What looks like a key of a well-known service, whatever it stands in; webhooks and Telegram's bots as well."""
 _HOLD_LOGINS = frozenset({"CONNECTION", "DATABASE", "DSN", "PROXY", "URI", "URL"})
-LOGIN = lazy(r"[^\s:@/]{1,64}[:/](?!/)([^\s@]{1,512})@(?=[\w/\[(])")
+LOGIN = lazy(r"[^\s:@/]{1,64}[:/](?!/)([^\s@]{1,512})(?<!:)@(?=[\w/\[(])")
 """A login without a scheme: ``user:password@tcp(host)/x``, ``user/password@//host``, ``user:password@proxy:3128``."""
 PAIR = lazy(
     r"(?<![A-Za-z])(?:name|key)[\\\"']{0,8}\s{0,8}[=:]\s{0,8}[\\\"']{0,8}([\w.-]{1,64})[\\\"']{0,8}[\s,;]{1,80}"
@@ -74,6 +74,7 @@ _NAME = lazy(r"[\w .-]{1,64}")
 _WORD = lazy(r"(?!.*[bcdfghjklmnpqrstvwxz]{5})(?=.*[aeiouy])[A-Z]?[a-z]{1,11}")
 _LABEL = r"[a-z]{1,15}[0-9]{0,3}(?:-[a-z0-9]{1,8}){0,3}"
 _HOST = lazy(
+    r"(?=.{0,37}::)[0-9a-f:]{3,39}|"
     rf"(?:localhost|[0-9]{{1,3}}(?:\.[0-9]{{1,3}}){{3}}|\[[0-9a-fA-F:.]+\]|(?:{_LABEL}\.){{1,6}}[a-z]{{2,8}})"
     r"(?::[0-9]{1,5})?/?"
 )
@@ -89,6 +90,8 @@ _FOLDER = lazy(r"/(?:[A-Z]?[a-z._-]{1,30}[0-9]{0,4})?(?![\w+=.-])")
 _PATH = lazy(
     r"(?:~|\.{0,2})(?:/[A-Za-z_.-]{1,40}[0-9]{0,5}){2,20}/?"
     r"|(?:~|\.{0,2})(?:/[\w .@+-]{1,80}){1,20}\.(?:json|jwt|key|p8|p12|pem|pfx|crt|cer|jks|keystore|txt|toml|ya?ml)"
+    r"|(?:~|/(?:app|builds|etc|home|mnt|opt|private|proc|root|run|srv|tmp|usr|var|workspace|Users|Volumes))"
+    r"(?:/[\w.@+-]{1,80}){1,20}/?"
 )
 
 

@@ -22,7 +22,8 @@ from preflight.patterns import lazy
 from preflight.redaction.derivation import LARGEST, cost, decoded, derived, members
 from preflight.redaction.encodings import Encodings, spellings
 from preflight.redaction.folds import AROUND, Unfolded, unfolded
-from preflight.redaction.keys import LOOKS_SECRET, MOST, SHORTEST, common, secrets
+from preflight.redaction.keys import MOST, SHORTEST, common, secrets
+from preflight.redaction.logins import without_logins
 from preflight.redaction.writings import head, literals, pattern, shorter, stretches
 from preflight.settings.model import Settings
 
@@ -33,12 +34,6 @@ LONG, LONGEST_REMEMBERED = 2 * 1024, 64 * 1024  # characters of a text whose res
 REMEMBERED = 16  # such texts
 
 T = TypeVar("T")
-
-# Behind "Basic" and "Bearer", a word of a language is no login: "basic authentication".
-_PROSE = r"(?-i:(?![a-z]{0,16}[bcdfghjklmnpqrstvwxz]{5})[A-Za-z][a-z]{7,15}(?![A-Za-z0-9_~+/=-]|\.\w))"
-_BEARER = lazy(rf"\b(Bearer|Basic)\s+(?!{_PROSE})[A-Za-z0-9._~+/=-]{{8,}}", re.IGNORECASE)
-_URL_TOKEN = lazy(r"(?<=://)[\w-]{16,512}(?=@)")
-_URL_PASSWORD = lazy(r"(?<=://)([^\s/:@]*):([^\s/@]+)(?=@)")
 
 _ENCODED = lazy(r"%(?:25){0,4}([2-7][0-9a-fA-F])")
 _ENCODED_BACKSLASH = lazy(r"%(?:25){0,4}5[cC]")
@@ -198,9 +193,7 @@ class Redactor:
         # In a stream, the rest of a secret may follow a word with which it begins.
         if masked := [span for span in spans if goes_on or not self._is_first_word(whole, span)]:
             text = _masked(whole, masked, len(before))
-        text = _BEARER.sub(rf"\1 {MASK}", text)
-        text = _URL_PASSWORD.sub(rf"\1:{MASK}", text)
-        text = _URL_TOKEN.sub(lambda user: MASK if LOOKS_SECRET.fullmatch(user[0]) else user[0], text)
+        text = without_logins(text, MASK)
         end = len(whole.rstrip(AROUND + "\r\n"))
         start = min((start for start, to in spans if to >= end), default=end)
         return Redacted(
@@ -280,13 +273,16 @@ class Redactor:
         return redacted if len(redacted.text) <= last else redacted._replace(text=redacted.text[:last] + " …")
 
     def _ends(self, text: str) -> Iterator[tuple[int, int]]:
-        """Ends of secrets behind dots, if somebody has shortened a text in the middle of one."""
-        for ended in self._ended:
+        """Ends of secrets behind dots, if somebody has shortened a text in the middle of one.
+
+        There are no blanks in the end of a secret that has none: "Loading the secrets... found no secret".
+        """
+        for secret, ended in zip(self._secrets, self._ended, strict=True):
             if (found := ended.within(text)) is None:
                 continue
             for match in found.finditer(text):
                 dots = [one.end() for one in _DOTS.finditer(text, max(0, match.start() - _REACH), match.start())]
-                if dots:
+                if dots and (len(text[dots[-1] : match.end()].split()) == 1 or len(secret.split()) > 1):
                     yield dots[-1], match.end()
 
     def _cut_off(
@@ -383,13 +379,16 @@ def _masked(text: str, spans: Iterable[tuple[int, int]], first: int = 0) -> str:
 
 
 def _first_words(secret: str) -> Iterator[str]:
-    """The word with which a secret begins, and its scheme if it is a URL: texts end with them that show no secret."""
+    """The word with which a secret begins (``shop2024``), or a URL's scheme and host: texts may end with them."""
     if found := _FIRST_WORD.match(secret):
         for end in {found.end(group) for group in (1, 2, 3)} - {-1, len(secret)}:
-            if secret[end - 1] in ":/" or not secret[end].isalnum():
+            if secret[end - 1] in ":/" or not secret[end].isalnum() or not any(map(str.isalpha, secret[end:])):
                 yield secret[:end]
         if found[3]:
             yield from (secret[: found.start(3) + length] for length in range(1, len(found[3])))
+        place, slash, _ = secret[found.end() :].partition("/")
+        if found[3] == "://" and slash and "@" not in secret and common(place):
+            yield from (secret[: found.end()] + place, secret[: found.end()] + place + slash)
 
 
 def _of_pieces(secret: str) -> bool:

@@ -21,6 +21,12 @@ STAY = {
     "CACHE_DSN": "redis://cache:6379/0",
     "GOOGLE_APPLICATION_CREDENTIALS": "/home/dev/My Keys/shop-415312-0a1b2c3d4e5f.json",
     "DEPLOY_KEY": "~/.ssh/id_ed25519",
+    "CREDENTIALS_DIRECTORY": "/run/user/1000/credentials/shop@1.service",
+    "GIT_ASKPASS": "/home/dev/.vscode-server/cli/servers/Stable-0f0d87fa9e96c856c5212fc86db137ac0d783365/askpass.sh",
+    "SSH_ASKPASS": "/usr/lib/ssh/x11-ssh-askpass",
+    "SSH_KEY": "/builds/team42/shop-2-api.tmp/SSH_KEY",
+    "HOST_PWD": "/home/dev/shop-2024-api",
+    "AUTH_SERVICE_HOST": "fd00:10:96::c",
 }
 
 
@@ -59,6 +65,32 @@ def test_a_word_with_which_a_text_ends() -> None:
     lines = StreamRedactor(redactor)
     folded = [lines.next(line, 1000) for line in ("it is correct", "horse battery staple table", "horse battery")]
     assert folded == [f"it is {MASK}", MASK, "horse battery"]
+
+
+@pytest.mark.parametrize(
+    "value, said",
+    [
+        ("postgres123", "systemctl start postgres"),
+        ("shop2024!", "started from this project (/srv/shop)"),
+        ("password123", "Enter password:"),
+        ("dev-secret", "Loading secrets... 3 found, and the field x is no secret"),
+        ("my-dev-server", "python -m shop … holds the port: end the server first"),
+        (
+            "https://login.example.com/4f1c2d3e-9a8b-4c7d-8e6f-0a1b2c3d4e5f/v2",
+            "no answer from https://login.example.com",
+        ),
+        ("unrelated-0123", "Basic PostgreSQL and basic docker-compose.yml, basic HTTP/1.1"),
+        ("unrelated-0123", 'WWW-Authenticate: Bearer resource_metadata="https://mcp.example.com/x"'),
+    ],
+)
+def test_words_that_secrets_share_with_texts(value: str, said: str) -> None:
+    """Passwords of development begin or end like programs, projects and fixes, and "basic" is a word of a language."""
+    redactor = Redactor([value])
+    assert redactor.text(said) == said
+    for secret in (value, "Basic dXNlcjpwYXNz", "Basic dXNlcjpwYXNz…", f"Basic {KEY}", "Bearer abcd-efgh-ijkl"):
+        shown = redactor.text(f"it is {secret}")
+        assert secret.split()[-1].rstrip("…") not in shown
+        assert MASK in shown
 
 
 @pytest.mark.parametrize(
