@@ -10,8 +10,8 @@ from preflight.redaction.keys import LOOKS_SECRET
 
 # Behind "Basic" and "Bearer", a word of a language is no login: "basic authentication".
 _PROSE = r"(?-i:(?![a-z]{0,16}[bcdfghjklmnpqrstvwxz]{5})[A-Za-z][a-z]{7,15}(?![A-Za-z0-9_~+/=-]|\.\w))"
-# Nor is a parameter of a challenge.
-_PARAMETER = r"\w{1,64}=\\?[\"']"
+# Nor is a parameter of a challenge; base64 ends with such a sign as well, and has not only small letters.
+_PARAMETER = r"(?-i:[a-z_]{1,64}=\\?[\"'])"
 _HEADER = lazy(rf"\b(Bearer|Basic)\s+(?!{_PROSE}|{_PARAMETER})([A-Za-z0-9._~+/=-]{{8,}})", re.IGNORECASE)
 _RUN = lazy(r"[A-Za-z0-9]{8,}")
 _URL_TOKEN = lazy(r"(?<=://)[\w-]{16,512}(?=@)")
