@@ -56,11 +56,13 @@ def take_descriptors(sock: socket.socket, taken: bool) -> bool:
 
     A listener's connections begin as it says.
     """
+    if sys.platform != "linux":
+        return False  # the number means something else there
     try:
         sock.setsockopt(socket.SOL_SOCKET, PASS_RIGHTS, int(taken))
     except OSError:
         return False
-    return sys.platform == "linux"
+    return True
 
 
 def hang_up(sock: socket.socket) -> None:
